@@ -1,0 +1,36 @@
+# Everything runs from a virtual environment that these targets make themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint serve clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   a run from start to end on a rented GPU without a GPU (ONCE=1: and stop)"
+	@echo "make test   every test        make lint   style and types        make serve   the server"
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m comfyui_workflow demo $(if $(ONCE),--once)
+
+serve: $(READY)
+	$(BIN)/python app.py
+
+# The tests want a real sshd. Where it can be installed it is; elsewhere those tests say so and are skipped.
+test: $(READY)
+	@tests/install_sshd.sh
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Runs ComfyUI workflows on rented GPUs over SSH, and brings every picture home."""

@@ -1,0 +1,111 @@
+"""Everything that can go wrong, as a tree. Each error is a sentence a user can act on, under a stable `code`.
+
+WorkflowError
+├── InvalidRequest          what was asked cannot be done as asked
+│   ├── InvalidAddress      not an SSH address, or one with a part that is refused
+│   ├── InvalidGraph        not a workflow in API format, or one that would harm a ComfyUI
+│   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
+├── RunNotFound             no run of that id
+├── RunConflict             the run is in a state that does not allow it
+├── ConfigurationError      the server cannot start with these settings
+├── StoreError              the local disk does not take what must be saved
+├── InstanceError           the way to the instance
+│   ├── ConnectionFailed    transient: refused, reset, timed out, cut; worth another try
+│   ├── AuthenticationFailed  the key is not accepted; never tried again
+│   ├── HostKeyRefused      the machine is not the one we knew
+│   └── RemoteFileError     a file on the instance that cannot be read or written
+│       └── RemoteFileMissing
+└── ComfyUIError            the ComfyUI behind it
+    ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
+    ├── PromptRefused       it does not accept the graph
+    ├── PromptFailed        a node raised, or memory ran out
+    └── PromptLost          in neither queue nor history
+
+Nothing here knows of HTTP: each API words these in its own way.
+"""
+
+
+class WorkflowError(Exception):
+    """The root. `str(error)` is the sentence; `is_transient` says that the same call may succeed later."""
+
+    code = "error"
+    is_transient = False
+
+
+class InvalidRequest(WorkflowError):
+    code = "invalid_request"
+
+
+class InvalidAddress(InvalidRequest):
+    code = "invalid_ssh_connection"
+
+
+class InvalidGraph(InvalidRequest):
+    code = "invalid_workflow"
+
+
+class FileRefused(InvalidRequest):
+    code = "file_refused"
+
+
+class RunNotFound(WorkflowError):
+    code = "run_not_found"
+
+
+class RunConflict(WorkflowError):
+    code = "run_conflict"
+
+
+class ConfigurationError(WorkflowError):
+    code = "configuration"
+
+
+class StoreError(WorkflowError):
+    code = "store"
+    is_transient = True
+
+
+class InstanceError(WorkflowError):
+    code = "instance"
+
+
+class ConnectionFailed(InstanceError):
+    code = "connection_failed"
+    is_transient = True
+
+
+class AuthenticationFailed(InstanceError):
+    code = "authentication_failed"
+
+
+class HostKeyRefused(InstanceError):
+    code = "host_key_refused"
+
+
+class RemoteFileError(InstanceError):
+    code = "remote_file"
+
+
+class RemoteFileMissing(RemoteFileError):
+    code = "remote_file_missing"
+
+
+class ComfyUIError(WorkflowError):
+    code = "comfyui"
+
+
+class ComfyUIUnavailable(ComfyUIError):
+    code = "comfyui_unavailable"
+    is_transient = True
+
+
+class PromptRefused(ComfyUIError):
+    code = "prompt_refused"
+
+
+class PromptFailed(ComfyUIError):
+    code = "prompt_failed"
+
+
+class PromptLost(ComfyUIError):
+    code = "prompt_lost"
