@@ -1,0 +1,1 @@
+"""What a workflow is. Pure: files and answers in, graphs and findings out."""

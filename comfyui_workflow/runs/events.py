@@ -1,0 +1,171 @@
+"""What can happen to a run, in the past tense. `progress.apply` says what each does to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase
+
+
+class Saving(Enum):
+    """How much depends on the event being on disk before anything else happens."""
+
+    MUST = "on disk, or the step is not taken"
+    STEP = "saved at once; a full disk does not stop the run"
+    TICK = "saved with the next step, or after a second"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    saving: ClassVar[Saving] = Saving.STEP
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEntered(Event):
+    """We began something that a person may have to wait for, before the prompt is in ComfyUI's hands."""
+
+    phase: Phase
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TroubleMet(Event):
+    """Something failed that can pass; the run goes on trying."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoticeGiven(Event):
+    """Something a person should know and need not act on."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesPlanned(Event):
+    """It became known which nodes will run, in the order they are expected to."""
+
+    nodes: tuple[NodeProgress, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPrepared(Event):
+    """The prompt is about to be submitted under this id. From here on we ask before we submit again."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+    prompt_id: str
+    boot_marker: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptAccepted(Event):
+    """ComfyUI has the prompt, under this id (an old ComfyUI chooses one of its own)."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+    prompt_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePositionChanged(Event):
+    saving: ClassVar[Saving] = Saving.TICK
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionStarted(Event):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesCached(Event):
+    """ComfyUI has the results of these nodes from an earlier prompt."""
+
+    node_ids: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStarted(Event):
+    """A node began. With `ends_others`, whatever ran before has thereby ended (ComfyUI before 0.3.45)."""
+
+    node_id: str
+    ends_others: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStep:
+    """How far one node is: `value` of `maximum` steps."""
+
+    value: float
+    maximum: float
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesAdvanced(Event):
+    """Steps within nodes; what is not named stays as it was."""
+
+    saving: ClassVar[Saving] = Saving.TICK
+    steps: Mapping[str, NodeStep]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSucceeded(Event):
+    """ComfyUI finished; `outputs` is all it made. The run is not completed before they are here."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+    outputs: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputsFound(Event):
+    """What a prompt that failed or was cancelled made before it ended."""
+
+    outputs: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFetched(Event):
+    """One output changed: it is here now, or `error` says why it is not. Matched by its key."""
+
+    output: OutputFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptVanished(Event):
+    """In neither queue nor history: the prompt is lost, and will be submitted again under a new id."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelRequested(Event):
+    saving: ClassVar[Saving] = Saving.MUST
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryRequested(Event):
+    """A finished run is taken up again where it failed. The only event that a finished run hears."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCompleted(Event):
+    saving: ClassVar[Saving] = Saving.MUST
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed(Event):
+    saving: ClassVar[Saving] = Saving.MUST
+    code: str
+    message: str
+    node_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCancelled(Event):
+    saving: ClassVar[Saving] = Saving.MUST
+    message: str | None = None

@@ -1,0 +1,180 @@
+"""A run as data: everything is frozen, and changes only through `progress.apply`."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Graph = Mapping[str, Any]
+"""A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
+
+
+class RunStatus(StrEnum):
+    """The five words of the native API."""
+
+    QUEUED = "queued"
+    EXECUTING = "executing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class Phase(StrEnum):
+    """What we are doing for the run just now; finer than its status."""
+
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    UPLOADING = "uploading"
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    EXECUTING = "executing"
+    DOWNLOADING = "downloading"
+    FINISHED = "finished"
+
+
+class NodeStatus(StrEnum):
+    PENDING = "pending"
+    EXECUTING = "executing"
+    EXECUTED = "executed"
+    FAILED = "failed"
+
+
+class FileType(StrEnum):
+    """What an output file is, for the person who opens it."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    MODEL_3D = "3d"
+    TEXT = "text"
+    OTHER = "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeProgress:
+    node_id: str
+    node_type: str
+    title: str | None = None
+    status: NodeStatus = NodeStatus.PENDING
+    progress: float = 0.0
+    """Percent, 0.0 to 100.0."""
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file a run made. `folder` is ComfyUI's word for the directory: `output` or `temp`."""
+
+    filename: str
+    subfolder: str = ""
+    folder: str = "output"
+    node_id: str = ""
+    file_type: FileType = FileType.OTHER
+    text: str | None = None
+    """The content itself, for text that a node shows and never writes to a file on the instance."""
+    remote_path: str | None = None
+    local_path: str | None = None
+    size_bytes: int | None = None
+    error: str | None = None
+
+    @property
+    def is_downloaded(self) -> bool:
+        return self.local_path is not None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Two outputs of one key are one file; ComfyUI lists a cached one for each node that shows it."""
+        return (self.folder, self.subfolder, self.filename)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a person asked for. Written once, never changed."""
+
+    ssh_connection: str
+    graph: Graph
+    workflow_name: str
+    output_dir: str
+    workflow_file: str | None = None
+    input_images: tuple[str, ...] = ()
+    comfyui_port: int
+    comfyui_input_dir: str
+    comfyui_output_dir: str
+    include_previews: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of a graph, ours to look after."""
+
+    workflow_id: str
+    request: RunRequest
+    queue_time: datetime
+    last_update: datetime
+    status: RunStatus = RunStatus.QUEUED
+    phase: Phase = Phase.WAITING
+    message: str | None = None
+    """What happens just now, in words."""
+
+    prompt_id: str | None = None
+    """Chosen by us and saved before the prompt is submitted."""
+    is_accepted: bool = False
+    """ComfyUI has the prompt, or had it: an answer of its own said so."""
+    boot_marker: str | None = None
+    """Name of a file in the instance's temp directory; once it is gone, ComfyUI has been restarted."""
+    submissions: int = 0
+    times_lost_running: int = 0
+    is_cancel_requested: bool = False
+
+    queue_position: int | None = None
+    nodes: tuple[NodeProgress, ...] = ()
+    current_node_id: str | None = None
+    outputs: tuple[OutputFile, ...] = ()
+    are_outputs_known: bool = False
+    """ComfyUI finished with success, and `outputs` is its complete list."""
+
+    error_message: str | None = None
+    error_code: str | None = None
+    failed_node_id: str | None = None
+    notices: tuple[str, ...] = ()
+
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.is_finished
+
+    @property
+    def completed_nodes(self) -> int:
+        return sum(node.status is NodeStatus.EXECUTED for node in self.nodes)
+
+    @property
+    def progress_percent(self) -> float:
+        """Nodes completed of all nodes, one decimal; 100.0 for a completed run."""
+        if self.status is RunStatus.COMPLETED:
+            return 100.0
+        return round(100 * self.completed_nodes / len(self.nodes), 1) if self.nodes else 0.0
+
+    @property
+    def has_missing_outputs(self) -> bool:
+        return any(not output.is_downloaded for output in self.outputs)
+
+    def node_type(self, node_id: str | None) -> str | None:
+        return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
+
+
+def new_workflow_id(at: datetime) -> str:
+    """An id that sorts by time of creation: Unix seconds, then microseconds and chance in hexadecimal."""
+    return f"comfyui_workflow_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}"
+
+
+def is_workflow_id(text: str) -> bool:
+    return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

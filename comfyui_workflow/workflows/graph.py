@@ -1,0 +1,161 @@
+"""A graph: whether it is one, what it links, what of it will run and in which order."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.runs.model import Graph, NodeProgress
+
+
+def check_graph(value: object) -> Graph:
+    """The value itself, when a ComfyUI can be handed it without harm.
+
+    A link to a node that does not exist passes the validation of ComfyUI when the input is not in the
+    node's schema, and then ends its worker thread for good: such a graph is never sent.
+    Raises: InvalidGraph, naming node and input.
+    """
+    if not isinstance(value, dict):
+        raise InvalidGraph(f"The workflow is not a JSON object but {_kind(value)}")
+    if isinstance(value.get("nodes"), list):
+        raise InvalidGraph(
+            "The workflow is in the format of the ComfyUI editor; this server takes API format. "
+            'In ComfyUI choose "Export (API)" from the Workflow menu and use that file'
+        )
+    if not value:
+        raise InvalidGraph("The workflow has no nodes")
+    for node_id, node in value.items():
+        _check_node(node_id, node)
+    for node_id, name, source, _ in _all_links(value):
+        if source not in value:
+            raise InvalidGraph(
+                f'Node {_named(value, node_id)}: input "{name}" links to node {source}, which does not exist'
+            )
+    _check_no_cycle(value)
+    return value
+
+
+def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress, ...]:
+    """The nodes that these outputs need, in the order ComfyUI is expected to run them: whatever is ready,
+    outputs and what leads straight to them first."""
+    wanted = set(output_ids)
+    needed = _needed(graph, wanted)
+    near = {source for node_id in wanted if node_id in graph for source in sources(graph, node_id)}
+    sorter = TopologicalSorter({node_id: sources(graph, node_id) for node_id in needed})
+    sorter.prepare()
+    ready: list[str] = []
+    order: list[str] = []
+    while sorter.is_active():
+        ready.extend(sorted(sorter.get_ready(), key=needed.index))
+        chosen = min(ready, key=lambda node_id: (node_id not in wanted, node_id not in near))
+        ready.remove(chosen)
+        order.append(chosen)
+        sorter.done(chosen)
+    return tuple(_pending(graph, node_id) for node_id in order)
+
+
+def sink_ids(graph: Graph) -> list[str]:
+    """Nodes that no other node uses: the outputs, as far as one can tell without the node definitions."""
+    used = {source for _, _, source, _ in _all_links(graph)}
+    return [node_id for node_id in graph if node_id not in used]
+
+
+def output_ids(graph: Graph, definitions: Mapping[str, Any]) -> list[str]:
+    """The output nodes, by the node definitions of an instance (`/object_info`)."""
+    return [
+        node_id
+        for node_id, node in graph.items()
+        if (definitions.get(node["class_type"]) or {}).get("output_node")
+    ]
+
+
+def sources(graph: Graph, node_id: str) -> list[str]:
+    return [source for _, source, _ in _links(graph[node_id])]
+
+
+def with_renamed_input(graph: Graph, old: str, new: str) -> dict[str, Any]:
+    """The graph with every input value that names the file `old` naming `new` instead.
+    ComfyUI allows the directory behind the name: `photo.png [input]`."""
+    names = {old: new, f"{old} [input]": f"{new} [input]"}
+
+    def renamed(value: object) -> object:
+        return names.get(value, value) if isinstance(value, str) else value
+
+    return {
+        node_id: {**node, "inputs": {name: renamed(value) for name, value in _inputs(node).items()}}
+        for node_id, node in graph.items()
+    }
+
+
+def _kind(value: object) -> str:
+    kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")
+
+
+def _check_node(node_id: object, node: object) -> None:
+    if not isinstance(node, dict):
+        raise InvalidGraph(f"The workflow is not a graph in API format: node {node_id} is not an object")
+    if not isinstance(node.get("class_type"), str) or not node["class_type"]:
+        raise InvalidGraph(f'The workflow is not a graph in API format: node {node_id} has no "class_type"')
+    if not isinstance(node.get("inputs", {}), dict):
+        raise InvalidGraph(f'Node {node_id} ({node["class_type"]}): "inputs" is not an object')
+
+
+def _check_no_cycle(graph: Graph) -> None:
+    try:
+        TopologicalSorter({node_id: sources(graph, node_id) for node_id in graph}).prepare()
+    except CycleError as error:
+        path = " → ".join(_named(graph, node_id) for node_id in error.args[1])
+        raise InvalidGraph(f"The workflow has a cycle: {path}") from error
+
+
+def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
+    for node_id, node in graph.items():
+        for name, source, slot in _links(node):
+            yield node_id, name, source, slot
+
+
+def _links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(input name, id of the source node, slot). A number for the node id is no link to ComfyUI, but it
+    was surely meant as one, and is as dangerous."""
+    for name, value in _inputs(node).items():
+        match value:
+            case [str() | int() as source, int() | float() as slot] if not isinstance(source, bool):
+                yield name, str(source), slot
+
+
+def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return node.get("inputs") or {}
+
+
+def _needed(graph: Graph, wanted: set[str]) -> list[str]:
+    """In the order of the graph's own nodes."""
+    found: set[str] = set()
+    stack = [node_id for node_id in wanted if node_id in graph]
+    while stack:
+        node_id = stack.pop()
+        if node_id not in found:
+            found.add(node_id)
+            stack.extend(sources(graph, node_id))
+    return [node_id for node_id in graph if node_id in found]
+
+
+def _pending(graph: Graph, node_id: str) -> NodeProgress:
+    node = graph[node_id]
+    return NodeProgress(node_id=node_id, node_type=node["class_type"], title=node_title(node))
+
+
+def node_title(node: Mapping[str, Any]) -> str | None:
+    meta = node.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    return title if isinstance(title, str) and title else None
+
+
+def _named(graph: Graph, node_id: str) -> str:
+    return f"{node_id} ({graph[node_id]['class_type']})"
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is a bare file name that may be given to an instance."""
+    return bool(text) and text not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", text)
