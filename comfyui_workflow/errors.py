@@ -9,12 +9,14 @@ WorkflowError
 ├── RunConflict             the run is in a state that does not allow it
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
+├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
 ├── InstanceError           the way to the instance
 │   ├── ConnectionFailed    transient: refused, reset, timed out, cut; worth another try
 │   ├── AuthenticationFailed  the key is not accepted; never tried again
 │   ├── HostKeyRefused      the machine is not the one we knew
 │   └── RemoteFileError     a file on the instance that cannot be read or written
-│       └── RemoteFileMissing
+│       ├── RemoteFileMissing
+│       └── RemoteFileExists  nothing was overwritten
 └── ComfyUIError            the ComfyUI behind it
     ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
     ├── PromptRefused       it does not accept the graph
@@ -65,6 +67,10 @@ class StoreError(WorkflowError):
     is_transient = True
 
 
+class Stopped(WorkflowError):
+    code = "stopped"
+
+
 class InstanceError(WorkflowError):
     code = "instance"
 
@@ -88,6 +94,10 @@ class RemoteFileError(InstanceError):
 
 class RemoteFileMissing(RemoteFileError):
     code = "remote_file_missing"
+
+
+class RemoteFileExists(RemoteFileError):
+    code = "remote_file_exists"
 
 
 class ComfyUIError(WorkflowError):
