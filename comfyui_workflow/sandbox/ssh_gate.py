@@ -1,0 +1,164 @@
+"""The door in front of the SSH server: it can cut connections, refuse new ones, and freeze those there are.
+
+It stands between the network and asyncssh, so that a frozen connection is as with a frozen machine: TCP still
+acknowledges what is sent, and nobody ever answers.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+
+log = logging.getLogger(__name__)
+_CHUNK_BYTES = 256 * 1024
+
+Serve = Callable[[socket.socket], Coroutine[None, None, None]]
+
+
+class SSHGate:
+    """Listens on one port and hands each connection to `serve`, over a socket pair. For one event loop."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._claim: socket.socket | None = None
+        self._listener: asyncio.Server | None = None
+        self._links: set[_Link] = set()
+        self._reopen: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port (0 asks for a free one). Raises: OSError when it is in use."""
+        # Bound but not listening, it keeps the port ours while new connections are refused.
+        self._claim = _bound_socket(host, port)
+        try:
+            await self._open()
+        except OSError:
+            self._claim.close()
+            raise
+        return int(self._claim.getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._reopen:
+            self._reopen.cancel()
+        self._shut()
+        self.cut()
+        if self._claim:
+            self._claim.close()
+
+    def cut(self) -> None:
+        """Drop every connection at once, as when the machine's network goes away."""
+        for link in list(self._links):
+            link.abort()
+
+    def refuse(self, seconds: float) -> None:
+        """Answer new connections with "connection refused" for so long; those there are live on."""
+        self._shut()
+        if self._reopen:
+            self._reopen.cancel()
+        self._reopen = asyncio.get_running_loop().call_later(seconds, self._open_again)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop answering on the connections there are, for so long; new ones are served."""
+        for link in list(self._links):
+            link.freeze(seconds)
+
+    def open_now(self) -> None:
+        """End every misbehaviour before its time."""
+        if self._reopen:
+            self._reopen.cancel()
+            self._open_again()
+        for link in list(self._links):
+            link.thaw()
+
+    def _shut(self) -> None:
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+
+    def _open_again(self) -> None:
+        self._reopen = None
+        self._opening = asyncio.create_task(self._open())
+
+    async def _open(self) -> None:
+        if self._listener is None and self._claim is not None:
+            host, port = self._claim.getsockname()[:2]
+            listening = _bound_socket(host, port)
+            try:
+                self._listener = await asyncio.start_server(
+                    self._connected, sock=listening, limit=_CHUNK_BYTES
+                )
+            except OSError:
+                listening.close()
+                raise
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = _Link(reader, writer)
+        self._links.add(link)
+        try:
+            await link.run(self._serve)
+        finally:
+            self._links.discard(link)
+
+
+class _Link:
+    """One connection: bytes pass both ways until an end closes, or it is aborted."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._thaw: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, serve: Serve) -> None:
+        self._task = asyncio.create_task(self._carry(serve))
+        await asyncio.wait([self._task])
+        self.thaw()
+        if not self._task.cancelled() and (error := self._task.exception()):
+            log.debug("An SSH connection ended: %s", error)
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+        if self._task:
+            self._task.cancel()
+
+    def freeze(self, seconds: float) -> None:
+        self.thaw()
+        self._flowing.clear()
+        self._thaw = asyncio.get_running_loop().call_later(seconds, self._flowing.set)
+
+    def thaw(self) -> None:
+        self._flowing.set()
+        if self._thaw:
+            self._thaw.cancel()
+
+    async def _carry(self, serve: Serve) -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_CHUNK_BYTES)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(serve(theirs))
+                tasks.create_task(self._pump(self._reader, writer))
+                tasks.create_task(self._pump(reader, self._writer))
+        finally:
+            writer.transport.abort()
+            self._writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(_CHUNK_BYTES):
+            await self._flowing.wait()
+            sink.write(data)
+            await sink.drain()
+        sink.close()
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """SO_REUSEADDR lets sockets share the port as long as none listens; where one does, it says no."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
