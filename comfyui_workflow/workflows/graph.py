@@ -117,12 +117,11 @@ def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(input name, id of the source node, slot). A number for the node id is no link to ComfyUI, but it
-    was surely meant as one, and is as dangerous."""
+    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link."""
     for name, value in _inputs(node).items():
         match value:
-            case [str() | int() as source, int() | float() as slot] if not isinstance(source, bool):
-                yield name, str(source), slot
+            case [str() as source, int() | float() as slot]:
+                yield name, source, slot
 
 
 def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:

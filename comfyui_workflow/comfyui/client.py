@@ -1,0 +1,205 @@
+"""The HTTP routes of one ComfyUI, typed. Nothing here retries; errors say whether a retry makes sense."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import requests
+
+from comfyui_workflow.comfyui.history import HistoryEntry, read_history
+from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
+from comfyui_workflow.comfyui.refusals import refusal_sentence
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    ComfyUIUnavailable,
+    PromptRefused,
+    RemoteFileError,
+    RemoteFileMissing,
+)
+from comfyui_workflow.runs.model import Graph
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+TARGETED_INTERRUPT_SINCE = (0, 3, 57)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """ComfyUI's answer to a prompt. `node_errors` tells of output nodes that it dropped; the rest runs."""
+
+    prompt_id: str
+    node_errors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directories:
+    """ComfyUI's own absolute directories on the instance."""
+
+    input_dir: str | None
+    output_dir: str | None
+    temp_dir: str | None
+
+    def of(self, folder: str) -> str | None:
+        return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}.get(folder)
+
+
+class ComfyUIClient:
+    """Every method may be called from any thread, and raises ComfyUIUnavailable when there is no answer, or
+    none that ComfyUI would give; ComfyUIError when ComfyUI says that it cannot."""
+
+    def __init__(self, base_url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        self._base_url = base_url
+        self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy of this machine has no business in the tunnel
+        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=8)
+        self._session.mount("http://", adapter)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def probe(self) -> int:
+        """Prompts in the queue, the running one included: the cheapest question."""
+        remaining = self._get_object("/prompt").get("exec_info", {}).get("queue_remaining")
+        if not isinstance(remaining, int):
+            raise ComfyUIUnavailable("What answers on the ComfyUI port is not a ComfyUI")
+        return remaining
+
+    def submit(
+        self,
+        graph: Graph,
+        *,
+        prompt_id: str,
+        client_id: str,
+        extra_data: Mapping[str, Any],
+        definitions: Mapping[str, Any],
+    ) -> Submission:
+        """Not idempotent: ComfyUI runs the same id twice.
+        Raises: PromptRefused, in words that the node definitions help to find."""
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
+        response = self._request("POST", "/prompt", json=body)
+        if response.status_code in (400, 413):
+            raise PromptRefused(refusal_sentence(_lenient_object(response), graph, definitions))
+        answer = _object(_good(response))
+        if not isinstance(answer.get("prompt_id"), str):
+            raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
+        return Submission(prompt_id=answer["prompt_id"], node_errors=answer.get("node_errors") or {})
+
+    def queue(self) -> QueueSnapshot:
+        return read_queue(self._get_object("/queue"))
+
+    def history(self, prompt_id: str) -> HistoryEntry | None:
+        """None for a prompt that is queued, running or unknown: the queue tells which."""
+        entry = self._get_object(f"/history/{prompt_id}").get(prompt_id)
+        return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+
+    def recent_history(self, limit: int) -> list[HistoryEntry]:
+        entries = self._get_object("/history", params={"max_items": limit})
+        return [read_history(key, entry) for key, entry in entries.items() if isinstance(entry, dict)]
+
+    def delete_pending(self, prompt_id: str) -> None:
+        _good(self._request("POST", "/queue", json={"delete": [prompt_id]}))
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Before 0.3.57 ComfyUI ignores the id and interrupts whatever runs: ask the queue first."""
+        _good(self._request("POST", "/interrupt", json={"prompt_id": prompt_id}))
+
+    def definitions(self) -> dict[str, Any]:
+        """Every node class this ComfyUI has (`/object_info`)."""
+        return self._get_object("/object_info")
+
+    def version(self) -> tuple[int, ...]:
+        """`(0, 3, 64)`; empty when it does not say."""
+        system = self._get_object("/system_stats").get("system") or {}
+        numbers = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(system.get("comfyui_version") or ""))
+        return tuple(int(number or 0) for number in numbers.groups()) if numbers else ()
+
+    def directories(self) -> Directories:
+        """Raises: ComfyUIError where this ComfyUI does not tell them."""
+        paths = self._get_object("/internal/folder_paths")
+        return Directories(
+            input_dir=_first_path(paths.get("input")),
+            output_dir=_first_path(paths.get("output")),
+            temp_dir=_first_path(paths.get("temp")),
+        )
+
+    def upload(self, file: BinaryIO, name: str, *, folder: str = "input") -> str:
+        """The name ComfyUI gave the file: another one when a different file of that name is there."""
+        response = self._request(
+            "POST", "/upload/image", files={"image": (name, file)}, data={"type": folder}
+        )
+        return str(_object(_good(response)).get("name") or name)
+
+    def has_file(self, name: str, *, folder: str) -> bool:
+        response = self._request("HEAD", "/view", params={"filename": name, "type": folder})
+        if response.status_code == 404:
+            return False
+        _good(response)
+        return True
+
+    @contextmanager
+    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[Iterator[bytes]]:
+        """The content of a file, in pieces. Raises: RemoteFileMissing."""
+        params = {"filename": filename, "subfolder": subfolder, "type": folder}
+        response = self._request("GET", "/view", params=params, stream=True)
+        with response:
+            if response.status_code == 404:
+                raise RemoteFileMissing(f"{filename} is not on the instance any more")
+            if response.status_code >= 400:
+                raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
+            yield _pieces(response)
+
+    def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return _object(_good(self._request("GET", path, params=params)))
+
+    def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        try:
+            return self._session.request(
+                method, self._base_url + path, timeout=self._timeout, allow_redirects=False, **arguments
+            )
+        except requests.Timeout as error:
+            raise ComfyUIUnavailable(f"ComfyUI does not answer ({method} {path} timed out)") from error
+        except requests.RequestException as error:
+            raise ComfyUIUnavailable(
+                "ComfyUI is not running on the instance, or the tunnel is gone"
+            ) from error
+
+
+def _good(response: requests.Response) -> requests.Response:
+    """Raises: ComfyUIUnavailable for 5xx, ComfyUIError for what else is not 200."""
+    if 200 <= response.status_code < 300:
+        return response
+    what = f"ComfyUI answered HTTP {response.status_code} to {response.request.path_url.split('?')[0]}"
+    raise ComfyUIUnavailable(what) if response.status_code >= 500 else ComfyUIError(what)
+
+
+def _object(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = json.loads(response.content)
+    except ValueError as error:
+        raise ComfyUIUnavailable("ComfyUI answered with something that is not JSON") from error
+    if not isinstance(answer, dict):
+        raise ComfyUIUnavailable("ComfyUI answered with JSON that is not an object")
+    return answer
+
+
+def _lenient_object(response: requests.Response) -> dict[str, Any]:
+    try:
+        return _object(response)
+    except ComfyUIUnavailable:
+        return {"error": {"message": response.text[:500] or f"HTTP {response.status_code}"}}
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_content(256 * 1024)
+    except requests.RequestException as error:
+        raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error
+
+
+def _first_path(value: object) -> str | None:
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, str) and first.startswith("/") else None

@@ -1,0 +1,123 @@
+"""An entry of `/history`, read: how a prompt ended and what it made."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfyui_workflow.comfyui.queue import correlation
+from comfyui_workflow.runs.model import FileType, OutputFile
+
+
+class Outcome(StrEnum):
+    SUCCESS = "success"
+    ERROR = "error"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    prompt_id: str
+    outcome: Outcome
+    outputs: tuple[OutputFile, ...]
+    correlation: str | None = None
+    error_message: str | None = None
+    error_type: str | None = None
+    failed_node_id: str | None = None
+
+
+def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
+    """`status_str` alone lies both ways: a cycle met at run time says success, an interrupt says error. The
+    messages tell; before August 2024 there are none, and the status is all there is."""
+    status = entry.get("status") or {}
+    messages = dict(_messages(status.get("messages")))
+    failure = messages.get("execution_error") or {}
+    return HistoryEntry(
+        prompt_id=prompt_id,
+        outcome=_outcome(status, messages),
+        outputs=tuple(_outputs(entry.get("outputs"))),
+        correlation=correlation(entry.get("prompt")),
+        error_message=_text(failure.get("exception_message")),
+        error_type=_text(failure.get("exception_type")),
+        failed_node_id=_text(failure.get("node_id")),
+    )
+
+
+def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
+    """Every file a node shows, under whatever key (`images`, `gifs`, `audio`, `3d`, …), and its texts."""
+    for key, values in (shown if isinstance(shown, dict) else {}).items():
+        for value in values if isinstance(values, list) else []:
+            if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
+                yield _file(node_id, value)
+            elif key == "text" and isinstance(value, str):
+                yield OutputFile(
+                    filename=f"{node_id}.txt",
+                    folder="text",
+                    node_id=node_id,
+                    file_type=FileType.TEXT,
+                    text=value,
+                )
+
+
+def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
+    if "execution_interrupted" in messages:
+        return Outcome.INTERRUPTED
+    if "execution_error" in messages:
+        return Outcome.ERROR
+    return Outcome.SUCCESS if status.get("status_str", "success") == "success" else Outcome.ERROR
+
+
+def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for message in messages if isinstance(messages, list) else []:
+        match message:
+            case [str() as kind, dict() as data]:
+                yield kind, data
+
+
+def _outputs(outputs: object) -> Iterator[OutputFile]:
+    for node_id, shown in (outputs if isinstance(outputs, dict) else {}).items():
+        yield from _joined_texts(node_id, list(read_outputs(node_id, shown)))
+
+
+def _joined_texts(node_id: str, outputs: list[OutputFile]) -> Iterator[OutputFile]:
+    """One text file for a node, however many texts it shows."""
+    texts = [output.text for output in outputs if output.text is not None]
+    yield from (output for output in outputs if output.text is None)
+    if texts:
+        yield OutputFile(
+            filename=f"{node_id.replace(':', '_')}.txt",
+            folder="text",
+            node_id=node_id,
+            file_type=FileType.TEXT,
+            text="\n".join(texts),
+        )
+
+
+def _file(node_id: str, value: Mapping[str, Any]) -> OutputFile:
+    filename = str(value["filename"])
+    return OutputFile(
+        filename=filename,
+        subfolder=_text(value.get("subfolder")) or "",
+        folder=_text(value.get("type")) or "output",
+        node_id=node_id,
+        file_type=file_type(filename),
+    )
+
+
+_TYPES = {
+    FileType.IMAGE: "png jpg jpeg webp gif bmp tif tiff svg avif exr hdr apng",
+    FileType.VIDEO: "mp4 webm mkv mov avi m4v",
+    FileType.AUDIO: "flac mp3 wav ogg opus m4a aac",
+    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz",
+    FileType.TEXT: "txt json csv md srt",
+}
+_BY_ENDING = {ending: kind for kind, endings in _TYPES.items() for ending in endings.split()}
+
+
+def file_type(filename: str) -> FileType:
+    return _BY_ENDING.get(PurePosixPath(filename).suffix.lower().lstrip("."), FileType.OTHER)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

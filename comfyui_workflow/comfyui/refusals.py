@@ -1,0 +1,130 @@
+"""Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import node_title
+
+_SHOWN_CHOICES = 12
+
+
+def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
+    """From the body of a 400: `{"error": {type, message, details}, "node_errors": {id: {errors: [..]}}}`.
+    The node definitions (`/object_info`) tell what is allowed where ComfyUI leaves out a long list."""
+    findings = list(node_findings(answer.get("node_errors"), graph, definitions))
+    if not findings:
+        findings = [_general(answer.get("error"))]
+    return "ComfyUI refuses the workflow: " + "; ".join(findings)
+
+
+def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, Any]) -> Iterator[str]:
+    for node_id, node in (node_errors if isinstance(node_errors, dict) else {}).items():
+        errors = node.get("errors") if isinstance(node, dict) else None
+        for error in errors if isinstance(errors, list) else []:
+            if isinstance(error, dict):
+                yield f"{_node_name(str(node_id), graph)}: {_finding(error, _definition(node, definitions))}"
+
+
+def _general(error: object) -> str:
+    if not isinstance(error, dict):
+        return str(error or "it does not say why")
+    message = str(error.get("message") or error.get("type") or "it does not say why")
+    details = str(error.get("details") or "").strip()
+    return f"{message} ({details})" if details and details != message else message
+
+
+def _node_name(node_id: str, graph: Graph) -> str:
+    node = graph.get(node_id)
+    if node is None:
+        return f"node {node_id}"
+    title = node_title(node)
+    shown = f' "{title}"' if title and title != node["class_type"] else ""
+    return f"node {node_id} ({node['class_type']}{shown})"
+
+
+def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    definition = definitions.get(str(node.get("class_type")))
+    return definition if isinstance(definition, dict) else {}
+
+
+def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+    extra = error.get("extra_info")
+    extra = extra if isinstance(extra, dict) else {}
+    word = _WORDS.get(str(error.get("type")))
+    return word(error, extra, definition) if word and "input_name" in extra else _general(error)
+
+
+def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return f'input "{extra["input_name"]}" is missing'
+
+
+def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    wanted = (extra.get("input_config") or ["another type"])[0]
+    return f'input "{extra["input_name"]}" is {extra.get("received_value")!r}, it must be {wanted}'
+
+
+def _too_small(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return f'input "{extra["input_name"]}" is {extra.get("received_value")}, the least is {_option(extra, "min")}'
+
+
+def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return (
+        f'input "{extra["input_name"]}" is {extra.get("received_value")}, the most is {_option(extra, "max")}'
+    )
+
+
+def _not_in_list(_: Mapping[str, Any], extra: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+    name, received = extra["input_name"], str(extra.get("received_value"))
+    choices = _choices(extra.get("input_config")) or _choices(_declared(definition, name))
+    return f'input "{name}" is "{received}", which this ComfyUI has not got{_offer(received, choices)}'
+
+
+def _wrong_link(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    return f'input "{extra["input_name"]}" is linked to the wrong type ({error.get("details")})'
+
+
+def _custom(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    return str(error.get("details") or f'input "{extra["input_name"]}" is not valid')
+
+
+_Word = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], str]
+_WORDS: dict[str, _Word] = {
+    "required_input_missing": _missing,
+    "invalid_input_type": _wrong_type,
+    "value_smaller_than_min": _too_small,
+    "value_bigger_than_max": _too_big,
+    "value_not_in_list": _not_in_list,
+    "return_type_mismatch": _wrong_link,
+    "custom_validation_failed": _custom,
+}
+
+
+def _option(extra: Mapping[str, Any], key: str) -> object:
+    match extra.get("input_config"):
+        case [_, dict() as options]:
+            return options.get(key, "not told")
+    return "not told"
+
+
+def _declared(definition: Mapping[str, Any], name: str) -> object:
+    inputs = definition.get("input") or {}
+    return next((group[name] for group in inputs.values() if isinstance(group, dict) and name in group), None)
+
+
+def _choices(config: object) -> list[str]:
+    match config:
+        case [list() as choices, *_] | ["COMBO", {"options": list() as choices}]:
+            return [str(choice) for choice in choices]
+    return []
+
+
+def _offer(received: str, choices: list[str]) -> str:
+    """All of a short list; of a long one what is nearest."""
+    if not choices:
+        return " (it has none at all)"
+    if len(choices) <= _SHOWN_CHOICES:
+        return "; it has: " + ", ".join(choices)
+    near = get_close_matches(received, choices, n=3, cutoff=0.3) or choices[:3]
+    return f"; the nearest of its {len(choices)}: " + ", ".join(near)

@@ -1,0 +1,53 @@
+"""The only writer of runs: applies events to them, keeps them, wakes who waits."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from comfyui_workflow.errors import RunNotFound
+from comfyui_workflow.runs.events import Event
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.stores import Store
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class RunJournal:
+    """Every method may be called from any thread."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime] = now) -> None:
+        self._store = store
+        self._clock = clock
+        self._changed = threading.Condition()
+
+    def add(self, run: Run) -> None:
+        """Raises: StoreError."""
+        self._store.add(run)
+        self._wake()
+
+    def record(self, workflow_id: str, event: Event) -> Run:
+        """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
+        at = self._clock()
+        run = self._store.update(workflow_id, lambda run: apply(run, event, at), event.saving)
+        self._wake()
+        return run
+
+    def get(self, workflow_id: str) -> Run:
+        """Raises: RunNotFound."""
+        run = self._store.get(workflow_id)
+        if run is None:
+            raise RunNotFound(f"Workflow not found: {workflow_id}")
+        return run
+
+    def wait(self, workflow_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:
+        """The run as soon as `until` holds, or as it is when the time is over. Raises: RunNotFound."""
+        with self._changed:
+            self._changed.wait_for(lambda: until(self.get(workflow_id)), timeout_s)
+        return self.get(workflow_id)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
