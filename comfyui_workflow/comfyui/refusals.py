@@ -66,7 +66,8 @@ def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str,
 
 
 def _too_small(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    return f'input "{extra["input_name"]}" is {extra.get("received_value")}, the least is {_option(extra, "min")}'
+    bound = _option(extra, "min")
+    return f'input "{extra["input_name"]}" is {extra.get("received_value")}, the least allowed is {bound}'
 
 
 def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:

@@ -1,0 +1,161 @@
+"""The one websocket to a ComfyUI, its messages sorted by prompt.
+
+The websocket is a hint, never the truth: it can go deaf without closing, and nothing is replayed. What a
+run must know it asks `/queue` and `/history` for; here it only learns sooner.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import websocket
+
+from comfyui_workflow.comfyui.messages import Message, prompt_id_of
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+RECEIVE_TIMEOUT_S = 1.0
+REOPEN_AFTER_S = 0.5
+"""When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
+first, and given time."""
+LONGEST_WAIT_S = 5.0
+
+
+class Subscription:
+    """The messages of one prompt, waiting to be taken."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._arrived = threading.Condition()
+
+    def put(self, message: Message) -> None:
+        """`progress_state` is a full picture each time, so only the last of several in a row is kept."""
+        with self._arrived:
+            is_state = message.get("type") == "progress_state"
+            if is_state and self._messages and self._messages[-1].get("type") == "progress_state":
+                self._messages.pop()
+            self._messages.append(message)
+            self._arrived.notify()
+
+    def take(self, timeout_s: float) -> list[Message]:
+        """All that has arrived; waits for the first one. Empty when the time is over."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._messages, timeout_s)
+            taken = list(self._messages)
+            self._messages.clear()
+            return taken
+
+
+class EventFeed:
+    """Owns a thread that reads the socket and opens it again whenever it breaks."""
+
+    def __init__(self, base_url: str, client_id: str) -> None:
+        self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
+        self.client_id = client_id
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._renewing = threading.Event()
+        self._connected = threading.Event()
+        self._heard_at_s = time.monotonic()
+        self._times_connected = 0
+        self._thread = threading.Thread(target=self._run, name=f"feed {base_url}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=RECEIVE_TIMEOUT_S + 1)
+
+    def renew(self) -> None:
+        """Close the socket and open a new one: the cure for a deaf one. Returns at once."""
+        self._renewing.set()
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        return self._connected.wait(timeout_s)
+
+    @property
+    def times_connected(self) -> int:
+        """Grows with each new socket: ComfyUI may have been restarted in between."""
+        return self._times_connected
+
+    def silence_s(self) -> float:
+        """Since anything at all was heard, about whatever prompt."""
+        return time.monotonic() - self._heard_at_s
+
+    @contextmanager
+    def subscribe(self, prompt_id: str) -> Iterator[Subscription]:
+        """To be entered before the prompt is submitted: its first messages may come before the answer."""
+        subscription = Subscription()
+        with self._lock:
+            self._subscriptions.setdefault(prompt_id, []).append(subscription)
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                others = self._subscriptions[prompt_id]
+                others.remove(subscription)
+                if not others:
+                    del self._subscriptions[prompt_id]
+
+    def _run(self) -> None:
+        wait_s = REOPEN_AFTER_S
+        while not self._closing.is_set():
+            heard = self._connect_and_read()
+            wait_s = REOPEN_AFTER_S if heard else min(2 * wait_s, LONGEST_WAIT_S)
+            self._closing.wait(wait_s)
+
+    def _connect_and_read(self) -> bool:
+        """Whether the socket could be opened."""
+        try:
+            socket = websocket.create_connection(self._url, timeout=CONNECT_TIMEOUT_S, suppress_origin=True)
+        except (websocket.WebSocketException, OSError) as error:
+            log.debug("no websocket to %s: %s", self._url, error)
+            return False
+        try:
+            self._read(socket)
+        except (websocket.WebSocketException, OSError) as error:
+            log.debug("the websocket to %s broke: %s", self._url, error)
+        finally:
+            self._connected.clear()
+            socket.close(timeout=1)
+        return True
+
+    def _read(self, socket: websocket.WebSocket) -> None:
+        """Until it breaks, is renewed, or the feed is closed. The flags must be the first frame we send."""
+        flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+        socket.send(json.dumps(flags))
+        socket.settimeout(RECEIVE_TIMEOUT_S)
+        self._renewing.clear()
+        self._times_connected += 1
+        self._connected.set()
+        while not (self._closing.is_set() or self._renewing.is_set()):
+            try:
+                frame = socket.recv()
+            except websocket.WebSocketTimeoutException:
+                continue
+            if not frame:
+                return
+            self._heard_at_s = time.monotonic()
+            if isinstance(frame, str):
+                self._dispatch(frame)
+
+    def _dispatch(self, frame: str) -> None:
+        try:
+            message = json.loads(frame)
+        except ValueError:
+            return
+        prompt_id = prompt_id_of(message) if isinstance(message, dict) else None
+        if prompt_id is None:
+            return
+        with self._lock:
+            subscriptions = list(self._subscriptions.get(prompt_id, ()))
+        for subscription in subscriptions:
+            subscription.put(message)

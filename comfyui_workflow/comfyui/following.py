@@ -1,0 +1,121 @@
+"""Following one prompt from submission to its end, by the websocket and by asking."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.feed import EventFeed, Subscription
+from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.comfyui.messages import MessageReader, says_ended
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
+from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
+
+TICK_S = 1.0
+FIRST_LOOK_S = 0.25
+SILENT_LOOK_S = 2.0
+"""How often we ask while the websocket says nothing of this prompt."""
+HEARING_LOOK_S = 10.0
+"""How often we ask although it does."""
+DEAF_AFTER_S = 2.0
+"""A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
+SILENCE_BEFORE_RENEWAL_S = 15.0
+POISONED_AFTER = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptEnded:
+    """ComfyUI is done with the prompt; `entry` is None when it is in neither queue nor history."""
+
+    entry: HistoryEntry | None
+
+
+class PromptFollower:
+    """`queue` is a view of `/queue` that runs of one instance share: it may be a second or two old."""
+
+    def __init__(
+        self,
+        client: ComfyUIClient,
+        feed: EventFeed,
+        queue: Callable[[], QueueSnapshot],
+        prompt_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._feed = feed
+        self._queue = queue
+        self._prompt_id = prompt_id
+        self._clock = clock
+        self._reader = MessageReader()
+        self._looks_without_answer = 0
+        self._began_at_s = clock()
+        self._renewal_after_s = DEAF_AFTER_S
+
+    def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
+        """Events as they happen, None at least once a second, PromptEnded as the last.
+        Raises: ComfyUIUnavailable when ComfyUI cannot be asked."""
+        interval_s = FIRST_LOOK_S
+        look_at = self._clock() + interval_s
+        while True:
+            messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
+            for message in messages:
+                yield from self._reader.events(message)
+            has_ended = any(map(says_ended, messages))
+            if has_ended or self._clock() >= look_at:
+                found = self._look(has_ended, is_heard=bool(messages))
+                yield found
+                if isinstance(found, PromptEnded):
+                    return
+                interval_s = HEARING_LOOK_S if messages else min(1.5 * interval_s, SILENT_LOOK_S)
+                look_at = self._clock() + interval_s
+            elif not messages:
+                yield None
+            self._renew_if_deaf()
+
+    def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
+        """Ask history, then the queue, then history again: the prompt may end between two questions.
+        The queue comes with every prompt in full, so one that we hear of is not looked up there."""
+        entry = self._history()
+        if entry is not None:
+            return PromptEnded(entry=entry)
+        if is_heard and not has_ended:
+            return None
+        snapshot = self._client.queue() if has_ended else self._queue()
+        if self._prompt_id in snapshot.running:
+            return ExecutionStarted()
+        position = snapshot.position(self._prompt_id)
+        if position is not None:
+            return QueuePositionChanged(position=position)
+        return self._confirm_absence()
+
+    def _confirm_absence(self) -> PromptEnded | None:
+        """The shared view may be older than the submission, so absence needs a fresh look."""
+        if self._prompt_id in self._client.queue():
+            return None
+        entry = self._history()
+        if entry is None and self._looks_without_answer:
+            return None
+        return PromptEnded(entry=entry)
+
+    def _history(self) -> HistoryEntry | None:
+        """A result that cannot be encoded makes ComfyUI answer 500 for this prompt for ever.
+        Raises: ComfyUIError once that is beyond doubt."""
+        try:
+            entry = self._client.history(self._prompt_id)
+        except ComfyUIUnavailable as error:
+            self._client.probe()  # raises in its turn where it is not only this prompt
+            self._looks_without_answer += 1
+            if self._looks_without_answer >= POISONED_AFTER:
+                raise ComfyUIError(f"ComfyUI cannot tell how the prompt ended: {error}") from error
+            return None
+        self._looks_without_answer = 0
+        return entry
+
+    def _renew_if_deaf(self) -> None:
+        silence_s = min(self._feed.silence_s(), self._clock() - self._began_at_s)
+        if silence_s < DEAF_AFTER_S:
+            self._renewal_after_s = SILENCE_BEFORE_RENEWAL_S
+        elif silence_s > self._renewal_after_s:
+            self._feed.renew()
+            self._renewal_after_s = max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)

@@ -1,0 +1,96 @@
+"""What ComfyUI says on its websocket, read as events of a run."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from comfyui_workflow.runs.events import (
+    Event,
+    ExecutionStarted,
+    NodesAdvanced,
+    NodesCached,
+    NodeStarted,
+    NodeStep,
+    NoticeGiven,
+)
+
+Message = Mapping[str, Any]
+"""`{"type": str, "data": {"prompt_id": str, ...}}`"""
+
+
+def prompt_id_of(message: Message) -> str | None:
+    data = message.get("data")
+    prompt_id = data.get("prompt_id") if isinstance(data, dict) else None
+    return prompt_id if isinstance(prompt_id, str) else None
+
+
+def says_ended(message: Message) -> bool:
+    """`executing` without a node: sent once the history has the outcome, whatever it is."""
+    return message.get("type") == "executing" and message["data"].get("node") is None
+
+
+class MessageReader:
+    """Reads the messages of one prompt. `progress_state` (since 0.3.45) tells all there is to know about the
+    nodes; without it, a node has ended when the next one begins."""
+
+    def __init__(self) -> None:
+        self._has_states = False
+
+    def events(self, message: Message) -> Iterator[Event]:
+        """None for types we do not know: custom nodes send messages of their own."""
+        data = message["data"]
+        match message.get("type"):
+            case "execution_start":
+                yield ExecutionStarted()
+            case "execution_cached":
+                yield NodesCached(node_ids=frozenset(map(str, _list(data.get("nodes")))))
+            case "progress_state":
+                self._has_states = True
+                yield NodesAdvanced(steps=_steps(data.get("nodes")))
+            case "executing" if isinstance(data.get("node"), str):
+                node_id = _displayed(data)
+                yield NodeStarted(node_id=node_id, ends_others=not self._has_states)
+            case "progress" if not self._has_states and isinstance(data.get("node"), str):
+                yield NodesAdvanced(steps={data["node"]: _step(data)})
+            case "execution_error" if data.get("exception_type") == "ExecutionBlocked":
+                yield NoticeGiven(message=f"Blocked, not failed: {_text(data.get('exception_message'))}")
+
+
+def _steps(nodes: object) -> dict[str, NodeStep]:
+    """By the id of the node that shows in the workflow: what a node expanded into runs on its account, and
+    its own entry is the one that counts."""
+    entries = [
+        entry for entry in (nodes.values() if isinstance(nodes, dict) else ()) if isinstance(entry, dict)
+    ]
+    own = {str(e.get("node_id")): _step(e) for e in entries if e.get("node_id") == _shown_as(e)}
+    inner = {_shown_as(e): NodeStep(value=0, maximum=1) for e in entries}
+    return inner | own
+
+
+def _shown_as(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("display_node_id") or entry.get("node_id"))
+
+
+def _step(entry: Mapping[str, Any]) -> NodeStep:
+    return NodeStep(
+        value=_number(entry.get("value")),
+        maximum=_number(entry.get("max")),
+        is_finished=entry.get("state") == "finished",
+    )
+
+
+def _displayed(data: Mapping[str, Any]) -> str:
+    shown = data.get("display_node")
+    return shown if isinstance(shown, str) else str(data["node"])
+
+
+def _number(value: object) -> float:
+    """Never NaN or infinite: both come over the wire, and no browser reads them."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0.0
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else "no reason given"
