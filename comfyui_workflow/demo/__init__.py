@@ -1,0 +1,7 @@
+"""Workflows that the sandbox runs, and the picture they start from: what `demo` shows, and examples name."""
+
+from pathlib import Path
+
+ENHANCE = Path(__file__).with_name("enhance.json")
+TEXT_TO_IMAGE = Path(__file__).with_name("text_to_image.json")
+EXAMPLE_PICTURE = Path(__file__).with_name("example.png")
