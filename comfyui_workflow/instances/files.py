@@ -9,8 +9,8 @@ RemoteFiles
     make_directory(path)                                with parents; fine when it is there
     remove(path)                                        fine when it is gone
 
-Every method raises ConnectionFailed when the connection died, RemoteFileMissing and RemoteFileError (permission,
-no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: the exception comes out of the call.
+Every method raises ConnectionFailed when the connection died, RemoteFileMissing and RemoteFileError
+(permission, no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: the exception comes out of the call.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,70 @@
+"""From what people paste (prompts, quotes, line ends, word processors' dashes) to plain words. Pure.
+
+read_words(text) -> list[str]; raises InvalidAddress.
+"""
+
+import re
+import shlex
+import unicodedata
+
+from comfyui_workflow.errors import InvalidAddress
+
+LONGEST_CHARACTERS = 2000
+BLANKS = " \t\r\n"
+
+_DASHES = "‐‑‒–—―−﹣－"
+_QUOTES = {"“": '"', "”": '"', "„": '"', "″": '"', "‘": "'", "’": "'", "‚": "'", "′": "'"}
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+_PLAIN = str.maketrans({**dict.fromkeys(_DASHES, "-"), **_QUOTES, **dict.fromkeys(_INVISIBLE, ""), "\t": " "})
+
+_FENCE = re.compile(r"^```\w*\n")
+_CONTINUATION = re.compile(r"\\[ ]*\r?\n")
+_PROMPT = re.compile(r"^[$#%>] +")
+_SHELL_CHARACTER = re.compile(r"[;|&<>$`(){}*?!#]|\\(?! )")
+
+
+def read_words(text: object) -> list[str]:
+    """The words of one pasted command line. No shell, no expansion: a shell's own characters are refused."""
+    if not isinstance(text, str):
+        raise InvalidAddress(f"The SSH address must be text, not {type(text).__name__}.")
+    if len(text) > LONGEST_CHARACTERS:
+        raise InvalidAddress(f"The SSH address is longer than {LONGEST_CHARACTERS} characters.")
+    line = _unwrap(_one_line(_plain(text)))
+    if found := _SHELL_CHARACTER.search(line):
+        raise refused(found.group(), "characters that mean something to a shell are not accepted")
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise InvalidAddress("The SSH address has a quote that is not closed.") from None
+
+
+def refused(part: str, reason: str) -> InvalidAddress:
+    """The error that names the part. Passwords and control characters of the part are not repeated."""
+    shown = re.sub(r"(?<!ssh):.*@", ":***@", part, flags=re.DOTALL)
+    shown = "".join(c if c.isprintable() else "�" for c in shown)
+    shown = shown if len(shown) <= 60 else shown[:59] + "…"
+    return InvalidAddress(f'The SSH address is refused because of "{shown}": {reason}.')
+
+
+def _plain(text: str) -> str:
+    text = text.translate(_PLAIN)
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in text)
+
+
+def _one_line(text: str) -> str:
+    text = _FENCE.sub("", text.strip(BLANKS)).strip(BLANKS + "`")
+    text = _CONTINUATION.sub(" ", text).strip(BLANKS)
+    for character in text:
+        if character in "\r\n\x85" or unicodedata.category(character) in ("Zl", "Zp"):
+            raise InvalidAddress("The SSH address has more than one line; paste only the ssh command.")
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
+            raise refused(f"U+{ord(character):04X}", "control characters are not accepted")
+    return text
+
+
+def _unwrap(line: str) -> str:
+    """Without the prompt, and without quotes or back-ticks around the whole."""
+    line = _PROMPT.sub("", line.strip("` "))
+    if len(line) > 1 and line[0] == line[-1] and line[0] in "'\"" and line.count(line[0]) == 2:
+        line = line[1:-1]
+    return _PROMPT.sub("", line.strip("` "))
