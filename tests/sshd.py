@@ -50,6 +50,7 @@ class Sshd:
         self.host_key_file = self.make_key("host_key")
         self._max_startups = max_startups
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -78,9 +79,7 @@ class Sshd:
         if self._process is None:
             return
         self._orphans = self._peers()
-        self._process.kill()
-        self._process.wait()
-        self._process = None
+        self._end_process()
 
     def kill_connections(self) -> None:
         self._signal_peers(signal.SIGKILL)
@@ -139,12 +138,19 @@ class Sshd:
         with (self.directory / "sshd.log").open("ab") as log:
             command = [SSHD, "-D", "-e", "-f", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._lifeline = _killed_with_us(self._process.pid)
         if self._answers():
             return True
+        self._end_process()
+        return False
+
+    def _end_process(self) -> None:
+        assert self._process is not None and self._lifeline is not None
+        self._lifeline.kill()
+        self._lifeline.communicate()
         self._process.kill()
         self._process.wait()
-        self._process = None
-        return False
+        self._process = self._lifeline = None
 
     def _write_config(self) -> Path:
         authorized = self.directory / "authorized_keys"
@@ -198,6 +204,12 @@ class Sshd:
         for pid in found if deep else ():
             found.extend(child for child, parent in parents.items() if parent == pid)
         return tuple(found)
+
+
+def _killed_with_us(process_id: int) -> "subprocess.Popen[bytes]":
+    """A shell that waits for the end of its stdin, which comes when this process is gone, however it ended."""
+    command = ["/bin/sh", "-c", f"read -r _; kill -9 {process_id}"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def _parents() -> dict[int, int]:
