@@ -21,6 +21,7 @@ class SSHGate:
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
         self._claim: socket.socket | None = None
+        self._address = ("", 0)
         self._listener: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._reopen: asyncio.TimerHandle | None = None
@@ -30,12 +31,13 @@ class SSHGate:
         """Listen, and return the port (0 asks for a free one). Raises: OSError when it is in use."""
         # Bound but not listening, it keeps the port ours while new connections are refused.
         self._claim = _bound_socket(host, port)
+        self._address = self._claim.getsockname()
         try:
-            await self._open()
+            await self._accept_on(self._listening_socket())
         except OSError:
             self._claim.close()
             raise
-        return int(self._claim.getsockname()[1])
+        return self._address[1]
 
     async def stop(self) -> None:
         if self._reopen:
@@ -77,19 +79,19 @@ class SSHGate:
 
     def _open_again(self) -> None:
         self._reopen = None
-        self._opening = asyncio.create_task(self._open())
+        self._opening = asyncio.create_task(self._accept_on(self._listening_socket()))
 
-    async def _open(self) -> None:
-        if self._listener is None and self._claim is not None:
-            host, port = self._claim.getsockname()[:2]
-            listening = _bound_socket(host, port)
-            try:
-                self._listener = await asyncio.start_server(
-                    self._connected, sock=listening, limit=_CHUNK_BYTES
-                )
-            except OSError:
-                listening.close()
-                raise
+    def _listening_socket(self) -> socket.socket:
+        listening = _bound_socket(*self._address)
+        try:
+            listening.listen()
+        except OSError:
+            listening.close()
+            raise
+        return listening
+
+    async def _accept_on(self, listening: socket.socket) -> None:
+        self._listener = await asyncio.start_server(self._connected, sock=listening, limit=_CHUNK_BYTES)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(reader, writer)

@@ -1,0 +1,128 @@
+"""`python -m comfyui_workflow.sandbox`: a rented GPU without a GPU. Its first line is what a user pastes."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+import platformdirs
+
+from comfyui_workflow.sandbox.instance import PortTaken, SandboxInstance
+
+STOP_TIMEOUT_S = 1.5
+"""Who asks a sandbox to end waits two seconds at most, also when a node is busy."""
+
+
+@click.command("sandbox")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=platformdirs.user_data_path("comfyui-workflow") / "sandbox",
+    show_default=True,
+    help="Directory of its files and keys.",
+)
+@click.option(
+    "--ssh-port", type=click.IntRange(0, 65535), default=40738, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--comfyui-port", type=click.IntRange(0, 65535), default=18188, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--execution-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that gets a JSON line for each prompt it executed.",
+)
+@click.option(
+    "--step-delay",
+    "step_delay_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Seconds each step of a node takes longer.",
+)
+@click.option(
+    "--preview-method",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Whether previews are sent while a node steps.",
+)
+@click.option("--until-stdin-closes", is_flag=True, help="End when the program that started it ends.")
+def main(
+    *,
+    root: Path,
+    ssh_port: int,
+    comfyui_port: int,
+    execution_log: Path | None,
+    step_delay_s: float,
+    preview_method: str,
+    until_stdin_closes: bool,
+) -> None:
+    """A rented GPU without a GPU: a real SSH server in front of a small ComfyUI that runs on the CPU.
+
+    Prints its ssh string on the first line, and runs until Ctrl-C.
+    """
+    instance = SandboxInstance(
+        root=root,
+        ssh_port=ssh_port,
+        comfyui_port=comfyui_port,
+        execution_log=execution_log,
+        step_delay_s=step_delay_s,
+        preview_method=preview_method,
+    )
+    try:
+        asyncio.run(_run(instance, until_stdin_closes=until_stdin_closes))
+    except PortTaken as error:
+        click.echo(
+            f"{error} Choose another with --ssh-port and --comfyui-port; 0 takes a free one.", err=True
+        )
+        sys.exit(2)
+
+
+async def _run(instance: SandboxInstance, *, until_stdin_closes: bool) -> None:
+    ended = _asked_to_end()
+    await instance.start()
+    try:
+        _introduce(instance)
+        if until_stdin_closes:
+            await _watch_stdin(ended)
+        await ended.wait()
+    finally:
+        await asyncio.wait_for(instance.stop(), STOP_TIMEOUT_S)
+
+
+def _asked_to_end() -> asyncio.Event:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    return ended
+
+
+def _introduce(instance: SandboxInstance) -> None:
+    click.echo(instance.ssh_string)
+    sys.stdout.flush()
+    click.echo(
+        f"A rented GPU without a GPU. Paste the line above wherever an SSH address is asked for.\n"
+        f"Its ComfyUI:  http://127.0.0.1:{instance.comfyui_port}\n"
+        f"Its files:    {instance.layout.workspace}\n"
+        f"Ctrl-C ends it.",
+        err=True,
+    )
+
+
+async def _watch_stdin(ended: asyncio.Event) -> None:
+    """The pipe closes when its other end's process is gone, however that ended."""
+    await asyncio.get_running_loop().connect_read_pipe(lambda: _UntilClosed(ended), sys.stdin)
+
+
+class _UntilClosed(asyncio.Protocol):
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m comfyui_workflow.sandbox")

@@ -1,0 +1,81 @@
+"""A sandbox instance: an SSH server and the ComfyUI behind it, started and stopped as one."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfyui_workflow.sandbox.comfyui_server import ComfyUIServer
+from comfyui_workflow.sandbox.layout import Layout
+from comfyui_workflow.sandbox.nodes import NODE_CLASSES
+from comfyui_workflow.sandbox.ssh_server import USERNAME, SSHServer
+
+HOST = "127.0.0.1"
+
+
+class PortTaken(Exception):
+    """One of the two ports cannot be listened on; the sentence says which and why."""
+
+
+@dataclass(kw_only=True)
+class SandboxInstance:
+    """What `python -m comfyui_workflow.sandbox` runs. Use it on one event loop.
+
+    A port of 0 asks for a free one; after `start` both ports are the real ones.
+    """
+
+    root: Path
+    ssh_port: int = 0
+    comfyui_port: int = 0
+    execution_log: Path | None = None
+    step_delay_s: float = 0.0
+    preview_method: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.layout = Layout(self.root)
+        self._comfyui: ComfyUIServer | None = None
+        self._ssh: SSHServer | None = None
+
+    @property
+    def ssh_string(self) -> str:
+        """What a user pastes to reach this instance."""
+        return (
+            f"ssh -p {self.ssh_port} -i {shlex.quote(str(self.layout.client_key_path))} {USERNAME}@{HOST}"
+            f" -L {self.comfyui_port}:localhost:{self.comfyui_port}"
+        )
+
+    async def start(self) -> None:
+        """Make what is missing below the root and listen on both ports. Raises: PortTaken."""
+        keys = self.layout.make()
+        try:
+            self._comfyui = self._new_comfyui()
+            self.comfyui_port = await _listening(self._comfyui, self.comfyui_port, "ComfyUI")
+            self._ssh = SSHServer(layout=self.layout, keys=keys, comfyui_port=self.comfyui_port)
+            self.ssh_port = await _listening(self._ssh, self.ssh_port, "SSH")
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Cut every connection and close both ports."""
+        if self._ssh:
+            await self._ssh.stop()
+        if self._comfyui:
+            await self._comfyui.stop()
+        self._ssh = self._comfyui = None
+
+    def _new_comfyui(self) -> ComfyUIServer:
+        return ComfyUIServer(
+            folders=self.layout.folders,
+            node_classes=NODE_CLASSES,
+            execution_log=self.execution_log,
+            preview_method=self.preview_method,
+        )
+
+
+async def _listening(server: ComfyUIServer | SSHServer, port: int, what: str) -> int:
+    try:
+        return await server.start(HOST, port)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise PortTaken(f"The {what} port {port} of {HOST} cannot be used: {reason}.") from error
