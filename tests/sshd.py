@@ -207,7 +207,7 @@ class Sshd:
 
 
 def _killed_with_us(process_id: int) -> "subprocess.Popen[bytes]":
-    """A shell that waits for the end of its stdin, which comes when this process is gone, however that was."""
+    """A shell that waits for the end of its stdin: it comes when this process is gone, whatever ended it."""
     command = ["/bin/sh", "-c", f"read -r _; kill -9 {process_id}"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
