@@ -1,0 +1,124 @@
+"""The picture that the stand-in sampler paints: soft colours and discs, out of the prompt and the seed alone.
+
+The same recipe gives the same picture at every size, so that a small preview already shows the large one.
+"""
+
+import colorsys
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from comfyui_workflow.sandbox.nodes.typed_node import Pixels
+
+MARK = "sandbox"
+
+_HUES = {
+    "red": 0.0,
+    "rose": 0.95,
+    "sunset": 0.05,
+    "orange": 0.08,
+    "desert": 0.1,
+    "gold": 0.13,
+    "yellow": 0.15,
+    "green": 0.34,
+    "forest": 0.36,
+    "teal": 0.48,
+    "ocean": 0.54,
+    "sea": 0.53,
+    "sky": 0.56,
+    "blue": 0.61,
+    "night": 0.66,
+    "galaxy": 0.72,
+    "purple": 0.78,
+    "pink": 0.91,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a painted picture depends on; `index` is its place in the batch."""
+
+    positive: str
+    negative: str
+    model: str
+    seed: int
+    index: int = 0
+
+
+def paint(recipe: Recipe, width: int, height: int) -> Pixels:
+    """An array [height, width, 3]."""
+    chance = _chance(recipe)
+    hue = _hue(recipe.positive, chance)
+    x, y = _coordinates(width, height)
+    picture = _sky(hue, x, y, chance)
+    for _ in range(chance.integers(5, 9)):
+        _add_disc(picture, hue, x, y, chance)
+    vignette = 1 - 0.35 * np.clip(x * x + y * y, 0, 2)[..., np.newaxis] / 2
+    return np.clip(picture * vignette, 0, 1).astype(np.float32)
+
+
+def noise(recipe: Recipe, width: int, height: int) -> Pixels:
+    """What a sampler starts from."""
+    return _chance(recipe).random((height, width, 3), np.float32)
+
+
+def add_mark(picture: Pixels) -> None:
+    """Write "sandbox" into the lower left corner: nobody shall take the picture for the work of a model."""
+    height, width = picture.shape[:2]
+    if width < 96 or height < 48:
+        return
+    size = max(10, height // 32)
+    stencil = Image.new("L", (width, height))
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(stencil).text((size // 2, height - size * 2), MARK, fill=255, font=font)
+    cover = np.asarray(stencil, np.float32)[..., np.newaxis] * np.float32(0.7 / 255)
+    picture[...] = picture * (1 - cover) + cover
+
+
+def _chance(recipe: Recipe) -> np.random.Generator:
+    digest = hashlib.sha256(repr(recipe).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def _hue(words: str, chance: np.random.Generator) -> float:
+    """The hue that the prompt names first, or any."""
+    any_hue = chance.random()
+    named = (_HUES[word] for word in re.findall(r"[a-z]+", words.lower()) if word in _HUES)
+    return next(named, any_hue)
+
+
+def _coordinates(width: int, height: int) -> tuple[Pixels, Pixels]:
+    """For each pixel its distance from the centre, where the shorter side reaches from -1 to 1."""
+    shorter = min(width, height)
+    columns = (2 * np.arange(width, dtype=np.float32) + 1 - width) / shorter
+    rows = (2 * np.arange(height, dtype=np.float32) + 1 - height) / shorter
+    x, y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
+    return x, y
+
+
+def _color(hue: float, saturation: float, value: float) -> npt.NDArray[np.float32]:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
+
+
+def _sky(hue: float, x: Pixels, y: Pixels, chance: np.random.Generator) -> Pixels:
+    """A gradient between two neighbouring hues, bent by slow waves."""
+    bent = y / 2 + 0.5
+    for _ in range(3):
+        across, down, start, strength = chance.uniform((-2, -2, 0, 0.03), (2, 2, 6.3, 0.12))
+        bent = bent + strength * np.sin(across * x + down * y + start)
+    share = np.clip(bent, 0, 1)[..., np.newaxis]
+    shift = chance.uniform(-0.12, 0.12)
+    above, below = _color(hue, 0.55, 0.95), _color(hue + shift, 0.75, 0.35)
+    return ((1 - share) * above + share * below).astype(np.float32)
+
+
+def _add_disc(picture: Pixels, hue: float, x: Pixels, y: Pixels, chance: np.random.Generator) -> None:
+    left, top, radius, softness, strength = chance.uniform((-1, -1, 0.12, 0.01, 0.3), (1, 1, 0.5, 0.2, 0.75))
+    color = _color(hue + chance.normal(0, 0.08), chance.uniform(0.35, 0.85), chance.uniform(0.55, 1))
+    distance = np.hypot(x - left, y - top)
+    cover = np.clip((radius - distance) / softness, 0, 1)[..., np.newaxis] * strength
+    picture[...] = picture * (1 - cover) + cover * color

@@ -1,0 +1,214 @@
+"""Nodes that write image files, with the graph inside, and that show them to the client."""
+
+import json
+import secrets
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
+from comfyui_workflow.sandbox.nodes.file_names import SavePlace, place_to_save
+from comfyui_workflow.sandbox.nodes.masks import as_image
+from comfyui_workflow.sandbox.nodes.resampling import to_eight_bits
+from comfyui_workflow.sandbox.nodes.typed_node import (
+    IMAGE,
+    MASK,
+    Mask,
+    Pixels,
+    TypedNode,
+    choice,
+    hidden_png_texts,
+    integer,
+    number,
+    required,
+    switch,
+    text,
+)
+
+_EXIF_MODEL, _EXIF_MAKE = 0x0110, 0x010F
+_WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
+
+
+class SaveImage(TypedNode):
+    CATEGORY = "image"
+    DISPLAY_NAME = "Save Image"
+    DESCRIPTION = "Saves images as PNG files in the output folder."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(images=IMAGE, filename_prefix=text(default="ComfyUI")) | hidden_png_texts()
+
+    def run(self, context: NodeContext, *, images: Pixels, filename_prefix: str = "ComfyUI") -> NodeResult:
+        place = _place(context.output_dir, filename_prefix, images)
+        return NodeResult(ui={"images": _write_png_files(context, place, images, kind="output")})
+
+
+class PreviewImage(TypedNode):
+    CATEGORY = "image"
+    DISPLAY_NAME = "Preview Image"
+    DESCRIPTION = "Shows images; their files live until the next start."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(images=IMAGE) | hidden_png_texts()
+
+    def run(self, context: NodeContext, *, images: Pixels) -> NodeResult:
+        return _show(context, images)
+
+
+class MaskPreview(TypedNode):
+    CATEGORY = "mask"
+    DISPLAY_NAME = "MaskPreview"
+    DESCRIPTION = "Shows a mask; its file lives until the next start."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(mask=MASK) | hidden_png_texts()
+
+    def run(self, context: NodeContext, *, mask: Mask) -> NodeResult:
+        return _show(context, as_image(mask))
+
+
+class SaveAnimatedWEBP(TypedNode):
+    CATEGORY = "image/animation"
+    DISPLAY_NAME = "SaveAnimatedWEBP"
+    DESCRIPTION = "Saves a batch as one animation."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return (
+            required(
+                images=IMAGE,
+                filename_prefix=text(default="ComfyUI"),
+                fps=number(6.0, 0.01, 1000.0, step=0.01),
+                lossless=switch(True),
+                quality=integer(80, 0, 100),
+                method=choice([*_WEBP_METHODS]),
+            )
+            | hidden_png_texts()
+        )
+
+    def run(
+        self,
+        context: NodeContext,
+        *,
+        images: Pixels,
+        filename_prefix: str,
+        fps: float,
+        lossless: bool,
+        quality: int,
+        method: str,
+    ) -> NodeResult:
+        place = _place(context.output_dir, filename_prefix, images)
+        first, *others = _pictures(images)
+        first.save(
+            place.directory / place.file_name("webp"),
+            save_all=True,
+            append_images=others,
+            duration=int(1000 / fps),
+            exif=_exif_with_texts(first, context),
+            lossless=lossless,
+            quality=quality,
+            method=_WEBP_METHODS[method],
+        )
+        return _animation(place, "webp", is_animated=bool(others))
+
+
+class SaveAnimatedPNG(TypedNode):
+    CATEGORY = "image/animation"
+    DISPLAY_NAME = "SaveAnimatedPNG"
+    DESCRIPTION = "Saves a batch as one animation."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return (
+            required(
+                images=IMAGE,
+                filename_prefix=text(default="ComfyUI"),
+                fps=number(6.0, 0.01, 1000.0, step=0.01),
+                compress_level=integer(4, 0, 9),
+            )
+            | hidden_png_texts()
+        )
+
+    def run(
+        self, context: NodeContext, *, images: Pixels, filename_prefix: str, fps: float, compress_level: int
+    ) -> NodeResult:
+        place = _place(context.output_dir, filename_prefix, images)
+        chunks = PngInfo()
+        for key, value in _texts(context):
+            chunks.add(b"comf", f"{key}\0{value}".encode("latin-1"), after_idat=True)
+        first, *others = _pictures(images)
+        first.save(
+            place.directory / place.file_name("png"),
+            save_all=True,
+            append_images=others,
+            duration=int(1000 / fps),
+            pnginfo=chunks,
+            compress_level=compress_level,
+        )
+        return _animation(place, "png", is_animated=True)
+
+
+def shown_file(place: SavePlace, name: str, kind: str = "output") -> dict[str, str]:
+    """A saved file as an output node tells of it."""
+    return {"filename": name, "subfolder": place.subfolder, "type": kind}
+
+
+def _place(root: Path, prefix: str, images: Pixels) -> SavePlace:
+    return place_to_save(root, prefix, width=images.shape[2], height=images.shape[1])
+
+
+def _show(context: NodeContext, images: Pixels) -> NodeResult:
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
+    place = _place(context.temp_dir, f"ComfyUI_temp_{letters}", images)
+    return NodeResult(ui={"images": _write_png_files(context, place, images, kind="temp", compress_level=1)})
+
+
+def _write_png_files(
+    context: NodeContext, place: SavePlace, images: Pixels, *, kind: str, compress_level: int = 4
+) -> list[object]:
+    chunks = PngInfo()
+    for key, value in _texts(context):
+        chunks.add_text(key, value)
+    shown: list[object] = []
+    for index, picture in enumerate(_pictures(images)):
+        name = place.file_name("png", index)
+        picture.save(place.directory / name, pnginfo=chunks, compress_level=compress_level)
+        shown.append(shown_file(place, name, kind))
+    return shown
+
+
+def _pictures(images: Pixels) -> Iterator[Image.Image]:
+    return (Image.fromarray(picture) for picture in to_eight_bits(images))
+
+
+def _texts(context: NodeContext) -> Iterator[tuple[str, str]]:
+    """The graph under "prompt", and whatever else the client wants to find again in the file."""
+    for key, value in ({"prompt": context.prompt} | (context.extra_pnginfo or {})).items():
+        yield key, json.dumps(value)
+
+
+def _exif_with_texts(picture: Image.Image, context: NodeContext) -> Image.Exif:
+    """The graph in the tag of the camera's model, the rest from the tag of its maker downwards."""
+    exif = picture.getexif()
+    for tag, (key, value) in zip((_EXIF_MODEL, *range(_EXIF_MAKE, 0, -1)), _texts(context), strict=False):
+        exif[tag] = f"{key}:{value}"
+    return exif
+
+
+def _animation(place: SavePlace, extension: str, *, is_animated: bool) -> NodeResult:
+    ui: dict[str, list[Any]] = {
+        "images": [shown_file(place, place.file_name(extension))],
+        "animated": [is_animated],
+    }
+    return NodeResult(ui=ui)

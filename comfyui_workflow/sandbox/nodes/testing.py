@@ -1,0 +1,177 @@
+"""Nodes of the sandbox's own, to try out a client: a slow one, a failing one, and outputs of every kind."""
+
+import json
+import math
+import struct
+import time
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
+from comfyui_workflow.sandbox.nodes.file_names import SavePlace, place_to_save
+from comfyui_workflow.sandbox.nodes.resampling import to_eight_bits
+from comfyui_workflow.sandbox.nodes.saving import shown_file
+from comfyui_workflow.sandbox.nodes.typed_node import (
+    IMAGE,
+    Pixels,
+    TypedNode,
+    choice,
+    integer,
+    number,
+    optional,
+    outputs,
+    required,
+    seed,
+    switch,
+    text,
+)
+
+_LONGEST_WAIT_S = 0.1
+
+
+class SandboxSlow(TypedNode):
+    DISPLAY_NAME = "Slow (sandbox)"
+    DESCRIPTION = (
+        "Passes an image on after so many steps of so many seconds each; another seed runs it again."
+    )
+    RETURN_TYPES = ("IMAGE",)
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(
+            image=IMAGE,
+            steps=integer(10, 1, 10000),
+            seconds_per_step=number(0.1, 0.0, 60.0, step=0.01),
+        ) | optional(seed=seed(), preview=switch(False))
+
+    def run(
+        self,
+        context: NodeContext,
+        *,
+        image: Pixels,
+        steps: int,
+        seconds_per_step: float,
+        seed: int = 0,
+        preview: bool = False,
+    ) -> NodeResult:
+        picture = _small_picture(image) if preview else None
+        for step in range(1, steps + 1):
+            _wait(context, seconds_per_step, step - 1, steps)
+            context.step(step, steps, picture)
+        return outputs(image)
+
+
+class SandboxRaise(TypedNode):
+    DISPLAY_NAME = "Raise (sandbox)"
+    DESCRIPTION = "Fails with a message."
+    RETURN_TYPES = ("IMAGE",)
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(image=IMAGE, message=text(default="failed as asked", multiline=True))
+
+    def run(self, context: NodeContext, *, image: Pixels, message: str) -> NodeResult:
+        raise RuntimeError(message)
+
+
+class SandboxText(TypedNode):
+    DISPLAY_NAME = "Text (sandbox)"
+    DESCRIPTION = "Shows a text, and passes it on."
+    RETURN_TYPES = ("STRING",)
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(text=text(default="", multiline=True))
+
+    def run(self, context: NodeContext, *, text: str) -> NodeResult:
+        return NodeResult(result=(text,), ui={"text": [text]})
+
+
+class SandboxFiles(TypedNode):
+    DISPLAY_NAME = "Files (sandbox)"
+    DESCRIPTION = (
+        "Saves a small file of some kind, and tells of it under the key that real nodes of that kind use."
+    )
+    OUTPUT_NODE = True
+    KINDS = ("image", "gif", "video", "saved video", "audio", "3d")
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(kind=choice(cls.KINDS), filename_prefix=text(default="sandbox/file"))
+
+    def run(self, context: NodeContext, *, kind: str, filename_prefix: str) -> NodeResult:
+        place = place_to_save(context.output_dir, filename_prefix)
+        match kind:
+            case "image":
+                return _written(place, "images", "png", _picture_bytes("PNG"))
+            case "gif":
+                return _written(
+                    place, "gifs", "gif", _picture_bytes("GIF"), format="image/gif", frame_rate=8.0
+                )
+            case "video":
+                return _written(place, "video", "mp4", _mp4_bytes())
+            case "saved video":  # the words of ComfyUI's own SaveVideo
+                saved = _written(place, "images", "mp4", _mp4_bytes())
+                return NodeResult(ui=(saved.ui or {}) | {"animated": [True]})
+            case "audio":
+                return _written(place, "audio", "flac", _flac_bytes())
+            case "3d":
+                return _written(place, "3d", "glb", _glb_bytes())
+            case _:
+                raise ValueError(f"There is no kind {kind!r}.")
+
+
+def _wait(context: NodeContext, wait_s: float, value: int, maximum: int) -> None:
+    """Wait in short stretches, each of which lets an interrupt through."""
+    stretches = max(1, math.ceil(wait_s / _LONGEST_WAIT_S))
+    for stretch in range(stretches):
+        if stretch:
+            context.step(value, maximum)
+        time.sleep(wait_s / stretches)  # being slow is what this node is for
+
+
+def _small_picture(image: Pixels) -> Image.Image:
+    picture = Image.fromarray(to_eight_bits(image[0, :, :, :3]))
+    picture.thumbnail((128, 128))
+    return picture
+
+
+def _written(place: SavePlace, ui_key: str, extension: str, content: bytes, **more: object) -> NodeResult:
+    name = place.file_name(extension)
+    (place.directory / name).write_bytes(content)
+    return NodeResult(ui={ui_key: [shown_file(place, name) | more]})
+
+
+def _picture_bytes(image_format: str) -> bytes:
+    first, second = (Image.fromarray(np.full((16, 16, 3), level, np.uint8)) for level in (64, 192))
+    file = BytesIO()
+    if image_format == "GIF":
+        first.save(file, image_format, save_all=True, append_images=[second], duration=125)
+    else:
+        first.save(file, image_format)
+    return file.getvalue()
+
+
+def _mp4_bytes() -> bytes:
+    """A file type box and an empty media box: a container without a track."""
+    brands = b"isom" + struct.pack(">I", 512) + b"isommp41"
+    return struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + struct.pack(">I", 8) + b"mdat"
+
+
+def _flac_bytes() -> bytes:
+    """The marker and the one block that every FLAC has: 44.1 kHz, one channel, 16 bits, no samples."""
+    rate_channels_bits_samples = (44100 << 44) | (0 << 41) | (15 << 36)
+    sizes = struct.pack(">HH", 4096, 4096) + bytes(6)
+    block = sizes + struct.pack(">Q", rate_channels_bits_samples) + bytes(16)
+    return b"fLaC" + struct.pack(">I", (0x80 << 24) | len(block)) + block
+
+
+def _glb_bytes() -> bytes:
+    """A binary glTF of an empty scene."""
+    scene = json.dumps({"asset": {"version": "2.0"}, "scenes": [{}], "scene": 0}).encode()
+    scene += b" " * (-len(scene) % 4)
+    chunk = struct.pack("<I4s", len(scene), b"JSON") + scene
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunk)) + chunk

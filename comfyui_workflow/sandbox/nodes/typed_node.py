@@ -1,0 +1,98 @@
+"""What the node classes here are written with: a base class, array types, short declarations of inputs.
+
+ComfyUI declares inputs in two dialects, and clients see which: classes of the old one write `("IMAGE",)`
+and a bare list for a choice, classes of the new one `("IMAGE", {})` and `("COMBO", {"options": [...]})`.
+Ours follow the real class each time, hence the pairs below.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from comfyui_workflow.sandbox.node import InputTypes, NodeContext, NodeResult, SandboxNode
+
+Pixels = npt.NDArray[np.float32]
+"""[batch, height, width, channels] in 0..1"""
+Mask = npt.NDArray[np.float32]
+"""[batch, height, width] in 0..1"""
+Latent = dict[str, Any]
+Declared = tuple[Any, ...]
+
+LARGEST_SIDE = 16384
+IMAGE: Declared = ("IMAGE",)
+MASK: Declared = ("MASK",)
+IMAGE_NEW: Declared = ("IMAGE", {})
+MASK_NEW: Declared = ("MASK", {})
+
+
+class TypedNode(SandboxNode):
+    """A node whose `run` names its inputs as keywords, with their types."""
+
+    def execute(self, context: NodeContext, **inputs: Any) -> NodeResult:
+        return self.run(context, **inputs)
+
+    def run(self, context: NodeContext, *unused: Any, **inputs: Any) -> NodeResult:
+        # Under exactly this signature, mypy lets each class name the inputs that it declares.
+        raise NotImplementedError
+
+
+def outputs(*values: object) -> NodeResult:
+    return NodeResult(result=values)
+
+
+def required(**declared: Declared) -> InputTypes:
+    return {"required": declared}
+
+
+def optional(**declared: Declared) -> InputTypes:
+    return {"optional": declared}
+
+
+def hidden(**declared: str) -> InputTypes:
+    """What a node takes from its context rather than from the graph: bare words to clients, not tuples."""
+    return {"hidden": cast(dict[str, Declared], declared)}
+
+
+def hidden_png_texts() -> InputTypes:
+    """What a node that writes the graph into its files asks for."""
+    return hidden(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO")
+
+
+def integer(default: int, least: int, most: int, **more: Any) -> Declared:
+    return ("INT", {"default": default, "min": least, "max": most, **more})
+
+
+def number(default: float, least: float, most: float, **more: Any) -> Declared:
+    return ("FLOAT", {"default": default, "min": least, "max": most, **more})
+
+
+def text(**options: Any) -> Declared:
+    return ("STRING", options)
+
+
+def switch(default: bool) -> Declared:
+    return ("BOOLEAN", {"default": default})
+
+
+def choice(options: Sequence[str], **more: Any) -> Declared:
+    return (list(options), more) if more else (list(options),)
+
+
+def choice_new(options: Sequence[str]) -> Declared:
+    return ("COMBO", {"multiselect": False, "options": list(options)})
+
+
+def side(default: int = 512, least: int = 1) -> Declared:
+    """A width or a height in pixels."""
+    return integer(default, least, LARGEST_SIDE, step=1)
+
+
+def offset() -> Declared:
+    """A distance in pixels from the top or the left."""
+    return integer(0, 0, LARGEST_SIDE, step=1)
+
+
+def seed() -> Declared:
+    return integer(0, 0, 2**64 - 1, control_after_generate=True)
