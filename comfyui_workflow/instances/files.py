@@ -10,7 +10,7 @@ RemoteFiles
     remove(path)                                        fine when it is gone
 
 Every method raises ConnectionFailed when the connection died, RemoteFileMissing and RemoteFileError
-(permission, no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: the exception comes out of the call.
+(permission, no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: its exception comes out.
 """
 
 from collections.abc import Callable

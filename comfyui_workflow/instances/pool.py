@@ -1,16 +1,26 @@
 """One shared value per key, lent to many at once: `with pool.lease(key, should_stop=...) as value:`.
 
-Pool(open, idle_s=300.0)
+Pool(open, *, idle_s=300.0)
     lease(key, *, should_stop=None) -> context manager yielding the value
-    close()                            closes every value; later leases raise errors.Stopped
+    close()                            closes every value; later leases raise Stopped
+
+A key that is slow to open makes no other key wait, and nobody waits longer than they want to: `open` runs in
+a thread of its own. What it raises is raised in every lease that waited for it; the next lease opens anew.
 """
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
+
+from comfyui_workflow.errors import Stopped
+
+WAKE_UP_S = 0.1
 
 
 class Closable(Protocol):
+    """What a pool can hold. `is_alive` must be quick: it is asked under the pool's lock."""
+
     @property
     def is_alive(self) -> bool: ...
 
@@ -21,17 +31,138 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", bound=Closable)
 
 
-class Pool(Generic[K, T]):
-    def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0) -> None:
-        raise NotImplementedError
+class _Slot(Generic[T]):
+    """One value on its way from opening to closed. Everything here is guarded by the pool's lock."""
 
-    def lease(self, key: K, *, should_stop: Callable[[], bool] | None = None) -> AbstractContextManager[T]:
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self.lease_count = 0
+        self.idle_timer: threading.Timer | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Still opening, or open and alive."""
+        return self.error is None and (self.value is None or self.value.is_alive)
+
+    def stop_idling(self) -> None:
+        if self.idle_timer:
+            self.idle_timer.cancel()
+            self.idle_timer = None
+
+
+class Pool(Generic[K, T]):
+    """May be used from any thread."""
+
+    def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0) -> None:
+        self._open = open
+        self._idle_s = idle_s
+        self._changed = threading.Condition()
+        self._slots: dict[K, _Slot[T]] = {}
+        self._is_closed = False
+
+    @contextmanager
+    def lease(self, key: K, *, should_stop: Callable[[], bool] | None = None) -> Iterator[T]:
         """The value of this key, opened if there is none or the one there is is dead.
 
-        Raises: whatever `open` raises; errors.Stopped when `should_stop()` says so or the pool is closed.
+        Raises: whatever `open` raises; Stopped when `should_stop()` says so or the pool is closed.
         """
-        raise NotImplementedError
+        slot = self._join(key)
+        try:
+            yield self._wait_for(slot, should_stop or _never)
+        finally:
+            self._leave(key, slot)
 
     def close(self) -> None:
-        """Closes every value, lent or not. Idempotent."""
-        raise NotImplementedError
+        """Closes every value, lent or not, and what is still opening as soon as it is open. Idempotent."""
+        with self._changed:
+            self._is_closed = True
+            slots = list(self._slots.values())
+            self._slots.clear()
+            for slot in slots:
+                slot.stop_idling()
+            self._changed.notify_all()
+        for slot in slots:
+            _close(slot)
+
+    def _join(self, key: K) -> _Slot[T]:
+        """Takes a lease on the key's slot, open or not yet; a dead slot is replaced."""
+        dead = None
+        with self._changed:
+            self._refuse_if_closed()
+            slot = self._slots.get(key)
+            if slot is None or not slot.is_usable:
+                dead, slot = slot, self._start_opening(key)
+            slot.lease_count += 1
+            slot.stop_idling()
+        if dead:
+            _close(dead)
+        return slot
+
+    def _start_opening(self, key: K) -> _Slot[T]:
+        slot = self._slots[key] = _Slot[T]()
+        threading.Thread(target=self._fill, args=(key, slot), name=f"open {key}"[:60], daemon=True).start()
+        return slot
+
+    def _fill(self, key: K, slot: _Slot[T]) -> None:
+        value, error = None, None
+        try:
+            value = self._open(key)
+        except BaseException as caught:  # noqa: BLE001 - it is raised again in every lease that waits
+            error = caught
+        with self._changed:
+            slot.value, slot.error = value, error
+            is_unwanted = self._is_closed
+            if not is_unwanted:
+                self._idle_if_unused(key, slot)
+            self._changed.notify_all()
+        if is_unwanted:
+            _close(slot)
+
+    def _wait_for(self, slot: _Slot[T], should_stop: Callable[[], bool]) -> T:
+        while True:
+            if should_stop():
+                raise Stopped("Stopped while waiting for the connection.")
+            with self._changed:
+                self._refuse_if_closed()
+                if slot.error is not None:
+                    raise slot.error
+                if slot.value is not None:
+                    return slot.value
+                self._changed.wait(WAKE_UP_S)
+
+    def _leave(self, key: K, slot: _Slot[T]) -> None:
+        with self._changed:
+            slot.lease_count -= 1
+            self._idle_if_unused(key, slot)
+
+    def _idle_if_unused(self, key: K, slot: _Slot[T]) -> None:
+        """Under the lock. A slot that failed is forgotten at once, so that the next lease opens anew."""
+        if self._slots.get(key) is not slot:
+            return
+        if slot.error is not None:
+            del self._slots[key]
+        elif slot.value is not None and slot.lease_count == 0:
+            slot.idle_timer = threading.Timer(self._idle_s, self._close_if_idle, (key, slot))
+            slot.idle_timer.daemon = True
+            slot.idle_timer.start()
+
+    def _close_if_idle(self, key: K, slot: _Slot[T]) -> None:
+        with self._changed:
+            if slot.idle_timer is None or self._slots.get(key) is not slot:
+                return
+            del self._slots[key]
+        _close(slot)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise Stopped("The server is stopping: no more connections are opened.")
+
+
+def _close(slot: _Slot[T]) -> None:
+    if slot.value is not None:
+        slot.value.close()
+
+
+def _never() -> bool:
+    return False
