@@ -1,6 +1,5 @@
 """A graph: whether it is one, what it links, what of it will run and in which order."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -153,8 +152,3 @@ def node_title(node: Mapping[str, Any]) -> str | None:
 
 def _named(graph: Graph, node_id: str) -> str:
     return f"{node_id} ({graph[node_id]['class_type']})"
-
-
-def is_file_name(text: str) -> bool:
-    """Whether a text is a bare file name that may be given to an instance."""
-    return bool(text) and text not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", text)

@@ -1,0 +1,17 @@
+"""Carries a run out before `start` returns: for tests that want no threads."""
+
+from comfyui_workflow.executors import Execute
+
+
+class InlineExecutor:
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._is_stopped = False
+
+    def start(self, workflow_id: str) -> None:
+        if not self._is_stopped:
+            self._execute(workflow_id, lambda: self._is_stopped)
+
+    def stop(self, timeout_s: float) -> bool:
+        self._is_stopped = True
+        return True

@@ -1,0 +1,48 @@
+"""A thread for each run."""
+
+import logging
+import threading
+import time
+
+from comfyui_workflow.executors import Execute
+
+log = logging.getLogger(__name__)
+
+
+class ThreadExecutor:
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def start(self, workflow_id: str) -> None:
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            previous = self._threads.get(workflow_id)
+            thread = threading.Thread(
+                target=self._carry_out, args=(workflow_id, previous), name=f"run {workflow_id}", daemon=True
+            )
+            self._threads[workflow_id] = thread
+            thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        with self._lock:
+            self._stopping.set()
+            threads = list(self._threads.values())
+        until = time.monotonic() + timeout_s
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _carry_out(self, workflow_id: str, previous: threading.Thread | None) -> None:
+        """A run that is taken up again waits for its own earlier thread: it never has two."""
+        if previous is not None:
+            previous.join()
+        try:
+            self._execute(workflow_id, self._stopping.is_set)
+        finally:
+            with self._lock:
+                if self._threads.get(workflow_id) is threading.current_thread():
+                    del self._threads[workflow_id]

@@ -1,0 +1,96 @@
+"""Input files on their way up: under their own names, never over somebody else's file, never twice."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExists
+from comfyui_workflow.instances.files import RemoteFiles
+from comfyui_workflow.link import Link
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import with_renamed_input
+
+
+def upload_inputs(
+    link: Link,
+    graph: Graph,
+    images: tuple[str, ...],
+    input_dir: str,
+    *,
+    say: Callable[[str], None],
+    stop_if_asked: Callable[[], None],
+) -> Graph:
+    """Bring every image to the instance; the graph that names each as it is called there.
+    Raises: FileRefused when one is not readable any more; what the link and `stop_if_asked` raise."""
+    for position, image in enumerate(images, start=1):
+        local = Path(image)
+        say(f"Uploading {local.name} ({position} of {len(images)})")
+        remote_name = _upload_input(link, local, input_dir, stop_if_asked)
+        if remote_name != local.name:
+            graph = with_renamed_input(graph, local.name, remote_name)
+    return graph
+
+
+def _upload_input(link: Link, local: Path, input_dir: str, stop_if_asked: Callable[[], None]) -> str:
+    """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
+    arrived, its own directory; where there is no way by SFTP, its upload route."""
+    digest = _sha256(local)
+    for directory in _directories(link, input_dir):
+        try:
+            name = _place(link.connection.files, local, directory, digest, stop_if_asked)
+        except RemoteFileError:
+            continue
+        if link.client.has_file(name, folder="input"):
+            return name
+    with local.open("rb") as file:
+        return link.client.upload(file, local.name)
+
+
+def _directories(link: Link, configured: str) -> list[str]:
+    """Where to try, ComfyUI's own word last: asking costs a round trip, and is rarely needed."""
+    return list(dict.fromkeys(filter(None, [configured, link.directories().input_dir])))
+
+
+def _place(
+    files: RemoteFiles, local: Path, directory: str, digest: str, stop_if_asked: Callable[[], None]
+) -> str:
+    """Its own name if that is free or holds the same content; else a name that tells the content."""
+    if files.stat(directory) is None:
+        raise RemoteFileError(f"there is no directory {directory} on the instance")
+    for name in (local.name, _unique_name(local.name, digest)):
+        remote = str(PurePosixPath(directory) / name)
+        if _is_there(files, remote, local, digest):
+            return name
+        try:
+            files.upload(local, remote, progress=lambda _done, _total: stop_if_asked())
+        except RemoteFileExists:
+            if _is_there(files, remote, local, digest):  # another run was quicker
+                return name
+        else:
+            return name
+    raise RemoteFileError(f"{local.name}: no free name in {directory} on the instance")
+
+
+def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str) -> bool:
+    """Whether the remote file has the same content. Reading it back is the last resort."""
+    known = files.stat(remote)
+    return known is not None and known.size_bytes == local.stat().st_size and files.sha256(remote) == digest
+
+
+def _unique_name(name: str, digest: str) -> str:
+    path = PurePosixPath(name)
+    return f"{path.stem}-{digest[:12]}{path.suffix}"
+
+
+def _sha256(local: Path) -> str:
+    try:
+        with local.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileRefused(f"Input image cannot be read: {local} ({error.strerror})") from error
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name is one of a plain file: no directory, no control character."""
+    return bool(name) and name not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", name)

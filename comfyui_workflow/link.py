@@ -1,0 +1,118 @@
+"""An open way to one ComfyUI: the connection, its HTTP client, its websocket, and what is known of it."""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from comfyui_workflow.comfyui.client import ComfyUIClient, Directories
+from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
+from comfyui_workflow.instances.address import SshAddress
+from comfyui_workflow.instances.connection import Connection
+
+log = logging.getLogger(__name__)
+
+QUEUE_AGE_S = 1.0
+QUEUE_SHARE = 50
+"""`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceKey:
+    """What makes two runs share one connection."""
+
+    address: SshAddress
+    comfyui_port: int
+
+    def client_id(self, server_id: uuid.UUID) -> str:
+        """The same for this server and instance for ever: a prompt's messages go to the id it came with."""
+        return str(uuid.uuid5(server_id, f"{self.address.label} {self.comfyui_port}"))
+
+
+class Link:
+    """Shared by all runs of an instance; every method may be called from any thread."""
+
+    def __init__(self, connection: Connection, client: ComfyUIClient, feed: EventFeed) -> None:
+        self.connection = connection
+        self.client = client
+        self.feed = feed
+        self._lock = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._queue: QueueSnapshot | None = None
+        self._queue_valid_until_s = 0.0
+        self._definitions: dict[str, Any] | None = None
+        self._directories: Directories | None = None
+        self._marker: str | None = None
+        self._known_of_socket = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.connection.is_alive
+
+    def close(self) -> None:
+        self.connection.close()
+        self.feed.close()
+        self.client.close()
+
+    def queue(self) -> QueueSnapshot:
+        """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""
+        with self._queue_lock:
+            if self._queue is None or time.monotonic() >= self._queue_valid_until_s:
+                began_s = time.monotonic()
+                self._queue = self.client.queue()
+                took_s = time.monotonic() - began_s
+                self._queue_valid_until_s = time.monotonic() + max(QUEUE_AGE_S, QUEUE_SHARE * took_s)
+            return self._queue
+
+    def definitions(self) -> Mapping[str, Any]:
+        """`/object_info`, asked for once until ComfyUI may have been restarted."""
+        self._forget_after_reconnect()
+        known = self._definitions
+        if known is None:
+            known = self._definitions = self.client.definitions()
+        return known
+
+    def directories(self) -> Directories:
+        """ComfyUI's own directories; all None where it does not tell them."""
+        known = self._directories
+        if known is None:
+            known = self._directories = self._ask_directories()
+        return known
+
+    def boot_marker(self) -> str | None:
+        """A file in ComfyUI's temp directory, which it empties at every start. None where it takes none."""
+        self._forget_after_reconnect()
+        if self._marker is None:
+            name = f"comfyui_workflow_{uuid.uuid4().hex}.txt"
+            try:
+                self._marker = self.client.upload(BytesIO(b"."), name, folder="temp")
+            except ComfyUIError as error:
+                if isinstance(error, ComfyUIUnavailable):
+                    raise
+                log.info("no boot marker on %s: %s", self.connection.address.label, error)
+        return self._marker
+
+    def is_same_boot(self, marker: str | None) -> bool:
+        """Whether ComfyUI is known not to have been restarted since it took the marker."""
+        return marker is not None and self.client.has_file(marker, folder="temp")
+
+    def _ask_directories(self) -> Directories:
+        try:
+            return self.client.directories()
+        except ComfyUIUnavailable:
+            raise
+        except ComfyUIError:
+            return Directories(input_dir=None, output_dir=None, temp_dir=None)
+
+    def _forget_after_reconnect(self) -> None:
+        """A new websocket may be a new ComfyUI, with other nodes and an empty temp directory."""
+        with self._lock:
+            if self.feed.times_connected > max(1, self._known_of_socket):
+                self._definitions = self._directories = self._marker = None
+            self._known_of_socket = self.feed.times_connected

@@ -1,0 +1,154 @@
+"""Output files on their way down: whole, once, never over a different file, never outside the directory."""
+
+import errno
+import filecmp
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from comfyui_workflow.errors import RemoteFileError, StoreError
+from comfyui_workflow.inputs import is_safe_name
+from comfyui_workflow.link import Link
+from comfyui_workflow.runs.model import OutputFile, Run
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_LONGEST_NAME_BYTES = 255
+
+
+class OutputFetcher:
+    """Fetches the outputs of one run over one link."""
+
+    def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None]) -> None:
+        self._link = link
+        self._run = run
+        self._output_dir = Path(run.request.output_dir)
+        self._stop_if_asked = stop_if_asked
+
+    def fetch(self, output: OutputFile) -> OutputFile:
+        """The output as it is now: with a `local_path`, or with an `error` that says why there is none.
+        Raises: StoreError while the local disk does not take it; what the link raises when it breaks."""
+        relative = safe_relative_path(output)
+        if relative is None:
+            return replace(output, error="The instance gave it a name that is not safe to write here")
+        part = self._output_dir / f".{self._run.workflow_id}.part"
+        try:
+            self._output_dir.mkdir(parents=True, exist_ok=True)
+            remote_path = self._download(output, part)
+            local = _settle(part, self._output_dir / relative)
+            size_bytes = local.stat().st_size
+        except RemoteFileError as error:
+            return replace(output, error=str(error))
+        except OSError as error:
+            return replace(output, error=_local_trouble(error, self._output_dir))
+        finally:
+            part.unlink(missing_ok=True)
+        return replace(
+            output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
+        )
+
+    def _download(self, output: OutputFile, part: Path) -> str | None:
+        """The remote path; None for a text, which never was a file there. Raises: RemoteFileMissing."""
+        if output.text is not None:
+            part.write_text(output.text, encoding="utf-8")
+            return None
+        for remote in self._remote_paths(output):
+            try:
+                self._link.connection.files.download(
+                    remote, part, progress=lambda _done, _total: self._stop_if_asked()
+                )
+            except RemoteFileError:
+                continue
+            return remote
+        return self._view(output, part)
+
+    def _remote_paths(self, output: OutputFile) -> list[str]:
+        """The configured directory, then ComfyUI's own word."""
+        configured = self._run.request.comfyui_output_dir if output.folder == "output" else None
+        own = self._link.directories().of(output.folder)
+        places = dict.fromkeys(filter(None, [configured, own]))
+        return [str(PurePosixPath(place, output.subfolder, output.filename)) for place in places]
+
+    def _view(self, output: OutputFile, part: Path) -> str | None:
+        """Through the tunnel: for a machine without SFTP, or directories that nobody tells."""
+        with (
+            self._link.client.view(
+                output.filename, subfolder=output.subfolder, folder=output.folder
+            ) as pieces,
+            part.open("wb") as file,
+        ):
+            for piece in pieces:
+                file.write(piece)
+                self._stop_if_asked()
+        return next(iter(self._remote_paths(output)), None)
+
+
+def safe_relative_path(output: OutputFile) -> Path | None:
+    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere."""
+    parts = [*filter(None, output.subfolder.split("/")), output.filename]
+    if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
+        return None
+    if any(len(part.encode()) > _LONGEST_NAME_BYTES for part in parts):
+        return None
+    return Path(*parts)
+
+
+def _settle(part: Path, wanted: Path) -> Path:
+    """Give the finished file its name. The same content there already is the same file; a different one
+    stays, and ours is called `name (1).png`."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(10_000):
+        place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        if _claim(part, place) or _is_same(part, place):
+            return place
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
+
+
+def _claim(part: Path, place: Path) -> bool:
+    """Rename without ever replacing: a second name first, which fails where there is one already."""
+    try:
+        os.link(part, place, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        return _claim_by_creation(part, place)
+    return True
+
+
+def _claim_by_creation(part: Path, place: Path) -> bool:
+    try:
+        place.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    part.replace(place)
+    return True
+
+
+def _is_same(part: Path, place: Path) -> bool:
+    return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)
+
+
+def _local_trouble(error: OSError, output_dir: Path) -> str:
+    """Raises: StoreError for a full disk: that can pass."""
+    sentence = f"It cannot be written to {output_dir}: {error.strerror}"
+    if error.errno in _FULL:
+        raise StoreError(sentence) from error
+    return sentence
+
+
+def missing_sentence(run: Run) -> str | None:
+    """What of a run's outputs is not here, and why; None when all is."""
+    missing = [output for output in run.outputs if not output.is_downloaded]
+    if not missing:
+        return None
+    reasons = "; ".join(f"{output.filename}: {output.error or 'not fetched'}" for output in missing)
+    return (
+        f"The prompt ran, but {len(missing)} of {len(run.outputs)} outputs could not be fetched ({reasons}). "
+        "A retry fetches what is missing without running the prompt again"
+    )
+
+
+def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
+    """Files in the temp directory are previews: only when asked for. A file named twice is one file."""
+    by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
+    return tuple(by_key.values())

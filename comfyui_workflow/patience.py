@@ -1,0 +1,42 @@
+"""How long and how often to try again what can pass."""
+
+import random
+import time
+from collections.abc import Callable
+
+WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+JITTER = 0.3
+_WAKE_S = 0.5
+
+
+class Patience:
+    """Counts failures in a row. Waits grow from half a second to fifteen, with a jitter of 30 %, so that
+    many runs of one instance do not all come back at the same moment."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._failing_since_s: float | None = None
+
+    def reset(self) -> None:
+        """What was tried has worked."""
+        self._failures = 0
+        self._failing_since_s = None
+
+    def next_wait_s(self) -> float:
+        """To be called once for each failure."""
+        if self._failing_since_s is None:
+            self._failing_since_s = self._clock()
+        wait_s = WAITS_S[min(self._failures, len(WAITS_S) - 1)]
+        self._failures += 1
+        return wait_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, guards nothing
+
+    def failing_for_s(self) -> float:
+        return 0.0 if self._failing_since_s is None else self._clock() - self._failing_since_s
+
+
+def wait(seconds: float, should_stop: Callable[[], bool]) -> None:
+    """Returns early as soon as `should_stop()` says so."""
+    until = time.monotonic() + seconds
+    while not should_stop() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _WAKE_S))

@@ -1,0 +1,81 @@
+"""What every API calls: submit, look, cancel, retry."""
+
+from comfyui_workflow.errors import RunConflict
+from comfyui_workflow.executors import Executor
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.events import CancelRequested, RetryRequested
+from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.stores import Store
+from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+
+_JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost", "invalid_workflow"})
+"""Failures that another try can only repeat, or that would run the GPU again."""
+
+
+class RunService:
+    """Every method may be called from any thread, and none waits for an instance."""
+
+    def __init__(self, journal: RunJournal, store: Store, executor: Executor) -> None:
+        self._journal = journal
+        self._store = store
+        self._executor = executor
+
+    def submit(self, request: RunRequest) -> Run:
+        """On disk before this returns. Raises: StoreError."""
+        at = now()
+        nodes = planned_nodes(request.graph, sink_ids(request.graph))
+        run = Run(
+            workflow_id=new_workflow_id(at), request=request, queue_time=at, last_update=at, nodes=nodes
+        )
+        self._journal.add(run)
+        self._executor.start(run.workflow_id)
+        return run
+
+    def get(self, workflow_id: str) -> Run:
+        """Raises: RunNotFound."""
+        return self._journal.get(workflow_id)
+
+    def wait(self, workflow_id: str, timeout_s: float) -> Run:
+        """The run when it is finished, or as it is when the time is over. Raises: RunNotFound."""
+        return self._journal.wait(workflow_id, lambda run: run.is_finished, timeout_s)
+
+    def latest(self) -> Run | None:
+        return self._store.latest()
+
+    def page(self, limit: int, before: str | None) -> list[Run]:
+        """Newest first."""
+        return self._store.page(limit, before)
+
+    def count(self) -> int:
+        return self._store.count()
+
+    def unfinished_count(self) -> int:
+        return len(self._store.unfinished())
+
+    def cancel(self, workflow_id: str) -> Run:
+        """Ask for it; the run ends when the instance confirms. Raises: RunNotFound; RunConflict when it is
+        finished."""
+        if self.get(workflow_id).is_finished:
+            raise RunConflict(f"The run is already finished: {workflow_id}")
+        return self._journal.record(workflow_id, CancelRequested())
+
+    def retry(self, workflow_id: str) -> Run:
+        """Take up a failed run where it failed: reach the instance again, fetch what is missing. Never runs
+        a prompt again. Raises: RunNotFound; RunConflict where that would be all a retry could do."""
+        run = self.get(workflow_id)
+        if run.status is not RunStatus.FAILED:
+            raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
+        if run.error_code in _JUDGED:
+            raise RunConflict(
+                "The prompt itself failed, so a retry would run it again: execute it anew for that"
+            )
+        run = self._journal.record(workflow_id, RetryRequested())
+        self._executor.start(workflow_id)
+        return run
+
+    def resume(self) -> int:
+        """Take up every unfinished run; how many there were."""
+        unfinished = self._store.unfinished()
+        for run in unfinished:
+            self._executor.start(run.workflow_id)
+        return len(unfinished)

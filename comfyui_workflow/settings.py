@@ -1,0 +1,157 @@
+"""The settings: the only reader of the environment. Each is `COMFYUI_WORKFLOW_` and its name in capitals."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from comfyui_workflow.errors import ConfigurationError
+
+PREFIX = "COMFYUI_WORKFLOW_"
+Words = Annotated[tuple[str, ...], NoDecode]
+Paths = Annotated[tuple[Path, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Frozen; built once at start. Lists are written with commas between."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Anything but loopback needs `API_TOKEN`."
+    )
+    port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_token: SecretStr | None = Field(
+        None, description="With it every route but `/health` needs `Authorization: Bearer <token>`."
+    )
+    data_dir: Path = Field(
+        user_data_path("comfyui-workflow", appauthor=False),
+        description="Where the record of every run, uploads and known host keys are kept.",
+    )
+    state_file: Path = Field(
+        Path("/tmp/comfyui_workflow_state.json"),  # noqa: S108 - the specification's place; replaced, never followed
+        description="Mirror of the latest run, as `/comfyui/workflow/state` answers it.",
+    )
+    output_dir: Path | None = Field(
+        None,
+        description="Where outputs go when a request does not say: `/tmp/comfyui_outputs`, or `outputs` in the "
+        "data directory where only that may be written.",
+    )
+    read_dirs: Paths = Field(
+        (),
+        description="Directories the API may read workflows and images from. Empty: any on loopback without a "
+        "token, otherwise the data directory only.",
+    )
+    write_dirs: Paths = Field(
+        (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
+    )
+    cors_hosts: Words = Field(
+        ("10.0.78.66", "localhost", "127.0.0.1"),
+        description="Hosts whose pages, on any port, may use the API from a browser.",
+    )
+    allowed_hosts: Words = Field(
+        (), description="Host names under which the server may be reached, besides loopback and `HOST`."
+    )
+    max_upload_mb: int = Field(512, ge=1, description="Largest request body, in MB.")
+    ssh_key: Path | None = Field(None, description="Private key for instances whose ssh string names none.")
+    ssh_key_passphrase: SecretStr | None = Field(None, description="Passphrase of encrypted private keys.")
+    ssh_key_dirs: Paths = Field(
+        (),
+        description="Directories that `-i` in an ssh string may name keys from. Empty: any on loopback without "
+        "a token, otherwise `~/.ssh` and the data directory.",
+    )
+    ssh_agent: bool = Field(False, description="Also try the keys of the SSH agent.")
+    ssh_host_key: str | None = Field(
+        None,
+        description="Fingerprint (`SHA256:...`) that every instance must show: trust on first use is off.",
+    )
+    local_instances: bool | None = Field(
+        None,
+        description="Whether an ssh string may lead to this machine itself. Unset: on loopback without a token.",
+    )
+    contact_patience_s: float = Field(
+        120,
+        ge=0,
+        description="How long to try to reach an instance before its prompt is submitted, in seconds.",
+    )
+    lost_contact_patience_s: float = Field(
+        86_400, ge=0, description="The same once the prompt is submitted: its outputs are waiting there."
+    )
+    resubmissions: int = Field(
+        1, ge=0, description="How often a prompt that was running when ComfyUI was restarted is run again."
+    )
+    connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
+    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+
+    @field_validator("cors_hosts", "allowed_hosts", "read_dirs", "write_dirs", "ssh_key_dirs", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_private_use(self) -> bool:
+        """Only a person at this machine can reach the server, and may do there what they may anyway."""
+        return self.is_loopback and self.api_token is None
+
+    @property
+    def readable_dirs(self) -> tuple[Path, ...] | None:
+        """None: any."""
+        return self.read_dirs or (None if self.is_private_use else (self.data_dir,))
+
+    @property
+    def writable_dirs(self) -> tuple[Path, ...] | None:
+        return self.write_dirs or (None if self.is_private_use else (self.data_dir,))
+
+    @property
+    def key_dirs(self) -> tuple[Path, ...] | None:
+        private = (Path("~/.ssh").expanduser(), self.data_dir)
+        return self.ssh_key_dirs or (None if self.is_private_use else private)
+
+    @property
+    def default_output_dir(self) -> Path:
+        if self.output_dir is not None:
+            return self.output_dir
+        shared = Path("/tmp/comfyui_outputs")  # noqa: S108 - the specification's default
+        return shared if self.writable_dirs is None else self.data_dir / "outputs"
+
+    @property
+    def may_reach_this_machine(self) -> bool:
+        return self.is_private_use if self.local_instances is None else self.local_instances
+
+
+def load_settings(**overrides: object) -> Settings:
+    """From the environment; `overrides` win. Raises: ConfigurationError, naming the variable."""
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        findings = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"]]
+        raise ConfigurationError("; ".join(findings)) from error
+    if not settings.is_loopback and settings.api_token is None:
+        raise ConfigurationError(
+            f"Listening on {settings.host} would let everybody who reaches it start runs: "
+            f"set {PREFIX}API_TOKEN, or listen on 127.0.0.1"
+        )
+    return settings

@@ -1,0 +1,128 @@
+"""Getting a prompt into ComfyUI's queue exactly once.
+
+ComfyUI runs the same id twice when it is sent twice, and a broken connection does not tell whether a prompt
+arrived. So the id is ours and on disk before it is sent, and whenever the answer is missing we ask for that
+id before we send it again.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from comfyui_workflow.comfyui.queue import CORRELATION_KEY
+from comfyui_workflow.comfyui.refusals import node_findings
+from comfyui_workflow.errors import Stopped
+from comfyui_workflow.inputs import upload_inputs
+from comfyui_workflow.link import Link
+from comfyui_workflow.patience import wait
+from comfyui_workflow.runs.events import (
+    Event,
+    NoticeGiven,
+    PhaseEntered,
+    PromptAccepted,
+    PromptPrepared,
+)
+from comfyui_workflow.runs.model import Graph, Phase, Run
+
+LOOK_AGAIN_AFTER_S = 1.0
+_RECENT = 200
+
+
+def new_prompt_id() -> str:
+    """Newer versions take nothing but a UUID with hyphens, in lower case."""
+    return str(uuid.uuid4())
+
+
+class Submitter:
+    def __init__(self, link: Link, record: Callable[[Event], Run], should_stop: Callable[[], bool]) -> None:
+        self._link = link
+        self._record = record
+        self._should_stop = should_stop
+
+    def ensure_submitted(self, run: Run, prompt_id: str) -> Run:
+        """The run with its prompt accepted, submitted now if it was not before.
+        Raises: PromptRefused; Stopped; what the link raises when it breaks, to be called again then."""
+        if run.is_accepted:
+            return run
+        if run.prompt_id is not None:
+            known = self._find(run)
+            if known is not None:
+                return self._record(PromptAccepted(prompt_id=known))
+        graph = self._upload(run)
+        self._stop_if_asked()
+        if run.prompt_id is None:
+            run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
+            return self._post(run, graph)
+        run = self._post(run, graph)
+        self._drop_copies(run)
+        return run
+
+    def _upload(self, run: Run) -> Graph:
+        request = run.request
+        if not request.input_images:
+            return request.graph
+        return upload_inputs(
+            self._link,
+            request.graph,
+            request.input_images,
+            request.comfyui_input_dir,
+            say=lambda message: self._announce(Phase.UPLOADING, message),
+            stop_if_asked=self._stop_if_asked,
+        )
+
+    def _announce(self, phase: Phase, message: str) -> None:
+        self._stop_if_asked()
+        self._record(PhaseEntered(phase=phase, message=message))
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise Stopped("stopped before the prompt was submitted")
+
+    def _post(self, run: Run, graph: Graph) -> Run:
+        answer = self._link.client.submit(
+            graph,
+            prompt_id=run.prompt_id or "",
+            client_id=self._link.feed.client_id,
+            extra_data={CORRELATION_KEY: correlation_of(run)},
+            definitions=self._link.definitions(),
+        )
+        self._report_dropped(answer.node_errors, graph)
+        return self._record(PromptAccepted(prompt_id=answer.prompt_id))
+
+    def _report_dropped(self, node_errors: Mapping[str, Any], graph: Graph) -> None:
+        findings = list(node_findings(node_errors, graph, self._link.definitions()))
+        if findings:
+            dropped = "ComfyUI leaves out some outputs of the workflow and runs the rest: "
+            self._record(NoticeGiven(message=dropped + "; ".join(findings)))
+
+    def _find(self, run: Run) -> str | None:
+        """The id under which ComfyUI has this prompt. Absent twice, a second apart, is absent: what was
+        under way when the connection broke has arrived by then."""
+        known = self._ask(run)
+        if known is None:
+            wait(LOOK_AGAIN_AFTER_S, self._should_stop)
+            self._stop_if_asked()
+            known = self._ask(run)
+        return known
+
+    def _ask(self, run: Run) -> str | None:
+        """Queue, then history, then the correlation for a ComfyUI that chose an id of its own."""
+        client, prompt_id = self._link.client, run.prompt_id or ""
+        snapshot = client.queue()
+        if prompt_id in snapshot or client.history(prompt_id) is not None:
+            return prompt_id
+        ours = correlation_of(run)
+        if ours in snapshot.correlations:
+            return snapshot.correlations[ours]
+        recent = client.recent_history(_RECENT)
+        return next((entry.prompt_id for entry in recent if entry.correlation == ours), None)
+
+    def _drop_copies(self, run: Run) -> None:
+        """After a second POST of one id: should the first have arrived late, one of the two goes."""
+        prompt_id = run.prompt_id or ""
+        if self._link.client.queue().copies(prompt_id) > 1:
+            self._link.client.delete_pending(prompt_id)
+
+
+def correlation_of(run: Run) -> str:
+    return f"{run.workflow_id}/{run.submissions}"
