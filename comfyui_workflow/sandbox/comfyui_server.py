@@ -1,15 +1,26 @@
 """A small ComfyUI 0.3.64: speaks its protocol, and really executes graphs, on the CPU."""
 
+import asyncio
 from pathlib import Path
 
+from aiohttp import web
+
+from comfyui_workflow.sandbox.backend import Backend
+from comfyui_workflow.sandbox.faults import FaultBoard
+from comfyui_workflow.sandbox.machine_routes import MachineRoutes, no_such_page
+from comfyui_workflow.sandbox.misbehaviour import MisbehaviourRoutes, misbehave
 from comfyui_workflow.sandbox.node import Folders, NodeClasses
+from comfyui_workflow.sandbox.origin_guard import guard_origin
+from comfyui_workflow.sandbox.prompt_routes import PromptRoutes
+
+_LARGEST_BODY_BYTES = 100 * 1024 * 1024
 
 
 class ComfyUIServer:
     """One sandbox ComfyUI on one port.
 
     `execution_log` gets a JSON line at the start and one at the end of each prompt that is executed.
-    `preview_method` is "auto" (previews while nodes step) or "none". `start` and `stop` are called on the same
+    `preview_method` is "auto" (previews while nodes step) or "none". `start` and `stop` are called on one
     event loop; a daemon thread executes the prompts. A "restart" fault comes back on the same port by itself.
     """
 
@@ -21,12 +32,76 @@ class ComfyUIServer:
         execution_log: Path | None = None,
         preview_method: str = "auto",
     ) -> None:
-        self._folders = folders
+        self._backend = Backend(
+            folders=folders,
+            node_classes=node_classes,
+            execution_log=execution_log,
+            preview_method=preview_method,
+        )
+        self._runner: web.AppRunner | None = None
+        self._restarting: asyncio.Task[None] | None = None
+
+    @property
+    def faults(self) -> FaultBoard:
+        """How it misbehaves, which POST /sandbox/faults changes too."""
+        return self._backend.faults
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Listen, and return the port (0 asks for a free one)."""
-        raise NotImplementedError
+        """Make the directories, empty the temp one, listen, and return the port (0 asks for a free one)."""
+        self._backend.begin()
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        self._backend.address = (host, self._runner.addresses[0][1])
+        return self._backend.address[1]
 
     async def stop(self) -> None:
         """Cut every connection, abandon the running prompt, close the port."""
-        raise NotImplementedError
+        if self._restarting:
+            self._restarting.cancel()
+        await self._go_down()
+
+    def _app(self) -> web.Application:
+        app = web.Application(
+            middlewares=[guard_origin, misbehave(self._backend)], client_max_size=_LARGEST_BODY_BYTES
+        )
+        misbehaviour = MisbehaviourRoutes(self._backend, restart_soon=self._restart_soon)
+        app.add_routes(misbehaviour.routes())
+        for route in PromptRoutes(self._backend).routes() + MachineRoutes(self._backend).routes():
+            app.router.add_route(route.method, route.path, route.handler)
+            app.router.add_route(route.method, "/api" + route.path, route.handler)
+        app.router.add_get("/", _front_page)
+        app.router.add_get("/{path:.*}", _no_page)
+        return app
+
+    def _restart_soon(self, down_s: float) -> None:
+        self._restarting = asyncio.get_running_loop().create_task(self._restart(down_s))
+
+    async def _restart(self, down_s: float) -> None:
+        await self._go_down()
+        await asyncio.sleep(down_s)
+        await self.start(*self._backend.address)
+
+    async def _go_down(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        self._backend.end()
+        for site in list(runner.sites):
+            await site.stop()
+        for connection in runner.server.connections if runner.server else ():
+            if connection.transport:
+                connection.transport.abort()
+        await runner.cleanup()
+
+
+async def _front_page(request: web.Request) -> web.StreamResponse:
+    return web.Response(
+        text="<!doctype html><title>ComfyUI sandbox</title>"
+        "<p>A sandbox that speaks ComfyUI's protocol. It has no editor.</p>",
+        content_type="text/html",
+    )
+
+
+async def _no_page(request: web.Request) -> web.StreamResponse:
+    return no_such_page()

@@ -67,7 +67,7 @@ class NodeResult:
     ui: dict[str, list[object]] | None = None
 
 
-InputTypes = dict[str, dict[str, tuple[Any, ...]]]
+InputTypes = dict[str, dict[str, Any]]
 
 
 class SandboxNode:

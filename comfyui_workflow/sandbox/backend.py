@@ -1,0 +1,73 @@
+"""What the routes work on: the directories, the node classes, and the engine and sockets of this life."""
+
+import shutil
+from pathlib import Path
+
+from comfyui_workflow.sandbox.engine import Engine
+from comfyui_workflow.sandbox.execution_log import ExecutionLog
+from comfyui_workflow.sandbox.faults import FaultBoard
+from comfyui_workflow.sandbox.node import Folders, NodeClasses
+from comfyui_workflow.sandbox.websockets import SocketHub
+
+
+class Backend:
+    """Belongs to the event loop. `begin` first, then again after each `end`: that is a restart."""
+
+    def __init__(
+        self,
+        *,
+        folders: Folders,
+        node_classes: NodeClasses,
+        execution_log: Path | None,
+        preview_method: str,
+    ) -> None:
+        self.folders = folders
+        self.node_classes = node_classes
+        self.preview_method = preview_method
+        self.faults = FaultBoard()
+        self.address = ("127.0.0.1", 0)
+        self._execution_log = ExecutionLog(execution_log)
+        self.hub = SocketHub(faults=self.faults)
+        self.engine = self._new_engine()
+
+    def begin(self) -> None:
+        """A fresh start: nothing queued, nothing remembered, the temp directory empty."""
+        for directory in (self.folders.input_dir, self.folders.output_dir, self.folders.temp_dir):
+            directory.mkdir(parents=True, exist_ok=True)
+        _empty(self.folders.temp_dir)
+        self.hub = SocketHub(faults=self.faults)
+        self.hub.start()
+        self.engine = self._new_engine()
+        self.engine.start()
+
+    def end(self) -> None:
+        """As if the process were killed; the worker thread dies by itself."""
+        self.engine.abandon()
+        self.hub.stop()
+
+    def reset(self) -> None:
+        """For tests: forget queue, history, results and faults, delete all files; sockets stay open."""
+        self.engine.abandon()
+        self.faults.clear()
+        for directory in (self.folders.input_dir, self.folders.output_dir, self.folders.temp_dir):
+            _empty(directory)
+        self.engine = self._new_engine()
+        self.engine.start()
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            folders=self.folders,
+            node_classes=self.node_classes,
+            hub=self.hub,
+            faults=self.faults,
+            execution_log=self._execution_log,
+            has_previews=self.preview_method != "none",
+        )
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

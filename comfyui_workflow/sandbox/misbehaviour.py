@@ -1,0 +1,103 @@
+"""The routes that tell the sandbox to misbehave, and the wrong answers it then gives."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pydantic
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from comfyui_workflow.sandbox.backend import Backend
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SERVER_ERROR = "500 Internal Server Error\n\nServer got itself in trouble"
+_PROXY_PAGE = "<!doctype html><html><body><h1>Your machine is being prepared</h1></body></html>"
+
+
+class MisbehaviourRoutes:
+    """POST and GET /sandbox/faults, POST /sandbox/reset. They always work, whatever else is told to fail."""
+
+    def __init__(self, backend: Backend, *, restart_soon: Callable[[float], None]) -> None:
+        self._backend = backend
+        self._restart_soon = restart_soon
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/sandbox/faults", self.show),
+            web.post("/sandbox/faults", self.change),
+            web.post("/sandbox/reset", self.reset),
+        ]
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._backend.faults.now.model_dump())
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        """Set the faults named in the body; the answer shows all, and is sent before a restart begins."""
+        faults = self._backend.faults
+        try:
+            faults.change(await request.json())
+        except pydantic.ValidationError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        if faults.now.close_websockets:
+            faults.now.close_websockets = False
+            self._backend.hub.cut()
+        self._backend.engine.queue.wake()
+        response = web.json_response(faults.now.model_dump())
+        await response.prepare(request)
+        await response.write_eof()
+        if restart := faults.now.restart:
+            faults.now.restart = None
+            self._restart_soon(restart.down_s)
+        return response
+
+    async def reset(self, request: web.Request) -> web.StreamResponse:
+        self._backend.reset()
+        return web.json_response({})
+
+
+def misbehave(backend: Backend) -> Middleware:
+    """The middleware that freezes, and gives the wrong answers that are ordered."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/sandbox/"):
+            return await handler(request)
+        while backend.faults.frozen_for_s:
+            await asyncio.sleep(min(0.1, backend.faults.frozen_for_s))
+        match backend.faults.take_answer(request.method, request.path.removeprefix("/api")):
+            case None:
+                return await handler(request)
+            case "half_json":
+                return _half(await handler(request))
+            case "drop":
+                return _dropped(request, await handler(request))
+            case mode:
+                return _idle_answer(mode)
+
+    return middleware
+
+
+def _idle_answer(mode: str) -> web.Response:
+    """The answers for which no work is done."""
+    match mode:
+        case "500":
+            return web.Response(status=500, text=_SERVER_ERROR)
+        case "html":
+            return web.Response(text=_PROXY_PAGE, content_type="text/html")
+        case _:
+            return web.Response()
+
+
+def _half(response: web.StreamResponse) -> web.StreamResponse:
+    body = response.body if isinstance(response, web.Response) else None
+    if not isinstance(body, bytes):
+        return response
+    return web.Response(body=body[: len(body) // 2], content_type=response.content_type)
+
+
+def _dropped(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """The work is done, but the client never hears of it."""
+    if request.transport:
+        request.transport.abort()
+    return response

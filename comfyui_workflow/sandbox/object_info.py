@@ -1,0 +1,27 @@
+"""What node classes there are and what they take: the answer to GET /object_info."""
+
+from typing import Any
+
+from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
+
+
+def word_classes(node_classes: NodeClasses, folders: Folders) -> dict[str, Any]:
+    return {name: word_class(name, node_class, folders) for name, node_class in node_classes.items()}
+
+
+def word_class(name: str, node_class: type[SandboxNode], folders: Folders) -> dict[str, Any]:
+    input_types = node_class.input_types(folders)
+    outputs = list(node_class.RETURN_TYPES)
+    return {
+        "input": input_types,
+        "input_order": {group: list(inputs) for group, inputs in input_types.items()},
+        "output": outputs,
+        "output_is_list": [False] * len(outputs),
+        "output_name": list(node_class.RETURN_NAMES or outputs),
+        "name": name,
+        "display_name": node_class.DISPLAY_NAME or name,
+        "description": node_class.DESCRIPTION,
+        "python_module": "nodes",
+        "category": node_class.CATEGORY,
+        "output_node": node_class.OUTPUT_NODE,
+    }

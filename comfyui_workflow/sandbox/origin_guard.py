@@ -1,0 +1,35 @@
+"""ComfyUI's defence against web pages: a loopback server answers no page of another host or port."""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def guard_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if _is_foreign(request.headers.get("Host", ""), request.headers.get("Origin", "")):
+        return web.Response(status=403)
+    if request.method == "OPTIONS":
+        return web.Response()
+    return await handler(request)
+
+
+def _is_foreign(host: str, origin: str) -> bool:
+    """Ports count only if both sides name one; nothing is checked where the Host is not loopback."""
+    ours, theirs = urlsplit(f"//{host.lower()}"), urlsplit(origin.lower())
+    if not theirs.netloc or not _is_loopback(ours.hostname or ""):
+        return False
+    if ours.port is None or theirs.port is None:
+        return ours.hostname != theirs.hostname
+    return ours.netloc != theirs.netloc
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,73 @@
+"""How far the nodes of the running prompt are, told to its client at every change."""
+
+import io
+import json
+import struct
+from typing import Any
+
+from PIL import Image
+
+from comfyui_workflow.sandbox.faults import FaultBoard
+from comfyui_workflow.sandbox.websockets import BinaryEvent, SocketHub
+
+_PREVIEW_SIZE = 512
+_JPEG = 1
+
+
+class ProgressBoard:
+    """Sends `progress_state` with every node that has started, and `progress` and previews for steps.
+
+    Without a client id everything goes to all sockets. Belongs to the worker thread.
+    """
+
+    def __init__(self, *, prompt_id: str, client_id: str | None, hub: SocketHub, faults: FaultBoard) -> None:
+        self._prompt_id = prompt_id
+        self._client_id = client_id
+        self._hub = hub
+        self._faults = faults
+        self._nodes: dict[str, dict[str, Any]] = {}
+
+    def start(self, node_id: str) -> None:
+        self._put(node_id, value=0.0, maximum=1.0, state="running")
+
+    def finish(self, node_id: str) -> None:
+        maximum = self._nodes[node_id]["max"] if node_id in self._nodes else 1
+        self._put(node_id, value=maximum, maximum=maximum, state="finished")
+
+    def step(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
+        picture = _encode(preview) if preview is not None else None
+        with_metadata = self._hub.supports(self._client_id, "supports_preview_metadata")
+        self._put(node_id, value=value, maximum=maximum, state="running")
+        if picture and with_metadata:
+            self._send_with_metadata(node_id, picture)
+        data = {"value": value, "max": maximum, "prompt_id": self._prompt_id, "node": node_id}
+        self._hub.send_soon("progress", data, self._client_id)
+        if picture and not with_metadata:
+            framed = struct.pack(">I", _JPEG) + picture
+            self._hub.send_binary_soon(BinaryEvent.PREVIEW_IMAGE, framed, self._client_id)
+
+    def _put(self, node_id: str, *, value: float, maximum: float, state: str) -> None:
+        entry = {"value": value, "max": maximum, "state": state, "node_id": node_id}
+        self._nodes[node_id] = {**entry, "prompt_id": self._prompt_id, **_lineage(node_id)}
+        if not self._faults.is_old:
+            data = {"prompt_id": self._prompt_id, "nodes": self._nodes}
+            self._hub.send_soon("progress_state", data, self._client_id)
+
+    def _send_with_metadata(self, node_id: str, picture: bytes) -> None:
+        about = {"node_id": node_id, "prompt_id": self._prompt_id, **_lineage(node_id)}
+        metadata = json.dumps({**about, "image_type": "image/jpeg"}).encode()
+        framed = struct.pack(">I", len(metadata)) + metadata + picture
+        self._hub.send_binary_soon(BinaryEvent.PREVIEW_IMAGE_WITH_METADATA, framed, self._client_id)
+
+
+def _lineage(node_id: str) -> dict[str, str | None]:
+    return {"display_node_id": node_id, "parent_node_id": None, "real_node_id": node_id}
+
+
+def _encode(preview: Image.Image) -> bytes:
+    """A JPEG that just fits the preview box, also when the picture is smaller than it."""
+    scale = _PREVIEW_SIZE / max(preview.size)
+    size = (max(1, round(preview.width * scale)), max(1, round(preview.height * scale)))
+    buffer = io.BytesIO()
+    preview.convert("RGB").resize(size).save(buffer, format="JPEG", quality=95)
+    return buffer.getvalue()

@@ -1,0 +1,82 @@
+"""What the machine and its directories are: /system_stats, /models, /internal/folder_paths and the like."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.sandbox.node import Folders
+
+NEW_VERSION = "0.3.64"
+OLD_VERSION = "0.3.41"
+
+_MODEL_FOLDERS = (
+    "checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models", "clip_vision",
+    "style_models", "embeddings", "diffusers", "vae_approx", "controlnet", "gligen", "upscale_models",
+    "custom_nodes", "hypernetworks", "photomaker", "classifiers", "model_patches", "audio_encoders",
+)  # fmt: skip
+_ALSO_IN_OUTPUT = ("checkpoints", "loras", "vae", "diffusion_models")
+
+
+def word_system(*, is_old: bool, address: tuple[str, int], folders: Folders, preview: str) -> dict[str, Any]:
+    """The answer to GET /system_stats; `argv` is how a real server would have been started."""
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    newer = {
+        "required_frontend_version": "1.27.10",
+        "installed_templates_version": "0.1.95",
+        "required_templates_version": "0.1.95",
+    }
+    system = {
+        "os": os.name,
+        "ram_total": total_bytes,
+        "ram_free": free_bytes,
+        "comfyui_version": OLD_VERSION if is_old else NEW_VERSION,
+        **({} if is_old else newer),
+        "python_version": sys.version,
+        "pytorch_version": "none (sandbox)",
+        "embedded_python": False,
+        "argv": _argv(address, folders, preview),
+    }
+    device = {
+        "name": "cpu (sandbox: no GPU)",
+        "type": "cpu",
+        "index": None,
+        "vram_total": total_bytes,
+        "vram_free": free_bytes,
+        "torch_vram_total": total_bytes,
+        "torch_vram_free": free_bytes,
+    }
+    return {"system": system, "devices": [device]}
+
+
+def _argv(address: tuple[str, int], folders: Folders, preview: str) -> list[str]:
+    host, port = address
+    directories = ["--input-directory", str(folders.input_dir), "--output-directory", str(folders.output_dir)]
+    return ["main.py", "--listen", host, "--port", str(port), *directories, "--preview-method", preview]
+
+
+def model_folders(folders: Folders) -> dict[str, list[str]]:
+    """Absolute directories by kind of model; some kinds have a second one below the output directory."""
+    base = folders.output_dir.absolute().parent
+    paths = {kind: [str(base / "models" / kind)] for kind in _MODEL_FOLDERS}
+    paths["custom_nodes"] = [str(base / "custom_nodes")]
+    for kind in _ALSO_IN_OUTPUT:
+        paths[kind].append(str(folders.output_dir.absolute() / kind))
+    return paths
+
+
+def models_in(kind: str, folders: Folders) -> list[str] | None:
+    """The files of that kind of model; None for a kind that does not exist."""
+    if kind not in _MODEL_FOLDERS or kind == "configs":
+        return None
+    directories = [Path(path) for path in model_folders(folders)[kind]]
+    return sorted(
+        file.name for directory in directories if directory.is_dir() for file in directory.iterdir()
+    )
+
+
+def newest_files(directory: Path) -> list[str]:
+    """The names of the visible files in a directory, newest first."""
+    files = [path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")]
+    return [file.name for file in sorted(files, key=lambda file: -file.stat().st_mtime)]

@@ -1,0 +1,219 @@
+"""Is a graph fit to be queued? ComfyUI's checks, in its order and in its words."""
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfyui_workflow.sandbox.input_check import InputCheck, Reason, overrides_validation
+from comfyui_workflow.sandbox.links import (
+    Graph,
+    accepted_widgets,
+    input_type_and_options,
+    schema_inputs,
+)
+from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`error` is the error object of the answer, or None: then some outputs are good, maybe not all."""
+
+    error: dict[str, Any] | None
+    good_outputs: list[str]
+    node_errors: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NodeVerdict:
+    is_valid: bool
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def type_name(error: BaseException) -> str:
+    """As ComfyUI names an exception: with its module, unless it is a builtin."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def validate_graph(
+    graph: Graph, *, node_classes: NodeClasses, folders: Folders, targets: Iterable[str] | None = None
+) -> Verdict:
+    """Check the graph and convert its widget values in place ("16" becomes 16 where an INT is wanted).
+
+    `targets` limits the output nodes. Raises: TypeError and the like, for what is not a graph at all.
+    """
+    outputs: list[str] = []
+    for node_id in graph:
+        if "class_type" not in graph[node_id]:
+            return _invalid_prompt(
+                "Cannot execute because a node is missing the class_type property.", node_id
+            )
+        node_class = node_classes.get(graph[node_id]["class_type"])
+        if node_class is None:
+            message = f"Cannot execute because node {graph[node_id]['class_type']} does not exist."
+            return _invalid_prompt(message, node_id)
+        if node_class.OUTPUT_NODE and (targets is None or node_id in targets):
+            outputs.append(node_id)
+    if not outputs:
+        return _refused("prompt_no_outputs", "Prompt has no outputs", "", {})
+    return _judge_outputs(outputs, _GraphCheck(graph, node_classes, folders))
+
+
+def _invalid_prompt(message: str, node_id: str) -> Verdict:
+    return _refused("invalid_prompt", message, f"Node ID '#{node_id}'", {})
+
+
+def _refused(kind: str, message: str, details: str, node_errors: dict[str, Any]) -> Verdict:
+    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    return Verdict(error=error, good_outputs=[], node_errors=node_errors)
+
+
+def _judge_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
+    good_outputs: list[str] = []
+    node_errors: dict[str, Any] = {}
+    sentences: list[str] = []
+    for output in outputs:
+        verdict = check.output(output)
+        if verdict.is_valid:
+            good_outputs.append(output)
+            continue
+        sentences += [f"{reason['message']}: {reason['details']}" for reason in verdict.reasons]
+        check.blame(output, node_errors)
+    if not good_outputs:
+        return _refused(
+            "prompt_outputs_failed_validation",
+            "Prompt outputs failed validation",
+            "\n".join(sentences),
+            node_errors,
+        )
+    return Verdict(error=None, good_outputs=good_outputs, node_errors=node_errors)
+
+
+class _GraphCheck:
+    """The verdict on each node, looked up once although several outputs need it."""
+
+    def __init__(self, graph: Graph, node_classes: NodeClasses, folders: Folders) -> None:
+        self._graph = graph
+        self._node_classes = node_classes
+        self._folders = folders
+        self._verdicts: dict[str, _NodeVerdict] = {}
+        self._being_checked: set[str] = set()
+
+    def output(self, node_id: str) -> _NodeVerdict:
+        try:
+            return self._node(node_id)
+        except Exception as error:  # noqa: BLE001 - graphs and node classes can be wrong in any way
+            reason = _exception_reason("exception_during_validation", "Exception when validating node", error)
+            self._verdicts[node_id] = _NodeVerdict(is_valid=False, reasons=[reason])
+            return self._verdicts[node_id]
+
+    def blame(self, output: str, node_errors: dict[str, Any]) -> None:
+        """Every node known to be wrong so far is said to spoil this output: ComfyUI does not look closer."""
+        for node_id, verdict in self._verdicts.items():
+            if verdict.is_valid or not verdict.reasons:
+                continue
+            entry = {
+                "errors": verdict.reasons,
+                "dependent_outputs": [],
+                "class_type": self._graph[node_id]["class_type"],
+            }
+            node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
+
+    def _node(self, node_id: str) -> _NodeVerdict:
+        if node_id in self._verdicts:
+            return self._verdicts[node_id]
+        if node_id in self._being_checked:  # a cycle: refused, but ComfyUI gives no reason for it
+            return _NodeVerdict(is_valid=False)
+        self._being_checked.add(node_id)
+        try:
+            self._verdicts[node_id] = self._checked(node_id)
+        finally:
+            self._being_checked.discard(node_id)
+        return self._verdicts[node_id]
+
+    def _checked(self, node_id: str) -> _NodeVerdict:
+        inputs = self._graph[node_id]["inputs"]
+        node_class = self._node_classes[self._graph[node_id]["class_type"]]
+        input_types = node_class.input_types(self._folders)
+        reasons: list[Reason] = []
+        are_sources_valid = True
+        for name, declared in schema_inputs(input_types).items():
+            kind, options = input_type_and_options(declared)
+            one = InputCheck(name, kind, options, inputs, node_class)
+            if name not in inputs:
+                reasons += one.missing(is_required=name in input_types.get("required", {}))
+            elif isinstance(inputs[name], list):
+                link_reasons, is_source_valid = self._link(one)
+                reasons += link_reasons
+                are_sources_valid = are_sources_valid and is_source_valid
+            else:
+                reasons += one.widget()
+        reasons += self._custom(node_class, inputs, schema_inputs(input_types))
+        return _NodeVerdict(is_valid=are_sources_valid and not reasons, reasons=reasons)
+
+    def _link(self, one: InputCheck) -> tuple[list[Reason], bool]:
+        """What is wrong with the link itself, and whether the node it comes from is valid."""
+        link = one.value
+        if len(link) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            return [one.reason("bad_linked_input", message, one.name, received_value=link)], True
+        source_class = self._node_classes[self._graph[link[0]]["class_type"]]
+        received = source_class.RETURN_TYPES[link[1]]
+        if not _types_match(received, one.kind):
+            details = f"{one.name}, received_type({received}) mismatch input_type({one.kind})"
+            extra = {"received_type": received, "linked_node": link}
+            message = "Return type mismatch between linked nodes"
+            return [one.reason("return_type_mismatch", message, details, **extra)], True
+        return [], self._source(one, link)
+
+    def _source(self, one: InputCheck, link: list[Any]) -> bool:
+        try:
+            return self._node(link[0]).is_valid
+        except Exception as error:  # noqa: BLE001 - graphs and node classes can be wrong in any way
+            about = {
+                "input_name": one.name,
+                "input_config": one.config,
+                "exception_message": str(error),
+                "linked_node": link,
+            }
+            message = "Exception when validating inner node"
+            reason = _exception_reason("exception_during_inner_validation", message, error, about)
+            self._verdicts[link[0]] = _NodeVerdict(is_valid=False, reasons=[reason])
+            return False
+
+    def _custom(
+        self, node_class: type[SandboxNode], inputs: dict[str, Any], schema: dict[str, Any]
+    ) -> list[Reason]:
+        """The class's own `validate_inputs`; what it says is repeated for each widget it looked at."""
+        if not overrides_validation(node_class):
+            return []
+        widgets = accepted_widgets(node_class.validate_inputs, inputs, schema)
+        answer = node_class.validate_inputs(self._folders, **widgets) if widgets else True
+        if answer is True:
+            return []
+        return [
+            {
+                "type": "custom_validation_failed",
+                "message": "Custom validation failed for node",
+                "details": name if answer is False else f"{name} - {answer}",
+                "extra_info": {"input_name": name},
+            }
+            for name in widgets
+        ]
+
+
+def _exception_reason(
+    kind: str, message: str, error: Exception, about: dict[str, Any] | None = None
+) -> Reason:
+    extra = {"exception_type": type_name(error), "traceback": traceback.format_tb(error.__traceback__)}
+    return {"type": kind, "message": message, "details": str(error), "extra_info": {**(about or {}), **extra}}
+
+
+def _types_match(received: Any, wanted: Any) -> bool:
+    """Equal, or a wildcard, or two lists ("IMAGE,MASK") with a common member."""
+    if received == wanted or "*" in (received, wanted):
+        return True
+    if not isinstance(received, str) or not isinstance(wanted, str):
+        return False
+    return bool({part.strip() for part in received.split(",")} & {part.strip() for part in wanted.split(",")})
