@@ -51,6 +51,7 @@ class SandboxInstance:
             self._comfyui = self._new_comfyui()
             self.comfyui_port = await _listening(self._comfyui, self.comfyui_port, "ComfyUI")
             self._ssh = SSHServer(layout=self.layout, keys=keys, comfyui_port=self.comfyui_port)
+            self._comfyui.faults.ssh_door = self._ssh.gate
             self.ssh_port = await _listening(self._ssh, self.ssh_port, "SSH")
         except BaseException:
             await self.stop()
@@ -65,12 +66,14 @@ class SandboxInstance:
         self._ssh = self._comfyui = None
 
     def _new_comfyui(self) -> ComfyUIServer:
-        return ComfyUIServer(
+        comfyui = ComfyUIServer(
             folders=self.layout.folders,
             node_classes=NODE_CLASSES,
             execution_log=self.execution_log,
             preview_method=self.preview_method,
         )
+        comfyui.faults.change({"step_delay_s": self.step_delay_s})
+        return comfyui
 
 
 async def _listening(server: ComfyUIServer | SSHServer, port: int, what: str) -> int:

@@ -1,0 +1,39 @@
+"""What many tests share: a sandbox for each worker, and the ways to reach it over SSH."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.instance import Instance, OpenSSHInstance, SandboxSSHInstance
+from tests.sandbox_process import SandboxProcess
+from tests.sshd import Sshd
+
+
+@pytest.fixture(scope="session")
+def _worker_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    with SandboxProcess(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_worker_sandbox: SandboxProcess) -> SandboxProcess:
+    """A running sandbox as good as new: started once a worker, and reset."""
+    _worker_sandbox.reset()
+    return _worker_sandbox
+
+
+@pytest.fixture(scope="session")
+def _worker_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sandbox ssh", "openssh"])
+def instance(request: pytest.FixtureRequest, sandbox: SandboxProcess) -> Iterator[Instance]:
+    """The sandbox's ComfyUI and files, behind its own SSH server and behind a real sshd."""
+    if request.param == "sandbox ssh":
+        yield SandboxSSHInstance(sandbox)
+        return
+    reached = OpenSSHInstance(sandbox, request.getfixturevalue("_worker_sshd"))
+    yield reached
+    reached.settle()

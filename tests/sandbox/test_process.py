@@ -1,0 +1,112 @@
+"""`python -m comfyui_workflow.sandbox` as a process: what it prints, how it ends, what it keeps."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+import requests
+
+from comfyui_workflow.instances.address import parse_ssh_address
+from tests.sandbox_process import SandboxProcess
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[SandboxProcess]:
+    """One that a test may end: with a blank in its path, as home directories have."""
+    with SandboxProcess(tmp_path / "my sandbox") as sandbox:
+        yield sandbox
+
+
+def test_the_first_line_is_the_way_in(fresh: SandboxProcess) -> None:
+    address = parse_ssh_address(fresh.ssh_string)
+    assert (address.user, address.host, address.port) == ("sandbox", "127.0.0.1", fresh.ssh_port)
+    assert address.comfyui_port == fresh.comfyui_port
+    assert address.key_file == str(fresh.layout.client_key_path)
+    socket.create_connection(("127.0.0.1", fresh.ssh_port), timeout=5).close()
+    assert requests.get(f"{fresh.comfyui_url}/system_stats", timeout=5).ok
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_clean_with_a_client_connected(fresh: SandboxProcess, number: signal.Signals) -> None:
+    with socket.create_connection(("127.0.0.1", fresh.ssh_port), timeout=5):
+        asked_at = time.monotonic()
+        os.kill(fresh.pid, number)
+        assert fresh.wait() == 0
+        assert time.monotonic() - asked_at < 2
+    assert "Traceback" not in fresh.errors()
+
+
+def test_it_is_the_same_machine_after_a_restart(fresh: SandboxProcess) -> None:
+    before, host_key, client_key = (
+        fresh.ssh_string,
+        _host_key(fresh),
+        fresh.layout.client_key_path.read_bytes(),
+    )
+    fresh.restart()
+    assert fresh.ssh_string == before
+    assert _host_key(fresh) == host_key
+    assert fresh.layout.client_key_path.read_bytes() == client_key
+
+
+@pytest.mark.parametrize("taken", ["--ssh-port", "--comfyui-port"])
+def test_a_port_in_use_is_a_sentence(tmp_path: Path, taken: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ports = {"--ssh-port": "0", "--comfyui-port": "0", taken: port}
+        command = [sys.executable, "-m", "comfyui_workflow.sandbox", "--root", str(tmp_path)]
+        command += [word for option in ports.items() for word in option]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert f"port {port} of 127.0.0.1 cannot be used: Address already in use." in ended.stderr
+    assert "Traceback" not in ended.stderr and ended.stdout == ""
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path, is_frozen: bool) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from tests.sandbox_process import SandboxProcess\n"
+        f"sandbox = SandboxProcess(Path({str(tmp_path)!r})); sandbox.start()\n"
+        f"{is_frozen} and sandbox.freeze()\n"
+        "print(sandbox.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    _wait_until(lambda: not _is_alive(pid))
+
+
+def test_a_frozen_machine_answers_again_when_thawed(fresh: SandboxProcess) -> None:
+    fresh.freeze()
+    with pytest.raises(requests.Timeout):
+        requests.get(f"{fresh.comfyui_url}/queue", timeout=(5, 0.3))
+    fresh.thaw()
+    assert requests.get(f"{fresh.comfyui_url}/queue", timeout=5).ok
+
+
+def _host_key(sandbox: SandboxProcess) -> str:
+    with paramiko.Transport(("127.0.0.1", sandbox.ssh_port)) as transport:
+        transport.start_client(timeout=10)
+        return transport.get_remote_server_key().get_base64()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def _wait_until(is_so: Callable[[], bool], *, limit_s: float = 10) -> None:
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

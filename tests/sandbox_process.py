@@ -1,0 +1,168 @@
+"""The sandbox as a process of its own, as a user starts it: what most tests run against.
+
+    with SandboxProcess(tmp_path / "sandbox") as sandbox:
+        sandbox.ssh_string, sandbox.comfyui_url, sandbox.input_dir, sandbox.output_dir
+        sandbox.executions()               # what its GPU was used for, one entry a prompt
+        sandbox.faults(step_delay_s=0.1)   # misbehave; `reset` ends it
+        sandbox.freeze(), sandbox.thaw()   # the whole machine stops answering
+        sandbox.kill(), sandbox.restart()  # same ports, same host key, empty ComfyUI
+
+It ends when this process ends, however that happens: it watches its stdin, and in a process group of its own
+the kernel wakes it and hangs it up when it is frozen at that moment.
+"""
+
+import json
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from comfyui_workflow.sandbox.layout import Layout
+
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+
+
+class SandboxProcess:
+    def __init__(self, root: Path, *, options: tuple[str, ...] = ()) -> None:
+        self.layout = Layout(root)
+        self.root = self.layout.root
+        self.input_dir = self.layout.folders.input_dir
+        self.output_dir = self.layout.folders.output_dir
+        self.temp_dir = self.layout.folders.temp_dir
+        self.execution_log = self.root / "executions.jsonl"
+        self.ssh_string = ""
+        self._options = options
+        self._process: subprocess.Popen[str] | None = None
+        # Bound but not listening: nobody else gets these ports between two starts.
+        self._claims = [_claimed_port(), _claimed_port()]
+        self.ssh_port, self.comfyui_port = (claim.getsockname()[1] for claim in self._claims)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def comfyui_url(self) -> str:
+        return f"http://127.0.0.1:{self.comfyui_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Returns when both servers listen."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "stderr.log").open("ab") as errors:
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                process_group=0,
+            )
+        self.ssh_string = self._first_line()
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does, and return its exit code."""
+        self._running().send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Until it has ended, which somebody asked it to; returns its exit code."""
+        process = self._running()
+        code = process.wait(STOP_LIMIT_S)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return code
+
+    def kill(self) -> None:
+        """As when the machine is taken away."""
+        self._running().kill()
+        self.wait()
+
+    def restart(self) -> None:
+        if self.is_running:
+            self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Leave nothing behind. Idempotent."""
+        if self.is_running:
+            self.kill()
+        for claim in self._claims:
+            claim.close()
+
+    def executions(self) -> list[dict[str, Any]]:
+        """The start lines of the execution log: one for each time a prompt was really executed."""
+        if not self.execution_log.exists():
+            return []
+        lines = self.execution_log.read_text().splitlines()
+        return [entry for entry in map(json.loads, lines) if entry["event"] == "start"]
+
+    def faults(self, **faults: object) -> None:
+        """Make it misbehave."""
+        self._post("/sandbox/faults", faults)
+
+    def reset(self) -> None:
+        """As good as new: no fault, prompt, history or file, nothing executed. Started if it was ended."""
+        if not self.is_running:
+            self.start()
+        self.thaw()
+        self._post("/sandbox/reset", {})
+        self.execution_log.unlink(missing_ok=True)
+
+    def errors(self) -> str:
+        """What it wrote to stderr so far."""
+        return (self.root / "stderr.log").read_text()
+
+    def _post(self, path: str, body: object) -> None:
+        answer = requests.post(self.comfyui_url + path, json=body, timeout=10)
+        answer.raise_for_status()
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "comfyui_workflow.sandbox", "--until-stdin-closes"]
+        command += ["--root", str(self.root), "--execution-log", str(self.execution_log)]
+        command += ["--ssh-port", str(self.ssh_port), "--comfyui-port", str(self.comfyui_port)]
+        return [*command, *self._options]
+
+    def _first_line(self) -> str:
+        process = self._running()
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], START_LIMIT_S)
+        line = process.stdout.readline().rstrip("\n") if ready else ""
+        if not line:
+            self.kill()
+            raise RuntimeError(f"the sandbox does not start:\n{self.errors()}")
+        return line
+
+    def _running(self) -> "subprocess.Popen[str]":
+        assert self._process is not None, "the sandbox was not started"
+        return self._process
+
+
+def _claimed_port() -> socket.socket:
+    claim = socket.socket()
+    claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    claim.bind(("127.0.0.1", 0))
+    return claim
