@@ -1,5 +1,7 @@
 """The pool: one value per key, lent to many, closed when idle. Plain objects and threads, no SSH."""
 
+import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -115,25 +117,61 @@ def test_many_at_once_open_one_at_a_time(pool: Pool[str, Thing], workshop: Works
     assert (len(workshop.made), workshop.most_at_once) == (1, 1)
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns so often that a missing lock shows."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual_s)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_under_fire_nobody_gets_a_closed_value(workshop: Workshop) -> None:
     """Values idle out at once, over and over; whoever holds a lease keeps its value open."""
     pool = Pool(workshop.open, idle_s=0.001)
-    end = time.monotonic() + 0.7
+    end = time.monotonic() + 1.0
 
     def borrow(number: int) -> None:
+        chance = random.Random(number)
         while time.monotonic() < end:
             with pool.lease("ab"[number % 2]) as thing:
-                time.sleep(0.0005)
+                time.sleep(chance.uniform(0, 0.004))
                 assert thing.close_count == 0, "closed while lent"
-            if number % 4 == 0:
-                time.sleep(0.003)
+            time.sleep(chance.uniform(0, 0.004))
 
-    with ThreadPoolExecutor(8) as threads:
-        for borrower in [threads.submit(borrow, number) for number in range(8)]:
+    with ThreadPoolExecutor(6) as threads:
+        for borrower in [threads.submit(borrow, number) for number in range(6)]:
             borrower.result(LIMIT_S)
     pool.close()
     assert workshop.most_at_once == 1
+    assert len(workshop.made) > 2, "nothing idled out: this test tests nothing"
     assert all(thing.close_count == 1 for thing in workshop.made)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_under_fire_a_key_has_one_value(pool: Pool[str, Thing], workshop: Workshop) -> None:
+    def borrow_all(start: threading.Barrier) -> None:
+        for number in range(100):
+            start.wait(LIMIT_S)
+            with pool.lease(str(number)):
+                pass
+
+    start = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as threads:
+        for borrower in [threads.submit(borrow_all, start) for _ in range(4)]:
+            borrower.result(LIMIT_S)
+    assert len(workshop.made) == 100
+
+
+def test_what_was_opened_for_nobody_is_closed_when_idle(workshop: Workshop) -> None:
+    pool = Pool(workshop.open, idle_s=0.01)
+    workshop.gate.clear()
+    with pytest.raises(Stopped), pool.lease("a", should_stop=lambda: bool(workshop.most_at_once)):
+        pass
+    workshop.gate.set()
+    wait_until(lambda: [thing.close_count for thing in workshop.made] == [1])
+    pool.close()
 
 
 def test_a_slow_key_makes_no_other_key_wait(pool: Pool[str, Thing], workshop: Workshop) -> None:
