@@ -1,5 +1,6 @@
 """`python -m comfyui_workflow.sandbox` as a process: what it prints, how it ends, what it keeps."""
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import paramiko
 import pytest
 import requests
 
+from comfyui_workflow import demo
 from comfyui_workflow.instances.address import parse_ssh_address
 from tests.sandbox_process import SandboxProcess
 
@@ -34,8 +36,13 @@ def test_the_first_line_is_the_way_in(fresh: SandboxProcess) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_clean_with_a_client_connected(fresh: SandboxProcess, number: signal.Signals) -> None:
-    with socket.create_connection(("127.0.0.1", fresh.ssh_port), timeout=5):
+def test_it_ends_clean_amid_work(fresh: SandboxProcess, number: signal.Signals) -> None:
+    fresh.faults(step_delay_s=60)
+    graph = json.loads(demo.TEXT_TO_IMAGE.read_text())
+    requests.post(f"{fresh.comfyui_url}/prompt", json={"prompt": graph}, timeout=5).raise_for_status()
+    _wait_until(lambda: len(fresh.executions()) == 1)
+    with _connected(fresh) as transport:
+        transport.open_channel("direct-tcpip", ("localhost", fresh.comfyui_port), ("", 0), timeout=5)
         asked_at = time.monotonic()
         os.kill(fresh.pid, number)
         assert fresh.wait() == 0
@@ -91,10 +98,30 @@ def test_a_frozen_machine_answers_again_when_thawed(fresh: SandboxProcess) -> No
     assert requests.get(f"{fresh.comfyui_url}/queue", timeout=5).ok
 
 
+@pytest.mark.parametrize("leave", ["killed", "frozen", "comfyui down"])
+def test_a_reset_brings_it_back(fresh: SandboxProcess, leave: str) -> None:
+    match leave:
+        case "killed":
+            fresh.kill()
+        case "frozen":
+            fresh.freeze()
+        case _:
+            fresh.faults(restart={"down_s": 60})
+    fresh.reset()
+    assert requests.get(f"{fresh.comfyui_url}/queue", timeout=5).ok
+
+
 def _host_key(sandbox: SandboxProcess) -> str:
-    with paramiko.Transport(("127.0.0.1", sandbox.ssh_port)) as transport:
-        transport.start_client(timeout=10)
+    with _connected(sandbox) as transport:
         return transport.get_remote_server_key().get_base64()
+
+
+def _connected(sandbox: SandboxProcess) -> paramiko.Transport:
+    transport = paramiko.Transport(("127.0.0.1", sandbox.ssh_port))
+    transport.start_client(timeout=10)
+    key = paramiko.Ed25519Key.from_private_key_file(str(sandbox.layout.client_key_path))
+    transport.auth_publickey("sandbox", key)
+    return transport
 
 
 def _is_alive(pid: int) -> bool:
