@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, Directories
@@ -15,6 +16,7 @@ from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.connection import Connection
+from comfyui_workflow.stores.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,18 @@ class InstanceKey:
     address: SshAddress
     comfyui_port: int
 
-    def client_id(self, server_id: uuid.UUID) -> str:
-        """The same for this server and instance for ever: a prompt's messages go to the id it came with."""
-        return str(uuid.uuid5(server_id, f"{self.address.label} {self.comfyui_port}"))
+
+def server_id(data_dir: Path) -> uuid.UUID:
+    """Made once for a data directory."""
+    file = data_dir / "server_id"
+    if not file.exists():
+        write_atomically(file, str(uuid.uuid4()).encode())
+    return uuid.UUID(file.read_text())
+
+
+def client_id(key: InstanceKey, server: uuid.UUID) -> str:
+    """The same for this server and instance for ever: a prompt's messages go to the id it came with."""
+    return str(uuid.uuid5(server, f"{key.address.label} {key.comfyui_port}"))
 
 
 class Link:

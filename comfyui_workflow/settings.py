@@ -39,13 +39,13 @@ class Settings(BaseSettings):
     )
     output_dir: Path | None = Field(
         None,
-        description="Where outputs go when a request does not say: `/tmp/comfyui_outputs`, or `outputs` in the "
-        "data directory where only that may be written.",
+        description="Where outputs go when a request does not say: `/tmp/comfyui_outputs`, or `outputs` in "
+        "the data directory where only that may be written.",
     )
     read_dirs: Paths = Field(
         (),
-        description="Directories the API may read workflows and images from. Empty: any on loopback without a "
-        "token, otherwise the data directory only.",
+        description="Directories the API may read workflows and images from. Empty: any on loopback, "
+        "without a token; otherwise the data directory only.",
     )
     write_dirs: Paths = Field(
         (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
@@ -62,8 +62,8 @@ class Settings(BaseSettings):
     ssh_key_passphrase: SecretStr | None = Field(None, description="Passphrase of encrypted private keys.")
     ssh_key_dirs: Paths = Field(
         (),
-        description="Directories that `-i` in an ssh string may name keys from. Empty: any on loopback without "
-        "a token, otherwise `~/.ssh` and the data directory.",
+        description="Directories that `-i` in an ssh string may name keys from. Empty: any on loopback, "
+        "without a token; otherwise `~/.ssh` and the data directory.",
     )
     ssh_agent: bool = Field(False, description="Also try the keys of the SSH agent.")
     ssh_host_key: str | None = Field(
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     local_instances: bool | None = Field(
         None,
-        description="Whether an ssh string may lead to this machine itself. Unset: on loopback without a token.",
+        description="Whether an ssh string may lead to this machine. Unset: on loopback without a token.",
     )
     contact_patience_s: float = Field(
         120,

@@ -1,0 +1,47 @@
+"""The APIs, one file a wire format. Each offers `API`; this is the table of where they are mounted.
+
+An API file knows how its clients name an instance, hand over a graph and its files, and word answers and
+errors. No file here imports another; what they share is below them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.service import RunService
+from comfyui_workflow.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What an API is built on."""
+
+    service: RunService
+    files: LocalFiles
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """One wire format: its routes under `prefix`, and how it words what went wrong there."""
+
+    prefix: str
+    create_blueprint: Callable[[Parts], Blueprint]
+    word_error: Callable[[WorkflowError], Response]
+    word_http_error: Callable[[HTTPException], Response]
+
+
+def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
+    """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
+
+    def owner() -> Api:
+        return next((api for api in apis if request.path.startswith(api.prefix)), apis[0])
+
+    for api in apis:
+        app.register_blueprint(api.create_blueprint(parts))
+    app.register_error_handler(WorkflowError, lambda error: owner().word_error(error))
+    app.register_error_handler(HTTPException, lambda error: owner().word_http_error(error))

@@ -39,6 +39,15 @@ def progress_document(run: Run) -> dict[str, Any]:
     }
 
 
+_DETAILS = ("nodes", "outputs", "notices")
+
+
+def summary_document(run: Run) -> dict[str, Any]:
+    """A line of the list: the progress document without its lists, and how many outputs there are."""
+    document = {name: value for name, value in progress_document(run).items() if name not in _DETAILS}
+    return {**document, "output_count": len(run.outputs)}
+
+
 def output_document(output: OutputFile) -> dict[str, Any]:
     return {
         "filename": output.filename,

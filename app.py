@@ -1,0 +1,114 @@
+"""The server: every part is chosen and joined here. Importing opens nothing and starts nothing.
+
+`python app.py` serves; `create_app(settings)` gives the Flask app to whoever serves it otherwise.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from flask import Flask
+
+from comfyui_workflow.api import Parts, guard, health, mount, workflow
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.executors.threads import ThreadExecutor
+from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
+from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
+from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.runner import Runner, RunnerOptions
+from comfyui_workflow.service import RunService
+from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores.json_file import JsonFileStore
+
+STOP_TIMEOUT_S = 8.0
+"""Leaves room to close what is open, so that a SIGTERM is over in ten seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """The parts that are started and stopped, and the app that speaks for them."""
+
+    app: Flask
+    store: JsonFileStore
+    executor: ThreadExecutor
+    links: Pool[InstanceKey, Link]
+    service: RunService
+
+    def start(self) -> int:
+        """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
+        self.store.open()
+        return self.service.resume()
+
+    def stop(self) -> None:
+        self.executor.stop(STOP_TIMEOUT_S)
+        self.links.close()
+        self.store.close()
+
+
+def create_server(settings: Settings) -> Server:
+    store = JsonFileStore(settings.data_dir, settings.state_file)
+    journal = RunJournal(store)
+    links: Pool[InstanceKey, Link] = Pool(
+        lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
+    )
+    runner = Runner(journal, links, runner_options(settings))
+    executor = ThreadExecutor(runner.execute)
+    service = RunService(journal, store, executor)
+    files = LocalFiles(
+        readable_dirs=settings.readable_dirs,
+        writable_dirs=settings.writable_dirs,
+        upload_dir=settings.data_dir / "uploads",
+    )
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_mb * 1024 * 1024
+    guard.guard(app, settings, frozenset({health.PATH}))
+    parts = Parts(service=service, files=files, settings=settings)
+    mount(app, parts, (workflow.API,))
+    app.register_blueprint(health.create_blueprint(parts))
+    return Server(app=app, store=store, executor=executor, links=links, service=service)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """A started app, for a WSGI server of one process."""
+    server = create_server(settings or load_settings())
+    server.start()
+    return server.app
+
+
+def open_link(key: InstanceKey, settings: Settings) -> Link:
+    """Raises: what `open_connection` raises."""
+    connection = open_connection(key.address, key.comfyui_port, connection_options(settings))
+    feed = EventFeed(connection.base_url, client_id(key, server_id(settings.data_dir)))
+    feed.start()
+    return Link(connection, ComfyUIClient(connection.base_url), feed)
+
+
+def connection_options(settings: Settings) -> ConnectionOptions:
+    passphrase = settings.ssh_key_passphrase
+    return ConnectionOptions(
+        known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+        key_file=settings.ssh_key,
+        key_passphrase=passphrase.get_secret_value() if passphrase else None,
+        allowed_key_directories=settings.key_dirs,
+        use_agent=settings.ssh_agent,
+        pinned_fingerprint=settings.ssh_host_key,
+        allow_loopback_hosts=settings.may_reach_this_machine,
+    )
+
+
+def runner_options(settings: Settings) -> RunnerOptions:
+    return RunnerOptions(
+        contact_patience_s=settings.contact_patience_s,
+        lost_contact_patience_s=settings.lost_contact_patience_s,
+        resubmissions_of_running=settings.resubmissions,
+    )
+
+
+if __name__ == "__main__":
+    from comfyui_workflow.cli import main
+
+    sys.exit(main(["serve", *sys.argv[1:]]))

@@ -1,0 +1,21 @@
+"""GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
+
+from importlib.metadata import version
+
+from flask import Blueprint, Response, jsonify
+
+from comfyui_workflow.api import Parts
+
+PATH = "/health"
+
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("health", __name__)
+
+    @routes.get(PATH)
+    def health() -> Response:
+        return jsonify(
+            status="ok", version=version("comfyui-workflow"), unfinished_runs=parts.service.unfinished_count()
+        )
+
+    return routes

@@ -1,0 +1,49 @@
+"""One output file over HTTP: whole or in ranges, or as a small picture."""
+
+import mimetypes
+from io import BytesIO
+from pathlib import Path
+
+from flask import Response, send_file
+from PIL import Image, ImageOps
+
+from comfyui_workflow.errors import InvalidRequest
+
+_SHOWN = ("image/", "video/", "audio/", "text/plain", "application/json")
+_ACTIVE = ("image/svg+xml",)
+for _ending, _type in ((".glb", "model/gltf-binary"), (".gltf", "model/gltf+json"), (".webp", "image/webp")):
+    mimetypes.add_type(_type, _ending)
+
+
+def send_output(path: Path) -> Response:
+    """With its media type, ranges and an ETag. What a browser could run as code is a download."""
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    is_shown = media_type.startswith(_SHOWN) and media_type not in _ACTIVE
+    response = send_file(
+        path, mimetype=media_type, conditional=True, as_attachment=not is_shown, download_name=path.name
+    )
+    return _guarded(response)
+
+
+def send_preview(path: Path, longest_side: int) -> Response:
+    """A WEBP of at most that many pixels on its longest side. Raises: InvalidRequest for no picture."""
+    try:
+        with Image.open(path) as image:
+            small = ImageOps.exif_transpose(image).convert("RGBA")
+            small.thumbnail((longest_side, longest_side))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidRequest(f"There is no preview of {path.name}: it is not a picture") from error
+    content = BytesIO()
+    small.save(content, "WEBP", quality=80)
+    content.seek(0)
+    return _guarded(
+        send_file(content, mimetype="image/webp", last_modified=path.stat().st_mtime, conditional=True)
+    )
+
+
+def _guarded(response: Response) -> Response:
+    """Nothing that an instance sent runs as a page of this server."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Cache-Control"] = "private, max-age=0, must-revalidate"
+    return response

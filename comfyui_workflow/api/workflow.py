@@ -1,0 +1,262 @@
+"""/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.output_files import send_output, send_preview
+from comfyui_workflow.errors import (
+    InvalidRequest,
+    RunConflict,
+    RunNotFound,
+    StoreError,
+    WorkflowError,
+)
+from comfyui_workflow.instances.address import parse_ssh_address
+from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.runs.document import output_document, progress_document, summary_document
+from comfyui_workflow.runs.model import Graph, Run, RunRequest
+from comfyui_workflow.settings import Settings
+from comfyui_workflow.workflows.graph import check_graph
+
+PREFIX = "/comfyui/workflow"
+DEFAULT_COMFYUI_PORT = 18188
+DEFAULT_INPUT_DIR = "/workspace/ComfyUI/input"
+DEFAULT_OUTPUT_DIR = "/workspace/ComfyUI/output"
+LARGEST_PAGE = 500
+
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("workflow", __name__, url_prefix=PREFIX)
+    service, files, settings = parts.service, parts.files, parts.settings
+
+    @routes.post("/execute")
+    def execute() -> Response:
+        run = service.submit(read_request(_body(), files, settings))
+        return jsonify(success=True, workflow_id=run.workflow_id, message="Workflow execution started")
+
+    @routes.get("/<workflow_id>/progress")
+    def progress(workflow_id: str) -> Response:
+        return jsonify(success=True, progress=progress_document(service.get(workflow_id)))
+
+    @routes.post("/<workflow_id>/cancel")
+    def cancel(workflow_id: str) -> Response:
+        try:
+            service.cancel(workflow_id)
+        except (RunNotFound, RunConflict) as error:
+            raise RunNotFound(f"Workflow not found or already completed: {workflow_id}") from error
+        return jsonify(success=True, message="Workflow cancellation initiated")
+
+    @routes.post("/<workflow_id>/retry")
+    def retry(workflow_id: str) -> Response:
+        service.retry(workflow_id)
+        return jsonify(success=True, message="Workflow retry started")
+
+    @routes.get("/<workflow_id>/outputs")
+    def outputs(workflow_id: str) -> Response:
+        found = service.get(workflow_id).outputs
+        return jsonify(success=True, outputs=[output_document(output) for output in found])
+
+    @routes.get("/<workflow_id>/outputs/<int:number>")
+    def output_file(workflow_id: str, number: int) -> Response:
+        path = local_output(service.get(workflow_id), number)
+        size = request.args.get("preview")
+        return send_output(path) if size is None else send_preview(path, _pixels(size))
+
+    @routes.get("/state")
+    def state() -> Response:
+        run = service.latest()
+        return jsonify(success=True, state=progress_document(run) if run else None)
+
+    @routes.get("/<workflow_id>/active")
+    def active(workflow_id: str) -> Response:
+        try:
+            is_active = not service.get(workflow_id).is_finished
+        except RunNotFound:
+            is_active = False
+        return jsonify(success=True, active=is_active)
+
+    @routes.get("")
+    def runs() -> Response:
+        limit = _number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
+        page = service.page(limit, request.args.get("before"))
+        return jsonify(
+            success=True,
+            workflows=[summary_document(run) for run in page],
+            total=service.count(),
+            next=page[-1].workflow_id if len(page) == limit else None,
+        )
+
+    @routes.post("/files")
+    def keep_files() -> Response:
+        uploads = [upload for upload in request.files.values() if upload.filename]
+        if not uploads:
+            raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
+        kept = [files.keep_upload(upload.stream, upload.filename or "") for upload in uploads]
+        named = [{"path": str(path), "filename": path.name} for path in kept]
+        return jsonify(success=True, path=named[0]["path"], files=named)
+
+    return routes
+
+
+def read_request(body: dict[str, Any], files: LocalFiles, settings: Settings) -> RunRequest:
+    """The body of `execute`, with the defaults of the specification. Raises: InvalidRequest."""
+    if not body:
+        raise InvalidRequest("Request body is required")
+    ssh_connection = _text(body, "ssh_connection")
+    if not ssh_connection:
+        raise InvalidRequest("ssh_connection is required")
+    workflow_file, graph = _workflow(body, files)
+    address = parse_ssh_address(ssh_connection)
+    default_port = address.comfyui_port or DEFAULT_COMFYUI_PORT
+    default_name = Path(workflow_file).name if workflow_file else "workflow"
+    return RunRequest(
+        ssh_connection=ssh_connection,
+        workflow_file=workflow_file,
+        graph=graph,
+        workflow_name=_text(body, "workflow_name") or default_name,
+        input_images=_images(body, files),
+        output_dir=files.output_dir(_text(body, "output_dir") or str(settings.default_output_dir)),
+        comfyui_port=_integer(body, "comfyui_port", default_port, 1, 65535),
+        comfyui_input_dir=_remote_dir(body, "comfyui_input_dir", DEFAULT_INPUT_DIR),
+        comfyui_output_dir=_remote_dir(body, "comfyui_output_dir", DEFAULT_OUTPUT_DIR),
+        include_previews=_flag(body, "include_previews"),
+    )
+
+
+def local_output(run: Run, number: int) -> Path:
+    """The n-th output of a run, counted from 0. Raises: RunNotFound."""
+    if number >= len(run.outputs):
+        raise RunNotFound(f"Output not found: {run.workflow_id} has {len(run.outputs)} outputs")
+    output = run.outputs[number]
+    if output.local_path is None:
+        raise RunNotFound(f"Output not downloaded: {output.filename} ({output.error or 'not yet'})")
+    path = Path(output.local_path)
+    if not path.is_file():
+        raise RunNotFound(f"Output not found: {output.filename} is not at {path} any more")
+    return path
+
+
+def word_error(error: WorkflowError) -> Response:
+    return _failure(str(error), _status(error), error.code)
+
+
+def word_http_error(error: HTTPException) -> Response:
+    response = _failure(error.description or error.name, error.code or 500, "http")
+    if error.code == 405 and error.get_response().headers.get("Allow"):
+        response.headers["Allow"] = error.get_response().headers["Allow"]
+    return response
+
+
+API = Api(
+    prefix="/comfyui",
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+)
+
+
+def _failure(message: str, status: int, code: str) -> Response:
+    response = jsonify(success=False, message=message, code=code)
+    response.status_code = status
+    return response
+
+
+def _status(error: WorkflowError) -> int:
+    match error:
+        case InvalidRequest():
+            return 400
+        case RunNotFound():
+            return 404
+        case RunConflict():
+            return 409
+        case StoreError():
+            return 507
+    return 500
+
+
+def _body() -> dict[str, Any]:
+    """A page of another site can send any content type but JSON without being asked first."""
+    if not request.content_length and "Transfer-Encoding" not in request.headers:
+        raise InvalidRequest("Request body is required")
+    if not request.is_json:
+        raise InvalidRequest("Content-Type must be application/json")
+    body = request.get_json(silent=True)
+    if body is None:
+        raise InvalidRequest("Request body is not valid JSON")
+    if not isinstance(body, dict):
+        raise InvalidRequest("Request body must be a JSON object")
+    return body
+
+
+def _workflow(body: dict[str, Any], files: LocalFiles) -> tuple[str | None, Graph]:
+    """A path, or the workflow itself; the path is kept as it was given."""
+    workflow_file = _text(body, "workflow_file")
+    inline = body.get("workflow")
+    if workflow_file and inline is not None:
+        raise InvalidRequest("Give workflow_file or workflow, not both")
+    if inline is not None:
+        return None, check_graph(inline)
+    if not workflow_file:
+        raise InvalidRequest("workflow_file is required")
+    return workflow_file, check_graph(files.read_workflow(workflow_file))
+
+
+def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
+    images = body.get("input_images")
+    if images is None:
+        return ()
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise InvalidRequest("input_images must be a list of file paths")
+    paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
+    names = [Path(path).name for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(
+            f"input_images has two different files called {twice}; ComfyUI knows them by name"
+        )
+    return paths
+
+
+def _text(body: dict[str, Any], field: str) -> str | None:
+    value = body.get(field)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{field} must be a text")
+    return value and value.strip()
+
+
+def _remote_dir(body: dict[str, Any], field: str, default: str) -> str:
+    value = _text(body, field) or default
+    if not value.startswith("/") or any(ord(letter) < 32 for letter in value):
+        raise InvalidRequest(f"{field} must be an absolute path on the instance")
+    return value
+
+
+def _integer(body: dict[str, Any], field: str, default: int, least: int, most: int) -> int:
+    value = body.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
+    return value
+
+
+def _flag(body: dict[str, Any], field: str) -> bool:
+    value = body.get(field, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{field} must be true or false")
+    return value
+
+
+def _number(text: str, field: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
+        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _pixels(text: str) -> int:
+    """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
+    return 256 if text in ("", "1", "true") else _number(text, "preview", 16, 2048)

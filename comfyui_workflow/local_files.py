@@ -1,0 +1,110 @@
+"""Files of this machine that requests name: read where it is allowed, kept where it is safe."""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from comfyui_workflow.errors import FileRefused, InvalidGraph, StoreError
+from comfyui_workflow.inputs import is_safe_name
+from comfyui_workflow.stores.atomic import make_private_directory
+
+LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
+_COPY_BYTES = 1024 * 1024
+
+
+class LocalFiles:
+    """`None` for directories means any. Symbolic links count as where they lead."""
+
+    def __init__(
+        self,
+        *,
+        readable_dirs: Iterable[Path] | None,
+        writable_dirs: Iterable[Path] | None,
+        upload_dir: Path,
+    ) -> None:
+        self._readable = _resolved(readable_dirs)
+        self._writable = _resolved(writable_dirs)
+        self._upload_dir = upload_dir
+
+    def read_workflow(self, path: str) -> object:
+        """The JSON in a workflow file. Raises: FileRefused, InvalidGraph."""
+        local = self._readable_file(path, "Workflow file")
+        try:
+            if local.stat().st_size > LARGEST_WORKFLOW_BYTES:
+                raise InvalidGraph(f"Failed to parse workflow: {path} is too large to be one")
+            return json.loads(local.read_bytes())
+        except OSError as error:
+            raise FileRefused(f"Workflow file cannot be read: {path} ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidGraph(f"Failed to parse workflow: {path} is not JSON ({error})") from error
+
+    def input_image(self, path: str) -> str:
+        """The absolute path of an image that can be read now. Raises: FileRefused."""
+        local = self._readable_file(path, "Input image")
+        if not os.access(local, os.R_OK):
+            raise FileRefused(f"Input image cannot be read: {path} (permission denied)")
+        if not is_safe_name(local.name):
+            raise FileRefused(f"Input image has a name that no instance takes: {local.name!r}")
+        return str(local)
+
+    def output_dir(self, path: str) -> str:
+        """The absolute path of a directory that outputs may go to; made when it is needed.
+        Raises: FileRefused."""
+        local = _absolute(path, "Output directory")
+        if not _is_within(local, self._writable):
+            raise FileRefused(f"Output directory is not allowed: {path}{_allowed(self._writable)}")
+        if local.exists() and not local.is_dir():
+            raise FileRefused(f"Output directory is a file: {path}")
+        return str(local)
+
+    def keep_upload(self, stream: IO[bytes], name: str) -> Path:
+        """Store an uploaded file under its own name, in a new directory of its own. Raises: FileRefused,
+        StoreError."""
+        base = re.split(r"[/\\]", name)[-1]
+        if not is_safe_name(base) or len(base.encode()) > 255:
+            raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
+        directory = self._upload_dir / secrets.token_hex(8)
+        try:
+            make_private_directory(directory)
+            with (directory / base).open("xb") as file:
+                while piece := stream.read(_COPY_BYTES):
+                    file.write(piece)
+        except OSError as error:
+            raise StoreError(f"The file cannot be stored: {error.strerror}") from error
+        return directory / base
+
+    def _readable_file(self, path: str, what: str) -> Path:
+        """Where reading is limited, a path outside is refused before it is looked at."""
+        local = _absolute(path, what)
+        if not _is_within(local, self._readable):
+            raise FileRefused(f"{what} is not allowed: {path}{_allowed(self._readable)}")
+        if not local.exists():
+            raise FileRefused(f"{what} not found: {path}")
+        if not local.is_file():
+            raise FileRefused(f"{what} is not a file: {path}")
+        return local
+
+
+def _resolved(directories: Iterable[Path] | None) -> tuple[Path, ...] | None:
+    return None if directories is None else tuple(Path(d).expanduser().resolve() for d in directories)
+
+
+def _absolute(path: str, what: str) -> Path:
+    if "\0" in path or not path.strip():
+        raise FileRefused(f"{what} not found: {path!r}")
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise FileRefused(f"{what} not found: {path}") from error
+
+
+def _is_within(path: Path, directories: tuple[Path, ...] | None) -> bool:
+    return directories is None or any(path.is_relative_to(directory) for directory in directories)
+
+
+def _allowed(directories: tuple[Path, ...] | None) -> str:
+    return "; allowed: " + ", ".join(map(str, directories or ()))
