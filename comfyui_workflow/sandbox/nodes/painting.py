@@ -57,7 +57,7 @@ def paint(recipe: Recipe, width: int, height: int) -> Pixels:
     picture = _sky(hue, x, y, chance)
     for _ in range(chance.integers(5, 9)):
         _add_disc(picture, hue, x, y, chance)
-    vignette = 1 - 0.35 * np.clip(x * x + y * y, 0, 2)[..., np.newaxis] / 2
+    vignette = 1 / (1 + 0.2 * (x * x + y * y)[..., np.newaxis])
     return np.clip(picture * vignette, 0, 1).astype(np.float32)
 
 

@@ -1,9 +1,9 @@
 """Nodes that blur, sharpen, blend and quantize images."""
 
 import math
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
@@ -35,7 +35,7 @@ class ImageBlur(TypedNode):
         )
 
     def run(self, context: NodeContext, *, image: Pixels, blur_radius: int, sigma: float) -> NodeResult:
-        return outputs(_blur(image, blur_radius, sigma))
+        return outputs(_blur(image, blur_radius, sigma).astype(np.float32))
 
 
 class ImageSharpen(TypedNode):
@@ -57,7 +57,7 @@ class ImageSharpen(TypedNode):
     ) -> NodeResult:
         strength = 10 * alpha
         sharp = image + strength * (image - _blur(image, sharpen_radius, sigma))
-        return outputs(np.clip(sharp, 0, 1))
+        return outputs(np.clip(sharp, 0, 1).astype(np.float32))
 
 
 class ImageBlend(TypedNode):
@@ -108,20 +108,23 @@ class ImageQuantize(TypedNode):
         )
 
 
-def _blur(image: Pixels, radius: int, sigma: float) -> Pixels:
+def _blur(image: Pixels, radius: int, sigma: float) -> npt.NDArray[np.float64]:
     """A Gaussian over -1..1, whatever the radius: so ComfyUI understands sigma. The border is mirrored."""
     positions = np.linspace(-1, 1, 2 * radius + 1)
     weights = np.exp(-(positions**2) / (2 * sigma**2))
-    weights = (weights / weights.sum()).astype(np.float32)
     border = (radius, radius)
-    padded = np.pad(image, ((0, 0), border, border, (0, 0)), mode="reflect")
-    return _weighted_sum(_weighted_sum(padded, 1, weights), 2, weights)
+    padded = np.pad(image.astype(np.float64), ((0, 0), border, border, (0, 0)), mode="reflect")
+    for axis in (1, 2):
+        padded = _weighted_sum(padded, axis, weights / weights.sum())
+    return padded
 
 
-def _weighted_sum(padded: Pixels, axis: int, weights: Pixels) -> Pixels:
+def _weighted_sum(
+    padded: npt.NDArray[np.float64], axis: int, weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     length = padded.shape[axis] - len(weights) + 1
     parts = (weight * padded.take(range(i, i + length), axis=axis) for i, weight in enumerate(weights))
-    return cast(Pixels, sum(parts))
+    return np.asarray(sum(parts))
 
 
 def _blended(below: Pixels, above: Pixels, mode: str) -> Pixels:

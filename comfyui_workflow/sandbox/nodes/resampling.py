@@ -1,11 +1,12 @@
 """Resizing arrays [batch, height, width, channels], with the arithmetic of ComfyUI's five methods.
 
 All but Lanczos are separable sums: along one axis, each new pixel is a weighted sum of a few old ones, its
-*taps*. Lanczos works on 8-bit pictures with Pillow, as it does there.
+*taps*. They are summed in double precision, so that an image of one colour keeps it (torch, in single
+precision, may be one level off). Lanczos works on 8-bit pictures with Pillow, as it does there.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class _Taps(NamedTuple):
     """For each new pixel (row) the old ones it is made of, and how much each counts."""
 
     indices: npt.NDArray[np.intp]
-    weights: Pixels
+    weights: npt.NDArray[np.float64]
 
 
 def _resample(pixels: Pixels, axis: int, taps: _Taps) -> Pixels:
@@ -71,7 +72,7 @@ def _resample(pixels: Pixels, axis: int, taps: _Taps) -> Pixels:
         pixels.take(indices, axis=axis) * weights.reshape(shape)
         for indices, weights in zip(taps.indices.T, taps.weights.T, strict=True)
     )
-    return cast(Pixels, sum(parts))
+    return np.asarray(sum(parts), np.float32)
 
 
 def _centres(old: int, new: int) -> Pixels:
@@ -82,31 +83,31 @@ def _centres(old: int, new: int) -> Pixels:
 
 def _nearest_taps(old: int, new: int) -> _Taps:
     indices = np.minimum(np.floor(_centres(old, new)).astype(np.intp), old - 1)
-    return _Taps(indices[:, np.newaxis], np.ones((new, 1), np.float32))
+    return _Taps(indices[:, np.newaxis], np.ones((new, 1)))
 
 
 def _bilinear_taps(old: int, new: int) -> _Taps:
     position = np.maximum(_centres(old, new) - np.float32(0.5), 0)
     left = np.minimum(np.floor(position).astype(np.intp), old - 1)
-    share = (position - left).astype(np.float32)
+    share = (position - left).astype(np.float64)
     return _Taps(np.stack([left, np.minimum(left + 1, old - 1)], 1), np.stack([1 - share, share], 1))
 
 
 def _bicubic_taps(old: int, new: int) -> _Taps:
     position = _centres(old, new) - np.float32(0.5)
     left = np.floor(position)
-    share = position - left
+    share = (position - left).astype(np.float64)
     neighbours = np.arange(-1, 3)
     indices = np.clip(left.astype(np.intp)[:, np.newaxis] + neighbours, 0, old - 1)
-    return _Taps(indices, _cubic(np.abs(share[:, np.newaxis] - neighbours)).astype(np.float32))
+    return _Taps(indices, _cubic(np.abs(share[:, np.newaxis] - neighbours)))
 
 
-def _cubic(distance: Pixels) -> Pixels:
+def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Keys' cubic convolution with a = -0.75, the value torch has."""
     a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    return cast(Pixels, np.where(distance <= 1, near, np.where(distance < 2, far, 0)))
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
 
 
 def _area_taps(old: int, new: int) -> _Taps:
@@ -115,7 +116,7 @@ def _area_taps(old: int, new: int) -> _Taps:
     count = (end - start)[:, np.newaxis]
     place = np.arange(count.max())
     indices = np.minimum(start[:, np.newaxis] + place, old - 1)
-    return _Taps(indices, np.where(place < count, 1 / count, 0).astype(np.float32))
+    return _Taps(indices, np.where(place < count, 1 / count, 0))
 
 
 _TAPS: dict[str, Callable[[int, int], _Taps]] = {
