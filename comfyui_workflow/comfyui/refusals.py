@@ -32,6 +32,8 @@ def _general(error: object) -> str:
         return str(error or "it does not say why")
     message = str(error.get("message") or error.get("type") or "it does not say why")
     details = str(error.get("details") or "").strip()
+    if error.get("type") == "prompt_outputs_failed_validation" and not details:
+        details = "it names no node, as it does for a workflow with a cycle"
     return f"{message} ({details})" if details and details != message else message
 
 
@@ -52,8 +54,10 @@ def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
 def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
     extra = error.get("extra_info")
     extra = extra if isinstance(extra, dict) else {}
+    if "input_name" not in extra:
+        return _general(error)
     word = _WORDS.get(str(error.get("type")))
-    return word(error, extra, definition) if word and "input_name" in extra else _general(error)
+    return word(error, extra, definition) if word else f'input "{extra["input_name"]}": {_general(error)}'
 
 
 def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
@@ -78,7 +82,7 @@ def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, An
 
 def _not_in_list(_: Mapping[str, Any], extra: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
     name, received = extra["input_name"], str(extra.get("received_value"))
-    choices = _choices(extra.get("input_config")) or _choices(_declared(definition, name))
+    choices = _choices(extra.get("input_config") or _declared(definition, name))
     return f'input "{name}" is "{received}", which this ComfyUI has not got{_offer(received, choices)}'
 
 
@@ -114,15 +118,17 @@ def _declared(definition: Mapping[str, Any], name: str) -> object:
     return next((group[name] for group in inputs.values() if isinstance(group, dict) and name in group), None)
 
 
-def _choices(config: object) -> list[str]:
+def _choices(config: object) -> list[str] | None:
     match config:
         case [list() as choices, *_] | ["COMBO", {"options": list() as choices}]:
             return [str(choice) for choice in choices]
-    return []
+    return None
 
 
-def _offer(received: str, choices: list[str]) -> str:
+def _offer(received: str, choices: list[str] | None) -> str:
     """All of a short list; of a long one what is nearest."""
+    if choices is None:
+        return ""
     if not choices:
         return " (it has none at all)"
     if len(choices) <= _SHOWN_CHOICES:

@@ -1,0 +1,33 @@
+"""Asking ComfyUI to drop one prompt and no other."""
+
+import time
+from collections.abc import Callable
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+
+ASK_EVERY_S = 1.0
+
+
+class Canceller:
+    """ComfyUI confirms nothing, and loses an interrupt that comes between two prompts: so it is asked again
+    until the prompt is gone."""
+
+    def __init__(
+        self, client: ComfyUIClient, prompt_id: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = client
+        self._prompt_id = prompt_id
+        self._clock = clock
+        self._ask_at_s = 0.0
+
+    def ask(self) -> None:
+        """To be called at every tick. A version that ignores the id interrupts whatever runs, so an interrupt
+        goes out only while ours is seen running."""
+        if self._clock() < self._ask_at_s:
+            return
+        self._ask_at_s = self._clock() + ASK_EVERY_S
+        snapshot = self._client.queue()
+        if self._prompt_id in snapshot.pending:
+            self._client.delete_pending(self._prompt_id)
+        elif self._prompt_id in snapshot.running:
+            self._client.interrupt(self._prompt_id)

@@ -1,0 +1,296 @@
+"""What every store promises, and what the JSON files promise besides."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.runs.document import progress_document
+from comfyui_workflow.runs.events import (
+    CancelRequested,
+    ExecutionStarted,
+    NodesAdvanced,
+    NodeStep,
+    NoticeGiven,
+    PromptPrepared,
+    RetryRequested,
+    RunCompleted,
+    RunFailed,
+    Saving,
+)
+from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.stores import Store
+from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.memory import MemoryStore
+from tests.unit.test_progress import AT, new_run
+
+
+def opened(tmp_path: Path) -> JsonFileStore:
+    store = JsonFileStore(tmp_path / "data", tmp_path / "state.json")
+    store.open()
+    return store
+
+
+@pytest.fixture(params=["memory", "json file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = MemoryStore() if request.param == "memory" else opened(tmp_path)
+    yield made
+    made.close()
+
+
+def run_number(n: int) -> Run:
+    return replace(new_run(), workflow_id=f"comfyui_workflow_17000000{n:02}_abc", queue_time=AT)
+
+
+def test_a_run_is_kept_as_it_was_given(store: Store) -> None:
+    run = run_number(1)
+    store.add(run)
+    assert store.get(run.workflow_id) == run
+    assert store.get("comfyui_workflow_1_ff") is None
+    assert store.get("../../etc/passwd") is None
+
+
+def test_pages_are_newest_first_and_join_without_gap(store: Store) -> None:
+    assert (store.latest(), store.page(5), store.count()) == (None, [], 0)
+    for n in (3, 1, 5, 2, 4):
+        store.add(run_number(n))
+        if n in (1, 5, 4):
+            store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    latest = store.latest()
+    assert latest is not None
+    assert latest.workflow_id == run_number(5).workflow_id
+    first = store.page(2)
+    rest = store.page(9, before=first[-1].workflow_id)
+    assert [run.workflow_id for run in first + rest] == [run_number(n).workflow_id for n in (5, 4, 3, 2, 1)]
+    assert [run.workflow_id for run in store.unfinished()] == [run_number(n).workflow_id for n in (2, 3)]
+    assert store.count() == 5
+
+
+def test_updating_what_is_not_there_says_so(store: Store) -> None:
+    with pytest.raises(RunNotFound):
+        store.update("comfyui_workflow_1_ff", lambda run: run)
+
+
+def test_updates_of_one_run_from_many_threads_are_all_kept(store: Store) -> None:
+    run = run_number(1)
+    store.add(run)
+
+    def give_notices(thread: int) -> None:
+        for n in range(20):
+            event = NoticeGiven(message=f"{thread}.{n}")
+            store.update(run.workflow_id, lambda run, event=event: apply(run, event, AT))
+
+    threads = [threading.Thread(target=give_notices, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = store.get(run.workflow_id)
+    assert kept is not None
+    assert len(kept.notices) == 120
+
+
+def test_a_finished_run_can_be_taken_up_again(store: Store) -> None:
+    run = run_number(1)
+    store.add(run)
+    journal = RunJournal(store)
+    journal.record(run.workflow_id, RunFailed(code="outputs_missing", message="x"))
+    assert store.unfinished() == []
+    journal.record(run.workflow_id, RetryRequested())
+    assert [r.status for r in store.unfinished()] == [RunStatus.QUEUED]
+    journal.record(run.workflow_id, RunCompleted())
+    assert journal.get(run.workflow_id).status is RunStatus.COMPLETED
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for n in range(3):
+        store.add(run_number(n))
+    RunJournal(store).record(run_number(0).workflow_id, RunCompleted())
+    RunJournal(store).record(run_number(1).workflow_id, PromptPrepared(prompt_id="p", boot_marker="m"))
+    before = store.page(9)
+    store.close()
+    again = opened(tmp_path)
+    assert again.page(9) == before
+    assert [run.prompt_id for run in again.unfinished()] == ["p", None]
+    again.close()
+
+
+def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path) -> None:
+    """A child saves as fast as it can and is killed; whatever it said was saved is there."""
+    script = f"""
+import sys
+from pathlib import Path
+from tests.stores.test_contract import opened, run_number
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.runs.events import NoticeGiven
+store = opened(Path({str(tmp_path)!r}))
+store.add(run_number(1))
+journal = RunJournal(store)
+for n in range(100000):
+    journal.record(run_number(1).workflow_id, NoticeGiven(message=str(n % 50)))
+    print(n, flush=True)
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    said = [int(child.stdout.readline()) for _ in range(30)]
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    store = opened(tmp_path)
+    (run,) = store.unfinished()
+    assert set(run.notices) >= {str(n) for n in said}
+    store.close()
+
+
+def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(ConfigurationError, match="Another server is running on the data directory"):
+        opened(tmp_path)
+    store.close()
+    opened(tmp_path).close()
+
+
+def test_broken_records_are_set_aside_and_the_rest_is_there(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for n in range(3):
+        store.add(run_number(n))
+    store.close()
+    live = tmp_path / "data" / "runs" / "live"
+    (live / run_number(0).workflow_id / "run.json").write_bytes(b'{"workflow_id": "trunc')
+    (live / run_number(1).workflow_id / "request.json").unlink()
+    (live / ".new-comfyui_workflow_1_ab").mkdir()
+    again = opened(tmp_path)
+    assert [run.workflow_id for run in again.unfinished()] == [run_number(2).workflow_id]
+    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 2
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"status": "ha', b"[1, 2]", b'{"name": "of another program"}', b"\xff\xfe"]
+)
+def test_a_foreign_or_truncated_state_file_is_kept_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    (aside,) = (tmp_path / "data" / "runs" / "set-aside").iterdir()
+    assert aside.read_bytes() == content
+    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
+    store.close()
+
+
+def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    journal = RunJournal(store)
+    store.add(run_number(1))
+    store.add(run_number(2))
+    journal.record(run_number(1).workflow_id, ExecutionStarted())
+    run = journal.record(run_number(2).workflow_id, CancelRequested())
+    assert json.loads((tmp_path / "state.json").read_text()) == progress_document(run)
+    assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
+    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.json"
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    store.close()
+
+
+def test_a_planted_symlink_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "state.json").symlink_to(victim)
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "state.json").is_symlink()
+    store.close()
+
+
+def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) -> None:
+    clock = [100.0]
+    store = JsonFileStore(tmp_path / "data", None, clock=lambda: clock[0])
+    store.open()
+    store.add(run_number(1))
+    journal = RunJournal(store)
+    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.json"
+
+    def tick(value: int) -> None:
+        steps = {"2": NodeStep(value=value, maximum=100)}
+        journal.record(run_number(1).workflow_id, NodesAdvanced(steps=steps))
+
+    tick(10)
+    assert b"Step 10/100" not in record.read_bytes()
+    assert journal.get(run_number(1).workflow_id).nodes[1].progress == 10.0
+    clock[0] += 1.1
+    tick(20)
+    assert b"Step 20/100" in record.read_bytes()
+    tick(30)
+    store.close()
+    assert b"Step 30/100" in record.read_bytes()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While set, every write of a file fails as it does on a full disk."""
+    is_full = threading.Event()
+    write = os.fdopen
+
+    def fdopen(descriptor: int, *arguments: str) -> object:
+        if is_full.is_set():
+            os.close(descriptor)
+            raise OSError(28, "No space left on device")
+        return write(descriptor, *arguments)
+
+    monkeypatch.setattr("comfyui_workflow.stores.atomic.os.fdopen", fdopen)
+    yield is_full
+    is_full.clear()
+
+
+def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
+    tmp_path: Path, full_disk: threading.Event
+) -> None:
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    journal = RunJournal(store)
+    full_disk.set()
+    with pytest.raises(StoreError, match="No space left"):
+        journal.record(run_number(1).workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    assert journal.get(run_number(1).workflow_id).prompt_id is None
+    with pytest.raises(StoreError):
+        store.add(run_number(2))
+    assert store.count() == 1
+    run = journal.record(run_number(1).workflow_id, ExecutionStarted())
+    assert run.status is RunStatus.EXECUTING
+    full_disk.clear()
+    journal.record(run_number(1).workflow_id, NoticeGiven(message="room again"))
+    store.close()
+    again = opened(tmp_path)
+    (kept,) = again.unfinished()
+    assert (kept.status, kept.notices) == (RunStatus.EXECUTING, ("room again",))
+    assert not list((tmp_path / "data" / "runs" / "live" / kept.workflow_id).glob(".*"))
+    again.close()
+
+
+def test_waiting_ends_with_the_change_or_with_the_time(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    journal = RunJournal(store)
+    workflow_id = run_number(1).workflow_id
+    assert not journal.wait(workflow_id, lambda run: run.is_finished, timeout_s=0.05).is_finished
+    waiter = threading.Thread(target=lambda: journal.record(workflow_id, RunCompleted()))
+    waiter.start()
+    began = datetime.now(UTC)
+    assert journal.wait(workflow_id, lambda run: run.is_finished, timeout_s=20).is_finished
+    assert datetime.now(UTC) - began < timedelta(seconds=10)
+    waiter.join()
+    store.close()

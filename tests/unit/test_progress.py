@@ -1,0 +1,191 @@
+"""The state machine, by itself and over messages recorded from real ComfyUI servers."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.comfyui.history import Outcome, read_history
+from comfyui_workflow.comfyui.messages import MessageReader, prompt_id_of, says_ended
+from comfyui_workflow.runs import events
+from comfyui_workflow.runs.events import NodeStep
+from comfyui_workflow.runs.model import (
+    FileType,
+    NodeStatus,
+    OutputFile,
+    Phase,
+    Run,
+    RunRequest,
+    RunStatus,
+    is_workflow_id,
+    new_workflow_id,
+)
+from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+}
+RECORDED = json.loads((Path(__file__).parent / "traces" / "prompts.json").read_text())
+DEADLY = "99"  # one recorded graph links to a node of this id, which it has not got: it is never sent by us
+PROMPTS = [
+    (name, prompt)
+    for name, prompts in RECORDED.items()
+    for prompt in prompts
+    if f'["{DEADLY}", 0]' not in json.dumps(prompt["graph"])
+]
+
+
+def new_run(graph: dict[str, object] = GRAPH) -> Run:
+    request = RunRequest(
+        ssh_connection="ssh root@192.0.2.1",
+        graph=graph,
+        workflow_name="test",
+        output_dir="/tmp/x",
+        comfyui_port=18188,
+        comfyui_input_dir="/i",
+        comfyui_output_dir="/o",
+    )
+    nodes = planned_nodes(graph, sink_ids(graph))
+    return Run(workflow_id=new_workflow_id(AT), request=request, queue_time=AT, last_update=AT, nodes=nodes)
+
+
+def after(run: Run, *happened: events.Event) -> Run:
+    for event in happened:
+        run = apply(run, event, run.last_update + timedelta(seconds=1))
+    return run
+
+
+def output(name: str, **fields: str) -> OutputFile:
+    return OutputFile(filename=name, file_type=FileType.IMAGE, **fields)
+
+
+def test_a_run_from_start_to_end() -> None:
+    run = after(new_run(), events.PromptPrepared(prompt_id="p", boot_marker=None))
+    assert (run.status, run.phase, run.submissions, run.is_accepted) == ("queued", Phase.SUBMITTING, 1, False)
+    run = after(run, events.PromptAccepted(prompt_id="p"), events.QueuePositionChanged(position=2))
+    assert (run.status, run.queue_position, run.is_accepted) == (RunStatus.QUEUED, 2, True)
+    run = after(
+        run,
+        events.ExecutionStarted(),
+        events.NodesCached(node_ids=frozenset({"1"})),
+        events.NodesAdvanced(steps={"2": NodeStep(value=45, maximum=100)}),
+    )
+    assert (run.status, run.queue_position, run.progress_percent) == (RunStatus.EXECUTING, None, 33.3)
+    assert run.node_type(run.current_node_id) == "ImageInvert"
+    assert [(n.status.value, n.progress, n.message) for n in run.nodes] == [
+        ("executed", 100.0, "Cached"),
+        ("executing", 45.0, "Step 45/100"),
+        ("pending", 0.0, None),
+    ]
+    run = after(run, events.PromptSucceeded(outputs=(output("a.png"),)))
+    assert (run.status, run.phase, run.progress_percent) == (RunStatus.EXECUTING, Phase.DOWNLOADING, 100.0)
+    fetched = output("a.png", local_path="/tmp/x/a.png")
+    run = after(run, events.OutputFetched(output=fetched), events.RunCompleted())
+    assert (run.status, run.progress_percent, run.outputs) == (RunStatus.COMPLETED, 100.0, (fetched,))
+    assert run.end_time is not None
+    assert run.start_time is not None
+
+
+def test_a_finished_run_comes_back_unchanged_whatever_comes_late() -> None:
+    for ending in (events.RunCompleted(), events.RunCancelled(), events.RunFailed(code="x", message="y")):
+        run = after(new_run(), ending)
+        late = (
+            events.ExecutionStarted(),
+            events.RunCompleted(),
+            events.CancelRequested(),
+            events.RunCancelled(),
+        )
+        assert all(apply(run, event, AT + timedelta(days=1)) is run for event in late)
+
+
+def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None:
+    run = after(
+        new_run(),
+        events.PromptPrepared(prompt_id="p", boot_marker=None),
+        events.ExecutionStarted(),
+        events.PromptAccepted(prompt_id="p"),
+        events.QueuePositionChanged(position=0),
+    )
+    assert (run.status, run.phase, run.queue_position) == (RunStatus.EXECUTING, Phase.EXECUTING, None)
+
+
+def test_a_failure_names_its_node_and_leaves_none_executing() -> None:
+    steps = {"1": NodeStep(value=1, maximum=1), "2": NodeStep(value=1, maximum=2)}
+    run = after(new_run(), events.NodesAdvanced(steps=steps))
+    run = after(run, events.RunFailed(code="prompt_failed", message="Out of memory", node_id="2"))
+    assert [node.status for node in run.nodes] == [NodeStatus.PENDING, NodeStatus.FAILED, NodeStatus.PENDING]
+    assert (run.error_message, run.node_type(run.failed_node_id)) == ("Out of memory", "ImageInvert")
+
+
+def test_a_lost_prompt_starts_over_and_is_counted_only_if_it_ran() -> None:
+    accepted = after(
+        new_run(), events.PromptPrepared(prompt_id="p", boot_marker="m"), events.PromptAccepted(prompt_id="p")
+    )
+    queued = after(accepted, events.PromptVanished(message="restarted"))
+    ran = after(accepted, events.ExecutionStarted(), events.PromptVanished(message="restarted"))
+    assert (queued.times_lost_running, ran.times_lost_running) == (0, 1)
+    for run in (queued, ran):
+        assert (run.status, run.prompt_id, run.is_accepted) == (RunStatus.QUEUED, None, False)
+        assert run.notices == ("restarted",)
+        assert {node.message for node in run.nodes} == {"restarted"}
+
+
+def test_a_retry_opens_a_failed_run_and_keeps_what_is_here() -> None:
+    outputs = (output("a.png"), output("b.png"))
+    run = after(
+        new_run(),
+        events.PromptSucceeded(outputs=outputs),
+        events.OutputFetched(output=output("a.png", local_path="/x/a.png")),
+        events.OutputFetched(output=output("b.png", error="gone")),
+        events.RunFailed(code="outputs_missing", message="one is missing"),
+        events.RetryRequested(),
+    )
+    assert (run.status, run.error_message, run.end_time) == (RunStatus.EXECUTING, None, None)
+    assert [(o.is_downloaded, o.error) for o in run.outputs] == [(True, None), (False, None)]
+    assert run.are_outputs_known
+
+
+def test_time_never_goes_backwards_when_the_clock_does() -> None:
+    run = after(new_run(), events.ExecutionStarted())
+    jumped = apply(run, events.RunCompleted(), AT - timedelta(hours=3))
+    assert jumped.start_time is not None
+    assert jumped.end_time is not None
+    assert jumped.end_time >= jumped.start_time
+
+
+def test_ids_sort_by_time_and_are_recognised() -> None:
+    ids = [new_workflow_id(AT + timedelta(microseconds=n * 70_001)) for n in range(40)]
+    assert ids == sorted(ids)
+    assert all(map(is_workflow_id, ids))
+    assert not any(
+        map(is_workflow_id, ["../x", "comfyui_workflow_1_", "comfyui_workflow_1_ab/..", ids[0] + "\n"])
+    )
+
+
+@pytest.mark.parametrize(("name", "prompt"), PROMPTS, ids=[f"{n}-{p['prompt_id'][:8]}" for n, p in PROMPTS])
+def test_recorded_messages_lead_where_the_recorded_history_says(name: str, prompt: dict[str, object]) -> None:
+    run = new_run(prompt["graph"])
+    reader = MessageReader()
+    percents = [0.0]
+    for message in prompt["messages"]:
+        assert prompt_id_of(message) == prompt["prompt_id"]
+        run = after(run, *reader.events(message))
+        percents.append(run.progress_percent)
+        assert len(run.nodes) == len(planned_nodes(prompt["graph"], sink_ids(prompt["graph"])))
+    assert percents == sorted(percents)
+    if prompt["history"] is None:
+        return
+    entry = read_history(prompt["prompt_id"], prompt["history"])
+    if entry.outcome is Outcome.SUCCESS:
+        run = after(run, events.PromptSucceeded(outputs=entry.outputs), events.RunCompleted())
+        assert all(node.status is NodeStatus.EXECUTED for node in run.nodes)
+    else:
+        run = after(run, events.RunFailed(code="x", message="y", node_id=entry.failed_node_id))
+        assert run.status is RunStatus.FAILED
+    if any(message["type"] == "execution_start" for message in prompt["messages"]):
+        assert any(map(says_ended, prompt["messages"])) or "restart" in name
