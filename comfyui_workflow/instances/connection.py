@@ -7,57 +7,127 @@ Connection
     address, comfyui_port
     host_key_fingerprint  "SHA256:..."
     round_trip_s          measured once, when it was opened
-    is_alive              False once cut, closed, or silent for longer than the liveness deadline
+    is_alive              False once cut, closed, or silent for longer than the silence limit
     check_port()          raises ConnectionFailed when nothing listens on ComfyUI's port of the instance
     close()               never blocks for longer than about a second; idempotent
+ConnectionOptions         every setting, see options.py
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+import time
+from contextlib import ExitStack
 
+import paramiko
+from paramiko.sftp import SFTPError
+
+from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.files import RemoteFiles
-from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.instances.liveness import supervisor
+from comfyui_workflow.instances.options import ConnectionOptions
+from comfyui_workflow.instances.sftp_channels import SftpChannels
+from comfyui_workflow.instances.sockets import connection_failed
+from comfyui_workflow.instances.transport import OpenTransport, open_transport
+from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
 
+__all__ = ["Connection", "ConnectionOptions", "open_connection"]
 
-@dataclass(frozen=True, kw_only=True)
-class ConnectionOptions:
-    """How connections are opened. `allowed_key_directories=None` means that -i may name any file."""
-
-    known_hosts: KnownHosts
-    key_file: Path | None = None
-    key_passphrase: str | None = None
-    key_directory: Path | None = Path("~/.ssh")  # its id_ed25519, id_ecdsa and id_rsa are tried too
-    allowed_key_directories: tuple[Path, ...] | None = None
-    use_agent: bool = False
-    pinned_fingerprint: str | None = None
-    allow_loopback_hosts: bool = True
-    connect_timeout_s: float = 10.0
-    channel_timeout_s: float = 30.0
-    keepalive_interval_s: float = 5.0
-    silence_limit_s: float = 15.0
+LOCALHOST = ("127.0.0.1", 0)
+OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
 
 
 class Connection:
-    base_url: str
-    files: RemoteFiles
-    address: SshAddress
-    comfyui_port: int
-    host_key_fingerprint: str
-    round_trip_s: float
+    """Made by `open_connection`. May be used from any thread."""
+
+    def __init__(
+        self,
+        *,
+        opened: OpenTransport,
+        tunnel: Tunnel,
+        files: RemoteFiles,
+        address: SshAddress,
+        comfyui_port: int,
+        round_trip_s: float,
+        open_timeout_s: float,
+    ) -> None:
+        self.files = files
+        self.address = address
+        self.comfyui_port = comfyui_port
+        self.host_key_fingerprint = opened.host_key_fingerprint
+        self.round_trip_s = round_trip_s
+        self.base_url = f"http://127.0.0.1:{tunnel.local_port}"
+        self._opened = opened
+        self._tunnel = tunnel
+        self._open_timeout_s = open_timeout_s
+        self._closing = threading.Lock()
 
     @property
     def is_alive(self) -> bool:
-        raise NotImplementedError
+        return self._opened.transport.is_active()
 
     def check_port(self) -> None:
-        """Raises: ConnectionFailed when nothing listens on ComfyUI's port of the instance."""
-        raise NotImplementedError
+        """The tunnel itself only resets who connects to it; this says why.
+
+        Raises: ConnectionFailed.
+        """
+        target = (self.address.comfyui_host, self.comfyui_port)
+        try:
+            self._opened.transport.open_channel(
+                "direct-tcpip", dest_addr=target, src_addr=LOCALHOST, timeout=self._open_timeout_s
+            ).close()
+        except paramiko.ChannelException as error:
+            raise ConnectionFailed(_word_refused_port(error, self.comfyui_port)) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Cuts off everybody who still uses it: nothing is said to the peer, which may be frozen."""
+        with self._closing:
+            self._opened.close()
+            self._tunnel.close()
+        supervisor.look_again()
 
 
 def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
-    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, FileRefused (the -i file)."""
-    raise NotImplementedError
+    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, FileRefused (the -i file),
+    InvalidAddress (where the host leads to), StoreError (the known hosts).
+    """
+    with ExitStack() as on_failure:
+        opened = open_transport(address, options)
+        on_failure.callback(opened.close)
+        channels, round_trip_s = _open_sftp(opened.transport, address, options)
+        tunnel = open_tunnel(opened.transport, address, comfyui_port)
+        on_failure.pop_all()
+    return Connection(
+        opened=opened,
+        tunnel=tunnel,
+        files=RemoteFiles(channels, address.label),
+        address=address,
+        comfyui_port=comfyui_port,
+        round_trip_s=round_trip_s,
+        open_timeout_s=options.connect_timeout_s,
+    )
+
+
+def _open_sftp(
+    transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions
+) -> tuple[SftpChannels, float]:
+    """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY)."""
+    try:
+        channels = SftpChannels(
+            transport,
+            open_timeout_s=options.connect_timeout_s,
+            silence_timeout_s=options.channel_timeout_s,
+        )
+        with channels.lease() as client:
+            before = time.monotonic()
+            client.normalize(".")
+            return channels, time.monotonic() - before
+    except (paramiko.SSHException, SFTPError, EOFError, OSError) as error:
+        raise connection_failed(f"{address.label} opens no SFTP session", error) from error
+
+
+def _word_refused_port(error: paramiko.ChannelException, port: int) -> str:
+    if error.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
+        return f"The SSH server of the instance does not allow a tunnel to its port {port}."
+    return f"Nothing listens on port {port} of the instance: is ComfyUI running there?"

@@ -1,0 +1,113 @@
+"""A few SFTP sessions on one transport, each lent to one thread at a time: an SFTPClient is not thread-safe.
+
+SftpChannels(transport, ...)           opens the first at once
+    lease(is_transfer=..., while_waiting=...) -> context manager yielding an SFTPClient
+
+The first session is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
+kept from transfers, so that small questions do not wait for large files.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import paramiko
+
+# sshd allows ten sessions (MaxSessions); more than four threads that copy make each other slower.
+MOST_CHANNELS = 5
+WAKE_UP_S = 0.5
+
+
+class SftpChannels:
+    """May be used from any thread."""
+
+    def __init__(
+        self, transport: paramiko.Transport, *, open_timeout_s: float, silence_timeout_s: float
+    ) -> None:
+        self._transport = transport
+        self._open_timeout_s = open_timeout_s
+        self._silence_timeout_s = silence_timeout_s
+        self._changed = threading.Condition()
+        self._most = MOST_CHANNELS
+        self._transfer_count = 0
+        self._open_count = 1
+        self._free = [self._open()]
+
+    @property
+    def is_connected(self) -> bool:
+        return self._transport.is_active()
+
+    @contextmanager
+    def lease(
+        self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
+    ) -> Iterator[paramiko.SFTPClient]:
+        """`while_waiting` is called twice a second while all sessions are busy, and may raise.
+
+        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
+        """
+        client = self._take(is_transfer, while_waiting or _nothing)
+        is_usable = False
+        try:
+            yield client
+            is_usable = True
+        except (FileNotFoundError, PermissionError):
+            is_usable = not is_transfer  # the server answered, and owes no more answers
+            raise
+        finally:
+            self._give_back(client, is_transfer, is_usable)
+
+    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> paramiko.SFTPClient:
+        while True:
+            with self._changed:
+                if self._may_start(is_transfer):
+                    self._transfer_count += is_transfer
+                    client = self._free.pop() if self._free else None
+                    self._open_count += client is None
+                    break
+                self._changed.wait(WAKE_UP_S)
+            while_waiting()
+            if not self._transport.is_active():
+                raise EOFError
+        return client or self._open_another(is_transfer, while_waiting)
+
+    def _may_start(self, is_transfer: bool) -> bool:
+        if is_transfer and self._transfer_count >= max(1, self._most - 1):
+            return False
+        return bool(self._free) or self._open_count < self._most
+
+    def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> paramiko.SFTPClient:
+        try:
+            return self._open()
+        except BaseException as error:
+            with self._changed:
+                self._open_count -= 1
+                self._transfer_count -= is_transfer
+                # A server that allows fewer sessions than we thought: make do with those there are.
+                has_fewer = isinstance(error, paramiko.ChannelException) and self._open_count > 0
+                if has_fewer:
+                    self._most = self._open_count
+                self._changed.notify_all()
+            if not has_fewer:
+                raise
+        return self._take(is_transfer, while_waiting)
+
+    def _open(self) -> paramiko.SFTPClient:
+        channel = self._transport.open_session(timeout=self._open_timeout_s)
+        channel.settimeout(self._silence_timeout_s)
+        channel.invoke_subsystem("sftp")
+        return paramiko.SFTPClient(channel)
+
+    def _give_back(self, client: paramiko.SFTPClient, is_transfer: bool, is_usable: bool) -> None:
+        if not is_usable:
+            client.close()
+        with self._changed:
+            self._transfer_count -= is_transfer
+            if is_usable:
+                self._free.append(client)
+            else:
+                self._open_count -= 1
+            self._changed.notify_all()
+
+
+def _nothing() -> None:
+    pass

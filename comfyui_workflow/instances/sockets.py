@@ -1,0 +1,116 @@
+"""A TCP connection to an SSH server, within a deadline, to an address that is allowed.
+
+connect(host, port, *, timeout_s, allow_loopback) -> socket.socket
+    Raises: ConnectionFailed, InvalidAddress (the host leads to an address that is refused)
+"""
+
+import ipaddress
+import socket
+import threading
+import time
+
+from comfyui_workflow.errors import ConnectionFailed, InvalidAddress
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Seconds: the kernel's own notice of a dead line, beside the liveness watch that also sees a frozen peer.
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 3
+_UNACKNOWLEDGED_S = 20
+
+
+def connect(host: str, port: int, *, timeout_s: float, allow_loopback: bool) -> socket.socket:
+    """The addresses are checked after the name is resolved, and it is those that are connected to."""
+    deadline = time.monotonic() + timeout_s
+    addresses = _resolve(host, timeout_s)
+    for address in addresses:
+        check_address(host, address, allow_loopback=allow_loopback)
+    return _connect_to_first(addresses, host, port, deadline)
+
+
+def check_address(host: str, address: IpAddress, *, allow_loopback: bool) -> None:
+    """Link-local addresses are where clouds keep their secrets.
+
+    Raises: InvalidAddress.
+    """
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address.is_link_local or address.is_multicast:
+        raise InvalidAddress(f"The host {host} leads to {address}, where no instance can be: refused.")
+    if not allow_loopback and (address.is_loopback or address.is_unspecified):
+        raise InvalidAddress(
+            f"The host {host} leads to {address}, this server itself: refused by its settings."
+        )
+
+
+def _resolve(host: str, timeout_s: float) -> list[IpAddress]:
+    try:
+        return [ipaddress.ip_address(host)]
+    except ValueError:
+        return _look_up(host, timeout_s)
+
+
+def _look_up(host: str, timeout_s: float) -> list[IpAddress]:
+    """The system's resolver takes no timeout: it is left alone when it takes too long."""
+    answer: list[IpAddress | OSError] = []
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            answer.append(error)
+        else:
+            answer.extend(ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found)
+
+    thread = threading.Thread(target=ask, name=f"resolve {host}"[:60], daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return _read_answer(host, list(answer))
+
+
+def _read_answer(host: str, answer: list[IpAddress | OSError]) -> list[IpAddress]:
+    addresses = [item for item in answer if not isinstance(item, OSError)]
+    if addresses:
+        return addresses
+    failure = next((item for item in answer if isinstance(item, OSError)), None)
+    error = connection_failed(f"the name {host} cannot be resolved", failure)
+    error.is_transient = getattr(failure, "errno", None) != socket.EAI_NONAME
+    raise error from failure
+
+
+def _connect_to_first(addresses: list[IpAddress], host: str, port: int, deadline: float) -> socket.socket:
+    failure: OSError = TimeoutError("timed out")
+    for position, address in enumerate(addresses):
+        left_s = (deadline - time.monotonic()) / (len(addresses) - position)
+        try:
+            connection = socket.create_connection((str(address), port), timeout=max(left_s, 0.1))
+        except OSError as error:
+            failure = error
+        else:
+            _tune(connection)
+            return connection
+    raise connection_failed(f"{host} port {port} cannot be reached", failure) from failure
+
+
+def _tune(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", _KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_S * 1000),
+    ):
+        if hasattr(socket, name):  # not every system has every one
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def connection_failed(what: str, cause: BaseException | None = None) -> ConnectionFailed:
+    """The sentence of every connection that could not be opened."""
+    reason = _word(cause) if cause else ""
+    return ConnectionFailed(f"Failed to create SSH tunnel: {what}{f' ({reason})' if reason else ''}.")
+
+
+def _word(cause: BaseException) -> str:
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    return str(getattr(cause, "strerror", None) or cause).strip().rstrip(".:").lower()
