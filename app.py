@@ -62,14 +62,19 @@ def create_server(settings: Settings) -> Server:
         writable_dirs=settings.writable_dirs,
         upload_dir=settings.data_dir / "uploads",
     )
+    app = create_flask(Parts(service=service, files=files, settings=settings))
+    return Server(app=app, store=store, executor=executor, links=links, service=service)
+
+
+def create_flask(parts: Parts) -> Flask:
+    """The routes over a service, whatever that is made of."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_mb * 1024 * 1024
-    guard.guard(app, settings, frozenset({health.PATH}))
-    parts = Parts(service=service, files=files, settings=settings)
+    app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
+    guard.guard(app, parts.settings, frozenset({health.PATH}))
     mount(app, parts, (workflow.API,))
     app.register_blueprint(health.create_blueprint(parts))
-    return Server(app=app, store=store, executor=executor, links=links, service=service)
+    return app
 
 
 def create_app(settings: Settings | None = None) -> Flask:

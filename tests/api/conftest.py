@@ -1,0 +1,73 @@
+"""The API over a service that keeps runs in memory and carries none out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_flask
+from comfyui_workflow.api import Parts
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.service import RunService
+from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores.memory import MemoryStore
+
+
+@dataclass
+class IdleExecutor:
+    started: list[str] = field(default_factory=list)
+
+    def start(self, workflow_id: str) -> None:
+        self.started.append(workflow_id)
+
+    def stop(self, timeout_s: float) -> bool:
+        return True
+
+
+@dataclass(kw_only=True)
+class Api:
+    app: Flask
+    client: FlaskClient
+    journal: RunJournal
+    executor: IdleExecutor
+    settings: Settings
+    tmp_path: Path
+
+    def upload_path(self) -> Path:
+        return self.settings.data_dir / "uploads"
+
+
+@pytest.fixture
+def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
+    def make(**overrides: object) -> Api:
+        fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
+        settings = load_settings(**fields)
+        store = MemoryStore()
+        journal = RunJournal(store)
+        executor = IdleExecutor()
+        service = RunService(journal, store, executor)
+        files = LocalFiles(
+            readable_dirs=settings.readable_dirs,
+            writable_dirs=settings.writable_dirs,
+            upload_dir=settings.data_dir / "uploads",
+        )
+        app = create_flask(Parts(service=service, files=files, settings=settings))
+        return Api(
+            app=app,
+            client=app.test_client(),
+            journal=journal,
+            executor=executor,
+            settings=settings,
+            tmp_path=tmp_path,
+        )
+
+    return make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()

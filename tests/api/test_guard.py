@@ -1,0 +1,107 @@
+"""Who may come in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.settings import load_settings
+from tests.api.conftest import Api
+from tests.api.test_workflow import GRAPH, SSH
+
+STATE = "/comfyui/workflow/state"
+FOREIGN = ["http://evil.example", "null", "https://localhost.evil.example", "http://10.0.78.66.evil.example:80",
+           "http://evil.example#localhost", "file://"]  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+def test_a_page_of_another_site_can_neither_read_nor_start_anything(api: Api, origin: str) -> None:
+    for method, path in (("GET", STATE), ("POST", "/comfyui/workflow/x/cancel"), ("GET", "/health")):
+        answer = api.client.open(path, method=method, headers={"Origin": origin})
+        assert answer.status_code == 403
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    body = {"ssh_connection": SSH, "workflow": GRAPH}
+    assert (
+        api.client.post("/comfyui/workflow/execute", json=body, headers={"Origin": origin}).status_code == 403
+    )
+    assert api.executor.started == []
+
+
+def test_a_cross_site_request_without_an_origin_is_refused(api: Api) -> None:
+    assert api.client.get(STATE, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert api.client.get(STATE, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+def test_a_name_bound_to_loopback_by_somebody_else_is_refused(make_api: Callable[..., Api]) -> None:
+    api = make_api(allowed_hosts="gpu.example, other.example")
+    for host, status in (
+        ("evil.example", 403),
+        ("evil.example:5000", 403),
+        ("localhost:5000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:5000", 200),
+        ("gpu.example:5000", 200),
+    ):
+        assert api.client.get(STATE, headers={"Host": host}).status_code == status, host
+
+
+def test_with_a_token_every_route_but_health_needs_it(make_api: Callable[..., Api]) -> None:
+    api = make_api(api_token="s3cret-tökén")
+    given = "s3cret-tökén".encode().decode("latin-1")
+    for authorization in (None, "Bearer", "Bearer wrong", given, f"Basic {given}"):
+        headers = {"Authorization": authorization} if authorization else {}
+        answer = api.client.get(STATE, headers=headers)
+        assert (answer.status_code, answer.json["success"]) == (401, False)
+        assert "s3cret" not in answer.text
+    assert api.client.post("/comfyui/workflow/execute", json={}).status_code == 401
+    assert api.client.get("/health").status_code == 200
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "GET"}
+    assert api.client.options(STATE, headers=headers).status_code in (200, 204)
+
+
+def test_the_token_lets_in(make_api: Callable[..., Api]) -> None:
+    api = make_api(api_token="s3cret")
+    assert api.client.get(STATE, headers={"Authorization": "Bearer s3cret"}).status_code == 200
+    assert api.client.get(STATE, headers={"Authorization": "bearer  s3cret "}).status_code == 200
+
+
+def test_beyond_loopback_a_token_is_needed_to_start() -> None:
+    for host in ("0.0.0.0", "192.0.2.7", "::", "example.org"):
+        with pytest.raises(ConfigurationError, match="API_TOKEN"):
+            load_settings(host=host)
+        load_settings(host=host, api_token="x")
+    load_settings(host="::1")
+
+
+def test_with_a_token_only_the_data_directory_is_read_and_written(
+    make_api: Callable[..., Api], tmp_path: Path
+) -> None:
+    api = make_api(api_token="t")
+    headers = {"Authorization": "Bearer t"}
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    inside = tmp_path / "data" / "w.json"
+    inside.parent.mkdir(exist_ok=True)
+    (tmp_path / "data" / "link.json").symlink_to(secret)
+    inside.write_text("{}")
+
+    def refusal(**body: object) -> str:
+        answer = api.client.post(
+            "/comfyui/workflow/execute", json={"ssh_connection": SSH, **body}, headers=headers
+        )
+        assert answer.status_code == 400
+        return str(answer.json["message"])
+
+    assert "not allowed" in refusal(workflow_file=str(secret))
+    assert "not allowed" in refusal(workflow_file=str(tmp_path / "not there"))
+    assert "not allowed" in refusal(workflow_file=str(tmp_path / "data" / ".." / "secret.json"))
+    assert "not allowed" in refusal(workflow_file=str(tmp_path / "data" / "link.json"))
+    assert "not allowed" in refusal(workflow=GRAPH, input_images=["/etc/passwd"])
+    assert "not allowed" in refusal(workflow=GRAPH, output_dir="/tmp/elsewhere")
+    assert "no nodes" in refusal(workflow_file=str(inside))
+    accepted = api.client.post(
+        "/comfyui/workflow/execute", json={"ssh_connection": SSH, "workflow": GRAPH}, headers=headers
+    )
+    run = api.journal.get(accepted.json["workflow_id"])
+    assert run.request.output_dir == str((tmp_path / "data" / "outputs").resolve())

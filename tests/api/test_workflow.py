@@ -1,0 +1,326 @@
+"""The native API at its border: what it takes, what it refuses and in which words."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from comfyui_workflow.runs import events
+from comfyui_workflow.runs.model import FileType, OutputFile
+from tests.api.conftest import Api
+
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "_meta": {"title": "Photo"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+SSH = "ssh -p 40738 root@198.51.100.194"
+ROUTES = ["execute", "x/progress", "x/cancel", "x/outputs", "state", "x/active"]
+
+
+@pytest.fixture
+def workflow_file(tmp_path: Path) -> str:
+    path = tmp_path / "my flow.json"
+    path.write_text(json.dumps(GRAPH))
+    return str(path)
+
+
+def execute(api: Api, **body: Any) -> Any:
+    return api.client.post("/comfyui/workflow/execute", json={"ssh_connection": SSH, **body})
+
+
+def test_execute_answers_in_the_words_of_the_specification(api: Api, workflow_file: str) -> None:
+    answer = execute(api, workflow_file=workflow_file)
+    assert answer.status_code == 200
+    workflow_id = answer.json["workflow_id"]
+    assert answer.json == {
+        "success": True,
+        "workflow_id": workflow_id,
+        "message": "Workflow execution started",
+    }
+    assert re.fullmatch(r"comfyui_workflow_\d{10}_[0-9a-f]+", workflow_id)
+    assert api.executor.started == [workflow_id]
+    request = api.journal.get(workflow_id).request
+    assert (request.workflow_name, request.comfyui_port) == ("my flow.json", 18188)
+    assert (request.output_dir, request.input_images) == ("/tmp/comfyui_outputs", ())
+    assert request.comfyui_input_dir == "/workspace/ComfyUI/input"
+    assert request.comfyui_output_dir == "/workspace/ComfyUI/output"
+
+
+def test_progress_has_every_field_of_the_specification(api: Api, workflow_file: str) -> None:
+    workflow_id = execute(api, workflow_file=workflow_file, workflow_name="Enhance").json["workflow_id"]
+    progress = api.client.get(f"/comfyui/workflow/{workflow_id}/progress").json["progress"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", progress["queue_time"])
+    expected = {
+        "workflow_id": workflow_id,
+        "workflow_name": "Enhance",
+        "prompt_id": None,
+        "ssh_connection": SSH,
+        "workflow_file": workflow_file,
+        "status": "queued",
+        "queue_position": None,
+        "current_node": None,
+        "total_nodes": 2,
+        "completed_nodes": 0,
+        "progress_percent": 0.0,
+        "start_time": None,
+        "end_time": None,
+        "outputs": [],
+        "error_message": None,
+        "failed_node": None,
+    }
+    assert {name: progress[name] for name in expected} == expected
+    assert progress["nodes"][0] == {
+        "node_id": "1",
+        "node_type": "LoadImage",
+        "title": "Photo",
+        "status": "pending",
+        "progress": 0.0,
+        "message": None,
+    }
+    assert api.client.get("/comfyui/workflow/state").json == {"success": True, "state": progress}
+
+
+def test_the_port_comes_from_the_request_then_the_ssh_string_then_the_default(api: Api) -> None:
+    string = SSH + " -L 8080:localhost:8188"
+    ports = []
+    for body in ({}, {"ssh_connection": string}, {"ssh_connection": string, "comfyui_port": 9000}):
+        workflow_id = execute(api, workflow=GRAPH, **body).json["workflow_id"]
+        ports.append(api.journal.get(workflow_id).request.comfyui_port)
+    assert ports == [18188, 8188, 9000]
+
+
+def test_state_is_null_before_the_first_run(api: Api) -> None:
+    assert api.client.get("/comfyui/workflow/state").json == {"success": True, "state": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "Request body is required"),
+        ({"workflow_file": "/x"}, "ssh_connection is required"),
+        ({"ssh_connection": "", "workflow_file": "/x"}, "ssh_connection is required"),
+        ({"ssh_connection": SSH}, "workflow_file is required"),
+        (
+            {"ssh_connection": SSH, "workflow_file": "/nowhere/w.json"},
+            "Workflow file not found: /nowhere/w.json",
+        ),
+        ({"ssh_connection": SSH, "workflow_file": "/tmp"}, "Workflow file is not a file: /tmp"),
+        ({"ssh_connection": SSH, "workflow_file": "a\0b"}, "Workflow file not found"),
+        ({"ssh_connection": SSH, "workflow_file": 5}, "workflow_file must be a text"),
+        ({"ssh_connection": ["a"], "workflow": GRAPH}, "ssh_connection must be a text"),
+        ({"ssh_connection": "ssh host; rm -rf /", "workflow": GRAPH}, ";"),
+        ({"ssh_connection": "ssh -o ProxyCommand=x host", "workflow": GRAPH}, "ProxyCommand"),
+        ({"ssh_connection": SSH, "workflow": [1]}, "a list"),
+        ({"ssh_connection": SSH, "workflow": {"nodes": [], "links": []}}, "editor"),
+        (
+            {"ssh_connection": SSH, "workflow": {"1": {"class_type": "X", "inputs": {"a": ["9", 0]}}}},
+            "node 9",
+        ),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "workflow_file": "/x"}, "not both"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "input_images": "a.png"}, "must be a list of file paths"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "input_images": [1]}, "must be a list of file paths"),
+        (
+            {"ssh_connection": SSH, "workflow": GRAPH, "input_images": ["/no/a.png"]},
+            "Input image not found: /no/a",
+        ),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_port": "8188"}, "whole number from 1 to 65535"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_port": 0}, "whole number from 1 to 65535"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_port": True}, "whole number from 1 to 65535"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "output_dir": {}}, "output_dir must be a text"),
+        (
+            {"ssh_connection": SSH, "workflow": GRAPH, "output_dir": "/etc/passwd"},
+            "Output directory is a file",
+        ),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_input_dir": "relative"}, "absolute path"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_output_dir": "/a\nb"}, "absolute path"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "include_previews": "yes"}, "true or false"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": []}, "workflow_name must be a text"),
+    ],
+)
+def test_a_bad_request_gets_a_sentence_and_starts_nothing(api: Api, body: Any, message: str) -> None:
+    answer = api.client.post("/comfyui/workflow/execute", json=body)
+    assert answer.status_code == 400
+    assert answer.json["success"] is False
+    assert message in answer.json["message"]
+    assert api.executor.started == []
+    assert api.client.get("/comfyui/workflow").json["workflows"] == []
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "message"),
+    [
+        (b"", "application/json", "Request body is required"),
+        (b"{", "application/json", "not valid JSON"),
+        (b"\xff", "application/json", "not valid JSON"),
+        (b"[]", "application/json", "must be a JSON object"),
+        (b"null", "application/json", "not valid JSON"),
+        (b'{"a": 1}', "text/plain", "Content-Type must be application/json"),
+        (b"a=1", "application/x-www-form-urlencoded", "Content-Type must be application/json"),
+    ],
+)
+def test_a_body_that_is_no_json_object(api: Api, data: bytes, content_type: str, message: str) -> None:
+    answer = api.client.post("/comfyui/workflow/execute", data=data, content_type=content_type)
+    assert (answer.status_code, answer.json["success"]) == (400, False)
+    assert message in answer.json["message"]
+
+
+def test_a_file_that_is_no_json_says_what_is_wrong(api: Api, tmp_path: Path) -> None:
+    for content in (b"{'a': 1}", b"\x89PNG", b"[" * 100_000):
+        (tmp_path / "w.json").write_bytes(content)
+        answer = execute(api, workflow_file=str(tmp_path / "w.json"))
+        assert answer.status_code == 400
+        assert "Failed to parse workflow" in answer.json["message"]
+
+
+def test_two_images_of_one_name_are_refused_and_one_named_twice_is_one(api: Api, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / place / "a.png")
+    first, second = str(tmp_path / "one" / "a.png"), str(tmp_path / "two" / "a.png")
+    answer = execute(api, workflow=GRAPH, input_images=[first, second])
+    assert answer.status_code == 400
+    assert "two different files called a.png" in answer.json["message"]
+    workflow_id = execute(api, workflow=GRAPH, input_images=[first, first]).json["workflow_id"]
+    assert api.journal.get(workflow_id).request.input_images == (first,)
+
+
+def test_unknown_ids(api: Api) -> None:
+    def ask(method: str, what: str) -> tuple[int, Any]:
+        answer = api.client.open(f"/comfyui/workflow/comfyui_workflow_123/{what}", method=method)
+        return answer.status_code, answer.json.get("message", answer.json.get("active"))
+
+    assert ask("GET", "progress") == (404, "Workflow not found: comfyui_workflow_123")
+    assert ask("GET", "outputs") == (404, "Workflow not found: comfyui_workflow_123")
+    assert ask("GET", "outputs/0") == (404, "Workflow not found: comfyui_workflow_123")
+    assert ask("POST", "retry") == (404, "Workflow not found: comfyui_workflow_123")
+    assert ask("POST", "cancel") == (404, "Workflow not found or already completed: comfyui_workflow_123")
+    assert ask("GET", "active") == (200, False)
+
+
+def test_cancel_is_asked_for_once_and_refused_when_it_is_too_late(api: Api) -> None:
+    workflow_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    url = f"/comfyui/workflow/{workflow_id}"
+    assert api.client.get(f"{url}/active").json == {"success": True, "active": True}
+    answer = api.client.post(f"{url}/cancel")
+    assert answer.json == {"success": True, "message": "Workflow cancellation initiated"}
+    assert api.journal.get(workflow_id).is_cancel_requested
+    api.journal.record(workflow_id, events.RunCancelled())
+    assert api.client.post(f"{url}/cancel").status_code == 404
+    assert api.client.get(f"{url}/active").json == {"success": True, "active": False}
+
+
+def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: Api) -> None:
+    workflow_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    url = f"/comfyui/workflow/{workflow_id}/retry"
+    assert api.client.post(url).status_code == 409
+    api.journal.record(workflow_id, events.RunFailed(code="connection_failed", message="x"))
+    assert api.client.post(url).json["success"] is True
+    assert api.executor.started == [workflow_id, workflow_id]
+    api.journal.record(workflow_id, events.RunFailed(code="prompt_failed", message="x"))
+    answer = api.client.post(url)
+    assert answer.status_code == 409
+    assert "would run it again" in answer.json["message"]
+
+
+def run_with_output(api: Api, path: Path) -> str:
+    workflow_id: str = execute(api, workflow=GRAPH).json["workflow_id"]
+    output = OutputFile(filename=path.name, file_type=FileType.IMAGE)
+    missing = OutputFile(filename="gone.png", error="not on the instance any more")
+    api.journal.record(workflow_id, events.PromptSucceeded(outputs=(output, missing)))
+    api.journal.record(workflow_id, events.OutputFetched(output=replace(output, local_path=str(path))))
+    return workflow_id
+
+
+def test_an_output_is_served_whole_in_ranges_and_small(api: Api, tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    Image.effect_noise((640, 320), 50).save(path)
+    url = f"/comfyui/workflow/{run_with_output(api, path)}/outputs"
+    whole = api.client.get(f"{url}/0")
+    assert (whole.data, whole.mimetype) == (path.read_bytes(), "image/png")
+    assert whole.headers["X-Content-Type-Options"] == "nosniff"
+    part = api.client.get(f"{url}/0", headers={"Range": "bytes=5-9"})
+    assert (part.status_code, part.data) == (206, path.read_bytes()[5:10])
+    assert api.client.get(f"{url}/0", headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    small = Image.open(io.BytesIO(api.client.get(f"{url}/0?preview=64").data))
+    assert (small.format, small.size) == ("WEBP", (64, 32))
+    listed = api.client.get(url).json["outputs"]
+    assert [(o["filename"], o["downloaded"]) for o in listed] == [("out.png", True), ("gone.png", False)]
+    gone = api.client.get(f"{url}/1")
+    assert gone.status_code == 404
+    assert "not on the instance any more" in gone.json["message"]
+    assert api.client.get(f"{url}/2").status_code == 404
+    for size in ("0", "x", "99999", "-5", "²"):
+        assert api.client.get(f"{url}/0?preview={size}").status_code == 400
+
+
+def test_a_file_that_a_browser_could_run_is_a_download(api: Api, tmp_path: Path) -> None:
+    for name in ("page.html", "drawing.svg", "thing.xml"):
+        (tmp_path / name).write_text("<script>alert(1)</script>")
+        answer = api.client.get(f"/comfyui/workflow/{run_with_output(api, tmp_path / name)}/outputs/0")
+        assert "attachment" in answer.headers["Content-Disposition"]
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        answer.close()
+    answer = api.client.get(
+        f"/comfyui/workflow/{run_with_output(api, tmp_path / 'page.html')}/outputs/0?preview=64"
+    )
+    assert (answer.status_code, answer.json["success"]) == (400, False)
+
+
+def test_uploaded_files_can_be_used_and_keep_their_names(api: Api) -> None:
+    def upload(name: str, content: bytes) -> Any:
+        return api.client.post("/comfyui/workflow/files", data={"file": (io.BytesIO(content), name)})
+
+    answer = upload("flow.json", json.dumps(GRAPH).encode())
+    assert answer.status_code == 200
+    assert Path(answer.json["path"]).is_relative_to(api.upload_path())
+    assert execute(api, workflow_file=answer.json["path"]).status_code == 200
+    outside = upload("../../etc/x.json", b"1")
+    assert outside.json["files"][0]["filename"] == "x.json"
+    assert Path(outside.json["path"]).resolve().is_relative_to(api.upload_path())
+    for name in ("..", "a\nb.png", "n" * 300):
+        refused = upload(name, b"1")
+        assert (refused.status_code, refused.json["success"]) == (400, False)
+    assert api.client.post("/comfyui/workflow/files", data={}).status_code == 400
+    assert api.client.post("/comfyui/workflow/files", json={"a": 1}).status_code == 400
+
+
+def test_the_list_is_newest_first_in_pages(api: Api) -> None:
+    ids = [execute(api, workflow=GRAPH, workflow_name=str(n)).json["workflow_id"] for n in range(5)]
+    first = api.client.get("/comfyui/workflow?limit=3").json
+    assert [w["workflow_id"] for w in first["workflows"]] == ids[:1:-1]
+    assert (first["total"], first["next"]) == (5, ids[2])
+    second = api.client.get(f"/comfyui/workflow?limit=3&before={first['next']}").json
+    assert [w["workflow_name"] for w in second["workflows"]] == ["1", "0"]
+    assert second["next"] is None
+    for limit in ("0", "x", "501", "-1", "1e3", "9" * 400):
+        assert api.client.get(f"/comfyui/workflow?limit={limit}").status_code == 400
+
+
+def test_unknown_routes_and_methods_are_worded_by_the_api(api: Api) -> None:
+    for method, path, status in (
+        ("GET", "/comfyui/workflow/a/b/c", 404),
+        ("GET", "/comfyui/workflow/execute", 405),
+        ("DELETE", "/comfyui/workflow/state", 405),
+        ("GET", "/nowhere", 404),
+    ):
+        answer = api.client.open(path, method=method)
+        assert (answer.status_code, answer.json["success"]) == (status, False)
+        assert answer.json["message"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://10.0.78.66:8080"])
+def test_pages_of_the_specified_hosts_may_use_every_route(api: Api, route: str, origin: str) -> None:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST",
+               "Access-Control-Request-Headers": "content-type"}  # fmt: skip
+    answer = api.client.options(f"/comfyui/workflow/{route}", headers=headers)
+    assert answer.status_code in (200, 204)
+    assert answer.headers["Access-Control-Allow-Origin"] == origin
+    assert "content-type" in answer.headers["Access-Control-Allow-Headers"].lower()
+    plain = api.client.get("/comfyui/workflow/state", headers={"Origin": origin})
+    assert plain.headers["Access-Control-Allow-Origin"] == origin

@@ -1,0 +1,42 @@
+"""Settings come from the environment, and the document names each."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.settings import PREFIX, Settings, load_settings
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_WORKFLOW_PORT", "5001")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_CORS_HOSTS", "a.example, b.example,")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_READ_DIRS", "/srv/a,/srv/b")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_API_TOKEN", "secret")
+    settings = load_settings()
+    assert (settings.port, settings.cors_hosts) == (5001, ("a.example", "b.example"))
+    assert settings.readable_dirs == (Path("/srv/a"), Path("/srv/b"))
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "99999"), ("PORT", "x"), ("LOG_LEVEL", "LOUD"), ("CONTACT_PATIENCE_S", "-1")]
+)
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError, match=PREFIX + name):
+        load_settings()
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    documented = set(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \|", DOCUMENT.read_text(), flags=re.MULTILINE))
+    assert documented == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_document_says_what_the_code_says() -> None:
+    for name, field in Settings.model_fields.items():
+        assert f"`{PREFIX}{name.upper()}` |" in DOCUMENT.read_text()
+        assert f"| {field.description} |" in DOCUMENT.read_text()
