@@ -68,8 +68,7 @@ class ComfyUIServer:
         misbehaviour = MisbehaviourRoutes(self._backend, restart_soon=self._restart_soon)
         app.add_routes(misbehaviour.routes())
         for route in PromptRoutes(self._backend).routes() + MachineRoutes(self._backend).routes():
-            app.router.add_route(route.method, route.path, route.handler)
-            app.router.add_route(route.method, "/api" + route.path, route.handler)
+            app.add_routes([route, web.RouteDef(route.method, "/api" + route.path, route.handler, {})])
         app.router.add_get("/", _front_page)
         app.router.add_get("/{path:.*}", _no_page)
         return app

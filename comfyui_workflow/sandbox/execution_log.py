@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.sandbox.history import without_secrets
 from comfyui_workflow.sandbox.prompt_queue import QueueItem
 
 
@@ -17,7 +18,7 @@ class ExecutionLog:
         self._lock = threading.Lock()
 
     def started(self, item: QueueItem) -> None:
-        extra_data = item[3]
+        extra_data = without_secrets(item)[3]
         self._write(
             {"event": "start", "client_id": extra_data.get("client_id"), "extra_data": extra_data}, item
         )

@@ -6,8 +6,16 @@ from typing import Any
 from comfyui_workflow.sandbox.prompt_queue import QueueItem
 
 _MOST_ENTRIES = 10_000
+_SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 HistoryEntry = dict[str, Any]
+
+
+def without_secrets(item: QueueItem) -> QueueItem:
+    """The item without the keys to comfy.org that a client may have put into its extra data."""
+    number, prompt_id, graph, extra_data, outputs = item
+    shown = {key: value for key, value in extra_data.items() if key not in _SECRETS}
+    return number, prompt_id, graph, shown, outputs
 
 
 class History:
@@ -18,10 +26,11 @@ class History:
     def add(
         self, item: QueueItem, *, outputs: dict[str, Any], meta: dict[str, Any], status: dict[str, Any]
     ) -> None:
+        kept = without_secrets(item)
         with self._lock:
             if len(self._entries) > _MOST_ENTRIES:
                 self._entries.pop(next(iter(self._entries)))
-            self._entries[item[1]] = {"prompt": item, "outputs": outputs, "status": status, "meta": meta}
+            self._entries[item[1]] = {"prompt": kept, "outputs": outputs, "status": status, "meta": meta}
 
     def one(self, prompt_id: str) -> dict[str, HistoryEntry]:
         with self._lock:

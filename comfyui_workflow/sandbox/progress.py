@@ -11,7 +11,7 @@ from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.websockets import BinaryEvent, SocketHub
 
 _PREVIEW_SIZE = 512
-_JPEG = 1
+_LEGACY_FORMATS = {"JPEG": 1, "PNG": 2}
 
 
 class ProgressBoard:
@@ -36,14 +36,15 @@ class ProgressBoard:
 
     def step(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
         picture = _encode(preview) if preview is not None else None
+        image_format = _format_of(preview) if preview is not None else "JPEG"
         with_metadata = self._hub.supports(self._client_id, "supports_preview_metadata")
         self._put(node_id, value=value, maximum=maximum, state="running")
         if picture and with_metadata:
-            self._send_with_metadata(node_id, picture)
+            self._send_with_metadata(node_id, picture, image_format)
         data = {"value": value, "max": maximum, "prompt_id": self._prompt_id, "node": node_id}
         self._hub.send_soon("progress", data, self._client_id)
         if picture and not with_metadata:
-            framed = struct.pack(">I", _JPEG) + picture
+            framed = struct.pack(">I", _LEGACY_FORMATS[image_format]) + picture
             self._hub.send_binary_soon(BinaryEvent.PREVIEW_IMAGE, framed, self._client_id)
 
     def _put(self, node_id: str, *, value: float, maximum: float, state: str) -> None:
@@ -53,9 +54,9 @@ class ProgressBoard:
             data = {"prompt_id": self._prompt_id, "nodes": self._nodes}
             self._hub.send_soon("progress_state", data, self._client_id)
 
-    def _send_with_metadata(self, node_id: str, picture: bytes) -> None:
+    def _send_with_metadata(self, node_id: str, picture: bytes, image_format: str) -> None:
         about = {"node_id": node_id, "prompt_id": self._prompt_id, **_lineage(node_id)}
-        metadata = json.dumps({**about, "image_type": "image/jpeg"}).encode()
+        metadata = json.dumps({**about, "image_type": f"image/{image_format.lower()}"}).encode()
         framed = struct.pack(">I", len(metadata)) + metadata + picture
         self._hub.send_binary_soon(BinaryEvent.PREVIEW_IMAGE_WITH_METADATA, framed, self._client_id)
 
@@ -64,10 +65,15 @@ def _lineage(node_id: str) -> dict[str, str | None]:
     return {"display_node_id": node_id, "parent_node_id": None, "real_node_id": node_id}
 
 
+def _format_of(preview: Image.Image) -> str:
+    """JPEG, but a node may mark its previews as PNG."""
+    return "PNG" if preview.format == "PNG" else "JPEG"
+
+
 def _encode(preview: Image.Image) -> bytes:
-    """A JPEG that just fits the preview box, also when the picture is smaller than it."""
+    """A picture that just fits the preview box, also when the preview is smaller than it."""
     scale = _PREVIEW_SIZE / max(preview.size)
     size = (max(1, round(preview.width * scale)), max(1, round(preview.height * scale)))
     buffer = io.BytesIO()
-    preview.convert("RGB").resize(size).save(buffer, format="JPEG", quality=95)
+    preview.convert("RGB").resize(size).save(buffer, format=_format_of(preview), quality=95)
     return buffer.getvalue()

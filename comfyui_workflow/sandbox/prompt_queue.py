@@ -69,6 +69,8 @@ class PromptQueue:
                 if item[1] == prompt_id:
                     self._pending.pop(index)
                     heapq.heapify(self._pending)
+                    if not self._pending:
+                        self._on_change()  # ComfyUI tells twice when that was the last one
                     self._on_change()
                     return
 

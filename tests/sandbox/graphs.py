@@ -1,0 +1,30 @@
+"""Small graphs to hand to the sandbox."""
+
+from typing import Any
+
+Graph = dict[str, Any]
+
+
+def slow_graph(*, steps: int = 3, seconds: float = 0.0, seed: int = 1, prefix: str = "slow") -> Graph:
+    """A node that steps, one that inverts, one that saves; the tests' nodes make a tenth of each second."""
+    widgets = {"seconds": seconds, "steps": steps, "preview": "none", "preview_px": 32, "seed": seed}
+    return {
+        "1": {"class_type": "LabSleep", "inputs": widgets},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": prefix}},
+    }
+
+
+def quick_graph(*, color: int = 1, prefix: str = "quick") -> Graph:
+    widgets = {"width": 64, "height": 48, "batch_size": 1, "color": color}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": widgets},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+
+
+def graph_with_a_link_to_nowhere() -> Graph:
+    """It passes validation, since the schema does not know the input; then the worker dies of it."""
+    graph = quick_graph()
+    graph["2"]["inputs"]["bogus"] = ["99", 0]
+    return graph

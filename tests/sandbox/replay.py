@@ -1,0 +1,231 @@
+"""Plays a recorded scenario against the sandbox: the same requests at the same moments between the messages.
+
+A recording is a JSON line per event: a websocket opened (`ws_open`), a frame received (`ws`, `ws_bin`) or
+sent (`ws_out`), a request with its answer (`http`); `at` is when it was sent or received, in ms.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.sandbox.running_comfyui import LIMIT_S, Listener, RunningComfyUI
+
+_TRACES = Path(__file__).parent / "traces"
+
+Event = dict[str, Any]
+
+
+def recording(name: str) -> list[Event]:
+    lines = (_TRACES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return sorted((json.loads(line) for line in lines), key=lambda event: float(event["at"]))
+
+
+@dataclass
+class Heard:
+    """What one socket heard, in the recording and from the sandbox, in comparable words."""
+
+    recorded: list[Any] = field(default_factory=list)
+    replayed: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Answered:
+    """How one request was answered, in the recording and by the sandbox, in comparable words."""
+
+    request: str
+    recorded: Any
+    replayed: Any
+
+
+class Replay:
+    """`run` plays it all; then `heard` and `answered` are to be compared."""
+
+    def __init__(self, comfyui: RunningComfyUI, events: list[Event]) -> None:
+        self._comfyui = comfyui
+        self._events = events
+        self._sockets: dict[str, Listener] = {}
+        self._frames_due: dict[str, int] = {}
+        self._ours: dict[str, str] = {}  # recorded prompt id -> the sandbox's
+        self._number_offset: float | None = None
+        self._answers: list[tuple[Event, requests.Response]] = []
+
+    def run(self) -> "Replay":
+        for event in self._events:
+            match event["ev"]:
+                case "ws_open":
+                    query = event["url"].partition("/ws")[2]
+                    self._sockets[event["ws"]] = Listener(self._comfyui, query)
+                    self._frames_due[event["ws"]] = 0
+                case "ws" | "ws_bin":
+                    self._frames_due[event["ws"]] += 1
+                case "ws_out":
+                    self._sockets[event["ws"]].send(event["msg"])
+                case "ws_close_frame":
+                    self._catch_up()
+                    self._sockets[event["ws"]].socket.close()
+                case "ws_closed":
+                    self._catch_up()
+                    self._sockets[event["ws"]].cut()
+                case "http":
+                    self._catch_up()
+                    self._request(event)
+        self._catch_up()
+        return self
+
+    def heard(self, socket: str) -> Heard:
+        recorded = [event for event in self._events if event.get("ws") == socket]
+        return Heard(
+            recorded=[
+                self._comparable(word_frame(event), {})
+                for event in recorded
+                if event["ev"] in ("ws", "ws_bin")
+            ],
+            replayed=[
+                self._comparable(word_own_frame(frame), self._theirs())
+                for frame in self._sockets[socket].frames
+            ],
+        )
+
+    def answered(self) -> list[Answered]:
+        return [
+            Answered(
+                request=f"{event['method']} {event['path']} {json.dumps(event.get('req'))[:300]}",
+                recorded=self._comparable(
+                    (event["status"], event.get("resp"), event.get("ctype")), {}, self._number_offset or 0
+                ),
+                replayed=self._comparable(
+                    (response.status_code, _json(response), response.headers.get("Content-Type")),
+                    self._theirs(),
+                ),
+            )
+            for event, response in self._answers
+        ]
+
+    def _catch_up(self) -> None:
+        """The sandbox must have said as much by now as was recorded before the next request."""
+        for name, count in self._frames_due.items():
+            self._sockets[name].wait_for_frames(count)
+
+    def _request(self, event: Event) -> None:
+        text = json.dumps([event["path"], event.get("req")])
+        for recorded_id, own_id in sorted(self._ours.items(), key=lambda pair: -len(pair[0])):
+            text = text.replace(recorded_id, own_id)
+        path, body = json.loads(text)
+        response = self._send(event, path, body)
+        if event["method"] == "POST" and event["path"] == "/prompt" and event["status"] == 200:
+            self._ours[event["resp"]["prompt_id"]] = response.json()["prompt_id"]
+            if self._number_offset is None:
+                self._number_offset = event["resp"]["number"] - response.json()["number"]
+        self._answers.append((event, response))
+
+    def _send(self, event: Event, path: str, body: Any) -> requests.Response:
+        is_text = isinstance(body, str)
+        data = b"" if body == "b''" else body.encode() if is_text else json.dumps(body).encode()
+        return requests.request(
+            event["method"],
+            self._comfyui.url(path),
+            data=None if body is None else data,
+            headers=event.get("req_headers"),
+            timeout=LIMIT_S,
+        )
+
+    def _theirs(self) -> dict[str, str]:
+        return {own: recorded for recorded, own in self._ours.items()}
+
+    def _comparable(self, value: Any, ids: dict[str, str], number_offset: float = 0) -> Any:
+        """Without what differs between any two runs: ids, times, counters in names, traces, arrays."""
+        match value:
+            case dict():
+                return {
+                    ids.get(key, key): _ignored(
+                        key, self._comparable(item, ids, number_offset), number_offset
+                    )
+                    for key, item in value.items()
+                    if key not in ("_meta", "tooltip")
+                }
+            case [
+                int() | float() as number,
+                str() as prompt_id,
+                dict() as graph,
+                dict() as extra,
+                list() as out,
+            ]:
+                rest = [self._comparable(item, ids) for item in (prompt_id, graph, extra)]
+                return [number - number_offset, *rest, sorted(out)]
+            case list() | tuple():
+                return [self._comparable(item, ids, number_offset) for item in value]
+            case str():
+                return _without_counters(ids.get(value, value))
+            case _:
+                return value
+
+
+def word_frame(event: Event) -> Any:
+    """A recorded frame; the nodes of a progress_state are short in most recordings."""
+    if event["ev"] == "ws_bin":
+        return {"binary": event["event"], "meta": event.get("meta"), "picture": event["image_magic"]}
+    message = event["msg"]
+    if message["type"] != "progress_state":
+        return message
+    prompt_id = message["data"]["prompt_id"]
+    nodes = {
+        node_id: node if isinstance(node, dict) else _long_node(node_id, prompt_id, *node)
+        for node_id, node in message["data"]["nodes"].items()
+    }
+    return {**message, "data": {"prompt_id": prompt_id, "nodes": nodes}}
+
+
+def word_own_frame(frame: dict[str, Any] | bytes) -> Any:
+    if isinstance(frame, dict):
+        return frame
+    event = int.from_bytes(frame[:4], "big")
+    length = int.from_bytes(frame[4:8], "big")
+    if event == 1:
+        return {"binary": 1, "meta": None, "picture": frame[8:12].hex()}
+    return {
+        "binary": event,
+        "meta": json.loads(frame[8 : 8 + length]),
+        "picture": frame[8 + length :][:4].hex(),
+    }
+
+
+def _long_node(node_id: str, prompt_id: str, value: float, maximum: float, state: str) -> dict[str, Any]:
+    return {
+        "value": value,
+        "max": maximum,
+        "state": state,
+        "node_id": node_id,
+        "prompt_id": prompt_id,
+        "display_node_id": node_id,
+        "parent_node_id": None,
+        "real_node_id": node_id,
+    }
+
+
+def _ignored(key: str, value: Any, number_offset: float) -> Any:
+    match key:
+        case "timestamp":
+            return "a time"
+        case "number":
+            return value - number_offset
+        case "traceback":
+            return bool(value)
+        case "current_inputs":
+            return sorted(value)
+        case "executed" | "current_outputs":
+            return sorted(value)
+        case _:
+            return value
+
+
+def _without_counters(text: str) -> str:
+    text = re.sub(r"ComfyUI_temp_[a-z]{5}_", "ComfyUI_temp_", text)
+    return re.sub(r"_\d{5}_\.", "_N_.", text)
+
+
+def _json(response: requests.Response) -> Any:
+    return response.json() if "json" in response.headers.get("Content-Type", "") else None
