@@ -26,6 +26,11 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Anything but loopback needs `API_TOKEN`."
     )
     port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    server_url: str | None = Field(
+        None,
+        description="Where the commands find the server, as `http://127.0.0.1:5000`. Unset: at `HOST` and "
+        "`PORT`.",
+    )
     api_token: SecretStr | None = Field(
         None, description="With it every route but `/health` needs `Authorization: Bearer <token>`."
     )

@@ -1,0 +1,157 @@
+"""`run` and `watch`: a run with its progress, to its end."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from comfyui_workflow.cli.client import ServerClient
+from comfyui_workflow.cli.documents import OutputDocument, ProgressDocument
+from comfyui_workflow.cli.endings import (
+    EXIT_CODES_HELP,
+    interruption_code,
+    outcome_code,
+    sigterm_as_interrupt,
+)
+from comfyui_workflow.cli.following import follow
+from comfyui_workflow.cli.screen import display, say
+from comfyui_workflow.cli.servers import (
+    ReachedServer,
+    running_or_own_server,
+    running_server,
+    server_option,
+    server_words,
+)
+from comfyui_workflow.cli.submitting import Order, submit
+from comfyui_workflow.cli.words import plain
+from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.settings import load_settings
+
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, nothing else.")
+
+
+@click.command(epilog=EXIT_CODES_HELP)
+@click.argument("workflow", type=_FILE)
+@click.option("--ssh", "ssh_connection", required=True, help="The instance: its ssh command, as pasted.")
+@click.option("--input", "inputs", type=_FILE, multiple=True, help="An input image. May be repeated.")
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where outputs go; with a server elsewhere, there.",
+)
+@click.option("--name", help="What to call the run. Otherwise the file name of the workflow.")
+@click.option("--comfyui-port", type=click.IntRange(1, 65535), help="ComfyUI's port on the instance.")
+@click.option("--previews", is_flag=True, help="Fetch preview pictures too.")
+@server_option
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    *,
+    workflow: Path,
+    ssh_connection: str,
+    inputs: tuple[Path, ...],
+    output_dir: Path | None,
+    name: str | None,
+    comfyui_port: int | None,
+    previews: bool,
+    server: str | None,
+    as_json: bool,
+) -> None:
+    """Run WORKFLOW, a file in ComfyUI's API format, on an instance, and fetch what it makes.
+
+    The run is handed to the server, and goes on there when this command ends. Where no server answers (and
+    none is named) this command serves for itself until the run is finished.
+    """
+    order = Order(
+        workflow=workflow.absolute(),
+        ssh_connection=ssh_connection,
+        inputs=tuple(path.absolute() for path in inputs),
+        output_dir=output_dir and output_dir.absolute(),
+        name=name,
+        comfyui_port=comfyui_port,
+        include_previews=previews,
+    )
+    with sigterm_as_interrupt(), running_or_own_server(load_settings(), server) as reached:
+        if reached.is_own:
+            say("No server answers, so this command serves until the run is finished.")
+        workflow_id = submit(reached.client, order)
+        say(f"Run {workflow_id}")
+        progress = _follow(ctx, reached, workflow_id)
+        conclude(reached, progress, as_json=as_json)
+    ctx.exit(outcome_code(progress.status))
+
+
+@click.command(epilog=EXIT_CODES_HELP)
+@click.argument("workflow_id")
+@server_option
+@json_option
+@click.pass_context
+def watch(ctx: click.Context, *, workflow_id: str, server: str | None, as_json: bool) -> None:
+    """Follow a run to its end, from wherever it is."""
+    with sigterm_as_interrupt(), running_server(load_settings(), server) as client:
+        reached = ReachedServer(client=client, is_own=False, named_url=server)
+        progress = _follow(ctx, reached, workflow_id)
+        conclude(reached, progress, as_json=as_json)
+    ctx.exit(outcome_code(progress.status))
+
+
+def _follow(ctx: click.Context, reached: ReachedServer, workflow_id: str) -> ProgressDocument:
+    """Exits by itself when the user has seen enough."""
+    try:
+        with display() as shown:
+            return follow(reached.client, workflow_id, shown)
+    except KeyboardInterrupt as interruption:
+        say(_farewell(reached, workflow_id))
+        ctx.exit(interruption_code(interruption))
+
+
+def _farewell(reached: ReachedServer, workflow_id: str) -> str:
+    if reached.is_own:
+        return (
+            f"Stopped watching and serving. The run {workflow_id} is kept: what was submitted goes on at the "
+            "instance, and the next start takes it up again (comfyui-workflow serve)."
+        )
+    return (
+        f"Stopped watching. The run goes on at {reached.client.url}.\n"
+        f"  watch it:   comfyui-workflow watch {workflow_id}{server_words(reached)}\n"
+        f"  cancel it:  comfyui-workflow cancel {workflow_id}{server_words(reached)}"
+    )
+
+
+def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: bool) -> None:
+    """Outputs on stdout, one a line; what a person should know on stderr."""
+    if as_json:
+        click.echo(json.dumps(progress.raw, indent=2))
+        return
+    say_where(reached.client, progress.workflow_id, progress.outputs)
+    if progress.status is RunStatus.COMPLETED and not progress.outputs:
+        say("The run made no outputs.")
+    if is_worth_a_retry(progress):
+        say(_retry_advice(reached, progress))
+
+
+def say_where(client: ServerClient, workflow_id: str, outputs: Iterable[OutputDocument]) -> None:
+    """Paths where the server's files are ours, URLs elsewhere."""
+    for number, output in enumerate(outputs):
+        if not output.downloaded:
+            say(f"Not fetched: {plain(output.filename)} ({plain(output.error or 'not yet')})")
+        elif client.is_on_this_machine:
+            click.echo(output.local_path)
+        else:
+            click.echo(client.output_url(workflow_id, number))
+
+
+def is_worth_a_retry(progress: ProgressDocument) -> bool:
+    """Not when it was the prompt itself that failed: a retry never runs it again."""
+    code = progress.error_code or ""
+    is_judged = code.startswith("prompt_") or code == "invalid_workflow"
+    return progress.status is RunStatus.FAILED and not is_judged
+
+
+def _retry_advice(reached: ReachedServer, progress: ProgressDocument) -> str:
+    first = "start comfyui-workflow serve, then: " if reached.is_own else ""
+    where = server_words(reached)
+    return f"To go on where it failed: {first}comfyui-workflow retry {progress.workflow_id}{where}"

@@ -1,0 +1,26 @@
+"""Where the commands speak: progress and sentences on stderr, what a script wants on stdout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+
+from comfyui_workflow.cli.following import Display
+from comfyui_workflow.cli.live_display import live_display
+from comfyui_workflow.cli.plain_display import PlainDisplay
+
+
+def say(sentence: str = "") -> None:
+    click.echo(sentence, err=True)
+
+
+@contextmanager
+def display() -> Iterator[Display]:
+    """Live on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield PlainDisplay(say)
+        return
+    with live_display(console) as live:
+        yield live

@@ -1,0 +1,40 @@
+"""`serve` and `sandbox`: what stays until Ctrl-C."""
+
+from typing import Any
+
+import click
+
+from comfyui_workflow.serving import configure_logging
+from comfyui_workflow.serving import serve as serve_until_signal
+from comfyui_workflow.settings import load_settings
+
+
+@click.command()
+@click.option("--host", help="Address to listen on. Anything but loopback needs an API token.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+def serve(**options: Any) -> None:
+    """Serve the API until Ctrl-C. Settings come from COMFYUI_WORKFLOW_* variables; options win."""
+    from app import create_server  # noqa: PLC0415 - the parts are joined only where they are needed
+
+    settings = load_settings(**{name: value for name, value in options.items() if value is not None})
+    configure_logging(settings.log_level)
+    serve_until_signal(create_server(settings), settings, _say_ready)
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Be a rented GPU without a GPU, until Ctrl-C.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def sandbox(ctx: click.Context, *, arguments: tuple[str, ...]) -> None:
+    """As `python -m comfyui_workflow.sandbox`."""
+    from comfyui_workflow.sandbox.__main__ import main  # noqa: PLC0415 - only it needs the sandbox's libraries
+
+    main(list(arguments), prog_name=ctx.command_path)
+
+
+def _say_ready(url: str, resumed: int) -> None:
+    click.echo(f"Serving on {url}")
+    if resumed:
+        click.echo(f"Taking up {resumed} unfinished run{'s' if resumed > 1 else ''}")

@@ -1,0 +1,73 @@
+"""A run in words: what happens now, how long it took, what became of it. Used by every way of showing it."""
+
+from datetime import timedelta
+
+from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
+from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
+
+_PHASES = {
+    Phase.WAITING: "Waiting",
+    Phase.CONNECTING: "Connecting to the instance",
+    Phase.UPLOADING: "Uploading",
+    Phase.SUBMITTING: "Submitting the prompt",
+    Phase.QUEUED: "Waiting in the queue of the instance",
+    Phase.EXECUTING: "Running",
+    Phase.DOWNLOADING: "Fetching the outputs",
+    Phase.FINISHED: "Finished",
+}
+
+
+def now_sentence(progress: ProgressDocument) -> str:
+    """What happens just now."""
+    if progress.status.is_finished:
+        return end_sentence(progress)
+    sentence = plain(progress.message or _PHASES[progress.phase])
+    return f"{sentence}, {progress.queue_position} ahead" if progress.queue_position else sentence
+
+
+def end_sentence(progress: ProgressDocument) -> str:
+    """What became of a finished run."""
+    why = f": {plain(progress.error_message)}" if progress.error_message else ""
+    match progress.status:
+        case RunStatus.COMPLETED:
+            return f"Completed in {clock_time(run_time_s(progress))}"
+        case RunStatus.CANCELLED:
+            return f"Cancelled{why}"
+        case _:
+            return f"Failed{why}"
+
+
+def node_name(node: NodeDocument) -> str:
+    title = node_title(node)
+    return f"{plain(node.node_type)} ({title})" if title else plain(node.node_type)
+
+
+def node_title(node: NodeDocument) -> str:
+    """Empty where it says nothing that the class does not."""
+    title = plain(node.title or "")
+    return "" if title.replace(" ", "").lower() == node.node_type.lower() else title
+
+
+def share_done(progress: ProgressDocument) -> float:
+    """0 to 1, with the steps of the nodes that are at work, so that a long last node moves the bar too."""
+    if progress.status is RunStatus.COMPLETED:
+        return 1.0
+    running = sum(node.progress / 100 for node in progress.nodes if node.status is NodeStatus.EXECUTING)
+    return min(1.0, (progress.completed_nodes + running) / max(1, progress.total_nodes))
+
+
+def run_time_s(progress: ProgressDocument) -> float:
+    """From its order to its end, or to now by the clock of the server as far as it is known."""
+    until = progress.end_time or progress.queue_time
+    return max(0.0, (until - progress.queue_time) / timedelta(seconds=1))
+
+
+def clock_time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plain(text: str) -> str:
+    """Without what would move the cursor, colour the terminal or break the line: names come from anywhere."""
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
