@@ -71,13 +71,14 @@ class DemoSandbox:
             "--comfyui-port": str(port_or_free(COMFYUI_PORT)),
             "--step-delay": str(self._step_delay_s),
         }
-        command = [sys.executable, "-m", "comfyui_workflow.sandbox", "--until-stdin-closes"]
-        return command + [word for option in options.items() for word in option]
+        return [sys.executable, "-m", "comfyui_workflow.demo.leashed_sandbox"] + [
+            word for option in options.items() for word in option
+        ]
 
     def _first_line(self, stdout: IO[bytes] | None) -> str:
         """Its ssh string, which it prints when it can be reached."""
-        ready, _, _ = select.select([stdout], [], [], START_LIMIT_S)
-        line = stdout.readline().decode().strip() if stdout and ready else ""
+        in_time = stdout is not None and select.select([stdout], [], [], START_LIMIT_S)[0]
+        line = stdout.readline().decode().strip() if stdout and in_time else ""
         if not line:
             said = self.log_file.read_text(errors="replace").strip()
             raise ConfigurationError(f"The sandbox does not start: {said or 'it does not say why'}")

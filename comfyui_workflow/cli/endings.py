@@ -47,7 +47,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except WorkflowError as error:
-            raise _Ending(error) from error
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(_error_code(error))
         except KeyboardInterrupt as interruption:
             ctx.exit(interruption_code(interruption))
 
@@ -72,12 +73,6 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-class _Ending(click.ClickException):
-    def __init__(self, error: WorkflowError) -> None:
-        super().__init__(str(error))
-        self.exit_code = _error_code(error)  # type: ignore[misc] - click reads it from the instance too
 
 
 def _error_code(error: WorkflowError) -> ExitCode:

@@ -24,8 +24,8 @@ class PlainDisplay:
         for notice in progress.notices[self._notices :]:
             self._say(f"! {plain(notice)}")
         self._notices = len(progress.notices)
-        for node in progress.nodes:
-            self._show_node(node, progress)
+        for node in sorted(progress.nodes, key=lambda node: node.status is NodeStatus.EXECUTING):
+            self._show_node(node, progress)  # what is done is told before what has begun since
         self._show_now(now_sentence(progress))
 
     def show_trouble(self, sentence: str) -> None:

@@ -1,0 +1,18 @@
+"""The sandbox, ending when its stdin closes: with the program that started it, however that ended."""
+
+import os
+import signal
+import threading
+
+from comfyui_workflow.sandbox.__main__ import main
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    main(prog_name="sandbox")
