@@ -1,0 +1,248 @@
+"""What breaks on the way, and that the picture still arrives: once, whole, and never a false success."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.instance import Instance
+from tests.integration.graphs import loaded, painted, slow
+from tests.server_process import ServerProcess
+
+MakeServer = Callable[..., ServerProcess]
+
+
+def is_executing(progress: dict[str, Any]) -> bool:
+    return progress["status"] == "executing" and progress["current_node"] == "SandboxSlow"
+
+
+def is_whole(progress: dict[str, Any], instance: Instance) -> bool:
+    """Completed, and every file here is byte for byte the one there; no half of one beside it."""
+    assert progress["status"] == "completed", progress["error_message"]
+    for output in progress["outputs"]:
+        local = Path(output["local_path"])
+        assert local.read_bytes() == (instance.sandbox.output_dir / output["filename"]).read_bytes()
+        assert not list(local.parent.glob(".*"))
+    return bool(progress["outputs"])
+
+
+def test_kill_9_while_queued(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    instance.sandbox.faults(hold=True)
+    run = server.execute(instance.ssh_string, painted(1))
+    server.until(run, lambda p: p["queue_position"] == 0)
+    server.kill()
+    server.start()
+    assert server.progress(run)["status"] == "queued"
+    instance.sandbox.faults(hold=False)
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_kill_9_while_executing(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    run = server.execute(instance.ssh_string, slow(2, steps=15))
+    before = server.until(run, is_executing)
+    server.kill()
+    server.start()
+    done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert done["prompt_id"] == before["prompt_id"]
+    assert len(instance.sandbox.executions()) == 1
+    assert server.get("/state")["state"] == done
+
+
+def test_killed_while_executing_and_started_when_all_is_over(
+    make_server: MakeServer, instance: Instance
+) -> None:
+    server = make_server()
+    run = server.execute(instance.ssh_string, slow(3, steps=5))
+    prompt_id = server.until(run, is_executing)["prompt_id"]
+    server.kill()
+    url = f"{instance.sandbox.comfyui_url}/history/{prompt_id}"
+    deadline = time.monotonic() + 20
+    while not requests.get(url, timeout=5).json():
+        assert time.monotonic() < deadline
+    server.start()
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3, 0.6])
+def test_kill_9_at_any_moment(make_server: MakeServer, instance: Instance, seconds: float) -> None:
+    server = make_server()
+    run = server.execute(instance.ssh_string, painted(4, size=512, batch=3))
+    time.sleep(seconds)  # the moment itself is what is tried
+    server.kill()
+    server.start()
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_the_answer_to_the_submission_is_lost(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    instance.sandbox.faults(answers=[{"path": "/prompt", "method": "POST", "mode": "drop"}])
+    run = server.execute(instance.ssh_string, painted(5))
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_sigterm_leaves_the_run_for_the_next_start(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    run = server.execute(instance.ssh_string, slow(6, steps=25))
+    server.until(run, is_executing)
+    began = time.monotonic()
+    assert server.terminate() == 0
+    assert time.monotonic() - began < 10
+    server.start()
+    assert server.progress(run)["status"] == "executing"
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_the_connection_is_cut_while_it_runs(server: ServerProcess, instance: Instance) -> None:
+    run = server.execute(instance.ssh_string, slow(7, steps=30))
+    server.until(run, is_executing)
+    instance.cut()
+    done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert done["submissions"] == len(instance.sandbox.executions()) == 1
+
+
+def test_the_connection_is_refused_for_a_while(server: ServerProcess, instance: Instance) -> None:
+    run = server.execute(instance.ssh_string, slow(8, steps=5))
+    server.until(run, is_executing)
+    instance.refuse(3)
+    instance.cut()
+    server.until(run, lambda p: p["message"] is not None and "trying again" in p["message"])
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+@pytest.mark.parametrize("fault", [{"deaf_websockets": True}, {"close_websockets": True}])
+def test_the_websocket_is_no_help(
+    server: ServerProcess, instance: Instance, fault: dict[str, object]
+) -> None:
+    run = server.execute(instance.ssh_string, slow(9, steps=20))
+    server.until(run, is_executing)
+    instance.sandbox.faults(**fault)
+    assert is_whole(server.until_finished(run), instance)
+
+
+def test_the_websocket_is_deaf_from_the_start(make_server: MakeServer, instance: Instance) -> None:
+    instance.sandbox.faults(deaf_websockets=True)
+    server = make_server()
+    run = server.execute(instance.ssh_string, slow(10, steps=30))
+    server.until_status(run, "executing")
+    assert is_whole(server.until_finished(run), instance)
+
+
+def test_comfyui_restarts_while_the_prompt_is_queued(server: ServerProcess, instance: Instance) -> None:
+    instance.sandbox.faults(hold=True)
+    run = server.execute(instance.ssh_string, painted(11))
+    server.until(run, lambda p: p["queue_position"] == 0)
+    instance.sandbox.faults(restart={"down_s": 1.0}, hold=False)
+    done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert "ComfyUI was restarted; the queued prompt is submitted again" in done["notices"]
+    assert (done["submissions"], len(instance.sandbox.executions())) == (2, 1)
+
+
+def test_comfyui_restarts_while_the_prompt_runs_and_again(server: ServerProcess, instance: Instance) -> None:
+    run = server.execute(instance.ssh_string, slow(12, steps=600))
+    server.until(run, is_executing)
+    instance.sandbox.faults(restart={"down_s": 0.5})
+    again = server.until(run, lambda p: p["submissions"] == 2 and is_executing(p))
+    assert "ComfyUI was restarted while the prompt ran; it is submitted again" in again["notices"]
+    instance.sandbox.faults(restart={"down_s": 0.5})
+    done = server.until_finished(run)
+    assert (done["status"], done["error_code"]) == ("failed", "prompt_lost")
+    assert "not submitted again" in done["error_message"]
+    assert server.post(f"/{run}/retry").status_code == 409
+    assert len(instance.sandbox.executions()) == 2
+
+
+@pytest.mark.parametrize("mode", ["500", "html", "half_json", "empty", "drop"])
+@pytest.mark.parametrize("path", ["/history", "/queue"])
+def test_answers_that_are_none(server: ServerProcess, instance: Instance, mode: str, path: str) -> None:
+    instance.sandbox.faults(answers=[{"path": path, "mode": mode, "times": 2}])
+    run = server.execute(instance.ssh_string, slow(13, steps=5))
+    assert is_whole(server.until_finished(run), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_comfyui_is_not_running(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server(contact_patience_s=1)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        run = server.execute(instance.ssh_string, painted(), comfyui_port=port)
+        done = server.until_finished(run)
+    assert done["status"] == "failed"
+    assert str(port) in done["error_message"] or "ComfyUI" in done["error_message"]
+    assert done["error_code"] in ("connection_failed", "comfyui_unavailable")
+
+
+def test_an_instance_that_is_not_there_and_a_retry_when_it_is(
+    make_server: MakeServer, instance: Instance
+) -> None:
+    server = make_server(contact_patience_s=1)
+    instance.refuse(6)
+    run = server.execute(instance.ssh_string, painted(14))
+    done = server.until_finished(run)
+    assert done["status"] == "failed"
+    assert done["error_message"].startswith("Failed to create SSH tunnel")
+    deadline = time.monotonic() + 30
+    while done["status"] == "failed":
+        assert time.monotonic() < deadline
+        assert server.post(f"/{run}/retry").status_code == 200
+        done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
+def test_cancel_of_a_run_whose_instance_never_answers(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    instance.refuse(5)
+    run = server.execute(instance.ssh_string, painted(15))
+    server.until(run, lambda p: p["message"] is not None and "trying again" in p["message"])
+    server.post(f"/{run}/cancel")
+    assert server.until_finished(run, timeout_s=5)["status"] == "cancelled"
+    assert instance.sandbox.executions() == []
+
+
+def test_an_input_that_disappears_before_it_is_sent(
+    make_server: MakeServer, instance: Instance, tmp_path: Path
+) -> None:
+    server = make_server()
+    image = tmp_path / "fleeting.png"
+    image.write_bytes(b"x")
+    instance.refuse(2)
+    run = server.execute(instance.ssh_string, loaded("fleeting.png"), input_images=[str(image)])
+    image.unlink()
+    done = server.until_finished(run)
+    assert (done["status"], done["error_code"]) == ("failed", "file_refused")
+    assert str(image) in done["error_message"]
+
+
+def test_many_runs_at_once_share_one_connection(make_server: MakeServer, instance: Instance) -> None:
+    server = make_server()
+    ids: list[str] = []
+
+    def start(color: int) -> None:
+        ids.append(server.execute(instance.ssh_string, painted(100 + color, prefix=f"many{color}")))
+
+    threads = [threading.Thread(target=start, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(is_whole(server.until_finished(run), instance) for run in ids)
+    assert len(instance.sandbox.executions()) == 12
+    open_sockets = list(Path(f"/proc/{server.pid}/fd").iterdir())
+    assert len(open_sockets) < 80
