@@ -146,7 +146,9 @@ def test_comfyui_restarts_while_the_prompt_is_queued(server: ServerProcess, inst
     instance.sandbox.faults(hold=True)
     run = server.execute(instance.ssh_string, painted(11))
     server.until(run, lambda p: p["queue_position"] == 0)
-    instance.sandbox.faults(restart={"down_s": 1.0}, hold=False)
+    instance.sandbox.faults(restart={"down_s": 1.0})
+    server.until(run, lambda p: p["submissions"] == 2)
+    instance.sandbox.faults(hold=False)
     done = server.until_finished(run)
     assert is_whole(done, instance)
     assert "ComfyUI was restarted; the queued prompt is submitted again" in done["notices"]
