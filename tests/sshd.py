@@ -22,6 +22,8 @@ from typing import Self
 
 import pytest
 
+from tests.lifeline import Lifeline
+
 SSHD = "/usr/sbin/sshd"
 START_LIMIT_S = 10.0
 
@@ -49,8 +51,9 @@ class Sshd:
         self.key_file = self.make_key("client_key")
         self.host_key_file = self.make_key("host_key")
         self._max_startups = max_startups
+        self._more_config: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,6 +125,10 @@ class Sshd:
         with (self.directory / "authorized_keys").open("a") as file:
             file.write(key_file.with_name(key_file.name + ".pub").read_text())
 
+    def add_config(self, *lines: str) -> None:
+        """Heeded from the next start on."""
+        self._more_config.extend(lines)
+
     def connection_count(self) -> int:
         return len(self._children_of_listener())
 
@@ -138,7 +145,7 @@ class Sshd:
         with (self.directory / "sshd.log").open("ab") as log:
             command = [SSHD, "-D", "-e", "-f", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._lifeline = _killed_with_us(self._process.pid)
+        self._lifeline = Lifeline(self._process.pid)
         if self._answers():
             return True
         self._end_process()
@@ -146,8 +153,7 @@ class Sshd:
 
     def _end_process(self) -> None:
         assert self._process is not None and self._lifeline is not None
-        self._lifeline.kill()
-        self._lifeline.communicate()
+        self._lifeline.release()
         self._process.kill()
         self._process.wait()
         self._process = self._lifeline = None
@@ -158,7 +164,8 @@ class Sshd:
             self.authorize(self.key_file)
         config = self.directory / "sshd_config"
         config.write_text(
-            f"Port {self.port}\nListenAddress {self.host}\nHostKey {self.host_key_file}\n"
+            "".join(f"{line}\n" for line in self._more_config)  # of two lines sshd heeds the first
+            + f"Port {self.port}\nListenAddress {self.host}\nHostKey {self.host_key_file}\n"
             f"AuthorizedKeysFile {authorized}\nPidFile none\nUsePAM no\nUseDNS no\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
             f"MaxStartups {self._max_startups}\nSubsystem sftp internal-sftp\nAllowTcpForwarding yes\n"
@@ -204,12 +211,6 @@ class Sshd:
         for pid in found if deep else ():
             found.extend(child for child, parent in parents.items() if parent == pid)
         return tuple(found)
-
-
-def _killed_with_us(process_id: int) -> "subprocess.Popen[bytes]":
-    """A shell that waits for the end of its stdin: it comes when this process is gone, whatever ended it."""
-    command = ["/bin/sh", "-c", f"read -r _; kill -9 {process_id}"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def _parents() -> dict[int, int]:

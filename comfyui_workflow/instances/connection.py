@@ -75,10 +75,10 @@ class Connection:
             self._opened.transport.open_channel(
                 "direct-tcpip", dest_addr=target, src_addr=LOCALHOST, timeout=self._open_timeout_s
             ).close()
-        except paramiko.ChannelException as error:
-            raise ConnectionFailed(_word_refused_port(error, self.comfyui_port)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
+            if not self.is_alive:
+                raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
+            raise ConnectionFailed(_word_refused_port(error, self.comfyui_port)) from error
 
     def close(self) -> None:
         """Cuts off everybody who still uses it: nothing is said to the peer, which may be frozen."""
@@ -127,7 +127,10 @@ def _open_sftp(
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 
-def _word_refused_port(error: paramiko.ChannelException, port: int) -> str:
-    if error.code == OPEN_ADMINISTRATIVELY_PROHIBITED:
+def _word_refused_port(error: Exception, port: int) -> str:
+    """paramiko's reason may be missing when two threads are refused at once: then it is the usual one."""
+    if "timeout" in str(error).lower():
+        return f"The instance does not answer when asked for its port {port}."
+    if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:
         return f"The SSH server of the instance does not allow a tunnel to its port {port}."
     return f"Nothing listens on port {port} of the instance: is ComfyUI running there?"

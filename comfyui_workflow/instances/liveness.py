@@ -91,6 +91,10 @@ class Supervisor:
         self._watches: list[Watch] = []
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
     def add(self, watch: Watch) -> None:
         with self._changed:
             self._watches.append(watch)

@@ -91,10 +91,11 @@ class Pool(Generic[K, T]):
         with self._changed:
             self._refuse_if_closed()
             slot = self._slots.get(key)
+            if slot:
+                slot.stop_idling()
             if slot is None or not slot.is_usable:
                 dead, slot = slot, self._start_opening(key)
             slot.lease_count += 1
-            slot.stop_idling()
         if dead:
             _close(dead)
         return slot

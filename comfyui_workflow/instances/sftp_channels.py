@@ -82,14 +82,21 @@ class SftpChannels:
             with self._changed:
                 self._open_count -= 1
                 self._transfer_count -= is_transfer
-                # A server that allows fewer sessions than we thought: make do with those there are.
-                has_fewer = isinstance(error, paramiko.ChannelException) and self._open_count > 0
+                has_fewer = self._open_count > 0 and self._is_refusal(error)
                 if has_fewer:
                     self._most = self._open_count
                 self._changed.notify_all()
             if not has_fewer:
                 raise
         return self._take(is_transfer, while_waiting)
+
+    def _is_refusal(self, error: BaseException) -> bool:
+        """The server allows fewer sessions than we thought: those there are must do.
+
+        Not only ChannelException: of two threads that are refused at once, paramiko tells one the reason.
+        """
+        is_timeout = "timeout" in str(error).lower()
+        return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
 
     def _open(self) -> paramiko.SFTPClient:
         channel = self._transport.open_session(timeout=self._open_timeout_s)

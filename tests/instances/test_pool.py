@@ -263,8 +263,9 @@ def test_what_opens_too_late_is_closed(pool: Pool[str, Thing], workshop: Worksho
 def test_no_thread_is_left_behind(workshop: Workshop) -> None:
     before = set(threading.enumerate())
     pool = Pool(workshop.open, idle_s=60)
-    for key in "abc":
-        with pool.lease(key):
+    for key in "abca":
+        with pool.lease(key) as thing:
             pass
+        thing.is_alive = key == "b"
     pool.close()
     wait_until(lambda: set(threading.enumerate()) <= before)

@@ -1,0 +1,127 @@
+"""What we lean on inside paramiko and sshtunnel: a new version of theirs that changes it turns this red."""
+
+import inspect
+import logging
+import threading
+from pathlib import Path
+
+import paramiko
+import pytest
+import requests
+import sshtunnel
+
+from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
+from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
+from tests.instances.conftest import TinyWeb, wait_until
+from tests.sshd import Sshd
+
+HERE = SshAddress(host="127.0.0.1")
+
+
+def dead_transport() -> paramiko.Transport:
+    class Nothing:
+        _closed = True
+
+        def settimeout(self, _timeout_s: float) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    return paramiko.Transport(Nothing())  # type: ignore[arg-type]
+
+
+def test_sshtunnel_takes_our_transport_and_opens_none(connection: Connection, server: Sshd) -> None:
+    tunnel = connection._tunnel
+    assert tunnel._transport is connection._opened.transport
+    assert tunnel.is_active
+    assert server.connection_count() == 1
+
+
+def test_sshtunnel_asks_get_transport_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """If it no longer did, it would connect on its own, without a look at the host key."""
+    assert "_get_transport" in inspect.getsource(sshtunnel.SSHTunnelForwarder._connect_to_gateway)
+    with pytest.raises(ConnectionFailed, match="was cut while it was opened"):
+        open_tunnel(dead_transport(), HERE, 8188)
+
+
+def test_sshtunnel_reads_no_configuration_keys_or_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Host *\n  User other\n  Port 1\n  ProxyCommand touch harm\n")
+    monkeypatch.setattr(paramiko, "Agent", lambda: pytest.fail("asked the agent"))
+    tunnel = Tunnel(dead_transport(), HERE, 8188)
+    assert (tunnel.ssh_username, tunnel.ssh_port, tunnel.ssh_proxy) == ("root", 22, None)
+    assert tunnel.ssh_pkeys == []
+
+
+def test_sshtunnel_listens_on_this_machine_only(connection: Connection) -> None:
+    assert [server.server_address[0] for server in connection._tunnel._server_list] == ["127.0.0.1"]
+
+
+def test_sshtunnel_leaves_the_logging_alone(connection: Connection) -> None:
+    assert connection._tunnel.logger.name == "comfyui_workflow.ssh.tunnel"
+    assert logging.getLogger("paramiko.transport").handlers == []
+    assert logging.getLogger("sshtunnel.SSHTunnelForwarder").handlers == []
+
+
+def test_sshtunnel_stops_what_it_started(connection: Connection) -> None:
+    connection.close()
+    assert connection._tunnel._server_list == []
+    wait_until(lambda: not any(thread.name.startswith("Srv-") for thread in threading.enumerate()))
+
+
+def test_paramiko_lets_a_request_be_sent_without_waiting(connection: Connection) -> None:
+    transport = connection._opened.transport
+    assert transport.clear_to_send.is_set()
+    assert transport.clear_to_send_lock.acquire(blocking=False)
+    transport.clear_to_send_lock.release()
+    assert callable(transport.packetizer.send_message)
+
+
+def test_paramiko_reads_with_a_timeout_and_so_notices_quiet(connection: Connection) -> None:
+    quiet = threading.Event()
+    wire = connection._opened.transport.sock
+    wire.on_quiet = quiet.set
+    assert quiet.wait(2)
+
+
+def test_an_answer_is_heard(connection: Connection) -> None:
+    """A server answers the request, although it does not know it."""
+    wire = connection._opened.transport.sock
+    watch = wire.on_quiet.__self__
+    wait_until(lambda: watch._asked_after == wire.heard_count)
+    heard_count = wire.heard_count
+    watch._ask()
+    wait_until(lambda: wire.heard_count > heard_count)
+
+
+def test_a_rekeying_connection_goes_on(connection: Connection) -> None:
+    """paramiko exchanges keys anew every 512 MiB; here after each request, with our questions in between."""
+    for size_bytes in (10, 3_000_000, 10):
+        connection._opened.transport.renegotiate_keys()
+        connection._opened.transport.sock.on_quiet()
+        with requests.Session() as session:
+            assert len(session.get(f"{connection.base_url}/{size_bytes}", timeout=10).content) == size_bytes
+
+
+def test_paramiko_logs_where_we_say(connection: Connection) -> None:
+    assert connection._opened.transport.get_log_channel() == "comfyui_workflow.ssh"
+
+
+def test_a_closed_channel_is_told_in_these_words(
+    server: Sshd, web: TinyWeb, options: ConnectionOptions
+) -> None:
+    connection = open_connection(parse_ssh_address(server.ssh_string()), web.port, options)
+    client = connection.files._channels._free[0]
+    client.sock.close()
+    with pytest.raises(OSError, match=r"^Socket is closed$"):
+        client.stat("/")
+    with pytest.raises(ConnectionFailed):
+        connection.files.stat("/")
+    assert connection.files.stat("/") is not None, "the next session is a new one"
+    connection.close()
