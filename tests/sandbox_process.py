@@ -1,14 +1,11 @@
 """The sandbox as a process of its own, as a user starts it: what most tests run against.
 
-    with SandboxProcess(tmp_path / "sandbox") as sandbox:
-        sandbox.ssh_string, sandbox.comfyui_url, sandbox.input_dir, sandbox.output_dir
-        sandbox.executions()               # what its GPU was used for, one entry a prompt
-        sandbox.faults(step_delay_s=0.1)   # misbehave; `reset` ends it
-        sandbox.freeze(), sandbox.thaw()   # the whole machine stops answering
-        sandbox.kill(), sandbox.restart()  # same ports, same host key, empty ComfyUI
-
-It ends when this process ends, however that happens: it watches its stdin, and in a process group of its own
-the kernel wakes it and hangs it up when it is frozen at that moment.
+with SandboxProcess(tmp_path / "sandbox") as sandbox:
+    sandbox.ssh_string, sandbox.comfyui_url, sandbox.input_dir, sandbox.output_dir
+    sandbox.executions()               # what its GPU was used for, one entry a prompt
+    sandbox.faults(step_delay_s=0.1)   # misbehave; `reset` ends it
+    sandbox.freeze(), sandbox.thaw()   # the whole machine stops answering
+    sandbox.kill(), sandbox.restart()  # same ports, same host key, empty ComfyUI
 """
 
 import json
@@ -23,6 +20,7 @@ from typing import Any, Self
 import requests
 
 from comfyui_workflow.sandbox.layout import Layout
+from tests.lifeline import Lifeline
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
@@ -39,6 +37,7 @@ class SandboxProcess:
         self.ssh_string = ""
         self._options = options
         self._process: subprocess.Popen[str] | None = None
+        self._lifeline: Lifeline | None = None
         # Bound but not listening: nobody else gets these ports between two starts.
         self._claims = [_claimed_port(), _claimed_port()]
         self.ssh_port, self.comfyui_port = (claim.getsockname()[1] for claim in self._claims)
@@ -68,12 +67,13 @@ class SandboxProcess:
         with (self.root / "stderr.log").open("ab") as errors:
             self._process = subprocess.Popen(
                 self._command(),
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                process_group=0,
+                process_group=0,  # a Ctrl-C is for the tests, which then end it
             )
+        self._lifeline = Lifeline(self._process.pid)
         self.ssh_string = self._first_line()
 
     def stop(self) -> int:
@@ -85,9 +85,10 @@ class SandboxProcess:
         """Until it has ended, which somebody asked it to; returns its exit code."""
         process = self._running()
         code = process.wait(STOP_LIMIT_S)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        if self._lifeline is not None:
+            self._lifeline.release()
+        if process.stdout is not None:
+            process.stdout.close()
         return code
 
     def kill(self) -> None:
@@ -145,7 +146,7 @@ class SandboxProcess:
         answer.raise_for_status()
 
     def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "comfyui_workflow.sandbox", "--until-stdin-closes"]
+        command = [sys.executable, "-m", "comfyui_workflow.sandbox"]
         command += ["--root", str(self.root), "--execution-log", str(self.execution_log)]
         command += ["--ssh-port", str(self.ssh_port), "--comfyui-port", str(self.comfyui_port)]
         return [*command, *self._options]

@@ -47,7 +47,6 @@ STOP_TIMEOUT_S = 1.5
     show_default=True,
     help="Whether previews are sent while a node steps.",
 )
-@click.option("--until-stdin-closes", is_flag=True, help="End when the program that started it ends.")
 def main(
     *,
     root: Path,
@@ -56,7 +55,6 @@ def main(
     execution_log: Path | None,
     step_delay_s: float,
     preview_method: str,
-    until_stdin_closes: bool,
 ) -> None:
     """A rented GPU without a GPU: a real SSH server in front of a small ComfyUI that runs on the CPU.
 
@@ -71,7 +69,7 @@ def main(
         preview_method=preview_method,
     )
     try:
-        asyncio.run(_run(instance, until_stdin_closes=until_stdin_closes))
+        asyncio.run(_run(instance))
     except PortTaken as error:
         click.echo(
             f"{error} Choose another with --ssh-port and --comfyui-port; 0 takes a free one.", err=True
@@ -79,13 +77,11 @@ def main(
         sys.exit(2)
 
 
-async def _run(instance: SandboxInstance, *, until_stdin_closes: bool) -> None:
+async def _run(instance: SandboxInstance) -> None:
     ended = _asked_to_end()
     await instance.start()
     try:
         _introduce(instance)
-        if until_stdin_closes:
-            await _watch_stdin(ended)
         await ended.wait()
     finally:
         await asyncio.wait_for(instance.stop(), STOP_TIMEOUT_S)
@@ -109,19 +105,6 @@ def _introduce(instance: SandboxInstance) -> None:
         f"Ctrl-C ends it.",
         err=True,
     )
-
-
-async def _watch_stdin(ended: asyncio.Event) -> None:
-    """The pipe closes when its other end's process is gone, however that ended."""
-    await asyncio.get_running_loop().connect_read_pipe(lambda: _UntilClosed(ended), sys.stdin)
-
-
-class _UntilClosed(asyncio.Protocol):
-    def __init__(self, ended: asyncio.Event) -> None:
-        self._ended = ended
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended.set()
 
 
 if __name__ == "__main__":

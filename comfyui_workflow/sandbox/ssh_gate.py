@@ -23,7 +23,7 @@ class SSHGate:
         self._claim: socket.socket | None = None
         self._address = ("", 0)
         self._listener: asyncio.Server | None = None
-        self._links: set[_Link] = set()
+        self._links: dict[asyncio.Task[None], _Link] = {}
         self._reopen: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
 
@@ -44,13 +44,16 @@ class SSHGate:
             self._reopen.cancel()
         self._shut()
         self.cut()
+        if self._links:
+            await asyncio.wait(self._links)
         if self._claim:
             self._claim.close()
 
     def cut(self) -> None:
         """Drop every connection at once, as when the machine's network goes away."""
-        for link in list(self._links):
+        for task, link in self._links.items():
             link.abort()
+            task.cancel()
 
     def refuse(self, seconds: float) -> None:
         """Answer new connections with "connection refused" for so long; those there are live on."""
@@ -61,7 +64,7 @@ class SSHGate:
 
     def freeze(self, seconds: float) -> None:
         """Stop answering on the connections there are, for so long; new ones are served."""
-        for link in list(self._links):
+        for link in self._links.values():
             link.freeze(seconds)
 
     def open_now(self) -> None:
@@ -69,7 +72,7 @@ class SSHGate:
         if self._reopen:
             self._reopen.cancel()
             self._open_again()
-        for link in list(self._links):
+        for link in self._links.values():
             link.thaw()
 
     def _shut(self) -> None:
@@ -93,13 +96,16 @@ class SSHGate:
     async def _accept_on(self, listening: socket.socket) -> None:
         self._listener = await asyncio.start_server(self._connected, sock=listening, limit=_CHUNK_BYTES)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(reader, writer)
-        self._links.add(link)
-        try:
-            await link.run(self._serve)
-        finally:
-            self._links.discard(link)
+        task = asyncio.create_task(link.carry(self._serve))
+        self._links[task] = link
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._links.pop(task).thaw()
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("An SSH connection ended: %s", error)
 
 
 class _Link:
@@ -110,31 +116,8 @@ class _Link:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._thaw: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
 
-    async def run(self, serve: Serve) -> None:
-        self._task = asyncio.create_task(self._carry(serve))
-        await asyncio.wait([self._task])
-        self.thaw()
-        if not self._task.cancelled() and (error := self._task.exception()):
-            log.debug("An SSH connection ended: %s", error)
-
-    def abort(self) -> None:
-        self._writer.transport.abort()
-        if self._task:
-            self._task.cancel()
-
-    def freeze(self, seconds: float) -> None:
-        self.thaw()
-        self._flowing.clear()
-        self._thaw = asyncio.get_running_loop().call_later(seconds, self._flowing.set)
-
-    def thaw(self) -> None:
-        self._flowing.set()
-        if self._thaw:
-            self._thaw.cancel()
-
-    async def _carry(self, serve: Serve) -> None:
+    async def carry(self, serve: Serve) -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours, limit=_CHUNK_BYTES)
         try:
@@ -145,6 +128,19 @@ class _Link:
         finally:
             writer.transport.abort()
             self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+    def freeze(self, seconds: float) -> None:
+        self.thaw()
+        self._flowing.clear()
+        self._thaw = asyncio.get_running_loop().call_later(seconds, self._flowing.set)
+
+    def thaw(self) -> None:
+        self._flowing.set()
+        if self._thaw:
+            self._thaw.cancel()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(_CHUNK_BYTES):
