@@ -10,7 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.comfyui.client import ComfyUIClient, Directories
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
@@ -119,7 +120,7 @@ class Link:
         except ComfyUIUnavailable:
             raise
         except ComfyUIError:
-            return Directories(input_dir=None, output_dir=None, temp_dir=None)
+            return Directories()
 
     def _forget_after_reconnect(self) -> None:
         """A new websocket may be a new ComfyUI, with other nodes and an empty temp directory."""

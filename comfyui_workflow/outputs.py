@@ -80,7 +80,7 @@ class OutputFetcher:
             for piece in pieces:
                 file.write(piece)
                 self._stop_if_asked()
-        return next(iter(self._remote_paths(output)), None)
+        return next(reversed(self._remote_paths(output)), None)
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:

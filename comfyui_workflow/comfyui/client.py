@@ -1,7 +1,6 @@
 """The HTTP routes of one ComfyUI, typed. Nothing here retries; errors say whether a retry makes sense."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, BinaryIO
 
 import requests
 
+from comfyui_workflow.comfyui.directories import Directories, read_directories
 from comfyui_workflow.comfyui.history import HistoryEntry, read_history
 from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
@@ -23,7 +23,6 @@ from comfyui_workflow.runs.model import Graph
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
-TARGETED_INTERRUPT_SINCE = (0, 3, 57)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +31,6 @@ class Submission:
 
     prompt_id: str
     node_errors: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Directories:
-    """ComfyUI's own absolute directories on the instance."""
-
-    input_dir: str | None
-    output_dir: str | None
-    temp_dir: str | None
-
-    def of(self, folder: str) -> str | None:
-        return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}.get(folder)
 
 
 class ComfyUIClient:
@@ -111,20 +98,10 @@ class ComfyUIClient:
         """Every node class this ComfyUI has (`/object_info`)."""
         return self._get_object("/object_info")
 
-    def version(self) -> tuple[int, ...]:
-        """`(0, 3, 64)`; empty when it does not say."""
-        system = self._get_object("/system_stats").get("system") or {}
-        numbers = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(system.get("comfyui_version") or ""))
-        return tuple(int(number or 0) for number in numbers.groups()) if numbers else ()
-
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
         paths = self._get_object("/internal/folder_paths")
-        return Directories(
-            input_dir=_first_path(paths.get("input")),
-            output_dir=_first_path(paths.get("output")),
-            temp_dir=_first_path(paths.get("temp")),
-        )
+        return read_directories(paths, self._system().get("argv"))
 
     def upload(self, file: BinaryIO, name: str, *, folder: str = "input") -> str:
         """The name ComfyUI gave the file: another one when a different file of that name is there."""
@@ -151,6 +128,10 @@ class ComfyUIClient:
             if response.status_code >= 400:
                 raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
             yield _pieces(response)
+
+    def _system(self) -> dict[str, Any]:
+        system = self._get_object("/system_stats").get("system")
+        return system if isinstance(system, dict) else {}
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return _object(_good(self._request("GET", path, params=params)))
@@ -198,8 +179,3 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
         yield from response.iter_content(256 * 1024)
     except requests.RequestException as error:
         raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error
-
-
-def _first_path(value: object) -> str | None:
-    first = value[0] if isinstance(value, list) and value else value
-    return first if isinstance(first, str) and first.startswith("/") else None

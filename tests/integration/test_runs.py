@@ -195,6 +195,7 @@ def test_wrong_directories_are_found_out(server: ServerProcess, instance: Instan
     done = server.until_finished(run)
     assert done["status"] == "completed", done["error_message"]
     assert Path(done["outputs"][0]["local_path"]).is_file()
+    assert done["outputs"][0]["remote_path"] == str(instance.sandbox.output_dir / "loaded_00001_.png")
 
 
 def test_an_output_deleted_there_fails_the_run_and_a_retry_fetches_it(
