@@ -42,7 +42,7 @@ class KnownHosts:
             if not known:
                 self._remember(host, port, key)
             elif key not in known:
-                raise _changed(_name(host, port), known[0], key)
+                raise _changed(host, port, known[0], key)
 
     def key_types(self, host: str, port: int) -> tuple[str, ...]:
         return tuple(key.get_name() for key in self._known_keys(host, port))
@@ -118,9 +118,12 @@ def _check_pin(name: str, key: paramiko.PKey, pinned_fingerprint: str) -> None:
         )
 
 
-def _changed(name: str, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
+def _changed(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
+    place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # as a shell takes it
     return HostKeyRefused(
-        f"Another machine answers at {name}: its host key is {key.fingerprint} ({key.get_name()}), "
+        f"Another machine answers at {_name(host, port)}: "
+        f"its host key is {key.fingerprint} ({key.get_name()}), "
         f"we know {known.fingerprint} ({known.get_name()}). Rented addresses often pass to other machines; "
-        f"if you rented this one anew, forget the old key of {name} and try again. Nothing was sent to it."
+        f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget {place} "
+        "and try again. Nothing was sent to it."
     )
