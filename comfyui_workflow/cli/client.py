@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import ValidationError
 
 from comfyui_workflow.cli.documents import Document, OutputDocument, ProgressDocument, SummaryDocument
 from comfyui_workflow.errors import InvalidRequest, WorkflowError
+from comfyui_workflow.runs.model import is_workflow_id
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
@@ -172,4 +173,8 @@ def _read_url(text: str) -> str:
 
 
 def _run_path(workflow_id: str) -> str:
-    return f"{_BASE}/{quote(workflow_id, safe='')}"
+    if not is_workflow_id(workflow_id):
+        raise InvalidRequest(
+            f"This is not the id of a run: {workflow_id!r} (comfyui-workflow list tells them)"
+        )
+    return f"{_BASE}/{workflow_id}"

@@ -24,9 +24,12 @@ class PlainDisplay:
         for notice in progress.notices[self._notices :]:
             self._say(f"! {plain(notice)}")
         self._notices = len(progress.notices)
+        if not progress.status.is_finished:
+            self._show_now(now_sentence(progress))
         for node in sorted(progress.nodes, key=lambda node: node.status is NodeStatus.EXECUTING):
             self._show_node(node, progress)  # what is done is told before what has begun since
-        self._show_now(now_sentence(progress))
+        if progress.status.is_finished:
+            self._show_now(now_sentence(progress))
 
     def show_trouble(self, sentence: str) -> None:
         if not self._trouble:

@@ -52,7 +52,10 @@ def running_or_own_server(settings: Settings, named_url: str | None) -> Iterator
         try:
             url = stack.enter_context(serve_in_this_process(own))
         except ConfigurationError as error:
-            raise ConfigurationError(f"No server answers at {_url(settings)}, so: {error}") from error
+            raise ConfigurationError(
+                f"No server answers at {_url(settings)}, and this command cannot serve for itself. {error}. "
+                "Or name the server that is running with --server"
+            ) from error
         yield ReachedServer(client=stack.enter_context(_client(own, url)), is_own=True)
 
 
