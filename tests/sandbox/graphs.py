@@ -5,9 +5,9 @@ from typing import Any
 Graph = dict[str, Any]
 
 
-def slow_graph(*, steps: int = 3, seconds: float = 0.0, seed: int = 1, prefix: str = "slow") -> Graph:
-    """A node that steps, one that inverts, one that saves; the tests' nodes make a tenth of each second."""
-    widgets = {"seconds": seconds, "steps": steps, "preview": "none", "preview_px": 32, "seed": seed}
+def slow_graph(*, steps: int = 3, seed: int = 1, prefix: str = "slow") -> Graph:
+    """A node that steps, one that inverts, one that saves."""
+    widgets = {"seconds": 1.0, "steps": steps, "preview": "none", "preview_px": 32, "seed": seed}
     return {
         "1": {"class_type": "LabSleep", "inputs": widgets},
         "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},

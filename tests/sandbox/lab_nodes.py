@@ -1,7 +1,8 @@
-"""The nodes that the recorded scenarios use and that the sandbox does not have, ten times as fast."""
+"""The nodes that the recorded scenarios use and that the sandbox does not have."""
 
-import time
-from typing import Any
+import math
+import threading
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 from comfyui_workflow.sandbox.faults import OutOfMemory
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult, SandboxNode
 
-SPEED = 10
+_LIMIT_S = 20.0
 
 _OUT_OF_MEMORY = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.64 GiB "
@@ -21,7 +22,30 @@ def picture() -> np.ndarray:
     return np.zeros((1, 16, 16, 3), np.float32)
 
 
+class Pace:
+    """How far LabSleep nodes may go: a test lets them do so many steps in all, instead of as much time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._allowed = math.inf
+        self._done = 0
+
+    def allow(self, steps: float) -> None:
+        """So many steps in all since the start, by whatever node."""
+        with self._changed:
+            self._allowed = steps
+            self._changed.notify_all()
+
+    def step(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._done < self._allowed, timeout=_LIMIT_S)
+            self._done += 1
+
+
 class LabSleep(SandboxNode):
+    """Steps, at the pace of the test; without steps the node is one step long and cannot be interrupted."""
+
+    pace: ClassVar[Pace] = Pace()
     RETURN_TYPES = ("IMAGE",)
 
     @classmethod
@@ -44,10 +68,10 @@ class LabSleep(SandboxNode):
         if preview:
             preview.format = inputs["preview"]
         for step in range(1, steps + 1):
-            time.sleep(inputs["seconds"] / SPEED / steps)
+            self.pace.step()
             context.step(step, steps, preview)
         if not steps:
-            time.sleep(inputs["seconds"] / SPEED)
+            self.pace.step()
         return NodeResult(result=(picture(),))
 
 
@@ -158,7 +182,7 @@ class CheckpointLoaderSimple(SandboxNode):
         return {"required": {"ckpt_name": ([],)}}
 
 
-LAB_CLASSES: dict[str, type[SandboxNode]] = {
-    node_class.__name__: node_class
-    for node_class in (LabSleep, LabRaise, LabOOM, LabCombo, LabValidate, LabOutputs, CheckpointLoaderSimple)
-}
+def lab_classes(pace: Pace) -> dict[str, type[SandboxNode]]:
+    paced = type("LabSleep", (LabSleep,), {"pace": pace})
+    others = (LabRaise, LabOOM, LabCombo, LabValidate, LabOutputs, CheckpointLoaderSimple)
+    return {node_class.__name__: node_class for node_class in (paced, *others)}

@@ -5,6 +5,7 @@ sent (`ws_out`), a request with its answer (`http`); `at` is when it was sent or
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,13 @@ class Replay:
         self._answers: list[tuple[Event, requests.Response]] = []
 
     def run(self) -> "Replay":
+        """Between two requests the nodes that sleep do as many steps as they did in the recording."""
+        steps, seen = 0, _StepsSeen()
+        self._comfyui.pace.allow(steps)
         for event in self._events:
+            steps += seen.in_event(event)
+            if event["ev"] in ("http", "ws_close_frame"):
+                self._comfyui.pace.allow(steps)
             match event["ev"]:
                 case "ws_open":
                     query = event["url"].partition("/ws")[2]
@@ -67,12 +74,10 @@ class Replay:
                 case "ws_close_frame":
                     self._catch_up()
                     self._sockets[event["ws"]].socket.close()
-                case "ws_closed":
-                    self._catch_up()
-                    self._sockets[event["ws"]].cut()
                 case "http":
                     self._catch_up()
                     self._request(event)
+        self._comfyui.pace.allow(math.inf)
         self._catch_up()
         return self
 
@@ -162,6 +167,38 @@ class Replay:
                 return _without_counters(ids.get(value, value))
             case _:
                 return value
+
+
+class _StepsSeen:
+    """How many steps of LabSleep nodes a recorded event shows to have been done since the one before.
+
+    It shows by `progress`; if it ran into an interrupt, by that; for a node without steps, by the next node.
+    """
+
+    def __init__(self) -> None:
+        self._sleeps_without_steps = False  # node "1" of the prompt sent last
+
+    def in_event(self, event: Event) -> int:
+        if event["ev"] == "http" and event["path"] == "/prompt" and isinstance(event["req"], dict):
+            self._sleeps_without_steps = _sleeps_without_steps(event["req"].get("prompt"))
+        data = event.get("msg", {}).get("data", {})
+        match event.get("msg", {}).get("type"):
+            case "progress":
+                return 1
+            case "execution_interrupted":
+                return int(data["node_type"] == "LabSleep")
+            case "executing":
+                return int(data["node"] == "2" and self._sleeps_without_steps)
+            case _:
+                return 0
+
+
+def _sleeps_without_steps(graph: Any) -> bool:
+    match graph:
+        case {"1": {"class_type": "LabSleep", "inputs": {"steps": 0}}}:
+            return True
+        case _:
+            return False
 
 
 def word_frame(event: Event) -> Any:

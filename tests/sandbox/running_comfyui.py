@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import websocket
 from comfyui_workflow.sandbox.comfyui_server import ComfyUIServer
 from comfyui_workflow.sandbox.node import Folders
 from comfyui_workflow.sandbox.nodes import NODE_CLASSES
-from tests.sandbox.lab_nodes import LAB_CLASSES
+from tests.sandbox.lab_nodes import Pace, lab_classes
 
 LIMIT_S = 20.0
 
@@ -34,9 +35,10 @@ class RunningComfyUI:
     def __init__(self, root: Path) -> None:
         self.folders = Folders(input_dir=root / "input", output_dir=root / "output", temp_dir=root / "temp")
         self.execution_log = root / "executions.jsonl"
+        self.pace = Pace()
         self._server = ComfyUIServer(
             folders=self.folders,
-            node_classes={**NODE_CLASSES, **LAB_CLASSES},
+            node_classes={**NODE_CLASSES, **lab_classes(self.pace)},
             execution_log=self.execution_log,
         )
         self._loop = asyncio.new_event_loop()
@@ -49,6 +51,7 @@ class RunningComfyUI:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.pace.allow(math.inf)
         asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result(LIMIT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(LIMIT_S)
