@@ -1,5 +1,6 @@
 """What the routes work on: the directories, the node classes, and the engine and sockets of this life."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from comfyui_workflow.sandbox.execution_log import ExecutionLog
 from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.node import Folders, NodeClasses
 from comfyui_workflow.sandbox.websockets import SocketHub
+
+_LONGEST_NODE_S = 5.0
 
 
 class Backend:
@@ -45,10 +48,11 @@ class Backend:
         self.engine.abandon()
         self.hub.stop()
 
-    def reset(self) -> None:
+    async def reset(self) -> None:
         """For tests: forget queue, history, results and faults, delete all files; sockets stay open."""
         self.engine.abandon()
         self.faults.clear()
+        await asyncio.to_thread(self.engine.wait_until_over, timeout_s=_LONGEST_NODE_S)
         for directory in (self.folders.input_dir, self.folders.output_dir, self.folders.temp_dir):
             _empty(directory)
         self.engine = self._new_engine()

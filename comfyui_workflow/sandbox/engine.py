@@ -55,14 +55,19 @@ class Engine:
         self._wants_free_memory = threading.Event()
         self._client_id: str | None = None
         self._running_node: str | None = None
+        self._worker = threading.Thread(target=self._work, name="prompt_worker", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._work, name="prompt_worker", daemon=True).start()
+        self._worker.start()
 
     def abandon(self) -> None:
         """Stop as if the process were killed: nothing more of the running prompt is seen. Does not wait."""
         self._signals.stopping.set()
         self.queue.close()
+
+    def wait_until_over(self, *, timeout_s: float) -> None:
+        """After `abandon`: wait for the node that still runs, lest it writes files later."""
+        self._worker.join(timeout_s)
 
     def take_number(self) -> int:
         """Every POST /prompt uses one up, also those that are refused."""

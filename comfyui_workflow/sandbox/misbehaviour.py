@@ -52,7 +52,7 @@ class MisbehaviourRoutes:
         return response
 
     async def reset(self, request: web.Request) -> web.StreamResponse:
-        self._backend.reset()
+        await self._backend.reset()
         return web.json_response({})
 
 

@@ -189,3 +189,16 @@ def test_unknown_faults_are_refused(comfyui: RunningComfyUI, wrong: dict[str, ob
     response = comfyui.post("/sandbox/faults", wrong)
     assert response.status_code == 400
     assert response.json()["error"]
+
+
+def test_a_reset_ends_what_runs(comfyui: RunningComfyUI) -> None:
+    comfyui.faults(step_delay_s=0.2)
+    listener = Listener(comfyui, "?clientId=me")
+    comfyui.submit(slow_graph(steps=1000), client_id="me")
+    listener.wait_for_type("progress")
+    comfyui.post("/sandbox/reset")
+    assert comfyui.get("/queue").json() == {"queue_running": [], "queue_pending": []}
+    again = comfyui.submit(quick_graph(), client_id="me")
+    assert comfyui.wait_for(again)["status"]["completed"]
+    assert [line["event"] for line in comfyui.executions()] == ["start", "start", "end"]
+    assert not [data for data in listener.of_type("execution_success") if data["prompt_id"] != again]
