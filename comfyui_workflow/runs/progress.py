@@ -30,6 +30,8 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import NodeProgress, NodeStatus, OutputFile, Phase, Run, RunStatus
 
+_WAITING = "Waiting in the queue of the instance"
+
 
 def apply(run: Run, event: Event, at: datetime) -> Run:
     """The run after the event. A finished run comes back as the same object, whatever late message
@@ -45,7 +47,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
         case TroubleMet():
-            return replace(run, message=event.message)
+            return replace(run, phase=Phase.CONNECTING, message=event.message)
         case NoticeGiven():
             return _with_notice(run, event.message)
         case NodesPlanned():
@@ -118,21 +120,20 @@ def _accepted(run: Run, event: PromptAccepted) -> Run:
         prompt_id=event.prompt_id,
         is_accepted=True,
         phase=Phase.EXECUTING if has_begun else Phase.QUEUED,
-        message=None if has_begun else "Waiting in the queue of the instance",
+        message=None if has_begun else _WAITING,
     )
 
 
 def _at_position(run: Run, position: int) -> Run:
-    if run.status is RunStatus.EXECUTING or run.queue_position == position:
+    if run.status is RunStatus.EXECUTING or (run.queue_position == position and run.phase is Phase.QUEUED):
         return run
-    return replace(run, queue_position=position, phase=Phase.QUEUED)
+    return replace(run, queue_position=position, phase=Phase.QUEUED, message=_WAITING)
 
 
 def _started(run: Run, at: datetime) -> Run:
     if run.status is RunStatus.EXECUTING:
-        return (
-            run if run.phase in (Phase.EXECUTING, Phase.DOWNLOADING) else replace(run, phase=Phase.EXECUTING)
-        )
+        is_seen = run.phase in (Phase.EXECUTING, Phase.DOWNLOADING)
+        return run if is_seen else replace(run, phase=Phase.EXECUTING, message=None)
     return replace(
         run,
         status=RunStatus.EXECUTING,
@@ -192,11 +193,10 @@ def _stepped(node: NodeProgress, step: NodeStep | None) -> NodeProgress:
 
 
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
-    """What never ran was not needed: the branch of a lazy input, or what lies behind a cached node."""
+    """What we did not hear of is done too: it ran unheard, or was not needed (the branch of a lazy input,
+    what lies behind a cached node)."""
 
     def finish(node: NodeProgress) -> NodeProgress:
-        if node.status is NodeStatus.PENDING:
-            return replace(node, status=NodeStatus.EXECUTED, progress=100.0, message="Not needed")
         return node if node.status is NodeStatus.EXECUTED else _executed(node)
 
     return replace(

@@ -12,6 +12,7 @@ import requests
 
 from tests.instance import Instance
 from tests.integration.graphs import loaded, painted, slow
+from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
 MakeServer = Callable[..., ServerProcess]
@@ -206,6 +207,18 @@ def test_an_instance_that_is_not_there_and_a_retry_when_it_is(
         done = server.until_finished(run)
     assert is_whole(done, instance)
     assert len(instance.sandbox.executions()) == 1
+
+
+def test_a_frozen_connection_is_noticed_and_replaced(server: ServerProcess, sandbox: SandboxProcess) -> None:
+    """It stays open and silent: only asking finds out, and it takes the fifteen seconds of the limit."""
+    run = server.execute(sandbox.ssh_string, slow(16, steps=30))
+    server.until(run, is_executing)
+    sandbox.faults(freeze_ssh_s=120)
+    began = time.monotonic()
+    done = server.until_finished(run, timeout_s=60)
+    assert done["status"] == "completed"
+    assert time.monotonic() - began < 25
+    assert len(sandbox.executions()) == 1
 
 
 def test_cancel_of_a_run_whose_instance_never_answers(make_server: MakeServer, instance: Instance) -> None:

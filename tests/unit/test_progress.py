@@ -114,6 +114,23 @@ def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None
     assert (run.status, run.phase, run.queue_position) == (RunStatus.EXECUTING, Phase.EXECUTING, None)
 
 
+def test_what_is_said_of_a_run_is_what_happens_now() -> None:
+    accepted = after(
+        new_run(),
+        events.PromptPrepared(prompt_id="p", boot_marker=None),
+        events.PromptAccepted(prompt_id="p"),
+    )
+    trouble = events.TroubleMet(message="connection refused; trying again")
+    connecting = events.PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
+    queued = after(accepted, events.QueuePositionChanged(position=1), trouble)
+    assert (queued.phase, queued.message) == (Phase.CONNECTING, trouble.message)
+    queued = after(queued, connecting, events.QueuePositionChanged(position=1))
+    assert (queued.phase, queued.message) == (Phase.QUEUED, "Waiting in the queue of the instance")
+    running = after(accepted, events.ExecutionStarted(), trouble, connecting)
+    running = after(running, events.NodesAdvanced(steps={"2": NodeStep(value=1, maximum=9)}))
+    assert (running.phase, running.message) == (Phase.EXECUTING, None)
+
+
 def test_a_failure_names_its_node_and_leaves_none_executing() -> None:
     steps = {"1": NodeStep(value=1, maximum=1), "2": NodeStep(value=1, maximum=2)}
     run = after(new_run(), events.NodesAdvanced(steps=steps))
