@@ -17,6 +17,17 @@ STOP_LIMIT_S = 5.0
 _HOST = "127.0.0.1"
 
 
+def port_or_free(port: int) -> int:
+    """That port where it can be listened on, otherwise 0, which takes a free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return 0
+    return port
+
+
 class DemoSandbox:
     """Started and ended with its block. It watches its stdin, so that it ends also when we are killed."""
 
@@ -31,15 +42,12 @@ class DemoSandbox:
         """Raises: ConfigurationError when it does not start."""
         self.root.mkdir(parents=True, exist_ok=True)
         try:
-            with self.log_file.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - our own module
-                    self._command(),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    process_group=0,  # a Ctrl-C is for us to pass on, when the server has let go of it
-                )
-            self.ssh_string = self._first_line(self._process.stdout)
+            self.ssh_string = self._start(port_or_free(SSH_PORT), port_or_free(COMFYUI_PORT))
+            if not self.ssh_string:  # somebody may just have taken one of the ports
+                self.stop()
+                self.ssh_string = self._start(0, 0)
+            if not self.ssh_string:
+                raise ConfigurationError(f"The sandbox does not start. {self._last_words()}")
         except BaseException:
             self.stop()
             raise
@@ -64,33 +72,26 @@ class DemoSandbox:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def _command(self) -> list[str]:
-        options = {
-            "--root": str(self.root),
-            "--ssh-port": str(port_or_free(SSH_PORT)),
-            "--comfyui-port": str(port_or_free(COMFYUI_PORT)),
-            "--step-delay": str(self._step_delay_s),
-        }
-        return [sys.executable, "-m", "comfyui_workflow.demo.leashed_sandbox"] + [
-            word for option in options.items() for word in option
-        ]
+    def _start(self, ssh_port: int, comfyui_port: int) -> str:
+        """Its first line, the ssh string, which it prints when it can be reached; empty when it does not."""
+        options = {"--root": self.root, "--ssh-port": ssh_port, "--comfyui-port": comfyui_port}
+        command = [sys.executable, "-m", "comfyui_workflow.demo.leashed_sandbox"]
+        command += [str(word) for option in options.items() for word in option]
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [*command, "--step-delay", str(self._step_delay_s)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,  # a Ctrl-C is for us to pass on, when the server has let go of it
+            )
+        return _first_line(self._process.stdout)
 
-    def _first_line(self, stdout: IO[bytes] | None) -> str:
-        """Its ssh string, which it prints when it can be reached."""
-        in_time = stdout is not None and select.select([stdout], [], [], START_LIMIT_S)[0]
-        line = stdout.readline().decode().strip() if stdout and in_time else ""
-        if not line:
-            said = self.log_file.read_text(errors="replace").strip()
-            raise ConfigurationError(f"The sandbox does not start: {said or 'it does not say why'}")
-        return line
+    def _last_words(self) -> str:
+        lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "It does not say why."
 
 
-def port_or_free(port: int) -> int:
-    """That port where it can be listened on, otherwise 0, which takes a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return 0
-    return port
+def _first_line(stdout: IO[bytes] | None) -> str:
+    in_time = stdout is not None and select.select([stdout], [], [], START_LIMIT_S)[0]
+    return stdout.readline().decode().strip() if stdout and in_time else ""

@@ -1,0 +1,111 @@
+"""What a terminal and what a log see of a run."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from comfyui_workflow.cli.documents import NodeDocument
+from comfyui_workflow.cli.live_display import LiveDisplay, nodes_in_sight
+from comfyui_workflow.cli.plain_display import PlainDisplay
+from comfyui_workflow.runs.model import NodeStatus
+from tests.cli.documents import node, progress
+
+SAMPLER = {"node_type": "KSampler", "title": "The sampler", "progress": 45.0, "message": "Step 45/100"}
+
+
+def test_a_log_gets_a_line_for_each_change() -> None:
+    said: list[str] = []
+    display = PlainDisplay(said.append)
+    display.show(progress(node("1"), status="queued", phase="queued", queue_position=2))
+    display.show(progress(node("1"), status="queued", phase="queued", queue_position=2))
+    display.show(progress(node("1", "executing")))
+    display.show(progress(node("1", "executing", progress=12.0, message="Step 12/100")))
+    display.show(progress(node("1", "executing", progress=13.0, message="Step 13/100")))
+    display.show(progress(node("1", "executed", progress=100.0), notices=["Twice submitted"]))
+    assert said == [
+        "Waiting in the queue of the instance, 2 ahead",
+        "Running",
+        "[0/1] Class1: running",
+        "[0/1] Class1: Step 12/100",
+        "! Twice submitted",
+        "[1/1] Class1: done",
+    ]
+
+
+def test_trouble_is_told_once_and_again_when_it_comes_back() -> None:
+    said: list[str] = []
+    display = PlainDisplay(said.append)
+    for _ in range(3):
+        display.show_trouble("away for a while")
+    display.show(progress())
+    display.show_trouble("away again")
+    assert said == ["away for a while", "Running", "away again"]
+
+
+def test_a_terminal_shows_every_node_and_what_happens_now() -> None:
+    picture = _drawn(progress(node("1", "executed"), node("2", "executing", **SAMPLER), node("3")))
+    for part in ("a lake", "1/3 nodes", "✓  Class1", "●  KSampler  The sampler", "Step 45/100", "○  Class3"):
+        assert part in picture
+
+
+def test_what_became_of_it_is_told_at_the_end() -> None:
+    failed = node("1", "failed", message="Out of memory")
+    assert "Failed: Out of memory" in _drawn(progress(failed, status="failed", error_message="Out of memory"))
+    ended = {"end_time": "2026-01-01T11:02:03Z", "status": "completed"}
+    assert "Completed in 1:02:03" in _drawn(progress(**ended))
+
+
+def test_names_cannot_draw_on_the_terminal() -> None:
+    picture = _drawn(
+        progress(node("1", title="[bold]\x1b[2J\r\nx", message="\x07"), notices=["\x1b]0;title\x07"])
+    )
+    assert "\x1b" not in picture
+    assert "\x07" not in picture
+    assert "[bold]" in picture
+
+
+def test_many_nodes_leave_room_for_the_rest() -> None:
+    nodes = [node(str(i), "executed" if i < 40 else "pending") for i in range(100)]
+    picture = _drawn(progress(*nodes), height=24)
+    assert len(picture.splitlines()) < 24
+    assert "Class40" in picture
+    assert "nodes before" in picture
+    assert "nodes to come" in picture
+
+
+def test_a_node_is_timed_from_when_it_was_seen_at_work() -> None:
+    seconds = iter([0.0, 0.0, 10.0, 12.5, 12.5, 12.5])
+    display = LiveDisplay(_console(), clock=lambda: next(seconds))
+    display.show(progress(node("1")))
+    display.show(progress(node("1", "executing")))
+    display.show(progress(node("1", "executed")))
+    assert "2.5 s" in _text(display)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 40))
+def test_the_node_at_work_is_always_in_sight(done: int, pending: int, room: int) -> None:
+    states = [NodeStatus.EXECUTED] * done + [NodeStatus.EXECUTING] + [NodeStatus.PENDING] * pending
+    nodes = tuple(NodeDocument(node_id=str(i), node_type="A", status=s) for i, s in enumerate(states))
+    before, shown, after = nodes_in_sight(nodes, room)
+    assert NodeStatus.EXECUTING in [node.status for node in shown]
+    assert len(shown) + (before > 0) + (after > 0) <= room
+    assert nodes[before : len(nodes) - after] == shown
+
+
+def _drawn(document: object, height: int = 40) -> str:
+    display = LiveDisplay(_console(height))
+    display.show(document)  # type: ignore[arg-type]
+    return _text(display, height)
+
+
+def _console(height: int = 40) -> Console:
+    return Console(file=io.StringIO(), width=100, height=height)
+
+
+def _text(display: LiveDisplay, height: int = 40) -> str:
+    console = _console(height)
+    with console.capture() as captured:
+        console.print(display.render())
+    return captured.get()

@@ -1,0 +1,60 @@
+"""`list`, `cancel`, `retry` and `outputs`."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow import demo
+from tests.cli.conftest import Command
+from tests.cli.documents import RUN_ID
+from tests.sandbox_process import SandboxProcess
+
+
+@pytest.mark.usefixtures("server")
+def test_a_finished_run_is_listed_and_its_outputs_are_told(command: Command, sandbox: SandboxProcess) -> None:
+    ran = json.loads(command("run", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string, "--json").stdout)
+    line = command("list").stdout
+    for part in (ran["workflow_id"], "completed", "1 output", "text_to_image.json"):
+        assert part in line
+    assert [run["workflow_id"] for run in json.loads(command("list", "--json").stdout)] == [
+        ran["workflow_id"]
+    ]
+    assert Path(command("outputs", ran["workflow_id"]).stdout.strip()).is_file()
+    assert json.loads(command("outputs", ran["workflow_id"], "--json").stdout) == ran["outputs"]
+    for verb in ("cancel", "retry"):
+        refused = command(verb, ran["workflow_id"])
+        assert refused.exit_code == 2
+        assert "completed" in refused.stderr
+
+
+@pytest.mark.usefixtures("server")
+def test_a_retry_fetches_what_is_missing(command: Command, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    obstacle = tmp_path / "obstacle"
+    obstacle.write_text("a file where a directory is wanted")
+    result = command(
+        "run", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string, "--output-dir", obstacle / "pictures"
+    )
+    assert result.exit_code == 1
+    assert "Not fetched: text_to_image_00001_.png" in result.stderr
+    retry = re.search(r"comfyui-workflow (retry \S+)", result.stderr)
+    assert retry is not None
+    obstacle.unlink()
+    assert command(*retry[1].split()).exit_code == 0
+    assert command("watch", retry[1].split()[1]).exit_code == 0
+    assert (obstacle / "pictures" / "text_to_image_00001_.png").is_file()
+    assert len(sandbox.executions()) == 1
+
+
+@pytest.mark.usefixtures("server")
+def test_there_are_no_runs_yet(command: Command) -> None:
+    assert command("list").stdout == ""
+    assert json.loads(command("list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("watch", RUN_ID), ("cancel", RUN_ID), ("outputs", RUN_ID)])
+def test_without_a_server_they_say_how_to_get_one(command: Command, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments)
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "comfyui-workflow serve" in result.stderr
