@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import paramiko
 
+from comfyui_workflow.errors import RemoteFileError
+
 # sshd allows ten sessions (MaxSessions); more than four threads that copy make each other slower.
 MOST_CHANNELS = 5
 WAKE_UP_S = 0.5
@@ -50,6 +52,9 @@ class SftpChannels:
         try:
             yield client
             is_usable = True
+        except RemoteFileError:
+            is_usable = True  # what we say ourselves, we say between two questions
+            raise
         except (FileNotFoundError, PermissionError):
             is_usable = not is_transfer  # the server answered, and owes no more answers
             raise

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from comfyui_workflow.errors import (
@@ -20,6 +21,7 @@ from comfyui_workflow.errors import (
     Stopped,
     StoreError,
 )
+from comfyui_workflow.instances import files as files_module
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.instances.files import RemoteFiles
@@ -96,6 +98,24 @@ def test_nothing_is_ever_overwritten(files: RemoteFiles, remote: Path, tmp_path:
         files.upload(local_file(tmp_path, b"ours"), f"{remote}/directory")
     assert (remote / "file").read_bytes() == b"theirs"
     assert names_in(remote) == ["dangling", "directory", "file"]
+
+
+def test_what_appears_at_the_last_moment_is_not_overwritten(
+    files: RemoteFiles, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look and the rename: then it is the server that refuses."""
+
+    def look_then_appear(client: paramiko.SFTPClient, path: str) -> bool:
+        is_there = exists(client, path)
+        (remote / "file").write_bytes(b"theirs")
+        return is_there
+
+    exists = files_module._exists
+    monkeypatch.setattr(files_module, "_exists", look_then_appear)
+    with pytest.raises(RemoteFileExists):
+        files.upload(local_file(tmp_path, b"ours"), f"{remote}/file")
+    assert (remote / "file").read_bytes() == b"theirs"
+    assert names_in(remote) == ["file"]
 
 
 def test_of_many_uploads_of_one_name_one_wins(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
