@@ -59,6 +59,9 @@ class LocalFiles:
             raise FileRefused(f"Output directory is not allowed: {path}{_allowed(self._writable)}")
         if local.exists() and not local.is_dir():
             raise FileRefused(f"Output directory is a file: {path}")
+        there = next(place for place in (local, *local.parents) if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise FileRefused(f"Output directory cannot be written: {path} ({there} does not allow it)")
         return str(local)
 
     def keep_upload(self, stream: IO[bytes], name: str) -> Path:

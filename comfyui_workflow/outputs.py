@@ -1,5 +1,6 @@
 """Output files on their way down: whole, once, never over a different file, never outside the directory."""
 
+import contextlib
 import errno
 import filecmp
 import os
@@ -39,10 +40,13 @@ class OutputFetcher:
             size_bytes = local.stat().st_size
         except RemoteFileError as error:
             return replace(output, error=str(error))
+        except StoreError as error:
+            return replace(output, error=_lasting(error, error.__cause__))
         except OSError as error:
-            return replace(output, error=_local_trouble(error, self._output_dir))
+            trouble = StoreError(f"It cannot be written to {self._output_dir}: {error.strerror}")
+            return replace(output, error=_lasting(trouble, error))
         finally:
-            part.unlink(missing_ok=True)
+            _remove(part)
         return replace(
             output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
         )
@@ -128,12 +132,16 @@ def _is_same(part: Path, place: Path) -> bool:
     return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)
 
 
-def _local_trouble(error: OSError, output_dir: Path) -> str:
-    """Raises: StoreError for a full disk: that can pass."""
-    sentence = f"It cannot be written to {output_dir}: {error.strerror}"
-    if error.errno in _FULL:
-        raise StoreError(sentence) from error
-    return sentence
+def _lasting(trouble: StoreError, cause: BaseException | None) -> str:
+    """The sentence, of trouble that stays. Raises: the trouble itself for a full disk, which can pass."""
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        raise trouble from cause
+    return str(trouble)
+
+
+def _remove(part: Path) -> None:
+    with contextlib.suppress(OSError):  # its directory may be what cannot be written
+        part.unlink(missing_ok=True)
 
 
 def missing_sentence(run: Run) -> str | None:

@@ -1,0 +1,190 @@
+"""Output files on their way down, from an instance of files in a dictionary."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from comfyui_workflow.comfyui.directories import Directories
+from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
+from comfyui_workflow.link import Link
+from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
+from comfyui_workflow.runs.model import OutputFile
+from tests.unit.test_progress import new_run
+
+
+@dataclass
+class Instance:
+    """The parts of a link that fetching uses: its files, its ComfyUI, its directories."""
+
+    contents: dict[str, bytes] = field(default_factory=dict)
+    viewed: dict[str, bytes] = field(default_factory=dict)
+    own: Directories = field(default_factory=Directories)
+    trouble: Exception | None = None
+
+    @property
+    def connection(self) -> "Instance":
+        return self
+
+    files = client = connection
+
+    def directories(self) -> Directories:
+        return self.own
+
+    def download(self, remote: str, part: Path, *, progress: Callable[[int, int], None]) -> int:
+        if remote not in self.contents:
+            raise RemoteFileMissing(f"{remote} is not there")
+        part.write_bytes(self.contents[remote][:3])
+        progress(3, len(self.contents[remote]))
+        if self.trouble:
+            raise self.trouble
+        return part.write_bytes(self.contents[remote])
+
+    @contextmanager
+    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[Iterator[bytes]]:
+        if filename not in self.viewed:
+            raise RemoteFileMissing(f"{filename} is not on the instance any more")
+        yield iter([self.viewed[filename]])
+
+
+@pytest.fixture
+def output_dir(tmp_path: Path) -> Path:
+    return tmp_path / "outputs"
+
+
+def fetcher(instance: Instance, output_dir: Path, stop: Callable[[], None] = lambda: None) -> OutputFetcher:
+    run = new_run()
+    run = replace(run, request=replace(run.request, output_dir=str(output_dir)))
+    return OutputFetcher(cast(Link, instance), run, stop)
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_a_file_comes_from_the_configured_directory_then_comfyuis_own_then_the_tunnel(
+    output_dir: Path,
+) -> None:
+    own = Directories(output_dir="/own")
+    for place, instance in {
+        "/o/s/a.png": Instance({"/o/s/a.png": b"first", "/own/s/a.png": b"second"}, own=own),
+        "/own/s/a.png": Instance({"/own/s/a.png": b"second"}, {"a.png": b"third"}, own=own),
+    }.items():
+        got = fetcher(instance, output_dir / place[1:3]).fetch(OutputFile(filename="a.png", subfolder="s"))
+        assert got.remote_path == place
+        assert Path(got.local_path or "").read_bytes() == instance.contents[place]
+    got = fetcher(Instance(viewed={"a.png": b"third"}), output_dir).fetch(OutputFile(filename="a.png"))
+    assert (got.is_downloaded, got.size_bytes) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("filename", "subfolder"),
+    [
+        ("../a.png", ""), ("/etc/a.png", ""), ("..", ""), (".", ""), ("a\\b.png", ""), ("a\nb.png", ""),
+        ("a\0.png", ""), ("n" * 300, ""), ("é" * 130, ""), ("a.png", ".."), ("a.png", "../x"),
+        ("a.png", "x/../.."),
+        ("a.png", "/etc"), ("a.png", "x\ty"), ("a.png", "x\\..\\.."), ("\x7f.png", ""),
+    ],
+)  # fmt: skip
+def test_a_hostile_name_is_said_and_nothing_is_written(
+    output_dir: Path, filename: str, subfolder: str
+) -> None:
+    instance = Instance(viewed={filename: b"x"})
+    got = fetcher(instance, output_dir).fetch(OutputFile(filename=filename, subfolder=subfolder))
+    assert not got.is_downloaded
+    assert "not safe" in (got.error or "")
+    assert not output_dir.exists()
+
+
+def test_names_that_differ_in_case_and_a_file_that_is_there_both_stay(output_dir: Path) -> None:
+    instance = Instance({"/o/A.png": b"upper", "/o/a.png": b"lower"})
+    output_dir.mkdir()
+    (output_dir / "a.png").write_bytes(b"mine")
+    for name in ("A.png", "a.png", "a.png"):
+        assert fetcher(instance, output_dir).fetch(OutputFile(filename=name)).is_downloaded
+    assert files_in(output_dir) == {"A.png": b"upper", "a.png": b"mine", "a (1).png": b"lower"}
+
+
+def test_a_symlink_in_the_place_is_not_written_through(output_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    output_dir.mkdir()
+    (output_dir / "a.png").symlink_to(tmp_path / "victim")
+    got = fetcher(Instance({"/o/a.png": b"new"}), output_dir).fetch(OutputFile(filename="a.png"))
+    assert Path(got.local_path or "").name == "a (1).png"
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_without_hard_links_nothing_is_overwritten_either(
+    output_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*arguments: object, **named: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", link)
+    output_dir.mkdir()
+    (output_dir / "a.png").write_bytes(b"mine")
+    got = fetcher(Instance({"/o/a.png": b"new"}), output_dir).fetch(OutputFile(filename="a.png"))
+    assert got.is_downloaded
+    assert files_in(output_dir) == {"a.png": b"mine", "a (1).png": b"new"}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "raised"),
+    [
+        (ConnectionFailed("cut"), ConnectionFailed),
+        (Stopped("the server is stopping"), Stopped),
+        (OSError(errno.ENOSPC, "No space left on device"), StoreError),
+    ],
+)
+def test_what_breaks_off_leaves_no_half_file(
+    output_dir: Path, trouble: Exception, raised: type[Exception]
+) -> None:
+    instance = Instance({"/o/a.png": b"content"}, trouble=trouble)
+    with pytest.raises(raised):
+        fetcher(instance, output_dir).fetch(OutputFile(filename="a.png"))
+    assert files_in(output_dir) == {}
+
+
+def test_lasting_local_trouble_is_said_and_not_tried_for_ever(output_dir: Path) -> None:
+    output_dir.mkdir()
+    (output_dir / "s").write_bytes(b"a file where a directory is needed")
+    instance = Instance({"/o/s/a.png": b"content"})
+    got = fetcher(instance, output_dir).fetch(OutputFile(filename="a.png", subfolder="s"))
+    assert "cannot be written" in (got.error or "")
+    denied = StoreError("Cannot write it: Permission denied.")
+    denied.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    got = fetcher(Instance({"/o/a.png": b"x"}, trouble=denied), output_dir).fetch(
+        OutputFile(filename="a.png")
+    )
+    assert got.error == "Cannot write it: Permission denied."
+
+
+def test_a_text_is_written_as_it_is(output_dir: Path) -> None:
+    text = OutputFile(filename="text_5.txt", folder="text", text="grüße\n")
+    got = fetcher(Instance(), output_dir).fetch(text)
+    assert Path(got.local_path or "").read_text(encoding="utf-8") == "grüße\n"
+    assert got.remote_path is None
+
+
+def test_previews_are_wanted_when_asked_for_and_each_file_once() -> None:
+    a, twice, preview = (
+        OutputFile(filename=n, folder=f) for n, f in (("a", "output"), ("a", "output"), ("p", "temp"))
+    )
+    assert wanted_outputs((a, twice, preview), include_previews=False) == (a,)
+    assert wanted_outputs((a, twice, preview), include_previews=True) == (a, preview)
+
+
+def test_what_is_missing_is_named_with_its_reason() -> None:
+    outputs: tuple[Any, ...] = (
+        OutputFile(filename="a", local_path="/x/a"),
+        OutputFile(filename="b", error="gone"),
+    )
+    sentence = missing_sentence(replace(new_run(), outputs=outputs))
+    assert sentence is not None
+    assert "1 of 2 outputs could not be fetched (b: gone)" in sentence
+    assert missing_sentence(replace(new_run(), outputs=outputs[:1])) is None
