@@ -86,7 +86,7 @@ def _joined_texts(node_id: str, outputs: list[OutputFile]) -> Iterator[OutputFil
     yield from (output for output in outputs if output.text is None)
     if texts:
         yield OutputFile(
-            filename=f"{node_id.replace(':', '_')}.txt",
+            filename=f"text_{node_id.replace(':', '_')}.txt",
             folder="text",
             node_id=node_id,
             file_type=FileType.TEXT,
