@@ -11,22 +11,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
+from comfyui_workflow.cli.documents import ProgressDocument
 from comfyui_workflow.cli.node_clock import NodeClock
-from comfyui_workflow.cli.words import clock_time, node_title, now_sentence, plain, run_time_s, share_done
-from comfyui_workflow.runs.model import NodeStatus, RunStatus
+from comfyui_workflow.cli.node_table import node_table
+from comfyui_workflow.cli.words import clock_time, now_sentence, plain, run_time_s, share_done
+from comfyui_workflow.runs.model import RunStatus
 
 REFRESHES_PER_SECOND = 8
 _BAR_WIDTH = 40
-_NODE_BAR_WIDTH = 16
 _LINES_AROUND_NODES = 9
 _FEWEST_NODE_LINES = 3
-_MARKS = {
-    NodeStatus.PENDING: ("○", "dim"),
-    NodeStatus.EXECUTING: ("●", "cyan"),
-    NodeStatus.EXECUTED: ("✓", "green"),
-    NodeStatus.FAILED: ("✗", "red"),
-}
 _COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
 
 
@@ -68,7 +62,9 @@ class LiveDisplay:
             return Text(self._trouble or "")
         lines: list[RenderableType] = [self._overall(progress), self._now(progress)]
         lines += [Text(f"! {plain(notice)}", style="yellow") for notice in progress.notices[-2:]]
-        return Group(*lines, Text(), self._node_table(progress), Text())
+        room = max(_FEWEST_NODE_LINES, self._console.height - _LINES_AROUND_NODES)
+        nodes = node_table(progress.nodes, self._nodes.took_s, width=self._console.width, height=room)
+        return Group(*lines, Text(), nodes, Text())
 
     def _overall(self, progress: ProgressDocument) -> RenderableType:
         elapsed_s = run_time_s(progress) if progress.end_time else self._clock() - self._began_s
@@ -84,51 +80,3 @@ class LiveDisplay:
         if self._trouble:
             return Text(self._trouble, style="yellow")
         return Text(now_sentence(progress), style=_COLOURS.get(progress.status, ""))
-
-    def _node_table(self, progress: ProgressDocument) -> RenderableType:
-        room = max(_FEWEST_NODE_LINES, self._console.height - _LINES_AROUND_NODES)
-        before, shown, after = nodes_in_sight(progress.nodes, room)
-        table = Table.grid(padding=(0, 2))
-        for _ in range(5):
-            table.add_column(no_wrap=True, overflow="ellipsis")
-        if before:
-            table.add_row("", Text(f"… {before} nodes before", style="dim"))
-        for node in shown:
-            table.add_row(*self._node_cells(node))
-        if after:
-            table.add_row("", Text(f"… {after} nodes to come", style="dim"))
-        return table
-
-    def _node_cells(self, node: NodeDocument) -> tuple[RenderableType, ...]:
-        mark, style = _MARKS[node.status]
-        dimmed = "dim" if node.status is NodeStatus.PENDING else ""
-        took_s = self._nodes.took_s(node.node_id)
-        return (
-            Text(mark, style=style),
-            Text(plain(node.node_type), style=dimmed),
-            Text(node_title(node), style="dim"),
-            Text("" if took_s is None else f"{took_s:.1f} s", style="dim", justify="right"),
-            _node_activity(node),
-        )
-
-
-def nodes_in_sight(nodes: tuple[NodeDocument, ...], room: int) -> tuple[int, tuple[NodeDocument, ...], int]:
-    """The nodes around the one at work, as many as have room, and how many are left out before and after."""
-    if len(nodes) <= room:
-        return 0, nodes, 0
-    room = max(1, room - 2)
-    at_work = next(
-        (i for i, node in enumerate(nodes) if node.status is not NodeStatus.EXECUTED), len(nodes) - 1
-    )
-    first = min(max(0, at_work - room // 2), len(nodes) - room)
-    return first, nodes[first : first + room], len(nodes) - first - room
-
-
-def _node_activity(node: NodeDocument) -> RenderableType:
-    if node.status is NodeStatus.EXECUTING and node.message:
-        cell = Table.grid(padding=(0, 1))
-        cell.add_row(
-            ProgressBar(total=100, completed=node.progress, width=_NODE_BAR_WIDTH), plain(node.message)
-        )
-        return cell
-    return Text(plain(node.message or ""), style="red" if node.status is NodeStatus.FAILED else "dim")

@@ -2,12 +2,14 @@
 
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from comfyui_workflow.cli.documents import NodeDocument
-from comfyui_workflow.cli.live_display import LiveDisplay, nodes_in_sight
+from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
+from comfyui_workflow.cli.live_display import LiveDisplay
+from comfyui_workflow.cli.node_table import nodes_in_sight
 from comfyui_workflow.cli.plain_display import PlainDisplay
 from comfyui_workflow.runs.model import NodeStatus
 from tests.cli.documents import node, progress
@@ -71,8 +73,21 @@ def test_many_nodes_leave_room_for_the_rest() -> None:
     picture = _drawn(progress(*nodes), height=24)
     assert len(picture.splitlines()) < 24
     assert "Class40" in picture
-    assert "nodes before" in picture
-    assert "nodes to come" in picture
+    assert picture.count(" more\n") == 2
+
+
+@pytest.mark.parametrize("width", [40, 60, 76, 80, 100, 200])
+def test_a_narrow_terminal_has_a_line_for_each_node_too(width: int) -> None:
+    nodes = (
+        node("1", "executed", title="a long title " * 9),
+        node("2", "executing", **SAMPLER),
+        node("3", "failed", message="It is not possible to do this. " * 9, node_type="LongClass" * 9),
+    )
+    lines = _drawn(progress(*nodes), width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line[:9] for line in lines[4:7]] == ["✓  Class1", "●  KSampl", "✗  LongCl"]
+    assert "Step 45/100" in lines[5]
+    assert "It is not po" in lines[6]
 
 
 def test_a_node_is_timed_from_when_it_was_seen_at_work() -> None:
@@ -94,18 +109,18 @@ def test_the_node_at_work_is_always_in_sight(done: int, pending: int, room: int)
     assert nodes[before : len(nodes) - after] == shown
 
 
-def _drawn(document: object, height: int = 40) -> str:
-    display = LiveDisplay(_console(height))
-    display.show(document)  # type: ignore[arg-type]
-    return _text(display, height)
+def _drawn(document: ProgressDocument, *, width: int = 100, height: int = 40) -> str:
+    display = LiveDisplay(_console(width, height))
+    display.show(document)
+    return _text(display, width, height)
 
 
-def _console(height: int = 40) -> Console:
-    return Console(file=io.StringIO(), width=100, height=height)
+def _console(width: int = 100, height: int = 40) -> Console:
+    return Console(file=io.StringIO(), width=width, height=height)
 
 
-def _text(display: LiveDisplay, height: int = 40) -> str:
-    console = _console(height)
+def _text(display: LiveDisplay, width: int = 100, height: int = 40) -> str:
+    console = _console(width, height)
     with console.capture() as captured:
         console.print(display.render())
     return captured.get()
