@@ -11,6 +11,7 @@ RemoteFiles
 
 Every method raises ConnectionFailed when the connection died, RemoteFileMissing and RemoteFileError
 (permission, no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: its exception comes out.
+While a transfer waits for its turn, progress(0, 0) is called twice a second.
 Local trouble is FileRefused (what to upload) or StoreError (where to download).
 """
 

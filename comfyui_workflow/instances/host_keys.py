@@ -81,15 +81,23 @@ class KnownHosts:
         text = "".join(f"{line}\n" for line in lines)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # mkstemp makes a new file that only we can read; os.replace never follows a symlink.
-            descriptor, temporary = tempfile.mkstemp(prefix=f"{self.path.name}.", dir=self.path.parent)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
+            _replace(self.path, text.encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise StoreError(f"Cannot write the known hosts {self.path}: {error.strerror}.") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """By a new file that only we can read; a symlink planted there is replaced, not followed."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _name(host: str, port: int) -> str:

@@ -50,8 +50,12 @@ def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
             problems.append(str(error))
         else:
             keys.setdefault(key.fingerprint, key)
-    for key in paramiko.Agent().get_keys() if search.use_agent else ():
-        keys.setdefault(key.fingerprint, key)
+    if search.use_agent:
+        try:
+            for agent_key in paramiko.Agent().get_keys():
+                keys.setdefault(agent_key.fingerprint, agent_key)
+        except (paramiko.SSHException, OSError) as error:
+            problems.append(f"The SSH agent does not answer: {error}.")
     return FoundKeys(keys=tuple(keys.values()), problems=tuple(problems))
 
 

@@ -5,6 +5,7 @@ connect(host, port, *, timeout_s, allow_loopback) -> socket.socket
 """
 
 import ipaddress
+import re
 import socket
 import threading
 import time
@@ -113,4 +114,7 @@ def connection_failed(what: str, cause: BaseException | None = None) -> Connecti
 def _word(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
-    return str(getattr(cause, "strerror", None) or cause).strip().rstrip(".:").lower()
+    if isinstance(cause, EOFError):
+        return "it hung up"
+    text = str(getattr(cause, "strerror", None) or cause)
+    return re.sub(r" *\[Errno -?\d+\] *", ": ", text).strip(" .:")

@@ -1,11 +1,12 @@
 """The bytes of one file, to and from an instance. The one place to make faster.
 
-send(client, source, remote, progress, size_bytes) -> bytes sent
-receive(client, remote, write, progress) -> bytes received
+send(client, local, remote, progress) -> bytes sent
+receive(client, remote, size_bytes, take, progress) -> bytes received
 
 What the instance refuses comes out as OSError; what the local disk refuses as FileRefused or StoreError.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ def send(client: paramiko.SFTPClient, local: Path, remote: str, progress: Progre
     """Into a new file. Returns the bytes sent; whether all arrived is for the caller to ask."""
     done_bytes = 0
     with _open_local(local) as source, client.open(remote, "wx") as target:
-        size_bytes = local.stat().st_size
+        size_bytes = os.fstat(source.fileno()).st_size
         target.set_pipelined(True)
         progress(0, size_bytes)
         while data := _read_local(source, local):

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
 from comfyui_workflow.errors import AuthenticationFailed
 from comfyui_workflow.instances import liveness
@@ -149,7 +150,9 @@ def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: Co
         transport.start_client(timeout=3 * options.connect_timeout_s)
         key = transport.get_remote_server_key()
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise connection_failed(f"no SSH handshake with {address.label}", error) from error
+        failure = connection_failed(f"no SSH handshake with {address.label}", error)
+        failure.is_transient = not isinstance(error, IncompatiblePeer)
+        raise failure from error
     pin = options.pinned_fingerprint
     options.known_hosts.check(address.host, address.port, key, pinned_fingerprint=pin)
     return key.fingerprint

@@ -1,6 +1,8 @@
 """A connection to a real sshd: opened, used, refused, cut and closed."""
 
 import socket
+import struct
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +63,7 @@ def test_the_tunnel_carries_small_and_large(connection: Connection) -> None:
 
 def test_the_tunnel_listens_on_this_machine_only(connection: Connection) -> None:
     port = int(connection.base_url.rpartition(":")[2])
-    with socket.socket() as elsewhere, pytest.raises(ConnectionRefusedError):
+    with socket.socket() as elsewhere, pytest.raises(OSError):
         elsewhere.settimeout(5)
         elsewhere.connect(("127.0.0.2", port))
 
@@ -182,9 +184,59 @@ def test_what_is_no_ssh_server_is_said(options: ConnectionOptions, greeting: byt
             open_connection(address, 8188, with_key(options, connect_timeout_s=2))
 
 
-def test_an_unknown_name_is_not_tried_again(options: ConnectionOptions) -> None:
-    with pytest.raises(ConnectionFailed, match=r"name nowhere\.invalid cannot be resolved"):
-        open_connection(SshAddress(host="nowhere.invalid"), 8188, with_key(options))
+@pytest.mark.parametrize(
+    ("number", "is_transient"), [(socket.EAI_NONAME, False), (socket.EAI_AGAIN, True), (None, True)]
+)
+def test_a_name_that_cannot_be_resolved(
+    options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch, number: int | None, is_transient: bool
+) -> None:
+    """A name that does not exist stays so; a resolver that is away, or slow, may be back."""
+    may_end = threading.Event()
+
+    def resolve(*_arguments: object, **_options: object) -> None:
+        if number is None:
+            may_end.wait(10)
+        raise socket.gaierror(number or socket.EAI_FAIL, "no such luck")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(ConnectionFailed, match=r"name nowhere\.invalid cannot be resolved") as failure:
+        open_connection(SshAddress(host="nowhere.invalid"), 8188, with_key(options, connect_timeout_s=0.2))
+    may_end.set()
+    assert failure.value.is_transient is is_transient
+
+
+def test_a_name_is_checked_by_where_it_leads(
+    options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: found)
+    with pytest.raises(InvalidAddress, match=r"gpu\.example leads to 169\.254\.169\.254"):
+        open_connection(SshAddress(host="gpu.example"), 8188, with_key(options))
+
+
+def test_a_server_of_another_age_is_not_tried_again(server: Sshd, options: ConnectionOptions) -> None:
+    server.stop()
+    server.add_config("Ciphers chacha20-poly1305@openssh.com")
+    server.start()
+    with pytest.raises(ConnectionFailed, match="no SSH handshake") as failure:
+        open_to(server, options)
+    assert not failure.value.is_transient
+
+
+def test_a_reset_in_the_handshake_is_worded(options: ConnectionOptions) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def reset() -> None:
+            connection, _ = stranger.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        threading.Thread(target=reset, daemon=True).start()
+        address = SshAddress(host="127.0.0.1", port=stranger.getsockname()[1])
+        with pytest.raises(ConnectionFailed, match=r"no SSH handshake.*(reset by peer|hung up)") as failure:
+            open_connection(address, 8188, with_key(options))
+    assert "Errno" not in str(failure.value)
+    assert failure.value.is_transient
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "224.0.0.1"])
@@ -234,6 +286,24 @@ def test_other_kinds_of_keys_and_passphrases(server: Sshd, options: ConnectionOp
     key = server.make_key("other_key", key_type=kind, passphrase="open sesame")
     server.authorize(key)
     open_to(server, replace(options, key_passphrase="open sesame"), key_file=key).close()
+
+
+def test_the_agent_is_asked_only_when_told(
+    server: Sshd, options: ConnectionOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(sock.exists)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
+        subprocess.run(["ssh-add", "-q", str(server.key_file)], check=True, timeout=10)
+        address = replace(parse_ssh_address(server.ssh_string()), key_file=None)
+        open_connection(address, 8188, replace(options, use_agent=True)).close()
+        with pytest.raises(AuthenticationFailed, match="no key to show"):
+            open_connection(address, 8188, options)
+    finally:
+        agent.kill()
+        agent.wait()
 
 
 def test_a_missing_key_is_named_when_nothing_else_helps(server: Sshd, options: ConnectionOptions) -> None:

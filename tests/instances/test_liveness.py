@@ -160,6 +160,14 @@ def test_the_supervisor_ends_with_the_last_connection(connection: Connection) ->
     wait_until(lambda: not supervisor.is_running)
 
 
+def test_our_own_pause_is_not_the_peers_silence(connection: Connection) -> None:
+    """A laptop that slept: an hour between two ticks counts as two ticks."""
+    watch = connection._opened.transport.sock.on_quiet.__self__
+    for _ in range(3):
+        watch.count_silence(3600)
+    assert connection.is_alive
+
+
 def test_a_large_upload_is_no_silence(connection: Connection, server: Sshd, tmp_path: Path) -> None:
     """While data goes out, the answers to it count as signs of life."""
     large = tmp_path / "large"
