@@ -83,16 +83,13 @@ def _connect_to_first(addresses: list[IpAddress], host: str, port: int, deadline
     for position, address in enumerate(addresses):
         left_s = (deadline - time.monotonic()) / (len(addresses) - position)
         try:
-            connection = socket.create_connection((str(address), port), timeout=max(left_s, 0.1))
+            return _tuned(socket.create_connection((str(address), port), timeout=max(left_s, 0.1)))
         except OSError as error:
             failure = error
-        else:
-            _tune(connection)
-            return connection
     raise connection_failed(f"{host} port {port} cannot be reached", failure) from failure
 
 
-def _tune(connection: socket.socket) -> None:
+def _tuned(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -103,6 +100,7 @@ def _tune(connection: socket.socket) -> None:
     ):
         if hasattr(socket, name):  # not every system has every one
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
 
 
 def connection_failed(what: str, cause: BaseException | None = None) -> ConnectionFailed:

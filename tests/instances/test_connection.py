@@ -228,6 +228,7 @@ def test_a_reset_in_the_handshake_is_worded(options: ConnectionOptions) -> None:
 
         def reset() -> None:
             connection, _ = stranger.accept()
+            connection.recv(100)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
 
