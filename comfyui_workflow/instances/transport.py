@@ -7,7 +7,6 @@ open_transport(address, options) -> OpenTransport(transport, host_key_fingerprin
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -34,9 +33,8 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 LOG_CHANNEL = "comfyui_workflow.ssh"
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
 
-_handshakes: defaultdict[tuple[str, int], threading.BoundedSemaphore] = defaultdict(
-    lambda: threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
-)
+_handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_handshakes_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,9 @@ def _open_with_keys(
 
 @contextmanager
 def _handshake_slot(address: SshAddress, options: ConnectionOptions) -> Iterator[None]:
-    slots = _handshakes[address.host, address.port]
+    with _handshakes_lock:
+        new = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
+        slots = _handshakes.setdefault((address.host, address.port), new)
     if not slots.acquire(timeout=3 * options.connect_timeout_s):
         raise connection_failed(f"too many connections to {address.label} are being opened")
     try:
