@@ -1,9 +1,10 @@
 """A server inside the process of a command, for as long as the command needs one."""
 
+import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def serve_in_this_process(settings: Settings) -> Iterator[str]:
     Raises: ConfigurationError."""
     from app import create_server  # noqa: PLC0415 - the parts are joined only where they are needed
 
+    _quiet_libraries()
     server = create_server(settings)
     http = _Http(server.app, settings)
     try:
@@ -51,6 +53,11 @@ def serve_in_this_process(settings: Settings) -> Iterator[str]:
     finally:
         http.stop()
         server.stop()
+
+
+def _quiet_libraries() -> None:
+    """What they log are steps of ours that the run itself tells of; here they would cross its display."""
+    logging.getLogger("waitress").setLevel(logging.ERROR)
 
 
 class _Http:
@@ -77,9 +84,11 @@ class _Http:
         self._thread.start()
 
     def stop(self) -> None:
-        if self._thread.is_alive():
-            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
-            self._thread.join(_STOP_TIMEOUT_S)
-        else:
-            self._server.close()
+        """The workers first: they wake the loop whenever an answer is ready, so it must still be there."""
         self._server.task_dispatcher.shutdown(timeout=_STOP_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._server.close()
+            return
+        with suppress(OSError):  # the loop was awake, has heard it, and closed before we could knock
+            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
+        self._thread.join(_STOP_TIMEOUT_S)

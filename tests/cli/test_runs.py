@@ -1,12 +1,13 @@
 """`list`, `cancel`, `retry` and `outputs`."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from comfyui_workflow import demo
+from comfyui_workflow.cli.client import ServerClient
+from comfyui_workflow.cli.submitting import Order, submit
 from tests.cli.conftest import Command
 from tests.cli.documents import RUN_ID
 from tests.sandbox_process import SandboxProcess
@@ -29,21 +30,24 @@ def test_a_finished_run_is_listed_and_its_outputs_are_told(command: Command, san
         assert "completed" in refused.stderr
 
 
-@pytest.mark.usefixtures("server")
-def test_a_retry_fetches_what_is_missing(command: Command, sandbox: SandboxProcess, tmp_path: Path) -> None:
-    obstacle = tmp_path / "obstacle"
-    obstacle.write_text("a file where a directory is wanted")
-    result = command(
-        "run", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string, "--output-dir", obstacle / "pictures"
-    )
-    assert result.exit_code == 1
-    assert "Not fetched: text_to_image_00001_.png" in result.stderr
-    retry = re.search(r"comfyui-workflow (retry \S+)", result.stderr)
-    assert retry is not None
-    obstacle.unlink()
-    assert command(*retry[1].split()).exit_code == 0
-    assert command("watch", retry[1].split()[1]).exit_code == 0
-    assert (obstacle / "pictures" / "text_to_image_00001_.png").is_file()
+def test_a_retry_fetches_what_is_missing(
+    command: Command, server: str, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    sandbox.faults(hold=True)
+    output_dir = tmp_path / "pictures"
+    order = Order(workflow=demo.TEXT_TO_IMAGE, ssh_connection=sandbox.ssh_string, output_dir=output_dir)
+    with ServerClient(server) as client:
+        workflow_id = submit(client, order)
+    output_dir.write_text("a file where the directory is wanted")
+    sandbox.faults(hold=False)
+    failed = command("watch", workflow_id)
+    assert failed.exit_code == 1
+    assert "Not fetched: text_to_image_00001_.png" in failed.stderr
+    assert f"comfyui-workflow retry {workflow_id}" in failed.stderr
+    output_dir.unlink()
+    assert command("retry", workflow_id).exit_code == 0
+    assert command("watch", workflow_id).exit_code == 0
+    assert (output_dir / "text_to_image_00001_.png").is_file()
     assert len(sandbox.executions()) == 1
 
 

@@ -1,0 +1,36 @@
+"""The server inside a command: there as soon as it is needed, gone without a trace."""
+
+import threading
+
+import pytest
+import requests
+
+from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
+from comfyui_workflow.settings import load_settings
+
+
+@pytest.mark.usefixtures("environment")
+def test_it_ends_amid_requests_without_a_sound(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(10):
+        with serve_in_this_process(load_settings(port=0)) as url:
+            asking = threading.Thread(target=_ask_until_gone, args=(url,))
+            asking.start()
+            assert requests.get(f"{url}/health", timeout=5).ok
+        asking.join(10)
+    assert not caplog.records
+    assert not [thread for thread in threading.enumerate() if thread.name == "http"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_only_its_own_process_may_use_it() -> None:
+    with serve_in_this_process(for_own_use(load_settings())) as url:
+        assert requests.get(f"{url}/comfyui/workflow", timeout=5).status_code == 401
+
+
+def _ask_until_gone(url: str) -> None:
+    try:
+        with requests.Session() as session:
+            while session.get(f"{url}/health", timeout=5).ok:
+                pass
+    except requests.RequestException:
+        return
