@@ -184,7 +184,10 @@ def _body() -> dict[str, Any]:
         raise InvalidRequest("Request body is required")
     if not request.is_json:
         raise InvalidRequest("Content-Type must be application/json")
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None
     if body is None:
         raise InvalidRequest("Request body is not valid JSON")
     if not isinstance(body, dict):
@@ -209,7 +212,9 @@ def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
     images = body.get("input_images")
     if images is None:
         return ()
-    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+    if not isinstance(images, list) or not all(
+        isinstance(image, str) and _is_unicode(image) for image in images
+    ):
         raise InvalidRequest("input_images must be a list of file paths")
     paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
     names = [Path(path).name for path in paths]
@@ -225,7 +230,14 @@ def _text(body: dict[str, Any], field: str) -> str | None:
     value = body.get(field)
     if value is not None and not isinstance(value, str):
         raise InvalidRequest(f"{field} must be a text")
+    if value is not None and not value.isascii() and not _is_unicode(value):
+        raise InvalidRequest(f"{field} is not valid Unicode")
     return value and value.strip()
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can escape half of a character, which no file system, SSH server or record takes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _remote_dir(body: dict[str, Any], field: str, default: str) -> str:

@@ -1,6 +1,6 @@
 """An open way to one instance: one SSH transport with a tunnel to its ComfyUI and its files.
 
-open_connection(address, comfyui_port, options) -> Connection       one attempt; see retry.py
+open_connection(address, comfyui_port, options) -> Connection       one attempt
 Connection
     base_url              "http://127.0.0.1:PORT" of the tunnel
     files                 RemoteFiles
@@ -25,7 +25,7 @@ from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.instances.liveness import supervisor
 from comfyui_workflow.instances.options import ConnectionOptions
-from comfyui_workflow.instances.sftp_channels import SftpChannels
+from comfyui_workflow.instances.sftp_channels import NoSftpChannels, SftpChannels
 from comfyui_workflow.instances.sockets import connection_failed
 from comfyui_workflow.instances.transport import OpenTransport, open_transport
 from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
@@ -111,8 +111,10 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
 
 def _open_sftp(
     transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions
-) -> tuple[SftpChannels, float]:
-    """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY)."""
+) -> tuple[SftpChannels | NoSftpChannels, float]:
+    """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
+    without SFTP is of use all the same: files go through the tunnel then."""
+    before = time.monotonic()
     try:
         channels = SftpChannels(
             transport,
@@ -124,6 +126,8 @@ def _open_sftp(
             client.normalize(".")
             return channels, time.monotonic() - before
     except (paramiko.SSHException, SFTPError, EOFError, OSError) as error:
+        if transport.is_active() and "timeout" not in f"{error!r}".lower():
+            return NoSftpChannels(address.label), time.monotonic() - before
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 

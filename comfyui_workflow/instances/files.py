@@ -38,7 +38,7 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
     WorkflowError,
 )
-from comfyui_workflow.instances.sftp_channels import SftpChannels
+from comfyui_workflow.instances.sftp_channels import NoSftpChannels, SftpChannels
 from comfyui_workflow.instances.transfer import LocalPart, Progress, receive, send
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class RemoteFile:
 class RemoteFiles:
     """Paths are the instance's; relative ones start at the user's home directory there."""
 
-    def __init__(self, channels: SftpChannels, label: str) -> None:
+    def __init__(self, channels: SftpChannels | NoSftpChannels, label: str) -> None:
         self._channels = channels
         self._label = label
         self._hashes: dict[tuple[str, int, datetime], str] = {}

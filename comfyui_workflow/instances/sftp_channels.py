@@ -20,6 +20,22 @@ MOST_CHANNELS = 5
 WAKE_UP_S = 0.5
 
 
+class NoSftpChannels:
+    """In the place of `SftpChannels` on a machine whose SSH server offers no SFTP: every lease says so."""
+
+    is_connected = True
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    @contextmanager
+    def lease(
+        self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
+    ) -> Iterator[paramiko.SFTPClient]:
+        raise RemoteFileError(f"{self._label} offers no SFTP.")
+        yield  # what makes it a context manager
+
+
 class SftpChannels:
     """May be used from any thread."""
 

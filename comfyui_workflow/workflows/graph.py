@@ -1,5 +1,6 @@
 """A graph: whether it is one, what it links, what of it will run and in which order."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -24,6 +25,7 @@ def check_graph(value: object) -> Graph:
         )
     if not value:
         raise InvalidGraph("The workflow has no nodes")
+    _check_json(value)
     for node_id, node in value.items():
         _check_node(node_id, node)
     for node_id, name, source, _ in _all_links(value):
@@ -90,6 +92,18 @@ def with_renamed_input(graph: Graph, old: str, new: str) -> dict[str, Any]:
 def _kind(value: object) -> str:
     kinds = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), "null")
+
+
+def _check_json(value: dict[str, Any]) -> None:
+    """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidGraph("The workflow has a text that is not valid Unicode") from error
+    except ValueError as error:
+        raise InvalidGraph("The workflow has a number that is none (NaN or Infinity)") from error
+    except RecursionError as error:
+        raise InvalidGraph("The workflow is nested too deeply to be one") from error
 
 
 def _check_node(node_id: object, node: object) -> None:

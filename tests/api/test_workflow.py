@@ -140,6 +140,21 @@ def test_state_is_null_before_the_first_run(api: Api) -> None:
         ({"ssh_connection": SSH, "workflow": GRAPH, "comfyui_output_dir": "/a\nb"}, "absolute path"),
         ({"ssh_connection": SSH, "workflow": GRAPH, "include_previews": "yes"}, "true or false"),
         ({"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": []}, "workflow_name must be a text"),
+        ({"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": "\ud800"}, "not valid Unicode"),
+        ({"ssh_connection": SSH, "workflow_file": "/tmp/\udfff.json"}, "not valid Unicode"),
+        (
+            {"ssh_connection": SSH, "workflow": GRAPH, "input_images": ["/tmp/\ud800.png"]},
+            "list of file paths",
+        ),
+        ({"ssh_connection": SSH, "workflow": {"1": {"class_type": "\ud800"}}}, "not valid Unicode"),
+        (
+            {"ssh_connection": SSH, "workflow": {"1": {"class_type": "X", "inputs": {"a": float("nan")}}}},
+            "NaN",
+        ),
+        (
+            {"ssh_connection": SSH, "workflow": {"1": {"class_type": "X", "inputs": {"a": float("inf")}}}},
+            "NaN",
+        ),
     ],
 )
 def test_a_bad_request_gets_a_sentence_and_starts_nothing(api: Api, body: Any, message: str) -> None:
@@ -159,6 +174,8 @@ def test_a_bad_request_gets_a_sentence_and_starts_nothing(api: Api, body: Any, m
         (b"\xff", "application/json", "not valid JSON"),
         (b"[]", "application/json", "must be a JSON object"),
         (b"null", "application/json", "not valid JSON"),
+        (b"[" * 200_000, "application/json", "not valid JSON"),
+        (b'{"workflow": ' * 100_000, "application/json", "not valid JSON"),
         (b'{"a": 1}', "text/plain", "Content-Type must be application/json"),
         (b"a=1", "application/x-www-form-urlencoded", "Content-Type must be application/json"),
     ],

@@ -359,8 +359,11 @@ def test_a_server_without_sftp_is_said(server: Sshd, options: ConnectionOptions)
     server.stop()
     server.add_config("ForceCommand /bin/false")
     server.start()
-    with pytest.raises(ConnectionFailed, match="opens no SFTP session"):
-        open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    with pytest.raises(RemoteFileError, match="offers no SFTP"):
+        connection.files.stat("/")
+    assert connection.is_alive
+    connection.close()
 
 
 def test_a_file_nobody_may_write_is_said(server: Sshd, options: ConnectionOptions, tmp_path: Path) -> None:

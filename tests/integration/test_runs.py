@@ -11,7 +11,9 @@ from PIL import Image
 
 from tests.instance import Instance
 from tests.integration.graphs import failing, loaded, node, painted, slow
+from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
+from tests.sshd import Sshd
 
 
 def names(progress: dict[str, Any]) -> list[str]:
@@ -196,6 +198,25 @@ def test_wrong_directories_are_found_out(server: ServerProcess, instance: Instan
     assert done["status"] == "completed", done["error_message"]
     assert Path(done["outputs"][0]["local_path"]).is_file()
     assert done["outputs"][0]["remote_path"] == str(instance.sandbox.output_dir / "loaded_00001_.png")
+
+
+def test_a_machine_without_sftp_sends_its_files_through_the_tunnel(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "photo.png")
+    with Sshd(tmp_path / "sshd") as sshd:
+        sshd.stop()
+        sshd.add_config("ForceCommand /bin/false")
+        sshd.start()
+        ssh_string = sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
+        graph = loaded("photo.png", prefix="deep/tunnel")
+        done = server.until_finished(
+            server.execute(ssh_string, graph, input_images=[str(tmp_path / "photo.png")])
+        )
+    assert done["status"] == "completed", done["error_message"]
+    local = Path(done["outputs"][0]["local_path"])
+    assert local == server.output_dir / "deep" / "tunnel_00001_.png"
+    assert local.read_bytes() == (sandbox.output_dir / "deep" / "tunnel_00001_.png").read_bytes()
 
 
 def test_an_output_deleted_there_fails_the_run_and_a_retry_fetches_it(
