@@ -44,6 +44,13 @@ def test_a_run_from_start_to_end(server: ServerProcess, instance: Instance) -> N
     assert execution["prompt_id"] == done["prompt_id"]
 
 
+def test_what_of_the_ssh_string_is_left_undone_is_said(server: ServerProcess, instance: Instance) -> None:
+    ssh_string = f"{instance.ssh_string} -o StrictHostKeyChecking=no"
+    done = server.until_finished(server.execute(ssh_string, painted(0x111111)))
+    assert done["status"] == "completed"
+    assert [notice for notice in done["notices"] if "StrictHostKeyChecking" in notice]
+
+
 def test_progress_goes_up_step_by_step(server: ServerProcess, instance: Instance) -> None:
     workflow_id = server.execute(instance.ssh_string, slow(2, steps=20, seconds_per_step=0.05))
     seen: list[dict[str, Any]] = []

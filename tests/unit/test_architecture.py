@@ -16,6 +16,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"stores", "comfyui", "instances"},
     {"journal", "link"},
     {"inputs", "outputs", "submission", "local_files"},
+    {"passage"},
     {"runner", "executors"},
     {"service"},
     {"api", "serving"},

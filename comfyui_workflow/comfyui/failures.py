@@ -1,0 +1,18 @@
+"""Why a prompt failed, in the words of the native API, with what ComfyUI said and where."""
+
+from comfyui_workflow.comfyui.history import HistoryEntry
+
+
+def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
+    said = " ".join((entry.error_message or "ComfyUI does not say why").split())
+    if is_out_of_memory(entry):
+        said = "Out of memory"
+    where = f" (node {entry.failed_node_id}, {node_type})" if node_type else ""
+    return f"Node execution failed: {said}{where}"
+
+
+def is_out_of_memory(entry: HistoryEntry) -> bool:
+    """Some forms of it come under other types, and only their text tells."""
+    text = f"{entry.error_type} {entry.error_message}"
+    signs = ("OutOfMemoryError", "out of memory", "Allocation on device", "MemoryError")
+    return any(sign in text for sign in signs)

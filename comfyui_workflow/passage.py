@@ -1,0 +1,157 @@
+"""One run on one open link, from what ComfyUI knows of its prompt to its end."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from comfyui_workflow.comfyui.cancelling import Canceller
+from comfyui_workflow.comfyui.failures import failure_sentence
+from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
+from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.link import Link
+from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
+from comfyui_workflow.runs.events import (
+    Event,
+    NodesPlanned,
+    OutputFetched,
+    OutputsFound,
+    PhaseEntered,
+    PromptSucceeded,
+    PromptVanished,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+)
+from comfyui_workflow.runs.model import Phase, Run, RunStatus
+from comfyui_workflow.submission import Submitter, new_prompt_id
+from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """One run on one open link, from what ComfyUI knows of it to its end."""
+
+    journal: RunJournal
+    link: Link
+    workflow_id: str
+    should_stop: Callable[[], bool]
+    should_abort: Callable[[], bool]
+    resubmissions_of_running: int
+
+    def go(self) -> None:
+        """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
+        run = self._run()
+        if run.are_outputs_known:
+            self._fetch_outputs()
+            self._complete()
+            return
+        self._plan_nodes(run)
+        ended = self._submit_and_follow(run)
+        if ended.entry is None:
+            self._vanished()
+        else:
+            self._conclude(ended.entry)
+
+    def _run(self) -> Run:
+        return self.journal.get(self.workflow_id)
+
+    def _record(self, event: Event) -> Run:
+        return self.journal.record(self.workflow_id, event)
+
+    def _plan_nodes(self, run: Run) -> None:
+        """With the instance's node definitions it is known which nodes are outputs."""
+        outputs = output_ids(run.request.graph, self.link.definitions())
+        nodes = planned_nodes(run.request.graph, outputs)
+        if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
+            self._record(NodesPlanned(nodes=nodes))
+
+    def _submit_and_follow(self, run: Run) -> PromptEnded:
+        prompt_id = run.prompt_id or new_prompt_id()
+        with ExitStack() as stack:
+            subscription = stack.enter_context(self.link.feed.subscribe(prompt_id))
+            submitter = Submitter(self.link, self._record, self.should_abort)
+            accepted_id = submitter.ensure_submitted(run, prompt_id).prompt_id or prompt_id
+            if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
+                subscription = stack.enter_context(self.link.feed.subscribe(accepted_id))
+            follower = PromptFollower(self.link.client, self.link.feed, self.link.queue, accepted_id)
+            canceller = Canceller(self.link.client, accepted_id)
+            for item in follower.follow(subscription):
+                match item:
+                    case PromptEnded():
+                        return item
+                    case Event():
+                        self._record(item)
+                self._heed_requests(canceller)
+        raise ComfyUIUnavailable("The prompt was lost from sight")
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            raise Stopped("the server is stopping")
+
+    def _heed_requests(self, canceller: Canceller) -> None:
+        self._stop_if_asked()
+        if self._run().is_cancel_requested:
+            canceller.ask()
+
+    def _vanished(self) -> None:
+        """In neither queue nor history. After our cancel that is the confirmation; otherwise ComfyUI was
+        restarted, or somebody else removed the prompt."""
+        run = self._run()
+        if run.is_cancel_requested:
+            self._record(RunCancelled())
+        elif self.link.is_same_boot(run.boot_marker):
+            self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
+        elif run.status is not RunStatus.EXECUTING:
+            self._record(
+                PromptVanished(message="ComfyUI was restarted; the queued prompt is submitted again")
+            )
+        elif run.times_lost_running < self.resubmissions_of_running:
+            self._record(
+                PromptVanished(message="ComfyUI was restarted while the prompt ran; it is submitted again")
+            )
+        else:
+            lost = "ComfyUI was restarted while the prompt ran, once more; it is not submitted again"
+            self._record(RunFailed(code="prompt_lost", message=lost))
+
+    def _conclude(self, entry: HistoryEntry) -> None:
+        outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
+        if entry.outcome is Outcome.SUCCESS:
+            self._record(PromptSucceeded(outputs=outputs))
+            self._fetch_outputs()
+            self._complete()
+            return
+        if outputs:  # what was made before the end was paid for too
+            self._record(OutputsFound(outputs=outputs))
+            self._fetch_outputs()
+        self._record(self._unsuccessful_end(entry))
+
+    def _unsuccessful_end(self, entry: HistoryEntry) -> Event:
+        if entry.outcome is Outcome.INTERRUPTED:
+            is_ours = self._run().is_cancel_requested
+            return RunCancelled(
+                message=None if is_ours else "The prompt was interrupted on the instance, not by this server"
+            )
+        message = failure_sentence(entry, self._run().node_type(entry.failed_node_id))
+        return RunFailed(code="prompt_failed", message=message, node_id=entry.failed_node_id)
+
+    def _fetch_outputs(self) -> None:
+        """One after the other; what cannot be fetched does not keep the others from coming."""
+        run = self._run()
+        fetcher = OutputFetcher(self.link, run, self._stop_if_asked)
+        for position, output in enumerate(run.outputs, start=1):
+            self._stop_if_asked()
+            if not output.is_downloaded:
+                self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
+                self._record(OutputFetched(output=fetcher.fetch(output)))
+
+    def _say_fetching(self, message: str) -> None:
+        self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
+
+    def _complete(self) -> None:
+        missing = missing_sentence(self._run())
+        if missing is None:
+            self._record(RunCompleted())
+        else:
+            self._record(RunFailed(code="outputs_missing", message=missing))
