@@ -1,13 +1,16 @@
-"""Serving until a signal: waitress in the main thread, everything else in threads of its own."""
+"""Serving HTTP with waitress: until a signal, or in a thread for as long as a command needs it."""
 
 import logging
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import waitress
 from flask import Flask
+from waitress import wasyncore
 
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import Settings
@@ -15,6 +18,7 @@ from comfyui_workflow.settings import Settings
 log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
+HTTP_STOP_TIMEOUT_S = 3.0
 
 
 class Startable(Protocol):
@@ -44,6 +48,30 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
         server.stop()
 
 
+class HttpThread:
+    """The port is taken when it is made. Its loop closes its own sockets: nobody does that under its hands."""
+
+    def __init__(self, server: Startable, settings: Settings) -> None:
+        """Raises: ConfigurationError."""
+        self._sockets: dict[int, Any] = {}
+        self._http = _listen(server.app, settings, self._sockets)
+        self.url = f"http://{_url_host(settings.host)}:{self._http.effective_port}"
+        self._thread = threading.Thread(target=self._http.run, name="http", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The workers first: they wake the loop whenever an answer is ready, so it must still be there."""
+        self._http.task_dispatcher.shutdown(timeout=HTTP_STOP_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._http.close()
+            return
+        with suppress(OSError):  # the loop was awake, has heard it, and closed before we could knock
+            self._http.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
+        self._thread.join(HTTP_STOP_TIMEOUT_S)
+
+
 def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if level != "DEBUG":
@@ -51,11 +79,15 @@ def configure_logging(level: str) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def _listen(app: Flask, settings: Settings) -> "waitress.server.BaseWSGIServer":
-    """The port is taken before the store, so that a port in use takes nothing from anybody."""
+def _listen(
+    app: Flask, settings: Settings, sockets: dict[int, Any] | None = None
+) -> "waitress.server.BaseWSGIServer":
+    """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
+    that is open is in `sockets`."""
     try:
         return waitress.create_server(
             app,
+            map=sockets,
             host=settings.host,
             port=settings.port,
             threads=REQUEST_THREADS,
