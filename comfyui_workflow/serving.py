@@ -49,7 +49,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
 
 
 class HttpThread:
-    """The port is taken when it is made. Its loop closes its own sockets: nobody does that under its hands."""
+    """The port is taken when it is made. Its loop closes its sockets itself, none under its hands."""
 
     def __init__(self, server: Startable, settings: Settings) -> None:
         """Raises: ConfigurationError."""
