@@ -26,7 +26,10 @@ def taken_port(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_once_makes_the_picture_and_ends(taken_port: int, tmp_path: Path) -> None:
     process = _start("--once")
-    stdout, stderr = process.communicate(timeout=90)
+    try:
+        stdout, stderr = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode == 0, stderr
     picture = Path(stdout.splitlines()[-1].strip())
     assert picture.is_relative_to(tmp_path)
@@ -38,11 +41,14 @@ def test_once_makes_the_picture_and_ends(taken_port: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(taken_port: int, number: signal.Signals, tmp_path: Path) -> None:
     process = _start()
-    _read_until(process, "[0/6]")
-    assert any(str(tmp_path / "data") in words for words in _command_lines())
-    process.send_signal(number)
-    process.communicate(timeout=30)
-    assert process.returncode in (130, 143, -signal.SIGKILL)
+    try:
+        _read_until(process, "Running ")
+        assert any(str(tmp_path / "data") in words for words in _command_lines())
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode in (0, 130, 143, -signal.SIGKILL)  # 0: it was quick, and served already
     _assert_nothing_runs(tmp_path)
 
 
@@ -71,14 +77,14 @@ def _start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def _read_until(process: "subprocess.Popen[str]", word: str) -> str:
+def _read_until(process: "subprocess.Popen[str]", word: str) -> None:
     assert process.stderr is not None
-    said = ""
+    lines = []
     for line in process.stderr:
-        said += line
+        lines.append(line)
         if word in line:
-            return said
-    raise AssertionError(said)
+            return
+    raise AssertionError("".join(lines))
 
 
 def _assert_nothing_runs(root: Path) -> None:
