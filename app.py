@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from flask import Flask
 
+from comfyui_workflow import serving
 from comfyui_workflow.api import Parts, guard, health, mount, workflow
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.executors.threads import ThreadExecutor
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts
@@ -114,6 +116,11 @@ def runner_options(settings: Settings) -> RunnerOptions:
 
 
 if __name__ == "__main__":
-    from comfyui_workflow.cli import main
-
-    sys.exit(main(["serve", *sys.argv[1:]]))
+    if len(sys.argv) > 1:
+        sys.exit(
+            "python app.py takes no options: see docs/settings.md, or use python -m comfyui_workflow serve"
+        )
+    try:
+        serving.main(create_server)
+    except WorkflowError as error:
+        sys.exit(str(error))

@@ -47,9 +47,9 @@ class LocalFiles:
         local = self._readable_file(path, "Input image")
         if not os.access(local, os.R_OK):
             raise FileRefused(f"Input image cannot be read: {path} (permission denied)")
-        if not is_safe_name(local.name):
-            raise FileRefused(f"Input image has a name that no instance takes: {local.name!r}")
-        return str(local)
+        if not is_safe_name(_as_given(path).name):
+            raise FileRefused(f"Input image has a name that no instance takes: {_as_given(path).name!r}")
+        return str(_as_given(path))
 
     def output_dir(self, path: str) -> str:
         """The absolute path of a directory that outputs may go to; made when it is needed.
@@ -62,7 +62,7 @@ class LocalFiles:
         there = next(place for place in (local, *local.parents) if place.exists())
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
             raise FileRefused(f"Output directory cannot be written: {path} ({there} does not allow it)")
-        return str(local)
+        return str(_as_given(path))
 
     def keep_upload(self, stream: IO[bytes], name: str) -> Path:
         """Store an uploaded file under its own name, in a new directory of its own. Raises: FileRefused,
@@ -103,6 +103,11 @@ def _absolute(path: str, what: str) -> Path:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError) as error:
         raise FileRefused(f"{what} not found: {path}") from error
+
+
+def _as_given(path: str) -> Path:
+    """Absolute, but symbolic links as they are: a graph knows a file by the name it was given under."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow them
 
 
 def _is_within(path: Path, directories: tuple[Path, ...] | None) -> bool:

@@ -130,7 +130,7 @@ class Runner:
             return
         wait_s = patience.next_wait_s()
         log.info("%s: %s; trying again in %.1f s", workflow_id, error, wait_s)
-        self._journal.record(workflow_id, TroubleMet(message=f"{error}; trying again"))
+        self._journal.record(workflow_id, TroubleMet(message=f"{str(error).rstrip('.')}; trying again"))
         was_cancelled = self._journal.get(workflow_id).is_cancel_requested
         wait(
             wait_s,

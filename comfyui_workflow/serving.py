@@ -13,7 +13,7 @@ from flask import Flask
 from waitress import wasyncore
 
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.settings import Settings
+from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ class Startable(Protocol):
     def start(self) -> int: ...
 
     def stop(self) -> None: ...
+
+
+def main(create_server: Callable[[Settings], Startable], **overrides: object) -> None:
+    """What `python app.py` and the command `serve` do. Raises: ConfigurationError."""
+    settings = load_settings(**overrides)
+    configure_logging(settings.log_level)
+    serve(create_server(settings), settings, _say_ready)
 
 
 def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
@@ -99,6 +106,13 @@ def _listen(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
+
+
+def _say_ready(url: str, resumed: int) -> None:
+    """Flushed: who started us may wait for this line."""
+    print(f"Serving on {url}", flush=True)  # noqa: T201 - this is what the command says
+    if resumed:
+        print(f"Taking up {resumed} unfinished run{'s' if resumed > 1 else ''}", flush=True)  # noqa: T201
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:

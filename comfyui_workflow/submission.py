@@ -25,6 +25,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import Graph, Phase, Run
 
 LOOK_AGAIN_AFTER_S = 1.0
+FEED_WAIT_S = 2.0
 _RECENT = 200
 
 
@@ -79,6 +80,8 @@ class Submitter:
             raise Stopped("stopped before the prompt was submitted")
 
     def _post(self, run: Run, graph: Graph) -> Run:
+        """With an ear on the websocket, if it can be had: what is said before is never said again."""
+        self._link.feed.wait_connected(FEED_WAIT_S)
         answer = self._link.client.submit(
             graph,
             prompt_id=run.prompt_id or "",

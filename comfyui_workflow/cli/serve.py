@@ -4,9 +4,7 @@ from typing import Any
 
 import click
 
-from comfyui_workflow.serving import configure_logging
-from comfyui_workflow.serving import serve as serve_until_signal
-from comfyui_workflow.settings import load_settings
+from comfyui_workflow import serving
 
 
 @click.command()
@@ -16,9 +14,7 @@ def serve(**options: Any) -> None:
     """Serve the API until Ctrl-C. Settings come from COMFYUI_WORKFLOW_* variables; options win."""
     from app import create_server  # noqa: PLC0415 - the parts are joined only where they are needed
 
-    settings = load_settings(**{name: value for name, value in options.items() if value is not None})
-    configure_logging(settings.log_level)
-    serve_until_signal(create_server(settings), settings, _say_ready)
+    serving.main(create_server, **{name: value for name, value in options.items() if value is not None})
 
 
 @click.command(
@@ -32,9 +28,3 @@ def sandbox(ctx: click.Context, *, arguments: tuple[str, ...]) -> None:
     from comfyui_workflow.sandbox.__main__ import main  # noqa: PLC0415 - only it needs the sandbox's libraries
 
     main(list(arguments), prog_name=ctx.command_path)
-
-
-def _say_ready(url: str, resumed: int) -> None:
-    click.echo(f"Serving on {url}")
-    if resumed:
-        click.echo(f"Taking up {resumed} unfinished run{'s' if resumed > 1 else ''}")

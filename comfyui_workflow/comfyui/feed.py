@@ -19,7 +19,7 @@ from comfyui_workflow.comfyui.messages import Message, prompt_id_of
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-RECEIVE_TIMEOUT_S = 1.0
+RECEIVE_TIMEOUT_S = 0.5
 REOPEN_AFTER_S = 0.5
 """When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
 first, and given time."""
@@ -30,6 +30,7 @@ class Subscription:
     """The messages of one prompt, waiting to be taken."""
 
     def __init__(self) -> None:
+        self.began_at_s = time.monotonic()
         self._messages: deque[Message] = deque()
         self._arrived = threading.Condition()
 
@@ -76,6 +77,7 @@ class EventFeed:
 
     def renew(self) -> None:
         """Close the socket and open a new one: the cure for a deaf one. Returns at once."""
+        self._connected.clear()
         self._renewing.set()
 
     def wait_connected(self, timeout_s: float) -> bool:

@@ -18,9 +18,11 @@ SILENT_LOOK_S = 2.0
 """How often we ask while the websocket says nothing of this prompt."""
 HEARING_LOOK_S = 10.0
 """How often we ask although it does."""
-DEAF_AFTER_S = 2.0
+DEAF_AFTER_S = 1.0
 """A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
-SILENCE_BEFORE_RENEWAL_S = 15.0
+SILENCE_BEFORE_RENEWAL_S = 5.0
+"""A node may be silent for longer, so this doubles: a new socket costs little, a deaf one all progress."""
+LONGEST_SILENCE_S = 60.0
 POISONED_AFTER = 5
 
 
@@ -64,9 +66,11 @@ class PromptFollower:
             has_ended = any(map(says_ended, messages))
             if has_ended or self._clock() >= look_at:
                 found = self._look(has_ended, is_heard=bool(messages))
-                yield found
                 if isinstance(found, PromptEnded):
+                    self._renew_if_nothing_was_heard(subscription)
+                    yield found
                     return
+                yield found
                 interval_s = HEARING_LOOK_S if messages else min(1.5 * interval_s, SILENT_LOOK_S)
                 look_at = self._clock() + interval_s
             elif not messages:
@@ -118,4 +122,11 @@ class PromptFollower:
             self._renewal_after_s = SILENCE_BEFORE_RENEWAL_S
         elif silence_s > self._renewal_after_s:
             self._feed.renew()
-            self._renewal_after_s = max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)
+            self._renewal_after_s = min(
+                LONGEST_SILENCE_S, max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)
+            )
+
+    def _renew_if_nothing_was_heard(self, subscription: Subscription) -> None:
+        """A prompt that begins and ends in silence: the next one would not be heard of either."""
+        if self._feed.silence_s() > time.monotonic() - subscription.began_at_s:
+            self._feed.renew()

@@ -206,6 +206,14 @@ def test_two_images_of_one_name_are_refused_and_one_named_twice_is_one(api: Api,
     assert api.journal.get(workflow_id).request.input_images == (first,)
 
 
+def test_an_image_goes_by_the_name_it_was_given_under(api: Api, tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "IMG_1234.png")
+    (tmp_path / "photo.png").symlink_to(tmp_path / "IMG_1234.png")
+    answer = execute(api, workflow=GRAPH, input_images=[str(tmp_path / "x" / ".." / "photo.png")])
+    (image,) = api.journal.get(answer.json["workflow_id"]).request.input_images
+    assert image == str(tmp_path / "photo.png")
+
+
 def test_unknown_ids(api: Api) -> None:
     def ask(method: str, what: str) -> tuple[int, Any]:
         answer = api.client.open(f"/comfyui/workflow/comfyui_workflow_123/{what}", method=method)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+import websocket
 
 from tests.instance import Instance
 from tests.integration.graphs import loaded, painted, slow
@@ -143,6 +144,23 @@ def test_the_websocket_is_deaf_from_the_start(make_server: MakeServer, instance:
     assert is_whole(server.until_finished(run), instance)
 
 
+def test_a_deaf_websocket_is_renewed_even_between_short_runs(
+    server: ServerProcess, sandbox: SandboxProcess
+) -> None:
+    """Another socket of the same client id takes its place and leaves: ours stays open, and hears nothing."""
+    server.until_finished(server.execute(sandbox.ssh_string, painted(90)))
+    client_id = sandbox.executions()[0]["client_id"]
+    address = f"ws://127.0.0.1:{sandbox.comfyui_port}/ws?clientId={client_id}"
+    thief = websocket.create_connection(address, timeout=10)
+    thief.recv()
+    thief.close()
+    assert server.until_finished(server.execute(sandbox.ssh_string, painted(91)))["status"] == "completed"
+    seen: set[float] = set()
+    run = server.execute(sandbox.ssh_string, slow(92, steps=30, seconds_per_step=0.05))
+    server.until(run, lambda p: seen.add(p["nodes"][1]["progress"]) or p["status"] == "completed")
+    assert len(seen) > 8
+
+
 def test_comfyui_restarts_while_the_prompt_is_queued(server: ServerProcess, instance: Instance) -> None:
     instance.sandbox.faults(hold=True)
     run = server.execute(instance.ssh_string, painted(11))
@@ -257,7 +275,8 @@ def test_many_runs_at_once_share_one_connection(make_server: MakeServer, instanc
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(is_whole(server.until_finished(run), instance) for run in ids)
+    finished = [server.until_finished(run) for run in ids]
+    assert all(is_whole(done, instance) for done in finished)
     assert len(instance.sandbox.executions()) == 12
     open_sockets = list(Path(f"/proc/{server.pid}/fd").iterdir())
     assert len(open_sockets) < 80

@@ -52,7 +52,7 @@ def test_what_of_the_ssh_string_is_left_undone_is_said(server: ServerProcess, in
 
 
 def test_progress_goes_up_step_by_step(server: ServerProcess, instance: Instance) -> None:
-    workflow_id = server.execute(instance.ssh_string, slow(2, steps=20, seconds_per_step=0.05))
+    workflow_id = server.execute(instance.ssh_string, slow(2, steps=60, seconds_per_step=0.05))
     seen: list[dict[str, Any]] = []
     server.until(workflow_id, lambda p: seen.append(p) or p["status"] == "completed")
     percents = [p["progress_percent"] for p in seen]
