@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flask import Flask
 
-from comfyui_workflow import serving
+from comfyui_workflow import dashboard, serving
 from comfyui_workflow.api import Parts, guard, health, mount, workflow
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
@@ -76,6 +76,7 @@ def create_flask(parts: Parts) -> Flask:
     guard.guard(app, parts.settings, frozenset({health.PATH}))
     mount(app, parts, (workflow.API,))
     app.register_blueprint(health.create_blueprint(parts))
+    app.register_blueprint(dashboard.create_blueprint())
     return app
 
 

@@ -1,5 +1,6 @@
 """What many tests share: a sandbox for each worker, and the ways to reach it over SSH."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from tests.instance import Instance, OpenSSHInstance, SandboxSSHInstance
 from tests.sandbox_process import SandboxProcess
 from tests.sshd import Sshd
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script: what we start would not hear Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def _is_host_known(settings: Settings) -> bool:
     """Only a server on loopback is safe by the name it is called; elsewhere the token keeps it."""
     if not settings.is_loopback:
         return True
-    name = urlsplit(f"//{request.host}").hostname or ""
+    name = _host_name(f"//{request.host}")
     return name in (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts)
 
 
@@ -48,9 +48,15 @@ def _is_origin_allowed(settings: Settings) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return request.headers.get("Sec-Fetch-Site", "none") != "cross-site"
-    return (urlsplit(origin).netloc == request.host and origin != "null") or re.fullmatch(
-        _origin_pattern(settings.cors_hosts), origin
-    ) is not None
+    is_own = origin in (f"http://{request.host}", f"https://{request.host}")
+    return is_own or re.fullmatch(_origin_pattern(settings.cors_hosts), origin) is not None
+
+
+def _host_name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 def _has_token(settings: Settings) -> bool:

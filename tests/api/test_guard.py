@@ -12,7 +12,7 @@ from tests.api.test_workflow import GRAPH, SSH
 
 STATE = "/comfyui/workflow/state"
 FOREIGN = ["http://evil.example", "null", "https://localhost.evil.example", "http://10.0.78.66.evil.example:80",
-           "http://evil.example#localhost", "file://"]  # fmt: skip
+           "http://evil.example#localhost", "file://", "http://[", "\xff"]  # fmt: skip
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
@@ -38,6 +38,9 @@ def test_a_name_bound_to_loopback_by_somebody_else_is_refused(make_api: Callable
     for host, status in (
         ("evil.example", 403),
         ("evil.example:5000", 403),
+        ("[", 403),
+        ("[::1", 403),
+        ("localhost@evil.example", 403),
         ("localhost:5000", 200),
         ("127.0.0.1", 200),
         ("[::1]:5000", 200),
@@ -105,3 +108,13 @@ def test_with_a_token_only_the_data_directory_is_read_and_written(
     )
     run = api.journal.get(accepted.json["workflow_id"])
     assert run.request.output_dir == str((tmp_path / "data" / "outputs").resolve())
+
+
+def test_the_page_loads_nothing_but_its_own(api: Api) -> None:
+    page = api.client.get("/")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    for name in ("runs.js", "style.css", "icon.svg"):
+        assert f"/static/{name}" in page.text
+        assert api.client.get(f"/static/{name}").status_code == 200
+    assert "http" not in page.text

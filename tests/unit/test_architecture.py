@@ -19,13 +19,13 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"passage"},
     {"runner", "executors"},
     {"service"},
-    {"api", "serving"},
+    {"api", "dashboard", "serving"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 PLACES = {
-    "flask": {"api", "serving"},
+    "flask": {"api", "dashboard", "serving"},
     "flask_cors": {"api"},
     "werkzeug": {"api"},
     "waitress": {"serving"},
