@@ -49,7 +49,9 @@ class Passage:
             return
         self._plan_nodes(run)
         ended = self._submit_and_follow(run)
-        if ended.entry is None:
+        if ended is None:
+            self._record(RunCancelled())
+        elif ended.entry is None:
             self._vanished()
         else:
             self._conclude(ended.entry)
@@ -61,18 +63,25 @@ class Passage:
         return self.journal.record(self.workflow_id, event)
 
     def _plan_nodes(self, run: Run) -> None:
-        """With the instance's node definitions it is known which nodes are outputs."""
+        """With the instance's node definitions it is known which nodes are outputs. Once the prompt is there,
+        ComfyUI has had its say."""
+        if run.is_accepted:
+            return
         outputs = output_ids(run.request.graph, self.link.definitions())
         nodes = planned_nodes(run.request.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
 
-    def _submit_and_follow(self, run: Run) -> PromptEnded:
+    def _submit_and_follow(self, run: Run) -> PromptEnded | None:
+        """None when the run was cancelled and its prompt never arrived."""
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id))
             submitter = Submitter(self.link, self._record, self.should_abort)
-            accepted_id = submitter.ensure_submitted(run, prompt_id).prompt_id or prompt_id
+            submitted = submitter.ensure_submitted(run, prompt_id)
+            if submitted is None:
+                return None
+            accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.link.feed.subscribe(accepted_id))
             follower = PromptFollower(self.link.client, self.link.feed, self.link.queue, accepted_id)

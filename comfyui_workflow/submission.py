@@ -10,19 +10,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
-from comfyui_workflow.comfyui.refusals import node_findings
+from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
 from comfyui_workflow.errors import Stopped
 from comfyui_workflow.inputs import upload_inputs
 from comfyui_workflow.link import Link
 from comfyui_workflow.patience import wait
 from comfyui_workflow.runs.events import (
     Event,
+    NodesPlanned,
     NoticeGiven,
     PhaseEntered,
     PromptAccepted,
     PromptPrepared,
 )
 from comfyui_workflow.runs.model import Graph, Phase, Run
+from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 LOOK_AGAIN_AFTER_S = 1.0
 FEED_WAIT_S = 2.0
@@ -40,8 +42,9 @@ class Submitter:
         self._record = record
         self._should_stop = should_stop
 
-    def ensure_submitted(self, run: Run, prompt_id: str) -> Run:
-        """The run with its prompt accepted, submitted now if it was not before.
+    def ensure_submitted(self, run: Run, prompt_id: str) -> Run | None:
+        """The run with its prompt accepted, submitted now if it was not before; None when it was cancelled
+        and ComfyUI has not got it.
         Raises: PromptRefused; Stopped; what the link raises when it breaks, to be called again then."""
         if run.is_accepted:
             return run
@@ -49,6 +52,8 @@ class Submitter:
             known = self._find(run)
             if known is not None:
                 return self._record(PromptAccepted(prompt_id=known))
+            if run.is_cancel_requested:
+                return None
         graph = self._upload(run)
         self._stop_if_asked()
         if run.prompt_id is None:
@@ -89,14 +94,25 @@ class Submitter:
             extra_data={CORRELATION_KEY: correlation_of(run)},
             definitions=self._link.definitions(),
         )
-        self._report_dropped(answer.node_errors, graph)
+        if answer.node_errors:
+            self._report_dropped(answer.node_errors, graph)
         return self._record(PromptAccepted(prompt_id=answer.prompt_id))
 
     def _report_dropped(self, node_errors: Mapping[str, Any], graph: Graph) -> None:
-        findings = list(node_findings(node_errors, graph, self._link.definitions()))
-        if findings:
-            dropped = "ComfyUI leaves out some outputs of the workflow and runs the rest: "
-            self._record(NoticeGiven(message=dropped + "; ".join(findings)))
+        """Outputs that failed validation are dropped, and what only they need does not run."""
+        definitions = self._link.definitions()
+        findings = "; ".join(node_findings(node_errors, graph, definitions))
+        kept = [
+            node_id
+            for node_id in output_ids(graph, definitions)
+            if node_id not in dropped_outputs(node_errors)
+        ]
+        self._record(NodesPlanned(nodes=planned_nodes(graph, kept)))
+        self._record(
+            NoticeGiven(
+                message=f"ComfyUI leaves out some outputs of the workflow and runs the rest: {findings}"
+            )
+        )
 
     def _find(self, run: Run) -> str | None:
         """The id under which ComfyUI has this prompt. Absent twice, a second apart, is absent: what was

@@ -27,6 +27,12 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
                 yield f"{_node_name(str(node_id), graph)}: {_finding(error, _definition(node, definitions))}"
 
 
+def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
+    """The output nodes that do not run because of these errors."""
+    lists = [node.get("dependent_outputs") for node in node_errors.values() if isinstance(node, dict)]
+    return {str(output) for outputs in lists if isinstance(outputs, list) for output in outputs}
+
+
 def _general(error: object) -> str:
     if not isinstance(error, dict):
         return str(error or "it does not say why")

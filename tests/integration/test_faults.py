@@ -94,6 +94,28 @@ def test_the_answer_to_the_submission_is_lost(make_server: MakeServer, instance:
     assert len(instance.sandbox.executions()) == 1
 
 
+def test_the_answer_is_lost_of_a_comfyui_that_chooses_its_own_ids(
+    make_server: MakeServer, instance: Instance
+) -> None:
+    server = make_server()
+    instance.sandbox.faults(version="old", answers=[{"path": "/prompt", "method": "POST", "mode": "drop"}])
+    run = server.execute(instance.ssh_string, painted(50))
+    done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert [done["prompt_id"]] == [execution["prompt_id"] for execution in instance.sandbox.executions()]
+
+
+def test_a_cancelled_run_is_not_submitted_again(server: ServerProcess, instance: Instance) -> None:
+    refusals = [{"path": "/prompt", "method": "POST", "mode": "500", "times": 1000}]
+    instance.sandbox.faults(answers=refusals)
+    run = server.execute(instance.ssh_string, painted(51))
+    server.until(run, lambda p: p["prompt_id"] and p["message"] and "trying again" in p["message"])
+    server.post(f"/{run}/cancel")
+    instance.sandbox.faults(answers=[])
+    assert server.until_finished(run)["status"] == "cancelled"
+    assert instance.sandbox.executions() == []
+
+
 def test_sigterm_leaves_the_run_for_the_next_start(make_server: MakeServer, instance: Instance) -> None:
     server = make_server()
     run = server.execute(instance.ssh_string, slow(6, steps=25))

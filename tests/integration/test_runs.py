@@ -182,6 +182,19 @@ def test_a_refused_prompt_says_which_node_which_input_and_what_is_allowed(
     assert instance.sandbox.executions() == []
 
 
+def test_what_comfyui_leaves_out_is_said_and_does_not_count(
+    server: ServerProcess, instance: Instance
+) -> None:
+    graph = painted(31)
+    graph["4"] = node("ImageInvert", image=["1", 0])
+    graph["5"] = node("SaveImage", images=["4", 0])
+    done = server.until_finished(server.execute(instance.ssh_string, graph))
+    assert done["status"] == "completed", done["error_message"]
+    assert [n["node_id"] for n in done["nodes"]] == ["1", "2", "3"]
+    (notice,) = done["notices"]
+    assert 'node 5 (SaveImage): input "filename_prefix" is missing' in notice
+
+
 def test_a_link_to_nowhere_is_never_sent(server: ServerProcess, instance: Instance) -> None:
     graph = painted()
     graph["3"]["inputs"]["not_in_the_schema"] = ["99", 0]
