@@ -166,16 +166,32 @@ def test_the_websocket_is_deaf_from_the_start(make_server: MakeServer, instance:
     assert is_whole(server.until_finished(run), instance)
 
 
-def test_a_deaf_websocket_is_renewed_even_between_short_runs(
-    server: ServerProcess, sandbox: SandboxProcess
-) -> None:
+def deafen(sandbox: SandboxProcess) -> None:
     """Another socket of the same client id takes its place and leaves: ours stays open, and hears nothing."""
-    server.until_finished(server.execute(sandbox.ssh_string, painted(90)))
     client_id = sandbox.executions()[0]["client_id"]
     address = f"ws://127.0.0.1:{sandbox.comfyui_port}/ws?clientId={client_id}"
     thief = websocket.create_connection(address, timeout=10)
     thief.recv()
     thief.close()
+
+
+def test_a_websocket_that_goes_deaf_in_mid_run_is_renewed(
+    server: ServerProcess, sandbox: SandboxProcess
+) -> None:
+    run = server.execute(sandbox.ssh_string, slow(89, steps=600, seconds_per_step=0.05))
+    server.until(run, is_executing)
+    deafen(sandbox)
+    before = server.progress(run)["nodes"][1]["progress"]
+    server.until(run, lambda p: p["nodes"][1]["progress"] > before + 10, timeout_s=20)
+    server.post(f"/{run}/cancel")
+    assert server.until_finished(run)["status"] == "cancelled"
+
+
+def test_a_deaf_websocket_is_renewed_even_between_short_runs(
+    server: ServerProcess, sandbox: SandboxProcess
+) -> None:
+    server.until_finished(server.execute(sandbox.ssh_string, painted(90)))
+    deafen(sandbox)
     assert server.until_finished(server.execute(sandbox.ssh_string, painted(91)))["status"] == "completed"
     seen: set[float] = set()
     run = server.execute(sandbox.ssh_string, slow(92, steps=30, seconds_per_step=0.05))
