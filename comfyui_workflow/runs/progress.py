@@ -47,7 +47,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
         case TroubleMet():
-            return replace(run, phase=Phase.CONNECTING, message=event.message)
+            return replace(run, phase=Phase.WAITING, message=event.message)
         case NoticeGiven():
             return _with_notice(run, event.message)
         case NodesPlanned():

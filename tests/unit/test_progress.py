@@ -123,7 +123,7 @@ def test_what_is_said_of_a_run_is_what_happens_now() -> None:
     trouble = events.TroubleMet(message="connection refused; trying again")
     connecting = events.PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
     queued = after(accepted, events.QueuePositionChanged(position=1), trouble)
-    assert (queued.phase, queued.message) == (Phase.CONNECTING, trouble.message)
+    assert (queued.phase, queued.message) == (Phase.WAITING, trouble.message)
     queued = after(queued, connecting, events.QueuePositionChanged(position=1))
     assert (queued.phase, queued.message) == (Phase.QUEUED, "Waiting in the queue of the instance")
     running = after(accepted, events.ExecutionStarted(), trouble, connecting)
