@@ -113,6 +113,7 @@ def runner_options(settings: Settings) -> RunnerOptions:
         contact_patience_s=settings.contact_patience_s,
         lost_contact_patience_s=settings.lost_contact_patience_s,
         resubmissions_of_running=settings.resubmissions,
+        stall_limit_s=settings.stall_limit_s,
     )
 
 

@@ -20,6 +20,7 @@ WorkflowError
 └── ComfyUIError            the ComfyUI behind it
     ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
     ├── PromptRefused       it does not accept the graph
+    ├── InstanceBroken      its worker is dead: what runs there never ends, until it is restarted
     ├── PromptFailed        a node raised, or memory ran out
     └── PromptLost          in neither queue nor history
 
@@ -111,6 +112,10 @@ class ComfyUIUnavailable(ComfyUIError):
 
 class PromptRefused(ComfyUIError):
     code = "prompt_refused"
+
+
+class InstanceBroken(ComfyUIError):
+    code = "instance_broken"
 
 
 class PromptFailed(ComfyUIError):

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.connection import Connection
 from comfyui_workflow.stores.atomic import write_atomically
@@ -62,6 +63,7 @@ class Link:
         self._directories: Directories | None = None
         self._marker: str | None = None
         self._known_of_socket = 0
+        self._broken: tuple[str, str | None] | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -114,6 +116,23 @@ class Link:
         """Whether ComfyUI is known not to have been restarted since it took the marker."""
         return marker is not None and self.client.has_file(marker, folder="temp")
 
+    @contextmanager
+    def remembering_if_broken(self) -> Iterator[None]:
+        """So that the next run need not find out for itself."""
+        try:
+            yield
+        except InstanceBroken as error:
+            self._broken = (str(error), self.boot_marker())
+            raise
+
+    def refuse_if_broken(self) -> None:
+        """Raises: InstanceBroken, until ComfyUI is restarted."""
+        if self._broken is not None:
+            reason, marker = self._broken
+            if self.is_same_boot(marker):
+                raise InstanceBroken(reason)
+            self._broken = None
+
     def _ask_directories(self) -> Directories:
         try:
             return self.client.directories()
@@ -125,6 +144,7 @@ class Link:
     def _forget_after_reconnect(self) -> None:
         """A new websocket may be a new ComfyUI, with other nodes and an empty temp directory."""
         with self._lock:
-            if self.feed.times_connected > max(1, self._known_of_socket):
-                self._definitions = self._directories = self._marker = None
+            is_known = self.feed.times_connected <= max(1, self._known_of_socket)
             self._known_of_socket = self.feed.times_connected
+        if not is_known and not self.is_same_boot(self._marker):
+            self._definitions = self._directories = self._marker = None

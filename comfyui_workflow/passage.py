@@ -39,6 +39,7 @@ class Passage:
     should_stop: Callable[[], bool]
     should_abort: Callable[[], bool]
     resubmissions_of_running: int
+    stall_limit_s: float
 
     def go(self) -> None:
         """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
@@ -47,6 +48,8 @@ class Passage:
             self._fetch_outputs()
             self._complete()
             return
+        if not run.is_accepted:
+            self.link.refuse_if_broken()
         self._plan_nodes(run)
         ended = self._submit_and_follow(run)
         if ended is None:
@@ -84,15 +87,22 @@ class Passage:
             accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.link.feed.subscribe(accepted_id))
-            follower = PromptFollower(self.link.client, self.link.feed, self.link.queue, accepted_id)
+            follower = PromptFollower(
+                self.link.client,
+                self.link.feed,
+                self.link.queue,
+                accepted_id,
+                stall_limit_s=self.stall_limit_s,
+            )
             canceller = Canceller(self.link.client, accepted_id)
-            for item in follower.follow(subscription):
-                match item:
-                    case PromptEnded():
-                        return item
-                    case Event():
-                        self._record(item)
-                self._heed_requests(canceller)
+            with self.link.remembering_if_broken():
+                for item in follower.follow(subscription):
+                    match item:
+                        case PromptEnded():
+                            return item
+                        case Event():
+                            self._record(item)
+                    self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
     def _stop_if_asked(self) -> None:

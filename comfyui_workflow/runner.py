@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfyui_workflow.errors import Stopped, StoreError, WorkflowError
+from comfyui_workflow.errors import InstanceBroken, Stopped, StoreError, WorkflowError
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
@@ -36,6 +36,7 @@ class RunnerOptions:
     lost_contact_patience_s: float = 86_400.0
     cancel_patience_s: float = 30.0
     resubmissions_of_running: int = 1
+    stall_limit_s: float = 3600.0
 
 
 class Runner:
@@ -81,6 +82,7 @@ class Runner:
                 should_stop=should_stop,
                 should_abort=should_abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
+                stall_limit_s=self._options.stall_limit_s,
             ).go()
 
     def _announce(self, workflow_id: str, address: SshAddress) -> None:
@@ -110,6 +112,8 @@ class Runner:
         if not isinstance(error, WorkflowError):
             log.exception("%s: a bug of this server", workflow_id, exc_info=error)
             return RunFailed(code="internal", message=f"Internal error: {type(error).__name__}")
+        if run.is_cancel_requested and isinstance(error, InstanceBroken):
+            return RunCancelled(message=str(error))
         if not error.is_transient:
             return RunFailed(code=error.code, message=str(error))
         return self._impatient_ending(run, error, patience.failing_for_s())

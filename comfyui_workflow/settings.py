@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     resubmissions: int = Field(
         1, ge=0, description="How often a prompt that was running when ComfyUI was restarted is run again."
     )
+    stall_limit_s: float = Field(
+        3600,
+        ge=0,
+        description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
+        "broken, in seconds; 0 means for ever.",
+    )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 

@@ -103,6 +103,16 @@ class ComfyUIClient:
         paths = self._get_object("/internal/folder_paths")
         return read_directories(paths, self._system().get("argv"))
 
+    def log(self) -> str:
+        """The last lines of its log. Raises: ComfyUIError where this ComfyUI does not show it."""
+        entries = self._get_object("/internal/logs/raw").get("entries")
+        lines = (
+            [entry.get("m") for entry in entries if isinstance(entry, dict)]
+            if isinstance(entries, list)
+            else []
+        )
+        return "".join(line for line in lines if isinstance(line, str))
+
     def upload(self, file: BinaryIO, name: str, *, folder: str = "input") -> str:
         """The name ComfyUI gave the file: another one when a different file of that name is there."""
         response = self._request(

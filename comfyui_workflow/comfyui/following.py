@@ -9,6 +9,7 @@ from comfyui_workflow.comfyui.feed import EventFeed, Subscription
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.messages import MessageReader, says_ended
 from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.comfyui.stalling import StallWatch
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
 
@@ -42,6 +43,8 @@ class PromptFollower:
         feed: EventFeed,
         queue: Callable[[], QueueSnapshot],
         prompt_id: str,
+        *,
+        stall_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -50,18 +53,21 @@ class PromptFollower:
         self._prompt_id = prompt_id
         self._clock = clock
         self._reader = MessageReader()
+        self._stall = StallWatch(client, stall_limit_s, clock)
+        self._position: int | None = -1
         self._looks_without_answer = 0
         self._began_at_s = clock()
         self._renewal_after_s = DEAF_AFTER_S
 
     def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
         """Events as they happen, None at least once a second, PromptEnded as the last.
-        Raises: ComfyUIUnavailable when ComfyUI cannot be asked."""
+        Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end."""
         interval_s = FIRST_LOOK_S
         look_at = self._clock() + interval_s
         while True:
             messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
             for message in messages:
+                self._stall.heard()
                 yield from self._reader.events(message)
             has_ended = any(map(says_ended, messages))
             if has_ended or self._clock() >= look_at:
@@ -86,12 +92,17 @@ class PromptFollower:
         if is_heard and not has_ended:
             return None
         snapshot = self._client.queue() if has_ended else self._queue()
-        if self._prompt_id in snapshot.running:
-            return ExecutionStarted()
-        position = snapshot.position(self._prompt_id)
-        if position is not None:
-            return QueuePositionChanged(position=position)
+        if self._prompt_id in snapshot:
+            return self._in_queue(snapshot.position(self._prompt_id))
         return self._confirm_absence()
+
+    def _in_queue(self, position: int | None) -> Event:
+        """`position` is None for the one that runs. Raises: InstanceBroken."""
+        if position != self._position:
+            self._position = position
+            self._stall.heard()
+        self._stall.check(is_running=position is None)
+        return ExecutionStarted() if position is None else QueuePositionChanged(position=position)
 
     def _confirm_absence(self) -> PromptEnded | None:
         """The shared view may be older than the submission, so absence needs a fresh look."""

@@ -277,6 +277,35 @@ def test_a_frozen_connection_is_noticed_and_replaced(server: ServerProcess, sand
     assert len(sandbox.executions()) == 1
 
 
+def test_a_dead_worker_is_noticed_by_its_log_and_the_next_run_fails_at_once(
+    make_server: MakeServer, sandbox: SandboxProcess
+) -> None:
+    """The prompt that kills it is somebody else's; ours waits behind it."""
+    server = make_server()
+    deadly = painted(60)
+    deadly["3"]["inputs"]["not_in_the_schema"] = ["99", 0]
+    requests.post(f"{sandbox.comfyui_url}/prompt", json={"prompt": deadly}, timeout=10)
+    done = server.until_finished(server.execute(sandbox.ssh_string, painted(61)))
+    assert (done["status"], done["error_code"]) == ("failed", "instance_broken")
+    assert "99" in done["error_message"]
+    assert "Restart ComfyUI" in done["error_message"]
+    again = server.until_finished(server.execute(sandbox.ssh_string, painted(62)), timeout_s=5)
+    assert again["error_code"] == "instance_broken"
+    sandbox.faults(restart={"down_s": 0.2})
+    run = server.execute(sandbox.ssh_string, painted(63))
+    assert server.until_finished(run)["status"] in ("completed", "failed")
+
+
+def test_a_worker_that_died_without_a_word_is_noticed_by_time(
+    make_server: MakeServer, sandbox: SandboxProcess
+) -> None:
+    server = make_server(stall_limit_s=2)
+    sandbox.faults(worker_dead=True)
+    done = server.until_finished(server.execute(sandbox.ssh_string, painted(64)))
+    assert (done["status"], done["error_code"]) == ("failed", "instance_broken")
+    assert "without a sign of progress" in done["error_message"]
+
+
 def test_cancel_of_a_run_whose_instance_never_answers(make_server: MakeServer, instance: Instance) -> None:
     server = make_server()
     instance.refuse(5)

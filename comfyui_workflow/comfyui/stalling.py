@@ -1,0 +1,65 @@
+"""Telling a prompt that takes long from one that never ends.
+
+When the worker thread of a ComfyUI dies, everything else answers on: the queue shows the prompt as running
+for ever, an interrupt has no effect, and no other prompt starts. Its log has the trace, unless the thread
+ended by a SystemExit; then only time tells.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken
+
+LOOK_AT_LOG_AFTER_S = 10.0
+ADVICE = "Restart ComfyUI on the instance"
+
+
+class StallWatch:
+    """For one prompt. `limit_s` is how long it may run in silence; 0 means for ever."""
+
+    def __init__(
+        self, client: ComfyUIClient, limit_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = client
+        self._limit_s = limit_s
+        self._clock = clock
+        self._quiet_since_s = clock()
+        self._look_at_s = clock() + LOOK_AT_LOG_AFTER_S
+
+    def heard(self) -> None:
+        """Something happened to the prompt."""
+        self._quiet_since_s = self._clock()
+        self._look_at_s = self._clock() + LOOK_AT_LOG_AFTER_S
+
+    def check(self, *, is_running: bool) -> None:
+        """To be called whenever the queue still has the prompt. Raises: InstanceBroken."""
+        quiet_s = self._clock() - self._quiet_since_s
+        if self._clock() >= self._look_at_s:
+            self._look_at_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
+            self._look_at_log()
+        if is_running and 0 < self._limit_s <= quiet_s:
+            raise InstanceBroken(
+                f"The prompt has been running for {quiet_s:.0f} s without a sign of progress: "
+                f"the worker of ComfyUI seems to be dead. {ADVICE}"
+            )
+
+    def _look_at_log(self) -> None:
+        try:
+            reason = worker_death(self._client.log())
+        except ComfyUIUnavailable:
+            raise
+        except ComfyUIError:
+            return  # a version that does not show it
+        if reason is not None:
+            raise InstanceBroken(f"The worker of ComfyUI has died ({reason}). {ADVICE}")
+
+
+def worker_death(log: str) -> str | None:
+    """The last line of the trace that the worker thread left; None when it left none."""
+    _, died, trace = log.rpartition("(prompt_worker):")
+    if not died:
+        return None
+    raised = re.findall(r"^(\w[\w.]*(?:: .*)?)$", trace, flags=re.MULTILINE)
+    return raised[0] if raised else "its log does not say why"
