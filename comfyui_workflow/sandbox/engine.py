@@ -124,7 +124,8 @@ class Engine:
             "completed": is_success,
             "messages": execution.messages,
         }
-        self.history.add(item, outputs=execution.outputs, meta=execution.meta, status=status)
+        outputs = self._workshop.faults.renamed(execution.outputs)
+        self.history.add(item, outputs=outputs, meta=execution.meta, status=status)
 
     def _remember_node(self, node_id: str | None) -> None:
         self._running_node = node_id

@@ -44,6 +44,7 @@ class Faults(BaseModel):
     deaf_websockets      sockets stay open and answer pings, but nothing is sent to them
     close_websockets     once: every socket is cut
     worker_dead          once: the next prompt stays running for ever, and none follows it
+    rename_outputs       {filename: {field: value}}: so history tells of a file, whatever it is called
     answers              wrong HTTP answers, each for a number of times
     restart              once: the port is closed for `down_s`, all but input and output files is forgotten
     freeze_s             once: nothing is answered for so long, not even a ping
@@ -62,6 +63,7 @@ class Faults(BaseModel):
     deaf_websockets: bool = False
     close_websockets: bool = False
     worker_dead: bool = False
+    rename_outputs: dict[str, dict[str, str]] = Field(default_factory=dict)
     answers: list[Answer] = Field(default_factory=list)
     restart: Restart | None = None
     freeze_s: float = Field(default=0.0, ge=0)
@@ -127,6 +129,13 @@ class FaultBoard:
         was_set, self.now.worker_dead = self.now.worker_dead, False
         return was_set
 
+    def renamed(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """What history tells of the outputs of a prompt: {node_id: {key: [entry, ...]}}."""
+        return {
+            node_id: {key: [self._renamed(entry) for entry in entries] for key, entries in shown.items()}
+            for node_id, shown in outputs.items()
+        }
+
     def raise_for(self, class_type: str) -> None:
         """What a node of this class is told to raise. Raises: RuntimeError, OutOfMemory."""
         if class_type == self.now.out_of_memory_class:
@@ -136,6 +145,10 @@ class FaultBoard:
             )
         if class_type in self.now.fail_class:
             raise RuntimeError(self.now.fail_class[class_type])
+
+    def _renamed(self, entry: Any) -> Any:
+        lie = self.now.rename_outputs.get(entry.get("filename", "")) if isinstance(entry, dict) else None
+        return {**entry, **lie} if lie else entry
 
     def _move(self, door: SSHDoor) -> None:
         wanted = self.now

@@ -26,6 +26,15 @@ def test_a_class_told_to_run_out_of_memory_does(comfyui: RunningComfyUI) -> None
     assert "TIPS: If the workflow worked before" in error["exception_message"]
 
 
+def test_history_tells_of_an_output_by_another_name(comfyui: RunningComfyUI) -> None:
+    graph = quick_graph()
+    shown = comfyui.wait_for(comfyui.submit(graph))["outputs"]["2"]["images"]
+    lie = {"filename": "../other.png", "subfolder": "/etc"}
+    comfyui.faults(rename_outputs={shown[0]["filename"]: lie})
+    again = comfyui.wait_for(comfyui.submit(graph))["outputs"]["2"]["images"]
+    assert again == [{**shown[0], **lie}]
+
+
 def test_steps_are_slowed_and_an_interrupt_reaches_them(comfyui: RunningComfyUI) -> None:
     comfyui.faults(step_delay_s=0.05)
     listener = Listener(comfyui, "?clientId=me")
