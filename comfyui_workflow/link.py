@@ -63,6 +63,7 @@ class Link:
         self._directories: Directories | None = None
         self._marker: str | None = None
         self._known_of_socket = 0
+        self._is_proven = False
         self._broken: tuple[str, str | None] | None = None
 
     @property
@@ -73,6 +74,13 @@ class Link:
         self.connection.close()
         self.feed.close()
         self.client.close()
+
+    def prove(self, *, again: bool) -> None:
+        """That a ComfyUI answers at all: asked once, and `again` after trouble, so that a run on a warm link
+        does not pay for it. Raises: ComfyUIUnavailable."""
+        if again or not self._is_proven:
+            self.client.probe()
+            self._is_proven = True
 
     def queue(self) -> QueueSnapshot:
         """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""

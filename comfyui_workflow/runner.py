@@ -73,7 +73,7 @@ class Runner:
             self._announce(workflow_id, address)
         key = InstanceKey(address=address, comfyui_port=run.request.comfyui_port)
         with self._links.lease(key, should_stop=should_abort) as link:
-            link.client.probe()
+            link.prove(again=patience.failing_for_s() > 0)
             patience.reset()
             Passage(
                 journal=self._journal,

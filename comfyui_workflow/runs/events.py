@@ -11,7 +11,8 @@ from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase
 class Saving(Enum):
     """How much depends on the event being on disk before anything else happens."""
 
-    MUST = "on disk, or the step is not taken"
+    SYNCED = "on disk even if the power fails now, or the step is not taken"
+    MUST = "written, or the step is not taken"
     STEP = "saved at once; a full disk does not stop the run"
     TICK = "saved with the next step, or after a second"
 
@@ -54,7 +55,7 @@ class NodesPlanned(Event):
 class PromptPrepared(Event):
     """The prompt is about to be submitted under this id. From here on we ask before we submit again."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     prompt_id: str
     boot_marker: str | None
 

@@ -198,8 +198,8 @@ class JsonFileStore:
         if saving is Saving.TICK and self._clock() - entry.saved_at_s < TICK_S:
             entry.run = changed
             return False
-        if saving is Saving.MUST:
-            self._write(changed, must_reach_disk=True)
+        if saving in (Saving.MUST, Saving.SYNCED):
+            self._write(changed, must_reach_disk=saving is Saving.SYNCED)
         else:
             self._try_save(entry, changed, saving)
         entry.run, entry.saved_at_s = changed, self._clock()
