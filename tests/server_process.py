@@ -30,6 +30,7 @@ class ServerProcess:
         self.data_dir = directory / "data"
         self.output_dir = directory / "outputs"
         self.state_file = directory / "state.json"
+        self.command = [sys.executable, "app.py"]
         self.url = ""
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
@@ -51,7 +52,7 @@ class ServerProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "app.py"],
+                self.command,
                 cwd=REPOSITORY,
                 env=self._environment(),
                 stdout=subprocess.PIPE,

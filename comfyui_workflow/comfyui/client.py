@@ -1,6 +1,5 @@
 """The HTTP routes of one ComfyUI, typed. Nothing here retries; errors say whether a retry makes sense."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from comfyui_workflow.comfyui.directories import Directories, read_directories
 from comfyui_workflow.comfyui.history import HistoryEntry, read_history
 from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
+from comfyui_workflow.comfyui.untrusted import a_text, an_object, read_json
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
@@ -50,7 +50,7 @@ class ComfyUIClient:
 
     def probe(self) -> int:
         """Prompts in the queue, the running one included: the cheapest question."""
-        remaining = self._get_object("/prompt").get("exec_info", {}).get("queue_remaining")
+        remaining = an_object(self._get_object("/prompt").get("exec_info")).get("queue_remaining")
         if not isinstance(remaining, int):
             raise ComfyUIUnavailable("What answers on the ComfyUI port is not a ComfyUI")
         return remaining
@@ -71,9 +71,10 @@ class ComfyUIClient:
         if response.status_code in (400, 413):
             raise PromptRefused(refusal_sentence(_lenient_object(response), graph, definitions))
         answer = _object(_good(response))
-        if not isinstance(answer.get("prompt_id"), str):
+        accepted_id = a_text(answer.get("prompt_id"))
+        if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
-        return Submission(prompt_id=answer["prompt_id"], node_errors=answer.get("node_errors") or {})
+        return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
 
     def queue(self) -> QueueSnapshot:
         return read_queue(self._get_object("/queue"))
@@ -96,7 +97,8 @@ class ComfyUIClient:
 
     def definitions(self) -> dict[str, Any]:
         """Every node class this ComfyUI has (`/object_info`)."""
-        return self._get_object("/object_info")
+        found = self._get_object("/object_info")
+        return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
@@ -118,7 +120,7 @@ class ComfyUIClient:
         response = self._request(
             "POST", "/upload/image", files={"image": (name, file)}, data={"type": folder}
         )
-        return str(_object(_good(response)).get("name") or name)
+        return a_text(_object(_good(response)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
         response = self._request("HEAD", "/view", params={"filename": name, "type": folder})
@@ -139,9 +141,8 @@ class ComfyUIClient:
                 raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
             yield _pieces(response)
 
-    def _system(self) -> dict[str, Any]:
-        system = self._get_object("/system_stats").get("system")
-        return system if isinstance(system, dict) else {}
+    def _system(self) -> Mapping[str, Any]:
+        return an_object(self._get_object("/system_stats").get("system"))
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return _object(_good(self._request("GET", path, params=params)))
@@ -153,7 +154,7 @@ class ComfyUIClient:
             )
         except requests.Timeout as error:
             raise ComfyUIUnavailable(f"ComfyUI does not answer ({method} {path} timed out)") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a Location that is none
             raise ComfyUIUnavailable(
                 "ComfyUI is not running on the instance, or the tunnel is gone"
             ) from error
@@ -169,7 +170,7 @@ def _good(response: requests.Response) -> requests.Response:
 
 def _object(response: requests.Response) -> dict[str, Any]:
     try:
-        answer = json.loads(response.content)
+        answer = read_json(response.content)
     except ValueError as error:
         raise ComfyUIUnavailable("ComfyUI answered with something that is not JSON") from error
     if not isinstance(answer, dict):
@@ -181,7 +182,11 @@ def _lenient_object(response: requests.Response) -> dict[str, Any]:
     try:
         return _object(response)
     except ComfyUIUnavailable:
-        return {"error": {"message": response.text[:500] or f"HTTP {response.status_code}"}}
+        return {
+            "error": {
+                "message": response.content[:500].decode("utf-8", "replace") or f"HTTP {response.status_code}"
+            }
+        }
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import websocket
 
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
+from comfyui_workflow.comfyui.untrusted import read_json
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class EventFeed:
 
     def _dispatch(self, frame: str) -> None:
         try:
-            message = json.loads(frame)
+            message = read_json(frame)
         except ValueError:
             return
         prompt_id = prompt_id_of(message) if isinstance(message, dict) else None

@@ -15,10 +15,8 @@ from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionC
 
 TICK_S = 1.0
 FIRST_LOOK_S = 0.25
-SILENT_LOOK_S = 2.0
-"""How often we ask while the websocket says nothing of this prompt."""
-HEARING_LOOK_S = 10.0
-"""How often we ask although it does."""
+LOOK_S = 2.0
+"""How often we ask, unless the websocket has said something of this prompt meanwhile."""
 DEAF_AFTER_S = 1.0
 """A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
 SILENCE_BEFORE_RENEWAL_S = 5.0
@@ -62,7 +60,7 @@ class PromptFollower:
     def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
         """Events as they happen, None at least once a second, PromptEnded as the last.
         Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end."""
-        interval_s = FIRST_LOOK_S
+        interval_s, is_heard = FIRST_LOOK_S, False
         look_at = self._clock() + interval_s
         while True:
             messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
@@ -70,31 +68,30 @@ class PromptFollower:
                 self._stall.heard()
                 yield from self._reader.events(message)
             has_ended = any(map(says_ended, messages))
+            is_heard = is_heard or bool(messages)
             if has_ended or self._clock() >= look_at:
-                found = self._look(has_ended, is_heard=bool(messages))
+                found = self._look(has_ended, is_heard)
                 if isinstance(found, PromptEnded):
                     self._renew_if_nothing_was_heard(subscription)
                     yield found
                     return
                 yield found
-                interval_s = HEARING_LOOK_S if messages else min(1.5 * interval_s, SILENT_LOOK_S)
+                interval_s, is_heard = min(1.5 * interval_s, LOOK_S), False
                 look_at = self._clock() + interval_s
             elif not messages:
                 yield None
             self._renew_if_deaf()
 
     def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
-        """Ask history, then the queue, then history again: the prompt may end between two questions.
-        The queue comes with every prompt in full, so one that we hear of is not looked up there."""
-        entry = self._history()
-        if entry is not None:
-            return PromptEnded(entry=entry)
+        """What the websocket told needs no asking. The queue, which all runs here share a view of, comes
+        before the history, which each must ask for itself; what is in neither may have moved meanwhile."""
         if is_heard and not has_ended:
             return None
-        snapshot = self._client.queue() if has_ended else self._queue()
-        if self._prompt_id in snapshot:
+        snapshot = None if has_ended else self._queue()
+        if snapshot is not None and self._prompt_id in snapshot:
             return self._in_queue(snapshot.position(self._prompt_id))
-        return self._confirm_absence()
+        entry = self._history()
+        return PromptEnded(entry=entry) if entry is not None else self._confirm_absence()
 
     def _in_queue(self, position: int | None) -> Event:
         """`position` is None for the one that runs. Raises: InstanceBroken."""
@@ -104,10 +101,11 @@ class PromptFollower:
         self._stall.check(is_running=position is None)
         return ExecutionStarted() if position is None else QueuePositionChanged(position=position)
 
-    def _confirm_absence(self) -> PromptEnded | None:
+    def _confirm_absence(self) -> Event | PromptEnded | None:
         """The shared view may be older than the submission, so absence needs a fresh look."""
-        if self._prompt_id in self._client.queue():
-            return None
+        snapshot = self._client.queue()
+        if self._prompt_id in snapshot:
+            return self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
         if entry is None and self._looks_without_answer:
             return None

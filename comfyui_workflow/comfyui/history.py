@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import correlation
+from comfyui_workflow.comfyui.untrusted import a_list, a_text, an_object
 from comfyui_workflow.runs.model import FileType, OutputFile
 
 
@@ -30,7 +31,7 @@ class HistoryEntry:
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     """`status_str` alone lies both ways: a cycle met at run time says success, an interrupt says error. The
     messages tell; before August 2024 there are none, and the status is all there is."""
-    status = entry.get("status") or {}
+    status = an_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or {}
     return HistoryEntry(
@@ -38,16 +39,16 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         outcome=_outcome(status, messages),
         outputs=tuple(_outputs(entry.get("outputs"))),
         correlation=correlation(entry.get("prompt")),
-        error_message=_text(failure.get("exception_message")),
-        error_type=_text(failure.get("exception_type")),
-        failed_node_id=_text(failure.get("node_id")),
+        error_message=a_text(failure.get("exception_message")),
+        error_type=a_text(failure.get("exception_type")),
+        failed_node_id=a_text(failure.get("node_id")),
     )
 
 
 def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
     """Every file a node shows, under whatever key (`images`, `gifs`, `audio`, `3d`, …), and its texts."""
-    for key, values in (shown if isinstance(shown, dict) else {}).items():
-        for value in values if isinstance(values, list) else []:
+    for key, values in an_object(shown).items():
+        for value in a_list(values):
             if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
                 yield _file(node_id, value)
             elif key == "text" and isinstance(value, str):
@@ -69,14 +70,14 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
 
 
 def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for message in messages if isinstance(messages, list) else []:
+    for message in a_list(messages):
         match message:
             case [str() as kind, dict() as data]:
                 yield kind, data
 
 
 def _outputs(outputs: object) -> Iterator[OutputFile]:
-    for node_id, shown in (outputs if isinstance(outputs, dict) else {}).items():
+    for node_id, shown in an_object(outputs).items():
         yield from _joined_texts(node_id, list(read_outputs(node_id, shown)))
 
 
@@ -98,8 +99,8 @@ def _file(node_id: str, value: Mapping[str, Any]) -> OutputFile:
     filename = str(value["filename"])
     return OutputFile(
         filename=filename,
-        subfolder=_text(value.get("subfolder")) or "",
-        folder=_text(value.get("type")) or "output",
+        subfolder=a_text(value.get("subfolder")) or "",
+        folder=a_text(value.get("type")) or "output",
         node_id=node_id,
         file_type=file_type(filename),
     )
@@ -117,7 +118,3 @@ _BY_ENDING = {ending: kind for kind, endings in _TYPES.items() for ending in end
 
 def file_type(filename: str) -> FileType:
     return _BY_ENDING.get(PurePosixPath(filename).suffix.lower().lstrip("."), FileType.OTHER)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

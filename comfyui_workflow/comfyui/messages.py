@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from comfyui_workflow.comfyui.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.events import (
     Event,
     ExecutionStarted,
@@ -42,7 +43,7 @@ class MessageReader:
             case "execution_start":
                 yield ExecutionStarted()
             case "execution_cached":
-                yield NodesCached(node_ids=frozenset(map(str, _list(data.get("nodes")))))
+                yield NodesCached(node_ids=frozenset(map(shown, a_list(data.get("nodes")))))
             case "progress_state":
                 self._has_states = True
                 yield NodesAdvanced(steps=_steps(data.get("nodes")))
@@ -58,16 +59,14 @@ class MessageReader:
 def _steps(nodes: object) -> dict[str, NodeStep]:
     """By the id of the node that shows in the workflow: what a node expanded into runs on its account, and
     its own entry is the one that counts."""
-    entries = [
-        entry for entry in (nodes.values() if isinstance(nodes, dict) else ()) if isinstance(entry, dict)
-    ]
-    own = {str(e.get("node_id")): _step(e) for e in entries if e.get("node_id") == _shown_as(e)}
+    entries = [entry for entry in an_object(nodes).values() if isinstance(entry, dict)]
+    own = {_shown_as(e): _step(e) for e in entries if e.get("node_id") == _shown_as(e)}
     inner = {_shown_as(e): NodeStep(value=0, maximum=1) for e in entries}
     return inner | own
 
 
 def _shown_as(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("display_node_id") or entry.get("node_id"))
+    return shown(entry.get("display_node_id") or entry.get("node_id"))
 
 
 def _step(entry: Mapping[str, Any]) -> NodeStep:
@@ -88,9 +87,5 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0.0
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else "no reason given"
+    return shown(value) if isinstance(value, str) else "no reason given"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfyui_workflow.comfyui.untrusted import a_list
+
 CORRELATION_KEY = "comfyui_workflow"
 """Our key in a prompt's `extra_data`, which every ComfyUI keeps verbatim in queue and history."""
 
@@ -32,9 +34,9 @@ class QueueSnapshot:
 
 def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
     """`queue_pending` is a heap as it lies in memory: the order of execution is by number, then by id."""
-    running = [item for item in answer.get("queue_running") or [] if _is_item(item)]
+    running = [item for item in a_list(answer.get("queue_running")) if _is_item(item)]
     pending = sorted(
-        (item for item in answer.get("queue_pending") or [] if _is_item(item)),
+        (item for item in a_list(answer.get("queue_pending")) if _is_item(item)),
         key=lambda item: (item[0], item[1]),
     )
     return QueueSnapshot(

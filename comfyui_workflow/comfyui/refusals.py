@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from comfyui_workflow.comfyui.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.graph import node_title
 
@@ -20,24 +21,23 @@ def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mappi
 
 
 def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, Any]) -> Iterator[str]:
-    for node_id, node in (node_errors if isinstance(node_errors, dict) else {}).items():
-        errors = node.get("errors") if isinstance(node, dict) else None
-        for error in errors if isinstance(errors, list) else []:
+    for node_id, node in an_object(node_errors).items():
+        for error in a_list(an_object(node).get("errors")):
             if isinstance(error, dict):
                 yield f"{_node_name(str(node_id), graph)}: {_finding(error, _definition(node, definitions))}"
 
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
     """The output nodes that do not run because of these errors."""
-    lists = [node.get("dependent_outputs") for node in node_errors.values() if isinstance(node, dict)]
-    return {str(output) for outputs in lists if isinstance(outputs, list) for output in outputs}
+    lists = [a_list(an_object(node).get("dependent_outputs")) for node in node_errors.values()]
+    return {shown(output) for outputs in lists for output in outputs}
 
 
 def _general(error: object) -> str:
     if not isinstance(error, dict):
-        return str(error or "it does not say why")
-    message = str(error.get("message") or error.get("type") or "it does not say why")
-    details = str(error.get("details") or "").strip()
+        return shown(error or "it does not say why")
+    message = shown(error.get("message") or error.get("type") or "it does not say why")
+    details = shown(error.get("details") or "").strip()
     if error.get("type") == "prompt_outputs_failed_validation" and not details:
         details = "it names no node, as it does for a workflow with a cycle"
     return f"{message} ({details})" if details and details != message else message
@@ -48,21 +48,19 @@ def _node_name(node_id: str, graph: Graph) -> str:
     if node is None:
         return f"node {node_id}"
     title = node_title(node)
-    shown = f' "{title}"' if title and title != node["class_type"] else ""
-    return f"node {node_id} ({node['class_type']}{shown})"
+    named = f' "{title}"' if title and title != node["class_type"] else ""
+    return f"node {node_id} ({node['class_type']}{named})"
 
 
 def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    definition = definitions.get(str(node.get("class_type")))
-    return definition if isinstance(definition, dict) else {}
+    return an_object(definitions.get(shown(node.get("class_type"))))
 
 
 def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
-    extra = error.get("extra_info")
-    extra = extra if isinstance(extra, dict) else {}
-    if "input_name" not in extra:
+    extra = an_object(error.get("extra_info"))
+    if not isinstance(extra.get("input_name"), str):
         return _general(error)
-    word = _WORDS.get(str(error.get("type")))
+    word = _WORDS.get(shown(error.get("type")))
     return word(error, extra, definition) if word else f'input "{extra["input_name"]}": {_general(error)}'
 
 
@@ -71,33 +69,33 @@ def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, An
 
 
 def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    wanted = (extra.get("input_config") or ["another type"])[0]
-    return f'input "{extra["input_name"]}" is {extra.get("received_value")!r}, it must be {wanted}'
+    wanted = next(iter(a_list(extra.get("input_config"))), "another type")
+    received = extra.get("received_value")
+    given = repr(received) if isinstance(received, str) else shown(received)
+    return f'input "{extra["input_name"]}" is {given}, it must be {shown(wanted)}'
 
 
 def _too_small(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
     bound = _option(extra, "min")
-    return f'input "{extra["input_name"]}" is {extra.get("received_value")}, the least allowed is {bound}'
+    return f'input "{extra["input_name"]}" is {_received(extra)}, the least allowed is {bound}'
 
 
 def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    return (
-        f'input "{extra["input_name"]}" is {extra.get("received_value")}, the most is {_option(extra, "max")}'
-    )
+    return f'input "{extra["input_name"]}" is {_received(extra)}, the most is {_option(extra, "max")}'
 
 
 def _not_in_list(_: Mapping[str, Any], extra: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
-    name, received = extra["input_name"], str(extra.get("received_value"))
+    name, received = extra["input_name"], _received(extra)
     choices = _choices(extra.get("input_config") or _declared(definition, name))
     return f'input "{name}" is "{received}", which this ComfyUI has not got{_offer(received, choices)}'
 
 
 def _wrong_link(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
-    return f'input "{extra["input_name"]}" is linked to the wrong type ({error.get("details")})'
+    return f'input "{extra["input_name"]}" is linked to the wrong type ({shown(error.get("details"))})'
 
 
 def _custom(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
-    return str(error.get("details") or f'input "{extra["input_name"]}" is not valid')
+    return shown(error.get("details") or f'input "{extra["input_name"]}" is not valid')
 
 
 _Word = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], str]
@@ -112,22 +110,26 @@ _WORDS: dict[str, _Word] = {
 }
 
 
-def _option(extra: Mapping[str, Any], key: str) -> object:
+def _received(extra: Mapping[str, Any]) -> str:
+    return shown(extra.get("received_value"))
+
+
+def _option(extra: Mapping[str, Any], key: str) -> str:
     match extra.get("input_config"):
         case [_, dict() as options]:
-            return options.get(key, "not told")
+            return shown(options.get(key, "not told"))
     return "not told"
 
 
 def _declared(definition: Mapping[str, Any], name: str) -> object:
-    inputs = definition.get("input") or {}
+    inputs = an_object(definition.get("input"))
     return next((group[name] for group in inputs.values() if isinstance(group, dict) and name in group), None)
 
 
 def _choices(config: object) -> list[str] | None:
     match config:
         case [list() as choices, *_] | ["COMBO", {"options": list() as choices}]:
-            return [str(choice) for choice in choices]
+            return [shown(choice) for choice in choices]
     return None
 
 
