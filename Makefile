@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint serve clean
+.PHONY: demo test lint bench serve clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   a run from start to end on a rented GPU without a GPU (ONCE=1: and stop)"
 	@echo "make test   every test        make lint   style and types        make serve   the server"
+	@echo "make bench  how fast it is, next to what people would use instead"
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,11 @@ serve: $(READY)
 test: $(READY)
 	@tests/install_sshd.sh
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# What it measures should have the machine to itself.
+bench: $(READY)
+	@tests/install_sshd.sh
+	$(BIN)/python -m bench --runs $(or $(RUNS),5) --write docs/benchmarks.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,166 @@
+"""Two hundred live runs on twenty instances in one server process: what a run costs, and who waits.
+
+Twenty ComfyUIs of their own behind one sshd: for the server twenty instances, each with a connection. The
+first run of each instance executes and is heard of twice a second, the others are queued.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from bench.fleet import Fleet
+from bench.ground import Ground
+from bench.table import Figure, Row, at_most, median, percentile
+from bench.tunnel_latency import slow_graph
+from tests.server_process import ServerProcess
+
+REQUEST_PAUSE_S = 0.005
+LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Windows are measured once for each of the table's runs."""
+
+    instances: int = 20
+    runs_on_each: int = 10
+    settle_s: float = 3.0
+    quiet_window_s: float = 2.0
+    requests_a_window: int = 200
+
+
+FULL = Size()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of the server process, at one moment."""
+
+    threads: int
+    memory_kb: float
+    files: int
+
+    @classmethod
+    def of(cls, process_id: int) -> "Cost":
+        status = Path(f"/proc/{process_id}/status").read_text().splitlines()
+        known = {line.partition(":")[0]: line.partition(":")[2].split() for line in status}
+        files = len(list(Path(f"/proc/{process_id}/fd").iterdir()))
+        return cls(threads=int(known["Threads"][0]), memory_kb=float(known["VmRSS"][0]), files=files)
+
+
+def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
+    with (
+        Fleet(ground.new_directory("fleet"), count=size.instances) as fleet,
+        ServerProcess(ground.new_directory("many runs server")) as server,
+    ):
+        idle = Cost.of(server.pid)
+        ids = _start(ground, server, fleet.ports)
+        time.sleep(size.settle_s)
+        connected = Cost.of(server.pid)
+        ids += _start(ground, server, fleet.ports * (size.runs_on_each - 1))
+        time.sleep(size.settle_s)
+        full = Cost.of(server.pid)
+        what = f"{len(ids)} live runs on {size.instances} instances"
+        yield from _costs(what, (idle, connected, full), size.instances, len(ids) - size.instances)
+        yield _cpu(what, [_busy_percent(server.pid, size.quiet_window_s) for _ in range(runs)])
+        yield _waiting(what, [_window_ms(server.url, ids, size.requests_a_window) for _ in range(runs)])
+
+
+def _costs(what: str, costs: tuple[Cost, Cost, Cost], instances: int, more_runs: int) -> Iterator[Row]:
+    """Before the first run, with one on each instance, and with all of them."""
+    idle, connected, full = costs
+    threads = (full.threads - connected.threads) / more_runs
+    memory_kb = (full.memory_kb - connected.memory_kb) / more_runs
+    note = (
+        f"What each run costs beyond the first on its instance. A first run and its instance together cost "
+        f"{(connected.threads - idle.threads) / instances:.1f} threads, "
+        f"{(connected.files - idle.files) / instances:.1f} open files and "
+        f"{(connected.memory_kb - idle.memory_kb) / instances:.0f} KB; all in all the server has "
+        f"{full.threads} threads, {full.files} open files and {full.memory_kb / 1024:.0f} MB "
+        f"({idle.threads}, {idle.files} and {idle.memory_kb / 1024:.0f} MB before)."
+    )
+    yield Row(
+        work=f"{what}: threads a run",
+        ours=Figure(value=threads, unit="threads"),
+        reference="–",
+        against=Figure(value=threads, unit="threads"),
+        goal=at_most(1, "thread"),
+        note=note,
+    )
+    yield Row(
+        work=f"{what}: memory a run",
+        ours=Figure(value=memory_kb, unit="KB"),
+        reference="–",
+        against=Figure(value=memory_kb, unit="KB"),
+        goal=at_most(100, "KB"),
+        note=note,
+    )
+
+
+def _cpu(what: str, windows_percent: list[float]) -> Row:
+    busy_percent = median(windows_percent)
+    return Row(
+        work=f"{what}: CPU of the server",
+        ours=Figure(value=busy_percent, unit="% of a core"),
+        reference="–",
+        against=Figure(value=busy_percent, unit="%"),
+        note="While nobody asks for progress.",
+    )
+
+
+def _waiting(what: str, windows_ms: list[list[float]]) -> Row:
+    p99_ms = median(percentile(window_ms, 99) for window_ms in windows_ms)
+    p50_ms = median(median(window_ms) for window_ms in windows_ms)
+    return Row(
+        work=f"{what}: `GET progress`",
+        ours=Figure(value=p99_ms, unit="ms", about=f"99th percentile; median {p50_ms:.1f}"),
+        reference="–",
+        against=Figure(value=p99_ms, unit="ms"),
+        goal=at_most(50, "ms"),
+    )
+
+
+def _start(ground: Ground, server: ServerProcess, ports: list[int]) -> list[str]:
+    """One more run on each of these, all of them in ComfyUI's hands when this returns."""
+    sshd = ground.sshd
+    ids = [
+        server.execute(sshd.ssh_string(comfyui_port=port), slow_graph(f"run{number}"))
+        for number, port in enumerate(ports)
+    ]
+    for workflow_id in ids:
+        server.until(workflow_id, _is_accepted, timeout_s=LIMIT_S)
+    return ids
+
+
+def _is_accepted(progress: dict[str, object]) -> bool:
+    if progress["error_message"]:
+        raise RuntimeError(f"a run ended early: {progress}")
+    return progress["status"] == "executing" or progress["queue_position"] is not None
+
+
+def _busy_percent(process_id: int, window_s: float) -> float:
+    began_s, before_s = time.monotonic(), _cpu_s(process_id)
+    time.sleep(window_s)
+    return 100 * (_cpu_s(process_id) - before_s) / (time.monotonic() - began_s)
+
+
+def _cpu_s(process_id: int) -> float:
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _window_ms(url: str, ids: list[str], count: int) -> list[float]:
+    """Every run in its turn, over one connection."""
+    taken_ms = []
+    with requests.Session() as session:
+        for workflow_id in itertools.islice(itertools.cycle(ids), count):
+            began_s = time.perf_counter()
+            session.get(f"{url}/{workflow_id}/progress", timeout=LIMIT_S).raise_for_status()
+            taken_ms.append(1000 * (time.perf_counter() - began_s))
+            time.sleep(REQUEST_PAUSE_S)
+    return taken_ms

@@ -1,0 +1,130 @@
+"""Saving one event, and opening the store, with few finished runs and with many."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.ground import Ground
+from bench.table import Figure, Row, at_most, median
+from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.runs.codec import encode_request, encode_run
+from comfyui_workflow.runs.events import NoticeGiven, PhaseEntered
+from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
+from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+
+FEW = 10
+MANY = 10_000
+EVENTS = 200
+MOST_RATIO = 1.5
+MOST_OPENING_S = 2.0
+
+
+def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
+    small, large = ground.new_directory("few"), ground.new_directory("many")
+    _fill(small, few)
+    _fill(large, many)
+    few_ms, many_ms = _saving_ms(small, large, runs)
+    yield Row(
+        work=f"saving one event with {many:,} finished runs",
+        ours=Figure(value=many_ms, unit="ms"),
+        reference=Figure(value=few_ms, unit="ms", about=f"with {few}"),
+        against=Figure(value=many_ms / few_ms, unit="times"),
+        goal=at_most(MOST_RATIO, "times"),
+    )
+    opening_s = median([_opening_s(large) for _ in range(runs)])
+    small_opening_s = median([_opening_s(small) for _ in range(runs)])
+    yield Row(
+        work=f"opening the store with {many:,} finished runs",
+        ours=Figure(value=opening_s, unit="s"),
+        reference=Figure(value=small_opening_s, unit="s", about=f"with {few}"),
+        against=Figure(value=opening_s, unit="s"),
+        goal=at_most(MOST_OPENING_S, "s"),
+    )
+
+
+def _fill(directory: Path, count: int) -> None:
+    """Finished runs, as the store keeps them."""
+    with _open(directory):
+        pass  # it makes its directories
+    for number in range(count):
+        run = replace(_new_run(number), status=RunStatus.COMPLETED)
+        record = directory / "data" / "runs" / "finished" / run.workflow_id
+        record.mkdir()
+        (record / "request.json").write_bytes(encode_request(run.request))
+        (record / "run.json").write_bytes(encode_run(run))
+
+
+def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
+    """Medians of events one after the other, the two stores taking turns."""
+    few_ms: list[float] = []
+    many_ms: list[float] = []
+    with _open(small) as few, _open(large) as many:
+        few_id, many_id = _add_live_run(few), _add_live_run(many)
+        for _ in range(runs):
+            few_ms += _events_ms(few, few_id)
+            many_ms += _events_ms(many, many_id)
+    return median(few_ms), median(many_ms)
+
+
+def _add_live_run(store: JsonFileStore) -> str:
+    run = _new_run(MANY + store.count())
+    store.add(run)
+    return run.workflow_id
+
+
+def _events_ms(store: JsonFileStore, workflow_id: str) -> list[float]:
+    """A phase and a notice in turn, of those that are written at once."""
+    journal = RunJournal(store)
+    taken_ms = []
+    for number in range(EVENTS):
+        phase = PhaseEntered(phase=Phase.UPLOADING, message=str(number))
+        event = NoticeGiven(message=str(number % 5)) if number % 2 else phase
+        began_s = time.perf_counter()
+        journal.record(workflow_id, event)
+        taken_ms.append(1000 * (time.perf_counter() - began_s))
+    return taken_ms
+
+
+def _opening_s(directory: Path) -> float:
+    began_s = time.perf_counter()
+    with _open(directory):
+        return time.perf_counter() - began_s
+
+
+@contextmanager
+def _open(directory: Path) -> Iterator[JsonFileStore]:
+    store = JsonFileStore(directory / "data", directory / "state.json")
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _new_run(number: int) -> Run:
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "color": number}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "bench"}},
+    }
+    at = datetime.now(UTC)
+    request = RunRequest(
+        ssh_connection="ssh -p 40738 root@198.51.100.7",
+        graph=graph,
+        workflow_name="bench.json",
+        output_dir="/tmp/outputs",
+        comfyui_port=8188,
+        comfyui_input_dir="/workspace/ComfyUI/input",
+        comfyui_output_dir="/workspace/ComfyUI/output",
+    )
+    return Run(
+        workflow_id=f"comfyui_workflow_{1_700_000_000 + number}_abcde",
+        request=request,
+        queue_time=at,
+        last_update=at,
+        nodes=planned_nodes(graph, sink_ids(graph)),
+    )

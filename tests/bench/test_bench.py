@@ -1,0 +1,61 @@
+"""Each part of `python -m bench` measures something, as small as it can. How much it measures is no test."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bench import first_contact, many_runs, saving, tunnel_latency, warm_run
+from bench.ground import Ground
+from bench.table import Figure, Row, at_least, at_most, markdown, percentile
+
+Part = Callable[[Ground], Iterator[Row]]
+
+SMALL = many_runs.Size(instances=2, runs_on_each=2, settle_s=0.1, quiet_window_s=0.1, requests_a_window=5)
+
+PARTS: dict[str, Part] = {
+    "warm run": lambda ground: warm_run.rows(ground, 1, repetitions=1, warm_ups=1),
+    "first contact": lambda ground: first_contact.rows(ground, 1, repetitions=1),
+    "tunnel latency": lambda ground: tunnel_latency.rows(ground, 1, websockets=2, requests_a_run=2),
+    "many runs": lambda ground: many_runs.rows(ground, 1, SMALL),
+    "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
+}
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with Ground(tmp_path_factory.mktemp("bench")) as ground:
+        yield ground
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_measures(ground: Ground, name: str) -> None:
+    rows = list(PARTS[name](ground))
+    assert rows
+    for row in rows:
+        assert math.isfinite(row.ours.value) and math.isfinite(row.against.value), row
+    if name == "warm run":
+        assert rows[-1].ours.value == 0  # handshakes
+
+
+def test_a_goal_is_met_on_its_own_side() -> None:
+    def row(value: float, goal: object) -> Row:
+        figure = Figure(value=value, unit="ms")
+        return Row(work="w", ours=figure, reference="", against=figure, goal=goal)  # type: ignore[arg-type]
+
+    assert row(3, at_most(3)).is_met and not row(3.1, at_most(3)).is_met
+    assert row(3, at_least(3)).is_met and not row(2.9, at_least(3)).is_met
+    assert row(3, None).is_met is None
+
+
+def test_the_table_is_markdown() -> None:
+    figure = Figure(value=1234.5, unit="ms")
+    row = Row(work="work", ours=figure, reference="–", against=figure, goal=at_most(2, "s"), note="as seen")
+    lines = markdown([row, row]).splitlines()
+    assert lines[2] == "| work [1] | 1,234 ms | – | 1,234 ms | at most 2 s | **no** |"
+    assert lines[-1] == "1. as seen"
+
+
+def test_percentile_is_a_measured_value() -> None:
+    assert percentile(range(1, 101), 99) == 99
+    assert percentile([5.0], 90) == 5.0
