@@ -148,7 +148,7 @@ class CancelRequested(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryRequested(Event):
-    """A finished run is taken up again where it failed. The only event that a finished run hears."""
+    """A failed run is taken up again where it failed. The only event that a finished run hears."""
 
     saving: ClassVar[Saving] = Saving.MUST
 

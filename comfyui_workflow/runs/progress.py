@@ -35,8 +35,8 @@ _WAITING = "Waiting in the queue of the instance"
 
 def apply(run: Run, event: Event, at: datetime) -> Run:
     """The run after the event. A finished run comes back as the same object, whatever late message
-    arrives; only a retry opens it again. `last_update` never goes backwards."""
-    if run.is_finished and not isinstance(event, RetryRequested):
+    arrives; only a failed one is opened again, by a retry. `last_update` never goes backwards."""
+    if run.is_finished != isinstance(event, RetryRequested):
         return run
     changed = _apply(run, event, max(at, run.last_update))
     return run if changed is run else replace(changed, last_update=max(at, run.last_update))
@@ -79,7 +79,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case RetryRequested():
             return _reopened(run)
         case RunCompleted():
-            return _ended(run, RunStatus.COMPLETED, at)
+            return _ended(_map_nodes(run, _finished), RunStatus.COMPLETED, at)
         case RunFailed():
             return _failed(run, event, at)
         case RunCancelled():
@@ -195,12 +195,8 @@ def _stepped(node: NodeProgress, step: NodeStep | None) -> NodeProgress:
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
     """What we did not hear of is done too: it ran unheard, or was not needed (the branch of a lazy input,
     what lies behind a cached node)."""
-
-    def finish(node: NodeProgress) -> NodeProgress:
-        return node if node.status is NodeStatus.EXECUTED else _executed(node)
-
     return replace(
-        _map_nodes(_started(run, at), finish),
+        _map_nodes(_started(run, at), _finished),
         outputs=_merge_outputs(run.outputs, event.outputs),
         are_outputs_known=True,
         current_node_id=None,
@@ -208,6 +204,10 @@ def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
         phase=Phase.DOWNLOADING,
         message="Fetching the outputs" if event.outputs else None,
     )
+
+
+def _finished(node: NodeProgress) -> NodeProgress:
+    return node if node.status is NodeStatus.EXECUTED else _executed(node)
 
 
 def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
@@ -240,6 +240,8 @@ def _vanished(run: Run, event: PromptVanished) -> Run:
 
 
 def _reopened(run: Run) -> Run:
+    if run.status is not RunStatus.FAILED:
+        return run
     has_begun = run.start_time is not None and run.is_accepted
     return replace(
         run,

@@ -3,10 +3,15 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.model import Graph, NodeProgress
+
+DEEPEST_NESTING = 100
+"""Readers of JSON give up at 200 levels and more, ours of the record of a run among them."""
 
 
 def check_graph(value: object) -> Graph:
@@ -45,12 +50,14 @@ def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress
     near = {source for node_id in wanted if node_id in graph for source in sources(graph, node_id)}
     sorter = TopologicalSorter({node_id: sources(graph, node_id) for node_id in needed})
     sorter.prepare()
-    ready: list[str] = []
+    position = {node_id: number for number, node_id in enumerate(needed)}
+    arrival = count()
+    ready: list[tuple[bool, bool, int, str]] = []
     order: list[str] = []
     while sorter.is_active():
-        ready.extend(sorted(sorter.get_ready(), key=needed.index))
-        chosen = min(ready, key=lambda node_id: (node_id not in wanted, node_id not in near))
-        ready.remove(chosen)
+        for node_id in sorted(sorter.get_ready(), key=position.__getitem__):
+            heappush(ready, (node_id not in wanted, node_id not in near, next(arrival), node_id))
+        chosen = heappop(ready)[-1]
         order.append(chosen)
         sorter.done(chosen)
     return tuple(_pending(graph, node_id) for node_id in order)
@@ -96,14 +103,21 @@ def _kind(value: object) -> str:
 
 def _check_json(value: dict[str, Any]) -> None:
     """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads."""
+    if _is_nested_deeper(value, DEEPEST_NESTING):
+        raise InvalidGraph("The workflow is nested too deeply to be one")
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise InvalidGraph("The workflow has a text that is not valid Unicode") from error
     except ValueError as error:
         raise InvalidGraph("The workflow has a number that is none (NaN or Infinity)") from error
-    except RecursionError as error:
-        raise InvalidGraph("The workflow is nested too deeply to be one") from error
+
+
+def _is_nested_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_nested_deeper(each, levels - 1) for each in inner)
 
 
 def _check_node(node_id: object, node: object) -> None:

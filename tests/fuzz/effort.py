@@ -1,4 +1,4 @@
-"""How hard the property tests look: short and the same every time in `make test`; by hand as long as you like:
+"""How hard the property tests look: short and the same each time in `make test`; by hand as long as you like:
 
 FUZZ_EXAMPLES=5000 python -m pytest tests/fuzz -n 2
 """
@@ -11,7 +11,7 @@ _BY_HAND = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 
 
 def effort(examples: int) -> settings:
-    """`examples` in `make test`, where green must stay green; by hand as many as asked for, and others each time."""
+    """`examples` in `make test`, where green must stay green; by hand as many as asked for, always others."""
     return settings(
         max_examples=_BY_HAND or examples,
         derandomize=not _BY_HAND,

@@ -1,0 +1,116 @@
+"""Whatever happens to a run, in whatever order: it stays a run that makes sense, and that can be kept."""
+
+import json
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyui_workflow.runs import events
+from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
+from comfyui_workflow.runs.document import progress_document, summary_document
+from comfyui_workflow.runs.events import (
+    Event,
+    NodesPlanned,
+    NodeStep,
+    PromptVanished,
+    RetryRequested,
+    RunFailed,
+)
+from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from tests.fuzz.effort import effort
+from tests.unit.test_progress import AT, GRAPH, new_run
+
+node_ids = st.sampled_from(["1", "2", "3", "4", "", "x"])
+messages = st.text(st.characters(codec="utf-8"), max_size=20)
+steps = st.builds(
+    NodeStep,
+    value=st.floats(-1e15, 1e15) | st.integers(-2, 25),
+    maximum=st.floats(-1e15, 1e15) | st.integers(-2, 20),
+    is_finished=st.booleans(),
+)
+outputs = st.builds(
+    OutputFile,
+    filename=st.sampled_from(["a.png", "b.png", "c.txt"]),
+    folder=st.sampled_from(["output", "temp", "text"]),
+    node_id=node_ids,
+    text=st.none() | messages,
+    local_path=st.none() | st.just("/o/a.png"),
+    size_bytes=st.none() | st.integers(0, 2**40),
+    error=st.none() | messages,
+)
+many_outputs = st.lists(outputs, max_size=3).map(tuple)
+PLANS = [planned_nodes(GRAPH, sink_ids(GRAPH)), planned_nodes(GRAPH, ["2"]), ()]
+happened: st.SearchStrategy[Event] = st.one_of(
+    st.builds(
+        events.PhaseEntered,
+        phase=st.sampled_from([p for p in Phase if p is not Phase.FINISHED]),
+        message=messages,
+    ),
+    st.builds(events.TroubleMet, message=messages),
+    st.builds(events.NoticeGiven, message=messages),
+    st.builds(NodesPlanned, nodes=st.sampled_from(PLANS)),
+    st.builds(events.PromptPrepared, prompt_id=messages, boot_marker=st.none() | messages),
+    st.builds(events.PromptAccepted, prompt_id=messages),
+    st.builds(events.QueuePositionChanged, position=st.integers(0, 9)),
+    st.builds(events.ExecutionStarted),
+    st.builds(events.NodesCached, node_ids=st.frozensets(node_ids)),
+    st.builds(events.NodeStarted, node_id=node_ids, ends_others=st.booleans()),
+    st.builds(events.NodesAdvanced, steps=st.dictionaries(node_ids, steps, max_size=4)),
+    st.builds(events.PromptSucceeded, outputs=many_outputs),
+    st.builds(events.OutputsFound, outputs=many_outputs),
+    st.builds(events.OutputFetched, output=outputs),
+    st.builds(PromptVanished, message=messages),
+    st.builds(events.CancelRequested),
+    st.builds(RetryRequested),
+    st.builds(events.RunCompleted),
+    st.builds(RunFailed, code=messages, message=messages, node_id=st.none() | node_ids),
+    st.builds(events.RunCancelled, message=st.none() | messages),
+)
+jumps = st.integers(-100_000, 100_000).map(lambda seconds: timedelta(seconds=seconds))
+
+
+@effort(200)
+@given(st.lists(st.tuples(happened, jumps), max_size=30))
+def test_whatever_happens_the_run_makes_sense(story: list[tuple[Event, timedelta]]) -> None:
+    run, at = new_run(), AT
+    for event, jump in story:
+        at += jump
+        before, run = run, apply(run, event, at)
+        check_step(before, event, run)
+        check(run)
+
+
+def check_step(before: Run, event: Event, after: Run) -> None:
+    assert after.last_update >= before.last_update
+    assert (after.workflow_id, after.request, after.queue_time) == (
+        before.workflow_id,
+        before.request,
+        before.queue_time,
+    )
+    assert after.submissions >= before.submissions
+    assert set(before.notices) <= set(after.notices)
+    if before.is_finished and not (before.status is RunStatus.FAILED and isinstance(event, RetryRequested)):
+        assert after is before
+    if not isinstance(event, PromptVanished | NodesPlanned | RunFailed):
+        assert after.progress_percent >= before.progress_percent
+        for node, now in zip(before.nodes, after.nodes, strict=True):
+            assert now.node_id == node.node_id
+            assert now.progress >= node.progress
+            assert node.status is not NodeStatus.EXECUTED or now.status is NodeStatus.EXECUTED
+
+
+def check(run: Run) -> None:
+    assert run.is_finished == (run.end_time is not None) == (run.phase is Phase.FINISHED)
+    assert 0.0 <= run.progress_percent <= 100.0
+    assert all(0.0 <= node.progress <= 100.0 for node in run.nodes)
+    assert run.status is not RunStatus.COMPLETED or run.progress_percent == 100.0
+    assert run.queue_position is None or run.status is RunStatus.QUEUED
+    assert not run.is_finished or all(node.status is not NodeStatus.EXECUTING for node in run.nodes)
+    assert run.start_time is None or run.queue_time <= run.start_time <= (run.end_time or run.last_update)
+    assert len({output.key for output in run.outputs}) == len(run.outputs)
+    assert decode_run(encode_request(run.request), encode_run(run)) == run
+    for document in (progress_document(run), summary_document(run)):
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
