@@ -4,6 +4,7 @@ import contextlib
 import errno
 import filecmp
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,9 @@ from comfyui_workflow.runs.model import OutputFile, Run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST_NAME_BYTES = 255
+_DEEPEST_FOLDER = 64
+_PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
+"""What a file is called while it is on its way: an output of that name would be taken for one."""
 
 
 class OutputFetcher:
@@ -92,9 +96,16 @@ def safe_relative_path(output: OutputFile) -> Path | None:
     parts = [*filter(None, output.subfolder.split("/")), output.filename]
     if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
         return None
-    if any(len(part.encode()) > _LONGEST_NAME_BYTES for part in parts):
+    if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
         return None
     return Path(*parts)
+
+
+def _is_no_name_here(name: str) -> bool:
+    try:
+        return len(name.encode()) > _LONGEST_NAME_BYTES
+    except UnicodeEncodeError:  # half a character
+        return True
 
 
 def _settle(part: Path, wanted: Path) -> Path:
