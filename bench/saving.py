@@ -11,7 +11,7 @@ from bench.ground import Ground
 from bench.table import Figure, Row, at_most, median
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_request, encode_run
-from comfyui_workflow.runs.events import NoticeGiven, PhaseEntered
+from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
@@ -20,7 +20,7 @@ FEW = 10
 MANY = 10_000
 EVENTS = 200
 MOST_RATIO = 1.5
-MOST_OPENING_S = 2.0
+MOST_OPENING_MS = 2000.0
 
 
 def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
@@ -35,14 +35,14 @@ def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterato
         against=Figure(value=many_ms / few_ms, unit="times"),
         goal=at_most(MOST_RATIO, "times"),
     )
-    opening_s = median([_opening_s(large) for _ in range(runs)])
-    small_opening_s = median([_opening_s(small) for _ in range(runs)])
+    opening_ms = median([_opening_ms(large) for _ in range(runs)])
+    small_opening_ms = median([_opening_ms(small) for _ in range(runs)])
     yield Row(
         work=f"opening the store with {many:,} finished runs",
-        ours=Figure(value=opening_s, unit="s"),
-        reference=Figure(value=small_opening_s, unit="s", about=f"with {few}"),
-        against=Figure(value=opening_s, unit="s"),
-        goal=at_most(MOST_OPENING_S, "s"),
+        ours=Figure(value=opening_ms, unit="ms"),
+        reference=Figure(value=small_opening_ms, unit="ms", about=f"with {few}"),
+        against=Figure(value=opening_ms, unit="ms"),
+        goal=at_most(MOST_OPENING_MS, "ms"),
     )
 
 
@@ -77,22 +77,21 @@ def _add_live_run(store: JsonFileStore) -> str:
 
 
 def _events_ms(store: JsonFileStore, workflow_id: str) -> list[float]:
-    """A phase and a notice in turn, of those that are written at once."""
+    """Phases, each of which is another and written at once."""
     journal = RunJournal(store)
     taken_ms = []
     for number in range(EVENTS):
-        phase = PhaseEntered(phase=Phase.UPLOADING, message=str(number))
-        event = NoticeGiven(message=str(number % 5)) if number % 2 else phase
+        event = PhaseEntered(phase=Phase.UPLOADING, message=str(number))
         began_s = time.perf_counter()
         journal.record(workflow_id, event)
         taken_ms.append(1000 * (time.perf_counter() - began_s))
     return taken_ms
 
 
-def _opening_s(directory: Path) -> float:
+def _opening_ms(directory: Path) -> float:
     began_s = time.perf_counter()
     with _open(directory):
-        return time.perf_counter() - began_s
+        return 1000 * (time.perf_counter() - began_s)
 
 
 @contextmanager
