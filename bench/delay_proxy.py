@@ -11,6 +11,7 @@ TCP's own slow start are not.
 import argparse
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ async def _main() -> None:
     sys.stdout.write(f"{await DelayProxy(host, int(port), arguments.rtt).start()}\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    os._exit(0)  # asyncio has a lot to say of connections that are still open
 
 
 if __name__ == "__main__":

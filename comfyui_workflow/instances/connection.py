@@ -121,10 +121,12 @@ def _open_sftp(
             open_timeout_s=options.connect_timeout_s,
             silence_timeout_s=options.channel_timeout_s,
         )
-        with channels.lease() as client:
+        with channels.lease() as session:
             before = time.monotonic()
-            client.normalize(".")
-            return channels, time.monotonic() - before
+            session.client.normalize(".")
+            round_trip_s = time.monotonic() - before
+        channels.adapt_to(round_trip_s)
+        return channels, round_trip_s
     except (paramiko.SSHException, SFTPError, EOFError, OSError) as error:
         if transport.is_active() and "timeout" not in f"{error!r}".lower():
             return NoSftpChannels(address.label), time.monotonic() - before

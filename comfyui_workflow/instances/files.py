@@ -1,6 +1,7 @@
 """Files of an instance, over SFTP on its connection. May be called from any thread.
 
 RemoteFiles
+    transfers_at_once                                   for how many threads it is worth it
     stat(path) -> RemoteFile | None
     list(path) -> tuple[RemoteFile, ...]                by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
@@ -22,7 +23,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,13 +39,25 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
     WorkflowError,
 )
+from comfyui_workflow.instances.sending import Helpers, Sent, send
 from comfyui_workflow.instances.sftp_channels import NoSftpChannels, SftpChannels
-from comfyui_workflow.instances.transfer import LocalPart, Progress, receive, send
+from comfyui_workflow.instances.sftp_session import SftpSession
+from comfyui_workflow.instances.transfer import (
+    LocalPart,
+    Progress,
+    Source,
+    in_flight_bytes,
+    reading,
+    receive,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
 # SFTP tells times in whole seconds: a file this young may change once more without showing it.
 YOUNG_S = 3.0
+
+# Far away, one session takes no more than sshd's window for each round trip.
+MOST_HELPERS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +79,21 @@ class RemoteFiles:
         self._hashes: dict[tuple[str, int, datetime], str] = {}
         self._hashes_lock = threading.Lock()
 
+    @property
+    def transfers_at_once(self) -> int:
+        """How many threads may transfer before they wait for each other."""
+        return self._channels.transfers_at_once
+
     def stat(self, path: str) -> RemoteFile | None:
-        with self._session(path, "looked at") as client:
+        with self._session(path, "looked at") as session:
             try:
-                return _describe(posixpath.basename(path), client.stat(path))
+                return _describe(posixpath.basename(path), session.client.stat(path))
             except FileNotFoundError:
                 return None
 
     def list(self, path: str) -> tuple[RemoteFile, ...]:
-        with self._session(path, "listed") as client:
-            found = client.listdir_attr(path)
+        with self._session(path, "listed") as session:
+            found = session.client.listdir_attr(path)
         return tuple(_describe(item.filename, item) for item in sorted(found, key=lambda item: item.filename))
 
     def upload(self, local: Path, remote: str, *, progress: Progress | None = None) -> None:
@@ -83,10 +101,9 @@ class RemoteFiles:
         report = progress or _no_progress
         part = f"{remote}.part-{secrets.token_hex(6)}"
         try:
-            with self._session(remote, "written", report=report) as client:
-                sent_bytes = send(client, local, part, report)
-                _check_size(part, client.stat(part).st_size, sent_bytes)
-                _rename(client, part, remote)
+            with self._session(remote, "written", report=report) as session:
+                sent = send(session, local, part, report, self._helpers)
+                _settle(session, sent, part, remote)
         except Exception:
             self._sweep(part)
             raise
@@ -100,14 +117,11 @@ class RemoteFiles:
         progress: Progress | None = None,
     ) -> int:
         report = progress or _no_progress
-        with self._session(remote, "read", report=report) as client:
-            size_bytes = _readable_size(client, remote)
+        with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
             if expected_size is not None:
-                _check_size(remote, size_bytes, expected_size)
+                _check_size(remote, source.size_bytes, expected_size)
             with LocalPart(local_part) as part:
-                received_bytes = receive(client, remote, size_bytes, part.write, report)
-            _check_size(remote, received_bytes, size_bytes)
-        return received_bytes
+                return self._receive(session, remote, source, part.write, report)
 
     def sha256(self, remote: str) -> str:
         """Of the content as it is now; asked again for an unchanged file, the answer is remembered."""
@@ -120,26 +134,49 @@ class RemoteFiles:
         return known or self._hash(key)
 
     def make_directory(self, path: str) -> None:
-        with self._session(path, "made") as client:
-            _make_directory(client, posixpath.normpath(path))
+        with self._session(path, "made") as session:
+            _make_directory(session.client, posixpath.normpath(path))
 
     def remove(self, path: str) -> None:
-        with self._session(path, "removed") as client:
+        with self._session(path, "removed") as session:
             try:
-                client.remove(path)
+                session.client.remove(path)
             except FileNotFoundError:
                 return
 
     def _hash(self, key: tuple[str, int, datetime]) -> str:
         remote, size_bytes, modified_at = key
         digest = hashlib.sha256()
-        with self._session(remote, "read", report=_no_progress) as client:
-            received_bytes = receive(client, remote, size_bytes, digest.update, _no_progress)
-            _check_size(remote, received_bytes, size_bytes)
+        with (
+            self._session(remote, "read", report=_no_progress) as session,
+            reading(session, remote) as source,
+        ):
+            _check_size(remote, source.size_bytes, size_bytes)
+            self._receive(session, remote, source, digest.update, _no_progress)
         if abs(time.time() - modified_at.timestamp()) > YOUNG_S:
             with self._hashes_lock:
                 self._hashes[key] = digest.hexdigest()
         return digest.hexdigest()
+
+    def _receive(
+        self,
+        session: SftpSession,
+        remote: str,
+        source: Source,
+        take: Callable[[memoryview], object],
+        report: Progress,
+    ) -> int:
+        most_bytes = in_flight_bytes(self._channels.round_trip_s)
+        received_bytes = receive(session, source, take, report, most_bytes=most_bytes)
+        _check_size(remote, received_bytes, source.size_bytes)
+        return received_bytes
+
+    @property
+    def _helpers(self) -> Helpers:
+        return Helpers(
+            count=MOST_HELPERS if self._channels.is_far else 0,
+            lease=lambda while_waiting: self._channels.lease(is_transfer=True, while_waiting=while_waiting),
+        )
 
     def _sweep(self, part: str) -> None:
         """After an upload that failed. On a dead connection the piece stays, under a name nobody uses."""
@@ -149,9 +186,7 @@ class RemoteFiles:
             _LOGGER.info("A piece of an upload is left on %s: %s", self._label, error)
 
     @contextmanager
-    def _session(
-        self, path: str, done: str, *, report: Progress | None = None
-    ) -> Iterator[paramiko.SFTPClient]:
+    def _session(self, path: str, done: str, *, report: Progress | None = None) -> Iterator[SftpSession]:
         """A session for one operation; with `report` it is a transfer. Errors come out in our words."""
 
         def keep_waiting() -> None:
@@ -159,8 +194,8 @@ class RemoteFiles:
                 report(0, 0)
 
         try:
-            with self._channels.lease(is_transfer=report is not None, while_waiting=keep_waiting) as client:
-                yield client
+            with self._channels.lease(is_transfer=report is not None, while_waiting=keep_waiting) as session:
+                yield session
         except (TimeoutError, EOFError, paramiko.SSHException, SFTPError) as error:
             raise self._cut(path, done, error) from error
         except FileNotFoundError as error:
@@ -192,13 +227,6 @@ def _describe(name: str, attributes: paramiko.SFTPAttributes) -> RemoteFile:
     )
 
 
-def _readable_size(client: paramiko.SFTPClient, remote: str) -> int:
-    found = _describe(remote, client.stat(remote))
-    if found.is_directory:
-        raise RemoteFileError(f"{remote} is a directory, not a file.")
-    return found.size_bytes
-
-
 def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> None:
     if size_bytes != expected_bytes:
         raise RemoteFileError(
@@ -206,24 +234,30 @@ def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> Non
         )
 
 
-def _rename(client: paramiko.SFTPClient, part: str, remote: str) -> None:
-    """The protocol says that a rename onto a file fails; not every server knows."""
-    if _exists(client, remote):
+def _settle(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
+    """What arrived gets its name. By the protocol a rename onto a file fails; not every server knows."""
+    measuring, looking = session.fstat(sent.handle), session.lstat(remote)
+    closing = session.close_file(sent.handle)
+    for number in sent.under_way:
+        session.done(number)
+    _check_size(part, session.attributes(measuring).size_bytes, sent.size_bytes)
+    session.done(closing)
+    if _is_there(session, looking):
         raise RemoteFileExists(f"{remote} is there already; it was not overwritten.")
     try:
-        client.rename(part, remote)
+        session.done(session.rename(part, remote))
     except TimeoutError:
         raise
     except OSError as error:
-        if _exists(client, remote):
+        if _is_there(session, session.lstat(remote)):
             raise RemoteFileExists(f"{remote} is there already; it was not overwritten.") from error
         raise
 
 
-def _exists(client: paramiko.SFTPClient, path: str) -> bool:
+def _is_there(session: SftpSession, looking: int) -> bool:
     """Also when it is a symlink to nowhere."""
     try:
-        client.lstat(path)
+        session.attributes(looking)
     except FileNotFoundError:
         return False
     return True

@@ -1,7 +1,8 @@
-"""A few SFTP sessions on one transport, each lent to one thread at a time: an SFTPClient is not thread-safe.
+"""A few SFTP sessions on one transport, each lent to one thread at a time.
 
 SftpChannels(transport, ...)           opens the first at once
-    lease(is_transfer=..., while_waiting=...) -> context manager yielding an SFTPClient
+    lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
+    adapt_to(round_trip_s)
 
 The first session is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
 kept from transfers, so that small questions do not wait for large files.
@@ -14,16 +15,27 @@ from contextlib import contextmanager
 import paramiko
 
 from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.instances.sftp_session import SftpSession
+from comfyui_workflow.instances.transfer import MOST_IN_FLIGHT_BYTES
 
-# sshd allows ten sessions (MaxSessions); more than four threads that copy make each other slower.
-MOST_CHANNELS = 5
+# sshd allows ten sessions (MaxSessions). Near, more than four threads that copy make each other slower; far
+# away they mostly wait.
+MOST_CHANNELS_NEAR = 5
+MOST_CHANNELS_FAR = 9
+FAR_S = 0.02
 WAKE_UP_S = 0.5
+
+# What the peer may send unasked; how much is under way, each transfer decides by what it asks for.
+WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
 
 
 class NoSftpChannels:
     """In the place of `SftpChannels` on a machine whose SSH server offers no SFTP: every lease says so."""
 
     is_connected = True
+    is_far = False
+    round_trip_s = 0.0
+    transfers_at_once = 1
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -31,7 +43,7 @@ class NoSftpChannels:
     @contextmanager
     def lease(
         self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
-    ) -> Iterator[paramiko.SFTPClient]:
+    ) -> Iterator[SftpSession]:
         raise RemoteFileError(f"{self._label} offers no SFTP.")
         yield  # what makes it a context manager
 
@@ -46,7 +58,8 @@ class SftpChannels:
         self._open_timeout_s = open_timeout_s
         self._silence_timeout_s = silence_timeout_s
         self._changed = threading.Condition()
-        self._most = MOST_CHANNELS
+        self.round_trip_s = 0.0
+        self._most = MOST_CHANNELS_NEAR
         self._transfer_count = 0
         self._open_count = 1
         self._free = [self._open()]
@@ -55,48 +68,59 @@ class SftpChannels:
     def is_connected(self) -> bool:
         return self._transport.is_active()
 
+    def adapt_to(self, round_trip_s: float) -> None:
+        with self._changed:
+            self.round_trip_s = round_trip_s
+            self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
+
+    @property
+    def transfers_at_once(self) -> int:
+        return max(1, self._most - 1)
+
+    @property
+    def is_far(self) -> bool:
+        return self.round_trip_s > FAR_S
+
     @contextmanager
     def lease(
         self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
-    ) -> Iterator[paramiko.SFTPClient]:
+    ) -> Iterator[SftpSession]:
         """`while_waiting` is called twice a second while all sessions are busy, and may raise.
 
         Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
         """
-        client = self._take(is_transfer, while_waiting or _nothing)
+        session = self._take(is_transfer, while_waiting or _nothing)
         is_usable = False
         try:
-            yield client
+            yield session
             is_usable = True
-        except RemoteFileError:
-            is_usable = True  # what we say ourselves, we say between two questions
-            raise
-        except (FileNotFoundError, PermissionError):
-            is_usable = not is_transfer  # the server answered, and owes no more answers
+        except (RemoteFileError, FileNotFoundError, PermissionError):
+            session.abandon_all()  # the server answers, if only to refuse
+            is_usable = True
             raise
         finally:
-            self._give_back(client, is_transfer, is_usable)
+            self._give_back(session, is_transfer, is_usable)
 
-    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> paramiko.SFTPClient:
+    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         while True:
             with self._changed:
                 if self._may_start(is_transfer):
                     self._transfer_count += is_transfer
-                    client = self._free.pop() if self._free else None
-                    self._open_count += client is None
+                    session = self._free.pop() if self._free else None
+                    self._open_count += session is None
                     break
                 self._changed.wait(WAKE_UP_S)
             while_waiting()
             if not self._transport.is_active():
                 raise EOFError
-        return client or self._open_another(is_transfer, while_waiting)
+        return session or self._open_another(is_transfer, while_waiting)
 
     def _may_start(self, is_transfer: bool) -> bool:
-        if is_transfer and self._transfer_count >= max(1, self._most - 1):
+        if is_transfer and self._transfer_count >= self.transfers_at_once:
             return False
         return bool(self._free) or self._open_count < self._most
 
-    def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> paramiko.SFTPClient:
+    def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         try:
             return self._open()
         except BaseException as error:
@@ -119,19 +143,19 @@ class SftpChannels:
         is_timeout = "timeout" in str(error).lower()
         return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
 
-    def _open(self) -> paramiko.SFTPClient:
-        channel = self._transport.open_session(timeout=self._open_timeout_s)
+    def _open(self) -> SftpSession:
+        channel = self._transport.open_session(window_size=WINDOW_BYTES, timeout=self._open_timeout_s)
         channel.settimeout(self._silence_timeout_s)
         channel.invoke_subsystem("sftp")
-        return paramiko.SFTPClient(channel)
+        return SftpSession(paramiko.SFTPClient(channel))
 
-    def _give_back(self, client: paramiko.SFTPClient, is_transfer: bool, is_usable: bool) -> None:
+    def _give_back(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
         if not is_usable:
-            client.close()
+            session.close()
         with self._changed:
             self._transfer_count -= is_transfer
             if is_usable:
-                self._free.append(client)
+                self._free.append(session)
             else:
                 self._open_count -= 1
             self._changed.notify_all()

@@ -117,7 +117,7 @@ def test_a_closed_channel_is_told_in_these_words(
     server: Sshd, web: TinyWeb, options: ConnectionOptions
 ) -> None:
     connection = open_connection(parse_ssh_address(server.ssh_string()), web.port, options)
-    client = connection.files._channels._free[0]
+    client = connection.files._channels._free[0].client
     client.sock.close()
     with pytest.raises(OSError, match=r"^Socket is closed$"):
         client.stat("/")

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import paramiko
 import pytest
 
 from comfyui_workflow.errors import (
@@ -25,6 +24,7 @@ from comfyui_workflow.instances import files as files_module
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.instances.files import RemoteFiles
+from comfyui_workflow.instances.sftp_session import SftpSession
 from tests.instance import Instance
 from tests.instances.conftest import wait_until
 from tests.sshd import Sshd
@@ -105,13 +105,13 @@ def test_what_appears_at_the_last_moment_is_not_overwritten(
 ) -> None:
     """Between our look and the rename: then it is the server that refuses."""
 
-    def look_then_appear(client: paramiko.SFTPClient, path: str) -> bool:
-        is_there = exists(client, path)
+    def look_then_appear(session: SftpSession, looking: int) -> bool:
+        is_there = look(session, looking)
         (remote / "file").write_bytes(b"theirs")
         return is_there
 
-    exists = files_module._exists
-    monkeypatch.setattr(files_module, "_exists", look_then_appear)
+    look = files_module._is_there
+    monkeypatch.setattr(files_module, "_is_there", look_then_appear)
     with pytest.raises(RemoteFileExists):
         files.upload(local_file(tmp_path, b"ours"), f"{remote}/file")
     assert (remote / "file").read_bytes() == b"theirs"

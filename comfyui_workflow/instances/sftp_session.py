@@ -1,0 +1,231 @@
+"""One SFTP session, with many requests under way at once. For one thread at a time.
+
+SftpSession(client)
+    client                                       paramiko's own, for one question at a time
+    open(path, flags), read(...), write(...)...  sends a request and returns its number
+    handle(number), data(number), done(number)   waits for its answer; OSError when it is refused
+    abandon(number)                              its answer is not waited for
+    takes_large_reads                            whether a read may be as large as OpenSSH allows
+
+paramiko's files ask for 32 KiB at a time, and stop writing to collect answers. Of paramiko only the channel
+is used here. All that has arrived is taken from it at once: at each smaller bite it moves the whole rest.
+
+The packets: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
+"""
+
+import errno
+import stat
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+import paramiko
+
+LARGEST_PACKET_BYTES = 1024 * 1024
+ALL_THERE_IS = 1 << 30
+
+# Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
+FIRST_NUMBER = 1 << 31
+
+
+class Kind(IntEnum):
+    OPEN = 3
+    CLOSE = 4
+    READ = 5
+    WRITE = 6
+    LSTAT = 7
+    FSTAT = 8
+    STAT = 17
+    RENAME = 18
+    STATUS = 101
+    HANDLE = 102
+    DATA = 103
+    ATTRIBUTES = 105
+
+
+class Status(IntEnum):
+    OK = 0
+    END_OF_FILE = 1
+    NO_SUCH_FILE = 2
+    PERMISSION_DENIED = 3
+
+
+READING = 0x01
+WRITING = 0x02
+NEW_AND_WRITING = 0x02 | 0x08 | 0x20
+
+_HEAD = struct.Struct(">IBI")
+_PLACE = struct.Struct(">QI")
+_NUMBER = struct.Struct(">I")
+_SIZE = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    size_bytes: int
+    is_directory: bool
+
+
+class SftpSession:
+    def __init__(self, client: paramiko.SFTPClient) -> None:
+        self._client = client
+        channel = client.get_channel()
+        assert channel is not None  # noqa: S101 - closed sessions have one too
+        self._channel = channel
+        self.takes_large_reads = "OpenSSH" in self._channel.get_transport().remote_version
+        self._next_number = FIRST_NUMBER
+        self._awaited: set[int] = set()
+        self._abandoned: set[int] = set()
+        self._answers: dict[int, tuple[int, bytes]] = {}
+        self._received = bytearray()
+
+    @property
+    def client(self) -> paramiko.SFTPClient:
+        """Once nothing is owed any more: it would take the rest of an answer for its own."""
+        while self._awaited or self._abandoned:
+            self._take_packet()
+        return self._client
+
+    def open(self, path: str, flags: int) -> int:
+        return self._ask(Kind.OPEN, _text(path), _NUMBER.pack(flags), _NUMBER.pack(0))
+
+    def stat(self, path: str) -> int:
+        return self._ask(Kind.STAT, _text(path))
+
+    def lstat(self, path: str) -> int:
+        return self._ask(Kind.LSTAT, _text(path))
+
+    def fstat(self, handle: bytes) -> int:
+        return self._ask(Kind.FSTAT, _string(handle))
+
+    def read(self, handle: bytes, offset: int, size_bytes: int) -> int:
+        return self._ask(Kind.READ, _string(handle), _PLACE.pack(offset, size_bytes))
+
+    def write(self, handle: bytes, offset: int, data: bytes) -> int:
+        return self._ask(Kind.WRITE, _string(handle), _PLACE.pack(offset, len(data)), data)
+
+    def close_file(self, handle: bytes) -> int:
+        return self._ask(Kind.CLOSE, _string(handle))
+
+    def rename(self, old: str, new: str) -> int:
+        return self._ask(Kind.RENAME, _text(old), _text(new))
+
+    def handle(self, number: int) -> bytes:
+        return bytes(_read_string(self._answer(number, Kind.HANDLE)))
+
+    def data(self, number: int) -> memoryview:
+        """Fewer bytes than asked for where the server likes it so; none at the end of the file."""
+        return _read_string(self._answer(number, Kind.DATA))
+
+    def attributes(self, number: int) -> Attributes:
+        return _read_attributes(self._answer(number, Kind.ATTRIBUTES))
+
+    def done(self, number: int) -> None:
+        self._answer(number, Kind.STATUS)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def abandon(self, *numbers: int) -> None:
+        """Nobody will ask how it went."""
+        for number in numbers:
+            if not self._answers.pop(number, None):
+                self._awaited.remove(number)
+                self._abandoned.add(number)
+
+    def abandon_all(self) -> None:
+        self.abandon(*self._awaited, *self._answers)
+
+    def _ask(self, kind: Kind, *fields: bytes) -> int:
+        number = self._next_number
+        self._next_number += 1
+        self._awaited.add(number)
+        head = _HEAD.pack(5 + sum(map(len, fields)), kind, number)
+        packet = b"".join((head, *fields))
+        while packet:
+            packet = packet[self._send(packet) :]
+        return number
+
+    def _send(self, packet: bytes) -> int:
+        sent_bytes = self._channel.send(packet)
+        if not sent_bytes:
+            raise EOFError
+        return sent_bytes
+
+    def _answer(self, number: int, wanted: Kind) -> bytes:
+        while number not in self._answers:
+            self._take_packet()
+        kind, body = self._answers.pop(number)
+        if kind == Kind.STATUS:
+            _heed_status(body, wanted)
+            return _NUMBER.pack(0)  # the end of the file: a string without a byte
+        if kind != wanted:
+            raise EOFError
+        return body
+
+    def _take_packet(self) -> None:
+        while len(self._received) < (size_bytes := self._next_packet_bytes()):
+            arrived = self._channel.recv(ALL_THERE_IS)
+            if not arrived:
+                raise EOFError
+            self._received += arrived
+        _, kind, number = _HEAD.unpack_from(self._received)
+        if number in self._awaited:
+            self._awaited.remove(number)
+            with memoryview(self._received) as view:
+                self._answers[number] = kind, bytes(view[_HEAD.size : size_bytes])
+        self._abandoned.discard(number)
+        del self._received[:size_bytes]
+
+    def _next_packet_bytes(self) -> int:
+        if len(self._received) < _HEAD.size:
+            return _HEAD.size
+        size_bytes = 4 + int(_NUMBER.unpack_from(self._received)[0])
+        if not _HEAD.size <= size_bytes <= LARGEST_PACKET_BYTES:
+            raise EOFError
+        return size_bytes
+
+
+def _heed_status(body: bytes, wanted: Kind) -> None:
+    """Returns for the success that was wanted, and for the end of a file that was read. Raises: OSError."""
+    (code,) = _unpack(_NUMBER, body)
+    if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE)):
+        return
+    text = bytes(_read_string(body[_NUMBER.size :])).decode(errors="replace")
+    if code == Status.NO_SUCH_FILE:
+        raise FileNotFoundError(errno.ENOENT, text)
+    if code == Status.PERMISSION_DENIED:
+        raise PermissionError(errno.EACCES, text)
+    if code == Status.OK:
+        raise EOFError  # a success where there should be an answer
+    raise OSError(text)
+
+
+def _read_attributes(body: bytes) -> Attributes:
+    """What the flags say is there, in this order: size, owners, permissions."""
+    (flags,) = _unpack(_NUMBER, body)
+    position = _NUMBER.size
+    size_bytes = _unpack(_SIZE, body[position:])[0] if flags & 1 else 0
+    position += (8 if flags & 1 else 0) + (8 if flags & 2 else 0)
+    mode = _unpack(_NUMBER, body[position:])[0] if flags & 4 else 0
+    return Attributes(size_bytes=size_bytes, is_directory=stat.S_ISDIR(mode))
+
+
+def _read_string(body: bytes) -> memoryview:
+    (size_bytes,) = _unpack(_NUMBER, body)
+    return memoryview(body)[_NUMBER.size : _NUMBER.size + size_bytes]
+
+
+def _unpack(form: struct.Struct, body: bytes) -> tuple[int, ...]:
+    """A server that breaks the protocol is as good as gone."""
+    if len(body) < form.size:
+        raise EOFError
+    return form.unpack_from(body)
+
+
+def _text(path: str) -> bytes:
+    return _string(path.encode())
+
+
+def _string(data: bytes) -> bytes:
+    return _NUMBER.pack(len(data)) + data
