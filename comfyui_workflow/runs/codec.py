@@ -26,9 +26,12 @@ def decode_run(request: bytes, run: bytes) -> Run:
     try:
         asked = _requests.validate_json(request)
         state: dict[str, Any] = _states.validate_json(run)
-        return replace(_runs.validate_python({**state, "request": _EMPTY}), request=asked)
+        decoded = replace(_runs.validate_python({**state, "request": _EMPTY}), request=asked)
     except (ValidationError, TypeError) as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
+    if not _is_sound(decoded):
+        raise StoreError("not the record of a run: a time or a percentage in it is none")
+    return decoded
 
 
 _states = TypeAdapter(dict[str, Any])
@@ -41,6 +44,13 @@ _EMPTY = RunRequest(
     comfyui_input_dir="",
     comfyui_output_dir="",
 )
+
+
+def _is_sound(run: Run) -> bool:
+    """What types do not say: times that can be compared and shown in any zone, percentages that are numbers."""
+    times = (run.queue_time, run.last_update, run.start_time, run.end_time)
+    are_times = all(at is None or (at.tzinfo is not None and 1 < at.year < 9999) for at in times)
+    return are_times and all(0 <= node.progress <= 100 for node in run.nodes)
 
 
 def _first_line(error: Exception) -> str:

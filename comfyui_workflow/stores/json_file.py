@@ -123,20 +123,27 @@ class JsonFileStore:
             return [self._live[workflow_id].run for workflow_id in sorted(self._live)]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
-        with self._index:
-            end = len(self._finished) if before is None else bisect_left(self._finished, before)
-            live = [workflow_id for workflow_id in self._live if before is None or workflow_id < before]
-            ids = sorted({*self._finished[max(0, end - limit) : end], *live}, reverse=True)[:limit]
-        return [run for run in map(self.get, ids) if run is not None]
+        found: list[Run] = []
+        while len(found) < limit and (ids := self._ids(limit - len(found), before)):
+            found.extend(run for run in map(self.get, ids) if run is not None)
+            before = ids[-1]
+        return found
 
     def count(self) -> int:
         with self._index:
             return len(self._live) + len(self._finished)
 
+    def _ids(self, limit: int, before: str | None) -> list[str]:
+        """Newest first; a record that is called so may turn out not to be readable."""
+        with self._index:
+            end = len(self._finished) if before is None else bisect_left(self._finished, before)
+            live = [workflow_id for workflow_id in self._live if before is None or workflow_id < before]
+            return sorted({*self._finished[max(0, end - limit) : end], *live}, reverse=True)[:limit]
+
     def _load(self) -> None:
         for path in sorted((self._root / "live").iterdir()):
             if path.name.startswith(".new-"):
-                shutil.rmtree(path)  # a server died before it answered for this run
+                _remove(path)  # a server died before it answered for this run
             else:
                 self._load_live(path)
         self._finished = sorted(
@@ -155,9 +162,12 @@ class JsonFileStore:
             self._move_to_finished(run.workflow_id)
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        aside = self._root / "set-aside" / f"{path.name}-{time.time_ns()}"
-        log.error("Set aside %s as %s: %s", path, aside, reason)
-        shutil.move(path, aside)
+        aside = self._root / "set-aside" / f"{path.name[:50]}-{time.time_ns()}"
+        log.error("Set aside %r as %r: %s", str(path), str(aside), reason)
+        try:
+            shutil.move(path, aside)
+        except OSError as error:
+            log.error("%r stays where it is: %s", str(path), error.strerror)
 
     def _check_state_file(self) -> None:
         """A state file that is not ours, or half of one, is kept beside the new one, not overwritten."""
@@ -168,7 +178,7 @@ class JsonFileStore:
             if content is None or (isinstance(content, dict) and "workflow_id" in content):
                 return
             reason = "it is not the state of a workflow"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = str(error)
         self._set_aside(self._state_file, reason)
 
@@ -266,7 +276,17 @@ class JsonFileStore:
 
 
 def _read(path: Path) -> Run:
-    return decode_run((path / "request.json").read_bytes(), (path / "run.json").read_bytes())
+    run = decode_run((path / "request.json").read_bytes(), (path / "run.json").read_bytes())
+    if run.workflow_id != path.name or not is_workflow_id(path.name):
+        raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
+    return run
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _cannot_save(error: OSError) -> StoreError:
