@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
@@ -57,9 +58,12 @@ class LocalFiles:
         local = _absolute(path, "Output directory")
         if not _is_within(local, self._writable):
             raise FileRefused(f"Output directory is not allowed: {path}{_allowed(self._writable)}")
-        if local.exists() and not local.is_dir():
+        try:
+            there = next(place for place in (local, *local.parents) if place.exists())
+        except OSError as error:  # a name that is too long, a directory that may not be looked into
+            raise FileRefused(f"Output directory cannot be written: {path} ({error.strerror})") from error
+        if there == local and not local.is_dir():
             raise FileRefused(f"Output directory is a file: {path}")
-        there = next(place for place in (local, *local.parents) if place.exists())
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
             raise FileRefused(f"Output directory cannot be written: {path} ({there} does not allow it)")
         return str(_as_given(path))
@@ -85,9 +89,13 @@ class LocalFiles:
         local = _absolute(path, what)
         if not _is_within(local, self._readable):
             raise FileRefused(f"{what} is not allowed: {path}{_allowed(self._readable)}")
-        if not local.exists():
-            raise FileRefused(f"{what} not found: {path}")
-        if not local.is_file():
+        try:
+            mode = local.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileRefused(f"{what} not found: {path}") from error
+        except OSError as error:
+            raise FileRefused(f"{what} cannot be read: {path} ({error.strerror})") from error
+        if not stat.S_ISREG(mode):
             raise FileRefused(f"{what} is not a file: {path}")
         return local
 

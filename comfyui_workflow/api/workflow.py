@@ -1,5 +1,6 @@
 """/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def _flag(body: dict[str, Any], field: str) -> bool:
 
 
 def _number(text: str, field: str, least: int, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
     return int(text)
 

@@ -47,7 +47,7 @@ _EMPTY = RunRequest(
 
 
 def _is_sound(run: Run) -> bool:
-    """What types do not say: times that can be compared and shown in any zone, percentages that are numbers."""
+    """What types do not say: times that can be compared and shown in any zone, percentages that are some."""
     times = (run.queue_time, run.last_update, run.start_time, run.end_time)
     are_times = all(at is None or (at.tzinfo is not None and 1 < at.year < 9999) for at in times)
     return are_times and all(0 <= node.progress <= 100 for node in run.nodes)

@@ -21,13 +21,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
+from comfyui_workflow.errors import ConfigurationError, InvalidGraph, RunNotFound, StoreError
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run, is_workflow_id
 from comfyui_workflow.stores import Change
 from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.workflows.graph import check_graph
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,8 @@ class JsonFileStore:
     def _load_live(self, path: Path) -> None:
         try:
             run = _read(path)
-        except (StoreError, OSError) as error:
+            check_graph(run.request.graph)
+        except (StoreError, InvalidGraph, OSError) as error:
             self._set_aside(path, str(error))
             return
         self._live[run.workflow_id] = _Live(run=run, saved_at_s=self._clock())

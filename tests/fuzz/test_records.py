@@ -17,6 +17,7 @@ from comfyui_workflow.runs.events import NodesAdvanced, NodeStep, NoticeGiven, R
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
 from tests.fuzz.values import mutations, values, wire
 from tests.unit.test_progress import AT, new_run
@@ -84,6 +85,8 @@ def check_store(root: Path, state: bytes | None = None) -> None:
     store = JsonFileStore(root, state_file)
     store.open()
     try:
+        for run in store.unfinished():
+            check_graph(run.request.graph)  # what will be submitted
         for workflow_id in {run.workflow_id for run in [*store.unfinished(), *store.page(100)]}:
             check_run(store, workflow_id)
         assert NEIGHBOUR.workflow_id in [run.workflow_id for run in store.page(1000)]
@@ -133,6 +136,10 @@ def bytes_of(**changes: object) -> dict[str, bytes | None]:
 @example(place="live", files=bytes_of(queue_time=TIMES[1]))
 @example(place="live", files=bytes_of(last_update=TIMES[2]))
 @example(place="live", files=bytes_of(nodes=[{"node_id": "1", "node_type": "x", "progress": float("nan")}]))
+@example(
+    place="live",
+    files={**good(SPOILED), "request.json": wire({**RECORDS["request.json"], "graph": {"1": 5}}).encode()},
+)
 @example(place="live", files={**good(SPOILED), "run.json": b"[" * 100_000})
 def test_a_spoiled_record_takes_nothing_else_with_it(place: str, files: dict[str, bytes | None]) -> None:
     with_spoiled(place, files)
