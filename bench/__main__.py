@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import first_contact, machine, many_runs, saving, tunnel_latency, warm_run
+from bench import first_contact, machine, many_runs, saving, transfer_rows, tunnel_latency, warm_run
 from bench.ground import Ground
 from bench.table import Row, markdown
 
@@ -19,6 +19,7 @@ Rows = Callable[[Ground, int], Iterator[Row]]
 PARTS: dict[str, Rows] = {
     "warm_run": warm_run.rows,
     "first_contact": first_contact.rows,
+    "transfers": transfer_rows.rows,
     "tunnel_latency": tunnel_latency.rows,
     "many_runs": many_runs.rows,
     "saving": saving.rows,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench import first_contact, many_runs, saving, tunnel_latency, warm_run
+from bench import first_contact, many_runs, saving, transfer_rows, tunnel_latency, warm_run
 from bench.ground import Ground
 from bench.table import Figure, Row, at_least, at_most, markdown, percentile
 
@@ -16,6 +16,7 @@ SMALL = many_runs.Size(instances=2, runs_on_each=2, settle_s=0.1, quiet_window_s
 PARTS: dict[str, Part] = {
     "warm run": lambda ground: warm_run.rows(ground, 1, repetitions=1, warm_ups=1),
     "first contact": lambda ground: first_contact.rows(ground, 1, repetitions=1),
+    "transfers": lambda ground: transfer_rows.rows_of(ground.near, 1, size_mb=1, files=4),
     "tunnel latency": lambda ground: tunnel_latency.rows(ground, 1, websockets=2, requests_a_run=2),
     "many runs": lambda ground: many_runs.rows(ground, 1, SMALL),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
