@@ -42,10 +42,16 @@ class ComfyUIClient:
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of this machine has no business in the tunnel
-        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=8)
-        self._session.mount("http://", adapter)
+        self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=8)
+        self._session.mount("http://", self._adapter)
 
     def close(self) -> None:
+        """Hangs up now. The session alone would leave that to the garbage collector, and an error that
+        somebody keeps holds its connections back from that."""
+        pools = self._adapter.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - urllib3 refuses to iterate over them
+            if pool := pools.get(key):
+                pool.close()
         self._session.close()
 
     def probe(self) -> int:

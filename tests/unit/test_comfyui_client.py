@@ -1,0 +1,44 @@
+"""The HTTP client against servers that are a few lines long."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.errors import ComfyUIUnavailable
+
+ANSWER = b'{"exec_info": {"queue_remaining": 0}}'
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        yield listening
+
+
+def test_closing_hangs_up_though_somebody_keeps_an_error(listener: socket.socket) -> None:
+    client = ComfyUIClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    peers: list[socket.socket] = []
+
+    def hang_up_then_answer() -> None:
+        listener.accept()[0].close()
+        peer = listener.accept()[0]
+        peer.settimeout(10)
+        peer.recv(65536)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n"
+        peer.sendall(head.encode() + ANSWER)
+        peers.append(peer)
+
+    server = threading.Thread(target=hang_up_then_answer)
+    server.start()
+    with pytest.raises(ComfyUIUnavailable) as kept:
+        client.probe()
+    assert client.probe() == 0
+    server.join()
+    client.close()
+    with peers[0] as peer:
+        assert peer.recv(1) == b""
+    assert kept.value is not None
