@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench serve clean
+.PHONY: demo test lint chaos bench serve clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   a run from start to end on a rented GPU without a GPU (ONCE=1: and stop)"
 	@echo "make test   every test        make lint   style and types        make serve   the server"
+	@echo "make chaos  every fault at every step of a run, TRIES=20 times, and that nothing is lost"
 	@echo "make bench  how fast it is, next to what people would use instead"
 
 $(READY): requirements.txt pyproject.toml
@@ -27,6 +28,11 @@ serve: $(READY)
 test: $(READY)
 	@tests/install_sshd.sh
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# Every fault at every step, and what was promised. SOAK=500: so many runs on one server amid faults instead.
+chaos: $(READY)
+	@tests/install_sshd.sh
+	$(BIN)/python -m tests.chaos $(if $(SOAK),--soak $(SOAK),--tries $(or $(TRIES),20)) $(if $(ONLY),--only "$(ONLY)")
 
 # What it measures should have the machine to itself.
 bench: $(READY)

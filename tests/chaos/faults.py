@@ -1,0 +1,257 @@
+"""The fault matrix: what can strike, at which steps of a run, and what is promised."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos import strikes
+from tests.chaos.cancels import cancel_others
+from tests.chaos.promises import (
+    Promise,
+    all_of,
+    completed,
+    executed_times,
+    failed,
+    fetched_by_retry,
+    heard_again,
+    missing_one,
+    resubmitted,
+    whole_once,
+)
+from tests.chaos.steps import Step
+from tests.chaos.strikes import Strike
+from tests.chaos.trial import Trial, may_mount
+
+EVERY_STEP = tuple(step for step in Step if step is not Step.ANY)
+NOT_SAFE = "not safe to write here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """`set_up` comes before the server starts; `lacks` says why it cannot be tried here, if it cannot."""
+
+    name: str
+    steps: tuple[Step, ...]
+    strike: Strike
+    promise: Promise = whole_once
+    settings: Mapping[str, object] = field(default_factory=dict)
+    set_up: Callable[[Trial], None] | None = None
+    lacks: Callable[[], str | None] = lambda: None
+    has_clock: bool = False
+    finish_limit_s: float = 90
+
+    @property
+    def needs_own_server(self) -> bool:
+        return bool(self.settings) or self.set_up is not None or self.has_clock
+
+
+def _put_back(trial: Trial) -> None:
+    (trial.directory / "removed").rename(trial.sandbox.output_dir / trial.notes["harmed"])
+
+
+def _clear_faults(trial: Trial) -> None:
+    trial.tell(answers=[])
+
+
+SERVER = (
+    Fault(name="server: kill -9", steps=EVERY_STEP, strike=strikes.kill_server),
+    Fault(
+        name="server: kill -9, started when ComfyUI is done",
+        steps=(Step.EXECUTING,),
+        strike=strikes.kill_server_until_all_is_over,
+    ),
+    Fault(name="server: SIGTERM", steps=EVERY_STEP, strike=strikes.terminate_server),
+)
+
+CONNECTION = (
+    Fault(name="SSH: connection cut", steps=EVERY_STEP, strike=strikes.cut_connection),
+    Fault(name="SSH: sshd killed and started", steps=EVERY_STEP, strike=strikes.kill_sshd),
+    Fault(
+        name="SSH: refused for a while",
+        steps=(Step.EXECUTING, Step.CONTACT, Step.DOWNLOADING),
+        strike=strikes.refuse_for_a_while,
+    ),
+    Fault(
+        name="SSH: peer frozen, then thawed",
+        steps=(Step.DOWNLOADING, Step.EXECUTING, Step.CONTACT, Step.UPLOADING),
+        strike=strikes.freeze_peer,
+    ),
+)
+
+WEBSOCKET = (
+    Fault(
+        name="websocket: deaf",
+        steps=(Step.EXECUTING, Step.QUEUED),
+        strike=strikes.deafen_websockets,
+        promise=all_of(whole_once, heard_again),
+    ),
+    Fault(name="websocket: closed", steps=(Step.EXECUTING,), strike=strikes.close_websockets),
+    Fault(name="websocket: two of one client id", steps=(Step.EXECUTING,), strike=strikes.steal_client_id),
+    Fault(
+        name="websocket: another reader is stuck",
+        steps=(Step.QUEUED,),
+        strike=strikes.block_the_websockets,
+        promise=all_of(whole_once, heard_again),
+    ),
+)
+
+RESTARTS = (
+    Fault(
+        name="ComfyUI restarted",
+        steps=(Step.DOWNLOADING, Step.CONTACT, Step.UPLOADING, Step.BETWEEN_OUTPUTS),
+        strike=strikes.restart_comfyui,
+    ),
+    Fault(
+        name="ComfyUI restarted, ours queued",
+        steps=(Step.QUEUED,),
+        strike=strikes.restart_comfyui,
+        promise=resubmitted(1, "the queued prompt is submitted again"),
+    ),
+    Fault(
+        name="ComfyUI restarted, ours running",
+        steps=(Step.EXECUTING,),
+        strike=strikes.restart_comfyui_and_run_again,
+        promise=resubmitted(2, "restarted while the prompt ran; it is submitted again"),
+    ),
+    Fault(
+        name="ComfyUI restarted, our answer lost",
+        steps=(Step.UNANSWERED,),
+        strike=strikes.restart_comfyui,
+        promise=all_of(executed_times(1), completed),
+    ),
+    Fault(
+        name="ComfyUI's worker dead",
+        steps=(Step.QUEUED,),
+        strike=strikes.kill_worker,
+        promise=failed("instance_broken", "worker of ComfyUI"),
+        settings={"stall_limit_s": 3},
+    ),
+)
+
+ANSWERS = tuple(
+    Fault(
+        name=f"ComfyUI answers {words} to {path}",
+        steps=(step,),
+        strike=strikes.answer_wrongly(path, mode),
+    )
+    for path, step in (
+        ("/prompt", Step.CONTACT),
+        ("/queue", Step.QUEUED),
+        ("/history", Step.EXECUTING),
+    )
+    for mode, words in (
+        ("500", "500"),
+        ("half_json", "half a JSON"),
+        ("html", "HTML"),
+        ("empty", "nothing"),
+        ("drop", "by hanging up"),
+    )
+)
+
+POISON = (
+    Fault(
+        name="ComfyUI: history entry poisoned",
+        steps=(Step.EXECUTING,),
+        strike=strikes.poison_history,
+        promise=all_of(
+            failed("comfyui", "cannot tell how the prompt ended"), fetched_by_retry(_clear_faults)
+        ),
+    ),
+)
+
+DISK = (
+    Fault(
+        name="local disk: full at save",
+        steps=(Step.EXECUTING, Step.CONTACT, Step.QUEUED),
+        set_up=strikes.keep_data_on_a_small_disk,
+        strike=strikes.fill_disk,
+        lacks=may_mount,
+    ),
+    Fault(
+        name="local disk: full at download",
+        steps=(Step.EXECUTING, Step.DOWNLOADING),
+        set_up=strikes.keep_outputs_on_a_small_disk,
+        strike=strikes.fill_disk,
+        lacks=may_mount,
+    ),
+    Fault(
+        name="local disk: state file read-only",
+        steps=(Step.EXECUTING, Step.QUEUED),
+        set_up=strikes.keep_state_on_a_small_disk,
+        strike=strikes.make_disk_read_only,
+        lacks=may_mount,
+    ),
+)
+
+OUTPUT_FILES = (
+    Fault(
+        name="output: gone",
+        steps=(Step.EXECUTING,),
+        strike=strikes.remove_output,
+        promise=all_of(missing_one("early_00002_.png"), fetched_by_retry(_put_back)),
+    ),
+    Fault(
+        name="output: empty",
+        steps=(Step.EXECUTING,),
+        strike=strikes.empty_output,
+        promise=missing_one("early_00002_.png"),
+    ),
+    Fault(
+        name="output: cut short",
+        steps=(Step.EXECUTING,),
+        strike=strikes.cut_output_short,
+        promise=missing_one("early_00002_.png"),
+    ),
+    *(
+        Fault(
+            name=f"output name: {what}",
+            steps=(Step.EXECUTING,),
+            strike=strikes.rename_output(*lie),
+            promise=missing_one(NOT_SAFE),
+        )
+        for what, lie in {
+            "../": ("../evil.png",),
+            "absolute": ("/tmp/evil.png",),
+            "subfolder ../": ("evil.png", ".."),
+            "subfolder absolute": ("evil.png", "/tmp"),
+            "control characters": ("a\nb\x1b[2J.png",),
+            "300 characters": ("x" * 296 + ".png",),
+        }.items()
+    ),
+)
+
+CLOCK = (
+    Fault(
+        name="clock: jumps ahead and back",
+        steps=(Step.EXECUTING,),
+        strike=strikes.turn_clock(30, -30),
+        has_clock=True,
+    ),
+    Fault(
+        name="clock: jumps back and ahead",
+        steps=(Step.EXECUTING,),
+        strike=strikes.turn_clock(-30, 30),
+        has_clock=True,
+    ),
+)
+
+CANCELS = (
+    Fault(
+        name="cancel: five runs",
+        steps=(Step.ANY,),
+        strike=cancel_others,
+        promise=all_of(executed_times(1), completed),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *SERVER,
+    *CONNECTION,
+    *WEBSOCKET,
+    *RESTARTS,
+    *ANSWERS,
+    *POISON,
+    *DISK,
+    *OUTPUT_FILES,
+    *CLOCK,
+    *CANCELS,
+)

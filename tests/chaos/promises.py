@@ -1,0 +1,133 @@
+"""What must be true when a run that was struck is over. Each promise yields what is not."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.chaos.steps import fetched
+from tests.chaos.strikes import HEARD_AGAIN_WITHIN_S
+from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, Trial, chaos_graph
+from tests.server_process import Json
+
+Promise = Callable[[Trial, Json], Iterator[str]]
+
+
+def whole_once(trial: Trial, done: Json) -> Iterator[str]:
+    """Completed; executed exactly once; every file byte for byte the one there."""
+    yield from executed_times(1)(trial, done)
+    yield from completed(trial, done)
+    if trial.server.get("/state")["state"] != done:
+        yield "the state is not this run's"
+
+
+def completed(trial: Trial, done: Json) -> Iterator[str]:
+    if done["status"] != "completed":
+        yield f"it ended {done['status']}: {done['error_message']}"
+    if len(done["outputs"]) != OUTPUTS:
+        yield f"{len(done['outputs'])} outputs instead of {OUTPUTS}"
+    yield from fetched_are_whole(trial, done)
+    if done["start_time"] is None or done["start_time"] > done["end_time"]:
+        yield f"it started at {done['start_time']} and ended at {done['end_time']}"
+
+
+def executed_times(*allowed: int) -> Promise:
+    def promise(trial: Trial, _done: Json) -> Iterator[str]:
+        times = len(trial.executions())
+        if times not in allowed:
+            yield f"executed {times} times"
+
+    return promise
+
+
+def fetched_are_whole(trial: Trial, done: Json) -> Iterator[str]:
+    """Those that are said to be here; and nothing else is, no half of one either."""
+    said = [Path(output["local_path"]) for output in done["outputs"] if output["downloaded"]]
+    for output in done["outputs"]:
+        if output["downloaded"] and not _is_same(Path(output["local_path"]), trial.remote(output)):
+            yield f"{output['local_path']} is not what {trial.remote(output)} is"
+    there = [path for path in trial.server.output_dir.rglob("*") if path.is_file()]
+    for path in sorted(set(there) - set(said)):
+        yield f"{path} is there, and nobody said so"
+
+
+def are_files_whole(trial: Trial, done: Json) -> bool:
+    return not list(fetched_are_whole(trial, done))
+
+
+def resubmitted(executions: int, notice: str) -> Promise:
+    """Submitted a second time, which is said."""
+
+    def promise(trial: Trial, done: Json) -> Iterator[str]:
+        yield from executed_times(executions)(trial, done)
+        yield from completed(trial, done)
+        if done["submissions"] != 2:
+            yield f"submitted {done['submissions']} times"
+        if not any(notice in said for said in done["notices"]):
+            yield f"not said: {notice!r}; but {done['notices']}"
+
+    return promise
+
+
+def failed(code: str, sentence: str) -> Promise:
+    def promise(trial: Trial, done: Json) -> Iterator[str]:
+        yield from executed_times(1)(trial, done)
+        if (done["status"], done["error_code"]) != ("failed", code):
+            yield f"it ended {done['status']} with {done['error_code']}: {done['error_message']}"
+        if sentence not in (done["error_message"] or ""):
+            yield f"the reason is {done['error_message']!r}, which does not say {sentence!r}"
+        yield from fetched_are_whole(trial, done)
+
+    return promise
+
+
+def missing_one(sentence: str) -> Promise:
+    """Said of one output; the others are fetched, and nothing is written beside the output directory."""
+
+    def promise(trial: Trial, done: Json) -> Iterator[str]:
+        yield from failed("outputs_missing", sentence)(trial, done)
+        if fetched(done) != OUTPUTS - 1:
+            yield f"{fetched(done)} of the {OUTPUTS - 1} others were fetched"
+        beside = [path for path in trial.server.output_dir.parent.iterdir() if path.name != "outputs"]
+        if beside:
+            yield f"outside of the output directory: {beside}"
+
+    return promise
+
+
+def fetched_by_retry(mend: Callable[[Trial], None]) -> Promise:
+    """Once what was wrong there is mended, a retry brings the rest, and runs nothing again."""
+
+    def promise(trial: Trial, _done: Json) -> Iterator[str]:
+        mend(trial)
+        answer = trial.server.post(f"/{trial.run}/retry")
+        if answer.status_code != 200:
+            yield f"no retry: {answer.text}"
+        yield from whole_once(trial, trial.server.until_finished(trial.run))
+
+    return promise
+
+
+def heard_again(trial: Trial, _done: Json) -> Iterator[str]:
+    """The next run shows the steps of its nodes."""
+    trial.heal.close()
+    trial.tell(deaf_websockets=False, step_delay_s=STEP_DELAY_S)
+    trial.graph = chaos_graph()
+    trial.execute()
+    seen: set[float] = set()
+    try:
+        trial.until(lambda p: seen.add(p["nodes"][-2]["progress"]) or len(seen) > 4, HEARD_AGAIN_WITHIN_S)
+    except AssertionError:
+        yield f"the next run was not heard: its steps were {sorted(seen)}"
+    trial.tell(step_delay_s=0.0)
+    trial.server.until_finished(trial.run)
+
+
+def all_of(*promises: Promise) -> Promise:
+    def promise(trial: Trial, done: Json) -> Iterator[str]:
+        for one in promises:
+            yield from one(trial, done)
+
+    return promise
+
+
+def _is_same(here: Path, there: Path) -> bool:
+    return here.is_file() and there.is_file() and here.read_bytes() == there.read_bytes()

@@ -1,0 +1,39 @@
+"""What the tries came to, as a table."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+from tests.chaos.harness import Verdict
+
+HEAD = (
+    "| fault | step | tries | ended as promised | executions on the instance | files whole |",
+    "| --- | --- | --- | --- | --- | --- |",
+)
+
+
+def table(verdicts: Iterable[Verdict], left_out: Mapping[str, str]) -> str:
+    """Markdown; a line for each fault at each step, and what could not be tried below it."""
+    by_line: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_line[verdict.fault, verdict.step].append(verdict)
+    lines = [*HEAD, *(_line(name, step, tries) for (name, step), tries in by_line.items())]
+    return "\n".join([*lines, *_left_out(left_out)])
+
+
+def _line(name: str, step: str, tries: list[Verdict]) -> str:
+    kept = sum(not verdict.broken for verdict in tries)
+    whole = sum(verdict.are_files_whole for verdict in tries)
+    executions = sorted({verdict.executions for verdict in tries})
+    counts = ", ".join(map(str, executions))
+    return f"| {name} | {step} | {len(tries)} | {kept} | {counts} | {whole} |"
+
+
+def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
+    for name, reason in left_out.items():
+        yield f"\nNot tried: {name}: {reason}."
+
+
+def said(verdict: Verdict) -> str:
+    """Everything needed to understand a broken promise."""
+    lines = "\n".join(f"  - {sentence}" for sentence in verdict.broken)
+    return f"BROKEN {verdict.fault} | {verdict.step}\n{lines}\n{verdict.evidence}\n"

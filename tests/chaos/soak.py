@@ -1,0 +1,166 @@
+"""Many small runs on one server amid random faults: what it holds at the end is what it held at the start."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.graphs import painted
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
+from tests.sshd import Sshd
+
+AT_ONCE = 4
+IDLE_S = 2.0
+PAUSE_S = (0.3, 1.5)
+FIRST_LOOK = 100
+SETTLED_WITHIN_S = 30.0
+MOST_GROWTH = 1.25
+"""Of memory, from the first look to the last: an allocator never gives all of it back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """What the server process holds, and what it holds on the instance."""
+
+    moment: str
+    threads: int
+    descriptors: int
+    memory_kb: int
+    sshd_processes: int
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.moment} | {self.threads} | {self.descriptors} | {self.memory_kb / 1024:.1f} "
+            f"| {self.sshd_processes} |"
+        )
+
+
+def soak(directory: Path, runs: int) -> int:
+    """Prints the figures; 1 when something was left over or a run did not complete."""
+    with (
+        SandboxProcess(directory / "sandbox") as sandbox,
+        Sshd(directory / "sshd") as sshd,
+        ServerProcess(directory / "server", connection_idle_s=IDLE_S) as server,
+    ):
+        soaking = Soaking(sandbox, sshd, server)
+        soaking.note_descriptors()
+        soaking.run(AT_ONCE)
+        before = soaking.holdings(f"before, {AT_ONCE} runs done")
+        soaking.run_amid_faults(min(FIRST_LOOK, runs))
+        first = soaking.holdings(f"after {min(FIRST_LOOK, runs)}")
+        soaking.run_amid_faults(max(0, runs - FIRST_LOOK))
+        after = soaking.holdings(f"after all {runs}")
+        _print((before, first, after), soaking)
+        if soaking.has_failed:
+            print(server.log()[-5000:])
+    return 1 if soaking.has_failed or _has_leaked(before, first, after) else 0
+
+
+class Soaking:
+    def __init__(self, sandbox: SandboxProcess, sshd: Sshd, server: ServerProcess) -> None:
+        self._sandbox, self._sshd, self._server = sandbox, sshd, server
+        self.endings: Counter[str] = Counter()
+        self.struck: Counter[str] = Counter()
+        self._number = 0
+        self._least_descriptors = 0
+
+    @property
+    def has_failed(self) -> bool:
+        return set(self.endings) != {"completed"}
+
+    def note_descriptors(self) -> None:
+        """What a server holds that has not run anything yet."""
+        self._least_descriptors = self._descriptors()
+
+    def run(self, count: int) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self._run_one, range(self._number, self._number + count)))
+        self._number += count
+
+    def run_amid_faults(self, count: int) -> None:
+        over = threading.Event()
+        striking = threading.Thread(target=self._strike_until, args=(over,))
+        striking.start()
+        try:
+            self.run(count)
+        finally:
+            over.set()
+            striking.join()
+
+    def holdings(self, moment: str) -> Holdings:
+        """Once idle connections are closed."""
+        process = Path(f"/proc/{self._server.pid}")
+        self._settle()
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        return Holdings(
+            moment=moment,
+            threads=len(list((process / "task").iterdir())),
+            descriptors=self._descriptors(),
+            memory_kb=int(status["VmRSS"].split()[0]),
+            sshd_processes=self._sshd.connection_count(),
+        )
+
+    def _settle(self) -> None:
+        """What is idle has been closed; what stays open for longer is told by the figures."""
+        until = time.monotonic() + SETTLED_WITHIN_S
+        while self._sshd.connection_count() or self._descriptors() > self._least_descriptors:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.1)
+
+    def _descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self._server.pid}/fd").iterdir()))
+
+    def _run_one(self, number: int) -> None:
+        graph = painted(number, batch=2, size=64)
+        run = self._server.execute(self._sshd.ssh_string(comfyui_port=self._sandbox.comfyui_port), graph)
+        done = self._server.until_finished(run, 120)
+        self.endings[done["status"]] += 1
+        if done["status"] != "completed":
+            print(f"{run} ended {done['status']}: {done['error_message']}")
+
+    def _strike_until(self, over: threading.Event) -> None:
+        while not over.wait(random.uniform(*PAUSE_S)):
+            name, strike = random.choice(list(self._faults().items()))
+            self.struck[name] += 1
+            strike()
+
+    def _faults(self) -> dict[str, Callable[[], None]]:
+        def comfyui(**faults: object) -> Callable[[], None]:
+            return lambda: self._sandbox.faults(**faults)
+
+        return {
+            "connection cut": self._sshd.kill_connections,
+            "sshd restarted": self._restart_sshd,
+            "websockets closed": comfyui(close_websockets=True),
+            "websockets deaf": comfyui(deaf_websockets=True),
+            "websockets heard": comfyui(deaf_websockets=False),
+            "POST unanswered": comfyui(answers=[{"path": "/prompt", "method": "POST", "mode": "drop"}]),
+            "history 500": comfyui(answers=[{"path": "/history", "mode": "500", "times": 3}]),
+            "queue half a JSON": comfyui(answers=[{"path": "/queue", "mode": "half_json", "times": 3}]),
+            "ComfyUI restarted": comfyui(restart={"down_s": 0.2}),
+        }
+
+    def _restart_sshd(self) -> None:
+        self._sshd.stop()
+        self._sshd.start()
+
+
+def _print(looks: tuple[Holdings, ...], soaking: Soaking) -> None:
+    print("| moment | threads | file descriptors | memory (MB) | sshd processes |")
+    print("| --- | --- | --- | --- | --- |")
+    print("\n".join(map(str, looks)))
+    print(f"\nRuns: {dict(soaking.endings)}. Faults: {dict(soaking.struck)}.")
+
+
+def _has_leaked(before: Holdings, first: Holdings, after: Holdings) -> bool:
+    return (
+        after.threads > before.threads
+        or after.descriptors > before.descriptors
+        or after.memory_kb > MOST_GROWTH * first.memory_kb
+    )

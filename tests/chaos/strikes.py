@@ -1,0 +1,274 @@
+"""How each fault strikes a run that stands at some step. What must be undone goes to `trial.heal`."""
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import requests
+import websocket
+from PIL import Image
+
+from tests.chaos.steps import SCENES, Step, is_stepping
+from tests.chaos.trial import Trial, mount
+from tests.integration.graphs import node
+
+Strike = Callable[[Trial], None]
+
+NOTICE_WITHIN_S = 20.0
+STOP_WITHIN_S = 10.0
+HEARD_AGAIN_WITHIN_S = 20.0
+CAPACITY = "128m"
+
+
+class PromiseBroken(Exception):
+    """Found while striking."""
+
+
+def kill_server(trial: Trial) -> None:
+    trial.server.kill()
+    must_be_unfinished(trial)
+    trial.server.start()
+
+
+def kill_server_until_all_is_over(trial: Trial) -> None:
+    trial.server.kill()
+    must_be_unfinished(trial)
+    SCENES[Step.EXECUTING].release(trial)
+    trial.until_over_there()
+    trial.server.start()
+
+
+def terminate_server(trial: Trial) -> None:
+    began_s = time.monotonic()
+    code = trial.server.terminate()
+    took_s = time.monotonic() - began_s
+    must_be_unfinished(trial)
+    if code != 0 or took_s > STOP_WITHIN_S:
+        raise PromiseBroken(f"SIGTERM: exit code {code} after {took_s:.1f} s")
+    if trial.status_on_disk() == "failed":
+        raise PromiseBroken("SIGTERM marked the run failed")
+    trial.server.start()
+
+
+class TooLate(Exception):
+    """The run was over before the strike: nothing was tried."""
+
+
+def must_be_unfinished(trial: Trial) -> None:
+    if not trial.is_live_on_disk():
+        raise TooLate
+
+
+def cut_connection(trial: Trial) -> None:
+    trial.sshd.kill_connections()
+    must_be_unfinished(trial)
+
+
+def kill_sshd(trial: Trial) -> None:
+    trial.sshd.stop()
+    must_be_unfinished(trial)
+    trial.sshd.start()
+
+
+def refuse_for_a_while(trial: Trial) -> None:
+    trial.sshd.stop()
+    must_be_unfinished(trial)
+    back = threading.Timer(trial.knobs.refused_s, trial.sshd.start)
+    trial.heal.callback(back.join)
+    back.start()
+    _must_say(trial, "trying again")
+
+
+def freeze_peer(trial: Trial) -> None:
+    """The whole machine: open connections are silent, new ones too. TCP acknowledges all the same."""
+    trial.sshd.freeze_listener()
+    trial.heal.callback(trial.sshd.thaw_listener)
+    trial.sshd.freeze()
+    trial.heal.callback(trial.sshd.thaw)
+    must_be_unfinished(trial)
+    _must_say(trial, "trying again", within_s=NOTICE_WITHIN_S)
+    trial.sshd.thaw()
+    trial.sshd.thaw_listener()
+
+
+def _must_say(trial: Trial, words: str, *, within_s: float = NOTICE_WITHIN_S) -> None:
+    try:
+        trial.until(lambda p: words in (p["message"] or ""), within_s)
+    except AssertionError:
+        said = trial.progress()["message"]
+        raise PromiseBroken(f"not noticed within {within_s:g} s; it says {said!r}") from None
+
+
+def deafen_websockets(trial: Trial) -> None:
+    """For good, as far as this run is concerned; whoever comes next is heard again."""
+    trial.tell(deaf_websockets=True)
+
+
+def close_websockets(trial: Trial) -> None:
+    trial.tell(close_websockets=True)
+    _must_advance(trial)
+
+
+def steal_client_id(trial: Trial) -> None:
+    """A second socket of our client id, gone at once: ComfyUI forgets both, and ours stays open."""
+    client_id = trial.executions()[0]["client_id"]
+    address = f"ws://127.0.0.1:{trial.sandbox.comfyui_port}/ws?clientId={client_id}"
+    with contextlib.closing(websocket.create_connection(address, timeout=10)) as thief:
+        thief.recv()
+    _must_advance(trial)
+
+
+def _must_advance(trial: Trial) -> None:
+    """The steps of the node are seen to go on."""
+
+    def step() -> float:
+        return float(trial.progress()["nodes"][-2]["progress"])
+
+    before = step()
+    try:
+        trial.until(lambda p: p["nodes"][-2]["progress"] > before + 1, HEARD_AGAIN_WITHIN_S)
+    except AssertionError:
+        message = f"not heard again within {HEARD_AGAIN_WITHIN_S:g} s: the step stays {before}"
+        raise PromiseBroken(message) from None
+
+
+def block_the_websockets(trial: Trial) -> None:
+    """Another client has its previews sent and never reads them: ComfyUI's one sending loop waits for it."""
+    reader = socket.create_connection(("127.0.0.1", trial.sandbox.comfyui_port), timeout=10)
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    address = f"ws://127.0.0.1:{trial.sandbox.comfyui_port}/ws?clientId=stuck"
+    stuck = websocket.create_connection(address, socket=reader, timeout=10)
+    trial.heal.callback(stuck.shutdown)
+    noise = np.random.default_rng(1).integers(0, 256, (128, 128, 3), np.uint8)
+    Image.fromarray(noise).save(trial.sandbox.input_dir / "noise.png")
+    graph = {
+        "1": node("LoadImage", image="noise.png"),
+        "2": node("SandboxSlow", image=["1", 0], steps=700, seconds_per_step=0.0, preview=True),
+        "3": node("PreviewImage", images=["2", 0]),
+    }
+    body = {"prompt": graph, "client_id": "stuck", "front": True}
+    requests.post(f"{trial.sandbox.comfyui_url}/prompt", json=body, timeout=10).raise_for_status()
+
+
+def restart_comfyui(trial: Trial) -> None:
+    trial.tell(restart={"down_s": 1.0})
+    must_be_unfinished(trial)
+
+
+def restart_comfyui_and_run_again(trial: Trial) -> None:
+    restart_comfyui(trial)
+    trial.until(lambda p: p["submissions"] == 2 and is_stepping(p))
+
+
+def kill_worker(trial: Trial) -> None:
+    """The worker dies of the prompt that waits, as soon as it is let go."""
+    trial.tell(worker_dead=True)
+
+
+def answer_wrongly(path: str, mode: str, method: str | None = None) -> Strike:
+    def strike(trial: Trial) -> None:
+        trial.tell(answers=[{"path": path, "mode": mode, "method": method, "times": 2}])
+
+    return strike
+
+
+def poison_history(trial: Trial) -> None:
+    """As when a result cannot be encoded: this one entry is 500 for ever."""
+    path = f"/history/{trial.progress()['prompt_id']}"
+    trial.tell(answers=[{"path": path, "mode": "500", "times": 1_000_000}])
+
+
+def keep_data_on_a_small_disk(trial: Trial) -> None:
+    trial.server.data_dir = trial.tmpfs("disk", CAPACITY) / "data"
+
+
+def keep_outputs_on_a_small_disk(trial: Trial) -> None:
+    trial.server.output_dir = trial.tmpfs("disk", CAPACITY) / "outputs"
+
+
+def keep_state_on_a_small_disk(trial: Trial) -> None:
+    trial.server.state_file = trial.tmpfs("disk", CAPACITY) / "state.json"
+
+
+def fill_disk(trial: Trial) -> None:
+    """Nothing more fits, until a while after the run has said so."""
+    ballast = trial.directory / "disk" / "ballast"
+    _fill(ballast)
+
+    def make_room() -> None:
+        try:
+            _must_say(trial, "No space left on device", within_s=NOTICE_WITHIN_S)
+        except PromiseBroken as broken:
+            trial.notes["broken"] = str(broken)
+        finally:
+            ballast.unlink()
+
+    room = threading.Thread(target=make_room)
+    trial.heal.callback(room.join)
+    room.start()
+
+
+def _fill(ballast: Path) -> None:
+    for chunk_bytes in (1_000_000, 4096, 1):
+        with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * chunk_bytes):
+                pass
+
+
+def make_disk_read_only(trial: Trial) -> None:
+    place = str(trial.directory / "disk")
+    mount("-o", "remount,ro", place)
+    trial.heal.callback(mount, "-o", "remount,rw", place)
+
+
+def remove_output(trial: Trial) -> None:
+    path = _early(trial)[1]
+    path.rename(trial.directory / "removed")
+    trial.notes["harmed"] = path.name
+
+
+def empty_output(trial: Trial) -> None:
+    path = _early(trial)[1]
+    path.write_bytes(b"")
+    trial.notes["harmed"] = path.name
+
+
+def cut_output_short(trial: Trial) -> None:
+    path = _early(trial)[1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    trial.notes["harmed"] = path.name
+
+
+def _early(trial: Trial) -> list[Path]:
+    return [path for path in trial.saved_there() if path.name.startswith("early")]
+
+
+def rename_output(filename: str, subfolder: str = "") -> Strike:
+    """The file is really there, as far as a file can be: only our care keeps it out."""
+
+    def strike(trial: Trial) -> None:
+        original = _early(trial)[1]
+        lie = {"filename": filename, "subfolder": subfolder}
+        trial.tell(rename_outputs={original.name: lie})
+        if not f"{subfolder}{filename}".startswith("/"):
+            with contextlib.suppress(OSError):
+                shutil.copy(original, trial.sandbox.output_dir / subfolder / filename)
+
+    return strike
+
+
+def turn_clock(*hours: float) -> Strike:
+    """One jump after the other; the server goes on in between."""
+
+    def strike(trial: Trial) -> None:
+        for jump in hours:
+            (trial.server.directory / "clock").write_text(json.dumps(jump * 3600))
+            _must_advance(trial)
+
+    return strike
