@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from comfyui_workflow.abreast import Crew
 from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExists
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.link import Link
@@ -23,12 +24,17 @@ def upload_inputs(
 ) -> Graph:
     """Bring every image to the instance; the graph that names each as it is called there.
     Raises: FileRefused when one is not readable any more; what the link and `stop_if_asked` raise."""
-    for position, image in enumerate(images, start=1):
-        local = Path(image)
-        say(f"Uploading {local.name} ({position} of {len(images)})")
-        remote_name = _upload_input(link, local, input_dir, stop_if_asked)
-        if remote_name != local.name:
-            graph = with_renamed_input(graph, local.name, remote_name)
+    crew = Crew(link.connection.files.transfers_at_once, stop_if_asked)
+
+    def upload(local: Path) -> str:
+        return _upload_input(link, local, input_dir, crew.stop_if_asked)
+
+    with crew.results(upload, [Path(image) for image in images]) as remote_names:
+        for position, local in enumerate(map(Path, images), start=1):
+            say(f"Uploading {local.name} ({position} of {len(images)})")
+            remote_name = next(remote_names)
+            if remote_name != local.name:
+                graph = with_renamed_input(graph, local.name, remote_name)
     return graph
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import filecmp
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
 
 
 class OutputFetcher:
-    """Fetches the outputs of one run over one link."""
+    """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
 
     def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None]) -> None:
         self._link = link
@@ -36,7 +37,7 @@ class OutputFetcher:
         relative = safe_relative_path(output)
         if relative is None:
             return replace(output, error="The instance gave it a name that is not safe to write here")
-        part = self._output_dir / f".{self._run.workflow_id}.part"
+        part = self._output_dir / self._part_name(output)
         try:
             self._output_dir.mkdir(parents=True, exist_ok=True)
             remote_path = self._download(output, part)
@@ -54,6 +55,11 @@ class OutputFetcher:
         return replace(
             output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
         )
+
+    def _part_name(self, output: OutputFile) -> str:
+        """One for each output, and the same at the next try: what a killed process left is written over."""
+        tag = hashlib.sha256("/".join(output.key).encode()).hexdigest()[:12]
+        return f".{self._run.workflow_id}.{tag}.part"
 
     def _download(self, output: OutputFile, part: Path) -> str | None:
         """The remote path; None for a text, which never was a file there. Raises: RemoteFileMissing."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from comfyui_workflow.abreast import Crew
 from comfyui_workflow.comfyui.cancelling import Canceller
 from comfyui_workflow.comfyui.failures import failure_sentence
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
@@ -156,14 +157,17 @@ class Passage:
         return RunFailed(code="prompt_failed", message=message, node_id=entry.failed_node_id)
 
     def _fetch_outputs(self) -> None:
-        """One after the other; what cannot be fetched does not keep the others from coming."""
+        """Several at a time, told in order; what cannot be fetched does not keep the others from coming."""
         run = self._run()
-        fetcher = OutputFetcher(self.link, run, self._stop_if_asked)
-        for position, output in enumerate(run.outputs, start=1):
-            self._stop_if_asked()
-            if not output.is_downloaded:
+        self._stop_if_asked()
+        missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
+        crew = Crew(self.link.connection.files.transfers_at_once, self._stop_if_asked)
+        fetcher = OutputFetcher(self.link, run, crew.stop_if_asked)
+        with crew.results(fetcher.fetch, [output for _, output in missing]) as fetched:
+            for position, output in missing:
                 self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
-                self._record(OutputFetched(output=fetcher.fetch(output)))
+                self._record(OutputFetched(output=next(fetched)))
+                self._stop_if_asked()
 
     def _say_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
