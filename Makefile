@@ -24,19 +24,20 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/python app.py
 
-# The tests want a real sshd. Where it can be installed it is; elsewhere those tests say so and are skipped.
+# The tests want a real sshd and a real browser. Where they can be installed they are; elsewhere those tests
+# say so and are skipped.
 test: $(READY)
-	@tests/install_sshd.sh
+	@tests/install_system_packages.sh
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 # Every fault at every step, and what was promised. SOAK=500: so many runs on one server amid faults instead.
 chaos: $(READY)
-	@tests/install_sshd.sh
+	@tests/install_system_packages.sh
 	$(BIN)/python -m tests.chaos $(if $(SOAK),--soak $(SOAK),--tries $(or $(TRIES),20)) $(if $(ONLY),--only "$(ONLY)")
 
 # What it measures should have the machine to itself.
 bench: $(READY)
-	@tests/install_sshd.sh
+	@tests/install_system_packages.sh
 	$(BIN)/python -m bench --runs $(or $(RUNS),5) --write docs/benchmarks.md
 
 lint: $(READY)

@@ -31,7 +31,7 @@ START_LIMIT_S = 10.0
 def require_sshd() -> None:
     if os.access(SSHD, os.X_OK) and shutil.which("ssh-keygen"):
         return
-    reason = f"no {SSHD} here: tests/install_sshd.sh installs it"
+    reason = f"no {SSHD} here: tests/install_system_packages.sh installs it"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,6 +1,5 @@
 """Whatever is handed in as a workflow: a graph that can be planned, kept and sent, or a refusal; and soon."""
 
-import copy
 import json
 import random
 import time
@@ -48,12 +47,12 @@ graphs = st.one_of(
 @example(value={"1": {"class_type": "X", "inputs": {"a": nested(120, in_object=True)}}}, definitions={})
 @example(value={"1": {"class_type": "X", "inputs": {"a": 10**4000}}}, definitions={})
 def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, Any]) -> None:
-    before = copy.deepcopy(value)
     try:
         graph = check_graph(value)
     except InvalidGraph as error:
         assert str(error)
         return
+    assert graph is value
     sinks = planned_nodes(graph, sink_ids(graph))
     assert {node.node_id for node in sinks} == set(graph)
     assert {node.node_id for node in planned_nodes(graph, output_ids(graph, definitions))} <= set(graph)
@@ -63,7 +62,6 @@ def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, An
     )
     assert check_graph(with_renamed_input(dict(graph), "a.png", "b.png"))
     refusal_sentence({"node_errors": {node_id: {"errors": [{}]} for node_id in graph}}, graph, definitions)
-    assert json.dumps(graph) == json.dumps(before)
 
 
 def chain(size: int) -> dict[str, Any]:

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Debian's OpenSSH server and Chromium, for the tests that run over a real sshd and in a real browser.
+# Starts nothing, changes no configuration.
+[ -x /usr/sbin/sshd ] || wanted="$wanted openssh-server"
+[ -x /usr/bin/chromium ] || wanted="$wanted chromium"
+[ -n "$wanted" ] || exit 0
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "not here, its tests will be skipped:$wanted"; exit 0; }
+# The package would start a system-wide sshd; policy-rc.d is Debian's way to say no.
+[ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; made=1; }
+install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$1"; }
+for package in $wanted; do
+  { install "$package" || { apt-get update -q && install "$package"; }; } >/dev/null 2>&1 ||
+    echo "$package could not be installed"
+done
+[ -z "$made" ] || rm -f /usr/sbin/policy-rc.d
