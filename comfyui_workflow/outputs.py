@@ -14,6 +14,7 @@ from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.inputs import is_safe_name
 from comfyui_workflow.link import Link
 from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.wholeness import shortfall
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST_NAME_BYTES = 255
@@ -41,6 +42,7 @@ class OutputFetcher:
         try:
             self._output_dir.mkdir(parents=True, exist_ok=True)
             remote_path = self._download(output, part)
+            _check_wholeness(part, output)
             local = _settle(part, self._output_dir / relative)
             size_bytes = local.stat().st_size
         except RemoteFileError as error:
@@ -95,6 +97,13 @@ class OutputFetcher:
                 file.write(piece)
                 self._stop_if_asked()
         return next(reversed(self._remote_paths(output)), None)
+
+
+def _check_wholeness(part: Path, output: OutputFile) -> None:
+    """Half a picture is no success. Raises: RemoteFileError."""
+    reason = shortfall(part, output.file_type)
+    if reason is not None:
+        raise RemoteFileError(reason)
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:
