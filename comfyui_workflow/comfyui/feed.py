@@ -118,7 +118,12 @@ class EventFeed:
     def _connect_and_read(self) -> bool:
         """Whether the socket could be opened."""
         try:
-            socket = websocket.create_connection(self._url, timeout=CONNECT_TIMEOUT_S, suppress_origin=True)
+            socket = websocket.create_connection(
+                self._url,
+                timeout=CONNECT_TIMEOUT_S,
+                suppress_origin=True,
+                redirect_limit=0,  # it would lead out of the tunnel, to wherever the instance says
+            )
         except (websocket.WebSocketException, OSError) as error:
             log.debug("no websocket to %s: %s", self._url, error)
             return False

@@ -1,9 +1,6 @@
 """Whatever a ComfyUI answers, JSON or not, HTTP or not: it is read, or it is one of our own errors."""
 
-import contextlib
 import copy
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -22,6 +19,7 @@ from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 from tests.fuzz.effort import effort
+from tests.fuzz.peer import Peer
 from tests.fuzz.values import Json, mutations, nested, values, wire
 from tests.unit.test_progress import AT, new_run
 
@@ -108,45 +106,6 @@ ANSWERS: dict[str, Json] = {
     "POST /upload/image": {"name": "a (1).png", "subfolder": "", "type": "input"},
 }
 RUN = new_run()
-
-
-class Peer:
-    """Answers every request with the bytes that were laid out for its path, and closes the connection."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, bytes] = {}
-        self.fallback = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(2)
-                head = self._read(connection)
-                method, _, rest = head.partition(b" ")
-                path = rest.split(b" ")[0].split(b"?")[0]
-                connection.sendall(self.answers.get(f"{method.decode()} {path.decode()}", self.fallback))
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
-
-    @staticmethod
-    def _read(connection: socket.socket) -> bytes:
-        head = b""
-        while b"\r\n\r\n" not in head and (piece := connection.recv(65536)):
-            head += piece
-        return head
 
 
 @pytest.fixture(scope="module")
