@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -91,10 +92,14 @@ def fan(size: int) -> dict[str, Any]:
     return {**apart(size), "all": {"class_type": "X", "inputs": {f"i{n}": [str(n), 0] for n in range(size)}}}
 
 
-@pytest.mark.parametrize("shape", [chain, layers, apart, fan])
-def test_a_large_graph_is_planned_about_as_fast_as_it_is_read(shape: Any) -> None:
-    """A fixed number of nodes, so that time growing with the square of it, or worse, is seen at once."""
-    graph = shape(8000)
+@pytest.mark.parametrize(
+    ("shape", "size"), [(chain, 16_000), (layers, 6_000), (apart, 16_000), (fan, 16_000)]
+)
+def test_a_large_graph_is_planned_about_as_fast_as_it_is_read(
+    shape: Callable[[int], dict[str, Any]], size: int
+) -> None:
+    """About a second; it would be twenty if the time grew with the square of the size."""
+    graph = shape(size)
     began = time.process_time()
     assert len(planned_nodes(check_graph(graph), sink_ids(graph))) == len(graph)
-    assert time.process_time() - began < 3.0
+    assert time.process_time() - began < 6.0

@@ -128,7 +128,7 @@ def bytes_of(**changes: object) -> dict[str, bytes | None]:
     return {**good(SPOILED), "run.json": wire({**RECORDS["run.json"], **changes}).encode()}
 
 
-@effort(120)
+@effort(80)
 @given(place=st.sampled_from(["live", "finished"]), files=spoiled_records())
 @example(place="live", files=bytes_of(workflow_id="../../../outside"))
 @example(place="live", files=bytes_of(workflow_id="comfyui_workflow_1_ab", status="failed"))

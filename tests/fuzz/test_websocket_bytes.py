@@ -89,7 +89,7 @@ def peer() -> Iterator[WebsocketPeer]:
     made.close()
 
 
-@effort(80)
+@effort(40)
 @given(
     handshake=st.one_of(st.just(GOOD), st.just(GOOD), handshakes, st.binary(max_size=30)),
     frames=st.lists(st.sampled_from(FRAMES) | st.binary(max_size=12), max_size=5).map(b"".join),
