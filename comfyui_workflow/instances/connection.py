@@ -14,19 +14,18 @@ ConnectionOptions         every setting, see options.py
 """
 
 import threading
-import time
 from contextlib import ExitStack
 
 import paramiko
-from paramiko.sftp import SFTPError
 
 from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.instances.liveness import supervisor
 from comfyui_workflow.instances.options import ConnectionOptions
-from comfyui_workflow.instances.sftp_channels import NoSftpChannels, SftpChannels
+from comfyui_workflow.instances.sftp_channels import SftpChannels
 from comfyui_workflow.instances.sockets import connection_failed
+from comfyui_workflow.instances.transfer import in_flight_bytes
 from comfyui_workflow.instances.transport import OpenTransport, open_transport
 from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
 
@@ -95,8 +94,9 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
     with ExitStack() as on_failure:
         opened = open_transport(address, options)
         on_failure.callback(opened.close)
-        channels, round_trip_s = _open_sftp(opened.transport, address, options)
-        tunnel = open_tunnel(opened.transport, address, comfyui_port)
+        channels = _open_sftp(opened.transport, address, options)
+        window_bytes = in_flight_bytes(channels.round_trip_s)
+        tunnel = open_tunnel(opened.transport, address, comfyui_port, window_bytes=window_bytes)
         on_failure.pop_all()
     return Connection(
         opened=opened,
@@ -104,32 +104,24 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
         files=RemoteFiles(channels, address.label),
         address=address,
         comfyui_port=comfyui_port,
-        round_trip_s=round_trip_s,
+        round_trip_s=channels.round_trip_s,
         open_timeout_s=options.connect_timeout_s,
     )
 
 
 def _open_sftp(
     transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions
-) -> tuple[SftpChannels | NoSftpChannels, float]:
+) -> SftpChannels:
     """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
     without SFTP is of use all the same: files go through the tunnel then."""
-    before = time.monotonic()
     try:
-        channels = SftpChannels(
+        return SftpChannels(
             transport,
+            address.label,
             open_timeout_s=options.connect_timeout_s,
             silence_timeout_s=options.channel_timeout_s,
         )
-        with channels.lease() as session:
-            before = time.monotonic()
-            session.client.normalize(".")
-            round_trip_s = time.monotonic() - before
-        channels.adapt_to(round_trip_s)
-        return channels, round_trip_s
-    except (paramiko.SSHException, SFTPError, EOFError, OSError) as error:
-        if transport.is_active() and "timeout" not in f"{error!r}".lower():
-            return NoSftpChannels(address.label), time.monotonic() - before
+    except (paramiko.SSHException, EOFError, OSError) as error:
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 

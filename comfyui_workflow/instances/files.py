@@ -40,7 +40,7 @@ from comfyui_workflow.errors import (
     WorkflowError,
 )
 from comfyui_workflow.instances.sending import Helpers, Sent, send
-from comfyui_workflow.instances.sftp_channels import NoSftpChannels, SftpChannels
+from comfyui_workflow.instances.sftp_channels import SftpChannels
 from comfyui_workflow.instances.sftp_session import SftpSession
 from comfyui_workflow.instances.transfer import (
     LocalPart,
@@ -73,7 +73,7 @@ class RemoteFile:
 class RemoteFiles:
     """Paths are the instance's; relative ones start at the user's home directory there."""
 
-    def __init__(self, channels: SftpChannels | NoSftpChannels, label: str) -> None:
+    def __init__(self, channels: SftpChannels, label: str) -> None:
         self._channels = channels
         self._label = label
         self._hashes: dict[tuple[str, int, datetime], str] = {}

@@ -1,18 +1,22 @@
 """A few SFTP sessions on one transport, each lent to one thread at a time.
 
-SftpChannels(transport, ...)           opens the first at once
+SftpChannels(transport, label, ...)    opens the first channel at once, and makes a session of it meanwhile
     lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
-    adapt_to(round_trip_s)
+    round_trip_s                       as the first channel was opened
+    transfers_at_once, is_far
 
-The first session is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
-kept from transfers, so that small questions do not wait for large files.
+The first channel is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
+kept from transfers, so that small questions do not wait for large files. On a machine whose SSH server offers
+no SFTP every lease says so.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import paramiko
+from paramiko.sftp import SFTPError
 
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.instances.sftp_session import SftpSession
@@ -29,49 +33,31 @@ WAKE_UP_S = 0.5
 WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
 
 
-class NoSftpChannels:
-    """In the place of `SftpChannels` on a machine whose SSH server offers no SFTP: every lease says so."""
-
-    is_connected = True
-    is_far = False
-    round_trip_s = 0.0
-    transfers_at_once = 1
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-
-    @contextmanager
-    def lease(
-        self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
-    ) -> Iterator[SftpSession]:
-        raise RemoteFileError(f"{self._label} offers no SFTP.")
-        yield  # what makes it a context manager
-
-
 class SftpChannels:
     """May be used from any thread."""
 
     def __init__(
-        self, transport: paramiko.Transport, *, open_timeout_s: float, silence_timeout_s: float
+        self, transport: paramiko.Transport, label: str, *, open_timeout_s: float, silence_timeout_s: float
     ) -> None:
+        """Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
         self._transport = transport
+        self._label = label
         self._open_timeout_s = open_timeout_s
         self._silence_timeout_s = silence_timeout_s
         self._changed = threading.Condition()
-        self.round_trip_s = 0.0
-        self._most = MOST_CHANNELS_NEAR
         self._transfer_count = 0
-        self._open_count = 1
-        self._free = [self._open()]
+        self._open_count = 0
+        self._free: list[SftpSession] = []
+        self._is_starting = False
+        self._is_offered = True
+        before_s = time.monotonic()
+        self._start()
+        self.round_trip_s = time.monotonic() - before_s
+        self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
 
     @property
     def is_connected(self) -> bool:
         return self._transport.is_active()
-
-    def adapt_to(self, round_trip_s: float) -> None:
-        with self._changed:
-            self.round_trip_s = round_trip_s
-            self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
 
     @property
     def transfers_at_once(self) -> int:
@@ -101,9 +87,39 @@ class SftpChannels:
         finally:
             self._give_back(session, is_transfer, is_usable)
 
+    def _start(self) -> None:
+        """One round trip for the channel; the two more of a session pass while nobody waits for them."""
+        try:
+            channel = self._open_channel()
+        except paramiko.SSHException as error:
+            if not self._is_refusal(error):
+                raise
+            self._is_offered = False
+            return
+        self._open_count, self._is_starting = 1, True
+        threading.Thread(target=self._make_first, args=(channel,), name="first SFTP", daemon=True).start()
+
+    def _make_first(self, channel: paramiko.Channel) -> None:
+        session: SftpSession | None = None
+        try:
+            session = self._make_session(channel)
+        except TimeoutError:
+            self._transport.close()  # it said yes and nothing more: as good as cut
+        except (paramiko.SSHException, SFTPError, EOFError, OSError):
+            self._is_offered = not self.is_connected
+        with self._changed:
+            if session:
+                self._free.append(session)
+            else:
+                self._open_count = 0
+            self._is_starting = False
+            self._changed.notify_all()
+
     def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         while True:
             with self._changed:
+                if not self._is_offered:
+                    raise RemoteFileError(f"{self._label} offers no SFTP.")
                 if self._may_start(is_transfer):
                     self._transfer_count += is_transfer
                     session = self._free.pop() if self._free else None
@@ -116,7 +132,7 @@ class SftpChannels:
         return session or self._open_another(is_transfer, while_waiting)
 
     def _may_start(self, is_transfer: bool) -> bool:
-        if is_transfer and self._transfer_count >= self.transfers_at_once:
+        if self._is_starting or (is_transfer and self._transfer_count >= self.transfers_at_once):
             return False
         return bool(self._free) or self._open_count < self._most
 
@@ -144,8 +160,14 @@ class SftpChannels:
         return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
 
     def _open(self) -> SftpSession:
+        return self._make_session(self._open_channel())
+
+    def _open_channel(self) -> paramiko.Channel:
         channel = self._transport.open_session(window_size=WINDOW_BYTES, timeout=self._open_timeout_s)
         channel.settimeout(self._silence_timeout_s)
+        return channel
+
+    def _make_session(self, channel: paramiko.Channel) -> SftpSession:
         channel.invoke_subsystem("sftp")
         return SftpSession(paramiko.SFTPClient(channel))
 

@@ -2,7 +2,10 @@
 
 import inspect
 import logging
+import resource
+import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import paramiko
@@ -11,8 +14,11 @@ import requests
 import sshtunnel
 
 from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.instances import connection as connection_module
+from comfyui_workflow.instances import tunnel as tunnel_module
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.instances.sftp_session import ALL_THERE_IS, FIRST_NUMBER, READING, SftpSession
 from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
 from tests.instances.conftest import TinyWeb, wait_until
 from tests.sshd import Sshd
@@ -44,7 +50,7 @@ def test_sshtunnel_asks_get_transport_for_a_connection(caplog: pytest.LogCapture
     """If it no longer did, it would connect on its own, without a look at the host key."""
     assert "_get_transport" in inspect.getsource(sshtunnel.SSHTunnelForwarder._connect_to_gateway)
     with pytest.raises(ConnectionFailed, match="was cut while it was opened"):
-        open_tunnel(dead_transport(), HERE, 8188)
+        open_tunnel(dead_transport(), HERE, 8188, window_bytes=1)
 
 
 def test_sshtunnel_reads_no_configuration_keys_or_agent(
@@ -117,6 +123,7 @@ def test_a_closed_channel_is_told_in_these_words(
     server: Sshd, web: TinyWeb, options: ConnectionOptions
 ) -> None:
     connection = open_connection(parse_ssh_address(server.ssh_string()), web.port, options)
+    assert connection.files.stat("/") is not None, "now there is a session"
     client = connection.files._channels._free[0].client
     client.sock.close()
     with pytest.raises(OSError, match=r"^Socket is closed$"):
@@ -125,3 +132,76 @@ def test_a_closed_channel_is_told_in_these_words(
         connection.files.stat("/")
     assert connection.files.stat("/") is not None, "the next session is a new one"
     connection.close()
+
+
+# --- what the copying of files and of the tunnel leans on -----------------------------------------
+
+
+def test_sshtunnel_leaves_the_copying_to_us(connection: Connection) -> None:
+    """In a process with more files open than select() knows, and in windows as wide as we want them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2_000:
+        pytest.skip("so many files may not be opened here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2_000), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1_100):
+            stack.enter_context(Path("/dev/null").open("rb"))
+        with requests.Session() as session:
+            assert len(session.get(f"{connection.base_url}/3000000", timeout=10).content) == 3_000_000
+
+
+def test_channels_of_the_tunnel_have_the_window_we_say(
+    server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "in_flight_bytes", lambda _round_trip_s: 5_000_000)
+    connection = open_connection(parse_ssh_address(server.ssh_string()), web.port, options)
+    windows = []
+    copy = tunnel_module.copy_both_ways
+
+    def look_and_copy(local: socket.socket, channel: paramiko.Channel) -> None:
+        windows.append(channel.in_window_size)
+        copy(local, channel)
+
+    monkeypatch.setattr(tunnel_module, "copy_both_ways", look_and_copy)
+    with requests.Session() as session:
+        session.get(f"{connection.base_url}/10", timeout=10)
+    connection.close()
+    assert windows == [5_000_000]
+
+
+def test_paramiko_gives_all_that_has_arrived_at_once(connection: Connection) -> None:
+    """So that nothing is left that it would move at the next read."""
+    with connection.files._channels.lease() as session:
+        channel = session.client.get_channel()
+        channel.in_buffer.feed(b"x" * 3_000_000)
+        assert len(channel.recv(ALL_THERE_IS)) == 3_000_000
+        assert not channel.recv_ready()
+
+
+def test_paramikos_client_and_ours_take_turns_on_one_session(connection: Connection, tmp_path: Path) -> None:
+    """What is owed to one of them is not taken for an answer to the other."""
+    (tmp_path / "file").write_bytes(b"x" * 1_000_000)
+    with connection.files._channels.lease() as session:
+        for _ in range(3):
+            handle = session.handle(session.open(str(tmp_path / "file"), READING))
+            for offset in range(0, 1_000_000, 100_000):
+                session.abandon(session.read(handle, offset, 100_000))
+            session.abandon(session.close_file(handle))
+            assert session.client.stat(str(tmp_path / "file")).st_size == 1_000_000
+
+
+def test_a_server_that_talks_nonsense_is_as_good_as_gone(connection: Connection) -> None:
+    for nonsense in (
+        b"\0\0\0\0more and more",
+        b"\xff" * 20,
+        b"\0\0\0\x05\x67\x80\0\0\0",
+        b"\0\0\0\x05\x65\x80\0\0\0",
+    ):
+        with connection.files._channels.lease() as session:
+            client = session.client
+        fresh = SftpSession(client)
+        fresh._awaited.add(FIRST_NUMBER)
+        client.get_channel().in_buffer.feed(nonsense)
+        with pytest.raises(EOFError):
+            fresh.handle(FIRST_NUMBER)

@@ -242,6 +242,7 @@ def test_local_trouble_is_ours(files: RemoteFiles, remote: Path, tmp_path: Path)
 def test_progress_is_told_and_may_abort(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     told: list[tuple[int, int]] = []
+    assert files.stat(str(remote)) is not None, "there is a session, and nothing to wait for"
     files.upload(local_file(tmp_path, content), f"{remote}/file", progress=lambda *step: told.append(step))
     assert told[0] == (0, 3_000_000)
     assert told[-1] == (3_000_000, 3_000_000)
@@ -379,6 +380,7 @@ def test_a_file_nobody_may_write_is_said(server: Sshd, options: ConnectionOption
 def test_a_silent_channel_is_given_up(server: Sshd, options: ConnectionOptions) -> None:
     hasty = replace(options, channel_timeout_s=0.5)
     connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, hasty)
+    assert connection.files.stat("/") is not None
     server.freeze()
     with pytest.raises(ConnectionFailed, match="does not answer"):
         connection.files.stat("/")
