@@ -8,8 +8,8 @@ import argparse
 import queue
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.chaos.faults import FAULTS, Fault
@@ -59,14 +59,10 @@ def _tried(directory: Path, pairs: list[tuple[Fault, Step]], options: argparse.N
         work.put(pair)
     verdicts: list[Verdict] = []
     knobs = Knobs(refused_s=options.refused_s)
-    workers = [
-        threading.Thread(target=_carry_out, args=(directory / f"stage {number}", knobs, work, verdicts))
-        for number in range(options.jobs)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        places = [directory / f"stage-{number}" for number in range(options.jobs)]
+        for ended in [pool.submit(_carry_out, place, knobs, work, verdicts) for place in places]:
+            ended.result()
     return verdicts
 
 

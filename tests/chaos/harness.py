@@ -15,8 +15,8 @@ import requests
 from tests.chaos.faults import Fault
 from tests.chaos.promises import are_files_whole
 from tests.chaos.steps import SCENES, Step
-from tests.chaos.strikes import PromiseBroken, TooLate
-from tests.chaos.trial import Knobs, Trial
+from tests.chaos.strikes import PromiseBroken
+from tests.chaos.trial import Knobs, TooLate, Trial
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
 from tests.sshd import Sshd

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.chaos.steps import fetched
 from tests.chaos.strikes import HEARD_AGAIN_WITHIN_S
-from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, Trial, chaos_graph
+from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, TooLate, Trial, chaos_graph
 from tests.server_process import Json
 
 Promise = Callable[[Trial, Json], Iterator[str]]
@@ -115,7 +115,7 @@ def heard_again(trial: Trial, _done: Json) -> Iterator[str]:
     seen: set[float] = set()
     try:
         trial.until(lambda p: seen.add(p["nodes"][-2]["progress"]) or len(seen) > 4, HEARD_AGAIN_WITHIN_S)
-    except AssertionError:
+    except (AssertionError, TooLate):
         yield f"the next run was not heard: its steps were {sorted(seen)}"
     trial.tell(step_delay_s=0.0)
     trial.server.until_finished(trial.run)

@@ -120,7 +120,7 @@ def _until_part_is_here(trial: Trial) -> None:
         parts = list(trial.server.output_dir.glob(".*"))
         return any(0 < _size(part) < LARGE_BYTES for part in parts)
 
-    wait_until(is_partly_here, 30, "no part of a file was ever seen")
+    trial.until(lambda _progress: is_partly_here())
 
 
 def _until_some_are_here(trial: Trial) -> None:

@@ -15,7 +15,7 @@ import websocket
 from PIL import Image
 
 from tests.chaos.steps import SCENES, Step, is_stepping
-from tests.chaos.trial import Trial, mount
+from tests.chaos.trial import TooLate, Trial, mount
 from tests.integration.graphs import node
 
 Strike = Callable[[Trial], None]
@@ -54,10 +54,6 @@ def terminate_server(trial: Trial) -> None:
     if trial.status_on_disk() == "failed":
         raise PromiseBroken("SIGTERM marked the run failed")
     trial.server.start()
-
-
-class TooLate(Exception):
-    """The run was over before the strike: nothing was tried."""
 
 
 def must_be_unfinished(trial: Trial) -> None:
@@ -204,8 +200,8 @@ def fill_disk(trial: Trial) -> None:
     def make_room() -> None:
         try:
             _must_say(trial, "No space left on device", within_s=NOTICE_WITHIN_S)
-        except PromiseBroken as broken:
-            trial.notes["broken"] = str(broken)
+        except (PromiseBroken, TooLate) as broken:
+            trial.notes["broken"] = str(broken) or "the run ended and never said that the disk is full"
         finally:
             ballast.unlink()
 

@@ -16,7 +16,7 @@ import requests
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from tests.integration.graphs import node
 from tests.sandbox_process import SandboxProcess
-from tests.server_process import Json, ServerProcess
+from tests.server_process import FINISHED, Json, ServerProcess
 from tests.sshd import Sshd
 
 IMAGES = 3
@@ -47,6 +47,10 @@ def chaos_graph() -> Json:
     }
 
 
+class TooLate(Exception):
+    """The run was over before it could be struck: nothing was tried."""
+
+
 @dataclass(kw_only=True)
 class Trial:
     """`heal` gets what ends the fault, `clear` what must be gone when all is over: both the last first."""
@@ -75,7 +79,16 @@ class Trial:
         return self.server.progress(self.run)
 
     def until(self, condition: Callable[[Json], bool], timeout_s: float = 30) -> Json:
-        return self.server.until(self.run, condition, timeout_s)
+        """Raises: TooLate when the run is over and it never came to that."""
+
+        def holds(progress: Json) -> bool:
+            if condition(progress):
+                return True
+            if progress["status"] in FINISHED:
+                raise TooLate
+            return False
+
+        return self.server.until(self.run, holds, timeout_s)
 
     def is_live_on_disk(self) -> bool:
         """Whether the run was unfinished when its server last wrote: asks no server."""
@@ -123,10 +136,11 @@ class Trial:
         return sorted(path for path in self.sandbox.output_dir.rglob("*") if path.is_file())
 
     def fatten(self, size_bytes: int) -> None:
-        """Make what is saved on the instance so far as large as a real output, at no cost to its worker."""
-        for path in self.saved_there():
+        """Make what is saved on the instance so far as large as real outputs, at no cost to its worker: the
+        first stays as it is, each other is larger by so much than the one before."""
+        for times, path in enumerate(self.saved_there()):
             with path.open("ab") as file:
-                file.write(path.name.encode() * (size_bytes // len(path.name)))
+                file.write(path.name.encode() * (times * size_bytes // len(path.name)))
 
     def tmpfs(self, name: str, size: str) -> Path:
         """A small disk of its own. Raises: subprocess.CalledProcessError where we may not mount."""
