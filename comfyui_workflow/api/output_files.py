@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flask import Response, send_file
 from PIL import Image, ImageOps
+from werkzeug.exceptions import PreconditionFailed
 
 from comfyui_workflow.errors import InvalidRequest
 
@@ -43,6 +44,8 @@ def send_preview(path: Path, longest_side: int) -> Response:
 
 def _guarded(response: Response) -> Response:
     """Nothing that an instance sent runs as a page of this server."""
+    if response.status_code == 412:  # If-Match: the file would go out under that status all the same
+        raise PreconditionFailed
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     response.headers["Cache-Control"] = "private, max-age=0, must-revalidate"

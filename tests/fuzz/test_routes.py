@@ -31,7 +31,7 @@ from tests.fuzz.values import Json, mutations, nested, texts, values, wire
 from tests.unit.test_progress import GRAPH, new_run
 
 BASE = "/comfyui/workflow"
-SENTENCES = (400, 401, 403, 404, 405, 409, 413, 415, 416)
+SENTENCES = (400, 401, 403, 404, 405, 409, 412, 413, 415, 416)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +350,7 @@ GET: dict[str, Json] = {"method": "GET", "query": "", "headers": {}, "content_ty
     body=st.sampled_from([b"", b"{}", b"[]", b"null", b"--x\r\n", b"\xff"]) | st.binary(max_size=40),
 )
 @example(**GET, route="/{id}/outputs/" + "0" * 5000)
+@example(**{**GET, "headers": {"If-Match": "*"}}, route="/{id}/outputs/0")
 @example(**{**GET, "query": "limit=000000001" + "0" * 9}, route="")
 @example(**{**GET, "query": "limit=000000001" + "0" * 5000}, route="")
 @example(**{**GET, "query": "preview=000000016" + "0" * 5000}, route="/{id}/outputs/0")
