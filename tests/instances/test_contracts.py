@@ -188,7 +188,9 @@ def test_paramikos_client_and_ours_take_turns_on_one_session(connection: Connect
             for offset in range(0, 1_000_000, 100_000):
                 session.abandon(session.read(handle, offset, 100_000))
             session.abandon(session.close_file(handle))
-            assert session.client.stat(str(tmp_path / "file")).st_size == 1_000_000
+            client = session.client
+            assert (session._abandoned, session._received) == (set(), bytearray()), "all of it has arrived"
+            assert client.stat(str(tmp_path / "file")).st_size == 1_000_000
 
 
 def test_a_server_that_talks_nonsense_is_as_good_as_gone(connection: Connection) -> None:
