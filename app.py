@@ -88,9 +88,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def open_link(key: InstanceKey, settings: Settings) -> Link:
-    """Raises: what `open_connection` raises."""
+    """Raises: what `open_connection` raises; StoreError."""
+    our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings))
-    feed = EventFeed(connection.base_url, client_id(key, server_id(settings.data_dir)))
+    feed = EventFeed(connection.base_url, our_id)
     feed.start()
     return Link(connection, ComfyUIClient(connection.base_url), feed)
 

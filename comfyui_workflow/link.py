@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.connection import Connection
 from comfyui_workflow.stores.atomic import write_atomically
@@ -36,11 +36,16 @@ class InstanceKey:
 
 
 def server_id(data_dir: Path) -> uuid.UUID:
-    """Made once for a data directory."""
+    """Made once for a data directory; anew where it is spoiled. Raises: StoreError."""
     file = data_dir / "server_id"
-    if not file.exists():
-        write_atomically(file, str(uuid.uuid4()).encode())
-    return uuid.UUID(file.read_text())
+    made = uuid.uuid4()
+    try:
+        with suppress(FileNotFoundError, ValueError):
+            return uuid.UUID(file.read_text())
+        write_atomically(file, str(made).encode())
+    except OSError as error:
+        raise StoreError(f"The name of this server cannot be saved: {error.strerror} ({file})") from error
+    return made
 
 
 def client_id(key: InstanceKey, server: uuid.UUID) -> str:

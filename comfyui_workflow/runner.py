@@ -54,10 +54,10 @@ class Runner:
                 self._attempt(workflow_id, should_stop, patience)
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
                 ending = self._ending(workflow_id, error, patience)
-                if ending is None:
-                    self._pause(workflow_id, error, patience, should_stop)
-                elif self._end(workflow_id, ending):
+                trouble = error if ending is None else self._end(workflow_id, ending)
+                if trouble is None:
                     return
+                self._pause(workflow_id, trouble, patience, should_stop)
             if self._journal.get(workflow_id).is_finished:
                 return
 
@@ -141,11 +141,11 @@ class Runner:
             lambda: should_stop() or self._journal.get(workflow_id).is_cancel_requested != was_cancelled,
         )
 
-    def _end(self, workflow_id: str, ending: Event) -> bool:
-        """Whether the end could be saved; the caller comes back otherwise."""
+    def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
+        """None once the end is saved; otherwise why it could not be, and the caller comes back."""
         try:
             self._journal.record(workflow_id, ending)
         except StoreError as error:
             log.error("%s ended, but that cannot be saved: %s", workflow_id, error)
-            return False
-        return True
+            return error
+        return None
