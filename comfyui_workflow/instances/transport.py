@@ -147,7 +147,10 @@ def _known_types_first(
 
 def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
     try:
-        transport.start_client(timeout=3 * options.connect_timeout_s)
+        # paramiko's own limit ends with the first packet of the key exchange.
+        transport.start_client(timeout=options.silence_limit_s)
+        if not transport.initial_kex_done:
+            raise TimeoutError
         key = transport.get_remote_server_key()
     except (paramiko.SSHException, EOFError, OSError) as error:
         failure = connection_failed(f"no SSH handshake with {address.label}", error)

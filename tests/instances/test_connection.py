@@ -169,6 +169,31 @@ def test_a_server_that_says_nothing_is_given_up(options: ConnectionOptions) -> N
         assert time.monotonic() - start < 3
 
 
+def test_a_server_that_freezes_amid_the_key_exchange_is_given_up(
+    server: Sshd, options: ConnectionOptions
+) -> None:
+    """A relay that hands on what sshd says first, and nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as relay, no_thread_left():
+
+        def hand_on_the_greeting() -> None:
+            client, _ = relay.accept()
+            with client, socket.create_connection((server.host, server.port)) as sshd:
+                banner_and_proposal = sshd.makefile("rb")
+                client.sendall(banner_and_proposal.readline())
+                sshd.sendall(client.recv(4096))
+                head = banner_and_proposal.read(4)
+                client.sendall(head + banner_and_proposal.read(int.from_bytes(head)))
+                while client.recv(4096):
+                    pass
+
+        threading.Thread(target=hand_on_the_greeting, daemon=True).start()
+        address = replace(parse_ssh_address(server.ssh_string()), port=relay.getsockname()[1])
+        start = time.monotonic()
+        with pytest.raises(ConnectionFailed, match=r"no SSH handshake with .* \(no answer in time\)"):
+            open_connection(address, 8188, replace(options, silence_limit_s=1.0))
+        assert time.monotonic() - start < 4
+
+
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x00\xff" * 500])
 def test_what_is_no_ssh_server_is_said(options: ConnectionOptions, greeting: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, no_thread_left():
