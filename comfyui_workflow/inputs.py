@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.abreast import Crew
@@ -53,9 +53,12 @@ def _upload_input(link: Link, local: Path, input_dir: str, stop_if_asked: Callab
         return link.client.upload(file, local.name)
 
 
-def _directories(link: Link, configured: str) -> list[str]:
-    """Where to try, ComfyUI's own word last: asking costs a round trip, and is rarely needed."""
-    return list(dict.fromkeys(filter(None, [configured, link.directories().input_dir])))
+def _directories(link: Link, configured: str) -> Iterator[str]:
+    """Where to try, ComfyUI's own word last: asking costs round trips, and is rarely needed."""
+    yield configured
+    own = link.directories().input_dir
+    if own is not None and own != configured:
+        yield own
 
 
 def _place(

@@ -88,7 +88,8 @@ class Link:
             self._is_proven = True
 
     def queue(self) -> QueueSnapshot:
-        """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""
+        """A view of `/queue` shared by all runs here: a second old at most, older where it is long. One asks,
+        and the others wait for its answer instead of asking too."""
         with self._queue_lock:
             if self._queue is None or time.monotonic() >= self._queue_valid_until_s:
                 began_s = time.monotonic()

@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -78,12 +78,18 @@ class OutputFetcher:
             return remote
         return self._view(output, part)
 
-    def _remote_paths(self, output: OutputFile) -> list[str]:
-        """The configured directory, then ComfyUI's own word."""
-        configured = self._run.request.comfyui_output_dir if output.folder == "output" else None
-        own = self._link.directories().of(output.folder)
-        places = dict.fromkeys(filter(None, [configured, own]))
-        return [str(PurePosixPath(place, output.subfolder, output.filename)) for place in places]
+    def _remote_paths(self, output: OutputFile) -> Iterator[str]:
+        """In the configured directory, then by ComfyUI's own word, which is asked for when it is needed."""
+        for place in self._remote_dirs(output.folder):
+            yield str(PurePosixPath(place, output.subfolder, output.filename))
+
+    def _remote_dirs(self, folder: str) -> Iterator[str]:
+        configured = self._run.request.comfyui_output_dir if folder == "output" else None
+        if configured is not None:
+            yield configured
+        own = self._link.directories().of(folder)
+        if own is not None and own != configured:
+            yield own
 
     def _view(self, output: OutputFile, part: Path) -> str | None:
         """Through the tunnel: for a machine without SFTP, or directories that nobody tells."""
@@ -96,7 +102,7 @@ class OutputFetcher:
             for piece in pieces:
                 file.write(piece)
                 self._stop_if_asked()
-        return next(reversed(self._remote_paths(output)), None)
+        return next(reversed(list(self._remote_paths(output))), None)
 
 
 def _check_wholeness(part: Path, output: OutputFile) -> None:

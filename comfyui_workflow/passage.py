@@ -49,9 +49,9 @@ class Passage:
             self._fetch_outputs()
             self._complete()
             return
-        if not run.is_accepted:
+        if not run.is_accepted:  # once the prompt is there, ComfyUI has had its say of what runs
             self.link.refuse_if_broken()
-        self._plan_nodes(run)
+            self._plan_nodes(run)
         ended = self._submit_and_follow(run)
         if ended is None:
             self._record(RunCancelled())
@@ -67,10 +67,7 @@ class Passage:
         return self.journal.record(self.workflow_id, event)
 
     def _plan_nodes(self, run: Run) -> None:
-        """With the instance's node definitions it is known which nodes are outputs. Once the prompt is there,
-        ComfyUI has had its say."""
-        if run.is_accepted:
-            return
+        """With the instance's node definitions it is known which nodes are outputs."""
         outputs = output_ids(run.request.graph, self.link.definitions())
         nodes = planned_nodes(run.request.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:

@@ -46,19 +46,15 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
 
 
 def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
-    """Every file a node shows, under whatever key (`images`, `gifs`, `audio`, `3d`, …), and its texts."""
-    for key, values in an_object(shown).items():
-        for value in a_list(values):
-            if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
-                yield _file(node_id, value)
-            elif key == "text" and isinstance(value, str):
-                yield OutputFile(
-                    filename=f"{node_id}.txt",
-                    folder="text",
-                    node_id=node_id,
-                    file_type=FileType.TEXT,
-                    text=value,
-                )
+    """Every file a node shows, under whatever key (`images`, `gifs`, `audio`, `3d`, …), and one file of its
+    texts, however many there are."""
+    lists = an_object(shown)
+    for value in (value for values in lists.values() for value in a_list(values)):
+        if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
+            yield _file(node_id, value)
+    texts = [text for text in a_list(lists.get("text")) if isinstance(text, str)]
+    if texts:
+        yield _text_file(node_id, "\n".join(texts))
 
 
 def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
@@ -78,21 +74,17 @@ def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _outputs(outputs: object) -> Iterator[OutputFile]:
     for node_id, shown in an_object(outputs).items():
-        yield from _joined_texts(node_id, list(read_outputs(node_id, shown)))
+        yield from read_outputs(node_id, shown)
 
 
-def _joined_texts(node_id: str, outputs: list[OutputFile]) -> Iterator[OutputFile]:
-    """One text file for a node, however many texts it shows."""
-    texts = [output.text for output in outputs if output.text is not None]
-    yield from (output for output in outputs if output.text is None)
-    if texts:
-        yield OutputFile(
-            filename=f"text_{node_id.replace(':', '_')}.txt",
-            folder="text",
-            node_id=node_id,
-            file_type=FileType.TEXT,
-            text="\n".join(texts),
-        )
+def _text_file(node_id: str, text: str) -> OutputFile:
+    return OutputFile(
+        filename=f"text_{node_id.replace(':', '_')}.txt",
+        folder="text",
+        node_id=node_id,
+        file_type=FileType.TEXT,
+        text=text,
+    )
 
 
 def _file(node_id: str, value: Mapping[str, Any]) -> OutputFile:

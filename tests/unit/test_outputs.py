@@ -26,6 +26,7 @@ class Instance:
     viewed: dict[str, bytes] = field(default_factory=dict)
     own: Directories = field(default_factory=Directories)
     trouble: Exception | None = None
+    times_asked: int = 0
 
     @property
     def connection(self) -> "Instance":
@@ -34,6 +35,7 @@ class Instance:
     files = client = connection
 
     def directories(self) -> Directories:
+        self.times_asked += 1
         return self.own
 
     def download(self, remote: str, part: Path, *, progress: Callable[[int, int], None]) -> int:
@@ -80,6 +82,14 @@ def test_a_file_comes_from_the_configured_directory_then_comfyuis_own_then_the_t
         assert Path(got.local_path or "").read_bytes() == instance.contents[place]
     got = fetcher(Instance(viewed={"a.png": b"third"}), output_dir).fetch(OutputFile(filename="a.png"))
     assert (got.is_downloaded, got.size_bytes) == (True, 5)
+
+
+def test_comfyuis_own_word_is_asked_for_only_when_it_is_needed(output_dir: Path) -> None:
+    instance = Instance({"/o/a.png": b"a", "/own/b.png": b"b"}, own=Directories(output_dir="/own"))
+    assert fetcher(instance, output_dir).fetch(OutputFile(filename="a.png")).is_downloaded
+    assert instance.times_asked == 0
+    assert fetcher(instance, output_dir).fetch(OutputFile(filename="b.png")).is_downloaded
+    assert instance.times_asked == 1
 
 
 @pytest.mark.parametrize(
