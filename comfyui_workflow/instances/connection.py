@@ -94,7 +94,7 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
     with ExitStack() as on_failure:
         opened = open_transport(address, options)
         on_failure.callback(opened.close)
-        channels = _open_sftp(opened.transport, address, options)
+        channels = _open_sftp(opened, address, options)
         window_bytes = in_flight_bytes(channels.round_trip_s)
         tunnel = open_tunnel(opened.transport, address, comfyui_port, window_bytes=window_bytes)
         on_failure.pop_all()
@@ -109,15 +109,18 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
     )
 
 
-def _open_sftp(
-    transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions
-) -> SftpChannels:
+def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOptions) -> SftpChannels:
     """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
     without SFTP is of use all the same: files go through the tunnel then."""
+
+    def acknowledge_as_usual() -> None:
+        opened.wire.acknowledges_at_once = False
+
     try:
         return SftpChannels(
-            transport,
+            opened.transport,
             address.label,
+            on_session=acknowledge_as_usual,
             open_timeout_s=options.connect_timeout_s,
             silence_timeout_s=options.channel_timeout_s,
         )

@@ -37,11 +37,20 @@ class SftpChannels:
     """May be used from any thread."""
 
     def __init__(
-        self, transport: paramiko.Transport, label: str, *, open_timeout_s: float, silence_timeout_s: float
+        self,
+        transport: paramiko.Transport,
+        label: str,
+        *,
+        on_session: Callable[[], None],
+        open_timeout_s: float,
+        silence_timeout_s: float,
     ) -> None:
-        """Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
+        """`on_session` is called once, when the first session runs, by a thread that waits for nobody.
+
+        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
         self._transport = transport
         self._label = label
+        self._on_session = on_session
         self._open_timeout_s = open_timeout_s
         self._silence_timeout_s = silence_timeout_s
         self._changed = threading.Condition()
@@ -103,6 +112,7 @@ class SftpChannels:
         session: SftpSession | None = None
         try:
             session = self._make_session(channel)
+            self._on_session()
         except TimeoutError:
             self._transport.close()  # it said yes and nothing more: as good as cut
         except (paramiko.SSHException, SFTPError, EOFError, OSError):

@@ -1,6 +1,6 @@
 """An authenticated SSH transport to one machine, host key checked. One attempt; who calls may try again.
 
-open_transport(address, options) -> OpenTransport(transport, host_key_fingerprint)
+open_transport(address, options) -> OpenTransport(transport, wire, host_key_fingerprint)
     Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, FileRefused (the -i file),
     InvalidAddress (where the host leads to), StoreError (the known hosts)
 """
@@ -40,6 +40,7 @@ _handshakes_lock = threading.Lock()
 @dataclass(frozen=True, kw_only=True)
 class OpenTransport:
     transport: paramiko.Transport
+    wire: Wire
     host_key_fingerprint: str
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ def _open_with_keys(
         interval_s=options.keepalive_interval_s,
         silence_limit_s=options.silence_limit_s,
     )
-    return OpenTransport(transport=transport, host_key_fingerprint=fingerprint)
+    return OpenTransport(transport=transport, wire=wire, host_key_fingerprint=fingerprint)
 
 
 @contextmanager

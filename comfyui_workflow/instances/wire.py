@@ -9,17 +9,27 @@ from collections.abc import Callable
 
 import paramiko
 
+TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+
 
 class Wire:
-    """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump)."""
+    """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump).
+
+    `acknowledges_at_once`: until a session runs on the connection, sshd holds a small packet back until the
+    one before is acknowledged (Nagle's algorithm), and a kernel puts that off for 40 ms: more than all the
+    work of a login.
+    """
 
     def __init__(self, stream: socket.socket | paramiko.Channel, *, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
         self.heard_count = 0
+        self.acknowledges_at_once = True
         self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
+        if self.acknowledges_at_once:
+            _acknowledge_at_once(self._stream)
         try:
             data = self._stream.recv(size_bytes)
         except TimeoutError:
@@ -46,6 +56,13 @@ class Wire:
     def _closed(self) -> bool:
         """paramiko looks at this attribute of sockets before it waits for its thread."""
         return bool(self._stream._closed)  # type: ignore[union-attr]
+
+
+def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:
+    """The kernel forgets it after a while."""
+    if TCP_QUICKACK is not None and isinstance(stream, socket.socket):
+        with contextlib.suppress(OSError):  # the stream is gone: the next read says so
+            stream.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
 
 
 def wire_over_socket(stream: socket.socket) -> Wire:
