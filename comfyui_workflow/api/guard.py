@@ -47,9 +47,15 @@ def _is_host_known(settings: Settings) -> bool:
 def _is_origin_allowed(settings: Settings) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
-        return request.headers.get("Sec-Fetch-Site", "none") != "cross-site"
+        return request.headers.get("Sec-Fetch-Site", "none") != "cross-site" or _follows_a_link()
     is_own = origin in (f"http://{request.host}", f"https://{request.host}")
     return is_own or re.fullmatch(_origin_pattern(settings.cors_hosts), origin) is not None
+
+
+def _follows_a_link() -> bool:
+    """To a page of its own: whoever shows the link sees nothing of it. A frame or a picture is not one."""
+    asked = [request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest")]
+    return request.method == "GET" and asked == ["navigate", "document"]
 
 
 def _host_name(url: str) -> str:

@@ -33,6 +33,26 @@ def test_a_cross_site_request_without_an_origin_is_refused(api: Api) -> None:
     assert api.client.get(STATE, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "mode", "destination", "status"),
+    [
+        ("GET", "navigate", "document", 200),
+        ("POST", "navigate", "document", 403),
+        ("GET", "navigate", "iframe", 403),
+        ("GET", "no-cors", "image", 403),
+        ("GET", "navigate", None, 403),
+    ],
+)
+def test_a_link_of_another_site_may_be_followed(
+    api: Api, method: str, mode: str, destination: str | None, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
+    if destination:
+        headers["Sec-Fetch-Dest"] = destination
+    path = STATE if method == "GET" else "/comfyui/workflow/x/cancel"
+    assert api.client.open(path, method=method, headers=headers).status_code == status
+
+
 def test_a_name_bound_to_loopback_by_somebody_else_is_refused(make_api: Callable[..., Api]) -> None:
     api = make_api(allowed_hosts="gpu.example, other.example")
     for host, status in (

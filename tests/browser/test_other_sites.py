@@ -130,6 +130,13 @@ def test_another_site_embeds_nothing(foreign_page: Page, server: ServerProcess) 
     assert not any("Runs" in frame.content() for frame in foreign_page.frames)
 
 
+def test_a_link_on_another_site_leads_to_the_page(foreign_page: Page, server: ServerProcess) -> None:
+    root = server.url.removesuffix("/comfyui/workflow")
+    with foreign_page.expect_navigation() as navigation:
+        foreign_page.evaluate("url => { location.href = url; }", f"{root}/")
+    assert navigation.value.status == 200
+
+
 def test_a_page_without_an_origin_reads_and_starts_nothing(page: Page, server: ServerProcess) -> None:
     before = runs(server)
     page.goto("data:text/html,<title>no origin</title>")
