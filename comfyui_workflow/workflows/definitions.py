@@ -1,0 +1,153 @@
+"""What an instance's `/object_info` says of its node classes; whatever it says, reading it raises nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
+BROWSER_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
+"""Widgets whose value is made in a browser, when the editor queues a prompt."""
+SEED_NAMES = frozenset({"seed", "noise_seed"})
+_UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDefinition:
+    """One input of a class. `type` is ComfyUI's word: `INT`, `IMAGE`, `COMBO`, `*`, several with commas."""
+
+    name: str
+    type: str
+    is_required: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Any, ...] | None = None
+    """What a COMBO may be, as far as the instance tells."""
+    are_choices_checked: bool = False
+    """ComfyUI compares only lists that stand in the place of the type, not those among the options."""
+
+    @property
+    def is_forced(self) -> bool:
+        """A socket although its type has a widget."""
+        return bool(self.options.get("forceInput"))
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether a person sets it at the node itself; it may be linked all the same."""
+        kind = self.options.get("widgetType") or self.type
+        return not self.is_forced and (kind in WIDGET_TYPES or kind in BROWSER_TYPES)
+
+    @property
+    def is_of_the_browser(self) -> bool:
+        return self.type in BROWSER_TYPES
+
+    @property
+    def is_file(self) -> bool:
+        """The value is the name of a file in a directory of ComfyUI, with a button to bring one there."""
+        return any(self.options.get(upload) for upload in _UPLOADS)
+
+    @property
+    def control_count(self) -> int:
+        """How many values the editor saves behind this one: what happens to it after each prompt, and for a
+        list also which of its values are meant."""
+        control = self.options.get("control_after_generate")
+        if self.type == "COMBO":
+            return 2 if control else 0
+        is_seed = control is None and self.name in SEED_NAMES
+        return 1 if self.type in ("INT", "FLOAT") and (control or is_seed) else 0
+
+    @property
+    def default(self) -> Any:
+        """What a new node in the editor has; None where that is nothing."""
+        if "default" in self.options:
+            return self.options["default"]
+        if self.type == "COMBO":
+            return self.choices[0] if self.choices else None
+        return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "MARKDOWN": ""}.get(self.type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeDefinition:
+    class_type: str
+    display_name: str
+    inputs: tuple[InputDefinition, ...]
+    """Required ones first, each kind in the order of the class."""
+    outputs: tuple[str, ...]
+    """The type of each output slot."""
+    is_output: bool
+    module: str
+    """Where the class comes from: `nodes`, `comfy_extras.…`, `custom_nodes.…`."""
+
+    def input(self, name: str) -> InputDefinition | None:
+        return next((each for each in self.inputs if each.name == name), None)
+
+
+class Definitions:
+    """The classes of one instance, each read when it is asked for."""
+
+    def __init__(self, object_info: Mapping[str, Any]) -> None:
+        self._object_info = object_info
+        self._read: dict[str, NodeDefinition | None] = {}
+
+    def get(self, class_type: str) -> NodeDefinition | None:
+        if class_type not in self._read:
+            told = self._object_info.get(class_type)
+            self._read[class_type] = _read_node(class_type, told) if isinstance(told, dict) else None
+        return self._read[class_type]
+
+    def __contains__(self, class_type: object) -> bool:
+        return isinstance(self._object_info.get(class_type), dict)  # type: ignore[call-overload]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._object_info)
+
+
+def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
+    return NodeDefinition(
+        class_type=class_type,
+        display_name=_text(told.get("display_name")) or class_type,
+        inputs=tuple(_read_inputs(told)),
+        outputs=tuple(_type_name(each) for each in _list(told.get("output"))),
+        is_output=told.get("output_node") is True,
+        module=_text(told.get("python_module")),
+    )
+
+
+def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
+    for group in ("required", "optional"):
+        declared = _object(_object(told.get("input")).get(group))
+        order = [name for name in _list(_object(told.get("input_order")).get(group)) if name in declared]
+        for name in dict.fromkeys([*order, *declared]):
+            yield _read_input(name, declared[name], is_required=group == "required")
+
+
+def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:
+    """`["INT", {options}]`; a list of choices may stand in the place of the type."""
+    parts = _list(declared)
+    kind = parts[0] if parts else "*"
+    options = _object(parts[1]) if len(parts) > 1 else {}
+    is_list = isinstance(kind, list)
+    choices = kind if is_list else options.get("options") if kind == "COMBO" else None
+    return InputDefinition(
+        name=name,
+        type="COMBO" if is_list else _type_name(kind),
+        is_required=is_required,
+        options=options,
+        choices=tuple(choices) if isinstance(choices, list) else None,
+        are_choices_checked=is_list,
+    )
+
+
+def _type_name(kind: object) -> str:
+    """An output that is one of a list of choices has that list for its type."""
+    return "COMBO" if isinstance(kind, list) else _text(kind) or "*"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
