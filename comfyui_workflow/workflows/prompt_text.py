@@ -1,0 +1,60 @@
+"""What the editor does to texts when it queues a prompt: dynamic prompts, and names of files."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+_ESCAPED = ("\\{", "\\}", "\\|")
+_TOKENS = re.compile(r"\\[{}|]|[{}|]|[^{}|\\]+|\\", re.DOTALL)
+_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n\r]*", re.DOTALL)
+_REPLACEMENT = re.compile(r"%([^%]+)%")
+_NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+_DATE_PARTS = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|y{2,4}")
+
+
+def dynamic_prompt(text: str, choose: Callable[[list[str]], str]) -> str:
+    """Without comments, and with one of `{a|b}` chosen, however deep; `\\{`, `\\}` and `\\|` are letters."""
+    open_choices = [[""]]
+    for piece in _TOKENS.findall(_COMMENTS.sub("", text)):
+        if piece == "{":
+            open_choices.append([""])
+        elif piece == "|" and len(open_choices) > 1:
+            open_choices[-1].append("")
+        elif piece == "}" and len(open_choices) > 1:
+            _close_choice(open_choices, choose)
+        else:
+            open_choices[-1][-1] += piece[1:] if piece in _ESCAPED else piece
+    while len(open_choices) > 1:
+        _close_choice(open_choices, choose)
+    return open_choices[0][0]
+
+
+def _close_choice(open_choices: list[list[str]], choose: Callable[[list[str]], str]) -> None:
+    chosen = choose(open_choices.pop())
+    open_choices[-1][-1] += chosen
+
+
+def with_replacements(text: str, at: datetime, widget_text: Callable[[str, str], str | None]) -> str:
+    """`%date:yyyy-MM-dd%` by the time, `%Node.widget%` by the value; whatever else stays (`%width%` is
+    ComfyUI's own)."""
+
+    def replacement(match: re.Match[str]) -> str:
+        words = match[1].split(".")
+        if words[0].startswith("date:") and len(words) != 2:
+            return _date(match[1].removeprefix("date:"), at)
+        value = widget_text(*words) if len(words) == 2 else None
+        return match[0] if value is None else _NOT_IN_NAMES.sub("_", value)
+
+    return _REPLACEMENT.sub(replacement, text)
+
+
+def _date(form: str, at: datetime) -> str:
+    parts = {"d": at.day, "M": at.month, "h": at.hour, "m": at.minute, "s": at.second}
+
+    def part(match: re.Match[str]) -> str:
+        letters = match[0]
+        if letters[0] == "y":
+            return str(at.year) if len(letters) == 4 else str(at.year)[-2:] if len(letters) == 2 else letters
+        return str(parts[letters[0]]).zfill(len(letters))
+
+    return _DATE_PARTS.sub(part, form)
