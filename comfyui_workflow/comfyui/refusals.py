@@ -1,14 +1,13 @@
 """Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from comfyui_workflow.comfyui.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.graph import node_title
-
-_SHOWN_CHOICES = 12
+from comfyui_workflow.workflows.nearest import nearest
 
 
 def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
@@ -65,33 +64,30 @@ def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
 
 
 def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    return f'input "{extra["input_name"]}" is missing'
+    return wording.missing(extra["input_name"])
 
 
 def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
     wanted = next(iter(a_list(extra.get("input_config"))), "another type")
-    received = extra.get("received_value")
-    given = repr(received) if isinstance(received, str) else shown(received)
-    return f'input "{extra["input_name"]}" is {given}, it must be {shown(wanted)}'
+    return wording.wrong_type(extra["input_name"], extra.get("received_value"), wanted)
 
 
 def _too_small(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    bound = _option(extra, "min")
-    return f'input "{extra["input_name"]}" is {_received(extra)}, the least allowed is {bound}'
+    return wording.too_small(extra["input_name"], extra.get("received_value"), _option(extra, "min"))
 
 
 def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    return f'input "{extra["input_name"]}" is {_received(extra)}, the most is {_option(extra, "max")}'
+    return wording.too_big(extra["input_name"], extra.get("received_value"), _option(extra, "max"))
 
 
 def _not_in_list(_: Mapping[str, Any], extra: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
-    name, received = extra["input_name"], _received(extra)
+    name, received = extra["input_name"], extra.get("received_value")
     choices = _choices(extra.get("input_config") or _declared(definition, name))
-    return f'input "{name}" is "{received}", which this ComfyUI has not got{_offer(received, choices)}'
+    return wording.not_in_list(name, received, wording.offer(choices, _nearest(received, choices)))
 
 
 def _wrong_link(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
-    return f'input "{extra["input_name"]}" is linked to the wrong type ({shown(error.get("details"))})'
+    return wording.wrong_link(extra["input_name"], error.get("details"))
 
 
 def _custom(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
@@ -108,10 +104,6 @@ _WORDS: dict[str, _Word] = {
     "return_type_mismatch": _wrong_link,
     "custom_validation_failed": _custom,
 }
-
-
-def _received(extra: Mapping[str, Any]) -> str:
-    return shown(extra.get("received_value"))
 
 
 def _option(extra: Mapping[str, Any], key: str) -> str:
@@ -133,13 +125,5 @@ def _choices(config: object) -> list[str] | None:
     return None
 
 
-def _offer(received: str, choices: list[str] | None) -> str:
-    """All of a short list; of a long one what is nearest."""
-    if choices is None:
-        return ""
-    if not choices:
-        return " (it has none at all)"
-    if len(choices) <= _SHOWN_CHOICES:
-        return "; it has: " + ", ".join(choices)
-    near = get_close_matches(received, choices, n=3, cutoff=0.3) or choices[:3]
-    return f"; the nearest of its {len(choices)}: " + ", ".join(near)
+def _nearest(received: object, choices: list[str] | None) -> list[str]:
+    return nearest(shown(received), choices or []) or (choices or [])[:3]

@@ -5,11 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST_SHOWN = 400
+from comfyui_workflow.workflows import wording
+
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+
+shown = wording.shown
+"""Any value, in a sentence: of a reasonable length."""
 
 
 def read_json(content: bytes | str) -> Any:
@@ -35,12 +39,3 @@ def a_list(value: object) -> list[Any]:
 
 def a_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def shown(value: object) -> str:
-    """Any value, in a sentence: of a reasonable length."""
-    try:
-        text = str(value)
-    except RecursionError:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
