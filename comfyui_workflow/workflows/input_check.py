@@ -105,11 +105,12 @@ class InputCheck:
         folder, name = place(value)
         presence = self.files.presence(folder, name)
         is_listed = self._is_among(declared, value)
-        if presence is Presence.PROVIDED or (is_listed and presence is not Presence.ABSENT):
+        if is_listed and presence is not Presence.ABSENT:
             return None
-        if presence is Presence.FOUND:
-            is_doubtful = not checked.is_own and ("/" in name or folder != "input")
-            return self._not_listed(declared, value, is_certain=False) if is_doubtful else None
+        if presence in (Presence.PROVIDED, Presence.FOUND):
+            is_new = presence is Presence.PROVIDED and "/" not in name
+            is_taken = not declared.options.get("file_upload") and (checked.is_own or is_new)
+            return None if is_taken else _unlisted_file(declared, value)
         near = self.suggestions.nearest(value, self._files_there(declared))
         is_absent = presence is Presence.ABSENT
         absent = "neither sent along nor there" if is_absent else "not sent along and may not be there"
@@ -186,6 +187,17 @@ def converted(type_name: str, value: Any) -> Any:
         case "STRING":
             return value if isinstance(value, str) else wording.shown(value)
     return value
+
+
+def _unlisted_file(declared: InputDefinition, value: str) -> Problem | None:
+    """It is there; whether that is enough, or the list counts, is for the class to say."""
+    if declared.choices is None:
+        return None
+    offered = wording.offer(declared.choices, ())
+    message = (
+        f'input "{declared.name}" names the file "{wording.shown(value)}", which it does not list{offered}'
+    )
+    return Problem(code="value_not_in_list", message=message, is_certain=False)
 
 
 def _range(checked: CheckedClass, declared: InputDefinition, value: Any) -> Problem | None:

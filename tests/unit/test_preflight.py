@@ -6,6 +6,7 @@ its input directory had photo.png and sub/photo.png, its output directory made.p
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,28 @@ def test_files_that_it_has_not(value: str, files: FilesKnown, is_error: bool | N
     assert [f.severity is Severity.ERROR for f in found] == ([] if is_error is None else [is_error])
 
 
+@pytest.mark.parametrize(
+    ("class_type", "value", "is_doubtful"),
+    [
+        ("LoadImage", "sub/photo.png", False),
+        ("TrialFile", "new.png", False),
+        ("TrialFile", "photo.png", True),
+        ("TrialFile", "sub/photo.png", True),
+        ("TrialModel", "photo.png", True),
+    ],
+)
+def test_a_file_that_is_there_but_not_listed_is_left_to_comfyui(
+    class_type: str, value: str, is_doubtful: bool
+) -> None:
+    model_file = {"required": {"image": [["3d/a.glb"], {"file_upload": True}]}}
+    info = {**OBJECT_INFO, "TrialModel": {**OBJECT_INFO["LoadImage"], "input": model_file}}
+    graph = {"1": {**node(class_type, image=value)}, "2": node("PreviewAny", source=["1", 0])}
+    files = replace(ON_THE_INSTANCE, provided=frozenset({"new.png"}))
+    verdict = check(graph, files, definitions=Definitions(info))
+    codes = [finding.code for finding in verdict.findings if finding.input_name == "image"]
+    assert codes == (["value_not_in_list"] if is_doubtful else [])
+
+
 def test_a_missing_file_is_told_with_what_comes_nearest() -> None:
     files = FilesKnown(provided=frozenset({"portrait.png"}), is_asked=True)
     verdict = check({"1": node("LoadImage", image="Portrait.jpg"), "2": shown()}, files)
@@ -254,21 +277,29 @@ def test_a_link_to_nowhere_that_is_never_followed_is_no_harm() -> None:
 
 def test_cycles_are_told_with_the_way_they_take() -> None:
     graph = {
+        "0": empty_image(),
         "1": node("ImageInvert", image=["2", 0]),
-        "2": node("ImageInvert", image=["1", 0]),
+        "2": node("ImageBlend", image1=["1", 0], image2=["0", 0]),
         "3": node("ImageInvert", image=["3", 0]),
-        "4": node("ImageBlend", image1=["1", 0], image2=["3", 0], blend_factor=0.5, blend_mode="normal"),
+        "4": node("ImageBlend", image1=["1", 0], image2=["3", 0]),
         "5": shown("4"),
     }
     definitions = Definitions({**OBJECT_INFO, "ImageBlend": blend()})
     cycles = [f for f in check(graph, definitions=definitions).findings if f.code == "dependency_cycle"]
     assert [f.node_id for f in cycles] == ["2", "3"]
-    assert "2 (ImageInvert) → 1 (ImageInvert) → 2 (ImageInvert)" in cycles[0].message
+    assert "2 (ImageBlend) → 1 (ImageInvert) → 2 (ImageBlend)" in cycles[0].message
 
 
 def blend() -> dict[str, Any]:
     images = {"image1": ["IMAGE"], "image2": ["IMAGE"]}
     return {"input": {"required": images}, "output": ["IMAGE"], "python_module": "nodes"}
+
+
+@pytest.mark.parametrize(
+    ("slot", "runs"), [(-1, True), (False, True), (-2, False), (True, False), (0.0, False)]
+)
+def test_slots_as_python_counts_them(slot: Any, runs: bool) -> None:
+    assert check({"1": empty_image(), "2": shown("1", slot)}).would_run is runs
 
 
 def test_inputs_that_grow_go_by_other_names() -> None:
