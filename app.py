@@ -14,6 +14,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.executors.threads import ThreadExecutor
+from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
@@ -25,7 +26,9 @@ from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores.json_file import JsonFileStore
 
-STOP_TIMEOUT_S = 8.0
+POLITE_STOP_S = 2.0
+"""How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
+STOP_TIMEOUT_S = 5.0
 """Leaves room to close what is open, so that a SIGTERM is over in ten seconds."""
 
 
@@ -45,8 +48,10 @@ class Server:
         return self.service.resume()
 
     def stop(self) -> None:
-        self.executor.stop(STOP_TIMEOUT_S)
+        is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
+        if not is_at_rest:
+            self.executor.stop(STOP_TIMEOUT_S)
         self.store.close()
 
 
@@ -64,7 +69,8 @@ def create_server(settings: Settings) -> Server:
         writable_dirs=settings.writable_dirs,
         upload_dir=settings.data_dir / "uploads",
     )
-    app = create_flask(Parts(service=service, files=files, settings=settings))
+    parts = Parts(service=service, inspector=Inspector(links), files=files, settings=settings)
+    app = create_flask(parts)
     return Server(app=app, store=store, executor=executor, links=links, service=service)
 
 

@@ -3,10 +3,11 @@
 WorkflowError
 ├── InvalidRequest          what was asked cannot be done as asked
 │   ├── InvalidAddress      not an SSH address, or one with a part that is refused
-│   ├── InvalidGraph        not a workflow in API format, or one that would harm a ComfyUI
+│   ├── InvalidGraph        not a workflow, or one that the instance cannot run
 │   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
 ├── RunNotFound             no run of that id
 ├── RunConflict             the run is in a state that does not allow it
+├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
 ├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
@@ -45,6 +46,8 @@ class InvalidAddress(InvalidRequest):
 
 class InvalidGraph(InvalidRequest):
     code = "invalid_workflow"
+    node_id: str | None = None
+    """The node at fault, where it is one."""
 
 
 class FileRefused(InvalidRequest):
@@ -57,6 +60,11 @@ class RunNotFound(WorkflowError):
 
 class RunConflict(WorkflowError):
     code = "run_conflict"
+
+
+class ServerBusy(WorkflowError):
+    code = "server_busy"
+    is_transient = True
 
 
 class ConfigurationError(WorkflowError):

@@ -4,12 +4,11 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.directories import Directories
@@ -19,10 +18,13 @@ from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBr
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.connection import Connection
 from comfyui_workflow.stores.atomic import write_atomically
+from comfyui_workflow.workflows.definitions import Definitions
 
 log = logging.getLogger(__name__)
 
 QUEUE_AGE_S = 1.0
+DEFINITIONS_AGE_S = 1.0
+"""Younger ones are believed when they lack something: there is a megabyte of them."""
 QUEUE_SHARE = 50
 """`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
 
@@ -64,7 +66,8 @@ class Link:
         self._queue_lock = threading.Lock()
         self._queue: QueueSnapshot | None = None
         self._queue_valid_until_s = 0.0
-        self._definitions: dict[str, Any] | None = None
+        self._definitions: Definitions | None = None
+        self._definitions_asked_s = 0.0
         self._directories: Directories | None = None
         self._marker: str | None = None
         self._known_of_socket = 0
@@ -98,13 +101,21 @@ class Link:
                 self._queue_valid_until_s = time.monotonic() + max(QUEUE_AGE_S, QUEUE_SHARE * took_s)
             return self._queue
 
-    def definitions(self) -> Mapping[str, Any]:
+    def definitions(self) -> Definitions:
         """`/object_info`, asked for once until ComfyUI may have been restarted."""
         self._forget_after_reconnect()
         known = self._definitions
         if known is None:
-            known = self._definitions = self.client.definitions()
+            known = self._definitions = Definitions(self.client.definitions())
+            self._definitions_asked_s = time.monotonic()
         return known
+
+    def forget_definitions(self) -> bool:
+        """Whether they are old enough to be asked for anew; then they will be."""
+        is_old = time.monotonic() - self._definitions_asked_s > DEFINITIONS_AGE_S
+        if is_old:
+            self._definitions = None
+        return is_old
 
     def directories(self) -> Directories:
         """ComfyUI's own directories; all None where it does not tell them."""

@@ -1,6 +1,5 @@
 """Files of this machine that requests name: read where it is allowed, kept where it is safe."""
 
-import json
 import os
 import re
 import secrets
@@ -12,6 +11,7 @@ from typing import IO
 from comfyui_workflow.errors import FileRefused, InvalidGraph, StoreError
 from comfyui_workflow.inputs import is_safe_name
 from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.workflows.given import GivenWorkflow, read_given_file
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
@@ -31,13 +31,13 @@ class LocalFiles:
         self._writable = _resolved(writable_dirs)
         self._upload_dir = upload_dir
 
-    def read_workflow(self, path: str) -> object:
-        """The JSON in a workflow file. Raises: FileRefused, InvalidGraph."""
+    def read_workflow(self, path: str) -> GivenWorkflow:
+        """From JSON in either format, or a picture. Raises: FileRefused, InvalidGraph."""
         local = self._readable_file(path, "Workflow file")
         try:
             if local.stat().st_size > LARGEST_WORKFLOW_BYTES:
                 raise InvalidGraph(f"Failed to parse workflow: {path} is too large to be one")
-            return json.loads(local.read_bytes())
+            return read_given_file(local.read_bytes())
         except OSError as error:
             raise FileRefused(f"Workflow file cannot be read: {path} ({error.strerror})") from error
         except (ValueError, RecursionError) as error:

@@ -13,9 +13,12 @@ from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
+from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
     Event,
+    GraphPrepared,
     NodesPlanned,
+    NoticeGiven,
     OutputFetched,
     OutputsFound,
     PhaseEntered,
@@ -51,6 +54,7 @@ class Passage:
             return
         if not run.is_accepted:  # once the prompt is there, ComfyUI has had its say of what runs
             self.link.refuse_if_broken()
+            run = self._prepare(run)
             self._plan_nodes(run)
         ended = self._submit_and_follow(run)
         if ended is None:
@@ -66,10 +70,25 @@ class Passage:
     def _record(self, event: Event) -> Run:
         return self.journal.record(self.workflow_id, event)
 
+    def _prepare(self, run: Run) -> Run:
+        """The graph, once and for all; and whether the instance can run it, before files are brought there.
+        Once a prompt may have been submitted, it is ComfyUI that says so."""
+        if run.prompt_id is not None:
+            return run
+        if run.prepared_graph is None:
+            graph = prepared_graph(self.link, run.request)
+            if graph is not run.graph:
+                run = self._record(GraphPrepared(graph=graph))
+        verdict = look_over(self.link, run.graph, run.request.input_images)
+        refuse_unless_it_runs(verdict)
+        for finding in verdict.findings:
+            self._record(NoticeGiven(message=str(finding)))
+        return self._run()
+
     def _plan_nodes(self, run: Run) -> None:
         """With the instance's node definitions it is known which nodes are outputs."""
-        outputs = output_ids(run.request.graph, self.link.definitions())
-        nodes = planned_nodes(run.request.graph, outputs)
+        outputs = output_ids(run.graph, self.link.definitions())
+        nodes = planned_nodes(run.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfyui_workflow.errors import InstanceBroken, Stopped, StoreError, WorkflowError
+from comfyui_workflow.errors import InstanceBroken, InvalidGraph, Stopped, StoreError, WorkflowError
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
@@ -115,7 +115,8 @@ class Runner:
         if run.is_cancel_requested and isinstance(error, InstanceBroken):
             return RunCancelled(message=str(error))
         if not error.is_transient:
-            return RunFailed(code=error.code, message=str(error))
+            node_id = error.node_id if isinstance(error, InvalidGraph) else None
+            return RunFailed(code=error.code, message=str(error), node_id=node_id)
         return self._impatient_ending(run, error, patience.failing_for_s())
 
     def _impatient_ending(self, run: Run, error: WorkflowError, failing_for_s: float) -> Event | None:

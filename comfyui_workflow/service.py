@@ -6,6 +6,7 @@ from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, RetryRequested
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.stores import Store
+from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
 _JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost", "invalid_workflow"})
@@ -23,7 +24,8 @@ class RunService:
     def submit(self, request: RunRequest) -> Run:
         """On disk before this returns. Raises: StoreError."""
         at = now()
-        nodes = planned_nodes(request.graph, sink_ids(request.graph))
+        graph = request.graph or outline(request.editor_file)
+        nodes = planned_nodes(graph, sink_ids(graph))
         run = Run(
             workflow_id=new_workflow_id(at), request=request, queue_time=at, last_update=at, nodes=nodes
         )

@@ -66,10 +66,10 @@ class Submitter:
     def _upload(self, run: Run) -> Graph:
         request = run.request
         if not request.input_images:
-            return request.graph
+            return run.graph
         return upload_inputs(
             self._link,
-            request.graph,
+            run.graph,
             request.input_images,
             request.comfyui_input_dir,
             say=lambda message: self._announce(Phase.UPLOADING, message),
@@ -91,8 +91,8 @@ class Submitter:
             graph,
             prompt_id=run.prompt_id or "",
             client_id=self._link.feed.client_id,
-            extra_data={CORRELATION_KEY: correlation_of(run)},
-            definitions=self._link.definitions(),
+            extra_data=extra_data_of(run),
+            definitions=self._link.definitions().object_info,
         )
         if answer.node_errors:
             self._report_dropped(answer.node_errors, graph)
@@ -101,7 +101,7 @@ class Submitter:
     def _report_dropped(self, node_errors: Mapping[str, Any], graph: Graph) -> None:
         """Outputs that failed validation are dropped, and what only they need does not run."""
         definitions = self._link.definitions()
-        findings = "; ".join(node_findings(node_errors, graph, definitions))
+        findings = "; ".join(node_findings(node_errors, graph, definitions.object_info))
         kept = [
             node_id
             for node_id in output_ids(graph, definitions)
@@ -141,6 +141,14 @@ class Submitter:
         prompt_id = run.prompt_id or ""
         if self._link.client.queue().copies(prompt_id) > 1:
             self._link.client.delete_pending(prompt_id)
+
+
+def extra_data_of(run: Run) -> dict[str, Any]:
+    """Kept by ComfyUI as it is. `extra_pnginfo` is what its nodes write into the pictures they save."""
+    ours = {CORRELATION_KEY: correlation_of(run)}
+    if run.request.editor_file is None:
+        return ours
+    return {**ours, "extra_pnginfo": {"workflow": run.request.editor_file}}
 
 
 def correlation_of(run: Run) -> str:

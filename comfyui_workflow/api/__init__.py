@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings
@@ -21,6 +22,7 @@ class Parts:
     """What an API is built on."""
 
     service: RunService
+    inspector: Inspector
     files: LocalFiles
     settings: Settings
 

@@ -1,6 +1,5 @@
 """/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,36 +7,61 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.fields import flag, integer, is_unicode, json_body, number, text
 from comfyui_workflow.api.output_files import send_output, send_preview
 from comfyui_workflow.errors import (
+    ComfyUIError,
+    InstanceError,
     InvalidRequest,
     RunConflict,
     RunNotFound,
+    ServerBusy,
+    Stopped,
     StoreError,
     WorkflowError,
 )
+from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.document import output_document, progress_document, summary_document
-from comfyui_workflow.runs.model import Graph, Run, RunRequest
+from comfyui_workflow.runs.model import Run, RunRequest, SeedMode
 from comfyui_workflow.settings import Settings
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.findings import errors, warnings
+from comfyui_workflow.workflows.given import GivenWorkflow, outline, read_given
+from comfyui_workflow.workflows.graph import check_json
+from comfyui_workflow.workflows.overrides import with_inputs
 
 PREFIX = "/comfyui/workflow"
 DEFAULT_COMFYUI_PORT = 18188
 DEFAULT_INPUT_DIR = "/workspace/ComfyUI/input"
 DEFAULT_OUTPUT_DIR = "/workspace/ComfyUI/output"
 LARGEST_PAGE = 500
+STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
+    (InvalidRequest, 400),
+    (RunNotFound, 404),
+    (RunConflict, 409),
+    (ServerBusy, 503),
+    (StoreError, 507),
+    (InstanceError, 502),
+    (ComfyUIError, 502),
+    (Stopped, 504),
+)
 
 
 def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("workflow", __name__, url_prefix=PREFIX)
-    service, files, settings = parts.service, parts.files, parts.settings
+    service, inspector, files, settings = parts.service, parts.inspector, parts.files, parts.settings
 
     @routes.post("/execute")
     def execute() -> Response:
-        run = service.submit(read_request(_body(), files, settings))
+        run = service.submit(read_request(json_body(), files, settings))
         return jsonify(success=True, workflow_id=run.workflow_id, message="Workflow execution started")
+
+    @routes.post("/validate")
+    def validate() -> Response:
+        inspection = inspector.inspect(read_request(json_body(), files, settings))
+        return jsonify(success=True, **_inspection_document(inspection))
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
@@ -82,7 +106,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("")
     def runs() -> Response:
-        limit = _number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
+        limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
         page = service.page(limit, request.args.get("before"))
         return jsonify(
             success=True,
@@ -107,24 +131,28 @@ def read_request(body: dict[str, Any], files: LocalFiles, settings: Settings) ->
     """The body of `execute`, with the defaults of the specification. Raises: InvalidRequest."""
     if not body:
         raise InvalidRequest("Request body is required")
-    ssh_connection = _text(body, "ssh_connection")
+    ssh_connection = text(body, "ssh_connection")
     if not ssh_connection:
         raise InvalidRequest("ssh_connection is required")
-    workflow_file, graph = _workflow(body, files)
+    workflow_file, given = _workflow(body, files)
+    inputs = _inputs(body, given)
     address = parse_ssh_address(ssh_connection)
     default_port = address.comfyui_port or DEFAULT_COMFYUI_PORT
     default_name = Path(workflow_file).name if workflow_file else "workflow"
     return RunRequest(
         ssh_connection=ssh_connection,
         workflow_file=workflow_file,
-        graph=graph,
-        workflow_name=_text(body, "workflow_name") or default_name,
+        graph=given.graph,
+        editor_file=given.editor_file,
+        inputs=inputs,
+        seed_mode=_seed_mode(body),
+        workflow_name=text(body, "workflow_name") or default_name,
         input_images=_images(body, files),
-        output_dir=files.output_dir(_text(body, "output_dir") or str(settings.default_output_dir)),
-        comfyui_port=_integer(body, "comfyui_port", default_port, 1, 65535),
+        output_dir=files.output_dir(text(body, "output_dir") or str(settings.default_output_dir)),
+        comfyui_port=integer(body, "comfyui_port", default_port, 1, 65535),
         comfyui_input_dir=_remote_dir(body, "comfyui_input_dir", DEFAULT_INPUT_DIR),
         comfyui_output_dir=_remote_dir(body, "comfyui_output_dir", DEFAULT_OUTPUT_DIR),
-        include_previews=_flag(body, "include_previews"),
+        include_previews=flag(body, "include_previews"),
     )
 
 
@@ -166,47 +194,51 @@ def _failure(message: str, status: int, code: str) -> Response:
     return response
 
 
+def _inspection_document(inspection: Inspection) -> dict[str, Any]:
+    verdict = inspection.verdict
+    return {
+        "valid": verdict.would_run,
+        "errors": [finding.document() for finding in errors(verdict.findings)],
+        "warnings": [finding.document() for finding in warnings(verdict.findings)],
+        "graph": inspection.graph,
+    }
+
+
 def _status(error: WorkflowError) -> int:
-    match error:
-        case InvalidRequest():
-            return 400
-        case RunNotFound():
-            return 404
-        case RunConflict():
-            return 409
-        case StoreError():
-            return 507
-    return 500
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def _body() -> dict[str, Any]:
-    """A page of another site can send any content type but JSON without being asked first."""
-    if not request.content_length and "Transfer-Encoding" not in request.headers:
-        raise InvalidRequest("Request body is required")
-    if not request.is_json:
-        raise InvalidRequest("Content-Type must be application/json")
-    try:
-        body = request.get_json(silent=True)
-    except RecursionError:
-        body = None
-    if body is None:
-        raise InvalidRequest("Request body is not valid JSON")
-    if not isinstance(body, dict):
-        raise InvalidRequest("Request body must be a JSON object")
-    return body
-
-
-def _workflow(body: dict[str, Any], files: LocalFiles) -> tuple[str | None, Graph]:
-    """A path, or the workflow itself; the path is kept as it was given."""
-    workflow_file = _text(body, "workflow_file")
+def _workflow(body: dict[str, Any], files: LocalFiles) -> tuple[str | None, GivenWorkflow]:
+    """A path, or the workflow itself, in either format; the path is kept as it was given."""
+    workflow_file = text(body, "workflow_file")
     inline = body.get("workflow")
     if workflow_file and inline is not None:
         raise InvalidRequest("Give workflow_file or workflow, not both")
     if inline is not None:
-        return None, check_graph(inline)
+        return None, read_given(inline)
     if not workflow_file:
         raise InvalidRequest("workflow_file is required")
-    return workflow_file, check_graph(files.read_workflow(workflow_file))
+    return workflow_file, files.read_workflow(workflow_file)
+
+
+def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
+    """Names that the workflow has not got are told at once; what the instance allows, it is asked."""
+    inputs = body.get("inputs")
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, dict):
+        raise InvalidRequest('inputs must be an object: {"<node id or title>.<input>": value}')
+    check_json(inputs)
+    with_inputs(given.graph or outline(given.editor_file), inputs, Definitions({}))
+    return inputs
+
+
+def _seed_mode(body: dict[str, Any]) -> SeedMode:
+    mode = text(body, "seed_mode") or SeedMode.SAVED.value
+    try:
+        return SeedMode(mode)
+    except ValueError as error:
+        raise InvalidRequest(f"seed_mode must be one of {', '.join(SeedMode)}") from error
 
 
 def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
@@ -214,7 +246,7 @@ def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
     if images is None:
         return ()
     if not isinstance(images, list) or not all(
-        isinstance(image, str) and _is_unicode(image) for image in images
+        isinstance(image, str) and is_unicode(image) for image in images
     ):
         raise InvalidRequest("input_images must be a list of file paths")
     paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
@@ -227,49 +259,13 @@ def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
     return paths
 
 
-def _text(body: dict[str, Any], field: str) -> str | None:
-    value = body.get(field)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequest(f"{field} must be a text")
-    if value is not None and not value.isascii() and not _is_unicode(value):
-        raise InvalidRequest(f"{field} is not valid Unicode")
-    return value and value.strip()
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can escape half of a character, which no file system, SSH server or record takes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def _remote_dir(body: dict[str, Any], field: str, default: str) -> str:
-    value = _text(body, field) or default
+    value = text(body, field) or default
     if not value.startswith("/") or any(ord(letter) < 32 for letter in value):
         raise InvalidRequest(f"{field} must be an absolute path on the instance")
     return value
 
 
-def _integer(body: dict[str, Any], field: str, default: int, least: int, most: int) -> int:
-    value = body.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
-    return value
-
-
-def _flag(body: dict[str, Any], field: str) -> bool:
-    value = body.get(field, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{field} must be true or false")
-    return value
-
-
-def _number(text: str, field: str, least: int, most: int) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
-    return int(text)
-
-
 def _pixels(text: str) -> int:
     """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
-    return 256 if text in ("", "1", "true") else _number(text, "preview", 16, 2048)
+    return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)

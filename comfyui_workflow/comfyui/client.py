@@ -106,6 +106,16 @@ class ComfyUIClient:
         found = self._get_object("/object_info")
         return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
+    def choices(self, route: str) -> list[Any]:
+        """What a route has to choose from; nothing where it does not answer with a list."""
+        try:
+            found = read_json(_good(self._request("GET", route)).content)
+        except (ComfyUIError, ValueError) as error:
+            if isinstance(error, ComfyUIUnavailable):
+                raise
+            return []
+        return found if isinstance(found, list) else []
+
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
         paths = self._get_object("/internal/folder_paths")
@@ -129,7 +139,10 @@ class ComfyUIClient:
         return a_text(_object(_good(response)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
-        response = self._request("HEAD", "/view", params={"filename": name, "type": folder})
+        """`name` may have directories before it, below `folder`."""
+        subfolder, _, filename = name.rpartition("/")
+        params = {"filename": filename, "type": folder, "subfolder": subfolder}
+        response = self._request("HEAD", "/view", params=params)
         if response.status_code == 404:
             return False
         _good(response)

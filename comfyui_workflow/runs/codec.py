@@ -1,4 +1,5 @@
-"""A run to JSON and back. The request is apart from the rest: it is written once, the rest at every step."""
+"""A run to JSON and back. The request and the prepared graph are apart from the rest: they are written once,
+the rest at every step."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,27 +7,35 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.model import Run, RunRequest
+from comfyui_workflow.runs.model import Graph, Run, RunRequest
 
 _requests = TypeAdapter(RunRequest)
 _runs = TypeAdapter(Run)
+_graphs: TypeAdapter[Graph] = TypeAdapter(Graph)
 
 
 def encode_request(request: RunRequest) -> bytes:
     return _requests.dump_json(request)
 
 
+def encode_graph(graph: Graph) -> bytes:
+    return _graphs.dump_json(graph)
+
+
 def encode_run(run: Run) -> bytes:
-    """Everything but the request."""
-    return _runs.dump_json(run, exclude={"request"})
+    """Everything but the request and the prepared graph."""
+    return _runs.dump_json(run, exclude={"request", "prepared_graph"})
 
 
-def decode_run(request: bytes, run: bytes) -> Run:
+def decode_run(request: bytes, run: bytes, prepared_graph: bytes | None = None) -> Run:
     """Raises: StoreError when either is not what the encoders write."""
     try:
         asked = _requests.validate_json(request)
+        prepared = None if prepared_graph is None else _graphs.validate_json(prepared_graph)
         state: dict[str, Any] = _states.validate_json(run)
-        decoded = replace(_runs.validate_python({**state, "request": _EMPTY}), request=asked)
+        decoded = replace(
+            _runs.validate_python({**state, "request": _EMPTY}), request=asked, prepared_graph=prepared
+        )
     except (ValidationError, TypeError) as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
     if not _is_sound(decoded):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase
+from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Phase
 
 
 class Saving(Enum):
@@ -42,6 +42,15 @@ class NoticeGiven(Event):
     """Something a person should know and need not act on."""
 
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphPrepared(Event):
+    """The graph to submit was made of the workflow: converted, seeds drawn, inputs set. Once and for all:
+    a prompt that is submitted again is the same."""
+
+    saving: ClassVar[Saving] = Saving.SYNCED
+    graph: Graph
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -94,12 +94,29 @@ class OutputFile:
         return (self.folder, self.subfolder, self.filename)
 
 
+class SeedMode(StrEnum):
+    """What becomes of the seeds of a workflow when it is queued."""
+
+    SAVED = "saved"
+    """They stay as they are in the workflow."""
+    CONTROL = "control"
+    """As the editor does it: what each node's own "control after generate" says."""
+    RANDOMIZE = "randomize"
+    """Every one is drawn anew."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
     """What a person asked for. Written once, never changed."""
 
     ssh_connection: str
     graph: Graph
+    """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
+    editor_file: Mapping[str, Any] | None = None
+    """The workflow as the editor saves it; it goes along with the prompt, and outputs open there again."""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Values to set, by `<node id or title>.<input>`."""
+    seed_mode: SeedMode = SeedMode.SAVED
     workflow_name: str
     output_dir: str
     workflow_file: str | None = None
@@ -123,6 +140,8 @@ class Run:
     message: str | None = None
     """What happens just now, in words."""
 
+    prepared_graph: Graph | None = None
+    """What is submitted, where that is not the graph of the request: converted, or with inputs set."""
     prompt_id: str | None = None
     """Chosen by us and saved before the prompt is submitted."""
     is_accepted: bool = False
@@ -147,6 +166,10 @@ class Run:
 
     start_time: datetime | None = None
     end_time: datetime | None = None
+
+    @property
+    def graph(self) -> Graph:
+        return self.request.graph if self.prepared_graph is None else self.prepared_graph
 
     @property
     def is_finished(self) -> bool:

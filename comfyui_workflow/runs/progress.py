@@ -8,6 +8,7 @@ from comfyui_workflow.runs.events import (
     CancelRequested,
     Event,
     ExecutionStarted,
+    GraphPrepared,
     NodesAdvanced,
     NodesCached,
     NodesPlanned,
@@ -50,6 +51,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return replace(run, phase=Phase.WAITING, message=event.message)
         case NoticeGiven():
             return _with_notice(run, event.message)
+        case GraphPrepared():
+            return replace(run, prepared_graph=event.graph)
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():

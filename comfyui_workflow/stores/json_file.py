@@ -1,6 +1,6 @@
 """Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
 
-    DATA_DIR/runs/live/<workflow_id>/request.json, run.json
+    DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request
     DATA_DIR/runs/finished/<workflow_id>/...
     DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from comfyui_workflow.errors import ConfigurationError, InvalidGraph, RunNotFound, StoreError
-from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
+from comfyui_workflow.runs.codec import decode_run, encode_graph, encode_request, encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run, is_workflow_id
@@ -155,7 +155,8 @@ class JsonFileStore:
     def _load_live(self, path: Path) -> None:
         try:
             run = _read(path)
-            check_graph(run.request.graph)
+            if run.graph or run.request.editor_file is None:
+                check_graph(run.graph)
         except (StoreError, InvalidGraph, OSError) as error:
             self._set_aside(path, str(error))
             return
@@ -211,6 +212,8 @@ class JsonFileStore:
             entry.run = changed
             return False
         if saving in (Saving.MUST, Saving.SYNCED):
+            if changed.prepared_graph is not entry.run.prepared_graph:
+                self._write_graph(changed)
             self._write(changed, must_reach_disk=saving is Saving.SYNCED)
         else:
             self._try_save(entry, changed, saving)
@@ -229,6 +232,14 @@ class JsonFileStore:
         path = self._live_path(run.workflow_id) / "run.json"
         try:
             write_atomically(path, encode_run(run), must_reach_disk=must_reach_disk)
+        except OSError as error:
+            raise _cannot_save(error) from error
+
+    def _write_graph(self, run: Run) -> None:
+        """Before the record that depends on it."""
+        path = self._live_path(run.workflow_id) / "graph.json"
+        try:
+            write_atomically(path, encode_graph(run.prepared_graph or {}), must_reach_disk=True)
         except OSError as error:
             raise _cannot_save(error) from error
 
@@ -278,10 +289,20 @@ class JsonFileStore:
 
 
 def _read(path: Path) -> Run:
-    run = decode_run((path / "request.json").read_bytes(), (path / "run.json").read_bytes())
+    run = decode_run(
+        (path / "request.json").read_bytes(), (path / "run.json").read_bytes(), _content(path / "graph.json")
+    )
     if run.workflow_id != path.name or not is_workflow_id(path.name):
         raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
     return run
+
+
+def _content(path: Path) -> bytes | None:
+    """None for a file that was never needed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _remove(path: Path) -> None:

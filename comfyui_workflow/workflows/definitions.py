@@ -5,10 +5,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
+BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
+"""Widgets that are saved in a row with the others and never queued."""
 BROWSER_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
 """Widgets whose value is made in a browser, when the editor queues a prompt."""
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteChoices:
+    """The choices of a COMBO come from a route of the instance, asked for by the editor."""
+
+    route: str
+    takes_first: bool
+    """The first of them is chosen whenever they are asked for."""
+    has_button: bool
+    """To ask for them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +45,17 @@ class InputDefinition:
     @property
     def is_widget(self) -> bool:
         """Whether a person sets it at the node itself; it may be linked all the same."""
-        kind = self.options.get("widgetType") or self.type
-        return not self.is_forced and (kind in WIDGET_TYPES or kind in BROWSER_TYPES)
+        kinds = WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
+        return not self.is_forced and (self.options.get("widgetType") or self.type) in kinds
+
+    @property
+    def is_button(self) -> bool:
+        return self.type in BUTTON_TYPES
+
+    @property
+    def is_text_box(self) -> bool:
+        """Holds text, whatever is put into it."""
+        return self.type == "MARKDOWN" or (self.type == "STRING" and bool(self.options.get("multiline")))
 
     @property
     def is_of_the_browser(self) -> bool:
@@ -45,23 +67,43 @@ class InputDefinition:
         return any(self.options.get(upload) for upload in _UPLOADS)
 
     @property
+    def remote(self) -> RemoteChoices | None:
+        told = _object(self.options.get("remote"))
+        route = _text(told.get("route")) if _text(told.get("route")).startswith("/") else ""
+        takes_first = told.get("control_after_refresh") == "first"
+        has_button = bool(told.get("refresh_button"))
+        return RemoteChoices(route=route, takes_first=takes_first, has_button=has_button) if route else None
+
+    @property
     def control_count(self) -> int:
-        """How many values the editor saves behind this one: what happens to it after each prompt, and for a
+        """How many values the editor saves behind this one to say what happens to it after each prompt: for a
         list also which of its values are meant."""
-        control = self.options.get("control_after_generate")
         if self.type == "COMBO":
-            return 2 if control else 0
-        is_seed = control is None and self.name in SEED_NAMES
-        return 1 if self.type in ("INT", "FLOAT") and (control or is_seed) else 0
+            return 2 if self.options.get("control_after_generate") else 0
+        return 1 if self.type == "INT" and self.is_called_seed else 0
+
+    @property
+    def is_called_seed(self) -> bool:
+        """The class says so, or the name does."""
+        return bool(self.options.get("control_after_generate", self.name in SEED_NAMES))
+
+    @property
+    def row_width(self) -> int:
+        """How many values the editor saves for it."""
+        return 1 + self.control_count + bool(self.remote and self.remote.has_button)
 
     @property
     def default(self) -> Any:
         """What a new node in the editor has; None where that is nothing."""
+        plain = {"MARKDOWN": "", "COLOR": "#000000"}.get(self.type)
+        if plain is not None:
+            return plain
         if "default" in self.options:
-            return self.options["default"]
+            default = self.options["default"]
+            return str(default) if self.type == "STRING" and isinstance(default, int | float) else default
         if self.type == "COMBO":
             return self.choices[0] if self.choices else None
-        return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "MARKDOWN": ""}.get(self.type)
+        return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False}.get(self.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +115,8 @@ class NodeDefinition:
     outputs: tuple[str, ...]
     """The type of each output slot."""
     is_output: bool
+    has_input_order: bool
+    """Old ComfyUIs do not tell it."""
     module: str
     """Where the class comes from: `nodes`, `comfy_extras.…`, `custom_nodes.…`."""
 
@@ -84,20 +128,20 @@ class Definitions:
     """The classes of one instance, each read when it is asked for."""
 
     def __init__(self, object_info: Mapping[str, Any]) -> None:
-        self._object_info = object_info
+        self.object_info = object_info
         self._read: dict[str, NodeDefinition | None] = {}
 
     def get(self, class_type: str) -> NodeDefinition | None:
         if class_type not in self._read:
-            told = self._object_info.get(class_type)
+            told = self.object_info.get(class_type)
             self._read[class_type] = _read_node(class_type, told) if isinstance(told, dict) else None
         return self._read[class_type]
 
     def __contains__(self, class_type: object) -> bool:
-        return isinstance(self._object_info.get(class_type), dict)  # type: ignore[call-overload]
+        return isinstance(self.object_info.get(class_type), dict)  # type: ignore[call-overload]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._object_info)
+        return iter(self.object_info)
 
 
 def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
@@ -107,6 +151,7 @@ def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
         inputs=tuple(_read_inputs(told)),
         outputs=tuple(_type_name(each) for each in _list(told.get("output"))),
         is_output=told.get("output_node") is True,
+        has_input_order=isinstance(told.get("input_order"), dict),
         module=_text(told.get("python_module")),
     )
 
@@ -114,7 +159,8 @@ def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
 def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
     for group in ("required", "optional"):
         declared = _object(_object(told.get("input")).get(group))
-        order = [name for name in _list(_object(told.get("input_order")).get(group)) if name in declared]
+        told_order = _list(_object(told.get("input_order")).get(group))
+        order = [name for name in told_order if isinstance(name, str) and name in declared]
         for name in dict.fromkeys([*order, *declared]):
             yield _read_input(name, declared[name], is_required=group == "required")
 

@@ -21,6 +21,24 @@ RENAMED_CLASSES = {
     "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
 }
 
+NAMED_BY_PREFIX = frozenset(
+    {
+        "SaveImage",
+        "SaveVideo",
+        "SaveAnimatedWEBP",
+        "SaveWEBM",
+        "SaveAudio",
+        "SaveGLB",
+        "SaveAnimatedPNG",
+        "CLIPSave",
+        "VAESave",
+        "ModelSave",
+        "LoraSave",
+        "SaveLatent",
+    }
+)
+"""The classes in whose `filename_prefix` the editor replaces `%…%`."""
+
 
 class Mode(IntEnum):
     """Those that change what is run; the others are as good as `ALWAYS`."""
@@ -58,7 +76,7 @@ class EditorNode:
     def search_name(self) -> str:
         """What `%Name.widget%` calls it."""
         name = self.properties.get("Node name for S&R")
-        return name if isinstance(name, str) else self.type
+        return name if isinstance(name, str) else self.type if self.type not in NAMED_BY_PREFIX else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +120,16 @@ def read_editor_file(value: object) -> EditorFile:
     """Raises: InvalidGraph when it is not such a file."""
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
-    definitions = _list(_object(value.get("definitions")).get("subgraphs"))
-    subgraphs = {_text(each.get("id")): _read_graph(each) for each in map(_object, definitions)}
+    subgraphs = {_text(each.get("id")): _read_graph(each) for each in _subgraphs(value)}
     return EditorFile(root=_read_graph(value), subgraphs=subgraphs)
+
+
+def _subgraphs(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """A definition may hold those of the subgraphs in it."""
+    found = [value]
+    for each in found:
+        found.extend(map(_object, _list(_object(each.get("definitions")).get("subgraphs"))))
+    return found[1:]
 
 
 def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
@@ -189,7 +214,7 @@ def _id(value: object) -> str | None:
     """JavaScript writes 5 and 5.0 alike."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    return str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
 def _slot(value: object) -> int:

@@ -3,35 +3,20 @@ the instance. The editor keeps these rules in code that runs in a browser; here 
 seen to act (frontend 1.27).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_file import EditorNode, Mode, read_editor_file
+from comfyui_workflow.workflows.editor_file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
 from comfyui_workflow.workflows.editor_links import DRAWN_ONLY, Constant, LinkResolver, Scope, Source
+from comfyui_workflow.workflows.number_widgets import number_in_range
 from comfyui_workflow.workflows.prompt_text import dynamic_prompt, with_replacements
-from comfyui_workflow.workflows.widget_values import WidgetValue, widget_values
+from comfyui_workflow.workflows.widget_values import WidgetValue, in_widget, javascript_text, widget_values
 
 PREFIX = "filename_prefix"
-NAMED_BY_PREFIX = frozenset(
-    {
-        "SaveImage",
-        "SaveVideo",
-        "SaveAnimatedWEBP",
-        "SaveWEBM",
-        "SaveAudio",
-        "SaveGLB",
-        "SaveAnimatedPNG",
-        "CLIPSave",
-        "VAESave",
-        "ModelSave",
-        "LoraSave",
-        "SaveLatent",
-    }
-)
-"""The classes in whose `filename_prefix` the editor replaces `%…%`."""
 _ABSENT = object()
 
 
@@ -44,6 +29,8 @@ class Queueing:
     """One of the choices of a dynamic prompt."""
     settle: Callable[[WidgetValue], Any] = lambda widget: widget.value
     """The value that a widget is queued with: its own, or another seed."""
+    remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """What a route of the instance answered that a widget takes its choices from, by the route."""
 
 
 def convert(workflow: object, definitions: Definitions, queueing: Queueing) -> dict[str, Any]:
@@ -86,6 +73,8 @@ class _Conversion:
             match given:
                 case Source():
                     inputs[target.name] = [given.node_id, given.slot]
+                case Constant() if given.is_queued_as_it_is:
+                    inputs[target.name] = _wrapped(_shown(own.get(target.name), given))
                 case Constant() if target.name in own:
                     inputs[target.name] = self._queued(scope, node, _given(own[target.name], given))
         title = node.title or (definition.display_name if definition else node.type)
@@ -93,15 +82,26 @@ class _Conversion:
         return {"inputs": present, "class_type": node.type, "_meta": {"title": title}}
 
     def _queued(self, scope: Scope, node: EditorNode, widget: WidgetValue) -> Any:
-        """The value of a widget as it goes into a prompt. A list would be taken for a link."""
+        """The value of a widget as it goes into a prompt."""
         if widget.value is None and not widget.is_saved:
             return _ABSENT
-        value = self._queueing.settle(widget)
+        if widget.definition.is_of_the_browser:
+            raise InvalidGraph(
+                f'Node {scope.id_of(node)} ({node.type}): its input "{widget.definition.name}" is made by a '
+                "browser when the editor queues the workflow. Put a node in its place that loads a file"
+            )
+        value = self._remote_choice(widget, self._queueing.settle(_modern(node, widget)))
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:
             value = with_replacements(value, self._queueing.at, self._widget_text)
-        return {"__value__": value} if isinstance(value, list) else value
+        return _wrapped(value)
+
+    def _remote_choice(self, widget: WidgetValue, value: Any) -> Any:
+        """The editor takes the first of what the server has, where the class wants that at every refresh."""
+        remote = widget.definition.remote
+        choices = self._queueing.remote_choices.get(remote.route) if remote and remote.takes_first else None
+        return choices[0] if choices else value
 
     def _widget_text(self, name: str, widget_name: str) -> str | None:
         """The value of that widget of the node of that name, or failing that of that title."""
@@ -112,11 +112,30 @@ class _Conversion:
         if found is None or definition is None:
             return None
         widget = widget_values(definition, found.values).get(widget_name)
-        return None if widget is None else _javascript_text(widget.value)
+        return None if widget is None else javascript_text(widget.value)
+
+
+def _modern(node: EditorNode, widget: WidgetValue) -> WidgetValue:
+    """Samplers were called otherwise once: `sample_euler`."""
+    is_sampler = node.type in ("KSampler", "KSamplerAdvanced") and widget.definition.name == "sampler_name"
+    if is_sampler and isinstance(widget.value, str):
+        return replace(widget, value=widget.value.removeprefix("sample_"))
+    return widget
+
+
+def _shown(own: WidgetValue | None, given: Constant) -> Any:
+    return given.value if own is None else in_widget(replace(own, value=given.value)).value
+
+
+def _wrapped(value: Any) -> Any:
+    """A list would be taken for a link."""
+    return {"__value__": value} if isinstance(value, list) else value
 
 
 def _given(own: WidgetValue, given: Constant) -> WidgetValue:
-    return replace(own, value=given.value, control=given.control, is_saved=True)
+    """By a primitive, which keeps to the range and the steps of the widget."""
+    value = number_in_range(own.definition, given.value)
+    return in_widget(replace(own, value=value, control=given.control, is_saved=True))
 
 
 def _values_by_name(node: EditorNode) -> Mapping[str, Any]:
@@ -130,11 +149,3 @@ def _is_lost(value: object, exported: Mapping[str, Any]) -> bool:
         case [str() as node_id, _]:
             return node_id not in exported
     return False
-
-
-def _javascript_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else str(value)

@@ -59,6 +59,8 @@ class Constant:
 
     value: Any
     control: str | None = None
+    is_queued_as_it_is: bool = False
+    """Nothing is made of it any more: texts at the wall of a subgraph keep their comments and choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,15 @@ class LinkResolver:
         Raises: InvalidGraph for a link that leads nowhere or in a circle."""
         place: _Place | Source | Constant | None = self._enter(scope, node, target, target.type)
         seen: set[tuple[str, str]] = set()
+        at_the_wall: Constant | None = None
         while isinstance(place, _Place):
+            at_the_wall = self._value_at_the_wall(place) or at_the_wall
             key = (place.scope.prefix, place.link.id)
             if key in seen:
                 raise InvalidGraph(f'{_said(scope, node)}: input "{target.name}" is linked in a circle')
             seen.add(key)
             place = self._follow(place)
-        return place
+        return at_the_wall if place is None else place
 
     def _enter(
         self, scope: Scope, node: EditorNode, target: EditorInput, wanted: str, *, is_direct: bool = True
@@ -152,15 +156,23 @@ class LinkResolver:
             return self._enter(place.scope, origin, origin.inputs[0], place.type, is_direct=False)
         return _primitive_value(origin) if origin.type == PRIMITIVE and place.is_direct else None
 
-    def _outwards(
-        self, scope: Scope, parent: Scope, instance: EditorNode, slot: int
-    ) -> _Place | Constant | None:
+    def _outwards(self, scope: Scope, parent: Scope, instance: EditorNode, slot: int) -> _Place | None:
         if slot >= len(scope.graph.inputs):
             raise InvalidGraph(f"{_said(parent, instance)}: the subgraph has no input number {slot}")
         name = scope.graph.inputs[slot].name
         outer = next((each for each in self.inputs(instance) if each.name == name), EditorInput(name=name))
-        entered = self._enter(parent, instance, outer, outer.type)
-        return entered or self._promoted(instance, name)
+        return self._enter(parent, instance, outer, outer.type)
+
+    def _value_at_the_wall(self, place: _Place) -> Constant | None:
+        """Of the subgraph that the link comes into, for when nothing outside gives a value."""
+        scope, link = place.scope, place.link
+        if (
+            link.origin_id != SUBGRAPH_INPUT
+            or not scope.instance
+            or link.origin_slot >= len(scope.graph.inputs)
+        ):
+            return None
+        return self._promoted(scope.instance, scope.graph.inputs[link.origin_slot].name)
 
     def _inwards(self, place: _Place, instance: EditorNode) -> _Place | None:
         inner = self._inner(place.scope, instance)
@@ -168,9 +180,7 @@ class LinkResolver:
         slot = place.link.origin_slot
         ids = ports[slot].link_ids if slot < len(ports) else ()
         leading = [link for link in inner.graph.links.values() if link.target_id == SUBGRAPH_OUTPUT]
-        by_id = [link for link in leading if link.id in ids]
-        by_slot = [link for link in leading if link.target_slot == slot]
-        return next((replace(place, scope=inner, link=link) for link in by_id or by_slot), None)
+        return next((replace(place, scope=inner, link=link) for link in leading if link.id in ids), None)
 
     def _inner(self, scope: Scope, instance: EditorNode) -> Scope:
         if instance.type in scope.types_around:
@@ -186,7 +196,7 @@ class LinkResolver:
         chosen = _fitting(inputs, slot, self._output_type(bypassed, slot), place.type)
         if chosen is None:
             return None
-        return self._enter(place.scope, bypassed, chosen, place.type, is_direct=False)
+        return self._enter(place.scope, bypassed, chosen, chosen.type, is_direct=False)
 
     def _output_type(self, node: EditorNode, slot: int) -> str:
         definition = self._definitions.get(node.type)
@@ -216,7 +226,7 @@ class LinkResolver:
             return None
         position = [each for each, found in inner.items() if found is not None].index(name)
         if isinstance(instance.values, list) and position < len(instance.values):
-            return Constant(value=instance.values[position])
+            return Constant(value=instance.values[position], is_queued_as_it_is=True)
         return inner[name]
 
     def _inner_widget(self, graph: EditorGraph, link_ids: tuple[str, ...]) -> Constant | None:
@@ -242,7 +252,7 @@ class LinkResolver:
     def _own_value(self, node: EditorNode, target: EditorInput) -> Constant | None:
         definition = self._definitions.get(node.type)
         widget = widget_values(definition, node.values).get(target.name) if definition else None
-        return Constant(value=widget.value, control=widget.control) if widget else None
+        return Constant(value=widget.value, is_queued_as_it_is=True) if widget else None
 
 
 def _said(scope: Scope, node: EditorNode) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.model import Graph, NodeProgress
+from comfyui_workflow.workflows.definitions import Definitions
 
 DEEPEST_NESTING = 100
 """Readers of JSON give up at 200 levels and more, ours of the record of a run among them."""
@@ -23,14 +24,9 @@ def check_graph(value: object) -> Graph:
     """
     if not isinstance(value, dict):
         raise InvalidGraph(f"The workflow is not a JSON object but {_kind(value)}")
-    if isinstance(value.get("nodes"), list):
-        raise InvalidGraph(
-            "The workflow is in the format of the ComfyUI editor; this server takes API format. "
-            'In ComfyUI choose "Export (API)" from the Workflow menu and use that file'
-        )
     if not value:
-        raise InvalidGraph("The workflow has no nodes")
-    _check_json(value)
+        raise InvalidGraph("The workflow has no nodes that run")
+    check_json(value)
     for node_id, node in value.items():
         _check_node(node_id, node)
     for node_id, name, source, _ in _all_links(value):
@@ -69,13 +65,10 @@ def sink_ids(graph: Graph) -> list[str]:
     return [node_id for node_id in graph if node_id not in used]
 
 
-def output_ids(graph: Graph, definitions: Mapping[str, Any]) -> list[str]:
-    """The output nodes, by the node definitions of an instance (`/object_info`)."""
-    return [
-        node_id
-        for node_id, node in graph.items()
-        if (definitions.get(node["class_type"]) or {}).get("output_node")
-    ]
+def output_ids(graph: Graph, definitions: Definitions) -> list[str]:
+    """The output nodes, by the node definitions of an instance."""
+    found = {node_id: definitions.get(node["class_type"]) for node_id, node in graph.items()}
+    return [node_id for node_id, definition in found.items() if definition and definition.is_output]
 
 
 def sources(graph: Graph, node_id: str) -> list[str]:
@@ -101,8 +94,9 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "null")
 
 
-def _check_json(value: dict[str, Any]) -> None:
-    """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads."""
+def check_json(value: object) -> None:
+    """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads.
+    Raises: InvalidGraph."""
     if _is_nested_deeper(value, DEEPEST_NESTING):
         raise InvalidGraph("The workflow is nested too deeply to be one")
     try:
@@ -144,10 +138,13 @@ def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link."""
+    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link; a link that
+    is wrapped as a value is one again when ComfyUI has unwrapped it."""
     for name, value in _inputs(node).items():
         match value:
-            case [str() as source, int() | float() as slot]:
+            case [str() as source, int() | float() as slot] | {
+                "__value__": [str() as source, int() | float() as slot]
+            }:
                 yield name, source, slot
 
 

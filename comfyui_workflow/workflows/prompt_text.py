@@ -6,7 +6,7 @@ from datetime import datetime
 
 _ESCAPED = ("\\{", "\\}", "\\|")
 _TOKENS = re.compile(r"\\[{}|]|[{}|]|[^{}|\\]+|\\", re.DOTALL)
-_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n\r]*", re.DOTALL)
+_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n\r\u2028\u2029]*", re.DOTALL)
 _REPLACEMENT = re.compile(r"%([^%]+)%")
 _NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 _DATE_PARTS = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|y{2,4}")
@@ -36,12 +36,12 @@ def _close_choice(open_choices: list[list[str]], choose: Callable[[list[str]], s
 
 def with_replacements(text: str, at: datetime, widget_text: Callable[[str, str], str | None]) -> str:
     """`%date:yyyy-MM-dd%` by the time, `%Node.widget%` by the value; whatever else stays (`%width%` is
-    ComfyUI's own)."""
+    ComfyUI's own). A date ends at a dot, as it does in the editor."""
 
     def replacement(match: re.Match[str]) -> str:
         words = match[1].split(".")
         if words[0].startswith("date:") and len(words) != 2:
-            return _date(match[1].removeprefix("date:"), at)
+            return _date(words[0].removeprefix("date:"), at)
         value = widget_text(*words) if len(words) == 2 else None
         return match[0] if value is None else _NOT_IN_NAMES.sub("_", value)
 

@@ -1,11 +1,12 @@
 """Which value each widget of a node has in an editor's file.
 
-`widgets_values` is a list by position, over the widgets of the class in their order, with the values of
-"control after generate" in between. A node of somebody else may save an object by name instead.
+`widgets_values` is a row: a value for each widget of the class in order, and in between the values of
+"control after generate" and of buttons. A node of somebody else may save an object by name instead.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfyui_workflow.workflows.definitions import InputDefinition, NodeDefinition
@@ -23,11 +24,38 @@ class WidgetValue:
 
 
 def widget_values(definition: NodeDefinition, saved: list[Any] | dict[str, Any]) -> Mapping[str, WidgetValue]:
-    """By the name of the widget. Values are as they were saved, whatever the class thinks of them."""
-    widgets = [each for each in definition.inputs if each.is_widget]
+    """By the name of the widget, without buttons. Values are as they were saved, whatever the class thinks of
+    them, but for what the widget itself makes of any value."""
     if isinstance(saved, dict):
-        return {widget.name: _by_name(widget, saved) for widget in widgets}
-    return dict(_by_position(widgets, _without_forced(definition, saved)))
+        found = {each.name: _by_name(each, saved) for each in definition.inputs if each.is_widget}
+    else:
+        found = dict(_by_position(definition, _without_forced(definition, saved)))
+    return {name: in_widget(each) for name, each in found.items() if not each.definition.is_button}
+
+
+def in_widget(widget: WidgetValue) -> WidgetValue:
+    """The value as the editor shows it: text in a box for text, a name where a file is meant."""
+    if widget.definition.is_text_box:
+        return replace(widget, value=_as_text(widget.value))
+    if widget.definition.is_file and not isinstance(widget.value, str):
+        return replace(widget, value=_file_name(widget.value))
+    return widget
+
+
+def javascript_text(value: object) -> str:
+    """As a browser words it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 1e21:
+            return str(int(value))
+        case list():
+            return ",".join(javascript_text(each) for each in value)
+        case dict():
+            return "[object Object]"
+    return str(value)
 
 
 def _by_name(widget: InputDefinition, saved: dict[str, Any]) -> WidgetValue:
@@ -36,9 +64,12 @@ def _by_name(widget: InputDefinition, saved: dict[str, Any]) -> WidgetValue:
     return WidgetValue(definition=widget, value=value, is_saved=is_saved)
 
 
-def _by_position(widgets: list[InputDefinition], saved: list[Any]) -> Iterator[tuple[str, WidgetValue]]:
+def _by_position(definition: NodeDefinition, saved: list[Any]) -> Iterator[tuple[str, WidgetValue]]:
     position = 0
-    for widget in widgets:
+    has_button_between = not definition.has_input_order and any(each.is_file for each in definition.inputs)
+    for widget in (each for each in definition.inputs if each.is_widget):
+        if has_button_between and not widget.is_required:
+            position, has_button_between = position + 1, False
         is_saved = position < len(saved)
         value = saved[position] if is_saved else widget.default
         after = saved[position + 1 : position + 1 + widget.control_count]
@@ -47,17 +78,30 @@ def _by_position(widgets: list[InputDefinition], saved: list[Any]) -> Iterator[t
             widget.name,
             WidgetValue(definition=widget, value=value, control=control, is_saved=is_saved),
         )
-        position += 1 + widget.control_count
+        position += widget.row_width
 
 
 def _without_forced(definition: NodeDefinition, saved: list[Any]) -> list[Any]:
-    """Old files have a value also for each input that its class has made a socket since (`forceInput`)."""
-    is_forced = [
-        mark
-        for each in definition.inputs
-        if each.is_widget or each.is_forced
-        for mark in [each.is_forced] + [False] * each.control_count
-    ]
-    if len(saved) != len(is_forced):
+    """Old rows have a value also for each input that its class has made a socket since (`forceInput`). The
+    editor tells them by their length, and then takes out by the place among the inputs, controls or not."""
+    inputs = [each for each in definition.inputs if each.is_widget or each.is_forced]
+    buttons = 1 if any(each.is_file for each in definition.inputs) else 0
+    if len(saved) != sum(1 + each.is_called_seed for each in inputs) + buttons:
         return saved
-    return [value for value, forced in zip(saved, is_forced, strict=True) if not forced]
+    forced = {place for place, each in enumerate(inputs) if each.is_forced}
+    return [value for place, value in enumerate(saved) if place not in forced]
+
+
+def _as_text(value: object) -> str:
+    return re.sub(r"\r\n?", "\n", javascript_text(value))
+
+
+def _file_name(value: object) -> object:
+    """Some editors saved where the file is, or a list of files."""
+    match value:
+        case [first, *_]:
+            return first if isinstance(first, str) else _file_name(first)
+        case {"filename": str() as name, **rest}:
+            subfolder = rest.get("subfolder")
+            return f"{subfolder}/{name}" if isinstance(subfolder, str) and subfolder else name
+    return value

@@ -10,7 +10,11 @@ from flask.testing import FlaskClient
 
 from app import create_flask
 from comfyui_workflow.api import Parts
+from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.inspection import Inspector
+from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
@@ -41,6 +45,15 @@ class Api:
         return self.settings.data_dir / "uploads"
 
 
+def unreachable_inspector() -> Inspector:
+    """As if no instance could be reached."""
+
+    def refuse(key: InstanceKey) -> Link:
+        raise ConnectionFailed(f"Failed to create SSH tunnel: {key.address.label} cannot be reached.")
+
+    return Inspector(Pool(refuse))
+
+
 @pytest.fixture
 def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
     def make(**overrides: object) -> Api:
@@ -55,7 +68,9 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
             writable_dirs=settings.writable_dirs,
             upload_dir=settings.data_dir / "uploads",
         )
-        app = create_flask(Parts(service=service, files=files, settings=settings))
+        app = create_flask(
+            Parts(service=service, inspector=unreachable_inspector(), files=files, settings=settings)
+        )
         return Api(
             app=app,
             client=app.test_client(),

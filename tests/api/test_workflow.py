@@ -116,7 +116,8 @@ def test_state_is_null_before_the_first_run(api: Api) -> None:
         ({"ssh_connection": "ssh host; rm -rf /", "workflow": GRAPH}, ";"),
         ({"ssh_connection": "ssh -o ProxyCommand=x host", "workflow": GRAPH}, "ProxyCommand"),
         ({"ssh_connection": SSH, "workflow": [1]}, "a list"),
-        ({"ssh_connection": SSH, "workflow": {"nodes": [], "links": []}}, "editor"),
+        ({"ssh_connection": SSH, "workflow": {"nodes": [], "links": []}}, "no nodes that run"),
+        ({"ssh_connection": SSH, "workflow": {"nodes": [3], "links": []}}, "editor"),
         (
             {"ssh_connection": SSH, "workflow": {"1": {"class_type": "X", "inputs": {"a": ["9", 0]}}}},
             "node 9",

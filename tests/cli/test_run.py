@@ -110,7 +110,8 @@ def test_a_server_that_may_not_read_our_files_is_sent_them(
     ("content", "sentence"),
     [
         (b"\x89PNG\r\n", "is not JSON"),
-        (b'{"nodes": [], "links": []}', "Export (API)"),
+        (b"\x89PNG\r\n\x1a\n", "The picture cannot be read"),
+        (b'{"nodes": [], "links": []}', "no nodes that run"),
         (b'{"1": {"class_type": "A", "inputs": {"a": ["9", 0]}}}', "does not exist"),
         (b"[" * 100_000, "is not JSON"),
     ],

@@ -17,6 +17,7 @@ from comfyui_workflow.outputs import wanted_outputs
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
 from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 from tests.fuzz.effort import effort
 from tests.fuzz.peer import Peer
@@ -138,7 +139,7 @@ def saved(event: Any) -> None:
 
 def submit(client: ComfyUIClient) -> None:
     definitions = client.definitions()
-    planned_nodes(GRAPH, output_ids(GRAPH, definitions))
+    planned_nodes(GRAPH, output_ids(GRAPH, Definitions(definitions)))
     answer = client.submit(
         GRAPH, prompt_id=PROMPT_ID, client_id="c", extra_data=EXTRA, definitions=definitions
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import (
     check_graph,
     output_ids,
@@ -56,7 +57,9 @@ def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, An
     assert graph is value
     sinks = planned_nodes(graph, sink_ids(graph))
     assert {node.node_id for node in sinks} == set(graph)
-    assert {node.node_id for node in planned_nodes(graph, output_ids(graph, definitions))} <= set(graph)
+    assert {
+        node.node_id for node in planned_nodes(graph, output_ids(graph, Definitions(definitions)))
+    } <= set(graph)
     run = new_run(graph)
     assert decode_run(encode_request(run.request), encode_run(run)).request.graph == json.loads(
         json.dumps(graph)

@@ -20,7 +20,7 @@ from comfyui_workflow.service import RunService
 from comfyui_workflow.serving import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.api.conftest import IdleExecutor
+from tests.api.conftest import IdleExecutor, unreachable_inspector
 from tests.fuzz.effort import effort
 
 NOT_HTTP = (400, 411, 413, 414, 431, 501, 505)
@@ -47,7 +47,14 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     store = MemoryStore()
     files = LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=directory / "uploads")
     service = RunService(RunJournal(store), store, IdleExecutor())
-    http = HttpThread(Served(create_flask(Parts(service=service, files=files, settings=settings))), settings)
+    http = HttpThread(
+        Served(
+            create_flask(
+                Parts(service=service, inspector=unreachable_inspector(), files=files, settings=settings)
+            )
+        ),
+        settings,
+    )
     http.start()
     yield int(http.url.rpartition(":")[2])
     http.stop()

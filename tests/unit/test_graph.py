@@ -3,6 +3,7 @@
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import (
     check_graph,
     output_ids,
@@ -33,11 +34,11 @@ GRAPH = {
         ("x", "a text"),
         (True, "true or false"),
         ({}, "no nodes"),
-        ({"nodes": [], "links": []}, "editor"),
         ({"1": 5}, "node 1 is not an object"),
         ({"1": {"inputs": {}}}, 'node 1 has no "class_type"'),
         ({"1": {"class_type": "X", "inputs": []}}, '"inputs" is not an object'),
         ({"1": node("X", a=["9", 0])}, "links to node 9, which does not exist"),
+        ({"1": node("X", a={"__value__": ["9", 0]})}, "links to node 9, which does not exist"),
         ({"1": node("X", hidden_extra=["gone", 0])}, 'input "hidden_extra" links to node gone'),
         ({"1": node("X", a=["2", 0]), "2": node("Y", b=["1", 0])}, "cycle"),
         ({"1": node("X", a=["1", 0])}, "cycle"),
@@ -62,7 +63,7 @@ def test_nodes_that_the_outputs_need_come_in_order() -> None:
 
 
 def test_output_nodes_are_known_by_their_definition() -> None:
-    definitions = {"SaveImage": {"output_node": True}, "LoadImage": {"output_node": False}}
+    definitions = Definitions({"SaveImage": {"output_node": True}, "LoadImage": {"output_node": False}})
     assert output_ids(GRAPH, definitions) == ["save"]
 
 

@@ -1,0 +1,76 @@
+"""Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
+
+import random
+from datetime import datetime
+from pathlib import Path
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.link import Link
+from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.editor_format import Queueing
+from comfyui_workflow.workflows.findings import errors, sentence
+from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.named_files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.preflight import Verdict, preflight
+from comfyui_workflow.workflows.prepared import graph_of, remote_routes, settling
+
+_random = random.SystemRandom()
+MOST_FILES_ASKED = 50
+"""Each is a round trip."""
+
+
+def prepared_graph(link: Link, request: RunRequest) -> Graph:
+    """What will be submitted: converted, with seeds drawn and inputs set; the request's own graph where
+    there is nothing to do. Raises: InvalidRequest; what the link raises when it breaks."""
+    definitions = link.definitions()
+    queueing = Queueing(
+        at=datetime.now(),  # a time of day in a file name is one of where the person is
+        choose=_random.choice,
+        settle=settling(request.seed_mode, _random.randint),
+        remote_choices={route: link.client.choices(route) for route in remote_routes(request, definitions)},
+    )
+    graph = graph_of(request, definitions, queueing, _random.randint)
+    return graph if graph is request.graph else check_graph(graph)
+
+
+def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
+    """What this instance would say of the graph. A refusal by what was known of its nodes is not believed
+    before they have been asked for anew: a model may have arrived since."""
+    verdict = _look_over(link, graph, images)
+    if not verdict.would_run and link.forget_definitions():
+        verdict = _look_over(link, graph, images)
+    return verdict
+
+
+def refuse_unless_it_runs(verdict: Verdict) -> None:
+    """Raises: InvalidGraph with every error in one sentence, at the first node that has one."""
+    if verdict.would_run:
+        return
+    found = errors(verdict.findings)
+    refusal = InvalidGraph(f"The instance cannot run the workflow: {sentence(found)}")
+    refusal.node_id = next((finding.node_id for finding in found if finding.node_id is not None), None)
+    raise refusal
+
+
+def _look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
+    definitions = link.definitions()
+    provided = frozenset(Path(image).name for image in images)
+    asked = _to_ask_for(graph, definitions, provided)
+    found = {
+        (named.folder, named.name)
+        for named in asked[:MOST_FILES_ASKED]
+        if link.client.has_file(named.name, folder=named.folder)
+    }
+    files = FilesKnown(provided=provided, found=frozenset(found), is_asked=len(asked) <= MOST_FILES_ASKED)
+    return preflight(graph, definitions, files=files)
+
+
+def _to_ask_for(graph: Graph, definitions: Definitions, provided: frozenset[str]) -> list[FileNamed]:
+    """Once for each file that does not come along."""
+    named = {
+        (each.folder, each.name): each
+        for each in files_named(graph, definitions)
+        if each.folder != "input" or each.name not in provided
+    }
+    return list(named.values())

@@ -1,0 +1,56 @@
+"""A workflow as somebody gives it: a graph, the editor's file, or a picture with either inside."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.editor_file import is_editor_format
+from comfyui_workflow.workflows.editor_format import Queueing, convert
+from comfyui_workflow.workflows.embedded import embedded_workflow, is_picture
+from comfyui_workflow.workflows.graph import check_graph, check_json
+
+_NOT_QUEUED = Queueing(at=datetime(2000, 1, 1), choose=lambda choices: choices[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenWorkflow:
+    """At least one of the two; what is there has been checked as far as that goes without an instance."""
+
+    graph: Graph
+    editor_file: Mapping[str, Any] | None = None
+
+
+def read_given(value: object) -> GivenWorkflow:
+    """From JSON, in either format. Raises: InvalidGraph, naming node and input."""
+    if not is_editor_format(value):
+        return GivenWorkflow(graph=check_graph(value))
+    check_json(value)
+    outline(value)
+    return GivenWorkflow(graph={}, editor_file=value)  # type: ignore[arg-type]
+
+
+def outline(editor_file: object) -> Graph:
+    """Which nodes of the editor's file run and how they are linked, as far as one can tell without the node
+    definitions. Raises: InvalidGraph."""
+    return check_graph(convert(editor_file, Definitions({}), _NOT_QUEUED))
+
+
+def read_given_file(content: bytes) -> GivenWorkflow:
+    """From the content of a file. Raises: InvalidGraph; ValueError or RecursionError for what is neither a
+    picture nor JSON."""
+    if is_picture(content):
+        return _from_picture(*embedded_workflow(content))
+    return read_given(json.loads(content))
+
+
+def _from_picture(prompt: object, workflow: object) -> GivenWorkflow:
+    """The prompt is what made the picture, to the last seed; the file only goes along."""
+    if prompt is None:
+        return read_given(workflow)
+    graph = check_graph(prompt)
+    editor_file = read_given(workflow).editor_file if is_editor_format(workflow) else None
+    return GivenWorkflow(graph=graph, editor_file=editor_file)

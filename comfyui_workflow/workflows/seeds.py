@@ -1,0 +1,69 @@
+"""What becomes of seeds, and of whatever else has a "control after generate", when a workflow is queued."""
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from comfyui_workflow.runs.model import Graph, SeedMode
+from comfyui_workflow.workflows.definitions import Definitions, InputDefinition
+from comfyui_workflow.workflows.widget_values import WidgetValue
+
+LARGEST_SEED = 1125899906842624
+"""2^50, the largest the editor makes: beyond it a browser counts in steps."""
+
+Draw = Callable[[int, int], int]
+"""A random whole number from the least to the most, both included."""
+
+
+def settled(widget: WidgetValue, mode: SeedMode, draw: Draw) -> Any:
+    """The value of a widget in the editor's format when it is queued."""
+    control = {SeedMode.SAVED: None, SeedMode.CONTROL: widget.control}.get(mode, "randomize")
+    if control is None or not widget.definition.control_count:
+        return widget.value
+    if widget.definition.choices is not None:
+        return _another_choice(widget, control, draw) if mode is SeedMode.CONTROL else widget.value
+    return _another_number(widget.definition, widget.value, control, draw)
+
+
+def with_new_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> dict[str, Any]:
+    """A graph in API format with every seed drawn anew. One that is linked stays linked."""
+    return {node_id: _with_new_seeds(node, definitions, draw) for node_id, node in graph.items()}
+
+
+def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) -> dict[str, Any]:
+    definition = definitions.get(node["class_type"])
+    inputs = dict(node.get("inputs") or {})
+    for each in definition.inputs if definition else ():
+        if each.control_count and each.choices is None and _is_number(inputs.get(each.name)):
+            inputs[each.name] = _another_number(each, inputs[each.name], "randomize", draw)
+    return {**node, "inputs": inputs}
+
+
+def _another_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
+    least, most = _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
+    if control == "randomize":
+        return draw(max(least, -LARGEST_SEED), max(least, min(most, LARGEST_SEED)))
+    step = {"increment": 1, "decrement": -1}.get(control)
+    if step is None or not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return min(max(value + step, least), most)
+
+
+def _another_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
+    """Of a list: another, the next or the one before, around its ends. What is not in it stays."""
+    choices = widget.definition.choices or ()
+    if not choices or widget.value not in choices:
+        return widget.value
+    if control == "randomize":
+        return choices[draw(0, len(choices) - 1)]
+    step = {"increment": 1, "decrement": -1}.get(control, 0)
+    return choices[(choices.index(widget.value) + step) % len(choices)]
+
+
+def _bound(definition: InputDefinition, name: str, otherwise: int) -> int:
+    bound = definition.options.get(name)
+    return int(bound) if isinstance(bound, int | float) and isfinite(bound) else otherwise
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

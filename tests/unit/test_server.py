@@ -1,0 +1,39 @@
+"""How the server comes to rest."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app import Server
+
+
+@dataclass
+class Recorder:
+    """Stands for every part; says what it was asked to do, and whether runs came to rest when asked."""
+
+    at_rest: list[bool]
+    heard: list[str] = field(default_factory=list)
+
+    def stop(self, timeout_s: float) -> bool:
+        self.heard.append("executor stops")
+        return self.at_rest.pop(0)
+
+    def close(self) -> None:
+        self.heard.append("closed")
+
+
+@pytest.mark.parametrize(
+    ("at_rest", "order"),
+    [
+        ([True], ["executor stops", "closed", "closed"]),
+        ([False, True], ["executor stops", "closed", "executor stops", "closed"]),
+    ],
+)
+def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store_closes(
+    at_rest: list[bool], order: list[str]
+) -> None:
+    parts: Any = Recorder(at_rest)
+    Server(app=Flask("app"), store=parts, executor=parts, links=parts, service=parts).stop()
+    assert parts.heard == order
