@@ -138,13 +138,11 @@ def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link; a link that
-    is wrapped as a value is one again when ComfyUI has unwrapped it."""
+    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link. What is
+    wrapped as a value may still become one, by its type: the preflight knows."""
     for name, value in _inputs(node).items():
         match value:
-            case [str() as source, int() | float() as slot] | {
-                "__value__": [str() as source, int() | float() as slot]
-            }:
+            case [str() as source, int() | float() as slot]:
                 yield name, source, slot
 
 
