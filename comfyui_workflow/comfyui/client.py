@@ -11,7 +11,6 @@ from comfyui_workflow.comfyui.directories import Directories, read_directories
 from comfyui_workflow.comfyui.history import HistoryEntry, read_history
 from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
-from comfyui_workflow.comfyui.untrusted import a_text, an_object, read_json
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
@@ -20,6 +19,7 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
 )
 from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.untrusted import a_text, an_object, read_json
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0

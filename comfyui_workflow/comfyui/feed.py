@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import websocket
 
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
-from comfyui_workflow.comfyui.untrusted import read_json
+from comfyui_workflow.untrusted import read_json
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import correlation
-from comfyui_workflow.comfyui.untrusted import a_list, a_text, an_object
 from comfyui_workflow.runs.model import FileType, OutputFile
+from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 
 class Outcome(StrEnum):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfyui_workflow.comfyui.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.events import (
     Event,
     ExecutionStarted,
@@ -13,6 +12,7 @@ from comfyui_workflow.runs.events import (
     NodeStep,
     NoticeGiven,
 )
+from comfyui_workflow.untrusted import a_list, an_object, shown
 
 Message = Mapping[str, Any]
 """`{"type": str, "data": {"prompt_id": str, ...}}`"""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.comfyui.untrusted import a_list
+from comfyui_workflow.untrusted import a_list
 
 CORRELATION_KEY = "comfyui_workflow"
 """Our key in a prompt's `extra_data`, which every ComfyUI keeps verbatim in queue and history."""

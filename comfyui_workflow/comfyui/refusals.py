@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from comfyui_workflow.comfyui.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.untrusted import a_list, an_object, shown
 from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.graph import node_title
 from comfyui_workflow.workflows.nearest import nearest

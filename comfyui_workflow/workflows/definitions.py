@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfyui_workflow.untrusted import a_list, an_object
+
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
 BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
 """Widgets that are saved in a row with the others and never queued."""
@@ -68,7 +70,7 @@ class InputDefinition:
 
     @property
     def remote(self) -> RemoteChoices | None:
-        told = _object(self.options.get("remote"))
+        told = an_object(self.options.get("remote"))
         route = _text(told.get("route")) if _text(told.get("route")).startswith("/") else ""
         takes_first = told.get("control_after_refresh") == "first"
         has_button = bool(told.get("refresh_button"))
@@ -149,7 +151,7 @@ def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
         class_type=class_type,
         display_name=_text(told.get("display_name")) or class_type,
         inputs=tuple(_read_inputs(told)),
-        outputs=tuple(_type_name(each) for each in _list(told.get("output"))),
+        outputs=tuple(_type_name(each) for each in a_list(told.get("output"))),
         is_output=told.get("output_node") is True,
         has_input_order=isinstance(told.get("input_order"), dict),
         module=_text(told.get("python_module")),
@@ -158,8 +160,8 @@ def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
 
 def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
     for group in ("required", "optional"):
-        declared = _object(_object(told.get("input")).get(group))
-        told_order = _list(_object(told.get("input_order")).get(group))
+        declared = an_object(an_object(told.get("input")).get(group))
+        told_order = a_list(an_object(told.get("input_order")).get(group))
         order = [name for name in told_order if isinstance(name, str) and name in declared]
         for name in dict.fromkeys([*order, *declared]):
             yield _read_input(name, declared[name], is_required=group == "required")
@@ -167,9 +169,9 @@ def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
 
 def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:
     """`["INT", {options}]`; a list of choices may stand in the place of the type."""
-    parts = _list(declared)
+    parts = a_list(declared)
     kind = parts[0] if parts else "*"
-    options = _object(parts[1]) if len(parts) > 1 else {}
+    options = an_object(parts[1]) if len(parts) > 1 else {}
     is_list = isinstance(kind, list)
     choices = kind if is_list else options.get("options") if kind == "COMBO" else None
     return InputDefinition(
@@ -189,11 +191,3 @@ def _type_name(kind: object) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.untrusted import a_list, an_object
 
 SUBGRAPH_INPUT = "-10"
 """The node inside a subgraph whose outputs are what comes in; and the one whose inputs go out."""
@@ -54,6 +55,8 @@ class EditorInput:
     type: str = "*"
     link: str | None = None
     is_widget: bool = False
+    label: str | None = None
+    """What its owner calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,8 @@ class EditorFile:
     root: EditorGraph
     subgraphs: Mapping[str, EditorGraph]
     """By the type of the nodes that stand for them."""
+    group_nodes: Mapping[str, Any] = field(default_factory=dict)
+    """As they are saved, by name."""
 
 
 def is_editor_format(value: object) -> bool:
@@ -121,19 +126,20 @@ def read_editor_file(value: object) -> EditorFile:
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
     subgraphs = {_text(each.get("id")): _read_graph(each) for each in _subgraphs(value)}
-    return EditorFile(root=_read_graph(value), subgraphs=subgraphs)
+    group_nodes = an_object(an_object(value.get("extra")).get("groupNodes"))
+    return EditorFile(root=_read_graph(value), subgraphs=subgraphs, group_nodes=group_nodes)
 
 
-def _subgraphs(value: dict[str, Any]) -> list[dict[str, Any]]:
+def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A definition may hold those of the subgraphs in it."""
     found = [value]
     for each in found:
-        found.extend(map(_object, _list(_object(each.get("definitions")).get("subgraphs"))))
+        found.extend(map(an_object, a_list(an_object(each.get("definitions")).get("subgraphs"))))
     return found[1:]
 
 
 def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
-    nodes = [_read_node(node) for node in _list(value.get("nodes"))]
+    nodes = [read_node(node) for node in a_list(value.get("nodes"))]
     links = [_read_link(link) for link in _link_list(value.get("links")) if link is not None]
     return EditorGraph(
         nodes={node.id: node for node in nodes},
@@ -143,8 +149,8 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
     )
 
 
-def _read_node(value: object) -> EditorNode:
-    told = _object(value)
+def read_node(value: object) -> EditorNode:
+    told = an_object(value)
     node_id, class_type = _id(told.get("id")), told.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
@@ -154,10 +160,10 @@ def _read_node(value: object) -> EditorNode:
         type=RENAMED_CLASSES.get(class_type, class_type),
         title=_text(told.get("title")) or None,
         mode=_mode(told.get("mode")),
-        inputs=tuple(_read_input(each) for each in _list(told.get("inputs")) if isinstance(each, dict)),
-        output_types=tuple(_type(_object(each).get("type")) for each in _list(told.get("outputs"))),
+        inputs=tuple(_read_input(each) for each in a_list(told.get("inputs")) if isinstance(each, dict)),
+        output_types=tuple(_type(an_object(each).get("type")) for each in a_list(told.get("outputs"))),
         values=values if isinstance(values, list | dict) else [],
-        properties=_object(told.get("properties")),
+        properties=an_object(told.get("properties")),
     )
 
 
@@ -167,12 +173,13 @@ def _read_input(value: Mapping[str, Any]) -> EditorInput:
         type=_type(value.get("type")),
         link=_id(value.get("link")),
         is_widget=isinstance(value.get("widget"), dict),
+        label=_text(value.get("label")) or None,
     )
 
 
 def _link_list(value: object) -> list[Any]:
     """Very old files have an object of them."""
-    return list(value.values()) if isinstance(value, dict) else _list(value)
+    return list(value.values()) if isinstance(value, dict) else a_list(value)
 
 
 def _read_link(value: object) -> EditorLink:
@@ -197,8 +204,8 @@ def _read_link(value: object) -> EditorLink:
 
 
 def _read_ports(value: object) -> Iterator[Port]:
-    for port in map(_object, _list(value)):
-        link_ids = (_id(each) for each in _list(port.get("linkIds")))
+    for port in map(an_object, a_list(value)):
+        link_ids = (_id(each) for each in a_list(port.get("linkIds")))
         yield Port(
             name=_text(port.get("name")),
             type=_type(port.get("type")),
@@ -228,11 +235,3 @@ def _type(value: object) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

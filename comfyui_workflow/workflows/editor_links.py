@@ -17,6 +17,7 @@ from comfyui_workflow.workflows.editor_file import (
     EditorNode,
     Mode,
 )
+from comfyui_workflow.workflows.group_nodes import without_group_nodes
 from comfyui_workflow.workflows.widget_values import widget_values
 
 REROUTE = "Reroute"
@@ -76,7 +77,7 @@ class _Place:
 
 class LinkResolver:
     def __init__(self, file: EditorFile, definitions: Definitions) -> None:
-        self._file = file
+        self._file = without_group_nodes(file, definitions)
         self._definitions = definitions
 
     def scopes(self) -> list[Scope]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.definitions import InputDefinition, NodeDefinition
 from comfyui_workflow.workflows.named_files import FilesKnown, Presence, names_files, names_in, place
@@ -117,8 +118,7 @@ class InputCheck:
         offered = "; the nearest that is: " + ", ".join(near) if near else ""
         return Problem(
             code="input_file_missing",
-            message=f'input "{declared.name}" names the file "{wording.shown(value)}", '
-            f"which is {absent}{offered}",
+            message=f'input "{declared.name}" names the file "{shown(value)}", which is {absent}{offered}',
             is_certain=is_absent and checked.is_own and not is_listed,
             nearest=near,
         )
@@ -144,7 +144,7 @@ class InputCheck:
 
     def _not_listed(self, declared: InputDefinition, value: Any, *, is_certain: bool) -> Problem:
         choices = declared.choices or ()
-        near = self.suggestions.nearest(wording.shown(value), choices)
+        near = self.suggestions.nearest(shown(value), choices)
         message = wording.not_in_list(declared.name, value, wording.offer(declared.choices, near))
         return Problem(code="value_not_in_list", message=message, is_certain=is_certain, nearest=near)
 
@@ -185,7 +185,7 @@ def converted(type_name: str, value: Any) -> Any:
         case "BOOLEAN":
             return bool(value)
         case "STRING":
-            return value if isinstance(value, str) else wording.shown(value)
+            return value if isinstance(value, str) else shown(value)
     return value
 
 
@@ -194,9 +194,7 @@ def _unlisted_file(declared: InputDefinition, value: str) -> Problem | None:
     if declared.choices is None:
         return None
     offered = wording.offer(declared.choices, ())
-    message = (
-        f'input "{declared.name}" names the file "{wording.shown(value)}", which it does not list{offered}'
-    )
+    message = f'input "{declared.name}" names the file "{shown(value)}", which it does not list{offered}'
     return Problem(code="value_not_in_list", message=message, is_certain=False)
 
 

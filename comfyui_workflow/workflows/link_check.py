@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.definitions import Definitions, InputDefinition, NodeDefinition
 from comfyui_workflow.workflows.input_check import CheckedClass, Problem, is_dynamic, is_own
@@ -49,9 +50,9 @@ def _shape_problem(name: str, link: list[Any], graph: Mapping[str, Any]) -> Prob
         message = f'input "{name}" is a list of {len(link)}, where a link is [node id, slot]'
         return Problem(code=BAD_LINK, message=f'{message}; a list as a value goes as {{"__value__": […]}}')
     if not isinstance(link[0], str):
-        message = f'input "{name}" links to {wording.shown(link[0])}, which is no node id: those are texts'
+        message = f'input "{name}" links to {shown(link[0])}, which is no node id: those are texts'
         return Problem(code=BAD_LINK, message=message)
-    return None if link[0] in graph else leads_nowhere(name, wording.shown(link[0]))
+    return None if link[0] in graph else leads_nowhere(name, shown(link[0]))
 
 
 def _definition(node: Any, definitions: Definitions) -> NodeDefinition | None:
@@ -62,7 +63,7 @@ def _definition(node: Any, definitions: Definitions) -> NodeDefinition | None:
 def _no_slot(name: str, source_id: str, source: NodeDefinition, slot: Any) -> Problem:
     count = len(source.outputs)
     has = f"has slots 0 to {count - 1}" if count > 1 else "has slot 0 alone" if count else "has no outputs"
-    source_name = f"node {wording.shown(source_id)} ({source.class_type})"
+    source_name = f"node {shown(source_id)} ({source.class_type})"
     message = f'input "{name}" links to slot {wording.quoted(slot)} of {source_name}, which {has}'
     return Problem(code=BAD_LINK, message=message, is_certain=is_own(source))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import Finding, Severity
@@ -37,7 +38,7 @@ class CheckedNode:
 
     @property
     def label(self) -> str:
-        return wording.shown(f"{self.node_id} ({self.class_type})")
+        return shown(f"{self.node_id} ({self.class_type})")
 
     def finding(self, problem: Problem, is_validated: bool = True) -> Finding:
         is_error = problem.is_certain and is_validated
@@ -135,7 +136,7 @@ class NodeCheck:
     def _unknown(self, class_type: str) -> Problem:
         near = self._suggestions.nearest(class_type, self._class_names, alike=0.6)
         offered = f"; the nearest that it has: {', '.join(near)}" if near else ""
-        message = f'this ComfyUI has no node class "{wording.shown(class_type)}"{offered}'
+        message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
         return Problem(code="missing_node_type", message=message, nearest=near)
 
     def _class(self, class_type: str) -> CheckedClass | None:
@@ -156,7 +157,7 @@ class NodeCheck:
             if source in self._graph:
                 (validated if is_declared or node.checked is None else others).append(source)
             elif not (is_declared and isinstance(value, list)):
-                dangling.append(replace(leads_nowhere(name, wording.shown(source)), input_name=name))
+                dangling.append(replace(leads_nowhere(name, shown(source)), input_name=name))
         return replace(
             node,
             validated_sources=tuple(validated),

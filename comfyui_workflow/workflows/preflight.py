@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.workflows import wording
+from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.dependencies import Dependencies
 from comfyui_workflow.workflows.findings import Finding, Severity
@@ -93,12 +93,12 @@ class _Preflight:
     def _cycles(self) -> Iterator[Finding]:
         for cycle in self._needs.cycles:
             path = " → ".join(self._nodes[key].label for key in [*cycle, cycle[0]])
-            message = wording.shown(f"it is in a cycle: {path}")
+            message = shown(f"it is in a cycle: {path}")
             yield self._nodes[cycle[0]].describe("dependency_cycle", message)
 
     def _asides(self) -> Iterator[Finding]:
         for name in unused(self._graph, self._files.provided):
-            message = f'the file "{wording.shown(name)}" is sent along, but no node names it'
+            message = f'the file "{shown(name)}" is sent along, but no node names it'
             yield Finding(code="input_file_unused", message=message, severity=Severity.WARNING)
         idle = [node.label for key, node in self._nodes.items() if key not in self._needs.executed]
         if idle:

@@ -2,17 +2,9 @@
 
 from collections.abc import Sequence
 
-LONGEST_SHOWN = 400
+from comfyui_workflow.untrusted import shown
+
 MOST_CHOICES_SHOWN = 12
-
-
-def shown(value: object) -> str:
-    """Any value, in a sentence: of a reasonable length."""
-    try:
-        text = str(value)
-    except (RecursionError, ValueError):  # nested without end; a number of more digits than Python writes
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
 
 
 def quoted(value: object) -> str:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
-    {"errors"},
+    {"errors", "untrusted"},
     {"runs", "workflows"},
     {"settings", "patience", "abreast", "wholeness", "demo"},
     {"stores", "comfyui", "instances"},

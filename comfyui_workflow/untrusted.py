@@ -1,19 +1,16 @@
-"""What an instance says, taken with care: it may be anything, and what we make of it must be recordable."""
+"""What an instance or a file says, taken with care: it may be anything, and what we make of it must be
+recordable."""
 
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from comfyui_workflow.workflows import wording
-
+LONGEST_SHOWN = 400
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-
-shown = wording.shown
-"""Any value, in a sentence: of a reasonable length."""
 
 
 def read_json(content: bytes | str) -> Any:
@@ -39,3 +36,12 @@ def a_list(value: object) -> list[Any]:
 
 def a_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def shown(value: object) -> str:
+    """Any value, in a sentence: of a reasonable length."""
+    try:
+        text = str(value)
+    except (RecursionError, ValueError):  # nested without end; a number of more digits than Python writes
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

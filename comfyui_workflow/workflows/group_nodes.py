@@ -1,0 +1,225 @@
+"""Group nodes, the forerunners of subgraphs, as subgraphs.
+
+A node of type `workflow>NAME` stands for the nodes under that name in the file's `extra.groupNodes`. Unlike
+an instance of a subgraph it keeps the values of everything inside in one row of its own, so each becomes a
+subgraph of its own.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.untrusted import a_list, an_object
+from comfyui_workflow.workflows.definitions import SEED_NAMES, Definitions, NodeDefinition
+from comfyui_workflow.workflows.editor_file import (
+    SUBGRAPH_INPUT,
+    SUBGRAPH_OUTPUT,
+    EditorFile,
+    EditorGraph,
+    EditorInput,
+    EditorLink,
+    EditorNode,
+    Port,
+    read_node,
+)
+
+SEPARATORS = ("workflow>", "workflow/")
+MOST_GROUPS = 2_000
+
+
+def without_group_nodes(file: EditorFile, definitions: Definitions) -> EditorFile:
+    """The file with a subgraph in the place of every group node whose definition it has."""
+    if not file.group_nodes:
+        return file
+    expanded: dict[str, EditorGraph] = {}
+
+    def replaced(graph: EditorGraph) -> EditorGraph:
+        nodes = {
+            node_id: _replaced(node, file, definitions, expanded) for node_id, node in graph.nodes.items()
+        }
+        return replace(graph, nodes=nodes)
+
+    root = replaced(file.root)
+    subgraphs = {name: replaced(graph) for name, graph in file.subgraphs.items()}
+    return replace(file, root=root, subgraphs={**subgraphs, **expanded})
+
+
+def _replaced(
+    node: EditorNode, file: EditorFile, definitions: Definitions, expanded: dict[str, EditorGraph]
+) -> EditorNode:
+    name = next((node.type.removeprefix(each) for each in SEPARATORS if node.type.startswith(each)), None)
+    if name is None or name not in file.group_nodes:
+        return node
+    if len(expanded) >= MOST_GROUPS:
+        raise InvalidGraph(f"The workflow has more than {MOST_GROUPS} group nodes")
+    graph = _Group(an_object(file.group_nodes[name]), definitions, node).graph()
+    key = f"{node.type} {len(expanded)}"
+    expanded[key] = graph
+    return replace(node, type=key, values=[])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inner:
+    """A node inside: which of its inputs and outputs are linked there, by name and by slot."""
+
+    index: int
+    node: EditorNode
+    linked_inputs: dict[str, EditorLink] = field(default_factory=dict)
+    linked_outputs: set[int] = field(default_factory=set)
+
+
+class _Group:
+    def __init__(self, told: Mapping[str, Any], definitions: Definitions, instance: EditorNode) -> None:
+        self._definitions = definitions
+        self._instance = instance
+        self._config = an_object(told.get("config"))
+        self._external = {
+            (each[0], each[1])
+            for each in a_list(told.get("external"))
+            if isinstance(each, list) and len(each) > 1
+        }
+        self._inner = [
+            _Inner(index=index, node=replace(read_node({**an_object(each), "id": index})))
+            for index, each in enumerate(a_list(told.get("nodes")))
+        ]
+        self._links: dict[str, EditorLink] = {}
+        for link in a_list(told.get("links")):
+            self._link_inside(link)
+
+    def graph(self) -> EditorGraph:
+        inputs, outputs = tuple(self._inputs()), tuple(self._outputs())
+        row = list(self._instance.values) if isinstance(self._instance.values, list) else []
+        nodes = {str(inner.index): self._with_values(inner, row) for inner in self._inner}
+        return EditorGraph(nodes=nodes, links=self._links, inputs=inputs, outputs=outputs)
+
+    def _link_inside(self, told: object) -> None:
+        match told:
+            case [int() as origin, int() as origin_slot, int() as target, int() as target_slot, *_]:
+                pass
+            case _:
+                return  # to or from a node that was not drawn into the group
+        if not (0 <= origin < len(self._inner) and 0 <= target < len(self._inner)):
+            return
+        name = self._input_name(self._inner[target], target_slot)
+        if name is not None:
+            link = self._add_link(str(origin), origin_slot, str(target))
+            self._inner[target].linked_inputs[name] = link
+            self._inner[origin].linked_outputs.add(origin_slot)
+
+    def _add_link(self, origin: str, slot: int, target: str, target_slot: int = 0) -> EditorLink:
+        link = EditorLink(
+            id=str(len(self._links)),
+            origin_id=origin,
+            origin_slot=slot,
+            target_id=target,
+            target_slot=target_slot,
+        )
+        self._links[link.id] = link
+        return link
+
+    def _input_name(self, inner: _Inner, slot: int) -> str | None:
+        """By the inputs that the file lists; the class may have got others since."""
+        listed = [each.name for each in inner.node.inputs] or [name for name, _, _ in self._declared(inner)]
+        return listed[slot] if 0 <= slot < len(listed) else None
+
+    def _declared(self, inner: _Inner) -> list[tuple[str, str, bool]]:
+        """(name, type, whether it is a widget) of each input, sockets first."""
+        definition = self._definitions.get(inner.node.type)
+        if definition is None:
+            return [(each.name, each.type, each.is_widget) for each in inner.node.inputs]
+        inputs = [(each.name, each.type, each.is_widget) for each in definition.inputs if not each.is_button]
+        return sorted(inputs, key=lambda each: each[2])
+
+    def _inputs(self) -> Iterator[Port]:
+        """What comes in from outside: every input that nothing inside feeds, under a name of the group's."""
+        taken: dict[str, int] = {}
+        outer = {each.name for each in self._instance.inputs}
+        slot = 0
+        for inner in self._inner:
+            for name, kind, _ in self._declared(inner):
+                if name in inner.linked_inputs or self._is_hidden(inner, "input", name):
+                    continue
+                called = _unique(self._called(inner, name), inner.node, taken)
+                if called in outer:
+                    link = self._add_link(SUBGRAPH_INPUT, slot, str(inner.index))
+                    inner.linked_inputs[name] = link
+                    yield Port(name=called, type=kind, link_ids=(link.id,))
+                    slot += 1
+
+    def _outputs(self) -> Iterator[Port]:
+        slot = 0
+        for inner in self._inner:
+            for place, kind in enumerate(self._output_types(inner)):
+                is_inside = place in inner.linked_outputs and (inner.index, place) not in self._external
+                if is_inside or self._is_hidden(inner, "output", str(place)):
+                    continue
+                link = self._add_link(str(inner.index), place, SUBGRAPH_OUTPUT, slot)
+                yield Port(name=kind, type=kind, link_ids=(link.id,))
+                slot += 1
+
+    def _output_types(self, inner: _Inner) -> tuple[str, ...]:
+        definition = self._definitions.get(inner.node.type)
+        return definition.outputs if definition else inner.node.output_types
+
+    def _called(self, inner: _Inner, name: str) -> str:
+        """As its owner named it, in the group or at the node."""
+        chosen = an_object(an_object(self._settings(inner).get("input")).get(name)).get("name")
+        label = next((each.label for each in inner.node.inputs if each.name == name), None)
+        return chosen if isinstance(chosen, str) else label or name
+
+    def _is_hidden(self, inner: _Inner, side: str, name: str) -> bool:
+        setting = an_object(an_object(self._settings(inner).get(side)).get(name))
+        return setting.get("visible") is False
+
+    def _settings(self, inner: _Inner) -> Mapping[str, Any]:
+        return an_object(self._config.get(str(inner.index)))
+
+    def _with_values(self, inner: _Inner, row: list[Any]) -> EditorNode:
+        """The node with its share of the group's row, which it takes off the front."""
+        links = {name: link.id for name, link in inner.linked_inputs.items()}
+        inputs = tuple(
+            EditorInput(name=name, type=kind, link=links.get(name), is_widget=is_widget)
+            for name, kind, is_widget in self._declared(inner)
+        )
+        return replace(inner.node, inputs=inputs, values=self._values(inner, row))
+
+    def _values(self, inner: _Inner, row: list[Any]) -> list[Any] | dict[str, Any]:
+        definition = self._definitions.get(inner.node.type)
+        if definition is None:  # a primitive has as many as it was saved with
+            width = len(inner.node.values) if isinstance(inner.node.values, list) else 0
+            return _take(row, width)
+        values: dict[str, Any] = {}
+        elsewhere = self._fed_inside(inner) | _converted(inner.node, definition)
+        for widget in definition.inputs:
+            if widget.is_widget and widget.name not in elsewhere:
+                has_control = widget.name in SEED_NAMES
+                taken = _take(row, max(widget.row_width, 1 + has_control))
+                values.update({widget.name: taken[0]} if taken else {})
+        return values
+
+    def _fed_inside(self, inner: _Inner) -> set[str]:
+        return {name for name, link in inner.linked_inputs.items() if link.origin_id != SUBGRAPH_INPUT}
+
+
+def _converted(node: EditorNode, definition: NodeDefinition) -> set[str]:
+    """The widgets that were made inputs, which old files list; newer ones list every widget."""
+    listed = {each.name for each in node.inputs if each.is_widget}
+    widgets = {each.name for each in definition.inputs if each.is_widget}
+    return set() if widgets <= listed else listed
+
+
+def _take(row: list[Any], count: int) -> list[Any]:
+    taken, row[:] = row[:count], row[count:]
+    return taken
+
+
+def _unique(name: str, node: EditorNode, taken: dict[str, int]) -> str:
+    """The second of a name has the node's before it, and a third a number too."""
+    called = name
+    if name in taken:
+        called = f"{node.title or node.type} {name}"
+        if called in taken:
+            called = f"{node.title or node.type} {taken[called] + 1} {name}"
+    taken[called] = taken.get(called, 0) + 1
+    return called
