@@ -50,10 +50,7 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
             logger=_LOGGER,
         )
         self._transport = transport
-
-    @property
-    def local_port(self) -> int:
-        return int(self.local_bind_port)
+        self.local_port = 0
 
     def close(self) -> None:
         """Also with open connections, also with a frozen peer: everybody is cut off at once."""
@@ -79,6 +76,7 @@ def open_tunnel(
     tunnel = Tunnel(transport, address, comfyui_port)
     try:
         tunnel.start()
+        tunnel.local_port = int(tunnel.local_bind_port)  # not told any more once the connection is cut
     except (sshtunnel.BaseSSHTunnelForwarderError, OSError) as error:
         tunnel.close()
         raise connection_failed("no local port for the tunnel", error) from error

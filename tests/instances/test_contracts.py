@@ -20,7 +20,7 @@ from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.instances.sftp_session import ALL_THERE_IS, FIRST_NUMBER, READING, SftpSession
 from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
-from tests.instances.conftest import TinyWeb, wait_until
+from tests.instances.conftest import TinyWeb, no_thread_left, wait_until
 from tests.sshd import Sshd
 
 HERE = SshAddress(host="127.0.0.1")
@@ -135,6 +135,22 @@ def test_a_closed_channel_is_told_in_these_words(
 
 
 # --- what the copying of files and of the tunnel leans on -----------------------------------------
+
+
+def test_a_connection_that_is_cut_while_its_tunnel_starts_is_one_that_failed(
+    server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshtunnel does not tell its port then, in an exception of its own."""
+    start = Tunnel.start
+
+    def start_and_be_cut(tunnel: Tunnel) -> None:
+        start(tunnel)
+        server.kill_connections()
+        wait_until(lambda: not tunnel._transport.is_active())
+
+    monkeypatch.setattr(Tunnel, "start", start_and_be_cut)
+    with no_thread_left(), pytest.raises(ConnectionFailed, match="Failed to create SSH tunnel"):
+        open_connection(parse_ssh_address(server.ssh_string()), web.port, options)
 
 
 def test_sshtunnel_leaves_the_copying_to_us(connection: Connection) -> None:
