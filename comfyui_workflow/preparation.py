@@ -1,8 +1,10 @@
 """Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
 
 import random
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.link import Link
@@ -21,14 +23,23 @@ MOST_FILES_ASKED = 50
 
 
 def prepared_graph(link: Link, request: RunRequest) -> Graph:
-    """What will be submitted: converted, with seeds drawn and inputs set; the request's own graph where
-    there is nothing to do. Raises: InvalidRequest; what the link raises when it breaks."""
+    """What will be submitted; the request's own graph where there is nothing to do. Raises: InvalidRequest;
+    what the link raises when it breaks."""
     definitions = link.definitions()
+    routes = remote_routes(request, definitions)
+    return graph_for(request, definitions, {route: link.client.choices(route) for route in routes})
+
+
+def graph_for(
+    request: RunRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
+) -> Graph:
+    """Converted now, with seeds drawn and inputs set, for whoever has these node classes.
+    Raises: InvalidRequest."""
     queueing = Queueing(
         at=datetime.now(),  # a time of day in a file name is one of where the person is
         choose=_random.choice,
         settle=settling(request.seed_mode, _random.randint),
-        remote_choices={route: link.client.choices(route) for route in remote_routes(request, definitions)},
+        remote_choices=remote_choices,
     )
     graph = graph_of(request, definitions, queueing, _random.randint)
     return graph if graph is request.graph else check_graph(graph)

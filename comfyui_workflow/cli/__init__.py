@@ -2,12 +2,14 @@
 
 import click
 
+from comfyui_workflow.cli.convert import convert
 from comfyui_workflow.cli.demo import demo
 from comfyui_workflow.cli.endings import EXIT_CODES_HELP, Commands
 from comfyui_workflow.cli.hosts import hosts
 from comfyui_workflow.cli.run import run, watch
 from comfyui_workflow.cli.runs import cancel, list_runs, outputs, retry
 from comfyui_workflow.cli.serve import sandbox, serve
+from comfyui_workflow.cli.validate import validate
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES_HELP)
@@ -16,5 +18,18 @@ def main() -> None:
     """Runs ComfyUI workflows on rented GPUs over SSH, and brings every picture home."""
 
 
-for _command in (serve, demo, run, watch, list_runs, cancel, retry, outputs, hosts, sandbox):
+for _command in (
+    serve,
+    demo,
+    run,
+    validate,
+    convert,
+    watch,
+    list_runs,
+    cancel,
+    retry,
+    outputs,
+    hosts,
+    sandbox,
+):
     main.add_command(_command)

@@ -8,15 +8,24 @@ from urllib.parse import urlsplit
 import requests
 from pydantic import ValidationError
 
-from comfyui_workflow.cli.documents import Document, OutputDocument, ProgressDocument, SummaryDocument
+from comfyui_workflow.cli.documents import (
+    Document,
+    InspectionDocument,
+    OutputDocument,
+    ProgressDocument,
+    SummaryDocument,
+)
 from comfyui_workflow.errors import InvalidRequest, WorkflowError
 from comfyui_workflow.runs.model import is_workflow_id
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
+INSPECTION_TIMEOUT_S = 180.0
+"""The server gives an instance half a minute to let it in, and then asks it many things."""
 _BASE = "/comfyui/workflow"
-_GATEWAY_STATUSES = (502, 503, 504)
+GATEWAY_STATUSES = (502, 503, 504)
+"""A proxy says that the server is away; or the server, in words of its own, that the instance is."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 SomeDocument = TypeVar("SomeDocument", bound=Document)
@@ -64,6 +73,14 @@ class ServerClient:
         """The id of the run that was started. Raises: RequestRefused, ServerUnreachable."""
         answer = self._call("POST", f"{_BASE}/execute", json=order)
         return str(answer.get("workflow_id"))
+
+    def validate(self, order: Mapping[str, object]) -> dict[str, Any]:
+        """As the server sent it; `read_inspection` tells what is in it. Raises: RequestRefused,
+        ServerUnreachable."""
+        return self._call("POST", f"{_BASE}/validate", timeout_s=INSPECTION_TIMEOUT_S, json=order)
+
+    def read_inspection(self, answer: dict[str, Any]) -> InspectionDocument:
+        return self._read(InspectionDocument, answer)
 
     def upload(self, path: Path) -> str:
         """Where the server put it, to be named in an order. Raises: InvalidRequest when it cannot be read."""
@@ -123,12 +140,10 @@ class ServerClient:
 
     def _judge(self, response: requests.Response) -> dict[str, Any]:
         """The answer when it is a yes. Raises: RequestRefused, ServerUnreachable."""
-        if response.status_code in _GATEWAY_STATUSES:
+        answer = _read_json(response)
+        is_ours = isinstance(answer, dict) and "code" in answer
+        if response.status_code in GATEWAY_STATUSES and not is_ours:
             raise ServerUnreachable(f"The server behind {self.url} is away (HTTP {response.status_code})")
-        try:
-            answer = response.json()
-        except requests.JSONDecodeError as error:
-            raise self._foreign() from error
         if not isinstance(answer, dict):
             raise self._foreign()
         if response.ok and answer.get("success", True):
@@ -157,6 +172,14 @@ class _Bearer(requests.auth.AuthBase):
         if self._api_token is not None:
             request.headers["Authorization"] = f"Bearer {self._api_token}"
         return request
+
+
+def _read_json(response: requests.Response) -> object:
+    """None for what is none."""
+    try:
+        return response.json()
+    except (requests.JSONDecodeError, RecursionError):
+        return None
 
 
 def _read_url(text: str) -> str:

@@ -113,7 +113,7 @@ def _make_picture(stage: Stage) -> Path | None:
     order = Order(
         workflow=bundled.ENHANCE,
         ssh_connection=stage.sandbox.ssh_string,
-        inputs=(bundled.EXAMPLE_PICTURE,),
+        images=(bundled.EXAMPLE_PICTURE,),
         name="Enhance a picture",
     )
     say(f"Running {bundled.ENHANCE.name} with {bundled.EXAMPLE_PICTURE.name}\n")

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
+from comfyui_workflow.workflows.findings import Severity
 
 
 class Document(BaseModel):
@@ -60,4 +61,23 @@ class SummaryDocument(Document):
     output_count: int = 0
     queue_time: datetime
     error_message: str | None = None
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class FindingDocument(Document):
+    """`message` names the node, where it is one."""
+
+    severity: Severity
+    code: str
+    message: str
+    class_type: str | None = None
+
+
+class InspectionDocument(Document):
+    """What an instance would say of a workflow."""
+
+    valid: bool
+    errors: tuple[FindingDocument, ...]
+    warnings: tuple[FindingDocument, ...]
+    graph: dict[str, Any] = Field(repr=False)
     raw: dict[str, Any] = Field(repr=False)

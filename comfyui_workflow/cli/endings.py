@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from comfyui_workflow.cli.client import RequestRefused, ServerUnreachable
+from comfyui_workflow.cli.client import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
+from comfyui_workflow.cli.words import plain
 from comfyui_workflow.errors import ConfigurationError, InvalidRequest, WorkflowError
 from comfyui_workflow.runs.model import RunStatus
 
@@ -47,7 +48,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except WorkflowError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {plain(str(error))}", err=True)
             ctx.exit(_error_code(error))
         except KeyboardInterrupt as interruption:
             ctx.exit(interruption_code(interruption))
@@ -78,6 +79,8 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def _error_code(error: WorkflowError) -> ExitCode:
     match error:
         case ServerUnreachable():
+            return ExitCode.UNREACHABLE
+        case RequestRefused() if error.status in GATEWAY_STATUSES:
             return ExitCode.UNREACHABLE
         case InvalidRequest() | ConfigurationError():
             return ExitCode.REFUSED

@@ -15,6 +15,14 @@ from comfyui_workflow.cli.endings import (
     sigterm_as_interrupt,
 )
 from comfyui_workflow.cli.following import follow
+from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.options import (
+    comfyui_port_option,
+    input_option,
+    json_option,
+    ssh_option,
+    workflow_argument,
+)
 from comfyui_workflow.cli.screen import display, say
 from comfyui_workflow.cli.servers import (
     ReachedServer,
@@ -25,24 +33,23 @@ from comfyui_workflow.cli.servers import (
 )
 from comfyui_workflow.cli.submitting import Order, submit
 from comfyui_workflow.cli.words import plain
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.model import RunStatus, SeedMode
 from comfyui_workflow.settings import load_settings
-
-_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, nothing else.")
 
 
 @click.command(epilog=EXIT_CODES_HELP)
-@click.argument("workflow", type=_FILE)
-@click.option("--ssh", "ssh_connection", required=True, help="The instance: its ssh command, as pasted.")
-@click.option("--input", "inputs", type=_FILE, multiple=True, help="An input image. May be repeated.")
+@workflow_argument
+@ssh_option
+@input_option
+@set_option
+@seed_mode_option
 @click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where outputs go; with a server elsewhere, there.",
 )
 @click.option("--name", help="What to call the run. Otherwise the file name of the workflow.")
-@click.option("--comfyui-port", type=click.IntRange(1, 65535), help="ComfyUI's port on the instance.")
+@comfyui_port_option
 @click.option("--previews", is_flag=True, help="Fetch preview pictures too.")
 @server_option
 @json_option
@@ -52,7 +59,9 @@ def run(
     *,
     workflow: Path,
     ssh_connection: str,
-    inputs: tuple[Path, ...],
+    images: tuple[Path, ...],
+    settings: tuple[str, ...],
+    seed_mode: str,
     output_dir: Path | None,
     name: str | None,
     comfyui_port: int | None,
@@ -60,7 +69,9 @@ def run(
     server: str | None,
     as_json: bool,
 ) -> None:
-    """Run WORKFLOW, a file in ComfyUI's API format, on an instance, and fetch what it makes.
+    """Run WORKFLOW on an instance, and fetch what it makes.
+
+    WORKFLOW is a file as the ComfyUI editor saves or exports it, or a picture that ComfyUI made.
 
     The run is handed to the server, and goes on there when this command ends. Where no server answers (and
     none is named) this command serves for itself until the run is finished.
@@ -68,7 +79,9 @@ def run(
     order = Order(
         workflow=workflow.absolute(),
         ssh_connection=ssh_connection,
-        inputs=tuple(path.absolute() for path in inputs),
+        images=tuple(path.absolute() for path in images),
+        inputs=read_values(settings),
+        seed_mode=SeedMode(seed_mode),
         output_dir=output_dir and output_dir.absolute(),
         name=name,
         comfyui_port=comfyui_port,

@@ -5,7 +5,8 @@ import json
 import click
 
 from comfyui_workflow.cli.documents import SummaryDocument
-from comfyui_workflow.cli.run import json_option, say_where
+from comfyui_workflow.cli.options import json_option
+from comfyui_workflow.cli.run import say_where
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.cli.words import plain

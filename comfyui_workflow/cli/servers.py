@@ -8,6 +8,7 @@ import click
 
 from comfyui_workflow.cli.client import ServerClient, ServerUnreachable
 from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
+from comfyui_workflow.cli.screen import say
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import PREFIX, Settings
 
@@ -57,6 +58,16 @@ def running_or_own_server(settings: Settings, named_url: str | None) -> Iterator
                 "Or name the server that is running with --server"
             ) from error
         yield ReachedServer(client=stack.enter_context(_client(own, url)), is_own=True)
+
+
+@contextmanager
+def asking_server(settings: Settings, named_url: str | None) -> Iterator[ServerClient]:
+    """A server that is asked one thing; for the question alone, where there is none.
+    Raises: as `running_or_own_server`."""
+    with running_or_own_server(settings, named_url) as reached:
+        if reached.is_own:
+            say("No server answers, so this command asks the instance itself.")
+        yield reached.client
 
 
 def server_words(reached: ReachedServer) -> str:

@@ -50,6 +50,16 @@ def test_an_internal_error_of_the_server_is_no_refusal(canned: CannedServer, com
     assert (result.exit_code, result.stderr) == (1, "Error: No space\n")
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_does_not_reach_the_instance_says_so(
+    canned: CannedServer, command: Command, status: int
+) -> None:
+    refusal = {"success": False, "message": "No key is accepted", "code": "authentication_failed"}
+    canned.will_answer((200, {"unfinished_runs": 0}), (status, refusal))
+    result = command("cancel", RUN_ID, "--server", canned.url)
+    assert (result.exit_code, result.stderr) == (4, "Error: No key is accepted\n")
+
+
 def test_the_token_goes_with_every_request(
     canned: CannedServer, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from comfyui_workflow import demo
 from comfyui_workflow.cli.client import ServerClient
@@ -18,6 +19,7 @@ from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.settings import load_settings
 from tests.cli.conftest import Command
 from tests.cli.documents import RUN_ID
+from tests.cli.workflow_files import editor_file
 from tests.sandbox_process import SandboxProcess
 
 ENHANCE = (demo.ENHANCE, "--input", demo.EXAMPLE_PICTURE)
@@ -32,6 +34,31 @@ def test_a_completed_run_prints_its_outputs(
     assert Path(result.stdout.strip()).is_file()
     assert "Completed in" in result.stderr
     assert "[6/6]" in result.stderr
+
+
+def test_a_file_of_the_editor_and_the_picture_it_makes_are_workflows(
+    command: Command, server: str, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "name.txt").write_text("from a file\n")
+    options = ("--ssh", sandbox.ssh_string, "--output-dir", tmp_path / "here")
+    values = ("--set", "Paper.width=128", "--set", f"3.filename_prefix=@{tmp_path / 'name.txt'}")
+    made = command("run", editor_file(tmp_path / "paper.json"), *options, *values)
+    assert made.exit_code == 0, made.stderr
+    picture = Path(made.stdout.strip())
+    assert picture.name == "from a file_00001_.png"
+    assert Image.open(picture).size == (128, 48)
+    again = command("run", picture, *options, "--set", "Paper.height=32")
+    assert again.exit_code == 0, again.stderr
+    assert Image.open(again.stdout.strip()).size == (128, 32)
+
+
+@pytest.mark.usefixtures("server")
+def test_seeds_are_drawn_when_asked_for(command: Command, sandbox: SandboxProcess) -> None:
+    asked = ("run", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string)
+    pictures = [Path(command(*asked, *seeds).stdout.strip()) for seeds in ((), ("--seed-mode", "randomize"))]
+    seeds = [json.loads(Image.open(path).info["prompt"])["3"]["inputs"]["seed"] for path in pictures]
+    assert seeds[0] == 20
+    assert seeds[1] != 20
 
 
 def test_paths_are_made_absolute(

@@ -1,0 +1,141 @@
+"""`convert`: the graph that a workflow becomes, in API format."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from comfyui_workflow.cli.endings import sigterm_as_interrupt
+from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.offline import read_definitions, read_workflow
+from comfyui_workflow.cli.options import comfyui_port_option, existing_file, workflow_argument
+from comfyui_workflow.cli.screen import say
+from comfyui_workflow.cli.servers import asking_server, server_option
+from comfyui_workflow.cli.submitting import Order, inspect
+from comfyui_workflow.cli.words import plain
+from comfyui_workflow.errors import InvalidGraph, InvalidRequest
+from comfyui_workflow.preparation import graph_for
+from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
+from comfyui_workflow.settings import load_settings
+from comfyui_workflow.workflows.prepared import is_to_convert, remote_routes
+
+EXIT_CODES = """\b
+Exit codes:
+  0    the whole graph is there
+  2    it cannot be made; or a wrong option, file or workflow
+  4    the server or the instance cannot be reached
+"""
+UNKNOWN_CLASS = "missing_node_type"
+
+
+@click.command(epilog=EXIT_CODES)
+@workflow_argument
+@click.option("--ssh", "ssh_connection", help="The instance to ask for its node classes.")
+@click.option(
+    "--object-info",
+    type=existing_file,
+    help="A file with what the instance's GET /object_info answers, instead of the instance itself.",
+)
+@set_option
+@seed_mode_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A new file for the graph. Otherwise it is printed.",
+)
+@comfyui_port_option
+@server_option
+def convert(
+    *,
+    workflow: Path,
+    ssh_connection: str | None,
+    object_info: Path | None,
+    settings: tuple[str, ...],
+    seed_mode: str,
+    output: Path | None,
+    comfyui_port: int | None,
+    server: str | None,
+) -> None:
+    """Print the graph that WORKFLOW becomes: what POST /prompt of ComfyUI takes.
+
+    Give either --ssh or --object-info. A file that is a graph already is printed with its inputs set.
+    """
+    if (ssh_connection is None) is (object_info is None):
+        raise InvalidRequest("Give either --ssh or --object-info, to say which node classes there are")
+    _refuse_existing(output)
+    order = Order(
+        workflow=workflow.absolute(),
+        ssh_connection=ssh_connection or "",
+        inputs=read_values(settings),
+        seed_mode=SeedMode(seed_mode),
+        comfyui_port=comfyui_port,
+    )
+    request = _request(order)
+    graph = _ask(order, request, server) if object_info is None else _convert(request, object_info)
+    _print(json.dumps(graph, indent=2), output)
+
+
+def _request(order: Order) -> RunRequest:
+    """Only what conversion looks at. Raises: InvalidRequest."""
+    given = read_workflow(order.workflow)
+    return RunRequest(
+        ssh_connection=order.ssh_connection,
+        graph=given.graph,
+        editor_file=given.editor_file,
+        inputs=order.inputs,
+        seed_mode=order.seed_mode,
+        workflow_name=order.workflow.name,
+        output_dir="",
+        comfyui_port=order.comfyui_port or 0,
+        comfyui_input_dir="",
+        comfyui_output_dir="",
+    )
+
+
+def _convert(request: RunRequest, object_info: Path) -> Graph:
+    """Without any instance. Raises: InvalidRequest."""
+    definitions = read_definitions(object_info)
+    for route in sorted(remote_routes(request, definitions)):
+        say(f"Choices that come from {plain(route)} stay as saved: only a running instance knows them.")
+    graph = graph_for(request, definitions, remote_choices={})
+    if is_to_convert(request):
+        found = [node["class_type"] for node in graph.values()]
+        _refuse_unknown(name for name in found if name not in definitions)
+    return graph
+
+
+def _ask(order: Order, request: RunRequest, server: str | None) -> Graph:
+    """Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
+    with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
+        inspection = client.read_inspection(inspect(client, order))
+    if is_to_convert(request):
+        _refuse_unknown(each.class_type or "" for each in inspection.errors if each.code == UNKNOWN_CLASS)
+    return inspection.graph
+
+
+def _refuse_unknown(class_types: Iterable[str]) -> None:
+    """Which of the values in the file belong to which input, only the class could tell."""
+    unknown = list(dict.fromkeys(class_types))
+    if unknown:
+        raise InvalidGraph(
+            "The workflow cannot be converted whole, since this ComfyUI has not got the node "
+            f"{'class' if len(unknown) == 1 else 'classes'} {', '.join(unknown)}"
+        )
+
+
+def _refuse_existing(output: Path | None) -> None:
+    if output is not None and (output.exists() or output.is_symlink()):
+        raise InvalidRequest(f"{output} exists already, and nothing is overwritten: name a new file")
+
+
+def _print(graph: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(graph)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(f"{graph}\n")
+    except OSError as error:
+        raise InvalidRequest(f"{output} cannot be written: {error.strerror}") from error
+    say(f"Wrote {output}")

@@ -1,0 +1,80 @@
+"""`--set`: inputs of a workflow given on the command line, and `--seed-mode`."""
+
+import json
+import re
+from collections.abc import Iterable
+from math import isinf
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.runs.model import SeedMode
+
+LARGEST_FILE_BYTES = 16 * 1024 * 1024
+_NAME_AND_VALUE = re.compile(r"([^.]*\.[^=]*)=(.*)", re.DOTALL)
+"""A title may have an equals sign in it; what follows the first dot is the input, or the rest of a title."""
+
+set_option = click.option(
+    "--set",
+    "settings",
+    metavar="NODE.INPUT=VALUE",
+    multiple=True,
+    help="Set an input of the node of that id or title: 6.text=@prompt.txt reads a file, 3.steps=30 is a "
+    "number, what is not JSON is text. May be repeated.",
+)
+seed_mode_option = click.option(
+    "--seed-mode",
+    type=click.Choice([mode.value for mode in SeedMode]),
+    default=SeedMode.SAVED.value,
+    show_default=True,
+    help="What becomes of seeds: as saved, as each node's own control says, or all drawn anew.",
+)
+
+
+def read_values(settings: Iterable[str]) -> dict[str, Any]:
+    """By the name of the input; of one that is set twice the last. Raises: InvalidRequest."""
+    return dict(map(_read_setting, settings))
+
+
+def _read_setting(setting: str) -> tuple[str, Any]:
+    parts = _NAME_AND_VALUE.fullmatch(setting)
+    if parts is None:
+        raise InvalidRequest(f'--set {setting}: it must be "<node id or title>.<input>=VALUE"')
+    name, value = parts.groups()
+    return name, _text_of_file(name, value[1:]) if value.startswith("@") else _read_value(value)
+
+
+def _read_value(value: str) -> Any:
+    """JSON; else the text as it is. A text that looks like something else can be put in quotes."""
+    try:
+        return json.loads(value, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _text_of_file(name: str, path: str) -> str:
+    """Without the line end that editors put behind the last line."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES + 1)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest(f"--set {name}: {path} cannot be read: {reason}") from error
+    if len(content) > LARGEST_FILE_BYTES:
+        raise InvalidRequest(f"--set {name}: {path} is too large for an input")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"--set {name}: {path} is not a text in UTF-8") from error
+    return text.replace("\r\n", "\n").removesuffix("\n")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return _refuse(digits) if isinf(number) else number
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")

@@ -1,0 +1,35 @@
+"""Files that a command reads by itself, as a server would."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.given import GivenWorkflow
+
+
+def read_workflow(path: Path) -> GivenWorkflow:
+    """Raises: FileRefused, InvalidGraph."""
+    files = LocalFiles(readable_dirs=None, writable_dirs=(), upload_dir=Path())
+    return files.read_workflow(str(path))
+
+
+def read_definitions(path: Path) -> Definitions:
+    """Of a file with the answer to GET /object_info. Raises: InvalidRequest."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict) or not any(map(_is_class, value.values())):
+        raise InvalidRequest(
+            f"{path} has no node classes in it: it must be what the instance's GET /object_info answers"
+        )
+    return Definitions(value)
+
+
+def _is_class(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("input"), dict) and "output" in value

@@ -1,0 +1,81 @@
+"""`validate`: what an instance would say of a workflow, before it is paid for."""
+
+import json
+from pathlib import Path
+
+import click
+
+from comfyui_workflow.cli.documents import FindingDocument, InspectionDocument
+from comfyui_workflow.cli.endings import ExitCode, sigterm_as_interrupt
+from comfyui_workflow.cli.input_values import read_values, set_option
+from comfyui_workflow.cli.options import (
+    comfyui_port_option,
+    input_option,
+    json_option,
+    ssh_option,
+    workflow_argument,
+)
+from comfyui_workflow.cli.servers import asking_server, server_option
+from comfyui_workflow.cli.submitting import Order, inspect
+from comfyui_workflow.cli.words import plain
+from comfyui_workflow.settings import load_settings
+from comfyui_workflow.workflows.findings import Severity
+
+EXIT_CODES = """\b
+Exit codes:
+  0    the instance can run it
+  2    it cannot; or a wrong option, file or workflow
+  4    the server or the instance cannot be reached
+"""
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+
+
+@click.command(epilog=EXIT_CODES)
+@workflow_argument
+@ssh_option
+@input_option
+@set_option
+@comfyui_port_option
+@server_option
+@json_option
+@click.pass_context
+def validate(
+    ctx: click.Context,
+    *,
+    workflow: Path,
+    ssh_connection: str,
+    images: tuple[Path, ...],
+    settings: tuple[str, ...],
+    comfyui_port: int | None,
+    server: str | None,
+    as_json: bool,
+) -> None:
+    """Say whether an instance can run WORKFLOW, and what it lacks.
+
+    Nothing is brought to the instance and nothing runs there. Takes what `run` takes.
+    """
+    order = Order(
+        workflow=workflow.absolute(),
+        ssh_connection=ssh_connection,
+        images=tuple(path.absolute() for path in images),
+        inputs=read_values(settings),
+        comfyui_port=comfyui_port,
+    )
+    with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
+        inspection = client.read_inspection(inspect(client, order))
+    if as_json:
+        click.echo(json.dumps(inspection.raw, indent=2))
+    else:
+        _say(inspection)
+    ctx.exit(ExitCode.COMPLETED if inspection.valid else ExitCode.REFUSED)
+
+
+def _say(inspection: InspectionDocument) -> None:
+    for finding in (*inspection.errors, *inspection.warnings):
+        click.echo(_line(finding))
+    click.echo(f"This instance {'can' if inspection.valid else 'cannot'} run it")
+
+
+def _line(finding: FindingDocument) -> str:
+    severity = click.style(finding.severity.value, fg=_COLOURS[finding.severity])
+    return f"{severity}: {plain(finding.message)}"
