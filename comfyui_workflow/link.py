@@ -110,12 +110,10 @@ class Link:
             self._definitions_asked_s = time.monotonic()
         return known
 
-    def forget_definitions(self) -> bool:
-        """Whether they are old enough to be asked for anew; then they will be."""
-        is_old = time.monotonic() - self._definitions_asked_s > DEFINITIONS_AGE_S
-        if is_old:
+    def forget_definitions(self) -> None:
+        """They are asked for anew, unless that was just done."""
+        if time.monotonic() - self._definitions_asked_s > DEFINITIONS_AGE_S:
             self._definitions = None
-        return is_old
 
     def directories(self) -> Directories:
         """ComfyUI's own directories; all None where it does not tell them."""

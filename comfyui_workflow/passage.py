@@ -82,7 +82,8 @@ class Passage:
         verdict = look_over(self.link, run.graph, run.request.input_images)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
-            self._record(NoticeGiven(message=str(finding)))
+            if finding.node_id is None:  # of nodes ComfyUI itself says in a moment whether it minds
+                self._record(NoticeGiven(message=str(finding)))
         return self._run()
 
     def _plan_nodes(self, run: Run) -> None:

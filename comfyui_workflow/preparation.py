@@ -47,11 +47,13 @@ def graph_for(
 
 def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
     """What this instance would say of the graph. A refusal by what was known of its nodes is not believed
-    before they have been asked for anew: a model may have arrived since."""
-    verdict = _look_over(link, graph, images)
-    if not verdict.would_run and link.forget_definitions():
-        verdict = _look_over(link, graph, images)
-    return verdict
+    before it has been asked anew: a model may have arrived since, and a newer ComfyUI puts its own nodes in
+    the place of some that it has not got any more."""
+    verdict = _look_over(link, graph, images, frozenset())
+    if verdict.would_run:
+        return verdict
+    link.forget_definitions()
+    return _look_over(link, graph, images, link.client.replaced_classes())
 
 
 def refuse_unless_it_runs(verdict: Verdict) -> None:
@@ -64,7 +66,7 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
     raise refusal
 
 
-def _look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
+def _look_over(link: Link, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]) -> Verdict:
     definitions = link.definitions()
     provided = frozenset(Path(image).name for image in images)
     asked = _to_ask_for(graph, definitions, provided)
@@ -74,7 +76,7 @@ def _look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
         if link.client.has_file(named.name, folder=named.folder)
     }
     files = FilesKnown(provided=provided, found=frozenset(found), is_asked=len(asked) <= MOST_FILES_ASKED)
-    return preflight(graph, definitions, files=files)
+    return preflight(graph, definitions, files=files, replaced=replaced)
 
 
 def _to_ask_for(graph: Graph, definitions: Definitions, provided: frozenset[str]) -> list[FileNamed]:

@@ -116,6 +116,15 @@ class ComfyUIClient:
             return []
         return found if isinstance(found, list) else []
 
+    def replaced_classes(self) -> frozenset[str]:
+        """Classes that this ComfyUI has not got any more, and replaces by itself; only newer ones do."""
+        try:
+            return frozenset(self._get_object("/node_replacements"))
+        except ComfyUIUnavailable:
+            raise
+        except ComfyUIError:
+            return frozenset()
+
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
         paths = self._get_object("/internal/folder_paths")
