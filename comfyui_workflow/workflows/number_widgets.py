@@ -1,12 +1,15 @@
 """What the editor's number widgets make of a value that a primitive node gives them."""
 
-from math import floor, isfinite
+from math import floor
 from typing import Any
 
 from comfyui_workflow.workflows.definitions import InputDefinition
 
 _FLOAT_MOST = 2048
 """Of a FLOAT whose class names no range, from 0."""
+_LARGEST = 1e300
+_MOST_STEPS = 1e15
+"""Beyond, numbers of a browser are further apart than steps."""
 
 
 def number_in_range(definition: InputDefinition, value: object) -> Any:
@@ -27,24 +30,33 @@ def _number(value: object) -> float | int | None:
             number = float(value)
         except ValueError:
             return None
-        return _whole(number) if isfinite(number) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _whole(number) if _is_number(number) else None
+    return value if _is_number(value) else None  # type: ignore[return-value]
+
+
+def _is_number(value: object) -> bool:
+    """One that can be reckoned with: neither NaN nor Infinity nor as good as that."""
+    is_any = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_any and -_LARGEST < value < _LARGEST  # type: ignore[operator]
 
 
 def _in_steps(number: float, definition: InputDefinition) -> int | float:
     """Counted from the least; half a step is a whole one."""
     step = _option(definition, "step") or 1
     offset = (_option(definition, "min") or 0) % step
-    return (
-        number
-        if step == 1 and isinstance(number, int)
-        else _whole(floor((number - offset) / step + 0.5) * step + offset)
-    )
+    if step == 1 and isinstance(number, int):
+        return number
+    return _whole(_in_units(number - offset, step) + offset)
 
 
 def _rounded(number: float, definition: InputDefinition) -> float:
     unit = _option(definition, "round")
-    return number if not unit else round(floor(number / unit + 0.5) * unit, 10)
+    return number if not unit else round(_in_units(number, unit), 10)
+
+
+def _in_units(number: float, unit: float) -> float:
+    count = number / unit
+    return floor(count + 0.5) * unit if abs(count) < _MOST_STEPS else number
 
 
 def _clamped(
@@ -58,8 +70,7 @@ def _clamped(
 
 def _option(definition: InputDefinition, name: str) -> float | None:
     option = definition.options.get(name)
-    is_number = isinstance(option, int | float) and not isinstance(option, bool) and isfinite(option)
-    return option if is_number else None
+    return option if _is_number(option) else None
 
 
 def _whole(number: float) -> int | float:

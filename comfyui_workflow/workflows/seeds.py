@@ -42,7 +42,8 @@ def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) 
 def _another_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
     least, most = _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
     if control == "randomize":
-        return draw(max(least, -LARGEST_SEED), max(least, min(most, LARGEST_SEED)))
+        low = max(least, min(most, -LARGEST_SEED))
+        return draw(low, max(low, min(most, LARGEST_SEED)))
     step = {"increment": 1, "decrement": -1}.get(control)
     if step is None or not isinstance(value, int) or isinstance(value, bool):
         return value
@@ -62,7 +63,9 @@ def _another_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
 
 def _bound(definition: InputDefinition, name: str, otherwise: int) -> int:
     bound = definition.options.get(name)
-    return int(bound) if isinstance(bound, int | float) and isfinite(bound) else otherwise
+    if isinstance(bound, float):
+        return int(bound) if isfinite(bound) else otherwise
+    return bound if isinstance(bound, int) else otherwise
 
 
 def _is_number(value: object) -> bool:

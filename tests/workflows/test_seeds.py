@@ -1,0 +1,112 @@
+"""Seeds, and whatever else has a "control after generate", when a workflow is queued."""
+
+from typing import Any
+
+import pytest
+
+from comfyui_workflow.runs.model import SeedMode
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.seeds import LARGEST_SEED, settled, with_new_seeds
+from comfyui_workflow.workflows.widget_values import WidgetValue
+from tests.workflows.making import class_of, definition
+
+
+def highest(least: int, most: int) -> int:
+    assert least <= most
+    return most
+
+
+def lowest(least: int, most: int) -> int:
+    assert least <= most
+    return least
+
+
+def widget(declared: Any, value: Any, control: str | None, name: str = "seed") -> WidgetValue:
+    return WidgetValue(definition=definition(**{name: declared}).inputs[0], value=value, control=control)
+
+
+SEED = ["INT", {"min": 3, "max": 9}]
+
+
+@pytest.mark.parametrize(
+    ("mode", "control", "value", "queued"),
+    [
+        (SeedMode.SAVED, "randomize", 5, 5),
+        (SeedMode.CONTROL, "randomize", 5, 9),
+        (SeedMode.CONTROL, "fixed", 5, 5),
+        (SeedMode.CONTROL, None, 5, 5),
+        (SeedMode.CONTROL, "increment", 5, 6),
+        (SeedMode.CONTROL, "increment", 9, 9),
+        (SeedMode.CONTROL, "decrement", 5, 4),
+        (SeedMode.CONTROL, "decrement", 3, 3),
+        (SeedMode.CONTROL, "increment", "x", "x"),
+        (SeedMode.CONTROL, "increment", True, True),
+        (SeedMode.CONTROL, "something", 5, 5),
+        (SeedMode.RANDOMIZE, "fixed", 5, 9),
+        (SeedMode.RANDOMIZE, None, 5, 9),
+    ],
+)
+def test_a_seed(mode: SeedMode, control: str | None, value: Any, queued: Any) -> None:
+    assert settled(widget(SEED, value, control), mode, highest) == queued
+
+
+def test_a_number_without_a_control_stays() -> None:
+    assert settled(widget(["INT", {}], 5, "randomize", "steps"), SeedMode.RANDOMIZE, highest) == 5
+    plain = ["INT", {"control_after_generate": False}]
+    assert settled(widget(plain, 5, "randomize"), SeedMode.CONTROL, highest) == 5
+
+
+CHOICES = [["a", "b", "c"], {"control_after_generate": True}]
+
+
+@pytest.mark.parametrize(
+    ("mode", "control", "value", "queued"),
+    [
+        (SeedMode.CONTROL, "randomize", "a", "c"),
+        (SeedMode.CONTROL, "increment", "c", "a"),
+        (SeedMode.CONTROL, "decrement", "a", "c"),
+        (SeedMode.CONTROL, "fixed", "b", "b"),
+        (SeedMode.CONTROL, "increment", "not there", "not there"),
+        (SeedMode.RANDOMIZE, "randomize", "a", "a"),
+    ],
+)
+def test_a_choice(mode: SeedMode, control: str, value: str, queued: str) -> None:
+    assert settled(widget(CHOICES, value, control, "name"), mode, highest) == queued
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({}, 0, LARGEST_SEED),
+        ({"min": -5, "max": 5}, -5, 5),
+        ({"min": 1.0, "max": 5.9}, 1, 5),
+        ({"min": -(2**63), "max": 2**64}, -LARGEST_SEED, LARGEST_SEED),
+        ({"min": -(2**60), "max": -(2**55)}, -(2**55), -(2**55)),
+        ({"min": 2**60, "max": 2**61}, 2**60, 2**60),
+        ({"min": 9, "max": 3}, 9, 9),
+        ({"min": 0, "max": 10**400}, 0, LARGEST_SEED),
+        ({"min": float("nan"), "max": float("inf")}, 0, LARGEST_SEED),
+        ({"min": "1", "max": [5]}, 0, LARGEST_SEED),
+    ],
+)
+def test_the_range_to_draw_from(options: Any, least: int, most: int) -> None:
+    seed = widget(["INT", options], 1, "randomize")
+    assert settled(seed, SeedMode.RANDOMIZE, lowest) == least
+    assert settled(seed, SeedMode.RANDOMIZE, highest) == most
+
+
+def test_a_graph_has_every_seed_drawn_that_is_not_linked() -> None:
+    definitions = Definitions(
+        {"K": class_of({"seed": ["INT", {"max": 77}], "noise_seed": ["INT", {}], "steps": ["INT", {}]})}
+    )
+    graph = {
+        "1": {"class_type": "K", "inputs": {"seed": 1, "noise_seed": ["2", 0], "steps": 3}},
+        "2": {"class_type": "Unknown", "inputs": {"seed": 4}},
+        "3": {"class_type": "K"},
+    }
+    assert with_new_seeds(graph, definitions, highest) == {
+        "1": {"class_type": "K", "inputs": {"seed": 77, "noise_seed": ["2", 0], "steps": 3}},
+        "2": {"class_type": "Unknown", "inputs": {"seed": 4}},
+        "3": {"class_type": "K", "inputs": {}},
+    }
+    assert graph["1"]["inputs"]["seed"] == 1
