@@ -6,6 +6,7 @@ seen to act (frontend 1.27).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
@@ -13,10 +14,12 @@ from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor_file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
 from comfyui_workflow.workflows.editor_links import DRAWN_ONLY, Constant, LinkResolver, Scope, Source
 from comfyui_workflow.workflows.number_widgets import number_in_range
-from comfyui_workflow.workflows.prompt_text import dynamic_prompt, with_replacements
+from comfyui_workflow.workflows.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
 from comfyui_workflow.workflows.widget_values import WidgetValue, in_widget, javascript_text, widget_values
 
 PREFIX = "filename_prefix"
+MOST_LETTERS = 50_000_000
+"""Each instance of a subgraph has all the texts of it anew."""
 _ABSENT = object()
 
 
@@ -45,14 +48,17 @@ class _Conversion:
         self._queueing = queueing
         self._links = LinkResolver(read_editor_file(workflow), definitions)
         self._scopes = self._links.scopes()
+        self._nodes = [(scope, node) for scope in self._scopes for node in scope.graph.nodes.values()]
 
     def graph(self) -> dict[str, Any]:
-        exported = {
-            scope.id_of(node): self._export(scope, node)
-            for scope in self._scopes
-            for node in scope.graph.nodes.values()
-            if self._runs(node)
-        }
+        exported: dict[str, Any] = {}
+        letters = 0
+        for scope, node in self._nodes:
+            if self._runs(node):
+                exported[scope.id_of(node)] = one = self._export(scope, node)
+                letters += sum(len(value) for value in one["inputs"].values() if isinstance(value, str))
+            if letters > MOST_LETTERS and len(self._scopes) > 1:
+                raise InvalidGraph("The workflow has subgraphs with more text in all than can be sent")
         for node in exported.values():  # what is linked to a muted node is given nothing at all
             kept = {name: value for name, value in node["inputs"].items() if not _is_lost(value, exported)}
             node["inputs"] = kept
@@ -94,8 +100,15 @@ class _Conversion:
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:
-            value = with_replacements(value, self._queueing.at, self._widget_text)
+            value = self._file_name(scope, node, value)
         return _wrapped(value)
+
+    def _file_name(self, scope: Scope, node: EditorNode, prefix: str) -> str:
+        """Raises: InvalidGraph for one that no disk takes: many of them would not fit in memory."""
+        name = with_replacements(prefix, self._queueing.at, self._widget_text)
+        if name != prefix and len(name) > LONGEST_NAME:
+            raise InvalidGraph(f"Node {scope.id_of(node)} ({node.type}): the name of its files is too long")
+        return name
 
     def _remote_choice(self, widget: WidgetValue, value: Any) -> Any:
         """The editor takes the first of what the server has, where the class wants that at every refresh."""
@@ -105,14 +118,22 @@ class _Conversion:
 
     def _widget_text(self, name: str, widget_name: str) -> str | None:
         """The value of that widget of the node of that name, or failing that of that title."""
-        nodes = [node for scope in self._scopes for node in scope.graph.nodes.values()]
-        named = [node for node in nodes if node.search_name == name]
-        found = next(iter(named or [node for node in nodes if node.title == name]), None)
+        found = self._nodes_by_name.get(name)
         definition = self._definitions.get(found.type) if found else None
         if found is None or definition is None:
             return None
-        widget = widget_values(definition, found.values).get(widget_name)
-        return None if widget is None else javascript_text(widget.value)
+        widgets = widget_values(definition, found.values)
+        if widget_name in widgets:
+            return javascript_text(widgets[widget_name].value)
+        controls = (widget.control for widget in widgets.values() if widget.control is not None)
+        return next(controls, None) if widget_name == "control_after_generate" else None
+
+    @cached_property
+    def _nodes_by_name(self) -> Mapping[str, EditorNode]:
+        """The first of each name."""
+        nodes = [node for _, node in reversed(self._nodes)]
+        titled = {node.title: node for node in nodes if node.title}
+        return {**titled, **{node.search_name: node for node in nodes}}
 
 
 def _modern(node: EditorNode, widget: WidgetValue) -> WidgetValue:

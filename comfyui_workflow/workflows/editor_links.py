@@ -1,9 +1,9 @@
 """Where the links of an editor's file lead, through everything that is drawn but does not run: reroutes,
 bypassed nodes, primitives, and the walls of subgraphs."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
@@ -18,13 +18,14 @@ from comfyui_workflow.workflows.editor_file import (
     Mode,
 )
 from comfyui_workflow.workflows.group_nodes import without_group_nodes
-from comfyui_workflow.workflows.widget_values import widget_values
+from comfyui_workflow.workflows.promoted_widgets import PromotedWidgets
 
 REROUTE = "Reroute"
 PRIMITIVE = "PrimitiveNode"
 DRAWN_ONLY = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
-MOST_SUBGRAPHS = 2_000
+MOST_NODES = 50_000
 """Subgraphs within subgraphs multiply: a small file could stand for more nodes than fit in memory."""
+DEEPEST_SUBGRAPHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,12 @@ class Scope:
 
     @property
     def types_around(self) -> list[str]:
-        own = [self.instance.type] if self.instance else []
-        return own + (self.parent.types_around if self.parent else [])
+        """Of the subgraphs that it is in, its own first."""
+        types, scope = [], self
+        while scope.instance and scope.parent:
+            types.append(scope.instance.type)
+            scope = scope.parent
+        return types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +79,38 @@ class _Place:
     is_direct: bool = True
     """No reroute and no bypassed node has been passed."""
 
+    @property
+    def key(self) -> tuple[str, str, str, bool]:
+        return self.scope.prefix, self.link.id, self.type, self.is_direct
+
+
+_Found = Source | Constant | None
+
 
 class LinkResolver:
     def __init__(self, file: EditorFile, definitions: Definitions) -> None:
         self._file = without_group_nodes(file, definitions)
         self._definitions = definitions
+        self._promoted = PromotedWidgets(self._file.subgraphs, definitions, self.inputs)
+        self._inputs: dict[int, list[EditorInput]] = {}
+        self._first_fitting: dict[tuple[int, str], EditorInput | None] = {}
+        self._going_out: dict[int, Mapping[int, EditorLink]] = {}
+        self._resolved: dict[tuple[str, str, str, bool], _Found] = {}
 
     def scopes(self) -> list[Scope]:
         """The file's graph and every subgraph that a node in it stands for, the outer ones first.
         Raises: InvalidGraph for a subgraph that holds itself."""
         found = [Scope(graph=self._file.root)]
+        nodes = 0
         for scope in found:
+            nodes += 1 + len(scope.graph.nodes)
+            if nodes > MOST_NODES:
+                raise InvalidGraph(
+                    f"The workflow has more than {MOST_NODES} nodes in subgraphs in each other"
+                )
             found.extend(
                 self._inner(scope, node) for node in scope.graph.nodes.values() if self.is_subgraph(node)
             )
-            if len(found) > MOST_SUBGRAPHS:
-                raise InvalidGraph(f"The workflow has more than {MOST_SUBGRAPHS} subgraphs in each other")
         return found
 
     def is_subgraph(self, node: EditorNode) -> bool:
@@ -98,28 +119,32 @@ class LinkResolver:
     def inputs(self, node: EditorNode) -> list[EditorInput]:
         """As the editor has them when the file is open: those of the class, sockets before widgets, then what
         only the file knows. By name: the order in the file may be of another version."""
-        in_file = {each.name: each for each in node.inputs}
-        known = [
-            replace(in_file.get(each.name, each), type=each.type, is_widget=each.is_widget)
-            for each in self._declared_inputs(node)
-        ]
-        names = {each.name for each in known}
-        return known + [each for each in node.inputs if each.name not in names]
+        if id(node) not in self._inputs:
+            in_file = {each.name: each for each in node.inputs}
+            known = [
+                replace(in_file.get(each.name, each), type=each.type, is_widget=each.is_widget)
+                for each in self._declared_inputs(node)
+            ]
+            names = {each.name for each in known}
+            self._inputs[id(node)] = known + [each for each in node.inputs if each.name not in names]
+        return self._inputs[id(node)]
 
     def resolve(self, scope: Scope, node: EditorNode, target: EditorInput) -> Source | Constant | None:
         """What the input is given; None where it is given nothing and a widget keeps its own value.
         Raises: InvalidGraph for a link that leads nowhere or in a circle."""
-        place: _Place | Source | Constant | None = self._enter(scope, node, target, target.type)
-        seen: set[tuple[str, str]] = set()
-        at_the_wall: Constant | None = None
+        place: _Place | _Found = self._enter(scope, node, target, target.type)
+        passed: dict[tuple[str, str, str, bool], Constant | None] = {}
         while isinstance(place, _Place):
-            at_the_wall = self._value_at_the_wall(place) or at_the_wall
-            key = (place.scope.prefix, place.link.id)
-            if key in seen:
+            if place.key in self._resolved:
+                place = self._resolved[place.key]
+                break
+            if place.key in passed:
                 raise InvalidGraph(f'{_said(scope, node)}: input "{target.name}" is linked in a circle')
-            seen.add(key)
+            passed[place.key] = self._value_at_the_wall(place)
             place = self._follow(place)
-        return at_the_wall if place is None else place
+        for key, at_the_wall in reversed(passed.items()):  # many links may lead through the same place
+            place = self._resolved[key] = at_the_wall if place is None else place
+        return place
 
     def _enter(
         self, scope: Scope, node: EditorNode, target: EditorInput, wanted: str, *, is_direct: bool = True
@@ -158,43 +183,47 @@ class LinkResolver:
         return _primitive_value(origin) if origin.type == PRIMITIVE and place.is_direct else None
 
     def _outwards(self, scope: Scope, parent: Scope, instance: EditorNode, slot: int) -> _Place | None:
-        if slot >= len(scope.graph.inputs):
+        port = _at(scope.graph.inputs, slot)
+        if port is None:
             raise InvalidGraph(f"{_said(parent, instance)}: the subgraph has no input number {slot}")
-        name = scope.graph.inputs[slot].name
-        outer = next((each for each in self.inputs(instance) if each.name == name), EditorInput(name=name))
+        missing = EditorInput(name=port.name)
+        outer = next((each for each in self.inputs(instance) if each.name == port.name), missing)
         return self._enter(parent, instance, outer, outer.type)
 
     def _value_at_the_wall(self, place: _Place) -> Constant | None:
         """Of the subgraph that the link comes into, for when nothing outside gives a value."""
         scope, link = place.scope, place.link
-        if (
-            link.origin_id != SUBGRAPH_INPUT
-            or not scope.instance
-            or link.origin_slot >= len(scope.graph.inputs)
-        ):
+        port = _at(scope.graph.inputs, link.origin_slot)
+        if link.origin_id != SUBGRAPH_INPUT or not scope.instance or port is None:
             return None
-        return self._promoted(scope.instance, scope.graph.inputs[link.origin_slot].name)
+        values = self._promoted.values(scope.instance)
+        return Constant(value=values[port.name], is_queued_as_it_is=True) if port.name in values else None
 
     def _inwards(self, place: _Place, instance: EditorNode) -> _Place | None:
         inner = self._inner(place.scope, instance)
-        ports = inner.graph.outputs
-        slot = place.link.origin_slot
-        ids = ports[slot].link_ids if slot < len(ports) else ()
-        leading = [link for link in inner.graph.links.values() if link.target_id == SUBGRAPH_OUTPUT]
-        return next((replace(place, scope=inner, link=link) for link in leading if link.id in ids), None)
+        if id(inner.graph) not in self._going_out:
+            self._going_out[id(inner.graph)] = _going_out(inner.graph)
+        link = self._going_out[id(inner.graph)].get(place.link.origin_slot)
+        return replace(place, scope=inner, link=link) if link else None
 
     def _inner(self, scope: Scope, instance: EditorNode) -> Scope:
         if instance.type in scope.types_around:
             raise InvalidGraph(f"{_said(scope, instance)}: the subgraph is a part of itself")
+        if len(scope.types_around) >= DEEPEST_SUBGRAPHS:
+            raise InvalidGraph(f"{_said(scope, instance)}: the subgraph is nested too deeply")
         graph = self._file.subgraphs[instance.type]
         return Scope(graph=graph, prefix=f"{scope.id_of(instance)}:", instance=instance, parent=scope)
 
     def _pass_by(self, place: _Place, bypassed: EditorNode) -> _Place | None:
         """A bypassed node hands on the input that fits: of the same slot if it does, else the first of
         exactly the type, else the first that fits at all."""
-        inputs = self.inputs(bypassed)
-        slot = place.link.origin_slot
-        chosen = _fitting(inputs, slot, self._output_type(bypassed, slot), place.type)
+        inputs, slot, wanted = self.inputs(bypassed), place.link.origin_slot, place.type
+        chosen = _same_slot(inputs, slot, self._output_type(bypassed, slot), wanted)
+        if chosen is None:
+            key = (id(bypassed), wanted)
+            if key not in self._first_fitting:
+                self._first_fitting[key] = _first_fitting(inputs, wanted)
+            chosen = self._first_fitting[key]
         if chosen is None:
             return None
         return self._enter(place.scope, bypassed, chosen, chosen.type, is_direct=False)
@@ -205,7 +234,7 @@ class LinkResolver:
             types = tuple(port.type for port in self._file.subgraphs[node.type].outputs)
         else:
             types = definition.outputs if definition else node.output_types
-        return types[slot] if slot < len(types) else "*"
+        return _at(types, slot) or "*"
 
     def _declared_inputs(self, node: EditorNode) -> list[EditorInput]:
         if self.is_subgraph(node):
@@ -217,43 +246,6 @@ class LinkResolver:
             EditorInput(name=each.name, type=each.type, is_widget=each.is_widget)
             for each in sorted(inputs, key=lambda each: each.is_widget)
         ]
-
-    def _promoted(self, instance: EditorNode, name: str) -> Constant | None:
-        """The value of a subgraph's own widget: the k-th of the inputs that lead to a widget has the k-th
-        value; where there is none, the widget inside keeps the one it has."""
-        graph = self._file.subgraphs[instance.type]
-        inner = {port.name: self._inner_widget(graph, port.link_ids) for port in graph.inputs}
-        if inner.get(name) is None:
-            return None
-        position = [each for each, found in inner.items() if found is not None].index(name)
-        if isinstance(instance.values, list) and position < len(instance.values):
-            return Constant(value=instance.values[position], is_queued_as_it_is=True)
-        return inner[name]
-
-    def _inner_widget(self, graph: EditorGraph, link_ids: tuple[str, ...]) -> Constant | None:
-        """The value of the first widget that these links lead to."""
-        for node, target in self._targets(graph, link_ids):
-            if self.is_subgraph(node):
-                found = self._promoted(node, target.name)
-            else:
-                found = self._own_value(node, target)
-            if found is not None:
-                return found
-        return None
-
-    def _targets(
-        self, graph: EditorGraph, link_ids: tuple[str, ...]
-    ) -> Iterator[tuple[EditorNode, EditorInput]]:
-        for link_id in link_ids:
-            link = graph.links.get(link_id)
-            node = graph.nodes.get(link.target_id) if link else None
-            if node is not None:
-                yield from ((node, each) for each in self.inputs(node) if each.link == link_id)
-
-    def _own_value(self, node: EditorNode, target: EditorInput) -> Constant | None:
-        definition = self._definitions.get(node.type)
-        widget = widget_values(definition, node.values).get(target.name) if definition else None
-        return Constant(value=widget.value, is_queued_as_it_is=True) if widget else None
 
 
 def _said(scope: Scope, node: EditorNode) -> str:
@@ -269,12 +261,32 @@ def _primitive_value(node: EditorNode) -> Constant | None:
     return None
 
 
-def _fitting(inputs: list[EditorInput], slot: int, given: str, wanted: str) -> EditorInput | None:
-    same = inputs[slot] if slot < len(inputs) else None
+_Item = TypeVar("_Item")
+
+
+def _at(items: Sequence[_Item], slot: int) -> _Item | None:
+    return items[slot] if 0 <= slot < len(items) else None
+
+
+def _going_out(graph: EditorGraph) -> Mapping[int, EditorLink]:
+    """The link that feeds each output of the subgraph, by its slot."""
+    leading = [link for link in graph.links.values() if link.target_id == SUBGRAPH_OUTPUT]
+    order = {link.id: place for place, link in enumerate(leading)}
+    feeding = {
+        slot: [order[link_id] for link_id in port.link_ids if link_id in order]
+        for slot, port in enumerate(graph.outputs)
+    }
+    return {slot: leading[min(places)] for slot, places in feeding.items() if places}
+
+
+def _same_slot(inputs: list[EditorInput], slot: int, given: str, wanted: str) -> EditorInput | None:
+    same = _at(inputs, slot)
     if wanted == "*":
-        return same or next(iter(inputs), None)
-    if same and _fits(same.type, given) and _fits(same.type, wanted):
-        return same
+        return same or _at(inputs, 0)
+    return same if same and _fits(same.type, given) and _fits(same.type, wanted) else None
+
+
+def _first_fitting(inputs: list[EditorInput], wanted: str) -> EditorInput | None:
     exact = (each for each in inputs if each.type == wanted)
     fitting = (each for each in inputs if _fits(each.type, wanted))
     return next(exact, None) or next(fitting, None)

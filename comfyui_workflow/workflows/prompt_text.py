@@ -1,12 +1,15 @@
 """What the editor does to texts when it queues a prompt: dynamic prompts, and names of files."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
+LONGEST_NAME = 4096
+"""Of a file, with its directories, on any system."""
 _ESCAPED = ("\\{", "\\}", "\\|")
 _TOKENS = re.compile(r"\\[{}|]|[{}|]|[^{}|\\]+|\\", re.DOTALL)
-_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n\r\u2028\u2029]*", re.DOTALL)
+_COMMENT = re.compile(r"/\*|//[^\n\r\u2028\u2029]*")
+_LINE_COMMENT = re.compile(r"//[^\n\r\u2028\u2029]*")
 _REPLACEMENT = re.compile(r"%([^%]+)%")
 _NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 _DATE_PARTS = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|y{2,4}")
@@ -14,38 +17,52 @@ _DATE_PARTS = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|y{2,4}")
 
 def dynamic_prompt(text: str, choose: Callable[[list[str]], str]) -> str:
     """Without comments, and with one of `{a|b}` chosen, however deep; `\\{`, `\\}` and `\\|` are letters."""
-    open_choices = [[""]]
-    for piece in _TOKENS.findall(_COMMENTS.sub("", text)):
+    open_choices: list[list[list[str]]] = [[[]]]
+    """Of each bracket the choices, and of each choice the pieces."""
+    for piece in _TOKENS.findall("".join(_without_comments(text))):
         if piece == "{":
-            open_choices.append([""])
+            open_choices.append([[]])
         elif piece == "|" and len(open_choices) > 1:
-            open_choices[-1].append("")
+            open_choices[-1].append([])
         elif piece == "}" and len(open_choices) > 1:
             _close_choice(open_choices, choose)
         else:
-            open_choices[-1][-1] += piece[1:] if piece in _ESCAPED else piece
+            open_choices[-1][-1].append(piece[1:] if piece in _ESCAPED else piece)
     while len(open_choices) > 1:
         _close_choice(open_choices, choose)
-    return open_choices[0][0]
+    return "".join(open_choices[0][0])
 
 
-def _close_choice(open_choices: list[list[str]], choose: Callable[[list[str]], str]) -> None:
-    chosen = choose(open_choices.pop())
-    open_choices[-1][-1] += chosen
+def _close_choice(open_choices: list[list[list[str]]], choose: Callable[[list[str]], str]) -> None:
+    chosen = choose(["".join(pieces) for pieces in open_choices.pop()])
+    open_choices[-1][-1].append(chosen)
+
+
+def _without_comments(text: str) -> Iterator[str]:
+    """In pieces. A comment that is opened and not closed is text."""
+    done = looked = 0
+    while found := _COMMENT.search(text, looked):
+        is_block = found[0] == "/*"
+        end = text.find("*/", found.end()) if is_block else found.end()
+        if end < 0:  # no later one is closed either
+            break
+        yield text[done : found.start()]
+        done = looked = end + 2 * is_block
+    yield from _LINE_COMMENT.split(text[done:])
 
 
 def with_replacements(text: str, at: datetime, widget_text: Callable[[str, str], str | None]) -> str:
     """`%date:yyyy-MM-dd%` by the time, `%Node.widget%` by the value; whatever else stays (`%width%` is
-    ComfyUI's own). A date ends at a dot, as it does in the editor."""
+    ComfyUI's own). A date ends at a dot, as it does in the editor. What is too long for a name stays."""
 
     def replacement(match: re.Match[str]) -> str:
         words = match[1].split(".")
         if words[0].startswith("date:") and len(words) != 2:
             return _date(words[0].removeprefix("date:"), at)
         value = widget_text(*words) if len(words) == 2 else None
-        return match[0] if value is None else _NOT_IN_NAMES.sub("_", value)
+        return match[0] if value is None else _NOT_IN_NAMES.sub("_", value[:LONGEST_NAME])
 
-    return _REPLACEMENT.sub(replacement, text)
+    return _REPLACEMENT.sub(replacement, text) if len(text) <= LONGEST_NAME else text
 
 
 def _date(form: str, at: datetime) -> str:

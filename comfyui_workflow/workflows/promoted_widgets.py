@@ -1,0 +1,67 @@
+"""The widgets that a subgraph shows at the nodes that stand for it, and the values they have there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.editor_file import EditorGraph, EditorInput, EditorNode
+from comfyui_workflow.workflows.widget_values import widget_values
+
+
+class PromotedWidgets:
+    """Each instance is read once: in subgraphs within subgraphs every level would ask for all below it."""
+
+    def __init__(
+        self,
+        subgraphs: Mapping[str, EditorGraph],
+        definitions: Definitions,
+        inputs: Callable[[EditorNode], list[EditorInput]],
+    ) -> None:
+        self._subgraphs = subgraphs
+        self._definitions = definitions
+        self._inputs = inputs
+        self._read: dict[int, Mapping[str, Any]] = {}
+        self._targets: dict[int, Mapping[str, list[tuple[EditorNode, EditorInput]]]] = {}
+
+    def values(self, instance: EditorNode) -> Mapping[str, Any]:
+        """By the name of the subgraph's input: the k-th of those that lead to a widget has the k-th value of
+        the instance; where there is none, the widget inside keeps the one it has."""
+        return self._once(instance, self._of_instance)
+
+    def _of_instance(self, instance: EditorNode) -> Mapping[str, Any]:
+        graph = self._subgraphs[instance.type]
+        found = {port.name: list(self._inner_values(graph, port.link_ids)) for port in graph.inputs}
+        inner = {name: values[0] for name, values in found.items() if values}
+        row = instance.values if isinstance(instance.values, list) else []
+        return {**inner, **dict(zip(inner, row, strict=False))}
+
+    def _inner_values(self, graph: EditorGraph, link_ids: tuple[str, ...]) -> Iterator[Any]:
+        """Of the widgets that these links lead to."""
+        if id(graph) not in self._targets:
+            self._targets[id(graph)] = self._linked_inputs(graph)
+        for link_id in link_ids:
+            for node, target in self._targets[id(graph)].get(link_id, ()):
+                is_subgraph = node.type in self._subgraphs
+                values = self.values(node) if is_subgraph else self._once(node, self._of_node)
+                if target.name in values:
+                    yield values[target.name]
+
+    def _linked_inputs(self, graph: EditorGraph) -> Mapping[str, list[tuple[EditorNode, EditorInput]]]:
+        """By the id of the link."""
+        found: dict[str, list[tuple[EditorNode, EditorInput]]] = {}
+        for node in graph.nodes.values():
+            for each in self._inputs(node):
+                link = graph.links.get(each.link) if each.link is not None else None
+                if link is not None and link.target_id == node.id:
+                    found.setdefault(link.id, []).append((node, each))
+        return found
+
+    def _of_node(self, node: EditorNode) -> Mapping[str, Any]:
+        definition = self._definitions.get(node.type)
+        own = widget_values(definition, node.values) if definition else {}
+        return {name: widget.value for name, widget in own.items()}
+
+    def _once(self, node: EditorNode, read: Callable[[EditorNode], Mapping[str, Any]]) -> Mapping[str, Any]:
+        if id(node) not in self._read:
+            self._read[id(node)] = read(node)
+        return self._read[id(node)]
