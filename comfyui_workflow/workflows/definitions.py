@@ -47,8 +47,8 @@ class InputDefinition:
     @property
     def is_widget(self) -> bool:
         """Whether a person sets it at the node itself; it may be linked all the same."""
-        kinds = WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
-        return not self.is_forced and (self.options.get("widgetType") or self.type) in kinds
+        kind = _text(self.options.get("widgetType")) or self.type
+        return not self.is_forced and kind in WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
 
     @property
     def is_button(self) -> bool:
@@ -100,6 +100,8 @@ class InputDefinition:
         plain = {"MARKDOWN": "", "COLOR": "#000000"}.get(self.type)
         if plain is not None:
             return plain
+        if self.type == "COMBO" and self.options.get("multi_select"):
+            return []
         if "default" in self.options:
             default = self.options["default"]
             return str(default) if self.type == "STRING" and isinstance(default, int | float) else default
@@ -159,12 +161,16 @@ def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
 
 
 def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
+    """What is declared twice is required, and as it is declared the second time."""
+    read: dict[str, InputDefinition] = {}
     for group in ("required", "optional"):
         declared = an_object(an_object(told.get("input")).get(group))
         told_order = a_list(an_object(told.get("input_order")).get(group))
         order = [name for name in told_order if isinstance(name, str) and name in declared]
         for name in dict.fromkeys([*order, *declared]):
-            yield _read_input(name, declared[name], is_required=group == "required")
+            is_required = group == "required" or name in read
+            read[name] = _read_input(name, declared[name], is_required=is_required)
+    return iter(read.values())
 
 
 def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:

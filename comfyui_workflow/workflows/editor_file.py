@@ -8,6 +8,7 @@ or not, ids are numbers or texts. What is read here has one shape. Ids are texts
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
@@ -139,7 +140,7 @@ def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
-    nodes = [read_node(node) for node in a_list(value.get("nodes"))]
+    nodes = [read_node(node) for node in _with_ids(value)]
     links = [_read_link(link) for link in _link_list(value.get("links")) if link is not None]
     return EditorGraph(
         nodes={node.id: node for node in nodes},
@@ -147,6 +148,15 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
         inputs=tuple(_read_ports(value.get("inputs"))),
         outputs=tuple(_read_ports(value.get("outputs"))),
     )
+
+
+def _with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
+    """Its nodes. One that was saved without an id gets the next that is free."""
+    last = graph.get("last_node_id", an_object(graph.get("state")).get("lastNodeId"))
+    free = count(last + 1 if isinstance(last, int) else 1)
+    for node in a_list(graph.get("nodes")):
+        is_without = isinstance(node, dict) and node.get("id") is None
+        yield {**node, "id": next(free)} if is_without else node
 
 
 def read_node(value: object) -> EditorNode:

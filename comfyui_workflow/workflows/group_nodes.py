@@ -77,7 +77,7 @@ class _Group:
         self._external = {
             (each[0], each[1])
             for each in a_list(told.get("external"))
-            if isinstance(each, list) and len(each) > 1
+            if isinstance(each, list) and all(isinstance(part, int) for part in each[:2]) and len(each) > 1
         }
         self._inner = [
             _Inner(index=index, node=replace(read_node({**an_object(each), "id": index})))

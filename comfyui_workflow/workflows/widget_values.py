@@ -37,8 +37,8 @@ def in_widget(widget: WidgetValue) -> WidgetValue:
     """The value as the editor shows it: text in a box for text, a name where a file is meant."""
     if widget.definition.is_text_box:
         return replace(widget, value=_as_text(widget.value))
-    if widget.definition.is_file and not isinstance(widget.value, str):
-        return replace(widget, value=_file_name(widget.value))
+    if widget.definition.is_file:
+        return replace(widget, value=_file_name(widget.value, widget.definition.choices))
     return widget
 
 
@@ -52,10 +52,21 @@ def javascript_text(value: object) -> str:
         case float() if value.is_integer() and abs(value) < 1e21:
             return str(int(value))
         case list():
-            return ",".join(javascript_text(each) for each in value)
+            return ",".join(javascript_text(each) for each in _leaves(value))
         case dict():
             return "[object Object]"
     return str(value)
+
+
+def _leaves(value: list[Any]) -> Iterator[Any]:
+    """In order, however deep; an empty list is worded like nothing."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list) and each:
+            waiting.extend(reversed(each))
+        else:
+            yield None if each == [] else each
 
 
 def _by_name(widget: InputDefinition, saved: dict[str, Any]) -> WidgetValue:
@@ -96,12 +107,16 @@ def _as_text(value: object) -> str:
     return re.sub(r"\r\n?", "\n", javascript_text(value))
 
 
-def _file_name(value: object) -> object:
-    """Some editors saved where the file is, or a list of files."""
+def _file_name(value: Any, choices: tuple[Any, ...] | None) -> Any:
+    """Some editors saved where the file is, or a list of files. Nothing is the first file there is."""
+    while isinstance(value, list) and value:
+        value = value[0]
     match value:
-        case [first, *_]:
-            return first if isinstance(first, str) else _file_name(first)
         case {"filename": str() as name, **rest}:
             subfolder = rest.get("subfolder")
             return f"{subfolder}/{name}" if isinstance(subfolder, str) and subfolder else name
+        case None | "":
+            return choices[0] if choices else value
+        case bool() | int() | float():
+            return ""
     return value
