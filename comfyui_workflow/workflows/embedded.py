@@ -24,6 +24,10 @@ def embedded_workflow(content: bytes) -> tuple[Any, Any]:
     try:
         with Image.open(BytesIO(content)) as picture:
             texts = {name: text for name, text in _texts(picture) if name in ("prompt", "workflow")}
+    except Image.DecompressionBombError as error:
+        raise InvalidGraph(
+            "The picture is too large to look for a workflow in it: take one of less"
+        ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InvalidGraph("The picture cannot be read, so no workflow can be found in it") from error
     if not texts:
