@@ -3,10 +3,10 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from comfyui_workflow.errors import ServerBusy
+from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.link import InstanceKey, Link
@@ -39,14 +39,25 @@ class Inspector:
         key = InstanceKey(
             address=parse_ssh_address(request.ssh_connection), comfyui_port=request.comfyui_port
         )
-        deadline = time.monotonic() + PATIENCE_S
-        with (
-            self._a_place(),
-            self._links.lease(key, should_stop=lambda: time.monotonic() > deadline) as link,
-        ):
+        with self._a_place(), self._lease(key) as link:
             link.prove(again=False)
             graph = prepared_graph(link, request)
             return Inspection(graph=graph, verdict=look_over(link, graph, request.input_images))
+
+    @contextmanager
+    def _lease(self, key: InstanceKey) -> Iterator[Link]:
+        deadline = time.monotonic() + PATIENCE_S
+        with ExitStack() as stack:
+            try:
+                lease = self._links.lease(key, should_stop=lambda: time.monotonic() > deadline)
+                link = stack.enter_context(lease)
+            except Stopped as error:
+                if time.monotonic() <= deadline:
+                    raise
+                raise ConnectionFailed(
+                    f"{key.address.label} has not let us in within {PATIENCE_S:.0f} s; try again"
+                ) from error
+            yield link
 
     @contextmanager
     def _a_place(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ class RunService:
             raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
         if run.error_code in _JUDGED:
             raise RunConflict(
-                "The prompt itself failed, so a retry would run it again: execute it anew for that"
+                "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
             )
         run = self._journal.record(workflow_id, RetryRequested())
         self._executor.start(workflow_id)
