@@ -25,6 +25,9 @@ def drawn(node_id: int, kind: str, values: list[Any], *, image: int | None = Non
     return {
         "id": node_id,
         "type": kind,
+        "pos": [0, 0],
+        "size": [200, 100],
+        "flags": {},
         "mode": 0,
         "inputs": inputs,
         "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": out}],
@@ -41,6 +44,8 @@ def editor_file(color: int = 0x102030, *, prefix: str = "edited") -> dict[str, A
     """An image of one colour, inverted inside a subgraph, through a reroute, and saved; a note beside it."""
     return {
         "version": 0.4,
+        "last_node_id": 5,
+        "last_link_id": 3,
         "nodes": [
             drawn(1, "EmptyImage", [32, 32, 1, color], out=[1]),
             drawn(2, INNER, [], image=1, out=[2]),
@@ -52,6 +57,8 @@ def editor_file(color: int = 0x102030, *, prefix: str = "edited") -> dict[str, A
             drawn(5, "Note", ["by hand"], out=[]),
         ],
         "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "*"], [3, 3, 0, 4, 0, "IMAGE"]],
+        "groups": [],
+        "extra": {},
         "definitions": {"subgraphs": [inverting_subgraph()]},
     }
 
@@ -64,10 +71,14 @@ def inverting_subgraph() -> dict[str, Any]:
     return {
         "id": INNER,
         "version": 1,
-        "inputs": [{"name": "image", "type": "IMAGE", "linkIds": [1]}],
-        "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
+        "name": "Inverting",
+        "inputNode": {"id": -10, "bounding": [0, 0, 100, 100]},
+        "outputNode": {"id": -20, "bounding": [500, 0, 100, 100]},
+        "inputs": [{"id": f"{INNER[:-1]}6", "name": "image", "type": "IMAGE", "linkIds": [1]}],
+        "outputs": [{"id": f"{INNER[:-1]}7", "name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
         "nodes": [drawn(7, "ImageInvert", [], image=1, out=[2])],
         "links": ends,
+        "groups": [],
     }
 
 
