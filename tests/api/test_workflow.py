@@ -250,7 +250,7 @@ def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: 
     api.journal.record(workflow_id, events.RunFailed(code="prompt_failed", message="x"))
     answer = api.client.post(url)
     assert answer.status_code == 409
-    assert "would run it again" in answer.json["message"]
+    assert "execute it anew" in answer.json["message"]
 
 
 def run_with_output(api: Api, path: Path) -> str:
