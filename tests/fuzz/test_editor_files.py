@@ -31,8 +31,8 @@ OBJECT_INFO = {name: DEFINITIONS.object_info[name] for name in CLASSES if name i
 
 types = st.sampled_from(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "MARKDOWN"])
 option_names = [
-    "min", "max", "step", "round", "default", "options", "multiline", "dynamicPrompts", "forceInput", "remote",
-    "control_after_generate", "image_upload", "widgetType", "multi_select",
+    "min", "max", "step", "round", "default", "options", "multiline", "dynamicPrompts", "forceInput",
+    "remote", "control_after_generate", "image_upload", "widgetType", "multi_select",
 ]  # fmt: skip
 options = st.dictionaries(
     st.sampled_from(option_names),
