@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor_file import is_editor_format
@@ -52,5 +53,12 @@ def _from_picture(prompt: object, workflow: object) -> GivenWorkflow:
     if prompt is None:
         return read_given(workflow)
     graph = check_graph(prompt)
-    editor_file = read_given(workflow).editor_file if is_editor_format(workflow) else None
-    return GivenWorkflow(graph=graph, editor_file=editor_file)
+    return GivenWorkflow(graph=graph, editor_file=_file_beside(workflow))
+
+
+def _file_beside(workflow: object) -> Mapping[str, Any] | None:
+    """None for a broken one too: the graph runs without it."""
+    try:
+        return read_given(workflow).editor_file if is_editor_format(workflow) else None
+    except InvalidGraph:
+        return None
