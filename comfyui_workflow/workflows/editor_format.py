@@ -162,7 +162,11 @@ def _given(own: WidgetValue, given: Constant) -> WidgetValue:
 def _values_by_name(node: EditorNode) -> Mapping[str, Any]:
     """Of a class that is not known: what the file itself calls by name. By position, a value could be any
     widget's."""
-    return node.values if isinstance(node.values, dict) else {}
+    return (
+        {name: _wrapped(value) for name, value in node.values.items()}
+        if isinstance(node.values, dict)
+        else {}
+    )
 
 
 def _is_lost(value: object, exported: Mapping[str, Any]) -> bool:
