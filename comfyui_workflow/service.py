@@ -9,7 +9,7 @@ from comfyui_workflow.stores import Store
 from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
-_JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost", "invalid_workflow"})
+_JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost"})
 """Failures that another try can only repeat, or that would run the GPU again."""
 
 

@@ -18,7 +18,7 @@ def graph_of(request: RunRequest, definitions: Definitions, queueing: Queueing, 
     graph = request.graph
     if is_to_convert(request):
         graph = convert(request.editor_file, definitions, queueing)
-    elif request.seed_mode is not SeedMode.SAVED:
+    elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph does not tell of controls
         graph = with_new_seeds(graph, definitions, draw)
     return with_inputs(graph, request.inputs, definitions) if request.inputs else graph
 

@@ -182,6 +182,16 @@ def test_what_the_instance_lacks_is_said_before_anything_is_brought_there(
     assert not (instance.sandbox.input_dir / "unique photo.png").exists()
 
 
+def test_a_run_is_taken_up_again_when_the_instance_has_what_was_missing(
+    server: ServerProcess, instance: Instance
+) -> None:
+    failed = finish(server, instance, workflow=loaded("later.png"))
+    assert (failed["status"], failed["error_code"]) == ("failed", "invalid_workflow")
+    Image.new("RGB", (24, 24)).save(instance.sandbox.input_dir / "later.png")
+    assert server.post(f"/{failed['workflow_id']}/retry").status_code == 200
+    assert picture(server.until_finished(failed["workflow_id"])).size == (24, 24)
+
+
 def validate(server: ServerProcess, ssh_string: str, workflow: object, **fields: object) -> requests.Response:
     return server.post("/validate", {"ssh_connection": ssh_string, "workflow": workflow, **fields})
 
