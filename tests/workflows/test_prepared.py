@@ -37,7 +37,7 @@ def inputs(**changes: Any) -> Any:
     ("asked", "seed"),
     [
         ({}, 50),
-        ({"seed_mode": SeedMode.CONTROL}, 99),
+        ({"seed_mode": SeedMode.CONTROL}, 50),
         ({"seed_mode": SeedMode.RANDOMIZE}, 99),
         ({"graph": {}, "editor_file": FILE}, 1),
         ({"graph": {}, "editor_file": FILE, "seed_mode": SeedMode.CONTROL}, 2),
