@@ -18,7 +18,7 @@ from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.prepared import settling
 from comfyui_workflow.workflows.seeds import with_new_seeds
 from tests.fuzz.effort import effort
-from tests.fuzz.values import Json, mutations, nested, numbers, texts, values
+from tests.fuzz.values import Json, mutations, nested, numbers, objects, texts, values
 from tests.workflows.test_pairs import DEFINITIONS, PAIRS
 
 SMALL = sorted(
@@ -26,7 +26,7 @@ SMALL = sorted(
     key=lambda path: path.stat().st_size,
 )
 FILES = [json.loads(path.read_bytes()) for path in SMALL]
-CLASSES = ["A", "KSampler", "SaveImage", "LoadImage", "PrimitiveNode", "Reroute", "S", "T"]
+CLASSES = ["A", "KSampler", "SaveImage", "LoadImage", "PrimitiveNode", "Reroute", "S", "T", "workflow>G"]
 OBJECT_INFO = {name: DEFINITIONS.object_info[name] for name in CLASSES if name in DEFINITIONS}
 
 types = st.sampled_from(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*", "INT,FLOAT", "MARKDOWN"])
@@ -86,10 +86,26 @@ subgraphs = st.builds(
     lambda graph, name, ins, outs: {**graph, "id": name, "inputs": ins, "outputs": outs},
     graphs, st.sampled_from(["S", "T"]), ports | values, ports | values,
 )  # fmt: skip
+groups = st.fixed_dictionaries(
+    {"nodes": st.lists(nodes, max_size=4) | values, "links": st.lists(links, max_size=5) | values},
+    optional={
+        "external": st.lists(st.tuples(slots, slots).map(list) | values, max_size=2) | values,
+        "config": st.dictionaries(
+            st.sampled_from(["0", "1"]),
+            st.fixed_dictionaries({"input": st.dictionaries(input_names, objects)}) | values,
+        )
+        | values,
+    },
+)
 files = st.builds(
-    lambda graph, found: {**graph, "definitions": {"subgraphs": found}},
+    lambda graph, found, group: {
+        **graph,
+        "definitions": {"subgraphs": found},
+        "extra": {"groupNodes": {"G": group}},
+    },
     graphs,
     st.lists(subgraphs | values, max_size=2),
+    groups | values,
 )
 
 
