@@ -131,6 +131,7 @@ def test_notes_do_not_run() -> None:
         ("Union", {"l": "LATENT", "u": "MASK, image"}, 0, "IMAGE", "u"),
         ("Keep", {"i": "IMAGE", "m": "MASK"}, 1, "*", "m"),
         ("Swap", {"m": "MASK", "i": "IMAGE"}, 7, "*", "m"),
+        ("Swap", {"m": "MASK", "a": "*"}, 7, "*", "m"),
         ("None", {"l": "LATENT"}, 0, "IMAGE", None),
         ("Float", {"f": "FLOAT"}, 0, "INT", None),
         ("Empty", {}, 0, "*", None),

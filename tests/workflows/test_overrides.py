@@ -56,6 +56,11 @@ def test_an_id_comes_before_a_title_and_a_title_before_a_class() -> None:
     }  # fmt: skip
 
 
+def test_the_longest_name_of_a_node_counts() -> None:
+    graph = {"a": one("X"), "a.b": one("X")}
+    assert with_inputs(graph, {"a.b.c": 1}, DEFINITIONS)["a.b"]["inputs"] == {"c": 1}
+
+
 def test_a_list_is_a_value_and_no_link() -> None:
     changed = with_inputs(GRAPH, {"6.text": ["7", 0]}, DEFINITIONS)
     assert changed["6"]["inputs"]["text"] == {"__value__": ["7", 0]}

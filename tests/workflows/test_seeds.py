@@ -95,17 +95,24 @@ def test_the_range_to_draw_from(options: Any, least: int, most: int) -> None:
     assert settled(seed, SeedMode.RANDOMIZE, highest) == most
 
 
+NUMBERS = [[4, 5], {"control_after_generate": True}]
+
+
 def test_a_graph_has_every_seed_drawn_that_is_not_linked() -> None:
     definitions = Definitions(
-        {"K": class_of({"seed": ["INT", {"max": 77}], "noise_seed": ["INT", {}], "steps": ["INT", {}]})}
+        {
+            "K": class_of(
+                {"seed": ["INT", {"max": 77}], "noise_seed": ["INT", {}], "steps": ["INT", {}], "of": NUMBERS}
+            )
+        }
     )
     graph = {
-        "1": {"class_type": "K", "inputs": {"seed": 1, "noise_seed": ["2", 0], "steps": 3}},
+        "1": {"class_type": "K", "inputs": {"seed": 1, "noise_seed": ["2", 0], "steps": 3, "of": 4}},
         "2": {"class_type": "Unknown", "inputs": {"seed": 4}},
         "3": {"class_type": "K"},
     }
     assert with_new_seeds(graph, definitions, highest) == {
-        "1": {"class_type": "K", "inputs": {"seed": 77, "noise_seed": ["2", 0], "steps": 3}},
+        "1": {"class_type": "K", "inputs": {"seed": 77, "noise_seed": ["2", 0], "steps": 3, "of": 4}},
         "2": {"class_type": "Unknown", "inputs": {"seed": 4}},
         "3": {"class_type": "K", "inputs": {}},
     }
