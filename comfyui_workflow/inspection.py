@@ -12,7 +12,7 @@ from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.preparation import look_over, prepared_graph
 from comfyui_workflow.runs.model import Graph, RunRequest
-from comfyui_workflow.workflows.preflight import Verdict
+from comfyui_workflow.workflows.checks.preflight import Verdict
 
 MOST_AT_ONCE = 4
 """Who asks waits for the instance, in a thread of the server; most of those are left for the others."""

@@ -9,12 +9,12 @@ from typing import Any
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.link import Link
 from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.workflows.checks.named_files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.checks.preflight import Verdict, preflight
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_format import Queueing
+from comfyui_workflow.workflows.editor.conversion import Queueing
 from comfyui_workflow.workflows.findings import errors, sentence
 from comfyui_workflow.workflows.graph import check_graph
-from comfyui_workflow.workflows.named_files import FileNamed, FilesKnown, files_named
-from comfyui_workflow.workflows.preflight import Verdict, preflight
 from comfyui_workflow.workflows.prepared import graph_of, remote_routes, settling
 
 _random = random.SystemRandom()

@@ -6,8 +6,8 @@ from typing import Any
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.untrusted import a_list, an_object, shown
 from comfyui_workflow.workflows import wording
+from comfyui_workflow.workflows.checks.nearest import nearest
 from comfyui_workflow.workflows.graph import node_title
-from comfyui_workflow.workflows.nearest import nearest
 
 
 def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_file import is_editor_format
-from comfyui_workflow.workflows.editor_format import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.file import is_editor_format
 from comfyui_workflow.workflows.embedded import embedded_workflow, is_picture
 from comfyui_workflow.workflows.graph import check_graph, check_json
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_format import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.seeds import Draw, settled, with_new_seeds
-from comfyui_workflow.workflows.widget_values import WidgetValue
 
 
 def graph_of(request: RunRequest, definitions: Definitions, queueing: Queueing, draw: Draw) -> Graph:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_format import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.given import read_given
 from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.overrides import with_inputs

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from comfyui_workflow.workflows.checks.named_files import FilesKnown, files_named
+from comfyui_workflow.workflows.checks.preflight import Verdict, preflight
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors
-from comfyui_workflow.workflows.named_files import FilesKnown, files_named
-from comfyui_workflow.workflows.preflight import Verdict, preflight
 from tests.fuzz.effort import effort
 from tests.fuzz.test_graphs import apart, chain, fan, layers
 from tests.fuzz.values import Json, mutations, nested, texts, values

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.refusals import node_findings
+from comfyui_workflow.workflows.checks.named_files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.checks.nearest import nearest
+from comfyui_workflow.workflows.checks.preflight import Verdict, preflight
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import Finding, Severity, errors, warnings
-from comfyui_workflow.workflows.named_files import FileNamed, FilesKnown, files_named
-from comfyui_workflow.workflows.nearest import nearest
-from comfyui_workflow.workflows.preflight import Verdict, preflight
 
 DATA = Path(__file__).parent / "data"
 OBJECT_INFO: dict[str, Any] = json.loads((DATA / "verdicts_object_info.json").read_text())

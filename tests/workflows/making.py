@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.workflows.definitions import Definitions, NodeDefinition
-from comfyui_workflow.workflows.editor_format import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 
 Json = dict[str, Any]
 AT = datetime(2025, 3, 4, 5, 6, 7)

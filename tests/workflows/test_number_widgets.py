@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.number_widgets import number_in_range
+from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from tests.workflows.making import definition
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_format import Queueing
+from comfyui_workflow.workflows.editor.conversion import Queueing
 from comfyui_workflow.workflows.prepared import graph_of, remote_routes, settling
 from tests.unit.test_progress import new_run
 from tests.workflows.making import AT, class_of, file, node

@@ -6,8 +6,8 @@ import pytest
 
 from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.seeds import LARGEST_SEED, settled, with_new_seeds
-from comfyui_workflow.workflows.widget_values import WidgetValue
 from tests.workflows.making import class_of, definition
 
 

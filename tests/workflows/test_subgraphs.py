@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.editor_links import DEEPEST_SUBGRAPHS
+from comfyui_workflow.workflows.editor.links import DEEPEST_SUBGRAPHS
 from tests.workflows.making import class_of, file, graph_of, inputs_of, node, socket, subgraph
 
 CLASSES = {

@@ -12,7 +12,7 @@ from typing import Any
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.untrusted import a_list, an_object
 from comfyui_workflow.workflows.definitions import SEED_NAMES, Definitions, NodeDefinition
-from comfyui_workflow.workflows.editor_file import (
+from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
     EditorFile,

@@ -12,9 +12,9 @@ from typing import Any
 
 from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
+from comfyui_workflow.workflows.checks.named_files import FilesKnown, Presence, names_files, names_in, place
+from comfyui_workflow.workflows.checks.suggestions import Suggestions
 from comfyui_workflow.workflows.definitions import InputDefinition, NodeDefinition
-from comfyui_workflow.workflows.named_files import FilesKnown, Presence, names_files, names_in, place
-from comfyui_workflow.workflows.suggestions import Suggestions
 
 _OWN_CHECKS = {("LoadImageSetNode", "resize_method")}
 """Inputs of ComfyUI's own classes, besides those for files, that the class itself checks."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
+from comfyui_workflow.workflows.checks.input_check import CheckedClass, Problem, is_dynamic, is_own
 from comfyui_workflow.workflows.definitions import Definitions, InputDefinition, NodeDefinition
-from comfyui_workflow.workflows.input_check import CheckedClass, Problem, is_dynamic, is_own
 
 BAD_LINK = "bad_linked_input"
 

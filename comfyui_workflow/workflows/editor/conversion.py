@@ -11,11 +11,16 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
-from comfyui_workflow.workflows.editor_links import DRAWN_ONLY, Constant, LinkResolver, Scope, Source
-from comfyui_workflow.workflows.number_widgets import number_in_range
-from comfyui_workflow.workflows.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
-from comfyui_workflow.workflows.widget_values import WidgetValue, in_widget, javascript_text, widget_values
+from comfyui_workflow.workflows.editor.file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
+from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Scope, Source
+from comfyui_workflow.workflows.editor.number_widgets import number_in_range
+from comfyui_workflow.workflows.editor.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
+from comfyui_workflow.workflows.editor.widget_values import (
+    WidgetValue,
+    in_widget,
+    javascript_text,
+    widget_values,
+)
 
 PREFIX = "filename_prefix"
 MOST_LETTERS = 50_000_000

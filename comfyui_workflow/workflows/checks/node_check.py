@@ -7,13 +7,19 @@ from typing import Any
 
 from comfyui_workflow.untrusted import shown
 from comfyui_workflow.workflows import wording
+from comfyui_workflow.workflows.checks.input_check import (
+    CheckedClass,
+    InputCheck,
+    Problem,
+    is_dynamic,
+    unwrapped,
+)
+from comfyui_workflow.workflows.checks.link_check import is_link, leads_nowhere, link_problem
+from comfyui_workflow.workflows.checks.named_files import FilesKnown
+from comfyui_workflow.workflows.checks.suggestions import Suggestions
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import Finding, Severity
 from comfyui_workflow.workflows.graph import node_title
-from comfyui_workflow.workflows.input_check import CheckedClass, InputCheck, Problem, is_dynamic, unwrapped
-from comfyui_workflow.workflows.link_check import is_link, leads_nowhere, link_problem
-from comfyui_workflow.workflows.named_files import FilesKnown
-from comfyui_workflow.workflows.suggestions import Suggestions
 
 _MOST_PROBLEMS_OF_A_NODE = 100
 _CONVERTED = ("INT", "FLOAT", "STRING", "BOOLEAN")

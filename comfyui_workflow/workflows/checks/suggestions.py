@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from comfyui_workflow.untrusted import shown
-from comfyui_workflow.workflows.nearest import nearest
+from comfyui_workflow.workflows.checks.nearest import nearest
 
 MOST_NAMES_COMPARED = 100_000
 """About a second's work. A workflow that needs more has other troubles."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_file import (
+from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
     EditorFile,
@@ -17,8 +17,8 @@ from comfyui_workflow.workflows.editor_file import (
     EditorNode,
     Mode,
 )
-from comfyui_workflow.workflows.group_nodes import without_group_nodes
-from comfyui_workflow.workflows.promoted_widgets import PromotedWidgets
+from comfyui_workflow.workflows.editor.group_nodes import without_group_nodes
+from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets
 
 REROUTE = "Reroute"
 PRIMITIVE = "PrimitiveNode"

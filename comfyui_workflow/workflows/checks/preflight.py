@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.untrusted import shown
+from comfyui_workflow.workflows.checks.dependencies import Dependencies
+from comfyui_workflow.workflows.checks.named_files import FilesKnown, unused
+from comfyui_workflow.workflows.checks.node_check import CheckedNode, NodeCheck
+from comfyui_workflow.workflows.checks.suggestions import Suggestions
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.dependencies import Dependencies
 from comfyui_workflow.workflows.findings import Finding, Severity
-from comfyui_workflow.workflows.named_files import FilesKnown, unused
-from comfyui_workflow.workflows.node_check import CheckedNode, NodeCheck
-from comfyui_workflow.workflows.suggestions import Suggestions
 
 _NAMED_AT_MOST = 10
 

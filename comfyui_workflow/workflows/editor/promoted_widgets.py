@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor_file import EditorGraph, EditorInput, EditorNode
-from comfyui_workflow.workflows.widget_values import widget_values
+from comfyui_workflow.workflows.editor.file import EditorGraph, EditorInput, EditorNode
+from comfyui_workflow.workflows.editor.widget_values import widget_values
 
 
 class PromotedWidgets:

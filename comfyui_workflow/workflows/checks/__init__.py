@@ -1,0 +1,1 @@
+"""Whether an instance can run a graph, by ComfyUI's own rules."""
