@@ -1,7 +1,7 @@
 """Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from comfyui_workflow.workflows.prepared import graph_of, remote_routes, settlin
 
 _random = random.SystemRandom()
 MOST_FILES_ASKED = 50
-"""Each is a round trip."""
 
 
 def prepared_graph(link: Link, request: RunRequest) -> Graph:
@@ -69,21 +68,26 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
 def _look_over(link: Link, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]) -> Verdict:
     definitions = link.definitions()
     provided = frozenset(Path(image).name for image in images)
-    asked = _to_ask_for(graph, definitions, provided)
-    found = {
-        (named.folder, named.name)
-        for named in asked[:MOST_FILES_ASKED]
-        if link.client.has_file(named.name, folder=named.folder)
+    named = files_named(graph, definitions)
+    listed = {(each.folder, each.name) for each in named if each.is_listed}
+    asked = _to_ask_for(named, provided)
+    there = {
+        (folder, name)
+        for folder, name in asked[:MOST_FILES_ASKED]
+        if link.client.has_file(name, folder=folder)
     }
-    files = FilesKnown(provided=provided, found=frozenset(found), is_asked=len(asked) <= MOST_FILES_ASKED)
+    files = FilesKnown(
+        provided=provided, found=frozenset(listed | there), is_asked=len(asked) <= MOST_FILES_ASKED
+    )
     return preflight(graph, definitions, files=files, replaced=replaced)
 
 
-def _to_ask_for(graph: Graph, definitions: Definitions, provided: frozenset[str]) -> list[FileNamed]:
-    """Once for each file that does not come along."""
-    named = {
-        (each.folder, each.name): each
-        for each in files_named(graph, definitions)
-        if each.folder != "input" or each.name not in provided
-    }
-    return list(named.values())
+def _to_ask_for(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
+    """(folder, name), once for each file that neither comes along nor is listed: each is a round trip."""
+    return list(
+        dict.fromkeys(
+            (each.folder, each.name)
+            for each in named
+            if not each.is_listed and (each.folder != "input" or each.name not in provided)
+        )
+    )

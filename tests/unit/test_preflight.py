@@ -230,6 +230,7 @@ def test_the_files_that_a_graph_names() -> None:
         "1": node("LoadImage", image="sub/photo.png"),
         "2": node("LoadImageMask", image="made.png [output]", channel="red"),
         "3": node("LoadImage", image="../secret.png"),
+        "7": node("LoadImage", image="half\x00.png"),
         "4": node("LoadLatent", latent="x.latent [temp]"),
         "5": node("LoadImage", image=["1", 0]),
         "6": node("SaveImage", filename_prefix="photo.png"),
@@ -247,7 +248,14 @@ def test_the_files_that_a_graph_names() -> None:
         value="made.png [output]",
         folder="output",
         name="made.png",
+        is_listed=False,
     )
+
+
+def test_a_file_that_its_class_lists_is_marked() -> None:
+    listed = (DEFINITIONS.get("LoadImage").input("image").choices or ())[0]  # type: ignore[union-attr]
+    graph = {"1": node("LoadImage", image=listed), "2": node("LoadImage", image="new.png")}
+    assert [each.is_listed for each in files_named(graph, DEFINITIONS)] == [True, False]
 
 
 def test_a_provided_file_is_used_by_whatever_text_names_it() -> None:

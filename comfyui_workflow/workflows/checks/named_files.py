@@ -24,6 +24,8 @@ class FileNamed:
     value: str
     folder: str
     name: str
+    is_listed: bool
+    """The class names it among its choices."""
 
 
 class Presence(StrEnum):
@@ -77,6 +79,7 @@ def _files_named(graph: Graph, definitions: Definitions) -> Iterator[FileNamed]:
                             value=value,
                             folder=folder,
                             name=name,
+                            is_listed=value in (declared.choices or ()),
                         )
 
 
@@ -96,6 +99,7 @@ def is_plain(name: str) -> bool:
     """A path as everybody writes it: that of one file, below the directory."""
     return (
         bool(name)
+        and name.isprintable()
         and posixpath.normpath(name) == name
         and not name.startswith(("/", ".."))
         and name != "."
