@@ -217,6 +217,11 @@ OUTPUT_FILES = (
             "300 characters": ("x" * 296 + ".png",),
         }.items()
     ),
+    Fault(
+        name="output name: two that differ in case",
+        steps=(Step.EXECUTING,),
+        strike=strikes.give_two_outputs_one_name,
+    ),
 )
 
 CLOCK = (

@@ -259,6 +259,14 @@ def rename_output(filename: str, subfolder: str = "") -> Strike:
     return strike
 
 
+def give_two_outputs_one_name(trial: Trial) -> None:
+    """But for upper and lower case."""
+    first, second = _early(trial)[:2]
+    twin = first.name.swapcase()
+    shutil.copy(second, trial.sandbox.output_dir / twin)
+    trial.tell(rename_outputs={second.name: {"filename": twin, "subfolder": ""}})
+
+
 def turn_clock(*hours: float) -> Strike:
     """One jump after the other; the server goes on in between."""
 
