@@ -12,9 +12,10 @@ from typing import Any
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
-from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Scope, Source
+from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
+from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.editor.widget_values import (
     WidgetValue,
     in_widget,

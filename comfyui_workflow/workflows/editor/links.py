@@ -1,12 +1,13 @@
 """Where the links of an editor's file lead, through everything that is drawn but does not run: reroutes,
 bypassed nodes, primitives, and the walls of subgraphs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.editor.bypass import at_slot, first_fitting, same_slot
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
@@ -19,36 +20,16 @@ from comfyui_workflow.workflows.editor.file import (
 )
 from comfyui_workflow.workflows.editor.group_nodes import without_group_nodes
 from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets
+from comfyui_workflow.workflows.editor.scope import Scope
 
 REROUTE = "Reroute"
 PRIMITIVE = "PrimitiveNode"
-DRAWN_ONLY = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
+SET, GET = "SetNode", "GetNode"
+"""A link without a line, from a custom node pack (KJNodes): what goes into the one comes out of the other."""
+DRAWN_ONLY = frozenset({REROUTE, PRIMITIVE, SET, GET, "Note", "MarkdownNote"})
 MOST_NODES = 50_000
 """Subgraphs within subgraphs multiply: a small file could stand for more nodes than fit in memory."""
 DEEPEST_SUBGRAPHS = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """The file's own graph, or that of one node that stands for a subgraph."""
-
-    graph: EditorGraph
-    prefix: str = ""
-    """Of the ids of the nodes in it: `2:1:`."""
-    instance: EditorNode | None = None
-    parent: "Scope | None" = None
-
-    def id_of(self, node: EditorNode) -> str:
-        return self.prefix + node.id
-
-    @property
-    def types_around(self) -> list[str]:
-        """Of the subgraphs that it is in, its own first."""
-        types, scope = [], self
-        while scope.instance and scope.parent:
-            types.append(scope.instance.type)
-            scope = scope.parent
-        return types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +76,7 @@ class LinkResolver:
         self._inputs: dict[int, list[EditorInput]] = {}
         self._first_fitting: dict[tuple[int, str], EditorInput | None] = {}
         self._going_out: dict[int, Mapping[int, EditorLink]] = {}
+        self._setters: dict[int, Mapping[str, EditorNode]] = {}
         self._resolved: dict[tuple[str, str, str, bool], _Found] = {}
 
     def scopes(self) -> list[Scope]:
@@ -178,12 +160,27 @@ class LinkResolver:
         return Source(node_id=scope.id_of(origin), slot=link.origin_slot)
 
     def _through_drawn(self, place: _Place, origin: EditorNode) -> _Place | Constant | None:
-        if origin.type == REROUTE and origin.inputs:
-            return self._enter(place.scope, origin, origin.inputs[0], place.type, is_direct=False)
+        scope = place.scope
+        if origin.type == GET:
+            scope, origin = self._setter(scope, origin)
+        if origin.type in (REROUTE, SET) and origin.inputs:
+            return self._enter(scope, origin, origin.inputs[0], place.type, is_direct=False)
         return _primitive_value(origin) if origin.type == PRIMITIVE and place.is_direct else None
 
+    def _setter(self, scope: Scope, getter: EditorNode) -> tuple[Scope, EditorNode]:
+        """The node that sets what this one gets, here or in a graph around."""
+        around: Scope | None = scope
+        while around is not None:
+            if id(around.graph) not in self._setters:
+                self._setters[id(around.graph)] = _setters(around.graph)
+            found = self._setters[id(around.graph)].get(_name(getter) or "")
+            if found is not None:
+                return around, found
+            around = around.parent
+        raise InvalidGraph(f"{_said(scope, getter)}: no SetNode of the workflow sets what it gets")
+
     def _outwards(self, scope: Scope, parent: Scope, instance: EditorNode, slot: int) -> _Place | None:
-        port = _at(scope.graph.inputs, slot)
+        port = at_slot(scope.graph.inputs, slot)
         if port is None:
             raise InvalidGraph(f"{_said(parent, instance)}: the subgraph has no input number {slot}")
         missing = EditorInput(name=port.name)
@@ -193,7 +190,7 @@ class LinkResolver:
     def _value_at_the_wall(self, place: _Place) -> Constant | None:
         """Of the subgraph that the link comes into, for when nothing outside gives a value."""
         scope, link = place.scope, place.link
-        port = _at(scope.graph.inputs, link.origin_slot)
+        port = at_slot(scope.graph.inputs, link.origin_slot)
         if link.origin_id != SUBGRAPH_INPUT or not scope.instance or port is None:
             return None
         values = self._promoted.values(scope.instance)
@@ -215,14 +212,12 @@ class LinkResolver:
         return Scope(graph=graph, prefix=f"{scope.id_of(instance)}:", instance=instance, parent=scope)
 
     def _pass_by(self, place: _Place, bypassed: EditorNode) -> _Place | None:
-        """A bypassed node hands on the input that fits: of the same slot if it does, else the first of
-        exactly the type, else the first that fits at all."""
         inputs, slot, wanted = self.inputs(bypassed), place.link.origin_slot, place.type
-        chosen = _same_slot(inputs, slot, self._output_type(bypassed, slot), wanted)
+        chosen = same_slot(inputs, slot, self._output_type(bypassed, slot), wanted)
         if chosen is None:
             key = (id(bypassed), wanted)
             if key not in self._first_fitting:
-                self._first_fitting[key] = _first_fitting(inputs, wanted)
+                self._first_fitting[key] = first_fitting(inputs, wanted)
             chosen = self._first_fitting[key]
         if chosen is None:
             return None
@@ -234,7 +229,7 @@ class LinkResolver:
             types = tuple(port.type for port in self._file.subgraphs[node.type].outputs)
         else:
             types = definition.outputs if definition else node.output_types
-        return _at(types, slot) or "*"
+        return at_slot(types, slot) or "*"
 
     def _declared_inputs(self, node: EditorNode) -> list[EditorInput]:
         if self.is_subgraph(node):
@@ -252,6 +247,19 @@ def _said(scope: Scope, node: EditorNode) -> str:
     return str(replace(node, id=scope.id_of(node)))
 
 
+def _setters(graph: EditorGraph) -> Mapping[str, EditorNode]:
+    """By the name of what they set; the first of a name counts."""
+    named = [(_name(node), node) for node in graph.nodes.values() if node.type == SET]
+    return {name: node for name, node in reversed(named) if name is not None}
+
+
+def _name(node: EditorNode) -> str | None:
+    match node.values:
+        case [str() as name, *_]:
+            return name
+    return None
+
+
 def _primitive_value(node: EditorNode) -> Constant | None:
     match node.values:
         case [value, str() as control, *_]:
@@ -259,13 +267,6 @@ def _primitive_value(node: EditorNode) -> Constant | None:
         case [value, *_]:
             return Constant(value=value)
     return None
-
-
-_Item = TypeVar("_Item")
-
-
-def _at(items: Sequence[_Item], slot: int) -> _Item | None:
-    return items[slot] if 0 <= slot < len(items) else None
 
 
 def _going_out(graph: EditorGraph) -> Mapping[int, EditorLink]:
@@ -277,24 +278,3 @@ def _going_out(graph: EditorGraph) -> Mapping[int, EditorLink]:
         for slot, port in enumerate(graph.outputs)
     }
     return {slot: leading[min(places)] for slot, places in feeding.items() if places}
-
-
-def _same_slot(inputs: list[EditorInput], slot: int, given: str, wanted: str) -> EditorInput | None:
-    same = _at(inputs, slot)
-    if wanted == "*":
-        return same or _at(inputs, 0)
-    return same if same and _fits(same.type, given) and _fits(same.type, wanted) else None
-
-
-def _first_fitting(inputs: list[EditorInput], wanted: str) -> EditorInput | None:
-    exact = (each for each in inputs if each.type == wanted)
-    fitting = (each for each in inputs if _fits(each.type, wanted))
-    return next(exact, None) or next(fitting, None)
-
-
-def _fits(one: str, other: str) -> bool:
-    """Types are as good as the same when one is any, or both name one of several."""
-    if "*" in (one, other):
-        return True
-    names = [{name.strip().lower() for name in types.split(",")} for types in (one, other)]
-    return not names[0].isdisjoint(names[1])
