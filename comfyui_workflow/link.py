@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or
 from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
@@ -119,7 +119,7 @@ class Link:
         """ComfyUI's own directories; all None where it does not tell them."""
         known = self._directories
         if known is None:
-            known = self._directories = self._ask_directories()
+            known = self._directories = answer_or(self.client.directories, Directories())
         return known
 
     def boot_marker(self) -> str | None:
@@ -155,14 +155,6 @@ class Link:
             if self.is_same_boot(marker):
                 raise InstanceBroken(reason)
             self._broken = None
-
-    def _ask_directories(self) -> Directories:
-        try:
-            return self.client.directories()
-        except ComfyUIUnavailable:
-            raise
-        except ComfyUIError:
-            return Directories()
 
     def _forget_after_reconnect(self) -> None:
         """A new websocket may be a new ComfyUI, with other nodes and an empty temp directory."""

@@ -1,9 +1,9 @@
 """The HTTP routes of one ComfyUI, typed. Nothing here retries; errors say whether a retry makes sense."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import requests
 
@@ -19,10 +19,12 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
 )
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.untrusted import a_text, an_object, read_json
+from comfyui_workflow.untrusted import a_list, a_text, an_object, read_json
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,22 +110,15 @@ class ComfyUIClient:
 
     def choices(self, route: str) -> list[Any]:
         """What a route has to choose from; nothing where it does not answer with a list."""
+        content = answer_or(lambda: _good(self._request("GET", route)).content, b"")
         try:
-            found = read_json(_good(self._request("GET", route)).content)
-        except (ComfyUIError, ValueError) as error:
-            if isinstance(error, ComfyUIUnavailable):
-                raise
+            return a_list(read_json(content))
+        except ValueError:
             return []
-        return found if isinstance(found, list) else []
 
     def replaced_classes(self) -> frozenset[str]:
         """Classes that this ComfyUI has not got any more, and replaces by itself; only newer ones do."""
-        try:
-            return frozenset(self._get_object("/node_replacements"))
-        except ComfyUIUnavailable:
-            raise
-        except ComfyUIError:
-            return frozenset()
+        return answer_or(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
 
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
@@ -186,6 +181,16 @@ class ComfyUIClient:
             raise ComfyUIUnavailable(
                 "ComfyUI is not running on the instance, or the tunnel is gone"
             ) from error
+
+
+def answer_or(ask: Callable[[], Answer], otherwise: Answer) -> Answer:
+    """For what not every ComfyUI tells. Raises: ComfyUIUnavailable, since that may pass."""
+    try:
+        return ask()
+    except ComfyUIUnavailable:
+        raise
+    except ComfyUIError:
+        return otherwise
 
 
 def _good(response: requests.Response) -> requests.Response:
