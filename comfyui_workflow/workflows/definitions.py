@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfyui_workflow.untrusted import a_list, an_object
+from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
 BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
@@ -47,7 +47,7 @@ class InputDefinition:
     @property
     def is_widget(self) -> bool:
         """Whether a person sets it at the node itself; it may be linked all the same."""
-        kind = _text(self.options.get("widgetType")) or self.type
+        kind = a_text(self.options.get("widgetType")) or self.type
         return not self.is_forced and kind in WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
 
     @property
@@ -71,10 +71,12 @@ class InputDefinition:
     @property
     def remote(self) -> RemoteChoices | None:
         told = an_object(self.options.get("remote"))
-        route = _text(told.get("route")) if _text(told.get("route")).startswith("/") else ""
+        route = a_text(told.get("route")) or ""
         takes_first = told.get("control_after_refresh") == "first"
         has_button = bool(told.get("refresh_button"))
-        return RemoteChoices(route=route, takes_first=takes_first, has_button=has_button) if route else None
+        if not route.startswith("/"):  # it would be another host
+            return None
+        return RemoteChoices(route=route, takes_first=takes_first, has_button=has_button)
 
     @property
     def control_count(self) -> int:
@@ -151,12 +153,12 @@ class Definitions:
 def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
     return NodeDefinition(
         class_type=class_type,
-        display_name=_text(told.get("display_name")) or class_type,
+        display_name=a_text(told.get("display_name")) or class_type,
         inputs=tuple(_read_inputs(told)),
         outputs=tuple(_type_name(each) for each in a_list(told.get("output"))),
         is_output=told.get("output_node") is True,
         has_input_order=isinstance(told.get("input_order"), dict),
-        module=_text(told.get("python_module")),
+        module=a_text(told.get("python_module")) or "",
     )
 
 
@@ -192,8 +194,4 @@ def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefin
 
 def _type_name(kind: object) -> str:
     """An output that is one of a list of choices has that list for its type."""
-    return "COMBO" if isinstance(kind, list) else _text(kind) or "*"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return "COMBO" if isinstance(kind, list) else a_text(kind) or "*"

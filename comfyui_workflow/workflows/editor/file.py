@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.untrusted import a_list, an_object
+from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 SUBGRAPH_INPUT = "-10"
 """The node inside a subgraph whose outputs are what comes in; and the one whose inputs go out."""
@@ -126,7 +126,7 @@ def read_editor_file(value: object) -> EditorFile:
     """Raises: InvalidGraph when it is not such a file."""
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
-    subgraphs = {_text(each.get("id")): _read_graph(each) for each in _subgraphs(value)}
+    subgraphs = {a_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
     group_nodes = an_object(an_object(value.get("extra")).get("groupNodes"))
     return EditorFile(root=_read_graph(value), subgraphs=subgraphs, group_nodes=group_nodes)
 
@@ -168,7 +168,7 @@ def read_node(value: object) -> EditorNode:
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
-        title=_text(told.get("title")) or None,
+        title=a_text(told.get("title")) or None,
         mode=_mode(told.get("mode")),
         inputs=tuple(_read_input(each) for each in a_list(told.get("inputs")) if isinstance(each, dict)),
         output_types=tuple(_type(an_object(each).get("type")) for each in a_list(told.get("outputs"))),
@@ -179,11 +179,11 @@ def read_node(value: object) -> EditorNode:
 
 def _read_input(value: Mapping[str, Any]) -> EditorInput:
     return EditorInput(
-        name=_text(value.get("name")),
+        name=a_text(value.get("name")) or "",
         type=_type(value.get("type")),
         link=_id(value.get("link")),
         is_widget=isinstance(value.get("widget"), dict),
-        label=_text(value.get("label")) or None,
+        label=a_text(value.get("label")) or None,
     )
 
 
@@ -217,7 +217,7 @@ def _read_ports(value: object) -> Iterator[Port]:
     for port in map(an_object, a_list(value)):
         link_ids = (_id(each) for each in a_list(port.get("linkIds")))
         yield Port(
-            name=_text(port.get("name")),
+            name=a_text(port.get("name")) or "",
             type=_type(port.get("type")),
             link_ids=tuple(link_id for link_id in link_ids if link_id is not None),
         )
@@ -240,8 +240,4 @@ def _slot(value: object) -> int:
 
 def _type(value: object) -> str:
     """0 and nothing mean any type. A list of choices is the type of a COMBO."""
-    return "COMBO" if isinstance(value, list) else _text(value) or "*"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return "COMBO" if isinstance(value, list) else a_text(value) or "*"
