@@ -28,7 +28,7 @@ from comfyui_workflow.runs.model import Run, RunRequest, SeedMode
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
-from comfyui_workflow.workflows.given import GivenWorkflow, outline, read_given
+from comfyui_workflow.workflows.given import GivenWorkflow, read_given
 from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.overrides import with_inputs
 
@@ -229,7 +229,7 @@ def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
     if not isinstance(inputs, dict):
         raise InvalidRequest('inputs must be an object: {"<node id or title>.<input>": value}')
     check_json(inputs)
-    with_inputs(given.graph or outline(given.editor_file), inputs, Definitions({}))
+    with_inputs(given.outline, inputs, Definitions({}))
     return inputs
 
 

@@ -23,15 +23,17 @@ class GivenWorkflow:
 
     graph: Graph
     editor_file: Mapping[str, Any] | None = None
+    outline: Graph
+    """What is known of the graph so far: all of it, or `outline` of the editor's file."""
 
 
 def read_given(value: object) -> GivenWorkflow:
     """From JSON, in either format. Raises: InvalidGraph, naming node and input."""
     if not is_editor_format(value):
-        return GivenWorkflow(graph=check_graph(value))
+        graph = check_graph(value)
+        return GivenWorkflow(graph=graph, outline=graph)
     check_json(value)
-    outline(value)
-    return GivenWorkflow(graph={}, editor_file=value)  # type: ignore[arg-type]
+    return GivenWorkflow(graph={}, editor_file=value, outline=outline(value))  # type: ignore[arg-type]
 
 
 def outline(editor_file: object) -> Graph:
@@ -53,7 +55,7 @@ def _from_picture(prompt: object, workflow: object) -> GivenWorkflow:
     if prompt is None:
         return read_given(workflow)
     graph = check_graph(prompt)
-    return GivenWorkflow(graph=graph, editor_file=_file_beside(workflow))
+    return GivenWorkflow(graph=graph, editor_file=_file_beside(workflow), outline=graph)
 
 
 def _file_beside(workflow: object) -> Mapping[str, Any] | None:
