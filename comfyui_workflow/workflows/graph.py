@@ -1,7 +1,7 @@
 """A graph: whether it is one, what it links, what of it will run and in which order."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from itertools import count
@@ -73,6 +73,18 @@ def output_ids(graph: Graph, definitions: Definitions) -> list[str]:
 
 def sources(graph: Graph, node_id: str) -> list[str]:
     return [source for _, source, _ in _links(graph[node_id])]
+
+
+def closure(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+    """These, and all that follows from them."""
+    found: set[str] = set()
+    stack = list(start)
+    while stack:
+        key = stack.pop()
+        if key not in found:
+            found.add(key)
+            stack.extend(following(key))
+    return found
 
 
 def with_renamed_input(graph: Graph, old: str, new: str) -> dict[str, Any]:
@@ -152,13 +164,7 @@ def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _needed(graph: Graph, wanted: set[str]) -> list[str]:
     """In the order of the graph's own nodes."""
-    found: set[str] = set()
-    stack = [node_id for node_id in wanted if node_id in graph]
-    while stack:
-        node_id = stack.pop()
-        if node_id not in found:
-            found.add(node_id)
-            stack.extend(sources(graph, node_id))
+    found = closure((node_id for node_id in wanted if node_id in graph), lambda key: sources(graph, key))
     return [node_id for node_id in graph if node_id in found]
 
 

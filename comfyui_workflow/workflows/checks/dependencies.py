@@ -1,8 +1,10 @@
 """What of a graph its outputs need: what ComfyUI validates, what it runs besides, what turns in a circle."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Protocol
+
+from comfyui_workflow.workflows.graph import closure
 
 DEEPEST_VALIDATED = 900
 """ComfyUI validates by recursion, and so gives up at chains of about 1,000 nodes."""
@@ -25,11 +27,11 @@ class Dependencies:
     def __init__(self, nodes: Mapping[str, Linked], outputs: Iterable[str]) -> None:
         self._nodes = nodes
         outputs = list(outputs)
-        self.validated = _closure(outputs, lambda key: nodes[key].validated_sources)
+        self.validated = closure(outputs, lambda key: nodes[key].validated_sources)
         self.executed = self.executed_for(outputs)
 
     def executed_for(self, outputs: Iterable[str]) -> set[str]:
-        return _closure(outputs, lambda key: self._nodes[key].all_sources)
+        return closure(outputs, lambda key: self._nodes[key].all_sources)
 
     def dependents(self, failing: Iterable[str]) -> set[str]:
         """What fails with these: they, and what needs them."""
@@ -37,7 +39,7 @@ class Dependencies:
         for key in self.validated:
             for source in self._nodes[key].validated_sources:
                 users.setdefault(source, []).append(key)
-        return _closure(failing, lambda key: users.get(key, ()))
+        return closure(failing, lambda key: users.get(key, ()))
 
     @cached_property
     def in_or_behind_cycles(self) -> set[str]:
@@ -86,14 +88,3 @@ class Dependencies:
             key = next(source for source in self._nodes[key].all_sources if source in among)
         walked = list(path)
         return walked[walked.index(key) :][::-1]
-
-
-def _closure(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
-    found: set[str] = set()
-    stack = list(start)
-    while stack:
-        key = stack.pop()
-        if key not in found:
-            found.add(key)
-            stack.extend(following(key))
-    return found
