@@ -15,8 +15,9 @@ from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
-from comfyui_workflow.instances.address import SshAddress
+from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection
+from comfyui_workflow.runs.model import Run
 from comfyui_workflow.stores.atomic import write_atomically
 from comfyui_workflow.workflows.definitions import Definitions
 
@@ -35,6 +36,17 @@ class InstanceKey:
 
     address: SshAddress
     comfyui_port: int
+    host_key: str | None = None
+    """The fingerprint that the machine must show, where one was pinned."""
+
+
+def key_of(run: Run) -> InstanceKey:
+    """Raises: InvalidAddress."""
+    return InstanceKey(
+        address=parse_ssh_address(run.ssh_connection),
+        comfyui_port=run.comfyui_port,
+        host_key=run.placement.host_key if run.placement else None,
+    )
 
 
 def server_id(data_dir: Path) -> uuid.UUID:

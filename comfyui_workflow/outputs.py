@@ -84,7 +84,7 @@ class OutputFetcher:
             yield str(PurePosixPath(place, output.subfolder, output.filename))
 
     def _remote_dirs(self, folder: str) -> Iterator[str]:
-        configured = self._run.request.comfyui_output_dir if folder == "output" else None
+        configured = self._run.comfyui_output_dir if folder == "output" else None
         if configured is not None:
             yield configured
         own = self._link.directories().of(folder)

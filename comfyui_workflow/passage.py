@@ -16,6 +16,7 @@ from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_out
 from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
     Event,
+    ExecutionEnded,
     GraphPrepared,
     NodesPlanned,
     NoticeGiven,
@@ -153,6 +154,7 @@ class Passage:
             self._record(RunFailed(code="prompt_lost", message=lost))
 
     def _conclude(self, entry: HistoryEntry) -> None:
+        self._record(ExecutionEnded(execution_s=entry.execution_s))
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
         if entry.outcome is Outcome.SUCCESS:
             self._record(PromptSucceeded(outputs=outputs))

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import InstanceBroken, InvalidGraph, Stopped, StoreError, WorkflowError
-from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
+from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.link import InstanceKey, Link
+from comfyui_workflow.link import InstanceKey, Link, key_of
 from comfyui_workflow.passage import Passage
 from comfyui_workflow.patience import Patience, wait
 from comfyui_workflow.runs.events import (
@@ -68,10 +68,9 @@ class Runner:
         should_abort = self._abort_condition(workflow_id, should_stop)
         if should_abort():
             raise Stopped("asked to stop before anything was submitted")
-        address = parse_ssh_address(run.request.ssh_connection)
+        key = key_of(run)
         if patience.failing_for_s() == 0:
-            self._announce(workflow_id, address)
-        key = InstanceKey(address=address, comfyui_port=run.request.comfyui_port)
+            self._announce(workflow_id, key.address)
         with self._links.lease(key, should_stop=should_abort) as link:
             link.prove(again=patience.failing_for_s() > 0)
             patience.reset()

@@ -71,7 +71,7 @@ class Submitter:
             self._link,
             run.graph,
             request.input_images,
-            request.comfyui_input_dir,
+            run.comfyui_input_dir,
             say=lambda message: self._announce(Phase.UPLOADING, message),
             stop_if_asked=self._stop_if_asked,
         )

@@ -26,6 +26,8 @@ class HistoryEntry:
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None
+    execution_s: float | None = None
+    """By ComfyUI's own clock; None for a version that does not tell."""
 
 
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
@@ -42,6 +44,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),
         failed_node_id=a_text(failure.get("node_id")),
+        execution_s=_execution_s(messages),
     )
 
 
@@ -63,6 +66,17 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
     if "execution_error" in messages:
         return Outcome.ERROR
     return Outcome.SUCCESS if status.get("status_str", "success") == "success" else Outcome.ERROR
+
+
+def _execution_s(messages: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The timestamps are in milliseconds; nobody vouches for them."""
+    ends = ("execution_success", "execution_error", "execution_interrupted")
+    began = messages.get("execution_start", {}).get("timestamp")
+    ended = next((messages[end].get("timestamp") for end in ends if end in messages), None)
+    match began, ended:
+        case int() | float(), int() | float() if 0 <= began <= ended < 1e15:
+            return (ended - began) / 1000
+    return None
 
 
 def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -2,6 +2,7 @@
 the rest at every step."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -57,9 +58,10 @@ _EMPTY = RunRequest(
 
 def _is_sound(run: Run) -> bool:
     """What types do not say: times that can be compared and shown in any zone, percentages that are some."""
-    times = (run.queue_time, run.last_update, run.start_time, run.end_time)
+    asked = run.request
+    times = (run.queue_time, run.last_update, run.start_time, run.end_time, run.gpu_since, asked.not_before)
     are_times = all(at is None or (at.tzinfo is not None and 1 < at.year < 9999) for at in times)
-    return are_times and all(0 <= node.progress <= 100 for node in run.nodes)
+    return are_times and 0 <= run.gpu_s < inf and all(0 <= node.progress <= 100 for node in run.nodes)
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Phase
+from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Phase, Placement
 
 
 class Saving(Enum):
@@ -41,6 +41,28 @@ class TroubleMet(Event):
 class NoticeGiven(Event):
     """Something a person should know and need not act on."""
 
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorityChanged(Event):
+    saving: ClassVar[Saving] = Saving.MUST
+    priority: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceChosen(Event):
+    """The run goes to this instance. It is on disk at the latest with the prompt that is submitted there."""
+
+    placement: Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceLeft(Event):
+    """The run leaves its instance, to be given to another one. A prompt that was submitted there is given
+    up, whatever becomes of it."""
+
+    saving: ClassVar[Saving] = Saving.MUST
     message: str
 
 
@@ -118,6 +140,14 @@ class NodesAdvanced(Event):
 
     saving: ClassVar[Saving] = Saving.TICK
     steps: Mapping[str, NodeStep]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionEnded(Event):
+    """The prompt executes no more; ComfyUI itself may have told for how long it did."""
+
+    saving: ClassVar[Saving] = Saving.TICK
+    execution_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

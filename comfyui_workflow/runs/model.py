@@ -110,6 +110,7 @@ class RunRequest:
     """What a person asked for. Written once, never changed."""
 
     ssh_connection: str
+    """An ssh string, the name of an instance, `any`, or `any:<tag>`."""
     graph: Graph
     """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
     editor_file: Mapping[str, Any] | None = None
@@ -125,6 +126,26 @@ class RunRequest:
     comfyui_input_dir: str
     comfyui_output_dir: str
     include_previews: bool = False
+    priority: int = 0
+    """Of runs that wait for the same instance the higher one goes first; then the older one."""
+    batch_id: str | None = None
+    not_before: datetime | None = None
+    """It is not started earlier: the runs of a batch can be staggered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The instance a run was given to, as it was known then, and why that one."""
+
+    instance_id: str
+    name: str
+    ssh_connection: str
+    comfyui_port: int
+    comfyui_input_dir: str
+    comfyui_output_dir: str
+    host_key: str | None = None
+    price_per_hour: float | None = None
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +161,9 @@ class Run:
     message: str | None = None
     """What happens just now, in words."""
 
+    priority: int = 0
+    placement: Placement | None = None
+    """None until an instance was chosen, and for an ssh string that leads to none of the directory."""
     prepared_graph: Graph | None = None
     """What is submitted, where that is not the graph of the request: converted, or with inputs set."""
     prompt_id: str | None = None
@@ -166,6 +190,29 @@ class Run:
 
     start_time: datetime | None = None
     end_time: datetime | None = None
+    gpu_s: float = 0.0
+    """Seconds that prompts of this run have executed, those that were lost included; without the one that
+    executes since `gpu_since`."""
+    gpu_since: datetime | None = None
+
+    @property
+    def ssh_connection(self) -> str:
+        """Where it goes: never `any` once an instance was chosen."""
+        return self.request.ssh_connection if self.placement is None else self.placement.ssh_connection
+
+    @property
+    def comfyui_port(self) -> int:
+        return self.request.comfyui_port if self.placement is None else self.placement.comfyui_port
+
+    @property
+    def comfyui_input_dir(self) -> str:
+        return self.request.comfyui_input_dir if self.placement is None else self.placement.comfyui_input_dir
+
+    @property
+    def comfyui_output_dir(self) -> str:
+        return (
+            self.request.comfyui_output_dir if self.placement is None else self.placement.comfyui_output_dir
+        )
 
     @property
     def graph(self) -> Graph:
@@ -189,6 +236,16 @@ class Run:
     @property
     def has_missing_outputs(self) -> bool:
         return any(not output.is_downloaded for output in self.outputs)
+
+    def gpu_seconds(self, at: datetime) -> float:
+        """How long the GPU has worked for this run."""
+        running_s = 0.0 if self.gpu_since is None else max(0.0, (at - self.gpu_since).total_seconds())
+        return self.gpu_s + running_s
+
+    def cost(self, at: datetime) -> float | None:
+        """In the currency of the instance's price; None where that is not known."""
+        price = None if self.placement is None else self.placement.price_per_hour
+        return None if price is None else price * self.gpu_seconds(at) / 3600
 
     def node_type(self, node_id: str | None) -> str | None:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)

@@ -7,8 +7,11 @@ from datetime import datetime
 from comfyui_workflow.runs.events import (
     CancelRequested,
     Event,
+    ExecutionEnded,
     ExecutionStarted,
     GraphPrepared,
+    InstanceChosen,
+    InstanceLeft,
     NodesAdvanced,
     NodesCached,
     NodesPlanned,
@@ -18,6 +21,7 @@ from comfyui_workflow.runs.events import (
     OutputFetched,
     OutputsFound,
     PhaseEntered,
+    PriorityChanged,
     PromptAccepted,
     PromptPrepared,
     PromptSucceeded,
@@ -51,6 +55,12 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return replace(run, phase=Phase.WAITING, message=event.message)
         case NoticeGiven():
             return _with_notice(run, event.message)
+        case PriorityChanged():
+            return replace(run, priority=event.priority)
+        case InstanceChosen():
+            return replace(run, placement=event.placement)
+        case InstanceLeft():
+            return _left(run, event, at)
         case GraphPrepared():
             return replace(run, prepared_graph=event.graph)
         case NodesPlanned():
@@ -69,6 +79,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return _node_started(_started(run, at), event)
         case NodesAdvanced():
             return _advanced(_started(run, at), event)
+        case ExecutionEnded():
+            return _executed_for(_started(run, at), at, event.execution_s)
         case PromptSucceeded():
             return _succeeded(run, event, at)
         case OutputsFound():
@@ -76,7 +88,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case OutputFetched():
             return replace(run, outputs=_with_output(run.outputs, event.output))
         case PromptVanished():
-            return _vanished(run, event)
+            return _vanished(run, event.message, at)
         case CancelRequested():
             return replace(run, is_cancel_requested=True, message="Cancelling")
         case RetryRequested():
@@ -142,6 +154,7 @@ def _started(run: Run, at: datetime) -> Run:
         status=RunStatus.EXECUTING,
         phase=Phase.EXECUTING,
         start_time=run.start_time or at,
+        gpu_since=at,
         queue_position=None,
         message=None,
     )
@@ -222,16 +235,32 @@ def _with_output(outputs: tuple[OutputFile, ...], changed: OutputFile) -> tuple[
     return tuple(changed if output.key == changed.key else output for output in outputs)
 
 
-def _vanished(run: Run, event: PromptVanished) -> Run:
+def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
+    """What ComfyUI says is exact; our own clock also counts how long we did not hear of the end."""
+    if run.gpu_since is None:
+        return run
+    seconds = max(0.0, (at - run.gpu_since).total_seconds()) if execution_s is None else execution_s
+    return replace(run, gpu_s=run.gpu_s + seconds, gpu_since=None)
+
+
+def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
+    """A graph that was made for that instance and never submitted is made anew for the next one."""
+    if run.prompt_id is not None:
+        return replace(_vanished(run, event.message, at), placement=None)
+    return replace(run, placement=None, prepared_graph=None, phase=Phase.WAITING, message=event.message)
+
+
+def _vanished(run: Run, message: str, at: datetime) -> Run:
     was_running = run.status is RunStatus.EXECUTING
     reset = _map_nodes(
-        run, lambda node: replace(node, status=NodeStatus.PENDING, progress=0.0, message=event.message)
+        _executed_for(run, at, None),
+        lambda node: replace(node, status=NodeStatus.PENDING, progress=0.0, message=message),
     )
     return replace(
-        _with_notice(reset, event.message),
+        _with_notice(reset, message),
         status=RunStatus.QUEUED,
         phase=Phase.WAITING,
-        message=event.message,
+        message=message,
         prompt_id=None,
         is_accepted=False,
         boot_marker=None,
@@ -283,7 +312,7 @@ def _stopped(node: NodeProgress, message: str) -> NodeProgress:
 
 def _ended(run: Run, status: RunStatus, at: datetime) -> Run:
     return replace(
-        run,
+        _executed_for(run, at, None),
         status=status,
         phase=Phase.FINISHED,
         message=None,

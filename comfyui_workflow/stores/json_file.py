@@ -236,10 +236,13 @@ class JsonFileStore:
             raise _cannot_save(error) from error
 
     def _write_graph(self, run: Run) -> None:
-        """Before the record that depends on it."""
+        """Before the record that depends on it. One that was given up is made anew."""
         path = self._live_path(run.workflow_id) / "graph.json"
         try:
-            write_atomically(path, encode_graph(run.prepared_graph or {}), must_reach_disk=True)
+            if run.prepared_graph is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, encode_graph(run.prepared_graph), must_reach_disk=True)
         except OSError as error:
             raise _cannot_save(error) from error
 

@@ -17,7 +17,7 @@ from comfyui_workflow.runs.events import (
     RetryRequested,
     RunFailed,
 )
-from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Placement, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from tests.fuzz.effort import effort
@@ -43,6 +43,19 @@ outputs = st.builds(
 )
 many_outputs = st.lists(outputs, max_size=3).map(tuple)
 PLANS = [planned_nodes(GRAPH, sink_ids(GRAPH)), planned_nodes(GRAPH, ["2"]), ()]
+PLACEMENTS = [
+    Placement(
+        instance_id=name,
+        name=name,
+        ssh_connection=f"ssh root@{name}",
+        comfyui_port=1,
+        comfyui_input_dir="/i",
+        comfyui_output_dir="/o",
+        price_per_hour=price,
+        reason="the only one",
+    )
+    for name, price in (("a", None), ("b", 0.5))
+]
 happened: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         events.PhaseEntered,
@@ -63,6 +76,10 @@ happened: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.OutputsFound, outputs=many_outputs),
     st.builds(events.OutputFetched, output=outputs),
     st.builds(PromptVanished, message=messages),
+    st.builds(events.PriorityChanged, priority=st.integers(-100, 100)),
+    st.builds(events.InstanceChosen, placement=st.sampled_from(PLACEMENTS)),
+    st.builds(events.InstanceLeft, message=messages),
+    st.builds(events.ExecutionEnded, execution_s=st.none() | st.floats(0, 1e6)),
     st.builds(events.CancelRequested),
     st.builds(RetryRequested),
     st.builds(events.RunCompleted),
@@ -91,10 +108,11 @@ def check_step(before: Run, event: Event, after: Run) -> None:
         before.queue_time,
     )
     assert after.submissions >= before.submissions
+    assert after.gpu_s >= before.gpu_s
     assert set(before.notices) <= set(after.notices)
     if before.is_finished and not (before.status is RunStatus.FAILED and isinstance(event, RetryRequested)):
         assert after is before
-    if not isinstance(event, PromptVanished | NodesPlanned | RunFailed):
+    if not isinstance(event, PromptVanished | events.InstanceLeft | NodesPlanned | RunFailed):
         assert after.progress_percent >= before.progress_percent
         for node, now in zip(before.nodes, after.nodes, strict=True):
             assert now.node_id == node.node_id
@@ -110,6 +128,7 @@ def check(run: Run) -> None:
     assert run.queue_position is None or run.status is RunStatus.QUEUED
     assert not run.is_finished or all(node.status is not NodeStatus.EXECUTING for node in run.nodes)
     assert run.start_time is None or run.queue_time <= run.start_time <= (run.end_time or run.last_update)
+    assert run.gpu_since is None or run.status is RunStatus.EXECUTING
     assert len({output.key for output in run.outputs}) == len(run.outputs)
     assert decode_run(encode_request(run.request), encode_run(run)) == run
     for document in (progress_document(run), summary_document(run)):

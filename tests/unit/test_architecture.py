@@ -18,6 +18,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"inputs", "outputs", "submission", "local_files", "preparation"},
     {"passage", "inspection"},
     {"runner", "executors"},
+    {"fleet"},
     {"service"},
     {"api", "dashboard", "serving"},
     {"cli", "__main__"},

@@ -15,6 +15,7 @@ from comfyui_workflow.runs.model import (
     NodeStatus,
     OutputFile,
     Phase,
+    Placement,
     Run,
     RunRequest,
     RunStatus,
@@ -101,6 +102,46 @@ def test_a_finished_run_comes_back_unchanged_whatever_comes_late() -> None:
             events.RunCancelled(),
         )
         assert all(apply(run, event, AT + timedelta(days=1)) is run for event in late)
+
+
+def placed(name: str) -> events.InstanceChosen:
+    return events.InstanceChosen(
+        placement=Placement(
+            instance_id=name,
+            name=name,
+            ssh_connection=f"ssh root@{name}",
+            comfyui_port=7,
+            comfyui_input_dir="/in",
+            comfyui_output_dir="/out",
+            price_per_hour=3.6,
+            reason="cheapest",
+        )
+    )
+
+
+def test_a_run_that_leaves_its_instance_begins_anew_on_the_next_one() -> None:
+    run = after(new_run(), placed("a"), events.GraphPrepared(graph={}))
+    assert (run.ssh_connection, run.comfyui_port, run.comfyui_output_dir) == ("ssh root@a", 7, "/out")
+    left = after(run, events.InstanceLeft(message="a is away"))
+    assert (left.placement, left.prepared_graph, left.notices) == (None, None, ())
+    assert (left.ssh_connection, left.phase) == ("ssh root@192.0.2.1", Phase.WAITING)
+    run = after(run, events.PromptPrepared(prompt_id="p", boot_marker="m"), events.ExecutionStarted())
+    left = after(run, events.InstanceLeft(message="a died"))
+    assert (left.placement, left.prompt_id, left.times_lost_running) == (None, None, 1)
+    assert (left.prepared_graph, left.notices) == ({}, ("a died",))  # what may have run keeps its seeds
+    assert (left.status, left.gpu_s, left.gpu_since) == (RunStatus.QUEUED, 1.0, None)
+
+
+def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
+    run = after(new_run(), placed("a"), events.ExecutionStarted(), events.NodeStarted(node_id="1"))
+    assert run.gpu_seconds(run.last_update + timedelta(seconds=2)) == 3.0
+    told = after(run, events.ExecutionEnded(execution_s=10.0), events.PromptSucceeded(outputs=()))
+    told = after(told, events.ExecutionEnded(execution_s=10.0), events.RunCompleted())
+    assert (told.gpu_s, told.cost(told.last_update)) == (10.0, pytest.approx(0.01))
+    assert after(run, events.ExecutionEnded(execution_s=None)).gpu_s == 2.0
+    unheard = after(new_run(), events.ExecutionEnded(execution_s=5.0))
+    assert (unheard.gpu_s, unheard.cost(unheard.last_update)) == (5.0, None)
+    assert after(run, events.RunFailed(code="x", message="y")).gpu_s == 2.0
 
 
 def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None:

@@ -1,0 +1,50 @@
+"""A named instance, as data."""
+
+from dataclasses import dataclass
+
+from comfyui_workflow.runs.model import Placement
+
+ANY = "any"
+"""Instead of a name: whichever instance is best; `any:<tag>`: of those that have the tag."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One entry of the directory. `id` never changes; everything else may."""
+
+    id: str
+    name: str
+    ssh_connection: str
+    comfyui_port: int
+    comfyui_input_dir: str
+    comfyui_output_dir: str
+    enabled: bool = True
+    """Whether runs for `any` may go there. One that is named goes there all the same."""
+    tags: tuple[str, ...] = ()
+    price_per_hour: float | None = None
+    host_key: str | None = None
+    """Fingerprint (`SHA256:...`) that the machine must show; None trusts on first use."""
+    local_port: int | None = None
+    """Where on this machine's loopback its ComfyUI can be reached, as if it ran here."""
+
+
+def tag_wanted(ssh_connection: str) -> str | None:
+    """"" for `any`, the tag for `any:<tag>`, None for what names one machine."""
+    word, colon, tag = ssh_connection.partition(":")
+    if word.strip().lower() != ANY or (colon and not tag.strip()):
+        return None
+    return tag.strip()
+
+
+def placement(instance: Instance, reason: str) -> Placement:
+    return Placement(
+        instance_id=instance.id,
+        name=instance.name,
+        ssh_connection=instance.ssh_connection,
+        comfyui_port=instance.comfyui_port,
+        comfyui_input_dir=instance.comfyui_input_dir,
+        comfyui_output_dir=instance.comfyui_output_dir,
+        host_key=instance.host_key,
+        price_per_hour=instance.price_per_hour,
+        reason=reason,
+    )
