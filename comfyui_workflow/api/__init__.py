@@ -41,7 +41,8 @@ def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
     """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
 
     def owner() -> Api:
-        return next((api for api in apis if request.path.startswith(api.prefix)), apis[0])
+        owners = [api for api in apis if f"{request.path}/".startswith(f"{api.prefix}/")]
+        return max(owners, key=lambda api: len(api.prefix), default=apis[0])
 
     for api in apis:
         app.register_blueprint(api.create_blueprint(parts))

@@ -1,4 +1,4 @@
-"""Fields of a request, read one way by every API. Raises: InvalidRequest, naming the field."""
+"""Body and query of a request, read one way by every API. Raises: InvalidRequest, naming the field."""
 
 import re
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 from flask import request
 
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.fields import flag, integer, is_unicode, remote_dir, text
+
+__all__ = ["flag", "integer", "is_unicode", "json_body", "number", "optional_json_body", "remote_dir", "text"]
 
 
 def json_body() -> dict[str, Any]:
     """A page of another site can send any content type but JSON without being asked first."""
-    if not request.content_length and "Transfer-Encoding" not in request.headers:
+    if _has_no_body():
         raise InvalidRequest("Request body is required")
     if not request.is_json:
         raise InvalidRequest("Content-Type must be application/json")
@@ -25,37 +28,16 @@ def json_body() -> dict[str, Any]:
     return body
 
 
-def text(body: dict[str, Any], field: str) -> str | None:
-    value = body.get(field)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequest(f"{field} must be a text")
-    if value is not None and not value.isascii() and not is_unicode(value):
-        raise InvalidRequest(f"{field} is not valid Unicode")
-    return value and value.strip()
-
-
-def is_unicode(words: str) -> bool:
-    """JSON can escape half of a character, which no file system, SSH server or record takes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in words)
-
-
-def integer(body: dict[str, Any], field: str, default: int, least: int, most: int) -> int:
-    value = body.get(field)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
-    return value
-
-
-def flag(body: dict[str, Any], field: str) -> bool:
-    value = body.get(field, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{field} must be true or false")
-    return value
+def optional_json_body() -> dict[str, Any]:
+    """Nothing is the same as `{}`."""
+    return {} if _has_no_body() else json_body()
 
 
 def number(given: str, field: str, least: int, most: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", given) or not least <= int(given) <= most:
         raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
     return int(given)
+
+
+def _has_no_body() -> bool:
+    return not request.content_length and "Transfer-Encoding" not in request.headers

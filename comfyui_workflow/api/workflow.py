@@ -4,23 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.api import Api, Parts
-from comfyui_workflow.api.fields import flag, integer, is_unicode, json_body, number, text
+from comfyui_workflow.api.fields import flag, integer, is_unicode, json_body, number, remote_dir, text
 from comfyui_workflow.api.output_files import send_output, send_preview
-from comfyui_workflow.errors import (
-    ComfyUIError,
-    InstanceError,
-    InvalidRequest,
-    RunConflict,
-    RunNotFound,
-    ServerBusy,
-    Stopped,
-    StoreError,
-    WorkflowError,
-)
+from comfyui_workflow.api.wording import word_error, word_http_error
+from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
+from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.document import output_document, progress_document, summary_document
@@ -33,20 +24,7 @@ from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.overrides import with_inputs
 
 PREFIX = "/comfyui/workflow"
-DEFAULT_COMFYUI_PORT = 18188
-DEFAULT_INPUT_DIR = "/workspace/ComfyUI/input"
-DEFAULT_OUTPUT_DIR = "/workspace/ComfyUI/output"
 LARGEST_PAGE = 500
-STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
-    (InvalidRequest, 400),
-    (RunNotFound, 404),
-    (RunConflict, 409),
-    (ServerBusy, 503),
-    (StoreError, 507),
-    (InstanceError, 502),
-    (ComfyUIError, 502),
-    (Stopped, 504),
-)
 
 
 def create_blueprint(parts: Parts) -> Blueprint:
@@ -137,7 +115,7 @@ def read_request(body: dict[str, Any], files: LocalFiles, settings: Settings) ->
     workflow_file, given = _workflow(body, files)
     inputs = _inputs(body, given)
     address = parse_ssh_address(ssh_connection)
-    default_port = address.comfyui_port or DEFAULT_COMFYUI_PORT
+    default_port = address.comfyui_port or usual_places.COMFYUI_PORT
     default_name = Path(workflow_file).name if workflow_file else "workflow"
     return RunRequest(
         ssh_connection=ssh_connection,
@@ -150,8 +128,8 @@ def read_request(body: dict[str, Any], files: LocalFiles, settings: Settings) ->
         input_images=_images(body, files),
         output_dir=files.output_dir(text(body, "output_dir") or str(settings.default_output_dir)),
         comfyui_port=integer(body, "comfyui_port", default_port, 1, 65535),
-        comfyui_input_dir=_remote_dir(body, "comfyui_input_dir", DEFAULT_INPUT_DIR),
-        comfyui_output_dir=_remote_dir(body, "comfyui_output_dir", DEFAULT_OUTPUT_DIR),
+        comfyui_input_dir=remote_dir(body, "comfyui_input_dir", usual_places.INPUT_DIR),
+        comfyui_output_dir=remote_dir(body, "comfyui_output_dir", usual_places.OUTPUT_DIR),
         include_previews=flag(body, "include_previews"),
     )
 
@@ -169,29 +147,12 @@ def local_output(run: Run, number: int) -> Path:
     return path
 
 
-def word_error(error: WorkflowError) -> Response:
-    return _failure(str(error), _status(error), error.code)
-
-
-def word_http_error(error: HTTPException) -> Response:
-    response = _failure(error.description or error.name, error.code or 500, "http")
-    if error.code == 405 and error.get_response().headers.get("Allow"):
-        response.headers["Allow"] = error.get_response().headers["Allow"]
-    return response
-
-
 API = Api(
     prefix="/comfyui",
     create_blueprint=create_blueprint,
     word_error=word_error,
     word_http_error=word_http_error,
 )
-
-
-def _failure(message: str, status: int, code: str) -> Response:
-    response = jsonify(success=False, message=message, code=code)
-    response.status_code = status
-    return response
 
 
 def _inspection_document(inspection: Inspection) -> dict[str, Any]:
@@ -202,10 +163,6 @@ def _inspection_document(inspection: Inspection) -> dict[str, Any]:
         "warnings": [finding.document() for finding in warnings(verdict.findings)],
         "graph": inspection.graph,
     }
-
-
-def _status(error: WorkflowError) -> int:
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
 def _workflow(body: dict[str, Any], files: LocalFiles) -> tuple[str | None, GivenWorkflow]:
@@ -257,13 +214,6 @@ def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
             f"input_images has two different files called {twice}; ComfyUI knows them by name"
         )
     return paths
-
-
-def _remote_dir(body: dict[str, Any], field: str, default: str) -> str:
-    value = text(body, field) or default
-    if not value.startswith("/") or any(ord(letter) < 32 for letter in value):
-        raise InvalidRequest(f"{field} must be an absolute path on the instance")
-    return value
 
 
 def _pixels(text: str) -> int:

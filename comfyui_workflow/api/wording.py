@@ -1,0 +1,48 @@
+"""What went wrong, as the JSON APIs say it: `{"success": false, "message": …, "code": …}` under a status."""
+
+from flask import Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    InstanceError,
+    InvalidRequest,
+    RunConflict,
+    RunNotFound,
+    ServerBusy,
+    Stopped,
+    StoreError,
+    WorkflowError,
+)
+
+STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
+    (InvalidRequest, 400),
+    (RunNotFound, 404),
+    (RunConflict, 409),
+    (ServerBusy, 503),
+    (StoreError, 507),
+    (InstanceError, 502),
+    (ComfyUIError, 502),
+    (Stopped, 504),
+)
+
+
+def word_error(error: WorkflowError) -> Response:
+    return failure(str(error), _status(error), error.code)
+
+
+def word_http_error(error: HTTPException) -> Response:
+    response = failure(error.description or error.name, error.code or 500, "http")
+    if error.code == 405 and error.get_response().headers.get("Allow"):
+        response.headers["Allow"] = error.get_response().headers["Allow"]
+    return response
+
+
+def failure(message: str, status: int, code: str) -> Response:
+    response = jsonify(success=False, message=message, code=code)
+    response.status_code = status
+    return response
+
+
+def _status(error: WorkflowError) -> int:
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)

@@ -1,0 +1,45 @@
+"""Fields of what a person wrote, read one way wherever they are. Raises: InvalidRequest, naming the field."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfyui_workflow.errors import InvalidRequest
+
+Fields = Mapping[str, Any]
+
+
+def text(fields: Fields, field: str) -> str | None:
+    value = fields.get(field)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{field} must be a text")
+    if value is not None and not value.isascii() and not is_unicode(value):
+        raise InvalidRequest(f"{field} is not valid Unicode")
+    return value and value.strip()
+
+
+def is_unicode(words: str) -> bool:
+    """JSON can escape half of a character, which no file system, SSH server or record takes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in words)
+
+
+def integer(fields: Fields, field: str, default: int, least: int, most: int) -> int:
+    value = fields.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
+    return value
+
+
+def flag(fields: Fields, field: str, *, default: bool = False) -> bool:
+    value = fields.get(field, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{field} must be true or false")
+    return value
+
+
+def remote_dir(fields: Fields, field: str, default: str) -> str:
+    value = text(fields, field) or default
+    if not value.startswith("/") or any(ord(letter) < 32 for letter in value):
+        raise InvalidRequest(f"{field} must be an absolute path on the instance")
+    return value
