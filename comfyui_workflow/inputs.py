@@ -1,7 +1,6 @@
 """Input files on their way up: under their own names, never over somebody else's file, never twice."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -98,8 +97,3 @@ def _sha256(local: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FileRefused(f"Input image cannot be read: {local} ({error.strerror})") from error
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a name is one of a plain file: no directory, no control character."""
-    return bool(name) and name not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", name)

@@ -14,6 +14,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or
 from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.comfyui.queue_view import QueueView
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection
@@ -23,11 +24,8 @@ from comfyui_workflow.workflows.definitions import Definitions
 
 log = logging.getLogger(__name__)
 
-QUEUE_AGE_S = 1.0
 DEFINITIONS_AGE_S = 1.0
 """Younger ones are believed when they lack something: there is a megabyte of them."""
-QUEUE_SHARE = 50
-"""`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +73,7 @@ class Link:
         self.client = client
         self.feed = feed
         self._lock = threading.Lock()
-        self._queue_lock = threading.Lock()
-        self._queue: QueueSnapshot | None = None
-        self._queue_valid_until_s = 0.0
+        self._queue = QueueView(client.queue)
         self._definitions: Definitions | None = None
         self._definitions_asked_s = 0.0
         self._directories: Directories | None = None
@@ -103,15 +99,8 @@ class Link:
             self._is_proven = True
 
     def queue(self) -> QueueSnapshot:
-        """A view of `/queue` shared by all runs here: a second old at most, older where it is long. One asks,
-        and the others wait for its answer instead of asking too."""
-        with self._queue_lock:
-            if self._queue is None or time.monotonic() >= self._queue_valid_until_s:
-                began_s = time.monotonic()
-                self._queue = self.client.queue()
-                took_s = time.monotonic() - began_s
-                self._queue_valid_until_s = time.monotonic() + max(QUEUE_AGE_S, QUEUE_SHARE * took_s)
-            return self._queue
+        """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""
+        return self._queue()
 
     def definitions(self) -> Definitions:
         """`/object_info`, asked for once until ComfyUI may have been restarted."""

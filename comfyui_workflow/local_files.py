@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from comfyui_workflow.errors import FileRefused, InvalidGraph, StoreError
-from comfyui_workflow.inputs import is_safe_name
 from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.untrusted import is_safe_name
 from comfyui_workflow.workflows.given import GivenWorkflow, read_given_file
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024

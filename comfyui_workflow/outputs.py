@@ -1,26 +1,17 @@
 """Output files on their way down: whole, once, never over a different file, never outside the directory."""
 
-import contextlib
 import errno
-import filecmp
 import hashlib
-import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.errors import RemoteFileError, StoreError
-from comfyui_workflow.inputs import is_safe_name
 from comfyui_workflow.link import Link
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.wholeness import shortfall
+from comfyui_workflow.settling import check_wholeness, remove, safe_relative_path, settle
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_LONGEST_NAME_BYTES = 255
-_DEEPEST_FOLDER = 64
-_PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
-"""What a file is called while it is on its way: an output of that name would be taken for one."""
 
 
 class OutputFetcher:
@@ -42,8 +33,8 @@ class OutputFetcher:
         try:
             self._output_dir.mkdir(parents=True, exist_ok=True)
             remote_path = self._download(output, part)
-            _check_wholeness(part, output)
-            local = _settle(part, self._output_dir / relative)
+            check_wholeness(part, output)
+            local = settle(part, self._output_dir / relative)
             size_bytes = local.stat().st_size
         except RemoteFileError as error:
             return replace(output, error=str(error))
@@ -53,7 +44,7 @@ class OutputFetcher:
             trouble = StoreError(f"It cannot be written to {self._output_dir}: {error.strerror}")
             return replace(output, error=_lasting(trouble, error))
         finally:
-            _remove(part)
+            remove(part)
         return replace(
             output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
         )
@@ -105,75 +96,11 @@ class OutputFetcher:
         return next(reversed(list(self._remote_paths(output))), None)
 
 
-def _check_wholeness(part: Path, output: OutputFile) -> None:
-    """Half a picture is no success. Raises: RemoteFileError."""
-    reason = shortfall(part, output.file_type)
-    if reason is not None:
-        raise RemoteFileError(reason)
-
-
-def safe_relative_path(output: OutputFile) -> Path | None:
-    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere."""
-    parts = [*filter(None, output.subfolder.split("/")), output.filename]
-    if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
-        return None
-    if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
-        return None
-    return Path(*parts)
-
-
-def _is_no_name_here(name: str) -> bool:
-    try:
-        return len(name.encode()) > _LONGEST_NAME_BYTES
-    except UnicodeEncodeError:  # half a character
-        return True
-
-
-def _settle(part: Path, wanted: Path) -> Path:
-    """Give the finished file its name. The same content there already is the same file; a different one
-    stays, and ours is called `name (1).png`."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(10_000):
-        place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
-        if _claim(part, place) or _is_same(part, place):
-            return place
-    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
-
-
-def _claim(part: Path, place: Path) -> bool:
-    """Rename without ever replacing: a second name first, which fails where there is one already."""
-    try:
-        os.link(part, place, follow_symlinks=False)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        return _claim_by_creation(part, place)
-    return True
-
-
-def _claim_by_creation(part: Path, place: Path) -> bool:
-    try:
-        place.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    part.replace(place)
-    return True
-
-
-def _is_same(part: Path, place: Path) -> bool:
-    return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)
-
-
 def _lasting(trouble: StoreError, cause: BaseException | None) -> str:
     """The sentence, of trouble that stays. Raises: the trouble itself for a full disk, which can pass."""
     if isinstance(cause, OSError) and cause.errno in _FULL:
         raise trouble from cause
     return str(trouble)
-
-
-def _remove(part: Path) -> None:
-    with contextlib.suppress(OSError):  # its directory may be what cannot be written
-        part.unlink(missing_ok=True)
 
 
 def missing_sentence(run: Run) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from comfyui_workflow.abreast import Crew
 from comfyui_workflow.comfyui.cancelling import Canceller
 from comfyui_workflow.comfyui.failures import failure_sentence
+from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
@@ -30,7 +31,7 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import Phase, Run, RunStatus
-from comfyui_workflow.submission import Submitter, new_prompt_id
+from comfyui_workflow.submission import Submitter
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 

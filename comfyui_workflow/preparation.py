@@ -1,16 +1,16 @@
 """Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.comfyui.verdicts import verdict_of
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.link import Link
 from comfyui_workflow.runs.model import Graph, RunRequest
-from comfyui_workflow.workflows.checks.named_files import FileNamed, FilesKnown, files_named
-from comfyui_workflow.workflows.checks.preflight import Verdict, preflight
+from comfyui_workflow.workflows.checks.preflight import Verdict
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.conversion import Queueing
 from comfyui_workflow.workflows.findings import errors, sentence
@@ -18,7 +18,6 @@ from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.prepared import graph_of, remote_routes, settling
 
 _random = random.SystemRandom()
-MOST_FILES_ASKED = 50
 
 
 def prepared_graph(link: Link, request: RunRequest) -> Graph:
@@ -66,28 +65,5 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
 
 
 def _look_over(link: Link, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]) -> Verdict:
-    definitions = link.definitions()
     provided = frozenset(Path(image).name for image in images)
-    named = files_named(graph, definitions)
-    listed = {(each.folder, each.name) for each in named if each.is_listed}
-    asked = _to_ask_for(named, provided)
-    there = {
-        (folder, name)
-        for folder, name in asked[:MOST_FILES_ASKED]
-        if link.client.has_file(name, folder=folder)
-    }
-    files = FilesKnown(
-        provided=provided, found=frozenset(listed | there), is_asked=len(asked) <= MOST_FILES_ASKED
-    )
-    return preflight(graph, definitions, files=files, replaced=replaced)
-
-
-def _to_ask_for(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
-    """(folder, name), once for each file that neither comes along nor is listed: each is a round trip."""
-    return list(
-        dict.fromkeys(
-            (each.folder, each.name)
-            for each in named
-            if not each.is_listed and (each.folder != "input" or each.name not in provided)
-        )
-    )
+    return verdict_of(link.client, graph, link.definitions(), provided=provided, replaced=replaced)

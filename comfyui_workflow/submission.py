@@ -5,10 +5,10 @@ arrived. So the id is ours and on disk before it is sent, and whenever the answe
 id before we send it again.
 """
 
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from comfyui_workflow.comfyui.finding import LOOK_AGAIN_AFTER_S, drop_copies, find_prompt
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
 from comfyui_workflow.errors import Stopped
@@ -26,14 +26,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import Graph, Phase, Run
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
-LOOK_AGAIN_AFTER_S = 1.0
 FEED_WAIT_S = 2.0
-_RECENT = 200
-
-
-def new_prompt_id() -> str:
-    """Newer versions take nothing but a UUID with hyphens, in lower case."""
-    return str(uuid.uuid4())
 
 
 class Submitter:
@@ -60,7 +53,7 @@ class Submitter:
             run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
             return self._post(run, graph)
         run = self._post(run, graph)
-        self._drop_copies(run)
+        drop_copies(self._link.client, run.prompt_id or "")
         return run
 
     def _upload(self, run: Run) -> Graph:
@@ -92,7 +85,7 @@ class Submitter:
             prompt_id=run.prompt_id or "",
             client_id=self._link.feed.client_id,
             extra_data=extra_data_of(run),
-            definitions=self._link.definitions().object_info,
+            definitions=lambda: self._link.definitions().object_info,
         )
         if answer.node_errors:
             self._report_dropped(answer.node_errors, graph)
@@ -115,8 +108,7 @@ class Submitter:
         )
 
     def _find(self, run: Run) -> str | None:
-        """The id under which ComfyUI has this prompt. Absent twice, a second apart, is absent: what was
-        under way when the connection broke has arrived by then."""
+        """The id under which ComfyUI has this prompt."""
         known = self._ask(run)
         if known is None:
             wait(LOOK_AGAIN_AFTER_S, self._should_stop)
@@ -125,22 +117,7 @@ class Submitter:
         return known
 
     def _ask(self, run: Run) -> str | None:
-        """Queue, then history, then the correlation for a ComfyUI that chose an id of its own."""
-        client, prompt_id = self._link.client, run.prompt_id or ""
-        snapshot = client.queue()
-        if prompt_id in snapshot or client.history(prompt_id) is not None:
-            return prompt_id
-        ours = correlation_of(run)
-        if ours in snapshot.correlations:
-            return snapshot.correlations[ours]
-        recent = client.recent_history(_RECENT)
-        return next((entry.prompt_id for entry in recent if entry.correlation == ours), None)
-
-    def _drop_copies(self, run: Run) -> None:
-        """After a second POST of one id: should the first have arrived late, one of the two goes."""
-        prompt_id = run.prompt_id or ""
-        if self._link.client.queue().copies(prompt_id) > 1:
-            self._link.client.delete_pending(prompt_id)
+        return find_prompt(self._link.client, run.prompt_id or "", correlation_of(run))
 
 
 def extra_data_of(run: Run) -> dict[str, Any]:

@@ -45,3 +45,8 @@ def shown(value: object) -> str:
     except (RecursionError, ValueError):  # nested without end; a number of more digits than Python writes
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name is one of a plain file: no directory, no control character."""
+    return bool(name) and name not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", name)

@@ -70,14 +70,14 @@ class ComfyUIClient:
         prompt_id: str,
         client_id: str,
         extra_data: Mapping[str, Any],
-        definitions: Mapping[str, Any],
+        definitions: Callable[[], Mapping[str, Any]],
     ) -> Submission:
-        """Not idempotent: ComfyUI runs the same id twice.
+        """Not idempotent: ComfyUI runs the same id twice. `definitions` are asked for at a refusal only.
         Raises: PromptRefused, in words that the node definitions help to find."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
         response = self._request("POST", "/prompt", json=body)
         if response.status_code in (400, 413):
-            raise PromptRefused(refusal_sentence(_lenient_object(response), graph, definitions))
+            raise PromptRefused(refusal_sentence(_lenient_object(response), graph, definitions()))
         answer = _object(_good(response))
         accepted_id = a_text(answer.get("prompt_id"))
         if accepted_id is None:

@@ -141,7 +141,7 @@ def submit(client: ComfyUIClient) -> None:
     definitions = client.definitions()
     planned_nodes(GRAPH, output_ids(GRAPH, Definitions(definitions)))
     answer = client.submit(
-        GRAPH, prompt_id=PROMPT_ID, client_id="c", extra_data=EXTRA, definitions=definitions
+        GRAPH, prompt_id=PROMPT_ID, client_id="c", extra_data=EXTRA, definitions=lambda: definitions
     )
     findings = "; ".join(node_findings(answer.node_errors, GRAPH, definitions))
     saved(NoticeGiven(message=findings))

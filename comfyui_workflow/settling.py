@@ -1,0 +1,82 @@
+"""A file that has arrived gets its name: whole, never over a different file, never outside the directory."""
+
+import contextlib
+import errno
+import filecmp
+import os
+import re
+from pathlib import Path
+
+from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.untrusted import is_safe_name
+from comfyui_workflow.wholeness import shortfall
+
+_LONGEST_NAME_BYTES = 255
+_DEEPEST_FOLDER = 64
+_PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
+"""What a file is called while it is on its way: an output of that name would be taken for one."""
+
+
+def safe_relative_path(output: OutputFile) -> Path | None:
+    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere."""
+    parts = [*filter(None, output.subfolder.split("/")), output.filename]
+    if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
+        return None
+    if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
+        return None
+    return Path(*parts)
+
+
+def check_wholeness(part: Path, output: OutputFile) -> None:
+    """Half a picture is no success. Raises: RemoteFileError."""
+    reason = shortfall(part, output.file_type)
+    if reason is not None:
+        raise RemoteFileError(reason)
+
+
+def settle(part: Path, wanted: Path) -> Path:
+    """Give the finished file its name. The same content there already is the same file; a different one
+    stays, and ours is called `name (1).png`."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(10_000):
+        place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        if _claim(part, place) or _is_same(part, place):
+            return place
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
+
+
+def remove(part: Path) -> None:
+    with contextlib.suppress(OSError):  # its directory may be what cannot be written
+        part.unlink(missing_ok=True)
+
+
+def _is_no_name_here(name: str) -> bool:
+    try:
+        return len(name.encode()) > _LONGEST_NAME_BYTES
+    except UnicodeEncodeError:  # half a character
+        return True
+
+
+def _claim(part: Path, place: Path) -> bool:
+    """Rename without ever replacing: a second name first, which fails where there is one already."""
+    try:
+        os.link(part, place, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        return _claim_by_creation(part, place)
+    return True
+
+
+def _claim_by_creation(part: Path, place: Path) -> bool:
+    try:
+        place.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    part.replace(place)
+    return True
+
+
+def _is_same(part: Path, place: Path) -> bool:
+    return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)
