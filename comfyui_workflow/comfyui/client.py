@@ -99,9 +99,14 @@ class ComfyUIClient:
     def delete_pending(self, prompt_id: str) -> None:
         _good(self._request("POST", "/queue", json={"delete": [prompt_id]}))
 
-    def interrupt(self, prompt_id: str) -> None:
-        """Before 0.3.57 ComfyUI ignores the id and interrupts whatever runs: ask the queue first."""
-        _good(self._request("POST", "/interrupt", json={"prompt_id": prompt_id}))
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Without an id whatever runs; before 0.3.57 with one too: ask the queue first."""
+        _good(self._request("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
+
+    def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """ComfyUI does it as soon as no prompt runs."""
+        wanted = {"unload_models": unload_models, "free_memory": free_memory}
+        _good(self._request("POST", "/free", json=wanted))
 
     def definitions(self) -> dict[str, Any]:
         """Every node class this ComfyUI has (`/object_info`)."""
