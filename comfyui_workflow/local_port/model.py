@@ -1,0 +1,28 @@
+"""What is wanted of a local port, and how it stands."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+Borrow = Callable[[str], AbstractContextManager[str]]
+"""The way to the instance of that id, opened if it is not: `with borrow(instance_id) as base_url:`.
+May block; is entered and left in a thread of its own. Raises: WorkflowError, in words for clients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortWanted:
+    """`name` is the instance's, for sentences. Port 0 asks for a free one."""
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortState:
+    """`trouble` is a sentence: why the port cannot be had, or the instance could not be reached lately."""
+
+    port: int
+    is_listening: bool
+    trouble: str | None
+    open_requests: int
+    open_sockets: int

@@ -1,0 +1,164 @@
+"""One local port: the sockets it listens on, and who answers what comes in."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+
+from aiohttp import web
+
+from comfyui_workflow.local_port import refusals
+from comfyui_workflow.local_port.approach import LONGEST_LINE_BYTES, READ_BYTES, Approach, Way
+from comfyui_workflow.local_port.client_socket import ClientSocket
+from comfyui_workflow.local_port.forwarding import Heard, forward
+from comfyui_workflow.local_port.headers import refusal_of
+from comfyui_workflow.local_port.model import PortState, PortWanted
+from comfyui_workflow.local_port.prompts import PromptBody, accepted_id, is_prompt, read_prompt
+from comfyui_workflow.local_port.refusals import AnswerLost, Away
+from comfyui_workflow.local_port.registry import SocketRegistry
+from comfyui_workflow.local_port.shared_feed import SharedFeed
+
+log = logging.getLogger(__name__)
+
+LINGERING_S = 10.0
+CUT_WITHIN_S = 0.5
+
+
+class LocalPort:
+    """Belongs to the event loop, but for `state`."""
+
+    def __init__(self, wanted: PortWanted, borrow: Callable[[], AbstractContextManager[str]]) -> None:
+        self.wanted = wanted
+        self._approach = Approach(borrow, wanted.name)
+        self._registry = SocketRegistry()
+        self._feed = SharedFeed(self._approach)
+        self._listening: list[asyncio.Server] = []
+        self._port = wanted.port
+        self._trouble: str | None = None
+        self._request_count = 0
+        self._socket_count = 0
+        self._http = web.Server(
+            self._answer,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            lingering_time=LINGERING_S,
+            max_line_size=LONGEST_LINE_BYTES,
+            max_field_size=LONGEST_LINE_BYTES,
+            read_bufsize=READ_BYTES,
+        )
+
+    @property
+    def state(self) -> PortState:
+        """From any thread."""
+        return PortState(
+            port=self._port,
+            is_listening=bool(self._listening),
+            trouble=self._trouble or self._approach.trouble,
+            open_requests=self._request_count,
+            open_sockets=self._socket_count,
+        )
+
+    async def listen(self) -> None:
+        """Nothing where it listens already. What goes wrong is in the state."""
+        if self._listening:
+            return
+        try:
+            sockets = _bound(self.wanted.port)
+        except OSError as error:
+            self._trouble = (
+                f"Port {self.wanted.port} of this machine cannot be had for {self.wanted.name}: "
+                f"{error.strerror}. Another program may be using it."
+            )
+            return
+        self._trouble = None
+        self._port = sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._listening = [await loop.create_server(self._http, sock=each) for each in sockets]
+
+    async def close(self) -> list[Way]:
+        """Cuts off everybody. What has been on loan, for who wants to wait for that."""
+        for server in self._listening:
+            server.close()
+        self._listening = []
+        for connection in self._http.connections:
+            if connection.transport:
+                connection.transport.abort()
+        await self._http.shutdown(CUT_WITHIN_S)
+        await self._feed.close()
+        await self._registry.close()
+        return await self._approach.close()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if sentence := refusal_of(request.headers, request.method):
+            return refusals.refused(sentence)
+        if not request.raw_path.startswith("/"):
+            return refusals.refused("A local port is not a proxy.", 400)
+        try:
+            if _is_upgrade(request):
+                return await self._answer_socket(request)
+            return await self._answer_request(request)
+        except Away as error:
+            return refusals.away(error)
+        except AnswerLost as error:
+            return refusals.answer_lost(error)
+
+    async def _answer_socket(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._socket_count += 1
+        try:
+            return await ClientSocket(self._approach, self._feed, self._registry).serve(request)
+        finally:
+            self._socket_count -= 1
+
+    async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._request_count += 1
+        try:
+            if is_prompt(request):
+                return await self._submit(request)
+            return await forward(request, self._approach)
+        finally:
+            self._request_count -= 1
+
+    async def _submit(self, request: web.BaseRequest) -> web.StreamResponse:
+        prompt = await read_prompt(request, self._feed.client_id)
+        if prompt.is_ours:
+            await self._feed.need()
+        heard = Heard(lambda: self._submitted(prompt, heard))
+        return await forward(request, self._approach, body=prompt.content, heard=heard)
+
+    def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
+        """Known before the client has the whole answer: what it does next may be about this prompt."""
+        prompt_id = accepted_id(heard)
+        if prompt_id is None:
+            return
+        if prompt.is_ours:
+            self._feed.submitted(prompt_id)
+        elif prompt.client_id:
+            self._registry.expect(prompt.client_id, prompt_id)
+        self._registry.look_for_deaf_ones()
+
+
+def _is_upgrade(request: web.BaseRequest) -> bool:
+    asked = request.headers.get("Connection", "").lower()
+    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in asked
+
+
+def _bound(port: int) -> list[socket.socket]:
+    """On 127.0.0.1, and on ::1 where that can be had. Raises: OSError."""
+    first = _listener(socket.AF_INET, ("127.0.0.1", port))
+    with suppress(OSError):
+        return [first, _listener(socket.AF_INET6, ("::1", first.getsockname()[1]))]
+    return [first]
+
+
+def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen()
+    except BaseException:
+        made.close()
+        raise
+    return made

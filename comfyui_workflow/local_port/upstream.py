@@ -1,0 +1,281 @@
+"""A websocket to ComfyUI that outlives the connection it runs on."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp import WSMsgType
+from yarl import URL
+
+from comfyui_workflow.local_port.approach import PATIENCE_S, Approach, Way
+from comfyui_workflow.local_port.forwarding import BROKEN
+from comfyui_workflow.local_port.outbox import Frame
+from comfyui_workflow.local_port.refusals import Away
+from comfyui_workflow.local_port.unfinished import UnfinishedPrompts, message_of
+from comfyui_workflow.untrusted import a_list, a_text, an_object, read_json
+
+log = logging.getLogger(__name__)
+
+REOPEN_AFTER_S = 0.5
+"""When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
+first, and given time."""
+LONGEST_PAUSE_S = 3.0
+REOPEN_FOR_S = 30.0
+HANDSHAKE_TIMEOUT_S = 15.0
+CLOSE_TIMEOUT_S = 1.0
+ASK_TIMEOUT_S = 15.0
+SERVICE_RESTART = 1012
+GOING_AWAY = (1001, SERVICE_RESTART)
+QUEUES = ("queue_running", "queue_pending")
+FRAME_HEAD = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a websocket ended: what its client is told."""
+
+    code: int
+    reason: bytes = b""
+
+
+GONE = Ending(code=1001, reason=b"The connection to the instance broke.")
+
+
+class UpstreamSocket:
+    """`deliver` gets every frame, in order, and must not block. Belongs to the event loop.
+
+    `client_id` is the one in `target`, or the one that ComfyUI chose: it is kept when the socket is opened
+    again. A socket that is no ComfyUI `/ws` ends when its connection does: nobody knows what it missed.
+    """
+
+    def __init__(
+        self,
+        approach: Approach,
+        target: str,
+        deliver: Callable[[Frame], None],
+        *,
+        headers: Mapping[str, str] | None = None,
+        protocols: tuple[str, ...] = (),
+        compress: bool = False,
+    ) -> None:
+        self.client_id = client_id_in(target)
+        self.unfinished = UnfinishedPrompts()
+        self.protocol: str | None = None
+        self.was_reopened = False
+        self.heard_count = 0
+        self._approach = approach
+        self._target = target
+        self._deliver = deliver
+        self._headers = headers
+        self._protocols = protocols
+        self._compress = compress
+        self._may_reopen = is_comfyui_socket(target)
+        self._flags: str | None = None
+        self._has_sent = False
+        self._ignores_flags = False
+        self._is_displaced = False
+        self._told_of: set[str] = set()
+        self._open = asyncio.Event()
+        self._running: asyncio.Task[Ending] | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def start(self) -> None:
+        """Returns once it is open. Raises: Away; aiohttp.WSServerHandshakeError where ComfyUI refuses it."""
+        self._running = asyncio.create_task(self._run())
+        is_open = asyncio.create_task(self._open.wait())
+        try:
+            await asyncio.wait({self._running, is_open}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_open.cancel()
+        if self._running.done():
+            self._running.result()
+
+    async def ended(self) -> Ending:
+        return await asyncio.shield(self._running) if self._running else GONE
+
+    async def close(self) -> None:
+        """Politely, so that ComfyUI has forgotten this socket before another of its client id comes."""
+        if self._running:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+            if not self._running.cancelled():
+                self._running.exception()
+
+    async def send(self, frame: Frame) -> None:
+        """Waits while it is being opened again."""
+        if not self._has_sent and isinstance(frame, str) and message_of(frame).get("type") == "feature_flags":
+            self._flags = frame
+        self._has_sent = True
+        await self._open.wait()
+        if self._socket:
+            with suppress(ConnectionError):  # it has just broken; a frame on its way is lost, as with any
+                await (
+                    self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame)
+                )
+
+    async def displace(self) -> None:
+        """Another socket of this client id takes over. This one stays, and hears nothing, as in ComfyUI."""
+        self._is_displaced = True
+        await self.renew()
+
+    async def renew(self) -> None:
+        """The cure for a deaf one."""
+        if self._socket:
+            await self._socket.close()
+
+    async def _run(self) -> Ending:
+        ending = await self._live(PATIENCE_S + HANDSHAKE_TIMEOUT_S)
+        while ending is None:
+            ending = await self._reopen()
+        return ending
+
+    async def _reopen(self) -> Ending | None:
+        if self._is_displaced:
+            await asyncio.get_running_loop().create_future()
+        if not self._may_reopen or self.client_id is None:
+            return GONE
+        self.was_reopened = True
+        now_s = asyncio.get_running_loop().time
+        pause_s, until_s = REOPEN_AFTER_S, now_s() + REOPEN_FOR_S
+        while (left_s := until_s - now_s()) > 0:
+            await asyncio.sleep(pause_s)
+            try:
+                return await self._live(left_s)
+            except (Away, *BROKEN) as error:
+                log.debug("%s: the websocket could not be opened again: %s", self._approach.name, error)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return Ending(code=SERVICE_RESTART, reason=b"The instance cannot be reached.")
+
+    async def _live(self, limit_s: float) -> Ending | None:
+        """One connection, from its opening to its end. None where it broke."""
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(limit_s):
+                way, socket = await self._enter(stack)
+                if self.was_reopened and not await self._catch_up(way):
+                    return Ending(code=SERVICE_RESTART, reason=b"A prompt was lost: ComfyUI was restarted.")
+            self._socket = socket
+            self._open.set()
+            try:
+                return await self._read(socket)
+            finally:
+                self._socket = None
+                self._open.clear()
+
+    async def _enter(self, stack: AsyncExitStack) -> tuple[Way, aiohttp.ClientWebSocketResponse]:
+        """On a way that turns out to be broken another one is tried, once."""
+        for is_last in (False, True):
+            async with AsyncExitStack() as attempt:
+                way = await attempt.enter_async_context(self._approach.use())
+                try:
+                    socket = await self._connect(way)
+                except Away:
+                    if is_last:
+                        raise
+                    continue
+                attempt.push_async_callback(socket.close)
+                stack.push_async_callback(attempt.pop_all().aclose)
+                return way, socket
+        raise AssertionError("the last try returns or raises")
+
+    async def _connect(self, way: Way) -> aiohttp.ClientWebSocketResponse:
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                socket = await way.kept.ws_connect(
+                    way.url(_with_client_id(self._target, self.client_id)),
+                    headers=self._headers,
+                    protocols=self._protocols,
+                    compress=15 if self._compress else 0,
+                    max_msg_size=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
+        except aiohttp.WSServerHandshakeError:
+            raise
+        except BROKEN as error:
+            raise self._approach.forget(way, error) from error
+        self._approach.succeeded(way)
+        self.protocol = socket.protocol
+        if self._flags is not None:
+            self._ignores_flags = True
+            await socket.send_str(self._flags)
+        return socket
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Ending | None:
+        while True:
+            message = await socket.receive()
+            if message.type is WSMsgType.TEXT:
+                self._hear(message.data)
+            elif message.type is WSMsgType.BINARY:
+                self.heard_count += 1
+                self._deliver(message.data)
+            elif message.type is WSMsgType.CLOSE and message.data not in GOING_AWAY:
+                return Ending(
+                    code=message.data or aiohttp.WSCloseCode.OK, reason=(message.extra or "").encode()
+                )
+            else:
+                return None
+
+    def _hear(self, frame: str) -> None:
+        self.heard_count += 1
+        if self.client_id is None:
+            self._learn_id(frame)
+        if self._ignores_flags and frame[:FRAME_HEAD].find('"feature_flags"') >= 0:
+            self._ignores_flags = False  # the answer to the flags sent again
+            return
+        if any(prompt_id in frame for prompt_id in self._told_of):
+            return
+        self.unfinished.hear(frame)
+        self._deliver(frame)
+
+    def _learn_id(self, frame: str) -> None:
+        """ComfyUI's first message says which one it chose."""
+        self.client_id = a_text(an_object(message_of(frame).get("data")).get("sid"))
+
+    async def _catch_up(self, way: Way) -> bool:
+        """Tells what ended while nobody listened. False where a prompt is nowhere any more."""
+        self._told_of.clear()
+        waiting = self.unfinished.prompt_ids
+        if waiting:
+            queue = an_object(await _ask(way, "/queue"))
+            queued = {str(item[1]) for key in QUEUES for item in a_list(queue.get(key)) if len(item) > 1}
+            waiting = [prompt_id for prompt_id in waiting if prompt_id not in queued]
+        for prompt_id in waiting:
+            history = await _ask(way, f"/history/{quote(prompt_id, safe='')}")
+            frames = list(self.unfinished.missed(prompt_id, history))
+            if not frames:
+                return False
+            self._told_of.add(prompt_id)
+            for frame in frames:
+                self._deliver(frame)
+        return True
+
+
+def is_comfyui_socket(target: str) -> bool:
+    return target.partition("?")[0] in ("/ws", "/api/ws")
+
+
+def client_id_in(target: str) -> str | None:
+    return URL(target, encoded=True).query.get("clientId") or None
+
+
+def _with_client_id(target: str, client_id: str | None) -> str:
+    """The target as it is, where it has the id already."""
+    if client_id is None or client_id_in(target) == client_id:
+        return target
+    path, _, query = target.partition("?")
+    others = [part for part in query.split("&") if part and part.partition("=")[0] != "clientId"]
+    return path + "?" + "&".join([*others, f"clientId={quote(client_id, safe='')}"])
+
+
+async def _ask(way: Way, target: str) -> object:
+    """Raises: aiohttp.ClientError, OSError, TimeoutError."""
+    timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+    async with way.kept.get(way.url(target), timeout=timeout, allow_redirects=False) as answer:
+        content = await answer.read()
+    try:
+        return read_json(content)
+    except ValueError as error:
+        raise aiohttp.ClientPayloadError(f"{target} answered with what is no JSON") from error
