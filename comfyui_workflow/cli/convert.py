@@ -12,8 +12,8 @@ from comfyui_workflow.cli.offline import read_definitions, read_workflow
 from comfyui_workflow.cli.options import comfyui_port_option, existing_file, workflow_argument
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import asking_server, server_option
-from comfyui_workflow.cli.submitting import Order, inspect
 from comfyui_workflow.cli.words import plain
+from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.preparation import graph_for
 from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
@@ -65,29 +65,29 @@ def convert(
         raise InvalidRequest("Give either --ssh or --object-info, to say which node classes there are")
     _refuse_existing(output)
     order = Order(
-        workflow=workflow.absolute(),
+        workflow=workflow,
         ssh_connection=ssh_connection or "",
         inputs=read_values(settings),
-        seed_mode=SeedMode(seed_mode),
+        seed_mode=seed_mode,
         comfyui_port=comfyui_port,
     )
-    request = _request(order)
+    request = _request(workflow, order)
     graph = _ask(order, request, server) if object_info is None else _convert(request, object_info)
     _print(json.dumps(graph, indent=2), output)
 
 
-def _request(order: Order) -> RunRequest:
+def _request(workflow: Path, order: Order) -> RunRequest:
     """Only what conversion looks at. Raises: InvalidRequest."""
-    given = read_workflow(order.workflow)
+    given = read_workflow(workflow)
     return RunRequest(
-        ssh_connection=order.ssh_connection,
+        ssh_connection=order["ssh_connection"],
         graph=given.graph,
         editor_file=given.editor_file,
-        inputs=order.inputs,
-        seed_mode=order.seed_mode,
-        workflow_name=order.workflow.name,
+        inputs=order["inputs"],
+        seed_mode=SeedMode(order["seed_mode"] or SeedMode.SAVED),
+        workflow_name=workflow.name,
         output_dir="",
-        comfyui_port=order.comfyui_port or 0,
+        comfyui_port=order["comfyui_port"] or 0,
         comfyui_input_dir="",
         comfyui_output_dir="",
     )
@@ -108,7 +108,7 @@ def _convert(request: RunRequest, object_info: Path) -> Graph:
 def _ask(order: Order, request: RunRequest, server: str | None) -> Graph:
     """Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
     with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
-        inspection = client.read_inspection(inspect(client, order))
+        inspection = client.validate(**order)
     if is_to_convert(request):
         _refuse_unknown(each.class_type or "" for each in inspection.errors if each.code == UNKNOWN_CLASS)
     return inspection.graph

@@ -12,14 +12,13 @@ import click
 from filelock import FileLock, Timeout
 
 from comfyui_workflow import demo as bundled
-from comfyui_workflow.cli.client import ServerClient
 from comfyui_workflow.cli.demo_sandbox import DemoSandbox, port_or_free
 from comfyui_workflow.cli.endings import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.following import follow
 from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.cli.screen import display, say
-from comfyui_workflow.cli.submitting import Order, submit
 from comfyui_workflow.cli.words import end_sentence
+from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.settings import Settings, load_settings
@@ -33,7 +32,7 @@ _PATIENCE_S = 60.0
 class Stage:
     """What runs while the demo runs."""
 
-    client: ServerClient
+    client: WorkflowServer
     sandbox: DemoSandbox
     output_dir: Path
 
@@ -70,7 +69,7 @@ def _stage(settings: Settings) -> Iterator[Stage]:
         say(f"  {sandbox.ssh_string}")
         url = stack.enter_context(serve_in_this_process(_demo_settings(settings, root)))
         say(f"Serving on {url}")
-        client = stack.enter_context(ServerClient(url))
+        client = stack.enter_context(WorkflowServer(url))
         yield Stage(client=client, sandbox=sandbox, output_dir=root / "outputs")
 
 
@@ -110,16 +109,15 @@ def _demo_settings(settings: Settings, root: Path) -> Settings:
 
 def _make_picture(stage: Stage) -> Path | None:
     """The picture; None, and said why, when there is none."""
-    order = Order(
+    say(f"Running {bundled.ENHANCE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
+    started = stage.client.execute(
         workflow=bundled.ENHANCE,
         ssh_connection=stage.sandbox.ssh_string,
-        images=(bundled.EXAMPLE_PICTURE,),
-        name="Enhance a picture",
+        input_images=[bundled.EXAMPLE_PICTURE],
+        workflow_name="Enhance a picture",
     )
-    say(f"Running {bundled.ENHANCE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
-    workflow_id = submit(stage.client, order)
     with display() as shown:
-        progress = follow(stage.client, workflow_id, shown)
+        progress = follow(stage.client, started.workflow_id, shown)
     paths = [Path(output.local_path) for output in progress.outputs if output.local_path]
     if progress.status is RunStatus.COMPLETED and paths and paths[0].is_file():
         return paths[0]

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 
 import click
 
-from comfyui_workflow.cli.client import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
 from comfyui_workflow.cli.words import plain
+from comfyui_workflow.client.calls import GATEWAY_STATUSES
+from comfyui_workflow.client.errors import RequestRefused, ServerUnreachable
 from comfyui_workflow.errors import ConfigurationError, InvalidRequest, WorkflowError
 from comfyui_workflow.runs.model import RunStatus
 

@@ -4,13 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from comfyui_workflow.cli.client import ServerClient, ServerUnreachable
-from comfyui_workflow.cli.documents import ProgressDocument
-
-NEAR_POLL_S = 0.3
-FAR_POLL_S = 1.0
-AWAY_LIMIT_S = 600.0
-"""A server may be restarted while it is watched; this long, it is not coming back."""
+from comfyui_workflow.client.documents import ProgressDocument
+from comfyui_workflow.client.errors import ServerUnreachable
+from comfyui_workflow.client.server import WorkflowServer
 
 
 class Display(Protocol):
@@ -21,26 +17,17 @@ class Display(Protocol):
 
 
 def follow(
-    client: ServerClient,
+    client: WorkflowServer,
     workflow_id: str,
     display: Display,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> ProgressDocument:
     """The finished run. Raises: RequestRefused; ServerUnreachable when the server is away for too long."""
-    poll_s = NEAR_POLL_S if client.is_on_this_machine else FAR_POLL_S
-    last_seen_s = clock()
-    while True:
-        try:
-            progress = client.progress(workflow_id)
-        except ServerUnreachable as error:
-            away_s = clock() - last_seen_s
-            if away_s > AWAY_LIMIT_S:
-                raise
-            display.show_trouble(f"{error} (for {away_s:.0f} s now); asking again")
-        else:
-            last_seen_s = clock()
-            display.show(progress)
-            if progress.status.is_finished:
-                return progress
-        pause(poll_s)
+
+    def show_trouble(error: ServerUnreachable, away_s: float) -> None:
+        display.show_trouble(f"{error} (for {away_s:.0f} s now); asking again")
+
+    for progress in client.watch(workflow_id, on_trouble=show_trouble, pause=pause, clock=clock):
+        display.show(progress)
+    return progress

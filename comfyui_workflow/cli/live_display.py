@@ -11,10 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.documents import ProgressDocument
 from comfyui_workflow.cli.node_clock import NodeClock
 from comfyui_workflow.cli.node_table import node_table
 from comfyui_workflow.cli.words import clock_time, now_sentence, plain, run_time_s, share_done
+from comfyui_workflow.client.documents import ProgressDocument
 from comfyui_workflow.runs.model import RunStatus
 
 REFRESHES_PER_SECOND = 8

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
+from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus
 
 

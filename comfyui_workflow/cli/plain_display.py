@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.cli.words import node_name, now_sentence, plain
+from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus
 
 _SAYINGS = {NodeStatus.EXECUTING: "running", NodeStatus.EXECUTED: "done", NodeStatus.FAILED: "failed"}

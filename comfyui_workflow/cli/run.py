@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from comfyui_workflow.cli.client import ServerClient
-from comfyui_workflow.cli.documents import OutputDocument, ProgressDocument
 from comfyui_workflow.cli.endings import (
     EXIT_CODES_HELP,
     interruption_code,
@@ -31,9 +29,11 @@ from comfyui_workflow.cli.servers import (
     server_option,
     server_words,
 )
-from comfyui_workflow.cli.submitting import Order, submit
 from comfyui_workflow.cli.words import plain
-from comfyui_workflow.runs.model import RunStatus, SeedMode
+from comfyui_workflow.client.documents import OutputDocument, ProgressDocument
+from comfyui_workflow.client.orders import Order
+from comfyui_workflow.client.server import WorkflowServer
+from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.settings import load_settings
 
 
@@ -77,20 +77,20 @@ def run(
     none is named) this command serves for itself until the run is finished.
     """
     order = Order(
-        workflow=workflow.absolute(),
+        workflow=workflow,
         ssh_connection=ssh_connection,
-        images=tuple(path.absolute() for path in images),
+        input_images=images,
         inputs=read_values(settings),
-        seed_mode=SeedMode(seed_mode),
+        seed_mode=seed_mode,
         output_dir=output_dir and output_dir.absolute(),
-        name=name,
+        workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,
     )
     with sigterm_as_interrupt(), running_or_own_server(load_settings(), server) as reached:
         if reached.is_own:
             say("No server answers, so this command serves until the run is finished.")
-        workflow_id = submit(reached.client, order)
+        workflow_id = reached.client.execute(**order).workflow_id
         say(f"Run {workflow_id}")
         progress = _follow(ctx, reached, workflow_id)
         conclude(reached, progress, as_json=as_json)
@@ -146,7 +146,7 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
         say(_retry_advice(reached, progress))
 
 
-def say_where(client: ServerClient, workflow_id: str, outputs: Iterable[OutputDocument]) -> None:
+def say_where(client: WorkflowServer, workflow_id: str, outputs: Iterable[OutputDocument]) -> None:
     """Paths where the server's files are ours, URLs elsewhere."""
     for number, output in enumerate(outputs):
         if not output.downloaded:

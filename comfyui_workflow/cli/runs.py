@@ -4,12 +4,12 @@ import json
 
 import click
 
-from comfyui_workflow.cli.documents import SummaryDocument
 from comfyui_workflow.cli.options import json_option
 from comfyui_workflow.cli.run import say_where
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.cli.words import plain
+from comfyui_workflow.client.documents import SummaryDocument
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.settings import load_settings
 
@@ -62,9 +62,9 @@ def outputs(*, workflow_id: str, server: str | None, as_json: bool) -> None:
     with running_server(load_settings(), server) as client:
         documents = client.outputs(workflow_id)
         if as_json:
-            click.echo(json.dumps(documents, indent=2))
+            click.echo(json.dumps([document.raw for document in documents], indent=2))
         else:
-            say_where(client, workflow_id, client.read_outputs(documents))
+            say_where(client, workflow_id, documents)
 
 
 def _line(run: SummaryDocument) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import click
 
-from comfyui_workflow.cli.client import ServerClient, ServerUnreachable
 from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
 from comfyui_workflow.cli.screen import say
+from comfyui_workflow.client.errors import ServerUnreachable
+from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import PREFIX, Settings
 
@@ -21,14 +22,14 @@ server_option = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class ReachedServer:
-    client: ServerClient
+    client: WorkflowServer
     is_own: bool
     """It ends with this command."""
     named_url: str | None = None
     """What the user said with --server."""
 
 
-def running_server(settings: Settings, named_url: str | None) -> ServerClient:
+def running_server(settings: Settings, named_url: str | None) -> WorkflowServer:
     """Raises: ServerUnreachable, saying what to do."""
     client = _client(settings, named_url)
     try:
@@ -61,7 +62,7 @@ def running_or_own_server(settings: Settings, named_url: str | None) -> Iterator
 
 
 @contextmanager
-def asking_server(settings: Settings, named_url: str | None) -> Iterator[ServerClient]:
+def asking_server(settings: Settings, named_url: str | None) -> Iterator[WorkflowServer]:
     """A server that is asked one thing; for the question alone, where there is none.
     Raises: as `running_or_own_server`."""
     with running_or_own_server(settings, named_url) as reached:
@@ -75,9 +76,9 @@ def server_words(reached: ReachedServer) -> str:
     return f" --server {reached.named_url}" if reached.named_url else ""
 
 
-def _client(settings: Settings, named_url: str | None) -> ServerClient:
+def _client(settings: Settings, named_url: str | None) -> WorkflowServer:
     token = settings.api_token.get_secret_value() if settings.api_token else None
-    return ServerClient(named_url or _url(settings), token)
+    return WorkflowServer(named_url or _url(settings), token)
 
 
 def _url(settings: Settings) -> str:
@@ -88,7 +89,7 @@ def _url(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def _answers(client: ServerClient) -> bool:
+def _answers(client: WorkflowServer) -> bool:
     with client:
         try:
             client.check()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from comfyui_workflow.cli.documents import FindingDocument, InspectionDocument
 from comfyui_workflow.cli.endings import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, set_option
 from comfyui_workflow.cli.options import (
@@ -16,8 +15,9 @@ from comfyui_workflow.cli.options import (
     workflow_argument,
 )
 from comfyui_workflow.cli.servers import asking_server, server_option
-from comfyui_workflow.cli.submitting import Order, inspect
 from comfyui_workflow.cli.words import plain
+from comfyui_workflow.client.documents import FindingDocument, InspectionDocument
+from comfyui_workflow.client.orders import Order
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.workflows.findings import Severity
 
@@ -55,14 +55,14 @@ def validate(
     Nothing is brought to the instance and nothing runs there. Takes what `run` takes.
     """
     order = Order(
-        workflow=workflow.absolute(),
+        workflow=workflow,
         ssh_connection=ssh_connection,
-        images=tuple(path.absolute() for path in images),
+        input_images=images,
         inputs=read_values(settings),
         comfyui_port=comfyui_port,
     )
     with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
-        inspection = client.read_inspection(inspect(client, order))
+        inspection = client.validate(**order)
     if as_json:
         click.echo(json.dumps(inspection.raw, indent=2))
     else:

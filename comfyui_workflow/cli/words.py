@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
+from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
 
 _PHASES = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from comfyui_workflow.cli.documents import ProgressDocument
+from comfyui_workflow.client.documents import ProgressDocument
 
 RUN_ID = "comfyui_workflow_1_a"
 

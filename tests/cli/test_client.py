@@ -2,7 +2,8 @@
 
 import pytest
 
-from comfyui_workflow.cli.client import RequestRefused, ServerClient, ServerUnreachable
+from comfyui_workflow.client.errors import RequestRefused, ServerUnreachable
+from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import InvalidRequest
 from tests.cli.canned_server import CannedServer
 from tests.cli.conftest import Command
@@ -24,7 +25,7 @@ from tests.cli.documents import RUN_ID, raw_progress
 )
 def test_what_is_no_answer_of_ours_is_unreachable(canned: CannedServer, answer: tuple[int, object]) -> None:
     canned.will_answer(answer)
-    with ServerClient(canned.url) as client, pytest.raises(ServerUnreachable):
+    with WorkflowServer(canned.url) as client, pytest.raises(ServerUnreachable):
         client.progress(RUN_ID)
 
 
@@ -39,8 +40,8 @@ def test_another_program_at_the_address_is_not_taken_for_a_server(
 
 def test_a_refusal_is_told_in_the_words_of_the_server(canned: CannedServer) -> None:
     canned.will_answer((400, {"success": False, "message": "No.", "code": "file_refused"}))
-    with ServerClient(canned.url) as client, pytest.raises(RequestRefused, match=r"No\.") as refusal:
-        client.execute({})
+    with WorkflowServer(canned.url) as client, pytest.raises(RequestRefused, match=r"No\.") as refusal:
+        client.execute(workflow={}, ssh_connection="gpu")
     assert (refusal.value.code, refusal.value.status) == ("file_refused", 400)
 
 
@@ -72,7 +73,7 @@ def test_the_token_goes_with_every_request(
 @pytest.mark.parametrize("url", ["ftp://gpu", "http://", "http://gpu:port", "//", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest):
-        ServerClient(url)
+        WorkflowServer(url)
 
 
 def test_control_characters_of_a_server_do_not_reach_the_terminal(

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from comfyui_workflow.cli.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.cli.live_display import LiveDisplay
 from comfyui_workflow.cli.node_table import nodes_in_sight
 from comfyui_workflow.cli.plain_display import PlainDisplay
+from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus
 from tests.cli.documents import node, progress
 

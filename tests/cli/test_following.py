@@ -2,9 +2,11 @@
 
 import pytest
 
-from comfyui_workflow.cli.client import ServerClient, ServerUnreachable
-from comfyui_workflow.cli.documents import ProgressDocument
-from comfyui_workflow.cli.following import AWAY_LIMIT_S, follow
+from comfyui_workflow.cli.following import follow
+from comfyui_workflow.client.documents import ProgressDocument
+from comfyui_workflow.client.errors import ServerUnreachable
+from comfyui_workflow.client.server import WorkflowServer
+from comfyui_workflow.client.watching import AWAY_LIMIT_S
 from tests.cli.canned_server import CannedServer
 from tests.cli.documents import RUN_ID, raw_progress
 
@@ -37,7 +39,7 @@ def test_it_goes_on_when_the_server_is_back(canned: CannedServer) -> None:
     away = (503, b"")
     canned.will_answer(_answer("executing"), away, away, _answer("executing"), away, _answer("completed"))
     heard, clock = Heard(), Clock()
-    with ServerClient(canned.url) as client:
+    with WorkflowServer(canned.url) as client:
         follow(client, RUN_ID, heard, pause=clock.pause, clock=clock)
     assert heard.statuses == ["executing", "The", "The", "executing", "The", "completed"]
 
@@ -45,7 +47,7 @@ def test_it_goes_on_when_the_server_is_back(canned: CannedServer) -> None:
 def test_it_ends_when_the_server_is_away_for_too_long(canned: CannedServer) -> None:
     canned.will_answer((503, b""))
     heard, clock = Heard(), Clock()
-    with ServerClient(canned.url) as client, pytest.raises(ServerUnreachable):
+    with WorkflowServer(canned.url) as client, pytest.raises(ServerUnreachable):
         follow(client, RUN_ID, heard, pause=clock.pause, clock=clock)
     assert clock.now_s > AWAY_LIMIT_S
 

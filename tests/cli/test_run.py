@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from comfyui_workflow import demo
-from comfyui_workflow.cli.client import ServerClient
 from comfyui_workflow.cli.following import follow
 from comfyui_workflow.cli.own_server import serve_in_this_process
+from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.settings import load_settings
 from tests.cli.conftest import Command
 from tests.cli.documents import RUN_ID
@@ -206,7 +206,7 @@ def test_an_interrupted_run_goes_on_at_the_server(
     assert f"comfyui-workflow watch {workflow_id}" in said
     assert f"comfyui-workflow cancel {workflow_id}" in said
     sandbox.faults(hold=False)
-    with ServerClient(server) as client:
+    with WorkflowServer(server) as client:
         assert follow(client, workflow_id, _Nowhere()).status == "completed"
 
 
@@ -266,7 +266,7 @@ def _interrupt_when_queued(process: "subprocess.Popen[str]", number: signal.Sign
 
 
 def _cancel_when_queued(url: str) -> None:
-    with ServerClient(url) as client:
+    with WorkflowServer(url) as client:
         while not (runs := client.runs(1)) or runs[0].raw["phase"] != "queued":
             time.sleep(0.02)
         client.cancel(runs[0].workflow_id)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow import demo
-from comfyui_workflow.cli.client import ServerClient
-from comfyui_workflow.cli.submitting import Order, submit
+from comfyui_workflow.client.server import WorkflowServer
 from tests.cli.conftest import Command
 from tests.cli.documents import RUN_ID
 from tests.sandbox_process import SandboxProcess
@@ -35,9 +34,10 @@ def test_a_retry_fetches_what_is_missing(
 ) -> None:
     sandbox.faults(hold=True)
     output_dir = tmp_path / "pictures"
-    order = Order(workflow=demo.TEXT_TO_IMAGE, ssh_connection=sandbox.ssh_string, output_dir=output_dir)
-    with ServerClient(server) as client:
-        workflow_id = submit(client, order)
+    with WorkflowServer(server) as client:
+        workflow_id = client.execute(
+            workflow=demo.TEXT_TO_IMAGE, ssh_connection=sandbox.ssh_string, output_dir=output_dir
+        ).workflow_id
     output_dir.write_text("a file where the directory is wanted")
     sandbox.faults(hold=False)
     failed = command("watch", workflow_id)

@@ -14,6 +14,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"runs", "workflows"},
     {"settings", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "comfyui", "instances"},
+    {"client"},
     {"journal", "link", "local_port"},
     {"inputs", "outputs", "submission", "local_files", "preparation"},
     {"passage", "inspection", "leasing"},
@@ -33,13 +34,13 @@ PLACES = {
     "paramiko": {"instances"},
     "sshtunnel": {"instances"},
     "websocket": {"comfyui"},
-    "requests": {"comfyui", "cli"},
+    "requests": {"comfyui", "client"},
     "asyncssh": {"sandbox"},
     "aiohttp": {"sandbox", "local_port"},
     "numpy": {"sandbox", "demo"},
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
-    "pydantic": {"runs", "settings", "cli", "sandbox"},
+    "pydantic": {"runs", "settings", "client", "cli", "sandbox"},
 }
 
 

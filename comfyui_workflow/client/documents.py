@@ -1,16 +1,24 @@
-"""What the native API answers, as far as the commands look at it. A server may say more."""
+"""What the native API answers, as far as a client looks at it. A server may say more: that is in `raw`."""
 
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
+from comfyui_workflow.runs.model import FileType, NodeStatus, OutputFile, Phase, RunStatus
 from comfyui_workflow.workflows.findings import Severity
 
 
 class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StartedDocument(Document):
+    """A run that was started."""
+
+    workflow_id: str
+    message: str = ""
+    raw: dict[str, Any] = Field(repr=False)
 
 
 class NodeDocument(Document):
@@ -19,25 +27,44 @@ class NodeDocument(Document):
     title: str | None = None
     status: NodeStatus
     progress: float = 0.0
+    """Percent."""
     message: str | None = None
 
 
 class OutputDocument(Document):
+    """`local_path` is one of the server's machine; `error` says why there is none."""
+
     filename: str
+    subfolder: str = ""
+    folder: str = "output"
+    file_type: FileType = FileType.OTHER
+    node_id: str = ""
     local_path: str | None = None
+    size_bytes: int | None = None
     downloaded: bool = False
     error: str | None = None
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+    @property
+    def file(self) -> OutputFile:
+        return OutputFile(
+            filename=self.filename, subfolder=self.subfolder, folder=self.folder, file_type=self.file_type
+        )
 
 
 class ProgressDocument(Document):
-    """`raw` is the document as the server sent it, for those who want all of it."""
+    """A run. `raw` is the document as the server sent it, for those who want all of it."""
 
     workflow_id: str
     workflow_name: str
+    prompt_id: str | None = None
     status: RunStatus
     queue_position: int | None = None
+    """Prompts ahead of it on the instance, the running one included; None once it runs."""
+    current_node: str | None = None
     total_nodes: int = 0
     completed_nodes: int = 0
+    progress_percent: float = 0.0
     nodes: tuple[NodeDocument, ...] = ()
     queue_time: datetime
     start_time: datetime | None = None
@@ -45,9 +72,13 @@ class ProgressDocument(Document):
     outputs: tuple[OutputDocument, ...] = ()
     error_message: str | None = None
     error_code: str | None = None
+    failed_node: str | None = None
+    failed_node_id: str | None = None
     phase: Phase = Phase.WAITING
     message: str | None = None
+    """What happens just now, in words."""
     notices: tuple[str, ...] = ()
+    submissions: int = 0
     raw: dict[str, Any] = Field(repr=False)
 
 
@@ -70,7 +101,10 @@ class FindingDocument(Document):
     severity: Severity
     code: str
     message: str
+    node_id: str | None = None
     class_type: str | None = None
+    input: str | None = None
+    nearest: tuple[str, ...] = ()
 
 
 class InspectionDocument(Document):
