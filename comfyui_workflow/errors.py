@@ -7,6 +7,8 @@ WorkflowError
 │   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
 ├── RunNotFound             no run of that id
 ├── RunConflict             the run is in a state that does not allow it
+├── InstanceNotFound        no named instance of that id or name
+├── InstancesFileBroken     the file of named instances cannot be read; it is not overwritten
 ├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
@@ -60,6 +62,14 @@ class RunNotFound(WorkflowError):
 
 class RunConflict(WorkflowError):
     code = "run_conflict"
+
+
+class InstanceNotFound(WorkflowError):
+    code = "instance_not_found"
+
+
+class InstancesFileBroken(WorkflowError):
+    code = "instances_file"
 
 
 class ServerBusy(WorkflowError):

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
         user_data_path("comfyui-workflow", appauthor=False),
         description="Where the record of every run, uploads and known host keys are kept.",
     )
+    instances_file: Path | None = Field(
+        None,
+        description="Where the named instances are kept. Unset: `instances.json` in the data directory.",
+    )
     state_file: Path = Field(
         Path("/tmp/comfyui_workflow_state.json"),  # noqa: S108 - the specification's place; replaced, never followed
         description="Mirror of the latest run, as `/comfyui/workflow/state` answers it.",
@@ -126,6 +130,10 @@ class Settings(BaseSettings):
     def is_private_use(self) -> bool:
         """Only a person at this machine can reach the server, and may do there what they may anyway."""
         return self.is_loopback and self.api_token is None
+
+    @property
+    def instances_path(self) -> Path:
+        return (self.instances_file or self.data_dir / "instances.json").expanduser()
 
     @property
     def readable_dirs(self) -> tuple[Path, ...] | None:
