@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flask import Flask
@@ -13,7 +14,11 @@ from comfyui_workflow.api import Parts, guard, health, mount, workflow
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.executors.threads import ThreadExecutor
+from comfyui_workflow.fleet.dispatcher import Dispatcher, DispatchOptions
+from comfyui_workflow.fleet.floor import NoInstances
+from comfyui_workflow.fleet.given_up import is_given_up
+from comfyui_workflow.fleet.usage import UsageLedger
+from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
 from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts
@@ -28,6 +33,7 @@ from comfyui_workflow.stores.json_file import JsonFileStore
 
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
+WATCH_STOP_S = 1.0
 STOP_TIMEOUT_S = 5.0
 """Leaves room to close what is open, so that a SIGTERM is over in ten seconds."""
 
@@ -38,7 +44,8 @@ class Server:
 
     app: Flask
     store: JsonFileStore
-    executor: ThreadExecutor
+    executor: Dispatcher
+    watches: Watches
     links: Pool[InstanceKey, Link]
     service: RunService
 
@@ -50,6 +57,7 @@ class Server:
     def stop(self) -> None:
         is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
+        self.watches.close(WATCH_STOP_S)
         if not is_at_rest:
             self.executor.stop(STOP_TIMEOUT_S)
         self.store.close()
@@ -62,7 +70,14 @@ def create_server(settings: Settings) -> Server:
         lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
     )
     runner = Runner(journal, links, runner_options(settings))
-    executor = ThreadExecutor(runner.execute)
+    watches = create_watches(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    executor = Dispatcher(
+        journal=journal,
+        directory=NoInstances(),
+        watches=watches,
+        execute=runner.execute,
+        options=dispatch_options(settings),
+    )
     service = RunService(journal, store, executor)
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
@@ -71,7 +86,23 @@ def create_server(settings: Settings) -> Server:
     )
     parts = Parts(service=service, inspector=Inspector(links), files=files, settings=settings)
     app = create_flask(parts)
-    return Server(app=app, store=store, executor=executor, links=links, service=service)
+    return Server(app=app, store=store, executor=executor, watches=watches, links=links, service=service)
+
+
+def create_watches(
+    settings: Settings, journal: RunJournal, links: Pool[InstanceKey, Link], tell: Callable[[], None]
+) -> Watches:
+    options = WatchOptions(wanted_for_s=settings.connection_idle_s, idle_warning_s=settings.idle_warning_s)
+    ledger = UsageLedger(settings.data_dir / "usage.json")
+    return Watches(
+        Surroundings(
+            links=links,
+            ledger=ledger,
+            options=options,
+            is_given_up=lambda correlation: is_given_up(journal, correlation),
+            tell=tell,
+        )
+    )
 
 
 def create_flask(parts: Parts) -> Flask:
@@ -96,13 +127,13 @@ def create_app(settings: Settings | None = None) -> Flask:
 def open_link(key: InstanceKey, settings: Settings) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
-    connection = open_connection(key.address, key.comfyui_port, connection_options(settings))
+    connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
     feed = EventFeed(connection.base_url, our_id)
     feed.start()
     return Link(connection, ComfyUIClient(connection.base_url), feed)
 
 
-def connection_options(settings: Settings) -> ConnectionOptions:
+def connection_options(settings: Settings, host_key: str | None) -> ConnectionOptions:
     passphrase = settings.ssh_key_passphrase
     return ConnectionOptions(
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
@@ -110,8 +141,17 @@ def connection_options(settings: Settings) -> ConnectionOptions:
         key_passphrase=passphrase.get_secret_value() if passphrase else None,
         allowed_key_directories=settings.key_dirs,
         use_agent=settings.ssh_agent,
-        pinned_fingerprint=settings.ssh_host_key,
+        pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+    )
+
+
+def dispatch_options(settings: Settings) -> DispatchOptions:
+    return DispatchOptions(
+        prompts_per_instance=settings.prompts_per_instance,
+        move_after_s=settings.move_after_s,
+        any_patience_s=settings.any_patience_s,
+        resubmissions_of_running=settings.resubmissions,
     )
 
 

@@ -11,6 +11,7 @@ from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
+from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
@@ -42,7 +43,7 @@ class Passage:
     journal: RunJournal
     link: Link
     workflow_id: str
-    should_stop: Callable[[], bool]
+    turn: Turn
     should_abort: Callable[[], bool]
     resubmissions_of_running: int
     stall_limit_s: float
@@ -100,7 +101,7 @@ class Passage:
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id))
-            submitter = Submitter(self.link, self._record, self.should_abort)
+            submitter = Submitter(self.link, self._record, self.should_abort, self._wait_for_place)
             submitted = submitter.ensure_submitted(run, prompt_id)
             if submitted is None:
                 return None
@@ -125,8 +126,11 @@ class Passage:
                     self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
+    def _wait_for_place(self) -> None:
+        self.turn.wait_for_place(self.should_abort)
+
     def _stop_if_asked(self) -> None:
-        if self.should_stop():
+        if self.turn.should_stop():
             raise Stopped("the server is stopping")
 
     def _heed_requests(self, canceller: Canceller) -> None:
@@ -156,6 +160,7 @@ class Passage:
 
     def _conclude(self, entry: HistoryEntry) -> None:
         self._record(ExecutionEnded(execution_s=entry.execution_s))
+        self.turn.leave_place()
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
         if entry.outcome is Outcome.SUCCESS:
             self._record(PromptSucceeded(outputs=outputs))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import InstanceBroken, InvalidGraph, Stopped, StoreError, WorkflowError
+from comfyui_workflow.executors import Turn
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
@@ -17,6 +18,8 @@ from comfyui_workflow.passage import Passage
 from comfyui_workflow.patience import Patience, wait
 from comfyui_workflow.runs.events import (
     Event,
+    InstanceChosen,
+    InstanceLeft,
     NoticeGiven,
     PhaseEntered,
     RunCancelled,
@@ -45,29 +48,30 @@ class Runner:
         self._links = links
         self._options = options
 
-    def execute(self, workflow_id: str, should_stop: Callable[[], bool]) -> None:
-        """Returns when the run is finished, or soon after `should_stop()`; then the run goes on at the next
-        start. Never raises: what goes wrong becomes the run's status."""
+    def execute(self, workflow_id: str, turn: Turn) -> None:
+        """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
+        the run goes on at the next start. Never raises: what goes wrong becomes the run's status."""
         patience = Patience()
-        while not should_stop():
+        while not turn.should_stop():
             try:
-                self._attempt(workflow_id, should_stop, patience)
+                self._attempt(workflow_id, turn, patience)
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
-                ending = self._ending(workflow_id, error, patience)
+                ending = self._ending(workflow_id, error, patience, turn)
                 trouble = error if ending is None else self._end(workflow_id, ending)
                 if trouble is None:
                     return
-                self._pause(workflow_id, trouble, patience, should_stop)
+                self._pause(workflow_id, trouble, patience, turn.should_stop)
             if self._journal.get(workflow_id).is_finished:
                 return
 
-    def _attempt(self, workflow_id: str, should_stop: Callable[[], bool], patience: Patience) -> None:
+    def _attempt(self, workflow_id: str, turn: Turn, patience: Patience) -> None:
         run = self._journal.get(workflow_id)
         if run.is_finished:
             return
-        should_abort = self._abort_condition(workflow_id, should_stop)
+        should_abort = self._abort_condition(workflow_id, turn.should_stop)
         if should_abort():
             raise Stopped("asked to stop before anything was submitted")
+        run = self._place(run, turn)
         key = key_of(run)
         if patience.failing_for_s() == 0:
             self._announce(workflow_id, key.address)
@@ -78,11 +82,17 @@ class Runner:
                 journal=self._journal,
                 link=link,
                 workflow_id=workflow_id,
-                should_stop=should_stop,
+                turn=turn,
                 should_abort=should_abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
             ).go()
+
+    def _place(self, run: Run, turn: Turn) -> Run:
+        placement = turn.placement(run)
+        if placement is None or placement == run.placement:
+            return run
+        return self._journal.record(run.workflow_id, InstanceChosen(placement=placement))
 
     def _announce(self, workflow_id: str, address: SshAddress) -> None:
         """What we do now, and what of the ssh string we leave undone."""
@@ -101,18 +111,24 @@ class Runner:
 
         return should_abort
 
-    def _ending(self, workflow_id: str, error: Exception, patience: Patience) -> Event | None:
-        """How the run ends by this error; None when it goes on."""
+    def _ending(self, workflow_id: str, error: Exception, patience: Patience, turn: Turn) -> Event | None:
+        """How the run ends by this error, or leaves its instance; None when it goes on here."""
         run = self._journal.get(workflow_id)
-        if run.is_cancel_requested and run.prompt_id is None:
-            return RunCancelled()
-        if isinstance(error, Stopped):
-            return None
+        if run.is_cancel_requested:
+            if run.prompt_id is None:
+                return RunCancelled()
+            if isinstance(error, InstanceBroken):
+                return RunCancelled(message=str(error))
+        else:
+            reason = turn.reason_to_leave(run, error, patience.failing_for_s())
+            if reason is not None:
+                return InstanceLeft(message=reason)
+        return None if isinstance(error, Stopped) else self._failure(run, error, patience)
+
+    def _failure(self, run: Run, error: Exception, patience: Patience) -> Event | None:
         if not isinstance(error, WorkflowError):
-            log.exception("%s: a bug of this server", workflow_id, exc_info=error)
+            log.exception("%s: a bug of this server", run.workflow_id, exc_info=error)
             return RunFailed(code="internal", message=f"Internal error: {type(error).__name__}")
-        if run.is_cancel_requested and isinstance(error, InstanceBroken):
-            return RunCancelled(message=str(error))
         if not error.is_transient:
             node_id = error.node_id if isinstance(error, InvalidGraph) else None
             return RunFailed(code=error.code, message=str(error), node_id=node_id)

@@ -1,9 +1,11 @@
 """What every API calls: submit, look, cancel, retry."""
 
+from dataclasses import replace
+
 from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.journal import RunJournal, now
-from comfyui_workflow.runs.events import CancelRequested, RetryRequested
+from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.stores import Store
 from comfyui_workflow.workflows.given import outline
@@ -27,15 +29,20 @@ class RunService:
         graph = request.graph or outline(request.editor_file)
         nodes = planned_nodes(graph, sink_ids(graph))
         run = Run(
-            workflow_id=new_workflow_id(at), request=request, queue_time=at, last_update=at, nodes=nodes
+            workflow_id=new_workflow_id(at),
+            request=request,
+            queue_time=at,
+            last_update=at,
+            nodes=nodes,
+            priority=request.priority,
         )
         self._journal.add(run)
         self._executor.start(run.workflow_id)
         return run
 
     def get(self, workflow_id: str) -> Run:
-        """Raises: RunNotFound."""
-        return self._journal.get(workflow_id)
+        """As it is now: one that waits for its turn knows how many go before it. Raises: RunNotFound."""
+        return self._as_it_stands(self._journal.get(workflow_id))
 
     def wait(self, workflow_id: str, timeout_s: float) -> Run:
         """The run when it is finished, or as it is when the time is over. Raises: RunNotFound."""
@@ -59,7 +66,24 @@ class RunService:
         finished."""
         if self.get(workflow_id).is_finished:
             raise RunConflict(f"The run is already finished: {workflow_id}")
-        return self._journal.record(workflow_id, CancelRequested())
+        run = self._journal.record(workflow_id, CancelRequested())
+        self._executor.look_again(workflow_id)
+        return run
+
+    def prioritize(self, workflow_id: str, priority: int) -> Run:
+        """Of runs that wait for the same instance the higher one goes first. Raises: RunNotFound; RunConflict
+        when it is finished."""
+        if self.get(workflow_id).is_finished:
+            raise RunConflict(f"The run is already finished: {workflow_id}")
+        run = self._journal.record(workflow_id, PriorityChanged(priority=priority))
+        self._executor.look_again(workflow_id)
+        return run
+
+    def _as_it_stands(self, run: Run) -> Run:
+        standing = None if run.is_finished else self._executor.standing(run.workflow_id)
+        if standing is None or run.is_cancel_requested:
+            return run
+        return replace(run, queue_position=standing.position, message=standing.message or run.message)
 
     def retry(self, workflow_id: str) -> Run:
         """Take up a failed run where it failed: reach the instance again, fetch what is missing. Never runs

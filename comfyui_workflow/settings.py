@@ -100,6 +100,27 @@ class Settings(BaseSettings):
         description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
         "broken, in seconds; 0 means for ever.",
     )
+    prompts_per_instance: int = Field(
+        2,
+        ge=1,
+        description="How many prompts of ours are on one instance at a time; the other runs wait here, where "
+        "they can be reordered, cancelled and given to another instance.",
+    )
+    move_after_s: float = Field(
+        120,
+        ge=0,
+        description="How long an instance may be away before a prompt that was submitted there is given to "
+        "another one that is ready, in seconds. For runs of `any` only.",
+    )
+    any_patience_s: float = Field(
+        86_400, ge=0, description="How long runs of `any` wait while no instance is ready, in seconds."
+    )
+    idle_warning_s: float = Field(
+        900,
+        ge=0,
+        description="After how long without work a connected instance is warned of, in seconds; 0 means "
+        "never.",
+    )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 

@@ -30,10 +30,17 @@ FEED_WAIT_S = 2.0
 
 
 class Submitter:
-    def __init__(self, link: Link, record: Callable[[Event], Run], should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        record: Callable[[Event], Run],
+        should_stop: Callable[[], bool],
+        wait_for_place: Callable[[], None],
+    ) -> None:
         self._link = link
         self._record = record
         self._should_stop = should_stop
+        self._wait_for_place = wait_for_place
 
     def ensure_submitted(self, run: Run, prompt_id: str) -> Run | None:
         """The run with its prompt accepted, submitted now if it was not before; None when it was cancelled
@@ -50,6 +57,7 @@ class Submitter:
         graph = self._upload(run)
         self._stop_if_asked()
         if run.prompt_id is None:
+            self._wait_for_place()
             run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
             return self._post(run, graph)
         run = self._post(run, graph)

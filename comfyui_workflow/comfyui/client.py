@@ -11,6 +11,7 @@ from comfyui_workflow.comfyui.directories import Directories, read_directories
 from comfyui_workflow.comfyui.history import HistoryEntry, read_history
 from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
+from comfyui_workflow.comfyui.system import System, read_system
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
@@ -128,7 +129,7 @@ class ComfyUIClient:
     def directories(self) -> Directories:
         """Raises: ComfyUIError where this ComfyUI does not tell them."""
         paths = self._get_object("/internal/folder_paths")
-        return read_directories(paths, self._system().get("argv"))
+        return read_directories(paths, an_object(self.system_stats().get("system")).get("argv"))
 
     def log(self) -> str:
         """The last lines of its log. Raises: ComfyUIError where this ComfyUI does not show it."""
@@ -169,8 +170,11 @@ class ComfyUIClient:
                 raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
             yield _pieces(response)
 
-    def _system(self) -> Mapping[str, Any]:
-        return an_object(self._get_object("/system_stats").get("system"))
+    def system_stats(self) -> dict[str, Any]:
+        return self._get_object("/system_stats")
+
+    def system(self) -> System:
+        return read_system(self.system_stats())
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return _object(_good(self._request("GET", path, params=params)))

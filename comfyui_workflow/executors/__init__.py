@@ -1,15 +1,79 @@
 """Where and when runs are carried out."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-Execute = Callable[[str, Callable[[], bool]], None]
-"""`execute(workflow_id, should_stop)`: returns when the run is finished, or soon after `should_stop()`."""
+from comfyui_workflow.errors import Stopped
+from comfyui_workflow.runs.model import Placement, Run
+
+
+class Turn(Protocol):
+    """What a run that is being carried out may ask of the executor that gave it its turn."""
+
+    def should_stop(self) -> bool:
+        """Whether to come to rest: the run is carried on at the next start."""
+
+    def placement(self, run: Run) -> Placement | None:
+        """Where to go, as it is known now. None: where the ssh string of the request leads."""
+
+    def wait_for_place(self, should_abort: Callable[[], bool]) -> None:
+        """Until one more prompt may be submitted to the instance. Raises: Stopped."""
+
+    def leave_place(self) -> None:
+        """The prompt executes no more: the next one may come."""
+
+    def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
+        """A sentence when, after this error, the run should leave its instance to be given to another."""
+
+
+class GivesWay(Stopped):
+    """The run was about to be next, and another one goes first."""
+
+
+Execute = Callable[[str, Turn], None]
+"""`execute(workflow_id, turn)`: returns when the run is finished or has left its instance, or soon after
+`turn.should_stop()`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Of a run that waits for its turn."""
+
+    position: int
+    """How many go before it."""
+    message: str | None
+    """None: what the run says of itself."""
 
 
 class Executor(Protocol):
     def start(self, workflow_id: str) -> None:
         """Carry the run out, sooner or later; returns at once (but for `inline`)."""
 
+    def look_again(self, workflow_id: str) -> None:
+        """The run was cancelled, or got another priority."""
+
+    def standing(self, workflow_id: str) -> Standing | None:
+        """None for a run whose prompt is at the instance, or was."""
+
     def stop(self, timeout_s: float) -> bool:
         """Stop carrying out, and start nothing any more. Whether all came to rest in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeTurn:
+    """Of an executor that lets everybody do as they like."""
+
+    should_stop: Callable[[], bool]
+
+    def placement(self, run: Run) -> Placement | None:
+        return run.placement
+
+    def wait_for_place(self, should_abort: Callable[[], bool]) -> None:
+        pass
+
+    def leave_place(self) -> None:
+        pass
+
+    def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
+        return None

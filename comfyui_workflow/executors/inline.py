@@ -1,6 +1,6 @@
 """Carries a run out before `start` returns: for tests that want no threads."""
 
-from comfyui_workflow.executors import Execute
+from comfyui_workflow.executors import Execute, FreeTurn, Standing
 
 
 class InlineExecutor:
@@ -10,7 +10,13 @@ class InlineExecutor:
 
     def start(self, workflow_id: str) -> None:
         if not self._is_stopped:
-            self._execute(workflow_id, lambda: self._is_stopped)
+            self._execute(workflow_id, FreeTurn(should_stop=lambda: self._is_stopped))
+
+    def look_again(self, workflow_id: str) -> None:
+        pass
+
+    def standing(self, workflow_id: str) -> Standing | None:
+        return None
 
     def stop(self, timeout_s: float) -> bool:
         self._is_stopped = True

@@ -1,20 +1,22 @@
-"""A thread for each run."""
+"""A thread for each run that is being carried out."""
 
-import logging
 import threading
 import time
-
-from comfyui_workflow.executors import Execute
-
-log = logging.getLogger(__name__)
+from collections.abc import Callable
 
 
-class ThreadExecutor:
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
+class RunThreads:
+    """`carry_out(workflow_id, should_stop)` returns soon after `should_stop()`."""
+
+    def __init__(self, carry_out: Callable[[str, Callable[[], bool]], None]) -> None:
+        self._carry_out = carry_out
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
+
+    @property
+    def are_stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def start(self, workflow_id: str) -> None:
         with self._lock:
@@ -22,12 +24,13 @@ class ThreadExecutor:
                 return
             previous = self._threads.get(workflow_id)
             thread = threading.Thread(
-                target=self._carry_out, args=(workflow_id, previous), name=f"run {workflow_id}", daemon=True
+                target=self._run, args=(workflow_id, previous), name=f"run {workflow_id}", daemon=True
             )
             self._threads[workflow_id] = thread
             thread.start()
 
     def stop(self, timeout_s: float) -> bool:
+        """Start nothing any more. Whether all came to rest in time."""
         with self._lock:
             self._stopping.set()
             threads = list(self._threads.values())
@@ -36,12 +39,12 @@ class ThreadExecutor:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _carry_out(self, workflow_id: str, previous: threading.Thread | None) -> None:
+    def _run(self, workflow_id: str, previous: threading.Thread | None) -> None:
         """A run that is taken up again waits for its own earlier thread: it never has two."""
         if previous is not None:
             previous.join()
         try:
-            self._execute(workflow_id, self._stopping.is_set)
+            self._carry_out(workflow_id, self._stopping.is_set)
         finally:
             with self._lock:
                 if self._threads.get(workflow_id) is threading.current_thread():

@@ -1,8 +1,11 @@
 """A named instance, as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from comfyui_workflow.runs.model import Placement
+from comfyui_workflow.instances.address import parse_ssh_address
+from comfyui_workflow.link import InstanceKey
+from comfyui_workflow.runs.model import Placement, RunRequest
 
 ANY = "any"
 """Instead of a name: whichever instance is best; `any:<tag>`: of those that have the tag."""
@@ -27,17 +30,32 @@ class Instance:
     local_port: int | None = None
     """Where on this machine's loopback its ComfyUI can be reached, as if it ran here."""
 
+    def is_meant_by(self, tag: str) -> bool:
+        """Whether it is one of those that `any:<tag>` may choose; `any` has the empty tag."""
+        return self.enabled and (not tag or tag in self.tags)
+
 
 def tag_wanted(ssh_connection: str) -> str | None:
-    """"" for `any`, the tag for `any:<tag>`, None for what names one machine."""
+    """ "" for `any`, the tag for `any:<tag>`, None for what names one machine."""
     word, colon, tag = ssh_connection.partition(":")
     if word.strip().lower() != ANY or (colon and not tag.strip()):
         return None
     return tag.strip()
 
 
-def placement(instance: Instance, reason: str) -> Placement:
-    return Placement(
+@lru_cache(maxsize=1024)
+def key_of_instance(instance: Instance) -> InstanceKey:
+    """Raises: InvalidAddress."""
+    return InstanceKey(
+        address=parse_ssh_address(instance.ssh_connection),
+        comfyui_port=instance.comfyui_port,
+        host_key=instance.host_key,
+    )
+
+
+def placement_of(request: RunRequest, instance: Instance, reason: str) -> Placement:
+    """A request that gave an ssh string keeps to what it gave, and shares the price and the host key."""
+    whole = Placement(
         instance_id=instance.id,
         name=instance.name,
         ssh_connection=instance.ssh_connection,
@@ -47,4 +65,13 @@ def placement(instance: Instance, reason: str) -> Placement:
         host_key=instance.host_key,
         price_per_hour=instance.price_per_hour,
         reason=reason,
+    )
+    if request.instance_id is not None or tag_wanted(request.ssh_connection) is not None:
+        return whole
+    return replace(
+        whole,
+        ssh_connection=request.ssh_connection,
+        comfyui_port=request.comfyui_port,
+        comfyui_input_dir=request.comfyui_input_dir,
+        comfyui_output_dir=request.comfyui_output_dir,
     )

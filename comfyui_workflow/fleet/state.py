@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from comfyui_workflow.comfyui.system import Device
+
 
 class Reachability(StrEnum):
     UNKNOWN = "unknown"
@@ -12,17 +14,6 @@ class Reachability(StrEnum):
     READY = "ready"
     """Its ComfyUI answers."""
     UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """A GPU, or what a ComfyUI computes with instead. Memory in bytes."""
-
-    name: str
-    type: str
-    index: int | None = None
-    vram_total: int | None = None
-    vram_free: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

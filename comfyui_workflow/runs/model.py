@@ -111,6 +111,8 @@ class RunRequest:
 
     ssh_connection: str
     """An ssh string, the name of an instance, `any`, or `any:<tag>`."""
+    instance_id: str | None = None
+    """Of the instance that was named."""
     graph: Graph
     """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
     editor_file: Mapping[str, Any] | None = None

@@ -28,6 +28,12 @@ class IdleExecutor:
     def start(self, workflow_id: str) -> None:
         self.started.append(workflow_id)
 
+    def look_again(self, workflow_id: str) -> None:
+        pass
+
+    def standing(self, workflow_id: str) -> None:
+        return None
+
     def stop(self, timeout_s: float) -> bool:
         return True
 

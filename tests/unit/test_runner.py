@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from comfyui_workflow.errors import AuthenticationFailed, StoreError
+from comfyui_workflow.executors import FreeTurn
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.runs.events import Saving
@@ -57,7 +58,11 @@ def started(
     run = Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
     journal.add(run)
     runner = Runner(journal, links, RunnerOptions())  # type: ignore[arg-type]
-    return journal, run.workflow_id, lambda should_stop: runner.execute(run.workflow_id, should_stop)
+    return (
+        journal,
+        run.workflow_id,
+        lambda should_stop: runner.execute(run.workflow_id, FreeTurn(should_stop=should_stop)),
+    )
 
 
 def test_an_end_that_cannot_be_saved_yet_is_saved_later() -> None:

@@ -20,20 +20,20 @@ class Recorder:
         self.heard.append("executor stops")
         return self.at_rest.pop(0)
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         self.heard.append("closed")
 
 
 @pytest.mark.parametrize(
     ("at_rest", "order"),
     [
-        ([True], ["executor stops", "closed", "closed"]),
-        ([False, True], ["executor stops", "closed", "executor stops", "closed"]),
+        ([True], ["executor stops", "closed", "closed", "closed"]),
+        ([False, True], ["executor stops", "closed", "closed", "executor stops", "closed"]),
     ],
 )
 def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store_closes(
     at_rest: list[bool], order: list[str]
 ) -> None:
     parts: Any = Recorder(at_rest)
-    Server(app=Flask("app"), store=parts, executor=parts, links=parts, service=parts).stop()
+    Server(app=Flask("app"), store=parts, executor=parts, watches=parts, links=parts, service=parts).stop()
     assert parts.heard == order
