@@ -82,6 +82,7 @@ class Approach:
         self._all: set[Way] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._loan: Loan | None = None
+        self._is_closed = False
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Way]:
@@ -109,6 +110,7 @@ class Approach:
 
     async def close(self) -> list[Way]:
         """Gives everything back; what has been on loan, for who wants to wait for that."""
+        self._is_closed = True
         if self._opening:
             self._opening.cancel()
         if self._loan:
@@ -120,6 +122,8 @@ class Approach:
         return ways
 
     async def _current(self) -> Way:
+        if self._is_closed:
+            raise Away(f"The local port of {self.name} is being closed.")
         if self._way:
             return self._way
         if self._opening is None:
