@@ -121,6 +121,9 @@ class RemoteFileExists(RemoteFileError):
 
 class ComfyUIError(WorkflowError):
     code = "comfyui"
+    prompt_id: str | None = None
+    node_id: str | None = None
+    """The prompt and the node at fault, where that is told."""
 
 
 class ComfyUIUnavailable(ComfyUIError):

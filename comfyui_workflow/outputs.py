@@ -113,9 +113,3 @@ def missing_sentence(run: Run) -> str | None:
         f"The prompt ran, but {len(missing)} of {len(run.outputs)} outputs could not be fetched ({reasons}). "
         "A retry fetches what is missing without running the prompt again"
     )
-
-
-def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
-    """Files in the temp directory are previews: only when asked for. A file named twice is one file."""
-    by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
-    return tuple(by_key.values())

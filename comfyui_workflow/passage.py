@@ -9,12 +9,12 @@ from comfyui_workflow.comfyui.cancelling import Canceller
 from comfyui_workflow.comfyui.failures import failure_sentence
 from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
-from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
-from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
+from comfyui_workflow.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
     Event,

@@ -1,0 +1,84 @@
+"""The Python client: of a ComfyUI, and of our own server.
+
+    from comfyui_workflow.client import ComfyUI, WorkflowServer
+
+docs/client.md shows what they do. Importing this opens nothing.
+"""
+
+from comfyui_workflow.client.batch import BatchResult
+from comfyui_workflow.client.comfyui import ComfyUI
+from comfyui_workflow.client.documents import (
+    FindingDocument,
+    InspectionDocument,
+    NodeDocument,
+    OutputDocument,
+    ProgressDocument,
+    StartedDocument,
+    SummaryDocument,
+)
+from comfyui_workflow.client.errors import (
+    PromptInterrupted,
+    RequestRefused,
+    RunCancelled,
+    RunFailed,
+    ServerUnreachable,
+    TimedOut,
+)
+from comfyui_workflow.client.monitor import Monitor
+from comfyui_workflow.client.orders import Order
+from comfyui_workflow.client.server import WorkflowServer
+from comfyui_workflow.comfyui.client import Submission
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    ComfyUIUnavailable,
+    InvalidGraph,
+    InvalidRequest,
+    PromptFailed,
+    PromptLost,
+    PromptRefused,
+    WorkflowError,
+)
+from comfyui_workflow.runs.model import Graph, OutputFile, RunStatus
+from comfyui_workflow.workflows.checks.preflight import Verdict
+from comfyui_workflow.workflows.findings import Finding, Severity
+
+__all__ = [
+    "BatchResult",
+    "ComfyUI",
+    "ComfyUIError",
+    "ComfyUIUnavailable",
+    "Finding",
+    "FindingDocument",
+    "Graph",
+    "HistoryEntry",
+    "InspectionDocument",
+    "InvalidGraph",
+    "InvalidRequest",
+    "Monitor",
+    "NodeDocument",
+    "Order",
+    "Outcome",
+    "OutputDocument",
+    "OutputFile",
+    "ProgressDocument",
+    "PromptFailed",
+    "PromptInterrupted",
+    "PromptLost",
+    "PromptRefused",
+    "QueueSnapshot",
+    "RequestRefused",
+    "RunCancelled",
+    "RunFailed",
+    "RunStatus",
+    "ServerUnreachable",
+    "Severity",
+    "StartedDocument",
+    "Submission",
+    "SummaryDocument",
+    "TimedOut",
+    "Verdict",
+    "WorkflowError",
+    "WorkflowServer",
+]

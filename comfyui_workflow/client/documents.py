@@ -10,7 +10,7 @@ from comfyui_workflow.workflows.findings import Severity
 
 
 class Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)  # importing them is quick
 
 
 class StartedDocument(Document):

@@ -40,13 +40,24 @@ class ComfyUIClient:
     """Every method may be called from any thread, and raises ComfyUIUnavailable when there is no answer, or
     none that ComfyUI would give; ComfyUIError when ComfyUI says that it cannot."""
 
-    def __init__(self, base_url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        absence: str = "ComfyUI is not running on the instance, or the tunnel is gone",
+        heeds_environment: bool = False,
+    ) -> None:
+        """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
+        names, has no business in a tunnel."""
         self._base_url = base_url
+        self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of this machine has no business in the tunnel
+        self._session.trust_env = heeds_environment
         self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=8)
-        self._session.mount("http://", self._adapter)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
 
     def close(self) -> None:
         """Hangs up now. The session alone would leave that to the garbage collector, and an error that
@@ -141,11 +152,19 @@ class ComfyUIClient:
         )
         return "".join(line for line in lines if isinstance(line, str))
 
-    def upload(self, file: BinaryIO, name: str, *, folder: str = "input") -> str:
-        """The name ComfyUI gave the file: another one when a different file of that name is there."""
-        response = self._request(
-            "POST", "/upload/image", files={"image": (name, file)}, data={"type": folder}
-        )
+    def upload(
+        self,
+        file: BinaryIO,
+        name: str,
+        *,
+        folder: str = "input",
+        subfolder: str = "",
+        replaces: bool = False,
+    ) -> str:
+        """The name ComfyUI gave the file: another one when a different file of that name is there, unless
+        this one replaces it. Without the subfolder."""
+        fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
+        response = self._request("POST", "/upload/image", files={"image": (name, file)}, data=fields)
         return a_text(_object(_good(response)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
@@ -187,9 +206,7 @@ class ComfyUIClient:
         except requests.Timeout as error:
             raise ComfyUIUnavailable(f"ComfyUI does not answer ({method} {path} timed out)") from error
         except (requests.RequestException, ValueError) as error:  # ValueError: a Location that is none
-            raise ComfyUIUnavailable(
-                "ComfyUI is not running on the instance, or the tunnel is gone"
-            ) from error
+            raise ComfyUIUnavailable(self._absence) from error
 
 
 def answer_or(ask: Callable[[], Answer], otherwise: Answer) -> Answer:

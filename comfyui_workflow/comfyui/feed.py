@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import websocket
@@ -25,6 +25,8 @@ REOPEN_AFTER_S = 0.5
 """When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
 first, and given time."""
 LONGEST_WAIT_S = 5.0
+
+Listener = Callable[[Message], None]
 
 
 class Subscription:
@@ -60,6 +62,7 @@ class EventFeed:
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         self.client_id = client_id
         self._subscriptions: dict[str, list[Subscription]] = {}
+        self._listeners: list[Listener] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._renewing = threading.Event()
@@ -107,6 +110,18 @@ class EventFeed:
                 others.remove(subscription)
                 if not others:
                     del self._subscriptions[prompt_id]
+
+    @contextmanager
+    def listen(self, hear: Listener) -> Iterator[None]:
+        """`hear` gets every message, of whatever prompt or of none. The thread of the feed calls it, so it
+        must return at once: a socket that nobody reads holds up ComfyUI's messages to everybody."""
+        with self._lock:
+            self._listeners.append(hear)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(hear)
 
     def _run(self) -> None:
         wait_s = REOPEN_AFTER_S
@@ -160,10 +175,12 @@ class EventFeed:
             message = read_json(frame)
         except ValueError:
             return
-        prompt_id = prompt_id_of(message) if isinstance(message, dict) else None
-        if prompt_id is None:
+        if not isinstance(message, dict):
             return
         with self._lock:
-            subscriptions = list(self._subscriptions.get(prompt_id, ()))
+            listeners = list(self._listeners)
+            subscriptions = list(self._subscriptions.get(prompt_id_of(message) or "", ()))
         for subscription in subscriptions:
             subscription.put(message)
+        for hear in listeners:
+            hear(message)

@@ -1,7 +1,7 @@
 """An entry of `/history`, read: how a prompt ended and what it made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,6 +26,9 @@ class HistoryEntry:
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None
+    failed_node_type: str | None = None
+    ui: Mapping[str, Any] = field(default_factory=dict)
+    """All that each node shows, by node id, as ComfyUI tells it."""
     execution_s: float | None = None
     """By ComfyUI's own clock; None for a version that does not tell."""
 
@@ -35,7 +38,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     messages tell; before August 2024 there are none, and the status is all there is."""
     status = an_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
-    failure = messages.get("execution_error") or {}
+    failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
     return HistoryEntry(
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
@@ -44,6 +47,8 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),
         failed_node_id=a_text(failure.get("node_id")),
+        failed_node_type=a_text(failure.get("node_type")),
+        ui=an_object(entry.get("outputs")),
         execution_s=_execution_s(messages),
     )
 
@@ -58,6 +63,12 @@ def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
     texts = [text for text in a_list(lists.get("text")) if isinstance(text, str)]
     if texts:
         yield _text_file(node_id, "\n".join(texts))
+
+
+def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
+    """Files in the temp directory are previews: only when asked for. A file named twice is one file."""
+    by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
+    return tuple(by_key.values())
 
 
 def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:

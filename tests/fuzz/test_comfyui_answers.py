@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.failures import failure_sentence
+from comfyui_workflow.comfyui.history import wanted_outputs
 from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
 from comfyui_workflow.errors import ComfyUIError, InstanceError, WorkflowError
-from comfyui_workflow.outputs import wanted_outputs
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
 from comfyui_workflow.runs.progress import apply

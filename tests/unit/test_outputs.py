@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from comfyui_workflow.comfyui.directories import Directories
+from comfyui_workflow.comfyui.history import wanted_outputs
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
 from comfyui_workflow.link import Link
-from comfyui_workflow.outputs import OutputFetcher, missing_sentence, wanted_outputs
+from comfyui_workflow.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.runs.model import OutputFile
 from tests.unit.test_progress import new_run
 

@@ -1,0 +1,154 @@
+"""The prompts of one client of a ComfyUI: sent, waited for, cancelled; the websocket that tells of them."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from comfyui_workflow.client.submitting import OneSubmission, never, patiently
+from comfyui_workflow.client.waiting import Waiting, judged
+from comfyui_workflow.comfyui.cancelling import Canceller
+from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
+from comfyui_workflow.comfyui.feed import EventFeed, Subscription
+from comfyui_workflow.comfyui.finding import new_prompt_id
+from comfyui_workflow.comfyui.following import DEAF_AFTER_S
+from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.comfyui.queue_view import QueueView
+from comfyui_workflow.errors import ComfyUIUnavailable
+from comfyui_workflow.runs.model import Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderWay:
+    """A prompt that was submitted, and an ear for it until `stack` is closed."""
+
+    prompt_id: str
+    subscription: Subscription
+    stack: ExitStack
+
+
+class Prompts:
+    """Every method may be called from any thread."""
+
+    def __init__(self, client: ComfyUIClient, url: str, client_id: str, patience_s: float) -> None:
+        self._client = client
+        self._url = url
+        self._client_id = client_id
+        self._patience_s = patience_s
+        self._queue = QueueView(client.queue)
+        self._lock = threading.Lock()
+        self._feed: EventFeed | None = None
+        self._cancelled: set[str] = set()
+        self._submitted_at_s: float | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
+
+    def feed(self) -> EventFeed:
+        """Started when it is first wanted."""
+        with self._lock:
+            if self._feed is None:
+                self._feed = EventFeed(self._url, self._client_id)
+                self._feed.start()
+            return self._feed
+
+    def submit(
+        self,
+        graph: Graph,
+        prompt_id: str | None,
+        extra_data: Mapping[str, Any],
+        should_stop: Callable[[], bool] = never,
+    ) -> Submission:
+        """Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
+        submission = OneSubmission(
+            client=self._client,
+            graph=graph,
+            prompt_id=prompt_id or new_prompt_id(),
+            client_id=self._client_id,
+            extra_data=extra_data,
+            may_be_there=prompt_id is not None,
+            should_stop=should_stop,
+        )
+        try:
+            return patiently(submission.attempt, self._patience_s, should_stop)
+        except ComfyUIUnavailable as error:
+            if not submission.may_be_there:
+                raise
+            unsure = ComfyUIUnavailable(
+                f"{error}. Whether it has the prompt is not known: to find out, and to submit it if it has "
+                f"not, submit it again with the prompt_id {submission.prompt_id}"
+            )
+            unsure.prompt_id = submission.prompt_id
+            raise unsure from error
+        finally:
+            self._submitted_at_s = time.monotonic()
+
+    def send(self, graph: Graph, should_stop: Callable[[], bool] = never) -> UnderWay:
+        """Submitted, with an ear for it from before that. Raises: as `submit`."""
+        prompt_id = new_prompt_id()
+        with ExitStack() as stack:
+            subscription = stack.enter_context(self.feed().subscribe(prompt_id))
+            accepted_id = self.submit(graph, prompt_id, {}, should_stop).prompt_id
+            if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
+                subscription = stack.enter_context(self.feed().subscribe(accepted_id))
+            return UnderWay(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())
+
+    def finish(
+        self, under_way: UnderWay, timeout_s: float | None, should_stop: Callable[[], bool] = never
+    ) -> HistoryEntry:
+        """Its entry, when it succeeded. Raises: as `ComfyUI.wait`; Stopped."""
+        prompt_id = under_way.prompt_id
+        waiting = self._waiting(prompt_id, timeout_s, should_stop=should_stop)
+        with under_way.stack:
+            entry = waiting.until_ended(under_way.subscription)
+        return judged(prompt_id, entry, was_cancelled=prompt_id in self._cancelled)
+
+    def wait(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry:
+        with ExitStack() as stack:
+            subscription = stack.enter_context(self.feed().subscribe(prompt_id))
+            under_way = UnderWay(prompt_id=prompt_id, subscription=subscription, stack=stack.pop_all())
+        return self.finish(under_way, timeout_s)
+
+    def interrupt(self, prompt_id: str) -> None:
+        self._cancelled.add(prompt_id)
+        patiently(Canceller(self._client, prompt_id).ask, self._patience_s)
+
+    def cancel(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry | None:
+        """Asked again until it has ended, since ComfyUI confirms nothing."""
+        self.interrupt(prompt_id)
+        canceller = Canceller(self._client, prompt_id)
+        with self.feed().subscribe(prompt_id) as subscription:
+            return self._waiting(prompt_id, timeout_s, canceller.ask).until_ended(subscription)
+
+    def renew_if_deaf(self) -> None:
+        """A submission makes every socket hear a `status`; one that heard nothing since is deaf."""
+        submitted_at_s, feed = self._submitted_at_s, self.feed()
+        if submitted_at_s is None:
+            return
+        since_s = time.monotonic() - submitted_at_s
+        if since_s > DEAF_AFTER_S:
+            self._submitted_at_s = None
+            if feed.silence_s() > since_s + DEAF_AFTER_S:
+                feed.renew()
+
+    def _waiting(
+        self,
+        prompt_id: str,
+        timeout_s: float | None,
+        at_each_look: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = never,
+    ) -> Waiting:
+        return Waiting(
+            client=self._client,
+            feed=self.feed(),
+            queue=self._queue,
+            prompt_id=prompt_id,
+            timeout_s=timeout_s,
+            at_each_look=at_each_look,
+            should_stop=should_stop,
+        )
