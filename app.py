@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from flask import Flask
 
 from comfyui_workflow import dashboard, serving
-from comfyui_workflow.api import Parts, guard, health, mount, workflow
+from comfyui_workflow.api import Parts, guard, health, instances, mount, workflow
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.fleet.asking import Asker
+from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.dispatcher import Dispatcher, DispatchOptions
-from comfyui_workflow.fleet.floor import NoInstances
 from comfyui_workflow.fleet.given_up import is_given_up
+from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.fleet.usage import UsageLedger
 from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
 from comfyui_workflow.inspection import Inspector
@@ -44,6 +46,7 @@ class Server:
 
     app: Flask
     store: JsonFileStore
+    directory: InstanceDirectory
     executor: Dispatcher
     watches: Watches
     links: Pool[InstanceKey, Link]
@@ -51,6 +54,7 @@ class Server:
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
+        self.directory.load()
         self.store.open()
         return self.service.resume()
 
@@ -69,24 +73,47 @@ def create_server(settings: Settings) -> Server:
     links: Pool[InstanceKey, Link] = Pool(
         lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
     )
+    directory = InstanceDirectory(settings.instances_path)
     runner = Runner(journal, links, runner_options(settings))
     watches = create_watches(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
     executor = Dispatcher(
         journal=journal,
-        directory=NoInstances(),
+        directory=directory,
         watches=watches,
         execute=runner.execute,
         options=dispatch_options(settings),
     )
+    directory.listen(lambda: keep_up(directory, watches, executor))
     service = RunService(journal, store, executor)
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
         upload_dir=settings.data_dir / "uploads",
     )
-    parts = Parts(service=service, inspector=Inspector(links), files=files, settings=settings)
-    app = create_flask(parts)
-    return Server(app=app, store=store, executor=executor, watches=watches, links=links, service=service)
+    named = Instances(
+        directory=directory,
+        watches=watches,
+        asker=Asker(links, watches.state),
+        known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+    )
+    parts = Parts(
+        service=service, instances=named, inspector=Inspector(links), files=files, settings=settings
+    )
+    return Server(
+        app=create_flask(parts),
+        store=store,
+        directory=directory,
+        executor=executor,
+        watches=watches,
+        links=links,
+        service=service,
+    )
+
+
+def keep_up(directory: InstanceDirectory, watches: Watches, executor: Dispatcher) -> None:
+    """With a directory that has changed."""
+    watches.keep_to({instance.id: instance for instance in directory.all()})
+    executor.wake()
 
 
 def create_watches(
@@ -111,7 +138,7 @@ def create_flask(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     guard.guard(app, parts.settings, frozenset({health.PATH}))
-    mount(app, parts, (workflow.API,))
+    mount(app, parts, (workflow.API, instances.API))
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint())
     return app

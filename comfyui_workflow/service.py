@@ -61,6 +61,10 @@ class RunService:
     def unfinished_count(self) -> int:
         return len(self._store.unfinished())
 
+    def unfinished(self) -> list[Run]:
+        """Oldest first."""
+        return self._store.unfinished()
+
     def cancel(self, workflow_id: str) -> Run:
         """Ask for it; the run ends when the instance confirms. Raises: RunNotFound; RunConflict when it is
         finished."""

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
@@ -22,6 +23,7 @@ class Parts:
     """What an API is built on."""
 
     service: RunService
+    instances: Instances
     inspector: Inspector
     files: LocalFiles
     settings: Settings

@@ -6,6 +6,8 @@ from werkzeug.exceptions import HTTPException
 from comfyui_workflow.errors import (
     ComfyUIError,
     InstanceError,
+    InstanceNotFound,
+    InstancesFileBroken,
     InvalidRequest,
     RunConflict,
     RunNotFound,
@@ -19,6 +21,8 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (InvalidRequest, 400),
     (RunNotFound, 404),
     (RunConflict, 409),
+    (InstanceNotFound, 404),
+    (InstancesFileBroken, 409),
     (ServerBusy, 503),
     (StoreError, 507),
     (InstanceError, 502),

@@ -1,6 +1,6 @@
 """The API over a service that keeps runs in memory and carries none out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from flask.testing import FlaskClient
 from app import create_flask
 from comfyui_workflow.api import Parts
 from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.fleet.asking import Asker
+from comfyui_workflow.fleet.directory import InstanceDirectory
+from comfyui_workflow.fleet.instances import Instances
+from comfyui_workflow.fleet.usage import UsageLedger
+from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
 from comfyui_workflow.inspection import Inspector
+from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link
@@ -43,7 +49,9 @@ class Api:
     app: Flask
     client: FlaskClient
     journal: RunJournal
+    service: RunService
     executor: IdleExecutor
+    instances: Instances
     settings: Settings
     tmp_path: Path
 
@@ -51,18 +59,43 @@ class Api:
         return self.settings.data_dir / "uploads"
 
 
-def unreachable_inspector() -> Inspector:
+def unreachable() -> Pool[InstanceKey, Link]:
     """As if no instance could be reached."""
 
     def refuse(key: InstanceKey) -> Link:
         raise ConnectionFailed(f"Failed to create SSH tunnel: {key.address.label} cannot be reached.")
 
-    return Inspector(Pool(refuse))
+    return Pool(refuse)
+
+
+def unreachable_inspector() -> Inspector:
+    return Inspector(unreachable())
+
+
+def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Instances:
+    """Without a dispatcher that would take note of them."""
+    watches = Watches(
+        Surroundings(
+            links=links,
+            ledger=UsageLedger(settings.data_dir / "usage.json"),
+            options=WatchOptions(),
+            is_given_up=lambda _: None,
+            tell=lambda: None,
+        )
+    )
+    return Instances(
+        directory=InstanceDirectory(settings.instances_path),
+        watches=watches,
+        asker=Asker(links, watches.state),
+        known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+    )
 
 
 @pytest.fixture
-def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
-    def make(**overrides: object) -> Api:
+def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Api]]:
+    opened: list[Instances] = []
+
+    def make(*, links: Pool[InstanceKey, Link] | None = None, **overrides: object) -> Api:
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
         settings = load_settings(**fields)
         store = MemoryStore()
@@ -74,19 +107,31 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
             writable_dirs=settings.writable_dirs,
             upload_dir=settings.data_dir / "uploads",
         )
+        instances = named_instances(settings, links or unreachable())
+        opened.append(instances)
         app = create_flask(
-            Parts(service=service, inspector=unreachable_inspector(), files=files, settings=settings)
+            Parts(
+                service=service,
+                instances=instances,
+                inspector=unreachable_inspector(),
+                files=files,
+                settings=settings,
+            )
         )
         return Api(
             app=app,
             client=app.test_client(),
             journal=journal,
+            service=service,
             executor=executor,
+            instances=instances,
             settings=settings,
             tmp_path=tmp_path,
         )
 
-    return make
+    yield make
+    for instances in opened:
+        instances.watches.close(5)
 
 
 @pytest.fixture

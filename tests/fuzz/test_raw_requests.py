@@ -20,7 +20,7 @@ from comfyui_workflow.service import RunService
 from comfyui_workflow.serving import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.api.conftest import IdleExecutor, unreachable_inspector
+from tests.api.conftest import IdleExecutor, named_instances, unreachable, unreachable_inspector
 from tests.fuzz.effort import effort
 
 NOT_HTTP = (400, 411, 413, 414, 431, 501, 505)
@@ -50,7 +50,13 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     http = HttpThread(
         Served(
             create_flask(
-                Parts(service=service, inspector=unreachable_inspector(), files=files, settings=settings)
+                Parts(
+                    service=service,
+                    instances=named_instances(settings, unreachable()),
+                    inspector=unreachable_inspector(),
+                    files=files,
+                    settings=settings,
+                )
             )
         ),
         settings,

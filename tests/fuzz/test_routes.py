@@ -25,7 +25,7 @@ from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.json_file import JsonFileStore
-from tests.api.conftest import IdleExecutor, unreachable_inspector
+from tests.api.conftest import IdleExecutor, named_instances, unreachable, unreachable_inspector
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values, wire
 from tests.unit.test_progress import GRAPH, new_run
@@ -69,7 +69,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     files = LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=settings.data_dir / "uploads")
     service = RunService(journal, store, IdleExecutor())
     app = create_flask(
-        Parts(service=service, inspector=unreachable_inspector(), files=files, settings=settings)
+        Parts(
+            service=service,
+            instances=named_instances(settings, unreachable()),
+            inspector=unreachable_inspector(),
+            files=files,
+            settings=settings,
+        )
     )
     output = directory / "picture.png"
     Image.new("RGB", (40, 30), "red").save(output)

@@ -1,30 +1,53 @@
 """What can be asked and answered is in the documents: nothing is missing there, nothing made up."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from app import create_server
 from comfyui_workflow import errors
-from comfyui_workflow.api import health, workflow
+from comfyui_workflow.api import health, instances, workflow
 from comfyui_workflow.cli import main
+from comfyui_workflow.fleet.document import state_document
+from comfyui_workflow.fleet.reading import KNOWN_FIELDS
+from comfyui_workflow.fleet.state import InstanceState
 from comfyui_workflow.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api" / "workflow.md").read_text()
+INSTANCES = (ROOT / "docs" / "api" / "instances.md").read_text()
 README = (ROOT / "README.md").read_text()
 NEVER_ANSWERED = {"error", "configuration"}
 NOT_OF_THE_TREE = {"internal", "outputs_missing", "refused", "http"}
 
 
-def test_every_route_is_documented_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("document", "prefixes"),
+    [(API, (workflow.PREFIX, health.PATH)), (INSTANCES, (instances.PREFIX,))],
+    ids=["workflow", "instances"],
+)
+def test_every_route_is_documented_and_nothing_else(
+    tmp_path: Path, document: str, prefixes: tuple[str, ...]
+) -> None:
     rules = create_server(load_settings(data_dir=tmp_path)).app.url_map.iter_rules()
     routes = {
-        f"{method} {_as_documented(rule.rule)}"
+        f"{method} {_as_documented(rule.rule, prefixes[0])}"
         for rule in rules
-        if rule.rule.startswith((workflow.PREFIX, health.PATH))
+        if rule.rule.startswith(prefixes)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)`", API, flags=re.MULTILINE)) == routes
+    assert set(re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`]+)`", document, flags=re.MULTILINE)) == routes
+
+
+def test_every_field_of_an_instance_is_documented() -> None:
+    assert _first_cells(INSTANCES, "## Fields") == KNOWN_FIELDS
+
+
+def test_every_field_of_a_state_is_documented() -> None:
+    answered = state_document(InstanceState(), datetime.now(UTC))
+    assert _first_cells(INSTANCES, "## State") == set(answered)
 
 
 def test_every_field_of_execute_is_documented() -> None:
@@ -53,8 +76,14 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def _as_documented(rule: str) -> str:
-    named = rule.removeprefix(workflow.PREFIX).replace("<int:number>", "<n>")
+def _first_cells(document: str, heading: str) -> set[str]:
+    table = document.partition(heading)[2].partition("\n##")[0]
+    cells = re.findall(r"^\| (`[^|]+) \|", table, flags=re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
+def _as_documented(rule: str, prefix: str) -> str:
+    named = rule.removeprefix(prefix).replace("<int:number>", "<n>")
     return named or '""'
 
 

@@ -35,5 +35,13 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
     at_rest: list[bool], order: list[str]
 ) -> None:
     parts: Any = Recorder(at_rest)
-    Server(app=Flask("app"), store=parts, executor=parts, watches=parts, links=parts, service=parts).stop()
+    Server(
+        app=Flask("app"),
+        store=parts,
+        directory=parts,
+        executor=parts,
+        watches=parts,
+        links=parts,
+        service=parts,
+    ).stop()
     assert parts.heard == order

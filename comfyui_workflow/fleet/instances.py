@@ -1,0 +1,16 @@
+"""The named instances as an API sees them: which there are, what is known of them, and asking them."""
+
+from dataclasses import dataclass
+
+from comfyui_workflow.fleet.asking import Asker
+from comfyui_workflow.fleet.directory import InstanceDirectory
+from comfyui_workflow.fleet.watching import Watches
+from comfyui_workflow.instances.host_keys import KnownHosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instances:
+    directory: InstanceDirectory
+    watches: Watches
+    asker: Asker
+    known_hosts: KnownHosts
