@@ -24,10 +24,11 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/python app.py
 
-# The tests want a real sshd and a real browser. Where they can be installed they are; elsewhere those tests
-# say so and are skipped.
+# The tests want a real sshd, a real browser and clients that others wrote. Where they can be installed they
+# are; elsewhere those tests say so and are skipped.
 test: $(READY)
 	@tests/install_system_packages.sh
+	@tests/install_foreign_clients.sh $(BIN)/python $(VENV)/foreign_clients
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 # Every fault at every step, and what was promised. SOAK=500: so many runs on one server amid faults instead.
