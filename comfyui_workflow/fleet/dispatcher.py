@@ -278,7 +278,7 @@ class Dispatcher:
                     gone = RunFailed(code="instance_not_found", message="Its instance was removed")
                     self._end_waiting(head.workflow_id, gone)
                     return True
-                instance, reason = found, "the request names it"
+                instance, reason = found, "the request says so"
             case At():
                 return self._floor.has_room(head.target.key) and self._give_turn(head, head.target.key, None)
         key = self._floor.keys_for(Named(instance_id=instance.id))
@@ -330,25 +330,24 @@ class Dispatcher:
         """Who is ready and waits for a place may be better off elsewhere, or be overtaken."""
         heads = self._waiting.heads()
         for turn in self._turns.values():
-            seats = self._floor.seats_of(turn.key)
-            order = seats.on_the_way.get(turn.workflow_id)
-            if turn.workflow_id not in seats.asking or order is None or turn.gives_way:
-                continue
-            if any(
-                head.order[0] < order[0] and turn.key in self._floor.keys_for(head.target) for head in heads
-            ):
-                turn.gives_way = "A run of higher priority goes first"
-            elif not heads and self._is_somebody_idle_for(turn):
-                turn.gives_way = "Another instance has nothing to do"
+            if turn.workflow_id in self._floor.seats_of(turn.key).asking and turn.gives_way is None:
+                turn.gives_way = self._reason_to_give_way(turn, heads)
         self._changed.notify_all()
 
-    def _is_somebody_idle_for(self, turn: _Turn) -> bool:
+    def _reason_to_give_way(self, turn: _Turn, heads: list[Waiting]) -> str | None:
         run = self._journal.get(turn.workflow_id)
+        if any(
+            run.priority < head.priority and turn.key in self._floor.keys_for(head.target) for head in heads
+        ):
+            return "A run of higher priority goes first"
         tag = tag_wanted(run.request.ssh_connection)
+        if tag is None:
+            return None
+        if all(key != turn.key for _, key in self._floor.ready(tag)):
+            return "The instance is away"
         refused_by = frozenset(self._refusals.get(turn.workflow_id, ()))
-        return tag is not None and any(
-            candidate.ahead == 0 for candidate in self._floor.candidates(tag, refused_by)
-        )
+        is_somebody_idle = any(each.ahead == 0 for each in self._floor.candidates(tag, refused_by))
+        return "Another instance has nothing to do" if is_somebody_idle and not heads else None
 
     def _end(self, workflow_id: str, ending: Event) -> None:
         try:

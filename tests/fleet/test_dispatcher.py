@@ -1,0 +1,254 @@
+"""Who gets a turn, where, when, and what becomes of those who wait."""
+
+from datetime import timedelta
+
+import pytest
+
+from comfyui_workflow.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    InvalidGraph,
+    RemoteFileError,
+    StoreError,
+)
+from comfyui_workflow.journal import now
+from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, PromptPrepared
+from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.service import RunService
+from tests.fleet.making import AWAY, READY, Fleet, fleet_of, instance, request
+
+
+def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
+    with fleet_of(instance("a"), instance("b")) as fleet:
+        ids = fleet.submit(*[request() for _ in range(9)])
+        fleet.until(lambda: len(fleet.carried()) == 4)
+        assert sorted(fleet.where(each) or "" for each in fleet.carried()) == ["a", "a", "b", "b"]
+        fleet.until(lambda: all(fleet.where(each) for each in ids[:6]))  # two more bring their inputs
+        standing = fleet.dispatcher.standing(ids[8])
+        assert standing is not None
+        assert standing.position == 5  # two that wait, and three runs of the instance that has fewest
+        assert "2 prompts at a time" in str(standing.message)
+        (first, *_) = before = fleet.carried()
+        fleet.finish(first)
+        fleet.until(lambda: len(fleet.carried()) == 4 and first not in fleet.carried())
+        assert len(fleet.carried() - before) == 1
+        assert fleet.carried() < set(ids[:6])
+
+
+def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
+        first, second = fleet.submit(request(), request())
+        fleet.until(lambda: fleet.carried() == {first})
+        fleet.leave_place(first)
+        fleet.until(lambda: fleet.carried() == {first, second})
+
+
+def test_a_name_and_an_ssh_string_lead_there_and_nowhere_else() -> None:
+    with fleet_of(instance("a"), instance("b", enabled=False, price_per_hour=2.0)) as fleet:
+        named, same, foreign = fleet.submit(
+            request("b", instance_id="b"),
+            request("ssh root@b.example"),
+            request("ssh root@elsewhere.example"),
+        )
+        fleet.until(lambda: fleet.carried() == {named, same, foreign})
+        assert (fleet.where(named), fleet.where(same), fleet.where(foreign)) == ("b", "b", None)
+        assert fleet.journal.get(named).comfyui_input_dir == "/in"
+        run = fleet.journal.get(same)  # it keeps what it said itself, and shares the price
+        assert (run.comfyui_input_dir, run.placement and run.placement.price_per_hour) == ("/mine/in", 2.0)
+        assert run.placement is not None
+        fleet.fail(named, ConnectionFailed("refused"))
+        fleet.until(lambda: fleet.turns_taken[named] == 2 and named in fleet.carried())
+        assert fleet.where(named) == "b"
+
+
+def test_only_instances_that_are_enabled_have_the_tag_and_are_ready_are_chosen() -> None:
+    with fleet_of(instance("a", enabled=False), instance("b"), instance("c", tags=("video",))) as fleet:
+        fleet.watches.states["b"] = AWAY
+        video, other = fleet.submit(request("any:video"), request("any:print"))
+        fleet.until(lambda: fleet.carried() == {video})
+        assert fleet.where(video) == "c"
+        standing = fleet.dispatcher.standing(other)
+        assert standing is not None
+        assert standing.message == "Waiting for an instance: none with the tag print is enabled"
+        fleet.directory.instances.append(instance("d", tags=("print", "video")))
+        fleet.watches.states["d"] = READY
+        fleet.dispatcher.wake()
+        fleet.until(lambda: fleet.carried() == {video, other})
+        assert fleet.watches.wanted >= {"c", "d"}
+
+
+def test_why_a_run_waits_is_told() -> None:
+    with fleet_of(instance("a"), instance("b")) as fleet:
+        fleet.watches.states = {"a": AWAY}
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.watches.wanted == {"a", "b"})
+        standing = fleet.dispatcher.standing(run)
+        assert standing is not None
+        assert standing.message == "Waiting for an instance. a: no route to host; b: it is unknown"
+
+
+def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1, on_the_way_per_instance=0) as fleet:
+        running, old, urgent, late = fleet.submit(request(), request(), request(priority=5), request())
+        fleet.until(lambda: fleet.carried() == {running})
+        fleet.finish(running)
+        fleet.until(lambda: fleet.carried() == {urgent})
+        fleet.journal.record(late, PriorityChanged(priority=1))
+        fleet.dispatcher.look_again(late)
+        fleet.finish(urgent)
+        fleet.until(lambda: fleet.carried() == {late})
+        fleet.finish(late)
+        fleet.until(lambda: fleet.carried() == {old})
+
+
+def test_who_has_brought_its_inputs_gives_way_to_a_higher_priority() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
+        running, next_one = fleet.submit(request(), request())
+        fleet.until(lambda: fleet.carried() == {running} and fleet.where(next_one) == "a")
+        (urgent,) = fleet.submit(request(priority=1))
+        fleet.until(lambda: fleet.where(urgent) == "a" and fleet.where(next_one) is None)
+        fleet.finish(running)
+        fleet.until(lambda: fleet.carried() == {urgent})
+        fleet.finish(urgent)
+        fleet.until(lambda: fleet.carried() == {next_one})
+
+
+def test_who_waits_for_a_place_goes_to_an_instance_that_has_nothing_to_do() -> None:
+    with fleet_of(instance("a"), instance("b"), prompts_per_instance=1) as fleet:
+        fleet.watches.states["b"] = AWAY
+        running, next_one = fleet.submit(request(), request())
+        fleet.until(lambda: fleet.carried() == {running} and fleet.where(next_one) == "a")
+        fleet.watches.states["b"] = READY
+        fleet.dispatcher.wake()
+        fleet.until(lambda: fleet.carried() == {running, next_one})
+        assert fleet.where(next_one) == "b"
+
+
+def test_a_run_leaves_an_instance_in_trouble_before_its_prompt_is_there() -> None:
+    with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        assert fleet.where(run) == "a"
+        fleet.fail(run, AuthenticationFailed("no key is accepted"))
+        fleet.until(lambda: fleet.where(run) == "b" and fleet.carried() == {run})
+        assert fleet.watches.state("a").trouble == "no key is accepted"
+
+
+@pytest.mark.parametrize("is_another_ready", [True, False])
+def test_a_prompt_that_was_submitted_is_given_up_only_for_an_instance_that_is_there(
+    is_another_ready: bool,
+) -> None:
+    with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
+        fleet.watches.states["b"] = READY if is_another_ready else AWAY
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        fleet.journal.record(run, PromptPrepared(prompt_id="p", boot_marker=None))
+        fleet.fail(run, ConnectionFailed("cut"))
+        if is_another_ready:
+            fleet.until(lambda: fleet.where(run) == "b" and fleet.carried() == {run})
+            assert fleet.journal.get(run).prompt_id is None
+        else:  # carried on where its prompt is
+            fleet.until(lambda: fleet.carried() == {run})
+            assert (fleet.where(run), fleet.journal.get(run).prompt_id) == ("a", "p")
+
+
+def test_what_no_instance_can_run_fails_with_the_reason_of_each() -> None:
+    with fleet_of(instance("a"), instance("b"), instance("c", enabled=False)) as fleet:
+        (run,) = fleet.submit(request())
+        for _ in range(2):
+            fleet.until(lambda: fleet.carried() == {run})
+            where = fleet.where(run)
+            fleet.fail(run, InvalidGraph(f"{where} lacks a model"))
+            fleet.until(lambda here=where: fleet.where(run) != here)  # type: ignore[misc]
+        failed = fleet.journal.wait(run, lambda run: run.is_finished, 10)
+        assert (failed.status, failed.error_code) == (RunStatus.FAILED, "invalid_workflow")
+        assert "a: a lacks a model" in str(failed.error_message)
+        assert "b: b lacks a model" in str(failed.error_message)
+
+
+def test_a_refusal_by_one_leaves_the_row_to_the_others() -> None:
+    with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
+        fleet.watches.states["b"] = AWAY
+        (refused,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {refused})
+        fleet.fail(refused, RemoteFileError("no space left"))
+        fleet.until(lambda: fleet.dispatcher.standing(refused) is not None)
+        (other,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {other})
+        standing = fleet.dispatcher.standing(refused)
+        assert standing is not None
+        assert standing.message == "Waiting for an instance. a: no space left; b: no route to host"
+
+
+def test_when_no_instance_is_ready_for_too_long_the_run_fails_and_says_why() -> None:
+    with fleet_of(instance("a"), any_patience_s=0.0) as fleet:
+        fleet.watches.states["a"] = AWAY
+        (run,) = fleet.submit(request())
+        failed = fleet.journal.wait(run, lambda run: run.is_finished, 10)
+        assert (failed.error_code, failed.error_message) == (
+            "no_instance",
+            "No instance took it. Waiting for an instance. a: no route to host",
+        )
+
+
+def test_a_run_whose_instance_was_removed_fails() -> None:
+    with fleet_of() as fleet:
+        (run,) = fleet.submit(request("gone", instance_id="gone"))
+        failed = fleet.journal.wait(run, lambda run: run.is_finished, 10)
+        assert (failed.status, failed.error_code) == (RunStatus.FAILED, "instance_not_found")
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
+    with fleet_of() as fleet:
+        waiting, later = fleet.submit(request(), request(not_before=now() + timedelta(hours=1)))
+        standing = fleet.dispatcher.standing(later)
+        assert standing is not None
+        assert "To be started at" in str(standing.message)
+        for run in (waiting, later):
+            fleet.journal.record(run, CancelRequested())
+            fleet.dispatcher.look_again(run)
+            assert fleet.journal.wait(run, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
+
+
+def test_a_staggered_run_starts_when_it_is_due() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (later,) = fleet.submit(request(not_before=now() + timedelta(seconds=0.3)))
+        assert fleet.carried() == set()
+        fleet.until(lambda: fleet.carried() == {later})
+        assert now() >= (fleet.journal.get(later).request.not_before or now())
+
+
+def test_after_a_restart_prompts_that_are_there_are_carried_on_however_many() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
+        runs = [fleet.add(request("ssh root@a.example")) for _ in range(3)]
+        for run in runs[:2]:
+            fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+        assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 3
+        fleet.until(lambda: fleet.carried() == {run.workflow_id for run in runs[:2]})
+        fleet.finish(runs[0].workflow_id)
+        fleet.until(lambda: fleet.carried() == {runs[1].workflow_id})
+        fleet.finish(runs[1].workflow_id)
+        fleet.until(lambda: fleet.carried() == {runs[2].workflow_id})
+
+
+def test_an_end_that_cannot_be_saved_is_saved_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fleet_of() as fleet:
+        run = fleet.add(request("gone", instance_id="gone"))
+        record, tries = fleet.journal.record, []
+
+        def full_at_first(*arguments: object) -> object:
+            tries.append(arguments)
+            if len(tries) == 1:
+                raise StoreError("no space left")
+            return record(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(fleet.journal, "record", full_at_first)
+        fleet.dispatcher.start(run.workflow_id)
+        assert fleet.journal.wait(run.workflow_id, lambda run: run.is_finished, 10).is_finished
+
+
+def test_nothing_is_started_after_a_stop() -> None:
+    fleet = Fleet(instance("a"))
+    fleet.close()
+    fleet.submit(request())
+    assert fleet.carried() == set()
