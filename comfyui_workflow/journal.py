@@ -1,7 +1,7 @@
 """The only writer of runs: applies events to them, keeps them, wakes who waits."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from comfyui_workflow.errors import RunNotFound
@@ -26,6 +26,11 @@ class RunJournal:
     def add(self, run: Run) -> None:
         """Raises: StoreError."""
         self._store.add(run)
+        self._wake()
+
+    def add_all(self, runs: Sequence[Run]) -> None:
+        """All of them, or none. Raises: StoreError."""
+        self._store.add_all(runs)
         self._wake()
 
     def record(self, workflow_id: str, event: Event) -> Run:

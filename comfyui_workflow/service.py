@@ -1,18 +1,22 @@
 """What every API calls: submit, look, cancel, retry."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
-from comfyui_workflow.stores import Store
+from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
 _JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost"})
 """Failures that another try can only repeat, or that would run the GPU again."""
+
+RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 
 
 class RunService:
@@ -51,12 +55,12 @@ class RunService:
     def latest(self) -> Run | None:
         return self._store.latest()
 
-    def page(self, limit: int, before: str | None) -> list[Run]:
-        """Newest first."""
-        return self._store.page(limit, before)
+    def summaries(self, limit: int, before: str | None, wanted: Wanted) -> list[RunSummary]:
+        """Newest first, each as it is now."""
+        return [self._as_it_stands(summary) for summary in self._store.summaries(limit, before, wanted)]
 
-    def count(self) -> int:
-        return self._store.count()
+    def count(self, wanted: Wanted) -> int:
+        return self._store.count(wanted)
 
     def unfinished_count(self) -> int:
         return len(self._store.unfinished())
@@ -83,7 +87,7 @@ class RunService:
         self._executor.look_again(workflow_id)
         return run
 
-    def _as_it_stands(self, run: Run) -> Run:
+    def _as_it_stands(self, run: RunOrSummary) -> RunOrSummary:
         standing = None if run.is_finished else self._executor.standing(run.workflow_id)
         if standing is None or run.is_cancel_requested:
             return run

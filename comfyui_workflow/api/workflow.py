@@ -13,9 +13,11 @@ from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
+from comfyui_workflow.journal import now
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.document import output_document, progress_document, summary_document
-from comfyui_workflow.runs.model import Run, RunRequest, SeedMode
+from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, SeedMode
+from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
@@ -43,7 +45,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
-        return jsonify(success=True, progress=progress_document(service.get(workflow_id)))
+        return jsonify(success=True, progress=progress_document(service.get(workflow_id), now()))
 
     @routes.post("/<workflow_id>/cancel")
     def cancel(workflow_id: str) -> Response:
@@ -72,7 +74,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get("/state")
     def state() -> Response:
         run = service.latest()
-        return jsonify(success=True, state=progress_document(run) if run else None)
+        return jsonify(success=True, state=progress_document(run, now()) if run else None)
 
     @routes.get("/<workflow_id>/active")
     def active(workflow_id: str) -> Response:
@@ -85,11 +87,13 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get("")
     def runs() -> Response:
         limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
-        page = service.page(limit, request.args.get("before"))
+        wanted = _wanted()
+        page = service.summaries(limit, request.args.get("before"), wanted)
+        at = now()
         return jsonify(
             success=True,
-            workflows=[summary_document(run) for run in page],
-            total=service.count(),
+            workflows=[summary_document(summary, at) for summary in page],
+            total=service.count(wanted),
             next=page[-1].workflow_id if len(page) == limit else None,
         )
 
@@ -153,6 +157,26 @@ API = Api(
     word_error=word_error,
     word_http_error=word_http_error,
 )
+
+
+def _wanted() -> RunFilter:
+    """Of the query; what is empty there is not asked for."""
+    return RunFilter(
+        statuses=_statuses(request.args.get("status") or ""),
+        name_contains=request.args.get("name") or None,
+        instance=request.args.get("instance") or None,
+        batch_id=request.args.get("batch") or None,
+    )
+
+
+def _statuses(given: str) -> frozenset[RunStatus]:
+    """`?status=failed,cancelled`."""
+    try:
+        return frozenset(RunStatus(word.strip()) for word in given.split(",")) if given else frozenset()
+    except ValueError as error:
+        raise InvalidRequest(
+            f"status must be one or several of {', '.join(RunStatus)}, with commas between them"
+        ) from error
 
 
 def _inspection_document(inspection: Inspection) -> dict[str, Any]:

@@ -19,17 +19,37 @@ _ID_WIDTH, _STATUS_WIDTH = 41, 9
 
 @click.command("list")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many at most.")
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice([status.value for status in RunStatus]),
+    multiple=True,
+    help="Of this status alone. May be repeated.",
+)
+@click.option("--name", help="With this in the name of the workflow.")
+@click.option("--instance", help="Of this instance: its name or its id.")
+@click.option("--batch", help="Of this batch: its id.")
 @server_option
 @json_option
-def list_runs(*, limit: int, server: str | None, as_json: bool) -> None:
+def list_runs(
+    *,
+    limit: int,
+    statuses: tuple[str, ...],
+    name: str | None,
+    instance: str | None,
+    batch: str | None,
+    server: str | None,
+    as_json: bool,
+) -> None:
     """List runs, newest first."""
     with running_server(load_settings(), server) as client:
-        runs = client.runs(limit)
+        runs = client.runs(limit, statuses=statuses, name=name, instance=instance, batch=batch)
     if as_json:
         click.echo(json.dumps([run.raw for run in runs], indent=2))
         return
     if not runs:
-        say("There are no runs yet.")
+        is_narrowed = any((statuses, name, instance, batch))
+        say("No run is like that." if is_narrowed else "There are no runs yet.")
     for run in runs:
         click.echo(_line(run))
 

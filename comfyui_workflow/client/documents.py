@@ -79,6 +79,14 @@ class ProgressDocument(Document):
     """What happens just now, in words."""
     notices: tuple[str, ...] = ()
     submissions: int = 0
+    instance: str | None = None
+    """Name of the instance it was given to."""
+    instance_reason: str | None = None
+    batch_id: str | None = None
+    priority: int = 0
+    gpu_seconds: float = 0.0
+    cost: float | None = None
+    """None where no price is known."""
     raw: dict[str, Any] = Field(repr=False)
 
 
@@ -92,6 +100,12 @@ class SummaryDocument(Document):
     output_count: int = 0
     queue_time: datetime
     error_message: str | None = None
+    """The beginning of it, when it is long."""
+    instance: str | None = None
+    batch_id: str | None = None
+    priority: int = 0
+    gpu_seconds: float = 0.0
+    cost: float | None = None
     raw: dict[str, Any] = Field(repr=False)
 
 

@@ -5,7 +5,7 @@ otherwise, `self._calls.read(Kind, answer[…])` makes a document of it; `docume
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
@@ -133,9 +133,27 @@ class WorkflowServer:
         """Where a browser finds an output, counted from 0."""
         return f"{self.url}{_run_path(workflow_id)}/outputs/{number}"
 
-    def runs(self, limit: int = 50, before: str | None = None) -> list[SummaryDocument]:
-        """Newest first; `before` an id, for the next page. At most 500."""
-        params = {"limit": str(limit)} | ({} if before is None else {"before": before})
+    def runs(
+        self,
+        limit: int = 50,
+        before: str | None = None,
+        *,
+        statuses: Iterable[RunStatus | str] = (),
+        name: str | None = None,
+        instance: str | None = None,
+        batch: str | None = None,
+    ) -> list[SummaryDocument]:
+        """Newest first; `before` an id, for the next page. At most 500. Of these statuses, with this in their
+        name, of this instance (its id or name), of this batch (its id)."""
+        asked = {
+            "limit": str(limit),
+            "before": before,
+            "status": ",".join(statuses),
+            "name": name,
+            "instance": instance,
+            "batch": batch,
+        }
+        params = {field: value for field, value in asked.items() if value}
         answer = self._calls.ask("GET", _BASE, params=params)
         return self._calls.read_all(SummaryDocument, answer.get("workflows", []))
 

@@ -4,48 +4,62 @@ from datetime import UTC, datetime
 from typing import Any
 
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
+from comfyui_workflow.runs.summary import RunSummary, summary_of
 
 
-def progress_document(run: Run) -> dict[str, Any]:
-    """The fields of the specification first, then our own."""
+def progress_document(run: Run, at: datetime | None = None) -> dict[str, Any]:
+    """All there is to tell of a run. `at` as for `summary_document`."""
     return {
-        "workflow_id": run.workflow_id,
-        "workflow_name": run.request.workflow_name,
-        "prompt_id": run.prompt_id,
-        "ssh_connection": run.request.ssh_connection,
-        "workflow_file": run.request.workflow_file,
-        "status": run.status.value,
-        "queue_position": run.queue_position,
-        "current_node": run.node_type(run.current_node_id),
-        "total_nodes": len(run.nodes),
-        "completed_nodes": run.completed_nodes,
-        "progress_percent": run.progress_percent,
+        **_line(summary_of(run), at or run.last_update),
         "nodes": [_node_document(node) for node in run.nodes],
-        "queue_time": _time(run.queue_time),
-        "start_time": _time(run.start_time),
-        "end_time": _time(run.end_time),
-        "last_update": _time(run.last_update),
         "outputs": [output_document(output) for output in run.outputs],
         "error_message": run.error_message,
-        "failed_node": run.node_type(run.failed_node_id),
-        "error_code": run.error_code,
-        "failed_node_id": run.failed_node_id,
-        "current_node_id": run.current_node_id,
-        "phase": run.phase.value,
-        "message": run.message,
         "notices": list(run.notices),
-        "submissions": run.submissions,
-        "cancel_requested": run.is_cancel_requested,
+        "instance_reason": None if run.placement is None else run.placement.reason,
     }
 
 
-_DETAILS = ("nodes", "outputs", "notices")
+def summary_document(summary: RunSummary, at: datetime | None = None) -> dict[str, Any]:
+    """A line of the list: the progress document without its lists, and how many outputs there are. GPU
+    seconds and cost of a prompt that executes are counted until `at`, or else until the last update."""
+    return {**_line(summary, at or summary.last_update), "output_count": summary.output_count}
 
 
-def summary_document(run: Run) -> dict[str, Any]:
-    """A line of the list: the progress document without its lists, and how many outputs there are."""
-    document = {name: value for name, value in progress_document(run).items() if name not in _DETAILS}
-    return {**document, "output_count": len(run.outputs)}
+def _line(summary: RunSummary, at: datetime) -> dict[str, Any]:
+    """The fields of the specification first, then our own."""
+    cost = summary.cost(at)
+    return {
+        "workflow_id": summary.workflow_id,
+        "workflow_name": summary.workflow_name,
+        "prompt_id": summary.prompt_id,
+        "ssh_connection": summary.ssh_connection,
+        "workflow_file": summary.workflow_file,
+        "status": summary.status.value,
+        "queue_position": summary.queue_position,
+        "current_node": summary.current_node,
+        "total_nodes": summary.total_nodes,
+        "completed_nodes": summary.completed_nodes,
+        "progress_percent": summary.progress_percent,
+        "queue_time": _time(summary.queue_time),
+        "start_time": _time(summary.start_time),
+        "end_time": _time(summary.end_time),
+        "last_update": _time(summary.last_update),
+        "error_message": summary.error_message,
+        "failed_node": summary.failed_node,
+        "error_code": summary.error_code,
+        "failed_node_id": summary.failed_node_id,
+        "current_node_id": summary.current_node_id,
+        "phase": summary.phase.value,
+        "message": summary.message,
+        "submissions": summary.submissions,
+        "cancel_requested": summary.is_cancel_requested,
+        "instance": summary.instance_name,
+        "instance_id": summary.instance_id,
+        "batch_id": summary.batch_id,
+        "priority": summary.priority,
+        "gpu_seconds": round(summary.gpu_seconds(at), 3),
+        "cost": None if cost is None else round(cost, 6),
+    }
 
 
 def output_document(output: OutputFile) -> dict[str, Any]:

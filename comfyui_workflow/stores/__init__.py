@@ -1,12 +1,14 @@
 """Where runs are kept. Every store keeps the one contract of `Store`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary
 
 Change = Callable[[Run], Run]
+Wanted = RunFilter | Callable[[RunSummary], bool]
 
 
 class Store(Protocol):
@@ -14,6 +16,11 @@ class Store(Protocol):
 
     def add(self, run: Run) -> None:
         """Keep a new run. Raises: StoreError when it cannot be saved; then there is no such run."""
+
+    def add_all(self, runs: Sequence[Run]) -> None:
+        """Keep new runs, all of them on disk when this returns; of many it is much faster than one by one.
+        A power cut before it returns may leave some. Raises: StoreError when one of them cannot be saved;
+        then there is none of them."""
 
     def get(self, workflow_id: str) -> Run | None: ...
 
@@ -30,6 +37,15 @@ class Store(Protocol):
     def page(self, limit: int, before: str | None = None) -> list[Run]:
         """Newest first, at most `limit`, older than the run `before`."""
 
-    def count(self) -> int: ...
+    def summaries(
+        self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
+    ) -> list[RunSummary]:
+        """Of the runs that are wanted, newest first, at most `limit`, older than the run `before`. No record
+        is read for it."""
+
+    def of_batch(self, batch_id: str) -> list[RunSummary]:
+        """Oldest first."""
+
+    def count(self, wanted: Wanted = EVERY_RUN) -> int: ...
 
     def close(self) -> None: ...

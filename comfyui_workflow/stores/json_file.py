@@ -2,32 +2,42 @@
 
     DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request
     DATA_DIR/runs/finished/<workflow_id>/...
+    DATA_DIR/runs/finished.jsonl            their summaries
     DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
 
-Live runs are held in memory and written at each step; finished ones are read when somebody asks, so
-neither a step nor the start gets slower with the number of finished runs.
+Live runs are held in memory and written at each step. Of finished ones the summaries are held, and the rest
+is read when somebody asks; so no step gets slower with the number of runs, and the start reads one file.
 """
 
-import json
 import logging
 import os
 import shutil
 import threading
 import time
-from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from comfyui_workflow.errors import ConfigurationError, InvalidGraph, RunNotFound, StoreError
-from comfyui_workflow.runs.codec import decode_run, encode_graph, encode_request, encode_run
-from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run, is_workflow_id
-from comfyui_workflow.stores import Change
-from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
+from comfyui_workflow.stores import Change, Wanted
+from comfyui_workflow.stores.atomic import bring_to_disk, make_private_directory
+from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
+from comfyui_workflow.stores.record import (
+    cannot_save,
+    create_record,
+    read_record,
+    remove,
+    set_aside,
+    write_graph,
+    write_run,
+)
+from comfyui_workflow.stores.state_file import StateFile
+from comfyui_workflow.stores.summary_log import SummaryLog
 from comfyui_workflow.workflows.graph import check_graph
 
 log = logging.getLogger(__name__)
@@ -36,10 +46,10 @@ TICK_S = 1.0
 _STRIPES = 64
 
 
-@dataclass
-class _Live:
-    run: Run
+@dataclass(kw_only=True)
+class _Live(KeptRun):
     saved_at_s: float
+    is_saved: bool = True
 
 
 class JsonFileStore:
@@ -49,15 +59,17 @@ class JsonFileStore:
         self, data_dir: Path, state_file: Path | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._root = data_dir / "runs"
-        self._state_file = state_file
+        self._aside = self._root / "set-aside"
+        self._state_file = None if state_file is None else StateFile(state_file)
         self._clock = clock
         self._lock_file = FileLock(data_dir / "server.lock", timeout=0, mode=0o600)
         self._live: dict[str, _Live] = {}
-        self._finished: list[str] = []
+        self._finished: dict[str, RunSummary] = {}  # of a live one, if at all, as it was before
+        self._catalogue = Catalogue(self._summary)
+        self._summary_log = SummaryLog(self._root / "finished.jsonl")
         self._index = threading.Lock()
         self._run_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._state_lock = threading.Lock()
-        self._state_trouble: str | None = None
 
     def open(self) -> None:
         """Raises: ConfigurationError when the directory is in use or cannot be used."""
@@ -78,23 +90,23 @@ class JsonFileStore:
             ) from error
 
     def close(self) -> None:
-        for entry in list(self._live.values()):
-            self._try_save(entry, entry.run, Saving.STEP)
+        for entry in [entry for entry in self._live.values() if not entry.is_saved]:
+            self._try_save(entry.run, Saving.STEP)
         self._lock_file.release()
 
     def add(self, run: Run) -> None:
-        building = self._root / "live" / f".new-{run.workflow_id}"
+        self.add_all([run])
+
+    def add_all(self, runs: Sequence[Run]) -> None:
+        if not runs:
+            return
         try:
-            building.mkdir(mode=0o700)
-            write_atomically(building / "request.json", encode_request(run.request), must_reach_disk=True)
-            write_atomically(building / "run.json", encode_run(run), must_reach_disk=True)
-            building.rename(self._live_path(run.workflow_id))
+            self._create_records(runs)
         except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
-            raise _cannot_save(error) from error
-        with self._index:
-            self._live[run.workflow_id] = _Live(run=run, saved_at_s=self._clock())
-        self._mirror(run)
+            raise cannot_save(error) from error
+        for run in runs:
+            self._hold(_Live(run=run, saved_at_s=self._clock()))
+        self._mirror(max(runs, key=lambda run: run.workflow_id))
 
     def get(self, workflow_id: str) -> Run | None:
         with self._index:
@@ -111,7 +123,7 @@ class JsonFileStore:
                 self._move_to_live(workflow_id, entry)
             is_saved = self._save(entry, changed, saving)
             if changed.is_finished:
-                self._move_to_finished(workflow_id)
+                self._move_to_finished(changed)
         if is_saved:
             self._mirror(changed)
         return changed
@@ -125,65 +137,96 @@ class JsonFileStore:
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
         found: list[Run] = []
-        while len(found) < limit and (ids := self._ids(limit - len(found), before)):
+        while len(found) < limit and (ids := self._catalogue.newest_ids(limit - len(found), before)):
             found.extend(run for run in map(self.get, ids) if run is not None)
             before = ids[-1]
         return found
 
-    def count(self) -> int:
-        with self._index:
-            return len(self._live) + len(self._finished)
+    def summaries(
+        self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
+    ) -> list[RunSummary]:
+        return self._catalogue.newest(limit, before, wanted)
 
-    def _ids(self, limit: int, before: str | None) -> list[str]:
-        """Newest first; a record that is called so may turn out not to be readable."""
+    def of_batch(self, batch_id: str) -> list[RunSummary]:
+        return self._catalogue.of_batch(batch_id)
+
+    def count(self, wanted: Wanted = EVERY_RUN) -> int:
+        return self._catalogue.count(wanted)
+
+    def _create_records(self, runs: Sequence[Run]) -> None:
+        """All of them, or none; on disk before the first is in its place, where the next start takes it up.
+        Raises: OSError."""
+        live = self._root / "live"
+        building = live / f".new-{runs[0].workflow_id}"
+        placed: list[Path] = []
+        try:
+            building.mkdir(mode=0o700)
+            made = [path for run in runs for path in create_record(building / run.workflow_id, run)]
+            bring_to_disk(made)
+            for run in runs:
+                (building / run.workflow_id).rename(live / run.workflow_id)
+                placed.append(live / run.workflow_id)
+            building.rmdir()
+            bring_to_disk([live])
+        except OSError:
+            for path in (building, *placed):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    def _summary(self, workflow_id: str) -> RunSummary | None:
+        """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
+        entry = self._live.get(workflow_id)
+        return self._finished.get(workflow_id) if entry is None else entry.summary
+
+    def _hold(self, entry: _Live) -> None:
         with self._index:
-            end = len(self._finished) if before is None else bisect_left(self._finished, before)
-            live = [workflow_id for workflow_id in self._live if before is None or workflow_id < before]
-            return sorted({*self._finished[max(0, end - limit) : end], *live}, reverse=True)[:limit]
+            self._live[entry.run.workflow_id] = entry
+        self._catalogue.add(entry.run.workflow_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
         for path in sorted((self._root / "live").iterdir()):
             if path.name.startswith(".new-"):
-                _remove(path)  # a server died before it answered for this run
+                remove(path)  # a server died before it answered for these runs
             else:
                 self._load_live(path)
-        self._finished = sorted(
-            path.name for path in (self._root / "finished").iterdir() if is_workflow_id(path.name)
-        )
-        self._check_state_file()
+        self._load_finished()
+        if self._state_file is not None and (reason := self._state_file.why_foreign()):
+            set_aside(self._state_file.path, self._aside, reason)
 
     def _load_live(self, path: Path) -> None:
         try:
-            run = _read(path)
+            run = read_record(path)
             if run.graph or run.request.editor_file is None:
                 check_graph(run.graph)
         except (StoreError, InvalidGraph, OSError) as error:
-            self._set_aside(path, str(error))
+            set_aside(path, self._aside, str(error))
             return
-        self._live[run.workflow_id] = _Live(run=run, saved_at_s=self._clock())
+        self._hold(_Live(run=run, saved_at_s=self._clock()))
         if run.is_finished:
-            self._move_to_finished(run.workflow_id)
+            self._move_to_finished(run)
 
-    def _set_aside(self, path: Path, reason: str) -> None:
-        aside = self._root / "set-aside" / f"{path.name[:50]}-{time.time_ns()}"
-        log.error("Set aside %r as %r: %s", str(path), str(aside), reason)
-        try:
-            shutil.move(path, aside)
-        except OSError as error:
-            log.error("%r stays where it is: %s", str(path), error.strerror)
+    def _load_finished(self) -> None:
+        """From the summaries; a record is read where they say nothing of it."""
+        lines, line_count = self._read_summary_log()
+        with os.scandir(self._root / "finished") as entries:
+            ids = [entry.name for entry in entries if is_workflow_id(entry.name) and entry.is_dir()]
+        known = {each: lines.get(each) or self._summary_of_record(each) for each in sorted(ids)}
+        found = {each: summary for each, summary in known.items() if summary and each not in self._live}
+        if found.keys() != lines.keys() or line_count > 2 * len(found):
+            self._summary_log.rewrite(found.values())
+        self._finished = found
+        for summary in found.values():
+            self._catalogue.add(summary.workflow_id, summary.batch_id)
 
-    def _check_state_file(self) -> None:
-        """A state file that is not ours, or half of one, is kept beside the new one, not overwritten."""
-        if self._state_file is None or not self._state_file.is_file() or self._state_file.is_symlink():
-            return
-        try:
-            content = json.loads(self._state_file.read_bytes() or b"null")
-            if content is None or (isinstance(content, dict) and "workflow_id" in content):
-                return
-            reason = "it is not the state of a workflow"
-        except (OSError, ValueError, RecursionError) as error:
-            reason = str(error)
-        self._set_aside(self._state_file, reason)
+    def _read_summary_log(self) -> tuple[dict[str, RunSummary], int]:
+        path = self._summary_log.path
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            set_aside(path, self._aside, "it is not a file of ours")
+        return self._summary_log.read()
+
+    def _summary_of_record(self, workflow_id: str) -> RunSummary | None:
+        run = self._read_finished(workflow_id)
+        return None if run is None else summary_of(run)
 
     def _live_path(self, workflow_id: str) -> Path:
         return self._root / "live" / workflow_id
@@ -198,7 +241,7 @@ class JsonFileStore:
         if not is_workflow_id(workflow_id):
             return None
         try:
-            return _read(self._root / "finished" / workflow_id)
+            return read_record(self._root / "finished" / workflow_id)
         except FileNotFoundError:
             entry = self._live.get(workflow_id)  # it may have been taken up again just now
             return entry.run if entry else None
@@ -209,61 +252,49 @@ class JsonFileStore:
     def _save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
         """Whether it was time to write."""
         if saving is Saving.TICK and self._clock() - entry.saved_at_s < TICK_S:
-            entry.run = changed
+            entry.run, entry.is_saved = changed, False
             return False
+        is_saved = True
         if saving in (Saving.MUST, Saving.SYNCED):
+            path = self._live_path(changed.workflow_id)
             if changed.prepared_graph is not entry.run.prepared_graph:
-                self._write_graph(changed)
-            self._write(changed, must_reach_disk=saving is Saving.SYNCED)
+                write_graph(path, changed.prepared_graph)
+            write_run(path, changed, must_reach_disk=saving is Saving.SYNCED)
         else:
-            self._try_save(entry, changed, saving)
-        entry.run, entry.saved_at_s = changed, self._clock()
+            is_saved = self._try_save(changed, saving)
+        entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
         return True
 
-    def _try_save(self, entry: _Live, changed: Run, saving: Saving) -> None:
+    def _try_save(self, changed: Run, saving: Saving) -> bool:
         try:
-            self._write(changed, must_reach_disk=False)
+            write_run(self._live_path(changed.workflow_id), changed, must_reach_disk=False)
         except StoreError as error:
             log.warning(
                 "%s: %s; kept in memory until the next step (%s)", changed.workflow_id, error, saving.name
             )
-
-    def _write(self, run: Run, *, must_reach_disk: bool) -> None:
-        path = self._live_path(run.workflow_id) / "run.json"
-        try:
-            write_atomically(path, encode_run(run), must_reach_disk=must_reach_disk)
-        except OSError as error:
-            raise _cannot_save(error) from error
-
-    def _write_graph(self, run: Run) -> None:
-        """Before the record that depends on it. One that was given up is made anew."""
-        path = self._live_path(run.workflow_id) / "graph.json"
-        try:
-            if run.prepared_graph is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_atomically(path, encode_graph(run.prepared_graph), must_reach_disk=True)
-        except OSError as error:
-            raise _cannot_save(error) from error
+            return False
+        return True
 
     def _move_to_live(self, workflow_id: str, entry: _Live) -> None:
         try:
+            self._summary_log.strike_out(workflow_id)
             (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
         except OSError as error:
-            raise _cannot_save(error) from error
-        with self._index:
-            self._live[workflow_id] = entry
-            self._finished.remove(workflow_id)
+            raise cannot_save(error) from error
+        self._hold(entry)
 
-    def _move_to_finished(self, workflow_id: str) -> None:
+    def _move_to_finished(self, run: Run) -> None:
         """Should the move fail, the record says that the run is finished, and the next start moves it."""
+        workflow_id = run.workflow_id
+        summary = summary_of(run)
+        self._summary_log.append(summary)
         try:
             self._live_path(workflow_id).rename(self._root / "finished" / workflow_id)
         except OSError as error:
             log.warning("%s stays among the live runs: %s", workflow_id, error)
             return
         with self._index:
-            insort(self._finished, workflow_id)
+            self._finished[workflow_id] = summary
             del self._live[workflow_id]
 
     def _mirror(self, run: Run) -> None:
@@ -271,50 +302,6 @@ class JsonFileStore:
         if self._state_file is None:
             return
         with self._state_lock:
-            latest = self._latest_id()
-            if latest != run.workflow_id:
-                return
-            current = self.get(latest) or run
-            self._write_state(self._state_file, json.dumps(progress_document(current)).encode())
-
-    def _latest_id(self) -> str | None:
-        with self._index:
-            return max([*self._finished[-1:], *self._live], default=None)
-
-    def _write_state(self, state_file: Path, content: bytes) -> None:
-        try:
-            write_atomically(state_file, content)
-            self._state_trouble = None
-        except OSError as error:
-            if self._state_trouble != str(error):
-                log.warning("The state file %s cannot be written: %s", state_file, error.strerror)
-            self._state_trouble = str(error)
-
-
-def _read(path: Path) -> Run:
-    run = decode_run(
-        (path / "request.json").read_bytes(), (path / "run.json").read_bytes(), _content(path / "graph.json")
-    )
-    if run.workflow_id != path.name or not is_workflow_id(path.name):
-        raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
-    return run
-
-
-def _content(path: Path) -> bytes | None:
-    """None for a file that was never needed."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _cannot_save(error: OSError) -> StoreError:
-    where = f" ({error.filename})" if error.filename else ""
-    return StoreError(f"The run cannot be saved: {os.strerror(error.errno or 0)}{where}")
+            latest = self._catalogue.latest_id()
+            if latest == run.workflow_id:
+                self._state_file.write(self.get(latest) or run)

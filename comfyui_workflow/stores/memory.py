@@ -1,31 +1,41 @@
 """Runs in memory only: for tests, and for a server that is meant to forget."""
 
 import threading
+from collections.abc import Sequence
 
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores import Change
+from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
+from comfyui_workflow.stores import Change, Wanted
+from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 
 
 class MemoryStore:
     def __init__(self) -> None:
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, KeptRun] = {}
+        self._catalogue = Catalogue(lambda workflow_id: self._runs[workflow_id].summary)
         self._lock = threading.Lock()
 
     def add(self, run: Run) -> None:
-        with self._lock:
-            self._runs[run.workflow_id] = run
+        self.add_all([run])
+
+    def add_all(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._runs[run.workflow_id] = KeptRun(run=run)
+            self._catalogue.add(run.workflow_id, run.request.batch_id)
 
     def get(self, workflow_id: str) -> Run | None:
-        return self._runs.get(workflow_id)
+        kept = self._runs.get(workflow_id)
+        return None if kept is None else kept.run
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         with self._lock:
-            if workflow_id not in self._runs:
+            kept = self._runs.get(workflow_id)
+            if kept is None:
                 raise RunNotFound(f"Workflow not found: {workflow_id}")
-            self._runs[workflow_id] = change(self._runs[workflow_id])
-            return self._runs[workflow_id]
+            kept.run = change(kept.run)
+            return kept.run
 
     def latest(self) -> Run | None:
         return next(iter(self.page(1)), None)
@@ -34,12 +44,18 @@ class MemoryStore:
         return [run for run in reversed(self.page(len(self._runs))) if not run.is_finished]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
-        with self._lock:
-            ids = sorted((i for i in self._runs if before is None or i < before), reverse=True)
-            return [self._runs[workflow_id] for workflow_id in ids[:limit]]
+        return [self._runs[workflow_id].run for workflow_id in self._catalogue.newest_ids(limit, before)]
 
-    def count(self) -> int:
-        return len(self._runs)
+    def summaries(
+        self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
+    ) -> list[RunSummary]:
+        return self._catalogue.newest(limit, before, wanted)
+
+    def of_batch(self, batch_id: str) -> list[RunSummary]:
+        return self._catalogue.of_batch(batch_id)
+
+    def count(self, wanted: Wanted = EVERY_RUN) -> int:
+        return self._catalogue.count(wanted)
 
     def close(self) -> None:
         pass

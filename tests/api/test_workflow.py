@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.model import FileType, OutputFile
+from comfyui_workflow.runs.model import FileType, OutputFile, Placement
 from tests.api.conftest import Api
 
 GRAPH = {
@@ -92,6 +92,67 @@ def test_the_port_comes_from_the_request_then_the_ssh_string_then_the_default(ap
         workflow_id = execute(api, workflow=GRAPH, **body).json["workflow_id"]
         ports.append(api.journal.get(workflow_id).request.comfyui_port)
     assert ports == [18188, 8188, 9000]
+
+
+def listed(api: Api, query: str) -> tuple[list[str], int]:
+    answer = api.client.get(f"/comfyui/workflow?{query}").json
+    return [run["workflow_name"] for run in answer["workflows"]], answer["total"]
+
+
+def test_runs_are_listed_as_asked(api: Api) -> None:
+    oldest = execute(api, workflow=GRAPH, workflow_name="a cat").json["workflow_id"]
+    request = api.journal.get(oldest).request
+    middle, newest = (
+        api.service.submit(replace(request, workflow_name=name, ssh_connection=connection)).workflow_id
+        for name, connection in (("a Dog", "gpu-1"), ("two dogs", SSH))
+    )
+    api.journal.record(oldest, events.RunFailed(code="prompt_failed", message="no"))
+    api.journal.record(middle, events.RunCancelled())
+    assert listed(api, "") == (["two dogs", "a Dog", "a cat"], 3)
+    assert listed(api, "name=dog") == (["two dogs", "a Dog"], 2)
+    assert listed(api, "name=dog&limit=1") == (["two dogs"], 2)
+    assert listed(api, f"name=dog&before={newest}") == (["a Dog"], 2)
+    assert listed(api, "status=failed,cancelled") == (["a Dog", "a cat"], 2)
+    assert listed(api, "status=completed") == ([], 0)
+    assert listed(api, "instance=GPU-1&batch=") == (["a Dog"], 1)
+    assert listed(api, "batch=b") == ([], 0)
+    assert api.client.get("/comfyui/workflow?name=dog&limit=1").json["next"] == newest
+    assert api.client.get("/comfyui/workflow?name=dog&limit=3").json["next"] is None
+
+
+@pytest.mark.parametrize("status", ["faild", "failed,", "Failed", "failed;queued", ","])
+def test_a_status_that_there_is_not_is_refused(api: Api, status: str) -> None:
+    answer = api.client.get("/comfyui/workflow", query_string={"status": status})
+    assert answer.status_code == 400
+    assert answer.json["message"].startswith("status must be one or several of queued, executing, completed")
+
+
+def test_a_line_of_the_list_tells_where_a_run_is_and_what_it_costs(api: Api) -> None:
+    workflow_id = execute(api, workflow=GRAPH, workflow_name="Enhance").json["workflow_id"]
+    placement = Placement(
+        instance_id="i-1",
+        name="gpu-1",
+        ssh_connection=SSH,
+        comfyui_port=1,
+        comfyui_input_dir="/i",
+        comfyui_output_dir="/o",
+        price_per_hour=3600.0,
+        reason="the only one",
+    )
+    api.journal.record(workflow_id, events.InstanceChosen(placement=placement))
+    api.journal.record(workflow_id, events.ExecutionStarted())
+    api.journal.record(workflow_id, events.ExecutionEnded(execution_s=2.5))
+    api.journal.record(workflow_id, events.RunFailed(code="prompt_failed", message="x" * 5000, node_id="2"))
+    (line,) = api.client.get("/comfyui/workflow").json["workflows"]
+    expected = {"instance": "gpu-1", "instance_id": "i-1", "gpu_seconds": 2.5, "cost": 2.5, "priority": 0}
+    assert expected.items() <= line.items()
+    assert len(line["error_message"]) == 300
+    progress = api.client.get(f"/comfyui/workflow/{workflow_id}/progress").json["progress"]
+    assert progress["instance_reason"] == "the only one"
+    assert progress["error_message"] == "x" * 5000
+    short = {**line, "error_message": progress["error_message"]}
+    assert short.pop("output_count") == 0
+    assert short.items() <= progress.items()
 
 
 def test_state_is_null_before_the_first_run(api: Api) -> None:

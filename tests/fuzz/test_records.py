@@ -16,6 +16,7 @@ from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.events import NodesAdvanced, NodeStep, NoticeGiven, RetryRequested, RunFailed
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
@@ -106,7 +107,7 @@ def check_run(store: JsonFileStore, workflow_id: str) -> None:
     run = store.get(workflow_id)
     assert run is not None
     assert run.workflow_id == workflow_id
-    for document in (progress_document(run), summary_document(run)):
+    for document in (progress_document(run), summary_document(summary_of(run))):
         json.dumps(document, allow_nan=False).encode()
     change = RetryRequested() if run.is_finished else NoticeGiven(message="seen")
     changed = store.update(workflow_id, lambda run: apply(run, change, AT + timedelta(days=1)))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
+from comfyui_workflow.runs.codec import decode_run, decode_summary, encode_request, encode_run, encode_summary
 from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.events import (
     Event,
@@ -19,6 +19,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Placement, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from tests.fuzz.effort import effort
 from tests.unit.test_progress import AT, GRAPH, new_run
@@ -131,5 +132,14 @@ def check(run: Run) -> None:
     assert run.gpu_since is None or run.status is RunStatus.EXECUTING
     assert len({output.key for output in run.outputs}) == len(run.outputs)
     assert decode_run(encode_request(run.request), encode_run(run)) == run
-    for document in (progress_document(run), summary_document(run)):
+    summary = summary_of(run)
+    assert decode_summary(encode_summary(summary)) == summary
+    progress, line = progress_document(run), summary_document(summary)
+    for document in (progress, line):
         assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert line.pop("output_count") == len(run.outputs)
+    assert {name: progress[name] for name in line} == line
+    own = {"progress_percent": run.progress_percent, "completed_nodes": run.completed_nodes}
+    later = run.last_update + timedelta(hours=1)
+    assert own.items() <= line.items()
+    assert (summary.gpu_seconds(later), summary.cost(later)) == (run.gpu_seconds(later), run.cost(later))

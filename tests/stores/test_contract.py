@@ -1,7 +1,6 @@
 """What every store promises, and what the JSON files promise besides."""
 
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -30,7 +29,8 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.runs.progress import apply
-from comfyui_workflow.stores import Store
+from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
+from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.unit.test_progress import AT, new_run
@@ -75,6 +75,73 @@ def test_pages_are_newest_first_and_join_without_gap(store: Store) -> None:
     assert [run.workflow_id for run in first + rest] == [run_number(n).workflow_id for n in (5, 4, 3, 2, 1)]
     assert [run.workflow_id for run in store.unfinished()] == [run_number(n).workflow_id for n in (2, 3)]
     assert store.count() == 5
+
+
+def test_summaries_are_those_of_the_runs_as_they_are_now(store: Store) -> None:
+    journal = RunJournal(store)
+    for n in (2, 1, 3):
+        store.add(run_number(n))
+    journal.record(run_number(2).workflow_id, RunFailed(code="outputs_missing", message="x" * 1000))
+    check_summaries(store, 3)
+    assert [summary.workflow_id for summary in store.summaries(2)] == [
+        run_number(n).workflow_id for n in (3, 2)
+    ]
+    before = store.summaries(9, before=run_number(3).workflow_id)
+    assert [summary.status for summary in before] == [RunStatus.FAILED, RunStatus.QUEUED]
+    journal.record(run_number(2).workflow_id, RetryRequested())
+    journal.record(run_number(1).workflow_id, CancelRequested())
+    check_summaries(store, 3)
+    journal.record(run_number(2).workflow_id, RunCompleted())
+    check_summaries(store, 3)
+
+
+def check_summaries(store: Store, count: int) -> None:
+    summaries = store.summaries()
+    assert summaries == [summary_of(run) for run in store.page(count + 1)]
+    assert len(summaries) == store.count() == count
+
+
+def test_wanted_runs_are_listed_and_counted(store: Store) -> None:
+    for n in range(6):
+        store.add(in_batch(run_number(n), "b" if n % 2 else None))
+    for n in (0, 1, 2):
+        store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
+    cases: list[tuple[Wanted, list[int]]] = [
+        (EVERY_RUN, [5, 4, 3, 2, 1, 0]),
+        (ended, [2, 1, 0]),
+        (RunFilter(batch_id="b"), [5, 3, 1]),
+        (RunFilter(batch_id="b", statuses=ended.statuses), [1]),
+        (RunFilter(batch_id="another"), []),
+        (lambda summary: summary.batch_id is None and not summary.is_finished, [4]),
+    ]
+    for wanted, numbers in cases:
+        ids = [run_number(n).workflow_id for n in numbers]
+        assert [summary.workflow_id for summary in store.summaries(wanted=wanted)] == ids
+        assert [
+            summary.workflow_id for summary in store.summaries(2, ids[0] if ids else None, wanted)
+        ] == ids[1:3]
+        assert store.count(wanted) == len(ids)
+    assert [summary.workflow_id for summary in store.of_batch("b")] == [
+        run_number(n).workflow_id for n in (1, 3, 5)
+    ]
+    assert store.of_batch("another") == []
+
+
+def in_batch(run: Run, batch_id: str | None) -> Run:
+    return replace(run, request=replace(run.request, batch_id=batch_id))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40])
+def test_many_runs_are_added_at_once(store: Store, count: int) -> None:
+    store.add(run_number(50))
+    runs = [run_number(n) for n in reversed(range(count))]
+    store.add_all(runs)
+    assert store.unfinished() == [*reversed(runs), run_number(50)]
+    check_summaries(store, count + 1)
+    latest = store.latest()
+    assert latest is not None
+    assert latest.workflow_id == run_number(50).workflow_id
 
 
 def test_updating_what_is_not_there_says_so(store: Store) -> None:
@@ -239,23 +306,6 @@ def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) ->
     assert b"Step 30/100" in record.read_bytes()
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """While set, every write of a file fails as it does on a full disk."""
-    is_full = threading.Event()
-    write = os.fdopen
-
-    def fdopen(descriptor: int, *arguments: str) -> object:
-        if is_full.is_set():
-            os.close(descriptor)
-            raise OSError(28, "No space left on device")
-        return write(descriptor, *arguments)
-
-    monkeypatch.setattr("comfyui_workflow.stores.atomic.os.fdopen", fdopen)
-    yield is_full
-    is_full.clear()
-
-
 def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
     tmp_path: Path, full_disk: threading.Event
 ) -> None:
@@ -268,7 +318,12 @@ def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
     assert journal.get(run_number(1).workflow_id).prompt_id is None
     with pytest.raises(StoreError):
         store.add(run_number(2))
+    with pytest.raises(StoreError):
+        store.add_all([run_number(n) for n in range(3, 30)])
     assert store.count() == 1
+    assert [path.name for path in (tmp_path / "data" / "runs" / "live").iterdir()] == [
+        run_number(1).workflow_id
+    ]
     run = journal.record(run_number(1).workflow_id, ExecutionStarted())
     assert run.status is RunStatus.EXECUTING
     full_disk.clear()

@@ -1,0 +1,141 @@
+"""What lists, filters, batches and costs need of a run: small enough to hold of every run there is."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from comfyui_workflow.runs.model import Phase, Run, RunStatus
+
+LONGEST_MESSAGE = 300
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """A line of the list. What has no comment means what it means of a `Run`."""
+
+    workflow_id: str
+    workflow_name: str
+    workflow_file: str | None = None
+    ssh_connection: str
+    """As it was asked for: an ssh string, the name of an instance, or `any`."""
+    instance_id: str | None = None
+    """Of the instance it was given to, or else of the one that was named."""
+    instance_name: str | None = None
+    """None until it was given to an instance."""
+    price_per_hour: float | None = None
+    batch_id: str | None = None
+    priority: int = 0
+    status: RunStatus
+    phase: Phase
+    message: str | None = None
+    prompt_id: str | None = None
+    submissions: int = 0
+    is_cancel_requested: bool = False
+    queue_position: int | None = None
+    total_nodes: int = 0
+    completed_nodes: int = 0
+    current_node: str | None = None
+    current_node_id: str | None = None
+    output_count: int = 0
+    error_message: str | None = None
+    """At most `LONGEST_MESSAGE` characters of it."""
+    error_code: str | None = None
+    failed_node: str | None = None
+    failed_node_id: str | None = None
+    queue_time: datetime
+    last_update: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    gpu_s: float = 0.0
+    gpu_since: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.is_finished
+
+    @property
+    def progress_percent(self) -> float:
+        if self.status is RunStatus.COMPLETED:
+            return 100.0
+        return round(100 * self.completed_nodes / self.total_nodes, 1) if self.total_nodes else 0.0
+
+    def gpu_seconds(self, at: datetime) -> float:
+        running_s = 0.0 if self.gpu_since is None else max(0.0, (at - self.gpu_since).total_seconds())
+        return self.gpu_s + running_s
+
+    def cost(self, at: datetime) -> float | None:
+        price = self.price_per_hour
+        return None if price is None else price * self.gpu_seconds(at) / 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs are wanted; what is left out lets everything through."""
+
+    statuses: frozenset[RunStatus] = frozenset()
+    name_contains: str | None = None
+    """Part of the workflow's name, in capitals or not."""
+    instance: str | None = None
+    """Id or name of an instance: what was given to it, and what asked for it."""
+    batch_id: str | None = None
+
+    def matches(self, summary: RunSummary) -> bool:
+        return (
+            (not self.statuses or summary.status in self.statuses)
+            and (self.batch_id is None or summary.batch_id == self.batch_id)
+            and (self.instance is None or self._is_at(summary, self.instance.casefold()))
+            and (
+                self.name_contains is None
+                or self.name_contains.casefold() in summary.workflow_name.casefold()
+            )
+        )
+
+    def _is_at(self, summary: RunSummary, instance: str) -> bool:
+        """By the name that was asked for only until it was given to an instance."""
+        given = (summary.instance_id, summary.instance_name or summary.ssh_connection)
+        return any(each is not None and each.casefold() == instance for each in given)
+
+
+EVERY_RUN = RunFilter()
+
+
+def summary_of(run: Run) -> RunSummary:
+    request, placement = run.request, run.placement
+    return RunSummary(
+        workflow_id=run.workflow_id,
+        workflow_name=request.workflow_name,
+        workflow_file=request.workflow_file,
+        ssh_connection=request.ssh_connection,
+        instance_id=request.instance_id if placement is None else placement.instance_id,
+        instance_name=None if placement is None else placement.name,
+        price_per_hour=None if placement is None else placement.price_per_hour,
+        batch_id=request.batch_id,
+        priority=run.priority,
+        status=run.status,
+        phase=run.phase,
+        message=run.message,
+        prompt_id=run.prompt_id,
+        submissions=run.submissions,
+        is_cancel_requested=run.is_cancel_requested,
+        queue_position=run.queue_position,
+        total_nodes=len(run.nodes),
+        completed_nodes=run.completed_nodes,
+        current_node=run.node_type(run.current_node_id),
+        current_node_id=run.current_node_id,
+        output_count=len(run.outputs),
+        error_message=_cut(run.error_message),
+        error_code=run.error_code,
+        failed_node=run.node_type(run.failed_node_id),
+        failed_node_id=run.failed_node_id,
+        queue_time=run.queue_time,
+        last_update=run.last_update,
+        start_time=run.start_time,
+        end_time=run.end_time,
+        gpu_s=run.gpu_s,
+        gpu_since=run.gpu_since,
+    )
+
+
+def _cut(message: str | None) -> str | None:
+    if message is None or len(message) <= LONGEST_MESSAGE:
+        return message
+    return message[: LONGEST_MESSAGE - 1] + "…"
