@@ -13,6 +13,7 @@ from comfyui_workflow.client.prompts import Prompts
 from comfyui_workflow.client.submitting import patiently
 from comfyui_workflow.client.validating import Validator, checked_graph, with_editor_file
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
+from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.system import System
@@ -82,7 +83,10 @@ class ComfyUI:
         when ComfyUI may have the prompt all the same.
         """
         extra = with_editor_file(extra_data or {}, editor_file)
-        return self._prompts.submit(checked_graph(graph), prompt_id, extra)
+        chosen_id = prompt_id or new_prompt_id()
+        return self._prompts.submit(
+            checked_graph(graph), chosen_id, is_new=prompt_id is None, extra_data=extra
+        )
 
     def run(self, graph: Graph, *, timeout_s: float | None = 600.0) -> HistoryEntry:
         """Submit and wait. Raises: as both."""

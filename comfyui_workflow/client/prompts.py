@@ -60,18 +60,21 @@ class Prompts:
     def submit(
         self,
         graph: Graph,
-        prompt_id: str | None,
+        prompt_id: str,
+        *,
+        is_new: bool,
         extra_data: Mapping[str, Any],
         should_stop: Callable[[], bool] = never,
     ) -> Submission:
-        """Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
+        """`is_new`: this id has not been sent yet by anybody, so that it need not be looked for.
+        Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
         submission = OneSubmission(
             client=self._client,
             graph=graph,
-            prompt_id=prompt_id or new_prompt_id(),
+            prompt_id=prompt_id,
             client_id=self._client_id,
             extra_data=extra_data,
-            may_be_there=prompt_id is not None,
+            may_be_there=not is_new,
             should_stop=should_stop,
         )
         try:
@@ -93,7 +96,8 @@ class Prompts:
         prompt_id = new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.feed().subscribe(prompt_id))
-            accepted_id = self.submit(graph, prompt_id, {}, should_stop).prompt_id
+            submission = self.submit(graph, prompt_id, is_new=True, extra_data={}, should_stop=should_stop)
+            accepted_id = submission.prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.feed().subscribe(accepted_id))
             return UnderWay(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())

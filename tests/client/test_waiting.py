@@ -31,6 +31,13 @@ def test_a_success(comfyui: ComfyUI) -> None:
     assert entry.ui["2"]["images"][0]["type"] == "output"
 
 
+def test_nothing_is_waited_for_that_is_over(comfyui: ComfyUI) -> None:
+    began_s = time.monotonic()
+    for color in range(10):
+        comfyui.run(quick_graph(color=color), timeout_s=20)
+    assert time.monotonic() - began_s < 5, "a tenth of a second, where nothing else runs"
+
+
 def test_a_node_that_raises(comfyui: ComfyUI) -> None:
     graph = quick_graph()
     graph["3"] = {"class_type": "LabRaise", "inputs": {"message": "it broke", "kind": "ValueError"}}
