@@ -37,8 +37,11 @@ def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
 
 def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
     with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
-        first, second = fleet.submit(request(), request())
+        (first,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {first})
+        (second,) = fleet.submit(request())
+        fleet.until(lambda: fleet.where(second) == "a")
+        assert fleet.carried() == {first}
         fleet.leave_place(first)
         fleet.until(lambda: fleet.carried() == {first, second})
 
@@ -89,8 +92,9 @@ def test_why_a_run_waits_is_told() -> None:
 
 def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
     with fleet_of(instance("a"), prompts_per_instance=1, on_the_way_per_instance=0) as fleet:
-        running, old, urgent, late = fleet.submit(request(), request(), request(priority=5), request())
+        (running,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {running})
+        old, urgent, late = fleet.submit(request(), request(priority=5), request())
         fleet.finish(running)
         fleet.until(lambda: fleet.carried() == {urgent})
         fleet.journal.record(late, PriorityChanged(priority=1))
@@ -103,8 +107,10 @@ def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
 
 def test_who_has_brought_its_inputs_gives_way_to_a_higher_priority() -> None:
     with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
-        running, next_one = fleet.submit(request(), request())
-        fleet.until(lambda: fleet.carried() == {running} and fleet.where(next_one) == "a")
+        (running,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {running})
+        (next_one,) = fleet.submit(request())
+        fleet.until(lambda: fleet.where(next_one) == "a")
         (urgent,) = fleet.submit(request(priority=1))
         fleet.until(lambda: fleet.where(urgent) == "a" and fleet.where(next_one) is None)
         fleet.finish(running)
@@ -116,8 +122,10 @@ def test_who_has_brought_its_inputs_gives_way_to_a_higher_priority() -> None:
 def test_who_waits_for_a_place_goes_to_an_instance_that_has_nothing_to_do() -> None:
     with fleet_of(instance("a"), instance("b"), prompts_per_instance=1) as fleet:
         fleet.watches.states["b"] = AWAY
-        running, next_one = fleet.submit(request(), request())
-        fleet.until(lambda: fleet.carried() == {running} and fleet.where(next_one) == "a")
+        (running,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {running})
+        (next_one,) = fleet.submit(request())
+        fleet.until(lambda: fleet.where(next_one) == "a")
         fleet.watches.states["b"] = READY
         fleet.dispatcher.wake()
         fleet.until(lambda: fleet.carried() == {running, next_one})
