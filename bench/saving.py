@@ -1,4 +1,4 @@
-"""Saving one event, and opening the store, with few finished runs and with many."""
+"""Saving one event, opening the store and listing, with few finished runs and with many; adding many runs."""
 
 import time
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_request, encode_run
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
+from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
@@ -21,6 +22,10 @@ MANY = 10_000
 EVENTS = 200
 MOST_RATIO = 1.5
 MOST_OPENING_MS = 2000.0
+LISTED = 50
+LISTINGS = 100
+MOST_LISTING_MS = 50.0
+MOST_ADDING_MS = 1.0
 
 
 def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
@@ -43,6 +48,51 @@ def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterato
         reference=Figure(value=small_opening_ms, unit="ms", about=f"with {few}"),
         against=Figure(value=opening_ms, unit="ms"),
         goal=at_most(MOST_OPENING_MS, "ms"),
+    )
+    yield _listing(large, runs, many)
+    yield _adding(ground, runs, many)
+
+
+def _listing(large: Path, runs: int, many: int) -> Row:
+    """The last ones of those that completed, and how many there are of them: both are looked for in all."""
+    wanted = RunFilter(statuses=frozenset({RunStatus.COMPLETED}), name_contains="bench")
+    taken_ms = []
+    with _open(large) as store:
+        for _ in range(runs * LISTINGS):
+            began_s = time.perf_counter()
+            store.summaries(LISTED, wanted=wanted)
+            store.count(wanted)
+            taken_ms.append(1000 * (time.perf_counter() - began_s))
+    listing = Figure(value=median(taken_ms), unit="ms")
+    return Row(
+        work=f"listing {LISTED} of {many:,} finished runs, by status and name, and counting them",
+        ours=listing,
+        reference="–",
+        against=listing,
+        goal=at_most(MOST_LISTING_MS, "ms"),
+    )
+
+
+def _adding(ground: Ground, runs: int, many: int) -> Row:
+    """Each on the disk: one after the other, and all at once."""
+    one_by_one_ms, together_ms = [], []
+    for number in range(runs):
+        with _open(ground.new_directory(f"adding {number}")) as store:
+            few = [_new_run(each) for each in range(many, many + min(many, EVENTS))]
+            began_s = time.perf_counter()
+            for run in few:
+                store.add(run)
+            one_by_one_ms.append(1000 * (time.perf_counter() - began_s) / len(few))
+            began_s = time.perf_counter()
+            store.add_all([_new_run(each) for each in range(many)])
+            together_ms.append(1000 * (time.perf_counter() - began_s) / many)
+    together = Figure(value=median(together_ms), unit="ms a run")
+    return Row(
+        work=f"adding {many:,} runs at once",
+        ours=together,
+        reference=Figure(value=median(one_by_one_ms), unit="ms a run", about="one after the other"),
+        against=together,
+        goal=at_most(MOST_ADDING_MS, "ms a run"),
     )
 
 

@@ -313,7 +313,7 @@ queries = st.one_of(
     st.just(""),
     st.lists(
         st.tuples(
-            st.sampled_from(["limit", "before", "preview", "x"]),
+            st.sampled_from(["limit", "before", "status", "name", "instance", "batch", "preview", "x"]),
             st.one_of(
                 st.sampled_from(
                     [

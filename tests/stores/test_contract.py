@@ -336,6 +336,33 @@ def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
     again.close()
 
 
+def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = tmp_path / "data" / "runs" / "live"
+    store = opened(tmp_path)
+    store.add(run_number(30))
+    with pytest.raises(StoreError):
+        store.add_all([run_number(n) for n in (28, 29, 30, 31)])  # one of them is there already
+    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
+    with pytest.raises(StoreError):
+        store.add_all([run_number(n) for n in range(25)])
+    assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
+    assert store.unfinished() == [run_number(30)]
+    store.close()
+
+
+def test_runs_added_at_once_reach_the_disk_on_every_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", None)
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    store = opened(tmp_path)
+    store.add_all([run_number(n) for n in range(25)])
+    assert sum(path.endswith(("/request.json", "/run.json")) for path in synced) == 50
+    assert synced[-1].endswith("/live")  # their names, last of all
+    store.close()
+
+
 def test_waiting_ends_with_the_change_or_with_the_time(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.add(run_number(1))
