@@ -14,12 +14,8 @@ from comfyui_workflow.local_port.headers import OF_A_HANDSHAKE, travelling
 from comfyui_workflow.local_port.outbox import Outbox
 from comfyui_workflow.local_port.registry import SocketRegistry
 from comfyui_workflow.local_port.shared_feed import SharedFeed
-from comfyui_workflow.local_port.upstream import (
-    Ending,
-    UpstreamSocket,
-    client_id_in,
-    is_comfyui_socket,
-)
+from comfyui_workflow.local_port.targets import client_id_in, is_comfyui_socket
+from comfyui_workflow.local_port.upstream import Ending, UpstreamSocket
 
 LARGEST_FRAME_UP_BYTES = 4 * 1024 * 1024
 """ComfyUI takes no larger ones: the client hears it in the same way."""

@@ -128,7 +128,7 @@ class LocalPort:
         return await forward(request, self._approach, body=prompt.content, heard=heard)
 
     def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
-        """Known before the client has the whole answer: what it does next may be about this prompt."""
+        """Its messages may have come before the answer."""
         prompt_id = accepted_id(heard)
         if prompt_id is None:
             return

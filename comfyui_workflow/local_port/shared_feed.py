@@ -104,8 +104,7 @@ class SharedFeed:
         if kind == "execution_start" and prompt_id is not None:
             self._know(prompt_id)
             self._is_ours_running = True
-        is_resumed = kind == "executing" and prompt_id is None  # said after a reconnect, of what is running
-        if prompt_id in self._prompts or is_resumed:
+        if prompt_id in self._prompts:
             self._tell(frame, to_all=kind in HEARD_BY_ALL)
         if prompt_id in self._prompts and says_ended(message):
             self._prompts.pop(prompt_id)

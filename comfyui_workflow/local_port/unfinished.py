@@ -28,16 +28,17 @@ class UnfinishedPrompts:
 
     def __init__(self) -> None:
         self._told: dict[str, _Told] = {}
+        self._ended: dict[str, None] = {}
 
     @property
     def prompt_ids(self) -> list[str]:
         return list(self._told)
 
     def expect(self, prompt_id: str) -> None:
-        """It was submitted. The oldest are given up where there are very many."""
-        self._told.setdefault(prompt_id, _Told())
-        if len(self._told) > MOST_PROMPTS:
-            self._told.pop(next(iter(self._told)))
+        """It was submitted. Its end may have been heard of before the answer that says so."""
+        if prompt_id not in self._ended:
+            self._told.setdefault(prompt_id, _Told())
+            _keep_newest(self._told)
 
     def hear(self, frame: str) -> None:
         """What ComfyUI says; only `execut…` messages are about more than progress, and so is only their
@@ -49,10 +50,10 @@ class UnfinishedPrompts:
         if prompt_id is None:
             return
         if says_ended(message):
-            self._told.pop(prompt_id, None)
+            self._end(prompt_id)
             return
         self.expect(prompt_id)
-        told, kind = self._told[prompt_id], message["type"]
+        told, kind = self._told.get(prompt_id, _Told()), message["type"]
         told.has_started |= kind == "execution_start"
         if kind == "executed":
             told.executed.add(str(message["data"].get("node")))
@@ -64,7 +65,7 @@ class UnfinishedPrompts:
         entry = an_object(an_object(history).get(prompt_id))
         if not entry:
             return
-        told = self._told.pop(prompt_id, _Told())
+        told = self._end(prompt_id)
         said = _said(entry)
         if not told.has_started and "execution_start" in said:
             yield _word("execution_start", said["execution_start"])
@@ -77,6 +78,17 @@ class UnfinishedPrompts:
             if kind in said and kind not in told.ends:
                 yield _word(kind, said[kind])
         yield _word("executing", {"node": None, "prompt_id": prompt_id})
+
+    def _end(self, prompt_id: str) -> _Told:
+        self._ended[prompt_id] = None
+        _keep_newest(self._ended)
+        return self._told.pop(prompt_id, _Told())
+
+
+def _keep_newest(prompts: dict[str, Any]) -> None:
+    """The oldest is given up where there are very many."""
+    if len(prompts) > MOST_PROMPTS:
+        prompts.pop(next(iter(prompts)))
 
 
 def message_of(frame: str) -> Mapping[str, Any]:

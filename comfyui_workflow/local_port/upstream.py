@@ -5,18 +5,18 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import aiohttp
 from aiohttp import WSMsgType
-from yarl import URL
 
 from comfyui_workflow.local_port.approach import PATIENCE_S, Approach, Way
 from comfyui_workflow.local_port.forwarding import BROKEN
 from comfyui_workflow.local_port.outbox import Frame
 from comfyui_workflow.local_port.refusals import Away
+from comfyui_workflow.local_port.targets import client_id_in, is_comfyui_socket, with_client_id
 from comfyui_workflow.local_port.unfinished import UnfinishedPrompts, message_of
-from comfyui_workflow.untrusted import a_list, a_text, an_object, read_json
+from comfyui_workflow.local_port.whereabouts import history_of, queued_ids, with_prompt_id
+from comfyui_workflow.untrusted import a_text, an_object
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,11 @@ LONGEST_PAUSE_S = 3.0
 REOPEN_FOR_S = 30.0
 HANDSHAKE_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 1.0
-ASK_TIMEOUT_S = 15.0
+SILENCE_S = 30.0
+"""A socket that was opened again and is silent for so long although a prompt goes on may be one that ComfyUI
+has forgotten, because its predecessor ended only now: it is opened once more, and told what it missed."""
 SERVICE_RESTART = 1012
 GOING_AWAY = (1001, SERVICE_RESTART)
-QUEUES = ("queue_running", "queue_pending")
 FRAME_HEAD = 40
 
 
@@ -79,6 +80,7 @@ class UpstreamSocket:
         self._ignores_flags = False
         self._is_displaced = False
         self._told_of: set[str] = set()
+        self._running_id: str | None = None
         self._open = asyncio.Event()
         self._running: asyncio.Task[Ending] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -185,7 +187,7 @@ class UpstreamSocket:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 socket = await way.kept.ws_connect(
-                    way.url(_with_client_id(self._target, self.client_id)),
+                    way.url(with_client_id(self._target, self.client_id)),
                     headers=self._headers,
                     protocols=self._protocols,
                     compress=15 if self._compress else 0,
@@ -205,7 +207,12 @@ class UpstreamSocket:
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Ending | None:
         while True:
-            message = await socket.receive()
+            try:
+                message = await socket.receive(SILENCE_S if self.was_reopened else None)
+            except TimeoutError:
+                if self.unfinished.prompt_ids:
+                    return None
+                continue
             if message.type is WSMsgType.TEXT:
                 self._hear(message.data)
             elif message.type is WSMsgType.BINARY:
@@ -227,6 +234,10 @@ class UpstreamSocket:
             return
         if any(prompt_id in frame for prompt_id in self._told_of):
             return
+        if self.was_reopened and '"executing"' in frame[:FRAME_HEAD] and '"prompt_id"' not in frame:
+            if self._running_id is None:
+                return
+            frame = with_prompt_id(frame, self._running_id)
         self.unfinished.hear(frame)
         self._deliver(frame)
 
@@ -238,44 +249,17 @@ class UpstreamSocket:
         """Tells what ended while nobody listened. False where a prompt is nowhere any more."""
         self._told_of.clear()
         waiting = self.unfinished.prompt_ids
-        if waiting:
-            queue = an_object(await _ask(way, "/queue"))
-            queued = {str(item[1]) for key in QUEUES for item in a_list(queue.get(key)) if len(item) > 1}
-            waiting = [prompt_id for prompt_id in waiting if prompt_id not in queued]
+        if not waiting:
+            return True
+        running, pending = await queued_ids(way)
+        self._running_id = next((prompt_id for prompt_id in waiting if prompt_id in running), None)
         for prompt_id in waiting:
-            history = await _ask(way, f"/history/{quote(prompt_id, safe='')}")
-            frames = list(self.unfinished.missed(prompt_id, history))
+            if prompt_id in running or prompt_id in pending:
+                continue
+            frames = list(self.unfinished.missed(prompt_id, await history_of(way, prompt_id)))
             if not frames:
                 return False
             self._told_of.add(prompt_id)
             for frame in frames:
                 self._deliver(frame)
         return True
-
-
-def is_comfyui_socket(target: str) -> bool:
-    return target.partition("?")[0] in ("/ws", "/api/ws")
-
-
-def client_id_in(target: str) -> str | None:
-    return URL(target, encoded=True).query.get("clientId") or None
-
-
-def _with_client_id(target: str, client_id: str | None) -> str:
-    """The target as it is, where it has the id already."""
-    if client_id is None or client_id_in(target) == client_id:
-        return target
-    path, _, query = target.partition("?")
-    others = [part for part in query.split("&") if part and part.partition("=")[0] != "clientId"]
-    return path + "?" + "&".join([*others, f"clientId={quote(client_id, safe='')}"])
-
-
-async def _ask(way: Way, target: str) -> object:
-    """Raises: aiohttp.ClientError, OSError, TimeoutError."""
-    timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
-    async with way.kept.get(way.url(target), timeout=timeout, allow_redirects=False) as answer:
-        content = await answer.read()
-    try:
-        return read_json(content)
-    except ValueError as error:
-        raise aiohttp.ClientPayloadError(f"{target} answered with what is no JSON") from error

@@ -38,7 +38,8 @@ def test_a_prompt_that_goes_on_meanwhile(setting: Setting, query: str) -> None:
     wait_until(lambda: len(listener.of_type("progress")) == 2)
     setting.relay.cut()
     wait_until(lambda: sum("sid" in each for each in listener.of_type("status")) == 2, what="it is back")
-    wait_until(lambda: any("prompt_id" not in each for each in listener.of_type("executing")))
+    wait_until(lambda: len(listener.of_type("executing")) == 2, what="it is told what is running")
+    assert listener.of_type("executing")[0] == listener.of_type("executing")[1]
     setting.comfyui.pace.allow(100)
     wait_until(lambda: ends(listener))
     assert [each["value"] for each in listener.of_type("progress")][-1] == 4
@@ -121,6 +122,21 @@ def test_the_flags_are_said_again_and_answered_once(setting: Setting) -> None:
     previews = [each for each in listener.frames if isinstance(each, bytes)]
     assert previews[0][:4] == b"\x00\x00\x00\x04", "with metadata, as asked for"
     assert len(listener.of_type("feature_flags")) == 1
+
+
+def test_a_deaf_socket_is_noticed_by_its_silence(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a prompt goes on; that it was forgotten may come much later than it was opened."""
+    monkeypatch.setattr(upstream, "SILENCE_S", 0.5)
+    setting.comfyui.pace.allow(1)
+    listener = listen(setting, "?clientId=me")
+    setting.post("/prompt", {"prompt": slow_graph(), "client_id": "me"})
+    listener.wait_for_type("progress")
+    setting.relay.cut()
+    wait_until(lambda: len(listener.of_type("executing")) == 2)
+    setting.comfyui.faults(deaf_websockets=True)
+    setting.comfyui.pace.allow(100)
+    wait_until(lambda: ends(listener))
+    assert len(listener.of_type("execution_success")) == 1
 
 
 def test_it_is_given_up_in_the_end(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,22 @@
+"""What a client asks for when it opens a websocket: path and query, as they came."""
+
+from urllib.parse import quote
+
+from yarl import URL
+
+
+def is_comfyui_socket(target: str) -> bool:
+    return target.partition("?")[0] in ("/ws", "/api/ws")
+
+
+def client_id_in(target: str) -> str | None:
+    return URL(target, encoded=True).query.get("clientId") or None
+
+
+def with_client_id(target: str, client_id: str | None) -> str:
+    """The target as it is, where it has the id already."""
+    if client_id is None or client_id_in(target) == client_id:
+        return target
+    path, _, query = target.partition("?")
+    others = [part for part in query.split("&") if part and part.partition("=")[0] != "clientId"]
+    return path + "?" + "&".join([*others, f"clientId={quote(client_id, safe='')}"])
