@@ -6,6 +6,7 @@ from comfyui_workflow.cli.convert import convert
 from comfyui_workflow.cli.demo import demo
 from comfyui_workflow.cli.endings import EXIT_CODES_HELP, Commands
 from comfyui_workflow.cli.hosts import hosts
+from comfyui_workflow.cli.instances import instances
 from comfyui_workflow.cli.run import run, watch
 from comfyui_workflow.cli.runs import cancel, list_runs, outputs, retry
 from comfyui_workflow.cli.serve import sandbox, serve
@@ -29,6 +30,7 @@ for _command in (
     cancel,
     retry,
     outputs,
+    instances,
     hosts,
     sandbox,
 ):

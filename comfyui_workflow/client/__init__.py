@@ -24,6 +24,13 @@ from comfyui_workflow.client.errors import (
     ServerUnreachable,
     TimedOut,
 )
+from comfyui_workflow.client.instance_documents import (
+    InstanceDocument,
+    InstanceListDocument,
+    InterruptionDocument,
+    QueueDocument,
+)
+from comfyui_workflow.client.instances import InstanceFields, NamedInstances
 from comfyui_workflow.client.monitor import Monitor
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.client.server import WorkflowServer
@@ -54,9 +61,14 @@ __all__ = [
     "Graph",
     "HistoryEntry",
     "InspectionDocument",
+    "InstanceDocument",
+    "InstanceFields",
+    "InstanceListDocument",
+    "InterruptionDocument",
     "InvalidGraph",
     "InvalidRequest",
     "Monitor",
+    "NamedInstances",
     "NodeDocument",
     "Order",
     "Outcome",
@@ -67,6 +79,7 @@ __all__ = [
     "PromptInterrupted",
     "PromptLost",
     "PromptRefused",
+    "QueueDocument",
     "QueueSnapshot",
     "RequestRefused",
     "RunCancelled",

@@ -18,6 +18,7 @@ from comfyui_workflow.client.documents import (
     SummaryDocument,
 )
 from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
+from comfyui_workflow.client.instances import NamedInstances
 from comfyui_workflow.client.landing import land, landing_place
 from comfyui_workflow.client.orders import Order, check_order, hand_over
 from comfyui_workflow.client.watching import Trouble, watch
@@ -42,6 +43,7 @@ class WorkflowServer:
     def __init__(self, url: str = "http://127.0.0.1:5000", api_token: str | None = None) -> None:
         """Raises: InvalidRequest when the URL is none."""
         self._calls = Calls(url, api_token)
+        self.instances = NamedInstances(self._calls)
         self.url = self._calls.url
         self.is_on_this_machine = self._calls.is_on_this_machine
         """Files of the server are ours."""

@@ -1,0 +1,101 @@
+"""What the routes of the named instances answer, as far as a client looks at it; `raw` has all of it."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from comfyui_workflow.client.documents import Document
+
+
+class DeviceDocument(Document):
+    """Memory in bytes."""
+
+    name: str
+    type: str
+    index: int | None = None
+    vram_total: int | None = None
+    vram_free: int | None = None
+
+
+class PromptsDocument(Document):
+    """`ours` by workflow id; `others` is how many are not of this server."""
+
+    running: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
+    others: int = 0
+
+
+class StateDocument(Document):
+    """What was last seen of an instance."""
+
+    reachability: str
+    """`unknown` (nobody has looked), `connecting`, `ready`, `unreachable`."""
+    trouble: str | None = None
+    looked_at: datetime | None = None
+    comfyui_version: str | None = None
+    devices: tuple[DeviceDocument, ...] = ()
+    prompts: PromptsDocument | None = None
+    round_trip_s: float | None = None
+    host_key_fingerprint: str | None = None
+    connected_since: datetime | None = None
+    idle_since: datetime | None = None
+    idle_s: float = 0.0
+
+
+class InstanceDocument(Document):
+    """A named instance. `notices` and `unfinished_runs` (that name it) come with it when it is changed."""
+
+    id: str
+    name: str
+    ssh_connection: str
+    comfyui_port: int
+    comfyui_input_dir: str
+    comfyui_output_dir: str
+    enabled: bool
+    tags: tuple[str, ...] = ()
+    price_per_hour: float | None = None
+    host_key: str | None = None
+    local_port: int | None = None
+    state: StateDocument
+    notices: tuple[str, ...] = ()
+    unfinished_runs: int = 0
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class InstanceListDocument(Document):
+    """`trouble`: why the file that they are kept in cannot be read as it is now."""
+
+    instances: tuple[InstanceDocument, ...]
+    trouble: str | None = None
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class RemovalDocument(Document):
+    id: str
+    message: str
+    unfinished_runs: int = 0
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class QueuedPromptDocument(Document):
+    """`position`: how many go before it."""
+
+    prompt_id: str
+    workflow_id: str | None = None
+    position: int = 0
+
+
+class QueueDocument(Document):
+    """`pending` in the order they will run."""
+
+    running: tuple[QueuedPromptDocument, ...]
+    pending: tuple[QueuedPromptDocument, ...]
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class InterruptionDocument(Document):
+    message: str
+    interrupted: tuple[QueuedPromptDocument, ...] = ()
+    raw: dict[str, Any] = Field(repr=False)
