@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from flask import Flask
 
 from comfyui_workflow import dashboard, serving
-from comfyui_workflow.api import Parts, guard, health, instances, mount, workflow
+from comfyui_workflow.api import Parts, batches, guard, health, instances, mount, workflow
+from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.errors import WorkflowError
@@ -31,6 +32,7 @@ from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
 
 POLITE_STOP_S = 2.0
@@ -51,12 +53,19 @@ class Server:
     watches: Watches
     links: Pool[InstanceKey, Link]
     service: RunService
+    batch_files: BatchFiles
+    batches: BatchService
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
         self.directory.load()
         self.store.open()
-        return self.service.resume()
+        self.batch_files.open()
+        self.watches.load()
+        self.batches.resume()
+        resumed = self.service.resume()
+        self.batches.heed_failures()
+        return resumed
 
     def stop(self) -> None:
         is_at_rest = self.executor.stop(POLITE_STOP_S)
@@ -85,6 +94,8 @@ def create_server(settings: Settings) -> Server:
     )
     directory.listen(lambda: keep_up(directory, watches, executor))
     service = RunService(journal, store, executor)
+    batch_files = BatchFiles(settings.data_dir / "batches")
+    batch_service = BatchService(journal, store, service, batch_files)
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
@@ -97,7 +108,12 @@ def create_server(settings: Settings) -> Server:
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
     )
     parts = Parts(
-        service=service, instances=named, inspector=Inspector(links), files=files, settings=settings
+        service=service,
+        batches=batch_service,
+        instances=named,
+        inspector=Inspector(links),
+        files=files,
+        settings=settings,
     )
     return Server(
         app=create_flask(parts),
@@ -107,6 +123,8 @@ def create_server(settings: Settings) -> Server:
         watches=watches,
         links=links,
         service=service,
+        batch_files=batch_files,
+        batches=batch_service,
     )
 
 
@@ -138,7 +156,7 @@ def create_flask(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     guard.guard(app, parts.settings, frozenset({health.PATH}))
-    mount(app, parts, (workflow.API, instances.API))
+    mount(app, parts, (workflow.API, batches.API, instances.API))
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint())
     return app

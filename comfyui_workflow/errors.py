@@ -6,6 +6,7 @@ WorkflowError
 │   ├── InvalidGraph        not a workflow, or one that the instance cannot run
 │   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
 ├── RunNotFound             no run of that id
+├── BatchNotFound           no batch of that id
 ├── RunConflict             the run is in a state that does not allow it
 ├── InstanceNotFound        no named instance of that id or name
 ├── InstancesFileBroken     the file of named instances cannot be read; it is not overwritten
@@ -58,6 +59,10 @@ class FileRefused(InvalidRequest):
 
 class RunNotFound(WorkflowError):
     code = "run_not_found"
+
+
+class BatchNotFound(WorkflowError):
+    code = "batch_not_found"
 
 
 class RunConflict(WorkflowError):

@@ -22,6 +22,11 @@ class RunJournal:
         self._store = store
         self._clock = clock
         self._changed = threading.Condition()
+        self._on_finish: list[Callable[[Run], None]] = []
+
+    def listen(self, on_finish: Callable[[Run], None]) -> None:
+        """Called with each run that has just finished, in the thread that recorded its end."""
+        self._on_finish.append(on_finish)
 
     def add(self, run: Run) -> None:
         """Raises: StoreError."""
@@ -36,8 +41,17 @@ class RunJournal:
     def record(self, workflow_id: str, event: Event) -> Run:
         """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
         at = self._clock()
-        run = self._store.update(workflow_id, lambda run: apply(run, event, at), event.saving)
+        before: list[Run] = []
+
+        def change(run: Run) -> Run:
+            before[:] = [run]
+            return apply(run, event, at)
+
+        run = self._store.update(workflow_id, change, event.saving)
         self._wake()
+        if run.is_finished and not before[0].is_finished:
+            for on_finish in self._on_finish:
+                on_finish(run)
         return run
 
     def get(self, workflow_id: str) -> Run:

@@ -1,13 +1,15 @@
 """What every API calls: submit, look, cancel, retry."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
-from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.runs.model import NodeProgress, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.workflows.given import outline
@@ -29,20 +31,26 @@ class RunService:
 
     def submit(self, request: RunRequest) -> Run:
         """On disk before this returns. Raises: StoreError."""
-        at = now()
-        graph = request.graph or outline(request.editor_file)
-        nodes = planned_nodes(graph, sink_ids(graph))
-        run = Run(
-            workflow_id=new_workflow_id(at),
-            request=request,
-            queue_time=at,
-            last_update=at,
-            nodes=nodes,
-            priority=request.priority,
-        )
+        run = _new_run(request, now(), _planned(request))
         self._journal.add(run)
         self._executor.start(run.workflow_id)
         return run
+
+    def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
+        """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
+        then there is none of them."""
+        at, plans, runs = now(), dict[int, tuple[NodeProgress, ...]](), []
+        for number, request in enumerate(requests):
+            workflow = id(request.graph or request.editor_file)  # one object, where it is one workflow
+            if workflow not in plans:
+                plans[workflow] = _planned(request)
+            runs.append(_new_run(request, at + timedelta(microseconds=number), plans[workflow]))
+        self._journal.add_all(runs)
+        return runs
+
+    def start(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._executor.start(run.workflow_id)
 
     def get(self, workflow_id: str) -> Run:
         """As it is now: one that waits for its turn knows how many go before it. Raises: RunNotFound."""
@@ -69,12 +77,12 @@ class RunService:
         """Oldest first."""
         return self._store.unfinished()
 
-    def cancel(self, workflow_id: str) -> Run:
+    def cancel(self, workflow_id: str, reason: str | None = None) -> Run:
         """Ask for it; the run ends when the instance confirms. Raises: RunNotFound; RunConflict when it is
         finished."""
         if self.get(workflow_id).is_finished:
             raise RunConflict(f"The run is already finished: {workflow_id}")
-        run = self._journal.record(workflow_id, CancelRequested())
+        run = self._journal.record(workflow_id, CancelRequested(reason=reason))
         self._executor.look_again(workflow_id)
         return run
 
@@ -113,3 +121,19 @@ class RunService:
         for run in unfinished:
             self._executor.start(run.workflow_id)
         return len(unfinished)
+
+
+def _planned(request: RunRequest) -> tuple[NodeProgress, ...]:
+    graph = request.graph or outline(request.editor_file)
+    return planned_nodes(graph, sink_ids(graph))
+
+
+def _new_run(request: RunRequest, at: datetime, nodes: tuple[NodeProgress, ...]) -> Run:
+    return Run(
+        workflow_id=new_workflow_id(at),
+        request=request,
+        queue_time=at,
+        last_update=at,
+        nodes=nodes,
+        priority=request.priority,
+    )

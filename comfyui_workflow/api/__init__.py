@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.inspection import Inspector
@@ -23,6 +24,7 @@ class Parts:
     """What an API is built on."""
 
     service: RunService
+    batches: BatchService
     instances: Instances
     inspector: Inspector
     files: LocalFiles

@@ -4,6 +4,7 @@ from flask import Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.errors import (
+    BatchNotFound,
     ComfyUIError,
     InstanceError,
     InstanceNotFound,
@@ -20,6 +21,7 @@ from comfyui_workflow.errors import (
 STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (InvalidRequest, 400),
     (RunNotFound, 404),
+    (BatchNotFound, 404),
     (RunConflict, 409),
     (InstanceNotFound, 404),
     (InstancesFileBroken, 409),

@@ -17,7 +17,7 @@ from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import Stopped, WorkflowError
 from comfyui_workflow.fleet.instance import Instance, key_of_instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts, Reachability
-from comfyui_workflow.fleet.usage import UsageLedger
+from comfyui_workflow.fleet.usage import Usage, UsageLedger
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import now
 from comfyui_workflow.link import InstanceKey, Link
@@ -233,6 +233,13 @@ class Watches:
         self._lock = threading.Lock()
         self._watches: dict[str, Watch] = {}
         self._is_closed = False
+
+    def load(self) -> None:
+        """What was used before this start."""
+        self._around.ledger.load()
+
+    def usage(self, instance_id: str) -> Usage:
+        return self._around.ledger.get(instance_id)
 
     def state(self, instance_id: str) -> InstanceState:
         watch = self._watches.get(instance_id)

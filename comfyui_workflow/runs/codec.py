@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.model import Graph, Run, RunRequest
 from comfyui_workflow.runs.summary import RunSummary
 
@@ -63,6 +64,19 @@ def decode_summary(line: bytes) -> RunSummary:
     return summary
 
 
+def encode_batch(batch: Batch) -> bytes:
+    return _batches.dump_json(batch)
+
+
+def decode_batch(content: bytes) -> Batch:
+    """Raises: StoreError."""
+    try:
+        return _batches.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the record of a batch: {_first_line(error)}") from error
+
+
+_batches = TypeAdapter(Batch)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
     ssh_connection="",

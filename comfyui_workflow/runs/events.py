@@ -182,7 +182,10 @@ class PromptVanished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CancelRequested(Event):
+    """By a person; or for the `reason`, which the run tells when it has ended."""
+
     saving: ClassVar[Saving] = Saving.MUST
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

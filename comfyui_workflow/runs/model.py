@@ -177,6 +177,8 @@ class Run:
     submissions: int = 0
     times_lost_running: int = 0
     is_cancel_requested: bool = False
+    cancel_reason: str | None = None
+    """Where it was not a person who asked for it."""
 
     queue_position: int | None = None
     nodes: tuple[NodeProgress, ...] = ()

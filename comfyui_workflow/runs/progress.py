@@ -90,7 +90,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PromptVanished():
             return _vanished(run, event.message, at)
         case CancelRequested():
-            return replace(run, is_cancel_requested=True, message="Cancelling")
+            return replace(run, is_cancel_requested=True, cancel_reason=event.reason, message="Cancelling")
         case RetryRequested():
             return _reopened(run)
         case RunCompleted():
@@ -99,7 +99,9 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return _failed(run, event, at)
         case RunCancelled():
             cancelled = _map_nodes(run, lambda node: _stopped(node, "Cancelled"))
-            return replace(_ended(cancelled, RunStatus.CANCELLED, at), error_message=event.message)
+            return replace(
+                _ended(cancelled, RunStatus.CANCELLED, at), error_message=event.message or run.cancel_reason
+            )
         case _:
             raise TypeError(f"no rule for {event!r}")
 

@@ -10,7 +10,9 @@ from flask.testing import FlaskClient
 
 from app import create_flask
 from comfyui_workflow.api import Parts
+from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.instances import Instances
@@ -24,6 +26,8 @@ from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores import Store
+from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.memory import MemoryStore
 
 
@@ -91,6 +95,30 @@ def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Insta
     )
 
 
+def parts_of(
+    settings: Settings,
+    journal: RunJournal,
+    store: Store,
+    executor: Executor,
+    *,
+    files: LocalFiles | None = None,
+    links: Pool[InstanceKey, Link] | None = None,
+) -> Parts:
+    """What an API is built on, without a way to any instance but `links`."""
+    service = RunService(journal, store, executor)
+    batch_files = BatchFiles(settings.data_dir / "batches")
+    batch_files.open()
+    return Parts(
+        service=service,
+        batches=BatchService(journal, store, service, batch_files),
+        instances=named_instances(settings, links or unreachable()),
+        inspector=unreachable_inspector(),
+        files=files
+        or LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=settings.data_dir / "uploads"),
+        settings=settings,
+    )
+
+
 @pytest.fixture
 def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Api]]:
     opened: list[Instances] = []
@@ -101,30 +129,21 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         store = MemoryStore()
         journal = RunJournal(store)
         executor = IdleExecutor()
-        service = RunService(journal, store, executor)
         files = LocalFiles(
             readable_dirs=settings.readable_dirs,
             writable_dirs=settings.writable_dirs,
             upload_dir=settings.data_dir / "uploads",
         )
-        instances = named_instances(settings, links or unreachable())
-        opened.append(instances)
-        app = create_flask(
-            Parts(
-                service=service,
-                instances=instances,
-                inspector=unreachable_inspector(),
-                files=files,
-                settings=settings,
-            )
-        )
+        parts = parts_of(settings, journal, store, executor, files=files, links=links)
+        opened.append(parts.instances)
+        app = create_flask(parts)
         return Api(
             app=app,
             client=app.test_client(),
             journal=journal,
-            service=service,
+            service=parts.service,
             executor=executor,
-            instances=instances,
+            instances=parts.instances,
             settings=settings,
             tmp_path=tmp_path,
         )

@@ -14,15 +14,12 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from app import create_flask
-from comfyui_workflow.api import Parts
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.api.conftest import IdleExecutor, named_instances, unreachable, unreachable_inspector
+from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.test_routes import METHODS, TYPES, headers
 from tests.fuzz.values import Json, mutations, texts, values, wire
@@ -64,18 +61,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("instances")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", max_upload_mb=1)
     store = MemoryStore()
-    instances = named_instances(settings, unreachable())
-    app = create_flask(
-        Parts(
-            service=RunService(RunJournal(store), store, IdleExecutor()),
-            instances=instances,
-            inspector=unreachable_inspector(),
-            files=LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=directory / "uploads"),
-            settings=settings,
-        )
-    )
-    yield Api(client=app.test_client(), directory=instances.directory)
-    instances.watches.close(5)
+    parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
+    yield Api(client=create_flask(parts).test_client(), directory=parts.instances.directory)
+    parts.instances.watches.close(5)
 
 
 def check(answer: TestResponse) -> None:

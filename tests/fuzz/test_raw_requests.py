@@ -13,14 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app import create_flask
-from comfyui_workflow.api import Parts
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.service import RunService
 from comfyui_workflow.serving import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.api.conftest import IdleExecutor, named_instances, unreachable, unreachable_inspector
+from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 
 NOT_HTTP = (400, 411, 413, 414, 431, 501, 505)
@@ -45,22 +42,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory = tmp_path_factory.mktemp("raw")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", port=0, max_upload_mb=1)
     store = MemoryStore()
-    files = LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=directory / "uploads")
-    service = RunService(RunJournal(store), store, IdleExecutor())
-    http = HttpThread(
-        Served(
-            create_flask(
-                Parts(
-                    service=service,
-                    instances=named_instances(settings, unreachable()),
-                    inspector=unreachable_inspector(),
-                    files=files,
-                    settings=settings,
-                )
-            )
-        ),
-        settings,
-    )
+    parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
+    http = HttpThread(Served(create_flask(parts)), settings)
     http.start()
     yield int(http.url.rpartition(":")[2])
     http.stop()

@@ -16,16 +16,13 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app import create_flask
-from comfyui_workflow.api import Parts
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.codec import decode_run
 from comfyui_workflow.runs.events import OutputsFound, RunFailed
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.json_file import JsonFileStore
-from tests.api.conftest import IdleExecutor, named_instances, unreachable, unreachable_inspector
+from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values, wire
 from tests.unit.test_progress import GRAPH, new_run
@@ -66,17 +63,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     store = JsonFileStore(settings.data_dir, settings.state_file)
     store.open()
     journal = RunJournal(store)
-    files = LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=settings.data_dir / "uploads")
-    service = RunService(journal, store, IdleExecutor())
-    app = create_flask(
-        Parts(
-            service=service,
-            instances=named_instances(settings, unreachable()),
-            inspector=unreachable_inspector(),
-            files=files,
-            settings=settings,
-        )
-    )
+    app = create_flask(parts_of(settings, journal, store, IdleExecutor()))
     output = directory / "picture.png"
     Image.new("RGB", (40, 30), "red").save(output)
     run = new_run()

@@ -43,5 +43,7 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         watches=parts,
         links=parts,
         service=parts,
+        batch_files=parts,
+        batches=parts,
     ).stop()
     assert parts.heard == order

@@ -1,0 +1,121 @@
+"""/comfyui/workflow/batch: many runs in one request."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.fields import json_body, number
+from comfyui_workflow.api.orders import order_reader
+from comfyui_workflow.api.wording import word_error, word_http_error
+from comfyui_workflow.journal import now
+from comfyui_workflow.runs.batch import BatchProgress
+from comfyui_workflow.runs.document import output_document, summary_document
+from comfyui_workflow.runs.summary import RunSummary
+
+PREFIX = "/comfyui/workflow/batch"
+LARGEST_PAGE = 100
+MOST_FAILURES_SHOWN = 20
+
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("batches", __name__, url_prefix=PREFIX)
+    batches, service = parts.batches, parts.service
+    orders = order_reader(parts)
+
+    @routes.post("")
+    def submit() -> Response:
+        batch = batches.submit(orders.read_batch(json_body()))
+        ids = [run.workflow_id for run in batches.runs(batch.batch_id)]
+        return jsonify(
+            success=True, batch_id=batch.batch_id, workflow_ids=ids, message=f"{len(ids)} runs are queued"
+        )
+
+    @routes.get("")
+    def page() -> Response:
+        limit = number(request.args.get("limit", "20"), "limit", 1, LARGEST_PAGE)
+        found = batches.page(limit, request.args.get("before"))
+        return jsonify(
+            success=True,
+            batches=[progress_document(each) for each in found],
+            next=found[-1].batch.batch_id if len(found) == limit else None,
+        )
+
+    @routes.get("/<batch_id>/progress")
+    def progress(batch_id: str) -> Response:
+        return jsonify(success=True, progress=progress_document(batches.progress(batch_id)))
+
+    @routes.post("/<batch_id>/cancel")
+    def cancel(batch_id: str) -> Response:
+        cancelled = batches.cancel(batch_id)
+        return jsonify(success=True, cancelled=cancelled, message="Batch cancellation initiated")
+
+    @routes.post("/<batch_id>/retry")
+    def retry(batch_id: str) -> Response:
+        retried = batches.retry(batch_id)
+        return jsonify(success=True, retried=retried, message="Batch retry started")
+
+    @routes.get("/<batch_id>/outputs")
+    def outputs(batch_id: str) -> Response:
+        found = [service.get(run.workflow_id) for run in batches.runs(batch_id) if run.output_count]
+        return jsonify(
+            success=True,
+            outputs=[
+                {"workflow_id": run.workflow_id, "number": at, **output_document(output)}
+                for run in found
+                for at, output in enumerate(run.outputs)
+            ],
+        )
+
+    @routes.get("/<batch_id>/summary")
+    def summary(batch_id: str) -> Response:
+        at = now()
+        lines = [
+            {**summary_document(run, at), "inputs": dict(service.get(run.workflow_id).request.inputs)}
+            for run in batches.runs(batch_id)
+        ]
+        return jsonify(success=True, batch=progress_document(batches.progress(batch_id)), workflows=lines)
+
+    return routes
+
+
+def progress_document(progress: BatchProgress) -> dict[str, Any]:
+    batch = progress.batch
+    return {
+        "batch_id": batch.batch_id,
+        "batch_name": batch.name,
+        "status": progress.status.value,
+        "total": batch.total,
+        "counts": {status.value: count for status, count in progress.counts.items()},
+        "progress_percent": progress.percent,
+        "queue_time": _time(batch.created_at),
+        "start_time": _time(progress.start_time),
+        "end_time": _time(progress.end_time),
+        "stagger_s": batch.stagger_s,
+        "on_error": batch.on_error.value,
+        "gpu_seconds": round(progress.gpu_s, 3),
+        "cost": None if progress.cost is None else round(progress.cost, 6),
+        "failures": [_failure(run) for run in progress.failures[:MOST_FAILURES_SHOWN]],
+    }
+
+
+API = Api(
+    prefix=PREFIX,
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+)
+
+
+def _failure(run: RunSummary) -> dict[str, Any]:
+    return {
+        "workflow_id": run.workflow_id,
+        "error_message": run.error_message,
+        "error_code": run.error_code,
+        "failed_node_id": run.failed_node_id,
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,140 @@
+"""Batches: ordered at once, all or none of them; cancelled, retried and summed up together."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from comfyui_workflow.errors import BatchNotFound, RunConflict
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.batch import Batch, BatchOrder, BatchProgress, OnError, new_batch_id, progress_of
+from comfyui_workflow.runs.events import RunCancelled
+from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.service import RunService
+from comfyui_workflow.stores import Store
+from comfyui_workflow.stores.batch_files import BatchFiles
+
+log = logging.getLogger(__name__)
+
+
+class BatchService:
+    """Every method may be called from any thread, and none waits for an instance."""
+
+    def __init__(self, journal: RunJournal, store: Store, service: RunService, files: BatchFiles) -> None:
+        self._journal = journal
+        self._store = store
+        self._service = service
+        self._files = files
+        journal.listen(self._heed)
+
+    def submit(self, order: BatchOrder) -> Batch:
+        """On disk before this returns, the batch last: a run without its batch was never accepted.
+        Raises: StoreError; then nothing was ordered."""
+        at = now()
+        batch = Batch(
+            batch_id=new_batch_id(at),
+            name=order.name,
+            created_at=at,
+            total=len(order.requests),
+            stagger_s=order.stagger_s,
+            on_error=order.on_error,
+        )
+        requests = [
+            replace(
+                request,
+                batch_id=batch.batch_id,
+                not_before=at + timedelta(seconds=number * order.stagger_s) if order.stagger_s else None,
+            )
+            for number, request in enumerate(order.requests)
+        ]
+        runs = self._service.keep_all(requests)
+        try:
+            self._files.add(batch)
+        except BaseException:
+            self._refuse(runs)
+            raise
+        self._service.start(runs)
+        return batch
+
+    def progress(self, batch_id: str) -> BatchProgress:
+        """Raises: BatchNotFound."""
+        return progress_of(self._files.get(batch_id), self.runs(batch_id), now())
+
+    def runs(self, batch_id: str) -> list[RunSummary]:
+        """In the order they were ordered. Raises: BatchNotFound."""
+        self._files.get(batch_id)
+        return self._store.of_batch(batch_id)
+
+    def page(self, limit: int, before: str | None) -> list[BatchProgress]:
+        """Newest first."""
+        return [self.progress(batch_id) for batch_id in self._files.page(limit, before)]
+
+    def cancel(self, batch_id: str) -> int:
+        """How many runs were asked to end. Raises: BatchNotFound; RunConflict when all are finished."""
+        unfinished = [run for run in self.runs(batch_id) if not run.is_finished]
+        if not unfinished:
+            raise RunConflict(f"Every run of the batch is finished already: {batch_id}")
+        return self._each(unfinished[::-1], lambda run: self._service.cancel(run.workflow_id))
+
+    def retry(self, batch_id: str) -> int:
+        """How many failed runs were taken up where they failed. Raises: BatchNotFound; RunConflict when there
+        is nothing that a retry could do."""
+        failed = [run for run in self.runs(batch_id) if run.status is RunStatus.FAILED]
+        retried = self._each(failed, lambda run: self._service.retry(run.workflow_id))
+        if not retried:
+            raise RunConflict("No run of the batch has failed in a way that a retry could mend")
+        return retried
+
+    def resume(self) -> None:
+        """Before the unfinished runs are taken up: what a server that died has left half done."""
+        for run in self._store.unfinished():
+            batch_id = run.request.batch_id
+            if batch_id is not None and not self._is_accepted(batch_id):
+                self._refuse([run])
+
+    def heed_failures(self) -> None:
+        """After they were taken up: a server may have died between a failure and what follows from it."""
+        batch_ids = {run.request.batch_id for run in self._store.unfinished()} - {None}
+        for batch_id in batch_ids:
+            failed = [run for run in self._store.of_batch(str(batch_id)) if run.status is RunStatus.FAILED]
+            if failed:
+                self._stop_if_asked(str(batch_id), failed[0].workflow_id)
+
+    def _heed(self, run: Run) -> None:
+        if run.request.batch_id is not None and run.status is RunStatus.FAILED:
+            self._stop_if_asked(run.request.batch_id, run.workflow_id)
+
+    def _stop_if_asked(self, batch_id: str, failed_id: str) -> None:
+        """Prompts that are at an instance go on: they are paid for."""
+        if not self._is_accepted(batch_id) or self._files.get(batch_id).on_error is not OnError.STOP:
+            return
+        waiting = [
+            run for run in self._store.of_batch(batch_id) if not run.is_finished and run.prompt_id is None
+        ]
+        reason = f"Not started: the run {failed_id} of the same batch has failed"
+        self._each(waiting[::-1], lambda run: self._service.cancel(run.workflow_id, reason))
+
+    def _each(self, runs: Sequence[RunSummary], act: Callable[[RunSummary], object]) -> int:
+        """How many of them it could be done with: others may have gone on meanwhile."""
+        done = 0
+        for run in runs:
+            try:
+                act(run)
+            except RunConflict as error:
+                log.debug("%s: %s", run.workflow_id, error)
+            else:
+                done += 1
+        return done
+
+    def _is_accepted(self, batch_id: str) -> bool:
+        try:
+            self._files.get(batch_id)
+        except BatchNotFound:
+            return False
+        return True
+
+    def _refuse(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
+            self._journal.record(run.workflow_id, ended)

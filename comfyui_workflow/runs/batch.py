@@ -1,0 +1,118 @@
+"""A batch: many runs ordered at once, with a progress of their own."""
+
+import itertools
+import math
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.runs.model import RunRequest, RunStatus
+from comfyui_workflow.runs.summary import RunSummary
+
+Row = dict[str, Any]
+"""Values by `<node id or title>.<input>`, for one run."""
+
+
+class OnError(StrEnum):
+    """What becomes of the other runs when one has failed."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    """Those that wait are cancelled; prompts that are at an instance are paid for, and end as they end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOrder:
+    """What a person asked for."""
+
+    requests: tuple[RunRequest, ...]
+    name: str
+    stagger_s: float = 0.0
+    """Between the starts of two runs."""
+    on_error: OnError = OnError.CONTINUE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Its runs know it by its id, and are told apart by theirs, which sort as they were ordered."""
+
+    batch_id: str
+    name: str
+    created_at: datetime
+    total: int
+    stagger_s: float = 0.0
+    on_error: OnError = OnError.CONTINUE
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchProgress:
+    batch: Batch
+    counts: Mapping[RunStatus, int]
+    percent: float
+    """The mean of its runs."""
+    gpu_s: float
+    cost: float | None
+    """None where no run has a price."""
+    start_time: datetime | None
+    end_time: datetime | None
+    failures: tuple[RunSummary, ...]
+
+    @property
+    def status(self) -> RunStatus:
+        """Once all are finished, the worst of them."""
+        unfinished = self.counts[RunStatus.QUEUED] + self.counts[RunStatus.EXECUTING]
+        if unfinished:
+            return (
+                RunStatus.QUEUED if self.counts[RunStatus.QUEUED] == self.batch.total else RunStatus.EXECUTING
+            )
+        worst_first = (RunStatus.FAILED, RunStatus.CANCELLED)
+        return next((status for status in worst_first if self.counts[status]), RunStatus.COMPLETED)
+
+
+def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> BatchProgress:
+    counted = Counter(run.status for run in runs)
+    costs = [cost for run in runs if (cost := run.cost(at)) is not None]
+    ends = [run.end_time for run in runs]
+    return BatchProgress(
+        batch=batch,
+        counts={status: counted[status] for status in RunStatus},
+        percent=round(sum(run.progress_percent for run in runs) / max(1, len(runs)), 1),
+        gpu_s=sum(run.gpu_seconds(at) for run in runs),
+        cost=sum(costs) if costs else None,
+        start_time=min((run.start_time for run in runs if run.start_time), default=None),
+        end_time=max((end for end in ends if end), default=None) if all(ends) else None,
+        failures=tuple(run for run in runs if run.status is RunStatus.FAILED),
+    )
+
+
+def rows_of(matrix: object, rows: object, most: int) -> list[Row]:
+    """`rows` as they are, or one for each combination of a `matrix` of `{input: [value, …]}`, in which the
+    last input changes fastest. Raises: InvalidRequest."""
+    if (matrix is None) == (rows is None):
+        raise InvalidRequest("Give runs, or matrix, or rows: one of them")
+    if rows is not None:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InvalidRequest('rows must be a list of objects: {"<node id or title>.<input>": value}')
+        return _sized(rows, len(rows), most)
+    if not isinstance(matrix, dict) or not all(isinstance(each, list) for each in matrix.values()):
+        raise InvalidRequest('matrix must be an object: {"<node id or title>.<input>": [value, ...]}')
+    size = math.prod(len(values) for values in matrix.values()) if matrix else 0
+    return _sized(
+        (dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())), size, most
+    )
+
+
+def new_batch_id(at: datetime) -> str:
+    """Sorts by time of creation."""
+    return f"batch_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}"
+
+
+def _sized(rows: Any, size: int, most: int) -> list[Row]:
+    if size > most:
+        raise InvalidRequest(f"A batch has at most {most} runs, and this one has {size}")
+    return list(rows) if size else []
