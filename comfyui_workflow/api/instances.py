@@ -1,6 +1,6 @@
 """/comfyui/instances/*: the named instances, what is known of them, and asking one of them something."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -9,10 +9,10 @@ from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.fields import flag, json_body, number, optional_json_body, text
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.comfyui.handed_on import in_json
-from comfyui_workflow.errors import InvalidRequest, RunNotFound
+from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.fleet.document import instance_document, state_document
 from comfyui_workflow.fleet.instance import Instance
-from comfyui_workflow.fleet.prompts_there import PromptThere, interrupt_there, prompts_there
+from comfyui_workflow.fleet.prompts_there import IsWanted, PromptThere, interrupt_there, prompts_there
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.model import Run
@@ -116,7 +116,12 @@ def _add_asking_routes(routes: Blueprint, parts: Parts) -> None:
         found = directory.require(instance)
         stopped = asker.ask(
             found,
-            lambda link: interrupt_there(link, is_wanted, lambda workflow_id: _is_run(service, workflow_id)),
+            lambda link: interrupt_there(
+                link,
+                is_wanted,
+                is_ours=lambda workflow_id: _is_run(service, workflow_id),
+                announce=lambda prompt: _cancel_run_of(service, prompt),
+            ),
         )
         words = ", ".join(prompt.words for prompt in stopped)
         return jsonify(
@@ -186,7 +191,15 @@ def _is_run(service: RunService, workflow_id: str) -> bool:
     return True
 
 
-def _read_wanted(body: dict[str, Any]) -> Callable[[PromptThere], bool] | None:
+def _cancel_run_of(service: RunService, prompt: PromptThere) -> None:
+    """So that it knows who stops it. One that has gone elsewhere since is not meant."""
+    if prompt.workflow_id is None or service.get(prompt.workflow_id).prompt_id != prompt.prompt_id:
+        return
+    with suppress(RunConflict):  # it has just ended
+        service.cancel(prompt.workflow_id)
+
+
+def _read_wanted(body: dict[str, Any]) -> IsWanted | None:
     """None for whatever runs."""
     prompt_id, workflow_id = text(body, "prompt_id"), text(body, "workflow_id")
     if prompt_id and workflow_id:

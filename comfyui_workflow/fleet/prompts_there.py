@@ -24,6 +24,9 @@ class PromptThere:
         return f"{self.prompt_id} ({self.workflow_id or 'not a run of this server'})"
 
 
+IsWanted = Callable[[PromptThere], bool]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptsThere:
     """`pending` in the order they will run."""
@@ -50,22 +53,28 @@ def prompts_there(queue: QueueSnapshot, is_ours: IsOurs) -> PromptsThere:
 
 
 def interrupt_there(
-    link: Link, is_wanted: Callable[[PromptThere], bool] | None, is_ours: IsOurs
+    link: Link,
+    is_wanted: IsWanted | None,
+    is_ours: IsOurs,
+    announce: Callable[[PromptThere], None] = lambda _: None,
 ) -> tuple[PromptThere, ...]:
-    """What was seen running and is told to stop: the one that is wanted, or whatever runs.
+    """What was seen running and is told to stop: the one that is wanted, or whatever runs. `announce` is
+    called with each before.
     Raises: RunConflict where the one that is wanted does not run there; ComfyUIError."""
     there = prompts_there(link.client.queue(), is_ours)
-    if is_wanted is None:
-        if there.running:
-            link.client.interrupt()
-        return there.running
-    running = [prompt for prompt in there.running if is_wanted(prompt)]
-    if not running:
-        waiting = next((prompt for prompt in there.pending if is_wanted(prompt)), None)
+    stopped = there.running if is_wanted is None else (_running(there, is_wanted),)
+    for prompt in stopped:
+        announce(prompt)
+    if stopped:
+        link.client.interrupt(None if is_wanted is None else stopped[0].prompt_id)
+    return stopped
+
+
+def _running(there: PromptsThere, is_wanted: IsWanted) -> PromptThere:
+    for prompt in filter(is_wanted, there.running):
+        return prompt
+    for prompt in filter(is_wanted, there.pending):
         raise RunConflict(
-            "It does not run there"
-            if waiting is None
-            else f"It does not run yet: {waiting.position} go before it. A run is cancelled by its own route"
+            f"It does not run yet: {prompt.position} go before it. A run is cancelled by its own route"
         )
-    link.client.interrupt(running[0].prompt_id)
-    return (running[0],)
+    raise RunConflict("It does not run there")

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from app import open_link
 from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.runs.events import PromptPrepared
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.settings import load_settings
 from tests.api.conftest import Api
@@ -231,14 +232,29 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     refused(fleet.client.post(url, json={"workflow_id": "nobody"}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"prompt_id": "a", "workflow_id": "b"}), 400, "invalid_request")
     refused(fleet.client.post(url, json={"prompt_id": ""}), 400, "invalid_request")
+    fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id=first, boot_marker=None))
     answer = fleet.client.post(url, json={"workflow_id": run.workflow_id}).json
     assert [each["prompt_id"] for each in answer["interrupted"]] == [first]
+    assert fleet.service.get(run.workflow_id).is_cancel_requested
     assert run.workflow_id in answer["message"]
     eventually(lambda: running(fleet) == [second])
     answer = fleet.client.post(url).json
     assert "not a run of this server" in answer["message"]
     eventually(lambda: running(fleet) == [])
     assert fleet.client.post(url).json["message"] == "Nothing was seen running on gpu"
+
+
+def test_a_run_that_went_elsewhere_is_not_cancelled_with_the_prompt_it_left(
+    fleet: Api, sandbox: SandboxProcess
+) -> None:
+    add_sandbox(fleet, sandbox)
+    run = fleet.service.submit(request_for("gpu"))
+    left_behind = submitted(sandbox, {"comfyui_workflow": f"{run.workflow_id}/1"})
+    fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id="elsewhere", boot_marker=None))
+    eventually(lambda: running(fleet) == [left_behind])
+    fleet.client.post(f"{BASE}/gpu/interrupt")
+    eventually(lambda: running(fleet) == [])
+    assert not fleet.service.get(run.workflow_id).is_cancel_requested
 
 
 def test_memory_is_freed_and_the_log_is_shown(fleet: Api, sandbox: SandboxProcess) -> None:
