@@ -194,6 +194,8 @@ def _session(*, force_close: bool) -> aiohttp.ClientSession:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no word from it in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "the way to it is closed"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
         return "the connection to it was closed, so it may not be running"
     return str(error) or type(error).__name__

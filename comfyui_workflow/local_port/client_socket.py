@@ -38,7 +38,7 @@ class ClientSocket:
             try:
                 await upstream.start()
             except aiohttp.WSServerHandshakeError as error:
-                return web.Response(status=error.status)
+                return web.Response(status=error.status if error.status >= 400 else 502)
             if not is_comfyui_socket(request.raw_path):
                 return await self._relay(request, upstream)
             try:

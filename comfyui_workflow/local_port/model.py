@@ -11,10 +11,12 @@ May block; is entered and left in a thread of its own. Raises: WorkflowError, in
 
 @dataclass(frozen=True, kw_only=True)
 class PortWanted:
-    """`name` is the instance's, for sentences. Port 0 asks for a free one."""
+    """`name` is the instance's, for sentences. Port 0 asks for a free one. `address` tells where the instance
+    is: once it is another, everybody is cut off, and who comes again is led there."""
 
     name: str
     port: int
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

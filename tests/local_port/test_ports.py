@@ -119,6 +119,19 @@ def test_ports_follow_what_is_wanted(local_ports: LocalPorts) -> None:
         requests.get(f"http://127.0.0.1:{ports_before['a']}/prompt", timeout=LIMIT_S)
 
 
+def test_an_instance_that_has_moved(comfyui: RunningComfyUI) -> None:
+    lender = Lender("http://127.0.0.1:1")
+    local_ports = LocalPorts(lender.borrow)
+    local_ports.start()
+    local_ports.set_ports({"one": PortWanted(name="one", port=0, address="old")})
+    port = state_of(local_ports, "one").port
+    assert requests.get(f"http://127.0.0.1:{port}/prompt", timeout=LIMIT_S).status_code == 503
+    lender.base_url = comfyui.url("")
+    local_ports.set_ports({"one": PortWanted(name="one", port=port, address="new")})
+    assert requests.get(f"http://127.0.0.1:{port}/prompt", timeout=LIMIT_S).status_code == 200
+    local_ports.stop()
+
+
 def test_a_slow_instance_delays_no_other(comfyui: RunningComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approach, "PATIENCE_S", 0.5)
     go_on = threading.Event()

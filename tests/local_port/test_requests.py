@@ -232,7 +232,7 @@ def test_a_new_way_is_borrowed_where_the_old_one_broke(
     answer = setting.post("/prompt", {"prompt": quick_graph()})
     assert answer.status_code == 200
     assert setting.lender.lent == ["one", "one"]
-    wait_until(lambda: setting.lender.out_now == 1)
+    wait_until(lambda: setting.lender.out_now == 1, what="the old one is given back at once", limit_s=3)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
