@@ -72,8 +72,13 @@ class Watch:
         return self._state
 
     @property
+    def wanted_for_s(self) -> float:
+        """From now on; 0 or less when nobody wants it."""
+        return 0.0 if self._is_over else self._wanted_until_s - time.monotonic()
+
+    @property
     def is_wanted(self) -> bool:
-        return not self._is_over and time.monotonic() < self._wanted_until_s
+        return self.wanted_for_s > 0
 
     def want(self, for_s: float) -> None:
         with self._lock:
@@ -262,15 +267,20 @@ class Watches:
             watch.report(error)
 
     def keep_to(self, instances: dict[str, Instance]) -> None:
-        """The directory has changed: what is not as it was is not watched any more."""
+        """The directory has changed: what is not as it was is watched as it is now, for as long as it was
+        wanted."""
         with self._lock:
-            gone = [
+            changed = [
                 each for each in self._watches.values() if instances.get(each.instance.id) != each.instance
             ]
-            for watch in gone:
+            for watch in changed:
                 del self._watches[watch.instance.id]
-        for watch in gone:
+        for watch in changed:
+            wanted_for_s = watch.wanted_for_s
             watch.close()
+            instance = instances.get(watch.instance.id)
+            if instance is not None and wanted_for_s > 0:
+                self._want(instance, wanted_for_s)
 
     def close(self, timeout_s: float) -> None:
         with self._lock:

@@ -281,6 +281,18 @@ def test_one_that_is_connected_tells_its_state(fleet: Api, sandbox: SandboxProce
     eventually(lambda: state(fleet, "gpu")["reachability"] == "unknown")
 
 
+def test_one_stays_connected_when_its_entry_is_changed(fleet: Api, sandbox: SandboxProcess) -> None:
+    directory, watches = fleet.instances.directory, fleet.instances.watches
+    directory.listen(lambda: watches.keep_to({each.id: each for each in directory.all()}))
+    add_sandbox(fleet, sandbox)
+    fleet.client.post(f"{BASE}/gpu/connect")
+    eventually(lambda: state(fleet, "gpu")["reachability"] == "ready")
+    fleet.client.patch(f"{BASE}/gpu", json={"tags": ["big"]})
+    eventually(lambda: state(fleet, "gpu")["reachability"] == "ready")
+    fleet.client.delete(f"{BASE}/gpu")
+    assert watches.state("gpu").reachability == "unknown"
+
+
 def test_a_dead_and_a_frozen_one_slow_no_request_about_another(
     fleet: Api, sandbox: SandboxProcess, frozen: socket.socket
 ) -> None:
