@@ -212,6 +212,8 @@ class Dispatcher:
         tag = tag_wanted(run.request.ssh_connection)
         if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
             return None
+        for instance in self._floor.meant(tag):  # one of them may have to take it over
+            self._watches.want(instance)
         leaves = should_leave(
             run,
             error,
@@ -268,7 +270,7 @@ class Dispatcher:
         match head.target:
             case AnyOf():
                 candidates = self._floor.candidates(head.target.tag, head.refused_by)
-                if not candidates:
+                if not candidates or self._floor.is_first_look_due(head.target.tag, now()):
                     return False
                 choice = choose(candidates, models_named(self._journal.get(head.workflow_id).graph))
                 instance, reason = choice.instance, choice.reason

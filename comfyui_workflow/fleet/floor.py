@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.fleet.choosing import Candidate
 from comfyui_workflow.fleet.instance import Instance, key_of_instance
 from comfyui_workflow.fleet.seats import Seats
-from comfyui_workflow.fleet.state import InstanceState
+from comfyui_workflow.fleet.state import InstanceState, Reachability
 from comfyui_workflow.fleet.waiting import AnyOf, At, Named, Target, Waiting
 from comfyui_workflow.link import InstanceKey
+
+FIRST_LOOK_S = 3.0
+"""How long a run for `any` waits for what is not known yet; then it takes the best of what is."""
 
 
 class Directory(Protocol):
@@ -59,6 +63,16 @@ class Floor:
             key = usable_key(instance)
             if key is not None and self.states.state(instance.id).is_ready:
                 yield instance, key
+
+    def is_first_look_due(self, tag: str, at: datetime) -> bool:
+        """Whether an instance that may be the best one is just being looked at for the first time."""
+        states = [self.states.state(instance.id) for instance in self.meant(tag)]
+        return any(
+            state.reachability is Reachability.CONNECTING
+            and state.connecting_since is not None
+            and (at - state.connecting_since).total_seconds() < FIRST_LOOK_S
+            for state in states
+        )
 
     def candidates(self, tag: str, refused_by: frozenset[str]) -> list[Candidate]:
         return [

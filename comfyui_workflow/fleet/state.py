@@ -44,6 +44,8 @@ class InstanceState:
     prompts: Prompts | None = None
     round_trip_s: float | None = None
     host_key_fingerprint: str | None = None
+    connecting_since: datetime | None = None
+    """Since when somebody wants it who knows nothing of it yet."""
     connected_since: datetime | None = None
     idle_since: datetime | None = None
     """Since when its queue has been empty while it was connected; None while it works."""

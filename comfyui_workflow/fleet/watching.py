@@ -86,7 +86,9 @@ class Watch:
             if self._is_over or self._thread is not None:
                 return
             if not self._state.is_ready:
-                self._state = replace(self._state, reachability=Reachability.CONNECTING)
+                self._state = replace(
+                    self._state, reachability=Reachability.CONNECTING, connecting_since=now()
+                )
             self._thread = threading.Thread(
                 target=self._run, name=f"watch {self.instance.name}"[:60], daemon=True
             )

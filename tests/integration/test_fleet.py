@@ -1,0 +1,186 @@
+"""Several instances as one: every run once, wherever there is a place for it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.fleet.machines import Json, Machines, machines
+from tests.integration.graphs import failing, loaded, painted, slow
+
+TOO_MANY = {"1.color": list(range(200)), "1.width": list(range(100))}
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60, story: Callable[[], object] = str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, story()
+        time.sleep(0.05)
+
+
+def until_finished(fleet: Machines, batch_id: str) -> Json:
+    until(
+        lambda: fleet.progress(batch_id)["status"] in ("completed", "failed", "cancelled"),
+        story=lambda: f"{fleet.progress(batch_id)}\n{fleet.server.log()[-5000:]}",
+    )
+    return fleet.progress(batch_id)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Machines]:
+    with machines(tmp_path, (0.5, 0.3, None), move_after_s=1, connection_idle_s=60) as made:
+        yield made
+
+
+def test_sixty_runs_on_three_instances_are_all_done_once(fleet: Machines) -> None:
+    graph = slow(1, steps=2, seconds_per_step=0.1)
+    batch = fleet.order({"ssh_connection": "any", "workflow": graph, "matrix": {"1.color": list(range(60))}})
+    done = until_finished(fleet, batch)
+    assert (done["status"], done["counts"]["completed"], done["progress_percent"]) == ("completed", 60, 100.0)
+    executed = fleet.executions()
+    runs = fleet.runs(batch)
+    assert sum(executed.values(), Counter[str]()) == Counter(run["prompt_id"] for run in runs)
+    assert all(Counter(run["instance"] for run in runs)[name] == len(executed[name]) for name in executed)
+    assert all(len(prompts) >= 10 for prompts in executed.values())  # none of them stood idle
+    assert [run["inputs"] for run in runs] == [{"1.color": color} for color in range(60)]
+    first = fleet.server.progress(runs[0]["workflow_id"])
+    assert (first["instance"], first["instance_reason"]) == ("gpu1", "cheapest (0.3 an hour)")
+    files = {output["local_path"] for output in fleet.server.get(f"/batch/{batch}/outputs")["outputs"]}
+    assert len(files) == 60
+    assert all(Path(path).stat().st_size for path in files)
+    assert done["gpu_seconds"] >= 60 * 0.2
+    assert 0 < done["cost"] < done["gpu_seconds"] * 0.5 / 3600
+
+
+def test_an_instance_that_dies_takes_nothing_along_but_what_ran_there(fleet: Machines) -> None:
+    graph = slow(1, steps=3, seconds_per_step=0.1)
+    batch = fleet.order({"ssh_connection": "any", "workflow": graph, "matrix": {"1.color": list(range(30))}})
+    until(lambda: fleet.progress(batch)["counts"]["completed"] >= 6)
+    fleet.sandboxes["gpu1"].kill()
+    done = until_finished(fleet, batch)
+    assert done["counts"]["completed"] == 30
+    executed = sum(fleet.executions().values(), Counter[str]())
+    assert max(executed.values()) == 1
+    prompts = {run["prompt_id"] for run in fleet.runs(batch)}
+    assert prompts <= set(executed)
+    assert len(set(executed) - prompts) <= 1  # what was running there, and ran again elsewhere
+    assert fleet.instance("gpu1")["state"]["reachability"] == "unreachable"
+
+
+def test_a_prompt_that_was_given_up_is_dropped_when_its_instance_is_back(tmp_path: Path) -> None:
+    with machines(tmp_path, (0.1, 9), move_after_s=0.5, connection_idle_s=60) as fleet:
+        fleet.change("gpu1", enabled=False)
+        fleet.sandboxes["gpu0"].faults(hold=True)
+        colors = {"1.color": [1, 2]}
+        batch = fleet.order({"ssh_connection": "any", "workflow": painted(), "matrix": colors})
+        until(lambda: [run["prompt_id"] for run in fleet.runs(batch)].count(None) == 0)
+        fleet.sandboxes["gpu0"].freeze()
+        fleet.change("gpu1", enabled=True)
+        assert until_finished(fleet, batch)["counts"]["completed"] == 2
+        assert {run["instance"] for run in fleet.runs(batch)} == {"gpu1"}
+        fleet.sandboxes["gpu0"].thaw()
+        queue_url = f"{fleet.sandboxes['gpu0'].comfyui_url}/queue"
+        until(lambda: not requests.get(queue_url, timeout=10).json()["queue_pending"])
+        fleet.sandboxes["gpu0"].faults(hold=False)
+        assert fleet.server.until_finished(fleet.server.execute("gpu0", painted(3)))["status"] == "completed"
+        assert len(fleet.executions()["gpu0"]) == 1
+
+
+def test_a_server_that_dies_in_a_batch_goes_on_with_it(fleet: Machines) -> None:
+    graph = slow(1, steps=2, seconds_per_step=0.1)
+    batch = fleet.order({"ssh_connection": "any", "workflow": graph, "matrix": {"1.color": list(range(20))}})
+    until(lambda: fleet.progress(batch)["counts"]["completed"] >= 4)
+    fleet.server.kill()
+    fleet.server.start()
+    assert until_finished(fleet, batch)["counts"]["completed"] == 20
+    executed = sum(fleet.executions().values(), Counter[str]())
+    assert executed == Counter(run["prompt_id"] for run in fleet.runs(batch))
+
+
+def test_a_batch_stops_at_an_error_when_it_is_told_to(fleet: Machines) -> None:
+    runs = [{"ssh_connection": "gpu0", "workflow": failing()}]
+    runs += [{"ssh_connection": "gpu0", "workflow": slow(n, steps=5)} for n in range(12)]
+    runs = [{**run, "output_dir": str(fleet.server.output_dir)} for run in runs]
+    batch = fleet.order({"runs": runs, "on_error": "stop", "batch_name": "night"})
+    done = until_finished(fleet, batch)
+    counts = done["counts"]
+    assert (done["status"], done["batch_name"], counts["failed"]) == ("failed", "night", 1)
+    assert counts["cancelled"] >= 9
+    assert counts["completed"] + counts["cancelled"] == 12
+    assert done["failures"][0]["error_message"].startswith("Node execution failed: it broke")
+    told = {run["error_message"] for run in fleet.runs(batch) if run["status"] == "cancelled"}
+    assert told == {f"Not started: the run {done['failures'][0]['workflow_id']} of the same batch has failed"}
+
+
+def test_a_batch_is_cancelled_and_staggered(fleet: Machines) -> None:
+    batch = fleet.order(
+        {"ssh_connection": "any", "workflow": painted(), "rows": [{}] * 5, "stagger_s": 3600, "priority": 3}
+    )
+    until(lambda: fleet.progress(batch)["counts"]["completed"] == 1)
+    assert [run["status"] for run in fleet.runs(batch)] == ["completed"] + ["queued"] * 4
+    assert fleet.server.post(f"/batch/{batch}/cancel").json()["cancelled"] == 4
+    assert until_finished(fleet, batch)["counts"]["cancelled"] == 4
+    assert fleet.server.post(f"/batch/{batch}/cancel").status_code == 409
+    assert fleet.server.post(f"/batch/{batch}/retry").status_code == 409
+
+
+def test_each_run_of_a_matrix_brings_its_own_pictures(fleet: Machines, tmp_path: Path) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    pictures = []
+    for name, color in (("red.png", "red"), ("blue.png", "blue")):
+        Image.new("RGB", (8, 8), color).save(tmp_path / name)
+        pictures.append(str(tmp_path / name))
+    batch = fleet.order(
+        {
+            "ssh_connection": "any",
+            "workflow": loaded("red.png"),
+            "input_images": pictures,
+            "matrix": {"1.image": ["red.png", "blue.png"]},
+        }
+    )
+    assert until_finished(fleet, batch)["counts"]["completed"] == 2
+    outputs = fleet.server.get(f"/batch/{batch}/outputs")["outputs"]
+    colors = [Image.open(output["local_path"]).convert("RGB").getpixel((0, 0)) for output in outputs]
+    assert colors == [(0, 255, 255), (255, 255, 0)]
+
+
+def test_a_model_that_one_instance_lacks_is_looked_for_on_the_others(fleet: Machines) -> None:
+    graph = painted()
+    graph["2"] = {"class_type": "ThisNodeIsNowhere", "inputs": {"image": ["1", 0]}}
+    run = fleet.server.execute("any", graph)
+    failed = fleet.server.until_finished(run)
+    assert (failed["status"], failed["error_code"]) == ("failed", "invalid_workflow")
+    assert failed["error_message"].startswith("No instance can run the workflow. ")
+    for name in fleet.sandboxes:
+        assert f"{name}: The instance cannot run the workflow: " in failed["error_message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "Request body is required"),
+        ({"runs": []}, "The batch has no runs in it"),
+        ({"runs": [{"ssh_connection": "gpu0"}]}, "runs[0]: workflow_file is required"),
+        ({"runs": [1]}, "runs must be a list of objects"),
+        ({"runs": [], "rows": []}, "one of them"),
+        ({"ssh_connection": "any", "workflow": painted()}, "one of them"),
+        ({"ssh_connection": "any", "workflow": painted(), "matrix": {}}, "no runs"),
+        ({"ssh_connection": "any", "workflow": painted(), "matrix": {"1.color": 3}}, "matrix must be"),
+        ({"ssh_connection": "any", "workflow": painted(), "rows": [{"9.x": 1}]}, 'run 0: inputs: "9.x"'),
+        (
+            {"ssh_connection": "any", "workflow": painted(), "matrix": TOO_MANY},
+            "at most 10000 runs, and this one has 20000",
+        ),
+        ({"ssh_connection": "any", "workflow": painted(), "rows": [{}], "stagger_s": -1}, "stagger_s"),
+        ({"ssh_connection": "any", "workflow": painted(), "rows": [{}], "on_error": "x"}, "on_error"),
+        ({"ssh_connection": "any", "workflow": painted(), "rows": [{}], "priority": 1001}, "priority"),
+    ],
+)  # fmt: skip
+def test_a_batch_that_cannot_be_ordered_is_refused_whole(server: object, body: Json, sentence: str) -> None:
+    answer = server.post("/batch", body)  # type: ignore[attr-defined]
+    assert answer.status_code == 400
+    assert sentence in answer.json()["message"]
