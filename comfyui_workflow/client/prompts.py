@@ -41,7 +41,8 @@ class Prompts:
         self._lock = threading.Lock()
         self._feed: EventFeed | None = None
         self._cancelled: set[str] = set()
-        self._submitted_at_s: float | None = None
+        self._last_submission_s: tuple[float, float] | None = None
+        """When it began and ended, until it was looked whether it was heard."""
 
     def close(self) -> None:
         with self._lock:
@@ -77,6 +78,7 @@ class Prompts:
             may_be_there=not is_new,
             should_stop=should_stop,
         )
+        began_s = time.monotonic()
         try:
             return patiently(submission.attempt, self._patience_s, should_stop)
         except ComfyUIUnavailable as error:
@@ -89,7 +91,7 @@ class Prompts:
             unsure.prompt_id = submission.prompt_id
             raise unsure from error
         finally:
-            self._submitted_at_s = time.monotonic()
+            self._last_submission_s = (began_s, time.monotonic())
 
     def send(self, graph: Graph, should_stop: Callable[[], bool] = never) -> UnderWay:
         """Submitted, with an ear for it from before that. Raises: as `submit`."""
@@ -131,14 +133,13 @@ class Prompts:
 
     def renew_if_deaf(self) -> None:
         """A submission makes every socket hear a `status`; one that heard nothing since is deaf."""
-        submitted_at_s, feed = self._submitted_at_s, self.feed()
-        if submitted_at_s is None:
+        if self._last_submission_s is None:
             return
-        since_s = time.monotonic() - submitted_at_s
-        if since_s > DEAF_AFTER_S:
-            self._submitted_at_s = None
-            if feed.silence_s() > since_s + DEAF_AFTER_S:
-                feed.renew()
+        began_s, ended_s = self._last_submission_s
+        if time.monotonic() - ended_s > DEAF_AFTER_S:
+            self._last_submission_s = None
+            if self.feed().silence_s() > time.monotonic() - began_s:
+                self.feed().renew()
 
     def _waiting(
         self,

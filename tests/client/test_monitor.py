@@ -8,6 +8,7 @@ import pytest
 
 from comfyui_workflow.client import ComfyUI, Monitor
 from comfyui_workflow.client import monitor as module
+from comfyui_workflow.comfyui.feed import EventFeed
 from tests.sandbox.graphs import quick_graph, slow_graph
 from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 
@@ -93,6 +94,20 @@ def test_it_hears_again(
             return any(data["prompt_id"] == prompt_id for data in heard.of_type("execution_success"))
 
         wait_until(hears_of_a_new_one)
+
+
+def test_a_deaf_socket_is_noticed_by_a_submission(
+    comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed: list[EventFeed] = []
+    monkeypatch.setattr(EventFeed, "renew", lambda feed: renewed.append(feed))  # noqa: PLW0108 - only a function becomes a method
+    with listening(comfyui, kind="status", heard=heard):
+        comfyui.submit(quick_graph(color=1))
+        wait_until(lambda: len(heard.messages) > 3)
+        sandbox_comfyui.faults(deaf_websockets=True)
+        comfyui.submit(quick_graph(color=2))
+        wait_until(lambda: renewed)
+    assert len(renewed) == 1
 
 
 def test_a_new_socket_does_not_tell_the_running_node_twice(

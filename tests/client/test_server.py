@@ -235,5 +235,13 @@ def test_waiting_outlasts_a_server_that_is_restarted(canned: CannedServer) -> No
     assert finished.status is RunStatus.COMPLETED
 
 
+def test_what_has_not_changed_is_not_told_again(canned: CannedServer) -> None:
+    going_on, over = ((200, {"progress": raw_progress(status=word)}) for word in ("executing", "completed"))
+    canned.will_answer(going_on, going_on, going_on, over)
+    with WorkflowServer(canned.url) as client:
+        seen = [progress.status for progress in client.watch(RUN_ID, pause=lambda _s: None)]
+    assert (seen, len(canned.requests)) == (["executing", "completed"], 4)
+
+
 def _url(server: ServerProcess) -> str:
     return server.url.removesuffix("/comfyui/workflow")

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from comfyui_workflow.client import ComfyUI, ComfyUIUnavailable, InvalidGraph, PromptRefused
+from tests.client.late_relay import LateRelay
 from tests.sandbox.graphs import graph_with_a_link_to_nowhere, quick_graph
 from tests.sandbox.running_comfyui import RunningComfyUI
 
@@ -45,6 +46,17 @@ def test_a_script_that_comes_again_with_its_own_id(comfyui: ComfyUI, sandbox_com
     comfyui.wait(prompt_id, timeout_s=20)
     with ComfyUI(comfyui.url) as again:
         assert again.submit(quick_graph(), prompt_id=prompt_id).prompt_id == prompt_id
+    assert started(sandbox_comfyui) == [prompt_id]
+
+
+def test_one_that_arrives_late_is_dropped(sandbox_comfyui: RunningComfyUI) -> None:
+    """So late that it was sent again: both of them arrive."""
+    sandbox_comfyui.faults(hold=True)
+    with LateRelay(sandbox_comfyui.url("")) as relay, ComfyUI(relay.url) as comfyui:
+        prompt_id = comfyui.submit(quick_graph()).prompt_id
+        assert (relay.prompts, comfyui.queue().pending) == (2, (prompt_id,))
+        sandbox_comfyui.faults(hold=False)
+        comfyui.wait(prompt_id, timeout_s=20)
     assert started(sandbox_comfyui) == [prompt_id]
 
 
