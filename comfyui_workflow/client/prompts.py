@@ -91,7 +91,8 @@ class Prompts:
             unsure.prompt_id = submission.prompt_id
             raise unsure from error
         finally:
-            self._last_submission_s = (began_s, time.monotonic())
+            with self._lock:
+                self._last_submission_s = (began_s, time.monotonic())
 
     def send(self, graph: Graph, should_stop: Callable[[], bool] = never) -> UnderWay:
         """Submitted, with an ear for it from before that. Raises: as `submit`."""
@@ -133,13 +134,15 @@ class Prompts:
 
     def renew_if_deaf(self) -> None:
         """A submission makes every socket hear a `status`; one that heard nothing since is deaf."""
-        if self._last_submission_s is None:
-            return
-        began_s, ended_s = self._last_submission_s
-        if time.monotonic() - ended_s > DEAF_AFTER_S:
+        with self._lock:
+            if self._last_submission_s is None:
+                return
+            began_s, ended_s = self._last_submission_s
+            if time.monotonic() - ended_s < DEAF_AFTER_S:
+                return
             self._last_submission_s = None
-            if self.feed().silence_s() > time.monotonic() - began_s:
-                self.feed().renew()
+        if self.feed().silence_s() > time.monotonic() - began_s:
+            self.feed().renew()
 
     def _waiting(
         self,

@@ -101,9 +101,11 @@ def test_a_deaf_socket_is_noticed_by_a_submission(
 ) -> None:
     renewed: list[EventFeed] = []
     monkeypatch.setattr(EventFeed, "renew", lambda feed: renewed.append(feed))  # noqa: PLW0108 - only a function becomes a method
-    with listening(comfyui, kind="status", heard=heard):
+    with listening(comfyui, kind="executing", heard=heard):
         comfyui.submit(quick_graph(color=1))
-        wait_until(lambda: len(heard.messages) > 3)
+        wait_until(
+            lambda: heard.messages and heard.messages[-1]["data"]["node"] is None, what="the last word"
+        )
         sandbox_comfyui.faults(deaf_websockets=True)
         comfyui.submit(quick_graph(color=2))
         wait_until(lambda: renewed)
