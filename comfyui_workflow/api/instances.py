@@ -30,6 +30,12 @@ def create_blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
+def tail(log: str, most: int) -> list[str]:
+    """A progress bar draws itself over and over in one line: as it was last."""
+    lines = log.removesuffix("\n").split("\n")[-most:] if log else []
+    return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+
+
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
@@ -134,7 +140,7 @@ def _add_asking_routes(routes: Blueprint, parts: Parts) -> None:
     def logs(instance: str) -> Response:
         most = number(request.args.get("lines", "100"), "lines", 1, MOST_LOG_LINES)
         log = asker.ask(directory.require(instance), lambda link: link.client.log())
-        return jsonify(success=True, lines=_tail(log, most))
+        return jsonify(success=True, lines=tail(log, most))
 
 
 def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
@@ -217,12 +223,6 @@ def _prompt_document(prompt: PromptThere) -> dict[str, Any]:
         "workflow_id": prompt.workflow_id,
         "position": prompt.position,
     }
-
-
-def _tail(log: str, most: int) -> list[str]:
-    """A progress bar draws itself over and over in one line: as it was last."""
-    lines = log.removesuffix("\n").split("\n")[-most:] if log else []
-    return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
 
 
 def _forgotten_sentence(instance: Instance, *, is_forgotten: bool) -> str:

@@ -14,6 +14,7 @@ import requests
 from werkzeug.test import TestResponse
 
 from app import open_link
+from comfyui_workflow.api.instances import tail
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.runs.events import PromptPrepared
 from comfyui_workflow.runs.model import RunRequest
@@ -172,6 +173,19 @@ def test_a_host_key_is_forgotten(api: Api) -> None:
     assert answer["forgotten"] == key.fingerprint
     assert "pins" in answer["message"]
     assert api.client.post(f"{BASE}/pinned/forget-host-key").json["forgotten"] is None
+
+
+@pytest.mark.parametrize(
+    ("log", "most", "lines"),
+    [
+        ("", 5, []),
+        ("a\n\nb\n", 5, ["a", "", "b"]),
+        ("a\nb\nc", 2, ["b", "c"]),
+        (" 10%|#   |\r100%|####|\ndone\r\n", 5, ["100%|####|", "done"]),
+    ],
+)
+def test_the_tail_of_a_log_is_as_it_was_last_drawn(log: str, most: int, lines: list[str]) -> None:
+    assert tail(log, most) == lines
 
 
 # against instances
