@@ -18,8 +18,9 @@ from tests.sandbox.graphs import graph_with_a_link_to_nowhere, quick_graph, slow
 from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 
 
-def until_running(comfyui: ComfyUI, prompt_id: str) -> None:
-    wait_until(lambda: prompt_id in comfyui.queue().running, what="running")
+def until_at_work(running: RunningComfyUI) -> None:
+    """In its first node: an interrupt between the queue and that is lost."""
+    wait_until(lambda: running.pace.done, what="a first step")
 
 
 def test_a_success(comfyui: ComfyUI) -> None:
@@ -59,7 +60,7 @@ def test_out_of_memory(comfyui: ComfyUI) -> None:
 def test_an_interrupt_by_somebody_else(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
     sandbox_comfyui.pace.allow(1)
     prompt_id = comfyui.submit(slow_graph(steps=1000)).prompt_id
-    until_running(comfyui, prompt_id)
+    until_at_work(sandbox_comfyui)
     sandbox_comfyui.post("/interrupt", {})
     sandbox_comfyui.pace.allow(1000)
     with pytest.raises(PromptInterrupted, match=r"at node 1 \(LabSleep\)"):
@@ -83,9 +84,9 @@ def test_one_that_never_was_is_lost(comfyui: ComfyUI) -> None:
 
 
 def test_a_comfyui_that_is_restarted_meanwhile(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
-    sandbox_comfyui.pace.allow(0)
+    sandbox_comfyui.pace.allow(1)
     prompt_id = comfyui.submit(slow_graph(steps=1000)).prompt_id
-    until_running(comfyui, prompt_id)
+    until_at_work(sandbox_comfyui)
     sandbox_comfyui.faults(restart={"down_s": 0.5})
     with pytest.raises(PromptLost):
         comfyui.wait(prompt_id, timeout_s=20)
@@ -136,7 +137,7 @@ def test_a_dead_worker_is_told(
 def test_interrupting_one_leaves_the_other(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
     sandbox_comfyui.pace.allow(1)
     running = comfyui.submit(slow_graph(steps=2)).prompt_id
-    until_running(comfyui, running)
+    until_at_work(sandbox_comfyui)
     waiting = comfyui.submit(quick_graph()).prompt_id
     assert comfyui.queue().position(waiting) == 1
     comfyui.interrupt(waiting)
@@ -149,7 +150,7 @@ def test_interrupting_one_leaves_the_other(comfyui: ComfyUI, sandbox_comfyui: Ru
 def test_cancelling_waits_for_the_end(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
     sandbox_comfyui.pace.allow(1)
     running = comfyui.submit(slow_graph(steps=1000)).prompt_id
-    until_running(comfyui, running)
+    until_at_work(sandbox_comfyui)
     waiting = comfyui.submit(quick_graph()).prompt_id
     assert comfyui.cancel(waiting, timeout_s=20) is None
     comfyui.interrupt(running)

@@ -36,6 +36,11 @@ class Pace:
             self._allowed = steps
             self._changed.notify_all()
 
+    @property
+    def done(self) -> int:
+        """Steps in all so far."""
+        return self._done
+
     def step(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._done < self._allowed, timeout=_LIMIT_S)
