@@ -4,7 +4,8 @@
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flask import Flask
@@ -19,6 +20,7 @@ from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.fleet.given_up import is_given_up
+from comfyui_workflow.fleet.instance import key_of_instance
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.fleet.usage import UsageLedger
 from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
@@ -29,6 +31,8 @@ from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.local_port.model import PortWanted
+from comfyui_workflow.local_port.ports import LocalPorts
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
@@ -52,6 +56,7 @@ class Server:
     executor: Dispatcher
     watches: Watches
     links: Pool[InstanceKey, Link]
+    local_ports: LocalPorts
     service: RunService
     batch_files: BatchFiles
     batches: BatchService
@@ -63,11 +68,13 @@ class Server:
         self.batch_files.open()
         self.watches.load()
         self.batches.resume()
+        self.local_ports.start()
         resumed = self.service.resume()
         self.batches.heed_failures()
         return resumed
 
     def stop(self) -> None:
+        self.local_ports.stop()
         is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
         self.watches.close(WATCH_STOP_S)
@@ -92,7 +99,8 @@ def create_server(settings: Settings) -> Server:
         execute=runner.execute,
         options=dispatch_options(settings),
     )
-    directory.listen(lambda: keep_up(directory, watches, executor))
+    local_ports = LocalPorts(lambda instance_id: borrow(instance_id, directory, watches, links))
+    directory.listen(lambda: keep_up(directory, watches, local_ports, executor))
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
     batch_service = BatchService(journal, store, service, batch_files)
@@ -102,6 +110,7 @@ def create_server(settings: Settings) -> Server:
         upload_dir=settings.data_dir / "uploads",
     )
     named = Instances(
+        local_ports=local_ports,
         directory=directory,
         watches=watches,
         asker=Asker(links, watches.state),
@@ -122,15 +131,43 @@ def create_server(settings: Settings) -> Server:
         executor=executor,
         watches=watches,
         links=links,
+        local_ports=local_ports,
         service=service,
         batch_files=batch_files,
         batches=batch_service,
     )
 
 
-def keep_up(directory: InstanceDirectory, watches: Watches, executor: Dispatcher) -> None:
+def ports_wanted(directory: InstanceDirectory) -> dict[str, PortWanted]:
+    return {
+        instance.id: PortWanted(
+            name=instance.name,
+            port=instance.local_port,
+            address=f"{instance.ssh_connection} {instance.comfyui_port}",
+        )
+        for instance in directory.all()
+        if instance.enabled and instance.local_port is not None
+    }
+
+
+@contextmanager
+def borrow(
+    instance_id: str, directory: InstanceDirectory, watches: Watches, links: Pool[InstanceKey, Link]
+) -> Iterator[str]:
+    """The way to the ComfyUI of an instance, for its local port."""
+    instance = directory.require(instance_id)
+    watches.want(instance)
+    with links.lease(key_of_instance(instance)) as link:
+        link.connection.check_port()
+        yield link.connection.base_url
+
+
+def keep_up(
+    directory: InstanceDirectory, watches: Watches, local_ports: LocalPorts, executor: Dispatcher
+) -> None:
     """With a directory that has changed."""
     watches.keep_to({instance.id: instance for instance in directory.all()})
+    local_ports.follow(ports_wanted(directory))
     executor.wake()
 
 

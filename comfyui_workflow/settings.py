@@ -110,7 +110,8 @@ class Settings(BaseSettings):
         120,
         ge=0,
         description="How long an instance may be away before a prompt that was submitted there is given to "
-        "another one that is ready, in seconds. For runs of `any` only.",
+        "another one that is ready, in seconds; ten times as long if its outputs are waiting there. For runs "
+        "of `any` only.",
     )
     any_patience_s: float = Field(
         86_400, ge=0, description="How long runs of `any` wait while no instance is ready, in seconds."

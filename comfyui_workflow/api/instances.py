@@ -10,12 +10,20 @@ from comfyui_workflow.api.fields import flag, json_body, number, optional_json_b
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.comfyui.handed_on import in_json
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
-from comfyui_workflow.fleet.document import instance_document, state_document
+from comfyui_workflow.fleet.costs import costs_of, idle_warning
+from comfyui_workflow.fleet.document import (
+    costs_document,
+    instance_document,
+    port_document,
+    state_document,
+    totals_document,
+)
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.prompts_there import IsWanted, PromptThere, interrupt_there, prompts_there
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.service import RunService
 
 PREFIX = "/comfyui/instances"
@@ -48,8 +56,14 @@ def _add_entry_routes(routes: Blueprint, parts: Parts) -> None:
     service, directory = parts.service, parts.instances.directory
 
     def document(instance: Instance) -> dict[str, Any]:
-        state = parts.instances.watches.state(instance.id)
-        return {**instance_document(instance), "state": state_document(state, now())}
+        at, state = now(), parts.instances.watches.state(instance.id)
+        port = parts.instances.local_ports.state(instance.id)
+        return {
+            **instance_document(instance),
+            "state": state_document(state, at),
+            "local_port_state": port_document(port) if port else None,
+            "idle_warning": idle_warning(instance, state, at, parts.settings.idle_warning_s),
+        }
 
     @routes.get("")
     def instances() -> Response:
@@ -62,6 +76,14 @@ def _add_entry_routes(routes: Blueprint, parts: Parts) -> None:
         answer = jsonify(success=True, instance=document(instance), notices=_notices(instance))
         answer.status_code = 201
         return answer
+
+    @routes.get("/costs")
+    def costs() -> Response:
+        found = costs_of(
+            directory.all(), service.summaries(None, None, EVERY_RUN), parts.instances.watches.usage, now()
+        )
+        documents = [costs_document(each) for each in found]
+        return jsonify(success=True, instances=documents, total=totals_document(found))
 
     @routes.get("/<instance>")
     def show(instance: str) -> Response:
@@ -168,6 +190,7 @@ def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
         address = parse_ssh_address(found.ssh_connection)
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
+        watches.look_now(found.id)
         return jsonify(
             success=True,
             message=_forgotten_sentence(found, is_forgotten=is_forgotten),

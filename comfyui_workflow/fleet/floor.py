@@ -23,16 +23,6 @@ class Directory(Protocol):
     def get(self, id_or_name: str) -> Instance | None: ...
 
 
-class NoInstances:
-    """A directory with nothing in it."""
-
-    def all(self) -> Sequence[Instance]:
-        return ()
-
-    def get(self, id_or_name: str) -> Instance | None:
-        return None
-
-
 class States(Protocol):
     def state(self, instance_id: str) -> InstanceState: ...
 

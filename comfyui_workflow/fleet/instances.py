@@ -6,6 +6,7 @@ from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.watching import Watches
 from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.local_port.ports import LocalPorts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +15,4 @@ class Instances:
     watches: Watches
     asker: Asker
     known_hosts: KnownHosts
+    local_ports: LocalPorts

@@ -26,6 +26,8 @@ from comfyui_workflow.patience import Patience
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
+HOPELESS_WAIT_S = 300.0
+"""After a key or a host key that is not accepted: SSH servers ban who tries again and again."""
 SYSTEM_LOOK_S = 10.0
 """How often the memory of the GPU is asked for."""
 
@@ -98,11 +100,16 @@ class Watch:
         self._wanted_until_s = 0.0
         self._woken.set()
 
+    def wake(self) -> None:
+        """Whatever it waits for, it looks now."""
+        self._woken.set()
+
     def report(self, error: Exception) -> None:
         """Not ready until it was looked at again."""
-        self._set(reachability=Reachability.UNREACHABLE, trouble=str(error))
-        self._is_in_trouble = True
-        self._woken.set()
+        if self._state.is_ready:
+            self._is_in_trouble = True
+            self._set(reachability=Reachability.UNREACHABLE, trouble=str(error))
+            self._woken.set()
 
     def close(self) -> None:
         self._is_over = True
@@ -121,13 +128,14 @@ class Watch:
                     self._thread = None
                     self._state = replace(self._state, reachability=Reachability.UNKNOWN)
                     break
-            self._look_on_until_trouble(patience)
+            can_pass = self._look_on_until_trouble(patience)
             self._leave_off()
             if self.is_wanted:
-                self._wait(patience.next_wait_s())
+                self._wait(patience.next_wait_s() if can_pass else HOPELESS_WAIT_S)
         self._around.tell()
 
-    def _look_on_until_trouble(self, patience: Patience) -> None:
+    def _look_on_until_trouble(self, patience: Patience) -> bool:
+        """Whether it can pass by itself."""
         try:
             self._look_on(patience)
         except Stopped:
@@ -135,6 +143,8 @@ class Watch:
         except WorkflowError as error:
             self._set(reachability=Reachability.UNREACHABLE, trouble=str(error))
             log.info("%s: %s", self.instance.name, error)
+            return error.is_transient
+        return True
 
     def _look_on(self, patience: Patience) -> None:
         """As long as the link holds. Raises: what the link raises."""
@@ -257,6 +267,13 @@ class Watches:
 
     def connect(self, instance: Instance) -> None:
         self._want(instance, inf)
+        self.look_now(instance.id)
+
+    def look_now(self, instance_id: str) -> None:
+        """Something has changed that may have kept us out."""
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.wake()
 
     def disconnect(self, instance_id: str) -> None:
         watch = self._watches.get(instance_id)

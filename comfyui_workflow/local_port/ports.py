@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from functools import partial
 
 from comfyui_workflow.local_port.approach import Way
@@ -58,13 +59,19 @@ class LocalPorts:
 
     def set_ports(self, wanted: Mapping[str, PortWanted]) -> None:
         """Before `start` it is only remembered. Returns when it is done, or after a moment."""
-        self._wanted = dict(wanted)
-        if self._loop is None:
-            return
+        applied = self.follow(wanted)
         try:
-            asyncio.run_coroutine_threadsafe(self._apply(self._wanted), self._loop).result(APPLY_TIMEOUT_S)
+            if applied is not None:
+                applied.result(APPLY_TIMEOUT_S)
         except TimeoutError:
             log.warning("the local ports are slow to change; they go on")
+
+    def follow(self, wanted: Mapping[str, PortWanted]) -> "Future[None] | None":
+        """As `set_ports`, without waiting for it."""
+        self._wanted = dict(wanted)
+        if self._loop is None:
+            return None
+        return asyncio.run_coroutine_threadsafe(self._apply(self._wanted), self._loop)
 
     def state(self, instance_id: str) -> PortState | None:
         port = self._ports.get(instance_id)

@@ -248,7 +248,8 @@ def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
     """A graph that was made for that instance and never submitted is made anew for the next one."""
     if run.prompt_id is not None:
-        return replace(_vanished(run, event.message, at), placement=None)
+        reset = _vanished(run, event.message, at)
+        return replace(reset, placement=None, outputs=(), are_outputs_known=False)
     return replace(run, placement=None, prepared_graph=None, phase=Phase.WAITING, message=event.message)
 
 

@@ -1,6 +1,7 @@
 """The API over a service that keeps runs in memory and carries none out."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.local_port.ports import LocalPorts
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores import Store
@@ -76,6 +78,12 @@ def unreachable_inspector() -> Inspector:
     return Inspector(unreachable())
 
 
+@contextmanager
+def _no_way(instance_id: str) -> Iterator[str]:
+    raise ConnectionFailed(f"{instance_id} cannot be reached")
+    yield
+
+
 def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Instances:
     """Without a dispatcher that would take note of them."""
     watches = Watches(
@@ -92,6 +100,7 @@ def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Insta
         watches=watches,
         asker=Asker(links, watches.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+        local_ports=LocalPorts(_no_way),
     )
 
 

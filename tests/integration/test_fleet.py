@@ -1,5 +1,6 @@
 """Several instances as one: every run once, wherever there is a place for it."""
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def test_an_instance_that_dies_takes_nothing_along_but_what_ran_there(fleet: Mac
     assert max(executed.values()) == 1
     prompts = {run["prompt_id"] for run in fleet.runs(batch)}
     assert prompts <= set(executed)
-    assert len(set(executed) - prompts) <= 1  # what was running there, and ran again elsewhere
+    assert len(set(executed) - prompts) <= 3  # what was running there, or not yet fetched from there
     assert fleet.instance("gpu1")["state"]["reachability"] == "unreachable"
 
 
@@ -184,3 +185,35 @@ def test_a_batch_that_cannot_be_ordered_is_refused_whole(server: object, body: J
     answer = server.post("/batch", body)  # type: ignore[attr-defined]
     assert answer.status_code == 400
     assert sentence in answer.json()["message"]
+
+
+def test_comfyui_of_an_instance_is_at_its_local_port(fleet: Machines) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fleet.change("gpu0", local_port=port)
+    until(lambda: (fleet.instance("gpu0")["local_port_state"] or {}).get("is_listening", False))
+    url = f"http://127.0.0.1:{port}"
+    prompt_id = requests.post(f"{url}/prompt", json={"prompt": painted()}, timeout=20).json()["prompt_id"]
+    until(lambda: prompt_id in requests.get(f"{url}/history/{prompt_id}", timeout=10).json())
+    fleet.sandboxes["gpu0"].faults(cut_ssh=True)
+    until(lambda: requests.get(f"{url}/prompt", timeout=30).status_code == 200)
+    fleet.sandboxes["gpu0"].kill()
+    answer = requests.get(f"{url}/prompt", timeout=30)
+    assert answer.status_code == 503
+    assert "gpu0 cannot be reached" in answer.json()["error"]["message"]
+    fleet.change("gpu0", local_port=None)
+    until(lambda: fleet.instance("gpu0")["local_port_state"] is None)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/prompt", timeout=5)
+
+
+def test_what_a_night_costs(fleet: Machines) -> None:
+    body = {"ssh_connection": "gpu1", "workflow": slow(1, steps=5, seconds_per_step=0.1)}
+    batch = fleet.order({**body, "matrix": {"1.color": [1, 2]}})
+    done = until_finished(fleet, batch)
+    costs = requests.get(f"{fleet.instances_url}/costs", timeout=10).json()
+    (gpu1,) = [each for each in costs["instances"] if each["name"] == "gpu1"]
+    assert (gpu1["runs"], gpu1["gpu_seconds"]) == (2, done["gpu_seconds"])
+    assert gpu1["run_cost"] == pytest.approx(gpu1["gpu_seconds"] * 0.3 / 3600, abs=1e-6)
+    assert (costs["total"]["runs"], costs["total"]["run_cost"]) == (2, gpu1["run_cost"])
+    assert 1.0 <= gpu1["gpu_seconds"] < 5

@@ -130,6 +130,10 @@ def test_a_run_that_leaves_its_instance_begins_anew_on_the_next_one() -> None:
     assert (left.placement, left.prompt_id, left.times_lost_running) == (None, None, 1)
     assert (left.prepared_graph, left.notices) == ({}, ("a died",))  # what may have run keeps its seeds
     assert (left.status, left.gpu_s, left.gpu_since) == (RunStatus.QUEUED, 1.0, None)
+    run = after(
+        run, events.PromptSucceeded(outputs=(output("a.png"),)), events.InstanceLeft(message="a died")
+    )
+    assert (run.outputs, run.are_outputs_known, run.status) == ((), False, RunStatus.QUEUED)
 
 
 def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:

@@ -16,7 +16,7 @@ class Recorder:
     at_rest: list[bool]
     heard: list[str] = field(default_factory=list)
 
-    def stop(self, timeout_s: float) -> bool:
+    def stop(self, timeout_s: float | None = None) -> bool:
         self.heard.append("executor stops")
         return self.at_rest.pop(0)
 
@@ -42,6 +42,7 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         executor=parts,
         watches=parts,
         links=parts,
+        local_ports=Recorder([True]),
         service=parts,
         batch_files=parts,
         batches=parts,

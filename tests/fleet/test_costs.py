@@ -1,0 +1,106 @@
+"""Money: what runs cost, what standing idle costs, and the ledger behind it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.fleet.costs import costs_of, idle_warning
+from comfyui_workflow.fleet.instance import placement_of
+from comfyui_workflow.fleet.state import InstanceState, Reachability
+from comfyui_workflow.fleet.usage import Usage, UsageLedger
+from comfyui_workflow.runs import events
+from comfyui_workflow.runs.summary import RunSummary, summary_of
+from tests.fleet.making import instance, request
+from tests.unit.test_progress import AT, after, new_run
+
+
+def ran(name: str, price: float | None, seconds: float) -> RunSummary:
+    placement = placement_of(request(), instance(name, price_per_hour=price), "cheapest")
+    run = after(
+        new_run(),
+        events.InstanceChosen(placement=placement),
+        events.ExecutionEnded(execution_s=seconds),
+        events.RunCompleted(),
+    )
+    return summary_of(run)
+
+
+def test_runs_cost_what_the_price_was_and_idling_what_it_is() -> None:
+    usages = {"a": Usage(connected_s=7200, busy_s=3600)}
+    a, b = costs_of(
+        [instance("a", price_per_hour=2.0), instance("b")],
+        [
+            ran("a", 1.0, 1800),
+            ran("a", 1.0, 900),
+            ran("a", None, 60),
+            ran("b", None, 30),
+            summary_of(new_run()),
+        ],
+        lambda instance_id: usages.get(instance_id, Usage()),
+        AT,
+    )
+    assert (a.runs, a.gpu_s, a.run_cost, a.idle_cost) == (3, 2760.0, 0.75, 2.0)
+    assert (b.runs, b.gpu_s, b.run_cost, b.idle_cost) == (1, 30.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "limit_s", "price", "warning"),
+    [
+        (
+            30,
+            900,
+            1.0,
+            "a has had nothing to do for 30 min, which has cost 0.50: stop the machine if you are done",
+        ),
+        (30, 900, None, "a has had nothing to do for 30 min: stop the machine if you are done"),
+        (10, 900, 1.0, None),
+        (30, 0, 1.0, None),
+        (None, 900, 1.0, None),
+    ],
+)
+def test_an_idle_instance_is_warned_of(
+    minutes: int | None, limit_s: float, price: float | None, warning: str | None
+) -> None:
+    idle_since = None if minutes is None else AT - timedelta(minutes=minutes)
+    state = InstanceState(reachability=Reachability.READY, idle_since=idle_since)
+    assert idle_warning(instance("a", price_per_hour=price), state, AT, limit_s) == warning
+
+
+def test_the_ledger_outlives_the_server(tmp_path: Path) -> None:
+    ledger = UsageLedger(tmp_path / "usage.json")
+    ledger.load()
+    ledger.add("a", connected_s=10, busy_s=4)
+    ledger.add("a", connected_s=5, busy_s=0)
+    ledger.save()
+    again = UsageLedger(tmp_path / "usage.json")
+    again.load()
+    assert again.get("a") == Usage(connected_s=15, busy_s=4)
+    assert (again.get("a").idle_s, again.get("b")) == (11, Usage())
+
+
+def test_the_ledger_is_saved_now_and_then(tmp_path: Path) -> None:
+    now_s = [0.0]
+    ledger = UsageLedger(tmp_path / "usage.json", lambda: now_s[0])
+    ledger.add("a", connected_s=1, busy_s=0)
+    assert not (tmp_path / "usage.json").exists()
+    now_s[0] = 31.0
+    ledger.add("a", connected_s=1, busy_s=0)
+    assert (tmp_path / "usage.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"a": 3}', b'{"a": {"connected_s": -1}}', b'{"a": {"connected_s": NaN}}', b"\xff"],
+)
+def test_a_spoiled_ledger_begins_anew(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "usage.json"
+    file.write_bytes(content)
+    ledger = UsageLedger(file)
+    ledger.load()
+    assert ledger.get("a") == Usage()
+    file.unlink()
+    file.mkdir()  # nor does a place that cannot be written stop anything
+    ledger.load()
+    ledger.add("a", connected_s=1, busy_s=1)
+    ledger.save()
