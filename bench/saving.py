@@ -26,6 +26,7 @@ LISTED = 50
 LISTINGS = 100
 MOST_LISTING_MS = 50.0
 MOST_ADDING_MS = 1.0
+LARGE_NODES, BYTES_A_NODE = 120, 400
 
 
 def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
@@ -51,6 +52,7 @@ def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterato
     )
     yield _listing(large, runs, many)
     yield _adding(ground, runs, many)
+    yield _taking_up(ground, runs, many)
 
 
 def _listing(large: Path, runs: int, many: int) -> Row:
@@ -93,6 +95,26 @@ def _adding(ground: Ground, runs: int, many: int) -> Row:
         reference=Figure(value=median(one_by_one_ms), unit="ms a run", about="one after the other"),
         against=together,
         goal=at_most(MOST_ADDING_MS, "ms a run"),
+    )
+
+
+def _taking_up(ground: Ground, runs: int, many: int) -> Row:
+    """Runs of one workflow that wait, as a batch leaves them when the server is stopped."""
+    directory = ground.new_directory("taking up")
+    inputs = {"width": 64, "height": 64, "color": 0, "text": "x" * BYTES_A_NODE}
+    graph = {str(number): {"class_type": "EmptyImage", "inputs": inputs} for number in range(LARGE_NODES)}
+    nodes = planned_nodes(graph, sink_ids(graph))
+    with _open(directory) as store:
+        waiting = [_new_run(number) for number in range(many)]
+        request = replace(waiting[0].request, graph=graph)
+        store.add_all([replace(run, request=request, nodes=nodes) for run in waiting])
+    opening = Figure(value=median([_opening_ms(directory) for _ in range(runs)]), unit="ms")
+    return Row(
+        work=f"opening the store with {many:,} runs that wait, of one workflow of {LARGE_NODES} nodes",
+        ours=opening,
+        reference="–",
+        against=opening,
+        goal=at_most(MOST_OPENING_MS, "ms"),
     )
 
 

@@ -1,15 +1,15 @@
 """What every API calls: submit, look, cancel, retry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
-from comfyui_workflow.runs.model import NodeProgress, Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.workflows.given import outline
@@ -60,10 +60,18 @@ class RunService:
         """The run when it is finished, or as it is when the time is over. Raises: RunNotFound."""
         return self._journal.wait(workflow_id, lambda run: run.is_finished, timeout_s)
 
+    def inputs(self, workflow_id: str) -> Mapping[str, Any]:
+        """None of a run whose record cannot be read."""
+        return self._store.inputs(workflow_id) or {}
+
+    def outputs(self, workflow_id: str) -> Sequence[OutputFile]:
+        """None of a run whose record cannot be read."""
+        return self._store.outputs(workflow_id) or ()
+
     def latest(self) -> Run | None:
         return self._store.latest()
 
-    def summaries(self, limit: int, before: str | None, wanted: Wanted) -> list[RunSummary]:
+    def summaries(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
         """Newest first, each as it is now."""
         return [self._as_it_stands(summary) for summary in self._store.summaries(limit, before, wanted)]
 

@@ -58,13 +58,13 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<batch_id>/outputs")
     def outputs(batch_id: str) -> Response:
-        found = [service.get(run.workflow_id) for run in batches.runs(batch_id) if run.output_count]
+        found = [run.workflow_id for run in batches.runs(batch_id) if run.output_count]
         return jsonify(
             success=True,
             outputs=[
-                {"workflow_id": run.workflow_id, "number": at, **output_document(output)}
-                for run in found
-                for at, output in enumerate(run.outputs)
+                {"workflow_id": workflow_id, "number": at, **output_document(output)}
+                for workflow_id in found
+                for at, output in enumerate(service.outputs(workflow_id))
             ],
         )
 
@@ -72,7 +72,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def summary(batch_id: str) -> Response:
         at = now()
         lines = [
-            {**summary_document(run, at), "inputs": dict(service.get(run.workflow_id).request.inputs)}
+            {**summary_document(run, at), "inputs": dict(service.inputs(run.workflow_id))}
             for run in batches.runs(batch_id)
         ]
         return jsonify(success=True, batch=progress_document(batches.progress(batch_id)), workflows=lines)

@@ -1,5 +1,7 @@
 """What a person orders: one run, or a batch of them, as the body of a request."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,12 +43,15 @@ class OrderReader:
 
     def read(self, body: dict[str, Any]) -> RunRequest:
         """The body of `execute`, with the defaults of the specification."""
+        return self._read(body, _Workflows(self.files))
+
+    def _read(self, body: dict[str, Any], workflows: "_Workflows") -> RunRequest:
         if not body:
             raise InvalidRequest("Request body is required")
         ssh_connection = text(body, "ssh_connection")
         if not ssh_connection:
             raise InvalidRequest("ssh_connection is required")
-        workflow_file, given = _workflow(body, self.files)
+        workflow_file, given = workflows.read(body)
         inputs = _inputs(body, given)
         instance = self.directory.get(ssh_connection)
         is_any = tag_wanted(ssh_connection) is not None
@@ -110,9 +115,10 @@ class OrderReader:
         if not isinstance(runs, list) or not all(isinstance(each, dict) for each in runs):
             raise InvalidRequest("runs must be a list of objects, each as for execute")
         _check_size(len(runs))
+        workflows = _Workflows(self.files)
         for number, each in enumerate(runs):
             try:
-                yield self.read(each)
+                yield self._read(each, workflows)
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
@@ -171,17 +177,32 @@ def _check_size(runs: int) -> None:
         raise InvalidRequest(f"A batch has at most {MOST_RUNS} runs, and this one has {runs}")
 
 
-def _workflow(body: dict[str, Any], files: LocalFiles) -> tuple[str | None, GivenWorkflow]:
-    """A path, or the workflow itself, in either format; the path is kept as it was given."""
-    workflow_file = text(body, "workflow_file")
-    inline = body.get("workflow")
-    if workflow_file and inline is not None:
-        raise InvalidRequest("Give workflow_file or workflow, not both")
-    if inline is not None:
-        return None, read_given(inline)
-    if not workflow_file:
-        raise InvalidRequest("workflow_file is required")
-    return workflow_file, files.read_workflow(workflow_file)
+class _Workflows:
+    """Of the runs of one batch: a file that many of them name is read once, and one workflow is one object,
+    which is kept once."""
+
+    def __init__(self, files: LocalFiles) -> None:
+        self._files = files
+        self._of_files: dict[str, GivenWorkflow] = {}
+        self._of_contents: dict[bytes, GivenWorkflow] = {}
+
+    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
+        """A path, or the workflow itself, in either format; the path is kept as it was given."""
+        workflow_file = text(body, "workflow_file")
+        inline = body.get("workflow")
+        if workflow_file and inline is not None:
+            raise InvalidRequest("Give workflow_file or workflow, not both")
+        if inline is not None:
+            return None, self._one_object(read_given(inline))
+        if not workflow_file:
+            raise InvalidRequest("workflow_file is required")
+        if workflow_file not in self._of_files:
+            self._of_files[workflow_file] = self._files.read_workflow(workflow_file)
+        return workflow_file, self._of_files[workflow_file]
+
+    def _one_object(self, given: GivenWorkflow) -> GivenWorkflow:
+        content = json.dumps([given.graph, given.editor_file]).encode()
+        return self._of_contents.setdefault(hashlib.sha256(content).digest(), given)
 
 
 def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:

@@ -4,13 +4,12 @@ A run that waits costs no thread and no connection, and can still be reordered, 
 instance. One thread decides; whoever has a turn is carried out in a thread of its own.
 """
 
-import heapq
 import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from comfyui_workflow.errors import InvalidAddress, RunNotFound, Stopped, StoreError
@@ -19,6 +18,7 @@ from comfyui_workflow.executors.threads import RunThreads
 from comfyui_workflow.fleet.choosing import choose
 from comfyui_workflow.fleet.floor import Directory, Floor, States, usable_key
 from comfyui_workflow.fleet.instance import Instance, placement_of, tag_wanted
+from comfyui_workflow.fleet.later import LaterRuns
 from comfyui_workflow.fleet.moving import is_instance_trouble, is_refusal, may_run_again, should_leave
 from comfyui_workflow.fleet.waiting import AnyOf, At, Named, Target, Waiting, WaitingRuns
 from comfyui_workflow.journal import RunJournal, now
@@ -105,7 +105,7 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._is_stale = False
         self._waiting = WaitingRuns()
-        self._later: list[tuple[datetime, str]] = []
+        self._later = LaterRuns()
         self._turns: dict[str, _Turn] = {}
         self._refusals: dict[str, dict[str, str]] = {}
         self._pauses: dict[str, Patience] = {}
@@ -129,8 +129,7 @@ class Dispatcher:
         with self._changed:
             run = self._journal.get(workflow_id)
             waiting = self._waiting.get(workflow_id)
-            is_later = any(each == workflow_id for _, each in self._later)
-            if (waiting or is_later) and run.is_cancel_requested:
+            if (waiting or workflow_id in self._later) and run.is_cancel_requested:
                 self._end_waiting(workflow_id, RunCancelled())
             elif waiting:
                 self._queue(run)
@@ -148,7 +147,7 @@ class Dispatcher:
             seats = self._floor.seats_of(turn.key) if turn else None
             if seats and workflow_id in seats.asking:
                 return Standing(position=seats.ahead_of(workflow_id), message=None)
-            later = next((at for at, each in self._later if each == workflow_id), None)
+            later = self._later.get(workflow_id)
             position = len(self._waiting)
         if later is None:
             return None
@@ -251,8 +250,7 @@ class Dispatcher:
             self._end(workflow_id, ending)
 
     def _let_in_who_is_due(self) -> None:
-        while self._later and self._later[0][0] <= now():
-            _, workflow_id = heapq.heappop(self._later)
+        for workflow_id in self._later.take_due(now()):
             self._queue(self._journal.get(workflow_id))
 
     def _want_instances(self) -> None:
@@ -378,7 +376,7 @@ class Dispatcher:
             elif run.is_cancel_requested:
                 self._endings.append((run.workflow_id, RunCancelled()))
             elif starts_at is not None and starts_at > now():
-                heapq.heappush(self._later, (starts_at, run.workflow_id))
+                self._later.add(run.workflow_id, starts_at)
             else:
                 self._waiting.add(self._as_waiting(run))
         except InvalidAddress as error:
@@ -414,8 +412,7 @@ class Dispatcher:
 
     def _end_waiting(self, workflow_id: str, ending: Event) -> None:
         self._waiting.remove(workflow_id)
-        self._later = [each for each in self._later if each[1] != workflow_id]
-        heapq.heapify(self._later)
+        self._later.remove(workflow_id)
         self._refusals.pop(workflow_id, None)
         self._endings.append((workflow_id, ending))
 
@@ -450,7 +447,7 @@ class Dispatcher:
     def _pause(self, workflow_id: str) -> None:
         """Trouble that meets a run wherever it goes must not send it round in circles."""
         wait = timedelta(seconds=self._pauses[workflow_id].next_wait_s())
-        heapq.heappush(self._later, (now() + wait, workflow_id))
+        self._later.add(workflow_id, now() + wait)
 
     def _say_ready(self, workflow_id: str) -> None:
         message = "Everything is ready: waiting for a place on the instance"

@@ -1,7 +1,8 @@
 """A run to JSON and back. The request and the prepared graph are apart from the rest: they are written once,
-the rest at every step. And its summary, in one line."""
+the rest at every step. So is the workflow of a request, where many runs share it. And its summary, in one
+line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,17 +11,33 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
-from comfyui_workflow.runs.model import Graph, Run, RunRequest
+from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Workflow
 from comfyui_workflow.runs.summary import RunSummary
 
 _requests = TypeAdapter(RunRequest)
 _runs = TypeAdapter(Run)
+_workflows = TypeAdapter(Workflow)
 _graphs: TypeAdapter[Graph] = TypeAdapter(Graph)
+_nodes = TypeAdapter(tuple[NodeProgress, ...])
+_outputs = TypeAdapter(tuple[OutputFile, ...])
 _summaries = TypeAdapter(RunSummary)
 
 
-def encode_request(request: RunRequest) -> bytes:
-    return _requests.dump_json(request)
+def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
+    """With its workflow, or without."""
+    return _requests.dump_json(request, exclude=None if has_workflow else {"graph", "editor_file"})
+
+
+def encode_workflow(request: RunRequest) -> bytes:
+    return _workflows.dump_json(Workflow(graph=request.graph, editor_file=request.editor_file))
+
+
+def decode_workflow(content: bytes) -> Workflow:
+    """Raises: StoreError."""
+    try:
+        return _workflows.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the workflow of a run: {_first_line(error)}") from error
 
 
 def encode_graph(graph: Graph) -> bytes:
@@ -32,20 +49,78 @@ def encode_run(run: Run) -> bytes:
     return _runs.dump_json(run, exclude={"request", "prepared_graph"})
 
 
-def decode_run(request: bytes, run: bytes, prepared_graph: bytes | None = None) -> Run:
-    """Raises: StoreError when either is not what the encoders write."""
+class NodeMemory:
+    """The nodes of the run before. Runs of one workflow mostly have the same ones: they share them, and their
+    JSON, most of what there is of a run, is not read again. May be used by several threads."""
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, tuple[NodeProgress, ...]] = (_json_of_nodes(()), ())
+
+    def take_out(self, run: bytes) -> tuple[bytes, tuple[NodeProgress, ...] | None]:
+        """The run without its nodes, and the nodes, if they are known. In a text every quote has a backslash
+        before it, so what looks like nodes is them."""
+        text, nodes = self._last
+        before, found, after = run.partition(text)
+        return (before + after, nodes) if found else (run, None)
+
+    def decode(self, value: object) -> tuple[NodeProgress, ...]:
+        """Raises: StoreError, ValidationError."""
+        nodes = _nodes.validate_python(value)
+        if not all(0 <= node.progress <= 100 for node in nodes):
+            raise StoreError("not the record of a run: a percentage in it is none")
+        self._last = (_json_of_nodes(nodes), nodes)
+        return nodes
+
+
+def _json_of_nodes(nodes: tuple[NodeProgress, ...]) -> bytes:
+    """As they stand in the JSON of a run, others after them."""
+    return b'"nodes":' + _nodes.dump_json(nodes) + b","
+
+
+def decode_run(
+    request: bytes,
+    run: bytes,
+    prepared_graph: bytes | None = None,
+    workflow: Workflow | None = None,
+    memory: NodeMemory | None = None,
+) -> Run:
+    """The workflow is that of a request without one. Raises: StoreError when something is not what the
+    encoders write."""
     try:
-        asked = _requests.validate_json(request)
+        asked = _decode_request(request, workflow)
         prepared = None if prepared_graph is None else _graphs.validate_json(prepared_graph)
-        state: dict[str, Any] = _states.validate_json(run)
+        memory = memory or NodeMemory()
+        rest, nodes = memory.take_out(run)
+        state: dict[str, Any] = _states.validate_json(rest)
+        if "nodes" in state:
+            nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
-            _runs.validate_python({**state, "request": _EMPTY}), request=asked, prepared_graph=prepared
+            _runs.validate_python({**state, "request": _EMPTY}),
+            request=asked,
+            prepared_graph=prepared,
+            nodes=nodes or (),
         )
     except (ValidationError, TypeError) as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
     if not _is_sound(decoded):
-        raise StoreError("not the record of a run: a time or a percentage in it is none")
+        raise StoreError("not the record of a run: a time or a number in it is none")
     return decoded
+
+
+def decode_inputs(request: bytes) -> Mapping[str, Any]:
+    """Of a request, without what else is in it. Raises: StoreError."""
+    try:
+        return _states.validate_python(_states.validate_json(request).get("inputs", {}))
+    except ValidationError as error:
+        raise StoreError(f"not the record of a run: {_first_line(error)}") from error
+
+
+def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
+    """Of a run, without what else is in it. Raises: StoreError."""
+    try:
+        return _outputs.validate_python(_states.validate_json(run).get("outputs", []))
+    except ValidationError as error:
+        raise StoreError(f"not the record of a run: {_first_line(error)}") from error
 
 
 def encode_summary(summary: RunSummary) -> bytes:
@@ -76,6 +151,14 @@ def decode_batch(content: bytes) -> Batch:
         raise StoreError(f"not the record of a batch: {_first_line(error)}") from error
 
 
+def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
+    """Raises: ValidationError, TypeError."""
+    if workflow is None:
+        return _requests.validate_json(request)
+    asked = _requests.validate_python({"graph": {}, **_states.validate_json(request)})
+    return replace(asked, graph=workflow.graph, editor_file=workflow.editor_file)
+
+
 _batches = TypeAdapter(Batch)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
@@ -94,15 +177,11 @@ _MOST = 1e12
 
 
 def _is_sound(run: Run) -> bool:
-    """What types do not say: times that can be compared and shown in any zone, percentages that are some."""
+    """What types do not say: times that can be compared and shown in any zone, amounts that are some."""
     asked = run.request
     times = (run.queue_time, run.last_update, run.start_time, run.end_time, run.gpu_since, asked.not_before)
     price = None if run.placement is None else run.placement.price_per_hour
-    return (
-        _are_times(times)
-        and _are_amounts((run.gpu_s, price))
-        and all(0 <= node.progress <= 100 for node in run.nodes)
-    )
+    return _are_times(times) and _are_amounts((run.gpu_s, price))
 
 
 def _is_sound_summary(line: RunSummary) -> bool:

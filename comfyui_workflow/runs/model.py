@@ -106,6 +106,14 @@ class SeedMode(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """What is asked to run: the part of a request that many requests have in common."""
+
+    graph: Graph
+    editor_file: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRequest:
     """What a person asked for. Written once, never changed."""
 

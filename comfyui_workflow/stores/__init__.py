@@ -1,10 +1,10 @@
 """Where runs are kept. Every store keeps the one contract of `Store`."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary
 
 Change = Callable[[Run], Run]
@@ -23,6 +23,12 @@ class Store(Protocol):
         then there is none of them."""
 
     def get(self, workflow_id: str) -> Run | None: ...
+
+    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
+        """Of its request. Ten thousand of them are read faster than the runs."""
+
+    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
+        """As for `inputs`."""
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         """Replace a run by `change(run)`, which is pure and may be called more than once; no two updates of

@@ -1,6 +1,7 @@
 """Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
 
-    DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request
+    DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request;
+                                            workflow.json, of which runs that were added together have links
     DATA_DIR/runs/finished/<workflow_id>/...
     DATA_DIR/runs/finished.jsonl            their summaries
     DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
@@ -11,26 +12,28 @@ is read when somebody asks; so no step gets slower with the number of runs, and 
 
 import logging
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from comfyui_workflow.errors import ConfigurationError, InvalidGraph, RunNotFound, StoreError
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Run, is_workflow_id
+from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores import Change, Wanted
-from comfyui_workflow.stores.atomic import bring_to_disk, make_private_directory
+from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 from comfyui_workflow.stores.record import (
+    RecordReader,
     cannot_save,
-    create_record,
-    read_record,
+    create_records,
+    read_inputs,
+    read_outputs,
     remove,
     set_aside,
     write_graph,
@@ -42,8 +45,12 @@ from comfyui_workflow.workflows.graph import check_graph
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 TICK_S = 1.0
 _STRIPES = 64
+_MOST_WORKFLOWS = 8
+"""Of finished runs that are kept in memory: who reads a batch reads one of them ten thousand times."""
 
 
 @dataclass(kw_only=True)
@@ -66,6 +73,7 @@ class JsonFileStore:
         self._live: dict[str, _Live] = {}
         self._finished: dict[str, RunSummary] = {}  # of a live one, if at all, as it was before
         self._catalogue = Catalogue(self._summary)
+        self._finished_records = RecordReader(_MOST_WORKFLOWS)
         self._summary_log = SummaryLog(self._root / "finished.jsonl")
         self._index = threading.Lock()
         self._run_locks = [threading.Lock() for _ in range(_STRIPES)]
@@ -101,7 +109,7 @@ class JsonFileStore:
         if not runs:
             return
         try:
-            self._create_records(runs)
+            create_records(self._root / "live", runs)
         except OSError as error:
             raise cannot_save(error) from error
         for run in runs:
@@ -109,9 +117,13 @@ class JsonFileStore:
         self._mirror(max(runs, key=lambda run: run.workflow_id))
 
     def get(self, workflow_id: str) -> Run | None:
-        with self._index:
-            entry = self._live.get(workflow_id)
-        return entry.run if entry else self._read_finished(workflow_id)
+        return self._read(workflow_id, lambda run: run, self._finished_records.read)
+
+    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
+        return self._read(workflow_id, lambda run: run.request.inputs, read_inputs)
+
+    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
+        return self._read(workflow_id, lambda run: run.outputs, read_outputs)
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         with self._run_locks[hash(workflow_id) % _STRIPES]:
@@ -153,26 +165,6 @@ class JsonFileStore:
     def count(self, wanted: Wanted = EVERY_RUN) -> int:
         return self._catalogue.count(wanted)
 
-    def _create_records(self, runs: Sequence[Run]) -> None:
-        """All of them, or none; on disk before the first is in its place, where the next start takes it up.
-        Raises: OSError."""
-        live = self._root / "live"
-        building = live / f".new-{runs[0].workflow_id}"
-        placed: list[Path] = []
-        try:
-            building.mkdir(mode=0o700)
-            made = [path for run in runs for path in create_record(building / run.workflow_id, run)]
-            bring_to_disk(made)
-            for run in runs:
-                (building / run.workflow_id).rename(live / run.workflow_id)
-                placed.append(live / run.workflow_id)
-            building.rmdir()
-            bring_to_disk([live])
-        except OSError:
-            for path in (building, *placed):
-                shutil.rmtree(path, ignore_errors=True)
-            raise
-
     def _summary(self, workflow_id: str) -> RunSummary | None:
         """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
         entry = self._live.get(workflow_id)
@@ -184,20 +176,23 @@ class JsonFileStore:
         self._catalogue.add(entry.run.workflow_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
-        for path in sorted((self._root / "live").iterdir()):
+        records, checked = RecordReader(), dict[int, Graph]()
+        for path in sorted((self._root / "live").iterdir(), key=lambda path: path.name):
             if path.name.startswith(".new-"):
                 remove(path)  # a server died before it answered for these runs
             else:
-                self._load_live(path)
+                self._load_live(path, records, checked)
         self._load_finished()
         if self._state_file is not None and (reason := self._state_file.why_foreign()):
             set_aside(self._state_file.path, self._aside, reason)
 
-    def _load_live(self, path: Path) -> None:
+    def _load_live(self, path: Path, records: RecordReader, checked: dict[int, Graph]) -> None:
+        """A graph is checked once, however many runs share it."""
         try:
-            run = read_record(path)
-            if run.graph or run.request.editor_file is None:
+            run = records.read(path)
+            if id(run.graph) not in checked and (run.graph or run.request.editor_file is None):
                 check_graph(run.graph)
+                checked[id(run.graph)] = run.graph
         except (StoreError, InvalidGraph, OSError) as error:
             set_aside(path, self._aside, str(error))
             return
@@ -225,26 +220,31 @@ class JsonFileStore:
         return self._summary_log.read()
 
     def _summary_of_record(self, workflow_id: str) -> RunSummary | None:
-        run = self._read_finished(workflow_id)
+        run = self.get(workflow_id)
         return None if run is None else summary_of(run)
 
     def _live_path(self, workflow_id: str) -> Path:
         return self._root / "live" / workflow_id
 
     def _finished_entry(self, workflow_id: str) -> _Live:
-        run = self._read_finished(workflow_id)
+        run = self.get(workflow_id)
         if run is None:
             raise RunNotFound(f"Workflow not found: {workflow_id}")
         return _Live(run=run, saved_at_s=self._clock())
 
-    def _read_finished(self, workflow_id: str) -> Run | None:
+    def _read(self, workflow_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
+        """From memory while it is live, from its record when it is finished."""
+        with self._index:
+            entry = self._live.get(workflow_id)
+        if entry is not None:
+            return of_run(entry.run)
         if not is_workflow_id(workflow_id):
             return None
         try:
-            return read_record(self._root / "finished" / workflow_id)
+            return of_record(self._root / "finished" / workflow_id)
         except FileNotFoundError:
             entry = self._live.get(workflow_id)  # it may have been taken up again just now
-            return entry.run if entry else None
+            return of_run(entry.run) if entry else None
         except (StoreError, OSError) as error:
             log.error("The record of %s cannot be read: %s", workflow_id, error)
             return None

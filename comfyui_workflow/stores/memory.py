@@ -1,11 +1,12 @@
 """Runs in memory only: for tests, and for a server that is meant to forget."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
 from comfyui_workflow.stores import Change, Wanted
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
@@ -28,6 +29,14 @@ class MemoryStore:
     def get(self, workflow_id: str) -> Run | None:
         kept = self._runs.get(workflow_id)
         return None if kept is None else kept.run
+
+    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
+        run = self.get(workflow_id)
+        return None if run is None else run.request.inputs
+
+    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
+        run = self.get(workflow_id)
+        return None if run is None else run.outputs
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         with self._lock:

@@ -1,25 +1,49 @@
-"""The directory of one run: request.json, run.json, and graph.json once it was made of the request."""
+"""The directory of one run: request.json, run.json, and graph.json once it was made of the request. The
+workflow is in the request, or beside it in workflow.json where other runs have it, too."""
 
 import logging
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.codec import decode_run, encode_graph, encode_request, encode_run
-from comfyui_workflow.runs.model import Graph, Run, is_workflow_id
-from comfyui_workflow.stores.atomic import write_atomically, write_new
+from comfyui_workflow.runs.codec import (
+    NodeMemory,
+    decode_inputs,
+    decode_outputs,
+    decode_run,
+    encode_graph,
+    encode_request,
+    encode_run,
+)
+from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
+from comfyui_workflow.stores.atomic import bring_to_disk, read_regular, write_atomically, write_new
+from comfyui_workflow.stores.workflow_file import WorkflowReader, WorkflowWriter
 
 log = logging.getLogger(__name__)
 
 
-def create_record(path: Path, run: Run) -> list[Path]:
-    """Where nobody looks yet; its files, to be brought to the disk. Raises: OSError."""
-    path.mkdir(mode=0o700)
-    write_new(path / "request.json", encode_request(run.request))
-    write_new(path / "run.json", encode_run(run))
-    return [path / "request.json", path / "run.json"]
+def create_records(live: Path, runs: Sequence[Run]) -> None:
+    """All of them, or none; on disk before the first is in its place, where the next start takes it up.
+    Raises: OSError."""
+    building = live / f".new-{runs[0].workflow_id}"
+    workflows = WorkflowWriter([run.request for run in runs])
+    placed: list[Path] = []
+    try:
+        building.mkdir(mode=0o700)
+        bring_to_disk([path for run in runs for path in _create(building / run.workflow_id, run, workflows)])
+        for run in runs:
+            (building / run.workflow_id).rename(live / run.workflow_id)
+            placed.append(live / run.workflow_id)
+        building.rmdir()
+        bring_to_disk([live])
+    except OSError:
+        for path in (building, *placed):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def write_run(path: Path, run: Run, *, must_reach_disk: bool) -> None:
@@ -41,20 +65,50 @@ def write_graph(path: Path, graph: Graph | None) -> None:
         raise cannot_save(error) from error
 
 
-def read_record(path: Path) -> Run:
+class RecordReader:
+    """What its runs have in common is one object in memory. Its methods may be called from any thread."""
+
+    def __init__(self, most_workflows: int | None = None) -> None:
+        self._workflows = WorkflowReader(most_workflows)
+        self._nodes = NodeMemory()
+
+    def read(self, path: Path) -> Run:
+        """Raises: StoreError, OSError."""
+        run = decode_run(
+            read_regular(path / "request.json"),
+            read_regular(path / "run.json"),
+            _content(path / "graph.json"),
+            self._workflows.read(path),
+            self._nodes,
+        )
+        if run.workflow_id != path.name or not is_workflow_id(path.name):
+            raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
+        return run
+
+
+def read_inputs(path: Path) -> Mapping[str, Any]:
     """Raises: StoreError, OSError."""
-    run = decode_run(
-        (path / "request.json").read_bytes(), (path / "run.json").read_bytes(), _content(path / "graph.json")
-    )
-    if run.workflow_id != path.name or not is_workflow_id(path.name):
-        raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
-    return run
+    return decode_inputs(read_regular(path / "request.json"))
+
+
+def read_outputs(path: Path) -> Sequence[OutputFile]:
+    """Raises: StoreError, OSError."""
+    return decode_outputs(read_regular(path / "run.json"))
+
+
+def _create(path: Path, run: Run, workflows: WorkflowWriter) -> list[Path]:
+    """Its files."""
+    path.mkdir(mode=0o700)
+    workflow = workflows.place(path, run.request)
+    write_new(path / "request.json", encode_request(run.request, has_workflow=workflow is None))
+    write_new(path / "run.json", encode_run(run))
+    return [path / "request.json", path / "run.json", *([workflow] if workflow else [])]
 
 
 def _content(path: Path) -> bytes | None:
     """None for a file that was never needed."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         return None
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyui_workflow.runs.codec import encode_request, encode_run
+from comfyui_workflow.runs.codec import encode_request, encode_run, encode_workflow
 from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.events import NodesAdvanced, NodeStep, NoticeGiven, RetryRequested, RunFailed
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
@@ -39,6 +39,11 @@ RECORDS = {
     "request.json": json.loads(encode_request(SPOILED.request)),
     "run.json": json.loads(encode_run(SPOILED)),
 }
+APART = {
+    "request.json": json.loads(encode_request(SPOILED.request, has_workflow=False)),
+    "run.json": RECORDS["run.json"],
+    "workflow.json": json.loads(encode_workflow(SPOILED.request)),
+}
 TIMES = [
     "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59-12:00",
@@ -56,12 +61,13 @@ contents = st.one_of(
 @st.composite
 def spoiled_records(draw: st.DrawFn) -> dict[str, bytes | None]:
     """The files of a record, one of them not as it was written; None is a missing one."""
-    files: dict[str, bytes | None] = {name: wire(record).encode() for name, record in RECORDS.items()}
+    records = draw(st.sampled_from([RECORDS, APART]))
+    files: dict[str, bytes | None] = {name: wire(record).encode() for name, record in records.items()}
     name = draw(st.sampled_from(list(files)))
     others = st.one_of(
         values, st.sampled_from(TIMES), st.sampled_from(["executing", "completed", "failed", "../../x"])
     )
-    changed = mutations(RECORDS[name], others=others).map(lambda record: wire(record).encode())
+    changed = mutations(records[name], others=others).map(lambda record: wire(record).encode())
     cut = st.integers(0, len(files[name] or b"")).map(lambda end: (files[name] or b"")[:end])
     files[name] = draw(st.one_of(changed, changed, changed, contents, cut, st.none()))
     return files
@@ -107,6 +113,8 @@ def check_run(store: JsonFileStore, workflow_id: str) -> None:
     run = store.get(workflow_id)
     assert run is not None
     assert run.workflow_id == workflow_id
+    assert wire([store.inputs(workflow_id)]) == wire([run.request.inputs])
+    assert store.outputs(workflow_id) == run.outputs
     for document in (progress_document(run), summary_document(summary_of(run))):
         json.dumps(document, allow_nan=False).encode()
     change = RetryRequested() if run.is_finished else NoticeGiven(message="seen")

@@ -27,7 +27,7 @@ from comfyui_workflow.runs.events import (
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.stores import Store, Wanted
@@ -142,6 +142,20 @@ def test_many_runs_are_added_at_once(store: Store, count: int) -> None:
     latest = store.latest()
     assert latest is not None
     assert latest.workflow_id == run_number(50).workflow_id
+
+
+def test_inputs_and_outputs_are_those_of_the_run(store: Store) -> None:
+    outputs = (OutputFile(filename="a.png", local_path="/o/a.png"), OutputFile(filename="b", text="x"))
+    runs = [replace(run_number(n), outputs=outputs[:n]) for n in range(3)]
+    runs = [replace(run, request=replace(run.request, inputs={"1.seed": [1, {"a": None}]})) for run in runs]
+    store.add(runs[0])
+    store.add_all(runs[1:])
+    store.update(runs[2].workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    for run in runs:
+        assert store.inputs(run.workflow_id) == run.request.inputs
+        assert store.outputs(run.workflow_id) == run.outputs
+    for unknown in ("comfyui_workflow_1_ff", "../../etc/passwd"):
+        assert (store.inputs(unknown), store.outputs(unknown)) == (None, None)
 
 
 def test_updating_what_is_not_there_says_so(store: Store) -> None:
