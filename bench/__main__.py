@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import first_contact, machine, many_runs, saving, transfer_rows, tunnel_latency, warm_run
+from bench import (
+    first_contact,
+    machine,
+    many_runs,
+    saving,
+    transfer_rows,
+    tunnel_latency,
+    waiting_runs,
+    warm_run,
+)
 from bench.ground import Ground
 from bench.table import Row, markdown
 
@@ -22,6 +31,7 @@ PARTS: dict[str, Rows] = {
     "transfers": transfer_rows.rows,
     "tunnel_latency": tunnel_latency.rows,
     "many_runs": many_runs.rows,
+    "waiting_runs": waiting_runs.rows,
     "saving": saving.rows,
 }
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -59,7 +60,9 @@ class Cost:
 def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
     with (
         Fleet(ground.new_directory("fleet"), count=size.instances) as fleet,
-        ServerProcess(ground.new_directory("many runs server")) as server,
+        ServerProcess(
+            ground.new_directory("many runs server"), prompts_per_instance=size.runs_on_each
+        ) as server,
     ):
         idle = Cost.of(server.pid)
         ids = _start(ground, server, fleet.ports)
@@ -145,7 +148,7 @@ def _start(ground: Ground, server: ServerProcess, ports: list[int]) -> list[str]
     return ids
 
 
-def slow_graph(color: int) -> dict[str, object]:
+def slow_graph(color: int) -> dict[str, dict[str, Any]]:
     """Alive for as long as it is watched."""
     empty = {"width": 64, "height": 64, "batch_size": 1, "color": color}
     slow = {"image": ["1", 0], "steps": MOST_STEPS, "seconds_per_step": STEP_S}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench import first_contact, many_runs, saving, transfer_rows, tunnel_latency, warm_run
+from bench import first_contact, many_runs, saving, transfer_rows, tunnel_latency, waiting_runs, warm_run
 from bench.ground import Ground
 from bench.table import Figure, Row, at_least, at_most, markdown, percentile
 
@@ -19,6 +19,9 @@ PARTS: dict[str, Part] = {
     "transfers": lambda ground: transfer_rows.rows_of(ground.near, 1, size_mb=1, files=4),
     "tunnel latency": lambda ground: tunnel_latency.rows(ground, 1, websockets=2, requests_a_run=2),
     "many runs": lambda ground: many_runs.rows(ground, 1, SMALL),
+    "waiting runs": lambda ground: waiting_runs.rows(
+        ground, 1, waiting_runs.Size(waiting=201, in_a_row=2, execution_s=0.1)
+    ),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
 }
 
