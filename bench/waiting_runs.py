@@ -1,4 +1,4 @@
-"""Runs that wait for their turn: what ten thousand of them cost, and whether the GPU waits for the next one."""
+"""Runs that wait for their turn: what ten thousand cost, and whether the GPU waits for the next one."""
 
 import json
 import time
