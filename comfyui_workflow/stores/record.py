@@ -73,14 +73,11 @@ class RecordReader:
         self._nodes = NodeMemory()
 
     def read(self, path: Path) -> Run:
-        """Raises: StoreError, OSError."""
-        run = decode_run(
-            read_regular(path / "request.json"),
-            read_regular(path / "run.json"),
-            _content(path / "graph.json"),
-            self._workflows.read(path),
-            self._nodes,
-        )
+        """What every record has is read last: then nothing was missing because the record was just moved.
+        Raises: StoreError, OSError."""
+        request = read_regular(path / "request.json")
+        workflow, graph = self._workflows.read(path), _content(path / "graph.json")
+        run = decode_run(request, read_regular(path / "run.json"), graph, workflow, self._nodes)
         if run.workflow_id != path.name or not is_workflow_id(path.name):
             raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
         return run

@@ -20,7 +20,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunCompleted, RunFailed
-from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.model import Run, RunStatus, Workflow
 from comfyui_workflow.stores.atomic import read_regular
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.stores.workflow_file import WorkflowReader
@@ -298,6 +298,27 @@ def test_the_links_are_on_the_disk_before_the_runs_are_accepted(
         *["run.json"] * 3,
         *["workflow.json"] * 3,
     ]
+    store.close()
+
+
+def test_a_run_that_is_taken_up_again_while_it_is_read_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = opened(tmp_path), WorkflowReader.read
+    runs = runs_of(graph(1), range(2))
+    store.add_all(runs)
+    journal = RunJournal(store)
+    journal.record(runs[0].workflow_id, RunFailed(code="outputs_missing", message="x"))
+
+    def take_up_first(reader: WorkflowReader, path: Path) -> Workflow | None:
+        monkeypatch.setattr(WorkflowReader, "read", read)
+        journal.record(runs[0].workflow_id, RetryRequested())
+        return read(reader, path)
+
+    monkeypatch.setattr(WorkflowReader, "read", take_up_first)
+    found = store.get(runs[0].workflow_id)
+    assert found is not None
+    assert found.status is RunStatus.QUEUED
     store.close()
 
 
