@@ -45,6 +45,9 @@ class Floor:
     def has_room(self, key: InstanceKey) -> bool:
         return self.seats_of(key).taken < self.most_prompts + self.most_on_the_way
 
+    def instance(self, instance_id: str) -> Instance | None:
+        return self.directory.get(instance_id)
+
     def meant(self, tag: str) -> list[Instance]:
         return [instance for instance in self.directory.all() if instance.is_meant_by(tag)]
 

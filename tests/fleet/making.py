@@ -11,7 +11,7 @@ from comfyui_workflow.fleet.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.journal import RunJournal, now
-from comfyui_workflow.runs.events import InstanceChosen, InstanceLeft, RunCompleted
+from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
 from comfyui_workflow.stores.memory import MemoryStore
 
@@ -87,6 +87,7 @@ class Fleet:
             execute=self._execute,
             options=DispatchOptions(**options),  # type: ignore[arg-type]
         )
+        self.before_giving_back: Callable[[], object] = lambda: None
         self._changed = threading.Condition()
         self.turns_taken: Counter[str] = Counter()
         self._turns: dict[str, Turn] = {}
@@ -126,6 +127,10 @@ class Fleet:
 
     def leave_place(self, workflow_id: str) -> None:
         self._turns[workflow_id].leave_place()
+
+    def end(self, workflow_id: str, ending: Event) -> None:
+        """By any event; then, still in its turn, `before_giving_back`."""
+        self._wish(workflow_id, ending)
 
     def fail(self, workflow_id: str, error: Exception) -> None:
         self._wish(workflow_id, error)
@@ -173,6 +178,10 @@ class Fleet:
             wish = wishes.pop(0)
             if isinstance(wish, Exception):
                 raise wish
+            if isinstance(wish, Event):
+                self.journal.record(workflow_id, wish)
+                self.before_giving_back()
+                return
             self.journal.record(workflow_id, RunCompleted())
 
 

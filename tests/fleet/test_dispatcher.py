@@ -11,8 +11,9 @@ from comfyui_workflow.errors import (
     RemoteFileError,
     StoreError,
 )
+from comfyui_workflow.fleet import board
 from comfyui_workflow.journal import now
-from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, PromptPrepared
+from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, PromptPrepared, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.service import RunService
 from tests.fleet.making import AWAY, READY, Fleet, fleet_of, instance, request
@@ -253,6 +254,29 @@ def test_an_end_that_cannot_be_saved_is_saved_later(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(fleet.journal, "record", full_at_first)
         fleet.dispatcher.start(run.workflow_id)
         assert fleet.journal.wait(run.workflow_id, lambda run: run.is_finished, 10).is_finished
+
+
+def test_a_run_that_is_taken_up_again_just_when_its_turn_ends_is_not_forgotten() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        service = RunService(fleet.journal, fleet.store, fleet.dispatcher)
+        fleet.before_giving_back = lambda: service.retry(run)
+        fleet.end(run, RunFailed(code="connection_failed", message="cut"))
+        fleet.until(lambda: fleet.turns_taken[run] == 2)
+        fleet.finish(run)
+        assert fleet.journal.wait(run, lambda run: run.is_finished, 10).status is RunStatus.COMPLETED
+
+
+def test_an_old_refusal_is_not_believed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "REFUSALS_AGE", timedelta(seconds=0.2))
+    with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
+        fleet.watches.states["b"] = AWAY
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        fleet.fail(run, InvalidGraph("a lacks a model"))
+        fleet.until(lambda: fleet.turns_taken[run] == 2)
+        assert fleet.where(run) == "a"
 
 
 def test_nothing_is_started_after_a_stop() -> None:
