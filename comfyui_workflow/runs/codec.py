@@ -179,7 +179,15 @@ _MOST = 1e12
 def _is_sound(run: Run) -> bool:
     """What types do not say: times that can be compared and shown in any zone, amounts that are some."""
     asked = run.request
-    times = (run.queue_time, run.last_update, run.start_time, run.end_time, run.gpu_since, asked.not_before)
+    times = (
+        run.queue_time,
+        run.last_update,
+        run.start_time,
+        run.end_time,
+        run.gpu_since,
+        run.contact_lost_at,
+        asked.not_before,
+    )
     price = None if run.placement is None else run.placement.price_per_hour
     return _are_times(times) and _are_amounts((run.gpu_s, price))
 

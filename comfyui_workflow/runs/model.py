@@ -206,6 +206,8 @@ class Run:
     """Seconds that prompts of this run have executed, those that were lost included; without the one that
     executes since `gpu_since`."""
     gpu_since: datetime | None = None
+    contact_lost_at: datetime | None = None
+    """Since when it is not known whether the prompt still executes."""
 
     @property
     def ssh_connection(self) -> str:

@@ -52,7 +52,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
         case TroubleMet():
-            return replace(run, phase=Phase.WAITING, message=event.message)
+            lost_at = run.contact_lost_at or (at if run.gpu_since else None)
+            return replace(run, phase=Phase.WAITING, message=event.message, contact_lost_at=lost_at)
         case NoticeGiven():
             return _with_notice(run, event.message)
         case PriorityChanged():
@@ -150,7 +151,7 @@ def _at_position(run: Run, position: int) -> Run:
 def _started(run: Run, at: datetime) -> Run:
     if run.status is RunStatus.EXECUTING:
         is_seen = run.phase in (Phase.EXECUTING, Phase.DOWNLOADING)
-        return run if is_seen else replace(run, phase=Phase.EXECUTING, message=None)
+        return run if is_seen else replace(run, phase=Phase.EXECUTING, message=None, contact_lost_at=None)
     return replace(
         run,
         status=RunStatus.EXECUTING,
@@ -238,11 +239,12 @@ def _with_output(outputs: tuple[OutputFile, ...], changed: OutputFile) -> tuple[
 
 
 def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
-    """What ComfyUI says is exact; our own clock also counts how long we did not hear of the end."""
+    """What ComfyUI says is exact; otherwise it counts until we lost sight of it."""
     if run.gpu_since is None:
         return run
-    seconds = max(0.0, (at - run.gpu_since).total_seconds()) if execution_s is None else execution_s
-    return replace(run, gpu_s=run.gpu_s + seconds, gpu_since=None)
+    seen_until = run.contact_lost_at or at
+    seconds = max(0.0, (seen_until - run.gpu_since).total_seconds()) if execution_s is None else execution_s
+    return replace(run, gpu_s=run.gpu_s + seconds, gpu_since=None, contact_lost_at=None)
 
 
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:

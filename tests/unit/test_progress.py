@@ -146,6 +146,9 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
     unheard = after(new_run(), events.ExecutionEnded(execution_s=5.0))
     assert (unheard.gpu_s, unheard.cost(unheard.last_update)) == (5.0, None)
     assert after(run, events.RunFailed(code="x", message="y")).gpu_s == 2.0
+    away = after(run, events.TroubleMet(message="cut"), events.TroubleMet(message="still"))
+    assert after(away, events.PromptVanished(message="a died")).gpu_s == 2.0  # what nobody saw is not counted
+    assert after(away, events.ExecutionStarted(), events.PromptVanished(message="a died")).gpu_s == 5.0
 
 
 def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None:
