@@ -67,8 +67,9 @@ class BatchService:
         return self._store.of_batch(batch_id)
 
     def page(self, limit: int, before: str | None) -> list[BatchProgress]:
-        """Newest first."""
-        return [self.progress(batch_id) for batch_id in self._files.page(limit, before)]
+        """Newest first, without those whose record cannot be read."""
+        batch_ids = self._files.page(limit, before)
+        return [self.progress(batch_id) for batch_id in batch_ids if self._is_accepted(batch_id)]
 
     def cancel(self, batch_id: str) -> int:
         """How many runs were asked to end. Raises: BatchNotFound; RunConflict when all are finished."""

@@ -217,3 +217,26 @@ def test_what_a_night_costs(fleet: Machines) -> None:
     assert gpu1["run_cost"] == pytest.approx(gpu1["gpu_seconds"] * 0.3 / 3600, abs=1e-6)
     assert (costs["total"]["runs"], costs["total"]["run_cost"]) == (2, gpu1["run_cost"])
     assert 1.0 <= gpu1["gpu_seconds"] < 5
+
+
+def test_the_inputs_of_the_next_run_are_brought_while_one_runs(tmp_path: Path) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "next.png")
+    with machines(tmp_path, (None,), prompts_per_instance=1) as fleet:
+        server, sandbox = fleet.server, fleet.sandboxes["gpu0"]
+        first = server.execute("gpu0", slow(1, steps=600))
+        server.until(first, lambda p: p["status"] == "executing")
+        second = server.execute("gpu0", loaded("next.png"), input_images=[str(tmp_path / "next.png")])
+        ready = server.until(second, lambda p: "Everything is ready" in str(p["message"]))
+        assert (ready["queue_position"], ready["prompt_id"]) == (1, None)
+        assert (sandbox.input_dir / "next.png").exists()
+        assert server.progress(first)["status"] == "executing"
+        urgent = server.execute("gpu0", painted(3), priority=1)
+        server.until(urgent, lambda p: "Everything is ready" in str(p["message"]))
+        assert server.progress(second)["queue_position"] == 2
+        server.post(f"/{first}/cancel")
+        done = [server.until_finished(each) for each in (urgent, second)]
+        assert [each["status"] for each in done] == ["completed", "completed"]
+        order = [entry["prompt_id"] for entry in sandbox.executions()[1:]]
+        assert order == [each["prompt_id"] for each in done]
