@@ -2,13 +2,15 @@
 
 import click
 
+from comfyui_workflow.cli.batch import batch
+from comfyui_workflow.cli.batches import batches
 from comfyui_workflow.cli.convert import convert
 from comfyui_workflow.cli.demo import demo
 from comfyui_workflow.cli.endings import EXIT_CODES_HELP, Commands
 from comfyui_workflow.cli.hosts import hosts
 from comfyui_workflow.cli.instances import instances
 from comfyui_workflow.cli.run import run, watch
-from comfyui_workflow.cli.runs import cancel, list_runs, outputs, retry
+from comfyui_workflow.cli.runs import cancel, list_runs, outputs, priority, retry
 from comfyui_workflow.cli.serve import sandbox, serve
 from comfyui_workflow.cli.validate import validate
 
@@ -29,7 +31,10 @@ for _command in (
     list_runs,
     cancel,
     retry,
+    priority,
     outputs,
+    batch,
+    batches,
     instances,
     hosts,
     sandbox,

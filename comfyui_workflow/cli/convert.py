@@ -9,7 +9,12 @@ import click
 from comfyui_workflow.cli.endings import sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
 from comfyui_workflow.cli.offline import read_definitions, read_workflow
-from comfyui_workflow.cli.options import comfyui_port_option, existing_file, workflow_argument
+from comfyui_workflow.cli.options import (
+    SSH_METAVAR,
+    comfyui_port_option,
+    existing_file,
+    workflow_argument,
+)
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import asking_server, server_option
 from comfyui_workflow.cli.words import plain
@@ -31,7 +36,9 @@ UNKNOWN_CLASS = "missing_node_type"
 
 @click.command(epilog=EXIT_CODES)
 @workflow_argument
-@click.option("--ssh", "ssh_connection", help="The instance to ask for its node classes.")
+@click.option(
+    "--ssh", "ssh_connection", metavar=SSH_METAVAR, help="The instance to ask for its node classes."
+)
 @click.option(
     "--object-info",
     type=existing_file,

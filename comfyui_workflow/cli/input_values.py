@@ -38,37 +38,49 @@ def read_values(settings: Iterable[str]) -> dict[str, Any]:
     return dict(map(_read_setting, settings))
 
 
-def _read_setting(setting: str) -> tuple[str, Any]:
+def name_and_value(option: str, setting: str) -> tuple[str, str]:
+    """Raises: InvalidRequest."""
     parts = _NAME_AND_VALUE.fullmatch(setting)
     if parts is None:
-        raise InvalidRequest(f'--set {setting}: it must be "<node id or title>.<input>=VALUE"')
+        raise InvalidRequest(f'{option} {setting}: it must be "<node id or title>.<input>=VALUE"')
     name, value = parts.groups()
-    return name, _text_of_file(name, value[1:]) if value.startswith("@") else _read_value(value)
+    return name, value
 
 
-def _read_value(value: str) -> Any:
-    """JSON; else the text as it is. A text that looks like something else can be put in quotes."""
-    try:
-        return json.loads(value, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _text_of_file(name: str, path: str) -> str:
-    """Without the line end that editors put behind the last line."""
+def text_of_file(asked: str, path: str) -> str:
+    """Without the line end that editors put behind the last line. Raises: InvalidRequest, with what asked
+    for the file."""
     try:
         with Path(path).expanduser().open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidRequest(f"--set {name}: {path} cannot be read: {reason}") from error
+        raise InvalidRequest(f"{asked}: {path} cannot be read: {reason}") from error
     if len(content) > LARGEST_FILE_BYTES:
-        raise InvalidRequest(f"--set {name}: {path} is too large for an input")
+        raise InvalidRequest(f"{asked}: {path} is too large")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"--set {name}: {path} is not a text in UTF-8") from error
+        raise InvalidRequest(f"{asked}: {path} is not a text in UTF-8") from error
     return text.replace("\r\n", "\n").removesuffix("\n")
+
+
+def read_json(text: str) -> Any:
+    """Raises: ValueError, RecursionError."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _read_setting(setting: str) -> tuple[str, Any]:
+    name, value = name_and_value("--set", setting)
+    return name, text_of_file(f"--set {name}", value[1:]) if value.startswith("@") else _read_value(value)
+
+
+def _read_value(value: str) -> Any:
+    """JSON; else the text as it is. A text that looks like something else can be put in quotes."""
+    try:
+        return read_json(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _finite(digits: str) -> float:

@@ -5,8 +5,13 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.words import clock_time, plain
-from comfyui_workflow.client.instance_documents import DeviceDocument, InstanceDocument, StateDocument
+from comfyui_workflow.cli.words import clock_time, money, plain
+from comfyui_workflow.client.instance_documents import (
+    CostsDocument,
+    DeviceDocument,
+    InstanceDocument,
+    StateDocument,
+)
 
 _COLOURS = {"ready": "green", "connecting": "cyan", "unreachable": "red"}
 _HEADINGS = ("name", "state", "queue", "memory free", "price", "tags")
@@ -34,11 +39,35 @@ def troubles(instances: Sequence[InstanceDocument]) -> Iterator[str]:
     for instance in instances:
         if instance.state.trouble:
             yield f"{plain(instance.name)}: {plain(instance.state.trouble)}"
+        if instance.idle_warning:
+            yield plain(instance.idle_warning)
+
+
+def costs_table(costs: CostsDocument) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("name", no_wrap=True)
+    for heading in ("runs", "GPU time", "cost of runs", "connected", "idle", "cost of idling"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for each in costs.instances:
+        table.add_row(
+            Text(plain(each.name)),
+            str(each.runs),
+            clock_time(each.gpu_seconds),
+            money(each.run_cost),
+            clock_time(each.connected_s),
+            clock_time(each.idle_s),
+            money(each.idle_cost),
+        )
+    total = costs.total
+    spent = (clock_time(total.gpu_seconds), money(total.run_cost), "", "", money(total.idle_cost))
+    table.add_row("total", str(total.runs), *spent, style="bold")
+    return table
 
 
 def instance_lines(instance: InstanceDocument) -> Iterator[str]:
     """What is known of one. Nothing is said of what is not known."""
-    for heading, said in (*_entry(instance), *_state(instance.state)):
+    warning = ("warning", instance.idle_warning or "")
+    for heading, said in (*_entry(instance), *_state(instance.state), warning):
         if said:
             yield f"{heading + ':':14} {plain(said)}"
 

@@ -5,20 +5,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from comfyui_workflow.cli.instance_words import instance_lines, instance_table, troubles
+from comfyui_workflow.cli.instance_words import costs_table, instance_lines, instance_table, troubles
 from comfyui_workflow.cli.options import json_option
-from comfyui_workflow.cli.screen import say
+from comfyui_workflow.cli.screen import print_table, say
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.instance_documents import InstanceDocument
 from comfyui_workflow.client.instances import InstanceFields
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.settings import load_settings
-
-_WITHOUT_END = 10_000
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _UNSET = ("comfyui-port", "input-dir", "output-dir", "tag", "price", "host-key", "local-port")
@@ -76,9 +72,24 @@ def list_instances(*, server: str | None, as_json: bool) -> None:
     elif not answer.instances:
         say('There are none yet: comfyui-workflow instances add NAME --ssh "…"')
     else:
-        _print(instance_table(answer.instances))
+        print_table(instance_table(answer.instances))
         for sentence in troubles(answer.instances):
             say(f"! {sentence}")
+
+
+@instances.command()
+@server_option
+@json_option
+def costs(*, server: str | None, as_json: bool) -> None:
+    """Tell what each instance has cost, for runs and for standing idle."""
+    with running_server(load_settings(), server) as client:
+        found = client.instances.costs()
+    if as_json:
+        click.echo(json.dumps({name: found.raw.get(name) for name in ("instances", "total")}, indent=2))
+        return
+    print_table(costs_table(found))
+    if any(each.price_per_hour is None for each in found.instances):
+        say("Where no price is known: comfyui-workflow instances edit NAME --price PRICE_PER_HOUR")
 
 
 @instances.command()
@@ -223,9 +234,3 @@ def _unfinished(runs: int) -> str:
     if not runs:
         return ""
     return f" {runs} unfinished run{'s name' if runs > 1 else ' names'} it."
-
-
-def _print(table: Table) -> None:
-    """What is not a terminal takes a line however long it is."""
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=_WITHOUT_END)).print(table)

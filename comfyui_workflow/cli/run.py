@@ -18,6 +18,9 @@ from comfyui_workflow.cli.options import (
     comfyui_port_option,
     input_option,
     json_option,
+    output_dir_option,
+    previews_option,
+    priority_option,
     ssh_option,
     workflow_argument,
 )
@@ -29,7 +32,7 @@ from comfyui_workflow.cli.servers import (
     server_option,
     server_words,
 )
-from comfyui_workflow.cli.words import plain
+from comfyui_workflow.cli.words import is_worth_a_retry, plain
 from comfyui_workflow.client.documents import OutputDocument, ProgressDocument
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.client.server import WorkflowServer
@@ -43,14 +46,11 @@ from comfyui_workflow.settings import load_settings
 @input_option
 @set_option
 @seed_mode_option
-@click.option(
-    "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where outputs go; with a server elsewhere, there.",
-)
+@output_dir_option
 @click.option("--name", help="What to call the run. Otherwise the file name of the workflow.")
 @comfyui_port_option
-@click.option("--previews", is_flag=True, help="Fetch preview pictures too.")
+@previews_option
+@priority_option
 @server_option
 @json_option
 @click.pass_context
@@ -66,6 +66,7 @@ def run(
     name: str | None,
     comfyui_port: int | None,
     previews: bool,
+    priority: int | None,
     server: str | None,
     as_json: bool,
 ) -> None:
@@ -86,6 +87,7 @@ def run(
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,
+        priority=priority,
     )
     with sigterm_as_interrupt(), running_or_own_server(load_settings(), server) as reached:
         if reached.is_own:
@@ -139,29 +141,24 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
     if as_json:
         click.echo(json.dumps(progress.raw, indent=2))
         return
-    say_where(reached.client, progress.workflow_id, progress.outputs)
+    say_where(reached.client, progress.workflow_id, enumerate(progress.outputs))
     if progress.status is RunStatus.COMPLETED and not progress.outputs:
         say("The run made no outputs.")
-    if is_worth_a_retry(progress):
+    if progress.status is RunStatus.FAILED and is_worth_a_retry(progress.error_code):
         say(_retry_advice(reached, progress))
 
 
-def say_where(client: WorkflowServer, workflow_id: str, outputs: Iterable[OutputDocument]) -> None:
-    """Paths where the server's files are ours, URLs elsewhere."""
-    for number, output in enumerate(outputs):
+def say_where(
+    client: WorkflowServer, workflow_id: str, outputs: Iterable[tuple[int, OutputDocument]]
+) -> None:
+    """Each with its number. Paths where the server's files are ours, URLs elsewhere."""
+    for number, output in outputs:
         if not output.downloaded:
             say(f"Not fetched: {plain(output.filename)} ({plain(output.error or 'not yet')})")
         elif client.is_on_this_machine:
             click.echo(output.local_path)
         else:
             click.echo(client.output_url(workflow_id, number))
-
-
-def is_worth_a_retry(progress: ProgressDocument) -> bool:
-    """Not when it was the prompt itself that failed: a retry never runs it again."""
-    code = progress.error_code or ""
-    is_judged = code.startswith("prompt_") or code == "invalid_workflow"
-    return progress.status is RunStatus.FAILED and not is_judged
 
 
 def _retry_advice(reached: ReachedServer, progress: ProgressDocument) -> str:

@@ -1,10 +1,10 @@
-"""`list`, `cancel`, `retry` and `outputs`: what there is to say about runs that a server looks after."""
+"""`list`, `cancel`, `retry`, `priority` and `outputs`: runs that a server looks after."""
 
 import json
 
 import click
 
-from comfyui_workflow.cli.options import json_option
+from comfyui_workflow.cli.options import HIGHEST_PRIORITY, json_option
 from comfyui_workflow.cli.run import say_where
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import running_server, server_option
@@ -73,6 +73,16 @@ def retry(*, workflow_id: str, server: str | None) -> None:
     say(f"Follow it with: comfyui-workflow watch {workflow_id}")
 
 
+@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a number here
+@click.argument("workflow_id")
+@click.argument("priority", type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY))
+@server_option
+def priority(*, workflow_id: str, priority: int, server: str | None) -> None:
+    """Have a run that waits go before those of a lower PRIORITY: -1000 to 1000, 0 is usual."""
+    with running_server(load_settings(), server) as client:
+        say(plain(client.prioritize(workflow_id, priority)))
+
+
 @click.command()
 @click.argument("workflow_id")
 @server_option
@@ -84,7 +94,7 @@ def outputs(*, workflow_id: str, server: str | None, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps([document.raw for document in documents], indent=2))
         else:
-            say_where(client, workflow_id, documents)
+            say_where(client, workflow_id, enumerate(documents))
 
 
 def _line(run: SummaryDocument) -> str:

@@ -5,14 +5,23 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from comfyui_workflow.cli.following import Display
 from comfyui_workflow.cli.live_display import live_display
 from comfyui_workflow.cli.plain_display import PlainDisplay
 
+_WITHOUT_END = 10_000
+
 
 def say(sentence: str = "") -> None:
     click.echo(sentence, err=True)
+
+
+def print_table(table: Table) -> None:
+    """On stdout. What is not a terminal takes a line however long it is."""
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=_WITHOUT_END)).print(table)
 
 
 @contextmanager

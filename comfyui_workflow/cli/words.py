@@ -68,6 +68,18 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def is_worth_a_retry(error_code: str | None) -> bool:
+    """Not when it was the order or the prompt itself that failed: a retry never changes or runs it again."""
+    return not (error_code or "").startswith(("prompt_", "invalid_"))
+
+
+def money(cost: float | None) -> str:
+    """In the user's own currency; empty where it is not known."""
+    if cost is None:
+        return ""
+    return f"{cost:.2f}" if cost >= 1 else f"{cost:.4f}"
+
+
 def plain(text: str) -> str:
     """Without what would move the cursor, colour the terminal or break the line: names come from anywhere."""
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()

@@ -6,6 +6,14 @@ docs/client.md shows what they do. Importing this opens nothing.
 """
 
 from comfyui_workflow.client.batch import BatchResult
+from comfyui_workflow.client.batch_documents import (
+    BatchOutputDocument,
+    BatchProgressDocument,
+    BatchRunDocument,
+    BatchStartedDocument,
+    BatchSummaryDocument,
+)
+from comfyui_workflow.client.batches import Batches
 from comfyui_workflow.client.comfyui import ComfyUI
 from comfyui_workflow.client.documents import (
     FindingDocument,
@@ -25,6 +33,7 @@ from comfyui_workflow.client.errors import (
     TimedOut,
 )
 from comfyui_workflow.client.instance_documents import (
+    CostsDocument,
     InstanceDocument,
     InstanceListDocument,
     InterruptionDocument,
@@ -32,7 +41,7 @@ from comfyui_workflow.client.instance_documents import (
 )
 from comfyui_workflow.client.instances import InstanceFields, NamedInstances
 from comfyui_workflow.client.monitor import Monitor
-from comfyui_workflow.client.orders import Order
+from comfyui_workflow.client.orders import BatchOrder, Order
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.comfyui.client import Submission
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
@@ -52,10 +61,18 @@ from comfyui_workflow.workflows.checks.preflight import Verdict
 from comfyui_workflow.workflows.findings import Finding, Severity
 
 __all__ = [
+    "BatchOrder",
+    "BatchOutputDocument",
+    "BatchProgressDocument",
     "BatchResult",
+    "BatchRunDocument",
+    "BatchStartedDocument",
+    "BatchSummaryDocument",
+    "Batches",
     "ComfyUI",
     "ComfyUIError",
     "ComfyUIUnavailable",
+    "CostsDocument",
     "Finding",
     "FindingDocument",
     "Graph",

@@ -44,6 +44,16 @@ class StateDocument(Document):
     idle_s: float = 0.0
 
 
+class LocalPortDocument(Document):
+    """`trouble`: why nothing listens there."""
+
+    port: int
+    is_listening: bool = False
+    trouble: str | None = None
+    open_requests: int = 0
+    open_sockets: int = 0
+
+
 class InstanceDocument(Document):
     """A named instance. `notices` and `unfinished_runs` (that name it) come with it when it is changed."""
 
@@ -59,6 +69,9 @@ class InstanceDocument(Document):
     host_key: str | None = None
     local_port: int | None = None
     state: StateDocument
+    local_port_state: LocalPortDocument | None = None
+    idle_warning: str | None = None
+    """A sentence, once it has stood idle for long."""
     notices: tuple[str, ...] = ()
     unfinished_runs: int = 0
     raw: dict[str, Any] = Field(default_factory=dict, repr=False)
@@ -98,4 +111,32 @@ class QueueDocument(Document):
 class InterruptionDocument(Document):
     message: str
     interrupted: tuple[QueuedPromptDocument, ...] = ()
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class InstanceCostsDocument(Document):
+    """What an instance has cost. Money is None where no price is known."""
+
+    id: str
+    name: str
+    price_per_hour: float | None = None
+    runs: int = 0
+    gpu_seconds: float = 0.0
+    run_cost: float | None = None
+    connected_s: float = 0.0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    idle_cost: float | None = None
+
+
+class TotalCostsDocument(Document):
+    runs: int = 0
+    gpu_seconds: float = 0.0
+    run_cost: float | None = None
+    idle_cost: float | None = None
+
+
+class CostsDocument(Document):
+    instances: tuple[InstanceCostsDocument, ...]
+    total: TotalCostsDocument
     raw: dict[str, Any] = Field(repr=False)

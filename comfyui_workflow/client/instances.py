@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.instance_documents import (
+    CostsDocument,
     InstanceDocument,
     InstanceListDocument,
     InterruptionDocument,
@@ -47,6 +48,10 @@ class NamedInstances:
 
     def get(self, instance: str) -> InstanceDocument:
         return self._read(self._calls.ask("GET", _path(instance)))
+
+    def costs(self) -> CostsDocument:
+        """What each has cost, for runs and for standing idle, and all of them together."""
+        return self._calls.read(CostsDocument, self._calls.ask("GET", f"{_BASE}/costs"))
 
     def add(self, **fields: Unpack[InstanceFields]) -> InstanceDocument:
         return self._read(self._calls.ask("POST", _BASE, json=fields))

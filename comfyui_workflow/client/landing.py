@@ -1,12 +1,33 @@
 """A file that comes over HTTP, into a directory of ours: whole or not at all, and never outside it."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
+from comfyui_workflow.client.documents import OutputDocument
 from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settling import check_wholeness, remove, safe_relative_path, settle
+
+SomeOutput = TypeVar("SomeOutput", bound=OutputDocument)
+Stream = Callable[[SomeOutput, int], AbstractContextManager[Iterator[bytes]]]
+"""The content of an output, by where it is in the list."""
+
+
+def land_outputs(outputs: Sequence[SomeOutput], directory: Path, stream: Stream[SomeOutput]) -> list[Path]:
+    """Raises: RemoteFileError when the server has not got all of them, after those that it has; as `land`."""
+    paths = []
+    for number, output in enumerate(outputs):
+        if output.downloaded:
+            landing_place(output.file)  # what is refused is not even asked for
+            with stream(output, number) as pieces:
+                paths.append(land(pieces, output.file, directory))
+    missing = [output.filename for output in outputs if not output.downloaded]
+    if missing:
+        raise RemoteFileError(f"The server has not got {len(missing)} outputs: {', '.join(missing)}")
+    return paths
 
 
 def land(pieces: Iterable[bytes], output: OutputFile, directory: Path) -> Path:

@@ -6,9 +6,11 @@ otherwise, `self._calls.read(Kind, answer[…])` makes a document of it; `docume
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
+from comfyui_workflow.client.batches import Batches, is_batch_id
 from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.documents import (
     InspectionDocument,
@@ -19,10 +21,10 @@ from comfyui_workflow.client.documents import (
 )
 from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
 from comfyui_workflow.client.instances import NamedInstances
-from comfyui_workflow.client.landing import land, landing_place
+from comfyui_workflow.client.landing import land_outputs
 from comfyui_workflow.client.orders import Order, check_order, hand_over
 from comfyui_workflow.client.watching import Trouble, watch
-from comfyui_workflow.errors import InvalidRequest, RemoteFileError
+from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import RunStatus, is_workflow_id
 
 UPLOAD_TIMEOUT_S = 600.0
@@ -43,6 +45,7 @@ class WorkflowServer:
     def __init__(self, url: str = "http://127.0.0.1:5000", api_token: str | None = None) -> None:
         """Raises: InvalidRequest when the URL is none."""
         self._calls = Calls(url, api_token)
+        self.batches = Batches(self._calls, self.upload)
         self.instances = NamedInstances(self._calls)
         self.url = self._calls.url
         self.is_on_this_machine = self._calls.is_on_this_machine
@@ -113,6 +116,12 @@ class WorkflowServer:
         """Take up a failed run where it failed; the prompt is never run again. The server's sentence."""
         return str(self._calls.ask("POST", f"{_run_path(workflow_id)}/retry").get("message"))
 
+    def prioritize(self, workflow_id: str, priority: int) -> str:
+        """Of runs that wait for the same instance the higher one goes first: -1000 to 1000. The server's
+        sentence."""
+        body = {"priority": priority}
+        return str(self._calls.ask("POST", f"{_run_path(workflow_id)}/priority", json=body).get("message"))
+
     def outputs(self, workflow_id: str) -> list[OutputDocument]:
         answer = self._calls.ask("GET", f"{_run_path(workflow_id)}/outputs")
         return self._calls.read_all(OutputDocument, answer.get("outputs"))
@@ -120,16 +129,11 @@ class WorkflowServer:
     def download(self, workflow_id: str, directory: Path | str) -> list[Path]:
         """Every output of the run into a directory here. Raises: RemoteFileError when the server has not got
         all of them, after those that it has; StoreError."""
-        outputs = self.outputs(workflow_id)
-        paths = [
-            self._download(workflow_id, number, output, Path(directory))
-            for number, output in enumerate(outputs)
-            if output.downloaded
-        ]
-        missing = [output.filename for output in outputs if not output.downloaded]
-        if missing:
-            raise RemoteFileError(f"The server has not got {len(missing)} outputs: {', '.join(missing)}")
-        return paths
+
+        def stream(_output: OutputDocument, number: int) -> AbstractContextManager[Iterator[bytes]]:
+            return self._calls.stream(f"{_run_path(workflow_id)}/outputs/{number}")
+
+        return land_outputs(self.outputs(workflow_id), Path(directory), stream)
 
     def output_url(self, workflow_id: str, number: int) -> str:
         """Where a browser finds an output, counted from 0."""
@@ -197,14 +201,10 @@ class WorkflowServer:
         answer = self._calls.ask("POST", f"{_BASE}/validate", timeout_s=INSPECTION_TIMEOUT_S, json=body)
         return self._calls.read(InspectionDocument, answer)
 
-    def _download(self, workflow_id: str, number: int, output: OutputDocument, directory: Path) -> Path:
-        file = output.file
-        landing_place(file)
-        with self._calls.stream(f"{_run_path(workflow_id)}/outputs/{number}") as pieces:
-            return land(pieces, file, directory)
-
 
 def _run_path(workflow_id: str) -> str:
+    if is_batch_id(workflow_id):
+        raise InvalidRequest(f"{workflow_id} is a batch, not a run (comfyui-workflow batches --help)")
     if not is_workflow_id(workflow_id):
         raise InvalidRequest(
             f"This is not the id of a run: {workflow_id!r} (comfyui-workflow list tells them)"

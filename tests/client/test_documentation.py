@@ -9,7 +9,7 @@ from shutil import copy
 import pytest
 
 from comfyui_workflow import client, demo
-from comfyui_workflow.client import ComfyUI, Monitor, WorkflowServer
+from comfyui_workflow.client import Batches, ComfyUI, Monitor, WorkflowServer
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -58,15 +58,24 @@ def test_every_example_runs(
     assert "it would run" in checked
     assert "404 run_not_found" in checked
     assert "completed enhance.json" in checked
+    assert "2 of 2, 100.0 %" in said[8]
+    assert "completed {'6.text': 'a town', '3.seed': 7} left" in said[8]
+    assert "2 runs on all instances" in said[8]
+    assert len(list(here.glob("places here/*.png"))) == 2
     assert len(list(here.glob("pictures/seed */*.png"))) == 4
 
 
 @pytest.mark.parametrize(
     ("kind", "section"),
-    [(ComfyUI, "## A ComfyUI"), (WorkflowServer, "## This server"), (Monitor, "### As it goes")],
+    [
+        (ComfyUI, "## A ComfyUI"),
+        (WorkflowServer, "## This server"),
+        (Monitor, "### As it goes"),
+        (Batches, "### Many at once"),
+    ],
 )
 def test_every_method_is_documented(kind: type, section: str) -> None:
-    part = TEXT.partition(f"\n{section}\n")[2].split("\n## ")[0]
+    part = re.split(r"\n##? ", TEXT.partition(f"\n{section}\n")[2])[0]
     public = {name for name in vars(kind) if not name.startswith("_")}
     quiet = {"close", "connect", "disconnect", "wait_connected", "unregister_callback"}
     missing = [name for name in public - quiet if not re.search(rf"\b{name}\b", part)]

@@ -1,0 +1,163 @@
+"""A batch as it goes: a bar, and a line for each run at work, on a terminal; elsewhere a line at a change."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from comfyui_workflow.cli.batch_following import BatchDisplay, BatchView, RunNames
+from comfyui_workflow.cli.batch_words import (
+    COLOURS,
+    cost_sentence,
+    counts_sentence,
+    ended,
+    failure_lines,
+    inputs_words,
+    running_words,
+)
+from comfyui_workflow.cli.live_display import REFRESHES_PER_SECOND
+from comfyui_workflow.cli.screen import say
+from comfyui_workflow.cli.words import clock_time, plain
+from comfyui_workflow.client.batch_documents import BatchFailureDocument, BatchProgressDocument
+
+_BAR_WIDTH = 40
+_LINES_AROUND_RUNS = 9
+_FEWEST_RUN_LINES = 3
+_MOST_FAILURES = 3
+
+
+@contextmanager
+def batch_display(names: RunNames) -> Iterator[BatchDisplay]:
+    """Live on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield PlainBatchDisplay(say, names)
+        return
+    display = LiveBatchDisplay(console, names)
+    with Live(
+        get_renderable=display.render, console=console, refresh_per_second=REFRESHES_PER_SECOND
+    ) as live:
+        yield display
+        live.refresh()
+
+
+class LiveBatchDisplay:
+    """`show` is called by the command, `render` by rich's own thread; what they share is replaced whole."""
+
+    def __init__(
+        self, console: Console, names: RunNames, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console
+        self._names = names
+        self._clock = clock
+        self._view: BatchView | None = None
+        self._trouble: str | None = None
+        self._began_s = 0.0
+
+    def show(self, view: BatchView) -> None:
+        if self._view is None:
+            age = datetime.now(UTC) - view.progress.queue_time
+            self._began_s = self._clock() - max(0.0, age.total_seconds())
+        self._view, self._trouble = view, None
+
+    def show_trouble(self, sentence: str) -> None:
+        self._trouble = plain(sentence)
+
+    def render(self) -> RenderableType:
+        view = self._view
+        if view is None:
+            return Text(self._trouble or "")
+        return Group(
+            Text(plain(view.progress.batch_name), style="bold"),
+            self._overall(view.progress),
+            self._now(view),
+            *self._failures(view.progress),
+            *self._running(view),
+            Text(),
+        )
+
+    def _overall(self, progress: BatchProgressDocument) -> RenderableType:
+        elapsed_s = self._clock() - self._began_s
+        if progress.end_time:
+            elapsed_s = (progress.end_time - progress.queue_time) / timedelta(seconds=1)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=100, completed=_percent(progress), width=_BAR_WIDTH),
+            f"{ended(progress)}/{progress.total} runs",
+            clock_time(elapsed_s),
+            cost_sentence(progress),
+        )
+        return line
+
+    def _now(self, view: BatchView) -> Text:
+        if self._trouble:
+            return _line(self._trouble, "yellow")
+        colour = COLOURS.get(view.status, "")
+        waiting = f". {plain(view.waiting)}" if view.waiting else ""
+        return _line(f"{counts_sentence(view.progress)}{waiting}", colour)
+
+    def _failures(self, progress: BatchProgressDocument) -> list[RenderableType]:
+        found = list(failure_lines(progress, self._names))
+        return [_line(f"! {sentence}", "red") for sentence in found[-_MOST_FAILURES:]]
+
+    def _running(self, view: BatchView) -> list[RenderableType]:
+        room = max(_FEWEST_RUN_LINES, self._console.height - _LINES_AROUND_RUNS - _MOST_FAILURES)
+        table = Table.grid(padding=(0, 2))
+        for column in range(4):
+            table.add_column(no_wrap=True, overflow="ellipsis", style="dim" if column == 3 else "")
+        for run in view.running[:room]:
+            number = f"run {self._names.number(run.workflow_id)}"
+            inputs = inputs_words(self._names.inputs(run.workflow_id))
+            table.add_row(*map(Text, (number, *running_words(run), inputs)))
+        return [Text(), table] if view.running else []
+
+
+class PlainBatchDisplay:
+    """`say` gets a line whenever a run has ended, or the number of those at work has changed."""
+
+    def __init__(self, say: Callable[[str], None], names: RunNames) -> None:
+        self._say = say
+        self._names = names
+        self._now = ""
+        self._told: set[str] = set()
+        self._trouble = False
+
+    def show(self, view: BatchView) -> None:
+        self._trouble = False
+        progress = view.progress
+        for failure in progress.failures:
+            self._tell_failure(failure)
+        waiting = f". {plain(view.waiting)}" if view.waiting else ""
+        self._tell(f"[{ended(progress)}/{progress.total}] {counts_sentence(progress)}{waiting}")
+
+    def show_trouble(self, sentence: str) -> None:
+        if not self._trouble:
+            self._say(plain(sentence))
+        self._trouble = True
+
+    def _tell_failure(self, failure: BatchFailureDocument) -> None:
+        """The first run that failed for a reason; the others are told of at the end."""
+        reason = plain(failure.error_message or "failed")
+        if reason not in self._told:
+            self._told.add(reason)
+            self._say(f"! run {self._names.number(failure.workflow_id)}: {reason}")
+
+    def _tell(self, now: str) -> None:
+        if now != self._now:
+            self._now = now
+            self._say(now)
+
+
+def _percent(progress: BatchProgressDocument) -> float:
+    """A run that failed has no percents to come."""
+    return 100.0 if progress.status.is_finished else progress.progress_percent
+
+
+def _line(words: str, style: str) -> Text:
+    return Text(words, style=style, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,165 @@
+"""What differs from run to run of a batch: the rows of a table, or values to combine."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.cli.input_values import name_and_value, read_json, text_of_file
+from comfyui_workflow.errors import InvalidRequest
+
+Row = dict[str, Any]
+
+MOST_COUNTED = 10_000
+_SEPARATORS = (",", ";", "\t")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_COUNTED = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)")
+_WORDS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    values: tuple[Row, ...]
+    places: tuple[str, ...]
+    """Where a person finds each."""
+
+
+def read_body(path: Path) -> dict[str, Any] | None:
+    """A whole batch, as the API takes it; None for a table. Raises: InvalidRequest."""
+    value = _json(path) if _is_json(path) else None
+    return value if isinstance(value, dict) else None
+
+
+def read_rows(path: Path) -> Rows:
+    """Of a CSV file, or of a JSON file with a list of objects. Raises: InvalidRequest."""
+    numbered = list(_json_rows(path) if _is_json(path) else _csv_rows(path))
+    if not numbered:
+        raise InvalidRequest(f"{path} has no rows: one for each run, below a header of inputs")
+    places = tuple(f"{path.name} row {number}" for number, _ in numbered)
+    return Rows(values=tuple(row for _, row in numbered), places=places)
+
+
+def combined_rows(settings: Iterable[str]) -> Rows:
+    """One of each combination; the last input changes fastest. Raises: InvalidRequest."""
+    varied = dict(map(_read_variation, settings))
+    combinations = itertools.islice(itertools.product(*varied.values()), MOST_COUNTED + 1)
+    rows = tuple(dict(zip(varied, values, strict=True)) for values in combinations)
+    if len(rows) > MOST_COUNTED:
+        raise InvalidRequest(f"--vary makes more than {MOST_COUNTED} runs")
+    return Rows(values=rows, places=tuple(f"run {number}" for number in range(1, len(rows) + 1)))
+
+
+def varying_inputs(inputs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Those that not all have, or not with the same value; of one alone, all."""
+    first = inputs[0] if inputs else {}
+    if len(inputs) == 1:
+        return frozenset(first)
+    names = set[str]().union(*inputs)
+    return frozenset(
+        name for name in names if any(name not in each or each[name] != first.get(name) for each in inputs)
+    )
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """With its number as a spreadsheet counts: the header is row 1. Empty rows and cells say nothing."""
+    text = text_of_file("--rows", str(path))
+    reader = csv.reader(StringIO(text, newline=""), delimiter=_separator(text), strict=True)
+    try:
+        names = _header(path, next(reader, []))
+        for number, cells in enumerate(reader, start=2):
+            if any(cell.strip() for cell in cells):
+                yield number, _row(path, number, names, cells)
+    except csv.Error as error:
+        raise InvalidRequest(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _separator(text: str) -> str:
+    """The one that makes most columns of the header."""
+
+    def columns(separator: str) -> int:
+        return len(next(csv.reader(StringIO(text, newline=""), delimiter=separator), []))
+
+    return max(_SEPARATORS, key=columns)
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise InvalidRequest(f"{path} has no header: its first row names the inputs, as in 6.text,3.seed")
+    wrong = next((name for name in names if "." not in name), None)
+    if wrong is not None:
+        raise InvalidRequest(f'{path} row 1: "{wrong}" is no input; it must be "<node id or title>.<input>"')
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f'{path} row 1: there are two columns "{twice}"')
+    return names
+
+
+def _row(path: Path, number: int, names: list[str], cells: list[str]) -> Row:
+    if any(cell.strip() for cell in cells[len(names) :]):
+        raise InvalidRequest(
+            f"{path} row {number} has {len(cells)} cells, and the header has {len(names)}. A text with the "
+            "separator in it must be in double quotes"
+        )
+    return {name: _value(cell) for name, cell in zip(names, cells, strict=False) if cell.strip()}
+
+
+def _value(cell: str) -> Any:
+    """A number, `true` or `false` in any case; everything else is text as it is."""
+    word = cell.strip()
+    if not _NUMBER.fullmatch(word):
+        return _WORDS.get(word.lower(), cell)
+    try:
+        return read_json(word)
+    except ValueError:  # 007, 1e999
+        return cell
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    rows = _json(path)
+    if not isinstance(rows, list):
+        raise InvalidRequest(f'{path} must have a list of objects in it: [{{"6.text": "a lake"}}, …]')
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InvalidRequest(f'{path} row {number} is no object: {{"6.text": "a lake"}} would be one')
+        yield number, row
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(text_of_file("--rows", str(path)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{path} is not JSON ({error})") from error
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _read_variation(setting: str) -> tuple[str, list[Any]]:
+    name, written = name_and_value("--vary", setting)
+    if written.startswith("@"):
+        cells = text_of_file(f"--vary {name}", written[1:]).split("\n")
+    else:
+        cells = next(csv.reader([written], skipinitialspace=True), [])
+    values = [value for cell in cells if cell.strip() for value in _counted(name, cell)]
+    if not values:
+        raise InvalidRequest(f"--vary {name}: it has no values; {name}=1,2,3 would have three")
+    return name, values
+
+
+def _counted(name: str, cell: str) -> Sequence[Any]:
+    """`1..4` is four numbers."""
+    ends = _COUNTED.fullmatch(cell.strip())
+    if ends is None:
+        return [_value(cell)]
+    first, last = map(int, ends.groups())
+    if not first <= last < first + MOST_COUNTED:
+        raise InvalidRequest(f"--vary {name}: {cell} is not from a number to a higher one")
+    return range(first, last + 1)

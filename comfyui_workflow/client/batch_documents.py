@@ -1,0 +1,73 @@
+"""What the routes of the batches answer, as far as a client looks at it; `raw` has all of it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from comfyui_workflow.client.documents import Document, OutputDocument, SummaryDocument
+from comfyui_workflow.runs.model import RunStatus
+
+
+class BatchStartedDocument(Document):
+    """A batch that was ordered; the runs in their order."""
+
+    batch_id: str
+    workflow_ids: tuple[str, ...]
+    message: str = ""
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class BatchFailureDocument(Document):
+    workflow_id: str
+    error_message: str | None = None
+    error_code: str | None = None
+    failed_node_id: str | None = None
+
+
+class BatchProgressDocument(Document):
+    """`status` is the worst of its runs, once all are finished. `failures` has the first twenty."""
+
+    batch_id: str
+    batch_name: str
+    status: RunStatus
+    total: int
+    counts: Mapping[RunStatus, int]
+    progress_percent: float = 0.0
+    queue_time: datetime
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    stagger_s: float = 0.0
+    on_error: str = "continue"
+    gpu_seconds: float = 0.0
+    cost: float | None = None
+    """None where no price is known."""
+    failures: tuple[BatchFailureDocument, ...] = ()
+    raw: dict[str, Any] = Field(repr=False)
+
+    def count(self, *statuses: RunStatus) -> int:
+        """How many runs have one of them."""
+        return sum(self.counts.get(status, 0) for status in statuses)
+
+
+class BatchRunDocument(SummaryDocument):
+    """A line of the summary."""
+
+    inputs: Mapping[str, Any] = Field(default_factory=dict)
+    """Those that were set."""
+
+
+class BatchSummaryDocument(Document):
+    """The runs in their order."""
+
+    batch: BatchProgressDocument
+    workflows: tuple[BatchRunDocument, ...]
+    raw: dict[str, Any] = Field(repr=False)
+
+
+class BatchOutputDocument(OutputDocument):
+    """`number`: which of the outputs of its run, counted from 0."""
+
+    workflow_id: str
+    number: int

@@ -1,0 +1,164 @@
+"""Tables of runs, as people save them, and values to combine."""
+
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.cli.batch_files import bring_files
+from comfyui_workflow.cli.batch_rows import combined_rows, read_body, read_rows, varying_inputs
+from comfyui_workflow.errors import InvalidRequest
+
+TABLE = [{"6.text": "a lake", "3.seed": 1}, {"6.text": "a town"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"6.text,3.seed\na lake,1\na town,\n",
+        b"\xef\xbb\xbf6.text;3.seed\r\na lake;1\r\na town;\r\n",
+        b"6.text\t3.seed\na lake\t1\na town",
+        b' 6.text , 3.seed ,,\n"a lake", 1 ,,\n\n , ,,\na town\n',
+    ],
+    ids=["plain", "a spreadsheet's", "tabs", "padded"],
+)
+def test_a_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    assert list(read_rows(tmp_path / "rows.csv").values) == TABLE
+
+
+def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('6.text\n"two\nlines"\n\na town\n')
+    rows = read_rows(tmp_path / "rows.csv")
+    assert rows.values == ({"6.text": "two\nlines"}, {"6.text": "a town"})
+    assert rows.places == ("rows.csv row 2", "rows.csv row 4")
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("30", 30),
+        ("-7.5", -7.5),
+        ("1e3", 1000.0),
+        ("18446744073709551615", 18446744073709551615),
+        ("TRUE", True),
+        ("false", False),
+        ("007", "007"),
+        ("1e999", "1e999"),
+        ("NaN", "NaN"),
+        ("null", "null"),
+        ("[1]", "[1]"),
+        ("1.2.3", "1.2.3"),
+        ("a, b", "a, b"),
+        (" a ", " a "),
+        ("\u0663", "\u0663"),
+    ],
+)
+def test_a_cell_is_a_number_true_false_or_text(tmp_path: Path, cell: str, value: object) -> None:
+    (tmp_path / "rows.csv").write_text(f'1.a;2.b\n"{cell}";x\n', encoding="utf-8")
+    (row,) = read_rows(tmp_path / "rows.csv").values
+    assert row == {"1.a": value, "2.b": "x"}
+    assert type(row["1.a"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "has no header"),
+        (b"\n\n", "has no header"),
+        (b"6.text\n", "has no rows"),
+        (b"6.text\n\n \n", "has no rows"),
+        (b"6.text,3.seed,6.text\na,1,b\n", 'row 1: there are two columns "6.text"'),
+        (b"6.text,,3.seed\na,1,2\n", 'row 1: "" is no input'),
+        (b"a lake\na town\n", 'row 1: "a lake" is no input'),
+        (b"6.text,3.seed\na,1\na lake, at dawn,1\n", "row 3 has 3 cells, and the header has 2"),
+        (b"6.text\n\xffx\n", "is not a text in UTF-8"),
+        ("6.text\nä\n".encode("utf-16"), "is not a text in UTF-8"),
+        (b'6.text\n"a lake\n', "line 2: unexpected end of data"),
+        (b"6.text\n" + b"a" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(InvalidRequest, match=sentence):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.JSON"
+    path.write_text('[{"6.text": "30"}, {"1.names": [1]}]')
+    assert read_rows(path).values == ({"6.text": "30"}, {"1.names": [1]})
+    assert read_body(path) is None
+    path.write_text('{"rows": []}')
+    assert read_body(path) == {"rows": []}
+    assert read_body(tmp_path / "rows.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[NaN]", "is not JSON"),
+        ("7", "a list of objects"),
+        ("[]", "has no rows"),
+        ('[{"6.text": 1}, 7]', "row 2 is no object"),
+    ],
+)
+def test_json_that_is_no_table(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(InvalidRequest, match=sentence):
+        read_body(tmp_path / "rows.json")
+        read_rows(tmp_path / "rows.json")
+
+
+def test_values_are_combined_and_the_last_changes_fastest(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a lake, at dawn\n\na town\n")
+    rows = combined_rows([f"6.text=@{tmp_path / 'prompts.txt'}", '3.seed=1..2,7, "x, y"'])
+    seeds = [1, 2, 7, "x, y"]
+    assert list(rows.values) == [
+        {"6.text": text, "3.seed": seed} for text in ("a lake, at dawn", "a town") for seed in seeds
+    ]
+    assert rows.places[7] == "run 8"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["seed=1"], "it must be"),
+        (["3.seed="], "has no values"),
+        (["3.seed=5..1"], "not from a number to a higher one"),
+        (["3.seed=1..9999999"], "not from a number to a higher one"),
+        (["3.seed=1..1000", "3.steps=1..1000"], "more than 10000 runs"),
+        (["3.seed=@/nowhere"], "cannot be read"),
+    ],
+)
+def test_values_that_cannot_be_combined(typed: list[str], sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence):
+        combined_rows(typed)
+
+
+def test_files_go_along_and_are_known_by_their_name(tmp_path: Path) -> None:
+    here, table = tmp_path / "here", tmp_path / "table"
+    for picture in (here / "a.png", table / "photos" / "b.JPG", table / "c.txt"):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.touch()
+    rows: list[dict[str, object]] = [
+        {"1.image": "a.png", "6.text": "c.txt", "3.seed": 1},
+        {"1.image": "photos/b.JPG"},
+        {"1.image": "photos/b.JPG", "2.image": "on the instance.png"},
+        {"1.image": f"{'a' * 5000}.png", "2.image": "\0.png"},
+    ]
+    named, files = bring_files(rows, [here, table])
+    assert files == [here / "a.png", table / "photos" / "b.JPG"]
+    assert named == [rows[0], {"1.image": "b.JPG"}, {**rows[2], "1.image": "b.JPG"}, rows[3]]
+
+
+def test_inputs_that_differ() -> None:
+    assert varying_inputs([{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1, "b": 3, "c": 0}]) == {"b", "c"}
+    assert (
+        varying_inputs([{"a": 1}, {}])
+        == varying_inputs([{}, {"a": 1}])
+        == varying_inputs([{"a": 1}])
+        == {"a"}
+    )
+    assert varying_inputs([]) == frozenset()
