@@ -42,6 +42,8 @@ from comfyui_workflow.stores.json_file import JsonFileStore
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
+WARNING_SEEN_S = 60.0
+"""How much longer than until its idle warning an instance is watched after its last run."""
 STOP_TIMEOUT_S = 5.0
 """Leaves room to close what is open, so that a SIGTERM is over in ten seconds."""
 
@@ -174,7 +176,10 @@ def keep_up(
 def create_watches(
     settings: Settings, journal: RunJournal, links: Pool[InstanceKey, Link], tell: Callable[[], None]
 ) -> Watches:
-    options = WatchOptions(wanted_for_s=settings.connection_idle_s, idle_warning_s=settings.idle_warning_s)
+    options = WatchOptions(
+        wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
+        idle_warning_s=settings.idle_warning_s,
+    )
     ledger = UsageLedger(settings.data_dir / "usage.json")
     return Watches(
         Surroundings(

@@ -119,8 +119,8 @@ class Settings(BaseSettings):
     idle_warning_s: float = Field(
         900,
         ge=0,
-        description="After how long without work a connected instance is warned of, in seconds; 0 means "
-        "never.",
+        description="After how long without work a named instance is warned of, in seconds; so long it stays "
+        "connected. 0 means never.",
     )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
