@@ -1,10 +1,11 @@
 """A batch as it goes: a bar, and a line for each run at work, on a terminal; elsewhere a line at a change."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -108,14 +109,16 @@ class LiveBatchDisplay:
 
     def _running(self, view: BatchView) -> list[RenderableType]:
         room = max(_FEWEST_RUN_LINES, self._console.height - _LINES_AROUND_RUNS - _MOST_FAILURES)
-        table = Table.grid(padding=(0, 2))
-        for column in range(4):
-            table.add_column(no_wrap=True, overflow="ellipsis", style="dim" if column == 3 else "")
-        for run in view.running[:room]:
-            number = f"run {self._names.number(run.workflow_id)}"
-            inputs = inputs_words(self._names.inputs(run.workflow_id))
-            table.add_row(*map(Text, (number, *running_words(run), inputs)))
-        return [Text(), table] if view.running else []
+        runs = view.running[:room]
+        lines = [
+            (
+                f"run {self._names.number(run.workflow_id)}",
+                *running_words(run),
+                inputs_words(self._names.inputs(run.workflow_id)),
+            )
+            for run in runs
+        ]
+        return [Text(), *_aligned(lines, self._console.width // 4)] if lines else []
 
 
 class PlainBatchDisplay:
@@ -161,3 +164,14 @@ def _percent(progress: BatchProgressDocument) -> float:
 
 def _line(words: str, style: str) -> Text:
     return Text(words, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _aligned(lines: Sequence[Sequence[str]], widest: int) -> Iterator[Text]:
+    """In columns as wide as they must be, but no wider than that; what does not fit at the end is cut."""
+    widths = [min(widest, max(map(cell_len, column))) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            cell if cell_len(cell) > width else set_cell_size(cell, width)
+            for cell, width in zip(line, widths, strict=True)
+        )
+        yield _line("  ".join(cells), "")

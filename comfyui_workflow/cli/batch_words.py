@@ -17,7 +17,7 @@ from comfyui_workflow.client.batch_documents import (
     BatchRunDocument,
 )
 from comfyui_workflow.client.documents import SummaryDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.model import Phase, RunStatus
 
 COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
 _STATES = {RunStatus.EXECUTING: "running", RunStatus.QUEUED: "waiting"}
@@ -62,8 +62,9 @@ def inputs_words(inputs: Mapping[str, Any]) -> str:
 
 
 def running_words(run: SummaryDocument) -> tuple[str, str]:
-    """Where it runs, and what."""
-    node = plain(str(run.raw.get("current_node") or run.raw.get("message") or ""))
+    """Where it runs, and what; or what else happens: the instance may be away, the outputs be fetched."""
+    fields = ("current_node", "message") if run.raw.get("phase") == Phase.EXECUTING else ("message",)
+    node = plain(str(next((run.raw[field] for field in fields if run.raw.get(field)), "")))
     where = f"on {plain(run.instance)}" if run.instance else ""
     return where, f"{run.progress_percent:3.0f} % {node}"
 

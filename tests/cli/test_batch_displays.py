@@ -161,6 +161,14 @@ def test_following_goes_on_when_the_server_is_back(canned: CannedServer) -> None
     assert heard == ["queued 0 Uploading", "The", "executing 1 None", "completed 0 None"]
 
 
+def test_a_run_whose_instance_is_away_says_so() -> None:
+    words = f"It is away {'.' * 200}"
+    away = run(RUN_ID, current_node="KSampler", phase="waiting", message=words, instance="gpu")
+    picture = drawn(BatchView(progress=batch(), running=(away,)))
+    assert "run 2  on gpu    0 % It is away" in picture
+    assert "KSampler" not in picture
+
+
 @pytest.mark.parametrize("width", [20, 60])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     view = BatchView(progress=batch(cost=1.0, gpu_seconds=1.0), running=(RUNS[1],), waiting="x" * 300)
