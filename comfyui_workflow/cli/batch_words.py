@@ -51,10 +51,12 @@ def cost_sentence(progress: BatchProgressDocument) -> str:
 
 
 def end_sentence(progress: BatchProgressDocument) -> str:
-    until = progress.end_time or progress.queue_time
-    took = clock_time((until - progress.queue_time) / timedelta(seconds=1))
+    """What has become of it, so far or at the end."""
     cost = cost_sentence(progress)
-    return f"{counts_sentence(progress)} in {took}{'; ' if cost else ''}{cost}"
+    took = ""
+    if progress.end_time:
+        took = f" in {clock_time((progress.end_time - progress.queue_time) / timedelta(seconds=1))}"
+    return f"{counts_sentence(progress)}{took}{'; ' if cost else ''}{cost}"
 
 
 def inputs_words(inputs: Mapping[str, Any]) -> str:
