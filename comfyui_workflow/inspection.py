@@ -27,11 +27,13 @@ class Inspector:
         self._links = links
         self._places = Places(MOST_AT_ONCE, f"{MOST_AT_ONCE} workflows are being validated just now")
 
-    def inspect(self, request: RunRequest) -> Inspection:
+    def inspect(self, request: RunRequest, *, host_key: str | None = None) -> Inspection:
         """One attempt, given up after half a minute. Raises: InvalidRequest for what is no graph at all;
         InstanceError, ComfyUIError, Stopped; ServerBusy when too many ask at once."""
         key = InstanceKey(
-            address=parse_ssh_address(request.ssh_connection), comfyui_port=request.comfyui_port
+            address=parse_ssh_address(request.ssh_connection),
+            comfyui_port=request.comfyui_port,
+            host_key=host_key,
         )
         with self._places.taken(), lease_within(self._links, key, PATIENCE_S) as link:
             link.prove(again=False)

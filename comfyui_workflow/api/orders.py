@@ -10,7 +10,7 @@ from typing import Any
 from comfyui_workflow.api import Parts
 from comfyui_workflow.api.fields import flag, integer, is_unicode, remote_dir, text
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.fleet.floor import Directory
+from comfyui_workflow.fleet.floor import Directory, States
 from comfyui_workflow.fleet.instance import Instance, tag_wanted
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
@@ -30,7 +30,13 @@ LONGEST_STAGGER_S = 86_400
 
 
 def order_reader(parts: Parts) -> "OrderReader":
-    return OrderReader(files=parts.files, directory=parts.instances.directory, settings=parts.settings)
+    instances = parts.instances
+    return OrderReader(
+        files=parts.files,
+        directory=instances.directory,
+        states=instances.watches,
+        settings=parts.settings,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,7 @@ class OrderReader:
 
     files: LocalFiles
     directory: Directory
+    states: States
     settings: Settings
 
     def read(self, body: dict[str, Any]) -> RunRequest:
@@ -78,18 +85,19 @@ class OrderReader:
             priority=read_priority(body),
         )
 
-    def read_placed(self, body: dict[str, Any]) -> RunRequest:
-        """For who asks an instance right now: with its ssh string in the place of its name, and the first
-        that is enabled for `any`."""
+    def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
+        """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is
+        the first that is enabled, one that is ready if there is one."""
         request = self.read(body)
         tag = tag_wanted(request.ssh_connection)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
         else:
-            instance = next((each for each in self.directory.all() if each.is_meant_by(tag)), None)
-            if instance is None:
-                raise InvalidRequest("No instance is enabled: POST /comfyui/instances adds one")
-        return _placed(request, instance) if instance else request
+            meant = [each for each in self.directory.all() if each.is_meant_by(tag)]
+            if not meant:
+                raise InvalidRequest("No such instance is enabled: POST /comfyui/instances adds one")
+            instance = next((each for each in meant if self.states.state(each.id).is_ready), meant[0])
+        return (_placed(request, instance) if instance else request), instance
 
     def read_batch(self, body: dict[str, Any]) -> BatchOrder:
         """A list of bodies in `runs`; or one body, run with each of `rows` or for all of a `matrix`."""

@@ -34,8 +34,11 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/validate")
     def validate() -> Response:
-        inspection = inspector.inspect(orders.read_placed(json_body()))
-        return jsonify(success=True, **_inspection_document(inspection))
+        asked, instance = orders.read_placed(json_body())
+        inspection = inspector.inspect(asked, host_key=instance.host_key if instance else None)
+        return jsonify(
+            success=True, **_inspection_document(inspection), instance=instance.name if instance else None
+        )
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:

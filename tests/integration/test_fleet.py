@@ -240,3 +240,20 @@ def test_the_inputs_of_the_next_run_are_brought_while_one_runs(tmp_path: Path) -
         assert [each["status"] for each in done] == ["completed", "completed"]
         order = [entry["prompt_id"] for entry in sandbox.executions()[1:]]
         assert order == [each["prompt_id"] for each in done]
+
+
+def test_a_workflow_is_validated_on_an_instance_by_its_name_or_on_any(fleet: Machines) -> None:
+    body = {"workflow": painted()}
+    answer = fleet.server.post("/validate", {**body, "ssh_connection": "GPU1"}).json()
+    assert (answer["valid"], answer["instance"]) == (True, "gpu1")
+    fleet.sandboxes["gpu0"].kill()
+    until(lambda: fleet.instance("gpu1")["state"]["reachability"] != "connecting")
+    requests.post(f"{fleet.instances_url}/gpu2/connect", timeout=10)
+    until(lambda: fleet.instance("gpu2")["state"]["reachability"] == "ready")
+    answer = fleet.server.post("/validate", {**body, "ssh_connection": "any"}).json()
+    assert (answer["valid"], answer["instance"]) == (True, "gpu2")
+    fleet.change("gpu2", host_key="SHA256:" + "A" * 43)
+    refused = fleet.server.post("/validate", {**body, "ssh_connection": "gpu2"})
+    assert (refused.status_code, refused.json()["code"]) == (502, "host_key_refused")
+    nobody = fleet.server.post("/validate", {**body, "ssh_connection": "any:nobody"})
+    assert (nobody.status_code, nobody.json()["code"]) == (400, "invalid_request")
