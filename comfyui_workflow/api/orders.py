@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.fleet.floor import Directory, States
 from comfyui_workflow.fleet.instance import Instance, tag_wanted
 from comfyui_workflow.instances import usual_places
-from comfyui_workflow.instances.address import parse_ssh_address
+from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.batch import BatchOrder, OnError, rows_of
 from comfyui_workflow.runs.model import RunRequest, SeedMode
@@ -62,7 +63,7 @@ class OrderReader:
         inputs = _inputs(body, given)
         instance = self.directory.get(ssh_connection)
         is_any = tag_wanted(ssh_connection) is not None
-        address = None if instance or is_any else parse_ssh_address(ssh_connection)
+        address = None if instance or is_any else self._address(ssh_connection)
         default_port = (address and address.comfyui_port) or usual_places.COMFYUI_PORT
         default_name = Path(workflow_file).name if workflow_file else "workflow"
         return RunRequest(
@@ -84,6 +85,16 @@ class OrderReader:
             include_previews=flag(body, "include_previews"),
             priority=read_priority(body),
         )
+
+    def _address(self, ssh_connection: str) -> SshAddress:
+        """A word alone is more likely to be a name than a host, where there are names."""
+        names = [each.name for each in self.directory.all()]
+        if names and re.fullmatch(r"[\w-]+", ssh_connection):
+            raise InvalidRequest(
+                f'No instance is called "{ssh_connection}": there are {", ".join(names)}. '
+                f"If it is a host, write: ssh {ssh_connection}"
+            )
+        return parse_ssh_address(ssh_connection)
 
     def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
         """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is

@@ -209,8 +209,8 @@ class Board:
 
     def _refusal(self, run: Waiting) -> RunFailed:
         refusals = self._refusals.get(run.workflow_id, {})
-        named = [(self.floor.instance(each), why) for each, why in refusals.items()]
-        told = "; ".join(f"{each.name}: {why}" for each, why in named if each)
+        named = [each for each in self.floor.directory.all() if each.id in refusals]
+        told = "; ".join(f"{each.name}: {refusals[each.id]}" for each in named)
         return RunFailed(code="invalid_workflow", message=f"No instance can run the workflow. {told}")
 
     def _make_way(self) -> None:

@@ -46,9 +46,12 @@ def idle_warning(instance: Instance, state: InstanceState, at: datetime, limit_s
     price = instance.price_per_hour
     cost = f", which has cost {price * idle_s / 3600:.2f}" if price else ""
     return (
-        f"{instance.name} has had nothing to do for {idle_s / 60:.0f} min{cost}: "
-        "stop the machine if you are done"
+        f"{instance.name} has had nothing to do for {_span(idle_s)}{cost}: stop the machine if you are done"
     )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _costs(instance: Instance, runs: Sequence[RunSummary], usage: Usage, at: datetime) -> InstanceCosts:

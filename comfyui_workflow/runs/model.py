@@ -252,8 +252,9 @@ class Run:
         return any(not output.is_downloaded for output in self.outputs)
 
     def gpu_seconds(self, at: datetime) -> float:
-        """How long the GPU has worked for this run."""
-        running_s = 0.0 if self.gpu_since is None else max(0.0, (at - self.gpu_since).total_seconds())
+        """How long the GPU has worked for this run, as far as it was seen."""
+        seen_until = self.contact_lost_at or at
+        running_s = 0.0 if self.gpu_since is None else max(0.0, (seen_until - self.gpu_since).total_seconds())
         return self.gpu_s + running_s
 
     def cost(self, at: datetime) -> float | None:

@@ -130,8 +130,8 @@ def summary_of(run: Run) -> RunSummary:
         last_update=run.last_update,
         start_time=run.start_time,
         end_time=run.end_time,
-        gpu_s=run.gpu_s,
-        gpu_since=run.gpu_since,
+        gpu_s=run.gpu_s if run.contact_lost_at is None else run.gpu_seconds(run.contact_lost_at),
+        gpu_since=run.gpu_since if run.contact_lost_at is None else None,
     )
 
 

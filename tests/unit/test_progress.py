@@ -23,6 +23,7 @@ from comfyui_workflow.runs.model import (
     new_workflow_id,
 )
 from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -147,6 +148,8 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
     assert (unheard.gpu_s, unheard.cost(unheard.last_update)) == (5.0, None)
     assert after(run, events.RunFailed(code="x", message="y")).gpu_s == 2.0
     away = after(run, events.TroubleMet(message="cut"), events.TroubleMet(message="still"))
+    assert away.gpu_seconds(AT + timedelta(days=1)) == 2.0
+    assert summary_of(away).gpu_seconds(AT + timedelta(days=1)) == 2.0
     assert after(away, events.PromptVanished(message="a died")).gpu_s == 2.0  # what nobody saw is not counted
     assert after(away, events.ExecutionStarted(), events.PromptVanished(message="a died")).gpu_s == 5.0
 
