@@ -23,7 +23,8 @@ from comfyui_workflow.fleet.given_up import is_given_up
 from comfyui_workflow.fleet.instance import key_of_instance
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.fleet.usage import UsageLedger
-from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
+from comfyui_workflow.fleet.watches import Watches
+from comfyui_workflow.fleet.watching import Surroundings, WatchOptions
 from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
-from comfyui_workflow.fleet.watching import Watches
+from comfyui_workflow.fleet.watches import Watches
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.local_port.ports import LocalPorts
 

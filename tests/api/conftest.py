@@ -18,7 +18,8 @@ from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.fleet.usage import UsageLedger
-from comfyui_workflow.fleet.watching import Surroundings, Watches, WatchOptions
+from comfyui_workflow.fleet.watches import Watches
+from comfyui_workflow.fleet.watching import Surroundings, WatchOptions
 from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool

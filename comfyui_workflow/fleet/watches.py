@@ -1,0 +1,90 @@
+"""The watches of all instances: one for each that somebody wants."""
+
+import threading
+import time
+from math import inf
+
+from comfyui_workflow.fleet.instance import Instance
+from comfyui_workflow.fleet.state import InstanceState
+from comfyui_workflow.fleet.usage import Usage
+from comfyui_workflow.fleet.watching import Surroundings, Watch
+
+
+class Watches:
+    """Every method may be called from any thread, and none waits for an instance."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._lock = threading.Lock()
+        self._watches: dict[str, Watch] = {}
+        self._is_closed = False
+
+    def load(self) -> None:
+        """What was used before this start."""
+        self._around.ledger.load()
+
+    def usage(self, instance_id: str) -> Usage:
+        return self._around.ledger.get(instance_id)
+
+    def state(self, instance_id: str) -> InstanceState:
+        watch = self._watches.get(instance_id)
+        return watch.state if watch else InstanceState()
+
+    def want(self, instance: Instance) -> None:
+        self._want(instance, self._around.options.wanted_for_s)
+
+    def connect(self, instance: Instance) -> None:
+        self._want(instance, inf)
+        self.look_now(instance.id)
+
+    def look_now(self, instance_id: str) -> None:
+        """Something has changed that may have kept us out."""
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.wake()
+
+    def disconnect(self, instance_id: str) -> None:
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.unwant()
+
+    def report(self, instance_id: str, error: Exception) -> None:
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.report(error)
+
+    def keep_to(self, instances: dict[str, Instance]) -> None:
+        """The directory has changed: what is not as it was is watched as it is now, for as long as it was
+        wanted."""
+        with self._lock:
+            changed = [
+                each for each in self._watches.values() if instances.get(each.instance.id) != each.instance
+            ]
+            for watch in changed:
+                del self._watches[watch.instance.id]
+        for watch in changed:
+            wanted_for_s = watch.wanted_for_s
+            watch.close()
+            instance = instances.get(watch.instance.id)
+            if instance is not None and wanted_for_s > 0:
+                self._want(instance, wanted_for_s)
+
+    def close(self, timeout_s: float) -> None:
+        with self._lock:
+            self._is_closed = True
+            watches = list(self._watches.values())
+        for watch in watches:
+            watch.close()
+        until_s = time.monotonic() + timeout_s
+        for watch in watches:
+            watch.join(max(0.0, until_s - time.monotonic()))
+        self._around.ledger.save()
+
+    def _want(self, instance: Instance, for_s: float) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
+            watch = self._watches.get(instance.id)
+            if watch is None or watch.instance != instance:
+                watch = self._watches[instance.id] = Watch(instance, self._around)
+        watch.want(for_s)
