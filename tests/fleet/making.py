@@ -1,6 +1,7 @@
 """Instances, runs and a fleet without machines, for tests that decide."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from comfyui_workflow.stores.memory import MemoryStore
 READY = InstanceState(reachability=Reachability.READY, prompts=Prompts())
 AWAY = InstanceState(reachability=Reachability.UNREACHABLE, trouble="no route to host")
 LIMIT_S = 10.0
+LOOK_S = 0.01
 
 
 def instance(name: str, **fields: object) -> Instance:
@@ -112,8 +114,12 @@ class Fleet:
         return run
 
     def until(self, condition: Callable[[], bool]) -> None:
+        """Conditions look at records and states too, of which nobody tells us."""
+        deadline_s = time.monotonic() + LIMIT_S
         with self._changed:
-            assert self._changed.wait_for(condition, LIMIT_S), self.story()
+            while not condition():
+                assert time.monotonic() < deadline_s, self.story()
+                self._changed.wait(LOOK_S)
 
     def carried(self) -> set[str]:
         return set(self._turns)

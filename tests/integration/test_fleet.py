@@ -78,11 +78,10 @@ def test_a_prompt_that_was_given_up_is_dropped_when_its_instance_is_back(tmp_pat
         colors = {"1.color": [1, 2]}
         batch = fleet.order({"ssh_connection": "any", "workflow": painted(), "matrix": colors})
         until(lambda: [run["prompt_id"] for run in fleet.runs(batch)].count(None) == 0)
-        fleet.sandboxes["gpu0"].freeze()
+        fleet.sandboxes["gpu0"].faults(refuse_ssh_s=6, cut_ssh=True)
         fleet.change("gpu1", enabled=True)
         assert until_finished(fleet, batch)["counts"]["completed"] == 2
         assert {run["instance"] for run in fleet.runs(batch)} == {"gpu1"}
-        fleet.sandboxes["gpu0"].thaw()
         queue_url = f"{fleet.sandboxes['gpu0'].comfyui_url}/queue"
         until(lambda: not requests.get(queue_url, timeout=10).json()["queue_pending"])
         fleet.sandboxes["gpu0"].faults(hold=False)
