@@ -62,6 +62,7 @@ class FakeDirectory:
 class FakeWatches:
     states: dict[str, InstanceState]
     wanted: set[str] = field(default_factory=set)
+    believes_reports: bool = True
 
     def state(self, instance_id: str) -> InstanceState:
         return self.states.get(instance_id, InstanceState())
@@ -70,6 +71,8 @@ class FakeWatches:
         self.wanted.add(instance.id)
 
     def report(self, instance_id: str, error: Exception) -> None:
+        if not self.believes_reports:
+            return
         self.states[instance_id] = replace(AWAY, trouble=str(error))
 
 

@@ -133,6 +133,34 @@ def test_who_waits_for_a_place_goes_to_an_instance_that_has_nothing_to_do() -> N
         assert fleet.where(next_one) == "b"
 
 
+def test_who_waits_for_a_place_does_not_wait_for_an_instance_that_went_away() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
+        (running,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {running})
+        (next_one,) = fleet.submit(request())
+        fleet.until(lambda: fleet.where(next_one) == "a")
+        fleet.watches.states["a"] = AWAY
+        fleet.dispatcher.wake()
+        fleet.until(lambda: fleet.where(next_one) is None)
+        standing = fleet.dispatcher.standing(next_one)
+        assert standing is not None
+        assert standing.message == "Waiting for an instance. a: no route to host"
+
+
+def test_trouble_that_meets_a_run_wherever_it_goes_does_not_send_it_round_in_circles() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        fleet.watches.believes_reports = False  # what it looks at is well
+        fleet.fail(run, ConnectionFailed("cut"))
+        fleet.until(lambda: fleet.dispatcher.standing(run) is not None)
+        rests = fleet.dispatcher.standing(run)
+        assert rests is not None
+        assert rests.message is None  # it says itself why
+        assert "cut; another instance is chosen" in str(fleet.journal.get(run).message)
+        fleet.until(lambda: fleet.turns_taken[run] == 2)
+
+
 def test_a_run_leaves_an_instance_in_trouble_before_its_prompt_is_there() -> None:
     with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
         (run,) = fleet.submit(request())
@@ -157,7 +185,7 @@ def test_a_prompt_that_was_submitted_is_given_up_only_for_an_instance_that_is_th
             fleet.until(lambda: fleet.where(run) == "b" and fleet.carried() == {run})
             assert fleet.journal.get(run).prompt_id is None
         else:  # carried on where its prompt is
-            fleet.until(lambda: fleet.carried() == {run})
+            fleet.until(lambda: fleet.turns_taken[run] == 2)
             assert (fleet.where(run), fleet.journal.get(run).prompt_id) == ("a", "p")
 
 
