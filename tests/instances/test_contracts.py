@@ -84,7 +84,7 @@ def test_sshtunnel_stops_what_it_started(connection: Connection) -> None:
 def test_paramiko_lets_a_request_be_sent_without_waiting(connection: Connection) -> None:
     transport = connection._opened.transport
     assert transport.clear_to_send.is_set()
-    assert transport.clear_to_send_lock.acquire(blocking=False)
+    assert transport.clear_to_send_lock.acquire(timeout=5)
     transport.clear_to_send_lock.release()
     assert callable(transport.packetizer.send_message)
 
