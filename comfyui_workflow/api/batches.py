@@ -1,6 +1,5 @@
 """/comfyui/workflow/batch: many runs in one request."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -11,7 +10,7 @@ from comfyui_workflow.api.orders import order_reader
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.batch import BatchProgress
-from comfyui_workflow.runs.document import output_document, summary_document
+from comfyui_workflow.runs.document import output_document, summary_document, word_time
 from comfyui_workflow.runs.summary import RunSummary
 
 PREFIX = "/comfyui/workflow/batch"
@@ -89,9 +88,9 @@ def progress_document(progress: BatchProgress) -> dict[str, Any]:
         "total": batch.total,
         "counts": {status.value: count for status, count in progress.counts.items()},
         "progress_percent": progress.percent,
-        "queue_time": _time(batch.created_at),
-        "start_time": _time(progress.start_time),
-        "end_time": _time(progress.end_time),
+        "queue_time": word_time(batch.created_at),
+        "start_time": word_time(progress.start_time),
+        "end_time": word_time(progress.end_time),
         "stagger_s": batch.stagger_s,
         "on_error": batch.on_error.value,
         "gpu_seconds": round(progress.gpu_s, 3),
@@ -115,7 +114,3 @@ def _failure(run: RunSummary) -> dict[str, Any]:
         "error_code": run.error_code,
         "failed_node_id": run.failed_node_id,
     }
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """The documents of an instance and its state, as the API answers them."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.comfyui.system import Device
@@ -9,6 +9,7 @@ from comfyui_workflow.fleet.costs import InstanceCosts
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts
 from comfyui_workflow.local_port.model import PortState
+from comfyui_workflow.runs.document import word_time
 
 
 def instance_document(instance: Instance) -> dict[str, Any]:
@@ -31,14 +32,14 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
     return {
         "reachability": state.reachability.value,
         "trouble": state.trouble,
-        "looked_at": _time(state.looked_at),
+        "looked_at": word_time(state.looked_at),
         "comfyui_version": state.comfyui_version,
         "devices": [_device(device) for device in state.devices],
         "prompts": None if state.prompts is None else _prompts(state.prompts),
         "round_trip_s": state.round_trip_s,
         "host_key_fingerprint": state.host_key_fingerprint,
-        "connected_since": _time(state.connected_since),
-        "idle_since": _time(state.idle_since),
+        "connected_since": word_time(state.connected_since),
+        "idle_since": word_time(state.idle_since),
         "idle_s": round(state.idle_s(at), 1),
     }
 
@@ -100,9 +101,3 @@ def _prompts(prompts: Prompts) -> dict[str, Any]:
         "ours": list(prompts.ours),
         "others": prompts.others,
     }
-
-
-def _time(at: datetime | None) -> str | None:
-    if at is None:
-        return None
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -40,10 +40,10 @@ def _line(summary: RunSummary, at: datetime) -> dict[str, Any]:
         "total_nodes": summary.total_nodes,
         "completed_nodes": summary.completed_nodes,
         "progress_percent": summary.progress_percent,
-        "queue_time": _time(summary.queue_time),
-        "start_time": _time(summary.start_time),
-        "end_time": _time(summary.end_time),
-        "last_update": _time(summary.last_update),
+        "queue_time": word_time(summary.queue_time),
+        "start_time": word_time(summary.start_time),
+        "end_time": word_time(summary.end_time),
+        "last_update": word_time(summary.last_update),
         "error_message": summary.error_message,
         "failed_node": summary.failed_node,
         "error_code": summary.error_code,
@@ -88,7 +88,8 @@ def _node_document(node: NodeProgress) -> dict[str, Any]:
     }
 
 
-def _time(at: datetime | None) -> str | None:
+def word_time(at: datetime | None) -> str | None:
+    """As the specification writes times: `2026-01-02T03:04:05Z`."""
     if at is None:
         return None
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
