@@ -16,7 +16,7 @@ from comfyui_workflow.fleet.instance import Instance, tag_wanted
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.runs.batch import BatchOrder, OnError, rows_of
+from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
 from comfyui_workflow.runs.model import RunRequest, SeedMode
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.workflows.definitions import Definitions
@@ -133,7 +133,7 @@ class OrderReader:
             raise InvalidRequest("Give runs, or matrix, or rows: one of them")
         if not isinstance(runs, list) or not all(isinstance(each, dict) for each in runs):
             raise InvalidRequest("runs must be a list of objects, each as for execute")
-        _check_size(len(runs))
+        check_size(len(runs), MOST_RUNS)
         workflows = _Workflows(self.files)
         for number, each in enumerate(runs):
             try:
@@ -189,11 +189,6 @@ def _on_error(body: dict[str, Any]) -> OnError:
         return OnError(word)
     except ValueError as error:
         raise InvalidRequest(f"on_error must be one of {', '.join(OnError)}") from error
-
-
-def _check_size(runs: int) -> None:
-    if runs > MOST_RUNS:
-        raise InvalidRequest(f"A batch has at most {MOST_RUNS} runs, and this one has {runs}")
 
 
 class _Workflows:

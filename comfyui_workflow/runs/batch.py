@@ -112,7 +112,12 @@ def new_batch_id(at: datetime) -> str:
     return f"batch_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}"
 
 
+def check_size(runs: int, most: int) -> None:
+    """Raises: InvalidRequest."""
+    if runs > most:
+        raise InvalidRequest(f"A batch has at most {most} runs, and this one has {runs}")
+
+
 def _sized(rows: Any, size: int, most: int) -> list[Row]:
-    if size > most:
-        raise InvalidRequest(f"A batch has at most {most} runs, and this one has {size}")
+    check_size(size, most)
     return list(rows) if size else []
