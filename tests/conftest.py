@@ -1,5 +1,6 @@
 """What many tests share: a sandbox for each worker, and the ways to reach it over SSH."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,11 @@ from tests.sshd import Sshd
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: what we start would not hear Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for another process most of the time."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ def test_messages_by_their_type(comfyui: ComfyUI, heard: Heard) -> None:
         monitor.register_callback("*", everything)
         assert monitor.wait_connected(10)
         entry = comfyui.run(quick_graph(), timeout_s=20)
+        wait_until(lambda: everything.of_type("execution_success"))
     assert [message["type"] for message in heard.messages] == ["executed"]
     assert heard.messages[0]["data"]["prompt_id"] == entry.prompt_id
     kinds = [message["type"] for message in everything.messages]
@@ -57,6 +58,7 @@ def test_once_for_a_message_however_often_it_is_registered(comfyui: ComfyUI, hea
         monitor.register_callback("executed", heard)
         monitor.register_callback("*", heard)
         comfyui.run(quick_graph(), timeout_s=20)
+        wait_until(lambda: heard.of_type("execution_success"))
     assert len(heard.of_type("executed")) == 1
     assert len(heard.of_type("execution_start")) == 1
 
@@ -75,7 +77,8 @@ def test_one_that_raises_is_logged_and_called_again(
         monitor.wait_connected(10)
         for color in (1, 2):
             comfyui.run(quick_graph(color=color), timeout_s=20)
-    assert len(heard.messages) == len(other.messages) == 2
+        wait_until(lambda: len(other.messages) == 2)
+    assert len(heard.messages) == 2
     assert "a callback for execution_success messages raised" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
@@ -160,6 +163,7 @@ def test_after_the_end_nothing_is_told(comfyui: ComfyUI, heard: Heard) -> None:
     with monitor:
         monitor.wait_connected(10)
         comfyui.run(quick_graph(color=2), timeout_s=20)
+        wait_until(lambda: heard.messages)  # the history may know of the end before the callback does
         monitor.unregister_callback("execution_success", heard)
         comfyui.run(quick_graph(color=3), timeout_s=20)
     assert len(heard.messages) == 1
