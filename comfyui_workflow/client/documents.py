@@ -29,6 +29,9 @@ class NodeDocument(Document):
     progress: float = 0.0
     """Percent."""
     message: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    """None where it is not known, and for a cached node."""
 
 
 class OutputDocument(Document):

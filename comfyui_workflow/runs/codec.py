@@ -66,8 +66,8 @@ class NodeMemory:
     def decode(self, value: object) -> tuple[NodeProgress, ...]:
         """Raises: StoreError, ValidationError."""
         nodes = _nodes.validate_python(value)
-        if not all(0 <= node.progress <= 100 for node in nodes):
-            raise StoreError("not the record of a run: a percentage in it is none")
+        if not all(_is_sound_node(node) for node in nodes):
+            raise StoreError("not the record of a run: a percentage or a time in it is none")
         self._last = (_json_of_nodes(nodes), nodes)
         return nodes
 
@@ -190,6 +190,10 @@ def _is_sound(run: Run) -> bool:
     )
     price = None if run.placement is None else run.placement.price_per_hour
     return _are_times(times) and _are_amounts((run.gpu_s, price))
+
+
+def _is_sound_node(node: NodeProgress) -> bool:
+    return 0 <= node.progress <= 100 and _are_times((node.start_time, node.end_time))
 
 
 def _is_sound_summary(line: RunSummary) -> bool:

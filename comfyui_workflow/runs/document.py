@@ -88,8 +88,10 @@ def _node_document(node: NodeProgress) -> dict[str, Any]:
     }
 
 
-def word_time(at: datetime | None) -> str | None:
-    """As the specification writes times: `2026-01-02T03:04:05Z`."""
+def word_time(at: datetime | None, precision: str = "seconds") -> str | None:
+    """As the specification writes times: `2026-01-02T03:04:05Z`. In `milliseconds`: `…:05.678Z`."""
     if at is None:
         return None
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+        "start_time": word_time(node.start_time, "milliseconds"),
+        "end_time": word_time(node.end_time, "milliseconds"),

@@ -136,10 +136,12 @@ class NodeStep:
 
 @dataclass(frozen=True, kw_only=True)
 class NodesAdvanced(Event):
-    """Steps within nodes; what is not named stays as it was."""
+    """Steps within nodes; what is not named stays as it was. At the `first_look` at a prompt, what is
+    finished may have been so for long."""
 
     saving: ClassVar[Saving] = Saving.TICK
     steps: Mapping[str, NodeStep]
+    first_look: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,9 @@ class NodeProgress:
     progress: float = 0.0
     """Percent, 0.0 to 100.0."""
     message: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    """None for a cached node, and for what happened while nobody looked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from comfyui_workflow.runs import nodes
 from comfyui_workflow.runs.events import (
     CancelRequested,
     Event,
@@ -16,7 +17,6 @@ from comfyui_workflow.runs.events import (
     NodesCached,
     NodesPlanned,
     NodeStarted,
-    NodeStep,
     NoticeGiven,
     OutputFetched,
     OutputsFound,
@@ -75,13 +75,13 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case ExecutionStarted():
             return _started(run, at)
         case NodesCached():
-            return _map_nodes(_started(run, at), lambda node: _cached(node, event.node_ids))
+            return _map_nodes(_started(run, at), lambda node: nodes.cached(node, event.node_ids))
         case NodeStarted():
-            return _node_started(_started(run, at), event)
+            return _node_started(_started(run, at), event, at)
         case NodesAdvanced():
-            return _advanced(_started(run, at), event)
+            return _advanced(_started(run, at), event, at)
         case ExecutionEnded():
-            return _executed_for(_started(run, at), at, event.execution_s)
+            return _executed_for(_started(_with_end_of_nodes(run, at), at), at, event.execution_s)
         case PromptSucceeded():
             return _succeeded(run, event, at)
         case OutputsFound():
@@ -95,11 +95,11 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case RetryRequested():
             return _reopened(run)
         case RunCompleted():
-            return _ended(_map_nodes(run, _finished), RunStatus.COMPLETED, at)
+            return _ended(_map_nodes(run, nodes.executed), RunStatus.COMPLETED, at)
         case RunFailed():
             return _failed(run, event, at)
         case RunCancelled():
-            cancelled = _map_nodes(run, lambda node: _stopped(node, "Cancelled"))
+            cancelled = _map_nodes(run, lambda node: nodes.stopped(node, "Cancelled"))
             return replace(
                 _ended(cancelled, RunStatus.CANCELLED, at), error_message=event.message or run.cancel_reason
             )
@@ -168,54 +168,38 @@ def _map_nodes(run: Run, change: Callable[[NodeProgress], NodeProgress]) -> Run:
     return run if nodes == run.nodes else replace(run, nodes=nodes)
 
 
-def _cached(node: NodeProgress, cached: frozenset[str]) -> NodeProgress:
-    if node.node_id not in cached or node.status is NodeStatus.EXECUTED:
-        return node
-    return replace(node, status=NodeStatus.EXECUTED, progress=100.0, message="Cached")
-
-
-def _node_started(run: Run, event: NodeStarted) -> Run:
+def _node_started(run: Run, event: NodeStarted, at: datetime) -> Run:
     def change(node: NodeProgress) -> NodeProgress:
-        if node.node_id == event.node_id and node.status is NodeStatus.PENDING:
-            return replace(node, status=NodeStatus.EXECUTING)
-        if event.ends_others and node.node_id != event.node_id and node.status is NodeStatus.EXECUTING:
-            return _executed(node)
-        return node
+        if node.node_id == event.node_id:
+            return nodes.started(node, at)
+        return nodes.executed(node, at) if event.ends_others and _is_executing(node) else node
 
     if all(node.node_id != event.node_id for node in run.nodes):
         return run
     return replace(_map_nodes(run, change), current_node_id=event.node_id)
 
 
-def _executed(node: NodeProgress) -> NodeProgress:
-    return replace(node, status=NodeStatus.EXECUTED, progress=100.0, message=None)
+def _is_executing(node: NodeProgress) -> bool:
+    return node.status is NodeStatus.EXECUTING
 
 
-def _advanced(run: Run, event: NodesAdvanced) -> Run:
-    changed = _map_nodes(run, lambda node: _stepped(node, event.steps.get(node.node_id)))
-    running = [node.node_id for node in changed.nodes if node.status is NodeStatus.EXECUTING]
+def _advanced(run: Run, event: NodesAdvanced, at: datetime) -> Run:
+    def change(node: NodeProgress) -> NodeProgress:
+        step = event.steps.get(node.node_id)
+        return node if step is None else nodes.stepped(node, step, None if event.first_look else at)
+
+    changed = _map_nodes(run, change)
+    running = [node.node_id for node in changed.nodes if _is_executing(node)]
     if not running or changed.current_node_id in running:
         return changed
     return replace(changed, current_node_id=running[-1])
-
-
-def _stepped(node: NodeProgress, step: NodeStep | None) -> NodeProgress:
-    if step is None or node.status in (NodeStatus.EXECUTED, NodeStatus.FAILED):
-        return node
-    if step.is_finished:
-        return _executed(node)
-    share = min(1.0, max(0.0, step.value / step.maximum)) if step.maximum > 0 else 0.0
-    message = f"Step {step.value:g}/{step.maximum:g}" if step.maximum > 1 else None
-    return replace(
-        node, status=NodeStatus.EXECUTING, progress=max(node.progress, round(100 * share, 1)), message=message
-    )
 
 
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
     """What we did not hear of is done too: it ran unheard, or was not needed (the branch of a lazy input,
     what lies behind a cached node)."""
     return replace(
-        _map_nodes(_started(run, at), _finished),
+        _map_nodes(_started(run, at), nodes.executed),
         outputs=_merge_outputs(run.outputs, event.outputs),
         are_outputs_known=True,
         current_node_id=None,
@@ -223,10 +207,6 @@ def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
         phase=Phase.DOWNLOADING,
         message="Fetching the outputs" if event.outputs else None,
     )
-
-
-def _finished(node: NodeProgress) -> NodeProgress:
-    return node if node.status is NodeStatus.EXECUTED else _executed(node)
 
 
 def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
@@ -241,6 +221,13 @@ def _with_output(outputs: tuple[OutputFile, ...], changed: OutputFile) -> tuple[
 def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
     """What ComfyUI says is exact; otherwise it counts until we lost sight of it."""
     if run.gpu_since is None:
+def _with_end_of_nodes(run: Run, at: datetime) -> Run:
+    """What was at work until the prompt ended has ended with it, if that was in our sight."""
+    if run.phase is not Phase.EXECUTING:
+        return run
+    return _map_nodes(run, lambda node: nodes.ended_with_prompt(node, at))
+
+
         return run
     seen_until = run.contact_lost_at or at
     seconds = max(0.0, (seen_until - run.gpu_since).total_seconds()) if execution_s is None else execution_s
@@ -257,10 +244,7 @@ def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
 
 def _vanished(run: Run, message: str, at: datetime) -> Run:
     was_running = run.status is RunStatus.EXECUTING
-    reset = _map_nodes(
-        _executed_for(run, at, None),
-        lambda node: replace(node, status=NodeStatus.PENDING, progress=0.0, message=message),
-    )
+    reset = _map_nodes(_executed_for(run, at, None), lambda node: nodes.begun_anew(node, message))
     return replace(
         _with_notice(reset, message),
         status=RunStatus.QUEUED,
@@ -298,7 +282,7 @@ def _failed(run: Run, event: RunFailed, at: datetime) -> Run:
     def change(node: NodeProgress) -> NodeProgress:
         if node.node_id == event.node_id:
             return replace(node, status=NodeStatus.FAILED, message=event.message)
-        return _stopped(node, "Stopped")
+        return nodes.stopped(node, "Stopped")
 
     return replace(
         _ended(_map_nodes(run, change), RunStatus.FAILED, at),
@@ -306,13 +290,6 @@ def _failed(run: Run, event: RunFailed, at: datetime) -> Run:
         error_code=event.code,
         failed_node_id=event.node_id,
     )
-
-
-def _stopped(node: NodeProgress, message: str) -> NodeProgress:
-    """A node of a run that ended is not executing any more, and was not executed."""
-    if node.status is not NodeStatus.EXECUTING:
-        return node
-    return replace(node, status=NodeStatus.PENDING, message=message)
 
 
 def _ended(run: Run, status: RunStatus, at: datetime) -> Run:

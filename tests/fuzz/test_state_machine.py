@@ -72,7 +72,9 @@ happened: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.ExecutionStarted),
     st.builds(events.NodesCached, node_ids=st.frozensets(node_ids)),
     st.builds(events.NodeStarted, node_id=node_ids, ends_others=st.booleans()),
-    st.builds(events.NodesAdvanced, steps=st.dictionaries(node_ids, steps, max_size=4)),
+    st.builds(
+        events.NodesAdvanced, steps=st.dictionaries(node_ids, steps, max_size=4), first_look=st.booleans()
+    ),
     st.builds(events.PromptSucceeded, outputs=many_outputs),
     st.builds(events.OutputsFound, outputs=many_outputs),
     st.builds(events.OutputFetched, output=outputs),
@@ -126,6 +128,11 @@ def check(run: Run) -> None:
     assert 0.0 <= run.progress_percent <= 100.0
     assert all(0.0 <= node.progress <= 100.0 for node in run.nodes)
     assert run.status is not RunStatus.COMPLETED or run.progress_percent == 100.0
+    for node in run.nodes:
+        assert node.start_time is None or run.queue_time <= node.start_time <= run.last_update
+        assert (
+            node.end_time is None or (node.start_time or run.queue_time) <= node.end_time <= run.last_update
+        )
     assert run.queue_position is None or run.status is RunStatus.QUEUED
     assert not run.is_finished or all(node.status is not NodeStatus.EXECUTING for node in run.nodes)
     assert run.start_time is None or run.queue_time <= run.start_time <= (run.end_time or run.last_update)
