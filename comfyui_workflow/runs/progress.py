@@ -218,9 +218,6 @@ def _with_output(outputs: tuple[OutputFile, ...], changed: OutputFile) -> tuple[
     return tuple(changed if output.key == changed.key else output for output in outputs)
 
 
-def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
-    """What ComfyUI says is exact; otherwise it counts until we lost sight of it."""
-    if run.gpu_since is None:
 def _with_end_of_nodes(run: Run, at: datetime) -> Run:
     """What was at work until the prompt ended has ended with it, if that was in our sight."""
     if run.phase is not Phase.EXECUTING:
@@ -228,6 +225,9 @@ def _with_end_of_nodes(run: Run, at: datetime) -> Run:
     return _map_nodes(run, lambda node: nodes.ended_with_prompt(node, at))
 
 
+def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
+    """What ComfyUI says is exact; otherwise it counts until we lost sight of it."""
+    if run.gpu_since is None:
         return run
     seen_until = run.contact_lost_at or at
     seconds = max(0.0, (seen_until - run.gpu_since).total_seconds()) if execution_s is None else execution_s
