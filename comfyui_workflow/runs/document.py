@@ -85,6 +85,8 @@ def _node_document(node: NodeProgress) -> dict[str, Any]:
         "status": node.status.value,
         "progress": node.progress,
         "message": node.message,
+        "start_time": word_time(node.start_time, "milliseconds"),
+        "end_time": word_time(node.end_time, "milliseconds"),
     }
 
 
@@ -93,5 +95,3 @@ def word_time(at: datetime | None, precision: str = "seconds") -> str | None:
     if at is None:
         return None
     return at.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-        "start_time": word_time(node.start_time, "milliseconds"),
-        "end_time": word_time(node.end_time, "milliseconds"),
