@@ -1,5 +1,6 @@
 """What an instance would say of a workflow, without running it: the `validate` of every API."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfyui_workflow.instances.address import parse_ssh_address
@@ -8,6 +9,7 @@ from comfyui_workflow.link import InstanceKey
 from comfyui_workflow.preparation import look_over, prepared_graph
 from comfyui_workflow.runs.model import Graph, RunRequest
 from comfyui_workflow.workflows.checks.preflight import Verdict
+from comfyui_workflow.workflows.key_inputs import KeyInput, key_inputs
 
 MOST_AT_ONCE = 4
 PATIENCE_S = 30.0
@@ -18,6 +20,7 @@ class Inspection:
     graph: Graph
     """As it would be submitted."""
     verdict: Verdict
+    key_inputs: Sequence[KeyInput]
 
 
 class Inspector:
@@ -38,4 +41,6 @@ class Inspector:
         with self._places.taken(), lease_within(self._links, key, PATIENCE_S) as link:
             link.prove(again=False)
             graph = prepared_graph(link, request)
-            return Inspection(graph=graph, verdict=look_over(link, graph, request.input_images))
+            verdict = look_over(link, graph, request.input_images)
+            found = key_inputs(graph, link.definitions())
+            return Inspection(graph=graph, verdict=verdict, key_inputs=found)

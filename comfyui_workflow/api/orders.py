@@ -53,6 +53,10 @@ class OrderReader:
         """The body of `execute`, with the defaults of the specification."""
         return self._read(body, _Workflows(self.files))
 
+    def read_workflow(self, body: dict[str, Any]) -> GivenWorkflow:
+        """Of the same body, the workflow alone."""
+        return _Workflows(self.files).read(body)[1]
+
     def _read(self, body: dict[str, Any], workflows: "_Workflows") -> RunRequest:
         if not body:
             raise InvalidRequest("Request body is required")

@@ -15,8 +15,12 @@ from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.document import output_document, progress_document, summary_document
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.runs.summary import RunFilter
+from comfyui_workflow.runs.summary import RunFilter, summary_of
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
+from comfyui_workflow.workflows.given import GivenWorkflow
+from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.key_inputs import key_inputs
 
 PREFIX = "/comfyui/workflow"
 LARGEST_PAGE = 500
@@ -43,6 +47,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
         return jsonify(success=True, progress=progress_document(service.get(workflow_id), now()))
+    @routes.post("/inspect")
+    def inspect() -> Response:
+        return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
+
 
     @routes.post("/<workflow_id>/cancel")
     def cancel(workflow_id: str) -> Response:
@@ -165,3 +173,18 @@ def _inspection_document(inspection: Inspection) -> dict[str, Any]:
 def _pixels(text: str) -> int:
     """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
     return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)
+        "key_inputs": [each.document() for each in inspection.key_inputs],
+    }
+
+
+def _given_document(given: GivenWorkflow) -> dict[str, Any]:
+    """What is known of a workflow without any instance."""
+    nodes = given.outline.items()
+    return {
+        "format": "api" if given.graph else "editor",
+        "nodes": [
+            {"node_id": node_id, "class_type": node["class_type"], "title": node_title(node)}
+            for node_id, node in nodes
+        ],
+        "key_inputs": [each.document() for each in key_inputs(given.outline, Definitions({}))],
+        "needs_instance": not given.graph,

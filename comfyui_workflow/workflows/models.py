@@ -15,5 +15,9 @@ def models_named(graph: Graph) -> frozenset[str]:
         for node in graph.values()
         if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
         for value in node["inputs"].values()
-        if isinstance(value, str) and PurePosixPath(value).suffix.lower() in _ENDINGS
+        if isinstance(value, str) and is_model(value)
     )
+
+
+def is_model(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in _ENDINGS

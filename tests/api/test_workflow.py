@@ -411,3 +411,42 @@ def test_pages_of_the_specified_hosts_may_use_every_route(api: Api, route: str, 
     assert "content-type" in answer.headers["Access-Control-Allow-Headers"].lower()
     plain = api.client.get("/comfyui/workflow/state", headers={"Origin": origin})
     assert plain.headers["Access-Control-Allow-Origin"] == origin
+
+
+EDITOR_FILE = {
+    "nodes": [
+        {"id": 1, "type": "CLIPTextEncode", "mode": 0, "widgets_values": ["a lake"], "title": "<i>Wish</i>"},
+        {"id": 2, "type": "Unknown", "mode": 0, "widgets_values": [1, 2, 3]},
+    ],
+    "links": [],
+}
+
+
+def test_inspect_tells_what_is_in_a_workflow_without_any_instance(api: Api, workflow_file: str) -> None:
+    for body in ({"workflow": GRAPH}, {"workflow_file": workflow_file}):
+        told = api.client.post("/comfyui/workflow/inspect", json=body).json
+        assert (told["success"], told["format"], told["needs_instance"]) == (True, "api", False)
+        assert told["nodes"] == [
+            {"node_id": "1", "class_type": "LoadImage", "title": "Photo"},
+            {"node_id": "2", "class_type": "SaveImage", "title": None},
+        ]
+        assert [(each["name"], each["kind"]) for each in told["key_inputs"]] == [("1.image", "file")]
+    told = api.client.post("/comfyui/workflow/inspect", json={"workflow": EDITOR_FILE}).json
+    assert (told["format"], told["needs_instance"]) == ("editor", True)
+    assert [node["title"] for node in told["nodes"]] == ["<i>Wish</i>", "Unknown"]
+    assert [(each["name"], each["value"]) for each in told["key_inputs"]] == [("1.text", "a lake")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"workflow": 1},
+        {"workflow": {}},
+        {"workflow": GRAPH, "workflow_file": "/x"},
+        {"workflow_file": "/x"},
+    ],
+)
+def test_inspect_says_why_there_is_nothing_to_tell(api: Api, body: Any) -> None:
+    answer = api.client.post("/comfyui/workflow/inspect", json=body)
+    assert (answer.status_code, answer.json["success"]) == (400, False)

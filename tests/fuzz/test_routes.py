@@ -110,6 +110,22 @@ def is_kept_whole(api: Api, answer: TestResponse) -> None:
     assert decode_run((path / "request.json").read_bytes(), (path / "run.json").read_bytes()) == run
 
 
+EDITOR_FILE: dict[str, Json] = {
+    "nodes": [
+        {
+            "id": 1,
+            "type": "KSampler",
+            "mode": 0,
+            "title": "a",
+            "inputs": [{"name": "seed", "type": "INT", "link": 1, "widget": {"name": "seed"}}],
+            "widgets_values": [5, "fixed", 20, 8, "euler", "normal", 1],
+        },
+        {"id": 2, "type": "PrimitiveNode", "mode": 0, "widgets_values": [7, "fixed"]},
+        {"id": 3, "type": "X", "inputs": [{"name": "text", "widget": {}}], "widgets_values": ["a"]},
+    ],
+    "links": [[1, 2, 0, 1, 0, "INT"]],
+}
+
 paths = st.sampled_from(
     [
         "~",
@@ -136,6 +152,15 @@ def test_execute_takes_or_refuses_any_body(api: Api, data: st.DataObject) -> Non
     check(answer)
     if answer.status_code == 200:
         is_kept_whole(api, answer)
+
+
+@effort(100)
+@given(data=st.data())
+def test_inspect_tells_of_any_workflow_or_says_why_not(api: Api, data: st.DataObject) -> None:
+    given_workflow = data.draw(st.one_of(mutations(GRAPH), mutations(EDITOR_FILE), values))
+    body = {"workflow": given_workflow}
+    answer = api.client.post(f"{BASE}/inspect", data=wire(body), content_type="application/json")
+    check(answer)
 
 
 @effort(150)

@@ -205,6 +205,8 @@ def test_validate_says_what_execute_would(server: ServerProcess, instance: Insta
     graph["1"]["_meta"] = {"title": "Canvas"}
     bad = validate(server, instance.ssh_string, graph, input_images=[]).json()
     assert (bad["success"], bad["valid"]) == (True, False)
+    width = next(each for each in bad["key_inputs"] if each["name"] == "1.width")
+    assert (width["kind"], width["value"], width["title"], width["minimum"]) == ("size", 0, "Canvas", 1)
     assert bad["errors"] == [
         {
             "severity": "error",

@@ -13,6 +13,7 @@ from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
 from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Source
+from comfyui_workflow.workflows.editor.named_widgets import named_values
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
 from comfyui_workflow.workflows.editor.scope import Scope
@@ -79,7 +80,7 @@ class _Conversion:
         own = widget_values(definition, node.values) if definition else {}
         inputs = {name: self._queued(scope, node, widget) for name, widget in own.items()}
         if definition is None:
-            inputs.update(_values_by_name(node))
+            inputs.update((name, _wrapped(value)) for name, value in named_values(node).items())
         for target in self._links.inputs(node):
             given = self._links.resolve(scope, node, target)
             match given:
@@ -89,6 +90,10 @@ class _Conversion:
                     inputs[target.name] = _wrapped(_shown(own.get(target.name), given))
                 case Constant() if target.name in own:
                     inputs[target.name] = self._queued(scope, node, _given(own[target.name], given))
+                case Constant() if definition is None:
+                    inputs[target.name] = _wrapped(given.value)
+                case None if definition is None and target.link is not None:
+                    inputs.pop(target.name, None)  # only a definition tells what it is given there
         title = node.title or (definition.display_name if definition else node.type)
         present = {name: value for name, value in inputs.items() if value is not _ABSENT}
         return {"inputs": present, "class_type": node.type, "_meta": {"title": title}}
@@ -163,16 +168,6 @@ def _given(own: WidgetValue, given: Constant) -> WidgetValue:
     """By a primitive, which keeps to the range and the steps of the widget."""
     value = number_in_range(own.definition, given.value)
     return in_widget(replace(own, value=value, control=given.control, is_saved=True))
-
-
-def _values_by_name(node: EditorNode) -> Mapping[str, Any]:
-    """Of a class that is not known: what the file itself calls by name. By position, a value could be any
-    widget's."""
-    return (
-        {name: _wrapped(value) for name, value in node.values.items()}
-        if isinstance(node.values, dict)
-        else {}
-    )
 
 
 def _is_lost(value: object, exported: Mapping[str, Any]) -> bool:

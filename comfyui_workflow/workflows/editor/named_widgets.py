@@ -1,0 +1,77 @@
+"""Which widget has which value, of a node whose definition is not at hand."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfyui_workflow.workflows.definitions import BUTTON_TYPES
+from comfyui_workflow.workflows.editor.file import EditorNode
+
+_CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
+_BUTTON = ""
+_OF_EVERY_COMFYUI = {
+    "CLIPTextEncode": ("text",),
+    "CheckpointLoaderSimple": ("ckpt_name",),
+    "EmptyLatentImage": ("width", "height", "batch_size"),
+    "EmptySD3LatentImage": ("width", "height", "batch_size"),
+    "KSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+    "KSamplerAdvanced": (
+        "add_noise",
+        "noise_seed",
+        "steps",
+        "cfg",
+        "sampler_name",
+        "scheduler",
+        "start_at_step",
+        "end_at_step",
+        "return_with_leftover_noise",
+    ),
+    "LoadImage": ("image", _BUTTON),
+    "LoadImageMask": ("image", "channel", _BUTTON),
+    "LoadVideo": ("file", _BUTTON),
+    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "RandomNoise": ("noise_seed",),
+}
+"""The widgets of classes that have had the same ones for years: most files do not name theirs."""
+
+
+def named_values(node: EditorNode) -> Mapping[str, Any]:
+    """By the name of the widget: as the file names them itself, or as everybody knows them. Nothing where
+    names and values do not match one to one: by position, a value could be any widget's."""
+    if isinstance(node.values, dict):
+        return node.values
+    names = _OF_EVERY_COMFYUI.get(node.type) or _listed(node)
+    types = {each.name: each.type for each in node.inputs}
+    row = next((row for row in _rows(node.values) if len(row) == len(names)), [])
+    found = dict(zip(names, row, strict=False))
+    fits = all(_fits(value, types.get(name, "*")) for name, value in found.items())
+    return {name: value for name, value in found.items() if name != _BUTTON} if fits else {}
+
+
+def _listed(node: EditorNode) -> tuple[str, ...]:
+    return tuple(
+        _BUTTON if each.type in BUTTON_TYPES else each.name for each in node.inputs if each.is_widget
+    )
+
+
+def _rows(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """As they were saved, and without what says how a number changes after each prompt."""
+    before = [None, *values]
+    return values, [
+        value for at, value in enumerate(values) if not (_is_control(value) and type(before[at]) is int)
+    ]
+
+
+def _is_control(value: object) -> bool:
+    return isinstance(value, str) and value in _CONTROLS
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Files that were edited by hand may have their widgets in any order."""
+    match kind:
+        case "INT" | "FLOAT":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "STRING":
+            return isinstance(value, str)
+        case "BOOLEAN":
+            return isinstance(value, bool)
+    return True
