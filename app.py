@@ -69,6 +69,7 @@ class Server:
         self.directory.load()
         self.store.open()
         self.batch_files.open()
+        self.service.learn()
         self.watches.load()
         self.batches.resume()
         self.local_ports.start()

@@ -1,19 +1,22 @@
 """What every API calls: submit, look, cancel, retry."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
+from comfyui_workflow.expectations import Expectations
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
-from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.prepared import is_to_convert
+from comfyui_workflow.workflows.signature import is_changed_by, signature
 
 _JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost"})
 """Failures that another try can only repeat, or that would run the GPU again."""
@@ -28,10 +31,11 @@ class RunService:
         self._journal = journal
         self._store = store
         self._executor = executor
+        self._expectations = Expectations(journal)
 
     def submit(self, request: RunRequest) -> Run:
         """On disk before this returns. Raises: StoreError."""
-        run = _new_run(request, now(), _planned(request))
+        run = _new_run(request, now(), _plan(request))
         self._journal.add(run)
         self._executor.start(run.workflow_id)
         return run
@@ -39,11 +43,11 @@ class RunService:
     def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
         then there is none of them."""
-        at, plans, runs = now(), dict[int, tuple[NodeProgress, ...]](), []
+        at, plans, runs = now(), dict[int, _Plan](), []
         for number, request in enumerate(requests):
             workflow = id(request.graph or request.editor_file)  # one object, where it is one workflow
             if workflow not in plans:
-                plans[workflow] = _planned(request)
+                plans[workflow] = _plan(request)
             runs.append(_new_run(request, at + timedelta(microseconds=number), plans[workflow]))
         self._journal.add_all(runs)
         return runs
@@ -77,6 +81,10 @@ class RunService:
 
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)
+
+    def expected_s(self, run: Run | RunSummary) -> float | None:
+        """How long its prompt should take; None where nobody knows, and for a run that is finished."""
+        return self._expectations.expected_s(summary_of(run) if isinstance(run, Run) else run)
 
     def unfinished_count(self) -> int:
         return len(self._store.unfinished())
@@ -123,6 +131,10 @@ class RunService:
         self._executor.start(workflow_id)
         return run
 
+    def learn(self) -> None:
+        """From the runs that are finished: how long others should take."""
+        self._expectations.learn(reversed(self._store.summaries()))
+
     def resume(self) -> int:
         """Take up every unfinished run; how many there were."""
         unfinished = self._store.unfinished()
@@ -131,17 +143,30 @@ class RunService:
         return len(unfinished)
 
 
-def _planned(request: RunRequest) -> tuple[NodeProgress, ...]:
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is known of a workflow before an instance is asked."""
+
+    nodes: tuple[NodeProgress, ...]
+    graph_signature: str
+
+
+def _plan(request: RunRequest) -> _Plan:
     graph = request.graph or outline(request.editor_file)
-    return planned_nodes(graph, sink_ids(graph))
+    return _Plan(
+        nodes=planned_nodes(graph, sink_ids(graph)),
+        graph_signature=signature(graph),
+    )
 
 
-def _new_run(request: RunRequest, at: datetime, nodes: tuple[NodeProgress, ...]) -> Run:
+def _new_run(request: RunRequest, at: datetime, plan: _Plan) -> Run:
+    is_as_planned = not (is_to_convert(request) or is_changed_by(request.inputs))
     return Run(
         workflow_id=new_workflow_id(at),
         request=request,
         queue_time=at,
         last_update=at,
-        nodes=nodes,
+        nodes=plan.nodes,
+        graph_signature=plan.graph_signature if is_as_planned else None,
         priority=request.priority,
     )

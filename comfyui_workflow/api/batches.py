@@ -71,7 +71,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def summary(batch_id: str) -> Response:
         at = now()
         lines = [
-            {**summary_document(run, at), "inputs": dict(service.inputs(run.workflow_id))}
+            {
+                **summary_document(run, at, service.expected_s(run)),
+                "inputs": dict(service.inputs(run.workflow_id)),
+            }
             for run in batches.runs(batch_id)
         ]
         return jsonify(success=True, batch=progress_document(batches.progress(batch_id)), workflows=lines)

@@ -31,6 +31,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
     service, inspector, files = parts.service, parts.inspector, parts.files
     orders = order_reader(parts)
 
+    def document(run: Run) -> dict[str, Any]:
+        return progress_document(run, now(), service.expected_s(run))
+
     @routes.post("/execute")
     def execute() -> Response:
         run = service.submit(orders.read(json_body()))
@@ -46,7 +49,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
-        return jsonify(success=True, progress=progress_document(service.get(workflow_id), now()))
+        return jsonify(success=True, progress=document(service.get(workflow_id)))
     @routes.post("/inspect")
     def inspect() -> Response:
         return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
@@ -84,7 +87,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get("/state")
     def state() -> Response:
         run = service.latest()
-        return jsonify(success=True, state=progress_document(run, now()) if run else None)
+        return jsonify(success=True, state=document(run) if run else None)
 
     @routes.get("/<workflow_id>/active")
     def active(workflow_id: str) -> Response:
@@ -102,7 +105,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
         at = now()
         return jsonify(
             success=True,
-            workflows=[summary_document(summary, at) for summary in page],
+            workflows=[summary_document(summary, at, service.expected_s(summary)) for summary in page],
             total=service.count(wanted),
             next=page[-1].workflow_id if len(page) == limit else None,
         )

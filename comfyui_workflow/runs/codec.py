@@ -200,7 +200,8 @@ def _is_sound_summary(line: RunSummary) -> bool:
     times = (line.queue_time, line.last_update, line.start_time, line.end_time, line.gpu_since)
     return (
         _are_times(times)
-        and _are_amounts((line.gpu_s, line.price_per_hour))
+        and _are_amounts((line.gpu_s, line.price_per_hour, line.prompt_s, line.current_node_progress))
+        and all(number >= 0 for number in line.pictures)
         and 0 <= line.completed_nodes <= line.total_nodes
     )
 

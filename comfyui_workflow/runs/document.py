@@ -7,10 +7,12 @@ from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 
 
-def progress_document(run: Run, at: datetime | None = None) -> dict[str, Any]:
-    """All there is to tell of a run. `at` as for `summary_document`."""
+def progress_document(
+    run: Run, at: datetime | None = None, expected_s: float | None = None
+) -> dict[str, Any]:
+    """All there is to tell of a run. `at` and `expected_s` as for `summary_document`."""
     return {
-        **_line(summary_of(run), at or run.last_update),
+        **_line(summary_of(run), at or run.last_update, expected_s),
         "nodes": [_node_document(node) for node in run.nodes],
         "outputs": [output_document(output) for output in run.outputs],
         "error_message": run.error_message,
@@ -19,13 +21,19 @@ def progress_document(run: Run, at: datetime | None = None) -> dict[str, Any]:
     }
 
 
-def summary_document(summary: RunSummary, at: datetime | None = None) -> dict[str, Any]:
-    """A line of the list: the progress document without its lists, and how many outputs there are. GPU
-    seconds and cost of a prompt that executes are counted until `at`, or else until the last update."""
-    return {**_line(summary, at or summary.last_update), "output_count": summary.output_count}
+def summary_document(
+    summary: RunSummary, at: datetime | None = None, expected_s: float | None = None
+) -> dict[str, Any]:
+    """A line of the list: the progress document without its long lists, and how many outputs there are. GPU
+    seconds and cost of a prompt that executes are counted until `at`, or else until the last update;
+    `expected_s` is what its prompt should take."""
+    return {
+        **_line(summary, at or summary.last_update, expected_s),
+        "output_count": summary.output_count,
+    }
 
 
-def _line(summary: RunSummary, at: datetime) -> dict[str, Any]:
+def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[str, Any]:
     """The fields of the specification first, then our own."""
     cost = summary.cost(at)
     return {
@@ -49,6 +57,9 @@ def _line(summary: RunSummary, at: datetime) -> dict[str, Any]:
         "error_code": summary.error_code,
         "failed_node_id": summary.failed_node_id,
         "current_node_id": summary.current_node_id,
+        "current_node_title": summary.current_node_title,
+        "current_node_progress": summary.current_node_progress,
+        "current_node_message": summary.current_node_message,
         "phase": summary.phase.value,
         "message": summary.message,
         "submissions": summary.submissions,
@@ -59,6 +70,8 @@ def _line(summary: RunSummary, at: datetime) -> dict[str, Any]:
         "priority": summary.priority,
         "gpu_seconds": round(summary.gpu_seconds(at), 3),
         "cost": None if cost is None else round(cost, 6),
+        "pictures": list(summary.pictures),
+        "expected_s": None if expected_s is None else round(expected_s, 1),
     }
 
 

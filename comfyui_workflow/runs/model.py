@@ -179,6 +179,8 @@ class Run:
     """None until an instance was chosen, and for an ssh string that leads to none of the directory."""
     prepared_graph: Graph | None = None
     """What is submitted, where that is not the graph of the request: converted, or with inputs set."""
+    graph_signature: str | None = None
+    """Of the graph that is submitted (`workflows.signature`); None while that may still be another."""
     prompt_id: str | None = None
     """Chosen by us and saved before the prompt is submitted."""
     is_accepted: bool = False

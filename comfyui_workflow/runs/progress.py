@@ -34,7 +34,10 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import NodeProgress, NodeStatus, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.workflows.signature import signature
 
+CACHED = "Cached"
+"""The message of a node that was not run, since ComfyUI had its results."""
 _WAITING = "Waiting in the queue of the instance"
 
 
@@ -63,7 +66,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
-            return replace(run, prepared_graph=event.graph)
+            return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph))
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():

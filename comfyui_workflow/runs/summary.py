@@ -1,11 +1,14 @@
 """What lists, filters, batches and costs need of a run: small enough to hold of every run there is."""
 
+import itertools
 from dataclasses import dataclass
 from datetime import datetime
 
-from comfyui_workflow.runs.model import Phase, Run, RunStatus
+from comfyui_workflow.runs.model import FileType, NodeProgress, Phase, Run, RunStatus
+from comfyui_workflow.runs.progress import CACHED
 
 LONGEST_MESSAGE = 300
+MOST_PICTURES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,12 @@ class RunSummary:
     completed_nodes: int = 0
     current_node: str | None = None
     current_node_id: str | None = None
+    current_node_title: str | None = None
+    current_node_progress: float | None = None
+    current_node_message: str | None = None
     output_count: int = 0
+    pictures: tuple[int, ...] = ()
+    """The numbers of the first outputs that are pictures and are here."""
     error_message: str | None = None
     """At most `LONGEST_MESSAGE` characters of it."""
     error_code: str | None = None
@@ -47,6 +55,9 @@ class RunSummary:
     end_time: datetime | None = None
     gpu_s: float = 0.0
     gpu_since: datetime | None = None
+    graph_signature: str | None = None
+    prompt_s: float | None = None
+    """How long its prompt took; None where the next one can learn nothing from it."""
 
     @property
     def is_finished(self) -> bool:
@@ -99,7 +110,7 @@ EVERY_RUN = RunFilter()
 
 
 def summary_of(run: Run) -> RunSummary:
-    request, placement = run.request, run.placement
+    request, placement, node = run.request, run.placement, _current_node(run)
     return RunSummary(
         workflow_id=run.workflow_id,
         workflow_name=request.workflow_name,
@@ -119,9 +130,13 @@ def summary_of(run: Run) -> RunSummary:
         queue_position=run.queue_position,
         total_nodes=len(run.nodes),
         completed_nodes=run.completed_nodes,
-        current_node=run.node_type(run.current_node_id),
+        current_node=node.node_type if node else None,
         current_node_id=run.current_node_id,
+        current_node_title=node.title if node else None,
+        current_node_progress=node.progress if node else None,
+        current_node_message=node.message if node else None,
         output_count=len(run.outputs),
+        pictures=_pictures(run),
         error_message=_cut(run.error_message),
         error_code=run.error_code,
         failed_node=run.node_type(run.failed_node_id),
@@ -132,7 +147,32 @@ def summary_of(run: Run) -> RunSummary:
         end_time=run.end_time,
         gpu_s=run.gpu_s if run.contact_lost_at is None else run.gpu_seconds(run.contact_lost_at),
         gpu_since=run.gpu_since if run.contact_lost_at is None else None,
+        graph_signature=run.graph_signature,
+        prompt_s=_prompt_s(run),
     )
+
+
+def _current_node(run: Run) -> NodeProgress | None:
+    return next((node for node in run.nodes if node.node_id == run.current_node_id), None)
+
+
+def _pictures(run: Run) -> tuple[int, ...]:
+    found = (
+        number
+        for number, output in enumerate(run.outputs)
+        if output.file_type is FileType.IMAGE and output.is_downloaded
+    )
+    return tuple(itertools.islice(found, MOST_PICTURES))
+
+
+def _prompt_s(run: Run) -> float | None:
+    """A prompt that ran twice counts twice in what the GPU did; one that ComfyUI had the outputs of took no
+    time."""
+    if run.status is not RunStatus.COMPLETED or run.times_lost_running or not run.gpu_s:
+        return None
+    makers = {output.node_id for output in run.outputs}
+    asked = [node for node in run.nodes if node.node_id in makers] or run.nodes
+    return None if all(node.message == CACHED for node in asked) else run.gpu_s
 
 
 def _cut(message: str | None) -> str | None:

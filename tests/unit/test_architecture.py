@@ -21,7 +21,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"passage", "inspection", "leasing"},
     {"runner"},
     {"fleet"},
-    {"service"},
+    {"service", "expectations"},
     {"batches"},
     {"api", "dashboard", "serving"},
     {"cli", "__main__"},

@@ -1,0 +1,86 @@
+"""The signature of a graph: one for all graphs that should take about the same time on one instance."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.models import is_model
+
+_SEEDS = frozenset({"seed"})
+_TEXTS = frozenset({"text", "prompt", "string", "caption", "prefix"})
+_LONGEST_WORD = 128
+
+
+def signature(graph: Graph) -> str:
+    """Of the classes, how they are linked, their numbers, switches and words (models, samplers); not of
+    seeds, texts and the names of given files. What a seed or a text is linked to counts by its class and its
+    own links alone."""
+    told = {source for node in graph.values() for source in _sources_of_left_out(_inputs(node))}
+    nodes = [
+        (node_id, node["class_type"], _counted(_inputs(node), is_told=node_id in told))
+        for node_id, node in sorted(graph.items())
+    ]
+    text = json.dumps(nodes, sort_keys=True)
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def is_changed_by(values: Mapping[str, Any]) -> bool:
+    """Whether inputs that are set, each named `<node id or title>.<input>`, may make another signature."""
+    return any(_counts(name.rpartition(".")[2], value) for name, value in values.items())
+
+
+def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return node.get("inputs") or {}
+
+
+def _sources_of_left_out(inputs: Mapping[str, Any]) -> Iterable[str]:
+    for name, value in inputs.items():
+        match value:
+            case [str() as source, int()] if _is_left_out(name):
+                yield source
+
+
+def _counted(inputs: Mapping[str, Any], *, is_told: bool) -> dict[str, Any]:
+    counts = _is_link if is_told else _counts
+    return {name: _plain(value) for name, value in inputs.items() if counts(name, value)}
+
+
+def _is_link(_name: str, value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _counts(name: str, value: object) -> bool:
+    if isinstance(value, list):
+        return True
+    if isinstance(value, str):
+        return not _is_left_out(name) and _is_word(value)
+    return not _is_called(_SEEDS, name)
+
+
+def _is_word(text: str) -> bool:
+    """A model, a sampler, a mode: not a sentence, and no file that somebody gave."""
+    if len(text) > _LONGEST_WORD:
+        return False
+    if is_model(text):
+        return True
+    has_ending = re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,4}", PurePosixPath(text).suffix)
+    return not has_ending and re.search(r"\s", text) is None
+
+
+def _is_left_out(name: str) -> bool:
+    return _is_called(_SEEDS | _TEXTS, name)
+
+
+@lru_cache(maxsize=4096)
+def _is_called(words: frozenset[str], name: str) -> bool:
+    return not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
+def _plain(value: object) -> object:
+    """20.0 is 20."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
