@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.asking_again import body_again, graph_of_run
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_output, send_preview
@@ -51,6 +52,15 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def progress(workflow_id: str) -> Response:
         return jsonify(success=True, progress=document(service.get(workflow_id)))
     @routes.post("/inspect")
+    @routes.get("/<workflow_id>/progress")
+    def progress(workflow_id: str) -> Response:
+        return jsonify(success=True, progress=document(service.get(workflow_id)))
+
+    @routes.get("/<workflow_id>/request")
+    def asked(workflow_id: str) -> Response:
+        run = service.get(workflow_id)
+        body = body_again(run.request, parts.instances.directory)
+        return jsonify(success=True, request=body, graph=graph_of_run(run))
     def inspect() -> Response:
         return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
 

@@ -1,0 +1,100 @@
+"""What a run was asked for, as the body that asks for it again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyui_workflow.runs import events
+from tests.api.conftest import Api
+from tests.api.test_workflow import EDITOR_FILE, GRAPH, SSH
+from tests.workflows.pictures import png, text
+
+BASE = "/comfyui/workflow"
+
+
+def submitted(api: Api, **body: Any) -> str:
+    answer = api.client.post(f"{BASE}/execute", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json["workflow_id"])
+
+
+def told(api: Api, workflow_id: str) -> tuple[dict[str, Any], Any]:
+    answer = api.client.get(f"{BASE}/{workflow_id}/request").json
+    assert answer["success"]
+    return answer["request"], answer["graph"]
+
+
+def everything(tmp_path: Path) -> dict[str, Any]:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"x")
+    return {
+        "ssh_connection": f"{SSH} -L 1:localhost:2",
+        "workflow": GRAPH,
+        "inputs": {"Photo.image": "a.png"},
+        "seed_mode": "randomize",
+        "workflow_name": "mine",
+        "input_images": [str(picture)],
+        "output_dir": str(tmp_path / "out"),
+        "comfyui_port": 3,
+        "comfyui_input_dir": "/in",
+        "comfyui_output_dir": "/out",
+        "include_previews": True,
+        "priority": 7,
+    }
+
+
+def test_all_that_was_asked_is_asked_again(api: Api, tmp_path: Path) -> None:
+    body = everything(tmp_path)
+    first = submitted(api, **body)
+    assert told(api, first)[0] == body
+    second = submitted(api, **told(api, first)[0])
+    assert api.journal.get(second).request == api.journal.get(first).request
+
+
+@pytest.mark.parametrize("given", [{"workflow": GRAPH}, {"workflow": EDITOR_FILE}])
+@pytest.mark.parametrize("connection", [SSH, f"{SSH} -L 1:localhost:2", "any", "any:big", "Primary"])
+def test_what_was_left_to_its_default_is_left_out(api: Api, connection: str, given: Any) -> None:
+    api.instances.directory.add({"name": "Primary", "ssh_connection": SSH})
+    first = submitted(api, ssh_connection=connection, **given)
+    body, _ = told(api, first)
+    assert set(body) == {"ssh_connection", "workflow", "workflow_name", "output_dir"}
+    second = submitted(api, **body)
+    assert api.journal.get(second).request == api.journal.get(first).request
+
+
+def test_an_instance_that_was_renamed_is_still_meant(api: Api) -> None:
+    api.instances.directory.add({"name": "Big one", "ssh_connection": SSH})
+    first = submitted(api, ssh_connection="Big one", workflow=GRAPH)
+    api.instances.directory.change("big-one", {"name": "Second"})
+    assert told(api, first)[0]["ssh_connection"] == "big-one"
+    api.instances.directory.remove("big-one")
+    assert told(api, first)[0]["ssh_connection"] == "Big one"
+
+
+def test_of_a_picture_it_is_what_was_run(api: Api, tmp_path: Path) -> None:
+    path = tmp_path / "made.png"
+    path.write_bytes(png(text("prompt", json.dumps(GRAPH)), text("workflow", json.dumps(EDITOR_FILE))))
+    by_mode = {
+        mode: told(api, submitted(api, ssh_connection=SSH, workflow_file=str(path), seed_mode=mode))[0]
+        for mode in ("saved", "control")
+    }
+    assert by_mode["saved"]["workflow"] == GRAPH
+    assert by_mode["control"]["workflow"] == EDITOR_FILE
+    assert by_mode["saved"]["workflow_name"] == "made.png"
+
+
+def test_the_graph_is_told_as_soon_as_it_is_known(api: Api) -> None:
+    assert told(api, submitted(api, ssh_connection=SSH, workflow=GRAPH))[1] == GRAPH
+    for asked in ({"workflow": EDITOR_FILE}, {"workflow": GRAPH, "seed_mode": "randomize"},
+                  {"workflow": GRAPH, "inputs": {"1.image": "b.png"}}):  # fmt: skip
+        workflow_id = submitted(api, ssh_connection=SSH, **asked)
+        assert told(api, workflow_id)[1] is None
+        prepared = {"1": {"class_type": "A", "inputs": {}}}
+        api.journal.record(workflow_id, events.GraphPrepared(graph=prepared))
+        assert told(api, workflow_id)[1] == prepared
+
+
+def test_of_no_run_nothing_is_told(api: Api) -> None:
+    assert api.client.get(f"{BASE}/nobody/request").status_code == 404
