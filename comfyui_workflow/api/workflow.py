@@ -48,10 +48,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
             success=True, **_inspection_document(inspection), instance=instance.name if instance else None
         )
 
-    @routes.get("/<workflow_id>/progress")
-    def progress(workflow_id: str) -> Response:
-        return jsonify(success=True, progress=document(service.get(workflow_id)))
     @routes.post("/inspect")
+    def inspect() -> Response:
+        return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
+
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
         return jsonify(success=True, progress=document(service.get(workflow_id)))
@@ -61,9 +61,6 @@ def create_blueprint(parts: Parts) -> Blueprint:
         run = service.get(workflow_id)
         body = body_again(run.request, parts.instances.directory)
         return jsonify(success=True, request=body, graph=graph_of_run(run))
-    def inspect() -> Response:
-        return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
-
 
     @routes.post("/<workflow_id>/cancel")
     def cancel(workflow_id: str) -> Response:
@@ -180,12 +177,6 @@ def _inspection_document(inspection: Inspection) -> dict[str, Any]:
         "errors": [finding.document() for finding in errors(verdict.findings)],
         "warnings": [finding.document() for finding in warnings(verdict.findings)],
         "graph": inspection.graph,
-    }
-
-
-def _pixels(text: str) -> int:
-    """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
-    return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)
         "key_inputs": [each.document() for each in inspection.key_inputs],
     }
 
@@ -201,3 +192,9 @@ def _given_document(given: GivenWorkflow) -> dict[str, Any]:
         ],
         "key_inputs": [each.document() for each in key_inputs(given.outline, Definitions({}))],
         "needs_instance": not given.graph,
+    }
+
+
+def _pixels(text: str) -> int:
+    """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
+    return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)
