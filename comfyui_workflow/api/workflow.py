@@ -9,14 +9,15 @@ from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.asking_again import body_again, graph_of_run
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader, read_priority
-from comfyui_workflow.api.output_files import send_output, send_preview
+from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
+from comfyui_workflow.api.run_documents import RunDocuments
 from comfyui_workflow.api.wording import word_error, word_http_error
-from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
+from comfyui_workflow.errors import InvalidRequest, LivePreviewNotFound, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.journal import now
-from comfyui_workflow.runs.document import output_document, progress_document, summary_document
+from comfyui_workflow.runs.document import output_document
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.runs.summary import RunFilter, summary_of
+from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.given import GivenWorkflow
@@ -32,8 +33,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     service, inspector, files = parts.service, parts.inspector, parts.files
     orders = order_reader(parts)
 
-    def document(run: Run) -> dict[str, Any]:
-        return progress_document(run, now(), service.expected_s(run))
+    documents = RunDocuments(service=service, live_view=parts.live_view)
 
     @routes.post("/execute")
     def execute() -> Response:
@@ -54,7 +54,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
-        return jsonify(success=True, progress=document(service.get(workflow_id)))
+        return jsonify(success=True, progress=documents.progress(service.get(workflow_id)))
 
     @routes.get("/<workflow_id>/request")
     def asked(workflow_id: str) -> Response:
@@ -91,10 +91,18 @@ def create_blueprint(parts: Parts) -> Blueprint:
         size = request.args.get("preview")
         return send_output(path) if size is None else send_preview(path, _pixels(size))
 
+    @routes.get("/<workflow_id>/live-preview")
+    def live_preview(workflow_id: str) -> Response:
+        run = service.get(workflow_id)
+        live = parts.live_view.preview(workflow_id)
+        if live is None:
+            raise LivePreviewNotFound(f"There is no preview just now: the run is {run.status.value}")
+        return send_live_preview(live.preview.picture, live.preview.content_type)
+
     @routes.get("/state")
     def state() -> Response:
         run = service.latest()
-        return jsonify(success=True, state=document(run) if run else None)
+        return jsonify(success=True, state=documents.progress(run) if run else None)
 
     @routes.get("/<workflow_id>/active")
     def active(workflow_id: str) -> Response:
@@ -112,7 +120,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
         at = now()
         return jsonify(
             success=True,
-            workflows=[summary_document(summary, at, service.expected_s(summary)) for summary in page],
+            workflows=[documents.line(summary, at) for summary in page],
             total=service.count(wanted),
             next=page[-1].workflow_id if len(page) == limit else None,
         )
