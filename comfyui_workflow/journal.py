@@ -23,6 +23,12 @@ class RunJournal:
         self._clock = clock
         self._changed = threading.Condition()
         self._on_finish: list[Callable[[Run], None]] = []
+        self._turning_points = int(clock().timestamp() * 1000)  # not the number of an earlier process
+
+    @property
+    def turning_points(self) -> int:
+        """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
+        return self._turning_points
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Called with each run that has just finished, in the thread that recorded its end."""
@@ -31,12 +37,12 @@ class RunJournal:
     def add(self, run: Run) -> None:
         """Raises: StoreError."""
         self._store.add(run)
-        self._wake()
+        self._wake(is_turning_point=True)
 
     def add_all(self, runs: Sequence[Run]) -> None:
         """All of them, or none. Raises: StoreError."""
         self._store.add_all(runs)
-        self._wake()
+        self._wake(is_turning_point=True)
 
     def record(self, workflow_id: str, event: Event) -> Run:
         """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
@@ -48,7 +54,7 @@ class RunJournal:
             return apply(run, event, at)
 
         run = self._store.update(workflow_id, change, event.saving)
-        self._wake()
+        self._wake(is_turning_point=run.status is not before[0].status)
         if run.is_finished and not before[0].is_finished:
             for on_finish in self._on_finish:
                 on_finish(run)
@@ -67,6 +73,7 @@ class RunJournal:
             self._changed.wait_for(lambda: until(self.get(workflow_id)), timeout_s)
         return self.get(workflow_id)
 
-    def _wake(self) -> None:
+    def _wake(self, *, is_turning_point: bool) -> None:
         with self._changed:
+            self._turning_points += is_turning_point
             self._changed.notify_all()

@@ -12,6 +12,7 @@ from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.runs.underway import Underway, underway
 from comfyui_workflow.stores import Store, Wanted
 from comfyui_workflow.workflows.given import outline
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
@@ -92,6 +93,20 @@ class RunService:
     def unfinished(self) -> list[Run]:
         """Oldest first."""
         return self._store.unfinished()
+
+    def underway(self) -> Underway:
+        """Each run as it is now."""
+        found = underway(self._store.unfinished())
+        return replace(
+            found,
+            executing=tuple(map(self._as_it_stands, found.executing)),
+            waiting=tuple(map(self._as_it_stands, found.waiting)),
+        )
+
+    @property
+    def turning_points(self) -> int:
+        """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
+        return self._journal.turning_points
 
     def cancel(self, workflow_id: str, reason: str | None = None) -> Run:
         """Ask for it; the run ends when the instance confirms. Raises: RunNotFound; RunConflict when it is

@@ -104,6 +104,21 @@ def create_blueprint(parts: Parts) -> Blueprint:
         run = service.latest()
         return jsonify(success=True, state=documents.progress(run) if run else None)
 
+    @routes.get("/now")
+    def underway() -> Response:
+        turning_points, found, at = service.turning_points, service.underway(), now()
+
+        def lines(runs: tuple[Run, ...]) -> list[dict[str, Any]]:
+            return [documents.line(summary_of(run), at) for run in runs]
+
+        return jsonify(
+            success=True,
+            executing=lines(found.executing),
+            waiting=lines(found.waiting),
+            counts={"executing": found.executing_count, "queued": found.waiting_count},
+            version=turning_points,
+        )
+
     @routes.get("/<workflow_id>/active")
     def active(workflow_id: str) -> Response:
         try:

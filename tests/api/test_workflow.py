@@ -81,6 +81,8 @@ def test_progress_has_every_field_of_the_specification(api: Api, workflow_file: 
         "status": "pending",
         "progress": 0.0,
         "message": None,
+        "start_time": None,
+        "end_time": None,
     }
     assert api.client.get("/comfyui/workflow/state").json == {"success": True, "state": progress}
 
@@ -450,3 +452,25 @@ def test_inspect_tells_what_is_in_a_workflow_without_any_instance(api: Api, work
 def test_inspect_says_why_there_is_nothing_to_tell(api: Api, body: Any) -> None:
     answer = api.client.post("/comfyui/workflow/inspect", json=body)
     assert (answer.status_code, answer.json["success"]) == (400, False)
+
+
+def test_now_tells_what_is_underway_and_its_version_that_it_changed(api: Api, workflow_file: str) -> None:
+    def now() -> Any:
+        return api.client.get("/comfyui/workflow/now").json
+
+    empty = now()
+    assert (empty["executing"], empty["waiting"], empty["counts"]) == ([], [], {"executing": 0, "queued": 0})
+    ids = [execute(api, workflow_file=workflow_file).json["workflow_id"] for _ in range(2)]
+    added = now()
+    assert [run["workflow_id"] for run in added["waiting"]] == ids
+    assert added["version"] > empty["version"]
+    api.journal.record(ids[0], events.ExecutionStarted())
+    begun = now()
+    assert [run["workflow_id"] for run in begun["executing"]] == [ids[0]]
+    assert begun["counts"] == {"executing": 1, "queued": 1}
+    assert begun["version"] > added["version"]
+    api.journal.record(ids[0], events.NodeStarted(node_id="1"))
+    assert now()["version"] == begun["version"]
+    api.journal.record(ids[0], events.RunCompleted())
+    assert now()["version"] > begun["version"]
+    assert begun["executing"][0].keys() == api.client.get("/comfyui/workflow").json["workflows"][0].keys()

@@ -1,0 +1,36 @@
+"""What is underway: which runs execute, and which are next."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from comfyui_workflow.runs.model import Run, RunStatus
+
+MOST_EXECUTING = 20
+MOST_WAITING = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Underway:
+    executing: tuple[Run, ...]
+    """The oldest first, at most `MOST_EXECUTING`."""
+    waiting: tuple[Run, ...]
+    """As they will be given to an instance, at most `MOST_WAITING`."""
+    executing_count: int
+    waiting_count: int
+
+
+def underway(unfinished: Iterable[Run]) -> Underway:
+    """Of the runs that are not finished, the oldest first."""
+    executing: list[Run] = []
+    waiting: list[Run] = []
+    for run in unfinished:
+        (executing if run.status is RunStatus.EXECUTING else waiting).append(run)
+    return Underway(
+        executing=tuple(executing[:MOST_EXECUTING]),
+        waiting=tuple(
+            heapq.nsmallest(MOST_WAITING, waiting, key=lambda run: (-run.priority, run.workflow_id))
+        ),
+        executing_count=len(executing),
+        waiting_count=len(waiting),
+    )
