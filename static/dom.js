@@ -1,0 +1,71 @@
+// Views describe what should be seen; `morph` changes what is there as little as that takes, so that focus,
+// scrolling, a playing video and an open part stay as they are.
+
+/** An element. `kind` is "div.card.wide"; attributes that are null, undefined or false are left out; children are
+ * nodes, texts, or lists of them. Text is only ever text. */
+export function el(kind, attributes = {}, ...children) {
+  const [name, ...classes] = kind.split(".");
+  const element = document.createElement(name);
+  if (classes.length) element.className = classes.join(" ");
+  setAttributes(element, attributes);
+  element.append(...children.flat(Infinity).filter(isShown).map(asNode));
+  return element;
+}
+
+/** The same for drawings. */
+export function svg(name, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  setAttributes(element, attributes);
+  element.append(...children.flat(Infinity).filter(isShown).map(asNode));
+  return element;
+}
+
+/** Make the children of `parent` like `wanted`. An element with a `data-key` is found again wherever it was. */
+export function morph(parent, wanted) {
+  const keyed = new Map([...parent.children].filter(keyOf).map((child) => [keyOf(child), child]));
+  let place = parent.firstChild;
+  for (const node of wanted) {
+    const match = keyOf(node) ? keyed.get(keyOf(node)) : place;
+    if (match && isAlike(match, node)) {
+      if (match !== place) parent.insertBefore(match, place);
+      else place = place.nextSibling;
+      update(match, node);
+    } else {
+      parent.insertBefore(node, place);
+    }
+  }
+  while (place) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+}
+
+const USERS_OWN = new Set(["open"]);
+
+function setAttributes(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) {
+      element.setAttribute(name, value === true ? "" : value);
+    }
+  }
+}
+
+const isShown = (child) => child !== null && child !== undefined && child !== false && child !== "";
+const asNode = (child) => (child instanceof Node ? child : document.createTextNode(String(child)));
+const keyOf = (node) => (node instanceof Element ? node.getAttribute("data-key") : null);
+const isAlike = (one, other) => one.nodeName === other.nodeName && keyOf(one) === keyOf(other);
+
+function update(present, wanted) {
+  if (present.nodeType === Node.TEXT_NODE) {
+    if (present.data !== wanted.data) present.data = wanted.data;
+    return;
+  }
+  for (const { name } of [...present.attributes]) {
+    if (!wanted.hasAttribute(name) && !USERS_OWN.has(name)) present.removeAttribute(name);
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (present.getAttribute(name) !== value && !USERS_OWN.has(name)) present.setAttribute(name, value);
+  }
+  morph(present, [...wanted.childNodes]);
+}

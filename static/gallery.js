@@ -1,0 +1,68 @@
+// What came out of a run: small pictures that open large, video and audio that play, everything to be saved.
+
+import { el } from "./dom.js";
+import { outputAddress, thumbnail } from "./parts.js";
+import * as words from "./words.js";
+
+const PLAYERS = { video: "video", audio: "audio" };
+
+export function gallery(run) {
+  const numbered = run.outputs.map((output, number) => ({ ...output, number }));
+  return el("ul.gallery", {}, numbered.map((output) =>
+    el("li", { "data-key": output.number, "data-type": output.file_type },
+      output.downloaded ? shown(run.workflow_id, output) : el("p.problem", {}, `${output.filename}: ${output.error ?? "not here yet"}`),
+      output.downloaded ? caption(run.workflow_id, output) : null)));
+}
+
+function shown(id, { number, filename, file_type }) {
+  const source = outputAddress(id, number);
+  if (file_type === "image") {
+    return el("a.picture", { href: source, "data-do": "enlarge", "data-name": filename }, thumbnail(id, number, filename));
+  }
+  if (file_type in PLAYERS) {
+    return el(PLAYERS[file_type], { src: source, controls: true, preload: "metadata", "aria-label": filename });
+  }
+  return el("a.file", { href: source, target: "_blank", rel: "noopener" }, filename);
+}
+
+const caption = (id, { number, filename, size_bytes }) =>
+  el("p.line.small", {},
+    el("a.name", { href: outputAddress(id, number), download: filename, title: `Download ${filename}` }, filename),
+    el("span.quiet", {}, size_bytes === null ? "" : words.size(size_bytes)));
+
+/** The large picture over the page; arrows go to its neighbours, Escape closes it. */
+export function viewer(dialog) {
+  const picture = dialog.querySelector("img");
+  const name = dialog.querySelector(".name");
+  const save = dialog.querySelector("[download]");
+  let links = [];
+  let place = 0;
+
+  function show(wanted) {
+    place = (wanted + links.length) % links.length;
+    const link = links[place];
+    picture.src = link.href;
+    picture.alt = name.textContent = link.dataset.name;
+    save.href = link.href;
+    save.download = link.dataset.name;
+    dialog.classList.toggle("single", links.length < 2);
+  }
+
+  dialog.addEventListener("click", (event) => {
+    const turn = event.target.closest("[data-turn]");
+    if (turn) show(place + Number(turn.dataset.turn));
+    else if (!event.target.closest("a, img")) dialog.close();
+  });
+  dialog.addEventListener("keydown", (event) => {
+    const turn = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (turn) show(place + turn);
+  });
+  dialog.addEventListener("close", () => picture.removeAttribute("src"));
+  return {
+    open(link) {
+      links = [...document.querySelectorAll("a.picture")];
+      show(links.indexOf(link));
+      dialog.showModal();
+    },
+  };
+}

@@ -1,0 +1,27 @@
+// Which view is open, as the part of the address after "#": a reload and the browser's Back come to the same.
+
+/** {view: "home" | "run" | "start" | "instances", id, query} */
+export function readRoute(hash = location.hash) {
+  const [path, search = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [view = "", id = null] = path.split("/").map(decode);
+  const query = new URLSearchParams(search);
+  return { view: view || "home", id, query };
+}
+
+export const toHome = (query = {}) => withQuery("#/", query);
+export const toRun = (id) => `#/run/${encodeURIComponent(id)}`;
+export const toInstances = "#/instances";
+export const toStart = (query = {}) => withQuery("#/start", query);
+
+function withQuery(path, query) {
+  const given = Object.entries(query).filter(([, value]) => value);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

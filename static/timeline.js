@@ -1,0 +1,43 @@
+// Where the time of a run went: a bar for each node, from when it began to when it ended.
+
+import { el, svg } from "./dom.js";
+import * as words from "./words.js";
+
+const WIDTH = 1000; // of the drawing, whatever it measures on the screen
+const NARROWEST = 3;
+const STEPS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
+const MOST_TICKS = 6;
+
+export function timeline(nodes) {
+  const timed = nodes.filter((node) => node.start_time && node.end_time);
+  if (!timed.length) return null;
+  const began = Math.min(...timed.map((node) => Date.parse(node.start_time)));
+  const ended = Math.max(...timed.map((node) => Date.parse(node.end_time)));
+  const whole_s = Math.max((ended - began) / 1000, 0.001);
+  const inOrder = [...timed].sort((one, other) => Date.parse(one.start_time) - Date.parse(other.start_time));
+  return el("section.timeline", { "data-key": "timeline", "aria-labelledby": "timeline" },
+    el("h2", { id: "timeline" }, "Where the time went"),
+    el("ol.plain", {}, inOrder.map((node) => row(node, began, whole_s))),
+    axis(whole_s));
+}
+
+function row(node, began, whole_s) {
+  const start_s = (Date.parse(node.start_time) - began) / 1000;
+  const took_s = words.between(node.start_time, node.end_time);
+  const x = (start_s / whole_s) * WIDTH;
+  const width = Math.max((took_s / whole_s) * WIDTH, NARROWEST);
+  return el("li", { "data-key": node.node_id, "data-status": node.status },
+    el("span.name", {}, node.title || node.node_type),
+    svg("svg", { viewBox: `0 0 ${WIDTH} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { x: Math.min(x, WIDTH - width), width, y: 0, height: 10 })),
+    el("span.quiet", {}, words.duration(took_s)));
+}
+
+function axis(whole_s) {
+  const step_s = STEPS_S.find((each) => whole_s / each <= MOST_TICKS) ?? whole_s / MOST_TICKS;
+  const ticks = Array.from({ length: Math.floor(whole_s / step_s) + 1 }, (_, number) => number * step_s);
+  return el("div.axis", { "aria-hidden": "true" },
+    svg("svg", { viewBox: `0 0 ${WIDTH} 6`, preserveAspectRatio: "none" },
+      ticks.map((at_s) => svg("line", { x1: (at_s / whole_s) * WIDTH, x2: (at_s / whole_s) * WIDTH, y1: 0, y2: 6 }))),
+    el("p.line.quiet.small", {}, el("span", {}, "0"), el("span", {}, words.duration(whole_s))));
+}

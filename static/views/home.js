@@ -1,0 +1,204 @@
+// What runs now, what needs the reader, what came out, and every run there is.
+
+import { BATCHES, INSTANCES, RUNS, look } from "../api.js";
+import { el } from "../dom.js";
+import { bar, button, chip, empty, pace, thumbnail, thumbnails, time, tookOf } from "../parts.js";
+import { toHome, toInstances, toRun, toStart } from "../route.js";
+import * as words from "../words.js";
+
+const ROWS = 30;
+const ROWS_OF_BATCH = 50;
+const LATEST_PICTURES = 12;
+const FAILURES = 3;
+const LOOKS_BETWEEN_INSTANCES = 5;
+const DISMISSED = "dismissed-until";
+
+export const title = () => "Runs";
+
+/** The list is asked for again when something has begun or ended, or another part of it is wanted. */
+export async function learn(route, before) {
+  const now = await look(`${RUNS}/now`);
+  const asked = listAddress(route.query);
+  const isChanged = before?.asked !== asked || before.now.version !== now.version;
+  const looks = ((before?.looks ?? -1) + 1) % LOOKS_BETWEEN_INSTANCES;
+  const opened = openBatches();
+  return {
+    now,
+    asked,
+    looks,
+    learnedAt: before?.now === now ? before.learnedAt : performance.now(),
+    list: isChanged ? await look(asked) : before.list,
+    failures: isChanged ? (await look(`${RUNS}?status=failed&limit=${FAILURES}`)).workflows : before.failures,
+    instances: looks === 0 ? (await look(INSTANCES)).instances : before.instances,
+    batches: Object.fromEntries(await each(opened, async (id) => [id, (await look(batchAddress(id))).workflows])),
+  };
+}
+
+export function draw({ now, list, failures, instances, batches, learnedAt }, { query }) {
+  const since_s = (performance.now() - learnedAt) / 1000;
+  const moving = new Map(now.executing.map((run) => [run.workflow_id, run]));
+  return [
+    needs(failures, instances),
+    running(now, since_s),
+    latest(list.workflows, query),
+    all(list, { query, instances, batches, moving }),
+  ];
+}
+
+export const actions = {
+  dismiss: ({ at }) => localStorage.setItem(DISMISSED, at),
+  filter: (_data, form) => { location.hash = toHome(Object.fromEntries(new FormData(form))); },
+};
+
+function listAddress(query) {
+  const wanted = new URLSearchParams([...query].filter(([, value]) => value));
+  if (!["status", "name", "instance"].some((name) => wanted.has(name))) wanted.set("grouped", "true");
+  wanted.set("limit", ROWS);
+  return `${RUNS}?${wanted}`;
+}
+
+const batchAddress = (id) => `${RUNS}?batch=${encodeURIComponent(id)}&limit=${ROWS_OF_BATCH}`;
+const openBatches = () => [...document.querySelectorAll("details.batch[open]")].map((part) => part.dataset.batch);
+
+async function each(things, ask) {
+  const answers = [];
+  for (const thing of things) answers.push(await ask(thing)); // one request at a time
+  return answers;
+}
+
+function needs(failures, instances) {
+  const seen = localStorage.getItem(DISMISSED) ?? "";
+  const fresh = failures.filter((run) => run.workflow_id > seen);
+  const waiting = [...instances.filter((instance) => instance.state.host_key || instance.idle_warning)];
+  if (!fresh.length && !waiting.length) return null;
+  return el("section.needs", { "data-key": "needs", "aria-labelledby": "needs" },
+    el("div.line", {},
+      el("h2", { id: "needs" }, "Needs you"),
+      fresh.length ? button("Seen", "dismiss", { at: fresh[0].workflow_id }, "quiet") : null),
+    el("ul.plain", {}, fresh.map(failure), waiting.map(attention)));
+}
+
+const failure = (run) =>
+  el("li.notice", { "data-tone": "bad", "data-key": run.workflow_id },
+    el("p", {}, el("a", { href: toRun(run.workflow_id) }, run.workflow_name), " failed ", time(run.end_time)),
+    el("p.quiet", {}, run.error_message));
+
+const attention = (instance) =>
+  el("li.notice", { "data-tone": instance.state.host_key ? "bad" : "warn", "data-key": instance.id },
+    el("p", {}, el("a", { href: toInstances }, instance.name), instance.state.host_key ? " shows another host key" : " stands idle"),
+    el("p.quiet", {}, instance.state.host_key ? instance.state.trouble : instance.idle_warning));
+
+function running(now, since_s) {
+  return el("section", { "data-key": "now", "aria-labelledby": "now" },
+    el("h2", { id: "now" }, "Now"),
+    now.executing.length
+      ? el("ul.cards", {}, now.executing.map((run) => card(run, since_s)))
+      : empty("Nothing runs. ", el("a", { href: toStart() }, "Start a run")),
+    now.counts.queued ? waiting(now) : null);
+}
+
+function card(run, since_s) {
+  const source = run.live_preview && `${RUNS}/${run.workflow_id}/live-preview?number=${run.live_preview.number}`;
+  return el("li.card", { "data-key": run.workflow_id },
+    el("a.cover", { href: toRun(run.workflow_id), "data-status": "executing" },
+      el("div.frame", {}, source ? el("img", { src: source, alt: "" }) : null),
+      el("div.body", {},
+        el("h3", {}, run.workflow_name),
+        el("p.quiet", {}, [words.place(run), pace(run, since_s)].filter(Boolean).join(" · ")),
+        bar(`${run.workflow_name}: nodes completed`, run.progress_percent),
+        el("p.now", {}, words.situation(run)))));
+}
+
+function waiting(now) {
+  const more = now.counts.queued - now.waiting.length;
+  return el("div.waiting", { "data-key": "waiting" },
+    el("h3.quiet", {}, `${words.count(now.counts.queued, "run waits", "runs wait")}`),
+    el("ol.plain", {}, now.waiting.map((run) =>
+      el("li.line", { "data-key": run.workflow_id },
+        el("a.name", { href: toRun(run.workflow_id) }, run.workflow_name),
+        el("span.quiet", {}, [words.place(run), words.situation(run)].filter(Boolean).join(" · "))))),
+    more > 0 ? el("p", {}, el("a", { href: toHome({ status: "queued" }) }, `and ${words.count(more, "other", "others")}`)) : null);
+}
+
+function latest(rows, query) {
+  const pictures = rows.flatMap((row) => (row.pictures ?? []).map((each) => typeof each === "number"
+    ? { id: row.workflow_id, number: each, name: row.workflow_name }
+    : { id: each.workflow_id, number: each.number, name: row.batch_name }));
+  if (!pictures.length || query.has("before")) return null;
+  return el("section", { "data-key": "latest", "aria-labelledby": "latest" },
+    el("h2", { id: "latest" }, "Latest pictures"),
+    el("ul.strip", {}, pictures.slice(0, LATEST_PICTURES).map(({ id, number, name }) =>
+      el("li", { "data-key": `${id}/${number}` }, el("a", { href: toRun(id) }, thumbnail(id, number, name))))));
+}
+
+function all(list, { query, instances, batches, moving }) {
+  const isAsked = ["status", "name", "instance"].some((name) => query.get(name));
+  return el("section", { "data-key": "all", "aria-labelledby": "all" },
+    el("div.line", {}, el("h2", { id: "all" }, "All runs"), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
+    filters(query, instances),
+    list.workflows.length
+      ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
+        ? runRow(moving.get(row.workflow_id) ?? row) : batchRow(row, batches[row.batch_id]))))
+      : empty(isAsked ? "No run is like that." : "No runs yet."),
+    pages(list, query));
+}
+
+function filters(query, instances) {
+  const chosen = (name, value) => query.get(name) === value;
+  const option = (name, value, text) => el("option", { value, selected: chosen(name, value) }, text);
+  return el("form.filters", { "data-do": "filter", "data-on": "change", role: "search", "aria-label": "Runs" },
+    el("label", {}, el("span.hidden", {}, "Name"),
+      el("input", { type: "search", name: "name", value: query.get("name") ?? "", placeholder: "Name", autocomplete: "off" })),
+    el("label", {}, el("span.hidden", {}, "State"),
+      el("select", { name: "status" }, el("option", { value: "" }, "Any state"),
+        Object.entries(words.RUN_STATES).map(([value, text]) => option("status", value, text)))),
+    instances.length ? el("label", {}, el("span.hidden", {}, "Instance"),
+      el("select", { name: "instance" }, el("option", { value: "" }, "Any instance"),
+        instances.map(({ id, name }) => option("instance", id, name)))) : null);
+}
+
+function runRow(run) {
+  return el("li.row", { "data-key": run.workflow_id, "data-status": run.status },
+    chip(run.status),
+    el("div.what", {},
+      el("a.name", { href: toRun(run.workflow_id) }, run.workflow_name),
+      el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? words.place(run) : [words.place(run), words.situation(run)].filter(Boolean).join(" · ")))),
+    el("div.when.quiet", {}, time(run.end_time ?? run.start_time ?? run.queue_time), el("span", {}, tookOf(run))),
+    el("div.thumbnails", {}, thumbnails(run)));
+}
+
+function batchRow(batch, runs) {
+  const done = batch.total - batch.counts.queued - batch.counts.executing;
+  const failed = batch.counts.failed ? ` · ${batch.counts.failed} failed` : "";
+  return el("li", { "data-key": batch.batch_id },
+    el("details.batch.looked-into", { "data-batch": batch.batch_id },
+      el("summary.row", { "data-status": batch.status },
+        chip(batch.status),
+        el("div.what", {},
+          el("span.name", {}, batch.batch_name),
+          el("span.quiet", {}, `${done} of ${words.count(batch.total, "run", "runs")}${failed}`),
+          done < batch.total ? bar(`${batch.batch_name}: runs`, batch.progress_percent) : null),
+        el("div.when.quiet", {}, time(batch.queue_time), el("span", {}, tookOf(batch))),
+        el("div.thumbnails", {}, thumbnails(batch))),
+      el("div.inside", {}, runs ? batchInside(batch, runs, done) : empty("Looking…"))));
+}
+
+function batchInside(batch, runs, done) {
+  const address = `${BATCHES}/${batch.batch_id}`;
+  return [
+    el("div.actions", {},
+      done < batch.total ? button("Cancel the rest", "cancelBatch", { id: batch.batch_id, name: batch.batch_name }) : null,
+      batch.counts.failed ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
+      batch.pictures.length ? el("a.button", { href: `${address}/outputs.zip`, download: "" }, "Download all") : null),
+    el("ul.rows", {}, runs.map(runRow)),
+    batch.total > runs.length ? empty(`The newest ${runs.length} of ${batch.total}.`) : null,
+  ];
+}
+
+function pages(list, query) {
+  if (!list.next && !query.has("before")) return null;
+  const to = (before) => toHome({ ...Object.fromEntries(query), before });
+  return el("nav.pages", { "aria-label": "Pages of runs" },
+    query.has("before") ? el("a.button", { href: to(null) }, "Newest") : null,
+    list.next ? el("a.button", { href: to(list.next) }, "Older") : null);
+}

@@ -1,0 +1,107 @@
+// The machines: what each is doing, what it costs, and what it needs.
+
+import { INSTANCES, look } from "../api.js";
+import { el } from "../dom.js";
+import { bar, button, empty, time } from "../parts.js";
+import { toHome } from "../route.js";
+import * as words from "../words.js";
+
+const REACHED = { unknown: "not connected", connecting: "connecting", ready: "ready", unreachable: "not reachable" };
+
+export const title = () => "Instances";
+
+export async function learn() {
+  const { instances, trouble } = await look(INSTANCES);
+  const costs = (await look(`${INSTANCES}/costs`)).instances;
+  return { instances, trouble, costs: new Map(costs.map((each) => [each.id, each])) };
+}
+
+export function draw({ instances, trouble, costs }) {
+  return [
+    el("h1", { tabindex: -1, "data-key": "title" }, "Instances"),
+    trouble ? el("p.notice", { "data-key": "trouble", "data-tone": "bad" }, trouble) : null,
+    instances.length
+      ? el("ul.cards.wide", { "data-key": "all" }, instances.map((instance) => card(instance, costs.get(instance.id))))
+      : empty("None has a name yet. With one, runs can wait for it, share it, and go to any that is free."),
+    adding(),
+  ];
+}
+
+function card(instance, costs) {
+  const { state } = instance;
+  return el("li.card.instance", { "data-key": instance.id, "data-reach": state.reachability },
+    el("div.line", {}, el("h2", {}, instance.name), el("span.chip", { "data-status": state.reachability }, REACHED[state.reachability])),
+    el("p.quiet.small.name", {}, instance.ssh_connection),
+    state.host_key ? hostKey(instance) : null,
+    state.trouble && !state.host_key ? el("p.problem", {}, state.trouble) : null,
+    instance.idle_warning ? el("p.problem", { "data-severity": "warning" }, instance.idle_warning) : null,
+    (state.devices ?? []).map(device),
+    el("dl.facts", {}, facts(instance, costs).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    el("div.actions", {}, doings(instance)));
+}
+
+function device({ name, vram_total, vram_free }) {
+  const used = vram_total - vram_free;
+  return el("div.device", {},
+    el("p.line.small", {}, el("span.name", {}, name), el("span.quiet", {}, `${words.size(used)} of ${words.size(vram_total)} VRAM`)),
+    bar(`VRAM of ${name}`, used, vram_total || 1));
+}
+
+function facts({ id, enabled, tags, price_per_hour, state }, costs) {
+  const found = [["Queue", queue(state.prompts)]];
+  if (costs?.runs) found.push(["Runs", el("a", { href: toHome({ instance: id }) }, words.count(costs.runs, "run", "runs"))]);
+  if (price_per_hour !== null) found.push(["Price", `${words.money(price_per_hour)} an hour`]);
+  if (costs?.run_cost) found.push(["Cost of runs", words.money(costs.run_cost)]);
+  if (costs?.idle_cost) found.push(["Cost of standing idle", words.money(costs.idle_cost)]);
+  if (state.comfyui_version) found.push(["ComfyUI", state.comfyui_version]);
+  if (state.connected_since) found.push(["Connected since", time(state.connected_since)]);
+  if (tags.length) found.push(["Tags", tags.join(", ")]);
+  if (!enabled) found.push(["Any", "not used for runs that may go anywhere"]);
+  return found;
+}
+
+function queue(prompts) {
+  if (!prompts) return "not known";
+  const there = prompts.running.length + prompts.pending.length;
+  const others = prompts.others ? `, ${prompts.others} of others` : "";
+  return there ? `${prompts.running.length} running, ${prompts.pending.length} waiting${others}` : "empty";
+}
+
+function doings(instance) {
+  const { id, name, state, local_port_state: port } = instance;
+  const isConnected = state.connected_since !== null || state.reachability === "connecting";
+  return [
+    isConnected ? button("Disconnect", "disconnect", { id }) : button("Connect", "connect", { id }),
+    port?.is_listening && isHere() ? el("a.button", { href: `http://127.0.0.1:${port.port}/`, target: "_blank", rel: "noopener" }, "Open ComfyUI") : null,
+    port?.is_listening && !isHere() ? el("span.quiet.small", {}, `ComfyUI is at 127.0.0.1:${port.port} of the server's machine`) : null,
+    port?.trouble ? el("span.problem.small", {}, port.trouble) : null,
+    button("Remove", "removeInstance", { id, name }, "quiet"),
+  ];
+}
+
+/** A local port is on the loopback of the server's machine: for a browser there. */
+const isHere = () => ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
+
+function hostKey({ id, name, state: { host_key } }) {
+  return el("div.notice", { "data-tone": "bad" },
+    el("p", {}, "The machine at this address shows another host key than before. That is so after it was rented anew, or when somebody is in between. Compare with what your renter shows."),
+    el("dl.keys", {},
+      el("dt", {}, "Known"), el("dd", {}, el("code", {}, host_key.known ?? "none")),
+      el("dt", {}, "Shown now"), el("dd", {}, el("code", {}, host_key.offered ?? "none"))),
+    el("div.actions", {},
+      host_key.offered ? button("Accept the new key", "acceptHostKey", { id, name, fingerprint: host_key.offered }) : null,
+      button("Forget the known one", "forgetHostKey", { id, name }, "quiet")));
+}
+
+function adding() {
+  const input = (name, label, attributes = {}) =>
+    el("label.field", {}, el("span", {}, label), el("input", { name, type: "text", autocomplete: "off", ...attributes }));
+  return el("form.card.add", { "data-key": "adding", "data-do": "addInstance" },
+    el("h2", {}, "Add an instance"),
+    el("div.fields", {},
+      input("name", "Name", { required: true, maxlength: 64 }),
+      input("ssh_connection", "ssh string, as the renter shows it", { required: true, spellcheck: "false" }),
+      input("price_per_hour", "Price an hour", { type: "number", min: 0, step: "any" }),
+      input("local_port", "Local port for its ComfyUI", { type: "number", min: 1024, max: 65535 })),
+    el("div.actions", {}, el("button.button.primary", { type: "submit" }, "Add")));
+}

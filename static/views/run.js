@@ -1,0 +1,143 @@
+// One run: how far it is and what it does just now; when it is done, what came out and where the time went.
+
+import { RUNS, look } from "../api.js";
+import { el } from "../dom.js";
+import { gallery } from "../gallery.js";
+import { bar, button, chip, empty, pace, time, tookOf } from "../parts.js";
+import { toHome, toInstances, toStart } from "../route.js";
+import { timeline } from "../timeline.js";
+import * as words from "../words.js";
+
+const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost"]);
+const NODE_STATES = { pending: "Waiting", executing: "Running", executed: "Done", failed: "Failed" };
+
+export const title = (data) => data?.run.workflow_name ?? "Run";
+
+export async function learn(route, before) {
+  const address = `${RUNS}/${encodeURIComponent(route.id)}`;
+  const run = (await look(`${address}/progress`)).progress;
+  const isSame = before?.run === run;
+  const isGraphWanted = document.querySelector("details.graph[open]") && !before?.graph;
+  const graph = isGraphWanted ? (await look(`${address}/request`)).graph : before?.graph;
+  return { run, graph, learnedAt: isSame ? before.learnedAt : performance.now() };
+}
+
+export function draw({ run, graph, learnedAt }) {
+  const since_s = (performance.now() - learnedAt) / 1000;
+  const isOver = Boolean(run.end_time);
+  return [
+    el("nav.back", { "data-key": "back" }, el("a", { href: toHome() }, "← All runs")),
+    head(run),
+    run.error_message ? trouble(run) : null,
+    isOver ? null : watch(run, since_s),
+    el("div.columns", { "data-key": "columns" },
+      el("section.stage", { "data-key": "stage", "aria-label": isOver ? "Results" : "Latest preview" }, stage(run)),
+      el("section.nodes", { "data-key": "nodes", "aria-labelledby": "nodes" }, el("h2", { id: "nodes" }, "Nodes"),
+        el("ol.plain", {}, run.nodes.map((node) => nodeItem(node, isOver))))),
+    isOver ? timeline(run.nodes) : null,
+    facts(run),
+    graphPart(graph),
+  ];
+}
+
+function head(run) {
+  const again = run.status === "failed" && !RETRIED_IN_VAIN.has(run.error_code);
+  return el("header.head", { "data-key": "head" },
+    el("div", {},
+      el("h1", { tabindex: -1 }, run.workflow_name),
+      el("p.quiet", {}, chip(run.status), " ", whereAndWhen(run))),
+    el("div.actions", {},
+      run.end_time ? null : button(run.cancel_requested ? "Cancelling…" : "Cancel", "cancel",
+        { id: run.workflow_id, name: run.workflow_name }, run.cancel_requested ? "waiting" : "plain"),
+      again ? button("Retry", "retry", { id: run.workflow_id }) : null,
+      el("a.button", { href: toStart({ from: run.workflow_id }) }, "Run again with changes"),
+      run.outputs.some((output) => output.downloaded)
+        ? el("a.button.primary", { href: `${RUNS}/${run.workflow_id}/outputs.zip`, download: "" }, "Download all") : null));
+}
+
+function whereAndWhen(run) {
+  const took = tookOf(run);
+  const cost = run.cost === null ? "" : ` · cost ${words.money(run.cost)}`;
+  return el("span", {},
+    words.place(run), " · ", time(run.end_time ?? run.start_time ?? run.queue_time), took ? ` · took ${took}` : "", cost);
+}
+
+function trouble(run) {
+  return el("section.notice", { "data-key": "trouble", "data-tone": run.status === "cancelled" ? "calm" : "bad", "aria-label": "What went wrong" },
+    el("p", {}, run.error_message),
+    run.error_code === "host_key_refused" && run.instance_id
+      ? el("p", {}, el("a", { href: toInstances }, "Compare the host keys")) : null);
+}
+
+function watch(run, since_s) {
+  return el("section.watch", { "data-key": "watch", "aria-label": "Progress" },
+    el("p.line", {}, el("strong", {}, words.situation(run) || "Starting"), el("span.quiet", {}, pace(run, since_s))),
+    bar("Nodes completed", finePercent(run)),
+    el("p.quiet.line", {},
+      el("span", {}, `${run.completed_nodes} of ${words.count(run.total_nodes, "node", "nodes")}`),
+      run.submissions > 1 ? el("span", {}, `submitted ${run.submissions} times`) : null),
+    run.transfers?.length ? el("ul.plain.transfers", {}, run.transfers.map(transfer)) : null);
+}
+
+/** What has been done within a node counts too, so that the bar moves with a long one. */
+const finePercent = (run) => run.nodes.length
+  ? run.nodes.reduce((sum, node) => sum + node.progress, 0) / run.nodes.length : run.progress_percent;
+
+function transfer({ direction, filename, done_bytes, total_bytes }) {
+  const verb = direction === "upload" ? "Sending" : "Fetching";
+  const amount = total_bytes === null ? words.size(done_bytes) : `${words.size(done_bytes)} of ${words.size(total_bytes)}`;
+  return el("li", { "data-key": `${direction} ${filename}` },
+    el("p.line", {}, el("span.name", {}, `${verb} ${filename}`), el("span.quiet", {}, amount)),
+    bar(`${verb} ${filename}`, total_bytes === null ? null : done_bytes, total_bytes || 1));
+}
+
+function stage(run) {
+  if (run.outputs.some((output) => output.downloaded || output.error)) return gallery(run);
+  if (run.live_preview) {
+    const { number } = run.live_preview;
+    return el("img.live", { src: `${RUNS}/${run.workflow_id}/live-preview?number=${number}`, alt: "The picture as it is now" });
+  }
+  return el("p.empty", {}, run.end_time ? "Nothing came out of it." : "What comes out is shown here.");
+}
+
+function nodeItem(node, isOver) {
+  const took = node.start_time && node.end_time ? words.duration(words.between(node.start_time, node.end_time)) : "";
+  const isLeftOut = isOver && node.status === "pending" && !node.message;
+  const state = node.message && node.status !== "failed" ? words.step(node.message) : isLeftOut ? "Not run" : NODE_STATES[node.status];
+  return el("li.node", { "data-key": node.node_id, "data-status": node.status, "aria-current": node.status === "executing" ? "step" : null },
+    el("div.line", {},
+      el("span.name", {}, node.title || node.node_type),
+      el("span.quiet", {}, node.status === "executed" && node.message === null ? took || state : state)),
+    node.title && node.title !== node.node_type ? el("div.quiet.small", {}, node.node_type) : null,
+    node.status === "executing" ? bar(`${node.title || node.node_type}: steps`, node.progress || (node.message ? 0 : null)) : null,
+    node.status === "failed" ? el("p.problem", {}, node.message) : null);
+}
+
+function facts(run) {
+  if (!run.notices.length && !run.instance_reason) return null;
+  return el("section", { "data-key": "facts", "aria-labelledby": "facts" },
+    el("h2", { id: "facts" }, "Good to know"),
+    el("ul.plain.facts", {},
+      run.instance_reason ? el("li", {}, `On ${words.place(run)}: ${run.instance_reason}`) : null,
+      run.notices.map((notice) => el("li", {}, notice))));
+}
+
+function graphPart(graph) {
+  return el("details.graph.looked-into", { "data-key": "graph" },
+    el("summary", {}, "Graph and inputs"),
+    graph
+      ? el("ul.graph-nodes", {}, Object.entries(graph).map(([id, node]) => graphNode(id, node, graph)))
+      : empty(graph === null ? "It is made once the instance has been asked for its nodes." : "Looking…"));
+}
+
+function graphNode(id, node, graph) {
+  const name = (each) => graph[each]?._meta?.title || graph[each]?.class_type || each;
+  const isLink = (value) => Array.isArray(value) && value.length === 2 && value[0] in graph;
+  const word = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  return el("li.card", { "data-key": id },
+    el("h3", {}, name(id), el("span.quiet.small", {}, ` ${node.class_type} · ${id}`)),
+    el("dl", {}, Object.entries(node.inputs ?? {}).flatMap(([input, value]) => [
+      el("dt", {}, input),
+      isLink(value) ? el("dd.quiet", {}, `from ${name(value[0])}`) : el("dd", {}, word(value)),
+    ])));
+}

@@ -1,0 +1,245 @@
+// Preparing a run: the workflow, where it goes, its pictures, the inputs that matter, and what the instance says of it.
+
+import { el } from "../dom.js";
+import * as drafts from "../draft.js";
+import { button } from "../parts.js";
+import { toHome, toRun } from "../route.js";
+import * as words from "../words.js";
+
+const MANY_OPTIONS = 500;
+let draft = null;
+let cameFrom = undefined;
+
+export const title = () => "Start a run";
+
+export async function learn(route) {
+  const from = route.query.get("from");
+  if (draft === null || cameFrom !== from) {
+    cameFrom = from;
+    draft = drafts.newDraft();
+    await drafts.takeInstances(draft);
+    if (from) await drafts.takeRun(draft, from);
+    if (from && drafts.target(draft) && draft.place) checkNow();
+  }
+  return { draft };
+}
+
+export function draw() {
+  return [
+    el("nav.back", { "data-key": "back" }, el("a", { href: toHome() }, "← All runs")),
+    el("h1", { tabindex: -1, "data-key": "title" }, "Start a run"),
+    el("form.start", { "data-key": `draft ${draft.number}`, "data-do": "start", novalidate: true },
+      el("div.what-to-run", {}, workflowPart(), draft.inspection ? inputsPart() : null),
+      el("aside", {}, wherePart(), footer())),
+  ];
+}
+
+export const actions = {
+  chooseWorkflow: (_data, input) => withFiles(input, ([file]) => drafts.takeWorkflow(draft, file), true),
+  choosePicture: ({ name }, input) => withFiles(input, (files) => drafts.takePictures(draft, files, name), true),
+  choosePictures: (_data, input) => withFiles(input, (files) => drafts.takePictures(draft, files), true),
+  choosePlace: (_data, select) => { draft.place = select.value; draft.check = null; return checkIfKnown(); },
+  typeSsh: (_data, input) => { draft.sshString = input.value; draft.check = null; },
+  changeInput: ({ name }, field) => drafts.change(draft, inputNamed(name), field.value),
+  randomSeed: ({ name }) => {
+    drafts.change(draft, inputNamed(name), drafts.randomSeed());
+    document.getElementById(fieldId(name)).value = draft.changes[name];
+  },
+  nameRun: (_data, input) => { draft.workflowName = input.value || draft.workflowName; },
+  choosePriority: (_data, input) => { draft.base.priority = Number(input.value) || 0; },
+  chooseSeeds: (_data, select) => { draft.base.seed_mode = select.value; },
+  check: () => checkNow(),
+  start,
+};
+
+let redraw = () => {};
+/** To be called when something arrived that nobody clicked for. */
+export const onChange = (listener) => { redraw = listener; };
+
+async function start() {
+  draft.trouble = null;
+  draft.isStarting = true;
+  redraw();
+  try {
+    const id = await drafts.start(draft);
+    draft = null;
+    location.hash = toRun(id);
+  } catch (error) {
+    draft.trouble = error.message;
+    draft.isStarting = false;
+  }
+}
+
+async function checkNow() {
+  const checked = drafts.check(draft);
+  redraw();
+  await checked;
+  redraw();
+}
+
+const checkIfKnown = () => (draft.inspection && draft.place ? checkNow() : null);
+
+/** Files of a chooser or of a drop. */
+async function withFiles(source, take, isChecked) {
+  const files = [...(source.files ?? [])];
+  if (!files.length) return;
+  draft.trouble = null;
+  draft.arriving = files.map(({ name }) => name).join(", ");
+  redraw();
+  try {
+    await take(files);
+  } catch (error) {
+    draft.trouble = error.message;
+  } finally {
+    draft.arriving = null;
+    if ("value" in source) source.value = ""; // the same file may be chosen again
+  }
+  if (isChecked && !draft.trouble) await checkIfKnown();
+}
+
+function workflowPart() {
+  const { inspection, workflowName } = draft;
+  return el("section.card", { "data-key": "workflow", "aria-labelledby": "workflow", "data-drop": "chooseWorkflow" },
+    el("h2", { id: "workflow" }, "Workflow"),
+    inspection ? el("p", {}, el("strong.name", {}, workflowName), el("span.quiet", {},
+      ` · ${words.count(inspection.nodes.length, "node", "nodes")} · ${inspection.format === "editor" ? "the editor's format" : "API format"}`)) : null,
+    chooser("chooseWorkflow", inspection ? "Choose another" : "Drop a workflow here, or choose a file",
+      ".json,.png,.webp,.jpg,.jpeg", inspection ? "button" : "drop"),
+    inspection ? null : el("p.quiet.small", {}, "JSON, saved by the editor or in API format; or a picture with its workflow inside."));
+}
+
+const chooser = (action, text, accept, kind, data = {}) =>
+  el(`label.${kind}`, {}, text,
+    el("input.hidden", { type: "file", accept, multiple: action === "choosePictures", "data-do": action, "data-on": "change", ...data }));
+
+function wherePart() {
+  const { instances, place } = draft;
+  const option = (value, text) => el("option", { value, selected: value === place }, text);
+  const tags = [...new Set(instances.flatMap((each) => each.tags))];
+  return el("section.card", { "data-key": "where", "aria-labelledby": "where" },
+    el("h2", { id: "where" }, "Where"),
+    instances.length ? el("label.field", {}, el("span", {}, "Instance"),
+      el("select", { "data-do": "choosePlace", "data-on": "change" },
+        instances.map(({ name, state }) => option(name, `${name} (${state.reachability})`)),
+        option("any", "Any that is free"), tags.map((tag) => option(`any:${tag}`, `Any tagged ${tag}`)),
+        option(drafts.SSH_STRING, "An ssh string…"))) : null,
+    place === drafts.SSH_STRING ? el("label.field", {}, el("span", {}, "ssh string, as the renter shows it"),
+      el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
+        "data-do": "typeSsh", "data-on": "input", autocomplete: "off", spellcheck: "false", required: true })) : null);
+}
+
+function inputsPart() {
+  const inputs = drafts.keyInputs(draft);
+  const files = inputs.filter(({ kind }) => kind === "file");
+  const others = inputs.filter(({ kind }) => kind !== "file");
+  const nodes = [...new Set(others.map(({ node_id }) => node_id))];
+  const elsewhere = [...new Set(allFindings().map(({ node_id }) => node_id))].filter((id) => !inputs.some(({ node_id }) => node_id === id));
+  return [
+    files.length ? el("section.card", { "data-key": "pictures", "aria-labelledby": "pictures", "data-drop": "choosePictures" },
+      el("h2", { id: "pictures" }, "Files that it loads"),
+      el("ul.slots", {}, files.map(slot)),
+      chooser("choosePictures", "Drop files here, or choose several", "image/*,video/*,audio/*", "drop")) : null,
+    el("section.card", { "data-key": "inputs", "aria-labelledby": "inputs" },
+      el("h2", { id: "inputs" }, "Inputs"),
+      inputs.length || !draft.inspection.needs_instance ? null
+        : el("p.quiet", {}, "Which inputs there are is known once an instance has been asked: press Check."),
+      elsewhere.map((id) => el("div.group", { "data-key": `findings ${id}` }, id === null ? null : el("h3", {}, nodeName(id)), problems(id))),
+      nodes.map((id) => nodeGroup(id, others.filter(({ node_id }) => node_id === id))),
+      more()),
+  ];
+}
+
+function nodeGroup(id, inputs) {
+  const { title, class_type } = inputs[0];
+  return el("fieldset.group", { "data-key": id },
+    el("legend", {}, title || class_type, title && title !== class_type ? el("span.quiet.small", {}, ` ${class_type}`) : null),
+    el("div.fields", {}, inputs.map(field)),
+    problems(id));
+}
+
+function field(input) {
+  const id = fieldId(input.name);
+  const own = { id, "data-do": "changeInput", "data-on": "input", "data-name": input.name,
+    "aria-invalid": drafts.findings(draft, input.node_id).some((each) => each.input === input.input && each.severity === "error") ? "true" : null };
+  return el("div.field", { "data-kind": input.kind, "data-key": `${input.name} ${input.options ? "options" : ""}` },
+    el("label", { for: id }, input.input), control(input, own),
+    input.kind === "seed" ? button("Random", "randomSeed", { name: input.name }) : null);
+}
+
+function control(input, own) {
+  const value = drafts.valueOf(draft, input);
+  if (input.options && input.options.length <= MANY_OPTIONS) {
+    const options = input.options.includes(value) ? input.options : [value, ...input.options];
+    return el("select", own, options.map((each) => el("option", { value: each, selected: each === value }, String(each))));
+  }
+  if (input.kind === "text") return el("textarea", { ...own, rows: Math.min(8, Math.max(2, Math.ceil(String(value).length / 60))) }, String(value));
+  if (typeof input.value !== "number") return el("input", { ...own, type: "text", value });
+  return el("input", { ...own, type: "number", value, min: input.minimum, max: input.maximum, step: input.step ?? "any", inputmode: "decimal" });
+}
+
+function slot(input) {
+  const chosen = draft.pictures[input.name];
+  return el("li", { "data-key": input.name },
+    el("div.frame", {}, chosen && input.media === "image" ? el("img", { src: chosen.url, alt: chosen.filename }) : null),
+    el("div", {},
+      el("p.name", {}, input.title || input.class_type),
+      el("p.quiet.small.name", {}, chosen ? chosen.filename : `${input.value} (as in the workflow)`),
+      chooser("choosePicture", chosen ? "Another" : "Choose", `${input.media}/*`, "button", { "data-name": input.name }),
+      problems(input.node_id)));
+}
+
+function more() {
+  const modes = [["saved", "as in the workflow"], ["control", "as the editor would change them"], ["randomize", "new ones"]];
+  const mode = draft.base.seed_mode ?? "saved";
+  return el("details", { "data-key": "more" },
+    el("summary", {}, "Name, seeds, priority"),
+    el("div.fields", {},
+      el("label.field", {}, el("span", {}, "Name of the run"),
+        el("input", { type: "text", value: draft.workflowName, maxlength: 200, "data-do": "nameRun", "data-on": "input" })),
+      el("label.field", {}, el("span", {}, "Seeds"),
+        el("select", { "data-do": "chooseSeeds", "data-on": "change" },
+          modes.map(([value, text]) => el("option", { value, selected: value === mode }, text)))),
+      el("label.field", {}, el("span", {}, "Priority"),
+        el("input", { type: "number", min: -1000, max: 1000, value: draft.base.priority ?? 0, "data-do": "choosePriority", "data-on": "input" }))));
+}
+
+const problems = (nodeId) => {
+  const found = drafts.findings(draft, nodeId);
+  return found.length ? el("ul.plain.problems", {}, found.map((finding) =>
+    el("li.problem", { "data-severity": finding.severity }, finding.message))) : null;
+};
+
+function footer() {
+  const isReady = draft.inspection && drafts.target(draft) && !draft.isStarting;
+  return el("div.footer", { "data-key": "footer" },
+    el("p", { role: "status", "data-tone": draft.trouble ? "bad" : checkTone() }, draft.trouble ?? (draft.arriving ? `Taking ${draft.arriving}…` : checkWords())),
+    el("div.actions", {},
+      el("button.button", { type: "button", "data-do": "check", disabled: !isReady || draft.check?.state === "checking" }, "Check"),
+      el("button.button.primary", { type: "submit", disabled: !isReady }, draft.isStarting ? "Starting…" : "Start")));
+}
+
+function checkTone() {
+  if (draft.check?.state === "failed" || draft.check?.answer?.valid === false) return "bad";
+  return draft.check?.answer ? "good" : null;
+}
+
+function checkWords() {
+  const { inspection, check } = draft;
+  if (!inspection) return "Choose a workflow first.";
+  if (!drafts.target(draft)) return "Choose where it runs.";
+  if (check === null) return "Check asks the instance whether it can run this, and brings nothing there.";
+  if (check.state === "checking") return `Asking ${drafts.target(draft)}…`;
+  if (check.state === "failed") return check.message;
+  const { errors, warnings, valid } = check.answer;
+  const warned = warnings.length ? ` ${words.count(warnings.length, "warning", "warnings")}.` : "";
+  return (valid ? "It can run this." : `It cannot run this: ${words.count(errors.length, "error", "errors")}.`) + warned;
+}
+
+const allFindings = () => (draft.check?.answer ? [...draft.check.answer.errors, ...draft.check.answer.warnings] : []);
+const inputNamed = (name) => drafts.keyInputs(draft).find((input) => input.name === name);
+const fieldId = (name) => `input-${name}`;
+
+function nodeName(id) {
+  const finding = allFindings().find(({ node_id }) => node_id === id);
+  return finding?.title || finding?.class_type || `Node ${id}`;
+}
