@@ -23,7 +23,9 @@ export function newDraft() {
     pictures: {}, // "10.image" -> {path, filename, url}
     check: null, // {state: "checking" | "done" | "failed", message, answer}
     trouble: null,
+    arriving: null, // names of files that are on their way to the server
     isStarting: false,
+    isStarted: false,
   };
 }
 

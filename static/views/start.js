@@ -14,7 +14,7 @@ export const title = () => "Start a run";
 
 export async function learn(route) {
   const from = route.query.get("from");
-  if (draft === null || cameFrom !== from) {
+  if (draft === null || draft.isStarted || cameFrom !== from) {
     cameFrom = from;
     draft = drafts.newDraft();
     await drafts.takeInstances(draft);
@@ -61,9 +61,8 @@ async function start() {
   draft.isStarting = true;
   redraw();
   try {
-    const id = await drafts.start(draft);
-    draft = null;
-    location.hash = toRun(id);
+    location.hash = toRun(await drafts.start(draft));
+    draft.isStarted = true;
   } catch (error) {
     draft.trouble = error.message;
     draft.isStarting = false;
