@@ -199,10 +199,10 @@ def create_flask(parts: Parts) -> Flask:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
-    guard.guard(app, parts.settings, frozenset({health.PATH}))
+    guard.guard(app, parts.settings, dashboard.OPEN_PATHS | {health.PATH})
     mount(app, parts, (workflow.API, batches.API, instances.API))
     app.register_blueprint(health.create_blueprint(parts))
-    app.register_blueprint(dashboard.create_blueprint())
+    app.register_blueprint(dashboard.create_blueprint(parts.settings))
     return app
 
 

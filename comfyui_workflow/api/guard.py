@@ -1,12 +1,13 @@
-"""Who may come in: the token, and no page of another site."""
+"""Who may come in: the token, or a browser that has logged in with it; and no page of another site."""
 
-import hmac
 import re
+import time
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify, request
 from flask_cors import CORS
 
+from comfyui_workflow.login import COOKIE, is_login, is_token
 from comfyui_workflow.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -14,22 +15,43 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 def guard(app: Flask, settings: Settings, open_paths: frozenset[str]) -> None:
     """Checks every request before its route: `Host` against names that are bound to us by somebody else
-    (DNS rebinding), `Origin` and `Sec-Fetch-Site` against other sites, then the token."""
+    (DNS rebinding), `Origin` and `Sec-Fetch-Site` against other sites, then the token. What is open has no
+    secrets, or asks for itself."""
     CORS(app, resources={r"/comfyui/*": {"origins": [_origin_pattern(settings.cors_hosts)]}})
 
     @app.before_request
     def check() -> Response | None:
         if not _is_host_known(settings):
-            return _refusal(
+            return refusal(
                 403, "This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)"
             )
         if not _is_origin_allowed(settings):
-            return _refusal(403, "Pages of that origin may not use this server (COMFYUI_WORKFLOW_CORS_HOSTS)")
-        if request.method == "OPTIONS" or request.path in open_paths or _has_token(settings):
+            return refusal(403, "Pages of that origin may not use this server (COMFYUI_WORKFLOW_CORS_HOSTS)")
+        is_open = request.path in open_paths or request.endpoint == "static"
+        if request.method == "OPTIONS" or is_open or is_let_in(settings):
             return None
-        response = _refusal(401, "An API token is needed: Authorization: Bearer <token>")
+        response = refusal(401, "An API token is needed: Authorization: Bearer <token>")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+
+def is_let_in(settings: Settings) -> bool:
+    """Whether the request brings the token, or a login where a page of ours asks. A browser sends that along
+    whoever asks, and takes everything on the same host for the same site: so not for pages of other ports."""
+    if settings.api_token is None:
+        return True
+    token = settings.api_token.get_secret_value()
+    if _has_token(token):
+        return True
+    at_s = int(time.time())
+    return is_own_page() and any(is_login(value, token, at_s) for value in request.cookies.getlist(COOKIE))
+
+
+def is_own_page() -> bool:
+    """Whether a page of ours asks, or nobody's: a person, a command."""
+    origin = request.headers.get("Origin")
+    asks = request.headers.get("Sec-Fetch-Site", "none")
+    return (origin is None or _is_own(origin)) and (asks in ("same-origin", "none") or _follows_a_link())
 
 
 def _origin_pattern(hosts: tuple[str, ...]) -> str:
@@ -48,8 +70,11 @@ def _is_origin_allowed(settings: Settings) -> bool:
     origin = request.headers.get("Origin")
     if origin is None:
         return request.headers.get("Sec-Fetch-Site", "none") != "cross-site" or _follows_a_link()
-    is_own = origin in (f"http://{request.host}", f"https://{request.host}")
-    return is_own or re.fullmatch(_origin_pattern(settings.cors_hosts), origin) is not None
+    return _is_own(origin) or re.fullmatch(_origin_pattern(settings.cors_hosts), origin) is not None
+
+
+def _is_own(origin: str) -> bool:
+    return origin in (f"http://{request.host}", f"https://{request.host}")
 
 
 def _follows_a_link() -> bool:
@@ -65,15 +90,12 @@ def _host_name(url: str) -> str:
         return ""
 
 
-def _has_token(settings: Settings) -> bool:
-    if settings.api_token is None:
-        return True
+def _has_token(token: str) -> bool:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    expected = settings.api_token.get_secret_value()
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected.encode())
+    return scheme.lower() == "bearer" and is_token(given.strip(), token)
 
 
-def _refusal(status: int, message: str) -> Response:
+def refusal(status: int, message: str) -> Response:
     response = jsonify(success=False, message=message, code="refused")
     response.status_code = status
     return response

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
+from comfyui_workflow.login import without_login
+
 OF_ONE_CONNECTION = {
     "connection",
     "keep-alive",
@@ -27,7 +29,8 @@ OF_A_HANDSHAKE = {
 
 
 def travelling(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
-    """All headers that are meant for the other end, in their order, repeated ones too."""
+    """All headers that are meant for the other end, in their order, repeated ones too. Not our own login: a
+    browser knows hosts, not ports."""
     pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
     named = {
         each.strip().lower()
@@ -36,7 +39,12 @@ def travelling(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict
         for each in value.split(",")
     }
     dropped = OF_ONE_CONNECTION | named | set(without)
-    return CIMultiDict((name, value) for name, value in pairs if name.lower() not in dropped)
+    told = (_without_login(name, value) for name, value in pairs if name.lower() not in dropped)
+    return CIMultiDict((name, value) for name, value in told if value is not None)
+
+
+def _without_login(name: str, value: str) -> tuple[str, str | None]:
+    return name, (without_login(value) or None) if name.lower() == "cookie" else value
 
 
 def refusal_of(headers: Mapping[str, str], method: str) -> str | None:

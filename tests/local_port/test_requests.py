@@ -154,6 +154,23 @@ def test_requests_travel_as_they_are(scripted: tuple[ScriptedServer, int]) -> No
     assert b"User-Agent" not in server.requests[0]
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"a=1; comfyui_workflow_login=1.2; b=2", b"\r\nCookie: a=1; b=2\r\n"),
+        (b"comfyui_workflow_login=1.2", None),
+    ],
+)
+def test_an_instance_is_not_told_how_a_browser_is_logged_in_here(
+    scripted: tuple[ScriptedServer, int], sent: bytes, told: bytes | None
+) -> None:
+    server, port = scripted
+    lines = (b"GET / HTTP/1.1", b"Host: localhost:8188", b"Cookie: " + sent, b"Connection: close", b"\r\n")
+    _exchange(port, b"\r\n".join(lines))
+    assert b"login" not in server.requests[0]
+    assert told in server.requests[0] if told else b"Cookie" not in server.requests[0]
+
+
 def test_answers_travel_as_they_are(scripted: tuple[ScriptedServer, int]) -> None:
     server, port = scripted
     packed = gzip.compress(b"hello")

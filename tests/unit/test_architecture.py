@@ -12,7 +12,7 @@ PACKAGE = ROOT / "comfyui_workflow"
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors", "untrusted", "fields"},
     {"runs", "workflows"},
-    {"settings", "patience", "abreast", "wholeness", "settling", "demo"},
+    {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "comfyui", "instances"},
     {"client"},
     {"journal", "link", "local_port"},

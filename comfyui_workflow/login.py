@@ -1,0 +1,33 @@
+"""The login of a browser: a cookie that is made of the API token, and does not tell it."""
+
+import hmac
+from hashlib import sha256
+
+COOKIE = "comfyui_workflow_login"
+LASTS_S = 30 * 86_400
+
+
+def cookie_value(token: str, at_s: int) -> str:
+    """Good for a month, and no longer than the token."""
+    return f"{at_s}.{_seal(token, str(at_s))}"
+
+
+def is_login(value: str, token: str, at_s: int) -> bool:
+    given_at, _, seal = value.partition(".")
+    if not hmac.compare_digest(seal.encode(), _seal(token, given_at).encode()):
+        return False
+    return at_s - int(given_at) <= LASTS_S  # sealed by us, so it is a number
+
+
+def is_token(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def without_login(cookies: str) -> str:
+    """A `Cookie` header for another server at the same host: browsers send it what they have from us."""
+    pairs = (pair for pair in cookies.split(";") if pair.partition("=")[0].strip() != COOKIE)
+    return ";".join(pairs).strip()
+
+
+def _seal(token: str, text: str) -> str:
+    return hmac.new(token.encode(), f"{COOKIE} {text}".encode(), sha256).hexdigest()
