@@ -24,9 +24,16 @@ const enlarged = viewer(document.getElementById("viewer"));
 let route = readRoute();
 let view = VIEWS[route.view] ?? home;
 let known = null; // what the view has learned, or null before that
+let isNew = false; // another view was gone to: who hears the page or uses keys is taken to its heading
 let silence = null;
 
-const actions = { ...deeds({ ask, say }), ...home.actions, ...start.actions, enlarge: (_data, link) => enlarged.open(link) };
+const actions = {
+  ...deeds({ ask, say }),
+  ...home.actions,
+  ...start.actions,
+  enlarge: (_data, link) => enlarged.open(link),
+  toContent: () => main.focus(),
+};
 
 async function lookOnce() {
   const wanted = route;
@@ -48,6 +55,8 @@ function draw() {
   if (known === null) return;
   document.title = `${view.title(known)} – ComfyUI runs`;
   morph(main, view.draw(known, route).flat(Infinity).filter(Boolean));
+  if (isNew) main.querySelector("h1")?.focus({ preventScroll: true });
+  isNew = false;
 }
 
 /** What keeps the reader from seeing what is true; stays until it passes. */
@@ -87,13 +96,13 @@ async function act(name, data, element) {
 function goTo() {
   route = readRoute();
   const next = VIEWS[route.view] ?? home;
-  const isOther = next !== view || next === run;
-  view = next;
-  if (isOther) {
+  if (next !== view || next === run) {
+    isNew = known !== null;
     known = null;
     main.replaceChildren();
     scrollTo(0, 0);
   }
+  view = next;
   for (const link of document.querySelectorAll("header nav a")) {
     link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${route.view === "home" ? "" : route.view}`);
   }

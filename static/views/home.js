@@ -8,7 +8,7 @@ import * as words from "../words.js";
 
 const ROWS = 30;
 const ROWS_OF_BATCH = 50;
-const LATEST_PICTURES = 12;
+const LATEST_PICTURES = 16;
 const FAILURES = 3;
 const LOOKS_BETWEEN_INSTANCES = 5;
 const DISMISSED = "dismissed-until";
@@ -38,8 +38,9 @@ export function draw({ now, list, failures, instances, batches, learnedAt }, { q
   const since_s = (performance.now() - learnedAt) / 1000;
   const moving = new Map(now.executing.map((run) => [run.workflow_id, run]));
   return [
-    needs(failures, instances),
+    el("h1.hidden", { "data-key": "title", tabindex: -1 }, "Runs"),
     running(now, since_s),
+    needs(failures, instances),
     latest(list.workflows, query),
     all(list, { query, instances, batches, moving }),
   ];
@@ -69,7 +70,7 @@ async function each(things, ask) {
 function needs(failures, instances) {
   const seen = localStorage.getItem(DISMISSED) ?? "";
   const fresh = failures.filter((run) => run.workflow_id > seen);
-  const waiting = [...instances.filter((instance) => instance.state.host_key || instance.idle_warning)];
+  const waiting = instances.filter((instance) => instance.state.host_key || instance.idle_warning);
   if (!fresh.length && !waiting.length) return null;
   return el("section.needs", { "data-key": "needs", "aria-labelledby": "needs" },
     el("div.line", {},
@@ -80,13 +81,12 @@ function needs(failures, instances) {
 
 const failure = (run) =>
   el("li.notice", { "data-tone": "bad", "data-key": run.workflow_id },
-    el("p", {}, el("a", { href: toRun(run.workflow_id) }, run.workflow_name), " failed ", time(run.end_time)),
-    el("p.quiet", {}, run.error_message));
+    el("p", {}, el("a", { href: toRun(run.workflow_id) }, run.workflow_name), " failed ", time(run.end_time), el("br"), run.error_message));
 
-const attention = (instance) =>
-  el("li.notice", { "data-tone": instance.state.host_key ? "bad" : "warn", "data-key": instance.id },
-    el("p", {}, el("a", { href: toInstances }, instance.name), instance.state.host_key ? " shows another host key" : " stands idle"),
-    el("p.quiet", {}, instance.state.host_key ? instance.state.trouble : instance.idle_warning));
+const attention = ({ id, name, state, idle_warning }) =>
+  el("li.notice", { "data-tone": state.host_key ? "bad" : "warn", "data-key": id },
+    el("p", {}, el("a", { href: toInstances }, name), state.host_key ? " shows another host key" : " stands idle",
+      el("br"), state.host_key ? state.trouble : idle_warning));
 
 function running(now, since_s) {
   return el("section", { "data-key": "now", "aria-labelledby": "now" },
