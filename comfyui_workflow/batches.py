@@ -71,6 +71,20 @@ class BatchService:
         batch_ids = self._files.page(limit, before)
         return [self.progress(batch_id) for batch_id in batch_ids if self._is_accepted(batch_id)]
 
+    def progress_of_run(self, run: RunSummary) -> BatchProgress | None:
+        """Of the batch that it belongs to, if it does. One whose record cannot be read is what its runs
+        are."""
+        if run.batch_id is None:
+            return None
+        runs = self._store.of_batch(run.batch_id)
+        try:
+            batch = self._files.get(run.batch_id)
+        except BatchNotFound:
+            batch = Batch(
+                batch_id=run.batch_id, name=run.workflow_name, created_at=run.queue_time, total=len(runs)
+            )
+        return progress_of(batch, runs, now())
+
     def cancel(self, batch_id: str) -> int:
         """How many runs were asked to end. Raises: BatchNotFound; RunConflict when all are finished."""
         unfinished = [run for run in self.runs(batch_id) if not run.is_finished]

@@ -80,6 +80,10 @@ class RunService:
         """Newest first, each as it is now."""
         return [self._as_it_stands(summary) for summary in self._store.summaries(limit, before, wanted)]
 
+    def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
+        """As `summaries`, but of the runs of one batch only the newest that is wanted."""
+        return [self._as_it_stands(summary) for summary in self._store.grouped(limit, before, wanted)]
+
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)
 

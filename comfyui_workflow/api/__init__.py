@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from comfyui_workflow.api.revalidation import revalidated
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instances import Instances
@@ -44,11 +45,14 @@ class Api:
 def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
     """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
 
+    def owners() -> list[Api]:
+        return [api for api in apis if f"{request.path}/".startswith(f"{api.prefix}/")]
+
     def owner() -> Api:
-        owners = [api for api in apis if f"{request.path}/".startswith(f"{api.prefix}/")]
-        return max(owners, key=lambda api: len(api.prefix), default=apis[0])
+        return max(owners(), key=lambda api: len(api.prefix), default=apis[0])
 
     for api in apis:
         app.register_blueprint(api.create_blueprint(parts))
+    app.after_request(lambda response: revalidated(response) if owners() else response)
     app.register_error_handler(WorkflowError, lambda error: owner().word_error(error))
     app.register_error_handler(HTTPException, lambda error: owner().word_http_error(error))

@@ -7,10 +7,11 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader
+from comfyui_workflow.api.run_documents import RunDocuments
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.batch import BatchProgress
-from comfyui_workflow.runs.document import output_document, summary_document, word_time
+from comfyui_workflow.runs.document import batch_document, output_document
 from comfyui_workflow.runs.summary import RunSummary
 
 PREFIX = "/comfyui/workflow/batch"
@@ -22,6 +23,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("batches", __name__, url_prefix=PREFIX)
     batches, service = parts.batches, parts.service
     orders = order_reader(parts)
+    documents = RunDocuments(service=service, live_view=parts.live_view)
 
     @routes.post("")
     def submit() -> Response:
@@ -72,7 +74,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
         at = now()
         lines = [
             {
-                **summary_document(run, at, service.expected_s(run)),
+                **documents.line(run, at),
                 "inputs": dict(service.inputs(run.workflow_id)),
             }
             for run in batches.runs(batch_id)
@@ -85,19 +87,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
 def progress_document(progress: BatchProgress) -> dict[str, Any]:
     batch = progress.batch
     return {
-        "batch_id": batch.batch_id,
-        "batch_name": batch.name,
-        "status": progress.status.value,
-        "total": batch.total,
-        "counts": {status.value: count for status, count in progress.counts.items()},
-        "progress_percent": progress.percent,
-        "queue_time": word_time(batch.created_at),
-        "start_time": word_time(progress.start_time),
-        "end_time": word_time(progress.end_time),
+        **batch_document(progress),
         "stagger_s": batch.stagger_s,
         "on_error": batch.on_error.value,
-        "gpu_seconds": round(progress.gpu_s, 3),
-        "cost": None if progress.cost is None else round(progress.cost, 6),
         "failures": [_failure(run) for run in progress.failures[:MOST_FAILURES_SHOWN]],
     }
 

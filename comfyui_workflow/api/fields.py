@@ -8,7 +8,17 @@ from flask import request
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.fields import flag, integer, is_unicode, remote_dir, text
 
-__all__ = ["flag", "integer", "is_unicode", "json_body", "number", "optional_json_body", "remote_dir", "text"]
+__all__ = [
+    "flag",
+    "integer",
+    "is_unicode",
+    "json_body",
+    "number",
+    "optional_json_body",
+    "remote_dir",
+    "switch",
+    "text",
+]
 
 
 def json_body() -> dict[str, Any]:
@@ -31,6 +41,12 @@ def json_body() -> dict[str, Any]:
 def optional_json_body() -> dict[str, Any]:
     """Nothing is the same as `{}`."""
     return {} if _has_no_body() else json_body()
+
+
+def switch(given: str, field: str) -> bool:
+    if given not in ("true", "false"):
+        raise InvalidRequest(f"{field} must be true or false")
+    return given == "true"
 
 
 def number(given: str, field: str, least: int, most: int) -> int:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.asking_again import body_again, graph_of_run
-from comfyui_workflow.api.fields import json_body, number
+from comfyui_workflow.api.fields import json_body, number, switch
 from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
 from comfyui_workflow.api.run_documents import RunDocuments
@@ -15,9 +15,9 @@ from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.errors import InvalidRequest, LivePreviewNotFound, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.journal import now
-from comfyui_workflow.runs.document import output_document
+from comfyui_workflow.runs.document import batch_document, output_document
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.runs.summary import RunFilter
+from comfyui_workflow.runs.summary import RunFilter, RunSummary, summary_of
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.given import GivenWorkflow
@@ -30,9 +30,8 @@ LARGEST_PAGE = 500
 
 def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("workflow", __name__, url_prefix=PREFIX)
-    service, inspector, files = parts.service, parts.inspector, parts.files
+    service, batches, inspector = parts.service, parts.batches, parts.inspector
     orders = order_reader(parts)
-
     documents = RunDocuments(service=service, live_view=parts.live_view)
 
     @routes.post("/execute")
@@ -80,25 +79,6 @@ def create_blueprint(parts: Parts) -> Blueprint:
         service.prioritize(workflow_id, read_priority(json_body()))
         return jsonify(success=True, message="Priority changed")
 
-    @routes.get("/<workflow_id>/outputs")
-    def outputs(workflow_id: str) -> Response:
-        found = service.get(workflow_id).outputs
-        return jsonify(success=True, outputs=[output_document(output) for output in found])
-
-    @routes.get("/<workflow_id>/outputs/<int:number>")
-    def output_file(workflow_id: str, number: int) -> Response:
-        path = local_output(service.get(workflow_id), number)
-        size = request.args.get("preview")
-        return send_output(path) if size is None else send_preview(path, _pixels(size))
-
-    @routes.get("/<workflow_id>/live-preview")
-    def live_preview(workflow_id: str) -> Response:
-        run = service.get(workflow_id)
-        live = parts.live_view.preview(workflow_id)
-        if live is None:
-            raise LivePreviewNotFound(f"There is no preview just now: the run is {run.status.value}")
-        return send_live_preview(live.preview.picture, live.preview.content_type)
-
     @routes.get("/state")
     def state() -> Response:
         run = service.latest()
@@ -130,15 +110,48 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get("")
     def runs() -> Response:
         limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
-        wanted = _wanted()
-        page = service.summaries(limit, request.args.get("before"), wanted)
-        at = now()
+        is_grouped = switch(request.args.get("grouped") or "false", "grouped")
+        look = service.grouped if is_grouped else service.summaries
+        wanted, at = _wanted(), now()
+        page = look(limit, request.args.get("before"), wanted)
+
+        def line(summary: RunSummary) -> dict[str, Any]:
+            batch = batches.progress_of_run(summary) if is_grouped else None
+            return documents.line(summary, at) if batch is None else batch_document(batch)
+
         return jsonify(
             success=True,
-            workflows=[documents.line(summary, at) for summary in page],
+            workflows=[line(summary) for summary in page],
             total=service.count(wanted),
             next=page[-1].workflow_id if len(page) == limit else None,
         )
+
+    _add_files(routes, parts)
+    return routes
+
+
+def _add_files(routes: Blueprint, parts: Parts) -> None:
+    """What is not JSON: the files of a run, its live preview, and files that are sent here."""
+    service, files = parts.service, parts.files
+
+    @routes.get("/<workflow_id>/outputs")
+    def outputs(workflow_id: str) -> Response:
+        found = service.get(workflow_id).outputs
+        return jsonify(success=True, outputs=[output_document(output) for output in found])
+
+    @routes.get("/<workflow_id>/outputs/<int:number>")
+    def output_file(workflow_id: str, number: int) -> Response:
+        path = local_output(service.get(workflow_id), number)
+        size = request.args.get("preview")
+        return send_output(path) if size is None else send_preview(path, _pixels(size))
+
+    @routes.get("/<workflow_id>/live-preview")
+    def live_preview(workflow_id: str) -> Response:
+        run = service.get(workflow_id)
+        live = parts.live_view.preview(workflow_id)
+        if live is None:
+            raise LivePreviewNotFound(f"There is no preview just now: the run is {run.status.value}")
+        return send_live_preview(live.preview.picture, live.preview.content_type)
 
     @routes.post("/files")
     def keep_files() -> Response:
@@ -148,8 +161,6 @@ def create_blueprint(parts: Parts) -> Blueprint:
         kept = [files.keep_upload(upload.stream, upload.filename or "") for upload in uploads]
         named = [{"path": str(path), "filename": path.name} for path in kept]
         return jsonify(success=True, path=named[0]["path"], files=named)
-
-    return routes
 
 
 def local_output(run: Run, number: int) -> Path:

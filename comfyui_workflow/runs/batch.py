@@ -4,7 +4,7 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import RunRequest, RunStatus
-from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.summary import MOST_PICTURES, RunSummary
 
 Row = dict[str, Any]
 """Values by `<node id or title>.<input>`, for one run."""
@@ -61,6 +61,8 @@ class BatchProgress:
     start_time: datetime | None
     end_time: datetime | None
     failures: tuple[RunSummary, ...]
+    pictures: tuple[tuple[str, int], ...]
+    """Run and number of the output: one of each of the newest runs that have any, before a second one."""
 
     @property
     def status(self) -> RunStatus:
@@ -87,7 +89,15 @@ def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> Batch
         start_time=min((run.start_time for run in runs if run.start_time), default=None),
         end_time=max((end for end in ends if end), default=None) if all(ends) else None,
         failures=tuple(run for run in runs if run.status is RunStatus.FAILED),
+        pictures=tuple(itertools.islice(_pictures(runs), MOST_PICTURES)),
     )
+
+
+def _pictures(runs: Sequence[RunSummary]) -> Iterator[tuple[str, int]]:
+    for run in reversed(runs):
+        yield from ((run.workflow_id, number) for number in run.pictures[:1])
+    for run in reversed(runs):
+        yield from ((run.workflow_id, number) for number in run.pictures[1:])
 
 
 def rows_of(matrix: object, rows: object, most: int) -> list[Row]:

@@ -1,8 +1,10 @@
-"""The progress document of the native API: what `/progress` and `/state` answer and the state file holds."""
+"""The progress document of the native API: what `/progress` and `/state` answer and the state file holds;
+and what a list tells of a run and of a batch."""
 
 from datetime import UTC, datetime
 from typing import Any
 
+from comfyui_workflow.runs.batch import BatchProgress
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 
@@ -30,6 +32,27 @@ def summary_document(
     return {
         **_line(summary, at or summary.last_update, expected_s),
         "output_count": summary.output_count,
+    }
+
+
+def batch_document(progress: BatchProgress) -> dict[str, Any]:
+    """All runs of a batch as one line of the list."""
+    batch = progress.batch
+    return {
+        "batch_id": batch.batch_id,
+        "batch_name": batch.name,
+        "status": progress.status.value,
+        "total": batch.total,
+        "counts": {status.value: count for status, count in progress.counts.items()},
+        "progress_percent": progress.percent,
+        "queue_time": word_time(batch.created_at),
+        "start_time": word_time(progress.start_time),
+        "end_time": word_time(progress.end_time),
+        "gpu_seconds": round(progress.gpu_s, 3),
+        "cost": None if progress.cost is None else round(progress.cost, 6),
+        "pictures": [
+            {"workflow_id": workflow_id, "number": number} for workflow_id, number in progress.pictures
+        ],
     }
 
 

@@ -49,6 +49,12 @@ class Store(Protocol):
         """Of the runs that are wanted, newest first, at most `limit`, older than the run `before`. No record
         is read for it."""
 
+    def grouped(
+        self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
+    ) -> list[RunSummary]:
+        """As `summaries`, but of the runs of one batch only the newest that is wanted; none, where that is
+        not older than the run `before`."""
+
     def of_batch(self, batch_id: str) -> list[RunSummary]:
         """Oldest first."""
 

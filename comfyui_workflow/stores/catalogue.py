@@ -35,6 +35,7 @@ class Catalogue:
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._batches: dict[str, list[str]] = {}
+        self._batch_of: dict[str, str] = {}
 
     def add(self, workflow_id: str, batch_id: str | None) -> None:
         """Again is the same as once."""
@@ -42,6 +43,7 @@ class Catalogue:
             _insert(self._ids, workflow_id)
             if batch_id is not None:
                 _insert(self._batches.setdefault(batch_id, []), workflow_id)
+                self._batch_of[workflow_id] = batch_id
 
     def latest_id(self) -> str | None:
         with self._lock:
@@ -53,6 +55,10 @@ class Catalogue:
 
     def newest(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
         return list(itertools.islice(self._select(before, wanted), limit))
+
+    def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
+        """As `newest`, but of a batch only its newest run that is wanted."""
+        return list(itertools.islice(self._grouped(before, wanted), limit))
 
     def of_batch(self, batch_id: str) -> list[RunSummary]:
         """Oldest first."""
@@ -68,16 +74,38 @@ class Catalogue:
 
     def _select(self, before: str | None, wanted: Wanted) -> Iterator[RunSummary]:
         """Newest first."""
-        if not isinstance(wanted, RunFilter):
-            return filter(wanted, self._summaries(self.newest_ids(before=before)))
-        if wanted.batch_id is None:
-            return filter(wanted.matches, self._summaries(self.newest_ids(before=before)))
+        return filter(_matcher(wanted), self._summaries(self._candidates(before, wanted)))
+
+    def _grouped(self, before: str | None, wanted: Wanted) -> Iterator[RunSummary]:
+        """Of the runs of a batch that was met no summary is looked at."""
+        met: set[str | None] = set()
+        ids = (each for each in self._candidates(before, wanted) if self._batch_of.get(each) not in met)
+        for summary in filter(_matcher(wanted), self._summaries(ids)):
+            batch_id = self._batch_of.get(summary.workflow_id)
+            if batch_id is not None:
+                met.add(batch_id)
+            if batch_id is None or before is None or not self._has_from(batch_id, before, wanted):
+                yield summary
+
+    def _has_from(self, batch_id: str, start: str, wanted: Wanted) -> bool:
+        """Whether the batch has a wanted run that is not older than that one."""
         with self._lock:
-            ids = _newest(self._batches.get(wanted.batch_id, []), None, before)
-        return filter(wanted.matches, self._summaries(ids))
+            ids = self._batches[batch_id]
+            ids = ids[bisect_left(ids, start) :]
+        return any(map(_matcher(wanted), self._summaries(ids)))
+
+    def _candidates(self, before: str | None, wanted: Wanted) -> list[str]:
+        """Newest first."""
+        batch_id = wanted.batch_id if isinstance(wanted, RunFilter) else None
+        with self._lock:
+            return _newest(self._ids if batch_id is None else self._batches.get(batch_id, []), None, before)
 
     def _summaries(self, ids: Iterable[str]) -> Iterator[RunSummary]:
         return (summary for summary in map(self._summary_of_id, ids) if summary is not None)
+
+
+def _matcher(wanted: Wanted) -> Callable[[RunSummary], bool]:
+    return wanted.matches if isinstance(wanted, RunFilter) else wanted
 
 
 def _insert(ids: list[str], workflow_id: str) -> None:

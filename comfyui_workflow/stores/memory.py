@@ -60,6 +60,11 @@ class MemoryStore:
     ) -> list[RunSummary]:
         return self._catalogue.newest(limit, before, wanted)
 
+    def grouped(
+        self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
+    ) -> list[RunSummary]:
+        return self._catalogue.grouped(limit, before, wanted)
+
     def of_batch(self, batch_id: str) -> list[RunSummary]:
         return self._catalogue.of_batch(batch_id)
 

@@ -128,6 +128,38 @@ def test_wanted_runs_are_listed_and_counted(store: Store) -> None:
     assert store.of_batch("another") == []
 
 
+def grouped_pages(store: Store, limit: int, wanted: Wanted) -> list[list[str]]:
+    """All of them, each by the last characters of its ids."""
+    pages, before = list[list[str]](), None
+    while found := store.grouped(limit, before, wanted):
+        pages.append([summary.workflow_id[-6:-4] for summary in found])
+        before = found[-1].workflow_id
+    return pages
+
+
+def test_runs_of_a_batch_are_one_where_its_newest_is_that_is_wanted(store: Store) -> None:
+    for n, batch_id in enumerate(["a", "b", None, "a", "b", None, "a", None]):
+        store.add(in_batch(run_number(n), batch_id))
+    for n in (3, 4, 5):
+        store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
+    cases: list[tuple[Wanted, list[str]]] = [
+        (EVERY_RUN, ["07", "06", "05", "04", "02"]),
+        (ended, ["05", "04", "03"]),
+        (RunFilter(batch_id="a"), ["06"]),
+        (RunFilter(batch_id="a", statuses=ended.statuses), ["03"]),
+        (RunFilter(batch_id="another"), []),
+        (lambda summary: summary.workflow_id < run_number(5).workflow_id, ["04", "03", "02"]),
+    ]
+    for wanted, numbers in cases:
+        assert grouped_pages(store, 9, wanted) == ([numbers] if numbers else [])
+        for limit in (1, 2, 3):
+            pages = grouped_pages(store, limit, wanted)
+            assert [number for page in pages for number in page] == numbers
+            assert all(len(page) == limit for page in pages[:-1])
+    assert len(store.grouped()) == 5
+
+
 def in_batch(run: Run, batch_id: str | None) -> Run:
     return replace(run, request=replace(run.request, batch_id=batch_id))
 

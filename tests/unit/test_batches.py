@@ -12,6 +12,7 @@ from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, OnError, progress_of, rows_of
 from comfyui_workflow.runs.events import PromptPrepared, RunCancelled, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.service import RunService
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.memory import MemoryStore
@@ -179,3 +180,30 @@ def test_rows_of_a_matrix() -> None:
         {"a": 2, "b": "y"},
     ]
     assert rows_of({"a": []}, None, 4) == rows_of({}, None, 4) == rows_of(None, [], 4) == []
+
+
+def test_the_pictures_of_a_batch_are_of_its_newest_runs(made: Made) -> None:
+    batch_id, ids = made.submit(6)
+
+    def pictures(*counts: int) -> list[tuple[str, int]]:
+        runs = [
+            replace(run, pictures=tuple(range(count)))
+            for run, count in zip(made.batches.runs(batch_id), counts, strict=True)
+        ]
+        return list(progress_of(made.files.get(batch_id), runs, now()).pictures)
+
+    assert pictures(0, 0, 0, 0, 0, 0) == []
+    assert pictures(3, 0, 0, 2, 0, 0) == [(ids[3], 0), (ids[0], 0), (ids[3], 1), (ids[0], 1)]
+    assert pictures(1, 1, 1, 1, 1, 1) == [(each, 0) for each in ids[:1:-1]]
+
+
+def test_a_batch_whose_record_is_gone_is_what_its_runs_are(made: Made) -> None:
+    made.submit(3)
+    head = made.service.summaries(1, None, EVERY_RUN)[0]
+    assert made.batches.progress_of_run(replace(head, batch_id=None)) is None
+    known = made.batches.progress_of_run(head)
+    assert known is not None
+    assert (known.batch.name, known.batch.total) == ("night", 3)
+    orphan = made.batches.progress_of_run(replace(head, batch_id="batch_1_00"))
+    assert orphan is not None
+    assert (orphan.batch.name, orphan.batch.total) == (head.workflow_name, 0)
