@@ -31,6 +31,7 @@ from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
+from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.local_port.model import PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
@@ -94,7 +95,8 @@ def create_server(settings: Settings) -> Server:
         lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
     )
     directory = InstanceDirectory(settings.instances_path)
-    runner = Runner(journal, links, runner_options(settings))
+    live_view = LiveView()
+    runner = Runner(journal, links, runner_options(settings), live_view)
     watches = create_watches(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
     executor = Dispatcher(
         journal=journal,
@@ -125,6 +127,7 @@ def create_server(settings: Settings) -> Server:
         batches=batch_service,
         instances=named,
         inspector=Inspector(links),
+        live_view=live_view,
         files=files,
         settings=settings,
     )

@@ -7,8 +7,10 @@ WorkflowError
 │   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
 ├── RunNotFound             no run of that id
 ├── BatchNotFound           no batch of that id
+├── LivePreviewNotFound     the run has none just now
 ├── RunConflict             the run is in a state that does not allow it
 ├── InstanceNotFound        no named instance of that id or name
+├── HostKeyConflict         the host key that is to be trusted is not the one that the machine shows
 ├── InstancesFileBroken     the file of named instances cannot be read; it is not overwritten
 ├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
@@ -30,6 +32,21 @@ WorkflowError
 
 Nothing here knows of HTTP: each API words these in its own way.
 """
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferedKey:
+    """The host key that a machine showed in the place of the one we knew."""
+
+    host: str
+    port: int
+    known: str
+    """Its fingerprint, as that of the new one."""
+    fingerprint: str
+    key: str
+    """The new one itself, as in known hosts: its type, then the key in base64."""
 
 
 class WorkflowError(Exception):
@@ -65,6 +82,10 @@ class BatchNotFound(WorkflowError):
     code = "batch_not_found"
 
 
+class LivePreviewNotFound(WorkflowError):
+    code = "live_preview_not_found"
+
+
 class RunConflict(WorkflowError):
     code = "run_conflict"
 
@@ -75,6 +96,10 @@ class InstanceNotFound(WorkflowError):
 
 class InstancesFileBroken(WorkflowError):
     code = "instances_file"
+
+
+class HostKeyConflict(WorkflowError):
+    code = "host_key_conflict"
 
 
 class ServerBusy(WorkflowError):
@@ -110,6 +135,7 @@ class AuthenticationFailed(InstanceError):
 
 class HostKeyRefused(InstanceError):
     code = "host_key_refused"
+    offered: "OfferedKey | None" = None
 
 
 class RemoteFileError(InstanceError):

@@ -1,15 +1,22 @@
 """Input files on their way up: under their own names, never over somebody else's file, never twice."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.abreast import Crew
 from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExists
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.link import Link
+from comfyui_workflow.live import Direction, LiveRun, Report
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.graph import with_renamed_input
+
+Sending = Callable[[], AbstractContextManager[Report]]
+"""Around the sending of one file, so that it is told how far that is."""
 
 
 def upload_inputs(
@@ -20,13 +27,15 @@ def upload_inputs(
     *,
     say: Callable[[str], None],
     stop_if_asked: Callable[[], None],
+    live: LiveRun,
 ) -> Graph:
     """Bring every image to the instance; the graph that names each as it is called there.
     Raises: FileRefused when one is not readable any more; what the link and `stop_if_asked` raise."""
     crew = Crew(link.connection.files.transfers_at_once, stop_if_asked)
 
     def upload(local: Path) -> str:
-        return _upload_input(link, local, input_dir, crew.stop_if_asked)
+        sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop_if_asked)
+        return _upload_input(link, local, input_dir, sending)
 
     with crew.results(upload, [Path(image) for image in images]) as remote_names:
         for position, local in enumerate(map(Path, images), start=1):
@@ -37,18 +46,19 @@ def upload_inputs(
     return graph
 
 
-def _upload_input(link: Link, local: Path, input_dir: str, stop_if_asked: Callable[[], None]) -> str:
+def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending) -> str:
     """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
     arrived, its own directory; where there is no way by SFTP, its upload route."""
     digest = _sha256(local)
     for directory in _directories(link, input_dir):
         try:
-            name = _place(link.connection.files, local, directory, digest, stop_if_asked)
+            name = _place(link.connection.files, local, directory, digest, sending)
         except RemoteFileError:
             continue
         if link.client.has_file(name, folder="input"):
             return name
-    with local.open("rb") as file:
+    with local.open("rb") as file, sending() as report:
+        report(0, os.fstat(file.fileno()).st_size)
         return link.client.upload(file, local.name)
 
 
@@ -60,9 +70,7 @@ def _directories(link: Link, configured: str) -> Iterator[str]:
         yield own
 
 
-def _place(
-    files: RemoteFiles, local: Path, directory: str, digest: str, stop_if_asked: Callable[[], None]
-) -> str:
+def _place(files: RemoteFiles, local: Path, directory: str, digest: str, sending: Sending) -> str:
     """Its own name if that is free or holds the same content; else a name that tells the content."""
     if files.stat(directory) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
@@ -71,7 +79,8 @@ def _place(
         if _is_there(files, remote, local, digest):
             return name
         try:
-            files.upload(local, remote, progress=lambda _done, _total: stop_if_asked())
+            with sending() as report:
+                files.upload(local, remote, progress=report)
         except RemoteFileExists:
             if _is_there(files, remote, local, digest):  # another run was quicker
                 return name

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.link import Link
+from comfyui_workflow.live import Direction, LiveRun, Report
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.settling import check_wholeness, remove, safe_relative_path, settle
 
@@ -17,11 +18,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class OutputFetcher:
     """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
 
-    def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None]) -> None:
+    def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None], live: LiveRun) -> None:
         self._link = link
         self._run = run
         self._output_dir = Path(run.request.output_dir)
         self._stop_if_asked = stop_if_asked
+        self._live = live
 
     def fetch(self, output: OutputFile) -> OutputFile:
         """The output as it is now: with a `local_path`, or with an `error` that says why there is none.
@@ -59,15 +61,17 @@ class OutputFetcher:
         if output.text is not None:
             part.write_text(output.text, encoding="utf-8")
             return None
+        with self._live.transfer(Direction.DOWNLOAD, output.filename, self._stop_if_asked) as report:
+            return self._download_file(output, part, report)
+
+    def _download_file(self, output: OutputFile, part: Path, report: Report) -> str | None:
         for remote in self._remote_paths(output):
             try:
-                self._link.connection.files.download(
-                    remote, part, progress=lambda _done, _total: self._stop_if_asked()
-                )
+                self._link.connection.files.download(remote, part, progress=report)
             except RemoteFileError:
                 continue
             return remote
-        return self._view(output, part)
+        return self._view(output, part, report)
 
     def _remote_paths(self, output: OutputFile) -> Iterator[str]:
         """In the configured directory, then by ComfyUI's own word, which is asked for when it is needed."""
@@ -82,7 +86,7 @@ class OutputFetcher:
         if own is not None and own != configured:
             yield own
 
-    def _view(self, output: OutputFile, part: Path) -> str | None:
+    def _view(self, output: OutputFile, part: Path, report: Report) -> str | None:
         """Through the tunnel: for a machine without SFTP, or directories that nobody tells."""
         with (
             self._link.client.view(
@@ -92,7 +96,7 @@ class OutputFetcher:
         ):
             for piece in pieces:
                 file.write(piece)
-                self._stop_if_asked()
+                report(file.tell(), 0)
         return next(reversed(list(self._remote_paths(output))), None)
 
 

@@ -14,6 +14,7 @@ from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
+from comfyui_workflow.live import LiveRun
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
@@ -42,6 +43,7 @@ class Passage:
 
     journal: RunJournal
     link: Link
+    live: LiveRun
     workflow_id: str
     turn: Turn
     should_abort: Callable[[], bool]
@@ -100,14 +102,14 @@ class Passage:
         """None when the run was cancelled and its prompt never arrived."""
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
-            subscription = stack.enter_context(self.link.feed.subscribe(prompt_id))
-            submitter = Submitter(self.link, self._record, self.should_abort, self._wait_for_place)
+            subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
+            submitter = Submitter(self.link, self._record, self.should_abort, self._wait_for_place, self.live)
             submitted = submitter.ensure_submitted(run, prompt_id)
             if submitted is None:
                 return None
             accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
-                subscription = stack.enter_context(self.link.feed.subscribe(accepted_id))
+                subscription = stack.enter_context(self.link.feed.subscribe(accepted_id, self.live.show))
             follower = PromptFollower(
                 self.link.client,
                 self.link.feed,
@@ -187,7 +189,7 @@ class Passage:
         self._stop_if_asked()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
         crew = Crew(self.link.connection.files.transfers_at_once, self._stop_if_asked)
-        fetcher = OutputFetcher(self.link, run, crew.stop_if_asked)
+        fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
         with crew.results(fetcher.fetch, [output for _, output in missing]) as fetched:
             for position, output in missing:
                 self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")

@@ -14,6 +14,7 @@ from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, key_of
+from comfyui_workflow.live import LiveView
 from comfyui_workflow.passage import Passage
 from comfyui_workflow.patience import Patience, wait
 from comfyui_workflow.runs.events import (
@@ -43,10 +44,17 @@ class RunnerOptions:
 
 
 class Runner:
-    def __init__(self, journal: RunJournal, links: Pool[InstanceKey, Link], options: RunnerOptions) -> None:
+    def __init__(
+        self,
+        journal: RunJournal,
+        links: Pool[InstanceKey, Link],
+        options: RunnerOptions,
+        live_view: LiveView,
+    ) -> None:
         self._journal = journal
         self._links = links
         self._options = options
+        self._live_view = live_view
 
     def execute(self, workflow_id: str, turn: Turn) -> None:
         """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
@@ -75,12 +83,16 @@ class Runner:
         key = key_of(run)
         if patience.failing_for_s() == 0:
             self._announce(workflow_id, key.address)
-        with self._links.lease(key, should_stop=should_abort) as link:
+        with (
+            self._links.lease(key, should_stop=should_abort) as link,
+            self._live_view.open(workflow_id) as live,
+        ):
             link.prove(again=patience.failing_for_s() > 0)
             patience.reset()
             Passage(
                 journal=self._journal,
                 link=link,
+                live=live,
                 workflow_id=workflow_id,
                 turn=turn,
                 should_abort=should_abort,

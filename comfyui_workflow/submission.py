@@ -14,6 +14,7 @@ from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
 from comfyui_workflow.errors import Stopped
 from comfyui_workflow.inputs import upload_inputs
 from comfyui_workflow.link import Link
+from comfyui_workflow.live import LiveRun
 from comfyui_workflow.patience import wait
 from comfyui_workflow.runs.events import (
     Event,
@@ -36,11 +37,13 @@ class Submitter:
         record: Callable[[Event], Run],
         should_stop: Callable[[], bool],
         wait_for_place: Callable[[], None],
+        live: LiveRun,
     ) -> None:
         self._link = link
         self._record = record
         self._should_stop = should_stop
         self._wait_for_place = wait_for_place
+        self._live = live
 
     def ensure_submitted(self, run: Run, prompt_id: str) -> Run | None:
         """The run with its prompt accepted, submitted now if it was not before; None when it was cancelled
@@ -75,6 +78,7 @@ class Submitter:
             run.comfyui_input_dir,
             say=lambda message: self._announce(Phase.UPLOADING, message),
             stop_if_asked=self._stop_if_asked,
+            live=self._live,
         )
 
     def _announce(self, phase: Phase, message: str) -> None:

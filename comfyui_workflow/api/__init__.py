@@ -15,6 +15,7 @@ from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.inspection import Inspector
+from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings
@@ -28,6 +29,7 @@ class Parts:
     batches: BatchService
     instances: Instances
     inspector: Inspector
+    live_view: LiveView
     files: LocalFiles
     settings: Settings
 

@@ -1,10 +1,10 @@
-"""One output file over HTTP: whole or in ranges, or as a small picture."""
+"""One output file over HTTP: whole or in ranges, or as a small picture; and the picture of a live preview."""
 
 import mimetypes
 from io import BytesIO
 from pathlib import Path
 
-from flask import Response, send_file
+from flask import Response, request, send_file
 from PIL import Image, ImageOps
 from werkzeug.exceptions import PreconditionFailed
 
@@ -40,6 +40,14 @@ def send_preview(path: Path, longest_side: int) -> Response:
     return _guarded(
         send_file(content, mimetype="image/webp", last_modified=path.stat().st_mtime, conditional=True)
     )
+
+
+def send_live_preview(picture: bytes, content_type: str) -> Response:
+    response = Response(picture, mimetype=content_type)
+    response.add_etag()
+    response.make_conditional(request)
+    _guarded(response).headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
 def _guarded(response: Response) -> Response:

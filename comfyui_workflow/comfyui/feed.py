@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import websocket
 
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
+from comfyui_workflow.comfyui.previews import Preview, PreviewReader
 from comfyui_workflow.untrusted import read_json
 
 log = logging.getLogger(__name__)
@@ -27,13 +28,15 @@ first, and given time."""
 LONGEST_WAIT_S = 5.0
 
 Listener = Callable[[Message], None]
+Show = Callable[[Preview], None]
 
 
 class Subscription:
-    """The messages of one prompt, waiting to be taken."""
+    """The messages of one prompt, waiting to be taken; its previews are shown at once, or not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Show | None = None) -> None:
         self.began_at_s = time.monotonic()
+        self.show = show
         self._messages: deque[Message] = deque()
         self._arrived = threading.Condition()
 
@@ -63,6 +66,7 @@ class EventFeed:
         self.client_id = client_id
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._listeners: list[Listener] = []
+        self._previews = PreviewReader()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._renewing = threading.Event()
@@ -97,9 +101,10 @@ class EventFeed:
         return time.monotonic() - self._heard_at_s
 
     @contextmanager
-    def subscribe(self, prompt_id: str) -> Iterator[Subscription]:
-        """To be entered before the prompt is submitted: its first messages may come before the answer."""
-        subscription = Subscription()
+    def subscribe(self, prompt_id: str, show: Show | None = None) -> Iterator[Subscription]:
+        """To be entered before the prompt is submitted: its first messages may come before the answer.
+        `show` gets its previews, from the thread of the feed, as `listen` says."""
+        subscription = Subscription(show)
         with self._lock:
             self._subscriptions.setdefault(prompt_id, []).append(subscription)
         try:
@@ -157,6 +162,7 @@ class EventFeed:
         socket.send(json.dumps(flags))
         socket.settimeout(RECEIVE_TIMEOUT_S)
         self._renewing.clear()
+        self._previews = PreviewReader()
         self._times_connected += 1
         self._connected.set()
         while not (self._closing.is_set() or self._renewing.is_set()):
@@ -169,6 +175,8 @@ class EventFeed:
             self._heard_at_s = time.monotonic()
             if isinstance(frame, str):
                 self._dispatch(frame)
+            else:
+                self._show(frame)
 
     def _dispatch(self, frame: str) -> None:
         try:
@@ -177,10 +185,22 @@ class EventFeed:
             return
         if not isinstance(message, dict):
             return
+        self._previews.hear(message)
         with self._lock:
             listeners = list(self._listeners)
-            subscriptions = list(self._subscriptions.get(prompt_id_of(message) or "", ()))
-        for subscription in subscriptions:
+        for subscription in self._subscribed(prompt_id_of(message)):
             subscription.put(message)
         for hear in listeners:
             hear(message)
+
+    def _show(self, frame: bytes) -> None:
+        preview = self._previews.read(frame)
+        if preview is None:
+            return
+        for subscription in self._subscribed(preview.place.prompt_id):
+            if subscription.show is not None:
+                subscription.show(preview)
+
+    def _subscribed(self, prompt_id: str | None) -> list[Subscription]:
+        with self._lock:
+            return list(self._subscriptions.get(prompt_id or "", ()))

@@ -12,10 +12,12 @@ from comfyui_workflow.runs.summary import RunSummary, summary_of
 def progress_document(
     run: Run, at: datetime | None = None, expected_s: float | None = None
 ) -> dict[str, Any]:
-    """All there is to tell of a run. `at` and `expected_s` as for `summary_document`."""
+    """All that can be told of a run by itself: what it shows while it is carried out is put in by those who
+    see it. `at` and `expected_s` as for `summary_document`."""
     return {
         **_line(summary_of(run), at or run.last_update, expected_s),
         "nodes": [_node_document(node) for node in run.nodes],
+        "transfers": [],
         "outputs": [output_document(output) for output in run.outputs],
         "error_message": run.error_message,
         "notices": list(run.notices),
@@ -95,6 +97,7 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
         "cost": None if cost is None else round(cost, 6),
         "pictures": list(summary.pictures),
         "expected_s": None if expected_s is None else round(expected_s, 1),
+        "live_preview": None,
     }
 
 

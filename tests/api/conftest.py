@@ -25,6 +25,7 @@ from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link
+from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.local_port.ports import LocalPorts
 from comfyui_workflow.service import RunService
@@ -59,6 +60,7 @@ class Api:
     service: RunService
     executor: IdleExecutor
     instances: Instances
+    live_view: LiveView
     settings: Settings
     tmp_path: Path
 
@@ -123,6 +125,7 @@ def parts_of(
         batches=BatchService(journal, store, service, batch_files),
         instances=named_instances(settings, links or unreachable()),
         inspector=unreachable_inspector(),
+        live_view=LiveView(),
         files=files
         or LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=settings.data_dir / "uploads"),
         settings=settings,
@@ -154,6 +157,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             service=parts.service,
             executor=executor,
             instances=parts.instances,
+            live_view=parts.live_view,
             settings=settings,
             tmp_path=tmp_path,
         )

@@ -15,7 +15,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "comfyui", "instances"},
     {"client"},
-    {"journal", "link", "local_port"},
+    {"journal", "link", "live", "local_port"},
     {"inputs", "outputs", "submission", "local_files", "preparation"},
     {"executors"},
     {"passage", "inspection", "leasing"},

@@ -14,6 +14,7 @@ from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.history import wanted_outputs
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
 from comfyui_workflow.link import Link
+from comfyui_workflow.live import LiveRun
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.runs.model import OutputFile
 from tests.unit.test_progress import new_run
@@ -60,10 +61,15 @@ def output_dir(tmp_path: Path) -> Path:
     return tmp_path / "outputs"
 
 
-def fetcher(instance: Instance, output_dir: Path, stop: Callable[[], None] = lambda: None) -> OutputFetcher:
+def fetcher(
+    instance: Instance,
+    output_dir: Path,
+    stop: Callable[[], None] = lambda: None,
+    live: LiveRun | None = None,
+) -> OutputFetcher:
     run = new_run()
     run = replace(run, request=replace(run.request, output_dir=str(output_dir)))
-    return OutputFetcher(cast(Link, instance), run, stop)
+    return OutputFetcher(cast(Link, instance), run, stop, live or LiveRun())
 
 
 def files_in(directory: Path) -> dict[str, bytes]:

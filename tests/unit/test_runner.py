@@ -8,6 +8,7 @@ from typing import Any
 from comfyui_workflow.errors import AuthenticationFailed, StoreError
 from comfyui_workflow.executors import FreeTurn
 from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.live import LiveView
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
@@ -57,7 +58,7 @@ def started(
     )
     run = Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
     journal.add(run)
-    runner = Runner(journal, links, RunnerOptions())  # type: ignore[arg-type]
+    runner = Runner(journal, links, RunnerOptions(), LiveView())  # type: ignore[arg-type]
     return (
         journal,
         run.workflow_id,

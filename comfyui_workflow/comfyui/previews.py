@@ -1,0 +1,85 @@
+"""The pictures that a ComfyUI shows while it samples: binary frames on its websocket.
+
+u32 1, u32 format, picture            to a socket that did not ask for more; and before 0.3.45
+u32 4, u32 length, JSON, picture      the JSON tells the prompt and the node
+"""
+
+import struct
+from dataclasses import dataclass
+
+from comfyui_workflow.comfyui.messages import Message, prompt_id_of
+from comfyui_workflow.untrusted import a_text, an_object, read_json, shown
+
+LARGEST_PICTURE_BYTES = 4 * 1024 * 1024
+"""A preview has 150 KB at most. A node that sends whole pictures in its place sends them as outputs, too."""
+_HEAD = struct.Struct(">II")
+_WITHOUT_IDS, _WITH_METADATA = 1, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    prompt_id: str
+    node_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    place: Place
+    content_type: str
+    """What the picture is by its own first bytes: never more than a picture."""
+    picture: bytes
+
+
+class PreviewReader:
+    """For one socket: a frame without ids belongs to the node that was last told of on the same one."""
+
+    def __init__(self) -> None:
+        self._place: Place | None = None
+
+    def hear(self, message: Message) -> None:
+        if message.get("type") in ("execution_start", "executing", "progress"):
+            data = an_object(message.get("data"))
+            self._place = _place(prompt_id_of(message), data.get("display_node") or data.get("node"))
+
+    def read(self, frame: bytes) -> Preview | None:
+        """None for what is no preview."""
+        if len(frame) < _HEAD.size or len(frame) > LARGEST_PICTURE_BYTES:
+            return None
+        kind, length = _HEAD.unpack_from(frame)
+        if kind == _WITHOUT_IDS:
+            return _preview(self._place, frame[_HEAD.size :])
+        if kind == _WITH_METADATA:
+            start = _HEAD.size + length
+            return _preview(_place_in(frame[_HEAD.size : start]), frame[start:])
+        return None
+
+
+def _preview(place: Place | None, picture: bytes) -> Preview | None:
+    content_type = _picture_type(picture)
+    if place is None or content_type is None:
+        return None
+    return Preview(place=place, content_type=content_type, picture=picture)
+
+
+def _place(prompt_id: object, node_id: object) -> Place | None:
+    if not (isinstance(prompt_id, str) and isinstance(node_id, str)):
+        return None
+    return Place(prompt_id=prompt_id, node_id=shown(node_id))
+
+
+def _place_in(metadata: bytes) -> Place | None:
+    try:
+        about = an_object(read_json(metadata))
+    except ValueError:
+        return None
+    return _place(about.get("prompt_id"), a_text(about.get("display_node_id")) or about.get("node_id"))
+
+
+def _picture_type(content: bytes) -> str | None:
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "image/webp"
+    return None

@@ -1,0 +1,128 @@
+"""What runs show while they are carried out: the latest preview, and the files on their way.
+
+In memory, and only while a run has a link: dropped when the run leaves or ends, and no run depends on it.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from comfyui_workflow.comfyui.previews import Preview
+
+Report = Callable[[int, int], None]
+"""Of a transfer: the bytes done, and those there are; 0 for as long as that is not known."""
+
+
+class Direction(StrEnum):
+    UPLOAD = "upload"
+    DOWNLOAD = "download"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LivePreview:
+    """`number` grows with each picture, whichever run it is of."""
+
+    number: int
+    preview: Preview
+
+
+@dataclass(kw_only=True, eq=False)
+class Transfer:
+    """Changed by the thread that carries the file, and by no other."""
+
+    direction: Direction
+    filename: str
+    stop_if_asked: Callable[[], None]
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+    def report(self, done_bytes: int, total_bytes: int) -> None:
+        self.stop_if_asked()
+        self.done_bytes = done_bytes
+        self.total_bytes = total_bytes or self.total_bytes
+
+
+class LiveRun:
+    """One run on its link. Every method may be called from any thread."""
+
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        self._numbers = numbers or itertools.count(1)
+        self._lock = threading.Lock()
+        self._transfers: list[Transfer] = []
+        self.preview: LivePreview | None = None
+
+    def show(self, preview: Preview) -> None:
+        """In the place of the one before. Returns at once."""
+        self.preview = LivePreview(number=next(self._numbers), preview=preview)
+
+    @contextmanager
+    def transfer(
+        self, direction: Direction, filename: str, stop_if_asked: Callable[[], None]
+    ) -> Iterator[Report]:
+        """Shown until the block ends. What `stop_if_asked` raises comes out of the report."""
+        transfer = Transfer(direction=direction, filename=filename, stop_if_asked=stop_if_asked)
+        with self._lock:
+            self._transfers.append(transfer)
+        try:
+            yield transfer.report
+        finally:
+            with self._lock:
+                self._transfers.remove(transfer)
+
+    def transfers(self) -> list[Transfer]:
+        with self._lock:
+            return list(self._transfers)
+
+
+class LiveView:
+    """Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._runs: dict[str, LiveRun] = {}
+
+    @contextmanager
+    def open(self, workflow_id: str) -> Iterator[LiveRun]:
+        """For the one thread that carries the run."""
+        self._runs[workflow_id] = run = LiveRun(self._numbers)
+        try:
+            yield run
+        finally:
+            if self._runs.get(workflow_id) is run:
+                del self._runs[workflow_id]
+
+    def preview(self, workflow_id: str) -> LivePreview | None:
+        run = self._runs.get(workflow_id)
+        return None if run is None else run.preview
+
+    def document(self, workflow_id: str) -> dict[str, Any]:
+        """What a progress document cannot know of itself."""
+        run = self._runs.get(workflow_id)
+        transfers = [] if run is None else run.transfers()
+        return {**self.line(workflow_id), "transfers": [_transfer_document(each) for each in transfers]}
+
+    def line(self, workflow_id: str) -> dict[str, Any]:
+        """What a line of the list cannot."""
+        live = self.preview(workflow_id)
+        return {"live_preview": None if live is None else _preview_document(live)}
+
+
+def _preview_document(live: LivePreview) -> dict[str, Any]:
+    return {
+        "number": live.number,
+        "node_id": live.preview.place.node_id,
+        "content_type": live.preview.content_type,
+    }
+
+
+def _transfer_document(transfer: Transfer) -> dict[str, Any]:
+    return {
+        "direction": transfer.direction.value,
+        "filename": transfer.filename,
+        "done_bytes": transfer.done_bytes,
+        "total_bytes": transfer.total_bytes,
+    }
