@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     )
     api_token: SecretStr | None = Field(
         None,
-        description="With it every route but `/health` needs `Authorization: Bearer <token>`, and a browser logs in.",
+        description="With it every route but `/health` needs `Authorization: Bearer <token>`, "
+        "and a browser logs in.",
     )
     data_dir: Path = Field(
         user_data_path("comfyui-workflow", appauthor=False),

@@ -1,6 +1,7 @@
 """One output file over HTTP: whole or in ranges, or as a small picture; and the picture of a live preview."""
 
 import mimetypes
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from werkzeug.exceptions import PreconditionFailed
 
 from comfyui_workflow.errors import InvalidRequest
 
+MOST_PREVIEWS = 500
+"""That are kept in memory: about ten kilobytes each, of the usual size."""
 _SHOWN = ("image/", "video/", "audio/", "text/plain", "application/json")
 _ACTIVE = ("image/svg+xml",)
 for _ending, _type in ((".glb", "model/gltf-binary"), (".gltf", "model/gltf+json"), (".webp", "image/webp")):
@@ -29,17 +32,26 @@ def send_output(path: Path) -> Response:
 def send_preview(path: Path, longest_side: int) -> Response:
     """A WEBP of at most that many pixels on its longest side. Raises: InvalidRequest for no picture."""
     try:
-        with Image.open(path) as image:
-            small = ImageOps.exif_transpose(image).convert("RGBA")
-            small.thumbnail((longest_side, longest_side))
+        written_at_ns = path.stat().st_mtime_ns
+        content = _small_picture(path, written_at_ns, longest_side)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidRequest(f"There is no preview of {path.name}: it is not a picture") from error
+    response = Response(content, mimetype="image/webp")
+    response.set_etag(f"{written_at_ns:x}-{longest_side}")
+    response.make_conditional(request)
+    return _guarded(response)
+
+
+@lru_cache(maxsize=MOST_PREVIEWS)
+def _small_picture(path: Path, written_at_ns: int, longest_side: int) -> bytes:
+    """A large picture takes a tenth of a second, and a page asks for thirty. `written_at_ns` tells a file
+    from what was there before it."""
+    with Image.open(path) as image:
+        small = ImageOps.exif_transpose(image).convert("RGBA")
+        small.thumbnail((longest_side, longest_side))
     content = BytesIO()
     small.save(content, "WEBP", quality=80)
-    content.seek(0)
-    return _guarded(
-        send_file(content, mimetype="image/webp", last_modified=path.stat().st_mtime, conditional=True)
-    )
+    return content.getvalue()
 
 
 def send_live_preview(picture: bytes, content_type: str) -> Response:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -335,8 +336,12 @@ def test_an_output_is_served_whole_in_ranges_and_small(api: Api, tmp_path: Path)
     part = api.client.get(f"{url}/0", headers={"Range": "bytes=5-9"})
     assert (part.status_code, part.data) == (206, path.read_bytes()[5:10])
     assert api.client.get(f"{url}/0", headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
-    small = Image.open(io.BytesIO(api.client.get(f"{url}/0?preview=64").data))
+    preview = api.client.get(f"{url}/0?preview=64")
+    small = Image.open(io.BytesIO(preview.data))
     assert (small.format, small.size) == ("WEBP", (64, 32))
+    same = {"If-None-Match": preview.headers["ETag"]}
+    assert api.client.get(f"{url}/0?preview=64", headers=same).status_code == 304
+    assert api.client.get(f"{url}/0?preview=32", headers=same).status_code == 200
     listed = api.client.get(url).json["outputs"]
     assert [(o["filename"], o["downloaded"]) for o in listed] == [("out.png", True), ("gone.png", False)]
     gone = api.client.get(f"{url}/1")
@@ -345,6 +350,19 @@ def test_an_output_is_served_whole_in_ranges_and_small(api: Api, tmp_path: Path)
     assert api.client.get(f"{url}/2").status_code == 404
     for size in ("0", "x", "99999", "-5", "²"):
         assert api.client.get(f"{url}/0?preview={size}").status_code == 400
+
+
+def test_a_preview_is_of_the_file_as_it_is_now(api: Api, tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    Image.new("RGB", (640, 320), "red").save(path)
+    url = f"/comfyui/workflow/{run_with_output(api, path)}/outputs/0?preview=16"
+    before = api.client.get(url)
+    assert api.client.get(url).data == before.data
+    Image.new("RGB", (640, 320), "blue").save(path)
+    os.utime(path, ns=(1, 1))
+    after = api.client.get(url, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.status_code == 200
+    assert Image.open(io.BytesIO(after.data)).convert("RGB").getpixel((8, 4))[2] > 200
 
 
 def test_a_file_that_a_browser_could_run_is_a_download(api: Api, tmp_path: Path) -> None:
