@@ -157,11 +157,11 @@ function filters(query, instances) {
         instances.map(({ id, name }) => option("instance", id, name)))) : null);
 }
 
-function runRow(run) {
+function runRow(run, name = run.workflow_name) {
   return el("li.row", { "data-key": run.workflow_id, "data-status": run.status },
     chip(run.status),
     el("div.what", {},
-      el("a.name", { href: toRun(run.workflow_id) }, run.workflow_name),
+      el("a.name", { href: toRun(run.workflow_id) }, name),
       el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? words.place(run) : [words.place(run), words.situation(run)].filter(Boolean).join(" · ")))),
     el("div.when.quiet", {}, time(run.end_time ?? run.start_time ?? run.queue_time), el("span", {}, tookOf(run))),
     el("div.thumbnails", {}, thumbnails(run)));
@@ -190,7 +190,7 @@ function batchInside(batch, runs, done) {
       done < batch.total ? button("Cancel the rest", "cancelBatch", { id: batch.batch_id, name: batch.batch_name }) : null,
       batch.counts.failed ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
       batch.pictures.length ? el("a.button", { href: `${address}/outputs.zip`, download: "" }, "Download all") : null),
-    el("ul.rows", {}, runs.map(runRow)),
+    el("ul.rows", {}, runs.map((run, place) => runRow(run, `${run.workflow_name} ${batch.total - place}`))),
     batch.total > runs.length ? empty(`The newest ${runs.length} of ${batch.total}.`) : null,
   ];
 }
