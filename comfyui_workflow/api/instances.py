@@ -10,6 +10,7 @@ from comfyui_workflow.api.fields import flag, json_body, number, optional_json_b
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.comfyui.handed_on import in_json
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
+from comfyui_workflow.fleet.accepting import accept_host_key
 from comfyui_workflow.fleet.costs import costs_of, idle_warning
 from comfyui_workflow.fleet.document import (
     costs_document,
@@ -196,6 +197,15 @@ def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
             message=_forgotten_sentence(found, is_forgotten=is_forgotten),
             forgotten=fingerprint if is_forgotten else None,
         )
+
+    @routes.post("/<instance>/accept-host-key")
+    def accept(instance: str) -> Response:
+        found = directory.require(instance)
+        fingerprint = text(json_body(), "fingerprint")
+        if not fingerprint:
+            raise InvalidRequest("fingerprint is required: that of the key the machine shows, SHA256:…")
+        accept_host_key(parts.instances, found, fingerprint, pinned_for_all=parts.settings.ssh_host_key)
+        return jsonify(success=True, message=f"The host key of {found.name} is trusted from now on")
 
 
 def _notices(instance: Instance) -> list[str]:

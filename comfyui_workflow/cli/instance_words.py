@@ -93,7 +93,8 @@ def _state(state: StateDocument) -> Iterator[tuple[str, str]]:
         yield "device", f"{device.name}: {_memory(device)} free"
     yield "queue", _queue(state)
     yield "round trip", f"{state.round_trip_s * 1000:.0f} ms" if state.round_trip_s is not None else ""
-    yield "shows the key", state.host_key_fingerprint or ""
+    offered = state.host_key.offered if state.host_key else None
+    yield "shows the key", offered or state.host_key_fingerprint or ""
     yield "idle for", clock_time(state.idle_s) if state.idle_since else ""
 
 

@@ -209,6 +209,16 @@ def forget_host_key(*, instance: str, server: str | None) -> None:
     say(f"{known}. The next machine that answers there is trusted, unless the entry names its key.")
 
 
+@instances.command("accept-host-key")
+@_instance_argument
+@click.argument("fingerprint")
+@server_option
+def accept_host_key(*, instance: str, fingerprint: str, server: str | None) -> None:
+    """Trust the host key that an instance shows, of this FINGERPRINT and no other."""
+    with running_server(load_settings(), server) as client:
+        say(plain(client.instances.accept_host_key(instance, fingerprint)))
+
+
 def _fields(**options: Any) -> InstanceFields:
     said = {_field(name): value for name, value in options.items() if value not in (None, ())}
     if "tags" in said:

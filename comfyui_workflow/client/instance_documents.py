@@ -27,6 +27,13 @@ class PromptsDocument(Document):
     others: int = 0
 
 
+class HostKeyDocument(Document):
+    """Fingerprints: of the key that was known, and of the one that the machine showed instead."""
+
+    known: str | None = None
+    offered: str | None = None
+
+
 class StateDocument(Document):
     """What was last seen of an instance."""
 
@@ -39,6 +46,7 @@ class StateDocument(Document):
     prompts: PromptsDocument | None = None
     round_trip_s: float | None = None
     host_key_fingerprint: str | None = None
+    host_key: HostKeyDocument | None = None
     connected_since: datetime | None = None
     idle_since: datetime | None = None
     idle_s: float = 0.0

@@ -75,6 +75,10 @@ class NamedInstances:
         """The fingerprint that was known."""
         return self._calls.ask("POST", f"{_path(instance)}/forget-host-key").get("forgotten")
 
+    def accept_host_key(self, instance: str, fingerprint: str) -> str:
+        """The one that `get(…).state.host_key` has as offered. The server's sentence."""
+        return self._message(instance, "accept-host-key", fingerprint=fingerprint)
+
     def system_stats(self, instance: str) -> dict[str, Any]:
         """As its ComfyUI answers it."""
         return dict(self._calls.ask("GET", f"{_path(instance)}/system_stats").get("system_stats") or {})
@@ -100,7 +104,7 @@ class NamedInstances:
         answer = self._calls.ask("POST", f"{_path(instance)}/interrupt", json=body)
         return self._calls.read(InterruptionDocument, answer)
 
-    def _message(self, instance: str, action: str, **body: bool) -> str:
+    def _message(self, instance: str, action: str, **body: bool | str) -> str:
         return str(self._calls.ask("POST", f"{_path(instance)}/{action}", json=body).get("message"))
 
     def _read(self, answer: dict[str, Any]) -> InstanceDocument:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.comfyui.system import Device
+from comfyui_workflow.errors import OfferedKey
 from comfyui_workflow.fleet.costs import InstanceCosts
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts
@@ -38,6 +39,7 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
         "prompts": None if state.prompts is None else _prompts(state.prompts),
         "round_trip_s": state.round_trip_s,
         "host_key_fingerprint": state.host_key_fingerprint,
+        "host_key": None if state.offered_key is None else _host_key(state.offered_key),
         "connected_since": word_time(state.connected_since),
         "idle_since": word_time(state.idle_since),
         "idle_s": round(state.idle_s(at), 1),
@@ -78,6 +80,10 @@ def port_document(port: PortState) -> dict[str, Any]:
         "open_requests": port.open_requests,
         "open_sockets": port.open_sockets,
     }
+
+
+def _host_key(offered: OfferedKey) -> dict[str, Any]:
+    return {"known": offered.known, "offered": offered.fingerprint}
 
 
 def _money(amount: float | None) -> float | None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from comfyui_workflow.comfyui.system import Device
+from comfyui_workflow.errors import OfferedKey
 
 
 class Reachability(StrEnum):
@@ -44,6 +45,8 @@ class InstanceState:
     prompts: Prompts | None = None
     round_trip_s: float | None = None
     host_key_fingerprint: str | None = None
+    offered_key: OfferedKey | None = None
+    """Where the machine showed another host key than the known one, which is its trouble."""
     connecting_since: datetime | None = None
     """Since when somebody wants it who knows nothing of it yet."""
     connected_since: datetime | None = None

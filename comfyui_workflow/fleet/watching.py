@@ -14,7 +14,7 @@ from math import inf
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.errors import Stopped, WorkflowError
+from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.fleet.instance import Instance, key_of_instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.fleet.usage import UsageLedger
@@ -108,7 +108,7 @@ class Watch:
         """Not ready until it was looked at again."""
         if self._state.is_ready:
             self._is_in_trouble = True
-            self._set(reachability=Reachability.UNREACHABLE, trouble=str(error))
+            self._set_trouble(error)
             self._woken.set()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Watch:
         except Stopped:
             pass
         except WorkflowError as error:
-            self._set(reachability=Reachability.UNREACHABLE, trouble=str(error))
+            self._set_trouble(error)
             log.info("%s: %s", self.instance.name, error)
             return error.is_transient
         return True
@@ -153,7 +153,7 @@ class Watch:
             link.prove(again=True)
             self._drop_what_was_given_up(link)
             self._is_in_trouble = False
-            self._set(connected_since=self._state.connected_since or now(), trouble=None)
+            self._set(connected_since=self._state.connected_since or now(), trouble=None, offered_key=None)
             while self.is_wanted and link.is_alive and not self._is_in_trouble:
                 self._look(link)
                 patience.reset()
@@ -232,6 +232,10 @@ class Watch:
     def _wait(self, seconds: float) -> None:
         self._woken.wait(seconds)
         self._woken.clear()
+
+    def _set_trouble(self, error: Exception) -> None:
+        offered = error.offered if isinstance(error, HostKeyRefused) else None
+        self._set(reachability=Reachability.UNREACHABLE, trouble=str(error), offered_key=offered)
 
     def _set(self, **changes: Any) -> None:
         before = self._state

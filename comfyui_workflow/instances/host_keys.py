@@ -5,6 +5,7 @@ KnownHosts(path)
     key_types(host, port) -> tuple[str, ...]             what we know of it, to ask the server for the same
     fingerprint(host, port) -> str | None                "SHA256:..."
     forget(host, port) -> bool                           True when there was something to forget
+    trust(offered)                                       that key and no other, from now on
 
 The file is in OpenSSH's format, private, replaced as a whole at each change. Lines that are not understood
 stay where they are.
@@ -17,7 +18,10 @@ from pathlib import Path
 
 import paramiko
 
-from comfyui_workflow.errors import HostKeyRefused, StoreError
+from comfyui_workflow.errors import HostKeyRefused, OfferedKey, StoreError
+
+_changing = threading.Lock()
+"""One for all: connections each have a `KnownHosts` of their own, of the same file."""
 
 
 class KnownHosts:
@@ -25,7 +29,6 @@ class KnownHosts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
 
     def check(
         self, host: str, port: int, key: paramiko.PKey, *, pinned_fingerprint: str | None = None
@@ -35,9 +38,9 @@ class KnownHosts:
         Raises: HostKeyRefused; StoreError when a new machine cannot be written down.
         """
         if pinned_fingerprint:
-            _check_pin(_name(host, port), key, pinned_fingerprint)
+            _check_pin(host, port, key, pinned_fingerprint)
             return
-        with self._lock:
+        with _changing:
             known = self._known_keys(host, port)
             if not known:
                 self._remember(host, port, key)
@@ -53,13 +56,22 @@ class KnownHosts:
 
     def forget(self, host: str, port: int) -> bool:
         """From now on whichever machine answers there first is trusted."""
-        with self._lock:
-            lines = self._lines()
-            kept = [line for line in lines if _read_line(line, _name(host, port)) is None]
-            if len(kept) == len(lines):
+        with _changing:
+            kept = self._lines_of_others(host, port)
+            if len(kept) == len(self._lines()):
                 return False
             self._write(kept)
             return True
+
+    def trust(self, offered: OfferedKey) -> None:
+        """Exactly the key that was shown: what the machine shows next is checked against it.
+        Raises: StoreError."""
+        with _changing:
+            name = _name(offered.host, offered.port)
+            self._write([*self._lines_of_others(offered.host, offered.port), f"{name} {offered.key}"])
+
+    def _lines_of_others(self, host: str, port: int) -> list[str]:
+        return [line for line in self._lines() if _read_line(line, _name(host, port)) is None]
 
     def _known_keys(self, host: str, port: int) -> list[paramiko.PKey]:
         found = (_read_line(line, _name(host, port)) for line in self._lines())
@@ -118,20 +130,38 @@ def _read_line(line: str, name: str) -> paramiko.PKey | None:
     return entry.key if entry else None
 
 
-def _check_pin(name: str, key: paramiko.PKey, pinned_fingerprint: str) -> None:
+def _check_pin(host: str, port: int, key: paramiko.PKey, pinned_fingerprint: str) -> None:
     if key.fingerprint.rstrip("=") != pinned_fingerprint.strip().rstrip("="):
-        raise HostKeyRefused(
-            f"The host key of {name} is {key.fingerprint} ({key.get_name()}), "
-            f"but the settings pin it to {pinned_fingerprint}. Nothing was sent to it."
+        raise _refusal(
+            f"The host key of {_name(host, port)} is {key.fingerprint} ({key.get_name()}), "
+            f"but the settings pin it to {pinned_fingerprint}. Nothing was sent to it.",
+            _offered(host, port, pinned_fingerprint, key),
         )
 
 
 def _changed(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
     place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # as a shell takes it
-    return HostKeyRefused(
+    return _refusal(
         f"Another machine answers at {_name(host, port)}: "
         f"its host key is {key.fingerprint} ({key.get_name()}), "
         f"we know {known.fingerprint} ({known.get_name()}). Rented addresses often pass to other machines; "
         f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget {place} "
-        "and try again. Nothing was sent to it."
+        "and try again. Nothing was sent to it.",
+        _offered(host, port, known.fingerprint, key),
+    )
+
+
+def _refusal(sentence: str, offered: OfferedKey) -> HostKeyRefused:
+    refusal = HostKeyRefused(sentence)
+    refusal.offered = offered
+    return refusal
+
+
+def _offered(host: str, port: int, known: str, key: paramiko.PKey) -> OfferedKey:
+    return OfferedKey(
+        host=host,
+        port=port,
+        known=known,
+        fingerprint=key.fingerprint,
+        key=f"{key.get_name()} {key.get_base64()}",
     )

@@ -94,6 +94,7 @@ ROUTES = [
     ("POST", "/connect"),
     ("POST", "/disconnect"),
     ("POST", "/forget-host-key"),
+    ("POST", "/accept-host-key"),
 ]
 
 

@@ -46,6 +46,8 @@ def test_one_is_asked(server: WorkflowServer, sandbox: SandboxProcess) -> None:
     forgotten = server.instances.forget_host_key("gpu")
     assert forgotten is not None
     assert forgotten.startswith("SHA256:")
+    with pytest.raises(RequestRefused, match="has not shown another"):
+        server.instances.accept_host_key("gpu", forgotten)
 
 
 @pytest.mark.parametrize("name", ["", "..", " . "])
