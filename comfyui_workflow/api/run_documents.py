@@ -14,13 +14,15 @@ from comfyui_workflow.service import RunService
 
 @dataclass(frozen=True, kw_only=True)
 class RunDocuments:
+    """A finished run shows nothing any more, even while its thread still puts its things away."""
+
     service: RunService
     live_view: LiveView
 
     def progress(self, run: Run) -> dict[str, Any]:
         document = progress_document(run, now(), self.service.expected_s(run))
-        return document | self.live_view.document(run.workflow_id)
+        return document if run.is_finished else document | self.live_view.document(run.workflow_id)
 
     def line(self, summary: RunSummary, at: datetime) -> dict[str, Any]:
         document = summary_document(summary, at, self.service.expected_s(summary))
-        return document | self.live_view.line(summary.workflow_id)
+        return document if summary.is_finished else document | self.live_view.line(summary.workflow_id)

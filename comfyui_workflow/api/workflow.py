@@ -149,7 +149,7 @@ def _add_files(routes: Blueprint, parts: Parts) -> None:
     def live_preview(workflow_id: str) -> Response:
         run = service.get(workflow_id)
         live = parts.live_view.preview(workflow_id)
-        if live is None:
+        if live is None or run.is_finished:
             raise LivePreviewNotFound(f"There is no preview just now: the run is {run.status.value}")
         return send_live_preview(live.preview.picture, live.preview.content_type)
 

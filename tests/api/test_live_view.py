@@ -6,6 +6,7 @@ import pytest
 
 from comfyui_workflow.comfyui.previews import Place, Preview
 from comfyui_workflow.live import Direction, LiveRun
+from comfyui_workflow.runs.events import RunCompleted
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, execute
 
@@ -45,6 +46,17 @@ def test_the_latest_preview_of_a_run(api: Api) -> None:
         assert get(api, f"/{workflow_id}/live-preview", **known).status_code == 200
     assert get(api, f"/{workflow_id}/progress").json["progress"]["live_preview"] is None
     assert get(api, f"/{workflow_id}/live-preview").status_code == 404
+
+
+def test_a_finished_run_shows_nothing_even_while_it_is_put_away(api: Api) -> None:
+    workflow_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    with api.live_view.open(workflow_id) as live, live.transfer(Direction.DOWNLOAD, "a.png", lambda: None):
+        show(live)
+        api.journal.record(workflow_id, RunCompleted())
+        progress = get(api, f"/{workflow_id}/progress").json["progress"]
+        assert (progress["live_preview"], progress["transfers"]) == (None, [])
+        assert get(api, "").json["workflows"][0]["live_preview"] is None
+        assert get(api, f"/{workflow_id}/live-preview").json["code"] == "live_preview_not_found"
 
 
 @pytest.mark.parametrize(
