@@ -40,6 +40,8 @@ async function lookOnce() {
   try {
     const learned = await view.learn(wanted, known);
     if (wanted !== route) return true;
+    const news = known && view.news?.(known, learned);
+    if (news) say(news);
     known = learned;
     tell("");
     draw();

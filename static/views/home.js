@@ -114,7 +114,7 @@ function waiting(now) {
   return el("div.waiting", { "data-key": "waiting" },
     el("h3.quiet", {}, `${words.count(now.counts.queued, "run waits", "runs wait")}`),
     el("ol.plain", {}, now.waiting.map((run) =>
-      el("li.line", { "data-key": run.workflow_id },
+      el("li", { "data-key": run.workflow_id },
         el("a.name", { href: toRun(run.workflow_id) }, run.workflow_name),
         el("span.quiet", {}, [words.place(run), words.situation(run)].filter(Boolean).join(" · "))))),
     more > 0 ? el("p", {}, el("a", { href: toHome({ status: "queued" }) }, `and ${words.count(more, "other", "others")}`)) : null);

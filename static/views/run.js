@@ -22,6 +22,10 @@ export async function learn(route, before) {
   return { run, graph, learnedAt: isSame ? before.learnedAt : performance.now() };
 }
 
+/** What is said aloud, too: that it began, and how it ended. */
+export const news = (before, { run }) =>
+  run.status !== before.run.status ? `${run.workflow_name}: ${words.RUN_STATES[run.status]}` : null;
+
 export function draw({ run, graph, learnedAt }) {
   const since_s = (performance.now() - learnedAt) / 1000;
   const isOver = Boolean(run.end_time);
