@@ -5,10 +5,12 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader
 from comfyui_workflow.api.run_documents import RunDocuments
 from comfyui_workflow.api.wording import word_error, word_http_error
+from comfyui_workflow.errors import BatchNotFound
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.batch import BatchProgress
 from comfyui_workflow.runs.document import batch_document, output_document
@@ -68,6 +70,15 @@ def create_blueprint(parts: Parts) -> Blueprint:
                 for at, output in enumerate(service.outputs(workflow_id))
             ],
         )
+
+    @routes.get("/<batch_id>/outputs.zip")
+    def archive(batch_id: str) -> Response:
+        found = [run.workflow_id for run in batches.runs(batch_id) if run.output_count]
+        name = batches.progress(batch_id).batch.name
+        sent = send_archive((output for each in found for output in service.outputs(each)), name)
+        if sent is None:
+            raise BatchNotFound(f"No output of the batch is here: {batch_id}")
+        return sent
 
     @routes.get("/<batch_id>/summary")
     def summary(batch_id: str) -> Response:

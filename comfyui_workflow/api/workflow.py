@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
+from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.asking_again import body_again, graph_of_run
 from comfyui_workflow.api.fields import json_body, number, switch
 from comfyui_workflow.api.orders import order_reader, read_priority
@@ -138,6 +139,14 @@ def _add_files(routes: Blueprint, parts: Parts) -> None:
     def outputs(workflow_id: str) -> Response:
         found = service.get(workflow_id).outputs
         return jsonify(success=True, outputs=[output_document(output) for output in found])
+
+    @routes.get("/<workflow_id>/outputs.zip")
+    def archive(workflow_id: str) -> Response:
+        run = service.get(workflow_id)
+        sent = send_archive(run.outputs, run.request.workflow_name)
+        if sent is None:
+            raise RunNotFound(f"No output of {workflow_id} is here")
+        return sent
 
     @routes.get("/<workflow_id>/outputs/<int:number>")
     def output_file(workflow_id: str, number: int) -> Response:

@@ -134,7 +134,7 @@ def test_the_page_loads_nothing_but_its_own(api: Api) -> None:
     page = api.client.get("/")
     assert (page.status_code, page.mimetype) == (200, "text/html")
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-    for name in ("runs.js", "style.css", "icon.svg"):
+    for name in ("app.js", "style.css", "icon.svg"):
         assert f"/static/{name}" in page.text
         assert api.client.get(f"/static/{name}").status_code == 200
     assert "http" not in page.text

@@ -32,6 +32,7 @@ PLACES = {
     "flask": {"api", "dashboard", "serving"},
     "flask_cors": {"api"},
     "werkzeug": {"api"},
+    "zipstream": {"api"},
     "waitress": {"serving"},
     "paramiko": {"instances"},
     "sshtunnel": {"instances"},
