@@ -7,7 +7,6 @@ WorkflowError
 │   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
 ├── RunNotFound             no run of that id
 ├── BatchNotFound           no batch of that id
-├── LivePreviewNotFound     the run has none just now
 ├── RunConflict             the run is in a state that does not allow it
 ├── InstanceNotFound        no named instance of that id or name
 ├── HostKeyConflict         the host key that is to be trusted is not the one that the machine shows
@@ -80,10 +79,6 @@ class RunNotFound(WorkflowError):
 
 class BatchNotFound(WorkflowError):
     code = "batch_not_found"
-
-
-class LivePreviewNotFound(WorkflowError):
-    code = "live_preview_not_found"
 
 
 class RunConflict(WorkflowError):

@@ -8,17 +8,18 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.asking_again import body_again, graph_of_run
-from comfyui_workflow.api.fields import json_body, number, switch
+from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
 from comfyui_workflow.api.run_documents import RunDocuments
+from comfyui_workflow.api.run_list import add_list
 from comfyui_workflow.api.wording import word_error, word_http_error
-from comfyui_workflow.errors import InvalidRequest, LivePreviewNotFound, RunConflict, RunNotFound
+from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
 from comfyui_workflow.journal import now
-from comfyui_workflow.runs.document import batch_document, output_document
-from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.runs.summary import RunFilter, RunSummary, summary_of
+from comfyui_workflow.runs.document import output_document
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.given import GivenWorkflow
@@ -26,12 +27,11 @@ from comfyui_workflow.workflows.graph import node_title
 from comfyui_workflow.workflows.key_inputs import key_inputs
 
 PREFIX = "/comfyui/workflow"
-LARGEST_PAGE = 500
 
 
 def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("workflow", __name__, url_prefix=PREFIX)
-    service, batches, inspector = parts.service, parts.batches, parts.inspector
+    service, inspector = parts.service, parts.inspector
     orders = order_reader(parts)
     documents = RunDocuments(service=service, live_view=parts.live_view)
 
@@ -108,25 +108,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
             is_active = False
         return jsonify(success=True, active=is_active)
 
-    @routes.get("")
-    def runs() -> Response:
-        limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
-        is_grouped = switch(request.args.get("grouped") or "false", "grouped")
-        look = service.grouped if is_grouped else service.summaries
-        wanted, at = _wanted(), now()
-        page = look(limit, request.args.get("before"), wanted)
-
-        def line(summary: RunSummary) -> dict[str, Any]:
-            batch = batches.progress_of_run(summary) if is_grouped else None
-            return documents.line(summary, at) if batch is None else batch_document(batch)
-
-        return jsonify(
-            success=True,
-            workflows=[line(summary) for summary in page],
-            total=service.count(wanted),
-            next=page[-1].workflow_id if len(page) == limit else None,
-        )
-
+    add_list(routes, parts)
     _add_files(routes, parts)
     return routes
 
@@ -159,7 +141,7 @@ def _add_files(routes: Blueprint, parts: Parts) -> None:
         run = service.get(workflow_id)
         live = parts.live_view.preview(workflow_id)
         if live is None or run.is_finished:
-            raise LivePreviewNotFound(f"There is no preview just now: the run is {run.status.value}")
+            return Response(status=204)  # no failure: whoever was told of one asks a moment too late
         return send_live_preview(live.preview.picture, live.preview.content_type)
 
     @routes.post("/files")
@@ -191,26 +173,6 @@ API = Api(
     word_error=word_error,
     word_http_error=word_http_error,
 )
-
-
-def _wanted() -> RunFilter:
-    """Of the query; what is empty there is not asked for."""
-    return RunFilter(
-        statuses=_statuses(request.args.get("status") or ""),
-        name_contains=request.args.get("name") or None,
-        instance=request.args.get("instance") or None,
-        batch_id=request.args.get("batch") or None,
-    )
-
-
-def _statuses(given: str) -> frozenset[RunStatus]:
-    """`?status=failed,cancelled`."""
-    try:
-        return frozenset(RunStatus(word.strip()) for word in given.split(",")) if given else frozenset()
-    except ValueError as error:
-        raise InvalidRequest(
-            f"status must be one or several of {', '.join(RunStatus)}, with commas between them"
-        ) from error
 
 
 def _inspection_document(inspection: Inspection) -> dict[str, Any]:
