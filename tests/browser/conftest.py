@@ -1,81 +1,92 @@
-"""A browser, a server with two runs, and a site that is neither; all for one file of tests.
+"""A browser and a server for each worker, a page for each test, and a watch over what it must never do.
 
-Not for the whole session: the browser's driver keeps an event loop in the thread of the tests.
+They last for this folder and not for the whole session: the browser's driver keeps an event loop in the
+thread of the tests.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import paramiko
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
-from comfyui_workflow.runs.events import PromptSucceeded, RunCompleted, RunFailed
-from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.runs.progress import apply
-from comfyui_workflow.stores.json_file import JsonFileStore
-from tests.browser.chromium import require_chromium, running_chromium, running_site
+from tests.browser.chromium import require_chromium, running_chromium
+from tests.browser.dashboard import Dashboard
+from tests.browser.watching import Watch
+from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
-from tests.unit.test_progress import AT, new_run
 
-HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script>&lt;b&gt;'
-SECRET = "seen-nowhere-else"
-REFUSED_SSH = "ssh -p 1 root@127.0.0.1"
+PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with running_chromium() as running:
         yield running
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def bare_page(browser: Browser) -> Iterator[Page]:
     """In a context of its own: no cookie and no cache of another test."""
     context = browser.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
     context.close()
 
 
-@pytest.fixture(scope="module")
-def site_port() -> Iterator[int]:
-    with running_site() as port:
-        yield port
+@pytest.fixture
+def watch(bare_page: Page) -> Watch:
+    return Watch(bare_page)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """With a run that is completed, one that failed, and one that tries to reach its instance."""
+@pytest.fixture
+def page(bare_page: Page, watch: Watch) -> Iterator[Page]:
+    yield bare_page
+    watch.check()
+
+
+@pytest.fixture(scope="package")
+def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     require_chromium()
-    directory = tmp_path_factory.mktemp("browser")
-    key = directory / "key"  # with one there is something to try
-    paramiko.ECDSAKey.generate().write_private_key_file(str(key))
-    served = ServerProcess(directory, ssh_key=key)
-    store = JsonFileStore(served.data_dir, None)
-    store.open()
-    for run in recorded_runs(directory):
-        store.add(run)
-        store.update(
-            run.workflow_id, lambda run: apply(run, RunCompleted(), AT) if run.outputs else failed(run)
-        )
-    store.close()
-    with served:
-        served.execute(REFUSED_SSH, new_run().request.graph, workflow_name=SECRET)
-        yield served
+    with ServerProcess(tmp_path_factory.mktemp("browser")) as server:
+        yield server
 
 
-def recorded_runs(directory: Path) -> list[Run]:
-    picture = directory / f"{SECRET}.png"
-    Image.new("RGB", (40, 30), "red").save(picture)
-    run = new_run()
-    request = replace(run.request, workflow_name=HOSTILE)
-    output = OutputFile(filename=picture.name, local_path=str(picture))
-    completed = apply(replace(run, request=request), PromptSucceeded(outputs=(output,)), AT)
-    return [completed, replace(run, request=request, workflow_id="comfyui_workflow_1700000000_ab")]
+@pytest.fixture
+def server(_shared_server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path) -> Iterator[ServerProcess]:
+    """The worker's: there may be runs of other tests, but none that goes on."""
+    _shared_server.output_dir = tmp_path / "outputs"
+    yield _shared_server
+    now = _shared_server.get("/now")
+    for run in now["executing"] + now["waiting"]:
+        _shared_server.post(f"/{run['workflow_id']}/cancel")
+        _shared_server.until_finished(run["workflow_id"])
 
 
-def failed(run: Run) -> Run:
-    return apply(run, RunFailed(code="connection_failed", message=f"It said: {HOSTILE}"), AT)
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts servers of the test's own, and leaves none."""
+    require_chromium()
+    made: list[ServerProcess] = []
+
+    def make(**settings: object) -> ServerProcess:
+        server = ServerProcess(tmp_path / f"server {len(made)}", **settings)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def dashboard(page: Page, watch: Watch, server: ServerProcess) -> Dashboard:
+    return Dashboard(page, watch, server)
+
+
+@pytest.fixture
+def make_dashboard(page: Page, watch: Watch) -> Callable[[ServerProcess], Dashboard]:
+    """Of a server of the test's own."""
+    return lambda server: Dashboard(page, watch, server)

@@ -1,14 +1,21 @@
 """What a page of another site can do to the server, in a real browser: nothing."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import paramiko
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import REFUSED_SSH, SECRET
+from comfyui_workflow.runs.model import FileType
+from tests.browser import workflows
+from tests.browser.chromium import require_chromium, running_site
+from tests.browser.recorded import completed, failed, record
 from tests.server_process import ServerProcess
 from tests.unit.test_progress import GRAPH
 
+SECRET = "seen-nowhere-else"
+REFUSED_SSH = "ssh -p 1 root@127.0.0.1"
 FOREIGN = ["http://other.example", "http://localhost.evil.example"]
 EXECUTE = {"ssh_connection": REFUSED_SSH, "workflow": GRAPH}
 FETCH = """async ([url, options]) => {
@@ -36,6 +43,33 @@ EMBED = """([tag, url]) => new Promise(resolve => {
     if (tag === "link") element.rel = "stylesheet";
     document.body.append(element);
 })"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """With a run that is completed, one that failed, and one that tries to reach its instance."""
+    require_chromium()
+    directory = tmp_path_factory.mktemp("other sites")
+    key = directory / "key"  # with one there is something to try
+    paramiko.ECDSAKey.generate().write_private_key_file(str(key))
+    served = ServerProcess(directory, ssh_key=key)
+    picture = workflows.picture(directory / f"{SECRET}.png")
+    record(served.data_dir, [completed("one", (picture, FileType.IMAGE)), failed("another", "It broke.")])
+    with served:
+        served.execute(REFUSED_SSH, GRAPH, workflow_name=SECRET)
+        yield served
+
+
+@pytest.fixture
+def page(bare_page: Page) -> Page:
+    """What is refused is seen in its console, and it is of another host."""
+    return bare_page
+
+
+@pytest.fixture(scope="module")
+def site_port() -> Iterator[int]:
+    with running_site() as port:
+        yield port
 
 
 def fetch(page: Page, url: str, **options: object) -> dict[str, Any]:
@@ -122,7 +156,7 @@ def test_another_site_embeds_nothing(foreign_page: Page, server: ServerProcess) 
         ("img", f"{picture}?preview=64"),
         ("video", picture),
         ("script", f"{server.url}/state"),
-        ("script", f"{root}/static/runs.js"),
+        ("script", f"{root}/static/app.js"),
         ("link", f"{root}/static/style.css"),
     ):
         assert foreign_page.evaluate(EMBED, [tag, url]) == "refused", (tag, url)

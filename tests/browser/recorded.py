@@ -1,0 +1,42 @@
+"""Runs that are over before the server starts, kept as it keeps them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from comfyui_workflow.runs.events import PromptSucceeded, RunCompleted, RunFailed
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_workflow_id
+from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.stores.json_file import JsonFileStore
+from tests.unit.test_progress import AT, new_run
+
+
+def record(data_dir: Path, runs: Iterable[Run]) -> None:
+    store = JsonFileStore(data_dir, None)
+    store.open()
+    for run in runs:
+        store.add(replace(run, status=new_run().status))
+        store.update(run.workflow_id, lambda _, run=run: run)  # type: ignore[misc]
+    store.close()
+
+
+def completed(name: str, *files: tuple[Path, FileType], number: int = 0) -> Run:
+    outputs = tuple(
+        OutputFile(filename=path.name, file_type=kind, local_path=str(path), size_bytes=path.stat().st_size)
+        for path, kind in files
+    )
+    run = apply(_named(name, number), PromptSucceeded(outputs=outputs), AT)
+    return apply(run, RunCompleted(), AT)
+
+
+def failed(name: str, message: str, number: int = 0) -> Run:
+    return apply(_named(name, number), RunFailed(code="connection_failed", message=message), AT)
+
+
+def _named(name: str, number: int) -> Run:
+    """The higher the number, the newer."""
+    run = new_run()
+    at = AT + timedelta(seconds=number)
+    request = replace(run.request, workflow_name=name)
+    return replace(run, request=request, workflow_id=new_workflow_id(at), queue_time=at, last_update=at)

@@ -1,0 +1,146 @@
+"""A run, from a file on the reader's disk to the picture."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import workflows
+from tests.browser.dashboard import Dashboard
+from tests.integration.graphs import loaded, painted
+from tests.sandbox_process import SandboxProcess
+
+DROP = """([selector, name, text]) => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([text], name, {type: "application/json"}));
+    for (const kind of ["dragover", "drop"]) {
+        const happening = new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: carried});
+        document.querySelector(selector).dispatchEvent(happening);
+    }
+}"""
+
+
+def test_from_a_file_to_the_gallery(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    page = dashboard.page
+    dashboard.open()
+    page.get_by_role("link", name="Start a run").first.click()
+    start, check = (page.get_by_role("button", name=name, exact=True) for name in ("Start", "Check"))
+    expect(start).to_be_disabled()
+    dashboard.choose_workflow(workflows.saved(tmp_path / "lake.json", workflows.text_to_image(steps=3)))
+    expect(dashboard.part("Workflow")).to_contain_text("lake · 7 nodes · API format")
+    expect(start).to_be_disabled()
+    dashboard.give_ssh(sandbox.ssh_string)
+    page.get_by_role("group", name="Prompt CLIPTextEncode", exact=True).get_by_label("text").fill(
+        "a harbour at night"
+    )
+    seed = page.get_by_label("seed", exact=True)
+    expect(seed).to_have_value("20")
+    dashboard.press("Random")
+    expect(seed).not_to_have_value("20")
+    drawn = seed.input_value()
+    check.click()
+    page.get_by_role("status").filter(has_text="It can run this.").wait_for()
+    start.click()
+
+    workflow_id = dashboard.run_id
+    dashboard.until_chip("Completed")
+    expect(page).to_have_title("lake – ComfyUI runs")
+    small = dashboard.page.locator("ul.gallery img")
+    assert small.evaluate("async img => { await img.decode(); return img.naturalWidth; }") == 128
+    page.get_by_text("Graph and inputs").click()
+    graph = page.locator("details.graph")
+    expect(graph.get_by_text("a harbour at night")).to_be_visible()
+    expect(graph.get_by_text(drawn, exact=True)).to_be_visible()
+    submitted = dashboard.server.get(f"/{workflow_id}/request")["graph"]
+    assert (submitted["6"]["inputs"]["text"], submitted["3"]["inputs"]["seed"]) == (
+        "a harbour at night",
+        int(drawn),
+    )
+    assert len(sandbox.executions()) == 1
+
+
+def in_api_format(directory: Path) -> Path:
+    return workflows.saved(directory / "chosen.json", painted())
+
+
+def in_the_editors_format(directory: Path) -> Path:
+    return workflows.saved(directory / "chosen.json", workflows.for_the_editor())
+
+
+def in_a_picture(directory: Path) -> Path:
+    return workflows.inside_a_picture(directory / "chosen.png", painted())
+
+
+@pytest.mark.parametrize("make", [in_api_format, in_the_editors_format, in_a_picture])
+def test_a_workflow_of_any_kind(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    dashboard.start(make(tmp_path), sandbox.ssh_string)
+    dashboard.until_chip("Completed")
+    expect(dashboard.page.locator("ul.gallery img")).to_have_count(1)
+    expect(dashboard.page.locator("h1")).to_have_text("chosen")
+
+
+def test_a_workflow_is_dropped_on_its_place_and_nowhere_else(dashboard: Dashboard) -> None:
+    dashboard.open("start")
+    dashboard.part("Workflow").wait_for()
+    text = json.dumps(painted())
+    dashboard.page.evaluate(DROP, ["h1", "beside.json", text])
+    dashboard.page.evaluate(DROP, ["section.card[data-drop]", "dropped.json", text])
+    expect(dashboard.part("Workflow")).to_contain_text("dropped · 3 nodes")
+
+
+def test_a_picture_goes_to_the_node_that_loads_it(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    graph = loaded("first.png") | {
+        "4": {"class_type": "LoadImage", "inputs": {"image": "second.png"}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "other"}},
+    }
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", graph))
+    pictures = [
+        workflows.picture(tmp_path / "second.png", "red", (50, 40)),
+        workflows.picture(tmp_path / "anything.png", "blue", (30, 20)),
+    ]
+    files = dashboard.part("Files that it loads")
+    files.locator("input[multiple]").set_input_files(pictures)
+    first, second = files.locator("li").all()
+    for slot, name, width in ((first, "anything", 30), (second, "second", 50)):
+        thumbnail = slot.get_by_role("img", name=name)
+        assert thumbnail.evaluate("async img => { await img.decode(); return img.naturalWidth; }") == width
+    dashboard.give_ssh(sandbox.ssh_string)
+    dashboard.press("Start")
+    workflow_id = dashboard.run_id
+    dashboard.until_chip("Completed")
+    made = dashboard.page.locator("ul.gallery img")
+    expect(made).to_have_count(2)
+    widths = [
+        img.evaluate("async img => { await img.decode(); return img.naturalWidth; }") for img in made.all()
+    ]
+    assert sorted(widths) == [30, 50]
+    graph = dashboard.server.get(f"/{workflow_id}/request")["graph"]
+    assert graph["1"]["inputs"]["image"].startswith("anything")
+    assert graph["4"]["inputs"]["image"].startswith("second")
+
+
+def test_the_last_place_is_offered_again(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    dashboard.start(workflows.saved(tmp_path / "w.json", painted()), sandbox.ssh_string)
+    dashboard.page.reload()
+    dashboard.open("start")
+    expect(dashboard.page.get_by_label("ssh string")).to_have_value(sandbox.ssh_string)
+
+
+def test_a_draft_outlives_a_look_at_something_else(dashboard: Dashboard, tmp_path: Path) -> None:
+    page: Page = dashboard.page
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", workflows.text_to_image()))
+    page.get_by_label("steps").fill("7")
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_role("heading", name="Now").wait_for()
+    page.go_back()
+    expect(page.get_by_label("steps")).to_have_value("7")

@@ -1,0 +1,149 @@
+"""A run that goes on: what is seen of it, and what can be done with it."""
+
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from tests.browser import workflows
+from tests.browser.dashboard import Dashboard
+from tests.integration.graphs import painted, slow
+from tests.sandbox_process import SandboxProcess
+
+LOOK_MS = 2_100
+"""A little more than the page waits between two looks."""
+
+
+def look_again(page: Page) -> None:
+    """Of a page whose clock is ours: what it does next, now."""
+    with page.expect_response("**/progress"):
+        page.clock.run_for(LOOK_MS)
+
+
+def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    page.clock.install()
+    sandbox.faults(step_delay_s=0.15)
+    workflow_id = dashboard.server.execute(
+        sandbox.ssh_string, workflows.text_to_image(steps=12), workflow_name="moving"
+    )
+    dashboard.open_run(workflow_id)
+    whole = page.get_by_role("progressbar", name="Nodes completed")
+    sampler = dashboard.node("KSampler")
+    seen: list[tuple[float, float | None, str]] = []
+    while page.locator("header.head .chip").text_content() != "Completed":
+        look_again(page)
+        if whole.count() and sampler.get_by_role("progressbar").count():
+            seen.append(
+                (
+                    float(whole.get_attribute("value") or 0),
+                    float(sampler.get_by_role("progressbar").get_attribute("value") or 0),
+                    sampler.locator(".line .quiet").text_content() or "",
+                )
+            )
+    overall, of_node, steps = (list(each) for each in zip(*seen, strict=True))
+    assert overall == sorted(overall)
+    assert of_node == sorted(of_node)
+    assert len(set(overall)) > 3
+    assert len(set(of_node)) > 3
+    assert f"step {round(of_node[-1] * 12 / 100)} of 12" == steps[-1]
+    expect(dashboard.node("VAE Decode")).to_have_attribute("data-status", "executed")
+    expect(page.get_by_role("region", name="Where the time went").locator("li")).to_have_count(7)
+
+
+def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    sandbox.faults(step_delay_s=0.2)
+    workflow_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=30))
+    dashboard.open_run(workflow_id)
+    preview = page.get_by_role("img", name="The picture as it is now")
+    assert preview.evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
+    first = preview.get_attribute("src")
+    expect(preview).not_to_have_attribute("src", str(first))
+    dashboard.open()
+    card = dashboard.part("Now").locator("li.card")
+    assert card.locator("img").evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
+    dashboard.server.post(f"/{workflow_id}/cancel")
+    expect(card).to_have_count(0)
+
+
+def test_a_run_behind_another_says_how_many_are_ahead(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    sandbox.faults(hold=True)
+    server = dashboard.server
+    first = server.execute(sandbox.ssh_string, painted(1, prefix="first"), workflow_name="the first")
+    server.until(first, lambda run: run["queue_position"] == 0)
+    second = server.execute(sandbox.ssh_string, painted(2, prefix="second"), workflow_name="the second")
+    server.until(second, lambda run: run["queue_position"] == 1)
+    dashboard.open_run(second)
+    expect(dashboard.page.get_by_role("region", name="Progress")).to_contain_text("1 ahead in the queue")
+    dashboard.open_run(first)
+    expect(dashboard.page.get_by_role("region", name="Progress")).to_contain_text("Next in the queue")
+    dashboard.open()
+    expect(dashboard.part("Now")).to_contain_text("2 runs wait")
+    sandbox.faults(hold=False)
+    dashboard.open_run(second)
+    dashboard.until_chip("Completed")
+
+
+def test_cancelling_asks_first(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    server = dashboard.server
+    workflow_id = server.execute(sandbox.ssh_string, slow(steps=600), workflow_name="too long")
+    server.until_status(workflow_id, "executing")
+    dashboard.open_run(workflow_id)
+    dashboard.press("Cancel")
+    question = page.get_by_role("dialog", name="Cancel “too long”?")
+    question.get_by_role("button", name="No").click()
+    expect(question).to_be_hidden()
+    dashboard.press("Cancel")
+    page.keyboard.press("Escape")
+    expect(question).to_be_hidden()
+    assert not server.progress(workflow_id)["cancel_requested"]
+    dashboard.press("Cancel")
+    question.get_by_role("button", name="Cancel the run").click()
+    dashboard.until_chip("Cancelled")
+    assert server.progress(workflow_id)["status"] == "cancelled"
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
+
+
+def test_a_failed_run_is_taken_up_again(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """Its picture, which ComfyUI had in its cache, was not there any more."""
+    server = dashboard.server
+    server.until_finished(server.execute(sandbox.ssh_string, painted(7)))
+    picture = sandbox.output_dir / "out_00001_.png"
+    content = picture.read_bytes()
+    picture.unlink()
+    server.output_dir = tmp_path / "elsewhere"
+    dashboard.open_run(server.execute(sandbox.ssh_string, painted(7)))
+    dashboard.until_chip("Failed")
+    expect(dashboard.page.get_by_role("region", name="What went wrong")).to_contain_text("out_00001_.png")
+    picture.write_bytes(content)
+    dashboard.press("Retry")
+    dashboard.until_chip("Completed")
+    expect(dashboard.page.locator("ul.gallery img")).to_have_count(1)
+    assert len(sandbox.executions()) == 2
+
+
+def test_run_again_with_changes_begins_with_what_was(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    graph: dict[str, Any] = workflows.text_to_image(steps=2)
+    workflow_id = dashboard.server.execute(
+        sandbox.ssh_string, graph, workflow_name="before", inputs={"6.text": "a tower"}, priority=3
+    )
+    dashboard.server.until_finished(workflow_id)
+    dashboard.open_run(workflow_id)
+    page.get_by_role("link", name="Run again with changes").click()
+    prompt = page.get_by_role("group", name="Prompt CLIPTextEncode", exact=True).get_by_label("text")
+    expect(prompt).to_have_value("a tower")
+    expect(page.get_by_label("ssh string")).to_have_value(sandbox.ssh_string)
+    prompt.fill("two towers")
+    dashboard.press("Start")
+    page.wait_for_url(lambda url: "#/run/" in url and workflow_id not in url)
+    dashboard.until_chip("Completed")
+    expect(page.locator("h1")).to_have_text("before")
+    again = dashboard.server.get(f"/{dashboard.run_id}/request")
+    assert again["graph"]["6"]["inputs"]["text"] == "two towers"
+    assert again["graph"]["3"]["inputs"]["steps"] == 2
+    assert again["request"]["priority"] == 3

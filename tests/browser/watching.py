@@ -1,0 +1,52 @@
+"""What no test of the page lets pass: a word of trouble in the console, a request to another host."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from playwright.sync_api import ConsoleMessage, Error, Page, Request
+
+AWAY = "Failed to load resource: net::"
+"""What Chromium writes of every request that no server answers."""
+OWN_SCHEMES = ("blob", "data")
+
+
+class Watch:
+    """Of one page, from its first moment."""
+
+    def __init__(self, page: Page) -> None:
+        self.troubles: list[str] = []
+        self.asked: list[str] = []
+        self._allowances: list[Callable[[ConsoleMessage], bool]] = []
+        page.on("console", self._hear)
+        page.on("pageerror", self._fail)
+        page.on("request", self._note)
+        page.on("websocket", lambda socket: self.asked.append(socket.url))
+
+    def allow(self, text: str, path: str = "/") -> None:
+        """Of a test that provokes it: a message that begins so, about an address whose path begins so."""
+        self._allowances.append(
+            lambda message: (
+                message.text.startswith(text) and urlsplit(message.location["url"]).path.startswith(path)
+            )
+        )
+
+    def allow_status(self, status: int, path: str) -> None:
+        """Chromium writes an error for every answer of 4xx and 5xx, whatever the page makes of it."""
+        self.allow(f"Failed to load resource: the server responded with a status of {status} ", path)
+
+    def check(self) -> None:
+        assert self.troubles == []
+        hosts = {urlsplit(url).netloc for url in self.asked if urlsplit(url).scheme not in OWN_SCHEMES}
+        assert len(hosts) <= 1, hosts
+        assert all(host.startswith("127.0.0.1:") for host in hosts), hosts
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        is_allowed = any(allows(message) for allows in self._allowances)
+        if message.type in ("error", "warning") and not is_allowed:
+            self.troubles.append(f"{message.type}: {message.text} ({message.location['url']})")
+
+    def _fail(self, error: Error) -> None:
+        self.troubles.append(f"not caught: {error}")
+
+    def _note(self, request: Request) -> None:
+        self.asked.append(request.url)
