@@ -42,12 +42,14 @@ export async function takeInstances(draft) {
 /** With everything of an earlier run. Raises: ApiError. */
 export async function takeRun(draft, id) {
   const { request, graph } = await look(`${RUNS}/${encodeURIComponent(id)}/request`);
-  draft.base = request;
+  // The workflow itself stays where it is: a browser would round its largest seeds.
+  const { workflow, inputs, ...rest } = request;
+  draft.base = { ...rest, again: id };
   draft.workflowName = request.workflow_name ?? "workflow";
   const isNamed = request.ssh_connection.startsWith("any") || draft.instances.some(({ name }) => name === request.ssh_connection);
   draft.place = isNamed ? request.ssh_connection : SSH_STRING;
   draft.sshString = isNamed ? "" : request.ssh_connection;
-  draft.inspection = await inspect(graph ? { workflow: graph } : workflowOf(request));
+  draft.inspection = await inspect({ workflow: graph ?? workflow });
 }
 
 /** A file of either format, or a picture with a workflow inside. Raises: ApiError. */
@@ -77,9 +79,16 @@ export const valueOf = (draft, input) => draft.changes[input.name] ?? input.valu
 
 /** As the input's kind wants it. What is like the workflow has it is no change. */
 export function change(draft, input, text) {
-  const value = typeof input.value === "number" ? Number(text) : text;
-  if (value === input.value) delete draft.changes[input.name];
+  const value = typeof input.value === "number" ? exactNumber(text) : text;
+  if (value === input.value || value === null) delete draft.changes[input.name];
   else draft.changes[input.name] = value;
+}
+
+/** A whole number that would be rounded stays the text that it is, which ComfyUI reads, too. */
+function exactNumber(text) {
+  const value = Number(text);
+  if (String(text).trim() === "" || Number.isNaN(value)) return null;
+  return Number.isInteger(value) && !Number.isSafeInteger(value) ? String(text) : value;
 }
 
 export const randomSeed = () => Math.floor(Math.random() * LARGEST_SEED);
@@ -117,7 +126,7 @@ function body(draft) {
     ...draft.base,
     ssh_connection: target(draft),
     workflow_name: draft.workflowName,
-    inputs: { ...draft.base.inputs, ...draft.changes, ...chosen },
+    inputs: { ...draft.changes, ...chosen },
     input_images: [...stillWanted(draft, chosen), ...pictures.map(([, { path }]) => path)],
   };
 }
@@ -136,5 +145,4 @@ function slotFor(draft, file) {
 }
 
 const inspect = (workflow) => call("POST", `${RUNS}/inspect`, workflow);
-const workflowOf = ({ workflow, workflow_file }) => (workflow ? { workflow } : { workflow_file });
 const baseName = (path) => path.split(/[\\/]/).pop();

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from comfyui_workflow.api.fields import text
 from comfyui_workflow.fleet.floor import Directory
 from comfyui_workflow.fleet.instance import tag_wanted
 from comfyui_workflow.instances import usual_places
@@ -29,6 +30,21 @@ def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
         "priority": (0, request.priority),
     }
     return asked | {name: value for name, (default, value) in usual.items() if value != default}
+
+
+def run_meant(body: dict[str, Any]) -> str | None:
+    """The id of the run that a body asks for again. Raises: InvalidRequest."""
+    return text(body, "again") or None
+
+
+def with_changes(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """The body, with what it does not say as before. Inputs are set besides those of before, and win."""
+    names_workflow = {"workflow", "workflow_file"} & body.keys()
+    kept = {name: value for name, value in before.items() if not (names_workflow and name == "workflow")}
+    inputs = body.get("inputs")
+    if isinstance(inputs, dict):
+        return {**kept, **body, "inputs": {**kept.get("inputs", {}), **inputs}}
+    return {**kept, **body}
 
 
 def graph_of_run(run: Run) -> Graph | None:

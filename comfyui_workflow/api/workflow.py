@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.archives import send_archive
-from comfyui_workflow.api.asking_again import body_again, graph_of_run
+from comfyui_workflow.api.asking_again import body_again, graph_of_run, run_meant, with_changes
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
@@ -35,14 +35,21 @@ def create_blueprint(parts: Parts) -> Blueprint:
     orders = order_reader(parts)
     documents = RunDocuments(service=service, live_view=parts.live_view)
 
+    def body_of_order() -> dict[str, Any]:
+        body = json_body()
+        again = run_meant(body)
+        if again is None:
+            return body
+        return with_changes(body_again(service.get(again).request, parts.instances.directory), body)
+
     @routes.post("/execute")
     def execute() -> Response:
-        run = service.submit(orders.read(json_body()))
+        run = service.submit(orders.read(body_of_order()))
         return jsonify(success=True, workflow_id=run.workflow_id, message="Workflow execution started")
 
     @routes.post("/validate")
     def validate() -> Response:
-        asked, instance = orders.read_placed(json_body())
+        asked, instance = orders.read_placed(body_of_order())
         inspection = inspector.inspect(asked, host_key=instance.host_key if instance else None)
         return jsonify(
             success=True, **_inspection_document(inspection), instance=instance.name if instance else None

@@ -17,6 +17,8 @@ from comfyui_workflow.workflows.graph import closure, node_title
 from comfyui_workflow.workflows.models import is_model
 
 MOST_OPTIONS = 5000
+LARGEST_EXACT = 2**53 - 1
+"""Beyond it whoever reads JSON as JavaScript does has another whole number."""
 
 
 class Kind(StrEnum):
@@ -98,7 +100,7 @@ class KeyInput:
             "title": self.title,
             "input": self.input,
             "kind": self.kind.value,
-            "value": self.value,
+            "value": _exact(self.value),
         }
         media = {"media": self.media} if self.kind is Kind.FILE else {}
         role = {"role": self.role and self.role.value} if self.kind is Kind.TEXT else {}
@@ -118,6 +120,10 @@ def key_inputs(graph: Graph, definitions: Definitions) -> list[KeyInput]:
     ]
     order, role_order = list(Kind), [Role.POSITIVE, None, Role.NEGATIVE]
     return sorted(found, key=lambda each: (order.index(each.kind), role_order.index(each.role)))
+
+
+def _exact(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and abs(value) > LARGEST_EXACT else value
 
 
 def _of_node(

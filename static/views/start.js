@@ -190,7 +190,7 @@ function slot(input) {
 function more() {
   const modes = [["saved", "as in the workflow"], ["control", "as the editor would change them"], ["randomize", "new ones"]];
   const mode = draft.base.seed_mode ?? "saved";
-  return el("details", { "data-key": "more" },
+  return el("details", { "data-key": "more", open: mode !== "saved" },
     el("summary", {}, "Name, seeds, priority"),
     el("div.fields", {},
       el("label.field", {}, el("span", {}, "Name of the run"),

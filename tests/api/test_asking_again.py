@@ -1,6 +1,7 @@
 """What a run was asked for, as the body that asks for it again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,40 @@ def test_the_graph_is_told_as_soon_as_it_is_known(api: Api) -> None:
 
 def test_of_no_run_nothing_is_told(api: Api) -> None:
     assert api.client.get(f"{BASE}/nobody/request").status_code == 404
+
+
+def test_again_with_changes(api: Api, tmp_path: Path) -> None:
+    seed = 2**64 - 1
+    graph = {**GRAPH, "3": {"class_type": "KSampler", "inputs": {"seed": seed}}}
+    first = submitted(api, **{**everything(tmp_path), "workflow": graph})
+    second = submitted(api, again=first, inputs={"2.filename_prefix": "again"}, priority=3)
+    before, after = (api.journal.get(each).request for each in (first, second))
+    assert after.inputs == {"Photo.image": "a.png", "2.filename_prefix": "again"}
+    assert after.priority == 3
+    assert after.graph["3"]["inputs"]["seed"] == seed
+    assert replace(after, inputs=before.inputs, priority=before.priority) == before
+
+
+def test_again_with_another_workflow(api: Api) -> None:
+    first = submitted(api, ssh_connection=SSH, workflow=GRAPH, workflow_name="mine")
+    other = {**GRAPH, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
+    request = api.journal.get(submitted(api, again=first, workflow=other)).request
+    assert (request.graph, request.ssh_connection, request.workflow_name) == (other, SSH, "mine")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        ({"again": "nobody"}, 404, "nobody"),
+        ({"again": 7}, 400, "again"),
+        ({"again": "FIRST", "inputs": ["x"]}, 400, "inputs"),
+        ({"again": "FIRST", "inputs": {"99.x": 1}}, 400, "99"),
+        ({"again": "FIRST", "workflow": GRAPH, "workflow_file": "/x"}, 400, "workflow"),
+    ],
+)
+def test_again_says_what_is_wrong(api: Api, body: dict[str, Any], status: int, word: str) -> None:
+    first = submitted(api, ssh_connection=SSH, workflow=GRAPH)
+    again = first if body["again"] == "FIRST" else body["again"]
+    answer = api.client.post(f"{BASE}/execute", json={**body, "again": again})
+    assert answer.status_code == status
+    assert word in answer.json["message"]

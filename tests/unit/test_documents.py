@@ -8,7 +8,7 @@ import pytest
 
 from app import create_server
 from comfyui_workflow import errors
-from comfyui_workflow.api import batches, health, instances, orders, workflow
+from comfyui_workflow.api import asking_again, batches, health, instances, orders, workflow
 from comfyui_workflow.cli import main
 from comfyui_workflow.fleet.document import state_document
 from comfyui_workflow.fleet.reading import KNOWN_FIELDS
@@ -54,7 +54,7 @@ def test_every_field_of_a_state_is_documented() -> None:
 
 
 def test_every_field_of_execute_is_documented() -> None:
-    source = Path(orders.__file__).read_text()
+    source = "".join(Path(module.__file__ or "").read_text() for module in (orders, asking_again))
     read = set(re.findall(r'(?:\(body, |body\.get\()"(\w+)"', source)) - BATCH_FIELDS
     table = API.partition("## execute")[2].partition("##")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == read

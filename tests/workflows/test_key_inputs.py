@@ -176,3 +176,11 @@ def test_without_definitions_a_primitive_gives_its_value_and_a_wall_none() -> No
     wall = subgraph("sub", inner, links=[(9, -10, 0, 5, 0)], inputs=[("text", "STRING", 9)], outputs=[])
     outside = file(node(4, "sub", ["outside"]), definitions={"subgraphs": [wall]})
     assert told(outline(outside)) == {}
+
+
+def test_a_seed_that_a_browser_would_round_is_a_text() -> None:
+    def told(seed: int) -> object:
+        graph = {"3": {"class_type": "KSampler", "inputs": {"seed": seed}}}
+        return key_inputs(graph, NOTHING)[0].document()["value"]
+
+    assert (told(2**53 - 1), told(2**53), told(2**64 - 1)) == (2**53 - 1, str(2**53), str(2**64 - 1))
