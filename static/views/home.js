@@ -135,11 +135,11 @@ function all(list, { query, instances, batches, moving }) {
   const isAsked = ["status", "name", "instance"].some((name) => query.get(name));
   return el("section", { "data-key": "all", "aria-labelledby": "all" },
     el("div.line", {}, el("h2", { id: "all" }, "All runs"), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
-    filters(query, instances),
+    list.total || isAsked ? filters(query, instances) : null,
     list.workflows.length
       ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
         ? runRow(moving.get(row.workflow_id) ?? row) : batchRow(row, batches[row.batch_id]))))
-      : empty(isAsked ? "No run is like that." : "No runs yet."),
+      : empty(isAsked ? "No run is like that." : "None yet: a workflow and an ssh string is all that a run needs."),
     pages(list, query));
 }
 
