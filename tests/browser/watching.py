@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Error, Page, Request
 
-AWAY = "Failed to load resource: net::"
-"""What Chromium writes of every request that no server answers."""
+ABSENCE = ("CONNECTION_REFUSED", "CONNECTION_RESET", "EMPTY_RESPONSE")
+"""What Chromium writes of a request while a server is killed, and after it."""
 OWN_SCHEMES = ("blob", "data")
 
 
@@ -33,6 +33,10 @@ class Watch:
     def allow_status(self, status: int, path: str) -> None:
         """Chromium writes an error for every answer of 4xx and 5xx, whatever the page makes of it."""
         self.allow(f"Failed to load resource: the server responded with a status of {status} ", path)
+
+    def allow_absence(self) -> None:
+        for name in ABSENCE:
+            self.allow(f"Failed to load resource: net::ERR_{name}", "/comfyui/")
 
     def check(self) -> None:
         assert self.troubles == []
