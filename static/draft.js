@@ -21,7 +21,7 @@ export function newDraft() {
     instances: [],
     changes: {}, // "6.text" -> value
     pictures: {}, // "10.image" -> {path, filename, url}
-    check: null, // {state: "checking" | "done" | "failed", message, answer}
+    check: null, // {state: "checking" | "done" | "failed", message, answer, isStale}
     trouble: null,
     arriving: null, // names of files that are on their way to the server
     isStarting: false,
@@ -70,6 +70,7 @@ export async function takePictures(draft, files, name = null) {
     if (slot === null) throw new ApiError(`No node is left to load ${file.name}.`);
     const path = await keepFile(file);
     draft.pictures[slot] = { path, filename: baseName(path), url: URL.createObjectURL(file) };
+    outdate(draft);
   }
 }
 
@@ -82,6 +83,7 @@ export function change(draft, input, text) {
   const value = typeof input.value === "number" ? exactNumber(text) : text;
   if (value === input.value || value === null) delete draft.changes[input.name];
   else draft.changes[input.name] = value;
+  outdate(draft);
 }
 
 /** A whole number that would be rounded stays the text that it is, which ComfyUI reads, too. */
@@ -89,6 +91,11 @@ function exactNumber(text) {
   const value = Number(text);
   if (String(text).trim() === "" || Number.isNaN(value)) return null;
   return Number.isInteger(value) && !Number.isSafeInteger(value) ? String(text) : value;
+}
+
+/** What was found of it before it was changed is no longer the last word. */
+function outdate(draft) {
+  if (draft.check?.state === "done") draft.check.isStale = true;
 }
 
 export const randomSeed = () => Math.floor(Math.random() * LARGEST_SEED);

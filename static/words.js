@@ -70,5 +70,13 @@ export function place(run) {
   if (run.instance) return run.instance;
   const target = run.ssh_connection ?? "";
   if (target === "any") return "any instance";
-  return target.startsWith("any:") ? `any instance tagged ${target.slice(4)}` : target.replace(/^ssh\s+/, "");
+  return target.startsWith("any:") ? `any instance tagged ${target.slice(4)}` : host(target);
+}
+
+/** Of an ssh string what tells one machine from another: "root@198.53.64.194:40738". */
+function host(target) {
+  const found = /([^\s/@]+@(?:\[[^\]\s]+\]|[^\s:]+))(?::(\d+))?/.exec(target);
+  if (!found) return target.replace(/^ssh\s+/, "");
+  const port = /(?:^|\s)-p\s*(\d+)/.exec(target)?.[1] ?? found[2];
+  return found[1] + (port ? `:${port}` : "");
 }

@@ -161,7 +161,7 @@ function field(input) {
   const own = { id, "data-do": "changeInput", "data-on": "input", "data-name": input.name,
     "aria-invalid": drafts.findings(draft, input.node_id).some((each) => each.input === input.input && each.severity === "error") ? "true" : null };
   return el("div.field", { "data-kind": input.kind, "data-key": `${input.name} ${input.options ? "options" : ""}` },
-    el("label", { for: id }, input.input), control(input, own),
+    el("label", { for: id }, input.input, input.role ? ` (${input.role})` : ""), control(input, own),
     input.kind === "seed" ? button("Random", "randomSeed", { name: input.name }) : null);
 }
 
@@ -218,8 +218,8 @@ function footer() {
 }
 
 function checkTone() {
-  if (draft.check?.state === "failed" || draft.check?.answer?.valid === false) return "bad";
-  return draft.check?.answer ? "good" : null;
+  if (draft.check?.state === "failed" || (draft.check?.answer?.valid === false && !draft.check.isStale)) return "bad";
+  return draft.check?.answer && !draft.check.isStale ? "good" : null;
 }
 
 function checkWords() {
@@ -229,6 +229,7 @@ function checkWords() {
   if (check === null) return "Check asks the instance whether it can run this, and brings nothing there.";
   if (check.state === "checking") return `Asking ${drafts.target(draft)}…`;
   if (check.state === "failed") return check.message;
+  if (check.isStale) return "Changed since it was checked.";
   const { errors, warnings, valid } = check.answer;
   const warned = warnings.length ? ` ${words.count(warnings.length, "warning", "warnings")}.` : "";
   return (valid ? "It can run this." : `It cannot run this: ${words.count(errors.length, "error", "errors")}.`) + warned;
