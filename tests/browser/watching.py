@@ -22,7 +22,7 @@ class Watch:
         page.on("request", self._note)
         page.on("websocket", lambda socket: self.asked.append(socket.url))
 
-    def allow(self, text: str, path: str = "/") -> None:
+    def allow(self, text: str, path: str = "") -> None:
         """Of a test that provokes it: a message that begins so, about an address whose path begins so."""
         self._allowances.append(
             lambda message: (
@@ -39,7 +39,7 @@ class Watch:
             self.allow(f"Failed to load resource: net::ERR_{name}", "/comfyui/")
 
     def check(self) -> None:
-        assert self.troubles == []
+        assert not self.troubles, "\n".join(self.troubles)
         hosts = {urlsplit(url).netloc for url in self.asked if urlsplit(url).scheme not in OWN_SCHEMES}
         assert len(hosts) <= 1, hosts
         assert all(host.startswith("127.0.0.1:") for host in hosts), hosts
