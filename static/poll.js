@@ -4,7 +4,8 @@ const USUAL_MS = 2_000;
 const HIDDEN_MS = 20_000;
 const LONGEST_MS = 15_000;
 
-/** `look` is awaited before the next one is planned. Gives `soon`, for what should be seen at once. */
+/** `look` is awaited before the next one is planned. Begins with the first call
+ * of `soon`, which looks at once. */
 export function keepLooking(look) {
   let failures = 0;
   let timer = null;
@@ -26,7 +27,6 @@ export function keepLooking(look) {
 
   document.addEventListener("visibilitychange", () => { if (!document.hidden) turn(); });
   window.addEventListener("online", turn);
-  turn();
   return { soon: turn };
 }
 
