@@ -9,6 +9,7 @@ from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader
 from comfyui_workflow.api.run_documents import RunDocuments
+from comfyui_workflow.api.shared_answers import shared_answers
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.errors import BatchNotFound
 from comfyui_workflow.journal import now
@@ -26,6 +27,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     batches, service = parts.batches, parts.service
     orders = order_reader(parts)
     documents = RunDocuments(service=service, live_view=parts.live_view)
+    answers = shared_answers(routes, lambda: service.turning_points)
 
     @routes.post("")
     def submit() -> Response:
@@ -36,6 +38,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
         )
 
     @routes.get("")
+    def some() -> Response:
+        return answers.answer(request.full_path, page)
+
     def page() -> Response:
         limit = number(request.args.get("limit", "20"), "limit", 1, LARGEST_PAGE)
         found = batches.page(limit, request.args.get("before"))
@@ -47,7 +52,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<batch_id>/progress")
     def progress(batch_id: str) -> Response:
-        return jsonify(success=True, progress=progress_document(batches.progress(batch_id)))
+        return answers.answer(
+            request.path,
+            lambda: jsonify(success=True, progress=progress_document(batches.progress(batch_id))),
+        )
 
     @routes.post("/<batch_id>/cancel")
     def cancel(batch_id: str) -> Response:

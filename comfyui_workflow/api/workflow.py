@@ -13,6 +13,7 @@ from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
 from comfyui_workflow.api.run_documents import RunDocuments
 from comfyui_workflow.api.run_list import add_list
+from comfyui_workflow.api.shared_answers import shared_answers
 from comfyui_workflow.api.wording import word_error, word_http_error
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.inspection import Inspection
@@ -34,6 +35,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     service, inspector = parts.service, parts.inspector
     orders = order_reader(parts)
     documents = RunDocuments(service=service, live_view=parts.live_view)
+    answers = shared_answers(routes, lambda: service.turning_points)
 
     def body_of_order() -> dict[str, Any]:
         body = json_body()
@@ -94,6 +96,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/now")
     def underway() -> Response:
+        return answers.answer(request.path, now_document)
+
+    def now_document() -> Response:
         turning_points, found, at = service.turning_points, service.underway(), now()
 
         def lines(runs: tuple[Run, ...]) -> list[dict[str, Any]]:
@@ -115,7 +120,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
             is_active = False
         return jsonify(success=True, active=is_active)
 
-    add_list(routes, parts)
+    add_list(routes, parts, answers)
     _add_files(routes, parts)
     return routes
 

@@ -55,16 +55,10 @@ def test_an_answer_that_is_still_true_is_not_sent_again(api: Api, run: str, path
 
 
 def test_a_change_is_seen_by_the_next_who_asks(api: Api, run: str) -> None:
-    for path in (WORKFLOW, f"{WORKFLOW}?grouped=true", f"{WORKFLOW}/state", f"{WORKFLOW}/{run}/progress"):
-        changes = (
-            lambda: api.journal.record(run, PhaseEntered(phase=Phase.UPLOADING, message="Uploading a.png")),
-            lambda: api.journal.record(run, PhaseEntered(phase=Phase.WAITING)),
-            lambda: api.client.post(f"{WORKFLOW}/{run}/priority", json={"priority": 5}),
-            lambda: api.client.post(f"{WORKFLOW}/{run}/priority", json={"priority": 6}),
-        )
-        for change in changes:
+    for path in (f"{WORKFLOW}/state", f"{WORKFLOW}/{run}/progress"):
+        for phase in (Phase.UPLOADING, Phase.WAITING):
             etag = api.client.get(path).headers["ETag"]
-            change()
+            api.journal.record(run, PhaseEntered(phase=phase))
             assert ask(api, path, etag).status_code == 200
 
 

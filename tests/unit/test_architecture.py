@@ -97,6 +97,8 @@ def test_no_api_imports_another() -> None:
         "fields",
         "orders",
         "revalidation",
+        "run_list",
+        "shared_answers",
         "run_documents",
         "wording",
     }
