@@ -1,6 +1,5 @@
 """The run as it goes, on a terminal: one bar for all of it, a line for each node, what happens now."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.node_clock import NodeClock
 from comfyui_workflow.cli.node_table import node_table
 from comfyui_workflow.cli.words import clock_time, now_sentence, plain, run_time_s, share_done
 from comfyui_workflow.client.documents import ProgressDocument
@@ -22,6 +20,10 @@ _BAR_WIDTH = 40
 _LINES_AROUND_NODES = 9
 _FEWEST_NODE_LINES = 3
 _COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @contextmanager
@@ -38,19 +40,13 @@ def live_display(console: Console) -> Iterator["LiveDisplay"]:
 class LiveDisplay:
     """`show` is called by the command, `render` by rich's own thread; what they share is replaced whole."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, now: Callable[[], datetime] = _now) -> None:
         self._console = console
-        self._clock = clock
-        self._nodes = NodeClock(clock)
+        self._now = now
         self._progress: ProgressDocument | None = None
         self._trouble: str | None = None
-        self._began_s = 0.0
 
     def show(self, progress: ProgressDocument) -> None:
-        if self._progress is None:
-            age = datetime.now(UTC) - progress.queue_time  # it may have begun long before we look
-            self._began_s = self._clock() - max(0.0, age.total_seconds())
-        self._nodes.see(progress)
         self._progress, self._trouble = progress, None
 
     def show_trouble(self, sentence: str) -> None:
@@ -60,23 +56,22 @@ class LiveDisplay:
         progress = self._progress
         if progress is None:
             return Text(self._trouble or "")
-        lines: list[RenderableType] = [self._overall(progress), self._now(progress)]
+        lines: list[RenderableType] = [self._overall(progress), self._what_happens(progress)]
         lines += [Text(f"! {plain(notice)}", style="yellow") for notice in progress.notices[-2:]]
         room = max(_FEWEST_NODE_LINES, self._console.height - _LINES_AROUND_NODES)
-        nodes = node_table(progress.nodes, self._nodes.took_s, width=self._console.width, height=room)
+        nodes = node_table(progress.nodes, self._now(), width=self._console.width, height=room)
         return Group(*lines, Text(), nodes, Text())
 
     def _overall(self, progress: ProgressDocument) -> RenderableType:
-        elapsed_s = run_time_s(progress) if progress.end_time else self._clock() - self._began_s
         line = Table.grid(padding=(0, 2))
         line.add_row(
             ProgressBar(total=1.0, completed=share_done(progress), width=_BAR_WIDTH),
             f"{progress.completed_nodes}/{progress.total_nodes} nodes",
-            clock_time(elapsed_s),
+            clock_time(run_time_s(progress, self._now())),
         )
         return Group(Text(plain(progress.workflow_name), style="bold"), line)
 
-    def _now(self, progress: ProgressDocument) -> Text:
+    def _what_happens(self, progress: ProgressDocument) -> Text:
         if self._trouble:
             return Text(self._trouble, style="yellow")
         return Text(now_sentence(progress), style=_COLOURS.get(progress.status, ""))

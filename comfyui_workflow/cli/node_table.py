@@ -1,7 +1,7 @@
 """The nodes of a run as lines on a terminal: only as many as have room, only as wide as it is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from rich.cells import cell_len
@@ -27,13 +27,9 @@ _WIDE = 76
 """From here on there is room for a bar beside the steps of a node."""
 _LONGEST_CLASS, _SHORTEST_CLASS, _SHORTEST_TITLE = 32, 12, 6
 
-TimeTaken = Callable[[str], float | None]
 
-
-def node_table(
-    nodes: tuple[NodeDocument, ...], took_s: TimeTaken, *, width: int, height: int
-) -> RenderableType:
-    """`took_s` tells how long a node has been at work, by its id."""
+def node_table(nodes: tuple[NodeDocument, ...], now: datetime, *, width: int, height: int) -> RenderableType:
+    """A node that is at work has been so until `now`."""
     before, shown, after = nodes_in_sight(nodes, height)
     widths = _Widths.fitting(shown, width)
     table = Table.grid(padding=(0, _GAP))
@@ -45,7 +41,7 @@ def node_table(
                 plain(node.node_type), widths.node_class, "dim" if node.status is NodeStatus.PENDING else ""
             ),
             _cut(node_title(node), widths.title, "dim"),
-            _cut(_time(took_s(node.node_id)), _TIME_WIDTH, "dim"),
+            _cut(_time_taken(node, now), _TIME_WIDTH, "dim"),
             _activity(node, widths),
         )
     return _framed(table, before, after)
@@ -102,9 +98,12 @@ def _cut(words: str, width: int, style: str) -> Text:
     return text
 
 
-def _time(took_s: float | None) -> str:
-    if took_s is None:
+def _time_taken(node: NodeDocument, now: datetime) -> str:
+    """Empty where it is not known when it began or ended."""
+    until = now if node.status is NodeStatus.EXECUTING else node.end_time
+    if node.start_time is None or until is None:
         return ""
+    took_s = max(0.0, (until - node.start_time).total_seconds())
     return f"{took_s:.1f} s" if took_s < 1000 else clock_time(took_s)
 
 

@@ -1,6 +1,6 @@
 """A run in words: what happens now, how long it took, what became of it. Used by every way of showing it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
@@ -56,9 +56,9 @@ def share_done(progress: ProgressDocument) -> float:
     return min(1.0, (progress.completed_nodes + running) / max(1, progress.total_nodes))
 
 
-def run_time_s(progress: ProgressDocument) -> float:
-    """From its order to its end, or to now by the clock of the server as far as it is known."""
-    until = progress.end_time or progress.queue_time
+def run_time_s(progress: ProgressDocument, now: datetime | None = None) -> float:
+    """From its order to its end, or until now."""
+    until = progress.end_time or now or progress.queue_time
     return max(0.0, (until - progress.queue_time) / timedelta(seconds=1))
 
 

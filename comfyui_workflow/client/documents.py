@@ -55,6 +55,24 @@ class OutputDocument(Document):
         )
 
 
+class LivePreviewDocument(Document):
+    """There is a picture, at `WorkflowServer.live_preview_url`. `number` grows with each."""
+
+    number: int
+    node_id: str
+    content_type: str
+
+
+class TransferDocument(Document):
+    """A file on its way between the server and the instance."""
+
+    direction: str
+    """`upload` or `download`."""
+    filename: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
 class ProgressDocument(Document):
     """A run. `raw` is the document as the server sent it, for those who want all of it."""
 
@@ -90,6 +108,9 @@ class ProgressDocument(Document):
     gpu_seconds: float = 0.0
     cost: float | None = None
     """None where no price is known."""
+    live_preview: LivePreviewDocument | None = None
+    transfers: tuple[TransferDocument, ...] = ()
+    """Those on their way just now."""
     raw: dict[str, Any] = Field(repr=False)
 
 

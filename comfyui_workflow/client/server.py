@@ -139,6 +139,10 @@ class WorkflowServer:
         """Where a browser finds an output, counted from 0."""
         return f"{self.url}{_run_path(workflow_id)}/outputs/{number}"
 
+    def live_preview_url(self, workflow_id: str) -> str:
+        """Where a browser finds the picture that ComfyUI shows of the run just now, if it does."""
+        return f"{self.url}{_run_path(workflow_id)}/live-preview"
+
     def runs(
         self,
         limit: int = 50,

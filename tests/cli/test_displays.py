@@ -1,6 +1,7 @@
 """What a terminal and what a log see of a run."""
 
 import io
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -90,13 +91,24 @@ def test_a_narrow_terminal_has_a_line_for_each_node_too(width: int) -> None:
     assert "It is not po" in lines[6]
 
 
-def test_a_node_is_timed_from_when_it_was_seen_at_work() -> None:
-    seconds = iter([0.0, 0.0, 10.0, 12.5, 12.5, 12.5])
-    display = LiveDisplay(_console(), clock=lambda: next(seconds))
-    display.show(progress(node("1")))
-    display.show(progress(node("1", "executing")))
-    display.show(progress(node("1", "executed")))
-    assert "2.5 s" in _text(display)
+def test_a_node_has_taken_as_long_as_the_server_says_or_until_now() -> None:
+    display = LiveDisplay(_console(), now=lambda: datetime(2026, 1, 1, 10, 1, 15, tzinfo=UTC))
+    began = {"start_time": "2026-01-01T10:01:02.250Z"}
+    nodes = [
+        node("1", "executed"),
+        node("2", "executed", **began, end_time="2026-01-01T10:01:04.750Z"),
+        node("3", "executing", **began),
+        node("4"),
+    ]
+    display.show(progress(*nodes))
+    lines = _text(display).splitlines()
+    assert "1:15" in lines[1]
+    assert [line.partition("Class")[2].split()[1:] for line in lines[4:8]] == [
+        [],
+        ["2.5", "s"],
+        ["12.8", "s"],
+        [],
+    ]
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 40))

@@ -235,6 +235,24 @@ def test_waiting_outlasts_a_server_that_is_restarted(canned: CannedServer) -> No
     assert finished.status is RunStatus.COMPLETED
 
 
+def test_what_a_run_shows_and_when_its_nodes_worked_is_told(canned: CannedServer) -> None:
+    times = {"start_time": "2026-01-02T03:04:05.250Z", "end_time": "2026-01-02T03:04:07.750Z"}
+    node = {"node_id": "3", "node_type": "KSampler", "status": "executed", **times}
+    preview = {"number": 7, "node_id": "3", "content_type": "image/jpeg"}
+    transfer = {"direction": "upload", "filename": "a.png", "done_bytes": 3, "total_bytes": None}
+    told = raw_progress(nodes=[node], live_preview=preview, transfers=[transfer])
+    canned.will_answer((200, {"progress": told}))
+    with WorkflowServer(canned.url) as client:
+        progress = client.progress(RUN_ID)
+        assert client.live_preview_url(RUN_ID) == f"{canned.url}/comfyui/workflow/{RUN_ID}/live-preview"
+    (worked,), (sent,) = progress.nodes, progress.transfers
+    assert worked.start_time is not None
+    assert worked.end_time is not None
+    assert (worked.end_time - worked.start_time).total_seconds() == 2.5
+    assert progress.live_preview is not None
+    assert (progress.live_preview.number, sent.direction, sent.total_bytes) == (7, "upload", None)
+
+
 def test_what_has_not_changed_is_not_told_again(canned: CannedServer) -> None:
     going_on, over = ((200, {"progress": raw_progress(status=word)}) for word in ("executing", "completed"))
     canned.will_answer(going_on, going_on, going_on, over)
