@@ -62,10 +62,20 @@ function update(present, wanted) {
     return;
   }
   for (const { name } of [...present.attributes]) {
-    if (!wanted.hasAttribute(name) && !USERS_OWN.has(name)) present.removeAttribute(name);
+    if (wanted.hasAttribute(name) || USERS_OWN.has(name)) continue;
+    present.removeAttribute(name);
+    fill(present, name, "");
   }
   for (const { name, value } of wanted.attributes) {
-    if (present.getAttribute(name) !== value && !USERS_OWN.has(name)) present.setAttribute(name, value);
+    if (present.getAttribute(name) === value || USERS_OWN.has(name)) continue;
+    present.setAttribute(name, value);
+    fill(present, name, value);
   }
   morph(present, [...wanted.childNodes]);
+}
+
+/** A field that was typed into, or chosen from, does not heed its attributes any more. */
+function fill(field, name, value) {
+  if (name === "value" && field.nodeName === "INPUT" && field !== document.activeElement) field.value = value;
+  if (name === "selected") field.selected = field.hasAttribute(name);
 }
