@@ -1,6 +1,6 @@
 """Runs that are over before the server starts, kept as it keeps them."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +12,12 @@ from comfyui_workflow.stores.json_file import JsonFileStore
 from tests.unit.test_progress import AT, new_run
 
 
-def record(data_dir: Path, runs: Iterable[Run]) -> None:
+def record(data_dir: Path, runs: Sequence[Run]) -> None:
     store = JsonFileStore(data_dir, None)
     store.open()
+    queued = new_run().status
+    store.add_all([replace(run, status=queued) for run in runs])
     for run in runs:
-        store.add(replace(run, status=new_run().status))
         store.update(run.workflow_id, lambda _, run=run: run)  # type: ignore[misc]
     store.close()
 

@@ -1,0 +1,183 @@
+"""All runs: found by name, state and instance, page by page, a batch as one row that opens."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Locator, expect
+
+from comfyui_workflow.runs.model import FileType
+from tests.browser import workflows
+from tests.browser.chromium import require_chromium
+from tests.browser.dashboard import Dashboard
+from tests.browser.recorded import completed, failed, record
+from tests.integration.graphs import painted
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
+
+RECORDED = 70
+ON_A_PAGE = 30
+
+
+@pytest.fixture(scope="module")
+def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Every tenth failed, every fifth of the others made a picture; the newest is the last."""
+    require_chromium()
+    directory = tmp_path_factory.mktemp("many")
+    picture = workflows.picture(directory / "p.png")
+    server = ServerProcess(directory)
+    runs = []
+    for number in range(RECORDED):
+        files = [(picture, FileType.IMAGE)] if number % 5 == 1 else []
+        is_bad = number % 10 == 0
+        name = f"run {number:02}"
+        runs.append(failed(name, "It broke.", number) if is_bad else completed(name, *files, number=number))
+    record(server.data_dir, runs)
+    with server:
+        yield server
+
+
+@pytest.fixture
+def filled(make_dashboard: Callable[[ServerProcess], Dashboard], many_runs: ServerProcess) -> Dashboard:
+    dashboard = make_dashboard(many_runs)
+    dashboard.open()
+    dashboard.row("run 69").wait_for()
+    return dashboard
+
+
+def rows(dashboard: Dashboard) -> Locator:
+    return dashboard.part("All runs").locator("li.row")
+
+
+def names(dashboard: Dashboard) -> list[str]:
+    return rows(dashboard).locator(".name").all_text_contents()
+
+
+def test_pages_lead_to_the_oldest_and_back(filled: Dashboard) -> None:
+    page = filled.page
+    expect(filled.part("All runs")).to_contain_text("70 runs")
+    assert names(filled) == [f"run {number:02}" for number in range(69, 39, -1)]
+    page.get_by_role("link", name="Older").click()
+    filled.row("run 39").wait_for()
+    assert names(filled) == [f"run {number:02}" for number in range(39, 9, -1)]
+    page.get_by_role("link", name="Older").click()
+    filled.row("run 00").wait_for()
+    expect(rows(filled)).to_have_count(RECORDED - 2 * ON_A_PAGE)
+    expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    page.go_back()
+    filled.row("run 39").wait_for()
+    page.reload()
+    filled.row("run 39").wait_for()
+    page.get_by_role("link", name="Newest").click()
+    filled.row("run 69").wait_for()
+
+
+def test_runs_are_found_by_state_and_name(filled: Dashboard) -> None:
+    page = filled.page
+    page.get_by_role("combobox", name="State").select_option("failed")
+    expect(rows(filled)).to_have_count(RECORDED // 10)
+    assert names(filled)[0] == "run 60"
+    search = page.get_by_role("searchbox", name="Name")
+    search.fill("3")
+    search.press("Enter")
+    expect(rows(filled)).to_have_count(1)
+    assert names(filled) == ["run 30"]
+    page.reload()
+    expect(rows(filled)).to_have_count(1)
+    expect(search).to_have_value("3")
+    expect(page.get_by_role("combobox", name="State")).to_have_value("failed")
+    search.fill("nothing like it")
+    search.press("Enter")
+    expect(filled.part("All runs")).to_contain_text("No run is like that.")
+    page.get_by_role("link", name="Runs", exact=True).click()
+    expect(rows(filled)).to_have_count(ON_A_PAGE)
+    expect(search).to_have_value("")
+    expect(page.get_by_role("combobox", name="State")).to_have_value("")
+    page.go_back()
+    expect(rows(filled)).to_have_count(0)
+    expect(search).to_have_value("nothing like it")
+    expect(page.get_by_role("combobox", name="State")).to_have_value("failed")
+
+
+def test_pages_of_what_was_found(filled: Dashboard) -> None:
+    filled.page.get_by_role("combobox", name="State").select_option("completed")
+    expect(filled.part("All runs")).to_contain_text("63 runs")
+    filled.page.get_by_role("link", name="Older").click()
+    filled.row("run 31").wait_for()
+    assert "run 30" not in names(filled)
+    expect(filled.page.get_by_role("combobox", name="State")).to_have_value("completed")
+
+
+def test_the_latest_pictures_lead_to_their_runs(filled: Dashboard) -> None:
+    first = filled.part("Latest pictures").get_by_role("link").first
+    assert (
+        first.locator("img").evaluate("async img => { await img.decode(); return img.naturalWidth; }") == 60
+    )
+    first.click()
+    expect(filled.page.locator("h1")).to_have_text("run 66")
+
+
+def test_runs_of_an_instance(
+    make_server: Callable[..., ServerProcess],
+    make_dashboard: Callable[[ServerProcess], Dashboard],
+    sandbox: SandboxProcess,
+) -> None:
+    server = make_server()
+    root = server.url.removesuffix("/workflow")
+    instance = {"name": "The one", "ssh_connection": sandbox.ssh_string}
+    requests.post(f"{root}/instances", json=instance, timeout=10).raise_for_status()
+    by_name = server.execute("The one", painted(), workflow_name="by name")
+    by_ssh = server.execute("ssh -p 1 root@127.0.0.1", painted(), workflow_name="elsewhere")
+    for workflow_id in (by_name, by_ssh):
+        server.until_finished(workflow_id)
+    dashboard = make_dashboard(server)
+    dashboard.open()
+    expect(rows(dashboard)).to_have_count(2)
+    dashboard.page.get_by_role("combobox", name="Instance").select_option("The one")
+    expect(rows(dashboard)).to_have_count(1)
+    assert names(dashboard) == ["by name"]
+
+
+def test_a_batch_is_one_row_that_opens(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    page = dashboard.page
+    server = dashboard.server
+    sandbox.faults(hold=True)
+    body = {"ssh_connection": sandbox.ssh_string, "workflow": painted(), "batch_name": "colours"}
+    body |= {"rows": [{"1.color": color} for color in range(3)], "output_dir": str(tmp_path / "out")}
+    batch_id = server.post("/batch", body).json()["batch_id"]
+    dashboard.open()
+    batch = dashboard.part("All runs").locator("details.batch", has_text="colours")
+    expect(batch.locator("summary")).to_contain_text("0 of 3 runs")
+    expect(batch.locator("li.row")).to_have_count(0)
+    batch.locator("summary .name").click()
+    expect(batch.locator("li.row")).to_have_count(3)
+    sandbox.faults(hold=False)
+    expect(batch.locator("summary")).to_contain_text("3 of 3 runs")
+    expect(batch.locator("summary .chip")).to_have_text("Completed")
+    expect(batch.locator("li.row .chip", has_text="Completed")).to_have_count(3)
+    assert batch.evaluate("part => part.open"), "it was closed while it was looked at"
+    with page.expect_download() as everything:
+        batch.get_by_role("link", name="Download all").click()
+    assert everything.value.suggested_filename == "colours.zip"
+    batch.locator("li.row a.name").first.click()
+    assert server.progress(dashboard.run_id)["batch_id"] == batch_id
+
+
+def test_the_rest_of_a_batch_is_cancelled(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    sandbox.faults(hold=True)
+    body = {"ssh_connection": sandbox.ssh_string, "workflow": painted(), "batch_name": "too many"}
+    body |= {"rows": [{"1.color": color} for color in range(3)], "output_dir": str(tmp_path / "out")}
+    batch_id = dashboard.server.post("/batch", body).json()["batch_id"]
+    dashboard.open()
+    batch = dashboard.part("All runs").locator("details.batch", has_text="too many")
+    batch.locator("summary .name").click()
+    batch.get_by_role("button", name="Cancel the rest").click()
+    question = dashboard.page.get_by_role("dialog", name="Cancel the rest of “too many”?")
+    question.get_by_role("button", name="Cancel the rest").click()
+    expect(batch.locator("summary .chip")).to_have_text("Cancelled")
+    expect(batch.get_by_role("button", name="Cancel the rest")).to_have_count(0)
+    counts = dashboard.server.get(f"/batch/{batch_id}/progress")["progress"]["counts"]
+    assert counts["cancelled"] == 3
