@@ -14,6 +14,7 @@ from bench import (
     first_contact,
     machine,
     many_runs,
+    open_pages,
     saving,
     transfer_rows,
     tunnel_latency,
@@ -33,6 +34,7 @@ PARTS: dict[str, Rows] = {
     "many_runs": many_runs.rows,
     "waiting_runs": waiting_runs.rows,
     "saving": saving.rows,
+    "open_pages": open_pages.rows,
 }
 
 PAGE = """# Benchmarks

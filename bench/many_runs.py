@@ -72,7 +72,7 @@ def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
         time.sleep(size.settle_s)
         full = Cost.of(server.pid)
         what = f"{len(ids)} live runs on {size.instances} instances"
-        yield _cpu(what, [_busy_percent(server.pid, size.quiet_window_s) for _ in range(runs)])
+        yield _cpu(what, [busy_percent(server.pid, size.quiet_window_s) for _ in range(runs)])
         yield _waiting(what, [_window_ms(server.url, ids, size.requests_a_window) for _ in range(runs)])
         yield from _costs(what, (idle, connected, full), size.instances, len(ids) - size.instances)
 
@@ -165,7 +165,7 @@ def _is_accepted(progress: dict[str, object]) -> bool:
     return progress["status"] == "executing" or progress["queue_position"] is not None
 
 
-def _busy_percent(process_id: int, window_s: float) -> float:
+def busy_percent(process_id: int, window_s: float) -> float:
     began_s, before_s = time.monotonic(), _cpu_s(process_id)
     time.sleep(window_s)
     return 100 * (_cpu_s(process_id) - before_s) / (time.monotonic() - began_s)

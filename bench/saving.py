@@ -1,7 +1,7 @@
 """Saving one event, opening the store and listing, with few finished runs and with many; adding many runs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -80,13 +80,13 @@ def _adding(ground: Ground, runs: int, many: int) -> Row:
     one_by_one_ms, together_ms = [], []
     for number in range(runs):
         with _open(ground.new_directory(f"adding {number}")) as store:
-            few = [_new_run(each) for each in range(many, many + min(many, EVENTS))]
+            few = [new_run(each) for each in range(many, many + min(many, EVENTS))]
             began_s = time.perf_counter()
             for run in few:
                 store.add(run)
             one_by_one_ms.append(1000 * (time.perf_counter() - began_s) / len(few))
             began_s = time.perf_counter()
-            store.add_all([_new_run(each) for each in range(many)])
+            store.add_all([new_run(each) for each in range(many)])
             together_ms.append(1000 * (time.perf_counter() - began_s) / many)
     together = Figure(value=median(together_ms), unit="ms a run")
     return Row(
@@ -105,7 +105,7 @@ def _taking_up(ground: Ground, runs: int, many: int) -> Row:
     graph = {str(number): {"class_type": "EmptyImage", "inputs": inputs} for number in range(LARGE_NODES)}
     nodes = planned_nodes(graph, sink_ids(graph))
     with _open(directory) as store:
-        waiting = [_new_run(number) for number in range(many)]
+        waiting = [new_run(number) for number in range(many)]
         request = replace(waiting[0].request, graph=graph)
         store.add_all([replace(run, request=request, nodes=nodes) for run in waiting])
     opening = Figure(value=median([_opening_ms(directory) for _ in range(runs)]), unit="ms")
@@ -122,10 +122,14 @@ def _fill(directory: Path, count: int) -> None:
     """Finished runs, as the store keeps them."""
     with _open(directory):
         pass  # it makes its directories
-    for number in range(count):
-        run = replace(_new_run(number), status=RunStatus.COMPLETED)
-        record = directory / "data" / "runs" / "finished" / run.workflow_id
-        record.mkdir()
+    write_finished(directory / "data", map(new_run, range(count)))
+
+
+def write_finished(data_dir: Path, runs: Iterable[Run]) -> None:
+    """As completed, each as the store keeps it."""
+    for run in (replace(run, status=RunStatus.COMPLETED) for run in runs):
+        record = data_dir / "runs" / "finished" / run.workflow_id
+        record.mkdir(parents=True)
         (record / "request.json").write_bytes(encode_request(run.request))
         (record / "run.json").write_bytes(encode_run(run))
 
@@ -143,7 +147,7 @@ def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
 
 
 def _add_live_run(store: JsonFileStore) -> str:
-    run = _new_run(MANY + store.count())
+    run = new_run(MANY + store.count())
     store.add(run)
     return run.workflow_id
 
@@ -176,7 +180,7 @@ def _open(directory: Path) -> Iterator[JsonFileStore]:
         store.close()
 
 
-def _new_run(number: int) -> Run:
+def new_run(number: int) -> Run:
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "color": number}},
         "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},

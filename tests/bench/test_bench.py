@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench import first_contact, many_runs, saving, transfer_rows, tunnel_latency, waiting_runs, warm_run
+from bench import (
+    first_contact,
+    many_runs,
+    open_pages,
+    saving,
+    transfer_rows,
+    tunnel_latency,
+    waiting_runs,
+    warm_run,
+)
 from bench.ground import Ground
 from bench.table import Figure, Row, at_least, at_most, markdown, percentile
 
@@ -21,6 +30,9 @@ PARTS: dict[str, Part] = {
     "many runs": lambda ground: many_runs.rows(ground, 1, SMALL),
     "waiting runs": lambda ground: waiting_runs.rows(
         ground, 1, waiting_runs.Size(waiting=201, in_a_row=2, execution_s=0.1)
+    ),
+    "open pages": lambda ground: open_pages.rows(
+        ground, 1, open_pages.Size(finished=(50,), pages=3, settle_s=0.1, window_s=0.2)
     ),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
 }
