@@ -49,7 +49,8 @@ def page(bare_page: Page, watch: Watch) -> Iterator[Page]:
 @pytest.fixture(scope="package")
 def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     require_chromium()
-    with ServerProcess(tmp_path_factory.mktemp("browser")) as server:
+    directory = tmp_path_factory.mktemp("browser")
+    with ServerProcess(directory, output_dir=directory / "data" / "outputs") as server:
         yield server
 
 
@@ -71,7 +72,8 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     made: list[ServerProcess] = []
 
     def make(**settings: object) -> ServerProcess:
-        server = ServerProcess(tmp_path / f"server {len(made)}", **settings)
+        directory = tmp_path / f"server {len(made)}"
+        server = ServerProcess(directory, **{"output_dir": directory / "data" / "outputs", **settings})
         made.append(server)
         server.start()
         return server

@@ -8,7 +8,7 @@ dashboard.until_chip("Completed")
 from pathlib import Path
 from urllib.parse import unquote
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.watching import Watch
 from tests.server_process import ServerProcess
@@ -66,7 +66,7 @@ class Dashboard:
 
     def until_chip(self, text: str) -> None:
         """What the run's head says of its state."""
-        self.page.locator("header.head .chip", has_text=text).wait_for()
+        expect(self.page.locator("header.head .chip")).to_have_text(text)
 
     def notice(self) -> Locator:
         return self.page.locator("#notice")

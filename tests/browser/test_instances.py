@@ -1,0 +1,140 @@
+"""Machines with a name: added, connected, trusted, removed."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.dashboard import Dashboard
+from tests.integration.graphs import slow
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture
+def dashboard(
+    make_server: Callable[..., ServerProcess],
+    make_dashboard: Callable[[ServerProcess], Dashboard],
+    sandbox: SandboxProcess,
+) -> Dashboard:
+    """Of a server of its own, for it keeps the instances."""
+    dashboard = make_dashboard(make_server())
+    dashboard.open("instances")
+    return dashboard
+
+
+def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Locator:
+    """By hand; its card."""
+    form = dashboard.page.locator("form.add")
+    form.get_by_label("Name").fill(name)
+    form.get_by_label("ssh string").fill(ssh_string)
+    for label, value in others.items():
+        form.get_by_label(label.replace("_", " ")).fill(value)
+    form.get_by_role("button", name="Add").click()
+    return dashboard.page.locator("li.instance").filter(
+        has=dashboard.page.get_by_role("heading", name=name, exact=True)
+    )
+
+
+def test_an_instance_is_added_connected_and_removed(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    expect(page.get_by_text("None has a name yet.")).to_be_visible()
+    card = add(dashboard, "Rented", sandbox.ssh_string, Price_an_hour="0.5")
+    expect(card.locator(".chip")).to_have_text("not connected")
+    expect(card).to_contain_text("0.50 an hour")
+    expect(page.locator("form.add").get_by_label("Name")).to_have_value("")
+    card.get_by_role("button", name="Connect").click()
+    expect(card.locator(".chip")).to_have_text("ready")
+    expect(card).to_contain_text("VRAM")
+    expect(card.locator("dl")).to_contain_text("empty")
+    card.get_by_role("button", name="Remove").click()
+    question = page.get_by_role("dialog", name="Remove “Rented” from the list?")
+    question.get_by_role("button", name="No").click()
+    expect(card).to_be_visible()
+    card.get_by_role("button", name="Disconnect").click()
+    expect(card.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    card.get_by_role("button", name="Remove").click()
+    question.get_by_role("button", name="Remove").click()
+    expect(card).to_have_count(0)
+    assert dashboard.server.get("/../instances")["instances"] == []
+
+
+def test_what_it_does_is_seen_and_what_it_has_done(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    card = add(dashboard, "Busy", sandbox.ssh_string)
+    expect(card).to_be_visible()
+    workflow_id = dashboard.server.execute("Busy", slow(steps=600), workflow_name="long")
+    expect(card.locator("dl")).to_contain_text("1 running")
+    dashboard.server.post(f"/{workflow_id}/cancel")
+    expect(card.locator("dl")).to_contain_text("empty")
+    card.get_by_role("link", name="1 run").click()
+    dashboard.row("long").wait_for()
+    expect(dashboard.page.get_by_role("combobox", name="Instance")).to_have_value("busy")
+
+
+def test_a_run_starts_at_an_instance_by_its_name(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    expect(add(dashboard, "By name", sandbox.ssh_string)).to_be_visible()
+    first = dashboard.server.execute("By name", slow(steps=1), workflow_name="w")
+    dashboard.server.until_finished(first)
+    dashboard.open(f"start?from={first}")
+    expect(dashboard.page.get_by_label("Instance")).to_have_value("By name")
+    expect(dashboard.page.get_by_text("It can run this.")).to_be_visible()
+    dashboard.press("Start")
+    dashboard.until_chip("Completed")
+    expect(dashboard.page.locator("header.head")).to_contain_text("By name")
+
+
+@pytest.mark.parametrize(
+    ("name", "ssh_string", "sentence"),
+    [("a/b", "ssh root@127.0.0.1", "name"), ("ok", "ssh -o ProxyCommand=id root@127.0.0.1", "ProxyCommand")],
+)
+def test_what_is_no_instance_is_refused_and_can_be_corrected(
+    dashboard: Dashboard, name: str, ssh_string: str, sentence: str
+) -> None:
+    dashboard.watch.allow_status(400, "/comfyui/instances")
+    card = add(dashboard, name, ssh_string)
+    expect(dashboard.page.locator("#said")).to_contain_text(sentence)
+    expect(card).to_have_count(0)
+    expect(dashboard.page.locator("form.add").get_by_label("Name")).to_have_value(name)
+
+
+def test_an_instance_that_cannot_be_reached_says_why(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    card = add(dashboard, "Gone", sandbox.ssh_string.replace(f"-p {sandbox.ssh_port}", "-p 1"))
+    card.get_by_role("button", name="Connect").click()
+    expect(card.locator(".problem")).to_contain_text("127.0.0.1")
+    expect(card.locator(".chip")).to_have_text("not reachable")
+
+
+def show_another_host_key(sandbox: SandboxProcess) -> None:
+    """As a machine that was rented anew at the same address."""
+    sandbox.kill()
+    (sandbox.layout.ssh_dir / "host_key").unlink()
+    sandbox.start()
+
+
+def test_another_host_key_is_compared_and_accepted(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    page = dashboard.page
+    card = add(dashboard, "Renewed", sandbox.ssh_string)
+    card.get_by_role("button", name="Connect").click()
+    expect(card.locator(".chip")).to_have_text("ready")
+    known = dashboard.server.get("/../instances/renewed")["instance"]["state"]["host_key_fingerprint"]
+    show_another_host_key(sandbox)
+    keys = card.locator("dl.keys dd")
+    expect(keys.first).to_have_text(known)
+    offered = keys.last.text_content() or ""
+    assert offered.startswith("SHA256:")
+    assert offered != known
+    expect(card.get_by_role("button", name="Forget the known one")).to_be_visible()
+    dashboard.open()
+    expect(dashboard.part("Needs you")).to_contain_text("Renewed shows another host key")
+    dashboard.part("Needs you").get_by_role("link", name="Renewed").click()
+    card.get_by_role("button", name="Accept the new key").click()
+    question = page.get_by_role("dialog", name="Trust this machine as “Renewed”?")
+    expect(question.locator("p")).to_have_text(offered)
+    question.get_by_role("button", name="No").click()
+    expect(keys.first).to_be_visible()
+    card.get_by_role("button", name="Accept the new key").click()
+    question.get_by_role("button", name="Accept the key").click()
+    expect(card.locator(".chip")).to_have_text("ready")
+    expect(keys).to_have_count(0)
+    now = dashboard.server.get("/../instances/renewed")["instance"]["state"]
+    assert now["host_key_fingerprint"] == offered
