@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import (
     first_contact,
+    first_sight,
     machine,
     many_runs,
     open_pages,
@@ -35,6 +36,7 @@ PARTS: dict[str, Rows] = {
     "waiting_runs": waiting_runs.rows,
     "saving": saving.rows,
     "open_pages": open_pages.rows,
+    "first_sight": first_sight.rows,
 }
 
 PAGE = """# Benchmarks

@@ -7,6 +7,7 @@ import pytest
 
 from bench import (
     first_contact,
+    first_sight,
     many_runs,
     open_pages,
     saving,
@@ -34,6 +35,7 @@ PARTS: dict[str, Part] = {
     "open pages": lambda ground: open_pages.rows(
         ground, 1, open_pages.Size(finished=(50,), pages=3, settle_s=0.1, window_s=0.2)
     ),
+    "first sight": lambda ground: first_sight.rows(ground, 1, finished=(50,)),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
 }
 
