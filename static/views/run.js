@@ -30,7 +30,7 @@ export function draw({ run, graph, learnedAt }) {
   const since_s = (performance.now() - learnedAt) / 1000;
   const isOver = Boolean(run.end_time);
   return [
-    el("nav.back", { "data-key": "back" }, el("a", { href: toHome() }, "← All runs")),
+    el("nav.back", { "data-key": "back", "aria-label": "Back" }, el("a", { href: toHome() }, "← All runs")),
     head(run),
     run.error_message ? trouble(run) : null,
     isOver ? null : watch(run, since_s),

@@ -26,7 +26,7 @@ export async function learn(route) {
 
 export function draw() {
   return [
-    el("nav.back", { "data-key": "back" }, el("a", { href: toHome() }, "← All runs")),
+    el("nav.back", { "data-key": "back", "aria-label": "Back" }, el("a", { href: toHome() }, "← All runs")),
     el("h1", { tabindex: -1, "data-key": "title" }, "Start a run"),
     el("form.start", { "data-key": `draft ${draft.number}`, "data-do": "start", novalidate: true },
       el("div.what-to-run", {}, workflowPart(), draft.inspection ? inputsPart() : null),
