@@ -124,6 +124,23 @@ class Settings(BaseSettings):
         description="After how long without work a named instance is warned of, in seconds; so long it stays "
         "connected. 0 means never.",
     )
+    webhook_private: bool = Field(
+        False,
+        description="Whether webhooks, and images given by URL, may lead to private, loopback, link-local "
+        "and metadata addresses.",
+    )
+    webhook_timeout_s: float = Field(
+        30, ge=1, description="How long one try to deliver a webhook may take in all, in seconds."
+    )
+    webhook_patience_s: float = Field(
+        86_400, ge=0, description="How long a webhook that is not taken is tried again, in seconds."
+    )
+    webhook_kept_s: float = Field(
+        604_800,
+        ge=0,
+        description="How long a webhook that was delivered, or given up, can be looked at and sent again, in "
+        "seconds.",
+    )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
