@@ -4,9 +4,12 @@ WorkflowError
 ├── InvalidRequest          what was asked cannot be done as asked
 │   ├── InvalidAddress      not an SSH address, or one with a part that is refused
 │   ├── InvalidGraph        not a workflow, or one that the instance cannot run
-│   └── FileRefused         a path that is missing, unreadable or outside the allowed directories
+│   ├── FileRefused         a path that is missing, unreadable or outside the allowed directories
+│   └── UrlRefused          not a URL of the web, or one that leads where the server may not go
 ├── RunNotFound             no run of that id
 ├── BatchNotFound           no batch of that id
+├── DeliveryNotFound        no webhook of that id
+├── JobNotFound             no job of that id, or not any more
 ├── RunConflict             the run is in a state that does not allow it
 ├── InstanceNotFound        no named instance of that id or name
 ├── HostKeyConflict         the host key that is to be trusted is not the one that the machine shows
@@ -14,7 +17,10 @@ WorkflowError
 ├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
+├── StorageError            a place outside that does not take what is brought there
 ├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
+├── WebError                the server of a URL refuses, or answers what cannot be used
+│   └── WebUnavailable      transient: not reached, timed out, cut, or it says that it is in trouble
 ├── InstanceError           the way to the instance
 │   ├── ConnectionFailed    transient: refused, reset, timed out, cut; worth another try
 │   ├── AuthenticationFailed  the key is not accepted; never tried again
@@ -73,12 +79,24 @@ class FileRefused(InvalidRequest):
     code = "file_refused"
 
 
+class UrlRefused(InvalidRequest):
+    code = "url_refused"
+
+
 class RunNotFound(WorkflowError):
     code = "run_not_found"
 
 
 class BatchNotFound(WorkflowError):
     code = "batch_not_found"
+
+
+class DeliveryNotFound(WorkflowError):
+    code = "webhook_not_found"
+
+
+class JobNotFound(WorkflowError):
+    code = "job_not_found"
 
 
 class RunConflict(WorkflowError):
@@ -111,8 +129,21 @@ class StoreError(WorkflowError):
     is_transient = True
 
 
+class StorageError(WorkflowError):
+    code = "storage"
+
+
 class Stopped(WorkflowError):
     code = "stopped"
+
+
+class WebError(WorkflowError):
+    code = "web"
+
+
+class WebUnavailable(WebError):
+    code = "web_unavailable"
+    is_transient = True
 
 
 class InstanceError(WorkflowError):

@@ -6,6 +6,7 @@ from werkzeug.exceptions import HTTPException
 from comfyui_workflow.errors import (
     BatchNotFound,
     ComfyUIError,
+    DeliveryNotFound,
     HostKeyConflict,
     InstanceError,
     InstanceNotFound,
@@ -16,6 +17,7 @@ from comfyui_workflow.errors import (
     ServerBusy,
     Stopped,
     StoreError,
+    WebError,
     WorkflowError,
 )
 
@@ -23,6 +25,7 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (InvalidRequest, 400),
     (RunNotFound, 404),
     (BatchNotFound, 404),
+    (DeliveryNotFound, 404),
     (RunConflict, 409),
     (InstanceNotFound, 404),
     (HostKeyConflict, 409),
@@ -31,6 +34,7 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (StoreError, 507),
     (InstanceError, 502),
     (ComfyUIError, 502),
+    (WebError, 502),
     (Stopped, 504),
 )
 
