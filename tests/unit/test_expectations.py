@@ -2,17 +2,24 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from app import create_server
 from comfyui_workflow.expectations import Expectations
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_workflow_id
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_workflow_id
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.service import RunService
+from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.unit.test_progress import AT, new_run
+from comfyui_workflow.workflows.signature import signature
+from tests.fleet.making import request
+from tests.unit.test_batches import Idle
+from tests.unit.test_progress import AT, GRAPH, new_run
 from tests.unit.test_summary import PLACEMENT
 
 SSH = "ssh root@192.0.2.1"
@@ -128,3 +135,33 @@ def test_a_line_tells_of_pictures_that_are_here_and_of_the_node_that_runs() -> N
     moved = apply(started, events.NodesAdvanced(steps={"2": events.NodeStep(value=45, maximum=100)}), AT)
     line = summary_of(moved)
     assert (line.current_node_progress, line.current_node_message) == (45.0, "Step 45/100")
+
+
+def test_a_graph_that_may_still_change_has_no_signature_yet() -> None:
+    service = RunService(journal := RunJournal(MemoryStore()), MemoryStore(), Idle(journal))
+
+    def signature_of(**fields: object) -> str | None:
+        return service.submit(request(graph=GRAPH, **fields)).graph_signature
+
+    assert signature_of() == signature_of(seed_mode=SeedMode.RANDOMIZE) == signature(GRAPH)
+    assert signature_of(inputs={"1.image": "b.png"}) == signature(GRAPH)
+    assert signature_of(inputs={"2.steps": 30}) is None
+    assert signature_of(seed_mode=SeedMode.CONTROL, editor_file={"nodes": []}) is None
+    prepared = {**GRAPH, "2": {"class_type": "ImageBlur", "inputs": {"image": ["1", 0]}}}
+    run = apply(new_run(), events.GraphPrepared(graph=prepared), AT)
+    assert run.graph_signature == signature(prepared) != signature(GRAPH)
+
+
+def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", state_file=tmp_path / "state.json")
+    run = waiting()
+    for expected_s in (None, 7.0):
+        server = create_server(settings)
+        server.start()
+        try:
+            assert server.service.expected_s(waiting(1)) == expected_s
+            if expected_s is None:
+                server.store.add(run)
+                server.store.update(run.workflow_id, lambda each: completed(each, 7.0), events.Saving.MUST)
+        finally:
+            server.stop()
