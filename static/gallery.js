@@ -4,20 +4,23 @@ import { el } from "./dom.js";
 import { outputAddress, thumbnail } from "./parts.js";
 import * as words from "./words.js";
 
+const SMALL = 512; // pixels: sharp on a screen with twice as many, too
+const ALONE = 1024;
 const PLAYERS = { video: "video", audio: "audio" };
 
 export function gallery(run) {
   const numbered = run.outputs.map((output, number) => ({ ...output, number }));
+  const side = numbered.length > 1 ? SMALL : ALONE;
   return el("ul.gallery", {}, numbered.map((output) =>
     el("li", { "data-key": output.number, "data-type": output.file_type },
-      output.downloaded ? shown(run.workflow_id, output) : el("p.problem", {}, `${output.filename}: ${output.error ?? "not here yet"}`),
+      output.downloaded ? shown(run.workflow_id, output, side) : el("p.problem", {}, `${output.filename}: ${output.error ?? "not here yet"}`),
       output.downloaded ? caption(run.workflow_id, output) : null)));
 }
 
-function shown(id, { number, filename, file_type }) {
+function shown(id, { number, filename, file_type }, side) {
   const source = outputAddress(id, number);
   if (file_type === "image") {
-    return el("a.picture", { href: source, "data-do": "enlarge", "data-name": filename }, thumbnail(id, number, filename));
+    return el("a.picture", { href: source, "data-do": "enlarge", "data-name": filename }, thumbnail(id, number, filename, side));
   }
   if (file_type in PLAYERS) {
     return el(PLAYERS[file_type], { src: source, controls: true, preload: "metadata", "aria-label": filename });

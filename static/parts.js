@@ -21,8 +21,9 @@ export const button = (text, action, data = {}, look = "plain") =>
 
 export const outputAddress = (id, number) => `${RUNS}/${id}/outputs/${number}`;
 
-export const thumbnail = (id, number, alt) =>
-  el("img", { src: `${outputAddress(id, number)}?preview=${THUMBNAIL}`, alt, loading: "lazy", decoding: "async" });
+/** `side`: of what is fetched, in pixels. */
+export const thumbnail = (id, number, alt, side = THUMBNAIL) =>
+  el("img", { src: `${outputAddress(id, number)}?preview=${side}`, alt, loading: "lazy", decoding: "async" });
 
 /** Of a run in a list: small pictures that lead to it. */
 export const thumbnails = (run, most = 3) =>

@@ -11,8 +11,8 @@ from werkzeug.exceptions import PreconditionFailed
 
 from comfyui_workflow.errors import InvalidRequest
 
-MOST_PREVIEWS = 500
-"""That are kept in memory: about ten kilobytes each, of the usual size."""
+MOST_PREVIEWS = 300
+"""That are kept in memory: ten kilobytes each of the usual size, a hundred of a large one."""
 _SHOWN = ("image/", "video/", "audio/", "text/plain", "application/json")
 _ACTIVE = ("image/svg+xml",)
 for _ending, _type in ((".glb", "model/gltf-binary"), (".gltf", "model/gltf+json"), (".webp", "image/webp")):
