@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chromium import require_chromium, running_chromium
@@ -18,6 +19,10 @@ from tests.server_process import ServerProcess
 
 PATIENCE_MS = 20_000
 expect.set_options(timeout=PATIENCE_MS)
+
+
+def instances_url(server: ServerProcess) -> str:
+    return server.url.replace("/workflow", "/instances")
 
 
 @pytest.fixture(scope="package")
@@ -56,13 +61,16 @@ def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
 
 @pytest.fixture
 def server(_shared_server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path) -> Iterator[ServerProcess]:
-    """The worker's: there may be runs of other tests, but none that goes on."""
+    """The worker's: there may be runs of other tests, but none that goes on, and no named instance."""
     _shared_server.output_dir = tmp_path / "outputs"
     yield _shared_server
     now = _shared_server.get("/now")
     for run in now["executing"] + now["waiting"]:
         _shared_server.post(f"/{run['workflow_id']}/cancel")
         _shared_server.until_finished(run["workflow_id"])
+    instances = instances_url(_shared_server)
+    for instance in requests.get(instances, timeout=10).json()["instances"]:
+        requests.delete(f"{instances}/{instance['id']}", timeout=10).raise_for_status()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import requests
 from playwright.sync_api import Page, expect
 
 from tests.browser import workflows
+from tests.browser.conftest import instances_url
 from tests.browser.dashboard import Dashboard
 from tests.browser.inspecting import faint_texts, headings, ids_used_twice, too_wide, unnamed
 from tests.integration.graphs import failing, loaded, painted, slow
@@ -141,7 +142,7 @@ def start(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None
 
 
 def instances(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
-    url = dashboard.server.url.replace("/workflow", "/instances")
+    url = instances_url(dashboard.server)
     name = LONG[:60]
     instance = {"name": name, "ssh_connection": sandbox.ssh_string, "price_per_hour": 0.4, "tags": ["large"]}
     requests.post(url, json=instance, timeout=10).raise_for_status()
@@ -150,15 +151,6 @@ def instances(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> 
     dashboard.page.locator(".chip", has_text="ready").wait_for()
 
 
-@pytest.fixture
-def remove_instances(dashboard: Dashboard) -> object:
-    url = dashboard.server.url.replace("/workflow", "/instances")
-    yield
-    for each in requests.get(url, timeout=10).json()["instances"]:
-        requests.delete(f"{url}/{each['id']}", timeout=10).raise_for_status()
-
-
-@pytest.mark.usefixtures("remove_instances")
 @pytest.mark.parametrize("view", [home, live_run, finished_run, failed_run, start, instances])
 def test_a_view_is_for_everybody(
     dashboard: Dashboard,

@@ -2,7 +2,8 @@
 
 import wave
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from comfyui_workflow.runs.model import FileType
 from tests.browser import workflows
+from tests.browser.chromium import require_chromium
 from tests.browser.dashboard import Dashboard
 from tests.browser.recorded import completed, record
 from tests.server_process import ServerProcess
@@ -41,22 +43,36 @@ def silence(path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def gallery(
-    make_server: Callable[..., ServerProcess],
-    make_dashboard: Callable[[ServerProcess], Dashboard],
-    tmp_path: Path,
-) -> Dashboard:
-    """Of a run that made three pictures, a sound and a text."""
-    text = tmp_path / "notes.txt"
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What runs made that were over before their server started."""
+
+    server: ServerProcess
+    directory: Path
+    run_id: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Three pictures, a sound and a text, all of one run."""
+    require_chromium()
+    directory = tmp_path_factory.mktemp("gallery")
+    text = directory / "notes.txt"
     text.write_text("what it thought")
-    pictures = [workflows.picture(tmp_path / f"{color}.png", color, (60, 40)) for color in COLORS]
+    pictures = [workflows.picture(directory / f"{color}.png", color, (60, 40)) for color in COLORS]
     files = [(path, FileType.IMAGE) for path in pictures]
-    files += [(silence(tmp_path / "quiet.wav"), FileType.AUDIO), (text, FileType.TEXT)]
+    files += [(silence(directory / "quiet.wav"), FileType.AUDIO), (text, FileType.TEXT)]
     run = completed("colours", *files)
-    record(tmp_path / "data", [run])
-    dashboard = make_dashboard(make_server(data_dir=tmp_path / "data"))
-    dashboard.open_run(run.workflow_id)
+    server = ServerProcess(directory)
+    record(server.data_dir, [run])
+    with server:
+        yield Made(server=server, directory=directory, run_id=run.workflow_id)
+
+
+@pytest.fixture
+def gallery(make_dashboard: Callable[[ServerProcess], Dashboard], made: Made) -> Dashboard:
+    dashboard = make_dashboard(made.server)
+    dashboard.open_run(made.run_id)
     return dashboard
 
 
@@ -130,16 +146,16 @@ def test_a_film_plays(
     assert player.evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 48]
 
 
-def test_one_file_is_saved_and_all_of_them(gallery: Dashboard, tmp_path: Path) -> None:
+def test_one_file_is_saved_and_all_of_them(gallery: Dashboard, made: Made) -> None:
     page = gallery.page
     with page.expect_download() as one:
         page.get_by_role("link", name="green.png").and_(page.locator("[download]")).click()
     assert one.value.suggested_filename == "green.png"
-    assert one.value.path().read_bytes() == (tmp_path / "green.png").read_bytes()
+    assert one.value.path().read_bytes() == (made.directory / "green.png").read_bytes()
     with page.expect_download() as everything:
         page.get_by_role("link", name="Download all").click()
     assert everything.value.suggested_filename == "colours.zip"
     with zipfile.ZipFile(everything.value.path()) as archive:
         names = [f"{color}.png" for color in COLORS]
         assert sorted(archive.namelist()) == sorted([*names, "quiet.wav", "notes.txt"])
-        assert archive.read("blue.png") == (tmp_path / "blue.png").read_bytes()
+        assert archive.read("blue.png") == (made.directory / "blue.png").read_bytes()

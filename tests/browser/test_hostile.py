@@ -120,10 +120,7 @@ def test_in_a_workflow_that_is_chosen(dashboard: Dashboard, sandbox: SandboxProc
     nothing_was_run(dashboard)
 
 
-def test_in_the_name_of_an_instance(
-    make_server: Callable[..., ServerProcess], make_dashboard: Callable[[ServerProcess], Dashboard]
-) -> None:
-    dashboard = make_dashboard(make_server())
+def test_in_the_name_of_an_instance(dashboard: Dashboard) -> None:
     page = dashboard.page
     dashboard.open("instances")
     form = page.locator("form.add")

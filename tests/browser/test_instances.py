@@ -1,6 +1,7 @@
 """Machines with a name: added, connected, trusted, removed."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, expect
@@ -8,19 +9,21 @@ from playwright.sync_api import Locator, expect
 from tests.browser.dashboard import Dashboard
 from tests.integration.graphs import slow
 from tests.sandbox_process import SandboxProcess
-from tests.server_process import ServerProcess
 
 
 @pytest.fixture
-def dashboard(
-    make_server: Callable[..., ServerProcess],
-    make_dashboard: Callable[[ServerProcess], Dashboard],
-    sandbox: SandboxProcess,
-) -> Dashboard:
-    """Of a server of its own, for it keeps the instances."""
-    dashboard = make_dashboard(make_server())
+def machines(dashboard: Dashboard) -> Dashboard:
+    """Their view, where there is none yet."""
     dashboard.open("instances")
+    dashboard.page.get_by_text("None has a name yet.").wait_for()
     return dashboard
+
+
+@pytest.fixture
+def renewed(tmp_path: Path) -> Iterator[SandboxProcess]:
+    """One of the test's own, since nothing that knows it trusts it afterwards."""
+    with SandboxProcess(tmp_path / "renewed") as sandbox:
+        yield sandbox
 
 
 def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Locator:
@@ -36,10 +39,9 @@ def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Loca
     )
 
 
-def test_an_instance_is_added_connected_and_removed(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
-    page = dashboard.page
-    expect(page.get_by_text("None has a name yet.")).to_be_visible()
-    card = add(dashboard, "Rented", sandbox.ssh_string, Price_an_hour="0.5")
+def test_an_instance_is_added_connected_and_removed(machines: Dashboard, sandbox: SandboxProcess) -> None:
+    page = machines.page
+    card = add(machines, "Rented", sandbox.ssh_string, Price_an_hour="0.5")
     expect(card.locator(".chip")).to_have_text("not connected")
     expect(card).to_contain_text("0.50 an hour")
     expect(page.locator("form.add").get_by_label("Name")).to_have_value("")
@@ -56,31 +58,31 @@ def test_an_instance_is_added_connected_and_removed(dashboard: Dashboard, sandbo
     card.get_by_role("button", name="Remove").click()
     question.get_by_role("button", name="Remove").click()
     expect(card).to_have_count(0)
-    assert dashboard.server.get("/../instances")["instances"] == []
+    assert machines.server.get("/../instances")["instances"] == []
 
 
-def test_what_it_does_is_seen_and_what_it_has_done(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
-    card = add(dashboard, "Busy", sandbox.ssh_string)
+def test_what_it_does_is_seen_and_what_it_has_done(machines: Dashboard, sandbox: SandboxProcess) -> None:
+    card = add(machines, "Busy", sandbox.ssh_string)
     expect(card).to_be_visible()
-    workflow_id = dashboard.server.execute("Busy", slow(steps=600), workflow_name="long")
+    workflow_id = machines.server.execute("Busy", slow(steps=600), workflow_name="long")
     expect(card.locator("dl")).to_contain_text("1 running")
-    dashboard.server.post(f"/{workflow_id}/cancel")
+    machines.server.post(f"/{workflow_id}/cancel")
     expect(card.locator("dl")).to_contain_text("empty")
     card.get_by_role("link", name="1 run").click()
-    dashboard.row("long").wait_for()
-    expect(dashboard.page.get_by_role("combobox", name="Instance")).to_have_value("busy")
+    machines.row("long").wait_for()
+    expect(machines.page.get_by_role("combobox", name="Instance")).to_have_value("busy")
 
 
-def test_a_run_starts_at_an_instance_by_its_name(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
-    expect(add(dashboard, "By name", sandbox.ssh_string)).to_be_visible()
-    first = dashboard.server.execute("By name", slow(steps=1), workflow_name="w")
-    dashboard.server.until_finished(first)
-    dashboard.open(f"start?from={first}")
-    expect(dashboard.page.get_by_label("Instance")).to_have_value("By name")
-    expect(dashboard.page.get_by_text("It can run this.")).to_be_visible()
-    dashboard.press("Start")
-    dashboard.until_chip("Completed")
-    expect(dashboard.page.locator("header.head")).to_contain_text("By name")
+def test_a_run_starts_at_an_instance_by_its_name(machines: Dashboard, sandbox: SandboxProcess) -> None:
+    expect(add(machines, "By name", sandbox.ssh_string)).to_be_visible()
+    first = machines.server.execute("By name", slow(steps=1), workflow_name="w")
+    machines.server.until_finished(first)
+    machines.open(f"start?from={first}")
+    expect(machines.page.get_by_label("Instance")).to_have_value("By name")
+    expect(machines.page.get_by_text("It can run this.")).to_be_visible()
+    machines.press("Start")
+    machines.until_chip("Completed")
+    expect(machines.page.locator("header.head")).to_contain_text("By name")
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,17 @@ def test_a_run_starts_at_an_instance_by_its_name(dashboard: Dashboard, sandbox: 
     [("a/b", "ssh root@127.0.0.1", "name"), ("ok", "ssh -o ProxyCommand=id root@127.0.0.1", "ProxyCommand")],
 )
 def test_what_is_no_instance_is_refused_and_can_be_corrected(
-    dashboard: Dashboard, name: str, ssh_string: str, sentence: str
+    machines: Dashboard, name: str, ssh_string: str, sentence: str
 ) -> None:
-    dashboard.watch.allow_status(400, "/comfyui/instances")
-    card = add(dashboard, name, ssh_string)
-    expect(dashboard.page.locator("#said")).to_contain_text(sentence)
+    machines.watch.allow_status(400, "/comfyui/instances")
+    card = add(machines, name, ssh_string)
+    expect(machines.page.locator("#said")).to_contain_text(sentence)
     expect(card).to_have_count(0)
-    expect(dashboard.page.locator("form.add").get_by_label("Name")).to_have_value(name)
+    expect(machines.page.locator("form.add").get_by_label("Name")).to_have_value(name)
 
 
-def test_an_instance_that_cannot_be_reached_says_why(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
-    card = add(dashboard, "Gone", sandbox.ssh_string.replace(f"-p {sandbox.ssh_port}", "-p 1"))
+def test_an_instance_that_cannot_be_reached_says_why(machines: Dashboard, sandbox: SandboxProcess) -> None:
+    card = add(machines, "Gone", sandbox.ssh_string.replace(f"-p {sandbox.ssh_port}", "-p 1"))
     card.get_by_role("button", name="Connect").click()
     expect(card.locator(".problem")).to_contain_text("127.0.0.1")
     expect(card.locator(".chip")).to_have_text("not reachable")
@@ -111,22 +113,22 @@ def show_another_host_key(sandbox: SandboxProcess) -> None:
     sandbox.start()
 
 
-def test_another_host_key_is_compared_and_accepted(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
-    page = dashboard.page
-    card = add(dashboard, "Renewed", sandbox.ssh_string)
+def test_another_host_key_is_compared_and_accepted(machines: Dashboard, renewed: SandboxProcess) -> None:
+    page = machines.page
+    card = add(machines, "Renewed", renewed.ssh_string)
     card.get_by_role("button", name="Connect").click()
     expect(card.locator(".chip")).to_have_text("ready")
-    known = dashboard.server.get("/../instances/renewed")["instance"]["state"]["host_key_fingerprint"]
-    show_another_host_key(sandbox)
+    known = machines.server.get("/../instances/renewed")["instance"]["state"]["host_key_fingerprint"]
+    show_another_host_key(renewed)
     keys = card.locator("dl.keys dd")
     expect(keys.first).to_have_text(known)
     offered = keys.last.text_content() or ""
     assert offered.startswith("SHA256:")
     assert offered != known
     expect(card.get_by_role("button", name="Forget the known one")).to_be_visible()
-    dashboard.open()
-    expect(dashboard.part("Needs you")).to_contain_text("Renewed shows another host key")
-    dashboard.part("Needs you").get_by_role("link", name="Renewed").click()
+    machines.open()
+    expect(machines.part("Needs you")).to_contain_text("Renewed shows another host key")
+    machines.part("Needs you").get_by_role("link", name="Renewed").click()
     card.get_by_role("button", name="Accept the new key").click()
     question = page.get_by_role("dialog", name="Trust this machine as “Renewed”?")
     expect(question.locator("p")).to_have_text(offered)
@@ -136,5 +138,5 @@ def test_another_host_key_is_compared_and_accepted(dashboard: Dashboard, sandbox
     question.get_by_role("button", name="Accept the key").click()
     expect(card.locator(".chip")).to_have_text("ready")
     expect(keys).to_have_count(0)
-    now = dashboard.server.get("/../instances/renewed")["instance"]["state"]
+    now = machines.server.get("/../instances/renewed")["instance"]["state"]
     assert now["host_key_fingerprint"] == offered

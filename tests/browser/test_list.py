@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, expect
 from comfyui_workflow.runs.model import FileType
 from tests.browser import workflows
 from tests.browser.chromium import require_chromium
+from tests.browser.conftest import instances_url
 from tests.browser.dashboard import Dashboard
 from tests.browser.recorded import completed, failed, record
 from tests.integration.graphs import painted
@@ -118,24 +119,18 @@ def test_the_latest_pictures_lead_to_their_runs(filled: Dashboard) -> None:
     expect(filled.page.locator("h1")).to_have_text("run 66")
 
 
-def test_runs_of_an_instance(
-    make_server: Callable[..., ServerProcess],
-    make_dashboard: Callable[[ServerProcess], Dashboard],
-    sandbox: SandboxProcess,
-) -> None:
-    server = make_server()
-    root = server.url.removesuffix("/workflow")
+def test_runs_of_an_instance(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    server = dashboard.server
     instance = {"name": "The one", "ssh_connection": sandbox.ssh_string}
-    requests.post(f"{root}/instances", json=instance, timeout=10).raise_for_status()
+    requests.post(instances_url(server), json=instance, timeout=10).raise_for_status()
     by_name = server.execute("The one", painted(), workflow_name="by name")
-    by_ssh = server.execute("ssh -p 1 root@127.0.0.1", painted(), workflow_name="elsewhere")
+    by_ssh = server.execute("ssh -p 1 root@127.0.0.1", painted(), workflow_name="by ssh string")
     for workflow_id in (by_name, by_ssh):
         server.until_finished(workflow_id)
-    dashboard = make_dashboard(server)
     dashboard.open()
-    expect(rows(dashboard)).to_have_count(2)
+    dashboard.row("by ssh string").wait_for()
     dashboard.page.get_by_role("combobox", name="Instance").select_option("The one")
-    expect(rows(dashboard)).to_have_count(1)
+    expect(dashboard.row("by ssh string")).to_have_count(0)
     assert names(dashboard) == ["by name"]
 
 

@@ -1,6 +1,6 @@
 """A server with a token asks for it, once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from comfyui_workflow.login import COOKIE
 from tests.browser import workflows
-from tests.browser.chromium import running_site
+from tests.browser.chromium import require_chromium, running_site
 from tests.browser.dashboard import Dashboard
 from tests.browser.watching import Watch
 from tests.integration.graphs import painted
@@ -18,15 +18,22 @@ from tests.server_process import ServerProcess
 TOKEN = "a-token-of-this-test"
 
 
+@pytest.fixture(scope="module")
+def server_with_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """It may reach a sandbox, which is on this machine."""
+    require_chromium()
+    directory = tmp_path_factory.mktemp("login")
+    keys = tmp_path_factory.getbasetemp()
+    settings = {"api_token": TOKEN, "ssh_key_dirs": keys, "local_instances": True}
+    with ServerProcess(directory, **settings) as server:
+        yield server
+
+
 @pytest.fixture
 def guarded(
-    make_server: Callable[..., ServerProcess],
-    make_dashboard: Callable[[ServerProcess], Dashboard],
-    sandbox: SandboxProcess,
+    make_dashboard: Callable[[ServerProcess], Dashboard], server_with_token: ServerProcess
 ) -> Dashboard:
-    return make_dashboard(
-        make_server(api_token=TOKEN, ssh_key_dirs=sandbox.layout.ssh_dir, local_instances=True)
-    )
+    return make_dashboard(server_with_token)
 
 
 def log_in(page: Page, token: str) -> None:

@@ -22,17 +22,24 @@ NOTE_LOOKS = """() => {
             underway: ++underway,
             condition: new Headers(options.headers).get("If-None-Match"),
             status: null,
+            isOver: false,
         };
+        const end = () => { look.isOver = true; underway -= 1; };
         window.looks.push(look);
         try {
             const answer = await ask(address, options);
             look.status = answer.status;
+            const read = answer.json.bind(answer);
+            answer.json = () => read().finally(end);
+            if (look.status === 304) end();
             return answer;
-        } finally {
-            underway -= 1;
+        } catch (error) {
+            end();
+            throw error;
         }
     };
 }"""
+"""A look is over when its answer has been read: then the next one is begun at once, or planned."""
 
 
 class Looks:
@@ -45,7 +52,7 @@ class Looks:
 
     def all(self) -> list[dict[str, Any]]:
         """Once none is underway."""
-        self._page.wait_for_function("() => window.looks.every(look => look.status !== null)")
+        self._page.wait_for_function("() => window.looks.every(look => look.isOver)")
         found: list[dict[str, Any]] = self._page.evaluate("window.looks")
         return found
 
