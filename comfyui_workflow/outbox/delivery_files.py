@@ -1,0 +1,106 @@
+"""Webhooks as files: `<id>.json`, the record, written at each try; `<id>.content`, what is sent, once."""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from comfyui_workflow.errors import ConfigurationError, StoreError
+from comfyui_workflow.outbox.delivery import Delivery, decode_delivery, encode_delivery
+from comfyui_workflow.stores.atomic import (
+    bring_to_disk,
+    make_private_directory,
+    read_regular,
+    write_atomically,
+)
+from comfyui_workflow.stores.record import set_aside
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile("webhook_[0-9]{1,12}_[0-9a-f]{1,32}")
+
+
+class DeliveryFiles:
+    """Whatever writes one delivery at a time; different ones may be written at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._aside = directory / "set-aside"
+
+    def open(self) -> list[Delivery]:
+        """All that can be read, oldest first; the rest is set aside. Raises: ConfigurationError."""
+        try:
+            make_private_directory(self._directory)
+            make_private_directory(self._aside)
+            return list(self._read_all())
+        except OSError as error:
+            raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
+
+    def add(self, delivery: Delivery, content: bytes) -> None:
+        """The record last: content without one was never accepted. Raises: StoreError."""
+        try:
+            write_atomically(self._content_path(delivery.delivery_id), content, must_reach_disk=True)
+        except OSError as error:
+            raise _cannot_save(error) from error
+        try:
+            self.save(delivery)
+        except StoreError:
+            self._unlink(self._content_path(delivery.delivery_id))
+            raise
+
+    def save(self, delivery: Delivery) -> None:
+        """On disk when this returns. Raises: StoreError."""
+        try:
+            path = self._record_path(delivery.delivery_id)
+            write_atomically(path, encode_delivery(delivery), must_reach_disk=True)
+            bring_to_disk([self._directory])
+        except OSError as error:
+            raise _cannot_save(error) from error
+
+    def content(self, delivery_id: str) -> bytes:
+        """Raises: StoreError."""
+        try:
+            return read_regular(self._content_path(delivery_id))
+        except OSError as error:
+            raise StoreError(f"The content of the webhook cannot be read: {error.strerror}") from error
+
+    def remove(self, delivery_id: str) -> None:
+        """The record first. What cannot be removed is tried again at the next start."""
+        self._unlink(self._record_path(delivery_id))
+        self._unlink(self._content_path(delivery_id))
+
+    def _read_all(self) -> Iterator[Delivery]:
+        for path in sorted(self._directory.iterdir()):
+            is_ours = _ID.fullmatch(path.stem) is not None
+            if is_ours and path.suffix == ".json":
+                yield from self._read(path)
+            elif (is_ours and path.suffix == ".content" and not self._record_path(path.stem).exists()) or (
+                path.name.startswith(".webhook_")
+            ):
+                self._unlink(path)  # a server died before it had taken the webhook on
+
+    def _read(self, path: Path) -> Iterator[Delivery]:
+        try:
+            delivery = decode_delivery(read_regular(path))
+            if delivery.delivery_id != path.stem:
+                raise StoreError("the record of another webhook")
+            yield delivery
+        except (StoreError, OSError) as error:
+            set_aside(path, self._aside, str(error))
+            set_aside(self._content_path(path.stem), self._aside, "its record cannot be read")
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%r stays where it is: %s", str(path), error.strerror)
+
+    def _record_path(self, delivery_id: str) -> Path:
+        return self._directory / f"{delivery_id}.json"
+
+    def _content_path(self, delivery_id: str) -> Path:
+        return self._directory / f"{delivery_id}.content"
+
+
+def _cannot_save(error: OSError) -> StoreError:
+    return StoreError(f"The webhook cannot be saved: {error.strerror}")
