@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flask import Flask
 
 from comfyui_workflow import dashboard, serving
-from comfyui_workflow.api import Parts, batches, guard, health, instances, mount, workflow
+from comfyui_workflow.api import Parts, batches, guard, health, instances, mount, worker_comfyui, workflow
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
@@ -29,6 +29,7 @@ from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.live import LiveView
@@ -39,6 +40,7 @@ from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores.batch_files import BatchFiles
+from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
 
 POLITE_STOP_S = 2.0
@@ -64,22 +66,27 @@ class Server:
     service: RunService
     batch_files: BatchFiles
     batches: BatchService
+    job_files: JobFiles
+    jobs: JobService
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
         self.directory.load()
         self.store.open()
         self.batch_files.open()
+        self.job_files.open()
         self.service.learn()
         self.watches.load()
         self.batches.resume()
         self.local_ports.start()
         resumed = self.service.resume()
         self.batches.heed_failures()
+        self.jobs.start()
         return resumed
 
     def stop(self) -> None:
         self.local_ports.stop()
+        self.jobs.stop()
         is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
         self.watches.close(WATCH_STOP_S)
@@ -110,6 +117,8 @@ def create_server(settings: Settings) -> Server:
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
     batch_service = BatchService(journal, store, service, batch_files)
+    job_files = JobFiles(settings.data_dir / "jobs")
+    jobs = JobService(journal=journal, service=service, files=job_files)
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
@@ -125,6 +134,7 @@ def create_server(settings: Settings) -> Server:
     parts = Parts(
         service=service,
         batches=batch_service,
+        jobs=jobs,
         instances=named,
         inspector=Inspector(links),
         live_view=live_view,
@@ -142,6 +152,8 @@ def create_server(settings: Settings) -> Server:
         service=service,
         batch_files=batch_files,
         batches=batch_service,
+        job_files=job_files,
+        jobs=jobs,
     )
 
 
@@ -203,7 +215,7 @@ def create_flask(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     guard.guard(app, parts.settings, dashboard.OPEN_PATHS | {health.PATH})
-    mount(app, parts, (workflow.API, batches.API, instances.API))
+    mount(app, parts, (workflow.API, batches.API, instances.API, worker_comfyui.API))
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint(parts.settings))
     return app

@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         description="How long a webhook that was delivered, or given up, can be looked at and sent again, in "
         "seconds.",
     )
+    default_endpoint: str = Field(
+        "any",
+        description="Where jobs of the bare paths go (`/run`, without `/v2/<endpoint_id>`): an instance, a "
+        "tag, `any`, or an ssh string.",
+    )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 

@@ -15,6 +15,7 @@ from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instances import Instances
 from comfyui_workflow.inspection import Inspector
+from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.service import RunService
@@ -27,6 +28,7 @@ class Parts:
 
     service: RunService
     batches: BatchService
+    jobs: JobService
     instances: Instances
     inspector: Inspector
     live_view: LiveView
@@ -39,6 +41,8 @@ class Api:
     """One wire format: its routes under `prefix`, and how it words what went wrong there."""
 
     prefix: str
+    also_at: tuple[str, ...] = ()
+    """Other paths that are its own."""
     create_blueprint: Callable[[Parts], Blueprint]
     word_error: Callable[[WorkflowError], Response]
     word_http_error: Callable[[HTTPException], Response]
@@ -47,11 +51,12 @@ class Api:
 def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
     """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
 
-    def owners() -> list[Api]:
-        return [api for api in apis if f"{request.path}/".startswith(f"{api.prefix}/")]
+    def owners() -> list[tuple[str, Api]]:
+        prefixes = ((prefix, api) for api in apis for prefix in (api.prefix, *api.also_at))
+        return [(prefix, api) for prefix, api in prefixes if f"{request.path}/".startswith(f"{prefix}/")]
 
     def owner() -> Api:
-        return max(owners(), key=lambda api: len(api.prefix), default=apis[0])
+        return max(owners(), key=lambda owned: len(owned[0]), default=("", apis[0]))[1]
 
     for api in apis:
         app.register_blueprint(api.create_blueprint(parts))

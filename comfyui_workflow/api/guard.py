@@ -17,7 +17,8 @@ def guard(app: Flask, settings: Settings, open_paths: frozenset[str]) -> None:
     """Checks every request before its route: `Host` against names that are bound to us by somebody else
     (DNS rebinding), `Origin` and `Sec-Fetch-Site` against other sites, then the token. What is open has no
     secrets, or asks for itself."""
-    CORS(app, resources={r"/comfyui/*": {"origins": [_origin_pattern(settings.cors_hosts)]}})
+    allowed = {"origins": [_origin_pattern(settings.cors_hosts)]}
+    CORS(app, resources={r"/comfyui/*": allowed, r"/v2/*": allowed})
 
     @app.before_request
     def check() -> Response | None:
@@ -91,8 +92,10 @@ def _host_name(url: str) -> str:
 
 
 def _has_token(token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and is_token(given.strip(), token)
+    """As a bearer token; or bare, as some clients of RunPod send theirs."""
+    said = request.headers.get("Authorization", "").strip()
+    scheme, _, given = said.partition(" ")
+    return is_token(given.strip() if scheme.lower() == "bearer" else said, token)
 
 
 def refusal(status: int, message: str) -> Response:

@@ -12,6 +12,7 @@ from comfyui_workflow.errors import (
     InstanceNotFound,
     InstancesFileBroken,
     InvalidRequest,
+    JobNotFound,
     RunConflict,
     RunNotFound,
     ServerBusy,
@@ -26,6 +27,7 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
     (RunNotFound, 404),
     (BatchNotFound, 404),
     (DeliveryNotFound, 404),
+    (JobNotFound, 404),
     (RunConflict, 409),
     (InstanceNotFound, 404),
     (HostKeyConflict, 409),
@@ -40,7 +42,7 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
 
 
 def word_error(error: WorkflowError) -> Response:
-    return failure(str(error), _status(error), error.code)
+    return failure(str(error), status_of(error), error.code)
 
 
 def word_http_error(error: HTTPException) -> Response:
@@ -56,5 +58,5 @@ def failure(message: str, status: int, code: str) -> Response:
     return response
 
 
-def _status(error: WorkflowError) -> int:
+def status_of(error: WorkflowError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)

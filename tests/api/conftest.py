@@ -23,6 +23,7 @@ from comfyui_workflow.fleet.watching import Surroundings, WatchOptions
 from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.live import LiveView
@@ -32,6 +33,7 @@ from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores import Store
 from comfyui_workflow.stores.batch_files import BatchFiles
+from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.memory import MemoryStore
 
 
@@ -59,6 +61,7 @@ class Api:
     journal: RunJournal
     service: RunService
     executor: IdleExecutor
+    jobs: JobService
     instances: Instances
     live_view: LiveView
     settings: Settings
@@ -120,9 +123,12 @@ def parts_of(
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
     batch_files.open()
+    job_files = JobFiles(settings.data_dir / "jobs")
+    job_files.open()
     return Parts(
         service=service,
         batches=BatchService(journal, store, service, batch_files),
+        jobs=JobService(journal=journal, service=service, files=job_files),
         instances=named_instances(settings, links or unreachable()),
         inspector=unreachable_inspector(),
         live_view=LiveView(),
@@ -134,7 +140,7 @@ def parts_of(
 
 @pytest.fixture
 def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Api]]:
-    opened: list[Instances] = []
+    opened: list[Parts] = []
 
     def make(*, links: Pool[InstanceKey, Link] | None = None, **overrides: object) -> Api:
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
@@ -148,7 +154,8 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             upload_dir=settings.data_dir / "uploads",
         )
         parts = parts_of(settings, journal, store, executor, files=files, links=links)
-        opened.append(parts.instances)
+        opened.append(parts)
+        parts.jobs.start()
         app = create_flask(parts)
         return Api(
             app=app,
@@ -156,6 +163,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             journal=journal,
             service=parts.service,
             executor=executor,
+            jobs=parts.jobs,
             instances=parts.instances,
             live_view=parts.live_view,
             settings=settings,
@@ -163,8 +171,9 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         )
 
     yield make
-    for instances in opened:
-        instances.watches.close(5)
+    for parts in opened:
+        parts.jobs.stop()
+        parts.instances.watches.close(5)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from app import create_server
 from comfyui_workflow import errors
-from comfyui_workflow.api import asking_again, batches, health, instances, orders, workflow
+from comfyui_workflow.api import asking_again, batches, health, instances, orders, worker_comfyui, workflow
 from comfyui_workflow.cli import main
 from comfyui_workflow.fleet.document import state_document
 from comfyui_workflow.fleet.reading import KNOWN_FIELDS
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api" / "workflow.md").read_text()
 BATCHES = (ROOT / "docs" / "api" / "batch.md").read_text()
 INSTANCES = (ROOT / "docs" / "api" / "instances.md").read_text()
+JOBS = (ROOT / "docs" / "api" / "worker-comfyui.md").read_text()
 README = (ROOT / "README.md").read_text()
 BATCH_FIELDS = {"runs", "rows", "matrix", "batch_name", "stagger_s", "on_error"}
 NEVER_ANSWERED = {"error", "configuration"}
@@ -42,6 +43,21 @@ def test_every_route_is_documented_and_nothing_else(
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert set(re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`]+)`", document, flags=re.MULTILINE)) == routes
+
+
+def test_every_route_of_jobs_is_documented_and_at_its_bare_path_where_that_is_free(tmp_path: Path) -> None:
+    below = f"{worker_comfyui.PREFIX}/<endpoint_id>"
+    routes = {
+        (method, rule.rule)
+        for rule in create_server(load_settings(data_dir=tmp_path)).app.url_map.iter_rules()
+        if rule.rule.startswith((below, *worker_comfyui.BARE))
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    documented = set(re.findall(r"^\| `((?:GET|POST) [^`]+)`", JOBS, flags=re.MULTILINE))
+    assert documented == {f"{method} {rule.removeprefix(below)}" for method, rule in routes}
+    everywhere = {(method, rule.removeprefix(below)) for method, rule in routes}
+    is_health = {each for each in everywhere if each[1] == health.PATH}
+    assert {(method, rule) for method, rule in routes if not rule.startswith(below)} == everywhere - is_health
 
 
 def test_every_field_of_an_instance_is_documented() -> None:

@@ -46,5 +46,7 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         service=parts,
         batch_files=parts,
         batches=parts,
+        job_files=parts,
+        jobs=Recorder([True]),
     ).stop()
     assert parts.heard == order

@@ -1,0 +1,268 @@
+"""Jobs: ordered, looked at, waited for, cancelled, taken up again, forgotten after their time."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from comfyui_workflow.errors import InvalidRequest, JobNotFound, RunConflict, RunNotFound, StoreError
+from comfyui_workflow.jobs.deadlines import Deadlines
+from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox
+from comfyui_workflow.jobs.words import JobView
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.events import RunCancelled
+from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.service import RunService
+from comfyui_workflow.stores.job_files import JobFiles
+
+log = logging.getLogger(__name__)
+
+AGAIN_AFTER_S = 5.0
+STOP_S = 1.0
+
+
+class JobService:
+    """Every method may be called from any thread, and none but `wait` waits for anything."""
+
+    def __init__(
+        self,
+        *,
+        journal: RunJournal,
+        service: RunService,
+        files: JobFiles,
+        outbox: Outbox | None = None,
+        check_url: Callable[[str], None] = lambda _: None,
+        bucket: Bucket | None = None,
+        refresh: Callable[[Run], None] | None = None,
+    ) -> None:
+        """`refresh` is called after each job, with its run."""
+        self._journal = journal
+        self._service = service
+        self._files = files
+        self._refresh = refresh
+        self._outbox = outbox
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._deadlines = Deadlines()
+        self._endings = JobEndings(
+            EndingTools(
+                files=files,
+                journal=journal,
+                outbox=outbox,
+                bucket=bucket,
+                check_url=check_url,
+                told=self._told,
+                again=self._put_later,
+            )
+        )
+        journal.listen(self._heed)
+
+    def submit(self, order: JobOrder) -> JobView:
+        """Both on disk before this returns, and before the run is started. Raises: StoreError; then nothing
+        was ordered."""
+        if order.webhook is not None and self._outbox is None:
+            raise InvalidRequest("This server sends no webhooks")
+        (run,) = self._service.keep_all([order.request])
+        job = Job(
+            job_id=(SYNC_PREFIX if order.is_sync else "") + run.workflow_id,
+            run_id=run.workflow_id,
+            endpoint=order.endpoint,
+            created_at=run.queue_time,
+            expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
+            webhook=order.webhook,
+            execution_timeout_s=order.execution_timeout_s,
+            bucket=order.bucket,
+        )
+        try:
+            self._files.add(job)
+        except StoreError:
+            ended = RunCancelled(message="The job could not be saved, so it was not started")
+            self._journal.record(run.workflow_id, ended)
+            raise
+        self._watch(job)
+        self._service.start([run])
+        self._endings.put(job.job_id)  # it may have been cancelled already, as a run
+        return JobView(job=job, run=run)
+
+    def get(self, job_id: str) -> JobView:
+        """Raises: JobNotFound."""
+        job = self._files.get(job_id)
+        try:
+            return JobView(job=job, run=self._service.get(job.run_id))
+        except RunNotFound as error:
+            raise JobNotFound(f"The run of the job is not there any more: {job_id}") from error
+
+    def wait(self, job_id: str, timeout_s: float) -> JobView:
+        """When it is final, or as it is when the time is over. Raises: JobNotFound."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_stopping or self._files.get(job_id).final is not None, timeout_s
+            )
+        return self.get(job_id)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
+        is. Raises: JobNotFound, StoreError."""
+        job = self._files.update(job_id, partial(_with_verdict, verdict=JobStatus.CANCELLED))
+        if job.final is None:
+            self._cancel_run(job.run_id, None)
+            self._endings.put(job.job_id)
+        return self.get(job_id)
+
+    def retry(self, job_id: str) -> JobView:
+        """Takes up what can be taken up; where its prompt would only fail again or was cut off, there is a
+        new run. Raises: JobNotFound; RunConflict unless it has failed or timed out; StoreError."""
+        view = self.get(job_id)
+        if view.job.final not in (JobStatus.FAILED, JobStatus.TIMED_OUT):
+            raise RunConflict(
+                f"Only a job that has failed or timed out can be retried: this one is {view.status.value}"
+            )
+        run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view.run)
+        job = self._files.update(job_id, partial(_reopened, run_id=run.workflow_id))
+        if run.workflow_id != view.run.workflow_id:
+            self._service.start([run])
+        self._watch(job)
+        self._endings.put(job_id)
+        return self.get(job_id)
+
+    def purge(self, endpoint: str) -> int:
+        """How many that had not begun were cancelled. Raises: StoreError."""
+        queued = [
+            job
+            for job in self._unfinished()
+            if job.endpoint == endpoint and self.get(job.job_id).status is JobStatus.IN_QUEUE
+        ]
+        for job in reversed(queued):
+            self.cancel(job.job_id)
+        return len(queued)
+
+    def counts(self, endpoint: str) -> Mapping[JobStatus | str, int]:
+        """By status, and `retried`."""
+        counted: Counter[JobStatus | str] = Counter()
+        for job in self._files.all():
+            if job.endpoint == endpoint:
+                counted[job.final or self.get(job.job_id).status] += 1
+                counted["retried"] += job.retries
+        return counted
+
+    def start(self) -> None:
+        """After the unfinished runs are taken up: what a server that died has left half done."""
+        for job in self._files.all():
+            self._watch(job)
+            if job.final is None:
+                if job.verdict is not None:
+                    self._cancel_run(job.run_id, None)
+                self._endings.put(job.job_id)
+        self._endings.start()
+        self._deadlines.start()
+
+    def stop(self) -> None:
+        """Whoever waits is answered. What is not done is done at the next start."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self._deadlines.stop(STOP_S)
+        self._endings.stop(STOP_S)
+
+    def _unfinished(self) -> list[Job]:
+        return [job for job in self._files.all() if job.final is None]
+
+    def _run_again(self, run: Run) -> Run:
+        try:
+            return self._service.retry(run.workflow_id)
+        except RunConflict:
+            return self._service.keep_all([run.request])[0]
+
+    def _cancel_run(self, run_id: str, reason: str | None) -> None:
+        try:
+            self._service.cancel(run_id, reason)
+        except (RunConflict, RunNotFound) as error:
+            log.debug("%s: %s", run_id, error)
+
+    # what happens to a job by itself
+
+    def _heed(self, run: Run) -> None:
+        job = self._files.of_run(run.workflow_id)
+        if job is not None:
+            self._endings.put(job.job_id)
+
+    def _told(self, view: JobView) -> None:
+        with self._changed:
+            self._changed.notify_all()
+        if self._refresh is not None:
+            self._refresh(view.run)
+
+    def _put_later(self, job_id: str, delay_s: float) -> None:
+        self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._endings.put(job_id))
+
+    def _watch(self, job: Job) -> None:
+        self._deadlines.at(job.expires_at, lambda: self._expire(job.job_id))
+        if job.execution_timeout_s is not None and job.final is None:
+            self._deadlines.at(now(), lambda: self._time(job.job_id))
+
+    def _expire(self, job_id: str) -> None:
+        try:
+            job = self._files.get(job_id)
+            if job.final is None:
+                self._cancel_run(job.run_id, "The ttl of its job is over")
+            self._files.remove(job_id)
+        except JobNotFound:
+            return
+        except StoreError as error:
+            log.error("%s is over, but that cannot be saved: %s", job_id, error)
+            self._deadlines.at(now() + timedelta(seconds=AGAIN_AFTER_S), lambda: self._expire(job_id))
+
+    def _time(self, job_id: str) -> None:
+        """Look whether its time to execute is over; otherwise again when that may be, at the earliest."""
+        try:
+            view = self.get(job_id)
+        except JobNotFound:
+            return
+        limit_s = view.job.execution_timeout_s
+        if limit_s is None or view.job.final or view.job.verdict or view.run.is_finished:
+            return
+        due = (view.run.start_time or now()) + timedelta(seconds=limit_s)
+        if due <= now():
+            due = now() + timedelta(seconds=AGAIN_AFTER_S)
+            if self._time_out(view):
+                return
+        self._deadlines.at(due, lambda: self._time(job_id))
+
+    def _time_out(self, view: JobView) -> bool:
+        try:
+            job = self._files.update(
+                view.job.job_id,
+                partial(_with_verdict, verdict=JobStatus.TIMED_OUT, run_id=view.run.workflow_id),
+            )
+            self._cancel_run(job.run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
+        except StoreError as error:
+            log.error("%s is over, but that cannot be saved: %s", view.job.job_id, error)
+            return False
+        except JobNotFound:
+            return True
+        self._endings.put(job.job_id)
+        return True
+
+
+def _with_verdict(job: Job, verdict: JobStatus, run_id: str | None = None) -> Job:
+    """The first one stays."""
+    is_past = job.final is not None or job.verdict is not None or run_id not in (None, job.run_id)
+    return job if is_past else replace(job, verdict=verdict)
+
+
+def _reopened(job: Job, run_id: str) -> Job:
+    is_same = run_id == job.run_id
+    uploads = tuple(upload for upload in job.uploads if upload.url and is_same)
+    return replace(
+        job,
+        run_id=run_id,
+        verdict=None,
+        final=None,
+        error=None,
+        uploads=uploads,
+        retries=job.retries + 1,
+    )

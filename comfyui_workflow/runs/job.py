@@ -1,0 +1,115 @@
+"""A job: a run as clients of RunPod order one, and what is kept of it besides. To JSON and back."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import TypeAdapter, ValidationError
+
+from comfyui_workflow.errors import StoreError
+from comfyui_workflow.runs.model import Run, RunRequest, RunStatus
+
+SYNC_PREFIX = "sync-"
+
+
+class JobStatus(StrEnum):
+    """RunPod's words."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Where outputs are brought to, at whatever speaks S3."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    bucket_name: str | None = None
+    """None: as the URL names it, or else after the month."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What became of an output in the bucket: `url`, or `error`."""
+
+    number: int
+    """Of the output, among those of its run, from 0."""
+    url: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """What a client asked for."""
+
+    request: RunRequest
+    endpoint: str
+    is_sync: bool = False
+    webhook: str | None = None
+    execution_timeout_s: float | None = None
+    ttl_s: float
+    bucket: Bucket | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run does not know. It is final when its client has been told, if it is to be told."""
+
+    job_id: str
+    run_id: str
+    """The run that carries it out; another one, where a retry could not take up the first."""
+    endpoint: str
+    created_at: datetime
+    expires_at: datetime
+    """From then on nobody knows it."""
+    webhook: str | None = None
+    execution_timeout_s: float | None = None
+    bucket: Bucket | None = None
+    """Its client's own; None uses that of the server, if it has one."""
+    verdict: JobStatus | None = None
+    """CANCELLED or TIMED_OUT as soon as that was said; its run ends when the instance confirms."""
+    uploads: tuple[Upload, ...] = ()
+    final: JobStatus | None = None
+    error: str | None = None
+    """Why it has failed, where its run has not."""
+    retries: int = 0
+
+
+def status_of(job: Job, run: Run) -> JobStatus:
+    said = job.final or job.verdict
+    if said is not None:
+        return said
+    return JobStatus.IN_QUEUE if run.status is RunStatus.QUEUED else JobStatus.IN_PROGRESS
+
+
+def record_name(job_id: str) -> str:
+    """A synchronous job and any other are kept alike, and found by either name."""
+    return job_id.removeprefix(SYNC_PREFIX)
+
+
+def encode_job(job: Job) -> bytes:
+    return _jobs.dump_json(job)
+
+
+def decode_job(content: bytes) -> Job:
+    """Raises: StoreError."""
+    try:
+        job = _jobs.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the record of a job: {' '.join(str(error).split()[:12])}") from error
+    if job.created_at.tzinfo is None or job.expires_at.tzinfo is None:
+        raise StoreError("not the record of a job: a time in it is none")
+    return job
+
+
+_jobs = TypeAdapter(Job)

@@ -1,0 +1,1 @@
+"""Places outside to which outputs are brought."""

@@ -1,0 +1,102 @@
+"""Jobs as JSON files: `DATA_DIR/jobs/<workflow_id>.json`, all of them in memory too: they are small, and
+each is gone after its time."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from comfyui_workflow.errors import ConfigurationError, JobNotFound, StoreError
+from comfyui_workflow.runs.job import Job, decode_job, encode_job, record_name
+from comfyui_workflow.stores.atomic import make_private_directory, read_regular, write_atomically
+
+log = logging.getLogger(__name__)
+
+_STRIPES = 64
+
+
+class JobFiles:
+    """Every method may be called from any thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._jobs: dict[str, Job] = {}
+        self._of_runs: dict[str, str] = {}
+        self._index = threading.Lock()
+        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+
+    def open(self) -> None:
+        """Reads all there are; what cannot be read is left where it is. Raises: ConfigurationError."""
+        try:
+            make_private_directory(self._directory)
+            paths = sorted(self._directory.glob("comfyui_workflow_*.json"))
+        except OSError as error:
+            raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
+        for path in paths:
+            try:
+                self._hold(decode_job(read_regular(path)))
+            except (OSError, StoreError) as error:
+                log.warning("%s is left alone: %s", path.name, error)
+
+    def add(self, job: Job) -> None:
+        """On disk when this returns. Raises: StoreError."""
+        self._write(job, must_reach_disk=True)
+        self._hold(job)
+
+    def get(self, job_id: str) -> Job:
+        """Raises: JobNotFound."""
+        job = self._jobs.get(record_name(job_id))
+        if job is None:
+            raise JobNotFound(f"Job not found: {job_id[:100]}")
+        return job
+
+    def of_run(self, run_id: str) -> Job | None:
+        """The job that this run carries out."""
+        name = self._of_runs.get(run_id)
+        return None if name is None else self._jobs.get(name)
+
+    def all(self) -> list[Job]:
+        with self._index:
+            return list(self._jobs.values())
+
+    def update(self, job_id: str, change: Callable[[Job], Job]) -> Job:
+        """No two changes of one job overlap. Raises: JobNotFound; StoreError, then nothing was changed."""
+        with self._lock(job_id):
+            before = self.get(job_id)
+            changed = change(before)
+            if changed != before:
+                self._write(changed, must_reach_disk=False)
+                self._hold(changed)
+        return changed
+
+    def remove(self, job_id: str) -> None:
+        """Raises: StoreError."""
+        with self._lock(job_id):
+            try:
+                self._path(job_id).unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"The job cannot be removed: {error.strerror}") from error
+            with self._index:
+                removed = self._jobs.pop(record_name(job_id), None)
+                if removed is not None:
+                    self._of_runs.pop(removed.run_id, None)
+
+    def _hold(self, job: Job) -> None:
+        with self._index:
+            known = self._jobs.get(record_name(job.job_id))
+            if known is not None:
+                self._of_runs.pop(known.run_id, None)
+            self._jobs[record_name(job.job_id)] = job
+            self._of_runs[job.run_id] = record_name(job.job_id)
+
+    def _write(self, job: Job, *, must_reach_disk: bool) -> None:
+        try:
+            write_atomically(self._path(job.job_id), encode_job(job), must_reach_disk=must_reach_disk)
+        except OSError as error:
+            raise StoreError(f"The job cannot be saved: {error.strerror}") from error
+
+    def _lock(self, job_id: str) -> threading.Lock:
+        return self._locks[hash(record_name(job_id)) % _STRIPES]
+
+    def _path(self, job_id: str) -> Path:
+        return self._directory / f"{record_name(job_id)}.json"
