@@ -3,6 +3,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.outbox.receiver import Receiver, receiving
+from tests.stores.conftest import full_disk
+
+__all__ = ["full_disk", "receiver"]
 
 
 @pytest.fixture
