@@ -1,16 +1,33 @@
 """The settings: the only reader of the environment. Each is `COMFYUI_WORKFLOW_` and its name in capitals."""
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
+WORKER_NAMES = {
+    "bucket_endpoint_url": "BUCKET_ENDPOINT_URL",
+    "bucket_access_key_id": "BUCKET_ACCESS_KEY_ID",
+    "bucket_secret_access_key": "BUCKET_SECRET_ACCESS_KEY",
+    "refresh_worker": "REFRESH_WORKER",
+    "websocket_reconnect_delay_s": "WEBSOCKET_RECONNECT_DELAY_S",
+    "log_level": "COMFY_LOG_LEVEL",
+}
+"""Names that a worker-comfyui has for its settings, heard where ours is not set."""
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
@@ -146,8 +163,44 @@ class Settings(BaseSettings):
         description="Where jobs of the bare paths go (`/run`, without `/v2/<endpoint_id>`): an instance, a "
         "tag, `any`, or an ssh string.",
     )
+    bucket_endpoint_url: str | None = Field(
+        None,
+        description="With it, outputs of jobs are brought to this bucket, and answered as URLs. As "
+        "`BUCKET_ENDPOINT_URL` too, and so are the next two.",
+    )
+    bucket_access_key_id: str | None = Field(None, description="Who brings them there.")
+    bucket_secret_access_key: SecretStr | None = Field(None, description="The secret of that key.")
+    bucket_name: str | None = Field(
+        None,
+        description="Unset: as the endpoint's URL names it, first in its path or its host; or else the month "
+        "and the year, as `03-26`.",
+    )
+    refresh_worker: bool = Field(
+        False,
+        description="Whether the memory of its instance is freed after each job. As `REFRESH_WORKER` too.",
+    )
+    websocket_reconnect_delay_s: float = Field(
+        5,
+        ge=0.5,
+        description="How long at most until a websocket that broke is tried again, in seconds. As "
+        "`WEBSOCKET_RECONNECT_DELAY_S` too.",
+    )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
-    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    log_level: str = Field(
+        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`. As `COMFY_LOG_LEVEL` too."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said first wins."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
 
     @field_validator("cors_hosts", "allowed_hosts", "read_dirs", "write_dirs", "ssh_key_dirs", mode="before")
     @classmethod
@@ -203,6 +256,18 @@ class Settings(BaseSettings):
         return shared if self.writable_dirs is None else self.data_dir / "outputs"
 
     @property
+    def bucket(self) -> Bucket | None:
+        if self.bucket_endpoint_url is None:
+            return None
+        secret = self.bucket_secret_access_key
+        return Bucket(
+            endpoint_url=self.bucket_endpoint_url,
+            access_key_id=self.bucket_access_key_id or "",
+            secret_access_key=secret.get_secret_value() if secret else "",
+            bucket_name=self.bucket_name,
+        )
+
+    @property
     def may_reach_this_machine(self) -> bool:
         return self.is_private_use if self.local_instances is None else self.local_instances
 
@@ -212,11 +277,29 @@ def load_settings(**overrides: object) -> Settings:
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        findings = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"]]
+        findings = [f"{_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors() if e["loc"]]
         raise ConfigurationError("; ".join(findings)) from error
     if not settings.is_loopback and settings.api_token is None:
         raise ConfigurationError(
             f"Listening on {settings.host} would let everybody who reaches it start runs: "
             f"set {PREFIX}API_TOKEN, or listen on 127.0.0.1"
         )
+    if settings.bucket_endpoint_url and not (
+        settings.bucket_access_key_id and settings.bucket_secret_access_key
+    ):
+        raise ConfigurationError(
+            f"{PREFIX}BUCKET_ENDPOINT_URL needs {PREFIX}BUCKET_ACCESS_KEY_ID and "
+            f"{PREFIX}BUCKET_SECRET_ACCESS_KEY"
+        )
     return settings
+
+
+def _as_a_worker_has_them() -> dict[str, str]:
+    found = {field: os.environ.get(name) for field, name in WORKER_NAMES.items()}
+    return {field: value for field, value in found.items() if value}
+
+
+def _variable(field: str) -> str:
+    """The one that said it."""
+    ours, theirs = PREFIX + field.upper(), WORKER_NAMES.get(field, "")
+    return theirs if not os.environ.get(ours) and os.environ.get(theirs) else ours

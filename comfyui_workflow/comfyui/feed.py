@@ -61,9 +61,11 @@ class Subscription:
 class EventFeed:
     """Owns a thread that reads the socket and opens it again whenever it breaks."""
 
-    def __init__(self, base_url: str, client_id: str) -> None:
+    def __init__(self, base_url: str, client_id: str, longest_wait_s: float = LONGEST_WAIT_S) -> None:
+        """`longest_wait_s`: between two tries to open it."""
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         self.client_id = client_id
+        self._longest_wait_s = longest_wait_s
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._listeners: list[Listener] = []
         self._previews = PreviewReader()
@@ -132,7 +134,7 @@ class EventFeed:
         wait_s = REOPEN_AFTER_S
         while not self._closing.is_set():
             heard = self._connect_and_read()
-            wait_s = REOPEN_AFTER_S if heard else min(2 * wait_s, LONGEST_WAIT_S)
+            wait_s = REOPEN_AFTER_S if heard else min(2 * wait_s, self._longest_wait_s)
             self._closing.wait(wait_s)
 
     def _connect_and_read(self) -> bool:

@@ -55,6 +55,8 @@ class JobEndings:
     def __init__(self, tools: EndingTools) -> None:
         self._tools = tools
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._taken: dict[str, bool] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"job ending {number}", daemon=True)
             for number in range(AT_ONCE)
@@ -78,16 +80,34 @@ class JobEndings:
 
     def _work(self) -> None:
         while (job_id := self._waiting.get()) is not None:
-            try:
-                self._end(job_id)
-            except JobNotFound:
-                log.debug("%s is not known any more", job_id)
-            except StoreError as error:
-                log.error("%s has ended, but that cannot be saved: %s", job_id, error)
-                self._tools.again(job_id, AGAIN_AFTER_S)
-            except Exception as error:
-                log.exception("%s: a bug of this server", job_id)
-                self._give_up(job_id, error)
+            if self._take(job_id):
+                self._try_to_end(job_id)
+                if self._leave(job_id):
+                    self.put(job_id)
+
+    def _take(self, job_id: str) -> bool:
+        """Of one job, one thread at a time: its client is not told twice. Who has it looks again then."""
+        with self._lock:
+            is_free = job_id not in self._taken
+            self._taken[job_id] = not is_free
+            return is_free
+
+    def _leave(self, job_id: str) -> bool:
+        """Whether it was put in again meanwhile."""
+        with self._lock:
+            return self._taken.pop(job_id)
+
+    def _try_to_end(self, job_id: str) -> None:
+        try:
+            self._end(job_id)
+        except JobNotFound:
+            log.debug("%s is not known any more", job_id)
+        except StoreError as error:
+            log.error("%s has ended, but that cannot be saved: %s", job_id, error)
+            self._tools.again(job_id, AGAIN_AFTER_S)
+        except Exception as error:
+            log.exception("%s: a bug of this server", job_id)
+            self._give_up(job_id, error)
 
     def _end(self, job_id: str) -> None:
         """Raises: JobNotFound, StoreError; then everything that was not done is done by the next call."""

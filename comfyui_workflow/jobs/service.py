@@ -45,6 +45,7 @@ class JobService:
         self._files = files
         self._refresh = refresh
         self._outbox = outbox
+        self._check_url = check_url
         self._changed = threading.Condition()
         self._is_stopping = False
         self._deadlines = Deadlines()
@@ -62,8 +63,11 @@ class JobService:
         journal.listen(self._heed)
 
     def submit(self, order: JobOrder) -> JobView:
-        """Both on disk before this returns, and before the run is started. Raises: StoreError; then nothing
-        was ordered."""
+        """Both on disk before this returns, and before the run is started. Raises: UrlRefused, StoreError;
+        then nothing was ordered."""
+        for url in (order.webhook, order.bucket.endpoint_url if order.bucket else None):
+            if url is not None:
+                self._check_url(url)
         if order.webhook is not None and self._outbox is None:
             raise InvalidRequest("This server sends no webhooks")
         (run,) = self._service.keep_all([order.request])

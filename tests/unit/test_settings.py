@@ -15,11 +15,11 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYUI_WORKFLOW_PORT", "5001")
     monkeypatch.setenv("COMFYUI_WORKFLOW_CORS_HOSTS", "a.example, b.example,")
     monkeypatch.setenv("COMFYUI_WORKFLOW_READ_DIRS", "/srv/a,/srv/b")
-    monkeypatch.setenv("COMFYUI_WORKFLOW_API_TOKEN", "secret")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_API_TOKEN", "a token")
     settings = load_settings()
     assert (settings.port, settings.cors_hosts) == (5001, ("a.example", "b.example"))
     assert settings.readable_dirs == (Path("/srv/a"), Path("/srv/b"))
-    assert "secret" not in repr(settings)
+    assert "a token" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,33 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(ConfigurationError, match=PREFIX + name):
+        load_settings()
+
+
+def test_names_of_a_worker_are_heard_where_ours_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"ENDPOINT_URL": "http://s3", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "hidden"}
+    for name, value in keys.items():
+        monkeypatch.setenv(f"BUCKET_{name}", value)
+    monkeypatch.setenv("REFRESH_WORKER", "true")
+    monkeypatch.setenv("WEBSOCKET_RECONNECT_DELAY_S", "")
+    monkeypatch.setenv("COMFY_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_LOG_LEVEL", "ERROR")
+    settings = load_settings()
+    assert settings.bucket is not None
+    assert (settings.bucket.endpoint_url, settings.bucket.secret_access_key) == ("http://s3", "hidden")
+    assert (settings.refresh_worker, settings.log_level) == (True, "ERROR")
+    assert "hidden" not in repr(settings)
+
+
+def test_a_bad_value_under_such_a_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBSOCKET_RECONNECT_DELAY_S", "soon")
+    with pytest.raises(ConfigurationError, match=r"^WEBSOCKET_RECONNECT_DELAY_S"):
+        load_settings()
+
+
+def test_a_bucket_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_ENDPOINT_URL", "http://s3")
+    with pytest.raises(ConfigurationError, match="BUCKET_ACCESS_KEY_ID"):
         load_settings()
 
 

@@ -1,0 +1,317 @@
+"""Jobs over runs that nobody carries out: deadlines, buckets, clients that are told, a server that died."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from comfyui_workflow.errors import InvalidRequest, JobNotFound, StoreError, UrlRefused
+from comfyui_workflow.jobs.endings import JobEndings
+from comfyui_workflow.jobs.output import output_of
+from comfyui_workflow.jobs.service import JobService
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.events import ExecutionStarted, RunCancelled, RunCompleted, RunFailed
+from comfyui_workflow.runs.job import Bucket, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.service import RunService
+from comfyui_workflow.storage import s3
+from comfyui_workflow.stores.job_files import JobFiles
+from comfyui_workflow.stores.memory import MemoryStore
+from tests.fleet.making import request
+from tests.storage.conftest import s3_url as s3_url  # noqa: PLC0414 - a fixture
+from tests.storage.s3_server import keys_in, make_bucket
+from tests.unit.test_batches import Idle
+from tests.unit.test_progress import GRAPH
+
+DEADLINE_S = 10.0
+
+
+class Letters:
+    """An outbox that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.is_full = False
+
+    def add(self, url: str, body: dict[str, Any], workflow_id: str) -> None:
+        if self.is_full:
+            raise StoreError("no space left")
+        self.sent.append((url, body))
+
+
+class Made:
+    """A server of which a new one can be made on the same files."""
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        self.directory = directory
+        self.options = options
+        self.store = MemoryStore()
+        self.letters = Letters()
+        self.refused: set[str] = set()
+        self.start()
+
+    def start(self) -> None:
+        self.journal = RunJournal(self.store)
+        self.executor = Idle(self.journal)
+        self.service = RunService(self.journal, self.store, self.executor)
+        self.files = JobFiles(self.directory / "jobs")
+        self.files.open()
+        self.jobs = JobService(
+            journal=self.journal,
+            service=self.service,
+            files=self.files,
+            outbox=self.letters,
+            check_url=self.check_url,
+            **self.options,
+        )
+        self.jobs.start()
+
+    def check_url(self, url: str) -> None:
+        if url in self.refused:
+            raise UrlRefused("not there")
+
+    def submit(self, **order: Any) -> str:
+        asked = JobOrder(**{"request": request(graph=GRAPH), "endpoint": "any", "ttl_s": 3600, **order})
+        return self.jobs.submit(asked).job.job_id
+
+    def job(self, job_id: str) -> Job:
+        return self.jobs.get(job_id).job
+
+    def final(self, job_id: str) -> Job:
+        until(lambda: self.job(job_id).final)
+        return self.job(job_id)
+
+    def complete(self, job_id: str, *contents: bytes) -> None:
+        run_id = self.job(job_id).run_id
+        outputs = []
+        for number, content in enumerate(contents):
+            path = self.directory / f"{run_id}-{number}.png"
+            path.write_bytes(content)
+            outputs.append(OutputFile(filename=f"{number}.png", local_path=str(path)))
+        self.store.update(run_id, lambda run: replace(run, outputs=tuple(outputs)))
+        self.journal.record(run_id, RunCompleted())
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def is_unknown(made: Made, job_id: str) -> bool:
+    try:
+        made.jobs.get(job_id)
+    except JobNotFound:
+        return True
+    return False
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Made]]:
+    made: list[Made] = []
+
+    def make(**options: Any) -> Made:
+        made.append(Made(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.jobs.stop()
+
+
+@pytest.fixture
+def made(make: Callable[..., Made]) -> Made:
+    return make()
+
+
+def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
+    job_id = made.submit(execution_timeout_s=0.2)
+    time.sleep(0.3)
+    assert made.job(job_id).verdict is None  # in the queue it may be for long
+    made.journal.record(job_id, ExecutionStarted())
+    assert made.final(job_id).final is JobStatus.TIMED_OUT
+    assert made.journal.get(job_id).cancel_reason == "Its job may execute for 0.2 s"
+
+
+def test_in_time_is_in_time(made: Made) -> None:
+    job_id = made.submit(execution_timeout_s=0.2)
+    made.journal.record(job_id, ExecutionStarted())
+    made.complete(job_id)
+    time.sleep(0.4)
+    assert made.final(job_id).final is JobStatus.COMPLETED
+
+
+def test_after_its_time_to_live_nobody_knows_a_job(made: Made) -> None:
+    done, waiting = made.submit(ttl_s=0.3), made.submit(ttl_s=0.3)
+    made.complete(done)
+    until(lambda: is_unknown(made, done) and is_unknown(made, waiting))
+    assert made.journal.get(waiting).error_message == "The ttl of its job is over"
+    assert not list((made.directory / "jobs").iterdir())
+
+
+def test_a_job_that_cannot_be_saved_is_not_started(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_job: Job) -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(made.files, "add", full)
+    with pytest.raises(StoreError):
+        made.submit()
+    assert not made.executor.started
+    assert [run.is_finished for run in made.store.page(10)] == [True]
+
+
+def test_its_client_is_told_before_it_is_final(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyui_workflow.jobs.endings.AGAIN_AFTER_S", 0.05)
+    made.letters.is_full = True
+    job_id = made.submit(webhook="https://c.example/h")
+    made.complete(job_id, b"picture")
+    time.sleep(0.2)
+    assert made.jobs.get(job_id).status is JobStatus.IN_PROGRESS
+    made.letters.is_full = False
+    made.final(job_id)
+    ((url, body),) = made.letters.sent
+    assert url == "https://c.example/h"
+    assert (body["id"], body["status"]) == (job_id, "COMPLETED")
+    assert body["output"]["images"] == [{"filename": "0.png", "type": "base64", "data": "cGljdHVyZQ=="}]
+
+
+def test_what_is_too_large_for_a_message_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyui_workflow.jobs.endings.LARGEST_MESSAGE_BYTES", 10)
+    job_id = made.submit(webhook="https://c.example/h")
+    made.complete(job_id, b"small", b"much too large", b"too")
+    made.final(job_id)
+    output = made.letters.sent[0][1]["output"]
+    assert [image["filename"] for image in output["images"]] == ["0.png", "2.png"]
+    assert [error.split()[0] for error in output["errors"]] == ["1.png"]
+
+
+def test_of_a_cancelled_job_its_client_is_told_at_once(made: Made) -> None:
+    job_id = made.submit(webhook="https://c.example/h")
+    made.jobs.cancel(job_id)
+    made.final(job_id)
+    assert [body["status"] for _, body in made.letters.sent] == ["CANCELLED"]
+
+
+def test_urls_that_a_client_may_not_send_us_to_are_refused_when_it_orders(made: Made) -> None:
+    made.refused = {"http://10.0.0.1/h"}
+    bucket = Bucket(endpoint_url="http://10.0.0.1/h", access_key_id="i", secret_access_key="s")
+    for order in ({"webhook": "http://10.0.0.1/h"}, {"bucket": bucket}):
+        with pytest.raises(InvalidRequest):
+            made.submit(**order)
+    assert not made.store.page(1)
+
+
+def test_outputs_are_brought_to_the_bucket_of_the_server(make: Callable[..., Made], s3_url: str) -> None:
+    make_bucket(s3_url, "jobs")
+    bucket = Bucket(endpoint_url=f"{s3_url}/jobs", access_key_id="i", secret_access_key="s")
+    made = make(bucket=bucket)
+    job_id = made.submit(is_sync=True, webhook="https://c.example/h")
+    made.complete(job_id, b"first", b"second")
+    assert made.final(job_id).final is JobStatus.COMPLETED
+    files = output_of(made.jobs.get(job_id)).files
+    assert [requests.get(str(each.url), timeout=10).content for each in files] == [b"first", b"second"]
+    keys = keys_in(s3_url, "jobs")
+    assert len(keys) == 2
+    assert all(key.startswith(f"{job_id}/") and key.endswith(".png") for key in keys)
+    assert [image["type"] for image in made.letters.sent[0][1]["output"]["images"]] == ["s3_url"] * 2
+
+
+def test_an_upload_that_fails_is_an_error_and_is_made_up_for_by_a_retry(
+    make: Callable[..., Made], s3_url: str
+) -> None:
+    bucket = Bucket(endpoint_url=s3_url, access_key_id="i", secret_access_key="s", bucket_name="later")
+    made = make()
+    job_id = made.submit(bucket=bucket)
+    made.complete(job_id, b"picture")
+    job = made.final(job_id)
+    assert job.final is JobStatus.FAILED
+    assert str(job.error).startswith("Job processing failed: ")
+    assert not output_of(made.jobs.get(job_id)).files
+    make_bucket(s3_url, "later")
+    made.jobs.retry(job_id)
+    until(lambda: made.job(job_id).final is JobStatus.COMPLETED)
+    assert made.executor.started == [job_id]  # nothing was executed again
+    assert made.job(job_id).bucket is None  # its secret is not kept
+    assert len(keys_in(s3_url, "later")) == 1
+
+
+def test_one_upload_that_fails_of_two_is_named(
+    make: Callable[..., Made], s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bucket(s3_url, "two")
+    bucket = Bucket(endpoint_url=f"{s3_url}/two", access_key_id="i", secret_access_key="s")
+    put = s3.S3Storage.put
+
+    def broken(storage: s3.S3Storage, path: Path, key: str, content_type: str) -> str:
+        if path.read_bytes() == b"bad":
+            raise s3.StorageError("bad is bad")
+        return put(storage, path, key, content_type)
+
+    monkeypatch.setattr(s3.S3Storage, "put", broken)
+    made = make(bucket=bucket)
+    job_id = made.submit()
+    made.complete(job_id, b"good", b"bad")
+    assert made.final(job_id).final is JobStatus.COMPLETED
+    output = output_of(made.jobs.get(job_id))
+    assert ([each.filename for each in output.files], output.errors) == (["0.png"], ("bad is bad",))
+
+
+def test_a_bucket_that_leads_elsewhere_by_now_gets_nothing(made: Made, s3_url: str) -> None:
+    make_bucket(s3_url, "private")
+    bucket = Bucket(endpoint_url=f"{s3_url}/private", access_key_id="i", secret_access_key="s")
+    job_id = made.submit(bucket=bucket)
+    made.refused = {bucket.endpoint_url}
+    made.complete(job_id, b"picture")
+    assert made.final(job_id).final is JobStatus.FAILED
+    assert keys_in(s3_url, "private") == []
+
+
+def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = made.submit(execution_timeout_s=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobEndings, "put", lambda self, job_id: None)  # the server dies before that
+        ended, timed_out = made.submit(webhook="https://c.example/h"), made.submit()
+        made.complete(ended, b"picture")
+        made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMED_OUT))
+    made.jobs.stop()
+    made.start()
+    assert made.final(ended).final is JobStatus.COMPLETED
+    assert len(made.letters.sent) == 1
+    assert made.final(timed_out).final is JobStatus.TIMED_OUT
+    assert made.journal.get(timed_out).is_cancel_requested
+    assert made.jobs.get(waiting).status is JobStatus.IN_QUEUE
+    assert made.job(waiting).execution_timeout_s == 30
+
+
+def test_records_of_jobs_are_private_and_what_cannot_be_read_is_left_alone(made: Made) -> None:
+    job_id = made.submit()
+    path = made.directory / "jobs" / f"{job_id}.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("{")
+    made.jobs.stop()
+    made.start()
+    assert is_unknown(made, job_id)
+    assert path.read_text() == "{"
+
+
+def test_after_each_job_its_run_is_told(make: Callable[..., Made]) -> None:
+    told: list[Run] = []
+    made = make(refresh=told.append)
+    for end in (RunCompleted(), RunFailed(code="x", message="x"), RunCancelled()):
+        job_id = made.submit()
+        made.journal.record(job_id, end)
+        until(lambda job_id=job_id: told and told[-1].workflow_id == job_id)  # type: ignore[misc]
+
+
+def test_who_waits_is_answered_when_the_server_stops(made: Made) -> None:
+    job_id = made.submit()
+    made.jobs.stop()
+    began = now()
+    assert made.jobs.wait(job_id, 60).status is JobStatus.IN_QUEUE
+    assert now() - began < timedelta(seconds=5)
