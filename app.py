@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from flask import Flask
 
 from comfyui_workflow import dashboard, serving
-from comfyui_workflow.api import Parts, batches, guard, health, instances, mount, worker_comfyui, workflow
+from comfyui_workflow.api import (
+    Parts,
+    batches,
+    guard,
+    health,
+    instances,
+    mount,
+    webhooks,
+    worker_comfyui,
+    workflow,
+)
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
@@ -36,6 +46,8 @@ from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.local_port.model import PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
+from comfyui_workflow.outbox.guarded_client import GuardedClient
+from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
@@ -46,6 +58,8 @@ from comfyui_workflow.stores.json_file import JsonFileStore
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
+OUTBOX_STOP_S = 0.5
+"""A webhook that takes longer is sent again after the next start."""
 WARNING_SEEN_S = 60.0
 """How much longer than until its idle warning an instance is watched after its last run."""
 STOP_TIMEOUT_S = 5.0
@@ -68,6 +82,7 @@ class Server:
     batches: BatchService
     job_files: JobFiles
     jobs: JobService
+    outbox: Outbox
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
@@ -75,6 +90,7 @@ class Server:
         self.store.open()
         self.batch_files.open()
         self.job_files.open()
+        self.outbox.open()
         self.service.learn()
         self.watches.load()
         self.batches.resume()
@@ -82,11 +98,13 @@ class Server:
         resumed = self.service.resume()
         self.batches.heed_failures()
         self.jobs.start()
+        self.outbox.start()
         return resumed
 
     def stop(self) -> None:
         self.local_ports.stop()
         self.jobs.stop()
+        self.outbox.stop(OUTBOX_STOP_S)
         is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
         self.watches.close(WATCH_STOP_S)
@@ -118,7 +136,9 @@ def create_server(settings: Settings) -> Server:
     batch_files = BatchFiles(settings.data_dir / "batches")
     batch_service = BatchService(journal, store, service, batch_files)
     job_files = JobFiles(settings.data_dir / "jobs")
-    jobs = JobService(journal=journal, service=service, files=job_files)
+    web = GuardedClient(may_reach_private=settings.webhook_private)
+    outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings))
+    jobs = JobService(journal=journal, service=service, files=job_files, outbox=outbox, check_url=web.check)
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
@@ -135,6 +155,7 @@ def create_server(settings: Settings) -> Server:
         service=service,
         batches=batch_service,
         jobs=jobs,
+        outbox=outbox,
         instances=named,
         inspector=Inspector(links),
         live_view=live_view,
@@ -154,6 +175,7 @@ def create_server(settings: Settings) -> Server:
         batches=batch_service,
         job_files=job_files,
         jobs=jobs,
+        outbox=outbox,
     )
 
 
@@ -215,7 +237,7 @@ def create_flask(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     guard.guard(app, parts.settings, dashboard.OPEN_PATHS | {health.PATH})
-    mount(app, parts, (workflow.API, batches.API, instances.API, worker_comfyui.API))
+    mount(app, parts, (workflow.API, batches.API, instances.API, webhooks.API, worker_comfyui.API))
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint(parts.settings))
     return app
@@ -256,6 +278,14 @@ def dispatch_options(settings: Settings) -> DispatchOptions:
         move_after_s=settings.move_after_s,
         any_patience_s=settings.any_patience_s,
         resubmissions_of_running=settings.resubmissions,
+    )
+
+
+def outbox_options(settings: Settings) -> OutboxOptions:
+    return OutboxOptions(
+        timeout_s=settings.webhook_timeout_s,
+        patience_s=settings.webhook_patience_s,
+        kept_s=settings.webhook_kept_s,
     )
 
 

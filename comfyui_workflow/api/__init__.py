@@ -18,6 +18,7 @@ from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.outbox.outbox import Outbox
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings
 
@@ -29,6 +30,7 @@ class Parts:
     service: RunService
     batches: BatchService
     jobs: JobService
+    outbox: Outbox
     instances: Instances
     inspector: Inspector
     live_view: LiveView

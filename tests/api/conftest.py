@@ -29,6 +29,8 @@ from comfyui_workflow.link import InstanceKey, Link
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.local_port.ports import LocalPorts
+from comfyui_workflow.outbox.guarded_client import GuardedClient
+from comfyui_workflow.outbox.outbox import Outbox
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores import Store
@@ -64,6 +66,7 @@ class Api:
     jobs: JobService
     instances: Instances
     live_view: LiveView
+    outbox: Outbox
     settings: Settings
     tmp_path: Path
 
@@ -125,10 +128,16 @@ def parts_of(
     batch_files.open()
     job_files = JobFiles(settings.data_dir / "jobs")
     job_files.open()
+    web = GuardedClient(may_reach_private=settings.webhook_private)
+    outbox = Outbox(settings.data_dir / "webhooks", web)
+    outbox.open()
     return Parts(
         service=service,
         batches=BatchService(journal, store, service, batch_files),
-        jobs=JobService(journal=journal, service=service, files=job_files),
+        jobs=JobService(
+            journal=journal, service=service, files=job_files, outbox=outbox, check_url=web.check
+        ),
+        outbox=outbox,
         instances=named_instances(settings, links or unreachable()),
         inspector=unreachable_inspector(),
         live_view=LiveView(),
@@ -166,6 +175,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             jobs=parts.jobs,
             instances=parts.instances,
             live_view=parts.live_view,
+            outbox=parts.outbox,
             settings=settings,
             tmp_path=tmp_path,
         )

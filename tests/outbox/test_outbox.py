@@ -366,7 +366,7 @@ class TestThreads:
     def test_a_server_that_does_not_answer_keeps_nobody(self, started: Outbox, receiver: Receiver) -> None:
         released, heard = threading.Event(), threading.Semaphore(0)
         with receiving() as silent:
-            silent.answers = [lambda _: released.wait(30) and Answer() or Answer()]
+            silent.answers = [lambda _: (released.wait(30) and Answer()) or Answer()]
             receiver.answers = [lambda _: heard.release() or Answer()]  # type: ignore[func-returns-value]
             for _ in range(20):
                 started.add(silent.url(), BODY, RUN)

@@ -8,17 +8,28 @@ import pytest
 
 from app import create_server
 from comfyui_workflow import errors
-from comfyui_workflow.api import asking_again, batches, health, instances, orders, worker_comfyui, workflow
+from comfyui_workflow.api import (
+    asking_again,
+    batches,
+    health,
+    instances,
+    orders,
+    webhooks,
+    worker_comfyui,
+    workflow,
+)
 from comfyui_workflow.cli import main
 from comfyui_workflow.fleet.document import state_document
 from comfyui_workflow.fleet.reading import KNOWN_FIELDS
 from comfyui_workflow.fleet.state import InstanceState
+from comfyui_workflow.outbox.delivery import delivery_document, new_delivery
 from comfyui_workflow.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api" / "workflow.md").read_text()
 BATCHES = (ROOT / "docs" / "api" / "batch.md").read_text()
 INSTANCES = (ROOT / "docs" / "api" / "instances.md").read_text()
+WEBHOOKS = (ROOT / "docs" / "api" / "webhooks.md").read_text()
 JOBS = (ROOT / "docs" / "api" / "worker-comfyui.md").read_text()
 README = (ROOT / "README.md").read_text()
 BATCH_FIELDS = {"runs", "rows", "matrix", "batch_name", "stagger_s", "on_error"}
@@ -28,8 +39,13 @@ NOT_OF_THE_TREE = {"internal", "outputs_missing", "no_instance", "refused", "htt
 
 @pytest.mark.parametrize(
     ("document", "prefixes"),
-    [(API, (workflow.PREFIX, health.PATH)), (INSTANCES, (instances.PREFIX,)), (BATCHES, (batches.PREFIX,))],
-    ids=["workflow", "instances", "batches"],
+    [
+        (API, (workflow.PREFIX, health.PATH)),
+        (INSTANCES, (instances.PREFIX,)),
+        (BATCHES, (batches.PREFIX,)),
+        (WEBHOOKS, (webhooks.PREFIX,)),
+    ],
+    ids=["workflow", "instances", "batches", "webhooks"],
 )
 def test_every_route_is_documented_and_nothing_else(
     tmp_path: Path, document: str, prefixes: tuple[str, ...]
@@ -67,6 +83,11 @@ def test_every_field_of_an_instance_is_documented() -> None:
 def test_every_field_of_a_state_is_documented() -> None:
     answered = state_document(InstanceState(), datetime.now(UTC))
     assert _first_cells(INSTANCES, "## State") == set(answered)
+
+
+def test_every_field_of_a_webhook_is_documented() -> None:
+    answered = delivery_document(new_delivery("https://a.example/", "run", 2, datetime.now(UTC)))
+    assert _first_cells(WEBHOOKS, "## Fields") == {*answered, "attempts"}
 
 
 def test_every_field_of_execute_is_documented() -> None:

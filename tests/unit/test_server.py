@@ -48,5 +48,6 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         batches=parts,
         job_files=parts,
         jobs=Recorder([True]),
+        outbox=Recorder([True]),
     ).stop()
     assert parts.heard == order
