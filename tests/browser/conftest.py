@@ -17,7 +17,7 @@ from tests.browser.watching import Watch
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
 

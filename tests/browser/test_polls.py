@@ -43,11 +43,12 @@ NOTE_LOOKS = """() => {
 
 
 class Looks:
-    """What the page asked, and its clock."""
+    """What the page asked, and its clock, which stands still by itself."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
-        page.clock.install()
+        page.clock.install(time=0)
+        page.clock.pause_at(SECOND_MS)
         page.add_init_script(f"({NOTE_LOOKS})()")
 
     def all(self) -> list[dict[str, Any]]:
