@@ -39,6 +39,7 @@ from comfyui_workflow.inspection import Inspector
 from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
 from comfyui_workflow.instances.host_keys import KnownHosts
 from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.jobs.refreshing import refresher
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
@@ -138,7 +139,15 @@ def create_server(settings: Settings) -> Server:
     job_files = JobFiles(settings.data_dir / "jobs")
     web = GuardedClient(may_reach_private=settings.webhook_private)
     outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings))
-    jobs = JobService(journal=journal, service=service, files=job_files, outbox=outbox, check_url=web.check)
+    jobs = JobService(
+        journal=journal,
+        service=service,
+        files=job_files,
+        outbox=outbox,
+        check_url=web.check,
+        bucket=settings.bucket,
+        refresh=refresher(links) if settings.refresh_worker else None,
+    )
     files = LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
@@ -254,7 +263,7 @@ def open_link(key: InstanceKey, settings: Settings) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    feed = EventFeed(connection.base_url, our_id)
+    feed = EventFeed(connection.base_url, our_id, settings.websocket_reconnect_delay_s)
     feed.start()
     return Link(connection, ComfyUIClient(connection.base_url), feed)
 
