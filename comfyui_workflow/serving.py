@@ -12,6 +12,8 @@ import waitress
 from flask import Flask
 from waitress import wasyncore
 
+from comfyui_workflow.api import worker_comfyui
+from comfyui_workflow.early_refusals import limit_bodies
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import Settings, load_settings
 
@@ -91,8 +93,9 @@ def _listen(
 ) -> "waitress.server.BaseWSGIServer":
     """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
     that is open is in `sockets`."""
+    sockets = {} if sockets is None else sockets
     try:
-        return waitress.create_server(
+        http = waitress.create_server(
             app,
             map=sockets,
             host=settings.host,
@@ -106,6 +109,8 @@ def _listen(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
+    limit_bodies(sockets.values(), worker_comfyui.body_limit)
+    return http
 
 
 def _say_ready(url: str, resumed: int) -> None:

@@ -1,22 +1,24 @@
 """/v2/<endpoint_id>/* and the bare paths: jobs, as RunPod and its worker-comfyui have them."""
 
+import re
 from collections.abc import Callable
 from threading import BoundedSemaphore
 from typing import IO, Any
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import wrap_file
 
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.job_orders import job_order_reader
 from comfyui_workflow.api.wording import status_of
+from comfyui_workflow.early_refusals import BodyLimit
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instance import tag_wanted
 from comfyui_workflow.fleet.state import InstanceState, Reachability
 from comfyui_workflow.jobs.endings import has_output
-from comfyui_workflow.jobs.output import output_of, spooled_document
+from comfyui_workflow.jobs.output import output_of, spooled_document, spooled_stream
 from comfyui_workflow.jobs.words import JobView, document_head
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.job import JobStatus
@@ -28,6 +30,9 @@ MOST_WAITING = 6
 USUAL_WAIT_MS = 90_000
 LEAST_WAIT_MS = 1_000
 LONGEST_WAIT_MS = 300_000
+
+MB = 1024 * 1024
+LARGEST_BODIES_MB = {"run": 10, "runsync": 20}
 
 View = Callable[..., Response]
 
@@ -51,6 +56,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
         return add
 
     def submitted(endpoint_id: str | None, *, is_sync: bool) -> JobView:
+        limit = body_limit(request.path)
+        if limit is not None and (request.content_length or 0) > limit.most_bytes:
+            raise RequestEntityTooLarge(limit.message)
         endpoint = orders.endpoint(endpoint_id)
         return jobs.submit(orders.read(json_body(), endpoint, is_sync=is_sync))
 
@@ -90,6 +98,11 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def status_sync(endpoint_id: str | None, job_id: str) -> Response:
         return word_job(awaited(jobs.get(job_id)))
 
+    @route("/stream/<job_id>", "GET", "POST")
+    def stream(endpoint_id: str | None, job_id: str) -> Response:
+        view, files = jobs.take_outputs(job_id)
+        return _spooled(spooled_stream(document_head(view, now()), files, parts.settings.data_dir))
+
     @route("/cancel/<job_id>", "POST")
     def cancel(endpoint_id: str | None, job_id: str) -> Response:
         return word_standing(jobs.cancel(job_id))
@@ -110,6 +123,19 @@ def create_blueprint(parts: Parts) -> Blueprint:
         return jsonify(jobs=_job_counts(parts, word), workers=_worker_counts(parts, word))
 
     return routes
+
+
+def body_limit(path: str) -> BodyLimit | None:
+    """RunPod's; told before the body is read."""
+    found = re.fullmatch(rf"({PREFIX}/[^/]+)?/(?P<word>run|runsync)", path)
+    if found is None:
+        return None
+    most_mb = LARGEST_BODIES_MB[found["word"]]
+    return BodyLimit(
+        most_bytes=most_mb * MB,
+        message=f"Request body is larger than {most_mb} MB, the most that /{found['word']} takes: "
+        "name large images by their URL",
+    )
 
 
 def word_error(error: WorkflowError) -> Response:

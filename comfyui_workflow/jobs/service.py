@@ -10,7 +10,8 @@ from functools import partial
 
 from comfyui_workflow.errors import InvalidRequest, JobNotFound, RunConflict, RunNotFound, StoreError
 from comfyui_workflow.jobs.deadlines import Deadlines
-from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox
+from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox, has_output
+from comfyui_workflow.jobs.output import Delivered, output_of
 from comfyui_workflow.jobs.words import JobView
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import RunCancelled
@@ -107,6 +108,20 @@ class JobService:
                 lambda: self._is_stopping or self._files.get(job_id).final is not None, timeout_s
             )
         return self.get(job_id)
+
+    def take_outputs(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
+        """Those that nobody has taken yet: each is streamed once, as RunPod does it. None before it is final.
+        Raises: JobNotFound, StoreError."""
+        view = self.get(job_id)
+        files = output_of(view).files if has_output(view) and view.job.final is not None else ()
+        before: list[int] = []
+
+        def taken(job: Job) -> Job:
+            before[:] = [job.streamed]
+            return replace(job, streamed=max(job.streamed, len(files)))
+
+        self._files.update(job_id, taken)
+        return view, files[before[0] :]
 
     def cancel(self, job_id: str) -> JobView:
         """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
@@ -268,5 +283,6 @@ def _reopened(job: Job, run_id: str) -> Job:
         final=None,
         error=None,
         uploads=uploads,
+        streamed=0,
         retries=job.retries + 1,
     )

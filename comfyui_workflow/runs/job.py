@@ -83,6 +83,8 @@ class Job:
     error: str | None = None
     """Why it has failed, where its run has not."""
     retries: int = 0
+    streamed: int = 0
+    """How many of its outputs were streamed to whoever asked for them."""
 
 
 def status_of(job: Job, run: Run) -> JobStatus:

@@ -152,6 +152,28 @@ def test_only_so_many_wait_and_the_others_are_answered_at_once(api: Api) -> None
     assert [each["status"] for each in answers.values()] == ["IN_QUEUE", *["COMPLETED"] * 6]
 
 
+def test_outputs_are_streamed_once(api: Api) -> None:
+    job_id = run(api)
+    assert api.client.get(f"/v2/any/stream/{job_id}").json == {
+        "id": job_id,
+        "status": "IN_QUEUE",
+        "stream": [],
+    }
+    complete(api, job_id, a_png=PNG, b_mp4=b"video", gone_png=b"")
+    (api.tmp_path / "gone_png").unlink()
+    answers = [api.client.get(f"/stream/{job_id}").json for _ in range(2)]
+    assert [answer["status"] for answer in answers] == ["COMPLETED"] * 2
+    assert [chunk["output"]["filename"] for chunk in answers[0]["stream"]] == ["a.png", "b.mp4"]
+    assert base64.b64decode(answers[0]["stream"][1]["output"]["data"]) == b"video"
+    assert answers[1]["stream"] == []
+
+
+def test_a_large_body_is_refused_by_the_routes_too(api: Api) -> None:
+    image = {"name": "a.png", "image": "A" * (10 * 1024 * 1024)}
+    answer = api.client.post("/run", json={"input": {"workflow": GRAPH, "images": [image]}})
+    assert (answer.status_code, list(answer.json)) == (413, ["error"])
+
+
 def test_status_is_answered_to_a_post_too_and_an_unknown_job_has_a_body(api: Api) -> None:
     job_id = run(api)
     assert api.client.post(f"/status/{job_id}").json["status"] == "IN_QUEUE"

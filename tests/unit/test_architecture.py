@@ -24,7 +24,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"fleet"},
     {"service", "expectations"},
     {"batches", "jobs"},
-    {"api", "dashboard", "serving"},
+    {"api", "dashboard", "serving", "early_refusals"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -34,7 +34,7 @@ PLACES = {
     "flask_cors": {"api"},
     "werkzeug": {"api"},
     "zipstream": {"api"},
-    "waitress": {"serving"},
+    "waitress": {"serving", "early_refusals"},
     "boto3": {"storage"},
     "botocore": {"storage"},
     "paramiko": {"instances"},
