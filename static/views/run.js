@@ -139,7 +139,7 @@ function graphNode(id, node, graph) {
   const isLink = (value) => Array.isArray(value) && value.length === 2 && value[0] in graph;
   const word = (value) => (typeof value === "string" ? value : JSON.stringify(value));
   return el("li.card", { "data-key": id },
-    el("h3", {}, name(id), el("span.quiet.small", {}, ` ${node.class_type} · ${id}`)),
+    el("h3", {}, el("bdi", {}, name(id)), el("span.quiet.small", {}, ` ${node.class_type} · ${id}`)),
     el("dl", {}, Object.entries(node.inputs ?? {}).flatMap(([input, value]) => [
       el("dt", {}, input),
       isLink(value) ? el("dd.quiet", {}, `from ${name(value[0])}`) : el("dd", {}, word(value)),

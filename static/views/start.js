@@ -151,7 +151,7 @@ function inputsPart() {
 function nodeGroup(id, inputs) {
   const { title, class_type } = inputs[0];
   return el("fieldset.group", { "data-key": id },
-    el("legend", {}, title || class_type, title && title !== class_type ? el("span.quiet.small", {}, ` ${class_type}`) : null),
+    el("legend", {}, el("bdi", {}, title || class_type), title && title !== class_type ? el("span.quiet.small", {}, ` ${class_type}`) : null),
     el("div.fields", {}, inputs.map(field)),
     problems(id));
 }
