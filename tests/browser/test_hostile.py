@@ -26,6 +26,23 @@ INJECT = {
     "a frame": """() => { document.createElement("iframe").srcdoc = "<script>parent.wasRun=6</script>"; }""",
 }
 
+IS_LEFT_TO_RIGHT = """(element, words) => {
+    const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const start = texts.currentNode.data.indexOf(words);
+        if (start < 0) continue;
+        const left = place => {
+            const range = document.createRange();
+            range.setStart(texts.currentNode, place);
+            range.setEnd(texts.currentNode, place + 1);
+            return range.getBoundingClientRect().left;
+        };
+        const from = start + words.search(/\\S/);
+        return left(from) < left(from + words.trim().length - 1);
+    }
+    throw new Error(`there is no ${words}`);
+}"""
+
 
 def nothing_was_run(dashboard: Dashboard) -> None:
     page = dashboard.page
@@ -102,6 +119,27 @@ def test_in_the_list_and_in_questions(
     nothing_was_run(dashboard)
     server.kill()
     dashboard.watch.allow_absence()
+
+
+def test_a_name_does_not_turn_round_what_comes_after_it(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """A mark for writing from right to left counts to the end of the name."""
+    page = dashboard.page
+    name = "turned\u202eround"
+    graph = workflows.titled(failing("\u202eit broke"), n2=name)
+    workflow_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=name)
+    dashboard.server.until_finished(workflow_id)
+    dashboard.open()
+    after_name = dashboard.part("Needs you").locator("li p").first
+    assert after_name.evaluate(IS_LEFT_TO_RIGHT, " failed ")
+    dashboard.open_run(workflow_id)
+    page.get_by_text("Graph and inputs").click()
+    heading = page.locator("details.graph h3").nth(1)
+    assert heading.evaluate(IS_LEFT_TO_RIGHT, "SandboxRaise")
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / f"{name}.json", graph))
+    assert dashboard.part("Workflow").locator("p").first.evaluate(IS_LEFT_TO_RIGHT, "3 nodes")
 
 
 def test_in_a_workflow_that_is_chosen(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:

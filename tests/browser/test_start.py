@@ -12,6 +12,8 @@ from tests.browser.dashboard import Dashboard
 from tests.integration.graphs import loaded, painted
 from tests.sandbox_process import SandboxProcess
 
+LARGEST_SEED = 2**64 - 1
+"""Of ComfyUI; a browser's numbers are exact up to 2**53."""
 DROP = """([selector, name, text]) => {
     const carried = new DataTransfer();
     carried.items.add(new File([text], name, {type: "application/json"}));
@@ -144,3 +146,44 @@ def test_a_draft_outlives_a_look_at_something_else(dashboard: Dashboard, tmp_pat
     page.get_by_role("heading", name="Now").wait_for()
     page.go_back()
     expect(page.get_by_label("steps")).to_have_value("7")
+
+
+def test_a_seed_that_no_browser_can_count_stays_exact(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    page = dashboard.page
+    graph = workflows.text_to_image(seed=LARGEST_SEED, steps=1)
+    first = dashboard.start(workflows.saved(tmp_path / "w.json", graph), sandbox.ssh_string)
+    dashboard.until_chip("Completed")
+    page.get_by_role("link", name="Run again with changes").click()
+    page.get_by_label("steps", exact=True).fill("2")
+    dashboard.press("Start")
+    page.wait_for_url(lambda url: "#/run/" in url and first not in url)
+    second = dashboard.run_id
+    dashboard.until_chip("Completed")
+    page.get_by_role("link", name="Run again with changes").click()
+    page.get_by_label("seed", exact=True).fill(str(LARGEST_SEED - 2))
+    dashboard.press("Start")
+    page.wait_for_url(lambda url: "#/run/" in url and second not in url)
+    third = dashboard.run_id
+    dashboard.until_chip("Completed")
+    graphs = [dashboard.server.get(f"/{run}/request")["graph"] for run in (first, second, third)]
+    seeds = [int(graph["3"]["inputs"]["seed"]) for graph in graphs]
+    assert seeds == [LARGEST_SEED, LARGEST_SEED, LARGEST_SEED - 2]
+    assert [graph["3"]["inputs"]["steps"] for graph in graphs] == [1, 2, 2]
+
+
+def test_what_is_changed_after_a_check_is_not_said_to_be_checked(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    page = dashboard.page
+    said = page.locator(".footer [role=status]")
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", workflows.text_to_image()))
+    dashboard.give_ssh(sandbox.ssh_string)
+    dashboard.press("Check")
+    expect(said).to_have_text("It can run this.")
+    page.get_by_label("steps", exact=True).fill("0")
+    expect(said).to_have_text("Changed since it was checked.")
+    dashboard.press("Check")
+    expect(said).to_contain_text("It cannot run this")
