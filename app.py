@@ -56,6 +56,9 @@ from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
 
+LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
+"""Of those that are named by their URL."""
+IMAGE_TIMEOUT_S = 120.0
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
@@ -96,7 +99,7 @@ class Server:
         self.watches.load()
         self.batches.resume()
         self.local_ports.start()
-        resumed = self.service.resume()
+        resumed = self.service.resume(held_back=self.jobs.held_back())
         self.batches.heed_failures()
         self.jobs.start()
         self.outbox.start()
@@ -145,6 +148,8 @@ def create_server(settings: Settings) -> Server:
         files=job_files,
         outbox=outbox,
         check_url=web.check,
+        check_place=web.check_resolved,
+        fetch=lambda url: web.fetch(url, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S).content,
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,
     )

@@ -71,18 +71,22 @@ class LocalFiles:
     def keep_upload(self, stream: IO[bytes], name: str) -> Path:
         """Store an uploaded file under its own name, in a new directory of its own. Raises: FileRefused,
         StoreError."""
-        base = re.split(r"[/\\]", name)[-1]
-        if not is_safe_name(base) or len(base.encode()) > 255:
-            raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
-        directory = self._upload_dir / secrets.token_hex(8)
+        place = self.place_for_upload(name)
         try:
-            make_private_directory(directory)
-            with (directory / base).open("xb") as file:
+            make_private_directory(place.parent)
+            with place.open("xb") as file:
                 while piece := stream.read(_COPY_BYTES):
                     file.write(piece)
         except OSError as error:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
-        return directory / base
+        return place
+
+    def place_for_upload(self, name: str) -> Path:
+        """For a file of that name, in a directory of its own that is not there yet. Raises: FileRefused."""
+        base = re.split(r"[/\\]", name)[-1]
+        if not is_safe_name(base) or len(base.encode()) > 255:
+            raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
+        return self._upload_dir / secrets.token_hex(8) / base
 
     def _readable_file(self, path: str, what: str) -> Path:
         """Where reading is limited, a path outside is refused before it is looked at."""

@@ -1,6 +1,6 @@
 """What every API calls: submit, look, cancel, retry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -154,9 +154,9 @@ class RunService:
         """From the runs that are finished: how long others should take."""
         self._expectations.learn(reversed(self._store.summaries()))
 
-    def resume(self) -> int:
-        """Take up every unfinished run; how many there were."""
-        unfinished = self._store.unfinished()
+    def resume(self, held_back: Container[str] = ()) -> int:
+        """Take up every unfinished run but those; how many there were."""
+        unfinished = [run for run in self._store.unfinished() if run.workflow_id not in held_back]
         for run in unfinished:
             self._executor.start(run.workflow_id)
         return len(unfinished)

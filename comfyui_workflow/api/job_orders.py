@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -17,7 +18,7 @@ from comfyui_workflow.fleet.floor import Directory
 from comfyui_workflow.fleet.instance import ANY
 from comfyui_workflow.jobs.words import INVALID, NO_IMAGES
 from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.runs.job import Bucket, JobOrder
+from comfyui_workflow.runs.job import Bucket, Fetch, JobOrder
 from comfyui_workflow.untrusted import an_object, is_safe_name
 
 LOW_PRIORITY = -100
@@ -89,26 +90,33 @@ class JobOrderReader:
             "priority": LOW_PRIORITY if flag(policy, "lowPriority") else 0,
         }
         webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
+        fetches = tuple(self._places(images))
         try:
             request = self.orders.read(asked)
         except InvalidGraph as error:
             raise InvalidRequest(f"{INVALID}: {error}") from error
         return JobOrder(
-            request=replace(request, input_images=tuple(self._kept(images))),
+            request=replace(request, input_images=(*self._kept(images), *(each.path for each in fetches))),
             endpoint=endpoint.word,
             is_sync=is_sync,
             webhook=webhook,
             execution_timeout_s=timeout_ms / 1000 or None,
             ttl_s=ttl_ms / 1000,
             bucket=bucket,
+            fetches=fetches,
         )
 
-    def _kept(self, images: dict[str, bytes]) -> Iterator[str]:
-        for name, content in images.items():
-            try:
-                yield str(self.files.keep_upload(BytesIO(content), name))
-            except FileRefused as error:
-                raise InvalidRequest(f"{NO_IMAGES}: {error}") from error
+    def _places(self, images: "Images") -> Iterator[Fetch]:
+        for name, image in images.items():
+            if isinstance(image, str):
+                with _in_words():
+                    yield Fetch(url=image, path=str(self.files.place_for_upload(name)))
+
+    def _kept(self, images: "Images") -> Iterator[str]:
+        for name, image in images.items():
+            if isinstance(image, bytes):
+                with _in_words():
+                    yield str(self.files.keep_upload(BytesIO(image), name))
 
 
 def _input(body: Body) -> Body:
@@ -127,7 +135,19 @@ def _input(body: Body) -> Body:
     return given
 
 
-def _images(given: Body) -> Iterator[tuple[str, bytes]]:
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except FileRefused as error:
+        raise InvalidRequest(f"{NO_IMAGES}: {error}") from error
+
+
+Images = dict[str, bytes | str]
+"""By their names: the content, or the URL of it."""
+
+
+def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
     """As ComfyUI takes them: a later one of a name is in the place of an earlier one."""
     images = given.get("images")
     if images is None:
@@ -142,7 +162,8 @@ def _images(given: Body) -> Iterator[tuple[str, bytes]]:
         name = each["name"]
         if not is_safe_name(name) or text(each, "name") != name:
             raise InvalidRequest(f"{NO_IMAGES}: this file name is not accepted: {name[:300]!r}")
-        yield name, _content(name, each["image"])
+        is_url = each["image"][:8].lower().startswith(("http://", "https://"))
+        yield name, (_url(each, "image") or "") if is_url else _content(name, each["image"])
 
 
 def _content(name: str, image: str) -> bytes:

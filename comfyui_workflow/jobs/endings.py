@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused, WebError
 from comfyui_workflow.jobs.output import inline_output, output_of
 from comfyui_workflow.jobs.words import NOTHING_DELIVERED, JobView, document_head, final_status
 from comfyui_workflow.journal import RunJournal, now
@@ -38,11 +38,11 @@ class Outbox(Protocol):
 class EndingTools:
     files: JobFiles
     journal: RunJournal
-    outbox: Outbox | None
+    outbox: Outbox
     bucket: Bucket | None
     """Of the server."""
-    check_url: Callable[[str], None]
-    """Whether a client may send us there. Raises: UrlRefused."""
+    check_place: Callable[[str], None]
+    """Whether a client's bucket is where it may be, just now. Raises: UrlRefused, WebError."""
     told: Callable[[JobView], None]
     """The job is final."""
     again: Callable[[str, float], None]
@@ -150,16 +150,16 @@ class JobEndings:
             path = Path(output.local_path or "")
             try:
                 if job.bucket is not None:
-                    self._tools.check_url(bucket.endpoint_url)
+                    self._tools.check_place(bucket.endpoint_url)
                 content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
                 url = _storage(bucket).put(path, _key(job, output), content_type)
                 yield Upload(number=number, url=url)
-            except (StorageError, UrlRefused) as error:
+            except (StorageError, UrlRefused, WebError) as error:
                 log.warning("%s: %s", job.job_id, error)
                 yield Upload(number=number, error=str(error))
 
     def _tell_client(self, view: JobView) -> None:
-        if view.job.webhook is None or self._tools.outbox is None:
+        if view.job.webhook is None:
             return
         document: dict[str, Any] = document_head(view, now())
         if has_output(view):

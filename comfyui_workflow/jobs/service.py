@@ -3,14 +3,15 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from comfyui_workflow.errors import InvalidRequest, JobNotFound, RunConflict, RunNotFound, StoreError
+from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, StoreError
 from comfyui_workflow.jobs.deadlines import Deadlines
 from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox, has_output
+from comfyui_workflow.jobs.images import FetchUrl, ImageFetcher
 from comfyui_workflow.jobs.output import Delivered, output_of
 from comfyui_workflow.jobs.words import JobView
 from comfyui_workflow.journal import RunJournal, now
@@ -35,17 +36,19 @@ class JobService:
         journal: RunJournal,
         service: RunService,
         files: JobFiles,
-        outbox: Outbox | None = None,
-        check_url: Callable[[str], None] = lambda _: None,
+        outbox: Outbox,
+        check_url: Callable[[str], None],
+        check_place: Callable[[str], None],
+        fetch: FetchUrl,
         bucket: Bucket | None = None,
         refresh: Callable[[Run], None] | None = None,
     ) -> None:
-        """`refresh` is called after each job, with its run."""
+        """`check_url` says at once whether a client may send us somewhere, `check_place` by what its name
+        says now. `refresh` is called after each job, with its run."""
         self._journal = journal
         self._service = service
         self._files = files
         self._refresh = refresh
-        self._outbox = outbox
         self._check_url = check_url
         self._changed = threading.Condition()
         self._is_stopping = False
@@ -56,21 +59,25 @@ class JobService:
                 journal=journal,
                 outbox=outbox,
                 bucket=bucket,
-                check_url=check_url,
+                check_place=check_place,
                 told=self._told,
                 again=self._put_later,
             )
+        )
+        self._images = ImageFetcher(
+            files=files,
+            journal=journal,
+            deadlines=self._deadlines,
+            fetch=fetch,
+            start=self._start_run,
         )
         journal.listen(self._heed)
 
     def submit(self, order: JobOrder) -> JobView:
         """Both on disk before this returns, and before the run is started. Raises: UrlRefused, StoreError;
         then nothing was ordered."""
-        for url in (order.webhook, order.bucket.endpoint_url if order.bucket else None):
-            if url is not None:
-                self._check_url(url)
-        if order.webhook is not None and self._outbox is None:
-            raise InvalidRequest("This server sends no webhooks")
+        for url in _urls(order):
+            self._check_url(url)
         (run,) = self._service.keep_all([order.request])
         job = Job(
             job_id=(SYNC_PREFIX if order.is_sync else "") + run.workflow_id,
@@ -81,6 +88,7 @@ class JobService:
             webhook=order.webhook,
             execution_timeout_s=order.execution_timeout_s,
             bucket=order.bucket,
+            fetches=order.fetches,
         )
         try:
             self._files.add(job)
@@ -89,7 +97,7 @@ class JobService:
             self._journal.record(run.workflow_id, ended)
             raise
         self._watch(job)
-        self._service.start([run])
+        self._begin(job, run)
         self._endings.put(job.job_id)  # it may have been cancelled already, as a run
         return JobView(job=job, run=run)
 
@@ -130,6 +138,8 @@ class JobService:
         if job.final is None:
             self._cancel_run(job.run_id, None)
             self._endings.put(job.job_id)
+            if job.fetches:
+                self._start_run(job.run_id)  # which ends it
         return self.get(job_id)
 
     def retry(self, job_id: str) -> JobView:
@@ -140,10 +150,10 @@ class JobService:
             raise RunConflict(
                 f"Only a job that has failed or timed out can be retried: this one is {view.status.value}"
             )
-        run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view.run)
+        run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
         job = self._files.update(job_id, partial(_reopened, run_id=run.workflow_id))
         if run.workflow_id != view.run.workflow_id:
-            self._service.start([run])
+            self._begin(job, run)
         self._watch(job)
         self._endings.put(job_id)
         return self.get(job_id)
@@ -168,6 +178,10 @@ class JobService:
                 counted["retried"] += job.retries
         return counted
 
+    def held_back(self) -> frozenset[str]:
+        """Runs that must not be started yet."""
+        return frozenset(job.run_id for job in self._unfinished() if job.fetches)
+
     def start(self) -> None:
         """After the unfinished runs are taken up: what a server that died has left half done."""
         for job in self._files.all():
@@ -176,7 +190,10 @@ class JobService:
                 if job.verdict is not None:
                     self._cancel_run(job.run_id, None)
                 self._endings.put(job.job_id)
+                if job.fetches:
+                    self._images.put(job)
         self._endings.start()
+        self._images.start()
         self._deadlines.start()
 
     def stop(self) -> None:
@@ -185,16 +202,34 @@ class JobService:
             self._is_stopping = True
             self._changed.notify_all()
         self._deadlines.stop(STOP_S)
+        self._images.stop()
         self._endings.stop(STOP_S)
 
     def _unfinished(self) -> list[Job]:
         return [job for job in self._files.all() if job.final is None]
 
-    def _run_again(self, run: Run) -> Run:
+    def _begin(self, job: Job, run: Run) -> None:
+        if job.fetches:
+            self._images.put(job)
+        else:
+            self._service.start([run])
+
+    def _start_run(self, run_id: str) -> None:
         try:
-            return self._service.retry(run.workflow_id)
-        except RunConflict:
-            return self._service.keep_all([run.request])[0]
+            run = self._service.get(run_id)
+        except RunNotFound as error:
+            log.debug("%s", error)
+            return
+        if not run.is_finished:
+            self._service.start([run])
+
+    def _run_again(self, view: JobView) -> Run:
+        if not view.job.fetches:
+            try:
+                return self._service.retry(view.run.workflow_id)
+            except RunConflict as error:
+                log.debug("%s: %s", view.job.job_id, error)
+        return self._service.keep_all([view.run.request])[0]
 
     def _cancel_run(self, run_id: str, reason: str | None) -> None:
         try:
@@ -265,6 +300,15 @@ class JobService:
             return True
         self._endings.put(job.job_id)
         return True
+
+
+def _urls(order: JobOrder) -> Iterator[str]:
+    """All that a client sends us to."""
+    yield from (fetch.url for fetch in order.fetches)
+    if order.webhook is not None:
+        yield order.webhook
+    if order.bucket is not None:
+        yield order.bucket.endpoint_url
 
 
 def _with_verdict(job: Job, verdict: JobStatus, run_id: str | None = None) -> Job:

@@ -58,6 +58,11 @@ class GuardedClient:
         """What can be known without asking anybody. Raises: UrlRefused."""
         check_addresses(read_url(url).host, known_addresses(read_url(url).host), self._may_reach)
 
+    def check_resolved(self, url: str) -> None:
+        """What its name says now, for who goes there by other means. Raises: UrlRefused, WebUnavailable."""
+        target = read_url(url)
+        checked_addresses(target.host, target.port, self._resolve, self._may_reach)
+
     def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
         """The status of the answer, whatever it is; the rest of it is not read. Raises: UrlRefused,
         WebError."""

@@ -49,6 +49,15 @@ class Upload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """An image that is to be fetched before the run may start."""
+
+    url: str
+    path: str
+    """Where it will be on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobOrder:
     """What a client asked for."""
 
@@ -59,6 +68,7 @@ class JobOrder:
     execution_timeout_s: float | None = None
     ttl_s: float
     bucket: Bucket | None = None
+    fetches: tuple[Fetch, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,8 @@ class Job:
     execution_timeout_s: float | None = None
     bucket: Bucket | None = None
     """Its client's own; None uses that of the server, if it has one."""
+    fetches: tuple[Fetch, ...] = ()
+    """What is still missing; until then its run is not started."""
     verdict: JobStatus | None = None
     """CANCELLED or TIMED_OUT as soon as that was said; its run ends when the instance confirms."""
     uploads: tuple[Upload, ...] = ()

@@ -135,7 +135,13 @@ def parts_of(
         service=service,
         batches=BatchService(journal, store, service, batch_files),
         jobs=JobService(
-            journal=journal, service=service, files=job_files, outbox=outbox, check_url=web.check
+            journal=journal,
+            service=service,
+            files=job_files,
+            outbox=outbox,
+            check_url=web.check,
+            check_place=web.check_resolved,
+            fetch=lambda url: web.fetch(url, 1_000_000, 5).content,
         ),
         outbox=outbox,
         instances=named_instances(settings, links or unreachable()),

@@ -313,6 +313,29 @@ def test_images_are_kept_under_their_names_with_or_without_a_data_uri(api: Api) 
     assert {Path(path).name: Path(path).read_bytes() for path in paths} == {"a.png": b"later", "b.png": PNG}
 
 
+def test_images_may_be_named_by_their_url_but_not_by_a_private_one(api: Api) -> None:
+    images = [{"name": "a.png", "image": "http://127.0.0.1:9/a.png"}]
+    said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+    assert "not public" in said
+    images = [{"name": "a.png", "image": "http://name.invalid/a.png"}, {"name": "b.png", "image": "eA=="}]
+    job_id = run(api, given={"images": images})
+    paths = api.journal.get(job_id).request.input_images
+    assert sorted(Path(path).name for path in paths) == ["a.png", "b.png"]
+    assert api.executor.started == []
+
+
+def test_urls_of_a_client_must_be_public_ones(api: Api) -> None:
+    config = {"endpointUrl": "http://169.254.169.254", "accessId": "i", "accessSecret": "s"}
+    for besides in ({"webhook": "http://127.0.0.1/h"}, {"webhook": "ftp://x"}, {"s3Config": config}):
+        refused(api, {"input": {"workflow": GRAPH}, **besides})
+    refused(api, {"input": {"workflow": GRAPH}, "s3Config": {"endpointUrl": "https://s3.example"}})
+    public = {"bucketName": "b", **config, "endpointUrl": "https://s3.example"}
+    job = api.jobs.get(run(api, webhook="https://c.example/h", s3Config=public)).job
+    assert job.bucket is not None
+    assert (job.bucket.bucket_name, job.bucket.secret_access_key) == ("b", "s")
+    assert job.webhook == "https://c.example/h"
+
+
 def test_the_policy_sets_priority_timeout_and_time_to_live(api: Api) -> None:
     job_id = run(api, policy={"executionTimeout": 5000, "ttl": 20_000, "lowPriority": True})
     job = api.jobs.get(job_id).job

@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 import requests
 
-from comfyui_workflow.errors import InvalidRequest, JobNotFound, StoreError, UrlRefused
+from comfyui_workflow.errors import (
+    InvalidRequest,
+    JobNotFound,
+    StoreError,
+    UrlRefused,
+    WebError,
+    WebUnavailable,
+)
 from comfyui_workflow.jobs.endings import JobEndings
+from comfyui_workflow.jobs.images import ImageFetcher
 from comfyui_workflow.jobs.output import output_of
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import ExecutionStarted, RunCancelled, RunCompleted, RunFailed
-from comfyui_workflow.runs.job import Bucket, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.job import Bucket, Fetch, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.service import RunService
 from comfyui_workflow.storage import s3
@@ -53,6 +61,8 @@ class Made:
         self.store = MemoryStore()
         self.letters = Letters()
         self.refused: set[str] = set()
+        self.web: dict[str, bytes | WebError] = {}
+        self.fetched: list[str] = []
         self.start()
 
     def start(self) -> None:
@@ -67,6 +77,8 @@ class Made:
             files=self.files,
             outbox=self.letters,
             check_url=self.check_url,
+            check_place=self.check_url,
+            fetch=self.fetch,
             **self.options,
         )
         self.jobs.start()
@@ -74,6 +86,13 @@ class Made:
     def check_url(self, url: str) -> None:
         if url in self.refused:
             raise UrlRefused("not there")
+
+    def fetch(self, url: str) -> bytes:
+        self.fetched.append(url)
+        found = self.web[url]
+        if isinstance(found, WebError):
+            raise found
+        return found
 
     def submit(self, **order: Any) -> str:
         asked = JobOrder(**{"request": request(graph=GRAPH), "endpoint": "any", "ttl_s": 3600, **order})
@@ -287,6 +306,55 @@ def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.Mo
     assert made.journal.get(timed_out).is_cancel_requested
     assert made.jobs.get(waiting).status is JobStatus.IN_QUEUE
     assert made.job(waiting).execution_timeout_s == 30
+
+
+def test_a_run_waits_for_images_from_the_web(made: Made) -> None:
+    path = made.directory / "uploads" / "1" / "a.png"
+    made.web["https://w.example/a"] = b"picture"
+    job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path=str(path)),))
+    until(lambda: made.executor.started == [job_id])
+    assert path.read_bytes() == b"picture"
+    assert not made.job(job_id).fetches
+
+
+def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyui_workflow.jobs.images.WAIT_S", 0.01)
+    slow, missing = "https://w.example/a", "https://w.example/b"
+    made.web = {slow: WebUnavailable("took too long"), missing: WebError("404")}
+    for url, tries in ((slow, 4), (missing, 1)):
+        job_id = made.submit(fetches=(Fetch(url=url, path=str(made.directory / "a.png")),))
+        assert made.final(job_id).final is JobStatus.FAILED
+        assert made.journal.get(job_id).error_code == "file_refused"
+        assert made.fetched.count(url) == tries
+        made.web[url] = b"picture"
+        made.jobs.retry(job_id)
+        until(lambda job_id=job_id: made.executor.started[-1:] == [made.job(job_id).run_id])  # type: ignore[misc]
+
+
+def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFetcher, "put", lambda self, job: None)  # the server dies before that
+        path = str(made.directory / "a.png")
+        job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path=path),))
+    made.jobs.stop()
+    made.web["https://w.example/a"] = b"picture"
+    made.start()
+    until(lambda: made.executor.started == [job_id])
+    assert made.fetched == ["https://w.example/a"]
+
+
+def test_who_waits_for_an_image_can_be_cancelled(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFetcher, "put", lambda self, job: None)
+        job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path="/nowhere"),))
+        assert made.jobs.held_back() == {job_id}
+    made.jobs.cancel(job_id)
+    assert made.final(job_id).final is JobStatus.CANCELLED
+    assert made.journal.get(job_id).is_finished
 
 
 def test_records_of_jobs_are_private_and_what_cannot_be_read_is_left_alone(made: Made) -> None:

@@ -1,0 +1,119 @@
+"""Images that were named by their URL: fetched before their run may start, in nobody's request."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
+from comfyui_workflow.jobs.deadlines import Deadlines
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.events import PhaseEntered, RunFailed
+from comfyui_workflow.runs.job import Fetch, Job
+from comfyui_workflow.runs.model import Phase
+from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.stores.job_files import JobFiles
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2
+TRIES = 4
+WAIT_S = 2.0
+
+FetchUrl = Callable[[str], bytes]
+"""Raises: UrlRefused, WebError."""
+
+
+class ImageFetcher:
+    def __init__(
+        self,
+        *,
+        files: JobFiles,
+        journal: RunJournal,
+        deadlines: Deadlines,
+        fetch: FetchUrl,
+        start: Callable[[str], None],
+    ) -> None:
+        """`start` is called with the id of a run whose images are here, or that is cancelled."""
+        self._files = files
+        self._journal = journal
+        self._deadlines = deadlines
+        self._fetch = fetch
+        self._start = start
+        self._waiting: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"images {number}", daemon=True)
+            for number in range(AT_ONCE)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """What is under way is fetched anew after the next start."""
+        for _ in self._threads:
+            self._waiting.put(None)
+
+    def put(self, job: Job, tries: int = 1) -> None:
+        self._waiting.put((job, tries))
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            job, tries = item
+            try:
+                self._bring(job)
+                self._start(job.run_id)
+            except (UrlRefused, WebError, StoreError) as error:
+                self._meet(error, job, tries)
+            except (JobNotFound, RunNotFound) as error:
+                log.debug("%s: %s", job.job_id, error)
+                self._start(job.run_id)
+            except Exception as error:
+                log.exception("%s: a bug of this server", job.job_id)
+                self._fail(job, f"Internal error: {type(error).__name__}")
+
+    def _bring(self, job: Job) -> None:
+        for fetch in job.fetches:
+            name = Path(fetch.path).name
+            if self._journal.get(job.run_id).is_cancel_requested:
+                return
+            entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
+            self._journal.record(job.run_id, entered)
+            _write(Path(fetch.path), self._fetch(fetch.url))
+            self._files.update(job.job_id, lambda job, done=fetch: _without(job, done))  # type: ignore[misc]
+
+    def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
+        if not error.is_transient or tries >= TRIES:
+            self._fail(job, str(error))
+            return
+        log.info("%s: %s; trying again", job.job_id, error)
+        due = now() + timedelta(seconds=WAIT_S * tries)
+        self._deadlines.at(due, lambda: self._again(job.job_id, tries + 1))
+
+    def _again(self, job_id: str, tries: int) -> None:
+        try:
+            self.put(self._files.get(job_id), tries)
+        except JobNotFound:
+            log.debug("%s is not known any more", job_id)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        try:
+            self._journal.record(job.run_id, RunFailed(code="file_refused", message=reason))
+        except (RunNotFound, StoreError) as trouble:
+            log.error("%s: %s", job.job_id, trouble)
+
+
+def _without(job: Job, done: Fetch) -> Job:
+    return replace(job, fetches=tuple(fetch for fetch in job.fetches if fetch != done))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        make_private_directory(path.parent)
+        write_atomically(path, content, must_reach_disk=True)
+    except OSError as error:
+        raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error
