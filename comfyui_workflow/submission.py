@@ -134,10 +134,13 @@ class Submitter:
 
 def extra_data_of(run: Run) -> dict[str, Any]:
     """Kept by ComfyUI as it is. `extra_pnginfo` is what its nodes write into the pictures they save."""
-    ours = {CORRELATION_KEY: correlation_of(run)}
-    if run.request.editor_file is None:
-        return ours
-    return {**ours, "extra_pnginfo": {"workflow": run.request.editor_file}}
+    request, data = run.request, dict[str, Any]()
+    data[CORRELATION_KEY] = correlation_of(run)
+    if request.editor_file is not None:
+        data["extra_pnginfo"] = {"workflow": request.editor_file}
+    if request.comfy_org_api_key is not None:
+        data["api_key_comfy_org"] = request.comfy_org_api_key
+    return data
 
 
 def correlation_of(run: Run) -> str:

@@ -91,12 +91,17 @@ class JobOrderReader:
         }
         webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
         fetches = tuple(self._places(images))
+        key = text(given, "comfy_org_api_key") or None
         try:
             request = self.orders.read(asked)
         except InvalidGraph as error:
             raise InvalidRequest(f"{INVALID}: {error}") from error
         return JobOrder(
-            request=replace(request, input_images=(*self._kept(images), *(each.path for each in fetches))),
+            request=replace(
+                request,
+                input_images=(*self._kept(images), *(each.path for each in fetches)),
+                comfy_org_api_key=key,
+            ),
             endpoint=endpoint.word,
             is_sync=is_sync,
             webhook=webhook,

@@ -14,6 +14,7 @@ import pytest
 from comfyui_workflow.runs.events import ExecutionStarted, NoticeGiven, RunCancelled, RunCompleted, RunFailed
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.submission import extra_data_of
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH
 
@@ -334,6 +335,15 @@ def test_urls_of_a_client_must_be_public_ones(api: Api) -> None:
     assert job.bucket is not None
     assert (job.bucket.bucket_name, job.bucket.secret_access_key) == ("b", "s")
     assert job.webhook == "https://c.example/h"
+
+
+def test_a_key_of_comfy_org_goes_along_with_the_prompt_and_is_told_nobody(api: Api) -> None:
+    job_id = run(api, given={"comfy_org_api_key": "comfyui-secret"})
+    kept = api.journal.get(job_id)
+    assert extra_data_of(kept)["api_key_comfy_org"] == "comfyui-secret"
+    assert "comfyui-secret" not in repr(kept)
+    for path in ("progress", "request"):
+        assert "comfyui-secret" not in api.client.get(f"/comfyui/workflow/{job_id}/{path}").text
 
 
 def test_the_policy_sets_priority_timeout_and_time_to_live(api: Api) -> None:
