@@ -90,3 +90,13 @@ def test_a_wrong_limit(open_api: Api, query: str) -> None:
 
 def test_the_token_is_needed(make_api: Callable[..., Api]) -> None:
     assert make_api(api_token="secret").client.get("/comfyui/webhooks").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/hook", "http://169.254.169.254/", "http://[::ffff:10.0.0.1]/", "http://x:0/"]
+)
+def test_a_job_with_a_webhook_that_may_not_be_sent_is_refused(api: Api, url: str) -> None:
+    body = {"input": {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}}, "webhook": url}
+    answer = api.client.post("/v2/any/run", json=body)
+    assert answer.status_code == 400
+    assert api.service.unfinished_count() == 0

@@ -13,6 +13,7 @@ import pytest
 
 from comfyui_workflow.errors import ConfigurationError, DeliveryNotFound, RunConflict, StoreError, UrlRefused
 from comfyui_workflow.outbox.delivery import Attempt, Delivery, DeliveryStatus, after_attempt, new_delivery
+from comfyui_workflow.outbox.delivery_files import DeliveryFiles
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
 from comfyui_workflow.outbox.row import MOST_AT_ONE_SERVER, DeliveryRow
@@ -195,6 +196,18 @@ def test_none_is_taken_on_that_the_disk_does_not_take(
         outbox.add(receiver.url(), BODY, RUN)
     full_disk.clear()
     assert outbox.deliveries(10) == []
+    assert [path.name for path in (tmp_path / "webhooks").iterdir()] == ["set-aside"]
+
+
+def test_content_without_a_record_does_not_stay(
+    outbox: Outbox, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("The webhook cannot be saved: No space left on device")
+
+    monkeypatch.setattr(DeliveryFiles, "save", fail)
+    with pytest.raises(StoreError):
+        outbox.add(receiver.url(), BODY, RUN)
     assert [path.name for path in (tmp_path / "webhooks").iterdir()] == ["set-aside"]
 
 
