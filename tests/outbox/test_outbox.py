@@ -305,14 +305,18 @@ def test_old_ones_are_forgotten_and_those_that_wait_are_not(
     outbox: Outbox, open_outbox: Callable[..., Outbox], receiver: Receiver, clock: Clock, tmp_path: Path
 ) -> None:
     outbox.add(receiver.url(), BODY, RUN)
+    again = outbox.add(receiver.url(), BODY, RUN)
     outbox.deliver_due()
-    clock.forward(604_801)
-    receiver.answers = [Answer(status=500)]
+    clock.forward(600_000)
+    outbox.resend(again.delivery_id)
+    receiver.answers = [Answer(), Answer(status=500)]
+    outbox.deliver_due()
+    clock.forward(5_000)
     young = outbox.add(receiver.url(), BODY, RUN)
     outbox.deliver_due()
-    assert [each.delivery_id for each in outbox.deliveries(10)] == [young.delivery_id]
+    assert [each.delivery_id for each in outbox.deliveries(10)] == [young.delivery_id, again.delivery_id]
     assert open_outbox().deliveries(10) == outbox.deliveries(10)
-    assert len(list((tmp_path / "webhooks").iterdir())) == 3
+    assert len(list((tmp_path / "webhooks").iterdir())) == 5
 
 
 def test_urls_are_checked_for_whoever_takes_them(open_outbox: Callable[..., Outbox]) -> None:
