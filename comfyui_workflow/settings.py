@@ -163,6 +163,9 @@ class Settings(BaseSettings):
         description="Where jobs of the bare paths go (`/run`, without `/v2/<endpoint_id>`): an instance, a "
         "tag, `any`, or an ssh string.",
     )
+    rate_limits: bool = Field(
+        False, description="Whether an endpoint of jobs may be asked only as often as one of RunPod."
+    )
     bucket_endpoint_url: str | None = Field(
         None,
         description="With it, outputs of jobs are brought to this bucket, and answered as URLs. As "

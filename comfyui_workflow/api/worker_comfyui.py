@@ -12,6 +12,7 @@ from werkzeug.wsgi import wrap_file
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.job_orders import job_order_reader
+from comfyui_workflow.api.rate_limits import RateLimits
 from comfyui_workflow.api.wording import status_of
 from comfyui_workflow.early_refusals import BodyLimit
 from comfyui_workflow.errors import WorkflowError
@@ -41,16 +42,22 @@ def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("worker_comfyui", __name__)
     jobs, orders = parts.jobs, job_order_reader(parts)
     waiting = BoundedSemaphore(MOST_WAITING)
+    limits = RateLimits(are_on=parts.settings.rate_limits)
 
     def route(rule: str, *methods: str) -> Callable[[View], View]:
         """At both places; at the bare path there is no `endpoint_id`."""
 
+        word = rule.split("/")[1]
+
         def add(view: View) -> View:
-            name = view.__name__
-            routes.add_url_rule(f"{PREFIX}/<endpoint_id>{rule}", name, view, methods=methods)
-            if rule.startswith(BARE):
+            def limited(endpoint_id: str | None, **arguments: str) -> Response:
+                limits.check(word, (endpoint_id or parts.settings.default_endpoint).lower())
+                return view(endpoint_id, **arguments)
+
+            routes.add_url_rule(f"{PREFIX}/<endpoint_id>{rule}", word, limited, methods=methods)
+            if f"/{word}" in BARE:
                 bare: dict[str, Any] = {"defaults": {"endpoint_id": None}, "methods": methods}
-                routes.add_url_rule(rule, f"bare_{name}", view, **bare)
+                routes.add_url_rule(rule, f"bare {word}", limited, **bare)
             return view
 
         return add
@@ -144,9 +151,8 @@ def word_error(error: WorkflowError) -> Response:
 
 def word_http_error(error: HTTPException) -> Response:
     response = _failure(error.description or error.name, error.code or 500)
-    allowed = error.get_response().headers.get("Allow")
-    if allowed:
-        response.headers["Allow"] = allowed
+    said = error.get_response().headers
+    response.headers.update({name: said[name] for name in ("Allow", "Retry-After") if name in said})
     return response
 
 

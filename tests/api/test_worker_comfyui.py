@@ -386,6 +386,24 @@ def test_a_failed_run_that_is_retried_as_a_run_completes_its_job(api: Api) -> No
     until(lambda: status(api, job_id)["status"] == "COMPLETED")
 
 
+def test_an_endpoint_is_asked_only_so_often_where_that_is_wished_for(make_api: Callable[..., Api]) -> None:
+    assert all(make_api().client.post("/purge-queue").status_code == 200 for _ in range(3))
+    api = make_api(rate_limits=True)
+    codes = [api.client.post(path).status_code for path in ("/purge-queue", "/v2/ANY/purge-queue")]
+    assert codes == [200, 200]
+    answer = api.client.post("/v2/any/purge-queue")
+    assert (answer.status_code, list(answer.json)) == (429, ["error"])
+    assert 1 <= int(answer.headers["Retry-After"]) <= 10
+    assert api.client.get("/v2/any/health").status_code == 200
+
+
+def test_what_there_is_not_is_worded_too(api: Api) -> None:
+    for path, code in (("/v2/any/run", 405), ("/v2/any/nothing", 404), ("/run", 405)):
+        answer = api.client.get(path)
+        assert (answer.status_code, list(answer.json)) == (code, ["error"])
+    assert "POST" in api.client.get("/run").headers["Allow"]
+
+
 def test_a_token_is_taken_bare_too(make_api: Callable[..., Api]) -> None:
     api = make_api(api_token="secret")
     body = {"input": {"workflow": GRAPH}}
