@@ -59,6 +59,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 def check(answer: TestResponse) -> None:
     """What was taken can be looked at."""
     assert answer.status_code < 500, answer.text
+    if answer.status_code == 308:  # to the same path without empty parts
+        return
     assert answer.mimetype == "application/json", answer.text
     document = json.loads(answer.text, parse_constant=pytest.fail)
     if answer.status_code == 200:
