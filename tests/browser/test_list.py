@@ -107,7 +107,11 @@ def test_pages_of_what_was_found(filled: Dashboard) -> None:
     filled.page.get_by_role("link", name="Older").click()
     filled.row("run 31").wait_for()
     assert "run 30" not in names(filled)
-    expect(filled.page.get_by_role("combobox", name="State")).to_have_value("completed")
+    state = filled.page.get_by_role("combobox", name="State")
+    expect(state).to_have_value("completed")
+    filled.page.get_by_role("link", name="Runs", exact=True).click()
+    filled.row("run 60").wait_for()
+    expect(state).to_have_value("")
 
 
 def test_the_latest_pictures_lead_to_their_runs(filled: Dashboard) -> None:
