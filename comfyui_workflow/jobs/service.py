@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, Store
 from comfyui_workflow.jobs.deadlines import Deadlines
 from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox, has_output
 from comfyui_workflow.jobs.images import FetchUrl, ImageFetcher
+from comfyui_workflow.jobs.lifetimes import Lifetimes, with_verdict
 from comfyui_workflow.jobs.output import Delivered, output_of
 from comfyui_workflow.jobs.words import JobView
 from comfyui_workflow.journal import RunJournal, now
@@ -23,7 +25,6 @@ from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
 
-AGAIN_AFTER_S = 5.0
 STOP_S = 1.0
 
 
@@ -64,6 +65,13 @@ class JobService:
                 again=self._put_later,
             )
         )
+        self._lifetimes = Lifetimes(
+            files=files,
+            deadlines=self._deadlines,
+            look=self.get,
+            cancel_run=self._cancel_run,
+            ended=self._endings.put,
+        )
         self._images = ImageFetcher(
             files=files,
             journal=journal,
@@ -96,7 +104,7 @@ class JobService:
             ended = RunCancelled(message="The job could not be saved, so it was not started")
             self._journal.record(run.workflow_id, ended)
             raise
-        self._watch(job)
+        self._lifetimes.watch(job)
         self._begin(job, run)
         self._endings.put(job.job_id)  # it may have been cancelled already, as a run
         return JobView(job=job, run=run)
@@ -134,7 +142,7 @@ class JobService:
     def cancel(self, job_id: str) -> JobView:
         """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
         is. Raises: JobNotFound, StoreError."""
-        job = self._files.update(job_id, partial(_with_verdict, verdict=JobStatus.CANCELLED))
+        job = self._files.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
         if job.final is None:
             self._cancel_run(job.run_id, None)
             self._endings.put(job.job_id)
@@ -154,28 +162,25 @@ class JobService:
         job = self._files.update(job_id, partial(_reopened, run_id=run.workflow_id))
         if run.workflow_id != view.run.workflow_id:
             self._begin(job, run)
-        self._watch(job)
+        self._lifetimes.watch(job)
         self._endings.put(job_id)
         return self.get(job_id)
 
     def purge(self, endpoint: str) -> int:
         """How many that had not begun were cancelled. Raises: StoreError."""
-        queued = [
-            job
-            for job in self._unfinished()
-            if job.endpoint == endpoint and self.get(job.job_id).status is JobStatus.IN_QUEUE
-        ]
-        for job in reversed(queued):
-            self.cancel(job.job_id)
+        views = self._views(job for job in self._unfinished() if job.endpoint == endpoint)
+        queued = [view.job.job_id for view in views if view.status is JobStatus.IN_QUEUE]
+        for job_id in reversed(queued):
+            with suppress(JobNotFound):  # its time was over just now
+                self.cancel(job_id)
         return len(queued)
 
     def counts(self, endpoint: str) -> Mapping[JobStatus | str, int]:
         """By status, and `retried`."""
-        counted: Counter[JobStatus | str] = Counter()
-        for job in self._files.all():
-            if job.endpoint == endpoint:
-                counted[job.final or self.get(job.job_id).status] += 1
-                counted["retried"] += job.retries
+        jobs = [job for job in self._files.all() if job.endpoint == endpoint]
+        counted: Counter[JobStatus | str] = Counter(job.final for job in jobs if job.final is not None)
+        counted.update(view.status for view in self._views(job for job in jobs if job.final is None))
+        counted["retried"] = sum(job.retries for job in jobs)
         return counted
 
     def held_back(self) -> frozenset[str]:
@@ -185,7 +190,7 @@ class JobService:
     def start(self) -> None:
         """After the unfinished runs are taken up: what a server that died has left half done."""
         for job in self._files.all():
-            self._watch(job)
+            self._lifetimes.watch(job)
             if job.final is None:
                 if job.verdict is not None:
                     self._cancel_run(job.run_id, None)
@@ -207,6 +212,12 @@ class JobService:
 
     def _unfinished(self) -> list[Job]:
         return [job for job in self._files.all() if job.final is None]
+
+    def _views(self, jobs: Iterable[Job]) -> Iterator[JobView]:
+        """Of those that are still known."""
+        for job in jobs:
+            with suppress(JobNotFound):
+                yield self.get(job.job_id)
 
     def _begin(self, job: Job, run: Run) -> None:
         if job.fetches:
@@ -253,54 +264,6 @@ class JobService:
     def _put_later(self, job_id: str, delay_s: float) -> None:
         self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._endings.put(job_id))
 
-    def _watch(self, job: Job) -> None:
-        self._deadlines.at(job.expires_at, lambda: self._expire(job.job_id))
-        if job.execution_timeout_s is not None and job.final is None:
-            self._deadlines.at(now(), lambda: self._time(job.job_id))
-
-    def _expire(self, job_id: str) -> None:
-        try:
-            job = self._files.get(job_id)
-            if job.final is None:
-                self._cancel_run(job.run_id, "The ttl of its job is over")
-            self._files.remove(job_id)
-        except JobNotFound:
-            return
-        except StoreError as error:
-            log.error("%s is over, but that cannot be saved: %s", job_id, error)
-            self._deadlines.at(now() + timedelta(seconds=AGAIN_AFTER_S), lambda: self._expire(job_id))
-
-    def _time(self, job_id: str) -> None:
-        """Look whether its time to execute is over; otherwise again when that may be, at the earliest."""
-        try:
-            view = self.get(job_id)
-        except JobNotFound:
-            return
-        limit_s = view.job.execution_timeout_s
-        if limit_s is None or view.job.final or view.job.verdict or view.run.is_finished:
-            return
-        due = (view.run.start_time or now()) + timedelta(seconds=limit_s)
-        if due <= now():
-            due = now() + timedelta(seconds=AGAIN_AFTER_S)
-            if self._time_out(view):
-                return
-        self._deadlines.at(due, lambda: self._time(job_id))
-
-    def _time_out(self, view: JobView) -> bool:
-        try:
-            job = self._files.update(
-                view.job.job_id,
-                partial(_with_verdict, verdict=JobStatus.TIMED_OUT, run_id=view.run.workflow_id),
-            )
-            self._cancel_run(job.run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
-        except StoreError as error:
-            log.error("%s is over, but that cannot be saved: %s", view.job.job_id, error)
-            return False
-        except JobNotFound:
-            return True
-        self._endings.put(job.job_id)
-        return True
-
 
 def _urls(order: JobOrder) -> Iterator[str]:
     """All that a client sends us to."""
@@ -309,12 +272,6 @@ def _urls(order: JobOrder) -> Iterator[str]:
         yield order.webhook
     if order.bucket is not None:
         yield order.bucket.endpoint_url
-
-
-def _with_verdict(job: Job, verdict: JobStatus, run_id: str | None = None) -> Job:
-    """The first one stays."""
-    is_past = job.final is not None or job.verdict is not None or run_id not in (None, job.run_id)
-    return job if is_past else replace(job, verdict=verdict)
 
 
 def _reopened(job: Job, run_id: str) -> Job:

@@ -25,7 +25,6 @@ URL_LIVES_S = 7 * 86_400
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 TRIES = 4
-PARTS_AT_ONCE = 2
 
 _NAMES_A_BUCKET = re.compile(
     r"(?P<bucket>.+)\."
@@ -88,7 +87,7 @@ class S3Storage:
                 place.bucket_name,
                 whole_key,
                 ExtraArgs={"ContentType": content_type},
-                Config=TransferConfig(max_concurrency=PARTS_AT_ONCE),
+                Config=TransferConfig(use_threads=False),  # its threads would keep a server from ending
             )
             size_bytes = client.head_object(Bucket=place.bucket_name, Key=whole_key)["ContentLength"]
             url: str = client.generate_presigned_url("get_object", Params=named, ExpiresIn=URL_LIVES_S)
