@@ -12,6 +12,7 @@ from tests.browser import workflows
 from tests.browser.conftest import instances_url
 from tests.browser.dashboard import Dashboard
 from tests.browser.inspecting import faint_texts, headings, ids_used_twice, too_wide, unnamed
+from tests.browser.watching import Watch
 from tests.integration.graphs import failing, loaded, painted, slow
 from tests.sandbox_process import SandboxProcess
 
@@ -184,9 +185,11 @@ def test_times_are_told_in_the_zone_of_the_reader(dashboard: Dashboard, sandbox:
     for zone in ("Asia/Tokyo", "America/New_York"):
         context = browser.new_context(timezone_id=zone, locale="en-GB")
         page = context.new_page()
+        watch = Watch(page)
         page.goto(f"{dashboard.root}/#/run/{workflow_id}")
         time = page.locator("header.head time")
         assert time.get_attribute("datetime") == ended
         told.append(time.text_content())
+        watch.check()
         context.close()
     assert told[0] != told[1]

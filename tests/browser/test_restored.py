@@ -26,14 +26,14 @@ def test_a_reload_shows_the_same_run_and_it_goes_on(dashboard: Dashboard, sandbo
     page = dashboard.page
     sandbox.faults(step_delay_s=0.2)
     workflow_id = dashboard.server.execute(
-        sandbox.ssh_string, workflows.text_to_image(steps=15), workflow_name="through a reload"
+        sandbox.ssh_string, workflows.text_to_image(steps=150), workflow_name="through a reload"
     )
     dashboard.open_run(workflow_id)
-    expect(dashboard.node("KSampler")).to_contain_text("of 15")
+    expect(dashboard.node("KSampler")).to_contain_text("of 150")
     page.reload()
     expect(page.locator("h1")).to_have_text("through a reload")
     assert dashboard.run_id == workflow_id
-    expect(dashboard.node("KSampler")).to_contain_text("of 15")
+    expect(dashboard.node("KSampler")).to_contain_text("of 150")
     sandbox.faults(step_delay_s=0)
     dashboard.until_chip("Completed")
     expect(page.locator("ul.gallery img")).to_have_count(1)
@@ -49,7 +49,7 @@ def test_a_server_that_is_killed_and_started_again_in_mid_run(
     server = make_server(port=kept_port)
     dashboard = make_dashboard(server)
     dashboard.watch.allow_absence()
-    workflow_id = server.execute(sandbox.ssh_string, slow(steps=40), workflow_name="through a death")
+    workflow_id = server.execute(sandbox.ssh_string, slow(steps=80), workflow_name="through a death")
     server.until(workflow_id, lambda run: run["current_node_progress"])
     dashboard.open_run(workflow_id)
     dashboard.until_chip("Running")

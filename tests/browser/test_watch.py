@@ -1,5 +1,6 @@
 """A run that goes on: what is seen of it, and what can be done with it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def look_again(page: Page) -> None:
 def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     page.clock.install()
-    sandbox.faults(step_delay_s=0.15)
+    sandbox.faults(step_delay_s=0.25)
     workflow_id = dashboard.server.execute(
         sandbox.ssh_string, workflows.text_to_image(steps=12), workflow_name="moving"
     )
@@ -54,7 +55,7 @@ def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox
 def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     sandbox.faults(step_delay_s=0.2)
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=30))
+    workflow_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=200))
     dashboard.open_run(workflow_id)
     preview = page.get_by_role("img", name="The picture as it is now")
     assert preview.evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
@@ -65,6 +66,25 @@ def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess)
     assert card.locator("img").evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
     dashboard.server.post(f"/{workflow_id}/cancel")
     expect(card).to_have_count(0)
+
+
+def test_how_long_it_should_take_is_told_once_that_is_known(
+    dashboard: Dashboard, sandbox: SandboxProcess
+) -> None:
+    server = dashboard.server
+    sandbox.faults(step_delay_s=0.5)
+    pace = dashboard.page.get_by_role("region", name="Progress").locator(".line .quiet").first
+    first = server.execute(sandbox.ssh_string, workflows.text_to_image(steps=11, seed=1))
+    server.until_status(first, "executing")
+    dashboard.open_run(first)
+    expect(pace).to_have_text(re.compile(r"^[\d.]+ m?s$"))
+    sandbox.faults(step_delay_s=0)
+    dashboard.until_chip("Completed")
+    sandbox.faults(step_delay_s=0.5)
+    second = server.execute(sandbox.ssh_string, workflows.text_to_image(steps=11, seed=2))
+    server.until_status(second, "executing")
+    dashboard.open_run(second)
+    expect(pace).to_have_text(re.compile(r"^[\d.]+ m?s of about [\d.]+ m?s$"))
 
 
 def test_a_run_behind_another_says_how_many_are_ahead(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
