@@ -244,7 +244,9 @@ class Settings(BaseSettings):
 
     @property
     def writable_dirs(self) -> tuple[Path, ...] | None:
-        return self.write_dirs or (None if self.is_private_use else (self.data_dir,))
+        """None: any. Who says where outputs go allows them there."""
+        allowed = self.write_dirs or (None if self.is_private_use else (self.data_dir,))
+        return allowed if allowed is None or self.output_dir is None else (*allowed, self.output_dir)
 
     @property
     def key_dirs(self) -> tuple[Path, ...] | None:

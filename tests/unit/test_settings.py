@@ -31,6 +31,21 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "writable"),
+    [
+        ({}, None),
+        ({"output_dir": "/srv/out"}, None),
+        ({"api_token": "t"}, ("/srv/data",)),
+        ({"api_token": "t", "output_dir": "/srv/out"}, ("/srv/data", "/srv/out")),
+        ({"write_dirs": ("/srv/a",), "output_dir": "/srv/out"}, ("/srv/a", "/srv/out")),
+    ],
+)
+def test_where_outputs_go_they_may_go(given: dict[str, object], writable: tuple[str, ...] | None) -> None:
+    settings = Settings(data_dir=Path("/srv/data"), **given)
+    assert settings.writable_dirs == (None if writable is None else tuple(map(Path, writable)))
+
+
 def test_names_of_a_worker_are_heard_where_ours_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"ENDPOINT_URL": "http://s3", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "hidden"}
     for name, value in keys.items():
