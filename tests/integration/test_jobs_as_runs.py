@@ -1,0 +1,73 @@
+"""A job is a run: the native API sees it and cancels it, and a server that is killed takes it up again."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from tests.integration.graphs import painted, slow
+from tests.integration.test_jobs import FINAL, Client, Json
+from tests.outbox.receiver import Receiver, receiving
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
+
+LIMIT_S = 30
+
+
+@pytest.fixture
+def client(make_server: Callable[..., ServerProcess], sandbox: SandboxProcess) -> Client:
+    return Client(make_server(default_endpoint=sandbox.ssh_string, webhook_private="true"))
+
+
+def listed(client: Client) -> dict[str, str]:
+    return {run["workflow_id"]: run["status"] for run in client.server.get("?limit=10")["workflows"]}
+
+
+def test_it_is_in_the_list_and_cancelled_from_there(client: Client, sandbox: SandboxProcess) -> None:
+    with receiving() as receiver:
+        job_id = client.order(slow(1, steps=600), webhook=receiver.url())["id"]
+        waiting = client.order(painted(2))["id"]
+        client.until(job_id, "IN_PROGRESS")
+        assert listed(client) == {job_id: "executing", waiting: "queued"}
+        for each in (waiting, job_id):
+            assert client.server.post(f"/{each}/cancel").status_code == 200
+            assert client.until(each, *FINAL)["status"] == "CANCELLED"
+        assert listed(client) == {job_id: "cancelled", waiting: "cancelled"}
+        told = only_heard(client, receiver)
+        assert (told["id"], told["status"], "output" in told) == (job_id, "CANCELLED", False)
+    assert len(sandbox.executions()) == 1
+
+
+@pytest.mark.parametrize("moment", ["IN_QUEUE", "IN_PROGRESS"])
+def test_a_server_killed_in_mid_job_ends_it_and_tells_it_once(
+    client: Client, sandbox: SandboxProcess, moment: str
+) -> None:
+    with receiving() as receiver:
+        job_id = client.order(slow(3, steps=10), webhook=receiver.url("/hook?secret"))["id"]
+        client.until(job_id, moment)
+        client.server.kill()
+        client.server.start()
+        done = client.until(job_id, *FINAL)
+        assert (done["id"], done["status"]) == (job_id, "COMPLETED")
+        told = only_heard(client, receiver)
+        assert (told["id"], told["status"], told["output"]) == (job_id, "COMPLETED", done["output"])
+    assert len(sandbox.executions()) == 1
+    assert listed(client) == {job_id: "completed"}
+
+
+def only_heard(client: Client, receiver: Receiver) -> Json:
+    """When it is delivered: by then nothing is left to be sent."""
+    deadline_s = time.monotonic() + LIMIT_S
+    while [each["status"] for each in webhooks(client)] != ["delivered"]:
+        assert time.monotonic() < deadline_s, f"{webhooks(client)}\n{client.server.log()[-3000:]}"
+        time.sleep(0.02)
+    (heard,) = receiver.heard
+    found: Json = json.loads(heard.content)
+    return found
+
+
+def webhooks(client: Client) -> list[Json]:
+    found: list[Json] = requests.get(f"{client.url}/comfyui/webhooks", timeout=LIMIT_S).json()["webhooks"]
+    return found
