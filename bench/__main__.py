@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import (
     first_contact,
     first_sight,
+    jobs,
     machine,
     many_runs,
     open_pages,
@@ -37,6 +38,7 @@ PARTS: dict[str, Rows] = {
     "saving": saving.rows,
     "open_pages": open_pages.rows,
     "first_sight": first_sight.rows,
+    "jobs": jobs.rows,
 }
 
 PAGE = """# Benchmarks

@@ -8,6 +8,7 @@ import pytest
 from bench import (
     first_contact,
     first_sight,
+    jobs,
     many_runs,
     open_pages,
     saving,
@@ -36,6 +37,7 @@ PARTS: dict[str, Part] = {
         ground, 1, open_pages.Size(finished=(50,), pages=3, settle_s=0.1, window_s=0.2)
     ),
     "first sight": lambda ground: first_sight.rows(ground, 1, finished=(50,)),
+    "jobs": lambda ground: jobs.rows(ground, 1, jobs.Size(running=2, requests=4)),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
 }
 
