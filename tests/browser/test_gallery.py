@@ -22,15 +22,18 @@ FILM = """async () => {
     const canvas = Object.assign(document.createElement("canvas"), {width: 64, height: 48});
     const context = canvas.getContext("2d");
     const recorder = new MediaRecorder(canvas.captureStream(), {mimeType: "video/webm;codecs=vp8"});
-    const first = new Promise(resolve => { recorder.ondataavailable = resolve; });
-    recorder.start();
-    for (const color of ["red", "green", "blue"]) {
-        context.fillStyle = color;
+    const pieces = [];
+    recorder.ondataavailable = ({data}) => { if (data.size) pieces.push(data); };
+    const stopped = new Promise(resolve => { recorder.onstop = resolve; });
+    recorder.start(20);
+    for (let shade = 0; pieces.length < 5; shade = (shade + 20) % 256) {  // until frames have arrived
+        context.fillStyle = `rgb(${shade}, 90, 40)`;
         context.fillRect(0, 0, 64, 48);
         await new Promise(requestAnimationFrame);
     }
     recorder.stop();
-    return [...new Uint8Array(await (await first).data.arrayBuffer())];
+    await stopped;
+    return [...new Uint8Array(await new Blob(pieces).arrayBuffer())];
 }"""
 
 

@@ -167,7 +167,7 @@ def test_in_time_is_in_time(made: Made) -> None:
 
 
 def test_after_its_time_to_live_nobody_knows_a_job(made: Made) -> None:
-    done, waiting = made.submit(ttl_s=0.3), made.submit(ttl_s=0.3)
+    done, waiting = made.submit(ttl_s=3), made.submit(ttl_s=0.3)
     made.complete(done)
     until(lambda: is_unknown(made, done) and is_unknown(made, waiting))
     assert made.journal.get(waiting).error_message == "The ttl of its job is over"
