@@ -1,7 +1,7 @@
 """One run on one open link, from what ComfyUI knows of its prompt to its end."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from comfyui_workflow.abreast import Crew
@@ -103,7 +103,7 @@ class Passage:
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
-            submitter = Submitter(self.link, self._record, self.should_abort, self._wait_for_place, self.live)
+            submitter = Submitter(self.link, self._record, self.should_abort, self._place, self.live)
             submitted = submitter.ensure_submitted(run, prompt_id)
             if submitted is None:
                 return None
@@ -128,8 +128,8 @@ class Passage:
                     self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
-    def _wait_for_place(self) -> None:
-        self.turn.wait_for_place(self.should_abort)
+    def _place(self) -> AbstractContextManager[None]:
+        return self.turn.place(self.should_abort)
 
     def _stop_if_asked(self) -> None:
         if self.turn.should_stop():

@@ -6,6 +6,7 @@ id before we send it again.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from comfyui_workflow.comfyui.finding import LOOK_AGAIN_AFTER_S, drop_copies, find_prompt
@@ -36,13 +37,13 @@ class Submitter:
         link: Link,
         record: Callable[[Event], Run],
         should_stop: Callable[[], bool],
-        wait_for_place: Callable[[], None],
+        place: Callable[[], AbstractContextManager[None]],
         live: LiveRun,
     ) -> None:
         self._link = link
         self._record = record
         self._should_stop = should_stop
-        self._wait_for_place = wait_for_place
+        self._place = place
         self._live = live
 
     def ensure_submitted(self, run: Run, prompt_id: str) -> Run | None:
@@ -60,9 +61,9 @@ class Submitter:
         graph = self._upload(run)
         self._stop_if_asked()
         if run.prompt_id is None:
-            self._wait_for_place()
-            run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
-            return self._post(run, graph)
+            with self._place():
+                run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
+                return self._post(run, graph)
         run = self._post(run, graph)
         drop_copies(self._link.client, run.prompt_id or "")
         return run

@@ -1,6 +1,7 @@
 """Where and when runs are carried out."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +18,9 @@ class Turn(Protocol):
     def placement(self, run: Run) -> Placement | None:
         """Where to go, as it is known now. None: where the ssh string of the request leads."""
 
-    def wait_for_place(self, should_abort: Callable[[], bool]) -> None:
-        """Until one more prompt may be submitted to the instance. Raises: Stopped."""
+    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Entered when one more prompt may be submitted to the instance, and left when it was, or was not;
+        meanwhile no other is. Raises: Stopped."""
 
     def leave_place(self) -> None:
         """The prompt executes no more: the next one may come."""
@@ -69,8 +71,8 @@ class FreeTurn:
     def placement(self, run: Run) -> Placement | None:
         return run.placement
 
-    def wait_for_place(self, should_abort: Callable[[], bool]) -> None:
-        pass
+    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def leave_place(self) -> None:
         pass

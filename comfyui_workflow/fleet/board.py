@@ -110,7 +110,7 @@ class Board:
             )
         carried = self.carried.get(workflow_id)
         seats = self.floor.seats_of(carried.key) if carried else None
-        if seats and workflow_id in seats.asking:
+        if seats and seats.is_asking(workflow_id):
             return Standing(position=seats.ahead_of(workflow_id), message=None)
         starts_at = self._later.get(workflow_id)
         return None if starts_at is None else self._standing_later(workflow_id, starts_at)
@@ -163,7 +163,7 @@ class Board:
         if not self.floor.has_room(key):
             return False
         self._waiting.remove(run.workflow_id)
-        self.floor.seats_of(key).on_the_way[run.workflow_id] = run.order
+        self.floor.seats_of(key).expect(run.workflow_id, run.order)
         self._begin(run.workflow_id, key, instance_id, reason)
         return True
 
@@ -217,7 +217,7 @@ class Board:
         """Who is ready and waits for a place may be better off elsewhere, or be overtaken."""
         heads = self._waiting.heads()
         for carried in self.carried.values():
-            if carried.gives_way is None and carried.workflow_id in self.floor.seats_of(carried.key).asking:
+            if carried.gives_way is None and self.floor.seats_of(carried.key).is_asking(carried.workflow_id):
                 carried.gives_way = self._reason_to_give_way(carried, heads)
 
     def _reason_to_give_way(self, carried: Carried, heads: list[Waiting]) -> str | None:

@@ -6,7 +6,9 @@ instance. One thread decides; whoever has a turn is carried out in a thread of i
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -171,10 +173,27 @@ class Dispatcher:
         instance = self._directory.get(carried.instance_id) if carried.instance_id else None
         return run.placement if instance is None else placement_of(run.request, instance, carried.reason)
 
-    def wait_for_place(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
+    @contextmanager
+    def place(self, carried: Carried, should_abort: Callable[[], bool]) -> Iterator[None]:
+        try:
+            self._wait_for_place(carried, should_abort)
+            yield
+        finally:
+            with self._changed:
+                self._floor.seats_of(carried.key).stop_asking(carried.workflow_id)
+                self._changed.notify_all()  # the next one may submit
+
+    def _wait_for_place(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
         if not self._ask_for_place(carried):
             message = "Everything is ready: waiting for a place on the instance"
             self._journal.record(carried.workflow_id, PhaseEntered(phase=Phase.WAITING, message=message))
+            self._wait_until_given(carried, should_abort)
+        with self._changed:
+            graph = self._journal.get(carried.workflow_id).graph
+            self._floor.seats_of(carried.key).loaded = models_named(graph)
+            self._wake()
+
+    def _wait_until_given(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
         with self._changed:
             while not self._ask_for_place(carried):
                 if carried.gives_way is not None:
@@ -182,14 +201,11 @@ class Dispatcher:
                 if should_abort():
                     raise Stopped("stopped while waiting for a place")
                 self._changed.wait(HEED_S)
-            graph = self._journal.get(carried.workflow_id).graph
-            self._floor.seats_of(carried.key).loaded = models_named(graph)
-            self._wake()
 
     def _ask_for_place(self, carried: Carried) -> bool:
         with self._changed:
             seats = self._floor.seats_of(carried.key)
-            return seats.ask(carried.workflow_id, self._options.prompts_per_instance)
+            return seats.ask(carried.workflow_id, self._options.prompts_per_instance, time.monotonic())
 
     def leave_place(self, carried: Carried) -> None:
         with self._changed:
@@ -241,8 +257,8 @@ class _Turn:
     def placement(self, run: Run) -> Placement | None:
         return self.dispatcher.placement(self.carried, run)
 
-    def wait_for_place(self, should_abort: Callable[[], bool]) -> None:
-        self.dispatcher.wait_for_place(self.carried, should_abort)
+    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
+        return self.dispatcher.place(self.carried, should_abort)
 
     def leave_place(self) -> None:
         self.dispatcher.leave_place(self.carried)

@@ -5,16 +5,35 @@ from dataclasses import dataclass, field
 Order = tuple[int, str]
 """Priority first, then age: `Waiting.order`."""
 
+HEAD_START_S = 2.0
+"""How long whoever is ready waits for one that goes before it, while the GPU may have nothing to do."""
+
+
+@dataclass(kw_only=True)
+class OnTheWay:
+    """Carried out, without a prompt there."""
+
+    order: Order
+    is_ready: bool = False
+    waited_for_until_s: float | None = None
+
+    def keeps_others_waiting(self, at_s: float) -> bool:
+        """Always once it is ready. Before that each is waited for once: it may be sending large files."""
+        if self.waited_for_until_s is None:
+            self.waited_for_until_s = at_s + HEAD_START_S
+        return self.is_ready or at_s < self.waited_for_until_s
+
 
 @dataclass
 class Seats:
-    """To be guarded by its owner. Runs that fetch their outputs take no place: the GPU is free again."""
+    """To be guarded by its owner. Runs that fetch their outputs take no place: the GPU is free again.
 
-    on_the_way: dict[str, Order] = field(default_factory=dict)
-    """Carried out, without a prompt there."""
-    asking: set[str] = field(default_factory=set)
-    """Of those: ready to submit."""
+    Prompts arrive in the order of their runs: one is submitted at a time."""
+
+    on_the_way: dict[str, OnTheWay] = field(default_factory=dict)
     with_prompt: set[str] = field(default_factory=set)
+    submitting: str | None = None
+    """The run whose prompt is just being submitted."""
     loaded: frozenset[str] = frozenset()
     """Model files of the last prompt of ours."""
 
@@ -22,30 +41,51 @@ class Seats:
     def taken(self) -> int:
         return len(self.on_the_way) + len(self.with_prompt)
 
-    def ask(self, workflow_id: str, most: int) -> bool:
-        """Whether the run has a place for its prompt: the first of those who ask gets one that is free."""
-        if workflow_id in self.with_prompt:
-            return True
-        self.asking.add(workflow_id)
-        first = min(self.asking, key=lambda each: self.on_the_way[each])
-        if first != workflow_id or len(self.with_prompt) >= most:
+    def expect(self, workflow_id: str, order: Order) -> None:
+        self.on_the_way[workflow_id] = OnTheWay(order=order)
+
+    def ask(self, workflow_id: str, most: int, at_s: float) -> bool:
+        """Whether the run, which is ready, may submit now: to be told by `stop_asking` when it has, or could
+        not. `at_s`: monotonic."""
+        if not self._is_next(workflow_id, most, at_s):
             return False
         self.take_place(workflow_id)
+        self.submitting = workflow_id
         return True
 
+    def _is_next(self, workflow_id: str, most: int, at_s: float) -> bool:
+        asking = self.on_the_way.get(workflow_id)
+        if asking is not None:
+            asking.is_ready = True
+        if self.submitting is not None:
+            return False
+        if asking is None:
+            return workflow_id in self.with_prompt
+        if len(self.with_prompt) >= most:
+            return False
+        before = (each for each in self.on_the_way.values() if each.order < asking.order)
+        waits_for = [each for each in before if each.keeps_others_waiting(at_s)]
+        return not waits_for
+
+    def stop_asking(self, workflow_id: str) -> None:
+        if self.submitting == workflow_id:
+            self.submitting = None
+        if workflow_id in self.on_the_way:
+            self.on_the_way[workflow_id].is_ready = False
+
+    def is_asking(self, workflow_id: str) -> bool:
+        return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_ready
+
     def take_place(self, workflow_id: str) -> None:
-        self._forget(workflow_id)
+        self.on_the_way.pop(workflow_id, None)
         self.with_prompt.add(workflow_id)
 
     def leave(self, workflow_id: str) -> None:
-        self._forget(workflow_id)
+        self.stop_asking(workflow_id)
+        self.on_the_way.pop(workflow_id, None)
         self.with_prompt.discard(workflow_id)
 
     def ahead_of(self, workflow_id: str) -> int:
-        order = self.on_the_way.get(workflow_id)
-        before = (each for each in self.on_the_way.values() if order is None or each < order)
+        mine = self.on_the_way.get(workflow_id)
+        before = (each for each in self.on_the_way.values() if mine is None or each.order < mine.order)
         return len(self.with_prompt) + sum(1 for _ in before)
-
-    def _forget(self, workflow_id: str) -> None:
-        self.on_the_way.pop(workflow_id, None)
-        self.asking.discard(workflow_id)

@@ -92,7 +92,9 @@ class Fleet:
             execute=self._execute,
             options=DispatchOptions(**options),  # type: ignore[arg-type]
         )
+        self.before_asking: Callable[[str], object] = lambda _: None
         self.before_giving_back: Callable[[], object] = lambda: None
+        self.submitted: list[str] = []
         self._changed = threading.Condition()
         self.turns_taken: Counter[str] = Counter()
         self._turns: dict[str, Turn] = {}
@@ -165,7 +167,9 @@ class Fleet:
         if placement is not None:
             self.journal.record(workflow_id, InstanceChosen(placement=placement))
         try:
-            turn.wait_for_place(turn.should_stop)
+            self.before_asking(workflow_id)
+            with turn.place(turn.should_stop):
+                self.submitted.append(workflow_id)
             self._hold(workflow_id, turn)
         except Exception as error:  # noqa: BLE001 - as the runner does
             run = self.journal.get(workflow_id)

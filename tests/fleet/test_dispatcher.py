@@ -1,5 +1,6 @@
 """Who gets a turn, where, when, and what becomes of those who wait."""
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -34,6 +35,28 @@ def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
         fleet.until(lambda: len(fleet.carried()) == 4 and first not in fleet.carried())
         assert len(fleet.carried() - before) == 1
         assert fleet.carried() < set(ids[:6])
+
+
+def test_prompts_arrive_in_the_order_of_their_runs_whoever_is_ready_first() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=3) as fleet:
+        younger_asks = threading.Event()
+        first, second, third = (fleet.add(request()).workflow_id for _ in range(3))
+
+        def prepare(workflow_id: str) -> None:
+            if workflow_id == first:
+                assert younger_asks.wait(10)
+
+        fleet.before_asking = prepare
+        for each in (first, second, third):
+            fleet.dispatcher.start(each)
+        fleet.until(lambda: is_ready(fleet, second) and is_ready(fleet, third))
+        younger_asks.set()
+        fleet.until(lambda: len(fleet.carried()) == 3)
+        assert fleet.submitted == [first, second, third]
+
+
+def is_ready(fleet: Fleet, workflow_id: str) -> bool:
+    return "waiting for a place" in (fleet.journal.get(workflow_id).message or "")
 
 
 def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:

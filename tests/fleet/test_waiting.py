@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyui_workflow.fleet.seats import Seats
+from comfyui_workflow.fleet.seats import HEAD_START_S, Order, Seats
 from comfyui_workflow.fleet.waiting import AnyOf, Named, Waiting, WaitingRuns
 from tests.fuzz.effort import effort
 
@@ -40,15 +40,67 @@ def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Wai
     assert sorted(stands, key=lambda run: run.order) == in_order
 
 
-def test_the_first_who_is_ready_gets_the_place_that_is_free() -> None:
-    seats = Seats(on_the_way={"slow": (0, "1"), "b": (0, "2"), "a": (-1, "3")})
-    assert seats.ask("b", 1)  # the ones before it are still bringing their inputs
-    assert seats.ask("b", 1)
-    assert not seats.ask("slow", 1)
-    assert not seats.ask("a", 1)
-    assert (seats.taken, seats.ahead_of("a"), seats.ahead_of("slow")) == (3, 1, 2)
-    seats.leave("b")
-    assert not seats.ask("slow", 1)
-    assert seats.ask("a", 1)
-    seats.leave("slow")
+def on_their_way(**orders: Order) -> Seats:
+    seats = Seats()
+    for workflow_id, order in orders.items():
+        seats.expect(workflow_id, order)
+    return seats
+
+
+def test_places_are_given_in_order_one_after_the_other() -> None:
+    seats = on_their_way(old=(0, "1"), young=(0, "2"), urgent=(-1, "3"))
+    assert not seats.ask("young", 2, at_s=0)
+    assert not seats.ask("old", 2, at_s=0)
+    assert seats.ask("urgent", 2, at_s=0)
+    assert (seats.taken, seats.ahead_of("young"), seats.ahead_of("old")) == (3, 2, 1)
+    assert not seats.ask("old", 2, at_s=0), "another prompt is just being submitted"
+    seats.stop_asking("urgent")
+    assert not seats.ask("young", 2, at_s=0)
+    assert seats.ask("old", 2, at_s=0)
+    seats.stop_asking("old")
+    assert not seats.ask("young", 2, at_s=0), "two prompts are there"
+    seats.leave("old")
+    assert seats.ask("young", 2, at_s=0)
+    seats.leave("young")
     assert seats.taken == 1
+
+
+def test_who_is_not_ready_is_waited_for_once_and_for_a_while() -> None:
+    seats = on_their_way(slow=(0, "1"), slower=(0, "2"), b=(0, "3"), c=(0, "4"))
+    assert not seats.ask("b", 3, at_s=100)
+    assert not seats.ask("b", 3, at_s=100 + HEAD_START_S - 0.01)
+    assert seats.ask("b", 3, at_s=100 + HEAD_START_S)
+    seats.stop_asking("b")
+    assert seats.ask("c", 3, at_s=100 + HEAD_START_S)
+    seats.stop_asking("c")
+    seats.expect("d", (0, "5"))
+    assert not seats.ask("slower", 2, at_s=200), "two prompts are there"
+    seats.leave("b")
+    assert not seats.ask("d", 2, at_s=200), "once it is ready, it goes before younger ones"
+    assert seats.ask("slower", 2, at_s=200)
+    seats.stop_asking("slower")
+    seats.leave("c")
+    assert seats.ask("d", 2, at_s=200), "the slow one had its head start"
+
+
+def test_a_prompt_that_could_not_be_submitted_keeps_its_place_and_nobody_waiting() -> None:
+    seats = on_their_way(a=(0, "1"), b=(0, "2"))
+    assert seats.ask("a", 2, at_s=0)
+    seats.stop_asking("a")  # the connection broke
+    assert seats.ask("b", 2, at_s=0)
+    assert not seats.ask("a", 2, at_s=0)
+    seats.stop_asking("b")
+    assert seats.ask("a", 2, at_s=0)
+
+
+def test_who_gives_up_waiting_keeps_nobody_waiting() -> None:
+    seats = on_their_way(a=(0, "1"), b=(0, "2"))
+    seats.take_place("there")
+    assert not seats.ask("b", 1, at_s=0)
+    assert not seats.ask("a", 1, at_s=0)
+    assert seats.is_asking("a")
+    seats.stop_asking("a")
+    assert not seats.is_asking("a")
+    seats.leave("there")
+    assert not seats.ask("b", 1, at_s=0)
+    assert seats.ask("b", 1, at_s=HEAD_START_S)

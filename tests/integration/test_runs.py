@@ -51,6 +51,18 @@ def test_what_of_the_ssh_string_is_left_undone_is_said(server: ServerProcess, in
     assert [notice for notice in done["notices"] if "StrictHostKeyChecking" in notice]
 
 
+def test_runs_reach_comfyui_in_the_order_they_were_asked_for(
+    server: ServerProcess, instance: Instance, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((600, 600), 50).save(photo)
+    graphs = [loaded(photo.name, prefix=f"{n}") if n % 3 == 0 else painted(n) for n in range(18)]
+    asked = [server.execute(instance.ssh_string, graph, input_images=[str(photo)]) for graph in graphs]
+    done = [server.until_finished(each) for each in asked]
+    executed = [each["prompt_id"] for each in instance.sandbox.executions()]
+    assert executed == [each["prompt_id"] for each in done]
+
+
 def test_progress_goes_up_step_by_step(server: ServerProcess, instance: Instance) -> None:
     workflow_id = server.execute(instance.ssh_string, slow(2, steps=60, seconds_per_step=0.05))
     seen: list[dict[str, Any]] = []
