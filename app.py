@@ -148,7 +148,7 @@ def create_server(settings: Settings) -> Server:
         files=job_files,
         outbox=outbox,
         check_url=web.check,
-        check_place=web.check_resolved,
+        send=web.exchange,
         fetch=lambda url: web.fetch(url, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S).content,
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,

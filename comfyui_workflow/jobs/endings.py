@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused, WebError
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, StoreError, UrlRefused
 from comfyui_workflow.jobs.output import inline_output, output_of
 from comfyui_workflow.jobs.words import NOTHING_DELIVERED, JobView, document_head, final_status
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.job import Bucket, Job, JobStatus, Upload
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
-from comfyui_workflow.storage.s3 import S3Storage
+from comfyui_workflow.storage.s3 import S3Storage, Send
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class EndingTools:
     outbox: Outbox
     bucket: Bucket | None
     """Of the server."""
-    check_place: Callable[[str], None]
-    """Whether a client's bucket is where it may be, just now. Raises: UrlRefused, WebError."""
+    send: Send
+    """The way to a client's bucket."""
     told: Callable[[JobView], None]
     """The job is final."""
     again: Callable[[str, float], None]
@@ -149,12 +149,11 @@ class JobEndings:
         for number, output in outputs:
             path = Path(output.local_path or "")
             try:
-                if job.bucket is not None:
-                    self._tools.check_place(bucket.endpoint_url)
                 content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
-                url = _storage(bucket).put(path, _key(job, output), content_type)
+                storage = _storage(bucket, None if job.bucket is None else self._tools.send)
+                url = storage.put(path, _key(job, output), content_type)
                 yield Upload(number=number, url=url)
-            except (StorageError, UrlRefused, WebError) as error:
+            except StorageError as error:
                 log.warning("%s: %s", job.job_id, error)
                 yield Upload(number=number, error=str(error))
 
@@ -211,5 +210,5 @@ def _key(job: Job, output: OutputFile) -> str:
 
 
 @lru_cache(maxsize=32)
-def _storage(bucket: Bucket) -> S3Storage:
-    return S3Storage(bucket)
+def _storage(bucket: Bucket, send: Send | None) -> S3Storage:
+    return S3Storage(bucket, send)

@@ -21,6 +21,7 @@ from comfyui_workflow.runs.events import RunCancelled
 from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.service import RunService
+from comfyui_workflow.storage.s3 import Send
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,13 @@ class JobService:
         files: JobFiles,
         outbox: Outbox,
         check_url: Callable[[str], None],
-        check_place: Callable[[str], None],
+        send: Send,
         fetch: FetchUrl,
         bucket: Bucket | None = None,
         refresh: Callable[[Run], None] | None = None,
     ) -> None:
-        """`check_url` says at once whether a client may send us somewhere, `check_place` by what its name
-        says now. `refresh` is called after each job, with its run."""
+        """`check_url` says at once whether a client may send us somewhere, `send` is the way to its bucket.
+        `refresh` is called after each job, with its run."""
         self._journal = journal
         self._service = service
         self._files = files
@@ -60,7 +61,7 @@ class JobService:
                 journal=journal,
                 outbox=outbox,
                 bucket=bucket,
-                check_place=check_place,
+                send=send,
                 told=self._told,
                 again=self._put_later,
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import IO
 
 import certifi
 from urllib3.connection import HTTPConnection
@@ -30,12 +31,23 @@ _REDIRECTS = (301, 302, 307, 308)
 """Each is followed with the same method: a webhook that became a GET would arrive without its content."""
 _IN_TROUBLE = (408, 425, 429)
 _PIECE_BYTES = 64 * 1024
+_LARGEST_ANSWER_BYTES = 1024 * 1024
+_EXCHANGE_S = 300.0
+
+Body = bytes | IO[bytes] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
     content: bytes
     content_type: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 class GuardedClient:
@@ -58,11 +70,6 @@ class GuardedClient:
         """What can be known without asking anybody. Raises: UrlRefused."""
         check_addresses(read_url(url).host, known_addresses(read_url(url).host), self._may_reach)
 
-    def check_resolved(self, url: str) -> None:
-        """What its name says now, for who goes there by other means. Raises: UrlRefused, WebUnavailable."""
-        target = read_url(url)
-        checked_addresses(target.host, target.port, self._resolve, self._may_reach)
-
     def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
         """The status of the answer, whatever it is; the rest of it is not read. Raises: UrlRefused,
         WebError."""
@@ -78,9 +85,26 @@ class GuardedClient:
                 content_type=answer.headers.get("Content-Type"),
             )
 
+    def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+        """For a library that speaks a protocol of its own: one request, and its answer whatever it is; no
+        redirect is followed. Raises: UrlRefused; WebError; WebUnavailable, when another try may do better."""
+        with (
+            Leash(_EXCHANGE_S) as leash,
+            self._answer(method, url, content, headers, leash, follows_redirects=False) as answer,
+        ):
+            said = _read(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin)
+            return Answered(status=answer.status, headers=dict(answer.headers), content=said)
+
     @contextmanager
     def _answer(
-        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str], leash: Leash
+        self,
+        method: str,
+        url: str,
+        content: Body,
+        headers: Mapping[str, str],
+        leash: Leash,
+        *,
+        follows_redirects: bool = True,
     ) -> Iterator[HTTPResponse]:
         """Of whoever answers in the end; every redirect is checked like the first URL."""
         target = read_url(url)
@@ -91,7 +115,7 @@ class GuardedClient:
                 closing(_ask(connection, method, target, content, headers)) as answer,
             ):
                 location = answer.headers.get("Location")
-                if answer.status not in _REDIRECTS or location is None:
+                if not follows_redirects or answer.status not in _REDIRECTS or location is None:
                     yield answer
                     leash.left_s()  # what was cut can look like what has ended
                     return
@@ -108,7 +132,7 @@ def _ask(
     connection: HTTPConnection,
     method: str,
     target: Target,
-    content: bytes | None,
+    content: Body,
     headers: Mapping[str, str],
 ) -> HTTPResponse:
     said = {

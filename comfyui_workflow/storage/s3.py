@@ -3,19 +3,23 @@
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError
+from urllib3.response import HTTPResponse
 
-from comfyui_workflow.errors import StorageError
+from comfyui_workflow.errors import StorageError, UrlRefused, WebError
 from comfyui_workflow.runs.job import Bucket
 
 __all__ = ["Bucket", "S3Storage"]
@@ -33,6 +37,21 @@ _NAMES_A_BUCKET = re.compile(
     r"|[0-9a-f]{32}(\.[a-z]+)?\.r2\.cloudflarestorage\.com)"
 )
 _NAMES_A_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
+
+
+class Answer(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content(self) -> bytes: ...
+
+
+Send = Callable[[str, str, bytes | IO[bytes] | None, Mapping[str, str]], Answer]
+"""`send(method, url, content, headers)`: one request. Raises: UrlRefused, WebError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +87,11 @@ def place_of(bucket: Bucket) -> Place:
 
 
 class S3Storage:
-    """May be used from several threads."""
+    """May be used from several threads. With `send`, its requests take that way and no other."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, send: Send | None = None) -> None:
         self._bucket = bucket
+        self._send = send
         self._lock = threading.Lock()
 
     def put(self, path: Path, key: str, content_type: str) -> str:
@@ -91,7 +111,7 @@ class S3Storage:
             )
             size_bytes = client.head_object(Bucket=place.bucket_name, Key=whole_key)["ContentLength"]
             url: str = client.generate_presigned_url("get_object", Params=named, ExpiresIn=URL_LIVES_S)
-        except (Boto3Error, BotoCoreError, ClientError, OSError, ValueError) as error:
+        except (Boto3Error, BotoCoreError, ClientError, UrlRefused, OSError, ValueError) as error:
             raise StorageError(
                 f"{path.name} could not be uploaded to the bucket {place.bucket_name}: {_reason(error)}"
             ) from error
@@ -104,7 +124,7 @@ class S3Storage:
         """Made once: reading what boto3 knows of S3 takes a tenth of a second, in one thread at a time."""
         place = place_of(self._bucket)
         with self._lock:
-            return boto3.session.Session().client(
+            client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=place.endpoint_url,
                 region_name=place.region,
@@ -121,6 +141,24 @@ class S3Storage:
                     response_checksum_validation="when_required",
                 ),
             )
+            if self._send is not None:
+                client.meta.events.register("before-send.s3", partial(_answer, self._send))
+            return client
+
+
+def _answer(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+    """In place of what boto3 would do. Raises: UrlRefused; ConnectionError, after which it tries again."""
+    headers = {name: _text(value) for name, value in request.headers.items() if name != "Expect"}
+    try:
+        answer = send(request.method, request.url, request.body, headers)
+    except WebError as error:
+        raise ConnectionError(error=error) from error
+    raw = HTTPResponse(BytesIO(answer.content), preload_content=False)
+    return AWSResponse(request.url, answer.status, answer.headers, raw)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _bracketed(host: str) -> str:

@@ -140,7 +140,7 @@ def parts_of(
             files=job_files,
             outbox=outbox,
             check_url=web.check,
-            check_place=web.check_resolved,
+            send=web.exchange,
             fetch=lambda url: web.fetch(url, 1_000_000, 5).content,
         ),
         outbox=outbox,

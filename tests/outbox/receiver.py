@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    do_GET = do_POST = _do  # noqa: N815 - their names
+    do_GET = do_HEAD = do_POST = do_PUT = _do  # noqa: N815 - their names
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass

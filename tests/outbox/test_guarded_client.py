@@ -177,6 +177,30 @@ def test_redirects_end(receiver: Receiver) -> None:
     assert len(receiver.heard) == 6
 
 
+def test_an_exchange_is_one_request_and_whatever_is_answered(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.answers = [Answer(status=307, headers={"Location": "/there", "ETag": "a"}, pieces=[b"moved"])]
+    (tmp_path / "film").write_bytes(b"film" * 100_000)
+    with (tmp_path / "film").open("rb") as film:
+        headers = {"Content-Length": "400000", "Authorization": "AWS4 signed"}
+        answer = ANYWHERE.exchange("PUT", receiver.url("/a/b?partNumber=1"), film, headers)
+    assert (answer.status, answer.headers["ETag"], answer.content) == (307, "a", b"moved")
+    assert ANYWHERE.exchange("HEAD", receiver.url(), None, {}).content == b""
+    put, head = receiver.heard
+    assert (put.method, put.path, put.content) == ("PUT", "/a/b?partNumber=1", b"film" * 100_000)
+    assert put.headers["Authorization"] == "AWS4 signed"
+    assert head.method == "HEAD"
+
+
+def test_an_exchange_goes_to_the_address_that_was_checked(receiver: Receiver) -> None:
+    names = Names(evil_example=[[LOOPBACK], [ELSEWHERE]])
+    url = receiver.url(host="evil.example")
+    assert guarded(names).exchange("PUT", url, b"picture", {}).status == 200
+    assert names.asked == ["evil.example"]
+    with pytest.raises(UrlRefused):
+        guarded(names).exchange("PUT", url, b"picture", {})
+    assert len(receiver.heard) == 1
+
+
 def test_a_file_is_fetched_whole(receiver: Receiver) -> None:
     pieces = [b"x" * 100_000, b"y"]
     receiver.answers = [Answer(headers={"Content-Type": "image/png"}, pieces=pieces)]

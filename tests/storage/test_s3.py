@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,11 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from comfyui_workflow.errors import StorageError
+from comfyui_workflow.errors import StorageError, UrlRefused, WebUnavailable
+from comfyui_workflow.outbox.guarded_client import Answered, Body, GuardedClient
 from comfyui_workflow.storage.s3 import Bucket, S3Storage, place_of
 from tests.storage.s3_server import keys_in, make_bucket
 
 SECRET = "very secret"
+NOWHERE = "http://s3.invalid"
+ANYWHERE = GuardedClient(may_reach_private=True)
 
 
 def bucket(url: str, name: str | None = None) -> Bucket:
@@ -45,6 +48,47 @@ def test_a_large_file_goes_in_parts(s3_url: str, tmp_path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 80_000)
     url = S3Storage(bucket(f"{s3_url}/videos")).put(path, "v.mp4", "video/mp4")
     assert requests.get(url, timeout=10).content == path.read_bytes()
+
+
+def test_with_a_way_of_its_own_every_request_takes_it(s3_url: str, tmp_path: Path) -> None:
+    make_bucket(s3_url, "films")
+    path = tmp_path / "v.mp4"
+    path.write_bytes(bytes(range(256)) * 80_000)
+    asked: list[str] = []
+
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+        asked.append(method)
+        return ANYWHERE.exchange(method, url.replace(NOWHERE, s3_url), content, headers)
+
+    url = S3Storage(bucket(f"{NOWHERE}/films"), send).put(path, "v.mp4", "video/mp4")
+    assert requests.get(url.replace(NOWHERE, s3_url), timeout=10).content == path.read_bytes()
+    assert (asked[0], asked[-1], asked.count("PUT")) == ("POST", "HEAD", 3)
+    assert keys_in(s3_url, "films") == ["v.mp4"]
+
+
+def test_a_way_that_is_refused_is_an_error_at_once(picture: Path) -> None:
+    asked: list[str] = []
+
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+        asked.append(url)
+        raise UrlRefused("it leads to an address that is not public")
+
+    with pytest.raises(StorageError, match=r"a b.png could not be uploaded to the bucket b: .*not public"):
+        S3Storage(bucket(NOWHERE, "b"), send).put(picture, "k", "image/png")
+    assert len(asked) == 1
+
+
+def test_a_way_that_is_broken_is_tried_again(s3_url: str, picture: Path) -> None:
+    make_bucket(s3_url, "patient")
+    troubles = [WebUnavailable("it took too long"), WebUnavailable("it took too long")]
+
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+        if troubles:
+            raise troubles.pop()
+        return ANYWHERE.exchange(method, url, content, headers)
+
+    S3Storage(bucket(s3_url, "patient"), send).put(picture, "k", "image/png")
+    assert keys_in(s3_url, "patient") == ["k"]
 
 
 def test_a_bucket_that_is_not_there_is_an_error(s3_url: str, picture: Path) -> None:

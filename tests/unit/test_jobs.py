@@ -1,7 +1,7 @@
 """Jobs over runs that nobody carries out: deadlines, buckets, clients that are told, a server that died."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from comfyui_workflow.jobs.images import ImageFetcher
 from comfyui_workflow.jobs.output import output_of
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.outbox.guarded_client import Answered, Body, GuardedClient
 from comfyui_workflow.runs.events import ExecutionStarted, RunCancelled, RunCompleted, RunFailed
 from comfyui_workflow.runs.job import Bucket, Fetch, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
@@ -77,7 +78,7 @@ class Made:
             files=self.files,
             outbox=self.letters,
             check_url=self.check_url,
-            check_place=self.check_url,
+            send=self.send,
             fetch=self.fetch,
             **self.options,
         )
@@ -86,6 +87,11 @@ class Made:
     def check_url(self, url: str) -> None:
         if url in self.refused:
             raise UrlRefused("not there")
+
+    def send(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+        if any(url.startswith(refused) for refused in self.refused):
+            raise UrlRefused("not there")
+        return GuardedClient(may_reach_private=True).exchange(method, url, content, headers)
 
     def fetch(self, url: str) -> bytes:
         self.fetched.append(url)
