@@ -4,8 +4,10 @@ import re
 import time
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, request
 from flask_cors import CORS
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, Unauthorized
 
 from comfyui_workflow.login import COOKIE, is_login, is_token
 from comfyui_workflow.settings import Settings
@@ -16,24 +18,23 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 def guard(app: Flask, settings: Settings, open_paths: frozenset[str]) -> None:
     """Checks every request before its route: `Host` against names that are bound to us by somebody else
     (DNS rebinding), `Origin` and `Sec-Fetch-Site` against other sites, then the token. What is open has no
-    secrets, or asks for itself."""
+    secrets, or asks for itself. The API that is asked words the refusal."""
     allowed = {"origins": [_origin_pattern(settings.cors_hosts)]}
     CORS(app, resources={r"/comfyui/*": allowed, r"/v2/*": allowed})
 
     @app.before_request
-    def check() -> Response | None:
+    def check() -> None:
         if not _is_host_known(settings):
-            return refusal(
-                403, "This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)"
-            )
+            raise Forbidden("This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)")
         if not _is_origin_allowed(settings):
-            return refusal(403, "Pages of that origin may not use this server (COMFYUI_WORKFLOW_CORS_HOSTS)")
+            raise Forbidden("Pages of that origin may not use this server (COMFYUI_WORKFLOW_CORS_HOSTS)")
         is_open = request.path in open_paths or request.endpoint == "static"
         if request.method == "OPTIONS" or is_open or is_let_in(settings):
-            return None
-        response = refusal(401, "An API token is needed: Authorization: Bearer <token>")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+            return
+        raise Unauthorized(
+            "An API token is needed: Authorization: Bearer <token>",
+            www_authenticate=WWWAuthenticate("bearer"),
+        )
 
 
 def is_let_in(settings: Settings) -> bool:
@@ -96,9 +97,3 @@ def _has_token(token: str) -> bool:
     said = request.headers.get("Authorization", "").strip()
     scheme, _, given = said.partition(" ")
     return is_token(given.strip() if scheme.lower() == "bearer" else said, token)
-
-
-def refusal(status: int, message: str) -> Response:
-    response = jsonify(success=False, message=message, code="refused")
-    response.status_code = status
-    return response

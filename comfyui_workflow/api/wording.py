@@ -46,10 +46,17 @@ def word_error(error: WorkflowError) -> Response:
 
 
 def word_http_error(error: HTTPException) -> Response:
-    response = failure(error.description or error.name, error.code or 500, "http")
-    if error.code == 405 and error.get_response().headers.get("Allow"):
-        response.headers["Allow"] = error.get_response().headers["Allow"]
+    code = "refused" if error.code in (401, 403) else "http"
+    response = failure(error.description or error.name, error.code or 500, code)
+    keep_headers(error, response)
     return response
+
+
+def keep_headers(error: HTTPException, response: Response) -> None:
+    """Those of an error that tell a client what to do about it."""
+    said = error.get_response().headers
+    kept = ("Allow", "Retry-After", "WWW-Authenticate")
+    response.headers.update({name: said[name] for name in kept if name in said})
 
 
 def failure(message: str, status: int, code: str) -> Response:

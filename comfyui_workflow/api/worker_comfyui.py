@@ -13,7 +13,7 @@ from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.job_orders import job_order_reader
 from comfyui_workflow.api.rate_limits import RateLimits
-from comfyui_workflow.api.wording import status_of
+from comfyui_workflow.api.wording import keep_headers, status_of
 from comfyui_workflow.early_refusals import BodyLimit
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.fleet.instance import tag_wanted
@@ -151,8 +151,7 @@ def word_error(error: WorkflowError) -> Response:
 
 def word_http_error(error: HTTPException) -> Response:
     response = _failure(error.description or error.name, error.code or 500)
-    said = error.get_response().headers
-    response.headers.update({name: said[name] for name in ("Allow", "Retry-After") if name in said})
+    keep_headers(error, response)
     return response
 
 

@@ -409,7 +409,10 @@ def test_a_token_is_taken_bare_too(make_api: Callable[..., Api]) -> None:
     body = {"input": {"workflow": GRAPH}}
     for given, code in (("Bearer secret", 200), ("secret", 200), ("Bearer wrong", 401), ("wrong", 401)):
         assert api.client.post("/v2/any/run", json=body, headers={"Authorization": given}).status_code == code
-    assert api.client.post("/v2/any/run", json=body).status_code == 401
+    for path in ("/v2/any/run", "/runsync"):
+        answer = api.client.post(path, json=body)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert answer.json == {"error": "An API token is needed: Authorization: Bearer <token>"}
 
 
 def test_any_key_will_do_where_none_is_set_but_no_page_of_another_site(api: Api) -> None:
