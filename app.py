@@ -26,6 +26,7 @@ from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
 from comfyui_workflow.fleet.dispatcher import Dispatcher, DispatchOptions
@@ -72,46 +73,41 @@ STOP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """The parts that are started and stopped, and the app that speaks for them."""
+    """What is started and stopped, and the app that speaks for it."""
 
     app: Flask
+    parts: Parts
     store: JsonFileStore
-    directory: InstanceDirectory
-    executor: Dispatcher
-    watches: Watches
-    links: Pool[InstanceKey, Link]
-    local_ports: LocalPorts
-    service: RunService
     batch_files: BatchFiles
-    batches: BatchService
     job_files: JobFiles
-    jobs: JobService
-    outbox: Outbox
+    executor: Executor
+    links: Pool[InstanceKey, Link]
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
-        self.directory.load()
+        parts, instances = self.parts, self.parts.instances
+        instances.directory.load()
         self.store.open()
         self.batch_files.open()
         self.job_files.open()
-        self.outbox.open()
-        self.service.learn()
-        self.watches.load()
-        self.batches.resume()
-        self.local_ports.start()
-        resumed = self.service.resume(held_back=self.jobs.held_back())
-        self.batches.heed_failures()
-        self.jobs.start()
-        self.outbox.start()
+        parts.outbox.open()
+        parts.service.learn()
+        instances.watches.load()
+        parts.batches.resume()
+        instances.local_ports.start()
+        resumed = parts.service.resume(held_back=parts.jobs.held_back())
+        parts.batches.heed_failures()
+        parts.jobs.start()
+        parts.outbox.start()
         return resumed
 
     def stop(self) -> None:
-        self.local_ports.stop()
-        self.jobs.stop()
-        self.outbox.stop(OUTBOX_STOP_S)
+        self.parts.instances.local_ports.stop()
+        self.parts.jobs.stop()
+        self.parts.outbox.stop(OUTBOX_STOP_S)
         is_at_rest = self.executor.stop(POLITE_STOP_S)
         self.links.close()
-        self.watches.close(WATCH_STOP_S)
+        self.parts.instances.watches.close(WATCH_STOP_S)
         if not is_at_rest:
             self.executor.stop(STOP_TIMEOUT_S)
         self.store.close()
@@ -123,29 +119,87 @@ def create_server(settings: Settings) -> Server:
     links: Pool[InstanceKey, Link] = Pool(
         lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
     )
-    directory = InstanceDirectory(settings.instances_path)
     live_view = LiveView()
-    runner = Runner(journal, links, runner_options(settings), live_view)
-    watches = create_watches(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
     executor = Dispatcher(
         journal=journal,
-        directory=directory,
-        watches=watches,
-        execute=runner.execute,
+        directory=instances.directory,
+        watches=instances.watches,
+        execute=Runner(journal, links, runner_options(settings), live_view).execute,
         options=dispatch_options(settings),
     )
-    local_ports = LocalPorts(lambda instance_id: borrow(instance_id, directory, watches, links))
-    directory.listen(lambda: keep_up(directory, watches, local_ports, executor))
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
-    batch_service = BatchService(journal, store, service, batch_files)
     job_files = JobFiles(settings.data_dir / "jobs")
     web = GuardedClient(may_reach_private=settings.webhook_private)
     outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings))
-    jobs = JobService(
+    parts = Parts(
+        service=service,
+        batches=BatchService(journal, store, service, batch_files),
+        jobs=create_jobs(
+            settings=settings,
+            journal=journal,
+            service=service,
+            files=job_files,
+            outbox=outbox,
+            web=web,
+            links=links,
+        ),
+        outbox=outbox,
+        instances=instances,
+        inspector=Inspector(links),
+        live_view=live_view,
+        files=create_local_files(settings),
+        settings=settings,
+    )
+    return Server(
+        app=create_flask(parts),
+        parts=parts,
+        store=store,
+        batch_files=batch_files,
+        job_files=job_files,
+        executor=executor,
+        links=links,
+    )
+
+
+def create_instances(
+    settings: Settings, journal: RunJournal, links: Pool[InstanceKey, Link], tell: Callable[[], None]
+) -> Instances:
+    """`tell` is called when what is known of them has changed."""
+    directory = InstanceDirectory(settings.instances_path)
+    watches = create_watches(settings, journal, links, tell)
+    local_ports = LocalPorts(lambda instance_id: borrow(instance_id, directory, watches, links))
+
+    def keep_up() -> None:
+        watches.keep_to({instance.id: instance for instance in directory.all()})
+        local_ports.follow(ports_wanted(directory))
+        tell()
+
+    directory.listen(keep_up)
+    return Instances(
+        local_ports=local_ports,
+        directory=directory,
+        watches=watches,
+        asker=Asker(links, watches.state),
+        known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+    )
+
+
+def create_jobs(
+    *,
+    settings: Settings,
+    journal: RunJournal,
+    service: RunService,
+    files: JobFiles,
+    outbox: Outbox,
+    web: GuardedClient,
+    links: Pool[InstanceKey, Link],
+) -> JobService:
+    return JobService(
         journal=journal,
         service=service,
-        files=job_files,
+        files=files,
         outbox=outbox,
         check_url=web.check,
         send=web.exchange,
@@ -153,43 +207,13 @@ def create_server(settings: Settings) -> Server:
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,
     )
-    files = LocalFiles(
+
+
+def create_local_files(settings: Settings) -> LocalFiles:
+    return LocalFiles(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
         upload_dir=settings.data_dir / "uploads",
-    )
-    named = Instances(
-        local_ports=local_ports,
-        directory=directory,
-        watches=watches,
-        asker=Asker(links, watches.state),
-        known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
-    )
-    parts = Parts(
-        service=service,
-        batches=batch_service,
-        jobs=jobs,
-        outbox=outbox,
-        instances=named,
-        inspector=Inspector(links),
-        live_view=live_view,
-        files=files,
-        settings=settings,
-    )
-    return Server(
-        app=create_flask(parts),
-        store=store,
-        directory=directory,
-        executor=executor,
-        watches=watches,
-        links=links,
-        local_ports=local_ports,
-        service=service,
-        batch_files=batch_files,
-        batches=batch_service,
-        job_files=job_files,
-        jobs=jobs,
-        outbox=outbox,
     )
 
 
@@ -215,15 +239,6 @@ def borrow(
     with links.lease(key_of_instance(instance)) as link:
         link.connection.check_port()
         yield link.connection.base_url
-
-
-def keep_up(
-    directory: InstanceDirectory, watches: Watches, local_ports: LocalPorts, executor: Dispatcher
-) -> None:
-    """With a directory that has changed."""
-    watches.keep_to({instance.id: instance for instance in directory.all()})
-    local_ports.follow(ports_wanted(directory))
-    executor.wake()
 
 
 def create_watches(

@@ -3,8 +3,7 @@
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, current_app, make_response, redirect, render_template, request
-from werkzeug.exceptions import Forbidden
+from flask import Blueprint, Response, abort, current_app, make_response, redirect, render_template, request
 
 from comfyui_workflow.api.guard import is_let_in, is_own_page
 from comfyui_workflow.login import COOKIE, LASTS_S, cookie_value, is_token
@@ -44,7 +43,7 @@ def create_blueprint(settings: Settings) -> Blueprint:
     @routes.post(LOGIN_PATH)
     def login() -> Response:
         if not is_own_page():
-            raise Forbidden("Only the page of this server itself may log in")
+            abort(403, "Only the page of this server itself may log in")
         if token is None:
             return _to_the_page()
         if not is_token(request.form.get("token", "").strip(), token):
@@ -56,7 +55,7 @@ def create_blueprint(settings: Settings) -> Blueprint:
     @routes.post(LOGOUT_PATH)
     def logout() -> Response:
         if not is_own_page():
-            raise Forbidden("Only the page of this server itself may log out")
+            abort(403, "Only the page of this server itself may log out")
         response = _to_the_page()
         _keep(response, "", 0)
         return response

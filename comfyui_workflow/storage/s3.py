@@ -3,10 +3,9 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
@@ -17,7 +16,6 @@ from boto3.s3.transfer import TransferConfig
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError
-from urllib3.response import HTTPResponse
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebError
 from comfyui_workflow.runs.job import Bucket
@@ -153,8 +151,17 @@ def _answer(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse
         answer = send(request.method, request.url, request.body, headers)
     except WebError as error:
         raise ConnectionError(error=error) from error
-    raw = HTTPResponse(BytesIO(answer.content), preload_content=False)
-    return AWSResponse(request.url, answer.status, answer.headers, raw)
+    return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.content))
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What boto3 reads an answer from."""
+
+    content: bytes
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.content
 
 
 def _text(value: str | bytes) -> str:

@@ -159,7 +159,7 @@ def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
         server = create_server(settings)
         server.start()
         try:
-            assert server.service.expected_s(waiting(1)) == expected_s
+            assert server.parts.service.expected_s(waiting(1)) == expected_s
             if expected_s is None:
                 server.store.add(run)
                 server.store.update(run.workflow_id, lambda each: completed(each, 7.0), events.Saving.MUST)

@@ -1,6 +1,7 @@
 """How the server comes to rest."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,20 +35,16 @@ class Recorder:
 def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store_closes(
     at_rest: list[bool], order: list[str]
 ) -> None:
-    parts: Any = Recorder(at_rest)
+    recorder: Any = Recorder(at_rest)
+    instances = SimpleNamespace(local_ports=Recorder([True]), watches=recorder)
+    parts: Any = SimpleNamespace(instances=instances, jobs=Recorder([True]), outbox=Recorder([True]))
     Server(
         app=Flask("app"),
-        store=parts,
-        directory=parts,
-        executor=parts,
-        watches=parts,
-        links=parts,
-        local_ports=Recorder([True]),
-        service=parts,
-        batch_files=parts,
-        batches=parts,
-        job_files=parts,
-        jobs=Recorder([True]),
-        outbox=Recorder([True]),
+        parts=parts,
+        store=recorder,
+        batch_files=recorder,
+        job_files=recorder,
+        executor=recorder,
+        links=recorder,
     ).stop()
-    assert parts.heard == order
+    assert recorder.heard == order
