@@ -118,6 +118,7 @@ class Passage:
                 stall_limit_s=self.stall_limit_s,
             )
             canceller = Canceller(self.link.client, accepted_id)
+            self.turn.be_woken_by(subscription.wake)
             with self.link.remembering_if_broken():
                 for item in follower.follow(subscription):
                     match item:

@@ -38,6 +38,7 @@ class Subscription:
         self.began_at_s = time.monotonic()
         self.show = show
         self._messages: deque[Message] = deque()
+        self._is_woken = False
         self._arrived = threading.Condition()
 
     def put(self, message: Message) -> None:
@@ -49,10 +50,17 @@ class Subscription:
             self._messages.append(message)
             self._arrived.notify()
 
-    def take(self, timeout_s: float) -> list[Message]:
-        """All that has arrived; waits for the first one. Empty when the time is over."""
+    def wake(self) -> None:
+        """Whoever waits for messages, or is about to, waits no longer. Returns at once."""
         with self._arrived:
-            self._arrived.wait_for(lambda: self._messages, timeout_s)
+            self._is_woken = True
+            self._arrived.notify()
+
+    def take(self, timeout_s: float) -> list[Message]:
+        """All that has arrived; waits for the first one. Empty when the time is over, or when woken."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._messages or self._is_woken, timeout_s)
+            self._is_woken = False
             taken = list(self._messages)
             self._messages.clear()
             return taken

@@ -58,7 +58,7 @@ class PromptFollower:
         self._renewal_after_s = DEAF_AFTER_S
 
     def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
-        """Events as they happen, None at least once a second, PromptEnded as the last.
+        """Events as they happen, None at least once a second and when woken, PromptEnded as the last.
         Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end."""
         interval_s, is_heard = FIRST_LOOK_S, False
         look_at = self._clock() + interval_s
@@ -78,7 +78,7 @@ class PromptFollower:
                 yield found
                 interval_s, is_heard = min(1.5 * interval_s, LOOK_S), False
                 look_at = self._clock() + interval_s
-            elif not messages:
+            else:
                 yield None
             self._renew_if_deaf()
 

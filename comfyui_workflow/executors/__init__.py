@@ -15,6 +15,9 @@ class Turn(Protocol):
     def should_stop(self) -> bool:
         """Whether to come to rest: the run is carried on at the next start."""
 
+    def be_woken_by(self, wake: Callable[[], None]) -> None:
+        """From now on `wake` is called, by any thread, when there is something to heed: a cancel, a stop."""
+
     def placement(self, run: Run) -> Placement | None:
         """Where to go, as it is known now. None: where the ssh string of the request leads."""
 
@@ -67,6 +70,9 @@ class FreeTurn:
     """Of an executor that lets everybody do as they like."""
 
     should_stop: Callable[[], bool]
+
+    def be_woken_by(self, wake: Callable[[], None]) -> None:
+        pass
 
     def placement(self, run: Run) -> Placement | None:
         return run.placement

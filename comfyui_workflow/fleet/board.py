@@ -36,6 +36,8 @@ class Carried:
     gives_way: str | None = None
     """Why it should leave its instance before its prompt is there."""
     needs_pause: bool = False
+    wake: Callable[[], None] = lambda: None
+    """Returns at once."""
 
 
 class Board:

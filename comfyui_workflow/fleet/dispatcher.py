@@ -92,7 +92,10 @@ class Dispatcher:
     def look_again(self, workflow_id: str) -> None:
         with self._changed:
             self._board.change(self._journal.get(workflow_id), now())
+            carried = self._board.carried.get(workflow_id)
             self._wake()
+        if carried is not None:
+            carried.wake()
 
     def standing(self, workflow_id: str) -> Standing | None:
         with self._changed:
@@ -101,7 +104,10 @@ class Dispatcher:
     def stop(self, timeout_s: float) -> bool:
         with self._changed:
             self._threads.stop(0)
+            carried = list(self._board.carried.values())
             self._wake()
+        for each in carried:
+            each.wake()
         if self._thread.ident:
             self._thread.join(timeout_s)
         return self._threads.stop(timeout_s)
@@ -253,6 +259,9 @@ class _Turn:
     dispatcher: Dispatcher
     carried: Carried
     should_stop: Callable[[], bool]
+
+    def be_woken_by(self, wake: Callable[[], None]) -> None:
+        self.carried.wake = wake
 
     def placement(self, run: Run) -> Placement | None:
         return self.dispatcher.placement(self.carried, run)

@@ -136,6 +136,9 @@ class Fleet:
     def finish(self, workflow_id: str) -> None:
         self._wish(workflow_id, "finish")
 
+    def be_woken_by(self, workflow_id: str, wake: Callable[[], None]) -> None:
+        self._turns[workflow_id].be_woken_by(wake)
+
     def leave_place(self, workflow_id: str) -> None:
         self._turns[workflow_id].leave_place()
 

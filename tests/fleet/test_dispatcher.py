@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -268,6 +269,19 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
             fleet.journal.record(run, CancelRequested())
             fleet.dispatcher.look_again(run)
             assert fleet.journal.wait(run, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
+
+
+def test_a_run_that_is_carried_out_is_woken_by_a_cancel_and_by_a_stop() -> None:
+    woken: list[str] = []
+    with fleet_of(instance("a")) as fleet:
+        first, second = fleet.submit(request(), request())
+        fleet.until(lambda: fleet.carried() == {first, second})
+        for each in (first, second):
+            fleet.be_woken_by(each, partial(woken.append, each))
+        fleet.journal.record(second, CancelRequested())
+        fleet.dispatcher.look_again(second)
+        assert woken == [second]
+    assert sorted(woken) == sorted([first, second, second])
 
 
 def test_a_staggered_run_starts_when_it_is_due() -> None:

@@ -292,6 +292,19 @@ def test_cancel_while_queued_takes_that_prompt_and_no_other(
     assert executed == [server.progress(ids[n])["prompt_id"] for n in (0, 2)]
 
 
+def test_a_queued_prompt_that_is_cancelled_does_not_begin_when_the_one_before_it_is(
+    server: ServerProcess, instance: Instance
+) -> None:
+    running = server.execute(instance.ssh_string, slow(27, steps=600))
+    server.until(running, lambda p: p["current_node"] == "SandboxSlow")
+    queued = server.execute(instance.ssh_string, slow(28, steps=600))
+    server.until(queued, lambda p: p["phase"] == "queued")
+    for each in (queued, running):
+        assert server.post(f"/{each}/cancel").status_code == 200
+    assert [server.until_finished(each)["status"] for each in (queued, running)] == ["cancelled"] * 2
+    assert len(instance.sandbox.executions()) == 1
+
+
 def test_cancel_while_running_interrupts_that_prompt(server: ServerProcess, instance: Instance) -> None:
     first = server.execute(instance.ssh_string, slow(23, steps=200))
     server.until(first, lambda p: p["current_node"] == "SandboxSlow")
