@@ -125,7 +125,8 @@ class LocalPort:
         if prompt.is_ours:
             await self._feed.need()
         heard = Heard(lambda: self._submitted(prompt, heard))
-        return await forward(request, self._approach, body=prompt.content, heard=heard)
+        with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
+            return await forward(request, self._approach, body=prompt.content, heard=heard)
 
     def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
         """Its messages may have come before the answer."""

@@ -5,8 +5,8 @@ reloaded would never hear anything again if its old socket closed after the new 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from comfyui_workflow.local_port.upstream import UpstreamSocket
@@ -35,6 +35,14 @@ class SocketRegistry:
             task = self._spawn(socket.close())
             if socket.client_id is not None:
                 self._closing[socket.client_id] = task
+
+    @contextmanager
+    def holding(self, client_id: str | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            for socket in self._all:
+                if client_id is not None and socket.client_id == client_id:
+                    stack.enter_context(socket.holding())
+            yield
 
     def expect(self, client_id: str, prompt_id: str) -> None:
         """That prompt was submitted for who has this client id."""

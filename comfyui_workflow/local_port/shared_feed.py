@@ -8,6 +8,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from comfyui_workflow.comfyui.messages import prompt_id_of, says_ended
 from comfyui_workflow.local_port.approach import Approach
@@ -63,6 +64,9 @@ class SharedFeed:
         either = {self._holding, is_open}
         await asyncio.wait(either, timeout=OPEN_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         is_open.cancel()
+
+    def holding(self) -> AbstractContextManager[None]:
+        return self.socket.holding() if self.socket else nullcontext()
 
     def submitted(self, prompt_id: str) -> None:
         self._know(prompt_id)

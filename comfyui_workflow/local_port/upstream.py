@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -30,6 +30,7 @@ CLOSE_TIMEOUT_S = 1.0
 SILENCE_S = 30.0
 """A socket that was opened again and is silent for so long although a prompt goes on may be one that ComfyUI
 has forgotten, because its predecessor ended only now: it is opened once more, and told what it missed."""
+LONGEST_HOLD_S = 1.0
 SERVICE_RESTART = 1012
 GOING_AWAY = (1001, SERVICE_RESTART)
 FRAME_HEAD = 40
@@ -71,6 +72,8 @@ class UpstreamSocket:
         self._approach = approach
         self._target = target
         self._deliver = deliver
+        self._held: list[Frame] = []
+        self._holds: set[object] = set()
         self._headers = headers
         self._protocols = protocols
         self._compress = compress
@@ -118,6 +121,33 @@ class UpstreamSocket:
                 await (
                     self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame)
                 )
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What is heard meanwhile is delivered afterwards, or after a second: ComfyUI answers a prompt before
+        it tells what becomes of it, and clients begin to listen once they have the answer."""
+        hold = object()
+        self._holds.add(hold)
+        timer = asyncio.get_running_loop().call_later(LONGEST_HOLD_S, self._release, hold)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._release(hold)
+
+    def _release(self, hold: object) -> None:
+        self._holds.discard(hold)
+        if self._holds:
+            return
+        held, self._held = self._held, []
+        for frame in held:
+            self._deliver(frame)
+
+    def _pass_on(self, frame: Frame) -> None:
+        if self._holds:
+            self._held.append(frame)
+        else:
+            self._deliver(frame)
 
     async def displace(self) -> None:
         """Another socket of this client id takes over. This one stays, and hears nothing, as in ComfyUI."""
@@ -217,7 +247,7 @@ class UpstreamSocket:
                 self._hear(message.data)
             elif message.type is WSMsgType.BINARY:
                 self.heard_count += 1
-                self._deliver(message.data)
+                self._pass_on(message.data)
             elif message.type is WSMsgType.CLOSE and message.data not in GOING_AWAY:
                 return Ending(
                     code=message.data or aiohttp.WSCloseCode.OK, reason=(message.extra or "").encode()
@@ -239,7 +269,7 @@ class UpstreamSocket:
                 return
             frame = with_prompt_id(frame, self._running_id)
         self.unfinished.hear(frame)
-        self._deliver(frame)
+        self._pass_on(frame)
 
     def _learn_id(self, frame: str) -> None:
         """ComfyUI's first message says which one it chose."""
@@ -261,5 +291,5 @@ class UpstreamSocket:
                 return False
             self._told_of.add(prompt_id)
             for frame in frames:
-                self._deliver(frame)
+                self._pass_on(frame)
         return True

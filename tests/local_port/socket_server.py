@@ -18,6 +18,7 @@ class SocketServer:
         self.said: list[Any] = []
         self.closed_with: list[int | None] = []
         self.base_url = ""
+        self._may_answer = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -44,6 +45,10 @@ class SocketServer:
         socket = self.sockets[number]
         self._do(socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
 
+    def answer_prompts(self) -> None:
+        """Those that were submitted, and that will be: until then they wait for their answer."""
+        self._loop.call_soon_threadsafe(self._may_answer.set)
+
     def close(self, code: int, reason: bytes, number: int = -1) -> None:
         self.wait_for_sockets(1)
         self._do(self.sockets[number].close(code=code, message=reason))
@@ -60,6 +65,7 @@ class SocketServer:
     async def _start(self) -> None:
         app = web.Application()
         app.router.add_get("/prompt", self._prompt)
+        app.router.add_post("/prompt", self._submit)
         app.router.add_get("/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -68,6 +74,11 @@ class SocketServer:
 
     async def _prompt(self, request: web.Request) -> web.Response:
         return web.json_response({})
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        self.said.append(await request.json())
+        await self._may_answer.wait()
+        return web.json_response({"prompt_id": "p", "number": 1, "node_errors": {}})
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(protocols=("second",))

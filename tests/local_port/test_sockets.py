@@ -4,15 +4,18 @@ import json
 import re
 import socket
 import struct
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import requests
 import websocket
 
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.local_port import outbox
+from comfyui_workflow.local_port import outbox, upstream
 from comfyui_workflow.local_port.model import PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
 from tests.local_port.setting import Lender, Setting
@@ -228,6 +231,57 @@ def test_the_handshake_travels(scripted: tuple[SocketServer, int]) -> None:
     server.cut()
     opcode, _ = client.recv_data()
     assert opcode == websocket.ABNF.OPCODE_CLOSE, "only ComfyUI's own socket is opened again"
+
+
+def submitted(server: SocketServer, port: int) -> Future[int]:
+    """Its status; the prompt has arrived."""
+    body = {"prompt": {"1": {"class_type": "A", "inputs": {}}}, "client_id": "me"}
+    answered: Future[int] = Future()
+
+    def post() -> None:
+        answer = requests.post(f"http://127.0.0.1:{port}/prompt", json=body, timeout=LIMIT_S)
+        answered.set_result(answer.status_code)
+
+    threading.Thread(target=post, daemon=True).start()
+    wait_until(lambda: body in server.said, what="the prompt")
+    return answered
+
+
+def test_what_becomes_of_a_prompt_is_told_after_its_answer(scripted: tuple[SocketServer, int]) -> None:
+    server, port = scripted
+    mine, other = connect(port), connect(port, "/ws?clientId=you")
+    server.wait_for_sockets(2)
+    answered = submitted(server, port)
+    ended = json.dumps({"type": "executing", "data": {"node": None, "prompt_id": "p"}})
+    server.send(ended, 0)
+    server.send("to the other", 1)
+    assert other.recv() == "to the other"
+    mine.settimeout(0.2)
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        mine.recv()
+    assert not answered.done()
+    server.answer_prompts()
+    assert answered.result(LIMIT_S) == 200
+    mine.settimeout(LIMIT_S)
+    assert mine.recv() == ended
+    server.send("and so on", 0)
+    assert mine.recv() == "and so on"
+
+
+def test_an_answer_that_does_not_come_keeps_nothing_back_for_long(
+    scripted: tuple[SocketServer, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "LONGEST_HOLD_S", 0.05)
+    server, port = scripted
+    mine = connect(port)
+    answered = submitted(server, port)
+    server.send("first", 0)
+    assert mine.recv() == "first"
+    server.send("second", 0)
+    assert mine.recv() == "second"
+    assert not answered.done()
+    server.answer_prompts()
+    assert answered.result(LIMIT_S) == 200
 
 
 def test_who_does_not_read_holds_up_nobody(
