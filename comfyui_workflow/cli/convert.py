@@ -20,7 +20,6 @@ from comfyui_workflow.cli.servers import asking_server, server_option
 from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.preparation import graph_for
 from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.workflows.prepared import is_to_convert, remote_routes
@@ -102,6 +101,8 @@ def _request(workflow: Path, order: Order) -> RunRequest:
 
 def _convert(request: RunRequest, object_info: Path) -> Graph:
     """Without any instance. Raises: InvalidRequest."""
+    from comfyui_workflow.preparation import graph_for  # noqa: PLC0415 - only it needs what a run is made of
+
     definitions = read_definitions(object_info)
     for route in sorted(remote_routes(request, definitions)):
         say(f"Choices that come from {plain(route)} stay as saved: only a running instance knows them.")

@@ -17,7 +17,7 @@ from comfyui_workflow.jobs.words import NOTHING_DELIVERED, JobView, document_hea
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.job import Bucket, Job, JobStatus, Upload
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
-from comfyui_workflow.storage.s3 import S3Storage, Send
+from comfyui_workflow.storage import Send, Storage
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
@@ -210,5 +210,7 @@ def _key(job: Job, output: OutputFile) -> str:
 
 
 @lru_cache(maxsize=32)
-def _storage(bucket: Bucket, send: Send | None) -> S3Storage:
+def _storage(bucket: Bucket, send: Send | None) -> Storage:
+    from comfyui_workflow.storage.s3 import S3Storage  # noqa: PLC0415 - most servers have no bucket for boto3
+
     return S3Storage(bucket, send)

@@ -21,7 +21,7 @@ from comfyui_workflow.runs.events import RunCancelled
 from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.service import RunService
-from comfyui_workflow.storage.s3 import Send
+from comfyui_workflow.storage import Send
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)

@@ -3,11 +3,11 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebError
 from comfyui_workflow.runs.job import Bucket
+from comfyui_workflow.storage import Send
 
 __all__ = ["Bucket", "S3Storage"]
 
@@ -35,21 +36,6 @@ _NAMES_A_BUCKET = re.compile(
     r"|[0-9a-f]{32}(\.[a-z]+)?\.r2\.cloudflarestorage\.com)"
 )
 _NAMES_A_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
-
-
-class Answer(Protocol):
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def content(self) -> bytes: ...
-
-
-Send = Callable[[str, str, bytes | IO[bytes] | None, Mapping[str, str]], Answer]
-"""`send(method, url, content, headers)`: one request. Raises: UrlRefused, WebError."""
 
 
 @dataclass(frozen=True, kw_only=True)
