@@ -120,6 +120,7 @@ class Passage:
             canceller = Canceller(self.link.client, accepted_id)
             self.turn.be_woken_by(subscription.wake)
             with self.link.remembering_if_broken():
+                self._heed_requests(canceller)  # of while it was submitted
                 for item in follower.follow(subscription):
                     match item:
                         case PromptEnded():

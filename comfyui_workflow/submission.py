@@ -62,6 +62,7 @@ class Submitter:
         self._stop_if_asked()
         if run.prompt_id is None:
             with self._place():
+                self._stop_if_asked()
                 run = self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=self._link.boot_marker()))
                 return self._post(run, graph)
         run = self._post(run, graph)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import processes
 from tests.instance import Instance, OpenSSHInstance, SandboxSSHInstance
 from tests.sandbox_process import SandboxProcess
 from tests.sshd import Sshd
@@ -13,6 +14,9 @@ from tests.sshd import Sshd
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: what we start would not hear Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+processes.FORKING.is_on = True
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -9,11 +9,10 @@ with SandboxProcess(tmp_path / "sandbox") as sandbox:
 """
 
 import json
+import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import requests
 
 from comfyui_workflow.sandbox.layout import Layout
 from tests.lifeline import Lifeline
+from tests.processes import Process, start_python
 
 START_LIMIT_S = 30.0
 STOP_LIMIT_S = 10.0
@@ -36,7 +36,7 @@ class SandboxProcess:
         self.execution_log = self.root / "executions.jsonl"
         self.ssh_string = ""
         self._options = options
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Process | None = None
         self._lifeline: Lifeline | None = None
         # Bound but not listening: nobody else gets these ports between two starts.
         self._claims = [_claimed_port(), _claimed_port()]
@@ -65,13 +65,11 @@ class SandboxProcess:
         """Returns when both servers listen."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "stderr.log").open("ab") as errors:
-            self._process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                process_group=0,  # a Ctrl-C is for the tests, which then end it
+            self._process = start_python(
+                self._arguments(),
+                env=dict(os.environ),
+                errors=errors,
+                stands_alone=True,  # a Ctrl-C is for the tests, which then end it
             )
         self._lifeline = Lifeline(self._process.pid)
         self.ssh_string = self._first_line()
@@ -145,11 +143,11 @@ class SandboxProcess:
         answer = requests.post(self.comfyui_url + path, json=body, timeout=10)
         answer.raise_for_status()
 
-    def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "comfyui_workflow.sandbox"]
-        command += ["--root", str(self.root), "--execution-log", str(self.execution_log)]
-        command += ["--ssh-port", str(self.ssh_port), "--comfyui-port", str(self.comfyui_port)]
-        return [*command, *self._options]
+    def _arguments(self) -> list[str]:
+        arguments = ["-m", "comfyui_workflow.sandbox"]
+        arguments += ["--root", str(self.root), "--execution-log", str(self.execution_log)]
+        arguments += ["--ssh-port", str(self.ssh_port), "--comfyui-port", str(self.comfyui_port)]
+        return [*arguments, *self._options]
 
     def _first_line(self) -> str:
         process = self._running()
@@ -161,7 +159,7 @@ class SandboxProcess:
             raise RuntimeError(f"the sandbox does not start:\n{self.errors()}")
         return line
 
-    def _running(self) -> "subprocess.Popen[str]":
+    def _running(self) -> Process:
         assert self._process is not None, "the sandbox was not started"
         return self._process
 

@@ -6,11 +6,8 @@ with ServerProcess(tmp_path) as server:
     server.kill(); server.start()                  # kill -9, and a new start on the same data
 """
 
-import ctypes
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +15,10 @@ from typing import Any, Self
 
 import requests
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.processes import Process, start_python
+
 Json = dict[str, Any]
 FINISHED = ("completed", "failed", "cancelled")
-_PR_SET_PDEATHSIG = 1
 
 
 class ServerProcess:
@@ -30,10 +27,10 @@ class ServerProcess:
         self.data_dir = directory / "data"
         self.output_dir = directory / "outputs"
         self.state_file = directory / "state.json"
-        self.command = [sys.executable, "app.py"]
+        self.arguments = ["app.py"]
         self.url = ""
         self._settings = settings
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Process | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -51,15 +48,7 @@ class ServerProcess:
         """Returns when requests are answered."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                cwd=REPOSITORY,
-                env=self._environment(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the child calls nothing but prctl
-            )
+            self._process = start_python(self.arguments, env=self._environment(), errors=log)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith("Serving on "), self.log()
@@ -136,7 +125,3 @@ class ServerProcess:
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("COMFYUI_WORKFLOW_")}
         return inherited | {f"COMFYUI_WORKFLOW_{name.upper()}": str(value) for name, value in own.items()}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

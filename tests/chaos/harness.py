@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -118,7 +117,7 @@ class Stage:
         server.output_dir = trial.directory / "here" / "outputs"
         if fault.has_clock:
             clock = str(server.directory / "clock")
-            server.command = [sys.executable, "-m", "tests.chaos.clocked_server", clock]
+            server.arguments = ["-m", "tests.chaos.clocked_server", clock]
         if fault.set_up:
             fault.set_up(trial)
         self._server = server

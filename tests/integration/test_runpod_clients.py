@@ -107,7 +107,7 @@ def test_a_queue_is_cancelled_and_purged(client: Client, sandbox: SandboxProcess
     assert seen["purged"] == {"removed": 1, "status": "completed"}
     assert seen["last"] == {"id": first, "status": "CANCELLED"}
     assert seen["statuses"] == ["CANCELLED"] * 3
-    assert len(sandbox.executions()) == 1, "the others had not begun"
+    assert 1 <= len(sandbox.executions()) <= 2, "the second was there, and may begin as the first one ends"
 
 
 def test_a_job_that_failed_is_retried(client: Client, sandbox: SandboxProcess) -> None:

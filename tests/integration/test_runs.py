@@ -295,14 +295,35 @@ def test_cancel_while_queued_takes_that_prompt_and_no_other(
 def test_a_queued_prompt_that_is_cancelled_does_not_begin_when_the_one_before_it_is(
     server: ServerProcess, instance: Instance
 ) -> None:
-    running = server.execute(instance.ssh_string, slow(27, steps=600))
-    server.until(running, lambda p: p["current_node"] == "SandboxSlow")
+    running = server.execute(instance.ssh_string, slow(27, steps=600, seconds_per_step=1))
     queued = server.execute(instance.ssh_string, slow(28, steps=600))
     server.until(queued, lambda p: p["phase"] == "queued")
+    until_a_step_begins(server, running)
     for each in (queued, running):
         assert server.post(f"/{each}/cancel").status_code == 200
     assert [server.until_finished(each)["status"] for each in (queued, running)] == ["cancelled"] * 2
     assert len(instance.sandbox.executions()) == 1
+
+
+def test_a_prompt_that_is_cancelled_while_it_is_submitted_does_not_begin(
+    server: ServerProcess, instance: Instance
+) -> None:
+    running = server.execute(instance.ssh_string, slow(29, steps=600, seconds_per_step=1))
+    until_a_step_begins(server, running)
+    for color in range(30, 36):
+        cancelled = server.execute(instance.ssh_string, painted(color))
+        assert server.post(f"/{cancelled}/cancel").status_code == 200
+    assert server.post(f"/{running}/cancel").status_code == 200
+    assert server.until_finished(running)["status"] == "cancelled"
+    assert server.until_finished(cancelled)["status"] == "cancelled"
+    assert len(instance.sandbox.executions()) == 1
+
+
+def until_a_step_begins(server: ServerProcess, run: str) -> None:
+    """An interrupt is heeded at its end."""
+    server.until(run, lambda p: p["current_node"] == "SandboxSlow")
+    steps = server.progress(run)["nodes"]
+    server.until(run, lambda p: p["nodes"] != steps)
 
 
 def test_cancel_while_running_interrupts_that_prompt(server: ServerProcess, instance: Instance) -> None:
