@@ -56,6 +56,7 @@ from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.uploads import Uploads
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
@@ -149,7 +150,8 @@ def create_server(settings: Settings) -> Server:
         instances=instances,
         inspector=Inspector(links),
         live_view=live_view,
-        files=create_local_files(settings),
+        files=LocalFiles(readable_dirs=settings.readable_dirs, writable_dirs=settings.writable_dirs),
+        uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
     )
     return Server(
@@ -206,14 +208,6 @@ def create_jobs(
         fetch=lambda url: web.fetch(url, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S).content,
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,
-    )
-
-
-def create_local_files(settings: Settings) -> LocalFiles:
-    return LocalFiles(
-        readable_dirs=settings.readable_dirs,
-        writable_dirs=settings.writable_dirs,
-        upload_dir=settings.data_dir / "uploads",
     )
 
 

@@ -1,35 +1,23 @@
-"""Files of this machine that requests name: read where it is allowed, kept where it is safe."""
+"""Files of this machine that requests name: read and written where it is allowed."""
 
 import os
-import re
-import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
-from comfyui_workflow.errors import FileRefused, InvalidGraph, StoreError
-from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.errors import FileRefused, InvalidGraph
 from comfyui_workflow.untrusted import is_safe_name
 from comfyui_workflow.workflows.given import GivenWorkflow, read_given_file
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
-_COPY_BYTES = 1024 * 1024
 
 
 class LocalFiles:
     """`None` for directories means any. Symbolic links count as where they lead."""
 
-    def __init__(
-        self,
-        *,
-        readable_dirs: Iterable[Path] | None,
-        writable_dirs: Iterable[Path] | None,
-        upload_dir: Path,
-    ) -> None:
+    def __init__(self, *, readable_dirs: Iterable[Path] | None, writable_dirs: Iterable[Path] | None) -> None:
         self._readable = _resolved(readable_dirs)
         self._writable = _resolved(writable_dirs)
-        self._upload_dir = upload_dir
 
     def read_workflow(self, path: str) -> GivenWorkflow:
         """From JSON in either format, or a picture. Raises: FileRefused, InvalidGraph."""
@@ -67,26 +55,6 @@ class LocalFiles:
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
             raise FileRefused(f"Output directory cannot be written: {path} ({there} does not allow it)")
         return str(_as_given(path))
-
-    def keep_upload(self, stream: IO[bytes], name: str) -> Path:
-        """Store an uploaded file under its own name, in a new directory of its own. Raises: FileRefused,
-        StoreError."""
-        place = self.place_for_upload(name)
-        try:
-            make_private_directory(place.parent)
-            with place.open("xb") as file:
-                while piece := stream.read(_COPY_BYTES):
-                    file.write(piece)
-        except OSError as error:
-            raise StoreError(f"The file cannot be stored: {error.strerror}") from error
-        return place
-
-    def place_for_upload(self, name: str) -> Path:
-        """For a file of that name, in a directory of its own that is not there yet. Raises: FileRefused."""
-        base = re.split(r"[/\\]", name)[-1]
-        if not is_safe_name(base) or len(base.encode()) > 255:
-            raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
-        return self._upload_dir / secrets.token_hex(8) / base
 
     def _readable_file(self, path: str, what: str) -> Path:
         """Where reading is limited, a path outside is refused before it is looked at."""

@@ -98,6 +98,10 @@ class RunService:
         """Oldest first."""
         return self._store.unfinished()
 
+    def images_needed(self) -> list[str]:
+        """Input images of runs that are not finished."""
+        return [image for run in self._store.unfinished() for image in run.request.input_images]
+
     def underway(self) -> Underway:
         """Each run as it is now."""
         found = underway(self._store.unfinished())

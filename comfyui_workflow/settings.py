@@ -158,6 +158,12 @@ class Settings(BaseSettings):
         description="How long a webhook that was delivered, or given up, can be looked at and sent again, in "
         "seconds.",
     )
+    uploads_kept_s: float = Field(
+        2_592_000,
+        ge=0,
+        description="How long files that were sent to the server are kept after a run has named them last, "
+        "in seconds.",
+    )
     default_endpoint: str = Field(
         "any",
         description="Where jobs of the bare paths go (`/run`, without `/v2/<endpoint_id>`): an instance, a "

@@ -21,6 +21,7 @@ from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.outbox.outbox import Outbox
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings
+from comfyui_workflow.uploads import Uploads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Parts:
     inspector: Inspector
     live_view: LiveView
     files: LocalFiles
+    uploads: Uploads
     settings: Settings
 
 

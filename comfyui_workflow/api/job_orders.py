@@ -17,9 +17,9 @@ from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph,
 from comfyui_workflow.fleet.floor import Directory
 from comfyui_workflow.fleet.instance import ANY
 from comfyui_workflow.jobs.words import INVALID, NO_IMAGES
-from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.job import Bucket, Fetch, JobOrder
 from comfyui_workflow.untrusted import an_object, is_safe_name
+from comfyui_workflow.uploads import Uploads
 
 LOW_PRIORITY = -100
 LEAST_TIMEOUT_MS = 5_000
@@ -42,7 +42,7 @@ class Endpoint:
 def job_order_reader(parts: Parts) -> "JobOrderReader":
     return JobOrderReader(
         orders=order_reader(parts),
-        files=parts.files,
+        uploads=parts.uploads,
         directory=parts.instances.directory,
         default_endpoint=parts.settings.default_endpoint,
     )
@@ -53,7 +53,7 @@ class JobOrderReader:
     """Every method raises InvalidRequest, in the words of worker-comfyui where it has some."""
 
     orders: OrderReader
-    files: LocalFiles
+    uploads: Uploads
     directory: Directory
     default_endpoint: str
 
@@ -115,13 +115,13 @@ class JobOrderReader:
         for name, image in images.items():
             if isinstance(image, str):
                 with _in_words():
-                    yield Fetch(url=image, path=str(self.files.place_for_upload(name)))
+                    yield Fetch(url=image, path=str(self.uploads.place_for(name)))
 
     def _kept(self, images: "Images") -> Iterator[str]:
         for name, image in images.items():
             if isinstance(image, bytes):
                 with _in_words():
-                    yield str(self.files.keep_upload(BytesIO(image), name))
+                    yield str(self.uploads.keep(BytesIO(image), name))
 
 
 def _input(body: Body) -> Body:

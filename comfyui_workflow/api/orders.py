@@ -19,6 +19,7 @@ from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
 from comfyui_workflow.runs.model import RunRequest, SeedMode
 from comfyui_workflow.settings import Settings
+from comfyui_workflow.uploads import Uploads
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.given import GivenWorkflow, read_given
 from comfyui_workflow.workflows.graph import check_json
@@ -34,6 +35,7 @@ def order_reader(parts: Parts) -> "OrderReader":
     instances = parts.instances
     return OrderReader(
         files=parts.files,
+        uploads=parts.uploads,
         directory=instances.directory,
         states=instances.watches,
         settings=parts.settings,
@@ -45,6 +47,7 @@ class OrderReader:
     """Every method raises InvalidRequest, naming the field."""
 
     files: LocalFiles
+    uploads: Uploads
     directory: Directory
     states: States
     settings: Settings
@@ -79,7 +82,7 @@ class OrderReader:
             inputs=inputs,
             seed_mode=_seed_mode(body),
             workflow_name=text(body, "workflow_name") or default_name,
-            input_images=_images(body, self.files),
+            input_images=self._images(body),
             output_dir=self.files.output_dir(
                 text(body, "output_dir") or str(self.settings.default_output_dir)
             ),
@@ -89,6 +92,12 @@ class OrderReader:
             include_previews=flag(body, "include_previews"),
             priority=read_priority(body),
         )
+
+    def _images(self, body: dict[str, Any]) -> tuple[str, ...]:
+        images = _images(body, self.files)
+        for image in images:
+            self.uploads.used(Path(image))
+        return images
 
     def _address(self, ssh_connection: str) -> SshAddress:
         """A word alone is more likely to be a name than a host, where there are names."""

@@ -127,7 +127,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
 def _add_files(routes: Blueprint, parts: Parts) -> None:
     """What is not JSON: the files of a run, its live preview, and files that are sent here."""
-    service, files = parts.service, parts.files
+    service = parts.service
 
     @routes.get("/<workflow_id>/outputs")
     def outputs(workflow_id: str) -> Response:
@@ -161,7 +161,7 @@ def _add_files(routes: Blueprint, parts: Parts) -> None:
         uploads = [upload for upload in request.files.values() if upload.filename]
         if not uploads:
             raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
-        kept = [files.keep_upload(upload.stream, upload.filename or "") for upload in uploads]
+        kept = [parts.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
         named = [{"path": str(path), "filename": path.name} for path in kept]
         return jsonify(success=True, path=named[0]["path"], files=named)
 

@@ -12,7 +12,7 @@ from comfyui_workflow.workflows.given import GivenWorkflow
 
 def read_workflow(path: Path) -> GivenWorkflow:
     """Raises: FileRefused, InvalidGraph."""
-    files = LocalFiles(readable_dirs=None, writable_dirs=(), upload_dir=Path())
+    files = LocalFiles(readable_dirs=None, writable_dirs=())
     return files.read_workflow(str(path))
 
 

@@ -37,6 +37,7 @@ from comfyui_workflow.stores import Store
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.uploads import Uploads
 
 
 @dataclass
@@ -147,8 +148,8 @@ def parts_of(
         instances=named_instances(settings, links or unreachable()),
         inspector=unreachable_inspector(),
         live_view=LiveView(),
-        files=files
-        or LocalFiles(readable_dirs=None, writable_dirs=None, upload_dir=settings.data_dir / "uploads"),
+        files=files or LocalFiles(readable_dirs=None, writable_dirs=None),
+        uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
     )
 
@@ -163,11 +164,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         store = MemoryStore()
         journal = RunJournal(store)
         executor = IdleExecutor()
-        files = LocalFiles(
-            readable_dirs=settings.readable_dirs,
-            writable_dirs=settings.writable_dirs,
-            upload_dir=settings.data_dir / "uploads",
-        )
+        files = LocalFiles(readable_dirs=settings.readable_dirs, writable_dirs=settings.writable_dirs)
         parts = parts_of(settings, journal, store, executor, files=files, links=links)
         opened.append(parts)
         parts.jobs.start()

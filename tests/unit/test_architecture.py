@@ -17,7 +17,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"client"},
     {"journal", "link", "live", "local_port"},
     {"outbox"},
-    {"inputs", "outputs", "submission", "local_files", "preparation"},
+    {"inputs", "outputs", "submission", "local_files", "uploads", "preparation"},
     {"executors"},
     {"passage", "inspection", "leasing"},
     {"runner"},
