@@ -29,7 +29,7 @@ serve: $(READY)
 test: $(READY)
 	@tests/install_system_packages.sh
 	@tests/install_foreign_clients.sh $(BIN)/python $(VENV)/foreign_clients
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # Every fault at every step, and what was promised. SOAK=500: so many runs on one server amid faults instead.
 chaos: $(READY)

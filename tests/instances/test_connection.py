@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def test_closing_leaves_nothing_behind(server: Sshd, options: ConnectionOptions,
             wait_until(lambda: any("process_request" in thread.name for thread in threading.enumerate()))
             connection.close()
             connection.close()
-            assert open_end.recv(10) == b""
+            with suppress(ConnectionResetError):  # an end as good as the other
+                assert open_end.recv(10) == b""
         assert not connection.is_alive
         with pytest.raises(requests.ConnectionError):
             get(connection)
