@@ -19,6 +19,8 @@ from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
+SHORTEST_TOKEN = 16
+"""Of a server that others can reach: nothing slows down whoever guesses."""
 WORKER_NAMES = {
     "bucket_endpoint_url": "BUCKET_ENDPOINT_URL",
     "bucket_access_key_id": "BUCKET_ACCESS_KEY_ID",
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(
         None,
         description="With it every route but `/health` needs `Authorization: Bearer <token>`, "
-        "and a browser logs in.",
+        "and a browser logs in. Beyond loopback it has 16 characters at least.",
     )
     data_dir: Path = Field(
         user_data_path("comfyui-workflow", appauthor=False),
@@ -290,11 +292,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         findings = [f"{_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors() if e["loc"]]
         raise ConfigurationError("; ".join(findings)) from error
-    if not settings.is_loopback and settings.api_token is None:
-        raise ConfigurationError(
-            f"Listening on {settings.host} would let everybody who reaches it start runs: "
-            f"set {PREFIX}API_TOKEN, or listen on 127.0.0.1"
-        )
+    _check_reach(settings)
     if settings.bucket_endpoint_url and not (
         settings.bucket_access_key_id and settings.bucket_secret_access_key
     ):
@@ -303,6 +301,22 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}BUCKET_SECRET_ACCESS_KEY"
         )
     return settings
+
+
+def _check_reach(settings: Settings) -> None:
+    """Raises: ConfigurationError."""
+    if settings.is_loopback:
+        return
+    if settings.api_token is None:
+        raise ConfigurationError(
+            f"Listening on {settings.host} would let everybody who reaches it start runs: "
+            f"set {PREFIX}API_TOKEN, or listen on 127.0.0.1"
+        )
+    if len(settings.api_token.get_secret_value()) < SHORTEST_TOKEN:
+        raise ConfigurationError(
+            f"{PREFIX}API_TOKEN can be guessed by whoever reaches {settings.host}: "
+            f"choose one of at least {SHORTEST_TOKEN} characters, as `openssl rand -hex 16` makes it"
+        )
 
 
 def _as_a_worker_has_them() -> dict[str, str]:

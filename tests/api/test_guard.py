@@ -93,8 +93,11 @@ def test_beyond_loopback_a_token_is_needed_to_start() -> None:
     for host in ("0.0.0.0", "192.0.2.7", "::", "example.org"):
         with pytest.raises(ConfigurationError, match="API_TOKEN"):
             load_settings(host=host)
-        load_settings(host=host, api_token="x")
+        with pytest.raises(ConfigurationError, match="at least 16 characters"):
+            load_settings(host=host, api_token="a" * 15)
+        load_settings(host=host, api_token="a" * 16)
     load_settings(host="::1")
+    load_settings(host="::1", api_token="x")
 
 
 def test_with_a_token_only_the_data_directory_is_read_and_written(
