@@ -55,10 +55,13 @@ export function situation(run) {
   if (run.message) return run.message;
   if (run.status === "executing" && run.current_node) {
     const node = run.current_node_title || run.current_node;
-    return run.current_node_message ? `${node} · ${step(run.current_node_message)}` : node;
+    return run.current_node_message ? `${apart(node)} · ${step(run.current_node_message)}` : node;
   }
   return "";
 }
+
+/** A name in the midst of words: its marks for the other direction end with it. */
+const apart = (name) => `\u2068${name}\u2069`;
 
 /** ComfyUI's steps come as "Step 45/100". */
 export const step = (message) => message.replace(/^Step (\S+)\/(\S+)$/, "step $1 of $2");

@@ -9,7 +9,7 @@ from comfyui_workflow.runs.model import FileType
 from tests.browser import workflows
 from tests.browser.dashboard import Dashboard
 from tests.browser.recorded import completed, failed, record
-from tests.integration.graphs import failing, painted
+from tests.integration.graphs import failing, painted, slow
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -140,6 +140,16 @@ def test_a_name_does_not_turn_round_what_comes_after_it(
     dashboard.open("start")
     dashboard.choose_workflow(workflows.saved(tmp_path / f"{name}.json", graph))
     assert dashboard.part("Workflow").locator("p").first.evaluate(IS_LEFT_TO_RIGHT, "3 nodes")
+
+
+def test_beside_the_steps_of_the_node_that_runs(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    graph = workflows.titled(slow(4, steps=600), n2="turned\u202eround")
+    run = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name="long")
+    dashboard.server.until(run, lambda p: any(0 < node["progress"] < 100 for node in p["nodes"]))
+    dashboard.open_run(run)
+    line = dashboard.page.locator("section.watch strong")
+    expect(line).to_contain_text(" of 600")
+    assert line.evaluate(IS_LEFT_TO_RIGHT, " of 600")
 
 
 def test_in_a_workflow_that_is_chosen(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
