@@ -45,10 +45,10 @@ def test_nothing_is_left_running(taken_port: int, number: signal.Signals, tmp_pa
         _read_until(process, "Running ")
         assert any(str(tmp_path / "data") in words for words in _command_lines())
         process.send_signal(number)
-        process.communicate(timeout=30)
+        _, said = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode in (0, 130, 143, -signal.SIGKILL)  # 0: it was quick, and served already
+    assert process.returncode in (0, 130, 143, -signal.SIGKILL), said  # 0: it was quick, and served already
     _assert_nothing_runs(tmp_path)
 
 
