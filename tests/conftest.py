@@ -15,8 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: what we start would not hear Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-processes.FORKING.is_on = True
+processes.is_forking = True
 
 
 def pytest_xdist_auto_num_workers() -> int:

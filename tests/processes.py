@@ -1,6 +1,6 @@
 """Programs of ours as processes: started as a user starts them, or forked from a process that has imported
-everything already, which is all that a test would wait for otherwise. `FORKING.is_on` says which; the tests
-of the commands always start them as a user does."""
+everything already, which is all that a test would wait for otherwise. `is_forking` says which; the tests of
+the commands always start them as a user does."""
 
 import ctypes
 import multiprocessing
@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 _PR_SET_PDEATHSIG = 1
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(["tests.preloaded"])
+is_forking = False
 
 
 class Process(Protocol):
@@ -37,20 +38,12 @@ class Process(Protocol):
     def send_signal(self, number: int) -> None: ...
 
 
-@dataclass
-class Forking:
-    is_on: bool = False
-
-
-FORKING = Forking()
-
-
 def start_python(
     arguments: list[str], *, env: dict[str, str], errors: IO[Any], stands_alone: bool = False
 ) -> Process:
     """`arguments` are those of `python`: a file or `-m MODULE`, and its own. It dies with this process; one
     that stands alone has a `Lifeline` for that, and hears no Ctrl-C of the terminal."""
-    if FORKING.is_on:
+    if is_forking:
         return Forked(arguments, env, errors, stands_alone)
     return subprocess.Popen(
         [sys.executable, *arguments],

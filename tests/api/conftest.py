@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_flask
+from app import create_flask, create_jobs
 from comfyui_workflow.api import Parts
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import ConnectionFailed
@@ -124,6 +124,7 @@ def parts_of(
     links: Pool[InstanceKey, Link] | None = None,
 ) -> Parts:
     """What an API is built on, without a way to any instance but `links`."""
+    links = links or unreachable()
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
     batch_files.open()
@@ -135,17 +136,17 @@ def parts_of(
     return Parts(
         service=service,
         batches=BatchService(journal, store, service, batch_files),
-        jobs=JobService(
+        jobs=create_jobs(
+            settings=settings,
             journal=journal,
             service=service,
             files=job_files,
             outbox=outbox,
-            check_url=web.check,
-            send=web.exchange,
-            fetch=lambda url: web.fetch(url, 1_000_000, 5).content,
+            web=web,
+            links=links,
         ),
         outbox=outbox,
-        instances=named_instances(settings, links or unreachable()),
+        instances=named_instances(settings, links),
         inspector=unreachable_inspector(),
         live_view=LiveView(),
         files=files or LocalFiles(readable_dirs=None, writable_dirs=None),
