@@ -128,7 +128,7 @@ def test_runsync_answers_the_finished_job_or_the_unfinished_one_in_time(api: Api
     began_s = time.monotonic()
     late = api.client.post("/runsync?wait=1000", json={"input": {"workflow": GRAPH}}).json
     assert (late["status"], late["id"][:5]) == ("IN_QUEUE", "sync-")
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30, "without the wait it were a minute and a half"
     assert api.client.get(f"/v2/any/status-sync/{late['id']}?wait=1000").json["status"] == "IN_QUEUE"
     assert api.client.post("/runsync?wait=999", json={"input": {"workflow": GRAPH}}).status_code == 400
     assert len(api.executor.started) == 2

@@ -34,9 +34,9 @@ def test_a_success(comfyui: ComfyUI) -> None:
 
 def test_nothing_is_waited_for_that_is_over(comfyui: ComfyUI) -> None:
     began_s = time.monotonic()
-    for color in range(10):
+    for color in range(20):
         comfyui.run(quick_graph(color=color), timeout_s=20)
-    assert time.monotonic() - began_s < 5, "a tenth of a second, where nothing else runs"
+    assert time.monotonic() - began_s < 15, "by looking once a second it were 20 s"
 
 
 def test_a_node_that_raises(comfyui: ComfyUI) -> None:
@@ -111,7 +111,7 @@ def test_a_time_limit_counts_while_comfyui_is_away(comfyui: ComfyUI, sandbox_com
     began_s = time.monotonic()
     with pytest.raises(TimedOut):
         comfyui.wait(prompt_id, timeout_s=1.5)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
 
 
 @pytest.mark.parametrize("fault", [{"deaf_websockets": True}, {"close_websockets": True}])

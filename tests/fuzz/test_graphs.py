@@ -101,8 +101,8 @@ def fan(size: int) -> dict[str, Any]:
 def test_a_large_graph_is_planned_about_as_fast_as_it_is_read(
     shape: Callable[[int], dict[str, Any]], size: int
 ) -> None:
-    """About a second; it would be twenty if the time grew with the square of the size."""
+    """About a second; it would be twenty or more if the time grew with the square of the size."""
     graph = shape(size)
     began = time.process_time()
     assert len(planned_nodes(check_graph(graph), sink_ids(graph))) == len(graph)
-    assert time.process_time() - began < 6.0
+    assert time.process_time() - began < 12.0

@@ -119,7 +119,7 @@ def test_it_is_converted(workflow: Any) -> None:
     """Less than a second each; it would be minutes if the time grew with the square of the size."""
     began = time.process_time()
     assert graph_of(workflow, CLASSES)
-    assert time.process_time() - began < 6.0
+    assert time.process_time() - began < 30.0
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_it_stands_for_too_much(shape: Callable[[int], Any], size: int, words: s
     began = time.process_time()
     with pytest.raises(InvalidGraph, match=words):
         graph_of(shape(size), CLASSES)
-    assert time.process_time() - began < 6.0
+    assert time.process_time() - began < 30.0

@@ -12,7 +12,7 @@ from comfyui_workflow.instances.pasted_text import LONGEST_CHARACTERS
 from tests.fuzz.effort import effort
 from tests.fuzz.values import values
 
-LIMIT_S = 2.0
+LIMIT_S = 10.0
 VALID = [
     "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:8080",
     "ssh root@ssh4.vast.ai -p 12345 -i ~/.ssh/id_ed25519",

@@ -32,7 +32,7 @@ def no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     left = lambda: [thread for thread in threading.enumerate() if thread not in before]  # noqa: E731
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + LIMIT_S
     while left() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left() == []

@@ -328,7 +328,7 @@ def test_many_at_once(setting: Setting) -> None:
     for thread in threads:
         thread.join()
     assert answers == [200] * 50
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20, "one after the other they take 25 s"
     assert setting.lender.lent == ["one"]
 
 
