@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser import workflows
 from tests.browser.dashboard import Dashboard
@@ -15,10 +15,17 @@ LOOK_MS = 2_100
 """A little more than the page waits between two looks."""
 
 
-def look_again(page: Page) -> None:
-    """Of a page whose clock is ours: what it does next, now."""
-    with page.expect_response("**/progress"):
-        page.clock.run_for(LOOK_MS)
+READ_BARS = """() => {
+    const nodes = [...document.querySelectorAll("li.node")];
+    const sampler = nodes.find(node => node.textContent.includes("KSampler"));
+    return {
+        chip: document.querySelector("header.head .chip").textContent,
+        overall: document.querySelector('progress[aria-label="Nodes completed"]')?.value,
+        node: sampler?.querySelector("progress")?.value,
+        steps: sampler?.querySelector(".line .quiet")?.textContent,
+    };
+}"""
+"""In one go: what is on the page may be another thing a moment later."""
 
 
 def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
@@ -29,19 +36,11 @@ def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox
         sandbox.ssh_string, workflows.text_to_image(steps=12), workflow_name="moving"
     )
     dashboard.open_run(workflow_id)
-    whole = page.get_by_role("progressbar", name="Nodes completed")
-    sampler = dashboard.node("KSampler")
-    seen: list[tuple[float, float | None, str]] = []
-    while page.locator("header.head .chip").text_content() != "Completed":
-        look_again(page)
-        if whole.count() and sampler.get_by_role("progressbar").count():
-            seen.append(
-                (
-                    float(whole.get_attribute("value") or 0),
-                    float(sampler.get_by_role("progressbar").get_attribute("value") or 0),
-                    sampler.locator(".line .quiet").text_content() or "",
-                )
-            )
+    seen: list[tuple[float, float, str]] = []
+    while (now := page.evaluate(READ_BARS))["chip"] != "Completed":
+        if None not in now.values():
+            seen.append((now["overall"], now["node"], now["steps"]))
+        page.clock.run_for(LOOK_MS)
     overall, of_node, steps = (list(each) for each in zip(*seen, strict=True))
     assert overall == sorted(overall)
     assert of_node == sorted(of_node)

@@ -36,7 +36,7 @@ class Watch:
 
     def allow_absence(self) -> None:
         for name in ABSENCE:
-            self.allow(f"Failed to load resource: net::ERR_{name}", "/comfyui/")
+            self.allow(f"Failed to load resource: net::ERR_{name}")
 
     def forget_hosts(self) -> None:
         """Of a test that visits another one itself."""
