@@ -74,11 +74,12 @@ def test_a_batch(setting: Setting, spec: dict[str, Any], capsys: pytest.CaptureF
     assert len(setting.comfyui.executions()) == 10
 
 
-def test_the_monitor(setting: Setting, spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_monitor(setting: Setting, spec: dict[str, Any]) -> None:
     """It opens its websocket without a client id, and the client submits without one: ComfyUI itself would
     tell it of progress alone."""
     setting.comfyui.pace.allow(0)
-    names: dict[str, Any] = {}
+    printed: list[str] = []
+    names: dict[str, Any] = {"print": printed.append}  # from a thread of its own, also after the test
     before, after = at(setting.port, MONITOR).split("# Submit workflows...")
     heard: list[dict[str, Any]] = []
     exec(before, names)
@@ -92,9 +93,9 @@ def test_the_monitor(setting: Setting, spec: dict[str, Any], capsys: pytest.Capt
     wait_until(lambda: any(each["type"] == "execution_success" for each in heard))
     wait_until(lambda: heard[-1]["data"].get("node", "") is None, what="executing null")
     exec(after, names)
-    printed = capsys.readouterr().out
+    wait_until(lambda: "[WebSocket] Connection closed" in printed)
     assert f"Execution started: {prompt_id}" in printed
-    assert re.findall(r"Progress: (\d)/4", printed) == ["1", "2", "3", "4"]
+    assert re.findall(r"Progress: (\d)/4", "\n".join(printed)) == ["1", "2", "3", "4"]
     assert f"Execution completed: {prompt_id}" in printed
     assert [each["data"]["node"] for each in heard if each["type"] == "executing"] == ["1", "2", "3", None]
 
