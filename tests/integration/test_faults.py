@@ -286,7 +286,7 @@ def test_a_dead_worker_is_noticed_by_its_log_and_the_next_run_fails_at_once(
     assert (done["status"], done["error_code"]) == ("failed", "instance_broken")
     assert "99" in done["error_message"]
     assert "Restart ComfyUI" in done["error_message"]
-    again = server.until_finished(server.execute(sandbox.ssh_string, painted(62)), timeout_s=5)
+    again = server.until_finished(server.execute(sandbox.ssh_string, painted(62)))
     assert again["error_code"] == "instance_broken"
     sandbox.faults(restart={"down_s": 0.2})
     run = server.execute(sandbox.ssh_string, painted(63))
@@ -309,7 +309,7 @@ def test_cancel_of_a_run_whose_instance_never_answers(make_server: MakeServer, i
     run = server.execute(instance.ssh_string, painted(15))
     server.until(run, lambda p: p["message"] is not None and "trying again" in p["message"])
     server.post(f"/{run}/cancel")
-    assert server.until_finished(run, timeout_s=5)["status"] == "cancelled"
+    assert server.until_finished(run)["status"] == "cancelled"
     assert instance.sandbox.executions() == []
 
 

@@ -242,6 +242,7 @@ def test_a_new_way_is_borrowed_where_the_old_one_broke(
 ) -> None:
     """Noticed before the prompt is sent, if nothing was heard for a while."""
     monkeypatch.setattr(approach, "PROVEN_FOR_S", 0.0)
+    monkeypatch.setattr(approach, "LINGER_S", 1000.0)
     assert setting.get("/prompt").status_code == 200
     setting.relay.is_open = False
     setting.relay.cut()
@@ -249,7 +250,7 @@ def test_a_new_way_is_borrowed_where_the_old_one_broke(
     answer = setting.post("/prompt", {"prompt": quick_graph()})
     assert answer.status_code == 200
     assert setting.lender.lent == ["one", "one"]
-    wait_until(lambda: setting.lender.out_now == 1, what="the old one is given back at once", limit_s=3)
+    wait_until(lambda: setting.lender.out_now == 1, what="the old one is given back at once")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -157,12 +157,12 @@ def is_up(comfyui: RunningComfyUI) -> bool:
 
 
 def test_a_frozen_server_answers_late(comfyui: RunningComfyUI) -> None:
-    comfyui.faults(freeze_s=0.4)
+    comfyui.faults(freeze_s=1.5)
     started_at = time.monotonic()
     with pytest.raises(requests.ReadTimeout):
         requests.get(comfyui.url("/prompt"), timeout=0.1)
     assert comfyui.get("/prompt").ok
-    assert time.monotonic() - started_at > 0.3
+    assert time.monotonic() - started_at > 1
 
 
 def test_an_old_version_chooses_its_own_prompt_id_and_interrupts_whatever_runs(
