@@ -71,6 +71,10 @@ class BatchService:
         batch_ids = self._files.page(limit, before)
         return [self.progress(batch_id) for batch_id in batch_ids if self._is_accepted(batch_id)]
 
+    def named(self, part: str) -> frozenset[str]:
+        """Ids of those with that in their name, in capitals or not."""
+        return self._files.named(part)
+
     def progress_of_run(self, run: RunSummary) -> BatchProgress | None:
         """Of the batch that it belongs to, if it does. One whose record cannot be read is what its runs
         are."""

@@ -20,9 +20,10 @@ _POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _LOGIN_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
 )
+_LOGIN_MODULE = "login.js"
 
 
 def create_blueprint(settings: Settings) -> Blueprint:
@@ -65,7 +66,8 @@ def create_blueprint(settings: Settings) -> Blueprint:
 
 def modules_of(directory: Path) -> list[str]:
     """Of the page, so that the browser asks for all of them at once and not for one after the other."""
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*.js"))
+    found = (path.relative_to(directory).as_posix() for path in directory.rglob("*.js"))
+    return sorted(name for name in found if name != _LOGIN_MODULE)
 
 
 def _login_page(trouble: str = "", status: int = 200) -> Response:

@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any, TypeVar
 
 from comfyui_workflow.errors import RunConflict
@@ -22,6 +23,8 @@ from comfyui_workflow.workflows.signature import is_changed_by, signature
 _JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost"})
 """Failures that another try can only repeat, or that would run the GPU again."""
 
+ORDERS_KNOWN = 1000
+"""So many of the newest runs are looked at for one that was made for the same order."""
 RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 
 
@@ -33,13 +36,16 @@ class RunService:
         self._store = store
         self._executor = executor
         self._expectations = Expectations(journal)
+        self._ordering = Lock()
 
-    def submit(self, request: RunRequest) -> Run:
-        """On disk before this returns. Raises: StoreError."""
-        run = _new_run(request, now(), _plan(request))
-        self._journal.add(run)
-        self._executor.start(run.workflow_id)
-        return run
+    def submit(self, request: RunRequest, order_key: str | None = None) -> Run:
+        """On disk before this returns. An order with a key (16 hexadecimal digits) that one of the newest
+        runs was made for is that run's. Raises: StoreError."""
+        if order_key is None:
+            return self._submit(request)
+        with self._ordering:
+            before = self._ordered_as(order_key)
+            return self._submit(request, order_key) if before is None else self.get(before)
 
     def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
@@ -134,6 +140,16 @@ class RunService:
         self._executor.look_again(workflow_id)
         return run
 
+    def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
+        run = _new_run(request, now(), _plan(request), order_key)
+        self._journal.add(run)
+        self._executor.start(run.workflow_id)
+        return run
+
+    def _ordered_as(self, order_key: str) -> str | None:
+        newest = self._store.summaries(ORDERS_KNOWN)
+        return next((each.workflow_id for each in newest if each.workflow_id.endswith(order_key)), None)
+
     def _as_it_stands(self, run: RunOrSummary) -> RunOrSummary:
         standing = None if run.is_finished else self._executor.standing(run.workflow_id)
         if standing is None or run.is_cancel_requested:
@@ -182,10 +198,10 @@ def _plan(request: RunRequest) -> _Plan:
     )
 
 
-def _new_run(request: RunRequest, at: datetime, plan: _Plan) -> Run:
+def _new_run(request: RunRequest, at: datetime, plan: _Plan, order_key: str | None = None) -> Run:
     is_as_planned = not (is_to_convert(request) or is_changed_by(request.inputs))
     return Run(
-        workflow_id=new_workflow_id(at),
+        workflow_id=new_workflow_id(at, order_key),
         request=request,
         queue_time=at,
         last_update=at,

@@ -2,10 +2,11 @@
 
 import { isAway } from "./api.js";
 import { deeds } from "./deeds.js";
-import { morph } from "./dom.js";
+import { el, morph } from "./dom.js";
 import { viewer } from "./gallery.js";
+import { arrive, leave } from "./history.js";
 import { keepLooking } from "./poll.js";
-import { readRoute } from "./route.js";
+import { readRoute, toHome } from "./route.js";
 import * as home from "./views/home.js";
 import * as instances from "./views/instances.js";
 import * as run from "./views/run.js";
@@ -20,11 +21,13 @@ const notice = document.getElementById("notice");
 const said = document.getElementById("said");
 const question = document.getElementById("question");
 const enlarged = viewer(document.getElementById("viewer"));
+const busy = new WeakSet(); // buttons and forms whose last press is still being done
 
 let route = readRoute();
 let view = VIEWS[route.view] ?? home;
 let known = null; // what the view has learned, or null before that
-let isNew = false; // another view was gone to: who hears the page or uses keys is taken to its heading
+let settle = null; // where in a view that was gone to its reader wants to be, once it is drawn
+let isLeaving = false;
 let silence = null;
 
 const actions = {
@@ -45,9 +48,11 @@ async function lookOnce() {
     known = learned;
     tell("");
     draw();
+    settle?.();
+    settle = null;
     return true;
   } catch (error) {
-    if (wanted === route) tell(error.message ?? String(error), known === null || isAway(error));
+    if (wanted === route) fail(error);
     if (!isAway(error) && !error.status) throw error; // ours: it belongs in the console
     return false;
   }
@@ -57,8 +62,17 @@ function draw() {
   if (known === null) return;
   document.title = `${view.title(known)} – ComfyUI runs`;
   morph(main, view.draw(known, route).flat(Infinity).filter(Boolean));
-  if (isNew) main.querySelector("h1")?.focus({ preventScroll: true });
-  isNew = false;
+}
+
+function fail(error) {
+  const message = error.message ?? String(error);
+  if (known !== null || isAway(error)) {
+    tell(message);
+    return;
+  }
+  tell("");
+  document.title = "Not here – ComfyUI runs";
+  morph(main, [el("h1", { tabindex: -1 }, "Not here"), el("p", {}, message), el("p", {}, el("a", { href: toHome() }, "All runs"))]);
 }
 
 /** What keeps the reader from seeing what is true; stays until it passes. */
@@ -86,23 +100,36 @@ function ask(title, text, yes) {
 const looking = keepLooking(lookOnce);
 
 async function act(name, data, element) {
+  busy.add(element);
   try {
     await actions[name](data, element);
   } catch (error) {
     say(error.message ?? String(error));
+  } finally {
+    busy.delete(element);
   }
   draw();
   looking.soon();
 }
 
 function goTo() {
+  const before = route;
+  leave();
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   route = readRoute();
   const next = VIEWS[route.view] ?? home;
+  const { isFirst, wasHere, scrolled } = arrive();
   if (next !== view || next === run) {
-    isNew = known !== null;
+    settle = () => {
+      scrollTo(0, scrolled);
+      if (!isFirst) main.querySelector("h1")?.focus({ preventScroll: true }); // who hears the page or uses keys
+    };
     known = null;
+    isLeaving = true; // what was typed and not sent is not sent by going
     main.replaceChildren();
-    scrollTo(0, 0);
+    isLeaving = false;
+  } else if (wasHere || before.query.get("before") !== route.query.get("before")) {
+    settle = () => (wasHere ? scrollTo(0, scrolled) : main.querySelector("[data-top]")?.scrollIntoView());
   }
   view = next;
   for (const link of document.querySelectorAll("header nav a")) {
@@ -114,9 +141,10 @@ function goTo() {
 function delegate(kind, isMeant) {
   document.addEventListener(kind, (event) => {
     const element = event.target.closest?.("[data-do]");
-    if (!element || !isMeant(element, event)) return;
-    if (kind === "click" || kind === "submit") event.preventDefault();
-    act(element.dataset.do, element.dataset, element);
+    if (!element || isLeaving || !isMeant(element, event)) return;
+    const isPress = kind === "click" || kind === "submit";
+    if (isPress) event.preventDefault();
+    if (!isPress || !busy.has(element)) act(element.dataset.do, element.dataset, element);
   });
 }
 
@@ -125,6 +153,12 @@ delegate("click", (element, event) => !element.dataset.on && element.tagName !==
 delegate("submit", (element) => element.tagName === "FORM");
 delegate("change", (element) => element.dataset.on === "change");
 delegate("input", (element) => element.dataset.on === "input");
+delegate("search", (element) => element.dataset.on === "change"); // a search field that was emptied
+
+/** A field shows what is meant, also where what was typed meant nothing. */
+document.addEventListener("focusout", ({ target: field }) => {
+  if (field.nodeName === "INPUT" && field.dataset.on === "input") field.value = field.getAttribute("value") ?? "";
+});
 
 document.addEventListener("dragover", (event) => {
   const zone = event.target.closest("[data-drop]");

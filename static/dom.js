@@ -74,8 +74,10 @@ function update(present, wanted) {
   morph(present, [...wanted.childNodes]);
 }
 
-/** A field that was typed into, or chosen from, does not heed its attributes any more. */
+/** A field that was typed into, or chosen from, does not heed its attributes any more. While it is typed into, what
+ * follows from that is not written over it. */
 function fill(field, name, value) {
-  if (name === "value" && field.nodeName === "INPUT" && field !== document.activeElement) field.value = value;
+  const isTyped = field === document.activeElement && field.dataset.on === "input";
+  if (name === "value" && field.nodeName === "INPUT" && !isTyped) field.value = value;
   if (name === "selected") field.selected = field.hasAttribute(name);
 }

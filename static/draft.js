@@ -1,24 +1,31 @@
 // The run that is being prepared: a workflow, where it goes, and what is changed of it. Nothing here draws.
 
-import { INSTANCES, RUNS, ApiError, call, keepFile, look } from "./api.js";
+import { RUNS, ApiError, call, keepFile, look } from "./api.js";
+import { forget, recall, recallHere, remember, rememberHere } from "./memory.js";
 
-const LAST_PLACE = "last-place";
+const LAST_PLACE = "last-place-chosen";
+const LAST_SSH_STRING = "last-ssh-string";
+const DRAFT = "draft";
 export const SSH_STRING = ""; // the choice of a place that is not one of the named ones
 const LARGEST_SEED = 2 ** 48; // a browser's numbers are exact up to 2 ** 53
 
 let drafts = 0;
 
 /** Everything that was chosen so far. `base` is the body of the request that a run is made again from. */
-export function newDraft() {
-  const last = localStorage.getItem(LAST_PLACE) ?? "";
+export function newDraft(instances) {
+  const last = recall(LAST_PLACE);
+  const isOffered = last === SSH_STRING || isNamed(last ?? "", instances);
   return {
     number: ++drafts,
+    key: chance(), // one order, however often its answer is lost
     base: {},
-    workflowName: null,
+    fileName: null, // what a run is called that is given no name
+    workflowName: "",
     inspection: null, // {format, nodes, key_inputs, needs_instance}
-    place: SSH_STRING,
-    sshString: last,
-    instances: [],
+    inputs: [], // the key inputs, each with the value that the workflow has
+    place: isOffered ? last : instances[0]?.name ?? SSH_STRING,
+    sshString: recall(LAST_SSH_STRING) ?? "",
+    instances,
     changes: {}, // "6.text" -> value
     pictures: {}, // "10.image" -> {path, filename, url}
     check: null, // {state: "checking" | "done" | "failed", message, answer, isStale}
@@ -29,52 +36,57 @@ export function newDraft() {
   };
 }
 
-export async function takeInstances(draft) {
-  draft.instances = (await look(INSTANCES)).instances;
-  const last = localStorage.getItem(LAST_PLACE) ?? "";
-  const known = draft.instances.some(({ name }) => name === last);
-  if (draft.base.ssh_connection === undefined) {
-    draft.place = known || last === "any" ? last : draft.instances[0]?.name ?? SSH_STRING;
-    if (known || last === "any") draft.sshString = "";
-  }
+/** For when the page comes back: after a reload, or a login. */
+export function keep(draft) {
+  if (draft.isStarted || !draft.inspection) forget(DRAFT);
+  else rememberHere(DRAFT, JSON.stringify({ ...draft, check: null, trouble: null, arriving: null, isStarting: false }));
+}
+
+/** What was kept, once; null where there is nothing. Of its pictures only the names are left to be shown. */
+export function kept() {
+  const draft = JSON.parse(recallHere(DRAFT) ?? "null");
+  forget(DRAFT);
+  if (draft === null) return null;
+  for (const picture of Object.values(draft.pictures)) picture.url = null;
+  return { ...draft, number: ++drafts };
 }
 
 /** With everything of an earlier run. Raises: ApiError. */
 export async function takeRun(draft, id) {
-  const { request, graph } = await look(`${RUNS}/${encodeURIComponent(id)}/request`);
-  // The workflow itself stays where it is: a browser would round its largest seeds.
-  const { workflow, inputs, ...rest } = request;
+  const { request } = await look(`${RUNS}/${encodeURIComponent(id)}/request`);
+  const { workflow, inputs, workflow_name: name, ...rest } = request; // the workflow itself stays where it is
   draft.base = { ...rest, again: id };
-  draft.workflowName = request.workflow_name ?? "workflow";
-  const isNamed = request.ssh_connection.startsWith("any") || draft.instances.some(({ name }) => name === request.ssh_connection);
-  draft.place = isNamed ? request.ssh_connection : SSH_STRING;
-  draft.sshString = isNamed ? "" : request.ssh_connection;
-  draft.inspection = await inspect({ workflow: graph ?? workflow });
+  draft.fileName = draft.workflowName = name ?? "workflow";
+  const isPlace = isNamed(request.ssh_connection, draft.instances);
+  draft.place = isPlace ? request.ssh_connection : SSH_STRING;
+  if (!isPlace) draft.sshString = request.ssh_connection;
+  takeInspection(draft, await inspect({ again: id }));
 }
 
-/** A file of either format, or a picture with a workflow inside. Raises: ApiError. */
-export async function takeWorkflow(draft, file) {
+/** A file of either format, or a picture with a workflow inside; what else is there is for its nodes. Raises: ApiError. */
+export async function takeWorkflow(draft, files) {
+  const file = files.find(({ name }) => /\.json$/i.test(name)) ?? files[0];
   const path = await keepFile(file);
-  draft.inspection = await inspect({ workflow_file: path });
-  draft.base = { workflow_file: path, ssh_connection: draft.base.ssh_connection };
-  draft.workflowName = file.name.replace(/\.(json|png|webp|jpe?g)$/i, "");
+  const inspection = await inspect({ workflow_file: path });
+  draft.base = { workflow_file: path };
+  draft.fileName = draft.workflowName = file.name.replace(/\.(json|png|webp|jpe?g)$/i, "");
   draft.changes = {};
   draft.pictures = {};
   draft.check = null;
+  takeInspection(draft, inspection);
+  await takePictures(draft, files.filter((each) => each !== file));
 }
 
 /** Pictures for the nodes that load them: first by their names, then in order. Raises: ApiError. */
 export async function takePictures(draft, files, name = null) {
   for (const file of files) {
-    const slot = name ?? slotFor(draft, file);
+    const slot = name ?? slotFor(draft, file, files.length === 1);
     if (slot === null) throw new ApiError(`No node is left to load ${file.name}.`);
     const path = await keepFile(file);
     draft.pictures[slot] = { path, filename: baseName(path), url: URL.createObjectURL(file) };
     outdate(draft);
   }
 }
-
-export const keyInputs = (draft) => draft.check?.answer?.key_inputs ?? draft.inspection?.key_inputs ?? [];
 
 export const valueOf = (draft, input) => draft.changes[input.name] ?? input.value;
 
@@ -94,8 +106,14 @@ function exactNumber(text) {
 }
 
 /** What was found of it before it was changed is no longer the last word. */
-function outdate(draft) {
-  if (draft.check?.state === "done") draft.check.isStale = true;
+export function outdate(draft) {
+  draft.trouble = null;
+  if (draft.check) draft.check.isStale = true;
+}
+
+/** Somewhere else, where nothing was asked yet. */
+export function goElsewhere(draft, where) {
+  Object.assign(draft, where, { check: null, trouble: null });
 }
 
 export const randomSeed = () => Math.floor(Math.random() * LARGEST_SEED);
@@ -104,10 +122,13 @@ export const target = (draft) => draft.place || draft.sshString.trim();
 
 /** Whether the instance can run it, and what its nodes allow. */
 export async function check(draft) {
-  const asked = (draft.check = { state: "checking", message: null, answer: draft.check?.answer ?? null });
+  draft.trouble = null;
+  const asked = (draft.check = { state: "checking", message: null, answer: draft.check?.answer ?? null, isStale: false });
   try {
-    const answer = await call("POST", `${RUNS}/validate`, body(draft), { isSlow: true });
+    // Seeds are drawn when the run is started: those of a check would be others.
+    const answer = await call("POST", `${RUNS}/validate`, { ...body(draft), seed_mode: "saved" }, { isSlow: true });
     Object.assign(asked, { state: "done", answer });
+    if (draft.check === asked) draft.inputs = informed(draft.inputs, answer.key_inputs);
   } catch (error) {
     Object.assign(asked, { state: "failed", message: error.message, answer: null });
   }
@@ -115,8 +136,9 @@ export async function check(draft) {
 
 /** The id of the run. Raises: ApiError. */
 export async function start(draft) {
-  const { workflow_id: id } = await call("POST", `${RUNS}/execute`, body(draft));
-  localStorage.setItem(LAST_PLACE, target(draft));
+  const { workflow_id: id } = await call("POST", `${RUNS}/execute`, body(draft), { key: draft.key });
+  remember(LAST_PLACE, draft.place);
+  if (draft.place === SSH_STRING) remember(LAST_SSH_STRING, draft.sshString.trim());
   return id;
 }
 
@@ -132,7 +154,7 @@ function body(draft) {
   return {
     ...draft.base,
     ssh_connection: target(draft),
-    workflow_name: draft.workflowName,
+    workflow_name: draft.workflowName.trim() || draft.fileName,
     inputs: { ...draft.changes, ...chosen },
     input_images: [...stillWanted(draft, chosen), ...pictures.map(([, { path }]) => path)],
   };
@@ -140,16 +162,38 @@ function body(draft) {
 
 /** Pictures of the run that this one is made from, but for those that others have taken the place of. */
 function stillWanted(draft, chosen) {
-  const replaced = new Set(keyInputs(draft).filter(({ name }) => name in chosen).map(({ value }) => value));
+  const replaced = new Set(draft.inputs.filter(({ name }) => name in chosen).map(({ value }) => value));
   const taken = new Set(Object.values(chosen));
   return (draft.base.input_images ?? []).filter((path) => !replaced.has(baseName(path)) && !taken.has(baseName(path)));
 }
 
-function slotFor(draft, file) {
-  const slots = keyInputs(draft).filter(({ kind }) => kind === "file");
-  const free = slots.filter(({ name }) => !(name in draft.pictures));
-  return (slots.find(({ value }) => value === file.name) ?? free[0])?.name ?? null;
+/** A single file takes the place of what is there, where there is but one node that it could be for. */
+function slotFor(draft, file, isSingle) {
+  const slots = draft.inputs.filter(({ kind, media }) => kind === "file" && isKindOf(file, media));
+  const named = slots.find(({ value }) => value === file.name);
+  const free = slots.find(({ name }) => !(name in draft.pictures));
+  return (named ?? free ?? (isSingle && slots.length === 1 ? slots[0] : null))?.name ?? null;
 }
 
+/** A moving picture may be either. */
+const isKindOf = ({ type }, media) => !type || !media || type === "image/gif" || type.startsWith(`${media}/`);
+
+function takeInspection(draft, inspection) {
+  draft.inspection = inspection;
+  draft.inputs = inspection.key_inputs;
+}
+
+/** With what the instance knows of them: ranges, options. The values stay the workflow's own. */
+function informed(inputs, found) {
+  const own = new Map(inputs.map(({ name, value }) => [name, value]));
+  return found.map((input) => ({ ...input, value: own.get(input.name) ?? input.value }));
+}
+
+const isNamed = (place, instances) => /^any(:|$)/.test(place) || instances.some(({ name }) => name === place);
 const inspect = (workflow) => call("POST", `${RUNS}/inspect`, workflow);
 const baseName = (path) => path.split(/[\\/]/).pop();
+
+/** Nobody else's. */
+function chance() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

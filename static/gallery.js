@@ -33,7 +33,7 @@ const caption = (id, { number, filename, size_bytes }) =>
     el("a.name", { href: outputAddress(id, number), download: filename, title: `Download ${filename}` }, filename),
     el("span.quiet", {}, size_bytes === null ? "" : words.size(size_bytes)));
 
-/** The large picture over the page; arrows go to its neighbours, Escape closes it. */
+/** The large picture over the page; arrows go to its neighbours, Escape and the browser's Back close it. */
 export function viewer(dialog) {
   const picture = dialog.querySelector("img");
   const name = dialog.querySelector(".name");
@@ -60,12 +60,17 @@ export function viewer(dialog) {
     const turn = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (turn) show(place + turn);
   });
-  dialog.addEventListener("close", () => picture.removeAttribute("src"));
+  dialog.addEventListener("close", () => {
+    picture.removeAttribute("src");
+    if (history.state?.isEnlarged) history.back();
+  });
+  window.addEventListener("popstate", () => { if (dialog.open) dialog.close(); });
   return {
     open(link) {
       links = [...document.querySelectorAll("a.picture")];
       show(links.indexOf(link));
       dialog.showModal();
+      history.pushState({ ...history.state, isEnlarged: true }, "");
     },
   };
 }

@@ -20,9 +20,14 @@ export function keepLooking(look) {
     }
     isLooking = true;
     isWanted = false;
-    failures = (await look()) ? 0 : failures + 1;
-    isLooking = false;
-    timer = setTimeout(turn, isWanted ? 0 : pause(failures));
+    let isWell = false;
+    try {
+      isWell = await look();
+    } finally {
+      failures = isWell ? 0 : failures + 1;
+      isLooking = false;
+      timer = setTimeout(turn, isWanted ? 0 : pause(failures));
+    }
   }
 
   document.addEventListener("visibilitychange", () => { if (!document.hidden) turn(); });

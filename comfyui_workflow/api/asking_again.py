@@ -8,6 +8,8 @@ from comfyui_workflow.fleet.instance import tag_wanted
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.runs.model import Graph, Run, RunRequest, SeedMode
+from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.prepared import is_to_convert
 
 
@@ -55,6 +57,14 @@ def graph_of_run(run: Run) -> Graph | None:
     )
     is_known = run.prepared_graph is not None or run.prompt_id is not None or is_asked_for_as_it_is
     return run.graph if is_known else None
+
+
+def workflow_of(run: Run) -> Any:
+    """What was or will be submitted; while the instance has a say in that, as far as it is known."""
+    known, request = graph_of_run(run), run.request
+    if known is not None or is_to_convert(request):
+        return known or request.editor_file
+    return with_inputs(request.graph, request.inputs, Definitions({}))
 
 
 def _connection(request: RunRequest, directory: Directory) -> str:

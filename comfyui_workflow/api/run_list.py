@@ -8,6 +8,7 @@ from comfyui_workflow.api import Parts
 from comfyui_workflow.api.fields import number, switch
 from comfyui_workflow.api.run_documents import RunDocuments
 from comfyui_workflow.api.shared_answers import SharedAnswers
+from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.document import batch_document
@@ -29,7 +30,7 @@ def add_list(routes: Blueprint, parts: Parts, answers: SharedAnswers) -> None:
         limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
         is_grouped = switch(request.args.get("grouped") or "false", "grouped")
         look = service.grouped if is_grouped else service.summaries
-        wanted, at = _wanted(), now()
+        wanted, at = _wanted(batches), now()
         found = look(limit, request.args.get("before"), wanted)
 
         def line(summary: RunSummary) -> dict[str, Any]:
@@ -44,11 +45,13 @@ def add_list(routes: Blueprint, parts: Parts, answers: SharedAnswers) -> None:
         )
 
 
-def _wanted() -> RunFilter:
+def _wanted(batches: BatchService) -> RunFilter:
     """Of the query; what is empty there is not asked for."""
+    name = request.args.get("name") or None
     return RunFilter(
         statuses=_statuses(request.args.get("status") or ""),
-        name_contains=request.args.get("name") or None,
+        name_contains=name,
+        batches_named=batches.named(name) if name else frozenset(),
         instance=request.args.get("instance") or None,
         batch_id=request.args.get("batch") or None,
     )

@@ -1,5 +1,6 @@
 """/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api import Api, Parts
 from comfyui_workflow.api.archives import send_archive
-from comfyui_workflow.api.asking_again import body_again, graph_of_run, run_meant, with_changes
+from comfyui_workflow.api.asking_again import body_again, graph_of_run, run_meant, with_changes, workflow_of
 from comfyui_workflow.api.fields import json_body, number
 from comfyui_workflow.api.orders import order_reader, read_priority
 from comfyui_workflow.api.output_files import send_live_preview, send_output, send_preview
@@ -46,7 +47,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/execute")
     def execute() -> Response:
-        run = service.submit(orders.read(body_of_order()))
+        run = service.submit(orders.read(body_of_order()), _order_key())
         return jsonify(success=True, workflow_id=run.workflow_id, message="Workflow execution started")
 
     @routes.post("/validate")
@@ -59,7 +60,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/inspect")
     def inspect() -> Response:
-        return jsonify(success=True, **_given_document(orders.read_workflow(json_body())))
+        body = json_body()
+        again = run_meant(body)
+        given = body if again is None else {"workflow": workflow_of(service.get(again))}
+        return jsonify(success=True, **_given_document(orders.read_workflow(given)))
 
     @routes.get("/<workflow_id>/progress")
     def progress(workflow_id: str) -> Response:
@@ -185,6 +189,13 @@ API = Api(
     word_error=word_error,
     word_http_error=word_http_error,
 )
+
+
+def _order_key() -> str | None:
+    """Of a client that may ask once more, since it has not heard the answer. With the body, so that no other
+    order is taken for the same."""
+    given = request.headers.get("Idempotency-Key")
+    return sha256(given.encode() + b"\0" + request.get_data()).hexdigest()[:16] if given else None
 
 
 def _inspection_document(inspection: Inspection) -> dict[str, Any]:

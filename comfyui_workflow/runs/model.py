@@ -273,9 +273,10 @@ class Run:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
 
 
-def new_workflow_id(at: datetime) -> str:
-    """An id that sorts by time of creation: Unix seconds, then microseconds and chance in hexadecimal."""
-    return f"comfyui_workflow_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}"
+def new_workflow_id(at: datetime, order_key: str | None = None) -> str:
+    """An id that sorts by time of creation: Unix seconds, then microseconds and, in hexadecimal, what the
+    order is known by, or chance."""
+    return f"comfyui_workflow_{int(at.timestamp())}_{at.microsecond:05x}{order_key or secrets.token_hex(4)}"
 
 
 def is_workflow_id(text: str) -> bool:

@@ -85,6 +85,8 @@ class RunFilter:
     statuses: frozenset[RunStatus] = frozenset()
     name_contains: str | None = None
     """Part of the workflow's name, in capitals or not."""
+    batches_named: frozenset[str] = frozenset()
+    """Ids of the batches whose name has that part: their runs are wanted, too."""
     instance: str | None = None
     """Id or name of an instance: what was given to it, and what asked for it."""
     batch_id: str | None = None
@@ -96,6 +98,7 @@ class RunFilter:
             and (self.instance is None or self._is_at(summary, self.instance.casefold()))
             and (
                 self.name_contains is None
+                or summary.batch_id in self.batches_named
                 or self.name_contains.casefold() in summary.workflow_name.casefold()
             )
         )

@@ -46,8 +46,23 @@ class BatchFiles:
 
     def page(self, limit: int, before: str | None) -> list[str]:
         """Ids, newest first."""
-        ids = sorted((path.stem for path in self._directory.glob("batch_*.json")), reverse=True)
+        ids = sorted(self._ids(), reverse=True)
         return [batch_id for batch_id in ids if before is None or batch_id < before][:limit]
+
+    def named(self, part: str) -> frozenset[str]:
+        """Ids of those with that in their name, in capitals or not; of those whose record can be read."""
+        return frozenset(
+            batch_id for batch_id in self._ids() if part.casefold() in self._name(batch_id).casefold()
+        )
+
+    def _ids(self) -> list[str]:
+        return [path.stem for path in self._directory.glob("batch_*.json")]
+
+    def _name(self, batch_id: str) -> str:
+        try:
+            return self.get(batch_id).name
+        except BatchNotFound:
+            return ""
 
     def _read(self, batch_id: str) -> Batch:
         try:

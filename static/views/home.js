@@ -3,6 +3,7 @@
 import { BATCHES, INSTANCES, RUNS, look } from "../api.js";
 import { el } from "../dom.js";
 import { bar, button, chip, empty, pace, thumbnail, thumbnails, time, tookOf } from "../parts.js";
+import { recall, remember } from "../memory.js";
 import { toHome, toInstances, toRun, toStart } from "../route.js";
 import * as words from "../words.js";
 
@@ -10,8 +11,12 @@ const ROWS = 30;
 const ROWS_OF_BATCH = 50;
 const LATEST_PICTURES = 16;
 const FAILURES = 3;
+const FAILURES_LOOKED_AT = 30; // the newest that were started: of those the latest that failed
 const LOOKS_BETWEEN_INSTANCES = 5;
-const DISMISSED = "dismissed-until";
+const SEEN = "failures-seen-until";
+const ASKABLE = ["status", "name", "instance", "batch"];
+
+let opened = []; // batches, also while another view is shown
 
 export const title = () => "Runs";
 
@@ -21,14 +26,14 @@ export async function learn(route, before) {
   const asked = listAddress(route.query);
   const isChanged = before?.asked !== asked || before.now.version !== now.version;
   const looks = ((before?.looks ?? -1) + 1) % LOOKS_BETWEEN_INSTANCES;
-  const opened = openBatches();
+  opened = openBatches();
   return {
     now,
     asked,
     looks,
     learnedAt: before?.now === now ? before.learnedAt : performance.now(),
     list: isChanged ? await look(asked) : before.list,
-    failures: isChanged ? (await look(`${RUNS}?status=failed&limit=${FAILURES}`)).workflows : before.failures,
+    failures: isChanged ? (await look(`${RUNS}?status=failed&limit=${FAILURES_LOOKED_AT}`)).workflows : before.failures,
     instances: looks === 0 ? (await look(INSTANCES)).instances : before.instances,
     batches: Object.fromEntries(await each(opened, async (id) => [id, (await look(batchAddress(id))).workflows])),
   };
@@ -47,19 +52,23 @@ export function draw({ now, list, failures, instances, batches, learnedAt }, { q
 }
 
 export const actions = {
-  dismiss: ({ at }) => localStorage.setItem(DISMISSED, at),
+  dismiss: ({ at }) => remember(SEEN, at),
   filter: (_data, form) => { location.hash = toHome(Object.fromEntries(new FormData(form))); },
 };
 
 function listAddress(query) {
   const wanted = new URLSearchParams([...query].filter(([, value]) => value));
-  if (!["status", "name", "instance"].some((name) => wanted.has(name))) wanted.set("grouped", "true");
+  if (!ASKABLE.some((name) => wanted.has(name))) wanted.set("grouped", "true");
   wanted.set("limit", ROWS);
   return `${RUNS}?${wanted}`;
 }
 
 const batchAddress = (id) => `${RUNS}?batch=${encodeURIComponent(id)}&limit=${ROWS_OF_BATCH}`;
-const openBatches = () => [...document.querySelectorAll("details.batch[open]")].map((part) => part.dataset.batch);
+
+function openBatches() {
+  const shown = [...document.querySelectorAll("details.batch")];
+  return shown.length ? shown.filter(({ open }) => open).map(({ dataset }) => dataset.batch) : opened;
+}
 
 async function each(things, ask) {
   const answers = [];
@@ -68,14 +77,15 @@ async function each(things, ask) {
 }
 
 function needs(failures, instances) {
-  const seen = localStorage.getItem(DISMISSED) ?? "";
-  const fresh = failures.filter((run) => run.workflow_id > seen);
+  const seen = Date.parse(recall(SEEN) ?? "") || 0;
+  const ended = (run) => Date.parse(run.end_time);
+  const fresh = failures.filter((run) => ended(run) > seen).sort((one, other) => ended(other) - ended(one)).slice(0, FAILURES);
   const waiting = instances.filter((instance) => instance.state.host_key || instance.idle_warning);
   if (!fresh.length && !waiting.length) return null;
   return el("section.needs", { "data-key": "needs", "aria-labelledby": "needs" },
     el("div.line", {},
       el("h2", { id: "needs" }, "Needs you"),
-      fresh.length ? button("Seen", "dismiss", { at: fresh[0].workflow_id }, "quiet") : null),
+      fresh.length ? button("Seen", "dismiss", { at: fresh[0].end_time }, "quiet") : null),
     el("ul.plain", {}, fresh.map(failure), waiting.map(attention)));
 }
 
@@ -132,9 +142,9 @@ function latest(rows, query) {
 }
 
 function all(list, { query, instances, batches, moving }) {
-  const isAsked = ["status", "name", "instance"].some((name) => query.get(name));
-  return el("section", { "data-key": "all", "aria-labelledby": "all" },
-    el("div.line", {}, el("h2", { id: "all" }, "All runs"), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
+  const isAsked = ASKABLE.some((name) => query.get(name));
+  return el("section", { "data-key": "all", "data-top": "", "aria-labelledby": "all" },
+    el("div.line", {}, el("h2", { id: "all" }, heading(list, query)), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
     list.total || isAsked ? filters(query, instances) : null,
     list.workflows.length
       ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
@@ -143,10 +153,16 @@ function all(list, { query, instances, batches, moving }) {
     pages(list, query));
 }
 
+function heading(list, query) {
+  if (!query.get("batch")) return "All runs";
+  return ["Runs of ", el("bdi", {}, list.workflows[0]?.batch_name ?? "a batch"), " · ", el("a", { href: toHome() }, "all runs")];
+}
+
 function filters(query, instances) {
   const chosen = (name, value) => query.get(name) === value;
   const option = (name, value, text) => el("option", { value, selected: chosen(name, value) }, text);
   return el("form.filters", { "data-do": "filter", "data-on": "change", role: "search", "aria-label": "Runs" },
+    query.get("batch") ? el("input", { type: "hidden", name: "batch", value: query.get("batch") }) : null,
     el("label", {}, el("span.hidden", {}, "Name"),
       el("input", { type: "search", name: "name", value: query.get("name") ?? "", placeholder: "Name", autocomplete: "off" })),
     el("label", {}, el("span.hidden", {}, "State"),
@@ -171,7 +187,7 @@ function batchRow(batch, runs) {
   const done = batch.total - batch.counts.queued - batch.counts.executing;
   const failed = batch.counts.failed ? ` · ${batch.counts.failed} failed` : "";
   return el("li", { "data-key": batch.batch_id },
-    el("details.batch.looked-into", { "data-batch": batch.batch_id },
+    el("details.batch.looked-into", { "data-batch": batch.batch_id, open: opened.includes(batch.batch_id) },
       el("summary.row", { "data-status": batch.status },
         chip(batch.status),
         el("div.what", {},
@@ -191,7 +207,8 @@ function batchInside(batch, runs, done) {
       batch.counts.failed ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
       batch.pictures.length ? el("a.button", { href: `${address}/outputs.zip`, download: "" }, "Download all") : null),
     el("ul.rows", {}, runs.map((run, place) => runRow(run, `${run.workflow_name} ${batch.total - place}`))),
-    batch.total > runs.length ? empty(`The newest ${runs.length} of ${batch.total}.`) : null,
+    batch.total > runs.length
+      ? empty(`The newest ${runs.length} of ${batch.total}. `, el("a", { href: toHome({ batch: batch.batch_id }) }, "All of them")) : null,
   ];
 }
 

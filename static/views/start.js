@@ -1,5 +1,6 @@
 // Preparing a run: the workflow, where it goes, its pictures, the inputs that matter, and what the instance says of it.
 
+import { INSTANCES, isAway, look } from "../api.js";
 import { el } from "../dom.js";
 import * as drafts from "../draft.js";
 import { button } from "../parts.js";
@@ -7,20 +8,22 @@ import { toHome, toRun } from "../route.js";
 import * as words from "../words.js";
 
 const MANY_OPTIONS = 500;
-let draft = null;
-let cameFrom = undefined;
+const UNANSWERED = "The server did not answer, and may have begun the run. Press Start again when it is back: a run that has begun does not begin twice.";
+let draft = drafts.kept();
+let cameFrom = draft?.base.again ?? null;
 
 export const title = () => "Start a run";
 
 export async function learn(route) {
   const from = route.query.get("from");
+  const { instances } = await look(INSTANCES);
   if (draft === null || draft.isStarted || cameFrom !== from) {
-    cameFrom = from;
-    draft = drafts.newDraft();
-    await drafts.takeInstances(draft);
-    if (from) await drafts.takeRun(draft, from);
-    if (from && drafts.target(draft) && draft.place) checkNow();
+    const made = drafts.newDraft(instances);
+    if (from) await drafts.takeRun(made, from);
+    [draft, cameFrom] = [made, from];
+    if (from) checkIfKnown();
   }
+  draft.instances = instances;
   return { draft };
 }
 
@@ -35,17 +38,17 @@ export function draw() {
 }
 
 export const actions = {
-  chooseWorkflow: (_data, input) => withFiles(input, ([file]) => drafts.takeWorkflow(draft, file), true),
-  choosePicture: ({ name }, input) => withFiles(input, (files) => drafts.takePictures(draft, files, name), true),
+  chooseWorkflow: (_data, input) => withFiles(input, (files) => drafts.takeWorkflow(draft, files), true),
+  choosePicture: ({ name }, input) => withFiles(input, ([file]) => drafts.takePictures(draft, [file], name), true),
   choosePictures: (_data, input) => withFiles(input, (files) => drafts.takePictures(draft, files), true),
-  choosePlace: (_data, select) => { draft.place = select.value; draft.check = null; return checkIfKnown(); },
-  typeSsh: (_data, input) => { draft.sshString = input.value; draft.check = null; },
+  choosePlace: (_data, select) => { drafts.goElsewhere(draft, { place: select.value }); return checkIfKnown(); },
+  typeSsh: (_data, input) => drafts.goElsewhere(draft, { sshString: input.value }),
   changeInput: ({ name }, field) => drafts.change(draft, inputNamed(name), field.value),
   randomSeed: ({ name }) => {
     drafts.change(draft, inputNamed(name), drafts.randomSeed());
     document.getElementById(fieldId(name)).value = draft.changes[name];
   },
-  nameRun: (_data, input) => { draft.workflowName = input.value || draft.workflowName; },
+  nameRun: (_data, input) => { draft.workflowName = input.value; },
   choosePriority: (_data, input) => { draft.base.priority = Number(input.value) || 0; },
   chooseSeeds: (_data, select) => { draft.base.seed_mode = select.value; },
   check: () => checkNow(),
@@ -55,6 +58,7 @@ export const actions = {
 let redraw = () => {};
 /** To be called when something arrived that nobody clicked for. */
 export const onChange = (listener) => { redraw = listener; };
+window.addEventListener("pagehide", () => { if (draft) drafts.keep(draft); });
 
 async function start() {
   draft.trouble = null;
@@ -64,7 +68,7 @@ async function start() {
     location.hash = toRun(await drafts.start(draft));
     draft.isStarted = true;
   } catch (error) {
-    draft.trouble = error.message;
+    draft.trouble = isAway(error) ? UNANSWERED : error.message;
     draft.isStarting = false;
   }
 }
@@ -97,10 +101,10 @@ async function withFiles(source, take, isChecked) {
 }
 
 function workflowPart() {
-  const { inspection, workflowName } = draft;
+  const { inspection, fileName } = draft;
   return el("section.card", { "data-key": "workflow", "aria-labelledby": "workflow", "data-drop": "chooseWorkflow" },
     el("h2", { id: "workflow" }, "Workflow"),
-    inspection ? el("p", {}, el("strong.name", {}, workflowName), el("span.quiet", {},
+    inspection ? el("p", {}, el("strong.name", {}, fileName), el("span.quiet", {},
       ` · ${words.count(inspection.nodes.length, "node", "nodes")} · ${inspection.format === "editor" ? "the editor's format" : "API format"}`)) : null,
     chooser("chooseWorkflow", inspection ? "Choose another" : "Drop a workflow here, or choose a file",
       ".json,.png,.webp,.jpg,.jpeg", inspection ? "button" : "drop"),
@@ -109,18 +113,20 @@ function workflowPart() {
 
 const chooser = (action, text, accept, kind, data = {}) =>
   el(`label.${kind}`, {}, text,
-    el("input.hidden", { type: "file", accept, multiple: action === "choosePictures", "data-do": action, "data-on": "change", ...data }));
+    el("input.hidden", { type: "file", accept, multiple: action !== "choosePicture", "data-do": action, "data-on": "change", ...data }));
 
 function wherePart() {
   const { instances, place } = draft;
   const option = (value, text) => el("option", { value, selected: value === place }, text);
   const tags = [...new Set(instances.flatMap((each) => each.tags))];
+  const offered = [drafts.SSH_STRING, "any", ...instances.map(({ name }) => name), ...tags.map((tag) => `any:${tag}`)];
   return el("section.card", { "data-key": "where", "aria-labelledby": "where" },
     el("h2", { id: "where" }, "Where"),
     instances.length ? el("label.field", {}, el("span", {}, "Instance"),
       el("select", { "data-do": "choosePlace", "data-on": "change" },
         instances.map(({ name, state }) => option(name, `${name} (${state.reachability})`)),
         option("any", "Any that is free"), tags.map((tag) => option(`any:${tag}`, `Any tagged ${tag}`)),
+        offered.includes(place) ? null : option(place, `${place} (not there any more)`),
         option(drafts.SSH_STRING, "An ssh string…"))) : null,
     place === drafts.SSH_STRING ? el("label.field", {}, el("span", {}, "ssh string, as the renter shows it"),
       el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
@@ -128,7 +134,7 @@ function wherePart() {
 }
 
 function inputsPart() {
-  const inputs = drafts.keyInputs(draft);
+  const { inputs } = draft;
   const files = inputs.filter(({ kind }) => kind === "file");
   const others = inputs.filter(({ kind }) => kind !== "file");
   const nodes = [...new Set(others.map(({ node_id }) => node_id))];
@@ -178,8 +184,8 @@ function control(input, own) {
 
 function slot(input) {
   const chosen = draft.pictures[input.name];
-  return el("li", { "data-key": input.name },
-    el("div.frame", {}, chosen && input.media === "image" ? el("img", { src: chosen.url, alt: chosen.filename }) : null),
+  return el("li", { "data-key": input.name, "data-drop": "choosePicture", "data-name": input.name },
+    el("div.frame", {}, chosen?.url && input.media === "image" ? el("img", { src: chosen.url, alt: chosen.filename }) : null),
     el("div", {},
       el("p.name", {}, input.title || input.class_type),
       el("p.quiet.small.name", {}, chosen ? chosen.filename : `${input.value} (as in the workflow)`),
@@ -194,7 +200,7 @@ function more() {
     el("summary", {}, "Name, seeds, priority"),
     el("div.fields", {},
       el("label.field", {}, el("span", {}, "Name of the run"),
-        el("input", { type: "text", value: draft.workflowName, maxlength: 200, "data-do": "nameRun", "data-on": "input" })),
+        el("input", { type: "text", value: draft.workflowName, placeholder: draft.fileName, maxlength: 200, "data-do": "nameRun", "data-on": "input" })),
       el("label.field", {}, el("span", {}, "Seeds"),
         el("select", { "data-do": "chooseSeeds", "data-on": "change" },
           modes.map(([value, text]) => el("option", { value, selected: value === mode }, text)))),
@@ -209,7 +215,7 @@ const problems = (nodeId) => {
 };
 
 function footer() {
-  const isReady = draft.inspection && drafts.target(draft) && !draft.isStarting;
+  const isReady = draft.inspection && drafts.target(draft) && !draft.isStarting && !draft.arriving;
   return el("div.footer", { "data-key": "footer" },
     el("p", { role: "status", "data-tone": draft.trouble ? "bad" : checkTone() }, draft.trouble ?? (draft.arriving ? `Taking ${draft.arriving}…` : checkWords())),
     el("div.actions", {},
@@ -236,7 +242,7 @@ function checkWords() {
 }
 
 const allFindings = () => (draft.check?.answer ? [...draft.check.answer.errors, ...draft.check.answer.warnings] : []);
-const inputNamed = (name) => drafts.keyInputs(draft).find((input) => input.name === name);
+const inputNamed = (name) => draft.inputs.find((input) => input.name === name);
 const fieldId = (name) => `input-${name}`;
 
 function nodeName(id) {

@@ -136,3 +136,16 @@ def test_again_says_what_is_wrong(api: Api, body: dict[str, Any], status: int, w
     answer = api.client.post(f"{BASE}/execute", json={**body, "again": again})
     assert answer.status_code == status
     assert word in answer.json["message"]
+
+
+def test_the_workflow_of_a_run_is_inspected_with_its_inputs(api: Api) -> None:
+    first = submitted(api, ssh_connection=SSH, workflow=GRAPH, inputs={"Photo.image": "b.png"})
+    answer = api.client.post(f"{BASE}/inspect", json={"again": first}).json
+    assert [each["value"] for each in answer["key_inputs"] if each["name"] == "1.image"] == ["b.png"]
+    assert answer["nodes"] == api.client.post(f"{BASE}/inspect", json={"workflow": GRAPH}).json["nodes"]
+    api.journal.record(
+        first, events.GraphPrepared(graph={**GRAPH, "1": {**GRAPH["1"], "inputs": {"image": "c.png"}}})
+    )
+    answer = api.client.post(f"{BASE}/inspect", json={"again": first}).json
+    assert [each["value"] for each in answer["key_inputs"] if each["name"] == "1.image"] == ["c.png"]
+    assert api.client.post(f"{BASE}/inspect", json={"again": "nobody"}).status_code == 404

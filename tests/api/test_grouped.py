@@ -108,3 +108,13 @@ def test_without_it_every_run_is_a_row(api: Api) -> None:
     _, ids = order(api, 3, "night")
     for query in ("", "?grouped=false", "?grouped="):
         assert names(api.client.get(f"{URL}{query}").json) == ids[::-1]
+
+
+def test_runs_are_found_by_the_name_of_their_batch(api: Api) -> None:
+    _, ids = order(api, 2, "Night of the lake")
+    order(api, 1, "day")
+    execute(api)
+    found = api.client.get(f"{URL}?name=of THE lake").json
+    assert [row["workflow_id"] for row in found["workflows"]] == ids[::-1]
+    assert found["total"] == 2
+    assert api.client.get(f"{URL}?name=nobody").json["total"] == 0

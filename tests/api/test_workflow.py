@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -492,3 +494,44 @@ def test_now_tells_what_is_underway_and_its_version_that_it_changed(api: Api, wo
     api.journal.record(ids[0], events.RunCompleted())
     assert now()["version"] > begun["version"]
     assert begun["executing"][0].keys() == api.client.get("/comfyui/workflow").json["workflows"][0].keys()
+
+
+def with_key(api: Api, key: str, workflow_file: str, **body: Any) -> str:
+    answer = api.client.post(
+        "/comfyui/workflow/execute",
+        json={"ssh_connection": SSH, "workflow_file": workflow_file, **body},
+        headers={"Idempotency-Key": key},
+    )
+    assert answer.status_code == 200
+    found: str = answer.json["workflow_id"]
+    return found
+
+
+def test_an_order_with_a_key_is_one_run_however_often_it_comes(api: Api, workflow_file: str) -> None:
+    first = with_key(api, "mine", workflow_file)
+    assert [with_key(api, "mine", workflow_file) for _ in range(3)] == [first] * 3
+    others = {
+        with_key(api, "another", workflow_file),
+        with_key(api, "mine", workflow_file, priority=1),
+        execute(api, workflow_file=workflow_file).json["workflow_id"],
+    }
+    assert len(others | {first}) == 4
+    assert len(api.executor.started) == 4
+
+
+def test_orders_with_one_key_at_the_same_time_are_one_run(api: Api, workflow_file: str) -> None:
+    together = threading.Barrier(8)
+
+    def order(_number: int) -> str:
+        together.wait(20)
+        with api.app.test_client() as client:
+            answer = client.post(
+                "/comfyui/workflow/execute",
+                json={"ssh_connection": SSH, "workflow_file": workflow_file},
+                headers={"Idempotency-Key": "\u00fc, of all"},
+            )
+            return str(answer.json["workflow_id"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(order, range(8)))) == 1
+    assert len(api.executor.started) == 1

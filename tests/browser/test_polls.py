@@ -29,8 +29,8 @@ NOTE_LOOKS = """() => {
         try {
             const answer = await ask(address, options);
             look.status = answer.status;
-            const read = answer.json.bind(answer);
-            answer.json = () => read().finally(end);
+            const read = answer.text.bind(answer);
+            answer.text = () => read().finally(end);
             if (look.status === 304) end();
             return answer;
         } catch (error) {

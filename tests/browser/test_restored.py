@@ -78,7 +78,7 @@ def test_a_start_that_no_server_hears_can_be_pressed_again(
     dashboard.give_ssh(sandbox.ssh_string)
     server.kill()
     dashboard.press("Start")
-    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server is away.")
+    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server did not answer")
     server.start()
     dashboard.press("Start")
     dashboard.until_chip("Completed")
@@ -88,7 +88,8 @@ def test_a_start_that_no_server_hears_can_be_pressed_again(
 def test_a_run_that_there_is_not(dashboard: Dashboard) -> None:
     dashboard.watch.allow_status(404, "/comfyui/workflow/")
     dashboard.open("run/comfyui_workflow_1_1")
-    expect(dashboard.notice()).to_contain_text("comfyui_workflow_1_1")
+    expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
+    expect(dashboard.page).to_have_title("Not here – ComfyUI runs")
     dashboard.page.get_by_role("link", name="Runs", exact=True).click()
     dashboard.part("Now").wait_for()
     expect(dashboard.notice()).to_be_hidden()
