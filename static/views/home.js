@@ -34,12 +34,13 @@ export async function learn(route, before) {
     learnedAt: before?.now === now ? before.learnedAt : performance.now(),
     list: isChanged ? await look(asked) : before.list,
     failures: isChanged ? (await look(`${RUNS}?status=failed&limit=${FAILURES_LOOKED_AT}`)).workflows : before.failures,
+    batchName: await nameOfBatch(route.query.get("batch"), isChanged ? undefined : before?.batchName),
     instances: looks === 0 ? (await look(INSTANCES)).instances : before.instances,
     batches: Object.fromEntries(await each(opened, async (id) => [id, (await look(batchAddress(id))).workflows])),
   };
 }
 
-export function draw({ now, list, failures, instances, batches, learnedAt }, { query }) {
+export function draw({ now, list, failures, instances, batches, batchName, learnedAt }, { query }) {
   const since_s = (performance.now() - learnedAt) / 1000;
   const moving = new Map(now.executing.map((run) => [run.workflow_id, run]));
   return [
@@ -47,12 +48,12 @@ export function draw({ now, list, failures, instances, batches, learnedAt }, { q
     running(now, since_s),
     needs(failures, instances),
     latest(list.workflows, query),
-    all(list, { query, instances, batches, moving }),
+    all(list, { query, instances, batches, batchName, moving }),
   ];
 }
 
 export const actions = {
-  dismiss: ({ at }) => remember(SEEN, at),
+  dismiss: ({ at, ids }) => remember(SEEN, `${at} ${ids}`),
   filter: (_data, form) => { location.hash = toHome(Object.fromEntries(new FormData(form))); },
 };
 
@@ -61,6 +62,11 @@ function listAddress(query) {
   if (!ASKABLE.some((name) => wanted.has(name))) wanted.set("grouped", "true");
   wanted.set("limit", ROWS);
   return `${RUNS}?${wanted}`;
+}
+
+async function nameOfBatch(id, known) {
+  if (!id || known !== undefined) return id ? known : null;
+  return (await look(`${BATCHES}/${encodeURIComponent(id)}/progress`)).progress.batch_name;
 }
 
 const batchAddress = (id) => `${RUNS}?batch=${encodeURIComponent(id)}&limit=${ROWS_OF_BATCH}`;
@@ -77,17 +83,23 @@ async function each(things, ask) {
 }
 
 function needs(failures, instances) {
-  const seen = Date.parse(recall(SEEN) ?? "") || 0;
-  const ended = (run) => Date.parse(run.end_time);
-  const fresh = failures.filter((run) => ended(run) > seen).sort((one, other) => ended(other) - ended(one)).slice(0, FAILURES);
+  const fresh = failures.filter(isUnseen(recall(SEEN) ?? "")).sort((one, other) => (one.end_time < other.end_time ? 1 : -1));
   const waiting = instances.filter((instance) => instance.state.host_key || instance.idle_warning);
   if (!fresh.length && !waiting.length) return null;
   return el("section.needs", { "data-key": "needs", "aria-labelledby": "needs" },
     el("div.line", {},
       el("h2", { id: "needs" }, "Needs you"),
-      fresh.length ? button("Seen", "dismiss", { at: fresh[0].end_time }, "quiet") : null),
-    el("ul.plain", {}, fresh.map(failure), waiting.map(attention)));
+      fresh.length ? button("Seen", "dismiss", { at: fresh[0].end_time, ids: failedAt(failures, fresh[0].end_time) }, "quiet") : null),
+    el("ul.plain", {}, fresh.slice(0, FAILURES).map(failure), waiting.map(attention)));
 }
+
+/** What was seen is a time and, since times are in seconds, the ids of those that failed in that second. */
+function isUnseen(seen) {
+  const [at, ...ids] = seen.split(" ");
+  return (run) => run.end_time > at || (run.end_time === at && !ids.includes(run.workflow_id));
+}
+
+const failedAt = (failures, at) => failures.filter((run) => run.end_time === at).map((run) => run.workflow_id).join(" ");
 
 const failure = (run) =>
   el("li.notice", { "data-tone": "bad", "data-key": run.workflow_id },
@@ -141,10 +153,10 @@ function latest(rows, query) {
       el("li", { "data-key": `${id}/${number}` }, el("a", { href: toRun(id) }, thumbnail(id, number, name))))));
 }
 
-function all(list, { query, instances, batches, moving }) {
+function all(list, { query, instances, batches, batchName, moving }) {
   const isAsked = ASKABLE.some((name) => query.get(name));
   return el("section", { "data-key": "all", "data-top": "", "aria-labelledby": "all" },
-    el("div.line", {}, el("h2", { id: "all" }, heading(list, query)), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
+    el("div.line", {}, el("h2", { id: "all" }, heading(batchName)), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
     list.total || isAsked ? filters(query, instances) : null,
     list.workflows.length
       ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
@@ -153,10 +165,8 @@ function all(list, { query, instances, batches, moving }) {
     pages(list, query));
 }
 
-function heading(list, query) {
-  if (!query.get("batch")) return "All runs";
-  return ["Runs of ", el("bdi", {}, list.workflows[0]?.batch_name ?? "a batch"), " · ", el("a", { href: toHome() }, "all runs")];
-}
+const heading = (batchName) =>
+  batchName === null ? "All runs" : ["Runs of ", el("bdi", {}, batchName), " · ", el("a", { href: toHome() }, "all runs")];
 
 function filters(query, instances) {
   const chosen = (name, value) => query.get(name) === value;
