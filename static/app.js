@@ -126,7 +126,7 @@ function goTo() {
     };
     known = null;
     isLeaving = true; // what was typed and not sent is not sent by going
-    main.replaceChildren();
+    main.replaceChildren(el("p.empty.looking", {}, "Looking…"));
     isLeaving = false;
   } else if (wasHere || before.query.get("before") !== route.query.get("before")) {
     settle = () => (wasHere ? scrollTo(0, scrolled) : main.querySelector("[data-top]")?.scrollIntoView());

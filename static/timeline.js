@@ -7,6 +7,8 @@ const WIDTH = 1000; // of the drawing, whatever it measures on the screen
 const NARROWEST = 3;
 const STEPS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
 const MOST_TICKS = 6;
+const MANY_NODES = 12;
+const SHORT = 0.01; // of the whole
 
 export function timeline(nodes) {
   const timed = nodes.filter((node) => node.start_time && node.end_time);
@@ -17,13 +19,27 @@ export function timeline(nodes) {
   const inOrder = [...timed].sort((one, other) => Date.parse(one.start_time) - Date.parse(other.start_time));
   return el("section.timeline", { "data-key": "timeline", "aria-labelledby": "timeline" },
     el("h2", { id: "timeline" }, "Where the time went"),
-    el("ol.plain", {}, inOrder.map((node) => row(node, began, whole_s))),
+    el("ol.plain", {}, shown(inOrder, whole_s).map((node) => row(node, began, whole_s))),
+    others(inOrder, whole_s),
     axis(whole_s));
+}
+
+const took = (node) => words.between(node.start_time, node.end_time);
+
+/** Of many, those whose bar can be seen. */
+const shown = (nodes, whole_s) => nodes.filter((node) => nodes.length <= MANY_NODES || took(node) >= SHORT * whole_s);
+
+function others(nodes, whole_s) {
+  const listed = new Set(shown(nodes, whole_s));
+  const short = nodes.filter((node) => !listed.has(node));
+  if (!short.length) return null;
+  const together_s = short.reduce((sum, node) => sum + took(node), 0);
+  return el("p.quiet.small", {}, `${words.count(short.length, "other node", "other nodes")}, together ${words.duration(together_s)}`);
 }
 
 function row(node, began, whole_s) {
   const start_s = (Date.parse(node.start_time) - began) / 1000;
-  const took_s = words.between(node.start_time, node.end_time);
+  const took_s = took(node);
   const x = (start_s / whole_s) * WIDTH;
   const width = Math.max((took_s / whole_s) * WIDTH, NARROWEST);
   return el("li", { "data-key": node.node_id, "data-status": node.status },
@@ -39,5 +55,5 @@ function axis(whole_s) {
   return el("div.axis", { "aria-hidden": "true" },
     svg("svg", { viewBox: `0 0 ${WIDTH} 6`, preserveAspectRatio: "none" },
       ticks.map((at_s) => svg("line", { x1: (at_s / whole_s) * WIDTH, x2: (at_s / whole_s) * WIDTH, y1: 0, y2: 6 }))),
-    el("p.line.quiet.small", {}, el("span", {}, "0"), el("span", {}, words.duration(whole_s))));
+    el("p.line.quiet.small", {}, el("span", {}, "0"), el("span", {}, `a mark every ${words.duration(step_s)}`), el("span", {}, words.duration(whole_s))));
 }

@@ -107,8 +107,9 @@ const failure = (run) =>
 
 const attention = ({ id, name, state, idle_warning }) =>
   el("li.notice", { "data-tone": state.host_key ? "bad" : "warn", "data-key": id },
-    el("p", {}, el("a", { href: toInstances }, name), state.host_key ? " shows another host key" : " stands idle",
-      el("br"), state.host_key ? state.trouble : idle_warning));
+    state.host_key
+      ? el("p", {}, el("a", { href: toInstances }, name), " shows another host key", el("br"), state.trouble)
+      : el("p", {}, idle_warning, " ", el("a", { href: toInstances }, "Look at it")));
 
 function running(now, since_s) {
   return el("section", { "data-key": "now", "aria-labelledby": "now" },

@@ -8,6 +8,7 @@ import { toHome, toInstances, toStart } from "../route.js";
 import { timeline } from "../timeline.js";
 import * as words from "../words.js";
 
+const MANY_NODES = 12;
 const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost"]);
 const NODE_STATES = { pending: "Waiting", executing: "Running", executed: "Done", failed: "Failed" };
 
@@ -37,7 +38,7 @@ export function draw({ run, graph, learnedAt }) {
     el("div.columns", { "data-key": "columns" },
       el("section.stage", { "data-key": "stage", "aria-label": isOver ? "Results" : "Latest preview" }, stage(run)),
       el("section.nodes", { "data-key": "nodes", "aria-labelledby": "nodes" }, el("h2", { id: "nodes" }, "Nodes"),
-        el("ol.plain", {}, run.nodes.map((node) => nodeItem(node, isOver))))),
+        nodeList(run.nodes, isOver))),
     isOver ? timeline(run.nodes) : null,
     facts(run),
     graphPart(graph),
@@ -104,6 +105,21 @@ function stage(run) {
   return el("p.empty", {}, run.end_time ? "Nothing came out of it." : "What comes out is shown here.");
 }
 
+/** Of many, those that are done and those to come are folded, so that what runs can be seen. */
+function nodeList(nodes, isOver) {
+  const items = (some) => el("ol.plain", {}, some.map((node) => nodeItem(node, isOver)));
+  if (nodes.length <= MANY_NODES) return items(nodes);
+  const of = (...statuses) => nodes.filter(({ status }) => statuses.includes(status));
+  const [done, toCome] = [of("executed"), of("pending")];
+  return [
+    done.length ? folded("done", words.count(done.length, "node done", "nodes done"), items(done)) : null,
+    items(of("executing", "failed")),
+    toCome.length ? folded("to come", words.count(toCome.length, ...(isOver ? ["node not run", "nodes not run"] : ["node to come", "nodes to come"])), items(toCome)) : null,
+  ];
+}
+
+const folded = (key, summary, content) => el("details.folded", { "data-key": key }, el("summary", {}, summary), content);
+
 function nodeItem(node, isOver) {
   const took = node.start_time && node.end_time ? words.duration(words.between(node.start_time, node.end_time)) : "";
   const isLeftOut = isOver && node.status === "pending" && !node.message;
@@ -118,11 +134,12 @@ function nodeItem(node, isOver) {
 }
 
 function facts(run) {
-  if (!run.notices.length && !run.instance_reason) return null;
+  const reason = /^any(:|$)/.test(run.ssh_connection) ? run.instance_reason : null; // where it was asked for, that is why
+  if (!run.notices.length && !reason) return null;
   return el("section", { "data-key": "facts", "aria-labelledby": "facts" },
     el("h2", { id: "facts" }, "Good to know"),
     el("ul.plain.facts", {},
-      run.instance_reason ? el("li", {}, `On ${words.place(run)}: ${run.instance_reason}`) : null,
+      reason ? el("li", {}, `On ${words.place(run)}: ${reason}`) : null,
       run.notices.map((notice) => el("li", {}, notice))));
 }
 

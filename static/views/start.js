@@ -165,6 +165,7 @@ function nodeGroup(id, inputs) {
 function field(input) {
   const id = fieldId(input.name);
   const own = { id, "data-do": "changeInput", "data-on": "input", "data-name": input.name,
+    "aria-describedby": drafts.findings(draft, input.node_id).length ? problemsId(input.node_id) : null,
     "aria-invalid": drafts.findings(draft, input.node_id).some((each) => each.input === input.input && each.severity === "error") ? "true" : null };
   return el("div.field", { "data-kind": input.kind, "data-key": `${input.name} ${input.options ? "options" : ""}` },
     el("label", { for: id }, input.input, input.role ? ` (${input.role})` : ""), control(input, own),
@@ -210,7 +211,7 @@ function more() {
 
 const problems = (nodeId) => {
   const found = drafts.findings(draft, nodeId);
-  return found.length ? el("ul.plain.problems", {}, found.map((finding) =>
+  return found.length ? el("ul.plain.problems", { id: problemsId(nodeId) }, found.map((finding) =>
     el("li.problem", { "data-severity": finding.severity }, finding.message))) : null;
 };
 
@@ -244,6 +245,7 @@ function checkWords() {
 const allFindings = () => (draft.check?.answer ? [...draft.check.answer.errors, ...draft.check.answer.warnings] : []);
 const inputNamed = (name) => draft.inputs.find((input) => input.name === name);
 const fieldId = (name) => `input-${name}`;
+const problemsId = (nodeId) => `problems-${nodeId}`;
 
 function nodeName(id) {
   const finding = allFindings().find(({ node_id }) => node_id === id);
