@@ -1,4 +1,4 @@
-// Where the time of a run went: a bar for each node, from when it began to when it ended.
+// Where the time of a run went: a bar for each node that took long, from when it began to when it ended.
 
 import { el, svg } from "./dom.js";
 import * as words from "./words.js";
@@ -7,8 +7,7 @@ const WIDTH = 1000; // of the drawing, whatever it measures on the screen
 const NARROWEST = 3;
 const STEPS_S = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
 const MOST_TICKS = 6;
-const MANY_NODES = 12;
-const SHORT = 0.01; // of the whole
+const MOST_BARS = 12;
 
 export function timeline(nodes) {
   const timed = nodes.filter((node) => node.start_time && node.end_time);
@@ -17,24 +16,20 @@ export function timeline(nodes) {
   const ended = Math.max(...timed.map((node) => Date.parse(node.end_time)));
   const whole_s = Math.max((ended - began) / 1000, 0.001);
   const inOrder = [...timed].sort((one, other) => Date.parse(one.start_time) - Date.parse(other.start_time));
+  const longest = new Set([...timed].sort((one, other) => took(other) - took(one)).slice(0, MOST_BARS));
   return el("section.timeline", { "data-key": "timeline", "aria-labelledby": "timeline" },
     el("h2", { id: "timeline" }, "Where the time went"),
-    el("ol.plain", {}, shown(inOrder, whole_s).map((node) => row(node, began, whole_s))),
-    others(inOrder, whole_s),
+    el("ol.plain", {}, inOrder.filter((node) => longest.has(node)).map((node) => row(node, began, whole_s))),
+    others(inOrder.filter((node) => !longest.has(node))),
     axis(whole_s));
 }
 
 const took = (node) => words.between(node.start_time, node.end_time);
 
-/** Of many, those whose bar can be seen. */
-const shown = (nodes, whole_s) => nodes.filter((node) => nodes.length <= MANY_NODES || took(node) >= SHORT * whole_s);
-
-function others(nodes, whole_s) {
-  const listed = new Set(shown(nodes, whole_s));
-  const short = nodes.filter((node) => !listed.has(node));
-  if (!short.length) return null;
-  const together_s = short.reduce((sum, node) => sum + took(node), 0);
-  return el("p.quiet.small", {}, `${words.count(short.length, "other node", "other nodes")}, together ${words.duration(together_s)}`);
+function others(nodes) {
+  if (!nodes.length) return null;
+  const together_s = nodes.reduce((sum, node) => sum + took(node), 0);
+  return el("p.quiet.small", {}, `${words.count(nodes.length, "other node", "other nodes")}, together ${words.duration(together_s)}`);
 }
 
 function row(node, began, whole_s) {

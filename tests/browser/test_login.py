@@ -75,6 +75,22 @@ def test_a_page_whose_login_has_ended_asks_for_the_token(guarded: Dashboard) -> 
     expect(page.get_by_label("API token")).to_be_visible()
 
 
+def test_the_login_leads_to_what_was_asked_for(guarded: Dashboard, tmp_path: Path) -> None:
+    page = guarded.page
+    guarded.watch.allow_status(401, "/")
+    guarded.open("instances")
+    log_in(page, "something else")
+    page.get_by_role("alert").wait_for()
+    log_in(page, TOKEN)
+    page.get_by_role("heading", name="Instances", exact=True).wait_for()
+    guarded.open("start")
+    guarded.choose_workflow(workflows.saved(tmp_path / "w.json", workflows.text_to_image()))
+    page.get_by_label("steps", exact=True).fill("7")
+    page.context.clear_cookies()
+    log_in(page, TOKEN)
+    expect(page.get_by_label("steps", exact=True)).to_have_value("7")
+
+
 def test_all_that_the_page_asks_is_let_in(
     guarded: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:

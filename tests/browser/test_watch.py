@@ -166,3 +166,27 @@ def test_run_again_with_changes_begins_with_what_was(dashboard: Dashboard, sandb
     assert again["graph"]["6"]["inputs"]["text"] == "two towers"
     assert again["graph"]["3"]["inputs"]["steps"] == 2
     assert again["request"]["priority"] == 3
+
+
+def test_of_many_nodes_those_that_matter_are_seen(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
+    graph = painted()
+    save = graph.pop("3")
+    for number in range(10, 50):
+        graph[str(number)] = {"class_type": "ImageInvert", "inputs": {"image": [str(number - 1), 0]}}
+    graph["10"]["inputs"]["image"] = save["inputs"]["images"]
+    graph["50"] = {**save, "inputs": {**save["inputs"], "images": ["49", 0]}}
+    sandbox.faults(step_delay_s=0.5)
+    workflow_id = dashboard.server.execute(sandbox.ssh_string, graph)
+    dashboard.open_run(workflow_id)
+    nodes = dashboard.part("Nodes")
+    expect(nodes.locator("li.node:visible")).to_have_count(1)
+    expect(nodes.locator("li.node:visible")).to_have_attribute("aria-current", "step")
+    expect(nodes).to_contain_text("nodes to come")
+    sandbox.faults(step_delay_s=0)
+    dashboard.until_chip("Completed")
+    expect(nodes).to_contain_text("43 nodes done")
+    nodes.get_by_text("43 nodes done").click()
+    expect(nodes.locator("li.node:visible")).to_have_count(43)
+    timeline = dashboard.page.get_by_role("region", name="Where the time went")
+    expect(timeline.locator("li")).to_have_count(12)
+    expect(timeline).to_contain_text("31 other nodes, together")
