@@ -70,9 +70,12 @@ function whereAndWhen(run) {
 function trouble(run) {
   return el("section.notice", { "data-key": "trouble", "data-tone": run.status === "cancelled" ? "calm" : "bad", "aria-label": "What went wrong" },
     el("p", {}, run.error_message),
-    run.error_code === "host_key_refused" && run.instance_id
-      ? el("p", {}, el("a", { href: toInstances }, "Compare the host keys")) : null);
+    run.error_code === "host_key_refused" ? keysAreAt(run.instance_id) : null);
 }
+
+const keysAreAt = (instanceId) => (instanceId
+  ? el("p", {}, el("a", { href: toInstances }, "Compare the host keys"))
+  : el("p", {}, el("a", { href: toInstances }, "Give the machine a name"), ": then its keys are shown there, to be compared and accepted."));
 
 function watch(run, since_s) {
   return el("section.watch", { "data-key": "watch", "aria-label": "Progress" },

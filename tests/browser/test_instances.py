@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.dashboard import Dashboard
-from tests.integration.graphs import slow
+from tests.integration.graphs import painted, slow
 from tests.sandbox_process import SandboxProcess
 
 
@@ -140,3 +140,23 @@ def test_another_host_key_is_compared_and_accepted(machines: Dashboard, renewed:
     expect(keys).to_have_count(0)
     now = machines.server.get("/../instances/renewed")["instance"]["state"]
     assert now["host_key_fingerprint"] == offered
+
+
+def test_a_machine_without_a_name_gets_one_to_have_its_keys_compared(
+    machines: Dashboard, renewed: SandboxProcess
+) -> None:
+    server, page = machines.server, machines.page
+    server.until_finished(server.execute(renewed.ssh_string, painted()))
+    show_another_host_key(renewed)
+    refused = server.execute(renewed.ssh_string, painted())
+    assert server.until_finished(refused)["error_code"] == "host_key_refused"
+    machines.open_run(refused)
+    page.get_by_role("link", name="Give the machine a name").click()
+    card = add(machines, "Named", renewed.ssh_string)
+    card.get_by_role("button", name="Connect").click()
+    card.get_by_role("button", name="Accept the new key").click()
+    page.get_by_role("button", name="Accept the key").click()
+    expect(card.locator(".chip")).to_have_text("ready")
+    machines.open_run(refused)
+    machines.press("Retry")
+    machines.until_chip("Completed")
