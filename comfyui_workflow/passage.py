@@ -163,7 +163,7 @@ class Passage:
             self._record(RunFailed(code="prompt_lost", message=lost))
 
     def _conclude(self, entry: HistoryEntry) -> None:
-        self._record(ExecutionEnded(execution_s=entry.execution_s))
+        self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
         self.turn.leave_place()
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
         if entry.outcome is Outcome.SUCCESS:

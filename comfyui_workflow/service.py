@@ -10,7 +10,7 @@ from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.expectations import Expectations
 from comfyui_workflow.journal import RunJournal, now
-from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested
+from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested, TakenUp
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.underway import Underway, underway
@@ -178,6 +178,7 @@ class RunService:
         """Take up every unfinished run but those; how many there were."""
         unfinished = [run for run in self._store.unfinished() if run.workflow_id not in held_back]
         for run in unfinished:
+            self._journal.record(run.workflow_id, TakenUp())
             self._executor.start(run.workflow_id)
         return len(unfinished)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from comfyui_workflow.comfyui.queue import correlation
 from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
+
+LATEST_MS = 250_000_000_000_000
+"""A little before the last day that a datetime can tell."""
 
 
 class Outcome(StrEnum):
@@ -29,8 +33,9 @@ class HistoryEntry:
     failed_node_type: str | None = None
     ui: Mapping[str, Any] = field(default_factory=dict)
     """All that each node shows, by node id, as ComfyUI tells it."""
+    execution_began_at: datetime | None = None
     execution_s: float | None = None
-    """By ComfyUI's own clock; None for a version that does not tell."""
+    """Both by ComfyUI's own clock; None for a version that does not tell."""
 
 
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
@@ -39,6 +44,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     status = an_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
+    began_ms, ended_ms = _execution_ms(messages)
     return HistoryEntry(
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
@@ -49,7 +55,8 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         failed_node_id=a_text(failure.get("node_id")),
         failed_node_type=a_text(failure.get("node_type")),
         ui=an_object(entry.get("outputs")),
-        execution_s=_execution_s(messages),
+        execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
+        execution_s=None if began_ms is None else (ended_ms - began_ms) / 1000,
     )
 
 
@@ -79,15 +86,15 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
     return Outcome.SUCCESS if status.get("status_str", "success") == "success" else Outcome.ERROR
 
 
-def _execution_s(messages: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """The timestamps are in milliseconds; nobody vouches for them."""
+def _execution_ms(messages: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float]:
+    """From when until when. The timestamps are in milliseconds; nobody vouches for them."""
     ends = ("execution_success", "execution_error", "execution_interrupted")
     began = messages.get("execution_start", {}).get("timestamp")
     ended = next((messages[end].get("timestamp") for end in ends if end in messages), None)
     match began, ended:
-        case int() | float(), int() | float() if 0 <= began <= ended < 1e15:
-            return (ended - began) / 1000
-    return None
+        case int() | float(), int() | float() if 0 <= began <= ended < LATEST_MS:
+            return began, ended
+    return None, 0.0
 
 
 def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 AGAIN_AFTER_S = 5.0
 """Where the local disk did not take it."""
 
+LOOK_AGAIN_S = 1.0
+"""Whether the instance can be asked again what became of the prompt."""
+
 
 class Lifetimes:
     def __init__(
@@ -61,11 +64,13 @@ class Lifetimes:
         limit_s = view.job.execution_timeout_s
         if limit_s is None or view.job.final or view.job.verdict or view.run.is_finished:
             return
-        due = (view.run.start_time or now()) + timedelta(seconds=limit_s)
+        due = (view.run.executes_since or now()) + timedelta(seconds=limit_s)
         if due <= now():
             if self._is_timed_out(view):
                 return
             due = now() + timedelta(seconds=AGAIN_AFTER_S)
+        elif view.run.contact_lost_at is not None:  # it may have ended in time
+            due = now() + timedelta(seconds=LOOK_AGAIN_S)
         self._deadlines.at(due, lambda: self._time(job_id))
 
     def _is_timed_out(self, view: JobView) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
@@ -35,6 +36,13 @@ class TroubleMet(Event):
     """Something failed that can pass; the run goes on trying."""
 
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenUp(Event):
+    """This server has started, and goes on with the run: since its last step nobody has looked at it."""
+
+    saving: ClassVar[Saving] = Saving.TICK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +154,12 @@ class NodesAdvanced(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionEnded(Event):
-    """The prompt executes no more; ComfyUI itself may have told for how long it did."""
+    """The prompt executes no more; ComfyUI itself may have told for how long it did, and since when, by a
+    clock of its own."""
 
     saving: ClassVar[Saving] = Saving.TICK
     execution_s: float | None
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

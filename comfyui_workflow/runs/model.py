@@ -258,6 +258,11 @@ class Run:
     def has_missing_outputs(self) -> bool:
         return any(not output.is_downloaded for output in self.outputs)
 
+    @property
+    def executes_since(self) -> datetime | None:
+        """Of a prompt that is known to execute still."""
+        return self.gpu_since if self.contact_lost_at is None else None
+
     def gpu_seconds(self, at: datetime) -> float:
         """How long the GPU has worked for this run, as far as it was seen."""
         seen_until = self.contact_lost_at or at

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from comfyui_workflow.runs import nodes
 from comfyui_workflow.runs.events import (
@@ -31,6 +31,7 @@ from comfyui_workflow.runs.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    TakenUp,
     TroubleMet,
 )
 from comfyui_workflow.runs.model import NodeProgress, NodeStatus, OutputFile, Phase, Run, RunStatus
@@ -57,6 +58,9 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case TroubleMet():
             lost_at = run.contact_lost_at or (at if run.gpu_since else None)
             return replace(run, phase=Phase.WAITING, message=event.message, contact_lost_at=lost_at)
+        case TakenUp():
+            lost_at = run.contact_lost_at or (run.last_update if run.gpu_since else None)
+            return replace(run, contact_lost_at=lost_at)
         case NoticeGiven():
             return _with_notice(run, event.message)
         case PriorityChanged():
@@ -84,7 +88,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case NodesAdvanced():
             return _advanced(_started(run, at), event, at)
         case ExecutionEnded():
-            return _executed_for(_started(_with_end_of_nodes(run, at), at), at, event.execution_s)
+            return _execution_ended(_with_end_of_nodes(run, at), event, at)
         case PromptSucceeded():
             return _succeeded(run, event, at)
         case OutputsFound():
@@ -153,7 +157,7 @@ def _at_position(run: Run, position: int) -> Run:
 
 def _started(run: Run, at: datetime) -> Run:
     if run.status is RunStatus.EXECUTING:
-        is_seen = run.phase in (Phase.EXECUTING, Phase.DOWNLOADING)
+        is_seen = run.contact_lost_at is None and run.phase in (Phase.EXECUTING, Phase.DOWNLOADING)
         return run if is_seen else replace(run, phase=Phase.EXECUTING, message=None, contact_lost_at=None)
     return replace(
         run,
@@ -226,6 +230,16 @@ def _with_end_of_nodes(run: Run, at: datetime) -> Run:
     if run.phase is not Phase.EXECUTING:
         return run
     return _map_nodes(run, lambda node: nodes.ended_with_prompt(node, at))
+
+
+def _execution_ended(run: Run, event: ExecutionEnded, at: datetime) -> Run:
+    """Where nobody saw it begin, it began when ComfyUI says, unless that cannot be: clocks differ."""
+    ours_s = max(0.0, (at - run.queue_time).total_seconds())
+    latest = at - timedelta(seconds=min(event.execution_s or 0.0, ours_s))
+    if run.status is not RunStatus.EXECUTING:
+        run = _started(run, min(max(event.began_at or latest, run.queue_time), latest))
+    ended = _executed_for(run, at, event.execution_s)
+    return replace(ended, start_time=min(run.start_time or latest, latest))
 
 
 def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:

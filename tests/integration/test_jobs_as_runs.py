@@ -57,6 +57,20 @@ def test_a_server_killed_in_mid_job_ends_it_and_tells_it_once(
     assert listed(client) == {job_id: "completed"}
 
 
+def test_what_executed_in_time_is_completed_however_long_nobody_looked(
+    client: Client, sandbox: SandboxProcess
+) -> None:
+    job_id = client.order(slow(4, steps=5), policy={"executionTimeout": 5000})["id"]
+    client.until(job_id, "IN_PROGRESS")
+    began_s = time.monotonic()
+    client.server.kill()
+    time.sleep(max(0.0, began_s + 5.5 - time.monotonic()))
+    client.server.start()
+    done = client.until(job_id, *FINAL)
+    assert (done["status"], len(done["output"]["images"])) == ("COMPLETED", 1)
+    assert len(sandbox.executions()) == 1
+
+
 def only_heard(client: Client, receiver: Receiver) -> Json:
     """When it is delivered: by then nothing is left to be sent."""
     deadline_s = time.monotonic() + LIMIT_S

@@ -24,7 +24,14 @@ from comfyui_workflow.jobs.output import output_of
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.outbox.guarded_client import Answered, Body, GuardedClient
-from comfyui_workflow.runs.events import ExecutionStarted, RunCancelled, RunCompleted, RunFailed
+from comfyui_workflow.runs.events import (
+    ExecutionEnded,
+    ExecutionStarted,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    TroubleMet,
+)
 from comfyui_workflow.runs.job import Bucket, Fetch, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.service import RunService
@@ -82,6 +89,7 @@ class Made:
             fetch=self.fetch,
             **self.options,
         )
+        self.service.resume(held_back=self.jobs.held_back())
         self.jobs.start()
 
     def check_url(self, url: str) -> None:
@@ -162,6 +170,38 @@ def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
     made.journal.record(job_id, ExecutionStarted())
     assert made.final(job_id).final is JobStatus.TIMED_OUT
     assert made.journal.get(job_id).cancel_reason == "Its job may execute for 0.2 s"
+
+
+def test_out_of_contact_no_job_times_out(made: Made) -> None:
+    job_id = made.submit(execution_timeout_s=0.2)
+    made.journal.record(job_id, ExecutionStarted())
+    made.journal.record(job_id, TroubleMet(message="The connection is cut"))
+    time.sleep(0.6)
+    assert made.job(job_id).verdict is None
+    made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
+    made.complete(job_id, b"picture")
+    assert made.final(job_id).final is JobStatus.COMPLETED
+
+
+def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> None:
+    job_id = made.submit(execution_timeout_s=0.2)
+    made.journal.record(job_id, ExecutionStarted())
+    made.jobs.stop()
+    time.sleep(0.3)
+    made.start()
+    time.sleep(0.3)
+    assert made.job(job_id).verdict is None  # nobody has asked the instance yet
+    made.journal.record(job_id, ExecutionStarted())
+    assert made.final(job_id).final is JobStatus.TIMED_OUT
+
+
+def test_fetching_outputs_is_not_executing(made: Made) -> None:
+    job_id = made.submit(execution_timeout_s=0.2)
+    made.journal.record(job_id, ExecutionStarted())
+    made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
+    time.sleep(0.5)
+    made.complete(job_id, b"picture")
+    assert made.final(job_id).final is JobStatus.COMPLETED
 
 
 def test_in_time_is_in_time(made: Made) -> None:

@@ -154,6 +154,28 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
     assert after(away, events.ExecutionStarted(), events.PromptVanished(message="a died")).gpu_s == 5.0
 
 
+def test_a_prompt_executes_for_all_we_know_only_while_somebody_looks() -> None:
+    run = after(new_run(), events.ExecutionStarted())
+    assert run.executes_since == AT + timedelta(seconds=1)
+    for away in (after(run, events.TroubleMet(message="cut")), after(run, events.TakenUp())):
+        assert away.executes_since is None
+        assert away.gpu_seconds(AT + timedelta(days=1)) == (away.contact_lost_at - AT).total_seconds() - 1
+        assert after(away, events.ExecutionStarted()).executes_since == run.executes_since
+        assert after(away, events.ExecutionEnded(execution_s=None)).gpu_s == away.gpu_seconds(AT)
+    assert after(run, events.TakenUp()).contact_lost_at == run.last_update
+    assert after(new_run(), events.TakenUp()).contact_lost_at is None
+
+
+def test_what_began_unseen_began_when_comfyui_says_unless_that_cannot_be() -> None:
+    waiting = after(new_run(), *[events.PhaseEntered(phase=Phase.WAITING)] * 9)  # it is ten seconds after
+    for began_s, seconds, known_s in ((2, 3.0, 2), (-60, 3.0, 0), (60, 3.0, 7), (None, 3.0, 7), (2, 1e11, 0)):
+        began_at = None if began_s is None else AT + timedelta(seconds=began_s)
+        ended = after(waiting, events.ExecutionEnded(execution_s=seconds, began_at=began_at))
+        assert ended.start_time == AT + timedelta(seconds=known_s)
+    late = after(waiting, events.ExecutionStarted(), events.ExecutionEnded(execution_s=4.0))
+    assert late.start_time == AT + timedelta(seconds=7)  # it was met while it executed
+
+
 def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None:
     run = after(
         new_run(),
