@@ -282,6 +282,7 @@ def _reopened(job: Job, run_id: str) -> Job:
         job,
         run_id=run_id,
         verdict=None,
+        judged_at=None,
         final=None,
         error=None,
         uploads=uploads,

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
@@ -45,14 +45,17 @@ class JobView:
 
 
 def document_head(view: JobView, at: datetime) -> dict[str, Any]:
-    """All of it but the output. Times are in milliseconds."""
+    """All of it but the output. Times are in milliseconds; of a job that is over they stay as they are,
+    whatever its run still does."""
     run, status = view.run, view.status
     head: dict[str, Any] = {"id": view.job.job_id, "status": status.value}
-    ended_at = run.end_time or at
-    if status.is_final or run.start_time is not None:
-        head["delayTime"] = _ms(run.queue_time, run.start_time or ended_at)
-    if run.start_time is not None:
-        head["executionTime"] = _ms(run.start_time, ended_at)
+    ended_at = view.job.judged_at or run.end_time or at
+    began_at = run.start_time if run.start_time is not None and run.start_time <= ended_at else None
+    if status.is_final or began_at is not None:
+        head["delayTime"] = _ms((began_at or ended_at) - run.queue_time)
+    if began_at is not None:
+        executed = timedelta(seconds=run.gpu_seconds(ended_at))
+        head["executionTime"] = _ms(min(executed, ended_at - began_at))
     if run.placement is not None:
         head["workerId"] = run.placement.name
     if status in (JobStatus.FAILED, JobStatus.TIMED_OUT):
@@ -109,5 +112,5 @@ def _place(run: Run) -> str:
         return "of no address"
 
 
-def _ms(since: datetime, until: datetime) -> int:
-    return max(0, round((until - since).total_seconds() * 1000))
+def _ms(duration: timedelta) -> int:
+    return max(0, round(duration.total_seconds() * 1000))

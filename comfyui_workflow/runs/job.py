@@ -90,6 +90,7 @@ class Job:
     """What is still missing; until then its run is not started."""
     verdict: JobStatus | None = None
     """CANCELLED or TIMED_OUT as soon as that was said; its run ends when the instance confirms."""
+    judged_at: datetime | None = None
     uploads: tuple[Upload, ...] = ()
     final: JobStatus | None = None
     error: str | None = None
@@ -121,7 +122,8 @@ def decode_job(content: bytes) -> Job:
         job = _jobs.validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the record of a job: {' '.join(str(error).split()[:12])}") from error
-    if job.created_at.tzinfo is None or job.expires_at.tzinfo is None:
+    times = (job.created_at, job.expires_at, job.judged_at)
+    if any(at is not None and at.tzinfo is None for at in times):
         raise StoreError("not the record of a job: a time in it is none")
     return job
 

@@ -6,12 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfyui_workflow.runs.events import ExecutionStarted, NoticeGiven, RunCancelled, RunCompleted, RunFailed
+from comfyui_workflow.journal import now
+from comfyui_workflow.runs.events import (
+    ExecutionEnded,
+    ExecutionStarted,
+    NoticeGiven,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+)
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.submission import extra_data_of
@@ -57,7 +66,11 @@ def make_outputs(api: Api, workflow_id: str, **contents: bytes) -> None:
         path.write_bytes(content)
         filename = name.replace("_", ".")
         outputs.append(OutputFile(filename=filename, local_path=str(path), size_bytes=len(content)))
-    api.journal._store.update(workflow_id, lambda run: replace(run, outputs=tuple(outputs)))
+    set_run(api, workflow_id, outputs=tuple(outputs))
+
+
+def set_run(api: Api, workflow_id: str, **fields: Any) -> None:
+    api.journal._store.update(workflow_id, lambda run: replace(run, **fields))
 
 
 def complete(api: Api, job_id: str, **contents: bytes) -> Json:
@@ -195,6 +208,31 @@ def test_cancelled_is_cancelled_at_once_whatever_the_run_does(api: Api) -> None:
     again = api.client.post(f"/cancel/{job_id}").json
     assert again["status"] == "CANCELLED"
     assert "output" not in status(api, job_id)
+
+
+def test_its_times_are_those_of_its_execution_and_end_with_it(api: Api) -> None:
+    job_id = run(api)
+    queued_at = api.journal.get(job_id).queue_time
+    set_run(api, job_id, queue_time=queued_at - timedelta(seconds=9), last_update=queued_at)
+    api.journal.record(job_id, ExecutionEnded(execution_s=2.5, began_at=queued_at - timedelta(seconds=5)))
+    done = complete(api, job_id)
+    assert (done["delayTime"], done["executionTime"]) == (4000, 2500)
+
+
+def test_the_times_of_a_job_that_was_cancelled_stay_as_they_were(api: Api) -> None:
+    waiting, executing = run(api), run(api)
+    set_run(api, executing, queue_time=now() - timedelta(seconds=9), last_update=now() - timedelta(seconds=9))
+    api.journal.record(executing, ExecutionStarted())
+    for job_id in (waiting, executing):
+        api.client.post(f"/cancel/{job_id}")
+    said = [finished(api, job_id) for job_id in (waiting, executing)]
+    assert ["executionTime" in each for each in said] == [False, True]
+    api.journal.record(waiting, ExecutionStarted())
+    assert [status(api, job_id) for job_id in (waiting, executing)] == said
+    for job_id in (waiting, executing):
+        api.journal.record(job_id, ExecutionEnded(execution_s=None))
+        api.journal.record(job_id, RunCancelled())
+    assert [status(api, job_id) for job_id in (waiting, executing)] == said
 
 
 def test_a_run_cancelled_elsewhere_is_a_job_cancelled(api: Api) -> None:
