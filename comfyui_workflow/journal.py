@@ -23,6 +23,7 @@ class RunJournal:
         self._clock = clock
         self._changed = threading.Condition()
         self._on_finish: list[Callable[[Run], None]] = []
+        self._on_reopening: list[Callable[[Run], None]] = []
         self._turning_points = int(clock().timestamp() * 1000)  # not the number of an earlier process
 
     @property
@@ -33,6 +34,10 @@ class RunJournal:
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Called with each run that has just finished, in the thread that recorded its end."""
         self._on_finish.append(on_finish)
+
+    def listen_for_reopening(self, on_reopening: Callable[[Run], None]) -> None:
+        """As `listen`, with each that was finished and is to go on."""
+        self._on_reopening.append(on_reopening)
 
     def add(self, run: Run) -> None:
         """Raises: StoreError."""
@@ -55,9 +60,9 @@ class RunJournal:
 
         run = self._store.update(workflow_id, change, event.saving)
         self._wake(is_turning_point=run.status is not before[0].status)
-        if run.is_finished and not before[0].is_finished:
-            for on_finish in self._on_finish:
-                on_finish(run)
+        if run.is_finished is not before[0].is_finished:
+            for tell in self._on_finish if run.is_finished else self._on_reopening:
+                tell(run)
         return run
 
     def get(self, workflow_id: str) -> Run:

@@ -11,6 +11,7 @@ from comfyui_workflow.executors import Executor
 from comfyui_workflow.expectations import Expectations
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested, TakenUp
+from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.underway import Underway, underway
@@ -20,8 +21,13 @@ from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from comfyui_workflow.workflows.prepared import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature
 
-_JUDGED = frozenset({"prompt_failed", "prompt_refused", "prompt_lost"})
-"""Failures that another try can only repeat, or that would run the GPU again."""
+_AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
+_IN_VAIN = {
+    **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
+    IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
+    "which fetches them again (POST /retry/<job_id>)",
+}
+"""Why failures are not taken up that another try can only repeat, or that would run the GPU again."""
 
 ORDERS_KNOWN = 1000
 """So many of the newest runs are looked at for one that was made for the same order."""
@@ -162,10 +168,8 @@ class RunService:
         run = self.get(workflow_id)
         if run.status is not RunStatus.FAILED:
             raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
-        if run.error_code in _JUDGED:
-            raise RunConflict(
-                "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
-            )
+        if run.error_code in _IN_VAIN:
+            raise RunConflict(_IN_VAIN[run.error_code])
         run = self._journal.record(workflow_id, RetryRequested())
         self._executor.start(workflow_id)
         return run

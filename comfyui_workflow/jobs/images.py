@@ -12,7 +12,7 @@ from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRef
 from comfyui_workflow.jobs.deadlines import Deadlines
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
-from comfyui_workflow.runs.job import Fetch, Job
+from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
 from comfyui_workflow.runs.model import Phase
 from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
 from comfyui_workflow.stores.job_files import JobFiles
@@ -102,7 +102,7 @@ class ImageFetcher:
 
     def _fail(self, job: Job, reason: str) -> None:
         try:
-            self._journal.record(job.run_id, RunFailed(code="file_refused", message=reason))
+            self._journal.record(job.run_id, RunFailed(code=IMAGE_NOT_FETCHED, message=reason))
         except (RunNotFound, StoreError) as trouble:
             log.error("%s: %s", job.job_id, trouble)
 

@@ -18,7 +18,7 @@ from comfyui_workflow.jobs.output import Delivered, output_of
 from comfyui_workflow.jobs.words import JobView
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import RunCancelled
-from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus, status_of
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.service import RunService
 from comfyui_workflow.storage import Send
@@ -27,6 +27,8 @@ from comfyui_workflow.stores.job_files import JobFiles
 log = logging.getLogger(__name__)
 
 STOP_S = 1.0
+AGAIN_AFTER = timedelta(seconds=5)
+"""Where the local disk did not take it."""
 
 
 class JobService:
@@ -80,7 +82,9 @@ class JobService:
             fetch=fetch,
             start=self._start_run,
         )
+        self._retrying = threading.Lock()
         journal.listen(self._heed)
+        journal.listen_for_reopening(self._heed_reopening)
 
     def submit(self, order: JobOrder) -> JobView:
         """Both on disk before this returns, and before the run is started. Raises: UrlRefused, StoreError;
@@ -154,17 +158,14 @@ class JobService:
     def retry(self, job_id: str) -> JobView:
         """Takes up what can be taken up; where its prompt would only fail again or was cut off, there is a
         new run. Raises: JobNotFound; RunConflict unless it has failed or timed out; StoreError."""
-        view = self.get(job_id)
-        if view.job.final not in (JobStatus.FAILED, JobStatus.TIMED_OUT):
-            raise RunConflict(
-                f"Only a job that has failed or timed out can be retried: this one is {view.status.value}"
-            )
-        run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
-        job = self._files.update(job_id, partial(_reopened, run_id=run.workflow_id))
-        if run.workflow_id != view.run.workflow_id:
-            self._begin(job, run)
-        self._lifetimes.watch(job)
-        self._endings.put(job_id)
+        with self._retrying:  # of two at once the second finds it in the queue
+            view = self.get(job_id)
+            if view.job.final not in (JobStatus.FAILED, JobStatus.TIMED_OUT):
+                raise _not_to_retry(view.status)
+            run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
+            job = self._reopen(job_id, run.workflow_id)
+            if run.workflow_id != view.run.workflow_id:
+                self._begin(job, run)
         return self.get(job_id)
 
     def purge(self, endpoint: str) -> int:
@@ -190,9 +191,12 @@ class JobService:
 
     def start(self) -> None:
         """After the unfinished runs are taken up: what a server that died has left half done."""
+        underway = {run.workflow_id for run in self._service.unfinished()}
         for job in self._files.all():
             self._lifetimes.watch(job)
-            if job.final is None:
+            if job.final is JobStatus.FAILED and job.run_id in underway:
+                self._follow(job.job_id, job.run_id)
+            elif job.final is None:
                 if job.verdict is not None:
                     self._cancel_run(job.run_id, None)
                 self._endings.put(job.job_id)
@@ -241,7 +245,17 @@ class JobService:
                 return self._service.retry(view.run.workflow_id)
             except RunConflict as error:
                 log.debug("%s: %s", view.job.job_id, error)
+                run = self._service.get(view.run.workflow_id)
+                if view.job.final is JobStatus.FAILED and not run.is_finished:  # by somebody, just now
+                    raise _not_to_retry(status_of(replace(view.job, final=None), run)) from error
         return self._service.keep_all([view.run.request])[0]
+
+    def _reopen(self, job_id: str, run_id: str) -> Job:
+        """It is carried out by that run. Raises: JobNotFound, StoreError."""
+        job = self._files.update(job_id, partial(_reopened, run_id=run_id))
+        self._lifetimes.watch(job)
+        self._endings.put(job_id)
+        return job
 
     def _cancel_run(self, run_id: str, reason: str | None) -> None:
         try:
@@ -255,6 +269,22 @@ class JobService:
         job = self._files.of_run(run.workflow_id)
         if job is not None:
             self._endings.put(job.job_id)
+
+    def _heed_reopening(self, run: Run) -> None:
+        job = self._files.of_run(run.workflow_id)
+        if job is not None:
+            self._follow(job.job_id, run.workflow_id)
+
+    def _follow(self, job_id: str, run_id: str) -> None:
+        """Its run was taken up as one, and takes its job along."""
+        try:
+            if not self._service.get(run_id).is_finished:
+                self._reopen(job_id, run_id)
+        except (JobNotFound, RunNotFound) as error:
+            log.debug("%s: %s", job_id, error)
+        except StoreError as error:
+            log.error("%s goes on, but that cannot be saved: %s", job_id, error)
+            self._deadlines.at(now() + AGAIN_AFTER, lambda: self._follow(job_id, run_id))
 
     def _told(self, view: JobView) -> None:
         with self._changed:
@@ -275,8 +305,14 @@ def _urls(order: JobOrder) -> Iterator[str]:
         yield order.bucket.endpoint_url
 
 
+def _not_to_retry(status: JobStatus) -> RunConflict:
+    return RunConflict(f"Only a job that has failed or timed out can be retried: this one is {status.value}")
+
+
 def _reopened(job: Job, run_id: str) -> Job:
     is_same = run_id == job.run_id
+    if is_same and job.final is None:
+        return job
     uploads = tuple(upload for upload in job.uploads if upload.url and is_same)
     return replace(
         job,

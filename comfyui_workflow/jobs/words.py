@@ -80,7 +80,7 @@ def _error_of_run(run: Run) -> str:
     match run.error_code:
         case "invalid_workflow" | "prompt_refused":
             return f"{INVALID}: {re.sub(_REFUSALS, '', said)}"
-        case "file_refused":
+        case "file_refused" | "image_not_fetched":
             return f"{NO_IMAGES}: {said}"
         case "prompt_failed":
             return _execution_error(run, said)

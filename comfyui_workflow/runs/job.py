@@ -10,6 +10,8 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus
 
 SYNC_PREFIX = "sync-"
+IMAGE_NOT_FETCHED = "image_not_fetched"
+"""The error code of a run that has not begun, since an image did not come from the web."""
 
 
 class JobStatus(StrEnum):

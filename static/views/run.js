@@ -9,7 +9,7 @@ import { timeline } from "../timeline.js";
 import * as words from "../words.js";
 
 const MANY_NODES = 12;
-const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost"]);
+const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost", "image_not_fetched"]);
 const NODE_STATES = { pending: "Waiting", executing: "Running", executed: "Done", failed: "Failed" };
 
 export const title = (data) => data?.run.workflow_name ?? "Run";

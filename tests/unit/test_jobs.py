@@ -1,5 +1,6 @@
 """Jobs over runs that nobody carries out: deadlines, buckets, clients that are told, a server that died."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import requests
 from comfyui_workflow.errors import (
     InvalidRequest,
     JobNotFound,
+    RunConflict,
     StoreError,
     UrlRefused,
     WebError,
@@ -372,11 +374,83 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
     for url, tries in ((slow, 4), (missing, 1)):
         job_id = made.submit(fetches=(Fetch(url=url, path=str(made.directory / "a.png")),))
         assert made.final(job_id).final is JobStatus.FAILED
-        assert made.journal.get(job_id).error_code == "file_refused"
+        assert made.journal.get(job_id).error_code == "image_not_fetched"
+        with pytest.raises(RunConflict, match="retry its job"):
+            made.service.retry(job_id)  # the run alone has no images
         assert made.fetched.count(url) == tries
         made.web[url] = b"picture"
         made.jobs.retry(job_id)
         until(lambda job_id=job_id: made.executor.started[-1:] == [made.job(job_id).run_id])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("code", ["prompt_failed", "connection_failed"])
+def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """The second one comes while the first is at work, in each of its two ways."""
+    job_id = made.submit()
+    made.journal.record(job_id, RunFailed(code=code, message="x"))
+    made.final(job_id)
+    refused: list[str] = []
+    second = threading.Thread(target=lambda: retry_refused(made, job_id, refused))
+
+    def meanwhile(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def called(argument: Any) -> Any:
+            if second.ident is None:
+                second.start()
+                second.join(0.3)
+            return method(argument)
+
+        return called
+
+    for name in ("keep_all", "retry"):
+        monkeypatch.setattr(made.service, name, meanwhile(getattr(made.service, name)))
+    made.jobs.retry(job_id)
+    second.join(DEADLINE_S)
+    assert refused == ["Only a job that has failed or timed out can be retried: this one is IN_QUEUE"]
+    assert len(made.executor.started) == 2
+    assert made.job(job_id).retries == 1
+
+
+def retry_refused(made: Made, job_id: str, refused: list[str]) -> None:
+    try:
+        made.jobs.retry(job_id)
+    except RunConflict as error:
+        refused.append(str(error))
+
+
+def test_a_job_whose_run_is_taken_up_as_one_goes_on_with_it(made: Made) -> None:
+    job_id = made.submit(webhook="https://c.example/h")
+    made.journal.record(job_id, RunFailed(code="connection_failed", message="x"))
+    made.final(job_id)
+    made.service.retry(job_id)
+    assert made.jobs.get(job_id).status is JobStatus.IN_QUEUE
+    refused: list[str] = []
+    retry_refused(made, job_id, refused)
+    assert len(refused) == 1
+    assert made.executor.started == [job_id] * 2
+    made.jobs.cancel(job_id)
+    assert made.final(job_id).final is JobStatus.CANCELLED
+    assert made.journal.get(job_id).is_cancel_requested
+    assert [body["status"] for _, body in made.letters.sent] == ["FAILED", "CANCELLED"]
+
+
+def test_a_job_follows_its_run_though_that_could_not_be_saved_at_once(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = made.submit()
+    made.journal.record(job_id, RunFailed(code="connection_failed", message="x"))
+    made.final(job_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFiles, "update", disk_full)
+        made.service.retry(job_id)
+    made.jobs.stop()
+    made.start()
+    assert made.jobs.get(job_id).status is JobStatus.IN_QUEUE
+    made.complete(job_id)
+    assert made.final(job_id).final is JobStatus.COMPLETED
+
+
+def disk_full(*_: object) -> Job:
+    raise StoreError("no space left")
 
 
 def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
