@@ -15,6 +15,7 @@ from comfyui_workflow.errors import JobNotFound, RunNotFound, StorageError, Stor
 from comfyui_workflow.jobs.output import inline_output, output_of
 from comfyui_workflow.jobs.words import NOTHING_DELIVERED, JobView, document_head, final_status
 from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.outbox.delivery import delivery_id_of
 from comfyui_workflow.runs.job import Bucket, Job, JobStatus, Upload
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
 from comfyui_workflow.storage import Send, Storage
@@ -30,8 +31,9 @@ AGAIN_AFTER_S = 5.0
 
 
 class Outbox(Protocol):
-    def add(self, url: str, body: dict[str, Any], workflow_id: str) -> object:
-        """On disk when this returns; delivered sooner or later. Raises: StoreError, UrlRefused."""
+    def add(self, url: str, body: dict[str, Any], workflow_id: str, delivery_id: str) -> object:
+        """On disk when this returns; delivered sooner or later, and once under that id. Raises: StoreError,
+        UrlRefused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,7 @@ class JobEndings:
         if has_output(view):
             document["output"] = inline_output(output_of(view), LARGEST_MESSAGE_BYTES)
         try:
-            self._tools.outbox.add(view.job.webhook, document, view.run.workflow_id)
+            self._tools.outbox.add(view.job.webhook, document, view.run.workflow_id, _news_id(view))
         except UrlRefused as error:
             log.warning("%s: its client is not told: %s", view.job.job_id, error)
 
@@ -201,6 +203,12 @@ def _judged(job: Job, run: Run) -> Job:
         return replace(job, final=JobStatus.FAILED, error=f"{NOTHING_DELIVERED}: {'; '.join(errors)}")
     is_over = final in (JobStatus.COMPLETED, JobStatus.CANCELLED)  # no retry will need the keys
     return replace(job, final=final, error=None, bucket=None if is_over else job.bucket)
+
+
+def _news_id(view: JobView) -> str:
+    """The same however often it is told, for as long as the job cannot be saved as final."""
+    ended_at = view.job.judged_at or view.run.end_time or view.job.created_at
+    return delivery_id_of(ended_at, f"{view.job.job_id}, try {view.job.retries}: {view.status.value}")
 
 
 def _key(job: Job, output: OutputFile) -> str:

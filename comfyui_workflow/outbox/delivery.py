@@ -1,5 +1,6 @@
 """A webhook that is to be delivered, and what became of each try. Pure."""
 
+import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -65,10 +66,21 @@ class Delivery:
 _deliveries = TypeAdapter(Delivery)
 
 
-def new_delivery(url: str, workflow_id: str, content_bytes: int, at: datetime) -> Delivery:
+def delivery_id_of(at: datetime, news: str) -> str:
+    """The same for the same news of the same moment; sorts by time."""
+    return _delivery_id(at, hashlib.sha256(news.encode()).hexdigest()[:8])
+
+
+def _delivery_id(at: datetime, letters: str) -> str:
+    return f"webhook_{int(at.timestamp())}_{at.microsecond:05x}{letters}"
+
+
+def new_delivery(
+    url: str, workflow_id: str, content_bytes: int, at: datetime, delivery_id: str | None = None
+) -> Delivery:
     """Its id sorts by time."""
     return Delivery(
-        delivery_id=f"webhook_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}",
+        delivery_id=delivery_id or _delivery_id(at, secrets.token_hex(4)),
         workflow_id=workflow_id,
         url=url,
         created_at=at,

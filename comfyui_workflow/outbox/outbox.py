@@ -82,11 +82,18 @@ class Outbox:
         """For whoever takes a URL from a client; asks nobody. Raises: UrlRefused."""
         self._client.check(url)
 
-    def add(self, url: str, body: Mapping[str, Any], workflow_id: str) -> Delivery:
-        """On disk when this returns. A URL that is not allowed is refused at each try, not here: the run is
-        over by now, and who asks for its webhook should find it. Raises: StoreError; then there is none."""
+    def add(
+        self, url: str, body: Mapping[str, Any], workflow_id: str, delivery_id: str | None = None
+    ) -> Delivery:
+        """On disk when this returns; what is there under that id already is not added again. A URL that is
+        not allowed is refused at each try, not here: the run is over by now, and who asks for its webhook
+        should find it. Raises: StoreError; then there is none."""
+        with self._changed:
+            known = self._row.get(delivery_id) if delivery_id is not None else None
+        if known is not None:
+            return known
         content = json.dumps(body).encode()
-        delivery = new_delivery(url, workflow_id, len(content), self._clock())
+        delivery = new_delivery(url, workflow_id, len(content), self._clock(), delivery_id)
         self._files.add(delivery, content)
         with self._changed:
             self._row.keep(delivery)

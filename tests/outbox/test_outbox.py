@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import ConfigurationError, DeliveryNotFound, RunConflict, StoreError, UrlRefused
-from comfyui_workflow.outbox.delivery import Attempt, Delivery, DeliveryStatus, after_attempt, new_delivery
+from comfyui_workflow.outbox.delivery import (
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    after_attempt,
+    delivery_id_of,
+    new_delivery,
+)
 from comfyui_workflow.outbox.delivery_files import DeliveryFiles
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
@@ -156,6 +163,21 @@ def test_one_whose_answer_was_not_saved_is_sent_again_under_the_same_id(
     assert after.deliver_due() == 1
     assert [heard.headers["Webhook-Id"] for heard in receiver.heard] == [added.delivery_id] * 2
     assert after.get(added.delivery_id).status is DeliveryStatus.DELIVERED
+
+
+def test_the_same_news_is_sent_once(
+    open_outbox: Callable[..., Outbox], receiver: Receiver, clock: Clock
+) -> None:
+    one, other = delivery_id_of(AT, "it is done"), delivery_id_of(AT, "it is done again")
+    before = open_outbox()
+    added = before.add(receiver.url(), BODY, RUN, one)
+    assert before.add(receiver.url(), BODY, RUN, one) == added
+    before.deliver_due()
+    after = open_outbox()
+    assert after.add(receiver.url(), BODY, RUN, one).status is DeliveryStatus.DELIVERED
+    assert after.add(receiver.url(), BODY, RUN, other).delivery_id == other
+    after.deliver_due()
+    assert [heard.headers["Webhook-Id"] for heard in receiver.heard] == [one, other]
 
 
 def test_what_a_killed_server_has_not_taken_on_leaves_nothing(

@@ -22,6 +22,7 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.jobs.endings import JobEndings
 from comfyui_workflow.jobs.images import ImageFetcher
+from comfyui_workflow.jobs.lifetimes import with_verdict
 from comfyui_workflow.jobs.output import output_of
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal, now
@@ -54,12 +55,14 @@ class Letters:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.ids: list[str] = []
         self.is_full = False
 
-    def add(self, url: str, body: dict[str, Any], workflow_id: str) -> None:
+    def add(self, url: str, body: dict[str, Any], workflow_id: str, delivery_id: str) -> None:
         if self.is_full:
             raise StoreError("no space left")
         self.sent.append((url, body))
+        self.ids.append(delivery_id)
 
 
 class Made:
@@ -246,6 +249,27 @@ def test_its_client_is_told_before_it_is_final(made: Made, monkeypatch: pytest.M
     assert url == "https://c.example/h"
     assert (body["id"], body["status"]) == (job_id, "COMPLETED")
     assert body["output"]["images"] == [{"filename": "0.png", "type": "base64", "data": "cGljdHVyZQ=="}]
+
+
+def test_while_it_cannot_be_saved_as_final_its_client_is_told_under_one_id(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyui_workflow.jobs.endings.AGAIN_AFTER_S", 0.01)
+    failed, cancelled = (made.submit(webhook="https://c.example/h") for _ in range(2))
+    made.files.update(cancelled, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFiles, "update", disk_full)
+        made.jobs.stop()
+        made.start()
+        made.journal.record(failed, RunFailed(code="connection_failed", message="x"))
+        until(lambda: len(made.letters.ids) > 6)
+    for job_id in (failed, cancelled):
+        made.final(job_id)
+    assert len(set(made.letters.ids)) == 2
+    made.jobs.retry(failed)
+    made.journal.record(failed, RunFailed(code="connection_failed", message="x"))
+    made.final(failed)
+    assert len(set(made.letters.ids)) == 3
 
 
 def test_what_is_too_large_for_a_message_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
