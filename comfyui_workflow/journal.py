@@ -51,6 +51,15 @@ class RunJournal:
 
     def record(self, workflow_id: str, event: Event) -> Run:
         """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
+        return self._record(workflow_id, event)[1]
+
+    def is_changed_by(self, workflow_id: str, event: Event) -> bool:
+        """Record it; whether it made any difference. Raises: as `record`."""
+        before, after = self._record(workflow_id, event)
+        return after is not before
+
+    def _record(self, workflow_id: str, event: Event) -> tuple[Run, Run]:
+        """The run before and after."""
         at = self._clock()
         before: list[Run] = []
 
@@ -63,7 +72,7 @@ class RunJournal:
         if run.is_finished is not before[0].is_finished:
             for tell in self._on_finish if run.is_finished else self._on_reopening:
                 tell(run)
-        return run
+        return before[0], run
 
     def get(self, workflow_id: str) -> Run:
         """Raises: RunNotFound."""

@@ -137,6 +137,13 @@ class RunService:
         self._executor.look_again(workflow_id)
         return run
 
+    def cancel_unless_begun(self, workflow_id: str) -> bool:
+        """Whether the run was in the queue, and this asked it to end. Raises: RunNotFound, StoreError."""
+        is_asked = self._journal.is_changed_by(workflow_id, CancelRequested(unless_begun=True))
+        if is_asked:
+            self._executor.look_again(workflow_id)
+        return is_asked
+
     def prioritize(self, workflow_id: str, priority: int) -> Run:
         """Of runs that wait for the same instance the higher one goes first. Raises: RunNotFound; RunConflict
         when it is finished."""

@@ -150,9 +150,7 @@ class JobService:
         job = self._files.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
         if job.final is None:
             self._cancel_run(job.run_id, None)
-            self._endings.put(job.job_id)
-            if job.fetches:
-                self._start_run(job.run_id)  # which ends it
+            self._end_cancelled(job)
         return self.get(job_id)
 
     def retry(self, job_id: str) -> JobView:
@@ -169,13 +167,9 @@ class JobService:
         return self.get(job_id)
 
     def purge(self, endpoint: str) -> int:
-        """How many that had not begun were cancelled. Raises: StoreError."""
-        views = self._views(job for job in self._unfinished() if job.endpoint == endpoint)
-        queued = [view.job.job_id for view in views if view.status is JobStatus.IN_QUEUE]
-        for job_id in reversed(queued):
-            with suppress(JobNotFound):  # its time was over just now
-                self.cancel(job_id)
-        return len(queued)
+        """How many that had not begun were cancelled, the newest first. Raises: StoreError."""
+        jobs = [job for job in self._unfinished() if job.endpoint == endpoint]
+        return sum(self._is_purged(job) for job in reversed(jobs))
 
     def counts(self, endpoint: str) -> Mapping[JobStatus | str, int]:
         """By status, and `retried`."""
@@ -217,6 +211,23 @@ class JobService:
 
     def _unfinished(self) -> list[Job]:
         return [job for job in self._files.all() if job.final is None]
+
+    def _is_purged(self, job: Job) -> bool:
+        """Whether it was in the queue until now. Raises: StoreError."""
+        try:
+            if job.verdict is not None or not self._service.cancel_unless_begun(job.run_id):
+                return False
+            cancelled = partial(with_verdict, run_id=job.run_id, verdict=JobStatus.CANCELLED)
+            self._end_cancelled(self._files.update(job.job_id, cancelled))
+        except (JobNotFound, RunNotFound) as error:  # its time was over just now
+            log.debug("%s: %s", job.job_id, error)
+            return False
+        return True
+
+    def _end_cancelled(self, job: Job) -> None:
+        self._endings.put(job.job_id)
+        if job.fetches:
+            self._start_run(job.run_id)  # which ends it
 
     def _views(self, jobs: Iterable[Job]) -> Iterator[JobView]:
         """Of those that are still known."""

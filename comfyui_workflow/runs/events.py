@@ -198,6 +198,8 @@ class CancelRequested(Event):
 
     saving: ClassVar[Saving] = Saving.MUST
     reason: str | None = None
+    unless_begun: bool = False
+    """Then nothing is asked of a run that executes, or that was asked before."""
 
 
 @dataclass(frozen=True, kw_only=True)

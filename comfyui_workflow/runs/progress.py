@@ -98,7 +98,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PromptVanished():
             return _vanished(run, event.message, at)
         case CancelRequested():
-            return replace(run, is_cancel_requested=True, cancel_reason=event.reason, message="Cancelling")
+            return _asked_to_cancel(run, event)
         case RetryRequested():
             return _reopened(run)
         case RunCompleted():
@@ -275,6 +275,12 @@ def _vanished(run: Run, message: str, at: datetime) -> Run:
         current_node_id=None,
         start_time=None,
     )
+
+
+def _asked_to_cancel(run: Run, event: CancelRequested) -> Run:
+    if event.unless_begun and (run.status is not RunStatus.QUEUED or run.is_cancel_requested):
+        return run
+    return replace(run, is_cancel_requested=True, cancel_reason=event.reason, message="Cancelling")
 
 
 def _reopened(run: Run) -> Run:

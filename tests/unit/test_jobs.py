@@ -407,6 +407,31 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
         until(lambda job_id=job_id: made.executor.started[-1:] == [made.job(job_id).run_id])  # type: ignore[misc]
 
 
+def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One begins, and somebody else purges, right before the first purge asks a run to end."""
+    monkeypatch.setattr(ImageFetcher, "put", lambda self, job: None)
+    waiting, begun = made.submit(), made.submit()
+    fetching = made.submit(fetches=(Fetch(url="https://w.example/a", path="/nowhere"),))
+    cancel, others = made.service.cancel_unless_begun, list[int]()
+
+    def late(run_id: str) -> bool:
+        if not others:
+            others.append(0)
+            made.journal.record(begun, ExecutionStarted())
+            others.append(made.jobs.purge("any"))
+        return cancel(run_id)
+
+    made.jobs.purge("other")
+    monkeypatch.setattr(made.service, "cancel_unless_begun", late)
+    assert made.jobs.purge("any") == 0
+    assert others == [0, 2]
+    assert [made.final(job_id).final for job_id in (waiting, fetching)] == [JobStatus.CANCELLED] * 2
+    assert made.job(begun).verdict is None
+    assert not made.journal.get(begun).is_cancel_requested
+
+
 @pytest.mark.parametrize("code", ["prompt_failed", "connection_failed"])
 def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """The second one comes while the first is at work, in each of its two ways."""
