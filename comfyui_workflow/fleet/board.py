@@ -77,11 +77,11 @@ class Board:
             self.endings.append((run.workflow_id, RunFailed(code=error.code, message=str(error))))
 
     def change(self, run: Run, at: datetime) -> None:
-        """It was cancelled, or got another priority."""
+        """It was cancelled, or got another priority. One that is cancelled before it was put ends, too."""
         is_waiting = run.workflow_id in self._waiting
         if run.is_cancel_requested and (is_waiting or run.workflow_id in self._later):
             self._end(run.workflow_id, RunCancelled())
-        elif is_waiting:
+        elif is_waiting or (run.is_cancel_requested and not run.is_finished):
             self.put(run, at)
 
     def take_back(self, run: Run, at: datetime) -> None:

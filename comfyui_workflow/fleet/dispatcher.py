@@ -84,13 +84,13 @@ class Dispatcher:
         with self._changed:
             if self._threads.are_stopping:
                 return
-            if not self._thread.ident:
-                self._thread.start()
+            self._begin_deciding()
             self._board.put(self._journal.get(workflow_id), now())
             self._wake()
 
     def look_again(self, workflow_id: str) -> None:
         with self._changed:
+            self._begin_deciding()
             self._board.change(self._journal.get(workflow_id), now())
             carried = self._board.carried.get(workflow_id)
             self._wake()
@@ -116,6 +116,10 @@ class Dispatcher:
         """The directory or the state of an instance has changed."""
         with self._changed:
             self._wake()
+
+    def _begin_deciding(self) -> None:
+        if not self._thread.ident and not self._threads.are_stopping:
+            self._thread.start()
 
     def _wake(self) -> None:
         self._is_stale = True

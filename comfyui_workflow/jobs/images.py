@@ -1,7 +1,6 @@
 """Images that were named by their URL: fetched before their run may start, in nobody's request."""
 
 import logging
-import queue
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
 from comfyui_workflow.jobs.deadlines import Deadlines
+from comfyui_workflow.jobs.fetch_row import FetchRow, WantedImage
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
@@ -19,7 +19,7 @@ from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2
+AT_ONCE = 8
 TRIES = 4
 WAIT_S = 2.0
 
@@ -43,7 +43,9 @@ class ImageFetcher:
         self._deadlines = deadlines
         self._fetch = fetch
         self._start = start
-        self._waiting: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._row = FetchRow()
+        self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"images {number}", daemon=True)
             for number in range(AT_ONCE)
@@ -55,36 +57,69 @@ class ImageFetcher:
 
     def stop(self) -> None:
         """What is under way is fetched anew after the next start."""
-        for _ in self._threads:
-            self._waiting.put(None)
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
 
     def put(self, job: Job, tries: int = 1) -> None:
-        self._waiting.put((job, tries))
+        """One that misses an image. `tries`: of the next one, this one included."""
+        with self._changed:
+            self._row.put(WantedImage(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
+            self._changed.notify_all()
 
     def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            job, tries = item
+        while (image := self._next()) is not None:
             try:
-                self._bring(job)
-                self._start(job.run_id)
-            except (UrlRefused, WebError, StoreError) as error:
-                self._meet(error, job, tries)
-            except (JobNotFound, RunNotFound) as error:
-                log.debug("%s: %s", job.job_id, error)
-                self._start(job.run_id)
-            except Exception as error:
-                log.exception("%s: a bug of this server", job.job_id)
-                self._fail(job, f"Internal error: {type(error).__name__}")
+                self._try_to_bring(image)
+            finally:
+                with self._changed:
+                    self._row.give_back(image)
+                    self._changed.notify_all()
 
-    def _bring(self, job: Job) -> None:
-        for fetch in job.fetches:
-            name = Path(fetch.path).name
-            if self._journal.get(job.run_id).is_cancel_requested:
-                return
-            entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
-            self._journal.record(job.run_id, entered)
-            _write(Path(fetch.path), self._fetch(fetch.url))
-            self._files.update(job.job_id, lambda job, done=fetch: _without(job, done))  # type: ignore[misc]
+    def _next(self) -> WantedImage | None:
+        """None when it is time to stop."""
+        with self._changed:
+            while not self._is_stopping:
+                image = self._row.take()
+                if image is not None:
+                    return image
+                self._changed.wait()
+            return None
+
+    def _try_to_bring(self, image: WantedImage) -> None:
+        try:
+            job = self._files.get(image.job_id)
+            if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
+                self._bring(job, image)
+            else:
+                self._start(job.run_id)
+        except (JobNotFound, RunNotFound) as error:
+            log.debug("%s: %s", image.job_id, error)
+
+    def _bring(self, job: Job, image: WantedImage) -> None:
+        """Raises: JobNotFound, RunNotFound."""
+        try:
+            after = self._brought(job, job.fetches[0])
+        except (UrlRefused, WebError, StoreError) as error:
+            self._meet(error, job, image.tries)
+        except (JobNotFound, RunNotFound):
+            raise
+        except Exception as error:
+            log.exception("%s: a bug of this server", job.job_id)
+            self._fail(job, f"Internal error: {type(error).__name__}")
+        else:
+            if after.fetches:
+                self.put(after)
+            else:
+                self._start(after.run_id)
+
+    def _brought(self, job: Job, fetch: Fetch) -> Job:
+        """Without that which is here now."""
+        name = Path(fetch.path).name
+        entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
+        self._journal.record(job.run_id, entered)
+        _write(Path(fetch.path), self._fetch(fetch.url))
+        return self._files.update(job.job_id, lambda job: _without(job, fetch))
 
     def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
         if not error.is_transient or tries >= TRIES:

@@ -150,7 +150,7 @@ class JobService:
         job = self._files.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
         if job.final is None:
             self._cancel_run(job.run_id, None)
-            self._end_cancelled(job)
+            self._endings.put(job.job_id)
         return self.get(job_id)
 
     def retry(self, job_id: str) -> JobView:
@@ -218,16 +218,11 @@ class JobService:
             if job.verdict is not None or not self._service.cancel_unless_begun(job.run_id):
                 return False
             cancelled = partial(with_verdict, run_id=job.run_id, verdict=JobStatus.CANCELLED)
-            self._end_cancelled(self._files.update(job.job_id, cancelled))
+            self._endings.put(self._files.update(job.job_id, cancelled).job_id)
         except (JobNotFound, RunNotFound) as error:  # its time was over just now
             log.debug("%s: %s", job.job_id, error)
             return False
         return True
-
-    def _end_cancelled(self, job: Job) -> None:
-        self._endings.put(job.job_id)
-        if job.fetches:
-            self._start_run(job.run_id)  # which ends it
 
     def _views(self, jobs: Iterable[Job]) -> Iterator[JobView]:
         """Of those that are still known."""

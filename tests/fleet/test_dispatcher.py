@@ -271,6 +271,14 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
             assert fleet.journal.wait(run, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
 
 
+def test_a_run_that_is_held_back_is_cancelled_at_once() -> None:
+    with fleet_of() as fleet:
+        held_back = fleet.add(request()).workflow_id
+        fleet.journal.record(held_back, CancelRequested())
+        fleet.dispatcher.look_again(held_back)
+        assert fleet.journal.wait(held_back, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
+
+
 def test_a_run_that_is_carried_out_is_woken_by_a_cancel_and_by_a_stop() -> None:
     woken: list[str] = []
     with fleet_of(instance("a")) as fleet:

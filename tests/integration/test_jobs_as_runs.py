@@ -1,15 +1,16 @@
 """A job is a run: the native API sees it and cancels it, and a server that is killed takes it up again."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 import requests
 
-from tests.integration.graphs import painted, slow
+from tests.integration.graphs import loaded, painted, slow
 from tests.integration.test_jobs import FINAL, Client, Json
-from tests.outbox.receiver import Receiver, receiving
+from tests.outbox.receiver import Answer, Heard, Receiver, receiving
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -55,6 +56,25 @@ def test_a_server_killed_in_mid_job_ends_it_and_tells_it_once(
         assert (told["id"], told["status"], told["output"]) == (job_id, "COMPLETED", done["output"])
     assert len(sandbox.executions()) == 1
     assert listed(client) == {job_id: "completed"}
+
+
+def test_while_an_image_is_fetched_it_is_cancelled_at_once_as_a_run(client: Client) -> None:
+    is_over = threading.Event()
+
+    def answer(_: Heard) -> Answer:
+        is_over.wait(2 * LIMIT_S)
+        return Answer()
+
+    with receiving() as receiver:
+        receiver.answers = [answer]
+        image = {"name": "a.png", "image": receiver.url("/a.png")}
+        job_id = client.order(loaded("a.png"), images=(image,))["id"]
+        while not receiver.heard:
+            time.sleep(0.02)
+        assert client.server.post(f"/{job_id}/cancel").status_code == 200
+        assert client.until(job_id, *FINAL)["status"] == "CANCELLED"
+        assert listed(client) == {job_id: "cancelled"}
+        is_over.set()
 
 
 def test_what_executed_in_time_is_completed_however_long_nobody_looked(

@@ -76,6 +76,7 @@ class Made:
         self.refused: set[str] = set()
         self.web: dict[str, bytes | WebError] = {}
         self.fetched: list[str] = []
+        self.is_over = threading.Event()
         self.start()
 
     def start(self) -> None:
@@ -108,6 +109,9 @@ class Made:
 
     def fetch(self, url: str) -> bytes:
         self.fetched.append(url)
+        if url.startswith("https://slow.example/"):
+            assert self.is_over.wait(DEADLINE_S)
+            return b"late"
         found = self.web[url]
         if isinstance(found, WebError):
             raise found
@@ -160,6 +164,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Made]]:
 
     yield make
     for each in made:
+        each.is_over.set()
         each.jobs.stop()
 
 
@@ -500,6 +505,30 @@ def test_a_job_follows_its_run_though_that_could_not_be_saved_at_once(
 
 def disk_full(*_: object) -> Job:
     raise StoreError("no space left")
+
+
+def test_a_slow_server_of_images_keeps_no_others_waiting(made: Made) -> None:
+    def ordered(url: str, number: int = 0) -> str:
+        path = made.directory / f"{number}.png"
+        return made.submit(fetches=(Fetch(url=url, path=str(path)),))
+
+    slow = [ordered(f"https://slow.example/{number}", number) for number in range(20)]
+    made.web["https://w.example/a"] = b"picture"
+    quick = ordered("https://w.example/a", 99)
+    until(lambda: made.executor.started == [quick])
+    assert len(made.fetched) == 3
+    made.is_over.set()
+    until(lambda: sorted(made.executor.started) == sorted([*slow, quick]))
+
+
+def test_images_of_one_job_come_one_after_another_from_wherever(made: Made) -> None:
+    urls = ["https://w.example/a", "https://other.example/b", "https://w.example/c"]
+    made.web = {url: url.encode() for url in urls}
+    paths = [made.directory / url[-1] for url in urls]
+    fetches = [Fetch(url=url, path=str(path)) for url, path in zip(urls, paths, strict=True)]
+    job_id = made.submit(fetches=tuple(fetches))
+    until(lambda: made.executor.started == [job_id])
+    assert (made.fetched, [path.read_bytes().decode() for path in paths]) == (urls, urls)
 
 
 def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
