@@ -5,6 +5,7 @@ WorkflowError
 │   ├── InvalidAddress      not an SSH address, or one with a part that is refused
 │   ├── InvalidGraph        not a workflow, or one that the instance cannot run
 │   ├── FileRefused         a path that is missing, unreadable or outside the allowed directories
+│   │   └── KeyRefused      that of an SSH key
 │   └── UrlRefused          not a URL of the web, or one that leads where the server may not go
 ├── RunNotFound             no run of that id
 ├── BatchNotFound           no batch of that id
@@ -77,6 +78,10 @@ class InvalidGraph(InvalidRequest):
 
 class FileRefused(InvalidRequest):
     code = "file_refused"
+
+
+class KeyRefused(FileRefused):
+    code = "key_refused"
 
 
 class UrlRefused(InvalidRequest):

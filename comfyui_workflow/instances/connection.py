@@ -88,7 +88,7 @@ class Connection:
 
 
 def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
-    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, FileRefused (the -i file),
+    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
     InvalidAddress (where the host leads to), StoreError (the known hosts).
     """
     with ExitStack() as on_failure:

@@ -1,7 +1,7 @@
 """The private keys to show to an instance, in the order they are tried.
 
 find_keys(named=..., search=KeySearch(...)) -> FoundKeys(keys, problems)
-load_key(path, passphrase) -> paramiko.PKey          cached; raises FileRefused with the reason
+load_key(path, passphrase) -> paramiko.PKey          cached; raises KeyRefused with the reason
 
 Order: the address's -i, the configured key, id_ed25519, id_ecdsa and id_rsa of the key directory, the agent's
 (only when asked). A key that cannot be read is a problem to tell if no other key is accepted, as with ssh.
@@ -16,7 +16,7 @@ from typing import Any, cast
 import paramiko
 from paramiko.pkey import UnknownKeyType
 
-from comfyui_workflow.errors import FileRefused
+from comfyui_workflow.errors import KeyRefused
 
 USUAL_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 LARGEST_KEY_BYTES = 64 * 1024
@@ -40,13 +40,13 @@ class FoundKeys:
 
 
 def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
-    """Raises: FileRefused when -i (`named`) is outside of the allowed directories."""
+    """Raises: KeyRefused when -i (`named`) is outside of the allowed directories."""
     keys: dict[str, paramiko.PKey] = {}
     problems = []
     for path in _candidates(named, search):
         try:
             key = load_key(path, search.passphrase)
-        except FileRefused as error:
+        except KeyRefused as error:
             problems.append(str(error))
         else:
             keys.setdefault(key.fingerprint, key)
@@ -62,17 +62,17 @@ def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
 def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     """Opening an encrypted key takes a second of CPU: the same file is opened once.
 
-    Raises: FileRefused.
+    Raises: KeyRefused.
     """
     try:
         if not path.exists():
-            raise FileRefused(f"The key file {path} does not exist on this server.")
+            raise KeyRefused(f"The key file {path} does not exist on this server.")
         if not path.is_file() or path.stat().st_size > LARGEST_KEY_BYTES:
-            raise FileRefused(f"{path} is not a private key.")
+            raise KeyRefused(f"{path} is not a private key.")
         status = path.stat()
         return _load(path, status.st_mtime_ns, status.st_size, passphrase)
     except OSError as error:
-        raise FileRefused(f"The key file {path} cannot be read: {error.strerror}.") from error
+        raise KeyRefused(f"The key file {path} cannot be read: {error.strerror}.") from error
 
 
 def _candidates(named: str | None, search: KeySearch) -> Iterator[Path]:
@@ -92,7 +92,7 @@ def _allowed(named: str, directories: tuple[Path, ...] | None) -> Path:
         return path
     path = path.resolve()
     if not any(path.is_relative_to(_expand(directory).resolve()) for directory in directories):
-        raise FileRefused(
+        raise KeyRefused(
             f"-i {named} is outside of the directories that keys may come from: leave -i out to use "
             "the key of the settings, or put the key into an allowed directory of this server."
         )
@@ -103,7 +103,7 @@ def _expand(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise FileRefused(f"The key file {path} cannot be found: there is no such home directory.") from error
+        raise KeyRefused(f"The key file {path} cannot be found: there is no such home directory.") from error
 
 
 @lru_cache(maxsize=64)
@@ -118,17 +118,17 @@ def _load(path: Path, _modified_ns: int, _size_bytes: int, passphrase: str | Non
 
 def _load_encrypted(path: Path, passphrase: str | None) -> paramiko.PKey:
     if not passphrase:
-        raise FileRefused(f"The key file {path} is encrypted: set its passphrase, or use another key.")
+        raise KeyRefused(f"The key file {path} is encrypted: set its passphrase, or use another key.")
     try:
         # The type stubs ask for str, the crypto library beneath for bytes.
         return paramiko.PKey.from_path(path, cast(Any, passphrase.encode()))
     except (ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
-        raise FileRefused(f"The passphrase does not open the key file {path}.") from error
+        raise KeyRefused(f"The passphrase does not open the key file {path}.") from error
 
 
-def _not_a_key(path: Path) -> FileRefused:
+def _not_a_key(path: Path) -> KeyRefused:
     if path.suffix == ".pub":
-        return FileRefused(f"{path} is a public key: name the private one beside it, without .pub.")
-    return FileRefused(
+        return KeyRefused(f"{path} is a public key: name the private one beside it, without .pub.")
+    return KeyRefused(
         f"{path} is not a private key that can be used (OpenSSH or PEM; Ed25519, ECDSA or RSA)."
     )

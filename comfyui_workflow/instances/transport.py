@@ -1,7 +1,7 @@
 """An authenticated SSH transport to one machine, host key checked. One attempt; who calls may try again.
 
 open_transport(address, options) -> OpenTransport(transport, wire, host_key_fingerprint)
-    Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, FileRefused (the -i file),
+    Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
     InvalidAddress (where the host leads to), StoreError (the known hosts)
 """
 

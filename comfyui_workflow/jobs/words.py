@@ -21,6 +21,7 @@ _OF_THE_WAY = frozenset(
         "connection_failed",
         "authentication_failed",
         "host_key_refused",
+        "key_refused",
         "remote_file",
         "comfyui",
         "comfyui_unavailable",

@@ -305,6 +305,12 @@ def test_health_counts_jobs_and_workers_of_the_endpoint(api: Api) -> None:
             None,
             "ComfyUI server (any) not reachable after multiple retries: Failed to create SSH tunnel: refused",
         ),
+        (
+            "key_refused",
+            "The key file /k does not exist",
+            None,
+            "ComfyUI server (any) not reachable after multiple retries: The key file /k does not exist",
+        ),
         ("file_refused", "a.png", None, "Failed to upload one or more input images: a.png"),
         ("outputs_missing", "One is missing", None, "One is missing"),
     ],

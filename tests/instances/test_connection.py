@@ -17,9 +17,9 @@ import requests
 from comfyui_workflow.errors import (
     AuthenticationFailed,
     ConnectionFailed,
-    FileRefused,
     HostKeyRefused,
     InvalidAddress,
+    KeyRefused,
     WorkflowError,
 )
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
@@ -342,7 +342,7 @@ def test_a_missing_key_is_named_when_nothing_else_helps(server: Sshd, options: C
 
 
 def test_a_key_from_elsewhere_is_refused(server: Sshd, options: ConnectionOptions, tmp_path: Path) -> None:
-    with pytest.raises(FileRefused, match="outside of the directories"):
+    with pytest.raises(KeyRefused, match="outside of the directories"):
         open_to(server, replace(options, allowed_key_directories=(tmp_path / "keys",)))
 
 

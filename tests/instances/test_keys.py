@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.errors import FileRefused
+from comfyui_workflow.errors import KeyRefused
 from comfyui_workflow.instances.keys import KeySearch, find_keys, load_key
 from tests.sshd import require_sshd
 
@@ -55,7 +55,7 @@ def test_a_key_is_opened_once_until_it_changes(tmp_path: Path) -> None:
 )
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path, passphrase: str | None, reason: str) -> None:
     key = make_key(tmp_path / "key", passphrase="secret")
-    with pytest.raises(FileRefused, match=reason):
+    with pytest.raises(KeyRefused, match=reason):
         load_key(key, passphrase)
 
 
@@ -65,19 +65,19 @@ def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path, passphrase: str |
 )
 def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(FileRefused, match="not a private key"):
+    with pytest.raises(KeyRefused, match="not a private key"):
         load_key(tmp_path / "file", "passphrase")
 
 
 def test_a_public_key_is_refused_as_such(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
-    with pytest.raises(FileRefused, match=r"without \.pub"):
+    with pytest.raises(KeyRefused, match=r"without \.pub"):
         load_key(tmp_path / "key.pub", None)
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev", "/nowhere/key"])
 def test_what_is_no_file_is_refused(path: str) -> None:
-    with pytest.raises(FileRefused):
+    with pytest.raises(KeyRefused):
         load_key(Path(path), None)
 
 
@@ -105,7 +105,7 @@ def test_named_keys_stay_in_the_allowed_directories(tmp_path: Path) -> None:
     assert find_keys(named=str(inside), search=search).keys
     messages = set()
     for name in ("elsewhere/key", "elsewhere/nothing", "keys/../elsewhere/key", "keys/link", "keys2/key"):
-        with pytest.raises(FileRefused) as refusal:
+        with pytest.raises(KeyRefused) as refusal:
             find_keys(named=str(tmp_path / name), search=search)
         messages.add(str(refusal.value).replace(name, "NAME"))
     assert len(messages) == 1, "the refusal must not tell whether there is a file"
