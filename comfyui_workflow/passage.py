@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from comfyui_workflow.abreast import Crew
 from comfyui_workflow.comfyui.cancelling import Canceller
-from comfyui_workflow.comfyui.failures import failure_sentence
+from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
 from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
@@ -182,8 +182,12 @@ class Passage:
             return RunCancelled(
                 message=None if is_ours else "The prompt was interrupted on the instance, not by this server"
             )
-        message = failure_sentence(entry, self._run().node_type(entry.failed_node_id))
-        return RunFailed(code="prompt_failed", message=message, node_id=entry.failed_node_id)
+        return RunFailed(
+            code="prompt_failed",
+            message=failure_sentence(entry, self._run().node_type(entry.failed_node_id)),
+            node_id=entry.failed_node_id,
+            comfyui_said=comfyui_said(entry),
+        )
 
     def _fetch_outputs(self) -> None:
         """Several at a time, told in order; what cannot be fetched does not keep the others from coming."""

@@ -4,11 +4,14 @@ from comfyui_workflow.comfyui.history import HistoryEntry
 
 
 def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
-    said = " ".join((entry.error_message or "ComfyUI does not say why").split())
-    if is_out_of_memory(entry):
-        said = "Out of memory"
+    said = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
     where = f" (node {entry.failed_node_id}, {node_type})" if node_type else ""
     return f"Node execution failed: {said}{where}"
+
+
+def comfyui_said(entry: HistoryEntry) -> str:
+    """Its own words, in one line."""
+    return " ".join((entry.error_message or "ComfyUI does not say why").split())
 
 
 def is_out_of_memory(entry: HistoryEntry) -> bool:

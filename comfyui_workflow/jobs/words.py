@@ -84,7 +84,7 @@ def _error_of_run(run: Run) -> str:
         case "file_refused" | "image_not_fetched":
             return f"{NO_IMAGES}: {said}"
         case "prompt_failed":
-            return _execution_error(run, said)
+            return _execution_error(run, run.comfyui_said or said)
         case "prompt_lost":
             return f"Job processing failed, prompt ID not found in history. {said}"
         case code if code in _OF_THE_WAY:
@@ -94,11 +94,9 @@ def _error_of_run(run: Run) -> str:
 
 def _execution_error(run: Run, said: str) -> str:
     node_type = run.node_type(run.failed_node_id)
-    message = said.removeprefix("Node execution failed: ")
-    message = message.removesuffix(f" (node {run.failed_node_id}, {node_type})")
     return (
         f"Workflow execution error: Node Type: {node_type or 'unknown'}, "
-        f"Node ID: {run.failed_node_id or 'unknown'}, Message: {message}"
+        f"Node ID: {run.failed_node_id or 'unknown'}, Message: {said}"
     )
 
 

@@ -220,6 +220,7 @@ class RunFailed(Event):
     code: str
     message: str
     node_id: str | None = None
+    comfyui_said: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,6 +205,8 @@ class Run:
     error_message: str | None = None
     error_code: str | None = None
     failed_node_id: str | None = None
+    comfyui_said: str | None = None
+    """Of the node that failed, in its own words."""
     notices: tuple[str, ...] = ()
 
     start_time: datetime | None = None

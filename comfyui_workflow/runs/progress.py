@@ -296,6 +296,7 @@ def _reopened(run: Run) -> Run:
         error_message=None,
         error_code=None,
         failed_node_id=None,
+        comfyui_said=None,
         end_time=None,
         outputs=tuple(replace(output, error=None) for output in run.outputs),
     )
@@ -312,6 +313,7 @@ def _failed(run: Run, event: RunFailed, at: datetime) -> Run:
         error_message=event.message,
         error_code=event.code,
         failed_node_id=event.node_id,
+        comfyui_said=event.comfyui_said,
     )
 
 

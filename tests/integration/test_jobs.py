@@ -84,11 +84,19 @@ def test_a_picture_goes_there_and_its_inverse_comes_back(
     assert client.status(done["id"])["output"] == done["output"]
 
 
-def test_what_goes_wrong_is_in_the_words_of_the_specification(client: Client) -> None:
+def test_what_goes_wrong_is_in_the_words_of_the_specification(
+    client: Client, sandbox: SandboxProcess
+) -> None:
     done = client.order(failing("it broke"), "/runsync")
     assert done["error"] == (
         "Workflow execution error: Node Type: SandboxRaise, Node ID: 2, Message: it broke"
     )
+    sandbox.faults(out_of_memory_class="ImageInvert")
+    done = client.order(painted(15), "/runsync")
+    assert done["error"].startswith(
+        "Workflow execution error: Node Type: ImageInvert, Node ID: 2, Message: CUDA out of memory. Tried to "
+    )
+    sandbox.faults(out_of_memory_class=None)
     missing = painted()
     missing["2"]["class_type"] = "NotThere"
     refused = client.order(missing, "/runsync")
