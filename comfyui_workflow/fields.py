@@ -32,7 +32,9 @@ def integer(fields: Fields, field: str, default: int, least: int, most: int) -> 
 
 
 def flag(fields: Fields, field: str, *, default: bool = False) -> bool:
-    value = fields.get(field, default)
+    value = fields.get(field)
+    if value is None:
+        return default
     if not isinstance(value, bool):
         raise InvalidRequest(f"{field} must be true or false")
     return value

@@ -70,9 +70,9 @@ def create_blueprint(parts: Parts) -> Blueprint:
         return jobs.submit(orders.read(json_body(), endpoint, is_sync=is_sync))
 
     def awaited(view: JobView) -> JobView:
-        """As it is at once, where too many wait already."""
+        """As it is at once, where too many wait already, and for who asks for the head alone."""
         wait_ms = _wait_ms()
-        if view.job.final is None and waiting.acquire(blocking=False):
+        if view.job.final is None and request.method != "HEAD" and waiting.acquire(blocking=False):
             try:
                 return jobs.wait(view.job.job_id, wait_ms / 1000)
             finally:
@@ -107,7 +107,8 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @route("/stream/<job_id>", "GET", "POST")
     def stream(endpoint_id: str | None, job_id: str) -> Response:
-        view, files = jobs.take_outputs(job_id)
+        take = jobs.outputs_left if request.method == "HEAD" else jobs.take_outputs
+        view, files = take(job_id)
         return _spooled(spooled_stream(document_head(view, now()), files, parts.settings.data_dir))
 
     @route("/cancel/<job_id>", "POST")

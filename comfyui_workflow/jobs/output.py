@@ -134,5 +134,6 @@ def _gone(each: Delivered, error: OSError) -> str:
 
 def _besides(has_any: bool, errors: Sequence[str]) -> dict[str, Any]:
     """What stands beside the images."""
-    nothing = {} if has_any else {"status": "success_no_images"}
-    return {**nothing, **({"errors": list(errors)} if errors else {})}
+    if errors:
+        return {"errors": list(errors)}
+    return {} if has_any else {"status": "success_no_images"}

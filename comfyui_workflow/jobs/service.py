@@ -134,7 +134,7 @@ class JobService:
         """Those that nobody has taken yet: each is streamed once, as RunPod does it. None before it is final.
         Raises: JobNotFound, StoreError."""
         view = self.get(job_id)
-        files = output_of(view).files if has_output(view) and view.job.final is not None else ()
+        files = _streamed(view)
         before: list[int] = []
 
         def taken(job: Job) -> Job:
@@ -143,6 +143,11 @@ class JobService:
 
         self._files.update(job_id, taken)
         return view, files[before[0] :]
+
+    def outputs_left(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
+        """As `take_outputs`, and takes none. Raises: JobNotFound."""
+        view = self.get(job_id)
+        return view, _streamed(view)[view.job.streamed :]
 
     def cancel(self, job_id: str) -> JobView:
         """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
@@ -300,6 +305,10 @@ class JobService:
 
     def _put_later(self, job_id: str, delay_s: float) -> None:
         self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._endings.put(job_id))
+
+
+def _streamed(view: JobView) -> tuple[Delivered, ...]:
+    return output_of(view).files if has_output(view) and view.job.final is not None else ()
 
 
 def _urls(order: JobOrder) -> Iterator[str]:

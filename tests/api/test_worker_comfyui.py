@@ -120,11 +120,28 @@ def test_every_kind_of_file_comes_in_the_same_shape_and_what_was_not_fatal_besid
     output = status(api, job_id)["output"]
     assert [each["filename"] for each in output["images"]] == ["s.flac"]
     assert [error.split()[0] for error in output["errors"]] == ["something", "v.mp4", "gone.png"]
+    (api.tmp_path / "s_flac").unlink()
+    assert status(api, job_id)["output"].keys() == {"images", "errors"}
 
 
 def test_nothing_at_all_is_said_so(api: Api) -> None:
     done = complete(api, run(api))
     assert done["output"] == {"images": [], "status": "success_no_images"}
+
+
+def test_a_head_changes_nothing_and_waits_for_nothing(api: Api) -> None:
+    job_id = run(api)
+    waiting = threading.Thread(
+        target=lambda: api.app.test_client().head(f"/status-sync/{job_id}?wait=300000"), daemon=True
+    )
+    waiting.start()
+    waiting.join(DEADLINE_S)
+    assert not waiting.is_alive()
+    complete(api, job_id, a_png=PNG)
+    heads = [api.client.head(f"/stream/{job_id}") for _ in range(2)]
+    answer = api.client.get(f"/stream/{job_id}")
+    assert [chunk["output"]["filename"] for chunk in answer.json["stream"]] == ["a.png"]
+    assert [head.content_length for head in heads] == [len(answer.data)] * 2
 
 
 def test_runsync_answers_the_finished_job_or_the_unfinished_one_in_time(api: Api) -> None:
@@ -356,6 +373,12 @@ def test_images_are_kept_under_their_names_with_or_without_a_data_uri(api: Api) 
     ]
     paths = api.journal.get(run(api, given={"images": images})).request.input_images
     assert {Path(path).name: Path(path).read_bytes() for path in paths} == {"a.png": b"later", "b.png": PNG}
+
+
+def test_null_is_the_same_as_nothing(api: Api) -> None:
+    nothing = dict.fromkeys(("executionTimeout", "ttl", "lowPriority"))
+    for besides in ({"policy": nothing}, {"policy": None, "webhook": None, "s3Config": None}):
+        assert api.journal.get(run(api, given={"images": None}, **besides)).priority == 0
 
 
 def test_images_may_be_named_by_their_url_but_not_by_a_private_one(api: Api) -> None:
