@@ -102,6 +102,10 @@ class Server:
         parts.outbox.start()
         return resumed
 
+    def end_waits(self) -> None:
+        """Whoever waits in a request is answered, before the threads of requests are waited for."""
+        self.parts.jobs.end_waits()
+
     def stop(self) -> None:
         self.parts.instances.local_ports.stop()
         self.parts.jobs.stop()

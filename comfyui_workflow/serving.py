@@ -31,6 +31,8 @@ class Startable(Protocol):
 
     def start(self) -> int: ...
 
+    def end_waits(self) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -45,15 +47,16 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     """Returns after SIGINT or SIGTERM, when all has come to rest; unfinished runs go on at the next start.
     `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError."""
     signal.signal(signal.SIGTERM, _leave)
-    http = _listen(server.app, settings)
+    http = HttpThread(server, settings)
     try:
         resumed = server.start()
-        on_ready(f"http://{_url_host(settings.host)}:{http.effective_port}", resumed)
-        http.run()
+        on_ready(http.url, resumed)
+        http.start()
+        http.wait()
     except KeyboardInterrupt:
         log.info("interrupted")
     finally:
-        http.close()
+        http.stop()
         server.stop()
 
 
@@ -62,16 +65,24 @@ class HttpThread:
 
     def __init__(self, server: Startable, settings: Settings) -> None:
         """Raises: ConfigurationError."""
+        self._server = server
+        self._ended = threading.Event()
         self._sockets: dict[int, Any] = {}
         self._http = _listen(server.app, settings, self._sockets)
         self.url = f"http://{_url_host(settings.host)}:{self._http.effective_port}"
-        self._thread = threading.Thread(target=self._http.run, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def wait(self) -> None:
+        """Until it serves no more. A signal is heard meanwhile."""
+        self._ended.wait()
+
     def stop(self) -> None:
-        """The workers first: they wake the loop whenever an answer is ready, so it must still be there."""
+        """Whoever waits in a request is answered. The workers first: they wake the loop whenever an answer is
+        ready, so it must still be there."""
+        self._server.end_waits()
         self._http.task_dispatcher.shutdown(timeout=HTTP_STOP_TIMEOUT_S)
         if not self._thread.is_alive():
             self._http.close()
@@ -79,6 +90,12 @@ class HttpThread:
         with suppress(OSError):  # the loop was awake, has heard it, and closed before we could knock
             self._http.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
         self._thread.join(HTTP_STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        try:
+            self._http.run()
+        finally:
+            self._ended.set()
 
 
 def configure_logging(level: str) -> None:
@@ -88,12 +105,9 @@ def configure_logging(level: str) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def _listen(
-    app: Flask, settings: Settings, sockets: dict[int, Any] | None = None
-) -> "waitress.server.BaseWSGIServer":
+def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitress.server.BaseWSGIServer":
     """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
     that is open is in `sockets`."""
-    sockets = {} if sockets is None else sockets
     try:
         http = waitress.create_server(
             app,

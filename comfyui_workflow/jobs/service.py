@@ -205,11 +205,15 @@ class JobService:
         self._images.start()
         self._deadlines.start()
 
-    def stop(self) -> None:
-        """Whoever waits is answered. What is not done is done at the next start."""
+    def end_waits(self) -> None:
+        """Whoever waits, now or later, is answered at once."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Whoever waits is answered. What is not done is done at the next start."""
+        self.end_waits()
         self._deadlines.stop(STOP_S)
         self._images.stop()
         self._endings.stop(STOP_S)

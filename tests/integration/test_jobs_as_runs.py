@@ -77,6 +77,26 @@ def test_while_an_image_is_fetched_it_is_cancelled_at_once_as_a_run(client: Clie
         is_over.set()
 
 
+def test_whoever_waits_is_answered_when_the_server_is_asked_to_end(client: Client) -> None:
+    job_id = client.order(slow(5, steps=600))["id"]
+    client.until(job_id, "IN_PROGRESS")
+    answers: list[requests.Response] = []
+    url = f"{client.url}/status-sync/{job_id}?wait=300000"
+    waiting = [
+        threading.Thread(target=lambda: answers.append(requests.get(url, timeout=LIMIT_S))) for _ in range(7)
+    ]
+    for thread in waiting:
+        thread.start()
+    while not answers:  # that one is, at once, since the six others wait
+        time.sleep(0.02)
+    assert client.server.terminate() == 0
+    for thread in waiting:
+        thread.join()
+    assert [answer.json()["status"] for answer in answers] == ["IN_PROGRESS"] * 7
+    assert "thread(s) still running" not in client.server.log()
+    assert "Traceback" not in client.server.log()
+
+
 def test_what_executed_in_time_is_completed_however_long_nobody_looked(
     client: Client, sandbox: SandboxProcess
 ) -> None:

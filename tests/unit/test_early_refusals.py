@@ -27,6 +27,9 @@ class Served:
     def start(self) -> int:
         return 0
 
+    def end_waits(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
