@@ -18,6 +18,7 @@ from comfyui_workflow.api import (
     health,
     instances,
     mount,
+    places,
     webhooks,
     worker_comfyui,
     workflow,
@@ -263,8 +264,10 @@ def create_flask(parts: Parts) -> Flask:
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
-    guard.guard(app, parts.settings, dashboard.OPEN_PATHS | {health.PATH})
-    mount(app, parts, (workflow.API, batches.API, instances.API, webhooks.API, worker_comfyui.API))
+    apis = (workflow.API, batches.API, instances.API, webhooks.API, worker_comfyui.API)
+    open_paths, limit_of = dashboard.OPEN_PATHS | {health.PATH}, serving.find_body_limit(parts.settings)
+    guard.guard(app, parts.settings, open_paths, places(apis), limit_of)
+    mount(app, parts, apis)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint(parts.settings))
     return app

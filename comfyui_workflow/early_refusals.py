@@ -1,7 +1,6 @@
 """Bodies that are too large, refused by what their heads say: waitress itself reads a whole body before the
-application is asked."""
+application is asked. It is the application that words the refusal; it is asked without the body."""
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import RequestEntityTooLarge
 
 LINGER_S = 30.0
@@ -24,8 +23,8 @@ class BodyLimit:
     message: str
 
 
-FindLimit = Callable[[str], BodyLimit | None]
-"""Of a path; None for the limit of the whole server."""
+FindLimit = Callable[[str], BodyLimit]
+"""Of a path."""
 
 
 def limit_bodies(servers: Iterable[object], find_limit: FindLimit) -> None:
@@ -42,37 +41,36 @@ def limit_bodies(servers: Iterable[object], find_limit: FindLimit) -> None:
             server.channel_class = Channel
 
 
-class TooLarge:
-    """As waitress words an error of its own."""
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-
-    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        body = json.dumps({"error": self._message}).encode()
-        return "413 Request Entity Too Large", [("Content-Type", "application/json")], body
-
-
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
     limit_of: FindLimit
+    is_refused = False
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         is_whole_head = self.headers_finished and not self.empty
         if is_whole_head and (self.error is None or isinstance(self.error, RequestEntityTooLarge)):
             self._refuse_if_too_large()
-        if self.error is not None:
+        if self.error is not None or self.is_refused:
             self.expect_continue = False  # who asked before sending need not send
         return consumed
 
     def _refuse_if_too_large(self) -> None:
-        limit = self.limit_of(self.path)
-        if limit is not None and max(self.content_length, self.body_bytes_received) > limit.most_bytes:
-            self.error = TooLarge(limit.message)
-            self.completed = True
+        """The length tells the application why it is asked without a body."""
+        size_bytes = max(self.content_length, self.body_bytes_received)
+        if size_bytes > self.limit_of(self.path).most_bytes:
+            self.headers["CONTENT_LENGTH"] = str(size_bytes)
+            self.error, self.is_refused, self.completed = None, True, True
 
 
-class _Refusal(ErrorTask):  # type: ignore[misc]
+class _Task(WSGITask):  # type: ignore[misc]
+    def execute(self) -> None:
+        if self.request.is_refused:
+            self.channel.is_refused = True
+            self.set_close_on_finish()
+        super().execute()
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         self.channel.is_refused = True
         super().execute()
@@ -82,7 +80,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     """After an error it goes on reading for a while, and forgets what it reads: who is still sending when the
     connection is closed sees that it broke, and not why."""
 
-    error_task_class = _Refusal
+    task_class = _Task
+    error_task_class = _ErrorTask
     is_refused = False
     _lingers_until_s: float | None = None
 

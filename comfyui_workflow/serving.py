@@ -13,7 +13,7 @@ from flask import Flask
 from waitress import wasyncore
 
 from comfyui_workflow.api import worker_comfyui
-from comfyui_workflow.early_refusals import limit_bodies
+from comfyui_workflow.early_refusals import BodyLimit, FindLimit, limit_bodies
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import Settings, load_settings
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
 HTTP_STOP_TIMEOUT_S = 3.0
+MB = 1024 * 1024
 
 
 class Startable(Protocol):
@@ -58,6 +59,22 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     finally:
         http.stop()
         server.stop()
+
+
+def find_body_limit(settings: Settings) -> FindLimit:
+    """That of the server, or one of an API that is stricter."""
+    most_mb = settings.max_upload_mb
+    general = BodyLimit(
+        most_bytes=most_mb * MB,
+        message=f"Request body is larger than {most_mb} MB, the most that this server takes "
+        "(COMFYUI_WORKFLOW_MAX_UPLOAD_MB)",
+    )
+
+    def limit_of(path: str) -> BodyLimit:
+        own = worker_comfyui.body_limit(path)
+        return general if own is None or general.most_bytes < own.most_bytes else own
+
+    return limit_of
 
 
 class HttpThread:
@@ -115,7 +132,7 @@ def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitres
             host=settings.host,
             port=settings.port,
             threads=REQUEST_THREADS,
-            max_request_body_size=settings.max_upload_mb * 1024 * 1024,
+            max_request_body_size=settings.max_upload_mb * MB + 1,  # the first that is refused
             ident="comfyui-workflow",
         )
     except OSError as error:
@@ -123,7 +140,7 @@ def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitres
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
-    limit_bodies(sockets.values(), worker_comfyui.body_limit)
+    limit_bodies(sockets.values(), find_body_limit(settings))
     return http
 
 

@@ -52,6 +52,11 @@ class Api:
     word_http_error: Callable[[HTTPException], Response]
 
 
+def places(apis: tuple[Api, ...]) -> list[str]:
+    """The paths below which each is."""
+    return [place for api in apis for place in (api.prefix, *api.also_at)]
+
+
 def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
     """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
 

@@ -2,25 +2,30 @@
 
 import re
 import time
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, RequestEntityTooLarge, Unauthorized
 
+from comfyui_workflow.early_refusals import FindLimit
 from comfyui_workflow.login import COOKIE, is_login, is_token
 from comfyui_workflow.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
-def guard(app: Flask, settings: Settings, open_paths: frozenset[str]) -> None:
+def guard(
+    app: Flask, settings: Settings, open_paths: frozenset[str], places: Iterable[str], limit_of: FindLimit
+) -> None:
     """Checks every request before its route: `Host` against names that are bound to us by somebody else
     (DNS rebinding), `Origin` and `Sec-Fetch-Site` against other sites, then the token. What is open has no
-    secrets, or asks for itself. The API that is asked words the refusal."""
+    secrets, or asks for itself. Then the size of its body. The API that is asked words the refusal; `places`
+    are where the APIs are, which pages of the allowed origins may use."""
     allowed = {"origins": [_origin_pattern(settings.cors_hosts)]}
-    CORS(app, resources={r"/comfyui/*": allowed, r"/v2/*": allowed})
+    CORS(app, resources={rf"{re.escape(place)}(/|$)": allowed for place in places})
 
     @app.before_request
     def check() -> None:
@@ -35,6 +40,12 @@ def guard(app: Flask, settings: Settings, open_paths: frozenset[str]) -> None:
             "An API token is needed: Authorization: Bearer <token>",
             www_authenticate=WWWAuthenticate("bearer"),
         )
+
+    @app.before_request
+    def check_size() -> None:
+        limit = limit_of(request.path)
+        if (request.content_length or 0) > limit.most_bytes:
+            raise RequestEntityTooLarge(limit.message)
 
 
 def is_let_in(settings: Settings) -> bool:

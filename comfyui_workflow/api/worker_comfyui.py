@@ -6,7 +6,7 @@ from threading import BoundedSemaphore
 from typing import IO, Any
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import wrap_file
 
 from comfyui_workflow.api import Api, Parts
@@ -63,9 +63,6 @@ def create_blueprint(parts: Parts) -> Blueprint:
         return add
 
     def submitted(endpoint_id: str | None, *, is_sync: bool) -> JobView:
-        limit = body_limit(request.path)
-        if limit is not None and (request.content_length or 0) > limit.most_bytes:
-            raise RequestEntityTooLarge(limit.message)
         endpoint = orders.endpoint(endpoint_id)
         return jobs.submit(orders.read(json_body(), endpoint, is_sync=is_sync))
 

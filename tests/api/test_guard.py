@@ -83,6 +83,31 @@ def test_with_a_token_every_route_but_health_needs_it(make_api: Callable[..., Ap
     assert api.client.options(STATE, headers=headers).status_code in (200, 204)
 
 
+def test_pages_of_allowed_origins_may_use_every_place_of_an_api(api: Api) -> None:
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    for path in (STATE, "/comfyui/instances", "/v2/any/run", "/run", "/status/x", "/purge-queue"):
+        answer = api.client.options(path, headers=headers)
+        assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000", path
+    for path in ("/", "/health", "/runs"):
+        assert "Access-Control-Allow-Origin" not in api.client.options(path, headers=headers).headers
+
+
+def test_a_body_that_is_too_large_is_refused_in_the_words_of_the_api(make_api: Callable[..., Api]) -> None:
+    api = make_api(max_upload_mb=12)
+    headers = {"Origin": "http://localhost:3000"}
+    for path, field, limit in (
+        ("/comfyui/workflow/files", "message", "larger than 12 MB"),
+        ("/comfyui/instances", "message", "COMFYUI_WORKFLOW_MAX_UPLOAD_MB"),
+        ("/v2/any/runsync", "error", "larger than 12 MB"),
+        ("/run", "error", "larger than 10 MB"),
+    ):
+        size = {"CONTENT_LENGTH": str(12 * 1024 * 1024 + 1)}
+        answer = api.client.post(path, headers=headers, environ_overrides=size)
+        assert answer.status_code == 413
+        assert limit in answer.json[field]
+        assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
 def test_the_token_lets_in(make_api: Callable[..., Api]) -> None:
     api = make_api(api_token="s3cret")
     assert api.client.get(STATE, headers={"Authorization": "Bearer s3cret"}).status_code == 200

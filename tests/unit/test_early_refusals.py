@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import requests
 from flask import Flask, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from comfyui_workflow.serving import HttpThread
+from comfyui_workflow.api import worker_comfyui
+from comfyui_workflow.api.guard import guard
+from comfyui_workflow.serving import HttpThread, find_body_limit
 from comfyui_workflow.settings import load_settings
 
 MB = 1024 * 1024
@@ -36,14 +39,17 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Served, str]]:
+    settings = load_settings(data_dir=tmp_path, port=0, max_upload_mb=64)
     server = Served(Flask("app"))
+    guard(server.app, settings, frozenset(), ["/"], find_body_limit(settings))
+    server.app.register_error_handler(RequestEntityTooLarge, worker_comfyui.word_http_error)
 
     @server.app.post("/<path:path>")
     def count(path: str) -> str:
         server.asked += 1
         return str(len(request.get_data()))
 
-    http = HttpThread(server, load_settings(data_dir=tmp_path, port=0, max_upload_mb=64))
+    http = HttpThread(server, settings)
     http.start()
     yield server, http.url
     http.stop()
@@ -71,7 +77,17 @@ def test_it_is_told_to_who_sends_it_in_pieces(served: tuple[Served, str]) -> Non
 def test_other_paths_take_more(served: tuple[Served, str]) -> None:
     _, url = served
     assert requests.post(f"{url}/files", data=bytes(30 * MB), timeout=30).text == str(30 * MB)
-    assert requests.post(f"{url}/files", data=bytes(65 * MB), timeout=30).status_code == 413
+    assert requests.post(f"{url}/files", data=bytes(64 * MB), timeout=30).text == str(64 * MB)
+    for body in (bytes(64 * MB + 1), (bytes(MB) for _ in range(65))):
+        answer = requests.post(f"{url}/files", data=body, timeout=30)
+        assert (answer.status_code, answer.headers["Connection"]) == (413, "close")
+        assert "larger than 64 MB" in answer.json()["error"]
+        assert "COMFYUI_WORKFLOW_MAX_UPLOAD_MB" in answer.json()["error"]
+
+
+def test_the_stricter_limit_counts(tmp_path: Path) -> None:
+    limit_of = find_body_limit(load_settings(data_dir=tmp_path, max_upload_mb=15))
+    assert [limit_of(path).most_bytes // MB for path in ("/run", "/v2/x/runsync", "/x")] == [10, 15, 15]
 
 
 @pytest.mark.parametrize("expects", [True, False])
@@ -82,7 +98,7 @@ def test_it_is_told_before_the_body_is_sent(served: tuple[Served, str], expects:
     with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client:
         expect = b"Expect: 100-continue\r\n" if expects else b""
         client.sendall(
-            b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n" + expect + b"\r\n"
+            b"POST /run HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n" + expect + b"\r\n"
         )
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
