@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     )
     connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
     log_level: str = Field(
-        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`. As `COMFY_LOG_LEVEL` too."
+        "INFO", description="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`. As `COMFY_LOG_LEVEL` too."
     )
 
     @classmethod
@@ -223,8 +223,8 @@ class Settings(BaseSettings):
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
-        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
 
     @property

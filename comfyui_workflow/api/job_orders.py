@@ -66,8 +66,9 @@ class JobOrderReader:
             return Endpoint(word=instance.id, ssh_connection=instance.name)
         if endpoint_id.lower() == ANY:
             return Endpoint(word=ANY, ssh_connection=ANY)
-        if any(endpoint_id in each.tags for each in self.directory.all()):
-            return Endpoint(word=f"{ANY}:{endpoint_id}", ssh_connection=f"{ANY}:{endpoint_id}")
+        if any(each.has_tag(endpoint_id) for each in self.directory.all()):
+            tagged = f"{ANY}:{endpoint_id.lower()}"
+            return Endpoint(word=tagged, ssh_connection=tagged)
         raise InstanceNotFound(
             f"Endpoint not found: {endpoint_id[:100]} is no instance, no tag of one, and not {ANY}"
         )
@@ -168,16 +169,22 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
         if not is_safe_name(name) or text(each, "name") != name:
             raise InvalidRequest(f"{NO_IMAGES}: this file name is not accepted: {name[:300]!r}")
         is_url = each["image"][:8].lower().startswith(("http://", "https://"))
-        yield name, (_url(each, "image") or "") if is_url else _content(name, each["image"])
+        try:
+            yield name, (_url(each, "image") or "") if is_url else _content(each["image"])
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{NO_IMAGES}: {name}: {error}") from error
 
 
-def _content(name: str, image: str) -> bytes:
+def _content(image: str) -> bytes:
     """Of base64, after a data URI's head or without one."""
     encoded = image.partition(",")[2] if image[:5].lower() == "data:" else image
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
+        content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest(f"{NO_IMAGES}: {name[:300]} is not base64 ({error})") from error
+        raise InvalidRequest(f"its content is not base64 ({error})") from error
+    if not content:
+        raise InvalidRequest("it is empty")
+    return content
 
 
 def _bucket(body: Body) -> Bucket | None:

@@ -32,15 +32,19 @@ class Instance:
 
     def is_meant_by(self, tag: str) -> bool:
         """Whether it is one of those that `any:<tag>` may choose; `any` has the empty tag."""
-        return self.enabled and (not tag or tag in self.tags)
+        return self.enabled and (not tag or self.has_tag(tag))
+
+    def has_tag(self, tag: str) -> bool:
+        """As with names, capitals make no difference."""
+        return tag.lower() in (each.lower() for each in self.tags)
 
 
 def tag_wanted(ssh_connection: str) -> str | None:
-    """ "" for `any`, the tag for `any:<tag>`, None for what names one machine."""
+    """ "" for `any`, the tag for `any:<tag>` in small letters, None for what names one machine."""
     word, colon, tag = ssh_connection.partition(":")
     if word.strip().lower() != ANY or (colon and not tag.strip()):
         return None
-    return tag.strip()
+    return tag.strip().lower()
 
 
 @lru_cache(maxsize=1024)

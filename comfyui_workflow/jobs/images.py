@@ -123,7 +123,7 @@ class ImageFetcher:
 
     def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
         if not error.is_transient or tries >= TRIES:
-            self._fail(job, str(error))
+            self._fail(job, f"{Path(job.fetches[0].path).name}: {error}")
             return
         log.info("%s: %s; trying again", job.job_id, error)
         due = now() + timedelta(seconds=WAIT_S * tries)

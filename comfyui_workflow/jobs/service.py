@@ -8,17 +8,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
-from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, StoreError
+from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, StoreError, UrlRefused
 from comfyui_workflow.jobs.deadlines import Deadlines
 from comfyui_workflow.jobs.endings import EndingTools, JobEndings, Outbox, has_output
 from comfyui_workflow.jobs.images import FetchUrl, ImageFetcher
 from comfyui_workflow.jobs.lifetimes import Lifetimes, with_verdict
 from comfyui_workflow.jobs.output import Delivered, output_of
-from comfyui_workflow.jobs.words import JobView
+from comfyui_workflow.jobs.words import NO_IMAGES, JobView
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import RunCancelled
-from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Job, JobOrder, JobStatus, status_of
+from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Fetch, Job, JobOrder, JobStatus, status_of
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.service import RunService
 from comfyui_workflow.storage import Send
@@ -89,6 +90,8 @@ class JobService:
     def submit(self, order: JobOrder) -> JobView:
         """Both on disk before this returns, and before the run is started. Raises: UrlRefused, StoreError;
         then nothing was ordered."""
+        for fetch in order.fetches:
+            self._check_image(fetch)
         for url in _urls(order):
             self._check_url(url)
         (run,) = self._service.keep_all([order.request])
@@ -218,6 +221,13 @@ class JobService:
         self._images.stop()
         self._endings.stop(STOP_S)
 
+    def _check_image(self, fetch: Fetch) -> None:
+        """Raises: UrlRefused, naming it."""
+        try:
+            self._check_url(fetch.url)
+        except UrlRefused as error:
+            raise UrlRefused(f"{NO_IMAGES}: {Path(fetch.path).name}: {error}") from error
+
     def _unfinished(self) -> list[Job]:
         return [job for job in self._files.all() if job.final is None]
 
@@ -316,8 +326,7 @@ def _streamed(view: JobView) -> tuple[Delivered, ...]:
 
 
 def _urls(order: JobOrder) -> Iterator[str]:
-    """All that a client sends us to."""
-    yield from (fetch.url for fetch in order.fetches)
+    """That a client sends us to, besides its images."""
     if order.webhook is not None:
         yield order.webhook
     if order.bucket is not None:

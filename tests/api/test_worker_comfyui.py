@@ -275,10 +275,11 @@ def test_the_queue_of_one_endpoint_is_purged_and_what_executes_goes_on(api: Api)
 
 
 def test_an_endpoint_is_an_instance_a_tag_or_any(api: Api) -> None:
-    api.instances.directory.add({"name": "gpu1", "ssh_connection": "ssh root@h", "tags": ["big"]})
-    asked = [api.journal.get(run(api, f"/v2/{name}/run")).request for name in ("GPU1", "big", "any")]
+    api.instances.directory.add({"name": "gpu1", "ssh_connection": "ssh root@h", "tags": ["Big"]})
+    asked = [api.journal.get(run(api, f"/v2/{name}/run")).request for name in ("GPU1", "BIG", "any")]
     assert [each.ssh_connection for each in asked] == ["gpu1", "any:big", "any"]
     assert asked[0].instance_id
+    assert api.client.get("/v2/Big/health").json["jobs"]["inQueue"] == 1
     answer = api.client.post("/v2/small/run", json={"input": {"workflow": GRAPH}})
     assert answer.status_code == 404
     assert "small" in answer.json["error"]
@@ -352,6 +353,10 @@ def test_what_is_wrong_with_a_request_is_said_in_its_words(api: Api) -> None:
         images = [{"name": name, "image": image}]
         said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
         assert said.startswith("Failed to upload one or more input images: ")
+    for image in ("", "data:image/png;base64,", "eA=", "http://["):
+        images = [{"name": "a.png", "image": "eA=="}, {"name": "b.png", "image": image}]
+        said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+        assert said.startswith("Failed to upload one or more input images: b.png: ")
     assert not api.executor.started
     assert not api.upload_path().exists()
 
@@ -384,6 +389,7 @@ def test_null_is_the_same_as_nothing(api: Api) -> None:
 def test_images_may_be_named_by_their_url_but_not_by_a_private_one(api: Api) -> None:
     images = [{"name": "a.png", "image": "http://127.0.0.1:9/a.png"}]
     said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+    assert said.startswith("Failed to upload one or more input images: a.png: ")
     assert "not public" in said
     images = [{"name": "a.png", "image": "http://name.invalid/a.png"}, {"name": "b.png", "image": "eA=="}]
     job_id = run(api, given={"images": images})

@@ -52,7 +52,8 @@ def test_names_of_a_worker_are_heard_where_ours_are_not_set(monkeypatch: pytest.
         monkeypatch.setenv(f"BUCKET_{name}", value)
     monkeypatch.setenv("REFRESH_WORKER", "true")
     monkeypatch.setenv("WEBSOCKET_RECONNECT_DELAY_S", "")
-    monkeypatch.setenv("COMFY_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("COMFY_LOG_LEVEL", "CRITICAL")
+    assert load_settings().log_level == "CRITICAL"
     monkeypatch.setenv("COMFYUI_WORKFLOW_LOG_LEVEL", "ERROR")
     settings = load_settings()
     assert settings.bucket is not None
