@@ -124,7 +124,7 @@ class JobEndings:
             return
         if not _is_to_end(job, run):
             return
-        if job.verdict is None:
+        if _final(job, run) in (JobStatus.COMPLETED, JobStatus.FAILED):
             job = self._brought_away(job, run)
         view = JobView(job=_judged(job, run), run=run)
         self._tell_client(view)
@@ -192,12 +192,21 @@ def _is_to_end(job: Job, run: Run) -> bool:
     """A run that failed may have been taken up as one, without its job, and have come to a good end."""
     if job.final is not None:
         return job.final is JobStatus.FAILED and job.error is None and run.status is RunStatus.COMPLETED
-    return job.verdict is not None or run.is_finished
+    return job.verdict is JobStatus.CANCELLED or run.is_finished
+
+
+def _final(job: Job, run: Run) -> JobStatus:
+    """Who executed for too long is cancelled; what had ended by then, unseen perhaps, has ended in time."""
+    if job.verdict is JobStatus.TIMED_OUT and run.status is not RunStatus.CANCELLED:
+        return final_status(run)
+    return job.verdict or final_status(run)
 
 
 def _judged(job: Job, run: Run) -> Job:
     """With its end. Where nothing arrived in the bucket, nothing was delivered."""
-    final = job.verdict or final_status(run)
+    final = _final(job, run)
+    if final is not job.verdict:
+        job = replace(job, verdict=None, judged_at=None)
     errors = [upload.error for upload in job.uploads if upload.error]
     if final is JobStatus.COMPLETED and errors and len(errors) == len(job.uploads):
         return replace(job, final=JobStatus.FAILED, error=f"{NOTHING_DELIVERED}: {'; '.join(errors)}")

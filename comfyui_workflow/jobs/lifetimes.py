@@ -89,6 +89,8 @@ class Lifetimes:
 
 
 def with_verdict(job: Job, run_id: str, verdict: JobStatus) -> Job:
-    """Of the job while that run carries it out. The first one stays."""
-    is_past = job.final is not None or job.verdict is not None or run_id != job.run_id
-    return job if is_past else replace(job, verdict=verdict, judged_at=now())
+    """Of the job while that run carries it out. A cancel is the last word."""
+    is_past = job.final is not None or run_id != job.run_id
+    if is_past or job.verdict in (verdict, JobStatus.CANCELLED):
+        return job
+    return replace(job, verdict=verdict, judged_at=now())

@@ -91,7 +91,7 @@ class Job:
     fetches: tuple[Fetch, ...] = ()
     """What is still missing; until then its run is not started."""
     verdict: JobStatus | None = None
-    """CANCELLED or TIMED_OUT as soon as that was said; its run ends when the instance confirms."""
+    """CANCELLED as soon as that was said; TIMED_OUT unless its run comes to an end of its own meanwhile."""
     judged_at: datetime | None = None
     uploads: tuple[Upload, ...] = ()
     final: JobStatus | None = None
@@ -103,9 +103,10 @@ class Job:
 
 
 def status_of(job: Job, run: Run) -> JobStatus:
-    said = job.final or job.verdict
-    if said is not None:
-        return said
+    if job.final is not None:
+        return job.final
+    if job.verdict is JobStatus.CANCELLED:
+        return job.verdict
     return JobStatus.IN_QUEUE if run.status is RunStatus.QUEUED else JobStatus.IN_PROGRESS
 
 

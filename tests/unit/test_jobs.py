@@ -205,6 +205,27 @@ def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> Non
     assert made.final(job_id).final is JobStatus.TIMED_OUT
 
 
+def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is frozen, which nobody knows yet: the instance hears of the cancel too late."""
+    monkeypatch.setattr(made.executor, "look_again", lambda _: None)
+    done, failed, cancelled = (made.submit(execution_timeout_s=0.2) for _ in range(3))
+    for job_id in (done, failed, cancelled):
+        made.journal.record(job_id, ExecutionStarted())
+    for job_id in (done, failed, cancelled):
+        until(lambda job_id=job_id: made.job(job_id).verdict)  # type: ignore[misc]
+        assert made.jobs.get(job_id).status is JobStatus.IN_PROGRESS
+    assert made.jobs.cancel(cancelled).status is JobStatus.CANCELLED
+    for job_id in (done, failed):
+        made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
+    made.complete(done, b"picture")
+    made.journal.record(failed, RunFailed(code="prompt_failed", message="it broke"))
+    statuses = [made.final(job_id).final for job_id in (done, failed, cancelled)]
+    assert statuses == [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]
+    assert made.job(done).judged_at is None
+
+
 def test_fetching_outputs_is_not_executing(made: Made) -> None:
     job_id = made.submit(execution_timeout_s=0.2)
     made.journal.record(job_id, ExecutionStarted())
