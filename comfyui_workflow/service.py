@@ -189,7 +189,8 @@ class RunService:
         """Take up every unfinished run but those; how many there were."""
         unfinished = [run for run in self._store.unfinished() if run.workflow_id not in held_back]
         for run in unfinished:
-            self._journal.record(run.workflow_id, TakenUp())
+            if run.executes_since is not None:
+                self._journal.record(run.workflow_id, TakenUp())
             self._executor.start(run.workflow_id)
         return len(unfinished)
 

@@ -62,7 +62,7 @@ class Lifetimes:
         except JobNotFound:
             return
         limit_s = view.job.execution_timeout_s
-        if limit_s is None or view.job.final or view.job.verdict or view.run.is_finished:
+        if limit_s is None or view.job.final or view.run.is_finished or view.run.is_cancel_requested:
             return
         due = (view.run.executes_since or now()) + timedelta(seconds=limit_s)
         if due <= now():

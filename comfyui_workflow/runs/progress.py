@@ -59,8 +59,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             lost_at = run.contact_lost_at or (at if run.gpu_since else None)
             return replace(run, phase=Phase.WAITING, message=event.message, contact_lost_at=lost_at)
         case TakenUp():
-            lost_at = run.contact_lost_at or (run.last_update if run.gpu_since else None)
-            return replace(run, contact_lost_at=lost_at)
+            return run if run.executes_since is None else replace(run, contact_lost_at=run.last_update)
         case NoticeGiven():
             return _with_notice(run, event.message)
         case PriorityChanged():

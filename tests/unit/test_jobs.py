@@ -226,6 +226,25 @@ def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
     assert made.job(done).judged_at is None
 
 
+def test_a_time_out_that_could_not_be_saved_at_once_is_saved_later(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfyui_workflow.jobs.lifetimes.AGAIN_AFTER_S", 0.05)
+    cancel, tries = made.service.cancel, list[str]()
+
+    def full_at_first(run_id: str, reason: str | None) -> Run:
+        tries.append(run_id)
+        if len(tries) == 1:
+            raise StoreError("no space left")
+        return cancel(run_id, reason)
+
+    monkeypatch.setattr(made.service, "cancel", full_at_first)
+    job_id = made.submit(execution_timeout_s=0.1)
+    made.journal.record(job_id, ExecutionStarted())
+    assert made.final(job_id).final is JobStatus.TIMED_OUT
+    assert len(tries) == 2
+
+
 def test_fetching_outputs_is_not_executing(made: Made) -> None:
     job_id = made.submit(execution_timeout_s=0.2)
     made.journal.record(job_id, ExecutionStarted())
