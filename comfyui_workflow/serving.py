@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -129,7 +130,7 @@ def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitres
         http = waitress.create_server(
             app,
             map=sockets,
-            host=settings.host,
+            host=_address_of(settings.host),
             port=settings.port,
             threads=REQUEST_THREADS,
             max_request_body_size=settings.max_upload_mb * MB + 1,  # the first that is refused
@@ -142,6 +143,14 @@ def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitres
         ) from error
     limit_bodies(sockets.values(), find_body_limit(settings))
     return http
+
+
+def _address_of(host: str) -> str:
+    """One, where a name has several: with a free port for each of them there would be no one URL.
+    Raises: OSError."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = [str(address[0]) for family, *_, address in found if family is socket.AF_INET]
+    return addresses[0] if addresses else str(found[0][4][0])
 
 
 def _say_ready(url: str, resumed: int) -> None:

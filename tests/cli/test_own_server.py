@@ -1,11 +1,14 @@
 """The server inside a command: there as soon as it is needed, gone without a trace."""
 
+import socket
 import threading
+from typing import Any
 
 import pytest
 import requests
 
 from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
+from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import load_settings
 
 
@@ -25,6 +28,27 @@ def test_it_ends_amid_requests_without_a_sound(caplog: pytest.LogCaptureFixture)
 def test_only_its_own_process_may_use_it() -> None:
     with serve_in_this_process(for_own_use(load_settings())) as url:
         assert requests.get(f"{url}/comfyui/workflow", timeout=5).status_code == 401
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_name_with_two_addresses_is_served_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `localhost` is on many machines."""
+    resolve = socket.getaddrinfo
+
+    def both(host: Any, *given: Any, **options: Any) -> list[Any]:
+        names = ("::1", "127.0.0.1") if host == "localhost" else (host,)
+        return [found for name in names for found in resolve(name, *given, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    with serve_in_this_process(load_settings(host="localhost", port=0)) as url:
+        assert requests.get(f"{url.replace('localhost', '127.0.0.1')}/health", timeout=20).ok
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_name_of_nobody_is_told() -> None:
+    settings = load_settings(host="nowhere.invalid", port=0, api_token="a-token-of-this-test")
+    with pytest.raises(ConfigurationError, match=r"Cannot listen on nowhere\.invalid"):
+        serve_in_this_process(settings).__enter__()
 
 
 def _ask_until_gone(url: str) -> None:
