@@ -1,10 +1,12 @@
 // The places that Back and Forward lead to, and how far down each of them its reader was.
 
-import { forget, recallHere } from "./memory.js";
+import { forget, recallHere, rememberHere } from "./memory.js";
 
 const WANTED = "wanted"; // what was asked for before the login; kept by login.js
+const SCROLLS = "scrolls";
+const MOST_KEPT = 50;
 
-const scrolls = new Map();
+const scrolls = new Map(JSON.parse(recallHere(SCROLLS) ?? "[]"));
 let here = null;
 
 history.scrollRestoration = "manual"; // what is to be scrolled is not there yet when the browser would
@@ -14,7 +16,14 @@ forget(WANTED);
 if (wanted && !location.hash) history.replaceState(null, "", wanted);
 
 /** To be called before another place is drawn. */
-export const leave = () => { if (here) scrolls.set(here, scrollY); };
+export function leave() {
+  if (here) scrolls.set(here, scrollY);
+}
+
+window.addEventListener("pagehide", () => {
+  leave();
+  rememberHere(SCROLLS, JSON.stringify([...scrolls].slice(-MOST_KEPT)));
+});
 
 /** Of the place that the address has just changed to. */
 export function arrive() {

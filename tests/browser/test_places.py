@@ -53,6 +53,9 @@ def test_back_leads_to_where_one_was(filled: Dashboard) -> None:
     page.go_back()
     filled.row("run 42").wait_for()
     page.wait_for_function("before => Math.abs(scrollY - before) < 3", arg=before)
+    page.reload()
+    filled.row("run 42").wait_for()
+    page.wait_for_function("before => Math.abs(scrollY - before) < 3", arg=before)
 
 
 def test_older_runs_are_read_from_their_top(filled: Dashboard) -> None:
