@@ -1,9 +1,11 @@
 """Output files in one ZIP: as they are, read while they are sent, and of a size that is told before."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from flask import Response
 from zipstream import ZipStream
@@ -33,11 +35,22 @@ def send_archive(outputs: Iterable[OutputFile], name: str) -> Response | None:
         response = Response(archive, mimetype="application/zip")
         response.content_length = len(archive)
         response.call_on_close(until_sent.pop_all().close)
-    file_name = f"{_safe(_WORKFLOW_ENDING.sub('', name))[:LONGEST_NAME]}.zip"
-    response.headers.set("Content-Disposition", "attachment", filename=file_name)
+    safe_name = _safe(_WORKFLOW_ENDING.sub("", name))[:LONGEST_NAME]
+    response.headers.set("Content-Disposition", "attachment", **_in_a_header(safe_name))
     response.headers["Cache-Control"] = "private, no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+def _in_a_header(name: str) -> dict[str, str]:
+    """Headers are ASCII: any other name goes along in quoted UTF-8 (RFC 6266)."""
+    if name.isascii():
+        return {"filename": f"{name}.zip"}
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip("_. ")
+    return {
+        "filename": f"{plain or 'outputs'}.zip",
+        "filename*": f"UTF-8''{quote(name, safe='')}.zip",
+    }
 
 
 def _files_here(outputs: Iterable[OutputFile]) -> Iterator[tuple[Path, str]]:

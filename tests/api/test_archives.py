@@ -117,7 +117,23 @@ def test_no_name_leads_elsewhere_or_reads_otherwise(api: Api, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["", '"; filename="x.exe', "a\r\nSet-Cookie: a=b", "../../x", "a" * 500, "é.json"]
+    ("name", "plain"),
+    [("größe", "groe"), ("Закат.json", "outputs"), ("日没 2", "2"), ("日没 \U0001f305", "outputs")],
+)
+def test_a_name_of_any_script_is_told_in_a_header_of_ascii(
+    api: Api, tmp_path: Path, name: str, plain: str
+) -> None:
+    workflow_id = run_with(api, made(tmp_path, "a.png"), name=name)
+    answer = api.client.get(f"{BASE}/{workflow_id}/outputs.zip")
+    assert contents(answer) == {"a.png": b"x"}
+    told = answer.headers["Content-Disposition"]
+    assert told.isascii()
+    assert re.search('filename="? ?(.*?)"?;', told)[1] == f"{plain}.zip"
+    assert parse_options_header(told)[1]["filename"] == f"{name.removesuffix('.json')}.zip"
+
+
+@pytest.mark.parametrize(
+    "name", ["", '"; filename="x.exe', "a\r\nSet-Cookie: a=b", "../../x", "a" * 500, "é.json", "日" * 500]
 )
 def test_a_run_of_any_name_gives_a_file_of_a_safe_one(api: Api, tmp_path: Path, name: str) -> None:
     workflow_id = run_with(api, made(tmp_path, "a.png"), name=name)
