@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from comfyui_workflow.errors import InvalidAddress
+from comfyui_workflow.errors import InvalidAddress, InvalidRequest
 from comfyui_workflow.executors import Standing
 from comfyui_workflow.fleet.choosing import choose
 from comfyui_workflow.fleet.floor import Floor, usable_key
@@ -20,6 +20,7 @@ from comfyui_workflow.patience import Patience
 from comfyui_workflow.runs.events import Event, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.workflows.models import models_named
+from comfyui_workflow.workflows.prepared import foreseen_graph
 
 REFUSALS_AGE = timedelta(minutes=1)
 """What an instance could not run then, it may be able to run now: a model has arrived."""
@@ -154,7 +155,9 @@ class Board:
         candidates = self.floor.candidates(tag, head.refused_by)
         if not candidates or self.floor.is_first_look_due(tag, at):
             return False
-        choice = choose(candidates, models_named(self._run_of(head.workflow_id).graph))
+        is_any_loaded = any(candidate.loaded for candidate in candidates)
+        models = _models_of(self._run_of(head.workflow_id)) if is_any_loaded else frozenset[str]()
+        choice = choose(candidates, models)
         return self._admit_to(head, choice.instance, choice.reason)
 
     def _admit_to(self, run: Waiting, instance: Instance, reason: str) -> bool:
@@ -284,3 +287,11 @@ class Board:
     def _forget(self, workflow_id: str) -> None:
         self._refusals.pop(workflow_id, None)
         self._pauses.pop(workflow_id, None)
+
+
+def _models_of(run: Run) -> frozenset[str]:
+    """As far as is known now. A workflow that is none is told by the instance it goes to."""
+    try:
+        return models_named(run.prepared_graph or foreseen_graph(run.request))
+    except InvalidRequest:
+        return frozenset()

@@ -188,6 +188,7 @@ class Dispatcher:
         try:
             self._wait_for_place(carried, should_abort)
             yield
+            self._note_loaded(carried)
         finally:
             with self._changed:
                 self._floor.seats_of(carried.key).stop_asking(carried.workflow_id)
@@ -198,9 +199,12 @@ class Dispatcher:
             message = "Everything is ready: waiting for a place on the instance"
             self._journal.record(carried.workflow_id, PhaseEntered(phase=Phase.WAITING, message=message))
             self._wait_until_given(carried, should_abort)
+
+    def _note_loaded(self, carried: Carried) -> None:
+        """Its prompt is there: the last of ours, by the graph that was submitted."""
+        models = models_named(self._journal.get(carried.workflow_id).graph)
         with self._changed:
-            graph = self._journal.get(carried.workflow_id).graph
-            self._floor.seats_of(carried.key).loaded = models_named(graph)
+            self._floor.seats_of(carried.key).loaded = models
             self._wake()
 
     def _wait_until_given(self, carried: Carried, should_abort: Callable[[], bool]) -> None:

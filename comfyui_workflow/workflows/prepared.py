@@ -23,6 +23,13 @@ def graph_of(request: RunRequest, definitions: Definitions, queueing: Queueing, 
     return with_inputs(graph, request.inputs, definitions) if request.inputs else graph
 
 
+def foreseen_graph(request: RunRequest) -> Graph:
+    """What is known of the graph before an instance is asked: inputs that are named are set, and of an
+    editor's file there is what can be read without node definitions. Raises: InvalidRequest."""
+    graph = outline(request.editor_file) if is_to_convert(request) else request.graph
+    return with_inputs(graph, request.inputs, Definitions({})) if request.inputs else graph
+
+
 def is_to_convert(request: RunRequest) -> bool:
     """A picture brings both formats: the graph that made it, and the file that knows how seeds change."""
     has_both = bool(request.graph) and request.editor_file is not None

@@ -3,6 +3,7 @@
 import threading
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,16 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.fleet import board
 from comfyui_workflow.journal import now
-from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, PromptPrepared, RunFailed
+from comfyui_workflow.runs.events import (
+    CancelRequested,
+    GraphPrepared,
+    PriorityChanged,
+    PromptPrepared,
+    RunFailed,
+)
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.service import RunService
+from comfyui_workflow.workflows.prepared import foreseen_graph
 from tests.fleet.making import AWAY, READY, Fleet, fleet_of, instance, request
 
 
@@ -128,6 +136,48 @@ def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
         fleet.until(lambda: fleet.carried() == {late})
         fleet.finish(late)
         fleet.until(lambda: fleet.carried() == {old})
+
+
+CHECKPOINTS = {
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd.safetensors"}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["4", 0]}},
+}
+CHECKPOINTS_FILE = {
+    "nodes": [
+        {"id": 4, "type": "CheckpointLoaderSimple", "widgets_values": ["sd.safetensors"], "outputs": [{}]},
+        {"id": 9, "type": "SaveImage", "inputs": [{"name": "images", "link": 1}], "widgets_values": ["x"]},
+    ],
+    "links": [[1, 4, 0, 9, 0, "IMAGE"]],
+}
+
+
+@pytest.mark.parametrize(
+    "workflow",
+    [{"graph": CHECKPOINTS}, {"graph": {}, "editor_file": CHECKPOINTS_FILE}],
+    ids=["graph", "file"],
+)
+def test_what_is_loaded_is_judged_by_what_runs_not_by_what_is_saved(workflow: dict[str, Any]) -> None:
+    with fleet_of(instance("a"), instance("b")) as fleet:
+
+        def prepare(workflow_id: str) -> None:
+            asked = fleet.journal.get(workflow_id).request
+            fleet.journal.record(workflow_id, GraphPrepared(graph=foreseen_graph(asked)))
+
+        fleet.before_asking = prepare
+        xl = {"4.ckpt_name": "xl.safetensors"}
+        on_a, on_b = fleet.submit(
+            request("a", instance_id="a", **workflow, inputs=xl), request("b", instance_id="b", **workflow)
+        )
+        fleet.until(lambda: fleet.carried() == {on_a, on_b})
+        wants_xl, wants_sd = fleet.submit(request(**workflow, inputs=xl), request(**workflow))
+        fleet.until(lambda: fleet.carried() == {on_a, on_b, wants_xl, wants_sd})
+        assert (reason(fleet, wants_xl), fleet.where(wants_xl)) == ("has xl.safetensors loaded", "a")
+        assert (reason(fleet, wants_sd), fleet.where(wants_sd)) == ("has sd.safetensors loaded", "b")
+
+
+def reason(fleet: Fleet, workflow_id: str) -> str:
+    placement = fleet.journal.get(workflow_id).placement
+    return placement.reason if placement else ""
 
 
 def test_who_has_brought_its_inputs_gives_way_to_a_higher_priority() -> None:
