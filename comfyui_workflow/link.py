@@ -136,6 +136,11 @@ class Link:
                 log.info("no boot marker on %s: %s", self.connection.address.label, error)
         return self._marker
 
+    @property
+    def known_marker(self) -> str | None:
+        """The boot marker, where one was made."""
+        return self._marker
+
     def is_same_boot(self, marker: str | None) -> bool:
         """Whether ComfyUI is known not to have been restarted since it took the marker."""
         return marker is not None and self.client.has_file(marker, folder="temp")

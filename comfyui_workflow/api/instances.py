@@ -137,6 +137,7 @@ def _add_asking_routes(routes: Blueprint, parts: Parts) -> None:
             raise InvalidRequest("unload_models or free_memory must be true, or there is nothing to do")
         found = directory.require(instance)
         asker.ask(found, lambda link: link.client.free(unload_models=unload_models, free_memory=free_memory))
+        parts.instances.watches.memory_emptied(found.id)
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
     @routes.post("/<instance>/interrupt")

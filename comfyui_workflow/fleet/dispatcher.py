@@ -204,7 +204,8 @@ class Dispatcher:
         """Its prompt is there: the last of ours, by the graph that was submitted."""
         models = models_named(self._journal.get(carried.workflow_id).graph)
         with self._changed:
-            self._floor.seats_of(carried.key).loaded = models
+            seats = self._floor.seats_of(carried.key)
+            seats.models, seats.models_at = models, now()
             self._wake()
 
     def _wait_until_given(self, carried: Carried, should_abort: Callable[[], bool]) -> None:

@@ -72,7 +72,7 @@ class Floor:
             Candidate(
                 instance=instance,
                 ahead=self.seats_of(key).taken + self._others(instance.id),
-                loaded=self.seats_of(key).loaded,
+                loaded=self.seats_of(key).loaded(self.states.state(instance.id).memory_emptied_at),
             )
             for instance, key in self.ready(tag)
             if instance.id not in refused_by and self.has_room(key)

@@ -1,6 +1,7 @@
 """The places of one instance: which of our runs are on their way to it, and which have a prompt there."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 Order = tuple[int, str]
 """Priority first, then age: `Waiting.order`."""
@@ -34,12 +35,18 @@ class Seats:
     with_prompt: set[str] = field(default_factory=set)
     submitting: str | None = None
     """The run whose prompt is just being submitted."""
-    loaded: frozenset[str] = frozenset()
-    """Model files of the last prompt of ours."""
+    models: frozenset[str] = frozenset()
+    """Files of the last prompt of ours, which was submitted then."""
+    models_at: datetime | None = None
 
     @property
     def taken(self) -> int:
         return len(self.on_the_way) + len(self.with_prompt)
+
+    def loaded(self, emptied_at: datetime | None) -> frozenset[str]:
+        """What the last prompt left in the memory of the instance, unless that was emptied since."""
+        is_gone = emptied_at is not None and self.models_at is not None and emptied_at >= self.models_at
+        return frozenset() if is_gone else self.models
 
     def expect(self, workflow_id: str, order: Order) -> None:
         self.on_the_way[workflow_id] = OnTheWay(order=order)

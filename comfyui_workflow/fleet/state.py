@@ -50,6 +50,8 @@ class InstanceState:
     connecting_since: datetime | None = None
     """Since when somebody wants it who knows nothing of it yet."""
     connected_since: datetime | None = None
+    memory_emptied_at: datetime | None = None
+    """When its ComfyUI was last told to unload models, or found to be another one than before."""
     idle_since: datetime | None = None
     """Since when its queue has been empty while it was connected; None while it works."""
 

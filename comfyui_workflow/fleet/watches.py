@@ -43,6 +43,12 @@ class Watches:
         if watch is not None:
             watch.wake()
 
+    def memory_emptied(self, instance_id: str) -> None:
+        """Its ComfyUI was told to unload what it has loaded."""
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.memory_emptied()
+
     def disconnect(self, instance_id: str) -> None:
         watch = self._watches.get(instance_id)
         if watch is not None:

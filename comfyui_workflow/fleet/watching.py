@@ -68,6 +68,8 @@ class Watch:
         self._was_busy = False
         self._has_warned = False
         self._thread: threading.Thread | None = None
+        self._socket: int | None = None
+        self._marker: str | None = None
 
     @property
     def state(self) -> InstanceState:
@@ -110,6 +112,9 @@ class Watch:
             self._is_in_trouble = True
             self._set_trouble(error)
             self._woken.set()
+
+    def memory_emptied(self) -> None:
+        self._set(memory_emptied_at=now())
 
     def close(self) -> None:
         self._is_over = True
@@ -161,6 +166,7 @@ class Watch:
 
     def _look(self, link: Link) -> None:
         remaining = link.client.probe()
+        self._heed_restart(link)
         prompts = self._prompts(link.queue()) if remaining else Prompts()
         self._ask_system(link)
         self._account(prompts.is_busy)
@@ -174,6 +180,16 @@ class Watch:
             host_key_fingerprint=link.connection.host_key_fingerprint,
         )
         self._warn_if_idle()
+
+    def _heed_restart(self, link: Link) -> None:
+        """After trouble and behind a new websocket there may be another ComfyUI, which has nothing loaded:
+        the last boot marker that is known tells."""
+        socket = link.feed.times_connected
+        self._marker = self._marker or link.known_marker
+        if socket != self._socket and not link.is_same_boot(self._marker):
+            self._marker = link.known_marker
+            self.memory_emptied()
+        self._socket = socket
 
     def _prompts(self, queue: QueueSnapshot) -> Prompts:
         ours = {
@@ -219,7 +235,7 @@ class Watch:
         self._looked_at_s, self._was_busy = at_s, is_busy
 
     def _leave_off(self) -> None:
-        self._looked_at_s, self._system_asked_s = None, -inf
+        self._looked_at_s, self._system_asked_s, self._socket = None, -inf, None
         self._set(connected_since=None, idle_since=None, prompts=None)
 
     def _warn_if_idle(self) -> None:
@@ -238,9 +254,10 @@ class Watch:
         self._set(reachability=Reachability.UNREACHABLE, trouble=str(error), offered_key=offered)
 
     def _set(self, **changes: Any) -> None:
-        before = self._state
-        if changes.get("reachability") is Reachability.READY and self._is_in_trouble:
-            changes = {**changes, "reachability": before.reachability}
-        self._state = replace(before, **changes)
+        with self._lock:
+            before = self._state
+            if changes.get("reachability") is Reachability.READY and self._is_in_trouble:
+                changes = {**changes, "reachability": before.reachability}
+            self._state = replace(before, **changes)
         if before.is_ready != self._state.is_ready:
             self._around.tell()

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.fleet.machines import Json, Machines, machines
-from tests.integration.graphs import failing, loaded, painted, slow
+from tests.integration.graphs import failing, loaded, node, painted, slow
 
 TOO_MANY = {"1.color": list(range(200)), "1.width": list(range(100))}
 
@@ -87,6 +87,34 @@ def test_a_prompt_that_was_given_up_is_dropped_when_its_instance_is_back(tmp_pat
         fleet.sandboxes["gpu0"].faults(hold=False)
         assert fleet.server.until_finished(fleet.server.execute("gpu0", painted(3)))["status"] == "completed"
         assert len(fleet.executions()["gpu0"]) == 1
+
+
+def test_what_an_instance_has_loaded_is_forgotten_with_its_memory(tmp_path: Path) -> None:
+    graph = painted() | {"4": node("CheckpointLoaderSimple", ckpt_name="sandbox-stand-in.safetensors")}
+    with machines(tmp_path, (0.1, 9), connection_idle_s=60) as fleet:
+
+        def run(where: str) -> tuple[str, str]:
+            until(lambda: fleet.instance("gpu0")["state"]["reachability"] == "ready")
+            done = fleet.server.until_finished(fleet.server.execute(where, graph))
+            return done["instance"], done["instance_reason"]
+
+        for name in fleet.sandboxes:
+            requests.post(f"{fleet.instances_url}/{name}/connect", timeout=10)
+        warm = ("gpu1", "has sandbox-stand-in.safetensors loaded")
+        run("gpu1")
+        assert run("any") == warm
+        fleet.sandboxes["gpu1"].faults(cut_ssh=True)
+        until(lambda: fleet.instance("gpu1")["state"]["reachability"] == "ready")
+        assert run("any") == warm  # the way there was cut: ComfyUI is as it was
+        assert requests.post(f"{fleet.instances_url}/gpu1/free", timeout=10).status_code == 200
+        assert run("any") == ("gpu0", "cheapest (0.1 an hour)")
+        assert requests.post(f"{fleet.instances_url}/gpu0/free", timeout=10).status_code == 200
+        run("gpu1")
+        assert run("any") == warm
+        for act, seen in (("kill", "unreachable"), ("start", "ready")):
+            getattr(fleet.sandboxes["gpu1"], act)()
+            until(lambda seen=seen: fleet.instance("gpu1")["state"]["reachability"] == seen)  # type: ignore[misc]
+        assert run("any") == ("gpu0", "cheapest (0.1 an hour)")
 
 
 def test_a_server_that_dies_in_a_batch_goes_on_with_it(fleet: Machines) -> None:
