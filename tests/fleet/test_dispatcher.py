@@ -1,6 +1,7 @@
 """Who gets a turn, where, when, and what becomes of those who wait."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,9 +22,10 @@ from comfyui_workflow.runs.events import (
     GraphPrepared,
     PriorityChanged,
     PromptPrepared,
+    PromptVanished,
     RunFailed,
 )
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.model import Phase, RunStatus
 from comfyui_workflow.service import RunService
 from comfyui_workflow.workflows.prepared import foreseen_graph
 from tests.fleet.making import AWAY, READY, Fleet, fleet_of, instance, request
@@ -361,6 +363,19 @@ def test_after_a_restart_prompts_that_are_there_are_carried_on_however_many() ->
         fleet.until(lambda: fleet.carried() == {runs[1].workflow_id})
         fleet.finish(runs[1].workflow_id)
         fleet.until(lambda: fleet.carried() == {runs[2].workflow_id})
+
+
+def test_what_a_prompt_did_while_no_server_ran_is_not_counted() -> None:
+    with fleet_of(instance("a")) as fleet:
+        run = fleet.add(request("ssh root@a.example")).workflow_id
+        fleet.journal.record(run, PromptPrepared(prompt_id="p", boot_marker=None))
+        began = now() - timedelta(hours=3)
+        seen = {"gpu_since": began, "last_update": began + timedelta(seconds=6)}
+        executing = {"status": RunStatus.EXECUTING, "phase": Phase.EXECUTING, **seen}
+        fleet.store.update(run, lambda run: replace(run, **executing))  # type: ignore[arg-type]
+        assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 1
+        fleet.until(lambda: fleet.carried() == {run})
+        assert fleet.journal.record(run, PromptVanished(message="lost")).gpu_s == 6.0
 
 
 def test_an_end_that_cannot_be_saved_is_saved_later(monkeypatch: pytest.MonkeyPatch) -> None:

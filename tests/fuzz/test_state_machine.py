@@ -64,6 +64,7 @@ happened: st.SearchStrategy[Event] = st.one_of(
         message=messages,
     ),
     st.builds(events.TroubleMet, message=messages),
+    st.builds(events.TakenUp),
     st.builds(events.NoticeGiven, message=messages),
     st.builds(NodesPlanned, nodes=st.sampled_from(PLANS)),
     st.builds(events.PromptPrepared, prompt_id=messages, boot_marker=st.none() | messages),

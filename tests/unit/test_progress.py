@@ -152,6 +152,10 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
     assert summary_of(away).gpu_seconds(AT + timedelta(days=1)) == 2.0
     assert after(away, events.PromptVanished(message="a died")).gpu_s == 2.0  # what nobody saw is not counted
     assert after(away, events.ExecutionStarted(), events.PromptVanished(message="a died")).gpu_s == 5.0
+    unseen = apply(run, events.TakenUp(), AT + timedelta(days=1))
+    assert after(unseen, events.CancelRequested(), events.PromptVanished(message="lost")).gpu_s == 1.0
+    found = apply(unseen, events.ExecutionStarted(), unseen.last_update)
+    assert apply(found, events.RunFailed(code="x", message="y"), unseen.last_update).gpu_s > 86_000
 
 
 def test_a_prompt_executes_for_all_we_know_only_while_somebody_looks() -> None:
