@@ -8,6 +8,7 @@ from datetime import datetime
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState
 from comfyui_workflow.fleet.usage import Usage
+from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.runs.summary import RunSummary
 
 
@@ -17,6 +18,7 @@ class InstanceCosts:
 
     instance: Instance
     runs: int
+    """That began there."""
     gpu_s: float
     """How long prompts of our runs executed there."""
     run_cost: float | None
@@ -32,10 +34,11 @@ def costs_of(
     usage_of: Callable[[str], Usage],
     at: datetime,
 ) -> list[InstanceCosts]:
-    runs_of: dict[str | None, list[RunSummary]] = defaultdict(list)
+    stays_of: dict[str, list[tuple[str, Stay]]] = defaultdict(list)
     for summary in summaries:
-        runs_of[summary.instance_id].append(summary)
-    return [_costs(each, runs_of[each.id], usage_of(each.id), at) for each in instances]
+        for stay in summary.all_stays(at):
+            stays_of[stay.instance_id].append((summary.workflow_id, stay))
+    return [_costs(each, stays_of[each.id], usage_of(each.id)) for each in instances]
 
 
 def idle_warning(instance: Instance, state: InstanceState, at: datetime, limit_s: float) -> str | None:
@@ -54,13 +57,14 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _costs(instance: Instance, runs: Sequence[RunSummary], usage: Usage, at: datetime) -> InstanceCosts:
+def _costs(instance: Instance, stays: Sequence[tuple[str, Stay]], usage: Usage) -> InstanceCosts:
+    """`stays`: with the run of each; one may have been there twice."""
     price = instance.price_per_hour
-    costs = [cost for run in runs if (cost := run.cost(at)) is not None]
+    costs = [stay.cost for _, stay in stays if stay.cost is not None]
     return InstanceCosts(
         instance=instance,
-        runs=sum(run.start_time is not None for run in runs),
-        gpu_s=sum(run.gpu_seconds(at) for run in runs),
+        runs=len({workflow_id for workflow_id, _ in stays}),
+        gpu_s=sum(stay.gpu_s for _, stay in stays),
         run_cost=sum(costs) if costs else None,
         usage=usage,
         idle_cost=None if price is None else price * usage.idle_s / 3600,

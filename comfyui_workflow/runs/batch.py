@@ -78,15 +78,13 @@ class BatchProgress:
 
 def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> BatchProgress:
     counted = Counter(run.status for run in runs)
-    gpu_s = [run.gpu_seconds(at) for run in runs]
-    prices = (run.price_per_hour for run in runs)
-    costs = [price * each / 3600 for price, each in zip(prices, gpu_s, strict=True) if price is not None]
+    costs = [cost for run in runs if (cost := run.cost(at)) is not None]
     ends = [run.end_time for run in runs]
     return BatchProgress(
         batch=batch,
         counts={status: counted[status] for status in RunStatus},
         percent=round(sum(run.progress_percent for run in runs) / max(1, len(runs)), 1),
-        gpu_s=sum(gpu_s),
+        gpu_s=sum(run.gpu_seconds(at) for run in runs),
         cost=sum(costs) if costs else None,
         start_time=min((run.start_time for run in runs if run.start_time), default=None),
         end_time=max((end for end in ends if end), default=None) if all(ends) else None,

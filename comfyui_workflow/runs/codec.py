@@ -2,7 +2,7 @@
 the rest at every step. So is the workflow of a request, where many runs share it. And its summary, in one
 line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
-from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Workflow
+from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Stay, Workflow
 from comfyui_workflow.runs.summary import RunSummary
 
 _requests = TypeAdapter(RunRequest)
@@ -189,7 +189,7 @@ def _is_sound(run: Run) -> bool:
         asked.not_before,
     )
     price = None if run.placement is None else run.placement.price_per_hour
-    return _are_times(times) and _are_amounts((run.gpu_s, price))
+    return _are_times(times) and _are_amounts((run.gpu_s, price, *_amounts(run.stays)))
 
 
 def _is_sound_node(node: NodeProgress) -> bool:
@@ -201,9 +201,15 @@ def _is_sound_summary(line: RunSummary) -> bool:
     return (
         _are_times(times)
         and _are_amounts((line.gpu_s, line.price_per_hour, line.prompt_s, line.current_node_progress))
+        and _are_amounts(_amounts(line.stays))
         and all(number >= 0 for number in line.pictures)
         and 0 <= line.completed_nodes <= line.total_nodes
     )
+
+
+def _amounts(stays: Iterable[Stay]) -> Iterator[float | None]:
+    for stay in stays:
+        yield from (stay.gpu_s, stay.price_per_hour)
 
 
 def _are_times(given: Iterable[datetime | None]) -> bool:

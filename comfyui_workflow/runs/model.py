@@ -164,6 +164,19 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stay:
+    """At an instance that the run has left: how long the GPU worked for it there, and at which price."""
+
+    instance_id: str
+    gpu_s: float
+    price_per_hour: float | None = None
+
+    @property
+    def cost(self) -> float | None:
+        return None if self.price_per_hour is None else self.price_per_hour * self.gpu_s / 3600
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One execution of a graph, ours to look after."""
 
@@ -214,6 +227,8 @@ class Run:
     gpu_s: float = 0.0
     """Seconds that prompts of this run have executed, those that were lost included; without the one that
     executes since `gpu_since`."""
+    stays: tuple[Stay, ...] = ()
+    """At earlier instances, where a prompt executed; their seconds are in `gpu_s` too."""
     gpu_since: datetime | None = None
     contact_lost_at: datetime | None = None
     """Since when it is not known whether the prompt still executes."""
@@ -274,10 +289,23 @@ class Run:
     def cost(self, at: datetime) -> float | None:
         """In the currency of the instance's price; None where that is not known."""
         price = None if self.placement is None else self.placement.price_per_hour
-        return None if price is None else price * self.gpu_seconds(at) / 3600
+        return cost_of(self.gpu_seconds(at), price, self.stays)
 
     def node_type(self, node_id: str | None) -> str | None:
         return next((node.node_type for node in self.nodes if node.node_id == node_id), None)
+
+
+def seconds_here(gpu_s: float, stays: tuple[Stay, ...]) -> float:
+    """Of all that the GPU worked, what it did at the instance where the run is now."""
+    return max(0.0, gpu_s - sum(stay.gpu_s for stay in stays))
+
+
+def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...]) -> float | None:
+    """Each second at the price of the instance where it was; None where none is known."""
+    here = (price_per_hour, seconds_here(gpu_s, stays) if stays else gpu_s)
+    parts = (here, *((stay.price_per_hour, stay.gpu_s) for stay in stays))
+    costs = [price * seconds / 3600 for price, seconds in parts if price is not None]
+    return sum(costs) if costs else None
 
 
 def new_workflow_id(at: datetime, order_key: str | None = None) -> str:

@@ -34,7 +34,17 @@ from comfyui_workflow.runs.events import (
     TakenUp,
     TroubleMet,
 )
-from comfyui_workflow.runs.model import NodeProgress, NodeStatus, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import (
+    NodeProgress,
+    NodeStatus,
+    OutputFile,
+    Phase,
+    Placement,
+    Run,
+    RunStatus,
+    Stay,
+    seconds_here,
+)
 from comfyui_workflow.workflows.signature import signature
 
 CACHED = "Cached"
@@ -65,7 +75,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PriorityChanged():
             return replace(run, priority=event.priority)
         case InstanceChosen():
-            return replace(run, placement=event.placement)
+            return replace(run, placement=_at_known_price(run.placement, event.placement))
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
@@ -254,8 +264,25 @@ def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
     """A graph that was made for that instance and never submitted is made anew for the next one."""
     if run.prompt_id is not None:
         reset = _vanished(run, event.message, at)
-        return replace(reset, placement=None, outputs=(), are_outputs_known=False)
-    return replace(run, placement=None, prepared_graph=None, phase=Phase.WAITING, message=event.message)
+        return replace(_gone(reset), outputs=(), are_outputs_known=False)
+    return replace(_gone(run), prepared_graph=None, phase=Phase.WAITING, message=event.message)
+
+
+def _gone(run: Run) -> Run:
+    """What the GPU did for it there is remembered, at the price of there."""
+    here_s = seconds_here(run.gpu_s, run.stays)
+    if run.placement is None or not here_s:
+        return replace(run, placement=None)
+    price = run.placement.price_per_hour
+    stay = Stay(instance_id=run.placement.instance_id, gpu_s=here_s, price_per_hour=price)
+    return replace(run, placement=None, stays=(*run.stays, stay))
+
+
+def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:
+    """A run that is at an instance stays at the price it was given there for."""
+    if before is None or before.instance_id != chosen.instance_id or before.price_per_hour is None:
+        return chosen
+    return replace(chosen, price_per_hour=before.price_per_hour)
 
 
 def _vanished(run: Run, message: str, at: datetime) -> Run:

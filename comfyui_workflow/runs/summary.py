@@ -4,7 +4,16 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime
 
-from comfyui_workflow.runs.model import FileType, NodeProgress, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import (
+    FileType,
+    NodeProgress,
+    Phase,
+    Run,
+    RunStatus,
+    Stay,
+    cost_of,
+    seconds_here,
+)
 from comfyui_workflow.runs.progress import CACHED
 
 LONGEST_MESSAGE = 300
@@ -54,6 +63,7 @@ class RunSummary:
     start_time: datetime | None = None
     end_time: datetime | None = None
     gpu_s: float = 0.0
+    stays: tuple[Stay, ...] = ()
     gpu_since: datetime | None = None
     graph_signature: str | None = None
     prompt_s: float | None = None
@@ -74,8 +84,15 @@ class RunSummary:
         return self.gpu_s + running_s
 
     def cost(self, at: datetime) -> float | None:
-        price = self.price_per_hour
-        return None if price is None else price * self.gpu_seconds(at) / 3600
+        return cost_of(self.gpu_seconds(at), self.price_per_hour, self.stays)
+
+    def all_stays(self, at: datetime) -> tuple[Stay, ...]:
+        """With the one at the instance where it is, or ended, if it began there."""
+        gpu_s = seconds_here(self.gpu_seconds(at), self.stays)
+        if self.instance_id is None or (self.start_time is None and not gpu_s):
+            return self.stays
+        here = Stay(instance_id=self.instance_id, gpu_s=gpu_s, price_per_hour=self.price_per_hour)
+        return (*self.stays, here)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +166,7 @@ def summary_of(run: Run) -> RunSummary:
         start_time=run.start_time,
         end_time=run.end_time,
         gpu_s=run.gpu_s if run.contact_lost_at is None else run.gpu_seconds(run.contact_lost_at),
+        stays=run.stays,
         gpu_since=run.gpu_since if run.contact_lost_at is None else None,
         graph_signature=run.graph_signature,
         prompt_s=_prompt_s(run),

@@ -44,6 +44,23 @@ def test_runs_cost_what_the_price_was_and_idling_what_it_is() -> None:
     assert (b.runs, b.gpu_s, b.run_cost, b.idle_cost) == (1, 30.0, None, None)
 
 
+def test_what_a_run_did_before_it_moved_is_paid_where_it_did_it() -> None:
+    moved = new_run()
+    for name, price in (("a", 1.0), ("b", 3.0), ("a", 1.0)):
+        placement = placement_of(request(), instance(name, price_per_hour=price), "cheapest")
+        moved = after(
+            moved,
+            events.InstanceChosen(placement=placement),
+            events.PromptPrepared(prompt_id="p", boot_marker=None),
+            events.ExecutionEnded(execution_s=1800),
+            events.InstanceLeft(message="away"),
+        )
+    a, b = costs_of([instance("a"), instance("b")], [summary_of(moved)], lambda _: Usage(), AT)
+    assert (a.runs, a.gpu_s, a.run_cost) == (1, 3600.0, 1.0)
+    assert (b.runs, b.gpu_s, b.run_cost) == (1, 1800.0, 1.5)
+    assert summary_of(moved).cost(AT) == 2.5
+
+
 @pytest.mark.parametrize(
     ("minutes", "limit_s", "price", "warning"),
     [

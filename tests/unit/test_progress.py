@@ -9,6 +9,7 @@ import pytest
 from comfyui_workflow.comfyui.history import Outcome, read_history
 from comfyui_workflow.comfyui.messages import MessageReader, prompt_id_of, says_ended
 from comfyui_workflow.runs import events
+from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import NodeStep
 from comfyui_workflow.runs.model import (
     FileType,
@@ -19,6 +20,7 @@ from comfyui_workflow.runs.model import (
     Run,
     RunRequest,
     RunStatus,
+    Stay,
     is_workflow_id,
     new_workflow_id,
 )
@@ -105,7 +107,7 @@ def test_a_finished_run_comes_back_unchanged_whatever_comes_late() -> None:
         assert all(apply(run, event, AT + timedelta(days=1)) is run for event in late)
 
 
-def placed(name: str) -> events.InstanceChosen:
+def placed(name: str, price: float | None = 3.6) -> events.InstanceChosen:
     return events.InstanceChosen(
         placement=Placement(
             instance_id=name,
@@ -114,7 +116,7 @@ def placed(name: str) -> events.InstanceChosen:
             comfyui_port=7,
             comfyui_input_dir="/in",
             comfyui_output_dir="/out",
-            price_per_hour=3.6,
+            price_per_hour=price,
             reason="cheapest",
         )
     )
@@ -178,6 +180,25 @@ def test_what_began_unseen_began_when_comfyui_says_unless_that_cannot_be() -> No
         assert ended.start_time == AT + timedelta(seconds=known_s)
     late = after(waiting, events.ExecutionStarted(), events.ExecutionEnded(execution_s=4.0))
     assert late.start_time == AT + timedelta(seconds=7)  # it was met while it executed
+
+
+def test_what_the_gpu_did_at_an_earlier_instance_stays_at_its_price() -> None:
+    there = after(new_run(), placed("a", 3.6), events.ExecutionStarted(), events.NodeStarted(node_id="1"))
+    left = after(there, events.PromptPrepared(prompt_id="p", boot_marker=None))
+    left = after(left, events.InstanceLeft(message="a died"))
+    assert left.cost(left.last_update) == pytest.approx(0.003)
+    moved = after(left, events.InstanceLeft(message="and again"), placed("b", None))
+    moved = after(moved, events.ExecutionEnded(execution_s=10.0), events.RunCompleted())
+    assert (moved.gpu_s, moved.cost(moved.last_update)) == (13.0, pytest.approx(0.003))
+    assert moved.stays == (Stay(instance_id="a", gpu_s=3.0, price_per_hour=3.6),)
+    dearer = after(there, placed("a", 7.2), events.ExecutionEnded(execution_s=10.0))
+    assert dearer.cost(dearer.last_update) == pytest.approx(0.01)
+    same = decode_run(encode_request(moved.request), encode_run(moved))
+    assert same.stays == moved.stays
+    before_stays = json.loads(encode_run(moved))
+    del before_stays["stays"]
+    old = decode_run(encode_request(moved.request), json.dumps(before_stays).encode())
+    assert (old.gpu_s, old.stays) == (13.0, ())
 
 
 def test_execution_may_be_heard_of_before_the_answer_to_the_submission() -> None:
