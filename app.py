@@ -94,7 +94,7 @@ class Server:
         self.job_files.open()
         parts.outbox.open()
         parts.service.learn()
-        instances.watches.load()
+        instances.watches.load({each.id: each for each in instances.directory.all()})
         parts.batches.resume()
         instances.local_ports.start()
         resumed = parts.service.resume(held_back=parts.jobs.held_back())

@@ -17,7 +17,6 @@ from comfyui_workflow.fleet.document import (
     instance_document,
     port_document,
     state_document,
-    totals_document,
 )
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.prompts_there import IsWanted, PromptThere, interrupt_there, prompts_there
@@ -80,11 +79,9 @@ def _add_entry_routes(routes: Blueprint, parts: Parts) -> None:
 
     @routes.get("/costs")
     def costs() -> Response:
-        found = costs_of(
-            directory.all(), service.summaries(None, None, EVERY_RUN), parts.instances.watches.usage, now()
-        )
-        documents = [costs_document(each) for each in found]
-        return jsonify(success=True, instances=documents, total=totals_document(found))
+        watches, runs = parts.instances.watches, service.summaries(None, None, EVERY_RUN)
+        found = costs_of(directory.all(), runs, watches.usage, watches.removed_usage(), now())
+        return jsonify(success=True, **costs_document(found))
 
     @routes.get("/<instance>")
     def show(instance: str) -> Response:

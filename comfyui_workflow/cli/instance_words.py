@@ -10,6 +10,7 @@ from comfyui_workflow.client.instance_documents import (
     CostsDocument,
     DeviceDocument,
     InstanceDocument,
+    SpentDocument,
     StateDocument,
 )
 
@@ -49,19 +50,22 @@ def costs_table(costs: CostsDocument) -> Table:
     for heading in ("runs", "GPU time", "cost of runs", "connected", "idle", "cost of idling"):
         table.add_column(heading, no_wrap=True, justify="right")
     for each in costs.instances:
-        table.add_row(
-            Text(plain(each.name)),
-            str(each.runs),
-            clock_time(each.gpu_seconds),
-            money(each.run_cost),
-            clock_time(each.connected_s),
-            clock_time(each.idle_s),
-            money(each.idle_cost),
-        )
-    total = costs.total
-    spent = (clock_time(total.gpu_seconds), money(total.run_cost), "", "", money(total.idle_cost))
-    table.add_row("total", str(total.runs), *spent, style="bold")
+        table.add_row(Text(plain(each.name)), *_spent(each))
+    if costs.removed.runs or costs.removed.connected_s:
+        table.add_row("(removed)", *_spent(costs.removed), style="dim")
+    table.add_row("total", *_spent(costs.total), style="bold")
     return table
+
+
+def _spent(costs: SpentDocument) -> tuple[str, ...]:
+    return (
+        str(costs.runs),
+        clock_time(costs.gpu_seconds),
+        money(costs.run_cost),
+        clock_time(costs.connected_s),
+        clock_time(costs.idle_s),
+        money(costs.idle_cost),
+    )
 
 
 def instance_lines(instance: InstanceDocument) -> Iterator[str]:

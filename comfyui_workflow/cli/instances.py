@@ -85,7 +85,9 @@ def costs(*, server: str | None, as_json: bool) -> None:
     with running_server(load_settings(), server) as client:
         found = client.instances.costs()
     if as_json:
-        click.echo(json.dumps({name: found.raw.get(name) for name in ("instances", "total")}, indent=2))
+        click.echo(
+            json.dumps({name: found.raw.get(name) for name in ("instances", "removed", "total")}, indent=2)
+        )
         return
     print_table(costs_table(found))
     if any(each.price_per_hour is None for each in found.instances):

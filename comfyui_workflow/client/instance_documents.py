@@ -122,12 +122,9 @@ class InterruptionDocument(Document):
     raw: dict[str, Any] = Field(repr=False)
 
 
-class InstanceCostsDocument(Document):
-    """What an instance has cost. Money is None where no price is known."""
+class SpentDocument(Document):
+    """Seconds and money; None for money where no price is known."""
 
-    id: str
-    name: str
-    price_per_hour: float | None = None
     runs: int = 0
     gpu_seconds: float = 0.0
     run_cost: float | None = None
@@ -137,14 +134,18 @@ class InstanceCostsDocument(Document):
     idle_cost: float | None = None
 
 
-class TotalCostsDocument(Document):
-    runs: int = 0
-    gpu_seconds: float = 0.0
-    run_cost: float | None = None
-    idle_cost: float | None = None
+class InstanceCostsDocument(SpentDocument):
+    """What an instance has cost since it came into the list."""
+
+    id: str
+    name: str
+    price_per_hour: float | None = None
 
 
 class CostsDocument(Document):
+    """`removed` is what all instances have cost that are not in the list any more; the total has it too."""
+
     instances: tuple[InstanceCostsDocument, ...]
-    total: TotalCostsDocument
+    removed: SpentDocument = SpentDocument()
+    total: SpentDocument
     raw: dict[str, Any] = Field(repr=False)

@@ -7,16 +7,15 @@ from datetime import datetime
 
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState
-from comfyui_workflow.fleet.usage import Usage
+from comfyui_workflow.fleet.usage import RemovedUsage, Usage
 from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.runs.summary import RunSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceCosts:
-    """Seconds and money since the instance came into the directory; None for money without a price."""
+class Costs:
+    """None for money without a price."""
 
-    instance: Instance
     runs: int
     """That began there."""
     gpu_s: float
@@ -28,17 +27,41 @@ class InstanceCosts:
     """Of the time that it was connected and had nothing to do, at its price now."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FleetCosts:
+    """`instances` since each came into the directory, `removed` of all that are not in it any more."""
+
+    instances: tuple[tuple[Instance, Costs], ...]
+    removed: Costs
+    total: Costs
+
+
 def costs_of(
     instances: Sequence[Instance],
     summaries: Iterable[RunSummary],
     usage_of: Callable[[str], Usage],
+    removed: RemovedUsage,
     at: datetime,
-) -> list[InstanceCosts]:
-    stays_of: dict[str, list[tuple[str, Stay]]] = defaultdict(list)
+) -> FleetCosts:
+    usages = {each.id: usage_of(each.id) for each in instances}
+    stays: dict[str | None, list[_StayOfRun]] = defaultdict(list)
     for summary in summaries:
         for stay in summary.all_stays(at):
-            stays_of[stay.instance_id].append((summary.workflow_id, stay))
-    return [_costs(each, stays_of[each.id], usage_of(each.id)) for each in instances]
+            usage = usages.get(stay.instance_id)
+            is_there_now = usage is not None and not _had_ended(summary, usage.since)
+            stays[stay.instance_id if is_there_now else None].append((summary.workflow_id, stay))
+    listed = tuple(
+        (each, _costs(stays[each.id], usages[each.id], usages[each.id].idle_cost(each.price_per_hour)))
+        for each in instances
+    )
+    gone = _costs(stays[None], removed.usage, removed.idle_cost)
+    every_stay = [stay for some in stays.values() for stay in some]
+    every_cost = [*(costs for _, costs in listed), gone]
+    usage = Usage()
+    for costs in every_cost:
+        usage = usage.and_also(costs.usage.connected_s, costs.usage.busy_s)
+    total = _costs(every_stay, usage, _sum(costs.idle_cost for costs in every_cost))
+    return FleetCosts(instances=listed, removed=gone, total=total)
 
 
 def idle_warning(instance: Instance, state: InstanceState, at: datetime, limit_s: float) -> str | None:
@@ -57,15 +80,25 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _costs(instance: Instance, stays: Sequence[tuple[str, Stay]], usage: Usage) -> InstanceCosts:
-    """`stays`: with the run of each; one may have been there twice."""
-    price = instance.price_per_hour
-    costs = [stay.cost for _, stay in stays if stay.cost is not None]
-    return InstanceCosts(
-        instance=instance,
+_StayOfRun = tuple[str, Stay]
+"""With the id of the run, which may have been there twice."""
+
+
+def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -> Costs:
+    return Costs(
         runs=len({workflow_id for workflow_id, _ in stays}),
         gpu_s=sum(stay.gpu_s for _, stay in stays),
-        run_cost=sum(costs) if costs else None,
+        run_cost=_sum(stay.cost for _, stay in stays),
         usage=usage,
-        idle_cost=None if price is None else price * usage.idle_s / 3600,
+        idle_cost=idle_cost,
     )
+
+
+def _had_ended(run: RunSummary, since: datetime | None) -> bool:
+    """Before the instance of that id came into the directory: it was at an earlier one."""
+    return since is not None and run.end_time is not None and run.end_time < since
+
+
+def _sum(costs: Iterable[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None

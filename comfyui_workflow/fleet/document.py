@@ -1,12 +1,11 @@
 """The documents of an instance and its state, as the API answers them."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.comfyui.system import Device
 from comfyui_workflow.errors import OfferedKey
-from comfyui_workflow.fleet.costs import InstanceCosts
+from comfyui_workflow.fleet.costs import Costs, FleetCosts
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState, Prompts
 from comfyui_workflow.local_port.model import PortState
@@ -46,29 +45,19 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
     }
 
 
-def costs_document(costs: InstanceCosts) -> dict[str, Any]:
+def costs_document(costs: FleetCosts) -> dict[str, Any]:
     return {
-        "id": costs.instance.id,
-        "name": costs.instance.name,
-        "price_per_hour": costs.instance.price_per_hour,
-        "runs": costs.runs,
-        "gpu_seconds": round(costs.gpu_s, 3),
-        "run_cost": _money(costs.run_cost),
-        "connected_s": round(costs.usage.connected_s, 1),
-        "busy_s": round(costs.usage.busy_s, 1),
-        "idle_s": round(costs.usage.idle_s, 1),
-        "idle_cost": _money(costs.idle_cost),
-    }
-
-
-def totals_document(costs: Sequence[InstanceCosts]) -> dict[str, Any]:
-    run_costs = [each.run_cost for each in costs if each.run_cost is not None]
-    idle_costs = [each.idle_cost for each in costs if each.idle_cost is not None]
-    return {
-        "runs": sum(each.runs for each in costs),
-        "gpu_seconds": round(sum(each.gpu_s for each in costs), 3),
-        "run_cost": _money(sum(run_costs) if run_costs else None),
-        "idle_cost": _money(sum(idle_costs) if idle_costs else None),
+        "instances": [
+            {
+                "id": instance.id,
+                "name": instance.name,
+                "price_per_hour": instance.price_per_hour,
+                **_costs(each),
+            }
+            for instance, each in costs.instances
+        ],
+        "removed": _costs(costs.removed),
+        "total": _costs(costs.total),
     }
 
 
@@ -79,6 +68,18 @@ def port_document(port: PortState) -> dict[str, Any]:
         "trouble": port.trouble,
         "open_requests": port.open_requests,
         "open_sockets": port.open_sockets,
+    }
+
+
+def _costs(costs: Costs) -> dict[str, Any]:
+    return {
+        "runs": costs.runs,
+        "gpu_seconds": round(costs.gpu_s, 3),
+        "run_cost": _money(costs.run_cost),
+        "connected_s": round(costs.usage.connected_s, 1),
+        "busy_s": round(costs.usage.busy_s, 1),
+        "idle_s": round(costs.usage.idle_s, 1),
+        "idle_cost": _money(costs.idle_cost),
     }
 
 

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from math import inf
 
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.state import InstanceState
-from comfyui_workflow.fleet.usage import Usage
+from comfyui_workflow.fleet.usage import RemovedUsage, Usage
 from comfyui_workflow.fleet.watching import Surroundings, Watch
+from comfyui_workflow.journal import now
 
 
 class Watches:
@@ -19,12 +21,16 @@ class Watches:
         self._watches: dict[str, Watch] = {}
         self._is_closed = False
 
-    def load(self) -> None:
-        """What was used before this start."""
+    def load(self, instances: Mapping[str, Instance]) -> None:
+        """What was used before this start, and which instances there are now."""
         self._around.ledger.load()
+        self._keep_ledger_to(instances)
 
     def usage(self, instance_id: str) -> Usage:
         return self._around.ledger.get(instance_id)
+
+    def removed_usage(self) -> RemovedUsage:
+        return self._around.ledger.removed
 
     def state(self, instance_id: str) -> InstanceState:
         watch = self._watches.get(instance_id)
@@ -59,9 +65,10 @@ class Watches:
         if watch is not None:
             watch.report(error)
 
-    def keep_to(self, instances: dict[str, Instance]) -> None:
+    def keep_to(self, instances: Mapping[str, Instance]) -> None:
         """The directory has changed: what is not as it was is watched as it is now, for as long as it was
         wanted."""
+        self._keep_ledger_to(instances)
         with self._lock:
             changed = [
                 each for each in self._watches.values() if instances.get(each.instance.id) != each.instance
@@ -85,6 +92,9 @@ class Watches:
         for watch in watches:
             watch.join(max(0.0, until_s - time.monotonic()))
         self._around.ledger.save()
+
+    def _keep_ledger_to(self, instances: Mapping[str, Instance]) -> None:
+        self._around.ledger.keep_to({each.id: each.price_per_hour for each in instances.values()}, now())
 
     def _want(self, instance: Instance, for_s: float) -> None:
         with self._lock:

@@ -12,19 +12,28 @@ export const title = () => "Instances";
 
 export async function learn() {
   const { instances, trouble } = await look(INSTANCES);
-  const costs = (await look(`${INSTANCES}/costs`)).instances;
-  return { instances, trouble, costs: new Map(costs.map((each) => [each.id, each])) };
+  const costs = await look(`${INSTANCES}/costs`);
+  return { instances, trouble, removed: costs.removed, costs: new Map(costs.instances.map((each) => [each.id, each])) };
 }
 
-export function draw({ instances, trouble, costs }) {
+export function draw({ instances, trouble, removed, costs }) {
   return [
     el("h1", { tabindex: -1, "data-key": "title" }, "Instances"),
     trouble ? el("p.notice", { "data-key": "trouble", "data-tone": "bad" }, trouble) : null,
     instances.length
       ? el("ul.cards.wide", { "data-key": "all" }, instances.map((instance) => card(instance, costs.get(instance.id))))
       : empty("None has a name yet. With one, runs can wait for it, share it, and go to any that is free."),
+    gone(removed),
     adding(),
   ];
+}
+
+/** What was paid for machines that were given back. */
+function gone({ runs, run_cost, idle_cost }) {
+  const spent = (run_cost ?? 0) + (idle_cost ?? 0);
+  if (!runs && !spent) return null;
+  const cost = spent ? `, which cost ${words.money(spent)}` : "";
+  return el("p.quiet", { "data-key": "gone" }, `On instances that were removed: ${words.count(runs, "run", "runs")}${cost}.`);
 }
 
 function card(instance, costs) {

@@ -8,7 +8,7 @@ import pytest
 from comfyui_workflow.fleet.costs import costs_of, idle_warning
 from comfyui_workflow.fleet.instance import placement_of
 from comfyui_workflow.fleet.state import InstanceState, Reachability
-from comfyui_workflow.fleet.usage import Usage, UsageLedger
+from comfyui_workflow.fleet.usage import RemovedUsage, Usage, UsageLedger
 from comfyui_workflow.runs import events
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from tests.fleet.making import instance, request
@@ -28,7 +28,7 @@ def ran(name: str, price: float | None, seconds: float) -> RunSummary:
 
 def test_runs_cost_what_the_price_was_and_idling_what_it_is() -> None:
     usages = {"a": Usage(connected_s=7200, busy_s=3600)}
-    a, b = costs_of(
+    found = costs_of(
         [instance("a", price_per_hour=2.0), instance("b")],
         [
             ran("a", 1.0, 1800),
@@ -38,8 +38,11 @@ def test_runs_cost_what_the_price_was_and_idling_what_it_is() -> None:
             summary_of(new_run()),
         ],
         lambda instance_id: usages.get(instance_id, Usage()),
+        RemovedUsage(),
         AT,
     )
+    (_, a), (_, b) = found.instances
+    assert (found.total.runs, found.total.run_cost, found.total.idle_cost) == (4, 0.75, 2.0)
     assert (a.runs, a.gpu_s, a.run_cost, a.idle_cost) == (3, 2760.0, 0.75, 2.0)
     assert (b.runs, b.gpu_s, b.run_cost, b.idle_cost) == (1, 30.0, None, None)
 
@@ -55,7 +58,10 @@ def test_what_a_run_did_before_it_moved_is_paid_where_it_did_it() -> None:
             events.ExecutionEnded(execution_s=1800),
             events.InstanceLeft(message="away"),
         )
-    a, b = costs_of([instance("a"), instance("b")], [summary_of(moved)], lambda _: Usage(), AT)
+    both = [instance("a"), instance("b")]
+    found = costs_of(both, [summary_of(moved)], lambda _: Usage(), RemovedUsage(), AT)
+    (_, a), (_, b) = found.instances
+    assert (found.total.runs, found.total.gpu_s, found.total.run_cost) == (1, 5400.0, 2.5)
     assert (a.runs, a.gpu_s, a.run_cost) == (1, 3600.0, 1.0)
     assert (b.runs, b.gpu_s, b.run_cost) == (1, 1800.0, 1.5)
     assert summary_of(moved).cost(AT) == 2.5
@@ -82,6 +88,40 @@ def test_an_idle_instance_is_warned_of(
     idle_since = None if minutes is None else AT - timedelta(minutes=minutes)
     state = InstanceState(reachability=Reachability.READY, idle_since=idle_since)
     assert idle_warning(instance("a", price_per_hour=price), state, AT, limit_s) == warning
+
+
+def test_what_a_removed_instance_has_cost_stays_in_the_total() -> None:
+    removed = RemovedUsage(usage=Usage(connected_s=60, busy_s=20), idle_cost=0.5)
+    runs = [ran("gone", 1.0, 1800), ran("a", 3.0, 3600)]
+    came = AT + timedelta(days=1)
+    since = {None: 3.0, AT: 3.0, came: None}
+    for at, cost in since.items():
+        found = costs_of([instance("a")], runs, lambda _, at=at: Usage(since=at), removed, came)
+        assert found.instances[0][1].run_cost == cost
+        assert (found.total.runs, found.total.run_cost, found.total.idle_cost) == (2, 3.5, 0.5)
+        assert (found.removed.run_cost, found.removed.usage.idle_s) == (3.5 - (cost or 0), 40)
+
+
+def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_path: Path) -> None:
+    ledger = UsageLedger(tmp_path / "usage.json")
+    ledger.keep_to({}, AT)  # nobody has read yet what there was
+    ledger.load()
+    ledger.keep_to({"a": 2.0, "b": None}, AT)
+    for name in ("a", "b"):
+        ledger.add(name, connected_s=3600, busy_s=1800)
+    ledger.keep_to({"a": 3.0}, AT)
+    ledger.keep_to({}, AT)
+    ledger.add("a", connected_s=5, busy_s=0)  # its watch has just looked once more
+    ledger.keep_to({"a": 9.0}, AT)
+    ledger.add("a", connected_s=1, busy_s=0)
+    ledger.save()
+    again = UsageLedger(tmp_path / "usage.json")
+    again.load()
+    for each in (ledger, again):
+        assert each.get("a") == Usage(connected_s=1, busy_s=0, since=AT)
+        assert each.removed == RemovedUsage(usage=Usage(connected_s=7200, busy_s=3600), idle_cost=1.5)
+    again.keep_to({}, AT)  # taken out of the file while no server ran, so that its price is not known
+    assert again.removed == RemovedUsage(usage=Usage(connected_s=7201, busy_s=3600), idle_cost=1.5)
 
 
 def test_the_ledger_outlives_the_server(tmp_path: Path) -> None:

@@ -244,6 +244,16 @@ def test_what_a_night_costs(fleet: Machines) -> None:
     assert gpu1["run_cost"] == pytest.approx(gpu1["gpu_seconds"] * 0.3 / 3600, abs=1e-6)
     assert (costs["total"]["runs"], costs["total"]["run_cost"]) == (2, gpu1["run_cost"])
     assert 1.0 <= gpu1["gpu_seconds"] < 5
+    assert requests.delete(f"{fleet.instances_url}/gpu1", timeout=10).status_code == 200
+    again = {"name": "gpu1", "ssh_connection": "ssh root@192.0.2.1", "price_per_hour": 900}
+    assert requests.post(fleet.instances_url, json=again, timeout=10).status_code == 201
+    fleet.server.kill()
+    fleet.server.start()
+    after = requests.get(f"{fleet.instances_url}/costs", timeout=10).json()
+    (gpu1,) = [each for each in after["instances"] if each["name"] == "gpu1"]
+    assert (gpu1["runs"], gpu1["run_cost"], gpu1["connected_s"], gpu1["idle_cost"]) == (0, None, 0, 0)
+    assert (after["total"]["runs"], after["total"]["run_cost"]) == (2, costs["total"]["run_cost"])
+    assert after["removed"]["runs"] == 2
 
 
 def test_the_inputs_of_the_next_run_are_brought_while_one_runs(tmp_path: Path) -> None:
