@@ -8,7 +8,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from comfyui_workflow.errors import InstanceBroken, InvalidGraph, Stopped, StoreError, WorkflowError
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    InstanceBroken,
+    InstanceError,
+    InvalidGraph,
+    Stopped,
+    StoreError,
+    WorkflowError,
+)
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.pool import Pool
@@ -30,6 +38,12 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import Phase, Run
 
 log = logging.getLogger(__name__)
+
+
+_NOBODY_TO_ASK = (
+    "Cancelled. Its instance was removed and does not answer, so the prompt could not be stopped there: "
+    "it may still run"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +82,7 @@ class Runner:
                 trouble = error if ending is None else self._end(workflow_id, ending)
                 if trouble is None:
                     return
-                self._pause(workflow_id, trouble, patience, turn.should_stop)
+                self._pause(workflow_id, trouble, patience, turn)
             if self._journal.get(workflow_id).is_finished:
                 return
 
@@ -131,6 +145,8 @@ class Runner:
                 return RunCancelled()
             if isinstance(error, InstanceBroken):
                 return RunCancelled(message=str(error))
+            if isinstance(error, InstanceError | ComfyUIError) and turn.is_instance_gone(run):
+                return RunCancelled(message=_NOBODY_TO_ASK)
         else:
             reason = turn.reason_to_leave(run, error, patience.failing_for_s())
             if reason is not None:
@@ -155,19 +171,20 @@ class Runner:
         limit_s = options.lost_contact_patience_s if run.prompt_id else options.contact_patience_s
         return RunFailed(code=error.code, message=str(error)) if failing_for_s > limit_s else None
 
-    def _pause(
-        self, workflow_id: str, error: Exception, patience: Patience, should_stop: Callable[[], bool]
-    ) -> None:
+    def _pause(self, workflow_id: str, error: Exception, patience: Patience, turn: Turn) -> None:
         if isinstance(error, Stopped):
             return
         wait_s = patience.next_wait_s()
         log.info("%s: %s; trying again in %.1f s", workflow_id, error, wait_s)
-        self._journal.record(workflow_id, TroubleMet(message=f"{str(error).rstrip('.')}; trying again"))
         was_cancelled = self._journal.get(workflow_id).is_cancel_requested
-        wait(
-            wait_s,
-            lambda: should_stop() or self._journal.get(workflow_id).is_cancel_requested != was_cancelled,
-        )
+        aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
+        self._journal.record(workflow_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
+
+        def is_news() -> bool:
+            run = self._journal.get(workflow_id)
+            return run.is_cancel_requested and (not was_cancelled or turn.is_instance_gone(run))
+
+        wait(wait_s, lambda: turn.should_stop() or is_news())
 
     def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back."""

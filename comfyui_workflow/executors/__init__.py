@@ -21,6 +21,9 @@ class Turn(Protocol):
     def placement(self, run: Run) -> Placement | None:
         """Where to go, as it is known now. None: where the ssh string of the request leads."""
 
+    def is_instance_gone(self, run: Run) -> bool:
+        """Whether the named instance that it was given to has been removed."""
+
     def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
         """Entered when one more prompt may be submitted to the instance, and left when it was, or was not;
         meanwhile no other is. Raises: Stopped."""
@@ -76,6 +79,9 @@ class FreeTurn:
 
     def placement(self, run: Run) -> Placement | None:
         return run.placement
+
+    def is_instance_gone(self, run: Run) -> bool:
+        return False
 
     def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
         return nullcontext()

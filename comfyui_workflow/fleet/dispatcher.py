@@ -183,6 +183,9 @@ class Dispatcher:
         instance = self._directory.get(carried.instance_id) if carried.instance_id else None
         return run.placement if instance is None else placement_of(run.request, instance, carried.reason)
 
+    def is_instance_gone(self, run: Run) -> bool:
+        return run.placement is not None and self._directory.get(run.placement.instance_id) is None
+
     @contextmanager
     def place(self, carried: Carried, should_abort: Callable[[], bool]) -> Iterator[None]:
         try:
@@ -274,6 +277,9 @@ class _Turn:
 
     def placement(self, run: Run) -> Placement | None:
         return self.dispatcher.placement(self.carried, run)
+
+    def is_instance_gone(self, run: Run) -> bool:
+        return self.dispatcher.is_instance_gone(run)
 
     def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
         return self.dispatcher.place(self.carried, should_abort)

@@ -139,6 +139,9 @@ class Fleet:
     def be_woken_by(self, workflow_id: str, wake: Callable[[], None]) -> None:
         self._turns[workflow_id].be_woken_by(wake)
 
+    def is_instance_gone(self, workflow_id: str) -> bool:
+        return self._turns[workflow_id].is_instance_gone(self.journal.get(workflow_id))
+
     def leave_place(self, workflow_id: str) -> None:
         self._turns[workflow_id].leave_place()
 

@@ -422,3 +422,12 @@ def test_nothing_is_started_after_a_stop() -> None:
     fleet.close()
     fleet.submit(request())
     assert fleet.carried() == set()
+
+
+def test_a_turn_knows_that_the_instance_of_its_run_was_removed() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (run,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {run})
+        assert not fleet.is_instance_gone(run)
+        fleet.directory.instances.clear()
+        assert fleet.is_instance_gone(run)

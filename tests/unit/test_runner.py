@@ -3,14 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.errors import AuthenticationFailed, StoreError
+from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, StoreError
 from comfyui_workflow.executors import FreeTurn
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.runner import Runner, RunnerOptions
-from comfyui_workflow.runs.events import Saving
+from comfyui_workflow.runs.events import CancelRequested, PromptPrepared, Saving
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.stores import Change
 from comfyui_workflow.stores.memory import MemoryStore
@@ -33,18 +34,29 @@ class FullStore(MemoryStore):
 class Refusing:
     """A pool whose instance accepts no key."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.attempts = 0
+        self._error = error or AuthenticationFailed("no key is accepted")
 
     @contextmanager
     def lease(self, _key: object, *, should_stop: Callable[[], bool]) -> Iterator[Any]:
         self.attempts += 1
-        raise AuthenticationFailed("no key is accepted")
+        raise self._error
         yield
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfInstance(FreeTurn):
+    """Of a named one, which is removed while `removed` is set."""
+
+    removed: threading.Event
+
+    def is_instance_gone(self, run: Run) -> bool:
+        return self.removed.is_set()
+
+
 def started(
-    store: MemoryStore, links: Refusing
+    store: MemoryStore, links: Refusing, removed: threading.Event | None = None
 ) -> tuple[RunJournal, str, Callable[[Callable[[], bool]], None]]:
     journal = RunJournal(store)
     request = RunRequest(
@@ -62,7 +74,9 @@ def started(
     return (
         journal,
         run.workflow_id,
-        lambda should_stop: runner.execute(run.workflow_id, FreeTurn(should_stop=should_stop)),
+        lambda should_stop: runner.execute(
+            run.workflow_id, OfInstance(should_stop=should_stop, removed=removed or threading.Event())
+        ),
     )
 
 
@@ -83,3 +97,26 @@ def test_a_full_disk_is_not_tried_in_a_hurry() -> None:
     execute(stop.is_set)
     timer.join()
     assert links.attempts <= 4
+
+
+def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it_waits_for() -> None:
+    removed = threading.Event()
+    journal, workflow_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")), removed)
+    journal.record(workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    stop = threading.Event()
+    runner = threading.Thread(target=execute, args=(stop.is_set,))
+    runner.start()
+    try:
+        away = journal.wait(workflow_id, lambda run: run.message == "no route; trying again", 10)
+        assert away.status is RunStatus.QUEUED
+        journal.record(workflow_id, CancelRequested())
+        aim = "no route; trying again, to cancel the prompt there"
+        assert journal.wait(workflow_id, lambda run: run.message == aim, 10).message == aim
+        removed.set()
+        ended = journal.wait(workflow_id, lambda run: run.is_finished, 20)
+        assert ended.status is RunStatus.CANCELLED
+        assert "Its instance was removed" in str(ended.error_message)
+    finally:
+        stop.set()
+        runner.join(10)
+    assert not runner.is_alive()
