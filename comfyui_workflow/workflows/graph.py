@@ -26,6 +26,9 @@ def check_graph(value: object) -> Graph:
         raise InvalidGraph(f"The workflow is not a JSON object but {_kind(value)}")
     if not value:
         raise InvalidGraph("The workflow has no nodes that run")
+    foreign_id = next((node_id for node_id in value if not isinstance(node_id, str)), None)
+    if foreign_id is not None:
+        raise InvalidGraph(f'The ids of nodes must be texts: "{foreign_id}", where it has {foreign_id!r}')
     check_json(value)
     for node_id, node in value.items():
         _check_node(node_id, node)
@@ -108,7 +111,7 @@ def _kind(value: object) -> str:
 
 def check_json(value: object) -> None:
     """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads.
-    Raises: InvalidGraph."""
+    Raises: InvalidGraph, naming what is of another type."""
     if _is_nested_deeper(value, DEEPEST_NESTING):
         raise InvalidGraph("The workflow is nested too deeply to be one")
     try:
@@ -117,6 +120,26 @@ def check_json(value: object) -> None:
         raise InvalidGraph("The workflow has a text that is not valid Unicode") from error
     except ValueError as error:
         raise InvalidGraph("The workflow has a number that is none (NaN or Infinity)") from error
+    except TypeError as error:
+        foreign = next(_foreign(value), str(error))
+        raise InvalidGraph(f"The workflow has something in it that JSON cannot hold: {foreign}") from error
+
+
+def _foreign(value: object, place: str = "workflow") -> Iterator[str]:
+    """What is of no type of JSON, and where: `workflow.3.inputs.seed`."""
+    match value:
+        case dict():
+            yield from (f"{place} has the name {name!r}" for name in value if not isinstance(name, str))
+            for name, inner in value.items():
+                yield from _foreign(inner, f"{place}.{name}")
+        case list() | tuple():
+            for number, inner in enumerate(value):
+                yield from _foreign(inner, f"{place}.{number}")
+        case str() | int() | float() | None:
+            pass
+        case _:
+            kind = type(value)
+            yield f"{place} is of the type {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
 
 
 def _is_nested_deeper(value: object, levels: int) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -42,6 +43,22 @@ def test_results_are_in_order_and_each_ran_once(comfyui: ComfyUI, sandbox_comfyu
     assert [result.index for result in results] == list(range(8))
     assert all(result.is_success and result.error is None for result in results)
     assert started(sandbox_comfyui) == [result.prompt_id for result in results]
+
+
+def test_a_value_that_is_none_of_json_is_the_error_of_its_graph(comfyui: ComfyUI) -> None:
+    """As a number of numpy is."""
+    foreign, numbered = quick_graph(color=2), {int(name): node for name, node in quick_graph().items()}
+    foreign["1"]["inputs"]["color"] = Fraction(3)
+    first, second, third, last = comfyui.batch([quick_graph(), foreign, numbered, quick_graph(color=3)])
+    assert first.is_success and last.is_success
+    assert isinstance(second.error, InvalidGraph)
+    assert "workflow.1.inputs.color is of the type fractions.Fraction" in str(second.error)
+    assert str(third.error) == 'The ids of nodes must be texts: "1", where it has 1'
+    for submit in (comfyui.submit, comfyui.run):
+        with pytest.raises(InvalidGraph, match=r"fractions\.Fraction"):
+            submit(foreign)
+    with pytest.raises(InvalidGraph, match=r"fractions\.Fraction"):
+        comfyui.submit(quick_graph(), extra_data={"seed": Fraction(3)})
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
