@@ -31,6 +31,15 @@ class BatchResult:
         return self.entry is not None
 
 
+def waited_for(prompts: Prompts, index: int, prompt_id: str, timeout_s: float | None) -> BatchResult:
+    """Of a prompt that was submitted."""
+    try:
+        entry = prompts.wait(prompt_id, timeout_s)
+    except WorkflowError as error:
+        return BatchResult(index=index, prompt_id=prompt_id, error=error)
+    return BatchResult(index=index, prompt_id=prompt_id, entry=entry)
+
+
 class Batch:
     """One thread submits, in the order of the graphs; another waits for each prompt that is under way."""
 

@@ -1,11 +1,11 @@
 """A ComfyUI, from Python: prompts that run once, waits that end, files that arrive whole."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from comfyui_workflow.client.batch import Batch, BatchResult
+from comfyui_workflow.client.batch import Batch, BatchResult, waited_for
 from comfyui_workflow.client.calls import is_loopback, read_url
 from comfyui_workflow.client.landing import land, landing_place
 from comfyui_workflow.client.monitor import Monitor
@@ -99,6 +99,12 @@ class ComfyUI:
         is dead; ComfyUIUnavailable when ComfyUI is away for ten minutes."""
         return self._prompts.wait(prompt_id, timeout_s)
 
+    def wait_all(self, prompt_ids: Iterable[str], *, timeout_s: float | None = 600.0) -> list[BatchResult]:
+        """One result for each prompt that was submitted, in their order; what goes wrong with one is in its
+        result. They are waited for one by one, each for `timeout_s` from when those before it are over."""
+        numbered = enumerate(prompt_ids)
+        return [waited_for(self._prompts, index, prompt_id, timeout_s) for index, prompt_id in numbered]
+
     def batch(
         self,
         graphs: Sequence[Graph],
@@ -143,10 +149,14 @@ class ComfyUI:
         )
         return batch.results()
 
-    def interrupt(self, prompt_id: str) -> None:
+    def interrupt(self, prompt_id: str | None = None) -> None:
         """Ask ComfyUI to stop this prompt and no other: it is dropped where it waits, interrupted where it
-        runs. Returns at once; a node that is at work may finish first. One that is over stays as it is."""
-        self._prompts.interrupt(prompt_id)
+        runs. Without an id it stops whatever runs, whoever sent it; what waits goes on. Returns at once; a
+        node that is at work may finish first. One that is over stays as it is."""
+        if prompt_id is None:
+            self._patiently(self._client.interrupt)
+        else:
+            self._prompts.interrupt(prompt_id)
 
     def cancel(self, prompt_id: str, *, timeout_s: float | None = 60.0) -> HistoryEntry | None:
         """Interrupt it until it has ended. How it did, which may be a success; None when it never ran.

@@ -147,6 +147,21 @@ def test_interrupting_one_leaves_the_other(comfyui: ComfyUI, sandbox_comfyui: Ru
     assert comfyui.wait(running, timeout_s=20).outputs
 
 
+def test_interrupting_what_runs_whichever_it_is(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
+    sandbox_comfyui.pace.allow(1)
+    running = sandbox_comfyui.submit(slow_graph(steps=1000))
+    until_at_work(sandbox_comfyui)
+    waiting = comfyui.submit(quick_graph()).prompt_id
+    comfyui.interrupt()
+    sandbox_comfyui.pace.allow(1000)
+    stopped, gone, done = comfyui.wait_all([running, "nobody", waiting], timeout_s=20)
+    assert (stopped.index, stopped.prompt_id) == (0, running)
+    assert isinstance(stopped.error, PromptInterrupted)
+    assert isinstance(gone.error, PromptLost)
+    assert done.entry is not None
+    assert (done.index, done.entry.outcome) == (2, Outcome.SUCCESS)
+
+
 def test_cancelling_waits_for_the_end(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
     sandbox_comfyui.pace.allow(1)
     running = comfyui.submit(slow_graph(steps=1000)).prompt_id
