@@ -44,6 +44,7 @@ class BatchService:
             replace(
                 request,
                 batch_id=batch.batch_id,
+                stagger_s=order.stagger_s,
                 not_before=at + timedelta(seconds=number * order.stagger_s) if order.stagger_s else None,
             )
             for number, request in enumerate(order.requests)

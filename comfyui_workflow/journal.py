@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from comfyui_workflow.errors import RunNotFound
+from comfyui_workflow.runs.batch import last_start
 from comfyui_workflow.runs.events import Event
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.progress import apply
@@ -80,6 +81,10 @@ class RunJournal:
         if run is None:
             raise RunNotFound(f"Workflow not found: {workflow_id}")
         return run
+
+    def last_start(self, batch_id: str) -> datetime | None:
+        """Of the runs of a batch."""
+        return last_start(self._store.of_batch(batch_id))
 
     def wait(self, workflow_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:
         """The run as soon as `until` holds, or as it is when the time is over. Raises: RunNotFound."""

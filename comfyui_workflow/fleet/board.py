@@ -14,6 +14,7 @@ from comfyui_workflow.fleet.choosing import choose
 from comfyui_workflow.fleet.floor import Floor, usable_key
 from comfyui_workflow.fleet.instance import Instance, tag_wanted
 from comfyui_workflow.fleet.later import LaterRuns
+from comfyui_workflow.fleet.staggering import Stagger, Staggering
 from comfyui_workflow.fleet.waiting import AnyOf, At, Named, Target, Waiting, WaitingRuns
 from comfyui_workflow.link import InstanceKey, key_of
 from comfyui_workflow.patience import Patience
@@ -37,14 +38,22 @@ class Carried:
     gives_way: str | None = None
     """Why it should leave its instance before its prompt is there."""
     needs_pause: bool = False
+    stagger: Stagger | None = None
+    """Until it has submitted, where its batch is staggered."""
     wake: Callable[[], None] = lambda: None
     """Returns at once."""
 
 
 class Board:
-    """`run_of` gives a run by its id, as it is now."""
+    """`run_of` gives a run by its id, as it is now; `last_start_of` is as for `Staggering`."""
 
-    def __init__(self, floor: Floor, run_of: Callable[[str], Run], any_patience: timedelta) -> None:
+    def __init__(
+        self,
+        floor: Floor,
+        run_of: Callable[[str], Run],
+        last_start_of: Callable[[str], datetime | None],
+        any_patience: timedelta,
+    ) -> None:
         self.floor = floor
         self.carried: dict[str, Carried] = {}
         self.begun: list[str] = []
@@ -53,6 +62,7 @@ class Board:
         self._any_patience = any_patience
         self._waiting = WaitingRuns()
         self._later = LaterRuns()
+        self._staggering = Staggering(last_start_of)
         self._refusals: dict[str, dict[str, str]] = {}
         self._refusals_since: datetime | None = None
         self._pauses: dict[str, Patience] = {}
@@ -104,13 +114,11 @@ class Board:
 
     # what is told of them
 
-    def standing(self, workflow_id: str) -> Standing | None:
+    def standing(self, workflow_id: str, at: datetime) -> Standing | None:
         waiting = self._waiting.get(workflow_id)
         if waiting is not None:
-            return Standing(
-                position=self.floor.position(waiting, self._waiting.ahead_of(waiting)),
-                message=self.floor.why_waiting(waiting, self._refusals.get(workflow_id, {})),
-            )
+            position = self.floor.position(waiting, self._waiting.ahead_of(waiting))
+            return Standing(position=position, message=self._why_waiting(waiting, at))
         carried = self.carried.get(workflow_id)
         seats = self.floor.seats_of(carried.key) if carried else None
         if seats and seats.is_asking(workflow_id):
@@ -125,6 +133,26 @@ class Board:
         used = (self.floor.instance(each.instance_id) for each in self.carried.values() if each.instance_id)
         return list({each.id: each for each in (*meant, *used) if each is not None}.values())
 
+    # the time between two runs of a batch
+
+    def start_is_due_in_s(self, carried: Carried, at: datetime) -> float:
+        """0 where it may submit now."""
+        due = None if carried.stagger is None else self._staggering.start_at(carried.stagger)
+        return 0.0 if due is None else max(0.0, (due - at).total_seconds())
+
+    def note_start(self, carried: Carried, at: datetime) -> None:
+        """It submits now."""
+        if carried.stagger is not None:
+            self._staggering.started(carried.stagger, at)
+            carried.stagger = None
+
+    def next_due(self, at: datetime) -> datetime | None:
+        """When somebody may have a turn that may not yet."""
+        turns = [self._turn_at(head) for head in self._waiting.heads()]
+        return min(
+            (due for due in (self._later.soonest, *turns) if due is not None and due > at), default=None
+        )
+
     # deciding
 
     def decide(self, at: datetime) -> None:
@@ -133,23 +161,32 @@ class Board:
         while any(self._admit(head, at) for head in self._waiting.heads()):
             pass
         self._end_who_cannot_run(at)
-        self._make_way()
+        self._make_way(at)
         self._forget_old_refusals(at)
 
     def _admit(self, head: Waiting, at: datetime) -> bool:
         """Whether it got its turn, or its end."""
+        if not self._is_due(head, at):
+            return False
         match head.target:
             case AnyOf():
                 return self._admit_to_best(head, head.target.tag, at)
             case Named():
                 instance = self.floor.instance(head.target.instance_id)
                 if instance is not None:
-                    return self._admit_to(head, instance, "the request says so")
+                    return self._admit_to(head, instance, "the request says so", at)
                 gone = RunFailed(code="instance_not_found", message="Its instance was removed")
                 self._end(head.workflow_id, gone)
                 return True
             case At():
-                return self._give_turn(head, head.target.key, None, "")
+                return self._give_turn(head, head.target.key, None, "", at)
+
+    def _is_due(self, head: Waiting, at: datetime) -> bool:
+        due = self._turn_at(head)
+        return due is None or due <= at
+
+    def _turn_at(self, head: Waiting) -> datetime | None:
+        return None if head.stagger is None else self._staggering.turn_at(head.stagger)
 
     def _admit_to_best(self, head: Waiting, tag: str, at: datetime) -> bool:
         candidates = self.floor.candidates(tag, head.refused_by)
@@ -158,18 +195,23 @@ class Board:
         is_any_loaded = any(candidate.loaded for candidate in candidates)
         models = _models_of(self._run_of(head.workflow_id)) if is_any_loaded else frozenset[str]()
         choice = choose(candidates, models)
-        return self._admit_to(head, choice.instance, choice.reason)
+        return self._admit_to(head, choice.instance, choice.reason, at)
 
-    def _admit_to(self, run: Waiting, instance: Instance, reason: str) -> bool:
+    def _admit_to(self, run: Waiting, instance: Instance, reason: str, at: datetime) -> bool:
         key = usable_key(instance)
-        return key is not None and self._give_turn(run, key, instance.id, reason)
+        return key is not None and self._give_turn(run, key, instance.id, reason, at)
 
-    def _give_turn(self, run: Waiting, key: InstanceKey, instance_id: str | None, reason: str) -> bool:
+    def _give_turn(
+        self, run: Waiting, key: InstanceKey, instance_id: str | None, reason: str, at: datetime
+    ) -> bool:
         if not self.floor.has_room(key):
             return False
         self._waiting.remove(run.workflow_id)
         self.floor.seats_of(key).expect(run.workflow_id, run.order)
         self._begin(run.workflow_id, key, instance_id, reason)
+        if run.stagger is not None:
+            self.carried[run.workflow_id].stagger = run.stagger
+            self._staggering.turn_given(run.stagger, at)
         return True
 
     def _carry_on(self, run: Run) -> None:
@@ -218,9 +260,9 @@ class Board:
         told = "; ".join(f"{each.name}: {refusals[each.id]}" for each in named)
         return RunFailed(code="invalid_workflow", message=f"No instance can run the workflow. {told}")
 
-    def _make_way(self) -> None:
+    def _make_way(self, at: datetime) -> None:
         """Who is ready and waits for a place may be better off elsewhere, or be overtaken."""
-        heads = self._waiting.heads()
+        heads = [head for head in self._waiting.heads() if self._is_due(head, at)]
         for carried in self.carried.values():
             if carried.gives_way is None and self.floor.seats_of(carried.key).is_asking(carried.workflow_id):
                 carried.gives_way = self._reason_to_give_way(carried, heads)
@@ -258,7 +300,14 @@ class Board:
             priority=run.priority,
             target=self._target(run),
             refused_by=frozenset(self._refusals.get(run.workflow_id, ())),
+            stagger=_stagger_of(run),
         )
+
+    def _why_waiting(self, run: Waiting, at: datetime) -> str:
+        due = self._turn_at(run)
+        if due is not None and due > at:
+            return f"The next run of its batch is to be started at {due:%H:%M:%S} UTC"
+        return self.floor.why_waiting(run, self._refusals.get(run.workflow_id, {}))
 
     def _target(self, run: Run) -> Target:
         """Raises: InvalidAddress."""
@@ -287,6 +336,11 @@ class Board:
     def _forget(self, workflow_id: str) -> None:
         self._refusals.pop(workflow_id, None)
         self._pauses.pop(workflow_id, None)
+
+
+def _stagger_of(run: Run) -> Stagger | None:
+    batch_id, seconds = run.request.batch_id, run.request.stagger_s
+    return Stagger(batch_id, seconds) if batch_id is not None and seconds > 0 else None
 
 
 def _models_of(run: Run) -> frozenset[str]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from comfyui_workflow.errors import RunNotFound, Stopped, StoreError
@@ -73,7 +73,9 @@ class Dispatcher:
             most_prompts=options.prompts_per_instance,
             most_on_the_way=options.on_the_way_per_instance,
         )
-        self._board = Board(self._floor, journal.get, timedelta(seconds=options.any_patience_s))
+        self._board = Board(
+            self._floor, journal.get, journal.last_start, timedelta(seconds=options.any_patience_s)
+        )
         self._changed = threading.Condition()
         """Guards the board. Held for no network and no disk."""
         self._is_stale = False
@@ -99,7 +101,7 @@ class Dispatcher:
 
     def standing(self, workflow_id: str) -> Standing | None:
         with self._changed:
-            return self._board.standing(workflow_id)
+            return self._board.standing(workflow_id, now())
 
     def stop(self, timeout_s: float) -> bool:
         with self._changed:
@@ -128,19 +130,23 @@ class Dispatcher:
     # in the dispatcher's own thread
 
     def _run(self) -> None:
+        due: datetime | None = None
         while not self._threads.are_stopping:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_stale or self._threads.are_stopping, TICK_S)
+                self._changed.wait_for(lambda: self._is_stale or self._threads.are_stopping, _rest_s(due))
                 self._is_stale = False
             try:
-                self._decide()
+                due = self._decide()
             except Exception:  # a run that cannot be decided on must not keep all others waiting
                 log.exception("a bug of this server: some runs may wait too long")
 
-    def _decide(self) -> None:
+    def _decide(self) -> datetime | None:
+        """When there is something to decide again, if that is known."""
         self._directory.all()  # so that what a person wrote into its file is noticed
         with self._changed:
-            self._board.decide(now())
+            at = now()
+            self._board.decide(at)
+            due = self._board.next_due(at)
             begun, self._board.begun = self._board.begun, []
             endings, self._board.endings = self._board.endings, []
             wanted = self._board.wanted_instances()
@@ -151,6 +157,7 @@ class Dispatcher:
             self._threads.start(workflow_id)
         for workflow_id, ending in endings:
             self._end(workflow_id, ending)
+        return due
 
     def _end(self, workflow_id: str, ending: Event) -> None:
         try:
@@ -218,12 +225,19 @@ class Dispatcher:
                     raise GivesWay(carried.gives_way)
                 if should_abort():
                     raise Stopped("stopped while waiting for a place")
-                self._changed.wait(HEED_S)
+                due_in_s = self._board.start_is_due_in_s(carried, now())
+                self._changed.wait(min(HEED_S, due_in_s or HEED_S))
 
     def _ask_for_place(self, carried: Carried) -> bool:
+        """Who comes too soon after another run of its batch does not ask, and keeps nobody waiting."""
         with self._changed:
+            if self._board.start_is_due_in_s(carried, now()):
+                return False
             seats = self._floor.seats_of(carried.key)
-            return seats.ask(carried.workflow_id, self._options.prompts_per_instance, time.monotonic())
+            is_given = seats.ask(carried.workflow_id, self._options.prompts_per_instance, time.monotonic())
+            if is_given:
+                self._board.note_start(carried, now())
+            return is_given
 
     def leave_place(self, carried: Carried) -> None:
         with self._changed:
@@ -262,6 +276,10 @@ class Dispatcher:
             move_after_s=self._options.move_after_s,
             is_another_ready=any(each.id != here.instance_id for each, _ in self._floor.ready(tag)),
         )
+
+
+def _rest_s(due: datetime | None) -> float:
+    return TICK_S if due is None else min(TICK_S, max(0.0, (due - now()).total_seconds()))
 
 
 @dataclass(frozen=True, kw_only=True)

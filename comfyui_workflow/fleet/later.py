@@ -19,6 +19,11 @@ class LaterRuns:
     def get(self, workflow_id: str) -> datetime | None:
         return self._times.get(workflow_id)
 
+    @property
+    def soonest(self) -> datetime | None:
+        """When the next one may start, or somebody might have who was removed."""
+        return self._soonest[0][0] if self._soonest else None
+
     def add(self, workflow_id: str, at: datetime) -> None:
         """In place of what was known of it."""
         self._times[workflow_id] = at

@@ -4,6 +4,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from comfyui_workflow.fleet.staggering import Stagger
 from comfyui_workflow.link import InstanceKey
 
 
@@ -39,21 +40,30 @@ class Waiting:
     priority: int
     target: Target
     refused_by: frozenset[str] = field(default=frozenset())
+    stagger: Stagger | None = None
+
+    @property
+    def row(self) -> "Row":
+        return (self.target, self.refused_by, self.stagger)
 
     @property
     def order(self) -> tuple[int, str]:
         return (-self.priority, self.workflow_id)
 
 
+Row = tuple[Target, frozenset[str], Stagger | None]
+
+
 class WaitingRuns:
     """Sorted by priority, then by age. To be guarded by its owner.
 
-    Runs of one target that were refused by the same instances stand in one row: whoever has a free place
-    looks at the head of each row, however many stand behind it."""
+    Runs of one target that were refused by the same instances stand in one row, but those of a staggered
+    batch in a row of their own: whoever has a free place looks at the head of each row, however many stand
+    behind it."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Waiting] = {}
-        self._rows: dict[tuple[Target, frozenset[str]], list[tuple[int, str]]] = {}
+        self._rows: dict[Row, list[tuple[int, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -68,15 +78,15 @@ class WaitingRuns:
         """In place of what was known of it."""
         self.remove(run.workflow_id)
         self._runs[run.workflow_id] = run
-        insort(self._rows.setdefault((run.target, run.refused_by), []), run.order)
+        insort(self._rows.setdefault(run.row, []), run.order)
 
     def remove(self, workflow_id: str) -> Waiting | None:
         run = self._runs.pop(workflow_id, None)
         if run is not None:
-            row = self._rows[run.target, run.refused_by]
+            row = self._rows[run.row]
             del row[bisect_left(row, run.order)]
             if not row:
-                del self._rows[run.target, run.refused_by]
+                del self._rows[run.row]
         return run
 
     def heads(self) -> list[Waiting]:
@@ -85,9 +95,9 @@ class WaitingRuns:
         return sorted(heads, key=lambda run: run.order)
 
     def row(self, head: Waiting) -> Iterator[Waiting]:
-        return (self._runs[each[1]] for each in list(self._rows[head.target, head.refused_by]))
+        return (self._runs[each[1]] for each in list(self._rows[head.row]))
 
     def ahead_of(self, run: Waiting) -> int:
         """How many that wait for the same go before it."""
-        rows = (row for (target, _), row in self._rows.items() if target == run.target)
+        rows = (row for (target, *_), row in self._rows.items() if target == run.target)
         return sum(bisect_left(row, run.order) for row in rows)

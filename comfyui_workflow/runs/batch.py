@@ -4,7 +4,7 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -97,6 +97,12 @@ def _pictures(runs: Sequence[RunSummary]) -> Iterator[tuple[str, int]]:
     newest_first = [run for run in reversed(runs) if run.pictures]
     yield from ((run.workflow_id, run.pictures[0]) for run in newest_first)
     yield from ((run.workflow_id, number) for run in newest_first for number in run.pictures[1:])
+
+
+def last_start(runs: Iterable[RunSummary]) -> datetime | None:
+    """The latest of those whose prompt was submitted: when it began, or was last heard of before that."""
+    submitted = (run for run in runs if run.prompt_id is not None)
+    return max((run.start_time or run.last_update for run in submitted), default=None)
 
 
 def rows_of(matrix: object, rows: object, most: int) -> list[Row]:

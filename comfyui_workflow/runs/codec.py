@@ -189,7 +189,7 @@ def _is_sound(run: Run) -> bool:
         asked.not_before,
     )
     price = None if run.placement is None else run.placement.price_per_hour
-    return _are_times(times) and _are_amounts((run.gpu_s, price, *_amounts(run.stays)))
+    return _are_times(times) and _are_amounts((run.gpu_s, price, asked.stagger_s, *_amounts(run.stays)))
 
 
 def _is_sound_node(node: NodeProgress) -> bool:

@@ -146,6 +146,8 @@ class RunRequest:
     """For nodes that ask a service of Comfy.org; goes along with the prompt, and nowhere else."""
     not_before: datetime | None = None
     """It is not started earlier: the runs of a batch can be staggered."""
+    stagger_s: float = 0.0
+    """Seconds between the starts of two runs of its batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

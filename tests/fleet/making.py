@@ -80,10 +80,10 @@ class Fleet:
     """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
     the next step, and `fail` lets it meet an error."""
 
-    def __init__(self, *instances: Instance, **options: object) -> None:
+    def __init__(self, *instances: Instance, store: MemoryStore | None = None, **options: object) -> None:
         self.directory = FakeDirectory(list(instances))
         self.watches = FakeWatches({each.id: READY for each in instances})
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.journal = RunJournal(self.store)
         self.dispatcher = Dispatcher(
             journal=self.journal,
@@ -205,8 +205,8 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(*instances: Instance, **options: object) -> Iterator[Fleet]:
-    fleet = Fleet(*instances, **options)
+def fleet_of(*instances: Instance, store: MemoryStore | None = None, **options: object) -> Iterator[Fleet]:
+    fleet = Fleet(*instances, store=store, **options)
     try:
         yield fleet
     finally:

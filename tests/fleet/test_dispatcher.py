@@ -1,8 +1,9 @@
 """Who gets a turn, where, when, and what becomes of those who wait."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from comfyui_workflow.errors import (
     StoreError,
 )
 from comfyui_workflow.fleet import board
+from comfyui_workflow.fleet.staggering import Stagger, Staggering
 from comfyui_workflow.journal import now
 from comfyui_workflow.runs.events import (
     CancelRequested,
@@ -25,7 +27,7 @@ from comfyui_workflow.runs.events import (
     PromptVanished,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Phase, RunStatus
+from comfyui_workflow.runs.model import Phase, RunRequest, RunStatus
 from comfyui_workflow.service import RunService
 from comfyui_workflow.workflows.prepared import foreseen_graph
 from tests.fleet.making import AWAY, READY, Fleet, fleet_of, instance, request
@@ -350,6 +352,55 @@ def test_a_staggered_run_starts_when_it_is_due() -> None:
         assert fleet.carried() == set()
         fleet.until(lambda: fleet.carried() == {later})
         assert now() >= (fleet.journal.get(later).request.not_before or now())
+
+
+def staggered(seconds: float, count: int) -> list[RunRequest]:
+    return [request(batch_id="b", stagger_s=seconds) for _ in range(count)]
+
+
+def test_runs_of_a_staggered_batch_that_all_may_start_by_now_do_not_start_at_once() -> None:
+    with fleet_of(instance("a"), instance("b")) as fleet:
+        first, second, third = fleet.submit(*staggered(3600, 3))
+        (other,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {first, other})  # which does not wait behind them
+        fleet.journal.record(first, PromptPrepared(prompt_id="p", boot_marker=None))
+        fleet.finish(first)
+        fleet.until(lambda: fleet.carried() == {other})
+        for each in (second, third):
+            standing = fleet.dispatcher.standing(each)
+            assert standing is not None
+            assert "The next run of its batch is to be started at" in str(standing.message)
+    with fleet_of(instance("a"), instance("b"), store=fleet.store) as fleet:
+        assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 3
+        (late,) = fleet.submit(request())
+        fleet.until(lambda: late in fleet.carried())
+        assert fleet.carried() == {other, late}
+
+
+def test_time_lies_between_two_runs_of_a_batch_also_when_instances_become_free_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts: list[datetime] = []
+    monkeypatch.setattr(Staggering, "started", _noting(starts))
+    with fleet_of(instance("a"), instance("b"), prompts_per_instance=1) as fleet:
+        busy = fleet.submit(request("a", instance_id="a"), request("b", instance_id="b"))
+        fleet.until(lambda: fleet.carried() == set(busy))
+        runs = fleet.submit(*staggered(0.5, 2))
+        fleet.until(lambda: all(is_ready(fleet, each) for each in runs))
+        for each in busy:
+            fleet.finish(each)
+        fleet.until(lambda: fleet.carried() == set(runs))
+    assert starts[1] - starts[0] >= timedelta(seconds=0.5)
+
+
+def _noting(starts: list[datetime]) -> Callable[[Staggering, Stagger, datetime], None]:
+    as_it_is = Staggering.started
+
+    def started(self: Staggering, stagger: Stagger, at: datetime) -> None:
+        starts.append(at)
+        as_it_is(self, stagger, at)
+
+    return started
 
 
 def test_after_a_restart_prompts_that_are_there_are_carried_on_however_many() -> None:

@@ -1,6 +1,7 @@
 """Batches: all or none, in order, stopped when they are told to, also across a restart."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from comfyui_workflow.errors import BatchNotFound, RunConflict, StoreError
 from comfyui_workflow.executors import Standing
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, OnError, progress_of, rows_of
-from comfyui_workflow.runs.events import PromptPrepared, RunCancelled, RunCompleted, RunFailed
+from comfyui_workflow.runs.events import (
+    ExecutionStarted,
+    PromptPrepared,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+)
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.service import RunService
@@ -71,6 +78,20 @@ def test_runs_are_in_the_order_they_were_ordered(made: Made) -> None:
     names = [run.workflow_name for run in made.batches.runs(batch_id)]
     assert names == [f"w{number}" for number in range(50)]
     assert made.batches.page(10, None)[0].batch.batch_id == batch_id
+
+
+def test_its_runs_know_how_far_apart_they_start(made: Made) -> None:
+    order = BatchOrder(requests=(request(graph=GRAPH),) * 2, name="night", stagger_s=60)
+    batch = made.batches.submit(order)
+    first, second = (made.journal.get(run.workflow_id) for run in made.batches.runs(batch.batch_id))
+    assert (first.request.stagger_s, second.request.stagger_s) == (60, 60)
+    assert (first.request.not_before, second.request.not_before) == (
+        batch.created_at,
+        batch.created_at + timedelta(seconds=60),
+    )
+    made.journal.record(first.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    begun = made.journal.record(first.workflow_id, ExecutionStarted())
+    assert made.journal.last_start(batch.batch_id) == begun.start_time
 
 
 def test_a_batch_that_cannot_be_saved_starts_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
