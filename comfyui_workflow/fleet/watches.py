@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from math import inf
 
-from comfyui_workflow.fleet.instance import Instance
+from comfyui_workflow.fleet.instance import Instance, key_of_instance
 from comfyui_workflow.fleet.state import InstanceState
 from comfyui_workflow.fleet.usage import RemovedUsage, Usage
 from comfyui_workflow.fleet.watching import Surroundings, Watch
@@ -66,16 +66,16 @@ class Watches:
             watch.report(error)
 
     def keep_to(self, instances: Mapping[str, Instance]) -> None:
-        """The directory has changed: what is not as it was is watched as it is now, for as long as it was
-        wanted."""
+        """The directory has changed: what is elsewhere now is watched there, for as long as it was wanted. Of
+        what is only called otherwise, or costs more, everything stays known."""
         self._keep_ledger_to(instances)
         with self._lock:
-            changed = [
-                each for each in self._watches.values() if instances.get(each.instance.id) != each.instance
-            ]
-            for watch in changed:
+            moved = [each for each in self._watches.values() if not _leads_there(each, instances)]
+            for watch in moved:
                 del self._watches[watch.instance.id]
-        for watch in changed:
+            for watch in self._watches.values():
+                watch.instance = instances[watch.instance.id]
+        for watch in moved:
             wanted_for_s = watch.wanted_for_s
             watch.close()
             instance = instances.get(watch.instance.id)
@@ -101,6 +101,12 @@ class Watches:
             if self._is_closed:
                 return
             watch = self._watches.get(instance.id)
-            if watch is None or watch.instance != instance:
+            if watch is None or not _leads_there(watch, {instance.id: instance}):
                 watch = self._watches[instance.id] = Watch(instance, self._around)
         watch.want(for_s)
+
+
+def _leads_there(watch: Watch, instances: Mapping[str, Instance]) -> bool:
+    """Whether it looks where the instance of its id is."""
+    instance = instances.get(watch.instance.id)
+    return instance is not None and key_of_instance(instance) == key_of_instance(watch.instance)
