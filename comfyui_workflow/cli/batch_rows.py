@@ -45,7 +45,14 @@ def read_rows(path: Path) -> Rows:
 
 def combined_rows(settings: Iterable[str]) -> Rows:
     """One of each combination; the last input changes fastest. Raises: InvalidRequest."""
-    varied = dict(map(_read_variation, settings))
+    variations = list(map(_read_variation, settings))
+    varied = dict(variations)
+    if len(varied) < len(variations):
+        names = [name for name, _ in variations]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(
+            f"--vary {twice} is there twice: give all its values in one, as in {twice}=1,2,3"
+        )
     combinations = itertools.islice(itertools.product(*varied.values()), MOST_COUNTED + 1)
     rows = tuple(dict(zip(varied, values, strict=True)) for values in combinations)
     if len(rows) > MOST_COUNTED:
@@ -160,6 +167,8 @@ def _counted(name: str, cell: str) -> Sequence[Any]:
     if ends is None:
         return [_value(cell)]
     first, last = map(int, ends.groups())
-    if not first <= last < first + MOST_COUNTED:
+    if first > last:
         raise InvalidRequest(f"--vary {name}: {cell} is not from a number to a higher one")
+    if last >= first + MOST_COUNTED:
+        raise InvalidRequest(f"--vary {name}: {cell} are more than {MOST_COUNTED} values")
     return range(first, last + 1)
