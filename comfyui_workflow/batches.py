@@ -8,7 +8,7 @@ from datetime import timedelta
 from comfyui_workflow.errors import BatchNotFound, RunConflict
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, BatchProgress, OnError, new_batch_id, progress_of
-from comfyui_workflow.runs.events import RunCancelled
+from comfyui_workflow.runs.events import CancelRequested, RunCancelled
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.service import RunService
@@ -91,11 +91,13 @@ class BatchService:
         return progress_of(batch, runs, now())
 
     def cancel(self, batch_id: str) -> int:
-        """How many runs were asked to end. Raises: BatchNotFound; RunConflict when all are finished."""
+        """How many runs were asked to end: on disk before this returns, for all of them in one.
+        Raises: BatchNotFound; RunConflict when all are finished; StoreError."""
         unfinished = [run for run in self.runs(batch_id) if not run.is_finished]
         if not unfinished:
             raise RunConflict(f"Every run of the batch is finished already: {batch_id}")
-        return self._each(unfinished[::-1], lambda run: self._service.cancel(run.workflow_id))
+        self._files.add(replace(self._files.get(batch_id), cancelled_at=now()))
+        return self._service.cancel_all([run.workflow_id for run in reversed(unfinished)])
 
     def retry(self, batch_id: str) -> int:
         """How many failed runs were taken up where they failed. Raises: BatchNotFound; RunConflict when there
@@ -110,8 +112,13 @@ class BatchService:
         """Before the unfinished runs are taken up: what a server that died has left half done."""
         for run in self._store.unfinished():
             batch_id = run.request.batch_id
-            if batch_id is not None and not self._is_accepted(batch_id):
+            if batch_id is None:
+                continue
+            if not self._is_accepted(batch_id):
                 self._refuse([run])
+            elif _was_cancelled(run, self._files.get(batch_id)):
+                ending = RunCancelled() if run.prompt_id is None else CancelRequested()
+                self._journal.record(run.workflow_id, ending)
 
     def heed_failures(self) -> None:
         """After they were taken up: a server may have died between a failure and what follows from it."""
@@ -133,7 +140,7 @@ class BatchService:
             run for run in self._store.of_batch(batch_id) if not run.is_finished and run.prompt_id is None
         ]
         reason = f"Not started: the run {failed_id} of the same batch has failed"
-        self._each(waiting[::-1], lambda run: self._service.cancel(run.workflow_id, reason))
+        self._service.cancel_all([run.workflow_id for run in reversed(waiting)], reason)
 
     def _each(self, runs: Sequence[RunSummary], act: Callable[[RunSummary], object]) -> int:
         """How many of them it could be done with: others may have gone on meanwhile."""
@@ -158,3 +165,8 @@ class BatchService:
         for run in runs:
             ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
             self._journal.record(run.workflow_id, ended)
+
+
+def _was_cancelled(run: Run, batch: Batch) -> bool:
+    """A run that was taken up again after its batch was cancelled was not."""
+    return batch.cancelled_at is not None and run.last_update <= batch.cancelled_at

@@ -1,6 +1,7 @@
 """What every API calls: submit, look, cancel, retry."""
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -143,6 +144,18 @@ class RunService:
         if is_asked:
             self._executor.look_again(workflow_id)
         return is_asked
+
+    def cancel_all(self, workflow_ids: Sequence[str], reason: str | None = None) -> int:
+        """As `cancel` of each that is not finished; how many those were. When it returns, none of them that
+        waited gets its turn any more."""
+        waiting = self._executor.cancel_waiting(workflow_ids, reason)
+        others = set(workflow_ids).difference(waiting)
+        done = len(waiting)
+        for workflow_id in (each for each in workflow_ids if each in others):
+            with suppress(RunConflict):  # it has just ended
+                self.cancel(workflow_id, reason)
+                done += 1
+        return done
 
     def prioritize(self, workflow_id: str, priority: int) -> Run:
         """Of runs that wait for the same instance the higher one goes first. Raises: RunNotFound; RunConflict

@@ -1,5 +1,7 @@
 """Carries a run out before `start` returns: for tests that want no threads."""
 
+from collections.abc import Sequence
+
 from comfyui_workflow.executors import Execute, FreeTurn, Standing
 
 
@@ -14,6 +16,9 @@ class InlineExecutor:
 
     def look_again(self, workflow_id: str) -> None:
         pass
+
+    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+        return []
 
     def standing(self, workflow_id: str) -> Standing | None:
         return None

@@ -4,7 +4,7 @@ Without locks, threads and network: the dispatcher guards it, carries out those 
 its `endings`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -94,6 +94,14 @@ class Board:
             self._end(run.workflow_id, RunCancelled())
         elif is_waiting or (run.is_cancel_requested and not run.is_finished):
             self.put(run, at)
+
+    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+        """Those that wait, and those that are about to end already."""
+        ending = {workflow_id for workflow_id, _ in self.endings}
+        waiting = [each for each in workflow_ids if each in self._waiting or each in self._later]
+        for workflow_id in waiting:
+            self._end(workflow_id, RunCancelled(message=reason))
+        return [*waiting, *(each for each in workflow_ids if each in ending)]
 
     def take_back(self, run: Run, at: datetime) -> None:
         """Its turn is over. Not finished, it has left its instance; trouble that meets it wherever it goes

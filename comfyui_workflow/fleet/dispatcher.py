@@ -7,7 +7,7 @@ instance. One thread decides; whoever has a turn is carried out in a thread of i
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 """How often it looks at the clock: for runs that may not start yet, and for who waits too long."""
+MOST_ENDINGS = 20
+"""That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
 HEED_S = 0.5
 """How often a run that waits for its place looks whether it was cancelled."""
 
@@ -99,6 +101,12 @@ class Dispatcher:
         if carried is not None:
             carried.wake()
 
+    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+        with self._changed:
+            waiting = self._board.cancel_waiting(workflow_ids, reason)
+            self._wake()
+        return waiting
+
     def standing(self, workflow_id: str) -> Standing | None:
         with self._changed:
             return self._board.standing(workflow_id, now())
@@ -148,7 +156,8 @@ class Dispatcher:
             self._board.decide(at)
             due = self._board.next_due(at)
             begun, self._board.begun = self._board.begun, []
-            endings, self._board.endings = self._board.endings, []
+            endings = self._board.endings[:MOST_ENDINGS]
+            del self._board.endings[:MOST_ENDINGS]
             wanted = self._board.wanted_instances()
             self._changed.notify_all()  # those who should give way
         for instance in wanted:
@@ -157,7 +166,7 @@ class Dispatcher:
             self._threads.start(workflow_id)
         for workflow_id, ending in endings:
             self._end(workflow_id, ending)
-        return due
+        return now() if len(endings) == MOST_ENDINGS else due
 
     def _end(self, workflow_id: str, ending: Event) -> None:
         try:

@@ -47,6 +47,8 @@ class Batch:
     total: int
     stagger_s: float = 0.0
     on_error: OnError = OnError.CONTINUE
+    cancelled_at: datetime | None = None
+    """When somebody cancelled all that was not finished then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,9 +146,12 @@ def encode_batch(batch: Batch) -> bytes:
 def decode_batch(content: bytes) -> Batch:
     """Raises: StoreError."""
     try:
-        return _batches.validate_json(content)
+        batch = _batches.validate_json(content)
     except ValidationError as error:
         raise StoreError(f"not the record of a batch: {_first_line(error)}") from error
+    if not _are_times((batch.created_at, batch.cancelled_at)):
+        raise StoreError("not the record of a batch: a time in it is none")
+    return batch
 
 
 def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:

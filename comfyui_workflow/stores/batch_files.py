@@ -1,4 +1,5 @@
-"""Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`, written once, after the runs of the batch."""
+"""Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`, written after their runs, and when they are
+cancelled."""
 
 import re
 import threading
@@ -26,7 +27,7 @@ class BatchFiles:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
 
     def add(self, batch: Batch) -> None:
-        """On disk when this returns. Raises: StoreError."""
+        """On disk when this returns, in place of what was known of it. Raises: StoreError."""
         try:
             write_atomically(self._path(batch.batch_id), encode_batch(batch), must_reach_disk=True)
         except OSError as error:

@@ -1,6 +1,6 @@
 """The API over a service that keeps runs in memory and carries none out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,9 @@ class IdleExecutor:
 
     def look_again(self, workflow_id: str) -> None:
         pass
+
+    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+        return []
 
     def standing(self, workflow_id: str) -> None:
         return None

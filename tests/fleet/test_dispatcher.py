@@ -333,6 +333,22 @@ def test_a_run_that_is_held_back_is_cancelled_at_once() -> None:
         assert fleet.journal.wait(held_back, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
 
 
+def test_many_that_wait_are_cancelled_before_any_of_them_has_its_turn() -> None:
+    with fleet_of(instance("a"), prompts_per_instance=1, on_the_way_per_instance=0) as fleet:
+        (running,) = fleet.submit(request())
+        fleet.until(lambda: fleet.carried() == {running})
+        hour = now() + timedelta(hours=1)
+        waiting = fleet.submit(*(request(not_before=hour if n % 2 else None) for n in range(100)))
+        service = RunService(fleet.journal, fleet.store, fleet.dispatcher)
+        assert service.cancel_all([running, *waiting], "because") == 101
+        fleet.finish(running)
+        runs = [fleet.journal.wait(each, lambda run: run.is_finished, 10) for each in waiting]
+        assert {(run.status, run.error_message) for run in runs} == {(RunStatus.CANCELLED, "because")}
+        assert set(fleet.turns_taken) == {running}
+        assert fleet.journal.get(running).is_cancel_requested
+        assert service.cancel_all(waiting) == 0
+
+
 def test_a_run_that_is_carried_out_is_woken_by_a_cancel_and_by_a_stop() -> None:
     woken: list[str] = []
     with fleet_of(instance("a")) as fleet:

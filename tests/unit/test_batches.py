@@ -1,5 +1,6 @@
 """Batches: all or none, in order, stopped when they are told to, also across a restart."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +42,9 @@ class Idle:
         if self.journal.get(workflow_id).is_cancel_requested:
             self.journal.record(workflow_id, RunCancelled())
 
+    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+        return []
+
     def standing(self, workflow_id: str) -> Standing | None:
         return None
 
@@ -50,6 +54,7 @@ class Idle:
 
 class Made:
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.store = MemoryStore()
         self.journal = RunJournal(self.store)
         self.executor = Idle(self.journal)
@@ -150,6 +155,22 @@ def test_cancel_and_retry_of_a_batch(made: Made) -> None:
     for act in (made.batches.cancel, made.batches.retry):
         with pytest.raises(RunConflict):
             act(batch_id)
+
+
+def test_a_batch_is_cancelled_though_the_server_dies_before_its_runs_have_ended(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id, ids = made.submit(5)
+    made.journal.record(ids[0], RunFailed(code="connection_failed", message="cut"))
+    made.journal.record(ids[1], PromptPrepared(prompt_id="p", boot_marker=None))
+    monkeypatch.setattr(made.executor, "cancel_waiting", lambda ids, reason: list(ids))
+    assert made.batches.cancel(batch_id) == 4
+    assert made.statuses(batch_id) == ["failed"] + ["queued"] * 4
+    made.service.retry(ids[0])
+    BatchService(made.journal, made.store, made.service, BatchFiles(made.directory)).resume()
+    assert made.statuses(batch_id) == ["queued", "queued", "cancelled", "cancelled", "cancelled"]
+    asked = [made.journal.get(each).is_cancel_requested for each in ids[:2]]
+    assert asked == [False, True]  # that one waits for the instance
 
 
 @pytest.mark.parametrize("batch_id", ["", "batch_1_aa", "../x", "batch_1_aa/../x", "batch_1_" + "a" * 99])
