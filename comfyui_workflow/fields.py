@@ -1,11 +1,13 @@
 """Fields of what a person wrote, read one way wherever they are. Raises: InvalidRequest, naming the field."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 
 Fields = Mapping[str, Any]
+
+LONGEST_SHOWN = 64
 
 
 def text(fields: Fields, field: str) -> str | None:
@@ -45,3 +47,11 @@ def remote_dir(fields: Fields, field: str, default: str) -> str:
     if not value.startswith("/") or any(ord(letter) < 32 for letter in value):
         raise InvalidRequest(f"{field} must be an absolute path on the instance")
     return value
+
+
+def refuse_others(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
+    """A field that there is not is a slip of the hand. `owner`: `an instance`."""
+    unknown = sorted(name for name in given if name not in known)
+    if unknown:
+        shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in unknown[0][:LONGEST_SHOWN])
+        raise InvalidRequest(f"{shown} is no field of {owner}; there are {', '.join(sorted(known))}")

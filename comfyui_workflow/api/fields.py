@@ -6,7 +6,7 @@ from typing import Any
 from flask import request
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.fields import flag, integer, is_unicode, remote_dir, text
+from comfyui_workflow.fields import flag, integer, is_unicode, refuse_others, remote_dir, text
 
 __all__ = [
     "flag",
@@ -15,6 +15,7 @@ __all__ = [
     "json_body",
     "number",
     "optional_json_body",
+    "refuse_others",
     "remote_dir",
     "switch",
     "text",

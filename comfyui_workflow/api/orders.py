@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.api import Parts
-from comfyui_workflow.api.fields import flag, integer, is_unicode, remote_dir, text
+from comfyui_workflow.api.fields import flag, integer, is_unicode, refuse_others, remote_dir, text
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.fleet.floor import Directory, States
 from comfyui_workflow.fleet.instance import Instance, tag_wanted
@@ -29,6 +29,25 @@ MOST_RUNS = 10_000
 """Of one batch."""
 HIGHEST_PRIORITY = 1000
 LONGEST_STAGGER_S = 86_400
+RUN_FIELDS = frozenset(
+    {
+        "comfyui_input_dir",
+        "comfyui_output_dir",
+        "comfyui_port",
+        "include_previews",
+        "input_images",
+        "inputs",
+        "output_dir",
+        "priority",
+        "seed_mode",
+        "ssh_connection",
+        "workflow",
+        "workflow_file",
+        "workflow_name",
+    }
+)
+"""Of the body of `execute`; `again` is taken out of it before it comes here."""
+BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
 
 
 def order_reader(parts: Parts) -> "OrderReader":
@@ -127,6 +146,7 @@ class OrderReader:
         """A list of bodies in `runs`; or one body, run with each of `rows` or for all of a `matrix`."""
         if not body:
             raise InvalidRequest("Request body is required")
+        _refuse_slips(body)
         requests = list(self._requests(body))
         if not requests:
             raise InvalidRequest("The batch has no runs in it")
@@ -150,6 +170,7 @@ class OrderReader:
         workflows = _Workflows(self.files)
         for number, each in enumerate(runs):
             try:
+                refuse_others(each, RUN_FIELDS, "a run")
                 yield self._read(each, workflows)
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
@@ -186,6 +207,13 @@ def _placed(request: RunRequest, instance: Instance) -> RunRequest:
 
 def _texts(row: dict[str, Any]) -> frozenset[str]:
     return frozenset(value for value in row.values() if isinstance(value, str))
+
+
+def _refuse_slips(body: dict[str, Any]) -> None:
+    refuse_others(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
+    beside = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
+    if beside:
+        raise InvalidRequest(f"{beside[0]} says nothing beside runs: each of them has its own")
 
 
 def _stagger_s(body: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ from itertools import chain, count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
-from comfyui_workflow.fields import flag, integer, remote_dir, text
+from comfyui_workflow.fields import flag, integer, refuse_others, remote_dir, text
 from comfyui_workflow.fleet.instance import ANY, Instance
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
@@ -67,10 +67,7 @@ def refuse_clash(instance: Instance, others: Iterable[Instance]) -> None:
 def refuse_unknown(fields: Fields) -> None:
     if "id" in fields:
         raise InvalidRequest("id cannot be set: it is made of the name, and never changes")
-    unknown = sorted(field for field in fields if field not in KNOWN_FIELDS)
-    if unknown:
-        known = ", ".join(sorted(KNOWN_FIELDS - {"id"}))
-        raise InvalidRequest(f"{_shown(unknown[0])} is no field of an instance; there are {known}")
+    refuse_others(fields, KNOWN_FIELDS - {"id"}, "an instance")
 
 
 def read_id(fields: Fields) -> str | None:
@@ -162,7 +159,3 @@ def _host_key(given: Fields) -> str | None:
     if value is not None and not _FINGERPRINT.fullmatch(value):
         raise InvalidRequest("host_key must be a fingerprint as ssh-keygen -lf shows it: SHA256:…")
     return value
-
-
-def _shown(word: str) -> str:
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in word[:LONGEST_NAME])

@@ -1,12 +1,14 @@
 """Batches at their border: one workflow is one object, and what is told of the runs."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfyui_workflow.api.orders import RUN_FIELDS
 from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.runs.events import RunCompleted
 from comfyui_workflow.runs.model import OutputFile, RunRequest
@@ -68,3 +70,15 @@ def test_the_summary_tells_the_inputs_and_the_outputs_tell_the_files(api: Api) -
         (done, 0, "0.png"),
         (done, 1, "1.png"),
     ]
+
+
+def test_every_field_that_execute_documents_may_be_in_a_batch(api: Api) -> None:
+    documented = Path("docs/api/workflow.md").read_text().partition("## execute\n")[2].partition("\n## ")[0]
+    names = set(re.findall(r"^\| `(\w+)` \|", documented, re.MULTILINE))
+    assert names - {"again"} == RUN_FIELDS
+    asked = {"ssh_connection": SSH, "workflow": GRAPH, "batch_name": "b", "stagger_s": 1, "on_error": "stop"}
+    varied = {**asked, "priority": 1, "inputs": {}, "rows": [{}], "runs": None}
+    answer = api.client.post("/comfyui/workflow/batch", json=varied)
+    assert answer.status_code == 200
+    slip = api.client.post("/comfyui/workflow/batch", json={**varied, "on_eror": "stop"})
+    assert (slip.status_code, slip.json["code"]) == (400, "invalid_request")

@@ -33,7 +33,8 @@ class Machines:
         assert answer.status_code == 200, answer.text
 
     def order(self, body: Json) -> str:
-        body = {"output_dir": str(self.server.output_dir), **body}
+        if "runs" not in body:
+            body = {"output_dir": str(self.server.output_dir), **body}
         answer = self.server.post("/batch", body)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["batch_id"])
