@@ -175,12 +175,14 @@ def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
     def connect(instance: str) -> Response:
         found = directory.require(instance)
         watches.connect(found)
+        directory.change(found.id, {"keep_connected": True})
         return jsonify(success=True, message=f"Connecting to {found.name}, until it is disconnected")
 
     @routes.post("/<instance>/disconnect")
     def disconnect(instance: str) -> Response:
         found = directory.require(instance)
         watches.disconnect(found.id)
+        directory.change(found.id, {"keep_connected": None})
         return jsonify(success=True, message=f"{found.name} is left alone as soon as no run needs it")
 
     @routes.post("/<instance>/forget-host-key")

@@ -76,6 +76,7 @@ class InstanceDocument(Document):
     price_per_hour: float | None = None
     host_key: str | None = None
     local_port: int | None = None
+    keep_connected: bool = False
     state: StateDocument
     local_port_state: LocalPortDocument | None = None
     idle_warning: str | None = None

@@ -30,6 +30,7 @@ class InstanceFields(TypedDict, total=False):
     price_per_hour: float | None
     host_key: str | None
     local_port: int | None
+    keep_connected: bool | None
 
 
 class NamedInstances:

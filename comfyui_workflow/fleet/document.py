@@ -25,6 +25,7 @@ def instance_document(instance: Instance) -> dict[str, Any]:
         "price_per_hour": instance.price_per_hour,
         "host_key": instance.host_key,
         "local_port": instance.local_port,
+        "keep_connected": instance.keep_connected,
     }
 
 

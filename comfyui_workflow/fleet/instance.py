@@ -29,6 +29,8 @@ class Instance:
     """Fingerprint (`SHA256:...`) that the machine must show; None trusts on first use."""
     local_port: int | None = None
     """Where on this machine's loopback its ComfyUI can be reached, as if it ran here."""
+    keep_connected: bool = False
+    """A connection is kept whether or not a run needs it: since `connect`, until `disconnect`."""
 
     def is_meant_by(self, tag: str) -> bool:
         """Whether it is one of those that `any:<tag>` may choose; `any` has the empty tag."""

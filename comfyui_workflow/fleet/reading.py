@@ -47,6 +47,7 @@ def read_instance(fields: Fields, instance_id: str) -> Instance:
         price_per_hour=_price(given),
         host_key=_host_key(given),
         local_port=integer(given, "local_port", 0, 1024, 65535) or None,
+        keep_connected=flag(given, "keep_connected"),
     )
 
 

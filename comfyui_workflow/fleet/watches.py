@@ -24,7 +24,7 @@ class Watches:
     def load(self, instances: Mapping[str, Instance]) -> None:
         """What was used before this start, and which instances there are now."""
         self._around.ledger.load()
-        self._keep_ledger_to(instances)
+        self.keep_to(instances)
 
     def usage(self, instance_id: str) -> Usage:
         return self._around.ledger.get(instance_id)
@@ -73,14 +73,20 @@ class Watches:
             moved = [each for each in self._watches.values() if not _leads_there(each, instances)]
             for watch in moved:
                 del self._watches[watch.instance.id]
+            let_go = [each for each in self._watches.values() if _is_let_go(each, instances)]
             for watch in self._watches.values():
                 watch.instance = instances[watch.instance.id]
+        for watch in let_go:
+            watch.unwant()
         for watch in moved:
-            wanted_for_s = watch.wanted_for_s
+            wanted_for_s = 0.0 if _is_let_go(watch, instances) else watch.wanted_for_s
             watch.close()
             instance = instances.get(watch.instance.id)
             if instance is not None and wanted_for_s > 0:
                 self._want(instance, wanted_for_s)
+        for instance in instances.values():
+            if instance.keep_connected:
+                self._want(instance, inf)
 
     def close(self, timeout_s: float) -> None:
         with self._lock:
@@ -110,3 +116,9 @@ def _leads_there(watch: Watch, instances: Mapping[str, Instance]) -> bool:
     """Whether it looks where the instance of its id is."""
     instance = instances.get(watch.instance.id)
     return instance is not None and key_of_instance(instance) == key_of_instance(watch.instance)
+
+
+def _is_let_go(watch: Watch, instances: Mapping[str, Instance]) -> bool:
+    """Whether its connection was to be kept, and is not any more."""
+    instance = instances.get(watch.instance.id)
+    return watch.instance.keep_connected and (instance is None or not instance.keep_connected)

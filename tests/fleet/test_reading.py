@@ -25,7 +25,7 @@ def test_what_is_not_said_is_as_usual() -> None:
 def test_null_is_as_if_it_was_not_said() -> None:
     optional = (
         "comfyui_port", "comfyui_input_dir", "comfyui_output_dir", "enabled", "tags", "price_per_hour",
-        "host_key", "local_port",
+        "host_key", "local_port", "keep_connected",
     )  # fmt: skip
     nulls = dict.fromkeys(optional)
     assert read_instance(entry(**nulls), "primary") == read_instance(entry(), "primary")

@@ -43,6 +43,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def test_a_connection_is_kept_as_the_entry_says(watches: Watches) -> None:
+    kept = replace(instance("a"), keep_connected=True)
+    watches.load({"a": kept, "b": instance("b")})
+    until(lambda: watches.state("a").reachability is Reachability.UNREACHABLE)
+    assert watches.state("b").reachability is Reachability.UNKNOWN
+    watches.keep_to({"a": instance("a"), "b": replace(instance("b"), keep_connected=True)})
+    until(lambda: watches.state("a").reachability is Reachability.UNKNOWN)
+    until(lambda: watches.state("b").reachability is Reachability.UNREACHABLE)
+
+
 def test_another_price_changes_nothing_of_what_is_known_and_another_address_all(watches: Watches) -> None:
     watches.want(instance("a"))
     until(lambda: watches.state("a").reachability is Reachability.UNREACHABLE)

@@ -37,6 +37,7 @@ FULL: dict[str, Json] = {
     "price_per_hour": 0.4,
     "host_key": "SHA256:" + "a" * 43,
     "local_port": 8188,
+    "keep_connected": False,
 }
 
 

@@ -89,6 +89,22 @@ def test_a_prompt_that_was_given_up_is_dropped_when_its_instance_is_back(tmp_pat
         assert len(fleet.executions()["gpu0"]) == 1
 
 
+def test_a_connection_is_kept_until_it_is_let_go_also_after_a_restart(tmp_path: Path) -> None:
+    with machines(tmp_path, (None,)) as fleet:
+
+        def is_seen(reachability: str) -> bool:
+            return bool(fleet.instance("gpu0")["state"]["reachability"] == reachability)
+
+        assert requests.post(f"{fleet.instances_url}/gpu0/connect", timeout=10).status_code == 200
+        until(lambda: is_seen("ready"))
+        fleet.server.kill()
+        fleet.server.start()
+        until(lambda: is_seen("ready"))
+        assert requests.post(f"{fleet.instances_url}/gpu0/disconnect", timeout=10).status_code == 200
+        until(lambda: is_seen("unknown"))
+        assert fleet.instance("gpu0")["keep_connected"] is False
+
+
 def test_what_an_instance_has_loaded_is_forgotten_with_its_memory(tmp_path: Path) -> None:
     graph = painted() | {"4": node("CheckpointLoaderSimple", ckpt_name="sandbox-stand-in.safetensors")}
     with machines(tmp_path, (0.1, 9), connection_idle_s=60) as fleet:
