@@ -47,7 +47,12 @@ def cost_sentence(progress: BatchProgressDocument) -> str:
     if not progress.gpu_seconds:
         return ""
     seconds = f"{progress.gpu_seconds:.1f} GPU seconds"
-    return f"{seconds}, cost {money(progress.cost)}" if progress.cost is not None else seconds
+    if progress.cost is None:
+        return seconds
+    unpriced = progress.unpriced_runs
+    runs = "1 run" if unpriced == 1 else f"{unpriced} runs"
+    but = f" without {runs} of no known price" if unpriced else ""
+    return f"{seconds}, cost {money(progress.cost)}{but}"
 
 
 def end_sentence(progress: BatchProgressDocument) -> str:

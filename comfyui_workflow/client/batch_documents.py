@@ -43,6 +43,8 @@ class BatchProgressDocument(Document):
     gpu_seconds: float = 0.0
     cost: float | None = None
     """None where no price is known."""
+    unpriced_runs: int = 0
+    """Those that executed at no known price: the cost is without them."""
     failures: tuple[BatchFailureDocument, ...] = ()
     raw: dict[str, Any] = Field(repr=False)
 

@@ -60,6 +60,8 @@ class BatchProgress:
     gpu_s: float
     cost: float | None
     """None where no run has a price."""
+    unpriced: int
+    """Runs that the GPU worked for at no known price, which the cost lacks."""
     start_time: datetime | None
     end_time: datetime | None
     failures: tuple[RunSummary, ...]
@@ -80,14 +82,16 @@ class BatchProgress:
 
 def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> BatchProgress:
     counted = Counter(run.status for run in runs)
-    costs = [cost for run in runs if (cost := run.cost(at)) is not None]
+    gpu_s, every_cost = [run.gpu_seconds(at) for run in runs], [run.cost(at) for run in runs]
+    costs = [cost for cost in every_cost if cost is not None]
     ends = [run.end_time for run in runs]
     return BatchProgress(
         batch=batch,
         counts={status: counted[status] for status in RunStatus},
         percent=round(sum(run.progress_percent for run in runs) / max(1, len(runs)), 1),
-        gpu_s=sum(run.gpu_seconds(at) for run in runs),
+        gpu_s=sum(gpu_s),
         cost=sum(costs) if costs else None,
+        unpriced=sum(cost is None and s > 0 for cost, s in zip(every_cost, gpu_s, strict=True)),
         start_time=min((run.start_time for run in runs if run.start_time), default=None),
         end_time=max((end for end in ends if end), default=None) if all(ends) else None,
         failures=tuple(run for run in runs if run.status is RunStatus.FAILED),

@@ -52,6 +52,7 @@ def batch_document(progress: BatchProgress) -> dict[str, Any]:
         "end_time": word_time(progress.end_time),
         "gpu_seconds": round(progress.gpu_s, 3),
         "cost": None if progress.cost is None else round(progress.cost, 6),
+        "unpriced_runs": progress.unpriced,
         "pictures": [
             {"workflow_id": workflow_id, "number": number} for workflow_id, number in progress.pictures
         ],

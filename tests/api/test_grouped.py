@@ -65,6 +65,7 @@ def test_a_batch_is_one_row_with_what_its_page_says(api: Api, tmp_path: Path) ->
         "end_time",
         "gpu_seconds",
         "cost",
+        "unpriced_runs",
         "pictures",
     }
 

@@ -10,10 +10,13 @@ import pytest
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import BatchNotFound, RunConflict, StoreError
 from comfyui_workflow.executors import Standing
+from comfyui_workflow.fleet.instance import placement_of
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, OnError, progress_of, rows_of
 from comfyui_workflow.runs.events import (
+    ExecutionEnded,
     ExecutionStarted,
+    InstanceChosen,
     PromptPrepared,
     RunCancelled,
     RunCompleted,
@@ -24,7 +27,7 @@ from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.service import RunService
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.fleet.making import request
+from tests.fleet.making import instance, request
 from tests.unit.test_progress import GRAPH
 
 
@@ -212,6 +215,17 @@ def test_the_status_of_a_batch_is_the_worst_of_its_runs(
 def test_a_batch_without_runs_on_record_is_not_completed() -> None:
     batch = Batch(batch_id="batch_1_aa", name="x", created_at=now(), total=2)
     assert progress_of(batch, [], now()).percent == 0.0
+
+
+def test_how_many_runs_the_cost_lacks_is_told(made: Made) -> None:
+    batch_id, ids = made.submit(4)
+    for number, workflow_id in enumerate(ids[:3]):
+        price = {"price_per_hour": None if number else 3600.0}
+        placement = placement_of(request(), instance("a", **price), "")
+        made.journal.record(workflow_id, InstanceChosen(placement=placement))
+        made.journal.record(workflow_id, ExecutionEnded(execution_s=2.0))
+    progress = made.batches.progress(batch_id)
+    assert (progress.gpu_s, progress.cost, progress.unpriced) == (6.0, 2.0, 2)
 
 
 def test_rows_of_a_matrix() -> None:
