@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
 from comfyui_workflow.executors import Standing
 from comfyui_workflow.fleet.choosing import choose
-from comfyui_workflow.fleet.floor import Floor, usable_key
+from comfyui_workflow.fleet.floor import Floor, reasons_sentence, usable_key
 from comfyui_workflow.fleet.instance import Instance, tag_wanted
 from comfyui_workflow.fleet.later import LaterRuns
 from comfyui_workflow.fleet.staggering import Stagger, Staggering
@@ -264,9 +264,9 @@ class Board:
 
     def _refusal(self, run: Waiting) -> RunFailed:
         refusals = self._refusals.get(run.workflow_id, {})
-        named = [each for each in self.floor.directory.all() if each.id in refusals]
-        told = "; ".join(f"{each.name}: {refusals[each.id]}" for each in named)
-        return RunFailed(code="invalid_workflow", message=f"No instance can run the workflow. {told}")
+        named = {each.name: refusals[each.id] for each in self.floor.directory.all() if each.id in refusals}
+        told = f"No instance can run the workflow. {reasons_sentence(named)}"
+        return RunFailed(code="invalid_workflow", message=told)
 
     def _make_way(self, at: datetime) -> None:
         """Who is ready and waits for a place may be better off elsewhere, or be overtaken."""

@@ -111,8 +111,8 @@ class Floor:
             return f"Waiting for an instance: none{which} is enabled"
         if self._is_full_for(run):
             return f"Waiting for a place on an instance: {self.most_prompts} prompts at a time are on each"
-        why = "; ".join(f"{each.name}: {refusals.get(each.id) or self._why_not(each)}" for each in meant)
-        return f"Waiting for an instance. {why}"
+        why = {each.name: refusals.get(each.id) or self._why_not(each) for each in meant}
+        return f"Waiting for an instance. {reasons_sentence(why)}"
 
     def _is_full_for(self, run: Waiting) -> bool:
         return isinstance(run.target, AnyOf) and any(
@@ -126,6 +126,14 @@ class Floor:
     def _others(self, instance_id: str) -> int:
         prompts = self.states.state(instance_id).prompts
         return prompts.others if prompts else 0
+
+
+def reasons_sentence(reasons: Mapping[str, str]) -> str:
+    """By the names of instances, a reason that several have said once: `a, b: no route to host; c: …`."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(those)}: {reason}" for reason, those in names.items())
 
 
 def usable_key(instance: Instance) -> InstanceKey | None:

@@ -125,6 +125,10 @@ def test_why_a_run_waits_is_told() -> None:
         standing = fleet.dispatcher.standing(run)
         assert standing is not None
         assert standing.message == "Waiting for an instance. a: no route to host; b: it is unknown"
+        fleet.watches.states["b"] = AWAY
+        standing = fleet.dispatcher.standing(run)
+        assert standing is not None
+        assert standing.message == "Waiting for an instance. a, b: no route to host"
 
 
 def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
