@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from comfyui_workflow.comfyui.client import answer_or
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.fleet.instance import Instance, key_of_instance
@@ -185,8 +186,8 @@ class Watch:
         """After trouble and behind a new websocket there may be another ComfyUI, which has nothing loaded:
         the last boot marker that is known tells."""
         socket = link.feed.times_connected
-        self._marker = self._marker or link.known_marker
-        if socket != self._socket and not link.is_same_boot(self._marker):
+        marker = self._marker = self._marker or link.known_marker
+        if socket != self._socket and not answer_or(lambda: link.is_same_boot(marker), False):
             self._marker = link.known_marker
             self.memory_emptied()
         self._socket = socket
