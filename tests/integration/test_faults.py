@@ -37,7 +37,7 @@ def test_kill_9_while_queued(make_server: MakeServer, instance: Instance) -> Non
     server = make_server()
     instance.sandbox.faults(hold=True)
     run = server.execute(instance.ssh_string, painted(1))
-    server.until(run, lambda p: p["queue_position"] == 0)
+    server.until(run, lambda p: p["phase"] == "queued")
     server.kill()
     server.start()
     assert server.progress(run)["status"] == "queued"
@@ -200,7 +200,7 @@ def test_a_deaf_websocket_is_renewed_even_between_short_runs(
 def test_comfyui_restarts_while_the_prompt_is_queued(server: ServerProcess, instance: Instance) -> None:
     instance.sandbox.faults(hold=True)
     run = server.execute(instance.ssh_string, painted(11))
-    server.until(run, lambda p: p["queue_position"] == 0)
+    server.until(run, lambda p: p["phase"] == "queued")
     instance.sandbox.faults(restart={"down_s": 1.0})
     server.until(run, lambda p: p["submissions"] == 2)
     instance.sandbox.faults(hold=False)

@@ -281,6 +281,7 @@ def test_cancel_while_queued_takes_that_prompt_and_no_other(
     for color in (20, 21, 22):
         ids.append(server.execute(instance.ssh_string, painted(color)))
         server.until(ids[-1], lambda p: p["queue_position"] is not None)
+    server.until(ids[1], lambda p: p["phase"] == "queued")
     positions = [server.progress(workflow_id)["queue_position"] for workflow_id in ids]
     assert positions == [0, 1, 2]
     assert server.post(f"/{ids[1]}/cancel").json()["success"] is True
@@ -365,7 +366,7 @@ def test_somebody_elses_hand_on_our_prompt_is_reported(
     server = make_server()
     instance.sandbox.faults(hold=True)
     run = server.execute(instance.ssh_string, painted(28))
-    prompt_id = server.until(run, lambda p: p["queue_position"] is not None)["prompt_id"]
+    prompt_id = server.until(run, lambda p: p["phase"] == "queued")["prompt_id"]
     requests.post(f"{instance.sandbox.comfyui_url}/queue", json={"delete": [prompt_id]}, timeout=10)
     done = server.until_finished(run)
     assert done["status"] == "cancelled"
