@@ -8,9 +8,7 @@ from comfyui_workflow.fleet.instance import tag_wanted
 from comfyui_workflow.instances import usual_places
 from comfyui_workflow.instances.address import parse_ssh_address
 from comfyui_workflow.runs.model import Graph, Run, RunRequest, SeedMode
-from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.overrides import with_inputs
-from comfyui_workflow.workflows.prepared import is_to_convert
+from comfyui_workflow.workflows.prepared import foreseen_graph, is_to_convert
 
 
 def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def workflow_of(run: Run) -> Any:
     known, request = graph_of_run(run), run.request
     if known is not None or is_to_convert(request):
         return known or request.editor_file
-    return with_inputs(request.graph, request.inputs, Definitions({}))
+    return foreseen_graph(request)
 
 
 def _connection(request: RunRequest, directory: Directory) -> str:
