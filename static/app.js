@@ -116,6 +116,7 @@ function goTo() {
   const before = route;
   leave();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  say("");
   route = readRoute();
   const next = VIEWS[route.view] ?? home;
   const { isFirst, wasHere, scrolled } = arrive();
