@@ -19,6 +19,8 @@ class SocketRegistry:
 
     def __init__(self) -> None:
         self._all: set[UpstreamSocket] = set()
+        self._client_ids: set[str] = set()
+        """All that ever came: the end of one may reach ComfyUI late."""
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -27,6 +29,8 @@ class SocketRegistry:
         """Others of its client id are out of the way first. It is closed in the end."""
         if socket.client_id is not None:
             await self._make_way(socket.client_id)
+            socket.has_predecessor = socket.client_id in self._client_ids
+            self._client_ids.add(socket.client_id)
         self._all.add(socket)
         try:
             yield
@@ -51,11 +55,11 @@ class SocketRegistry:
                 socket.unfinished.expect(prompt_id)
 
     def look_for_deaf_ones(self) -> None:
-        """A prompt was submitted, which ComfyUI tells every socket. One that was opened again and does not
-        hear it was forgotten, and is opened once more."""
+        """A prompt was submitted, which ComfyUI tells every socket. One that does not hear it, and came after
+        another of its client id, was forgotten with that, and is opened once more."""
         loop = asyncio.get_running_loop()
         for socket in self._all:
-            if socket.was_reopened:
+            if socket.may_be_forgotten:
                 loop.call_later(DEAF_AFTER_S, self._renew_if_deaf, socket, socket.heard_count)
 
     async def close(self) -> None:

@@ -68,6 +68,7 @@ class UpstreamSocket:
         self.unfinished = UnfinishedPrompts()
         self.protocol: str | None = None
         self.was_reopened = False
+        self.has_predecessor = False
         self.heard_count = 0
         self._approach = approach
         self._target = target
@@ -87,6 +88,11 @@ class UpstreamSocket:
         self._open = asyncio.Event()
         self._running: asyncio.Task[Ending] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    @property
+    def may_be_forgotten(self) -> bool:
+        """One of its client id was there before it, whose end ComfyUI may come to know of only now."""
+        return self.was_reopened or self.has_predecessor
 
     async def start(self) -> None:
         """Returns once it is open. Raises: Away; aiohttp.WSServerHandshakeError where ComfyUI refuses it."""
@@ -238,7 +244,7 @@ class UpstreamSocket:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Ending | None:
         while True:
             try:
-                message = await socket.receive(SILENCE_S if self.was_reopened else None)
+                message = await socket.receive(SILENCE_S if self.may_be_forgotten else None)
             except TimeoutError:
                 if self.unfinished.prompt_ids:
                     return None

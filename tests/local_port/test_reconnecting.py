@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -183,12 +183,25 @@ def test_what_comfyui_called_it_is_kept(scripted: tuple[SocketServer, int]) -> N
     assert any(each.raw_path == "/ws?x=1&clientId=chosen" for each in server.requests)
 
 
-def test_a_deaf_socket_is_noticed(setting: Setting) -> None:
-    """One that was opened again, and that ComfyUI then forgot: the next prompt brings it to light."""
+def opened_again(setting: Setting) -> Listener:
     listener = listen(setting, "?clientId=me")
     listener.wait_for_type("status")
     setting.relay.cut()
     wait_until(lambda: len(listener.of_type("status")) == 2)
+    return listener
+
+
+def after_another(setting: Setting) -> Listener:
+    listen(setting, "?clientId=me").wait_for_type("status")
+    listener = listen(setting, "?clientId=me")
+    listener.wait_for_type("status")
+    return listener
+
+
+@pytest.mark.parametrize("open_one", [opened_again, after_another])
+def test_a_deaf_socket_is_noticed(setting: Setting, open_one: Callable[[Setting], Listener]) -> None:
+    """That ComfyUI forgot when another of its client id ended: the next prompt brings it to light."""
+    listener = open_one(setting)
     thief = Listener(setting.comfyui, "?clientId=me")
     thief.wait_for_type("status")
     thief.socket.close()
