@@ -11,12 +11,16 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
+from comfyui_workflow.runs.model import FileType
+from tests.browser import workflows
 from tests.browser.chromium import require_chromium, running_chromium
 from tests.browser.dashboard import Dashboard
+from tests.browser.recorded import completed, failed, record
 from tests.browser.watching import Watch
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
+RECORDED = 70
 PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -100,3 +104,29 @@ def dashboard(page: Page, watch: Watch, server: ServerProcess) -> Dashboard:
 def make_dashboard(page: Page, watch: Watch) -> Callable[[ServerProcess], Dashboard]:
     """Of a server of the test's own."""
     return lambda server: Dashboard(page, watch, server)
+
+
+@pytest.fixture(scope="module")
+def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Every tenth failed, every fifth of the others made a picture; the newest is the last."""
+    require_chromium()
+    directory = tmp_path_factory.mktemp("many")
+    picture = workflows.picture(directory / "p.png")
+    server = ServerProcess(directory)
+    runs = []
+    for number in range(RECORDED):
+        files = [(picture, FileType.IMAGE)] if number % 5 == 1 else []
+        is_bad = number % 10 == 0
+        name = f"run {number:02}"
+        runs.append(failed(name, "It broke.", number) if is_bad else completed(name, *files, number=number))
+    record(server.data_dir, runs)
+    with server:
+        yield server
+
+
+@pytest.fixture
+def filled(make_dashboard: Callable[[ServerProcess], Dashboard], many_runs: ServerProcess) -> Dashboard:
+    dashboard = make_dashboard(many_runs)
+    dashboard.open()
+    dashboard.row("run 69").wait_for()
+    return dashboard

@@ -1,50 +1,16 @@
 """All runs: found by name, state and instance, page by page, a batch as one row that opens."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 import requests
 from playwright.sync_api import Locator, expect
 
-from comfyui_workflow.runs.model import FileType
-from tests.browser import workflows
-from tests.browser.chromium import require_chromium
-from tests.browser.conftest import instances_url
+from tests.browser.conftest import RECORDED, instances_url
 from tests.browser.dashboard import Dashboard
-from tests.browser.recorded import completed, failed, record
 from tests.integration.graphs import painted
 from tests.sandbox_process import SandboxProcess
-from tests.server_process import ServerProcess
 
-RECORDED = 70
 ON_A_PAGE = 30
-
-
-@pytest.fixture(scope="module")
-def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Every tenth failed, every fifth of the others made a picture; the newest is the last."""
-    require_chromium()
-    directory = tmp_path_factory.mktemp("many")
-    picture = workflows.picture(directory / "p.png")
-    server = ServerProcess(directory)
-    runs = []
-    for number in range(RECORDED):
-        files = [(picture, FileType.IMAGE)] if number % 5 == 1 else []
-        is_bad = number % 10 == 0
-        name = f"run {number:02}"
-        runs.append(failed(name, "It broke.", number) if is_bad else completed(name, *files, number=number))
-    record(server.data_dir, runs)
-    with server:
-        yield server
-
-
-@pytest.fixture
-def filled(make_dashboard: Callable[[ServerProcess], Dashboard], many_runs: ServerProcess) -> Dashboard:
-    dashboard = make_dashboard(many_runs)
-    dashboard.open()
-    dashboard.row("run 69").wait_for()
-    return dashboard
 
 
 def rows(dashboard: Dashboard) -> Locator:

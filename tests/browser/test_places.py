@@ -1,40 +1,16 @@
 """Back, Forward and what leads from one view to another: the reader finds the place that was left."""
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 import requests
 from playwright.sync_api import Page, expect
 
 from tests.browser import workflows
-from tests.browser.chromium import require_chromium
 from tests.browser.conftest import instances_url
 from tests.browser.dashboard import Dashboard
-from tests.browser.recorded import completed, record
 from tests.integration.graphs import painted, slow
 from tests.sandbox_process import SandboxProcess
-from tests.server_process import ServerProcess
-
-RECORDED = 70
-
-
-@pytest.fixture(scope="module")
-def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    require_chromium()
-    server = ServerProcess(tmp_path_factory.mktemp("places"))
-    record(server.data_dir, [completed(f"run {number:02}", number=number) for number in range(RECORDED)])
-    with server:
-        yield server
-
-
-@pytest.fixture
-def filled(make_dashboard: Callable[[ServerProcess], Dashboard], many_runs: ServerProcess) -> Dashboard:
-    dashboard = make_dashboard(many_runs)
-    dashboard.open()
-    dashboard.row("run 69").wait_for()
-    return dashboard
 
 
 def scrolled(page: Page) -> int:
