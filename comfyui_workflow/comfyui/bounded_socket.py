@@ -1,0 +1,105 @@
+"""A websocket of websocket-client that takes no message of more than so many bytes.
+
+websocket-client reads a frame of any announced length, and every piece of a message in pieces, before anybody
+can look at it: so the length is judged when it was announced. It also loops, without coming back, for as long
+as the peer sends something that is no message; here each of its reads asks whether to go on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import websocket
+from websocket._abnf import ABNF, frame_buffer
+
+from comfyui_workflow.comfyui.limits import too_large_message
+
+HANDSHAKE_TIMEOUT_S = 15.0
+MOST_PIECES = 256
+"""Of one message: joining them copies the beginning again for each. ComfyUI sends every message in one."""
+_LONGEST_CONTROL_BYTES = 125
+
+
+class BoundedSocket(websocket.WebSocket):
+    """`should_stop` is asked before each read; while it holds, reads time out."""
+
+    def __init__(self, most_bytes: int, should_stop: Callable[[], bool]) -> None:
+        super().__init__(skip_utf8_validation=True)  # in Python, byte by byte; who reads a text decodes it
+        self.frame_buffer = _BoundedFrames(self._recv, most_bytes)
+        self._should_stop = should_stop
+
+    def open(self, url: str, timeout_s: float) -> None:
+        """Raises: websocket.WebSocketException, OSError, ValueError."""
+        self.settimeout(timeout_s)
+        with self._cut_after(HANDSHAKE_TIMEOUT_S):
+            self.connect(  # type: ignore[no-untyped-call]
+                url,
+                suppress_origin=True,
+                redirect_limit=0,  # it would lead out of the tunnel, to wherever the instance says
+            )
+
+    def receive(self) -> tuple[int, bytes]:
+        """The opcode and the content of the next message, ping or pong; of opcode CLOSE when it was closed.
+        Raises: LimitExceeded; websocket.WebSocketException, OSError."""
+        opcode, frame = self.recv_data_frame(control_frame=True)
+        return (opcode, b"") if opcode == ABNF.OPCODE_CLOSE else (opcode, frame.data)
+
+    def drop(self) -> None:
+        """Hangs up at once."""
+        self.shutdown()  # type: ignore[no-untyped-call]
+
+    def leave(self, timeout_s: float) -> None:
+        """Closes politely, within the time."""
+        until_s = time.monotonic() + timeout_s
+        self._should_stop = lambda: time.monotonic() >= until_s
+        self.close(timeout=timeout_s)
+
+    def _recv(self, bufsize: int) -> bytes:
+        if self.connected and self._should_stop():
+            raise websocket.WebSocketTimeoutException("asked to stop")
+        received: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call]
+        return received
+
+    @contextmanager
+    def _cut_after(self, timeout_s: float) -> Iterator[None]:
+        """The handshake is read byte by byte, each with a timeout of its own."""
+        timer = threading.Timer(timeout_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            try:
+                sock.shutdown(2)
+            except OSError:  # not connected, or not any more
+                return
+
+
+class _BoundedFrames(frame_buffer):
+    def __init__(self, receive: Callable[[int], bytes], most_bytes: int) -> None:
+        super().__init__(receive, True)
+        self._most_bytes = most_bytes
+        self._begun_bytes = self._pieces = 0
+
+    def recv_length(self) -> None:
+        """Raises: LimitExceeded, before anything of the content is read."""
+        super().recv_length()
+        if self.header is None or self.length is None:
+            raise websocket.WebSocketProtocolException("a frame without a length")
+        fin, opcode = self.header[0], self.header[4]
+        if opcode >= ABNF.OPCODE_CLOSE:
+            if self.length > _LONGEST_CONTROL_BYTES:
+                raise websocket.WebSocketProtocolException("a control frame is too long")
+            return
+        self._begun_bytes += self.length
+        self._pieces += 1
+        if self._begun_bytes > self._most_bytes or self._pieces > MOST_PIECES:
+            raise too_large_message(self._most_bytes)
+        if fin:
+            self._begun_bytes = self._pieces = 0
