@@ -211,7 +211,7 @@ def create_jobs(
         outbox=outbox,
         check_url=web.check,
         send=web.exchange,
-        fetch=lambda url: web.fetch(url, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S).content,
+        fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,
     )

@@ -11,6 +11,11 @@ import paramiko
 
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 
+# OpenSSH takes packets of 256 KiB at most; paramiko would take 4 GiB, and have them in memory.
+LARGEST_PACKET_BYTES = 1024 * 1024
+# Of the greeting, which may have any number of lines, and the key exchange.
+MOST_HANDSHAKE_BYTES = 256 * 1024
+
 
 class Wire:
     """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump).
@@ -24,10 +29,15 @@ class Wire:
         self._stream = stream
         self._close = close
         self.heard_count = 0
+        self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None once it is over
         self.acknowledges_at_once = True
         self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
+        """Raises: ConnectionError where paramiko asks for more than a packet may have, because the peer
+        announced that; and for a greeting without end."""
+        if size_bytes > LARGEST_PACKET_BYTES:
+            raise ConnectionError(f"it announces a packet of {size_bytes} bytes")
         if self.acknowledges_at_once:
             _acknowledge_at_once(self._stream)
         try:
@@ -37,6 +47,10 @@ class Wire:
                 self.on_quiet()
             raise
         self.heard_count += 1
+        if self.handshake_bytes_left is not None:
+            self.handshake_bytes_left -= len(data)
+            if self.handshake_bytes_left < 0:
+                raise ConnectionError(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
         return data
 
     def send(self, data: bytes) -> int:
