@@ -28,6 +28,7 @@ class BoundedSocket(websocket.WebSocket):
         super().__init__(skip_utf8_validation=True)  # in Python, byte by byte; who reads a text decodes it
         self.frame_buffer = _BoundedFrames(self._recv, most_bytes)
         self._should_stop = should_stop
+        self._is_open = False
 
     def open(self, url: str, timeout_s: float) -> None:
         """Raises: websocket.WebSocketException, OSError, ValueError."""
@@ -38,6 +39,7 @@ class BoundedSocket(websocket.WebSocket):
                 suppress_origin=True,
                 redirect_limit=0,  # it would lead out of the tunnel, to wherever the instance says
             )
+        self._is_open = True
 
     def receive(self) -> tuple[int, bytes]:
         """The opcode and the content of the next message, ping or pong; of opcode CLOSE when it was closed.
@@ -56,7 +58,7 @@ class BoundedSocket(websocket.WebSocket):
         self.close(timeout=timeout_s)
 
     def _recv(self, bufsize: int) -> bytes:
-        if self.connected and self._should_stop():
+        if self._is_open and self._should_stop():
             raise websocket.WebSocketTimeoutException("asked to stop")
         received: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call]
         return received

@@ -95,13 +95,17 @@ class Pace:
     """How much of a processor this thread takes: all threads of this process share one, and the messages of
     one instance must not keep the others waiting."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, worked_s: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._clock = clock
+        self._worked_s = worked_s
         self._begin()
 
     def break_s(self) -> float:
         """How long to rest now; 0 or less as long as it is within its share."""
-        worked_s = time.thread_time() - self._worked_before_s
-        passed_s = time.monotonic() - self._began_s
+        worked_s = self._worked_s() - self._worked_before_s
+        passed_s = self._clock() - self._began_s
         if worked_s <= BURST_S:
             return 0.0
         rest_s = worked_s / BUSIEST_SHARE - passed_s
@@ -109,8 +113,8 @@ class Pace:
         return min(rest_s, LONGEST_BREAK_S)
 
     def _begin(self) -> None:
-        self._began_s = time.monotonic()
-        self._worked_before_s = time.thread_time()
+        self._began_s = self._clock()
+        self._worked_before_s = self._worked_s()
 
 
 class EventFeed:

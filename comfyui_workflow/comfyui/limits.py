@@ -113,4 +113,4 @@ def value_count(content: bytes) -> int:
 
 
 def _size(count: int) -> str:
-    return f"{count // MB} MB" if count >= MB else f"{count} bytes"
+    return f"{count // MB} MB" if count >= MB else f"{count // 1024} KB"
