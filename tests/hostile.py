@@ -144,8 +144,11 @@ class HostileComfyUI:
     """`attacks`: by the path that a request begins with, or by method and path (`POST /prompt`); `/ws` after
     its handshake, `/ws!` in its place."""
 
-    def __init__(self, attacks: Mapping[str, Attack] | None = None) -> None:
+    def __init__(self, attacks: Mapping[str, Attack] | None = None, *, ends_prompts: bool = True) -> None:
+        """`ends_prompts`: they are gone at once; otherwise they run for ever."""
         self.attacks = dict(attacks or {})
+        self._ends_prompts = ends_prompts
+        self._running: list[object] = []
         self.asked: list[str] = []
         self.sent_bytes = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -197,9 +200,25 @@ class HostileComfyUI:
         if attack is not None:
             attack(lambda data: self._write(connection, data))
             return False
-        content = b"" if method == "HEAD" else json.dumps(_right_answer(method, path, body)).encode()
+        content = b"" if method == "HEAD" else json.dumps(self._right_answer(method, path, body)).encode()
         self._write(connection, head(f"Content-Length: {len(content)}") + content)
         return True
+
+    def _right_answer(self, method: str, path: str, body: bytes) -> object:
+        path = path.partition("?")[0]
+        if (method, path) == ("POST", "/prompt"):
+            prompt_id = json.loads(body)["prompt_id"]
+            if not self._ends_prompts:
+                self._running.append([1, prompt_id, {}, {}, []])
+            return {"prompt_id": prompt_id, "number": 1, "node_errors": {}}
+        if path == "/upload/image":
+            return {"name": "marker.txt", "subfolder": "", "type": "temp"}
+        return {
+            "/prompt": {"exec_info": {"queue_remaining": len(self._running)}},
+            "/queue": {"queue_running": self._running, "queue_pending": []},
+            "/object_info": OBJECT_INFO,
+            "/system_stats": {"system": {"comfyui_version": "0.3.64", "argv": []}, "devices": []},
+        }.get(path, {})
 
     def _attack(self, method: str, path: str) -> Attack | None:
         for key, attack in self.attacks.items():
@@ -227,20 +246,6 @@ def _read_request(reader: Any) -> tuple[str, str, dict[str, str], bytes]:
         headers[name.lower()] = value.strip()
     body = reader.read(int(headers.get("content-length", 0)))
     return (first[0], first[1], headers, body) if len(first) > 1 else ("", "", headers, body)
-
-
-def _right_answer(method: str, path: str, body: bytes) -> object:
-    path = path.partition("?")[0]
-    if (method, path) == ("POST", "/prompt"):
-        return {"prompt_id": json.loads(body)["prompt_id"], "number": 1, "node_errors": {}}
-    if path == "/upload/image":
-        return {"name": "marker.txt", "subfolder": "", "type": "temp"}
-    return {
-        "/prompt": {"exec_info": {"queue_remaining": 0}},
-        "/queue": {"queue_running": [], "queue_pending": []},
-        "/object_info": OBJECT_INFO,
-        "/system_stats": {"system": {"comfyui_version": "0.3.64", "argv": []}, "devices": []},
-    }.get(path, {})
 
 
 OBJECT_INFO = {

@@ -7,6 +7,7 @@ process is not the peer's fault. A streamed file is bounded by its average rate 
 asked for, and nothing compressed is taken: so a few bytes stay a few bytes.
 """
 
+import gc
 import io
 import socket
 import tempfile
@@ -164,7 +165,21 @@ def _counted_json(content: bytes, most_values: int, most_bytes: int, where: str)
     most_wide_bytes = most_bytes // _WIDEST_CHARACTER_BYTES
     if len(content) > most_wide_bytes and not content.isascii():
         raise too_many_bytes(f"{where}, in other characters than ASCII", most_wide_bytes)
-    return read_json(content)
+    with _without_collecting():
+        return read_json(content)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """JSON has no cycles, and looking for them while it is read takes several times as long as reading it, in
+    which no other thread runs. One at a time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def refuse_encoding(response: requests.Response, what: str) -> None:
@@ -174,7 +189,7 @@ def refuse_encoding(response: requests.Response, what: str) -> None:
         raise is_encoded(what, encoding)
 
 
-def read_body(response: requests.Response, most_bytes: int, where: str) -> Body:
+def read_body(response: requests.Response, most_bytes: int, most_values: int, where: str) -> Body:
     """To be closed. `where` ends the sentence of a broken limit.
     Raises: LimitExceeded; urllib3's HTTPError, http.client.HTTPException, OSError."""
     raw = response.raw
@@ -184,17 +199,20 @@ def read_body(response: requests.Response, most_bytes: int, where: str) -> Body:
             raise too_many_bytes(where, most_bytes)
         if announced <= _KEPT_IN_MEMORY_BYTES:
             return Body(raw.read(decode_content=False))
-    return _spooled(raw, most_bytes, where)
+    return _spooled(raw, most_bytes, most_values, where)
 
 
-def _spooled(raw: Any, most_bytes: int, where: str) -> Body:
+def _spooled(raw: Any, most_bytes: int, most_values: int, where: str) -> Body:
     file = tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY_BYTES)  # noqa: SIM115 - the body closes it
     try:
-        count = 0
+        count = values = 0
         while piece := raw.read(_PIECE_BYTES, decode_content=False):
             count += len(piece)
             if count > most_bytes:
                 raise too_many_bytes(where, most_bytes)
+            values += value_count(piece)
+            if values > most_values:
+                raise too_many_values(where, most_values)
             _keep(file, piece)
         if count <= _KEPT_IN_MEMORY_BYTES:
             file.seek(0)

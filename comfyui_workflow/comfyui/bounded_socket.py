@@ -13,12 +13,18 @@ from contextlib import contextmanager
 import websocket
 from websocket._abnf import ABNF, frame_buffer
 
-from comfyui_workflow.comfyui.limits import too_large_message
+from comfyui_workflow.comfyui.limits import too_large_message, too_slow_message
 
 HANDSHAKE_TIMEOUT_S = 15.0
 MOST_PIECES = 256
 """Of one message: joining them copies the beginning again for each. ComfyUI sends every message in one."""
+LARGE_BYTES = 2 * 1024 * 1024
+LARGE_MESSAGE_S = 60.0
+"""For a message of more than that, from when its turn has come."""
 _LONGEST_CONTROL_BYTES = 125
+_LOOK_UP_S = 0.2
+_turns = threading.BoundedSemaphore(2)
+"""Large messages are in memory two at a time until they have been read, however many instances there are."""
 
 
 class BoundedSocket(websocket.WebSocket):
@@ -26,8 +32,9 @@ class BoundedSocket(websocket.WebSocket):
 
     def __init__(self, most_bytes: int, should_stop: Callable[[], bool]) -> None:
         super().__init__(skip_utf8_validation=True)  # in Python, byte by byte; who reads a text decodes it
-        self.frame_buffer = _BoundedFrames(self._recv, most_bytes)
         self._should_stop = should_stop
+        self._frames = _BoundedFrames(self._recv, most_bytes, self._asks_to_stop)
+        self.frame_buffer = self._frames
         self._is_open = False
 
     def open(self, url: str, timeout_s: float) -> None:
@@ -49,6 +56,7 @@ class BoundedSocket(websocket.WebSocket):
 
     def drop(self) -> None:
         """Hangs up at once."""
+        self._frames.end_turn()
         self.shutdown()  # type: ignore[no-untyped-call]
 
     def leave(self, timeout_s: float) -> None:
@@ -56,10 +64,15 @@ class BoundedSocket(websocket.WebSocket):
         until_s = time.monotonic() + timeout_s
         self._should_stop = lambda: time.monotonic() >= until_s
         self.close(timeout=timeout_s)
+        self.drop()
+
+    def _asks_to_stop(self) -> bool:
+        return self._should_stop()
 
     def _recv(self, bufsize: int) -> bytes:
         if self._is_open and self._should_stop():
             raise websocket.WebSocketTimeoutException("asked to stop")
+        self._frames.check_time()
         received: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call]
         return received
 
@@ -84,18 +97,29 @@ class BoundedSocket(websocket.WebSocket):
 
 
 class _BoundedFrames(frame_buffer):
-    def __init__(self, receive: Callable[[int], bytes], most_bytes: int) -> None:
+    def __init__(
+        self, receive: Callable[[int], bytes], most_bytes: int, should_stop: Callable[[], bool]
+    ) -> None:
         super().__init__(receive, True)
         self._most_bytes = most_bytes
+        self._should_stop = should_stop
         self._begun_bytes = self._pieces = 0
+        self._turn_until_s: float | None = None
+
+    def recv_frame(self) -> ABNF:
+        """Raises: LimitExceeded, before anything of the content is read."""
+        if not self._begun_bytes:
+            self.end_turn()
+        frame: ABNF = super().recv_frame()
+        if frame.fin and frame.opcode < ABNF.OPCODE_CLOSE:
+            self._begun_bytes = self._pieces = 0
+        return frame
 
     def recv_length(self) -> None:
-        """Raises: LimitExceeded, before anything of the content is read."""
         super().recv_length()
         if self.header is None or self.length is None:
             raise websocket.WebSocketProtocolException("a frame without a length")
-        fin, opcode = self.header[0], self.header[4]
-        if opcode >= ABNF.OPCODE_CLOSE:
+        if self.header[4] >= ABNF.OPCODE_CLOSE:
             if self.length > _LONGEST_CONTROL_BYTES:
                 raise websocket.WebSocketProtocolException("a control frame is too long")
             return
@@ -103,5 +127,28 @@ class _BoundedFrames(frame_buffer):
         self._pieces += 1
         if self._begun_bytes > self._most_bytes or self._pieces > MOST_PIECES:
             raise too_large_message(self._most_bytes)
-        if fin:
-            self._begun_bytes = self._pieces = 0
+
+    def recv_strict(self, bufsize: int) -> bytes:
+        if self._begun_bytes > LARGE_BYTES:
+            self._wait_for_turn()
+        received: bytes = super().recv_strict(bufsize)
+        return received
+
+    def check_time(self) -> None:
+        """Raises: LimitExceeded."""
+        if self._turn_until_s is not None and time.monotonic() > self._turn_until_s:
+            raise too_slow_message(LARGE_MESSAGE_S)
+
+    def end_turn(self) -> None:
+        """Idempotent."""
+        if self._turn_until_s is not None:
+            self._turn_until_s = None
+            _turns.release()
+
+    def _wait_for_turn(self) -> None:
+        """Raises: websocket.WebSocketTimeoutException, to be called again."""
+        while self._turn_until_s is None:
+            if _turns.acquire(timeout=_LOOK_UP_S):
+                self._turn_until_s = time.monotonic() + LARGE_MESSAGE_S
+            elif self._should_stop():
+                raise websocket.WebSocketTimeoutException("asked to stop")

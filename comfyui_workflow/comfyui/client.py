@@ -242,7 +242,7 @@ class ComfyUIClient:
         clock = AnswerClock(self._limits.answer_s)
         with self._judged(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
-            body = read_body(response, self._limits.of(path), f"in answer to {what}")
+            body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
             return Answer(status=response.status_code, body=body, what=what, path=path)
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:

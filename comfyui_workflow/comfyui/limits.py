@@ -18,7 +18,7 @@ MB = 1024 * 1024
 SMALL_ANSWER_BYTES = 4 * MB
 """Answers of fixed content (`/prompt`, `/system_stats`, `/upload/image`): a few KB; refusals of a prompt and
 the log have more."""
-MOST_VALUES = 1_500_000
+MOST_VALUES = 1_000_000
 """JSON values of one answer or message. Each takes up to 120 bytes of memory, however short it is written."""
 BYTES_WORTH_COUNTING = 256 * 1024
 REMEMBERED_S = 60.0
@@ -76,6 +76,10 @@ def too_many_bytes(where: str, most_bytes: int, setting: str = "LARGEST_ANSWER_M
 
 def too_large_message(most_bytes: int) -> LimitExceeded:
     return _breach(f"sends a websocket message of more than {_size(most_bytes)}", "LARGEST_MESSAGE_MB")
+
+
+def too_slow_message(seconds: float) -> LimitExceeded:
+    return _breach(f"does not come to an end of a large websocket message within {seconds:.0f} s", None)
 
 
 def too_many_values(where: str, most: int) -> LimitExceeded:

@@ -1,6 +1,5 @@
 """What one instance may send: each limit, broken by a server that is out to break it."""
 
-import re
 import threading
 import time
 import tracemalloc
