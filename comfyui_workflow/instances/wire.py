@@ -4,6 +4,7 @@ paramiko reads it from one thread, and looks up from reading ten times a second.
 """
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 
@@ -34,10 +35,10 @@ class Wire:
         self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
-        """Raises: ConnectionError where paramiko asks for more than a packet may have, because the peer
-        announced that; and for a greeting without end."""
+        """Raises: ConnectionAbortedError where paramiko asks for more than a packet may have, as the peer
+        announced it; and for a greeting without end."""
         if size_bytes > LARGEST_PACKET_BYTES:
-            raise ConnectionError(f"it announces a packet of {size_bytes} bytes")
+            raise _refused(f"it announces a packet of {size_bytes} bytes")
         if self.acknowledges_at_once:
             _acknowledge_at_once(self._stream)
         try:
@@ -50,7 +51,7 @@ class Wire:
         if self.handshake_bytes_left is not None:
             self.handshake_bytes_left -= len(data)
             if self.handshake_bytes_left < 0:
-                raise ConnectionError(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
+                raise _refused(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
         return data
 
     def send(self, data: bytes) -> int:
@@ -70,6 +71,10 @@ class Wire:
     def _closed(self) -> bool:
         """paramiko looks at this attribute of sockets before it waits for its thread."""
         return bool(self._stream._closed)  # type: ignore[union-attr]
+
+
+def _refused(why: str) -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.EPROTO, why)
 
 
 def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:
