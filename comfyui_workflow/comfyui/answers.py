@@ -32,7 +32,7 @@ from comfyui_workflow.comfyui.limits import (
     too_many_values,
     value_count,
 )
-from comfyui_workflow.errors import StoreError
+from comfyui_workflow.errors import StoreError, WorkflowError
 from comfyui_workflow.untrusted import read_json
 
 _PIECE_BYTES = 64 * 1024
@@ -47,32 +47,21 @@ instances there are."""
 _this_thread = threading.local()
 
 
-class AnswerOverdue(TimeoutError):
-    """The time of a whole answer is over."""
-
-
-def is_overdue(error: BaseException | None) -> bool:
-    """Whether that is at the bottom of an error, in whose words ever it has come up."""
-    while error is not None:
-        if isinstance(error, AnswerOverdue):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 class AnswerClock:
     """The time that is left for one answer. Belongs to the thread that asks.
 
+    `overdue` is raised when none is left: no part of the HTTP stack takes it for trouble of its own.
     `bytes_per_s`: every byte that arrives gives time back at this rate, up to `limit_s`; without it `limit_s`
     is for all of the answer.
     """
 
-    def __init__(self, limit_s: float, *, bytes_per_s: float | None = None) -> None:
+    def __init__(self, limit_s: float, overdue: WorkflowError, *, bytes_per_s: float | None = None) -> None:
+        self._overdue = overdue
         self._limit_s = self._left_s = limit_s
         self._bytes_per_s = bytes_per_s
 
     def timeout_s(self, read_timeout_s: float) -> float:
-        """For the next read. Raises: AnswerOverdue when nothing is left."""
+        """For the next read. Raises: `overdue` when nothing is left."""
         self.check()
         return min(read_timeout_s, self._left_s)
 
@@ -82,9 +71,9 @@ class AnswerClock:
             self._left_s = min(self._limit_s, self._left_s + read_bytes / self._bytes_per_s)
 
     def check(self) -> None:
-        """Raises: AnswerOverdue."""
+        """Raises: `overdue`."""
         if self._left_s <= 0:
-            raise AnswerOverdue("the answer takes too long")
+            raise self._overdue
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from comfyui_workflow.comfyui.answers import (
     Body,
     InstanceSession,
     TimedAdapter,
-    is_overdue,
     read_body,
     refuse_encoding,
     timed_by,
@@ -239,7 +238,7 @@ class ComfyUIClient:
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         what = f"{method} {path}"
-        clock = AnswerClock(self._limits.answer_s)
+        clock = AnswerClock(self._limits.answer_s, too_slow(what, self._limits.answer_s))
         with self._judged(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
             body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
@@ -248,7 +247,8 @@ class ComfyUIClient:
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """The head of an answer; its content comes in pieces, of which none may be long in coming."""
         what = f"{method} {path}"
-        clock = AnswerClock(self._limits.answer_s, bytes_per_s=self._limits.stream_bytes_per_s)
+        limits = self._limits
+        clock = AnswerClock(limits.answer_s, too_slow_file(), bytes_per_s=limits.stream_bytes_per_s)
         with self._judged(what):
             response = self._send(method, path, clock, **arguments)
             try:
@@ -278,8 +278,6 @@ class ComfyUIClient:
         except LimitExceeded as error:
             raise self._breaches.record(error) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
-            if is_overdue(error):
-                raise self._breaches.record(too_slow(what, self._limits.answer_s)) from error
             if _is_timeout(error):
                 raise ComfyUIUnavailable(f"ComfyUI does not answer ({what} timed out)") from error
             raise ComfyUIUnavailable(self._absence) from error
@@ -340,6 +338,4 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
     try:
         yield from response.iter_content(256 * 1024)
     except requests.RequestException as error:
-        if is_overdue(error):
-            raise too_slow_file() from error
         raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error
