@@ -65,7 +65,7 @@ def test_no_answer_is_read_further_than_its_limit(path: str) -> None:
 @pytest.mark.parametrize("path", ASK)
 def test_an_answer_that_drips_is_cut(path: str) -> None:
     with (
-        asking({path: hostile.drip()}) as client,
+        asking({path: hostile.drip()}, SHORT) as client,
         pytest.raises(LimitExceeded, match=r"does not come to an end .* within 1 s"),
     ):
         ASK[path](client)
