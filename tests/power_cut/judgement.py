@@ -1,0 +1,215 @@
+"""What of the answers is still true after a power cut."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import requests
+
+from comfyui_workflow.comfyui.queue import CORRELATION_KEY
+from tests.chaos.trial import Trial, wait_until
+from tests.power_cut.orders import Ledger
+from tests.server_process import FINISHED, Json, ServerProcess
+
+SETTLED_WITHIN_S = 60.0
+
+
+class Kind(StrEnum):
+    """The promises that can be broken, in the words of the table."""
+
+    REFUSED = "not as ordered, before the cut"
+    NO_START = "the server does not start"
+    SET_ASIDE = "record damaged"
+    COMPLAINT = "the server logs an error at its start"
+    RUN_LOST = "accepted run gone"
+    BATCH_LOST = "batch gone"
+    UPLOAD_LOST = "upload gone or not whole"
+    INSTANCE_LOST = "named instance gone"
+    OUTPUT_LOST = "output of a run that was completed gone or not whole at the cut"
+    TAKEN_BACK = "run that was completed is so no more"
+    OUTPUT_UNTRUE = "output said to be here is not, or not whole"
+    STRAY = "output file of which no run tells"
+    TWICE = "prompt executed twice"
+    CANCELLED = "run cancelled that nobody cancelled"
+    FAILED = "run failed"
+    UNENDED = "run does not end"
+    CANCEL_FORGOTTEN = "cancelled run executed after the cut"
+    PRIORITY_FORGOTTEN = "priority forgotten"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    kind: Kind
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+def kind_of(sentence: str) -> Kind | None:
+    """Of a finding, from what it says."""
+    return next((kind for kind in Kind if sentence.startswith(f"{kind}: ")), None)
+
+
+def found_on_disk(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
+    """Before any server starts on it: what needs no server, nor the instance, to be there."""
+    for sentence in ledger.refused:
+        yield Finding(kind=Kind.REFUSED, what=sentence)
+    for path, content in ledger.uploads.items():
+        if (trouble := _difference(path, content)) is not None:
+            yield Finding(kind=Kind.UPLOAD_LOST, what=f"{path.name} {trouble}")
+    for workflow_id, outputs in ledger.completed.items():
+        for output in outputs:
+            trouble = _difference(Path(output["local_path"]), trial.remote(output).read_bytes())
+            if trouble is not None:
+                yield Finding(kind=Kind.OUTPUT_LOST, what=f"{output['filename']} of {workflow_id} {trouble}")
+
+
+def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int) -> Iterator[Finding]:
+    """As soon as it answers."""
+    for workflow_id in ledger.completed:
+        progress = _progress(server, workflow_id)
+        if progress is not None and progress["status"] != "completed":
+            yield Finding(kind=Kind.TAKEN_BACK, what=f"{workflow_id} is {progress['status']}")
+    for workflow_id, priority in ledger.priorities.items():
+        progress = _progress(server, workflow_id)
+        if progress is not None and progress["priority"] != priority:
+            said = f"{workflow_id} has {progress['priority']}, not {priority}"
+            yield Finding(kind=Kind.PRIORITY_FORGOTTEN, what=said)
+    for path in (server.data_dir / "runs" / "set-aside").glob("*"):
+        yield Finding(kind=Kind.SET_ASIDE, what=path.name)
+    for line in server.log_file.read_text()[log_begins_at:].splitlines():
+        if " ERROR " in line:
+            yield Finding(kind=Kind.COMPLAINT, what=line)
+
+
+def found_in_the_end(trial: Trial, ledger: Ledger, cut_at_s: float) -> Iterator[Finding]:
+    """When every run has ended, or does not."""
+    every_run = ledger.every_run
+    _wait_for_all(trial, every_run)
+    for workflow_id in every_run:
+        yield from _found_of_run(trial, ledger, workflow_id, cut_at_s)
+    yield from _found_of_executions(trial)
+    for batch_id in ledger.batches:
+        if not _is_answered(trial.server.url + f"/batch/{batch_id}/progress"):
+            yield Finding(kind=Kind.BATCH_LOST, what=batch_id)
+    root = trial.server.url.removesuffix("/comfyui/workflow")
+    for name in ledger.instances:
+        if not _is_answered(f"{root}/comfyui/instances/{name}"):
+            yield Finding(kind=Kind.INSTANCE_LOST, what=name)
+    for job_id in ledger.jobs:
+        if _progress(trial.server, job_id) and not _is_answered(f"{root}/v2/any/status/{job_id}"):
+            yield Finding(kind=Kind.RUN_LOST, what=f"{job_id}, as a job")
+
+
+def found_strays(server: ServerProcess, output_dirs: tuple[Path, ...]) -> Iterator[Finding]:
+    """Files that a person finds among the outputs, and no run of the server tells of."""
+    told = {
+        output["local_path"]
+        for workflow_id in _every_id(server)
+        if (progress := _progress(server, workflow_id)) is not None
+        for output in progress["outputs"]
+    }
+    for directory in output_dirs:
+        for path in directory.rglob("*"):
+            if path.is_file() and str(path) not in told:
+                yield Finding(kind=Kind.STRAY, what=f"{path.name}, {path.stat().st_size} bytes")
+
+
+def _every_id(server: ServerProcess) -> Iterator[str]:
+    """Of the runs whose orders were never answered, too."""
+    before = ""
+    while page := server.get(f"?limit=100{before}")["workflows"]:
+        yield from (line["workflow_id"] for line in page)
+        before = f"&before={page[-1]['workflow_id']}"
+
+
+def _wait_for_all(trial: Trial, every_run: list[str]) -> None:
+    waiting = set(every_run)
+
+    def are_all_over() -> bool:
+        for workflow_id in list(waiting):
+            progress = _progress(trial.server, workflow_id)
+            if progress is None or progress["status"] in FINISHED:
+                waiting.discard(workflow_id)
+        return not waiting and _is_idle(trial)
+
+    with contextlib.suppress(AssertionError):  # what does not end is found and said
+        wait_until(are_all_over, SETTLED_WITHIN_S, "not all runs end")
+
+
+def _is_idle(trial: Trial) -> bool:
+    queue: Json = requests.get(f"{trial.sandbox.comfyui_url}/queue", timeout=10).json()
+    return not queue["queue_running"] and not queue["queue_pending"]
+
+
+def _found_of_run(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: float) -> Iterator[Finding]:
+    progress = _progress(trial.server, workflow_id)
+    if progress is None:
+        yield Finding(kind=Kind.RUN_LOST, what=workflow_id)
+        return
+    said = f"{workflow_id}: {progress['error_message'] or progress['message']}"
+    match progress["status"]:
+        case "completed":
+            yield from _found_of_cancel(trial, ledger, workflow_id, cut_at_s)
+        case "cancelled":
+            if workflow_id not in ledger.cancelled:
+                yield Finding(kind=Kind.CANCELLED, what=said)
+        case "failed":
+            yield Finding(kind=Kind.FAILED, what=said)
+        case status:
+            yield Finding(kind=Kind.UNENDED, what=f"{said} ({status})")
+    for output in progress["outputs"]:
+        if output["downloaded"]:
+            trouble = _difference(Path(output["local_path"]), trial.remote(output).read_bytes())
+            if trouble is not None:
+                what = f"{Path(output['local_path']).name} of {workflow_id} {trouble}"
+                yield Finding(kind=Kind.OUTPUT_UNTRUE, what=what)
+
+
+def _found_of_cancel(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: float) -> Iterator[Finding]:
+    if workflow_id in ledger.cancelled:
+        starts = [each["at"] for each in trial.sandbox.executions() if _run_of(each) == workflow_id]
+        if starts and min(starts) > cut_at_s:
+            yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
+
+
+def _found_of_executions(trial: Trial) -> Iterator[Finding]:
+    """Of runs of which nobody was told, too."""
+    times = Counter(map(_run_of, trial.sandbox.executions()))
+    for workflow_id, count in times.items():
+        if count > 1:
+            yield Finding(kind=Kind.TWICE, what=f"{workflow_id}, {count} times")
+
+
+def _run_of(execution: Json) -> str:
+    return str(execution["extra_data"].get(CORRELATION_KEY, "")).split("/")[0]
+
+
+def _progress(server: ServerProcess, workflow_id: str) -> Json | None:
+    answer = requests.get(f"{server.url}/{workflow_id}/progress", timeout=30)
+    if answer.status_code == 404:
+        return None
+    answer.raise_for_status()
+    found: Json = answer.json()["progress"]
+    return found
+
+
+def _is_answered(url: str) -> bool:
+    return requests.get(url, timeout=30).status_code == 200
+
+
+def _difference(path: Path, content: bytes) -> str | None:
+    """What is wrong with a file that should have this content."""
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if found == content:
+        return None
+    if not found:
+        return "is empty"
+    return f"is wrong: {len(found)} bytes instead of {len(content)}"
