@@ -56,6 +56,7 @@ class Clients:
         ssh_string: str,
         output_dir: Path,
         chance: random.Random,
+        batch_sizes: tuple[int, ...] = BATCH_SIZES,
     ) -> None:
         self.ledger = Ledger()
         self._server = server
@@ -63,12 +64,22 @@ class Clients:
         self._ssh_string = ssh_string
         self._output_dir = output_dir
         self._chance = chance
+        self._batch_sizes = batch_sizes
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def order_some(self, count: int) -> None:
         """Returns when all are answered."""
-        orders: tuple[Callable[[], None], ...] = (
+        for order in self._chance.choices(self._orders(), k=count):
+            order()
+
+    def order_each(self) -> None:
+        """One of each sort."""
+        for order in self._orders():
+            order()
+
+    def _orders(self) -> tuple[Callable[[], object], ...]:
+        return (
             self._execute,
             self._execute_with_upload,
             self._upload,
@@ -77,8 +88,6 @@ class Clients:
             self._job,
             self._prioritize_one,
         )
-        for order in self._chance.choices(orders, k=count):
-            order()
 
     def start(self, *, pause_s: tuple[float, float] | None) -> None:
         """Look at all runs; and go on ordering with such pauses, if that is said."""
@@ -163,7 +172,8 @@ class Clients:
             self._new_run(workflow=_loaded(path.name), input_images=[str(path)])
 
     def _batch(self) -> None:
-        rows = [{"1.color": next(_numbers)} for _ in range(self._chance.choice(BATCH_SIZES))]
+        size = self._chance.choice(self._batch_sizes)
+        rows = [{"1.color": next(_numbers)} for _ in range(size)]
         answer = self._post("/batch", self._order(workflow=_painted(steps=1), rows=rows))
         if "batch_id" in answer:
             self.ledger.batches[answer["batch_id"]] = answer["workflow_ids"]
