@@ -26,6 +26,9 @@ from tests.server_process import FINISHED, Json
 ARRIVES_WITHIN_S = 60.0
 STEP_DELAYS_S = (0.0, 0.002, 0.02)
 MOST_AT_FIRST = 4
+ONCE_MORE = 0.3
+"""How often the power fails once more while the server recovers."""
+SOON_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +101,16 @@ def _findings(trial: Trial, chance: random.Random, moment: Moment, wait_s: float
     clients.start(pause_s=chance.choice((None, (0.05, 1.0))))
     trial.server.until(trial.run, lambda p: moment.has_come(p) or p["status"] in FINISHED, ARRIVES_WITHIN_S)
     time.sleep(wait_s)  # the moment is what is random here: there is nothing to wait for
-    cut_at_s = _cut(trial, clients)
+    cuts_s = [_cut(trial, clients)]
+    yield from _found_after_the_cut(trial, clients.ledger)
+    if chance.random() < ONCE_MORE:
+        clients.start(pause_s=None)
+        time.sleep(chance.uniform(0, min(SOON_S, trial.knobs.power_stays_s)))
+        cuts_s.append(_cut(trial, clients))
+        yield from _found_after_the_cut(trial, clients.ledger)
     trial.tell(step_delay_s=0.0)
-    yield from _judged(trial, clients.ledger, (trial.server.output_dir, others), cut_at_s)
+    yield from found_in_the_end(trial, clients.ledger, cuts_s)
+    yield from found_strays(trial.server, (trial.server.output_dir, others))
 
 
 def _cut(trial: Trial, clients: Clients) -> float:
@@ -115,16 +125,12 @@ def _cut(trial: Trial, clients: Clients) -> float:
     return cut_at_s
 
 
-def _judged(
-    trial: Trial, ledger: Ledger, output_dirs: tuple[Path, ...], cut_at_s: float
-) -> Iterator[Finding]:
+def _found_after_the_cut(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
+    """The server is started again."""
     yield from found_on_disk(trial, ledger)
     log_begins_at = len(trial.server.log())
     try:
         trial.server.start()
     except AssertionError as error:
-        yield Finding(kind=Kind.NO_START, what=str(error)[-500:])
-        return
+        raise PromisesBroken([str(Finding(kind=Kind.NO_START, what=str(error)[-500:]))]) from error
     yield from found_at_the_start(trial.server, ledger, log_begins_at)
-    yield from found_in_the_end(trial, ledger, cut_at_s)
-    yield from found_strays(trial.server, output_dirs)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +27,7 @@ class Kind(StrEnum):
     RUN_LOST = "accepted run gone"
     BATCH_LOST = "batch gone"
     UPLOAD_LOST = "upload gone or not whole"
-    INSTANCE_LOST = "named instance gone"
+    INSTANCE_LOST = "named instance gone, or its price"
     OUTPUT_LOST = "output of a run that was completed gone or not whole at the cut"
     TAKEN_BACK = "run that was completed is so no more"
     OUTPUT_UNTRUE = "output said to be here is not, or not whole"
@@ -86,20 +86,22 @@ def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int
             yield Finding(kind=Kind.COMPLAINT, what=line)
 
 
-def found_in_the_end(trial: Trial, ledger: Ledger, cut_at_s: float) -> Iterator[Finding]:
-    """When every run has ended, or does not."""
+def found_in_the_end(trial: Trial, ledger: Ledger, cuts_s: Sequence[float]) -> Iterator[Finding]:
+    """When every run has ended, or does not. `cuts_s` are the moments of the cuts."""
     every_run = ledger.every_run
     _wait_for_all(trial, every_run)
     for workflow_id in every_run:
-        yield from _found_of_run(trial, ledger, workflow_id, cut_at_s)
+        yield from _found_of_run(trial, ledger, workflow_id, cuts_s)
     yield from _found_of_executions(trial)
     for batch_id in ledger.batches:
         if not _is_answered(trial.server.url + f"/batch/{batch_id}/progress"):
             yield Finding(kind=Kind.BATCH_LOST, what=batch_id)
     root = trial.server.url.removesuffix("/comfyui/workflow")
-    for name in ledger.instances:
-        if not _is_answered(f"{root}/comfyui/instances/{name}"):
-            yield Finding(kind=Kind.INSTANCE_LOST, what=name)
+    for name, price in ledger.instances.items():
+        answer = requests.get(f"{root}/comfyui/instances/{name}", timeout=30)
+        found = answer.json()["instance"]["price_per_hour"] if answer.ok else None
+        if found != price:
+            yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {price}: {found or answer.status_code}")
     for job_id in ledger.jobs:
         if _progress(trial.server, job_id) and not _is_answered(f"{root}/v2/any/status/{job_id}"):
             yield Finding(kind=Kind.RUN_LOST, what=f"{job_id}, as a job")
@@ -146,7 +148,9 @@ def _is_idle(trial: Trial) -> bool:
     return not queue["queue_running"] and not queue["queue_pending"]
 
 
-def _found_of_run(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: float) -> Iterator[Finding]:
+def _found_of_run(
+    trial: Trial, ledger: Ledger, workflow_id: str, cuts_s: Sequence[float]
+) -> Iterator[Finding]:
     progress = _progress(trial.server, workflow_id)
     if progress is None:
         yield Finding(kind=Kind.RUN_LOST, what=workflow_id)
@@ -154,7 +158,7 @@ def _found_of_run(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: floa
     said = f"{workflow_id}: {progress['error_message'] or progress['message']}"
     match progress["status"]:
         case "completed":
-            yield from _found_of_cancel(trial, ledger, workflow_id, cut_at_s)
+            yield from _found_of_cancel(trial, ledger, workflow_id, cuts_s)
         case "cancelled":
             if workflow_id not in ledger.cancelled:
                 yield Finding(kind=Kind.CANCELLED, what=said)
@@ -170,11 +174,15 @@ def _found_of_run(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: floa
                 yield Finding(kind=Kind.OUTPUT_UNTRUE, what=what)
 
 
-def _found_of_cancel(trial: Trial, ledger: Ledger, workflow_id: str, cut_at_s: float) -> Iterator[Finding]:
-    if workflow_id in ledger.cancelled:
-        starts = [each["at"] for each in trial.sandbox.executions() if _run_of(each) == workflow_id]
-        if starts and min(starts) > cut_at_s:
-            yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
+def _found_of_cancel(
+    trial: Trial, ledger: Ledger, workflow_id: str, cuts_s: Sequence[float]
+) -> Iterator[Finding]:
+    """One that was executing when it was cancelled may win that race; but none begins after the power."""
+    cancelled_s = ledger.cancelled.get(workflow_id)
+    next_cut_s = next((cut_s for cut_s in cuts_s if cancelled_s is not None and cut_s > cancelled_s), None)
+    starts_s = [each["at"] for each in trial.sandbox.executions() if _run_of(each) == workflow_id]
+    if next_cut_s is not None and starts_s and min(starts_s) > next_cut_s:
+        yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
 
 
 def _found_of_executions(trial: Trial) -> Iterator[Finding]:

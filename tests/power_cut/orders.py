@@ -3,6 +3,7 @@
 import itertools
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,9 +34,11 @@ class Ledger:
     batches: dict[str, list[str]] = field(default_factory=dict)
     uploads: dict[Path, bytes] = field(default_factory=dict)
     jobs: list[str] = field(default_factory=list)
-    instances: list[str] = field(default_factory=list)
+    instances: dict[str, float] = field(default_factory=dict)
+    """With the price of each."""
     priorities: dict[str, int] = field(default_factory=dict)
-    cancelled: list[str] = field(default_factory=list)
+    cancelled: dict[str, float] = field(default_factory=dict)
+    """And when that was answered."""
     completed: dict[str, list[Json]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     """What should have been answered otherwise: sentences."""
@@ -85,12 +88,14 @@ class Clients:
             self._upload,
             self._batch,
             self._cancel_one,
+            self._cancel_batch,
             self._job,
             self._prioritize_one,
         )
 
     def start(self, *, pause_s: tuple[float, float] | None) -> None:
-        """Look at all runs; and go on ordering with such pauses, if that is said."""
+        """Look at all runs; and go on ordering with such pauses, if that is said. Again after a `stop`."""
+        self._stopped.clear()
         self._begin(self._watch)
         if pause_s is not None:
             self._begin(lambda: self._go_on_ordering(*pause_s))
@@ -100,6 +105,7 @@ class Clients:
         self._stopped.set()
         for thread in self._threads:
             thread.join(60)
+        self._threads.clear()
 
     def _begin(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=self._until_the_server_is_gone, args=(target,), daemon=True)
@@ -171,17 +177,25 @@ class Clients:
         if path is not None:
             self._new_run(workflow=_loaded(path.name), input_images=[str(path)])
 
-    def _batch(self) -> None:
+    def _batch(self) -> str | None:
         size = self._chance.choice(self._batch_sizes)
         rows = [{"1.color": next(_numbers)} for _ in range(size)]
         answer = self._post("/batch", self._order(workflow=_painted(steps=1), rows=rows))
-        if "batch_id" in answer:
-            self.ledger.batches[answer["batch_id"]] = answer["workflow_ids"]
+        batch_id = answer.get("batch_id")
+        if batch_id is not None:
+            self.ledger.batches[batch_id] = answer["workflow_ids"]
+        return batch_id
 
     def _cancel_one(self) -> None:
         workflow_id = self._new_run(workflow=_painted(steps=200))
         if workflow_id is not None and self._post(f"/{workflow_id}/cancel", {}).get("success"):
-            self.ledger.cancelled.append(workflow_id)
+            self.ledger.cancelled[workflow_id] = time.time()
+
+    def _cancel_batch(self) -> None:
+        batch_id = self._batch()
+        if batch_id is not None and self._post(f"/batch/{batch_id}/cancel", {}).get("success"):
+            now = time.time()
+            self.ledger.cancelled.update(dict.fromkeys(self.ledger.batches[batch_id], now))
 
     def _prioritize_one(self) -> None:
         workflow_id = self._new_run(workflow=_painted(steps=200))
@@ -194,7 +208,7 @@ class Clients:
         if not self.ledger.instances or self._chance.random() < 0.5:
             self._instance()
         url = self._server.url.removesuffix("/comfyui/workflow")
-        where = self._chance.choice(self.ledger.instances)
+        where = self._chance.choice(list(self.ledger.instances))
         body = {"input": {"workflow": _painted(steps=1)}}
         answer = requests.post(f"{url}/v2/{where}/run", json=body, timeout=30)
         if answer.ok:
@@ -203,11 +217,14 @@ class Clients:
             self.ledger.refused.add(f"POST /run: {answer.text[:300]}")
 
     def _instance(self) -> None:
-        name = f"gpu{next(_numbers)}"
-        body = {"name": name, "ssh_connection": self._ssh_string}
+        """Added, and given another price."""
+        name, price = f"gpu{next(_numbers)}", self._chance.randint(1, 100) / 4
+        body = {"name": name, "ssh_connection": self._ssh_string, "price_per_hour": 1.0}
         url = self._server.url.removesuffix("/workflow") + "/instances"
         requests.post(url, json=body, timeout=30).raise_for_status()
-        self.ledger.instances.append(name)
+        self.ledger.instances[name] = 1.0
+        requests.patch(f"{url}/{name}", json={"price_per_hour": price}, timeout=30).raise_for_status()
+        self.ledger.instances[name] = price
 
 
 def _painted(*, steps: int) -> Graph:

@@ -20,9 +20,10 @@ class Promises:
     """What was said so far."""
 
     runs: set[str] = field(default_factory=set)
-    batches: set[str] = field(default_factory=set)
+    batches: dict[str, list[str]] = field(default_factory=dict)
     uploads: set[str] = field(default_factory=set)
-    instances: set[str] = field(default_factory=set)
+    instances: dict[str, float | None] = field(default_factory=dict)
+    """With the price of each."""
     cancelled: set[str] = field(default_factory=set)
     priorities: dict[str, int] = field(default_factory=dict)
     posted: dict[str, str] = field(default_factory=dict)
@@ -38,14 +39,16 @@ class Promises:
             case ["POST", "workflow", "execute"]:
                 self.runs.add(body["workflow_id"])
             case ["POST", "workflow", "batch"]:
-                self.batches.add(body["batch_id"])
+                self.batches[body["batch_id"]] = body["workflow_ids"]
                 self.runs.update(body["workflow_ids"])
             case ["POST", "workflow", "files"]:
                 self.uploads.add(body["path"])
-            case ["POST", "instances"]:
-                self.instances.add(body["instance"]["name"])
+            case ["POST", "instances"] | ["PATCH", "instances", _]:
+                self.instances[body["instance"]["name"]] = body["instance"]["price_per_hour"]
             case ["POST", "", "v2", _, "run"]:
                 self.runs.add(body["id"])
+            case ["POST", "workflow", "batch", batch_id, "cancel"]:
+                self.cancelled.update(self.batches[batch_id])
             case ["POST", "workflow", workflow_id, "cancel"]:
                 self.cancelled.add(workflow_id)
             case ["GET", "workflow", workflow_id, "progress"]:
@@ -156,8 +159,10 @@ class Recovery:
     def _of_instances(self, promises: Promises) -> Iterator[Finding]:
         directory = InstanceDirectory(self.place / self.data / "instances.json")
         directory.load()
-        for name in promises.instances - {instance.name for instance in directory.all()}:
-            yield Finding(kind=Kind.INSTANCE_LOST, what=name)
+        found = {instance.name: instance.price_per_hour for instance in directory.all()}
+        for name, price in promises.instances.items():
+            if name not in found or found[name] != price:
+                yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {price}: {found.get(name)}")
 
 
 def promises_at(records: Sequence[Record], until: int) -> Promises:
