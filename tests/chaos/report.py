@@ -1,6 +1,6 @@
 """What the tries came to, as a table."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.chaos.harness import Verdict
@@ -32,31 +32,28 @@ def _line(name: str, step: str, tries: list[Verdict]) -> str:
 
 
 def kinds_table(verdicts: Iterable[Verdict]) -> str:
-    """Of the power cuts: in how many of them each kind of promise was broken, and how often. Empty without
-    any power cut."""
-    cuts: dict[str, list[Verdict]] = defaultdict(list)
+    """Of the power cuts: in how many of them each kind of promise was broken. Empty without any power cut."""
+    cuts: dict[str, list[frozenset[str]]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.fault.startswith("power cut"):
-            cuts[verdict.fault].append(verdict)
+            cuts[verdict.fault].append(_kinds(verdict))
     if not cuts:
         return ""
-    counted = {name: [Counter(_kinds(verdict)) for verdict in tries] for name, tries in cuts.items()}
-    lines = [f"| cuts | {' | '.join(str(len(tries)) for tries in cuts.values())} |"]
+    lines = [
+        f"| broken in so many | {' | '.join(cuts)} |",
+        "| --- |" + " --- |" * len(cuts),
+        f"| of | {' | '.join(str(len(tries)) for tries in cuts.values())} |",
+    ]
     for kind in [*Kind, OTHER]:
-        if any(count[kind] for counts in counted.values() for count in counts):
-            figures = [_figure(kind, counts) for counts in counted.values()]
-            lines.append(f"| {kind} | {' | '.join(figures)} |")
-    head = f"| broken promise: in so many cuts (times in all) | {' | '.join(cuts)} |"
-    return "\n".join([head, "| --- |" + " --- |" * len(cuts), *lines])
+        figures = [sum(kind in kinds for kinds in tries) for tries in cuts.values()]
+        if any(figures):
+            lines.append(f"| {kind} | {' | '.join(map(str, figures))} |")
+    return "\n".join(["", *lines])
 
 
-def _kinds(verdict: Verdict) -> Iterator[str]:
-    found = [kind for sentence in verdict.broken if (kind := kind_of(sentence))]
-    yield from found or ([OTHER] if verdict.broken else [])
-
-
-def _figure(kind: str, counts: list[Counter[str]]) -> str:
-    return f"{sum(count[kind] > 0 for count in counts)} ({sum(count[kind] for count in counts)})"
+def _kinds(verdict: Verdict) -> frozenset[str]:
+    found = frozenset(kind for sentence in verdict.broken if (kind := kind_of(sentence)))
+    return found or frozenset([OTHER] if verdict.broken else [])
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:

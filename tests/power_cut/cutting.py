@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.chaos.steps import is_stepping
 from tests.chaos.strikes import PromisesBroken, Strike
 from tests.chaos.trial import Trial
+from tests.outbox.receiver import receiving
 from tests.power_cut.disk import Disk
 from tests.power_cut.judgement import (
     Finding,
@@ -19,6 +20,7 @@ from tests.power_cut.judgement import (
     found_in_the_end,
     found_on_disk,
     found_strays,
+    sentences_of,
 )
 from tests.power_cut.orders import Clients, Ledger
 from tests.server_process import FINISHED, Json
@@ -62,10 +64,12 @@ def keep_everything_on_a_disk(file_system: str) -> Callable[[Trial], None]:
     def set_up(trial: Trial) -> None:
         disk = trial.clear.enter_context(Disk(trial.directory / "power", file_system))
         trial.notes["disk"] = disk
+        trial.notes["receiver"] = trial.clear.enter_context(receiving())
         trial.server.data_dir = disk.place / "data"
         trial.server.state_file = disk.place / "data" / "state.json"
         trial.server.output_dir = disk.place / "outputs"
         trial.server.settings["output_dir"] = disk.place / "other outputs"
+        trial.server.settings["webhook_private"] = True
 
     return set_up
 
@@ -81,7 +85,7 @@ def cut_power(moments: tuple[Moment, ...] = MOMENTS, seed: int | None = None) ->
         findings = list(_findings(trial, chance, moment, wait_s))
         if findings:
             where = f"the power was cut {wait_s:.2f} s {moment.name} (seed {own_seed})"
-            raise PromisesBroken([*map(str, findings), where])
+            raise PromisesBroken([*sentences_of(findings), where])
 
     return strike
 
@@ -95,6 +99,7 @@ def _findings(trial: Trial, chance: random.Random, moment: Moment, wait_s: float
         ssh_string=trial.ssh_string,
         output_dir=others,
         chance=chance,
+        receiver=trial.notes["receiver"],
     )
     clients.ledger.runs.append(trial.run)
     clients.order_some(chance.randint(0, MOST_AT_FIRST))

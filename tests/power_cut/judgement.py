@@ -11,10 +11,13 @@ import requests
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from tests.chaos.trial import Trial, wait_until
+from tests.outbox.receiver import Receiver
 from tests.power_cut.orders import Ledger
 from tests.server_process import FINISHED, Json, ServerProcess
 
+FEW = 3
 SETTLED_WITHIN_S = 60.0
+WEBHOOK_WITHIN_S = 20.0
 
 
 class Kind(StrEnum):
@@ -37,6 +40,8 @@ class Kind(StrEnum):
     FAILED = "run failed"
     UNENDED = "run does not end"
     CANCEL_FORGOTTEN = "cancelled run executed after the cut"
+    WEBHOOK_LOST = "webhook of a job not sent"
+    LIST_UNTRUE = "list of runs says otherwise than the run"
     PRIORITY_FORGOTTEN = "priority forgotten"
 
 
@@ -47,6 +52,15 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.what}"
+
+
+def sentences_of(findings: Sequence[Finding]) -> Iterator[str]:
+    """A few of each kind, and how many more there are."""
+    for kind in Kind:
+        of_kind = [finding for finding in findings if finding.kind is kind]
+        yield from map(str, of_kind[:FEW])
+        if len(of_kind) > FEW:
+            yield f"{kind}: and {len(of_kind) - FEW} more"
 
 
 def kind_of(sentence: str) -> Kind | None:
@@ -102,6 +116,8 @@ def found_in_the_end(trial: Trial, ledger: Ledger, cuts_s: Sequence[float]) -> I
         found = answer.json()["instance"]["price_per_hour"] if answer.ok else None
         if found != price:
             yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {price}: {found or answer.status_code}")
+    yield from _found_of_webhooks(trial, ledger)
+    yield from _found_of_lists(trial.server)
     for job_id in ledger.jobs:
         if _progress(trial.server, job_id) and not _is_answered(f"{root}/v2/any/status/{job_id}"):
             yield Finding(kind=Kind.RUN_LOST, what=f"{job_id}, as a job")
@@ -111,8 +127,8 @@ def found_strays(server: ServerProcess, output_dirs: tuple[Path, ...]) -> Iterat
     """Files that a person finds among the outputs, and no run of the server tells of."""
     told = {
         output["local_path"]
-        for workflow_id in _every_id(server)
-        if (progress := _progress(server, workflow_id)) is not None
+        for line in _every_line(server)
+        if (progress := _progress(server, line["workflow_id"])) is not None
         for output in progress["outputs"]
     }
     for directory in output_dirs:
@@ -121,11 +137,11 @@ def found_strays(server: ServerProcess, output_dirs: tuple[Path, ...]) -> Iterat
                 yield Finding(kind=Kind.STRAY, what=f"{path.name}, {path.stat().st_size} bytes")
 
 
-def _every_id(server: ServerProcess) -> Iterator[str]:
-    """Of the runs whose orders were never answered, too."""
+def _every_line(server: ServerProcess) -> Iterator[Json]:
+    """Of the list: of the runs whose orders were never answered, too."""
     before = ""
     while page := server.get(f"?limit=100{before}")["workflows"]:
-        yield from (line["workflow_id"] for line in page)
+        yield from page
         before = f"&before={page[-1]['workflow_id']}"
 
 
@@ -191,6 +207,31 @@ def _found_of_executions(trial: Trial) -> Iterator[Finding]:
     for workflow_id, count in times.items():
         if count > 1:
             yield Finding(kind=Kind.TWICE, what=f"{workflow_id}, {count} times")
+
+
+def _found_of_webhooks(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
+    """At least once each; of jobs that are there."""
+    receiver: Receiver = trial.notes["receiver"]
+    missing = {job_id for job_id in ledger.webhooks if _progress(trial.server, job_id) is not None}
+
+    def are_all_heard() -> bool:
+        heard = {each.path for each in receiver.heard}
+        missing.difference_update([job_id for job_id in missing if ledger.webhooks[job_id] in heard])
+        return not missing
+
+    with contextlib.suppress(AssertionError):
+        wait_until(are_all_heard, WEBHOOK_WITHIN_S, "not all webhooks are sent")
+    for job_id in missing:
+        yield Finding(kind=Kind.WEBHOOK_LOST, what=job_id)
+
+
+def _found_of_lists(server: ServerProcess) -> Iterator[Finding]:
+    for line in _every_line(server):
+        progress = _progress(server, line["workflow_id"])
+        status = "gone" if progress is None else progress["status"]
+        if line["status"] != status:
+            what = f"{line['workflow_id']} is {line['status']} in the list, and {status}"
+            yield Finding(kind=Kind.LIST_UNTRUE, what=what)
 
 
 def _run_of(execution: Json) -> str:

@@ -15,6 +15,7 @@ import requests
 from PIL import Image
 
 from tests.integration.graphs import Graph, node
+from tests.outbox.receiver import Receiver
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import FINISHED, Json, ServerProcess
 
@@ -34,6 +35,8 @@ class Ledger:
     batches: dict[str, list[str]] = field(default_factory=dict)
     uploads: dict[Path, bytes] = field(default_factory=dict)
     jobs: list[str] = field(default_factory=list)
+    webhooks: dict[str, str] = field(default_factory=dict)
+    """The path that hears of each job, where one was asked for."""
     instances: dict[str, float] = field(default_factory=dict)
     """With the price of each."""
     priorities: dict[str, int] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class Clients:
         output_dir: Path,
         chance: random.Random,
         batch_sizes: tuple[int, ...] = BATCH_SIZES,
+        receiver: Receiver | None = None,
     ) -> None:
         self.ledger = Ledger()
         self._server = server
@@ -68,6 +72,7 @@ class Clients:
         self._output_dir = output_dir
         self._chance = chance
         self._batch_sizes = batch_sizes
+        self._receiver = receiver
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -209,10 +214,15 @@ class Clients:
             self._instance()
         url = self._server.url.removesuffix("/comfyui/workflow")
         where = self._chance.choice(list(self.ledger.instances))
-        body = {"input": {"workflow": _painted(steps=1)}}
+        hook = f"/{next(_numbers)}"
+        body: Json = {"input": {"workflow": _painted(steps=1)}}
+        if self._receiver is not None:
+            body["webhook"] = self._receiver.url(hook)
         answer = requests.post(f"{url}/v2/{where}/run", json=body, timeout=30)
         if answer.ok:
             self.ledger.jobs.append(answer.json()["id"])
+            if self._receiver is not None:
+                self.ledger.webhooks[answer.json()["id"]] = hook
         else:
             self.ledger.refused.add(f"POST /run: {answer.text[:300]}")
 

@@ -122,6 +122,11 @@ class Recovery:
                 yield Finding(kind=Kind.RUN_LOST, what=workflow_id)
             else:
                 yield from self._of_run(run, promises)
+        for summary in store.summaries():
+            run = store.get(summary.workflow_id)
+            if run is None or run.status != summary.status:
+                what = f"{summary.workflow_id} is {summary.status} in the list, and {run and run.status}"
+                yield Finding(kind=Kind.LIST_UNTRUE, what=what)
         for path in (self.place / self.data / "runs" / "set-aside").glob("*"):
             yield Finding(kind=Kind.SET_ASIDE, what=path.name)
 
