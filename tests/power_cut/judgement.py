@@ -93,11 +93,18 @@ def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int
         if progress is not None and progress["priority"] != priority:
             said = f"{workflow_id} has {progress['priority']}, not {priority}"
             yield Finding(kind=Kind.PRIORITY_FORGOTTEN, what=said)
+    accepted = set(ledger.every_run)
     for path in (server.data_dir / "runs" / "set-aside").glob("*"):
-        yield Finding(kind=Kind.SET_ASIDE, what=path.name)
+        if path.name.rpartition("-")[0] in accepted:
+            yield Finding(kind=Kind.SET_ASIDE, what=path.name)
     for line in server.log_file.read_text()[log_begins_at:].splitlines():
-        if " ERROR " in line:
+        if " ERROR " in line and not _is_of_what_was_never_accepted(line, accepted):
             yield Finding(kind=Kind.COMPLAINT, what=line)
+
+
+def _is_of_what_was_never_accepted(line: str, accepted: set[str]) -> bool:
+    """A record that was half made is set aside: nothing was promised of it."""
+    return "Set aside" in line and not any(workflow_id in line for workflow_id in accepted)
 
 
 def found_in_the_end(trial: Trial, ledger: Ledger, cuts_s: Sequence[float]) -> Iterator[Finding]:
@@ -111,11 +118,11 @@ def found_in_the_end(trial: Trial, ledger: Ledger, cuts_s: Sequence[float]) -> I
         if not _is_answered(trial.server.url + f"/batch/{batch_id}/progress"):
             yield Finding(kind=Kind.BATCH_LOST, what=batch_id)
     root = trial.server.url.removesuffix("/comfyui/workflow")
-    for name, price in ledger.instances.items():
+    for name, prices in ledger.instances.items():
         answer = requests.get(f"{root}/comfyui/instances/{name}", timeout=30)
         found = answer.json()["instance"]["price_per_hour"] if answer.ok else None
-        if found != price:
-            yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {price}: {found or answer.status_code}")
+        if found not in prices:
+            yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {prices}: {found or answer.status_code}")
     yield from _found_of_webhooks(trial, ledger)
     yield from _found_of_lists(trial.server)
     for job_id in ledger.jobs:
@@ -176,7 +183,7 @@ def _found_of_run(
         case "completed":
             yield from _found_of_cancel(trial, ledger, workflow_id, cuts_s)
         case "cancelled":
-            if workflow_id not in ledger.cancelled:
+            if workflow_id not in ledger.asked_to_end:
                 yield Finding(kind=Kind.CANCELLED, what=said)
         case "failed":
             yield Finding(kind=Kind.FAILED, what=said)

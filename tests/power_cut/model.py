@@ -7,10 +7,12 @@ changed since is free, and forces nothing but that last change.
 
 The content of a file is there if it was synced; otherwise the file is as it was when it was synced last, or
 empty if it never was: both file systems put off finding room for it. ext4 finds it earlier in one case, of
-which programs have come to depend: when a rename puts the file in the place of another.
+which programs have come to depend: when a rename puts the file in the place of another. What was added to a
+file since it was synced may be lost; or half of it is there, as on XFS when one block of two was written; or
+it is so many zeros, as on ext4, where the length is in the journal and the end of a block that is in use
+already may be written later.
 
-`states` yields the worst of what may be there. Left out are the better ones (content that got there by luck),
-half-written content, and names that a broken journal lost.
+`states` yields the worst of what may be there. Left out are the better ones, and a journal that is broken.
 """
 
 import base64
@@ -28,10 +30,11 @@ Tree = Mapping[str, int]
 class FileSystem:
     name: str
     keeps_what_replaces: bool
+    adds_zeros: bool
 
 
-EXT4 = FileSystem(name="ext4", keeps_what_replaces=True)
-XFS = FileSystem(name="XFS", keeps_what_replaces=False)
+EXT4 = FileSystem(name="ext4", keeps_what_replaces=True, adds_zeros=True)
+XFS = FileSystem(name="XFS", keeps_what_replaces=False, adds_zeros=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class _Disk:
     directories: set[int] = field(default_factory=set)
     by_inode: dict[int, int] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
+    written: dict[int, bytes] = field(default_factory=dict)
     changed_at: dict[int, int] = field(default_factory=dict)
     forced_at: int = 0
     count: int = 0
@@ -70,13 +74,14 @@ class _Disk:
             case "link":
                 self._name(at, record["to"], self.names[record["path"]])
             case "truncate":
-                self.contents[self.by_inode[record["inode"]]] = b""
+                number = self.by_inode[record["inode"]]
+                self.contents[number] = self.written[number] = b""
                 return True
             case "sync":
                 return self._sync(at, record)
             case "sync all":
-                for inode, content in record["contents"].items():
-                    self.contents[self.by_inode[int(inode)]] = base64.b64decode(content)
+                self._write(record)
+                self.contents.update(self.written)
                 self.forced_at = at
                 return True
         return False
@@ -111,7 +116,12 @@ class _Disk:
         if replaces and record["content"] is not None and self.file_system.keeps_what_replaces:
             self.contents[number] = base64.b64decode(record["content"])
 
+    def _write(self, record: Record) -> None:
+        for inode, content in record["written"].items():
+            self.written[self.by_inode[int(inode)]] = base64.b64decode(content)
+
     def _sync(self, at: int, record: Record) -> bool:
+        self._write(record)
         number = self.by_inode[record["inode"]]
         content = None if record["content"] is None else base64.b64decode(record["content"])
         if content is not None and self.contents.get(number) != content:
@@ -126,9 +136,9 @@ def states(records: Sequence[Record], file_system: FileSystem) -> Iterator[State
     disk = _Disk(file_system=file_system)
     trees: list[Tree] = []
     for at, record in enumerate(records):
-        before, forced_at = dict(disk.contents), disk.forced_at
+        contents, forced_at = dict(disk.contents), disk.forced_at
         if disk.take(at, record):
-            yield from _between(disk, trees, before, forced_at, at)
+            yield from _between(disk, trees, contents, forced_at, at)
         changes_names = record["op"] not in ("sync", "sync all", "mark", "truncate")
         trees.append(dict(disk.names) if changes_names or not trees else trees[-1])
     yield from _between(disk, trees, disk.contents, disk.forced_at, len(records))
@@ -137,12 +147,25 @@ def states(records: Sequence[Record], file_system: FileSystem) -> Iterator[State
 def _between(
     disk: _Disk, trees: Sequence[Tree], contents: Mapping[int, bytes], forced_at: int, until: int
 ) -> Iterator[State]:
-    """Of cuts between two syncs. The latest of them may find any names since what was forced."""
+    """Of cuts between two syncs. The latest of them may find any names since what was forced, and each file
+    as it was synced, or with some of what was added since."""
+    longer = {**contents, **dict(_longer(disk, contents))}
     last: Tree | None = None
     for at in range(forced_at, until):
         if trees[at] is not last:
             last = trees[at]
             yield _state(disk, last, contents, at, until)
+    if last is not None and longer != contents:
+        yield _state(disk, last, longer, until - 1, until)
+
+
+def _longer(disk: _Disk, contents: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, synced in contents.items():
+        written = disk.written.get(number, b"")
+        more = len(written) - len(synced)
+        if synced and more > 0 and written.startswith(synced):
+            half = written[: len(synced) + more // 2]
+            yield number, synced + b"\0" * more if disk.file_system.adds_zeros else half
 
 
 def _state(disk: _Disk, tree: Tree, contents: Mapping[int, bytes], at: int, until: int) -> State:

@@ -37,11 +37,13 @@ class Ledger:
     jobs: list[str] = field(default_factory=list)
     webhooks: dict[str, str] = field(default_factory=dict)
     """The path that hears of each job, where one was asked for."""
-    instances: dict[str, float] = field(default_factory=dict)
-    """With the price of each."""
+    instances: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """With the price of each; while it is changed, either."""
     priorities: dict[str, int] = field(default_factory=dict)
     cancelled: dict[str, float] = field(default_factory=dict)
     """And when that was answered."""
+    asked_to_end: set[str] = field(default_factory=set)
+    """Runs that may be cancelled, since somebody asked for it."""
     completed: dict[str, list[Json]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     """What should have been answered otherwise: sentences."""
@@ -137,7 +139,7 @@ class Clients:
         progress = self._server.progress(workflow_id)
         if progress["status"] == "completed":
             self.ledger.completed[workflow_id] = progress["outputs"]
-        elif progress["status"] in FINISHED and workflow_id not in self.ledger.cancelled:
+        elif progress["status"] in FINISHED and workflow_id not in self.ledger.asked_to_end:
             self.ledger.refused.add(f"{workflow_id} {progress['status']}: {progress['error_message']}")
 
     def _order(self, **fields: object) -> Json:
@@ -193,12 +195,18 @@ class Clients:
 
     def _cancel_one(self) -> None:
         workflow_id = self._new_run(workflow=_painted(steps=200))
-        if workflow_id is not None and self._post(f"/{workflow_id}/cancel", {}).get("success"):
+        if workflow_id is None:
+            return
+        self.ledger.asked_to_end.add(workflow_id)
+        if self._post(f"/{workflow_id}/cancel", {}).get("success"):
             self.ledger.cancelled[workflow_id] = time.time()
 
     def _cancel_batch(self) -> None:
         batch_id = self._batch()
-        if batch_id is not None and self._post(f"/batch/{batch_id}/cancel", {}).get("success"):
+        if batch_id is None:
+            return
+        self.ledger.asked_to_end.update(self.ledger.batches[batch_id])
+        if self._post(f"/batch/{batch_id}/cancel", {}).get("success"):
             now = time.time()
             self.ledger.cancelled.update(dict.fromkeys(self.ledger.batches[batch_id], now))
 
@@ -232,9 +240,9 @@ class Clients:
         body = {"name": name, "ssh_connection": self._ssh_string, "price_per_hour": 1.0}
         url = self._server.url.removesuffix("/workflow") + "/instances"
         requests.post(url, json=body, timeout=30).raise_for_status()
-        self.ledger.instances[name] = 1.0
+        self.ledger.instances[name] = (1.0, price)
         requests.patch(f"{url}/{name}", json={"price_per_hour": price}, timeout=30).raise_for_status()
-        self.ledger.instances[name] = price
+        self.ledger.instances[name] = (price,)
 
 
 def _painted(*, steps: int) -> Graph:

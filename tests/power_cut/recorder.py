@@ -5,14 +5,15 @@ A record is `{"op": …}` with, as far as the operation has them, `path`, `to`, 
     create    a file that was not there, opened for writing      truncate  one that was, opened empty
     mkdir, rmdir, unlink
     rename    `path` is now `to`, with its content if it is a file         link      `path` is also `to`
-    sync      fsync of a file, with its content then, or of a directory (`content` is null)
-    sync all  sync or syncfs, with the `contents` of every file by its inode
+    sync      fsync of a file, with its content when it began, or of a directory (`content` is null)
+    sync all  sync or syncfs
     mark      what somebody was told, or is about to be; not an operation
 
-Writes are no records: what matters of a file is what it held when it was synced. An operation and its record
-are under one lock, so the order of the records is that of the operations. Names are resolved as the process
-passes them; paths outside of the directory are left out. Linux only: descriptors are read by their names in
-/proc.
+Writes are no records: both syncs tell what was `written` before them, of each file that is not as long as at
+the sync before, by its inode. (A file that is written over in its place would not be noticed.) An operation
+and its record are under one lock, so the order of the records is that of the operations. Names are resolved
+as the process passes them; paths outside of the directory are left out. Linux only: descriptors are read by
+their names in /proc.
 """
 
 import base64
@@ -22,6 +23,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -39,6 +41,7 @@ class Recorder:
         self._record = os.open(record_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.RLock()
         self._open = io.open
+        self._sizes: dict[int, int] = {}
 
     def install(self) -> None:
         shutil._use_fd_functions = False  # type: ignore[attr-defined] # names, not descriptors of directories
@@ -105,7 +108,9 @@ class Recorder:
                     was_there = os.path.lexists(path)
                     result = function(path, *arguments, **options)
                     if not was_there:
-                        self._note("create", path=os.fspath(path), inode=os.lstat(path).st_ino)
+                        inode = os.lstat(path).st_ino
+                        self._sizes.pop(inode, None)  # it was that of a file which is gone
+                        self._note("create", path=os.fspath(path), inode=inode)
                     elif truncates(*arguments, **options):
                         self._note("truncate", inode=os.lstat(path).st_ino)
                     return result
@@ -122,22 +127,32 @@ class Recorder:
                 function(file)
                 return
             with self._lock:
-                function(file)
                 content = None if Path(name).is_dir() else self._content(name)
-                self._note("sync", inode=os.fstat(descriptor).st_ino, content=content)
+                written = self._written()
+                function(file)
+                self._note("sync", inode=os.fstat(descriptor).st_ino, content=content, written=written)
 
         return call
 
     def _sync_all(self, function: _Function) -> _Function:
         def call(*arguments: Any) -> Any:
             with self._lock:
+                written = self._written()
                 result = function(*arguments)
-                files = [path for path in Path(self._root).rglob("*") if path.is_file()]
-                contents = {str(path.lstat().st_ino): self._content(path) for path in files}
-                self._note("sync all", contents=contents)
+                self._note("sync all", written=written)
                 return result
 
         return call
+
+    def _written(self) -> dict[int, str]:
+        """What files hold whose size has changed since this was asked last."""
+        found = {}
+        for path in Path(self._root).rglob("*"):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and self._sizes.get(status.st_ino) != status.st_size:
+                self._sizes[status.st_ino] = status.st_size
+                found[status.st_ino] = self._content(path)
+        return found
 
     def _content(self, name: Any) -> str:
         with self._open(name, "rb") as file:

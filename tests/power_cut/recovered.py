@@ -1,5 +1,6 @@
 """What a server would find in a state of the model: the stores are opened on it, as a start does."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,13 +60,16 @@ class Promises:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """Of states of the files below `root`, rebuilt below `place`; `whole` has what each file really holds."""
+    """Of states of the files below `root`, rebuilt below `place`. `whole` has what each file held in the
+    end."""
 
     root: Path
     place: Path
     data: str
     """The data directory, below both."""
     whole: Mapping[str, bytes]
+    in_the_end: Promises
+    """What is on its way may be there before it is promised."""
 
     def findings(self, state: State, promises: Promises) -> list[Finding]:
         self._build(state)
@@ -115,6 +119,12 @@ class Recovery:
                     what = f"{Path(output['local_path']).name} of {workflow_id} {trouble}"
                     yield Finding(kind=Kind.OUTPUT_LOST, what=what)
 
+        for path, content in state.files.items():
+            name = Path(path).name
+            is_output = path.endswith(".png") and not path.startswith(str(self.root / self.data))
+            if is_output and not name.startswith(".") and content != self.whole[path]:
+                yield Finding(kind=Kind.STRAY, what=f"{name} has its name, and {len(content)} bytes")
+
     def _of_runs(self, store: JsonFileStore, promises: Promises) -> Iterator[Finding]:
         for workflow_id in promises.runs:
             run = store.get(workflow_id)
@@ -128,7 +138,8 @@ class Recovery:
                 what = f"{summary.workflow_id} is {summary.status} in the list, and {run and run.status}"
                 yield Finding(kind=Kind.LIST_UNTRUE, what=what)
         for path in (self.place / self.data / "runs" / "set-aside").glob("*"):
-            yield Finding(kind=Kind.SET_ASIDE, what=path.name)
+            if path.name.rpartition("-")[0] in promises.runs:
+                yield Finding(kind=Kind.SET_ASIDE, what=path.name)
 
     def _of_run(self, run: Run, promises: Promises) -> Iterator[Finding]:
         workflow_id = run.workflow_id
@@ -137,12 +148,25 @@ class Recovery:
             yield Finding(kind=Kind.TWICE, what=f"{workflow_id}: its id is {run.prompt_id}, not {prompt_id}")
         if workflow_id in promises.completed and run.status != "completed":
             yield Finding(kind=Kind.TAKEN_BACK, what=f"{workflow_id} is {run.status}")
-        if workflow_id in promises.cancelled and not (run.is_cancel_requested or run.is_finished):
+        is_over = run.is_cancel_requested or run.is_finished or self._is_batch_cancelled(run)
+        if workflow_id in promises.cancelled and not is_over:
             yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
         priority = promises.priorities.get(workflow_id, run.priority)
-        if run.priority != priority:
+        if run.priority not in (priority, self.in_the_end.priorities.get(workflow_id)):
             what = f"{workflow_id} has {run.priority}, not {priority}"
             yield Finding(kind=Kind.PRIORITY_FORGOTTEN, what=what)
+
+    def _is_batch_cancelled(self, run: Run) -> bool:
+        """Then the next start cancels its runs."""
+        with contextlib.suppress(BatchNotFound):
+            batch_id = run.request.batch_id
+            return batch_id is not None and self._batches().get(batch_id).cancelled_at is not None
+        return False
+
+    def _batches(self) -> BatchFiles:
+        files = BatchFiles(self.place / self.data / "batches")
+        files.open()
+        return files
 
     def _of_outputs(self, state: State, store: JsonFileStore) -> Iterator[Finding]:
         """Of every run that there is: what it says to be here is."""
@@ -153,8 +177,7 @@ class Recovery:
                     yield Finding(kind=Kind.OUTPUT_UNTRUE, what=what)
 
     def _of_batches(self, promises: Promises) -> Iterator[Finding]:
-        files = BatchFiles(self.place / self.data / "batches")
-        files.open()
+        files = self._batches()
         for batch_id in promises.batches:
             try:
                 files.get(batch_id)
@@ -166,7 +189,7 @@ class Recovery:
         directory.load()
         found = {instance.name: instance.price_per_hour for instance in directory.all()}
         for name, price in promises.instances.items():
-            if name not in found or found[name] != price:
+            if name not in found or found[name] not in (price, self.in_the_end.instances[name]):
                 yield Finding(kind=Kind.INSTANCE_LOST, what=f"{name} at {price}: {found.get(name)}")
 
 

@@ -87,7 +87,13 @@ def unhindered(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 def test_no_state_that_a_cut_may_leave_breaks_a_promise(
     life: Life, file_system: FileSystem, memory: Path
 ) -> None:
-    recovery = Recovery(root=life.root, place=memory / "disk", data="data", whole=life.whole)
+    recovery = Recovery(
+        root=life.root,
+        place=memory / "disk",
+        data="data",
+        whole=life.whole,
+        in_the_end=promises_at(life.records, len(life.records)),
+    )
     seen, broken = 0, Counter[str]()
     examples: dict[str, str] = {}
     for state in states(life.records, file_system):
@@ -126,13 +132,13 @@ def _saved(*, synced: bool, directory_synced: bool) -> Iterator[Record]:
     """A file is replaced by a new one."""
     yield {"op": "mkdir", "path": "/d", "inode": 1}
     yield {"op": "create", "path": "/d/a", "inode": 2}
-    yield {"op": "sync", "inode": 2, "content": _content(b"old")}
+    yield {"op": "sync", "inode": 2, "content": _content(b"old"), "written": {}}
     yield {"op": "create", "path": "/d/.a", "inode": 3}
     if synced:
-        yield {"op": "sync", "inode": 3, "content": _content(b"new")}
+        yield {"op": "sync", "inode": 3, "content": _content(b"new"), "written": {}}
     yield {"op": "rename", "path": "/d/.a", "to": "/d/a", "content": _content(b"new")}
     if directory_synced:
-        yield {"op": "sync", "inode": 1, "content": None}
+        yield {"op": "sync", "inode": 1, "content": None, "written": {}}
 
 
 @pytest.mark.parametrize(
@@ -156,12 +162,23 @@ def test_the_model_lets_a_sync_of_something_else_force_names() -> None:
     renamed = list(_saved(synced=True, directory_synced=False))
     other = [
         {"op": "create", "path": "/d/b", "inode": 4},
-        {"op": "sync", "inode": 4, "content": _content(b"b")},
+        {"op": "sync", "inode": 4, "content": _content(b"b"), "written": {}},
     ]
     assert _found(renamed + other, XFS, "/d/a") == {b"new"}
 
 
 def test_the_model_lets_a_free_sync_force_nothing() -> None:
     renamed = list(_saved(synced=True, directory_synced=False))
-    again = [{"op": "sync", "inode": 2, "content": _content(b"old")}]
+    again = [{"op": "sync", "inode": 2, "content": _content(b"old"), "written": {}}]
     assert b"old" in _found(renamed + again, XFS, "/d/a")
+
+
+@pytest.mark.parametrize(("file_system", "longer"), ((EXT4, b"line\n\0\0\0\0\0"), (XFS, b"line\nne")))
+def test_the_model_knows_what_is_left_of_added_lines(file_system: FileSystem, longer: bytes) -> None:
+    records: list[Record] = [
+        {"op": "create", "path": "/a", "inode": 2},
+        {"op": "sync", "inode": 2, "content": _content(b"line\n"), "written": {"2": _content(b"line\n")}},
+        {"op": "create", "path": "/b", "inode": 3},
+        {"op": "sync", "inode": 3, "content": "", "written": {"2": _content(b"line\nnext\n")}},
+    ]
+    assert _found(records, file_system, "/a") == {b"line\n", longer}
