@@ -1,5 +1,6 @@
 """One power cut: a server and its clients, its disk at a random moment, and what a new server makes of it."""
 
+import itertools
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from tests.power_cut.judgement import (
 from tests.power_cut.orders import Clients, Ledger
 from tests.server_process import FINISHED, Json
 
+_numbers = itertools.count()
 ARRIVES_WITHIN_S = 60.0
 STEP_DELAYS_S = (0.0, 0.002, 0.02)
 MOST_AT_FIRST = 4
@@ -59,7 +61,8 @@ MOMENTS = (ANSWERED, SUBMITTED, EXECUTING, FETCHING, COMPLETED, LATER)
 
 
 def keep_everything_on_a_disk(file_system: str) -> Callable[[Trial], None]:
-    """Data, uploads and outputs; the instance is another machine, and has power."""
+    """Data, uploads and outputs; the instance is another machine, and has power. Every other server is that
+    of a busy machine."""
 
     def set_up(trial: Trial) -> None:
         disk = trial.clear.enter_context(Disk(trial.directory / "power", file_system))
@@ -70,6 +73,8 @@ def keep_everything_on_a_disk(file_system: str) -> Callable[[Trial], None]:
         trial.server.output_dir = disk.place / "outputs"
         trial.server.settings["output_dir"] = disk.place / "other outputs"
         trial.server.settings["webhook_private"] = True
+        if next(_numbers) % 2:
+            trial.server.arguments = ["-m", "tests.power_cut.busy_server"]
 
     return set_up
 

@@ -131,8 +131,17 @@ class _Disk:
         return True
 
 
-def states(records: Sequence[Record], file_system: FileSystem) -> Iterator[State]:
-    """In the order of the cuts. A record that is no operation is passed over."""
+def states(records: Sequence[Record], file_system: FileSystem) -> list[State]:
+    """Each once, for the latest cut that may leave it: then most is promised. A record that is no operation
+    is passed over."""
+    found = {
+        (state.directories, frozenset(state.files.items())): state for state in _states(records, file_system)
+    }
+    return list(found.values())
+
+
+def _states(records: Sequence[Record], file_system: FileSystem) -> Iterator[State]:
+    """In the order of the cuts."""
     disk = _Disk(file_system=file_system)
     trees: list[Tree] = []
     for at, record in enumerate(records):

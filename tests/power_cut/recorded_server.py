@@ -1,6 +1,6 @@
 """The server, with a record of what it does to its files, and of what it says meanwhile.
 
-python -m tests.power_cut.recorded_server ROOT RECORD_FILE
+python -m tests.power_cut.recorded_server ROOT RECORD_FILE [busy]
 """
 
 import sys
@@ -14,6 +14,7 @@ from comfyui_workflow import serving
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.settings import Settings
+from tests.power_cut import busy_server
 from tests.power_cut.recorder import Recorder
 
 
@@ -43,4 +44,6 @@ def main(root: Path, record_file: Path) -> None:
 
 
 if __name__ == "__main__":
+    if "busy" in sys.argv[3:]:
+        busy_server.set_limits()
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -37,14 +37,14 @@ class Life:
     whole: dict[str, bytes]
 
 
-@pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+@pytest.fixture(scope="module", params=["", "busy"], ids=["usual server", "busy server"])
+def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Life:
     directory = tmp_path_factory.mktemp("recorded")
     root, record_file = directory / "disk", directory / "record.jsonl"
     root.mkdir()
     server = ServerProcess(directory / "server", output_dir=root / "outputs")
     server.data_dir, server.state_file = root / "data", root / "data" / "state.json"
-    server.arguments = ["-m", "tests.power_cut.recorded_server", str(root), str(record_file)]
+    server.arguments = ["-m", "tests.power_cut.recorded_server", str(root), str(record_file), request.param]
     with SandboxProcess(directory / "sandbox") as sandbox, server:
         clients = Clients(
             server=server,
