@@ -19,6 +19,7 @@ from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
 from comfyui_workflow.runs.model import Phase
 from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,9 @@ def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             fill(file)
-            file.flush()
-            os.fsync(descriptor)
+        flush_to_disk([part])
         part.replace(path)
+        flush_to_disk([path.parent])
     except OSError as error:
         raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error
     finally:
