@@ -115,6 +115,8 @@ class Body:
     """The bytes of one answer: in memory, or in a file without a name where there are many."""
 
     def __init__(self, content: bytes | IO[bytes]) -> None:
+        self.values = 0
+        """How many JSON values there are at most, once it was read; 0 for few."""
         self._content = content
 
     def beginning(self, most_bytes: int) -> bytes:
@@ -128,10 +130,12 @@ class Body:
 
     def json(self, limits: InstanceLimits, where: str) -> Any:
         """Raises: LimitExceeded; ValueError for what is no JSON."""
-        if isinstance(self._content, bytes):
-            return bounded_json(self._content, limits.values, limits.answer_bytes, where)
+        if isinstance(self._content, bytes) and len(self._content) < BYTES_WORTH_COUNTING:
+            return read_json(self._content)
         with _parsing:
-            return _counted_json(self.whole(), limits.values, limits.answer_bytes, where)
+            content = self.whole()
+            self.values = value_count(content)
+            return _counted_json(content, limits.values, limits.answer_bytes, where)
 
     def close(self) -> None:
         if not isinstance(self._content, bytes):

@@ -86,6 +86,8 @@ class ComfyUIClient:
         self._base_url = base_url
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or Breaches()
+        self.definitions_values = 0
+        """How many JSON values the definitions had when they were last asked for; 0 for few."""
         self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = InstanceSession(takes_cookies=heeds_environment)
@@ -160,7 +162,9 @@ class ComfyUIClient:
 
     def definitions(self) -> dict[str, Any]:
         """Every node class this ComfyUI has (`/object_info`)."""
-        found = self._get_object("/object_info")
+        answer = _good(self._ask("GET", "/object_info"))
+        found = self._object(answer)
+        self.definitions_values = answer.body.values
         return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
     def choices(self, route: str) -> list[Any]:
