@@ -282,11 +282,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     return server.app
 
 
-def open_link(key: InstanceKey, settings: Settings, breaches: Breaches) -> Link:
+def open_link(key: InstanceKey, settings: Settings, breaches: Breaches | None = None) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    limits = instance_limits(settings)
+    limits, breaches = instance_limits(settings), breaches or Breaches()
     feed = EventFeed(
         connection.base_url,
         our_id,
