@@ -7,6 +7,7 @@ Prints how long `GET progress` takes for the pages, and what the server needs me
 
 import argparse
 import asyncio
+import multiprocessing
 import resource
 import tempfile
 import time
@@ -77,13 +78,15 @@ async def _measure(server: ServerProcess, path: str, crowd: Crowd) -> None:
     assert port is not None
     before_kb = memory_kb(server.pid)
     seen, warming = Seen(), Seen()
-    works = [asyncio.create_task(_hold(port, 0.0)) for _ in range(crowd.idle)]
-    works += [asyncio.create_task(_hold(port, DRIP_EVERY_S)) for _ in range(crowd.dripping)]
-    await asyncio.sleep(3)
+    others = multiprocessing.get_context("spawn").Process(
+        target=_hold_all, args=(port, crowd.idle, crowd.dripping), daemon=True
+    )
+    others.start()
+    await asyncio.sleep(8)
     gate = asyncio.Semaphore(OPENED_AT_ONCE)
     starts = (each * crowd.poll_every_s / crowd.pages for each in range(crowd.pages))
     counted = [warming]
-    works += [
+    works = [
         asyncio.create_task(_page(port, path, crowd, start_s=start, gate=gate, counted=counted))
         for start in starts
     ]
@@ -100,6 +103,7 @@ async def _measure(server: ServerProcess, path: str, crowd: Crowd) -> None:
         f"CPU {busy:.0f} % of a core, memory {before_kb // 1024} -> {memory_kb(server.pid) // 1024} MB, "
         f"open files {len(list(Path(f'/proc/{server.pid}/fd').iterdir()))}"
     )
+    others.kill()
     for work in works:
         work.cancel()
     await asyncio.gather(*works, return_exceptions=True)
@@ -136,6 +140,17 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path:
         raise OSError(head.partition(b"\r\n")[0].decode())
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
     await reader.readexactly(int(length.partition(b":")[2]))
+
+
+def _hold_all(port: int, idle: int, dripping: int) -> None:
+    """In a process of its own, so that pages do not wait for it."""
+
+    async def hold() -> None:
+        pauses = [0.0] * idle + [DRIP_EVERY_S] * dripping
+        await asyncio.gather(*(_hold(port, pause_s) for pause_s in pauses))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    asyncio.run(hold())
 
 
 async def _hold(port: int, drip_every_s: float) -> None:

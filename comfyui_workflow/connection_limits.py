@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Generic, TypeVar
+from functools import cached_property
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 YOUNG_S = 1.0
@@ -57,23 +58,22 @@ class ConnectionLimits:
 
     def credit(self, stage: Stage) -> Credit | None:
         """None: no limit."""
-        match stage:
-            case Stage.SILENT | Stage.HEAD:
-                return Credit(seconds=self.head_s)
-            case Stage.IDLE:
-                return Credit(seconds=self.idle_s)
-            case Stage.REFUSED:
-                return Credit(seconds=self.refused_s)
-            case Stage.BODY:
-                return self.body
-            case Stage.SENDING:
-                return self.sending
-            case Stage.WORKING:
-                return None
+        return self._credits[stage]
+
+    @cached_property
+    def _credits(self) -> dict[Stage, Credit | None]:
+        return {
+            Stage.REFUSED: Credit(seconds=self.refused_s),
+            Stage.SILENT: Credit(seconds=self.head_s),
+            Stage.HEAD: Credit(seconds=self.head_s),
+            Stage.IDLE: Credit(seconds=self.idle_s),
+            Stage.BODY: self.body,
+            Stage.SENDING: self.sending,
+            Stage.WORKING: None,
+        }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observed:
+class Observed(NamedTuple):
     """One look at a connection. `part` differs for each request; `moved_bytes` never falls within a stage of
     a part."""
 

@@ -10,7 +10,7 @@ loop's thread.
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,10 +20,11 @@ SWEEP_EVERY_S = 1.0
 
 
 class EventLoop:
-    """`handlers` by file descriptor, as waitress keeps them; it ends when there are none left. `sweep(now_s)`
-    is called about once a second, after the events that had come by then."""
+    """`handlers` by file descriptor, as waitress keeps them; it ends when there are none left. `sweep()`
+    is begun about once a second, after the events that had come by then; a step of it is taken between two
+    turns, so that nobody waits for all of it."""
 
-    def __init__(self, handlers: MutableMapping[int, Any], sweep: Callable[[float], None]) -> None:
+    def __init__(self, handlers: MutableMapping[int, Any], sweep: Callable[[], Iterator[None]]) -> None:
         self._handlers = handlers
         self._sweep = sweep
         self._selector = selectors.DefaultSelector()
@@ -42,13 +43,15 @@ class EventLoop:
     def run(self) -> None:
         self._changed.extend(list(self._handlers.values()))
         sweep_at_s = time.monotonic() + SWEEP_EVERY_S
+        sweeping: Iterator[None] | None = None
         try:
             while self._handlers:
                 self._follow_changes()
-                self._turn(max(0.0, sweep_at_s - time.monotonic()))
-                if time.monotonic() >= sweep_at_s:
-                    self._sweep(time.monotonic())
-                    sweep_at_s = time.monotonic() + SWEEP_EVERY_S
+                self._turn(0.0 if sweeping else max(0.0, sweep_at_s - time.monotonic()))
+                if sweeping is None and time.monotonic() >= sweep_at_s:
+                    sweeping, sweep_at_s = self._sweep(), time.monotonic() + SWEEP_EVERY_S
+                if sweeping and next(sweeping, self) is self:  # it has ended
+                    sweeping = None
         finally:
             self._selector.close()
 

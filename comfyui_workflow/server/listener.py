@@ -3,8 +3,8 @@
 import errno
 import logging
 import time
-from collections import Counter
-from collections.abc import MutableMapping
+from collections import Counter, deque
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 ACCEPTED_AT_ONCE = 64
 CLOSED_AT_ONCE = 1 / 64
 """Of all: to look for those that go takes a look at each."""
+WORK_AT_ONCE = 300
+"""In looks at a connection, a few microseconds each."""
+CUT_WORK = 15
 OTHER_FILES = 256
 """Records, instances, uploads; on small systems half of all."""
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -82,14 +85,20 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         if not self._by_address[channel.address]:
             del self._by_address[channel.address]
 
-    def sweep(self, now_s: float) -> None:
-        """Cuts off those that have used up their time."""
+    def sweep(self) -> Iterator[None]:
+        """Cuts off those that have used up their time, a few milliseconds of it at a time."""
         if self._is_paused:
             self._is_paused = False
             self.loop.changed(self)
+        work = 0
         for channel in list(self.active_channels.values()):
-            if channel.is_late(self._limits, now_s):
+            is_late = channel.connected and channel.is_late(self._limits, time.monotonic())
+            if is_late:
                 channel.cut()
+            work += CUT_WORK if is_late else 1
+            if work >= WORK_AT_ONCE:
+                work = 0
+                yield
 
     def _accept_one(self) -> bool:
         """False: there is none, or not for now."""
@@ -119,7 +128,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
     def _make_room(self, new: TimedChannel | None, address: str | None) -> bool:
         """Close some that are of least use, of one address or of any. Whether there were any."""
         now_s = time.monotonic()
-        self.sweep(now_s)
+        deque(self.sweep(), maxlen=0)
         candidates = [
             Candidate(connection=each, address=each.address, stage=each.stage(), since_s=each.clock.since_s)
             for each in self.active_channels.values()
