@@ -16,6 +16,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 YOUNG_S = 1.0
+TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 56\r\n\r\nThe request was not complete in time. Please send again."
+)
+"""What a client is told whose request was incomplete for too long."""
 
 
 class Stage(IntEnum):

@@ -11,6 +11,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from comfyui_workflow.connection_limits import (
+    TOO_SLOW,
     Candidate,
     Clock,
     ConnectionLimits,
@@ -21,10 +22,6 @@ from comfyui_workflow.connection_limits import (
 
 SWEEP_EVERY_S = 1.0
 CLOSED_AT_ONCE = 1 / 64
-TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 56\r\n\r\nThe request was not complete in time. Please send again."
-)
 _ACKNOWLEDGED_AT = 120
 """Where Linux' `tcp_info` has `tcpi_bytes_acked`."""
 

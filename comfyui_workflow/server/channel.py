@@ -12,16 +12,12 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol
 
-from comfyui_workflow.connection_limits import Clock, ConnectionLimits, Observed, Stage
+from comfyui_workflow.connection_limits import TOO_SLOW, Clock, ConnectionLimits, Observed, Stage
 from comfyui_workflow.early_refusals import RefusingChannel, RefusingParser
 from comfyui_workflow.server.event_loop import EventLoop
 
 SENT_AT_ONCE_BYTES = 256 * 1024
 """A piece is copied before the kernel takes as much of it as it has room for."""
-TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 56\r\n\r\nThe request was not complete in time. Please send again."
-)
 
 
 class Owner(Protocol):

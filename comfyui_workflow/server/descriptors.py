@@ -4,7 +4,6 @@ import resource
 from contextlib import suppress
 
 WANTED = 65_536
-USUAL_SOFT_LIMIT = 1024
 
 
 def raise_open_files_limit() -> None:
