@@ -42,7 +42,7 @@ PLACES = {
     "sshtunnel": {"instances"},
     "websocket": {"comfyui"},
     "requests": {"comfyui", "client"},
-    "urllib3": {"outbox"},
+    "urllib3": {"outbox", "comfyui"},
     "certifi": {"outbox"},
     "AntiSSRF": {"outbox"},
     "asyncssh": {"sandbox"},
