@@ -20,7 +20,7 @@ from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
 SHORTEST_TOKEN = 16
-"""Of a server that others can reach: nothing slows down whoever guesses."""
+"""Of a server that others can reach: guesses are slowed down, but many addresses may guess together."""
 WORKER_NAMES = {
     "bucket_endpoint_url": "BUCKET_ENDPOINT_URL",
     "bucket_access_key_id": "BUCKET_ACCESS_KEY_ID",
