@@ -5,12 +5,14 @@
         for result in results: ...                 # raises what the work raised
 
 Leaving the block, by an error as well, takes the others along: their `crew.stop_if_asked` raises Stopped, and
-the block ends when they have ended.
+the block ends when they have ended. One that does not heed it, since what it waits for never answers, is left
+behind after a second; whoever waits for a result heeds `stop_if_asked` all the while.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,10 +21,13 @@ from comfyui_workflow.errors import Stopped
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+HEED_S = 0.25
+LEFT_BEHIND_AFTER_S = 1.0
+
 
 class Crew:
     def __init__(self, most: int, stop_if_asked: Callable[[], None]) -> None:
-        self._most = most
+        self._most = max(1, most)
         self._stop_if_asked = stop_if_asked
         self._is_over = threading.Event()
 
@@ -34,14 +39,43 @@ class Crew:
 
     @contextmanager
     def results(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-        """Alone, an item has no thread of its own: each is worked on when its result is asked for."""
-        if self._most <= 1 or len(items) <= 1:
-            yield map(work, items)
-            return
-        with ThreadPoolExecutor(min(self._most, len(items)), thread_name_prefix="abreast") as threads:
-            coming = [threads.submit(work, item) for item in items]
-            try:
-                yield (each.result() for each in coming)
-            finally:
-                self._is_over.set()
-                threads.shutdown(wait=False, cancel_futures=True)
+        """Raises, from the results: what the work raises; what `stop_if_asked` raises."""
+        tasks = [(item, Future[Result]()) for item in items]
+        left = iter(tasks)
+        taking = threading.Lock()
+
+        def take_part() -> None:
+            while not self._is_over.is_set():
+                with taking:
+                    task = next(left, None)
+                if task is None:
+                    return
+                _carry_out(work, *task)
+
+        threads = [
+            threading.Thread(target=take_part, name=f"abreast {number}", daemon=True)
+            for number in range(min(self._most, len(tasks)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield (self._result(future) for _, future in tasks)
+        finally:
+            self._is_over.set()
+            until_s = time.monotonic() + LEFT_BEHIND_AFTER_S
+            for thread in threads:
+                thread.join(max(0.0, until_s - time.monotonic()))
+
+    def _result(self, future: "Future[Result]") -> Result:
+        while not wait([future], HEED_S).done:
+            self._stop_if_asked()
+        return future.result()
+
+
+def _carry_out(work: Callable[[Item], Result], item: Item, future: "Future[Result]") -> None:
+    try:
+        result = work(item)
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)

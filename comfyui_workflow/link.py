@@ -15,6 +15,7 @@ from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.queue_view import QueueView
+from comfyui_workflow.comfyui.saved_names import SavedNames
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection
@@ -77,6 +78,7 @@ class Link:
         self._definitions: Definitions | None = None
         self._definitions_asked_s = 0.0
         self._directories: Directories | None = None
+        self.saved_names = SavedNames()
         self._marker: str | None = None
         self._known_of_socket = 0
         self._is_proven = False
@@ -110,6 +112,11 @@ class Link:
             known = self._definitions = Definitions(self.client.definitions())
             self._definitions_asked_s = time.monotonic()
         return known
+
+    @property
+    def known_definitions(self) -> Definitions | None:
+        """Where they were asked for."""
+        return self._definitions
 
     def forget_definitions(self) -> None:
         """They are asked for anew, unless that was just done."""

@@ -203,7 +203,10 @@ class Dispatcher:
         return run.placement is not None and self._directory.get(run.placement.instance_id) is None
 
     @contextmanager
-    def place(self, carried: Carried, should_abort: Callable[[], bool]) -> Iterator[None]:
+    def place(
+        self, carried: Carried, should_abort: Callable[[], bool], may_overwrite: bool
+    ) -> Iterator[None]:
+        carried.may_overwrite = may_overwrite
         try:
             self._wait_for_place(carried, should_abort)
             yield
@@ -243,14 +246,19 @@ class Dispatcher:
             if self._board.start_is_due_in_s(carried, now()):
                 return False
             seats = self._floor.seats_of(carried.key)
-            is_given = seats.ask(carried.workflow_id, self._options.prompts_per_instance, time.monotonic())
+            is_given = seats.ask(
+                carried.workflow_id,
+                self._options.prompts_per_instance,
+                time.monotonic(),
+                may_overwrite=carried.may_overwrite,
+            )
             if is_given:
                 self._board.note_start(carried, now())
             return is_given
 
     def leave_place(self, carried: Carried) -> None:
         with self._changed:
-            self._floor.seats_of(carried.key).leave(carried.workflow_id)
+            self._floor.seats_of(carried.key).leave_place(carried.workflow_id)
             self._wake()
 
     def reason_to_leave(
@@ -308,8 +316,10 @@ class _Turn:
     def is_instance_gone(self, run: Run) -> bool:
         return self.dispatcher.is_instance_gone(run)
 
-    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
-        return self.dispatcher.place(self.carried, should_abort)
+    def place(
+        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
+        return self.dispatcher.place(self.carried, should_abort, may_overwrite)
 
     def leave_place(self) -> None:
         self.dispatcher.leave_place(self.carried)

@@ -33,6 +33,8 @@ class Seats:
 
     on_the_way: dict[str, OnTheWay] = field(default_factory=dict)
     with_prompt: set[str] = field(default_factory=set)
+    keeping_names: set[str] = field(default_factory=set)
+    """Runs whose files there another prompt may write over; from before they submit until they have left."""
     submitting: str | None = None
     """The run whose prompt is just being submitted."""
     models: frozenset[str] = frozenset()
@@ -51,11 +53,16 @@ class Seats:
     def expect(self, workflow_id: str, order: Order) -> None:
         self.on_the_way[workflow_id] = OnTheWay(order=order)
 
-    def ask(self, workflow_id: str, most: int, at_s: float) -> bool:
+    def ask(self, workflow_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
         """Whether the run, which is ready, may submit now: to be told by `stop_asking` when it has, or could
-        not. `at_s`: monotonic."""
+        not. One that `may_overwrite` files of another waits until those are fetched, and its own are kept
+        from the next one of that kind. `at_s`: monotonic."""
         if not self._is_next(workflow_id, most, at_s):
             return False
+        if may_overwrite:
+            if self.keeping_names - {workflow_id}:
+                return False
+            self.keeping_names.add(workflow_id)
         self.take_place(workflow_id)
         self.submitting = workflow_id
         return True
@@ -87,10 +94,15 @@ class Seats:
         self.on_the_way.pop(workflow_id, None)
         self.with_prompt.add(workflow_id)
 
-    def leave(self, workflow_id: str) -> None:
+    def leave_place(self, workflow_id: str) -> None:
+        """Its prompt is over; its files are still there."""
         self.stop_asking(workflow_id)
         self.on_the_way.pop(workflow_id, None)
         self.with_prompt.discard(workflow_id)
+
+    def leave(self, workflow_id: str) -> None:
+        self.leave_place(workflow_id)
+        self.keeping_names.discard(workflow_id)
 
     def ahead_of(self, workflow_id: str) -> int:
         mine = self.on_the_way.get(workflow_id)
