@@ -81,7 +81,7 @@ class ConfinedFiles(asyncssh.SFTPServer):
         number = 0
         while self._fault.endless_listing:
             number += 1
-            yield asyncssh.SFTPName(f"file {number}", attrs=asyncssh.SFTPAttrs(size=1))
+            yield asyncssh.SFTPName(f"file {number}".encode(), attrs=asyncssh.SFTPAttrs(size=1))
             await asyncio.sleep(0)
 
     def rename(self, oldpath: bytes, newpath: bytes) -> None:

@@ -7,9 +7,31 @@ from typing import Any
 from comfyui_workflow.runs.model import Graph
 
 NUMBERING_CLASSES = frozenset(
-    "SaveImage SaveImageAdvanced SaveImageWebsocket PreviewImage MaskPreview SaveAnimatedWEBP SaveAnimatedPNG "
-    "SaveWEBM SaveVideo SaveAudio SaveAudioMP3 SaveAudioOpus PreviewAudio SaveLatent SaveGLB SaveSVGNode "
-    "CheckpointSave ModelSave CLIPSave VAESave LoraSave PreviewAny VHS_VideoCombine".split()
+    {
+        "SaveImage",
+        "SaveImageAdvanced",
+        "SaveImageWebsocket",
+        "PreviewImage",
+        "MaskPreview",
+        "SaveAnimatedWEBP",
+        "SaveAnimatedPNG",
+        "SaveWEBM",
+        "SaveVideo",
+        "SaveAudio",
+        "SaveAudioMP3",
+        "SaveAudioOpus",
+        "PreviewAudio",
+        "SaveLatent",
+        "SaveGLB",
+        "SaveSVGNode",
+        "CheckpointSave",
+        "ModelSave",
+        "CLIPSave",
+        "VAESave",
+        "LoraSave",
+        "PreviewAny",
+        "VHS_VideoCombine",
+    }
 )
 """Output nodes that never save under a name that is there, and those that save nothing."""
 
@@ -18,8 +40,8 @@ def is_of_this_graph(
     graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
 ) -> bool | None:
     """Whether a file in which the graph `found` stands was made by this node of the graph, or by one that is
-    the same up to its last input. None when that cannot be told. `given` are names of files that may be called
-    otherwise on the instance."""
+    the same up to its last input. None when that cannot be told. `given` are names of files that may be
+    called otherwise on the instance."""
     node = graph.get(node_id)
     if node is None:
         return None
