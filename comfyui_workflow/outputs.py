@@ -57,7 +57,7 @@ class OutputFetcher:
             try:
                 return self._fetch(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
-                remove(part)
+                remove(part)  # the next try may be long after, and the run ends now
                 return replace(output, error=str(error))
             except StoreError as error:
                 remove(part)
@@ -94,6 +94,7 @@ class OutputFetcher:
         refusals: list[RemoteFileError] = []
         with LocalPart(part, is_resumable=True) as local:
             for road in self._roads(output):
+                local.is_begun = False
                 try:
                     return road(local, report)
                 except RemoteFileOverwritten:
@@ -101,7 +102,8 @@ class OutputFetcher:
                 except RemoteFilesSilent as silence:
                     self._silence = silence
                 except RemoteFileError as refusal:
-                    local.discard()
+                    if local.is_begun:  # what came on this road is of no use; what came before may be
+                        local.discard()
                     refusals.append(refusal)
         if self._silence is not None:
             raise self._silence

@@ -34,6 +34,8 @@ class LocalPart:
         self._file: int | None = None
         self.size_bytes: int | None = None
         """Of the whole file, where that was told."""
+        self.is_begun = False
+        """Set by `begin`; for whoever uses it to clear."""
 
     def __enter__(self) -> "LocalPart":
         return self
@@ -76,6 +78,7 @@ class LocalPart:
             if self._is_resumable and is_worth_it and not kept_bytes:
                 _note(self.path, {"version": version, "boot": _boot_id()})
         self.size_bytes = size_bytes if size_bytes is not None else self.size_bytes
+        self.is_begun = True
         return kept_bytes
 
     def write(self, data: bytes | memoryview) -> None:

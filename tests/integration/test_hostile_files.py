@@ -1,4 +1,4 @@
-"""Outputs of an instance that gives out something else, stands still, breaks off, or writes over its own files."""
+"""Outputs of an instance that gives out something else, stands still, breaks off, or overwrites its files."""
 
 import threading
 import time

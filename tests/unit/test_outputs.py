@@ -222,3 +222,23 @@ def test_what_is_missing_is_named_with_its_reason() -> None:
     assert sentence is not None
     assert "1 of 2 outputs could not be fetched (b: gone)" in sentence
     assert missing_sentence(replace(new_run(), outputs=outputs[:1])) is None
+
+
+def test_a_directory_that_lacks_the_file_costs_nothing_of_what_came_from_another(output_dir: Path) -> None:
+    """The configured directory is the wrong one, at every try."""
+    content = os.urandom(2_000_000)
+    instance = Instance({"/own/a.bin": content}, own=Directories(output_dir="/own"), trouble=Stopped("cut"))
+    begun: list[int] = []
+
+    def note(done_bytes: int) -> None:
+        begun.append(done_bytes)
+
+    live = LiveRun(on_bytes=lambda _direction, _filename, done_bytes: note(done_bytes))
+    fetching = fetcher(instance, output_dir, live=live)
+    for _ in range(3):
+        with pytest.raises(Stopped):
+            fetching.fetch(OutputFile(filename="a.bin"))
+    assert begun == [3, 6, 9]
+    instance.trouble = None
+    assert fetching.fetch(OutputFile(filename="a.bin")).is_downloaded
+    assert files_in(output_dir) == {"a.bin": content}

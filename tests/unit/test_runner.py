@@ -136,8 +136,8 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
 
 
 class LettingThroughWhatIsSmall:
-    """A pool of a link that is there whenever it is asked, and over which nothing comes: as where packets of a
-    certain size are lost."""
+    """A pool of a link that is there whenever it is asked, and over which nothing comes: as where large
+    packets are lost."""
 
     def __init__(self) -> None:
         self.attempts = 0
