@@ -11,8 +11,9 @@ behind after a second; whoever waits for a result heeds `stop_if_asked` all the 
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,6 +24,16 @@ Result = TypeVar("Result")
 
 HEED_S = 0.25
 LEFT_BEHIND_AFTER_S = 1.0
+MOST_AT_ONCE = 20
+
+
+def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Ordered parallel map for I/O-bound work, with at most `MOST_AT_ONCE` threads. Raises what the work
+    raised, after all of it has ended."""
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(items)), thread_name_prefix="parallel map") as threads:
+        return list(threads.map(work, items))
 
 
 class Crew:
@@ -39,7 +50,16 @@ class Crew:
 
     @contextmanager
     def results(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-        """Raises, from the results: what the work raises; what `stop_if_asked` raises."""
+        """Each in its place. Raises: as `groups`."""
+        with self.groups(work, items) as groups:
+            yield (result for group in groups for result in group)
+
+    @contextmanager
+    def groups(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[Iterator[list[Result]]]:
+        """The same results in lists: the next one, as soon as it is there, and what is there behind it by
+        then. Raises, from the results: what the work raises; what `stop_if_asked` raises."""
         tasks = [(item, Future[Result]()) for item in items]
         left = iter(tasks)
         taking = threading.Lock()
@@ -59,17 +79,22 @@ class Crew:
         for thread in threads:
             thread.start()
         try:
-            yield (self._result(future) for _, future in tasks)
+            yield self._grouped(deque(future for _, future in tasks))
         finally:
             self._is_over.set()
             until_s = time.monotonic() + LEFT_BEHIND_AFTER_S
             for thread in threads:
                 thread.join(max(0.0, until_s - time.monotonic()))
 
-    def _result(self, future: "Future[Result]") -> Result:
-        while not wait([future], HEED_S).done:
-            self._stop_if_asked()
-        return future.result()
+    def _grouped(self, coming: "deque[Future[Result]]") -> Iterator[list[Result]]:
+        """What has failed comes first in its group, so that nothing before it is lost."""
+        while coming:
+            while not wait([coming[0]], HEED_S).done:
+                self._stop_if_asked()
+            group = [coming.popleft().result()]
+            while coming and coming[0].done() and coming[0].exception() is None:
+                group.append(coming.popleft().result())
+            yield group
 
 
 def _carry_out(work: Callable[[Item], Result], item: Item, future: "Future[Result]") -> None:

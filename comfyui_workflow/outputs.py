@@ -8,7 +8,7 @@ does not come, is tried on the next.
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from comfyui_workflow.live import Direction, LiveRun, Report
 from comfyui_workflow.output_origin import OriginCheck, Written
 from comfyui_workflow.parts import LocalPart, alone_with, is_kept, remove
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.settling import check_wholeness, safe_relative_path, settle
+from comfyui_workflow.settling import check_wholeness, flush_settled, safe_relative_path, settle
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _KEPT_FREE_BYTES = 64 * 1024 * 1024
@@ -80,6 +80,14 @@ class OutputFetcher:
         return replace(
             output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
         )
+
+    def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
+        """Those that are here, with their names. Raises: StoreError."""
+        directory = Path(self._run.request.output_dir)
+        try:
+            flush_settled([Path(each.local_path) for each in outputs if each.local_path], directory)
+        except OSError as error:
+            raise StoreError(f"It cannot be written to {directory}: {error.strerror}") from error
 
     def _download(self, output: OutputFile, part: Path) -> str | None:
         """The remote path; None for a text, which never was a file there."""

@@ -60,7 +60,8 @@ def test_a_line_of_text_is_no_file_of_a_format(ending: str) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        PAGE, b"\xef\xbb\xbf<html lang=en>", b"<!-- hello --><HTML>", b"<?xml version='1.0'?>\n<!DOCTYPE html>",
+        PAGE, b"\xef\xbb\xbf<html lang=en>", b"<!-- hello --><HTML>",
+        b"<?xml version='1.0'?>\n<!DOCTYPE html>",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.png", "a.svg", "a.json", "a.obj", "a.txt", "a.xyz", "no ending"])
