@@ -34,7 +34,7 @@ class SavedNames:
         files = set(files)
         with self._lock:
             known = self._names.setdefault(class_type, {})
-            is_first = not known
+            is_first = all(told_by == prompt_id for told_by in known.values())
             if any(known.get(file, prompt_id) != prompt_id for file in files):
                 self._fixed.add(class_type)
                 self._fresh.discard(class_type)

@@ -16,13 +16,15 @@ class OnTheWay:
 
     order: Order
     is_ready: bool = False
+    is_held: bool = False
+    """It waits until files of another run are fetched, and keeps nobody else waiting for that."""
     waited_for_until_s: float | None = None
 
     def keeps_others_waiting(self, at_s: float) -> bool:
         """Always once it is ready. Before that each is waited for once: it may be sending large files."""
         if self.waited_for_until_s is None:
             self.waited_for_until_s = at_s + HEAD_START_S
-        return self.is_ready or at_s < self.waited_for_until_s
+        return not self.is_held and (self.is_ready or at_s < self.waited_for_until_s)
 
 
 @dataclass
@@ -60,7 +62,10 @@ class Seats:
         if not self._is_next(workflow_id, most, at_s):
             return False
         if may_overwrite:
-            if self.keeping_names - {workflow_id}:
+            is_held = bool(self.keeping_names - {workflow_id})
+            if workflow_id in self.on_the_way:
+                self.on_the_way[workflow_id].is_held = is_held
+            if is_held:
                 return False
             self.keeping_names.add(workflow_id)
         self.take_place(workflow_id)
