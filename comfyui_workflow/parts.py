@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,8 @@ class LocalPart:
             self.close()
             if not kept_bytes:
                 forget_version(self.path)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if kept_bytes else os.O_TRUNC)
+                _unlink_file(self.path)  # it may be what was given its name a moment before we were killed
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self.path, flags, 0o666)
             os.lseek(self._file, kept_bytes, os.SEEK_SET)
             is_worth_it = version is not None and (size_bytes or 0) >= RESUMED_FROM_BYTES
@@ -126,7 +128,8 @@ class LocalPart:
 
 def is_kept(path: Path) -> bool:
     """Whether a part that broke off is of use to the next try."""
-    return LocalPart(path, is_resumable=True).kept_version() is not None
+    part = LocalPart(path, is_resumable=True)
+    return part.kept_version() is not None and part.kept_bytes() > 0
 
 
 def remove(part: Path) -> None:
@@ -134,6 +137,14 @@ def remove(part: Path) -> None:
     with contextlib.suppress(OSError):  # its directory may be what cannot be written
         forget_version(part)
         part.unlink(missing_ok=True)
+
+
+def _unlink_file(path: Path) -> None:
+    """Or a link; a device stays."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            path.unlink()
 
 
 def forget_version(part: Path) -> None:

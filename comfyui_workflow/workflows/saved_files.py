@@ -1,6 +1,6 @@
 """Files that the nodes of a graph save: which number them, and whether a file is of this very graph."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -45,9 +45,10 @@ def is_of_this_graph(
     node = graph.get(node_id)
     if node is None:
         return None
-    mine = _made_of(graph, node_id, given)
+    mine = _recipes(graph, given)(node_id)
+    recipe_of = _recipes(found, given)
     others = [
-        _made_of(found, other_id, given)
+        recipe_of(other_id)
         for other_id, other in found.items()
         if isinstance(other, dict) and other.get("class_type") == node["class_type"]
     ]
@@ -56,12 +57,12 @@ def is_of_this_graph(
     return any(_is_same(mine, other) for other in others)
 
 
-def _made_of(graph: Mapping[str, Any], node_id: str, given: frozenset[str]) -> Any:
-    """Class and inputs of a node, with those of the nodes it is linked to in the place of the links: ids may
-    differ between two graphs of one meaning. None for what is no graph."""
+def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str], Any]:
+    """For a node: its class and inputs, with those of the nodes it is linked to in the place of the links,
+    since ids may differ between two graphs of one meaning. None for what is no graph."""
 
     @cache
-    def made_of(node_id: str) -> Any:
+    def recipe(node_id: str) -> Any:
         node = graph[node_id]
         inputs = {name: value_of(value) for name, value in node["inputs"].items()}
         return (node["class_type"], tuple(sorted(inputs.items(), key=lambda item: item[0])))
@@ -69,17 +70,20 @@ def _made_of(graph: Mapping[str, Any], node_id: str, given: frozenset[str]) -> A
     def value_of(value: Any) -> Any:
         match value:
             case [str() as source, int() as slot] if source in graph:
-                return (made_of(source), slot)
+                return (recipe(source), slot)
             case {"__value__": inner}:
                 return _Literal(inner)
             case str() if value.removesuffix(" [input]") in given:
                 return _Literal(None, is_any=True)
         return _Literal(value)
 
-    try:
-        return made_of(node_id)
-    except (KeyError, TypeError, AttributeError, RecursionError):
-        return None
+    def recipe_or_none(node_id: str) -> Any:
+        try:
+            return recipe(node_id)
+        except (KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+    return recipe_or_none
 
 
 class _Literal:

@@ -10,7 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.integration.graphs import Graph, node, painted, slow
+from tests.integration.graphs import Graph, loaded, node, painted, slow
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 from tests.sshd import Sshd
@@ -207,3 +207,29 @@ def test_a_part_outlives_the_server(
     assert settled.stat().st_ino == inode, "it is the part that was carried on"
     assert settled.read_bytes() == (sandbox.output_dir / LARGE).read_bytes()
     assert not list(server.output_dir.glob(".*"))
+
+
+def test_an_upload_that_stands_still_does_not_keep_a_run_from_its_cancel(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((2000, 2000), 60).save(photo)
+    sandbox.faults(storage={"silent": "reads"})
+    run = server.execute(sandbox.ssh_string, loaded("photo.png"), input_images=[str(photo)])
+    server.until(run, lambda p: p["phase"] == "uploading")
+    began_s = time.monotonic()
+    assert server.post(f"/{run}/cancel").status_code == 200
+    assert server.until_finished(run)["status"] == "cancelled"
+    assert time.monotonic() - began_s < CANCELLED_WITHIN_S
+
+
+def test_an_upload_that_stands_still_goes_through_the_tunnel(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8), "red").save(photo)
+    sandbox.faults(storage={"silent": "reads"})
+    run = server.execute(sandbox.ssh_string, loaded("photo.png"), input_images=[str(photo)])
+    server.until(run, lambda p: p["phase"] in ("queued", "executing", "downloading", "finished"), 60)
+    sandbox.faults(storage={})
+    assert server.until_finished(run, 60)["status"] == "completed"
