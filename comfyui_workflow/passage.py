@@ -36,6 +36,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import OutputFile, Phase, Run, RunStatus
 from comfyui_workflow.submission import Submitter
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 CANCEL_GRACE_S = 2.0
@@ -172,21 +173,24 @@ class Passage:
     def _place(self) -> Iterator[None]:
         """To wait for a place is no failure."""
         began_s = time.monotonic()
-        may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in self._save_classes())
+        classes = self._save_classes(self.link.definitions())
+        may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in classes)
         with self.turn.place(self.should_abort, may_overwrite=may_overwrite):
             self.patience.excuse(time.monotonic() - began_s)
             yield
 
-    def _save_classes(self) -> set[str]:
-        """Classes of the output nodes, as far as those of the instance are known."""
-        definitions, graph = self.link.known_definitions, self._run().graph
+    def _save_classes(self, definitions: Definitions | None) -> set[str]:
+        """Classes of the output nodes."""
+        graph = self._run().graph
         outputs = output_ids(graph, definitions) if definitions else ()
         return {graph[node_id]["class_type"] for node_id in outputs}
 
     def _learn_names(self, entry: HistoryEntry) -> None:
         """What a prompt that was cached tells of its files, an earlier one has told."""
         graph = self._run().graph
-        by_class: dict[str, list[OutputFile]] = {each: [] for each in self._save_classes()}
+        by_class: dict[str, list[OutputFile]] = {
+            each: [] for each in self._save_classes(self.link.known_definitions)
+        }
         for output in entry.outputs:
             class_type = graph[output.node_id]["class_type"] if output.node_id in graph else None
             if output.text is None and class_type in by_class:
