@@ -10,6 +10,7 @@ nodes change the graph before they write it.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class OriginCheck:
         is_later = written is not None and _is_later(output, written)
         if proof is None and written is not None and not is_later:
             return
-        since = list(self._prompts_since(output))
+        since = [each for each in self._prompts_since() if not self._is_ours(each)]
         if not since or (proof is False and self._proof(self._executed_graph(), output, part) is True):
             return
         is_named = any(_names(prompt, output, class_type) for prompt in since)
@@ -84,6 +85,9 @@ class OriginCheck:
                 f"ComfyUI overwrote {output.filename} before it could be fetched: "
                 "the next prompt used the same name"
             )
+
+    def _is_ours(self, prompt: HistoryEntry | Graph) -> bool:
+        return isinstance(prompt, HistoryEntry) and prompt.prompt_id == self._run.prompt_id
 
     def _exactly_written(self, output: OutputFile) -> Written | None:
         """To the nanosecond, as ComfyUI's web server tells."""
@@ -114,17 +118,14 @@ class OriginCheck:
         entry = answer_or(lambda: self._link.client.history(self._run.prompt_id or ""), None)
         return self._run.graph if entry is None or entry.graph is None else entry.graph
 
-    def _prompts_since(self, output: OutputFile) -> Iterator[HistoryEntry | Graph]:
-        """Prompts that may have executed after ours: some of those that are over, and what runs."""
-        client = self._link.client
-        for entry in answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]()):
-            began_at, ended_at = entry.execution_began_at, output.made_before
-            is_earlier = began_at is not None and ended_at is not None and began_at < ended_at
-            if entry.prompt_id != self._run.prompt_id and not is_earlier:
-                yield entry
-        for prompt_id, graph in answer_or(client.running_graphs, dict[str, Graph]()).items():
-            if prompt_id != self._run.prompt_id:
-                yield graph
+    def _prompts_since(self) -> Iterator[HistoryEntry | Graph]:
+        """Prompts that executed after ours: some of those that are over, which history has in their order,
+        and what runs."""
+        client, ours = self._link.client, self._run.prompt_id
+        recent = answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
+        is_told = any(entry.prompt_id == ours for entry in recent)
+        yield from dropwhile(lambda entry: is_told and entry.prompt_id != ours, recent)
+        yield from answer_or(client.running_graphs, dict[str, Graph]()).values()
 
 
 def _class_of(graph: Graph, node_id: str) -> str | None:

@@ -95,6 +95,10 @@ class Seats:
     def is_asking(self, workflow_id: str) -> bool:
         return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_ready
 
+    def is_held(self, workflow_id: str) -> bool:
+        """Whether it waits for files of another run, and for nothing else."""
+        return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_held
+
     def take_place(self, workflow_id: str) -> None:
         self.on_the_way.pop(workflow_id, None)
         self.with_prompt.add(workflow_id)

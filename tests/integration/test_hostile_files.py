@@ -116,7 +116,7 @@ def test_runs_that_number_their_files_keep_the_gpu_busy_beside_them(
     kept = server.execute(sandbox.ssh_string, saved_as(1))
     server.until(kept, lambda p: p["phase"] == "downloading")
     waits = server.execute(sandbox.ssh_string, saved_as(2))
-    server.until(waits, lambda p: "waiting for a place" in (p["message"] or ""))
+    server.until(waits, lambda p: "until the files of another run" in (p["message"] or ""))
     sandbox.faults(storage={}, answers=[])
     assert server.until_finished(kept, 60)["status"] == "completed"
     assert color_of(server.until_finished(waits, 60)) == 2
