@@ -32,6 +32,7 @@ TICK_S = 1.0
 """How often it looks at the clock: for runs that may not start yet, and for who waits too long."""
 MOST_ENDINGS = MOST_AT_ONCE
 """That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
+_FOR_A_PLACE = "for a place on the instance"
 _FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
 HEED_S = 0.5
 """How often a run that waits for its place looks whether it was cancelled."""
@@ -221,9 +222,7 @@ class Dispatcher:
         if not self._ask_for_place(carried):
             with self._changed:
                 is_held = self._floor.seats_of(carried.key).is_held(carried.workflow_id)
-            message = (
-                f"Everything is ready: waiting {_FOR_FILES if is_held else 'for a place on the instance'}"
-            )
+            message = f"Everything is ready: waiting {_FOR_FILES if is_held else _FOR_A_PLACE}"
             self._journal.record(carried.workflow_id, PhaseEntered(phase=Phase.WAITING, message=message))
             self._wait_until_given(carried, should_abort)
 
