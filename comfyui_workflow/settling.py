@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.file_signatures import HEAD_BYTES, mismatch
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
@@ -31,8 +32,10 @@ def safe_relative_path(output: OutputFile) -> Path | None:
 
 
 def check_wholeness(part: Path, output: OutputFile) -> None:
-    """Half a picture is no success. Raises: RemoteFileError."""
-    reason = shortfall(part, output.file_type)
+    """Half a picture is no success, nor is something else under its name. Raises: RemoteFileError."""
+    with part.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    reason = mismatch(head, output.filename) or shortfall(part, output.file_type)
     if reason is not None:
         raise RemoteFileError(reason)
 

@@ -86,6 +86,11 @@ class OutputFile:
     local_path: str | None = None
     size_bytes: int | None = None
     error: str | None = None
+    made_after: datetime | None = None
+    made_before: datetime | None = None
+    """When its prompt executed, by the clock of the instance; None where that is not told."""
+    is_cached: bool = False
+    """An earlier prompt made it; this one was served from ComfyUI's cache."""
 
     @property
     def is_downloaded(self) -> bool:
