@@ -47,8 +47,9 @@ from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.local_port.model import PortWanted
+from comfyui_workflow.local_port.model import PortPolicy, PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
+from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
 from comfyui_workflow.runner import Runner, RunnerOptions
@@ -176,7 +177,9 @@ def create_instances(
     """`tell` is called when what is known of them has changed."""
     directory = InstanceDirectory(settings.instances_path)
     watches = create_watches(settings, journal, links, tell)
-    local_ports = LocalPorts(lambda instance_id: borrow(instance_id, directory, watches, links))
+    local_ports = LocalPorts(
+        lambda instance_id: borrow(instance_id, directory, watches, links), port_policy(settings)
+    )
 
     def keep_up() -> None:
         watches.keep_to({instance.id: instance for instance in directory.all()})
@@ -266,7 +269,9 @@ def create_flask(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     apis = (workflow.API, batches.API, instances.API, webhooks.API, worker_comfyui.API)
     open_paths, limit_of = dashboard.OPEN_PATHS | {health.PATH}, serving.find_body_limit(parts.settings)
-    guard.guard(app, parts.settings, open_paths, places(apis), limit_of)
+    guard.guard(
+        app, parts.settings, open_paths, places(apis), limit_of, local_ports=parts.instances.port_numbers
+    )
     mount(app, parts, apis)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint(parts.settings))
@@ -299,6 +304,13 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         use_agent=settings.ssh_agent,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+    )
+
+
+def port_policy(settings: Settings) -> PortPolicy:
+    return PortPolicy(
+        origins=settings.origins_at_local_ports,
+        used_ports=UsedPorts(settings.data_dir / "local_ports.json"),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.origins import Origin, origins_of_host, parse_origin
 from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
@@ -81,8 +82,15 @@ class Settings(BaseSettings):
         (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
     )
     cors_hosts: Words = Field(
-        ("10.0.78.66", "localhost", "127.0.0.1"),
-        description="Hosts whose pages, on any port, may use the API from a browser.",
+        ("http://10.0.78.66", "http://localhost", "http://127.0.0.1"),
+        description="Origins whose pages may use the API from a browser, exactly as a browser tells them: "
+        "`http://localhost:3000`. A host alone means its usual ports, 80 and 443. The server's own page "
+        "always may; pages of a local port never.",
+    )
+    local_port_origins: Words = Field(
+        (),
+        description="Origins whose pages may use local ports, besides each port's own; written as those of "
+        "`CORS_HOSTS`.",
     )
     allowed_hosts: Words = Field(
         (), description="Host names under which the server may be reached, besides loopback and `HOST`."
@@ -213,11 +221,27 @@ class Settings(BaseSettings):
         """What is said first wins."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
 
-    @field_validator("cors_hosts", "allowed_hosts", "read_dirs", "write_dirs", "ssh_key_dirs", mode="before")
+    @field_validator(
+        "cors_hosts",
+        "local_port_origins",
+        "allowed_hosts",
+        "read_dirs",
+        "write_dirs",
+        "ssh_key_dirs",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors_hosts", "local_port_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not _origins(each):
+                raise ValueError(f"{each!r} is no origin: write one as http://localhost:3000")
         return value
 
     @field_validator("log_level")
@@ -226,6 +250,14 @@ class Settings(BaseSettings):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @property
+    def cors_origins(self) -> frozenset[Origin]:
+        return frozenset[Origin]().union(*map(_origins, self.cors_hosts))
+
+    @property
+    def origins_at_local_ports(self) -> frozenset[Origin]:
+        return frozenset[Origin]().union(*map(_origins, self.local_port_origins))
 
     @property
     def is_loopback(self) -> bool:
@@ -301,6 +333,14 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}BUCKET_SECRET_ACCESS_KEY"
         )
     return settings
+
+
+def _origins(text: str) -> frozenset[Origin]:
+    """Those that an entry means: one, or both usual ones of a host. None where it means none."""
+    if "*" in text or text == "null":
+        return frozenset()
+    origin = parse_origin(text.removesuffix("/"))
+    return frozenset({origin}) if origin else origins_of_host(text)
 
 
 def _check_reach(settings: Settings) -> None:

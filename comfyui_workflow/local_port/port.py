@@ -13,7 +13,7 @@ from comfyui_workflow.local_port.approach import LONGEST_LINE_BYTES, READ_BYTES,
 from comfyui_workflow.local_port.client_socket import ClientSocket
 from comfyui_workflow.local_port.forwarding import Heard, forward
 from comfyui_workflow.local_port.headers import refusal_of
-from comfyui_workflow.local_port.model import PortState, PortWanted
+from comfyui_workflow.local_port.model import PortPolicy, PortState, PortWanted
 from comfyui_workflow.local_port.prompts import PromptBody, accepted_id, is_prompt, read_prompt
 from comfyui_workflow.local_port.refusals import AnswerLost, Away
 from comfyui_workflow.local_port.registry import SocketRegistry
@@ -28,8 +28,11 @@ CUT_WITHIN_S = 0.5
 class LocalPort:
     """Belongs to the event loop, but for `state`."""
 
-    def __init__(self, wanted: PortWanted, borrow: Callable[[], AbstractContextManager[str]]) -> None:
+    def __init__(
+        self, wanted: PortWanted, borrow: Callable[[], AbstractContextManager[str]], policy: PortPolicy
+    ) -> None:
         self.wanted = wanted
+        self._policy = policy
         self._approach = Approach(borrow, wanted.name)
         self._registry = SocketRegistry()
         self._feed = SharedFeed(self._approach)
@@ -91,7 +94,7 @@ class LocalPort:
         return await self._approach.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if sentence := refusal_of(request.headers, request.method):
+        if sentence := refusal_of(request.headers, request.method, self._policy):
             return refusals.refused(sentence)
         if not request.raw_path.startswith("/"):
             return refusals.refused("A local port is not a proxy.", 400)

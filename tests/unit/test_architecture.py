@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
-    {"errors", "untrusted", "fields"},
+    {"errors", "untrusted", "fields", "origins"},
     {"runs", "workflows"},
     {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "storage", "comfyui", "instances"},
