@@ -156,7 +156,7 @@ def create_server(settings: Settings) -> Server:
         instances=instances,
         inspector=Inspector(links),
         live_view=live_view,
-        files=LocalFiles(readable_dirs=settings.readable_dirs, writable_dirs=settings.writable_dirs),
+        files=local_files(settings),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
     )
@@ -304,6 +304,16 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         use_agent=settings.ssh_agent,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+    )
+
+
+def local_files(settings: Settings) -> LocalFiles:
+    return LocalFiles(
+        readable_dirs=settings.readable_dirs,
+        writable_dirs=settings.writable_dirs,
+        kinds=settings.allowed_kinds,
+        data_dir=settings.data_dir,
+        default_output_dir=settings.default_output_dir,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.input_kinds import InputKind
 from comfyui_workflow.origins import Origin, origins_of_host, parse_origin
 from comfyui_workflow.runs.job import Bucket
 
@@ -80,6 +81,11 @@ class Settings(BaseSettings):
     )
     write_dirs: Paths = Field(
         (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
+    )
+    input_kinds: Words = Field(
+        ("image", "video", "audio", "3d", "latent"),
+        description="What input files may be, by their content: `image`, `video`, `audio`, `3d`, `latent`, "
+        "`text`; or `any`. Files that were sent to the server are not looked at for it.",
     )
     cors_hosts: Words = Field(
         ("http://10.0.78.66", "http://localhost", "http://127.0.0.1"),
@@ -222,6 +228,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
 
     @field_validator(
+        "input_kinds",
         "cors_hosts",
         "local_port_origins",
         "allowed_hosts",
@@ -234,6 +241,15 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("input_kinds")
+    @classmethod
+    def _are_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = [*InputKind, "any"]
+        for each in value:
+            if each not in known:
+                raise ValueError(f"{each!r} is none of {', '.join(known)}")
         return value
 
     @field_validator("cors_hosts", "local_port_origins")
@@ -250,6 +266,11 @@ class Settings(BaseSettings):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @property
+    def allowed_kinds(self) -> frozenset[InputKind] | None:
+        """None: any."""
+        return None if "any" in self.input_kinds else frozenset(map(InputKind, self.input_kinds))
 
     @property
     def cors_origins(self) -> frozenset[Origin]:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
-    {"errors", "untrusted", "fields", "origins"},
+    {"errors", "untrusted", "fields", "origins", "input_kinds", "private_files"},
     {"runs", "workflows"},
     {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "storage", "comfyui", "instances"},
@@ -34,6 +34,7 @@ PLACES = {
     "flask_cors": {"api"},
     "werkzeug": {"api"},
     "zipstream": {"api"},
+    "filetype": {"input_kinds"},
     "limits": {"api"},
     "waitress": {"serving", "early_refusals"},
     "boto3": {"storage"},
