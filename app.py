@@ -52,6 +52,7 @@ from comfyui_workflow.local_port.ports import LocalPorts
 from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
+from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
@@ -320,6 +321,8 @@ def local_files(settings: Settings) -> LocalFiles:
 def port_policy(settings: Settings) -> PortPolicy:
     return PortPolicy(
         origins=settings.origins_at_local_ports,
+        users=PeerUsers(settings.other_users),
+        token=settings.api_token.get_secret_value() if settings.api_token else None,
         used_ports=UsedPorts(settings.data_dir / "local_ports.json"),
     )
 

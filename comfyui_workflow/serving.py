@@ -16,6 +16,8 @@ from waitress import wasyncore
 from comfyui_workflow.api import worker_comfyui
 from comfyui_workflow.early_refusals import BodyLimit, FindLimit, limit_bodies
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.peer_channels import ask_for_peers
+from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -142,6 +144,8 @@ def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitres
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
     limit_bodies(sockets.values(), find_body_limit(settings))
+    if settings.is_private_use:
+        ask_for_peers(sockets.values(), PeerUsers(settings.other_users).refusal)
     return http
 
 

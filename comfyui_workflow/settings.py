@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import pwd
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +101,12 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Words = Field(
         (), description="Host names under which the server may be reached, besides loopback and `HOST`."
+    )
+    local_users: Words = Field(
+        (),
+        description="Users of this machine, by name or number, who may use a server without a token, and "
+        "local ports, besides its own user and root; `any` lets all of them. Linux tells whose a connection "
+        "is.",
     )
     max_upload_mb: int = Field(512, ge=1, description="Largest request body, in MB.")
     ssh_key: Path | None = Field(None, description="Private key for instances whose ssh string names none.")
@@ -228,6 +235,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
 
     @field_validator(
+        "local_users",
         "input_kinds",
         "cors_hosts",
         "local_port_origins",
@@ -241,6 +249,14 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("local_users")
+    @classmethod
+    def _are_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each != "any" and _uid(each) is None:
+                raise ValueError(f"there is no user {each!r} on this machine")
         return value
 
     @field_validator("input_kinds")
@@ -266,6 +282,12 @@ class Settings(BaseSettings):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @property
+    def other_users(self) -> frozenset[int] | None:
+        """Their numbers. None: all."""
+        found = (_uid(each) for each in self.local_users)
+        return None if "any" in self.local_users else frozenset(uid for uid in found if uid is not None)
 
     @property
     def allowed_kinds(self) -> frozenset[InputKind] | None:
@@ -354,6 +376,15 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}BUCKET_SECRET_ACCESS_KEY"
         )
     return settings
+
+
+def _uid(user: str) -> int | None:
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def _origins(text: str) -> frozenset[Origin]:

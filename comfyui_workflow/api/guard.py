@@ -13,6 +13,7 @@ from werkzeug.exceptions import Forbidden, RequestEntityTooLarge, Unauthorized
 from comfyui_workflow.early_refusals import FindLimit
 from comfyui_workflow.login import COOKIE, is_login, is_token
 from comfyui_workflow.origins import Origin, is_at_local_port, origin_of_url, origins_of_host, parse_origin
+from comfyui_workflow.peer_channels import PEER_REFUSAL
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.untrusted import shown
 
@@ -30,17 +31,19 @@ def guard(
     *,
     local_ports: PortNumbers = frozenset,
 ) -> None:
-    """Checks every request before its route: `Host` against names that are bound to us by somebody else
-    (DNS rebinding), `Origin`, `Sec-Fetch-Site` and `Referer` against pages of other origins, then the token.
-    What is open has no secrets, or asks for itself. Then the size of its body. The API that is asked words
-    the refusal; `places` are where the APIs are, which pages of the allowed origins may use. Pages of
-    `local_ports` are the instance's and may use nothing, whatever the settings allow."""
+    """Checks every request before its route: whose connection it came on, `Host` against names that are bound
+    to us by somebody else (DNS rebinding), `Origin`, `Sec-Fetch-Site` and `Referer` against pages of other
+    origins, then the token. What is open has no secrets, or asks for itself. Then the size of its body. The
+    API that is asked words the refusal; `places` are where the APIs are, which pages of the allowed origins
+    may use. Pages of `local_ports` are the instance's and may use nothing, whatever the settings allow."""
     app.after_request(_without_cors_if_refused)
     allowed = {"origins": [re.compile(rf"^{re.escape(str(each))}$") for each in settings.cors_origins]}
     CORS(app, resources={rf"{re.escape(place)}(/|$)": allowed for place in places})
 
     @app.before_request
     def check() -> None:
+        if sentence := request.environ.get(PEER_REFUSAL):
+            raise Forbidden(sentence)
         if not _is_host_known(settings):
             raise Forbidden("This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)")
         if sentence := _refusal_of_page(settings.cors_origins, local_ports(), open_paths):

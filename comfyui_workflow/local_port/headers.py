@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from multidict import CIMultiDict
 
 from comfyui_workflow.local_port.model import PortPolicy
-from comfyui_workflow.login import without_login
+from comfyui_workflow.login import is_bearer, without_login
 from comfyui_workflow.origins import (
     Origin,
     is_at_local_port,
@@ -35,6 +35,11 @@ OF_A_HANDSHAKE = {
     "sec-websocket-protocol",
     "sec-websocket-accept",
 }
+
+
+def told_to_us(headers: Mapping[str, str], token: str | None) -> tuple[str, ...]:
+    """Names of headers that are not for the instance: the token of this server."""
+    return ("authorization",) if is_bearer(headers.get("Authorization", ""), token) else ()
 
 
 def travelling(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:

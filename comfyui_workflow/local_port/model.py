@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.origins import Origin
+from comfyui_workflow.peer_users import PeerUsers
 
 Borrow = Callable[[str], AbstractContextManager[str]]
 """The way to the instance of that id, opened if it is not: `with borrow(instance_id) as base_url:`.
@@ -14,9 +15,12 @@ May block; is entered and left in a thread of its own. Raises: WorkflowError, in
 
 @dataclass(frozen=True, kw_only=True)
 class PortPolicy:
-    """Requests that local ports accept. `origins`: of pages that may use them, besides each port's own."""
+    """Requests that local ports accept. `origins`: of pages that may use them, besides each port's own.
+    `users`: those of this machine who may; others need the `token`, where there is one."""
 
     origins: frozenset[Origin] = frozenset()
+    users: PeerUsers = field(default_factory=PeerUsers)
+    token: str | None = None
     used_ports: UsedPorts = field(default_factory=UsedPorts)
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
-    {"errors", "untrusted", "fields", "origins", "input_kinds", "private_files"},
+    {"errors", "untrusted", "fields", "origins", "input_kinds", "private_files", "peer_users"},
     {"runs", "workflows"},
     {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
     {"stores", "storage", "comfyui", "instances"},
@@ -24,7 +24,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"fleet"},
     {"service", "expectations"},
     {"batches", "jobs"},
-    {"api", "dashboard", "serving", "early_refusals"},
+    {"api", "dashboard", "serving", "early_refusals", "peer_channels"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -36,7 +36,7 @@ PLACES = {
     "zipstream": {"api"},
     "filetype": {"input_kinds"},
     "limits": {"api"},
-    "waitress": {"serving", "early_refusals"},
+    "waitress": {"serving", "early_refusals", "peer_channels"},
     "boto3": {"storage"},
     "botocore": {"storage"},
     "paramiko": {"instances"},
