@@ -14,6 +14,7 @@ from typing import IO
 from comfyui_workflow.errors import FileRefused, StoreError
 from comfyui_workflow.private_files import holds_private_key, is_key_name
 from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Uploads:
         self._looked_at_s = 0.0
 
     def keep(self, stream: IO[bytes], name: str) -> Path:
-        """Under its own name. Raises: FileRefused, StoreError."""
+        """Under its own name; on the disk when this returns. Raises: FileRefused, StoreError."""
         place = self.place_for(name)
         piece = stream.read(_COPY_BYTES)
         if holds_private_key(piece):
@@ -52,6 +53,7 @@ class Uploads:
                 while piece:
                     file.write(piece)
                     piece = stream.read(_COPY_BYTES)
+            flush_to_disk([place, place.parent, self._directory])
         except OSError as error:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
         return place

@@ -33,6 +33,8 @@ class Knobs:
 
     refused_s: float = 30.0
     cancels: int = 5
+    power_stays_s: float = 36.0
+    """At most, after the moment at which it may be cut."""
 
 
 def chaos_graph() -> Json:
@@ -96,7 +98,7 @@ class Trial:
 
     def status_on_disk(self) -> str:
         for place in ("live", "finished"):
-            record = self.server.data_dir / "runs" / place / self.run / "run.json"
+            record = self.server.data_dir / "runs" / place / self.run / "run.jsonl"
             if record.exists():
                 return str(json.loads(record.read_bytes())["status"])
         return "gone"

@@ -14,20 +14,25 @@ import pytest
 
 from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import (
     CancelRequested,
     ExecutionStarted,
     NodesAdvanced,
+    NodeStarted,
     NodeStep,
     NoticeGiven,
+    OutputsFetched,
+    PriorityChanged,
     PromptPrepared,
+    PromptSucceeded,
     RetryRequested,
     RunCompleted,
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.stores import Store, Wanted
@@ -281,7 +286,7 @@ def test_broken_records_are_set_aside_and_the_rest_is_there(tmp_path: Path) -> N
         store.add(run_number(n))
     store.close()
     live = tmp_path / "data" / "runs" / "live"
-    (live / run_number(0).workflow_id / "run.json").write_bytes(b'{"workflow_id": "trunc')
+    (live / run_number(0).workflow_id / "run.jsonl").write_bytes(b'{"workflow_id": "trunc')
     (live / run_number(1).workflow_id / "request.json").unlink()
     (live / ".new-comfyui_workflow_1_ab").mkdir()
     again = opened(tmp_path)
@@ -299,8 +304,8 @@ def test_a_foreign_or_truncated_state_file_is_kept_aside(tmp_path: Path, content
     store.add(run_number(1))
     (aside,) = (tmp_path / "data" / "runs" / "set-aside").iterdir()
     assert aside.read_bytes() == content
-    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
     store.close()
+    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
 
 
 def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None:
@@ -310,12 +315,12 @@ def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None
     store.add(run_number(2))
     journal.record(run_number(1).workflow_id, ExecutionStarted())
     run = journal.record(run_number(2).workflow_id, CancelRequested())
+    store.close()
     assert json.loads((tmp_path / "state.json").read_text()) == progress_document(run)
     assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
-    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.json"
+    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-    store.close()
 
 
 def test_a_planted_symlink_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -324,9 +329,9 @@ def test_a_planted_symlink_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "state.json").symlink_to(victim)
     store = opened(tmp_path)
     store.add(run_number(1))
+    store.close()
     assert victim.read_text() == "precious"
     assert not (tmp_path / "state.json").is_symlink()
-    store.close()
 
 
 def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) -> None:
@@ -335,7 +340,7 @@ def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) ->
     store.open()
     store.add(run_number(1))
     journal = RunJournal(store)
-    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.json"
+    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
 
     def tick(value: int) -> None:
         steps = {"2": NodeStep(value=value, maximum=100)}
@@ -388,7 +393,7 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
     store.add(run_number(30))
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in (28, 29, 30, 31)])  # one of them is there already
-    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
+    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(25)])
     assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
@@ -399,13 +404,17 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
 def test_runs_added_at_once_reach_the_disk_on_every_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[str] = []
-    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", None)
-    monkeypatch.setattr("os.fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    synced = list[Path]()
+    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", None)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(f"os.{name}", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
     store = opened(tmp_path)
-    store.add_all([run_number(n) for n in range(25)])
-    assert sum(path.endswith(("/request.json", "/run.json")) for path in synced) == 50
-    assert synced[-1].endswith("/live")  # their names, last of all
+    runs = [run_number(n) for n in range(25)]
+    store.add_all(runs)
+    live = tmp_path / "data" / "runs" / "live"
+    records = [live / run.workflow_id for run in runs]
+    files = [record / name for record in records for name in ("request.json", "run.jsonl")]
+    assert {live, *records, *files} <= set(synced)
     store.close()
 
 
@@ -422,3 +431,42 @@ def test_waiting_ends_with_the_change_or_with_the_time(tmp_path: Path) -> None:
     assert datetime.now(UTC) - began < timedelta(seconds=10)
     waiter.join()
     store.close()
+
+
+def test_a_run_of_thousands_of_outputs_and_nodes_writes_what_is_new_and_not_all_at_each_step(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    nodes = tuple(NodeProgress(node_id=str(number), node_type="SaveImage") for number in range(1000))
+    run = replace(run_number(1), nodes=nodes)
+    store.add(run)
+    journal = RunJournal(store)
+    log = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
+    inode, found = log.stat().st_ino, tuple(OutputFile(filename=f"{n}.png") for n in range(1000))
+    journal.record(run.workflow_id, PromptSucceeded(outputs=found))
+    for node, output in zip(nodes, found, strict=True):
+        journal.record(run.workflow_id, NodeStarted(node_id=node.node_id, ends_others=True))
+        journal.record(run.workflow_id, OutputsFetched(outputs=(replace(output, local_path="/o"),)))
+    kept = store.get(run.workflow_id)
+    assert kept is not None
+    assert (log.stat().st_ino, log.stat().st_size < 5 * len(encode_run(kept))) == (inode, True)
+    store.close()
+    again = opened(tmp_path)
+    assert again.get(run.workflow_id) == kept
+    again.close()
+
+
+def test_a_log_that_has_grown_long_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyui_workflow.stores.run_log.COMPACT_AFTER_BYTES", 10_000)
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    journal = RunJournal(store)
+    log = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
+    for number in range(1000):
+        journal.record(run_number(1).workflow_id, PriorityChanged(priority=number))
+        if number % 100 == 0:
+            assert log.stat().st_size < 50_000
+    store.close()
+    again = opened(tmp_path)
+    assert again.unfinished()[0].priority == 999
+    again.close()
