@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Flask
 
@@ -56,9 +56,11 @@ from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores.api_keys import ApiKeys
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.private_directories import close_to_others
 from comfyui_workflow.uploads import Uploads
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
@@ -86,12 +88,17 @@ class Server:
     job_files: JobFiles
     executor: Executor
     links: Pool[InstanceKey, Link]
+    api_keys: ApiKeys = field(default_factory=ApiKeys)
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
         parts, instances = self.parts, self.parts.instances
+        data_dir = parts.settings.data_dir
+        close_to_others(data_dir)
         instances.directory.load()
+        self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
+        self.api_keys.keep_only({run.workflow_id for run in self.store.unfinished() if not run.is_accepted})
         self.batch_files.open()
         self.job_files.open()
         parts.outbox.open()
@@ -123,7 +130,8 @@ class Server:
 
 def create_server(settings: Settings) -> Server:
     store = JsonFileStore(settings.data_dir, settings.state_file)
-    journal = RunJournal(store)
+    api_keys = ApiKeys(settings.data_dir / "secrets")
+    journal = RunJournal(store, api_keys=api_keys)
     links: Pool[InstanceKey, Link] = Pool(
         lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
     )
@@ -169,6 +177,7 @@ def create_server(settings: Settings) -> Server:
         job_files=job_files,
         executor=executor,
         links=links,
+        api_keys=api_keys,
     )
 
 
