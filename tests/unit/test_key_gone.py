@@ -1,5 +1,6 @@
 """A run whose API key is gone is not submitted with nodes that need it, and says why."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,13 +24,7 @@ def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[di
         feed=SimpleNamespace(wait_connected=lambda _: True, client_id="c"),
         client=SimpleNamespace(submit=submit),
     )
-    return Submitter(link, lambda event: new_run(), lambda: False, _nothing, None, api_key=lambda: key)  # type: ignore[arg-type]
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+    return Submitter(link, lambda event: new_run(), lambda: False, nullcontext, None, api_key=lambda: key)  # type: ignore[arg-type]
 
 
 NEEDS = {"input": {"hidden": {"api_key": "API_KEY_COMFY_ORG"}}}
