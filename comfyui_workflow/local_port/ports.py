@@ -1,6 +1,6 @@
 """Every local port of this server, on one thread with one event loop.
 
-LocalPorts(borrow, policy)
+LocalPorts(borrow, limits, policy)
     start(), stop()                         stop closes everything within about two seconds
     set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
     state(instance_id) -> PortState | None  None for an instance that has no port here
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 
+from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.local_port.approach import Way
 from comfyui_workflow.local_port.model import Borrow, PortPolicy, PortState, PortWanted
-from comfyui_workflow.local_port.port import LocalPort
+from comfyui_workflow.local_port.port import LIMITS, LocalPort
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,12 @@ class LocalPorts:
     """Every method may be called from any thread. Nothing is opened before `start`, and no way to an instance
     before somebody asks for it."""
 
-    def __init__(self, borrow: Borrow, policy: PortPolicy | None = None) -> None:
+    def __init__(
+        self, borrow: Borrow, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+    ) -> None:
         self._borrow = borrow
         self._policy = policy or PortPolicy()
+        self._limits = limits
         self._ports: Mapping[str, LocalPort] = {}
         self._wanted: Mapping[str, PortWanted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,7 +108,8 @@ class LocalPorts:
             going = [port for key, port in self._ports.items() if key not in staying]
             await asyncio.gather(*(port.close() for port in going))
             self._ports = {
-                key: staying.get(key) or LocalPort(each, partial(self._borrow, key), self._policy)
+                key: staying.get(key)
+                or LocalPort(each, partial(self._borrow, key), self._policy, self._limits)
                 for key, each in wanted.items()
             }
             for port in self._ports.values():

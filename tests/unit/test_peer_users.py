@@ -185,7 +185,7 @@ def make_port() -> Iterator[Callable[[PortPolicy], tuple[ScriptedServer, int]]]:
 
     def make(policy: PortPolicy) -> tuple[ScriptedServer, int]:
         servers.append(ScriptedServer().__enter__())
-        made.append(LocalPorts(Lender(servers[-1].base_url).borrow, policy))
+        made.append(LocalPorts(Lender(servers[-1].base_url).borrow, policy=policy))
         made[-1].start()
         made[-1].set_ports({"one": PortWanted(name="primary", port=0)})
         state = made[-1].state("one")

@@ -1,20 +1,16 @@
 """Connections to the HTTP server, asked once each whose they are: when they are accepted."""
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-
-from waitress.server import BaseWSGIServer
 
 PEER_REFUSAL = "comfyui_workflow.peer_refusal"
 """In the environment of a request: the sentence for a client that is not answered."""
 
 
-def ask_for_peers(servers: Iterable[object], refusal_of: Callable[[socket.socket], str | None]) -> None:
-    """Of those among them that listen; before the first connection is accepted. The application refuses."""
-    for server in servers:
-        if isinstance(server, BaseWSGIServer):
-            server.channel_class = _asking(server.channel_class, refusal_of)
+def ask_for_peers(listener: Any, refusal_of: Callable[[socket.socket], str | None]) -> None:
+    """Before its first connection is accepted. It is the application that refuses."""
+    listener.channel_class = _asking(listener.channel_class, refusal_of)
 
 
 def _asking(channel_class: Any, refusal_of: Callable[[socket.socket], str | None]) -> type:
