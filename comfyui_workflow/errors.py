@@ -34,6 +34,7 @@ WorkflowError
 └── ComfyUIError            the ComfyUI behind it
     ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
     ├── PromptRefused       it does not accept the graph
+    ├── ApiKeyGone          the graph needs the API key that came with the run, which is not kept any longer
     ├── InstanceBroken      its worker is dead: what runs there never ends, until it is restarted
     │   └── LimitExceeded   it sends more than this server takes, or never comes to an end
     ├── PromptFailed        a node raised, or memory ran out
@@ -206,6 +207,10 @@ class ComfyUIUnavailable(ComfyUIError):
 
 class PromptRefused(ComfyUIError):
     code = "prompt_refused"
+
+
+class ApiKeyGone(ComfyUIError):
+    code = "api_key_gone"
 
 
 class InstanceBroken(ComfyUIError):

@@ -13,6 +13,7 @@ from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExis
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import Direction, LiveRun, Report
+from comfyui_workflow.private_files import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.graph import with_renamed_input
 
@@ -117,8 +118,12 @@ def _unique_name(name: str, digest: str) -> str:
 
 
 def _sha256(local: Path) -> str:
+    """Once more a look for keys: the run may have waited for long since its files were looked at."""
     try:
         with local.open("rb") as file:
+            if holds_private_key(file.read(LOOKED_AT_BYTES)):
+                raise FileRefused(f"Input image is not allowed: {local} has a private key in it")
+            file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FileRefused(f"Input image cannot be read: {local} ({error.strerror})") from error

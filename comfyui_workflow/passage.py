@@ -141,7 +141,9 @@ class Passage:
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
-            submitter = Submitter(self.link, self._record, self.should_abort, self._place, self.live)
+            submitter = Submitter(
+                self.link, self._record, self.should_abort, self._place, self.live, api_key=self._api_key
+            )
             submitted = submitter.ensure_submitted(run, prompt_id)
             if submitted is None:
                 return None
@@ -199,6 +201,9 @@ class Passage:
             if not any(output.is_cached for output in outputs):
                 names = [output.key for output in outputs]
                 self.link.saved_names.learn(class_type, entry.prompt_id, names)
+
+    def _api_key(self) -> str | None:
+        return self.journal.api_key(self.workflow_id)
 
     def _stop_if_asked(self) -> None:
         if self.turn.should_stop():

@@ -22,13 +22,19 @@ _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:
-    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere."""
+    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere.
+    Nothing hidden is made of what an instance says: programs are set up by such files (`.bashrc`,
+    `.config/autostart`)."""
     parts = [*filter(None, output.subfolder.split("/")), output.filename]
     if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
         return None
     if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
         return None
-    return Path(*parts)
+    return Path(*map(_visible, parts))
+
+
+def _visible(name: str) -> str:
+    return "_" + name[1:] if name.startswith(".") else name
 
 
 def check_wholeness(part: Path, output: OutputFile) -> None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
-    {"errors", "untrusted", "fields"},
+    {"errors", "untrusted", "fields", "origins", "input_kinds", "private_files", "peer_users"},
     {"runs", "workflows"},
     {
         "settings",
@@ -44,6 +44,7 @@ PLACES = {
     "flask_cors": {"api"},
     "werkzeug": {"api", "dashboard"},
     "zipstream": {"api"},
+    "filetype": {"input_kinds"},
     "limits": {"api"},
     "waitress": {"serving", "early_refusals", "server"},
     "boto3": {"storage"},
