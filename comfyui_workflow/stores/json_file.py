@@ -194,6 +194,8 @@ class JsonFileStore:
         self._load_finished()
         if self._state_file is not None and (reason := self._state_file.why_foreign()):
             set_aside(self._state_file.path, self._aside, reason)
+        if (latest := self.latest()) is not None:
+            self._mirror(latest)  # the server before may not have come to it
 
     def _load_live(self, path: Path, records: RecordReader, checked: dict[int, Graph]) -> None:
         """A graph is checked once, however many runs share it."""

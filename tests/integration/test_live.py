@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.instance import Instance
 from tests.integration.graphs import Graph, loaded, slow
+from tests.sandbox.running_comfyui import wait_until
 from tests.server_process import ServerProcess
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ def test_each_node_tells_when_it_began_and_ended(
     server.kill()
     server.start()
     assert server.progress(workflow_id)["nodes"] == done["nodes"]
-    assert json.loads(server.state_file.read_text())["nodes"] == done["nodes"]
+    wait_until(lambda: json.loads(server.state_file.read_text())["nodes"] == done["nodes"])
     cached = server.until_finished(
         server.execute(instance.ssh_string, slow(0x302010, steps=20, seconds_per_step=0.05))
     )

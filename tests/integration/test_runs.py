@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.instance import Instance
 from tests.integration.graphs import failing, loaded, node, painted, slow
+from tests.sandbox.running_comfyui import wait_until
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 from tests.sshd import Sshd
@@ -36,7 +37,8 @@ def test_a_run_from_start_to_end(server: ServerProcess, instance: Instance) -> N
     assert (local.parent, local.stat().st_size) == (server.output_dir, output["size_bytes"])
     assert Image.open(local).getpixel((0, 0)) == (0xEF, 0xDF, 0xCF)
     assert done["queue_time"] <= done["start_time"] <= done["end_time"]
-    assert server.get("/state")["state"] == done == json.loads(server.state_file.read_text())
+    assert server.get("/state")["state"] == done
+    wait_until(lambda: json.loads(server.state_file.read_text()) == done, what="the state file follows")
     assert server.get(f"/{workflow_id}/active")["active"] is False
     served = requests.get(f"{server.url}/{workflow_id}/outputs/0", timeout=10)
     assert served.content == local.read_bytes()
