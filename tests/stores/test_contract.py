@@ -205,7 +205,7 @@ def test_updates_of_one_run_from_many_threads_are_all_kept(store: Store) -> None
     store.add(run)
 
     def give_notices(thread: int) -> None:
-        for n in range(20):
+        for n in range(16):
             event = NoticeGiven(message=f"{thread}.{n}")
             store.update(run.workflow_id, lambda run, event=event: apply(run, event, AT))
 
@@ -216,7 +216,7 @@ def test_updates_of_one_run_from_many_threads_are_all_kept(store: Store) -> None
         thread.join()
     kept = store.get(run.workflow_id)
     assert kept is not None
-    assert len(kept.notices) == 120
+    assert len(kept.notices) == 96
 
 
 def test_a_finished_run_can_be_taken_up_again(store: Store) -> None:
