@@ -4,6 +4,7 @@
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from comfyui_workflow.api import (
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.queue import Mark
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
@@ -44,6 +46,7 @@ from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.jobs.refreshing import refresher
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.late_copies import LateCopies
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
@@ -51,12 +54,15 @@ from comfyui_workflow.local_port.model import PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
+from comfyui_workflow.prompt_marks import MarkJudge
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.ownership import Watchman
+from comfyui_workflow.submission import Sender
 from comfyui_workflow.uploads import Uploads
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
@@ -84,12 +90,16 @@ class Server:
     job_files: JobFiles
     executor: Executor
     links: Pool[InstanceKey, Link]
+    copies: LateCopies
+    watchman: Watchman
 
     def start(self) -> int:
-        """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
+        """Open the store and take up every unfinished run; how many.
+        Raises: ConfigurationError; DataTaken."""
         parts, instances = self.parts, self.parts.instances
         instances.directory.load()
         self.store.open()
+        self.watchman.start()
         self.batch_files.open()
         self.job_files.open()
         parts.outbox.open()
@@ -107,7 +117,18 @@ class Server:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
         self.parts.jobs.end_waits()
 
+    @property
+    def lost(self) -> str | None:
+        """The sentence, once another server works on the data."""
+        return self.store.ownership.lost
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called, by any thread, when another server works on the data."""
+        self.store.ownership.listen(lambda _: tell())
+
     def stop(self) -> None:
+        self.watchman.stop()
+        self.copies.stop()
         self.parts.instances.local_ports.stop()
         self.parts.jobs.stop()
         self.parts.outbox.stop(OUTBOX_STOP_S)
@@ -122,16 +143,26 @@ class Server:
 def create_server(settings: Settings) -> Server:
     store = JsonFileStore(settings.data_dir, settings.state_file)
     journal = RunJournal(store)
+    judge = MarkJudge(journal, store.ownership)
     links: Pool[InstanceKey, Link] = Pool(
-        lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
+        lambda key: open_link(key, settings, judge.judge), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
     instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    copies = LateCopies(links, journal, settings.late_copies_s)
+    sender = Sender(
+        server=lambda: server_id(settings.data_dir),
+        process=store.ownership.token,
+        check_data=store.ownership.check,
+        is_taken_up=journal.is_taken_up,
+        has_seen_other=judge.has_seen_other,
+        expect_copies=copies.expect,
+    )
     executor = Dispatcher(
         journal=journal,
         directory=instances.directory,
         watches=instances.watches,
-        execute=Runner(journal, links, runner_options(settings), live_view).execute,
+        execute=Runner(journal, links, runner_options(settings), live_view, sender).execute,
         options=dispatch_options(settings),
     )
     service = RunService(journal, store, executor)
@@ -167,6 +198,8 @@ def create_server(settings: Settings) -> Server:
         job_files=job_files,
         executor=executor,
         links=links,
+        copies=copies,
+        watchman=Watchman(store.ownership),
     )
 
 
@@ -276,17 +309,18 @@ def create_flask(parts: Parts) -> Flask:
 def create_app(settings: Settings | None = None) -> Flask:
     """A started app, for a WSGI server of one process."""
     server = create_server(settings or load_settings())
+    server.when_lost(lambda: threading.Thread(target=server.stop, name="leaving", daemon=True).start())
     server.start()
     return server.app
 
 
-def open_link(key: InstanceKey, settings: Settings) -> Link:
+def open_link(key: InstanceKey, settings: Settings, on_mark: Callable[[Mark], None] = lambda _: None) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
     feed = EventFeed(connection.base_url, our_id, settings.websocket_reconnect_delay_s)
     feed.start()
-    return Link(connection, ComfyUIClient(connection.base_url), feed)
+    return Link(connection, ComfyUIClient(connection.base_url, on_mark=on_mark), feed)
 
 
 def connection_options(settings: Settings, host_key: str | None) -> ConnectionOptions:

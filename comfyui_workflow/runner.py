@@ -6,10 +6,12 @@ instance, asks ComfyUI what it knows of our prompt, and goes on from there.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import (
     ComfyUIError,
+    DataTaken,
     InstanceBroken,
     InstanceError,
     InvalidGraph,
@@ -36,6 +38,7 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run
+from comfyui_workflow.submission import Sender
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,9 @@ class Runner:
         links: Pool[InstanceKey, Link],
         options: RunnerOptions,
         live_view: LiveView,
+        sender: Sender | None = None,
     ) -> None:
+        self._sender = sender or Sender()
         self._journal = journal
         self._links = links
         self._options = options
@@ -72,11 +77,18 @@ class Runner:
 
     def execute(self, workflow_id: str, turn: Turn) -> None:
         """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
-        the run goes on at the next start. Never raises: what goes wrong becomes the run's status."""
+        the run goes on at the next start. So it does when another server works on the data. Never raises:
+        what goes wrong becomes the run's status."""
+        with suppress(DataTaken):
+            self._carry_on(workflow_id, turn)
+
+    def _carry_on(self, workflow_id: str, turn: Turn) -> None:
         patience = Patience()
         while not turn.should_stop():
             try:
                 self._attempt(workflow_id, turn, patience)
+            except DataTaken:
+                raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
                 ending = self._ending(workflow_id, error, patience, turn)
                 trouble = error if ending is None else self._end(workflow_id, ending)
@@ -112,6 +124,7 @@ class Runner:
                 should_abort=should_abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
+                sender=self._sender,
             ).go()
 
     def _place(self, run: Run, turn: Turn) -> Run:
@@ -188,6 +201,9 @@ class Runner:
 
     def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back."""
+        run = self._journal.get(workflow_id)
+        if isinstance(ending, InstanceLeft) and run.prompt_id is not None:
+            self._sender.expect_copies(run)
         try:
             self._journal.record(workflow_id, ending)
         except StoreError as error:

@@ -15,7 +15,7 @@ from waitress import wasyncore
 
 from comfyui_workflow.api import worker_comfyui
 from comfyui_workflow.early_refusals import BodyLimit, FindLimit, limit_bodies
-from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ class Startable(Protocol):
 
     def end_waits(self) -> None: ...
 
+    @property
+    def lost(self) -> str | None: ...
+
+    def when_lost(self, tell: Callable[[], None]) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -47,9 +52,11 @@ def main(create_server: Callable[[Settings], Startable], **overrides: object) ->
 
 def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
     """Returns after SIGINT or SIGTERM, when all has come to rest; unfinished runs go on at the next start.
-    `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError."""
+    `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError; DataTaken, when
+    all has come to rest, after another server was found to work on the same data."""
     signal.signal(signal.SIGTERM, _leave)
     http = HttpThread(server, settings)
+    server.when_lost(http.end)
     try:
         resumed = server.start()
         on_ready(http.url, resumed)
@@ -60,6 +67,8 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     finally:
         http.stop()
         server.stop()
+    if server.lost is not None:
+        raise DataTaken(server.lost)
 
 
 def find_body_limit(settings: Settings) -> FindLimit:
@@ -96,6 +105,10 @@ class HttpThread:
     def wait(self) -> None:
         """Until it serves no more. A signal is heard meanwhile."""
         self._ended.wait()
+
+    def end(self) -> None:
+        """Whoever is in `wait` waits no longer."""
+        self._ended.set()
 
     def stop(self) -> None:
         """Whoever waits in a request is answered. The workers first: they wake the loop whenever an answer is

@@ -121,6 +121,12 @@ class Settings(BaseSettings):
         description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
         "broken, in seconds; 0 means for ever.",
     )
+    late_copies_s: float = Field(
+        300,
+        ge=0,
+        description="How long the queue of an instance is looked at for late copies of a prompt that had to "
+        "be sent more than once, after its end, in seconds; 0 turns it off. A copy is dropped.",
+    )
     prompts_per_instance: int = Field(
         2,
         ge=1,

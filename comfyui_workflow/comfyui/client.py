@@ -9,7 +9,7 @@ import requests
 
 from comfyui_workflow.comfyui.directories import Directories, read_directories
 from comfyui_workflow.comfyui.history import HistoryEntry, read_history
-from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
+from comfyui_workflow.comfyui.queue import Mark, QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.comfyui.system import System, read_system
 from comfyui_workflow.errors import (
@@ -47,9 +47,12 @@ class ComfyUIClient:
         read_timeout_s: float = READ_TIMEOUT_S,
         absence: str = "ComfyUI is not running on the instance, or the tunnel is gone",
         heeds_environment: bool = False,
+        on_mark: Callable[[Mark], None] = lambda _: None,
     ) -> None:
         """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
-        names, has no business in a tunnel."""
+        names, has no business in a tunnel. `on_mark` is called with each mark of ours that is seen at a
+        prompt, before anything is made of it; what it raises is raised."""
+        self._on_mark = on_mark
         self._base_url = base_url
         self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
@@ -97,16 +100,31 @@ class ComfyUIClient:
         return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
 
     def queue(self) -> QueueSnapshot:
-        return read_queue(self._get_object("/queue"))
+        snapshot = read_queue(self._get_object("/queue"))
+        for mark in snapshot.marks:
+            self._on_mark(mark)
+        return snapshot
 
     def history(self, prompt_id: str) -> HistoryEntry | None:
         """None for a prompt that is queued, running or unknown: the queue tells which."""
         entry = self._get_object(f"/history/{prompt_id}").get(prompt_id)
-        return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+        if not isinstance(entry, dict):
+            return None
+        known = read_history(prompt_id, entry)
+        if known.mark is not None:
+            self._on_mark(known.mark)
+        return known
 
     def recent_history(self, limit: int) -> list[HistoryEntry]:
         entries = self._get_object("/history", params={"max_items": limit})
         return [read_history(key, entry) for key, entry in entries.items() if isinstance(entry, dict)]
+
+    @contextmanager
+    def whole_history(self) -> Iterator[Iterator[bytes]]:
+        """`/history` as it comes, in pieces: as JSON it may be larger than the memory."""
+        response = self._request("GET", "/history", stream=True)
+        with response:
+            yield _pieces(_good(response), "its history was read")
 
     def delete_pending(self, prompt_id: str) -> None:
         _good(self._request("POST", "/queue", json={"delete": [prompt_id]}))
@@ -187,7 +205,7 @@ class ComfyUIClient:
                 raise RemoteFileMissing(f"{filename} is not on the instance any more")
             if response.status_code >= 400:
                 raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
-            yield _pieces(response)
+            yield _pieces(response, "a file was being fetched")
 
     def system_stats(self) -> dict[str, Any]:
         return self._get_object("/system_stats")
@@ -248,8 +266,8 @@ def _lenient_object(response: requests.Response) -> dict[str, Any]:
         }
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
+def _pieces(response: requests.Response, what: str) -> Iterator[bytes]:
     try:
         yield from response.iter_content(256 * 1024)
     except requests.RequestException as error:
-        raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error
+        raise ComfyUIUnavailable(f"The connection broke while {what}") from error

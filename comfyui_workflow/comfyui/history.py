@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.comfyui.queue import correlation
+from comfyui_workflow.comfyui.queue import Mark, read_mark
 from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
 
@@ -26,7 +26,8 @@ class HistoryEntry:
     prompt_id: str
     outcome: Outcome
     outputs: tuple[OutputFile, ...]
-    correlation: str | None = None
+    mark: Mark | None = None
+    """What a server of ours wrote into it."""
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None
@@ -49,7 +50,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
         outputs=tuple(_outputs(entry.get("outputs"))),
-        correlation=correlation(entry.get("prompt")),
+        mark=read_mark(entry.get("prompt")),
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),
         failed_node_id=a_text(failure.get("node_id")),

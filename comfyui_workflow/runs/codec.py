@@ -189,6 +189,7 @@ def _is_sound(run: Run) -> bool:
         run.end_time,
         run.gpu_since,
         run.contact_lost_at,
+        run.sent_at,
         asked.not_before,
     )
     price = None if run.placement is None else run.placement.price_per_hour

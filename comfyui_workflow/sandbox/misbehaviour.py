@@ -65,13 +65,18 @@ def misbehave(backend: Backend) -> Middleware:
             return await handler(request)
         while backend.faults.frozen_for_s:
             await asyncio.sleep(min(0.1, backend.faults.frozen_for_s))
-        match backend.faults.take_answer(request.method, request.path.removeprefix("/api")):
+        answer = backend.faults.take_answer(request.method, request.path.removeprefix("/api"))
+        match answer.mode if answer else None:
             case None:
                 return await handler(request)
             case "half_json":
                 return _half(await handler(request))
             case "drop":
                 return _dropped(request, await handler(request))
+            case "late" if answer:
+                await request.read()
+                backend.do_later(answer.after_s, lambda: handler(request))
+                return _dropped(request, web.Response())
             case mode:
                 return _idle_answer(mode)
 

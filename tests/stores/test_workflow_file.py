@@ -292,6 +292,7 @@ def test_the_links_are_on_the_disk_before_the_runs_are_accepted(
     synced: list[Path] = []
     monkeypatch.setattr("os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
     store = opened(tmp_path)
+    synced.clear()
     store.add_all(runs_of(graph(1), range(3)))
     assert sorted(path.name for path in synced[:-1]) == [
         *["request.json"] * 3,
