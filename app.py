@@ -157,6 +157,7 @@ def create_server(settings: Settings) -> Server:
         is_taken_up=journal.is_taken_up,
         has_seen_other=judge.has_seen_other,
         expect_copies=copies.expect,
+        in_doubt_s=settings.in_doubt_s,
     )
     executor = Dispatcher(
         journal=journal,

@@ -7,7 +7,7 @@ id before we send it again:
 - The id is derived from the name of this server, the run and the number of the submission. After a start it
   is looked for once before it is sent, should the record of an earlier submission have been lost.
 - A prompt that was sent without an answer may be in the network, in the SSH server of the instance or under
-  ComfyUI's validation. It is looked for until `IN_DOUBT_S` after it was sent before it is sent again.
+  ComfyUI's validation. It is looked for until `in_doubt_s` after it was sent before it is sent again.
 - What arrives still later is a copy, which is dropped: see `late_copies`.
 - Each prompt carries the server process that sent it: see `prompt_marks`.
 """
@@ -48,9 +48,6 @@ from comfyui_workflow.runs.model import Graph, Phase, Run
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 FEED_WAIT_S = 2.0
-IN_DOUBT_S = 10.0
-"""How long a prompt that was sent without an answer may take to turn up. Real ones take seconds where ComfyUI
-validates a large graph."""
 LONG_AGO_S = 600.0
 OTHER_SERVER_SHOWS_WITHIN_S = (4.0, 7.0)
 """How long another server on a copy of our data takes at most to submit its next prompt, when one of those
@@ -71,6 +68,9 @@ class Sender:
     """Whether the run was there before this process."""
     has_seen_other: Callable[[], bool] = lambda: False
     """Whether a prompt of ours was seen that an earlier process had sent."""
+    in_doubt_s: float = 10.0
+    """How long a prompt that was sent without an answer may take to turn up. ComfyUI takes seconds to
+    validate a large graph."""
     began_s: float = field(default_factory=time.monotonic)
     expect_copies: Callable[[Run], None] = lambda _: None
     """Called when a prompt that may still arrive at the run's instance is not wanted there any more."""
@@ -86,8 +86,8 @@ class Sender:
         if since_s > LONG_AGO_S:
             return 0.0
         if self.process not in run.sent_by[-1:]:
-            return IN_DOUBT_S - (time.monotonic() - self.began_s)
-        return IN_DOUBT_S - max(0.0, since_s)
+            return self.in_doubt_s - (time.monotonic() - self.began_s)
+        return self.in_doubt_s - max(0.0, since_s)
 
 
 class Submitter:

@@ -82,8 +82,8 @@ class Ownership:
         if not is_ours:
             self.give_up(
                 f"This server stops: its lock file {self._lock_file} was removed or replaced, so another "
-                "server may have been started on the same data. The runs were left as they are and go on where "
-                "a server runs on these data. Start this one again if there is no other"
+                "server may have been started on the same data. The runs were left as they are and go on "
+                "where a server runs on these data. Start this one again if there is no other"
             )
 
     def give_up(self, sentence: str) -> None:
