@@ -54,8 +54,11 @@ def test_a_prompt_under_validation_is_waited_for(make_server: MakeServer, instan
     """The answer is lost before ComfyUI queues the prompt: absent is not lost yet."""
     server = make_server()
     instance.sandbox.faults(answers=[{**LATE, "after_s": 4.0}])
+    began_s = time.monotonic()
     run = server.execute(instance.ssh_string, painted(1))
     done = server.until_finished(run)
+    wait_until(lambda: time.monotonic() > began_s + 5)  # what the network held has arrived by then
+    wait_until(lambda: not ids_in_queue(instance.sandbox))
     assert (done["status"], done["submissions"]) == ("completed", 1)
     assert runs_executed(instance.sandbox) == {run: 1}
 
