@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from comfyui_workflow.abreast import parallel_map
 from comfyui_workflow.errors import BatchNotFound, RunConflict
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, BatchProgress, OnError, new_batch_id, progress_of
@@ -162,9 +163,8 @@ class BatchService:
         return True
 
     def _refuse(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
-            self._journal.record(run.workflow_id, ended)
+        ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
+        parallel_map(lambda run: self._journal.record(run.workflow_id, ended), runs)
 
 
 def _was_cancelled(run: Run, batch: Batch) -> bool:

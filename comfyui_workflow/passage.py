@@ -27,7 +27,7 @@ from comfyui_workflow.runs.events import (
     GraphPrepared,
     NodesPlanned,
     NoticeGiven,
-    OutputFetched,
+    OutputsFetched,
     OutputsFound,
     PhaseEntered,
     PromptAccepted,
@@ -243,16 +243,21 @@ class Passage:
         )
 
     def _fetch_outputs(self) -> None:
-        """Several at a time, told in order; what cannot be fetched does not keep the others from coming."""
+        """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
+        Those that arrive together are brought to the disk together, before anybody is told of them."""
         run = self._run()
         self._stop_if_asked()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
         crew = Crew(self.link.connection.files.transfers_at_once, self._stop_if_asked)
         fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
-        with crew.results(fetcher.fetch, [output for _, output in missing]) as fetched:
-            for position, output in missing:
+        with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
+            while missing:
+                position, output = missing[0]
                 self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
-                self._record(OutputFetched(output=next(fetched)))
+                fetched = next(groups)
+                fetcher.bring_to_disk(fetched)
+                self._record(OutputsFetched(outputs=tuple(fetched)))
+                del missing[: len(fetched)]
                 self._stop_if_asked()
 
     def _say_fetching(self, message: str) -> None:

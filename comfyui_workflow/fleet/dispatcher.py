@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from comfyui_workflow.abreast import MOST_AT_ONCE, parallel_map
 from comfyui_workflow.errors import DataTaken, RunNotFound, Stopped, StoreError
 from comfyui_workflow.executors import Execute, GivesWay, Standing
 from comfyui_workflow.executors.threads import RunThreads
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 """How often it looks at the clock: for runs that may not start yet, and for who waits too long."""
-MOST_ENDINGS = 20
+MOST_ENDINGS = MOST_AT_ONCE
 """That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
 HEED_S = 0.5
 """How often a run that waits for its place looks whether it was cancelled."""
@@ -164,8 +165,7 @@ class Dispatcher:
             self._watches.want(instance)
         for workflow_id in begun:
             self._threads.start(workflow_id)
-        for workflow_id, ending in endings:
-            self._end(workflow_id, ending)
+        parallel_map(lambda each: self._end(*each), endings)  # their flushes are one
         return now() if len(endings) == MOST_ENDINGS else due
 
     def _end(self, workflow_id: str, ending: Event) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.outbox.delivery import Delivery, decode_delivery, encode_delivery
 from comfyui_workflow.stores.atomic import (
-    bring_to_disk,
     make_private_directory,
     read_regular,
     write_atomically,
@@ -39,7 +38,7 @@ class DeliveryFiles:
     def add(self, delivery: Delivery, content: bytes) -> None:
         """The record last: content without one was never accepted. Raises: StoreError."""
         try:
-            write_atomically(self._content_path(delivery.delivery_id), content, must_reach_disk=True)
+            write_atomically(self._content_path(delivery.delivery_id), content)
         except OSError as error:
             raise _cannot_save(error) from error
         try:
@@ -52,8 +51,7 @@ class DeliveryFiles:
         """On disk when this returns. Raises: StoreError."""
         try:
             path = self._record_path(delivery.delivery_id)
-            write_atomically(path, encode_delivery(delivery), must_reach_disk=True)
-            bring_to_disk([self._directory])
+            write_atomically(path, encode_delivery(delivery))
         except OSError as error:
             raise _cannot_save(error) from error
 

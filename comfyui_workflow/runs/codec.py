@@ -1,6 +1,6 @@
 """A run to JSON and back. The request and the prepared graph are apart from the rest: they are written once,
-the rest at every step. So is the workflow of a request, where many runs share it. And its summary, in one
-line."""
+the rest as a log of changes. So is the workflow of a request, where many runs share it. And its summary, in
+one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
+from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Stay, Workflow
 from comfyui_workflow.runs.summary import RunSummary
 
@@ -42,6 +43,14 @@ def decode_workflow(content: bytes) -> Workflow:
 
 def encode_graph(graph: Graph) -> bytes:
     return _graphs.dump_json(graph)
+
+
+def decode_graph(content: bytes) -> Graph:
+    """Raises: StoreError."""
+    try:
+        return _graphs.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the graph of a run: {_first_line(error)}") from error
 
 
 def encode_run(run: Run) -> bytes:
@@ -80,24 +89,20 @@ def _json_of_nodes(nodes: tuple[NodeProgress, ...]) -> bytes:
 def decode_run(
     request: bytes,
     run: bytes,
-    prepared_graph: bytes | None = None,
     workflow: Workflow | None = None,
     memory: NodeMemory | None = None,
 ) -> Run:
-    """The workflow is that of a request without one. Raises: StoreError when something is not what the
-    encoders write."""
+    """Everything but the prepared graph. `run` is its log; the workflow is that of a request without one.
+    Raises: StoreError when something is not what the encoders write."""
     try:
         asked = _decode_request(request, workflow)
-        prepared = None if prepared_graph is None else _graphs.validate_json(prepared_graph)
         memory = memory or NodeMemory()
-        rest, nodes = memory.take_out(run)
-        state: dict[str, Any] = _states.validate_json(rest)
+        state, nodes = _decode_state(run, memory)
         if "nodes" in state:
             nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
             _runs.validate_python({**state, "request": _EMPTY}),
             request=asked,
-            prepared_graph=prepared,
             nodes=nodes or (),
         )
     except (ValidationError, TypeError) as error:
@@ -105,6 +110,16 @@ def decode_run(
     if not _is_sound(decoded):
         raise StoreError("not the record of a run: a time or a number in it is none")
     return decoded
+
+
+def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple[NodeProgress, ...] | None]:
+    """A run that has not begun is one line, with nodes that others have too. Raises: StoreError,
+    ValidationError."""
+    line, changes = newest_state(log)
+    if changes:
+        return with_changes(_states.validate_json(line), changes), None
+    rest, nodes = memory.take_out(line)
+    return _states.validate_json(rest), nodes
 
 
 def decode_inputs(request: bytes) -> Mapping[str, Any]:
@@ -116,9 +131,12 @@ def decode_inputs(request: bytes) -> Mapping[str, Any]:
 
 
 def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
-    """Of a run, without what else is in it. Raises: StoreError."""
+    """Of the log of a run, without what else is in it. Raises: StoreError."""
     try:
-        return _outputs.validate_python(_states.validate_json(run).get("outputs", []))
+        state, changes = newest_state(run)
+        return _outputs.validate_python(
+            with_changes(_states.validate_json(state), changes).get("outputs", [])
+        )
     except ValidationError as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
 

@@ -29,7 +29,7 @@ class BatchFiles:
     def add(self, batch: Batch) -> None:
         """On disk when this returns, in place of what was known of it. Raises: StoreError."""
         try:
-            write_atomically(self._path(batch.batch_id), encode_batch(batch), must_reach_disk=True)
+            write_atomically(self._path(batch.batch_id), encode_batch(batch))
         except OSError as error:
             raise StoreError(f"The batch cannot be saved: {error.strerror}") from error
         with self._lock:

@@ -40,7 +40,7 @@ class JobFiles:
 
     def add(self, job: Job) -> None:
         """On disk when this returns. Raises: StoreError."""
-        self._write(job, must_reach_disk=True)
+        self._write(job)
         self._hold(job)
 
     def get(self, job_id: str) -> Job:
@@ -65,7 +65,7 @@ class JobFiles:
             before = self.get(job_id)
             changed = change(before)
             if changed != before:
-                self._write(changed, must_reach_disk=False)
+                self._write(changed)
                 self._hold(changed)
         return changed
 
@@ -89,9 +89,9 @@ class JobFiles:
             self._jobs[record_name(job.job_id)] = job
             self._of_runs[job.run_id] = record_name(job.job_id)
 
-    def _write(self, job: Job, *, must_reach_disk: bool) -> None:
+    def _write(self, job: Job) -> None:
         try:
-            write_atomically(self._path(job.job_id), encode_job(job), must_reach_disk=must_reach_disk)
+            write_atomically(self._path(job.job_id), encode_job(job))
         except OSError as error:
             raise StoreError(f"The job cannot be saved: {error.strerror}") from error
 

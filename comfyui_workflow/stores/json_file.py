@@ -1,6 +1,6 @@
 """Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
 
-    DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request;
+    DATA_DIR/runs/live/<workflow_id>/request.json, run.jsonl, and graph.json once it was made of the request;
                                             workflow.json, of which runs that were added together have links
     DATA_DIR/runs/finished/<workflow_id>/...
     DATA_DIR/runs/finished.jsonl            their summaries
@@ -29,18 +29,18 @@ from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores import Change, Wanted
 from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.ownership import Ownership
 from comfyui_workflow.stores.record import (
     RecordReader,
-    cannot_save,
     create_records,
     read_inputs,
     read_outputs,
     remove,
     set_aside,
-    write_graph,
-    write_run,
+    was_never_accepted,
 )
+from comfyui_workflow.stores.run_log import RunLog, cannot_save
 from comfyui_workflow.stores.state_file import StateFile
 from comfyui_workflow.stores.summary_log import SummaryLog
 from comfyui_workflow.workflows.graph import check_graph
@@ -57,6 +57,7 @@ _MOST_WORKFLOWS = 8
 
 @dataclass(kw_only=True)
 class _Live(KeptRun):
+    log: RunLog
     saved_at_s: float
     is_saved: bool = True
 
@@ -106,8 +107,10 @@ class JsonFileStore:
         with suppress(DataTaken, StoreError):
             self.ownership.check()
             for entry in [entry for entry in self._live.values() if not entry.is_saved]:
-                self._try_save(entry.run, Saving.STEP)
+                self._try_save(entry, entry.run, Saving.STEP)
         self.ownership.leave()
+        if self._state_file is not None:
+            self._state_file.close()
         self._lock_file.release()
 
     def add(self, run: Run) -> None:
@@ -122,7 +125,7 @@ class JsonFileStore:
         except OSError as error:
             raise cannot_save(error) from error
         for run in runs:
-            self._hold(_Live(run=run, saved_at_s=self._clock()))
+            self._hold(self._live_entry(run, is_new=True))
         self._mirror(max(runs, key=lambda run: run.workflow_id))
 
     def get(self, workflow_id: str) -> Run | None:
@@ -193,8 +196,9 @@ class JsonFileStore:
     def _load(self) -> None:
         records, checked = RecordReader(), dict[int, Graph]()
         for path in sorted((self._root / "live").iterdir(), key=lambda path: path.name):
-            if path.name.startswith(".new-"):
-                remove(path)  # a server died before it answered for these runs
+            if path.name.startswith(".new-") or was_never_accepted(path):
+                log.warning("%s was never accepted, and is removed", path.name)
+                remove(path)
             else:
                 self._load_live(path, records, checked)
         self._load_finished()
@@ -211,7 +215,7 @@ class JsonFileStore:
         except (StoreError, InvalidGraph, OSError) as error:
             set_aside(path, self._aside, str(error))
             return
-        self._hold(_Live(run=run, saved_at_s=self._clock()))
+        self._hold(self._live_entry(run))
         if run.is_finished:
             self._move_to_finished(run)
 
@@ -245,7 +249,11 @@ class JsonFileStore:
         run = self.get(workflow_id)
         if run is None:
             raise RunNotFound(f"Workflow not found: {workflow_id}")
-        return _Live(run=run, saved_at_s=self._clock())
+        return self._live_entry(run)
+
+    def _live_entry(self, run: Run, *, is_new: bool = False) -> _Live:
+        log = RunLog(self._live_path(run.workflow_id), run, is_new=is_new)
+        return _Live(run=run, log=log, saved_at_s=self._clock())
 
     def _read(self, workflow_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
         """From memory while it is live, from its record when it is finished."""
@@ -271,18 +279,15 @@ class JsonFileStore:
             return False
         is_saved = True
         if saving in (Saving.MUST, Saving.SYNCED):
-            path = self._live_path(changed.workflow_id)
-            if changed.prepared_graph is not entry.run.prepared_graph:
-                write_graph(path, changed.prepared_graph)
-            write_run(path, changed, must_reach_disk=saving is Saving.SYNCED)
+            entry.log.append(changed, must_reach_disk=saving is Saving.SYNCED)
         else:
-            is_saved = self._try_save(changed, saving)
+            is_saved = self._try_save(entry, changed, saving)
         entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
         return True
 
-    def _try_save(self, changed: Run, saving: Saving) -> bool:
+    def _try_save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
         try:
-            write_run(self._live_path(changed.workflow_id), changed, must_reach_disk=False)
+            entry.log.append(changed, must_reach_disk=False)
         except StoreError as error:
             log.warning(
                 "%s: %s; kept in memory until the next step (%s)", changed.workflow_id, error, saving.name
@@ -294,6 +299,7 @@ class JsonFileStore:
         try:
             self._summary_log.strike_out(workflow_id)
             (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
+            flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
             raise cannot_save(error) from error
         self._hold(entry)
@@ -319,4 +325,4 @@ class JsonFileStore:
         with self._state_lock:
             latest = self._catalogue.latest_id()
             if latest == run.workflow_id:
-                self._state_file.write(self.get(latest) or run)
+                self._state_file.show(self.get(latest) or run)
