@@ -296,13 +296,16 @@ class JsonFileStore:
         return True
 
     def _move_to_live(self, workflow_id: str, entry: _Live) -> None:
+        """Held before its record is moved, so that whoever asks for it meanwhile finds it."""
+        self._hold(entry)
         try:
             self._summary_log.strike_out(workflow_id)
             (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
             flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
+            with self._index:
+                del self._live[workflow_id]
             raise cannot_save(error) from error
-        self._hold(entry)
 
     def _move_to_finished(self, run: Run) -> None:
         """Should the move fail, the record says that the run is finished, and the next start moves it."""
