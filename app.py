@@ -149,6 +149,7 @@ def create_server(settings: Settings) -> Server:
     )
     live_view = LiveView()
     instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    store.ownership.listen(lambda _: start_in_thread(lambda: executor.stop(0)))
     copies = LateCopies(links, journal, settings.late_copies_s)
     sender = Sender(
         server=lambda: server_id(settings.data_dir),
@@ -202,6 +203,10 @@ def create_server(settings: Settings) -> Server:
         copies=copies,
         watchman=Watchman(store.ownership),
     )
+
+
+def start_in_thread(work: Callable[[], object]) -> None:
+    threading.Thread(target=work, name="leaving", daemon=True).start()
 
 
 def create_instances(
@@ -310,7 +315,7 @@ def create_flask(parts: Parts) -> Flask:
 def create_app(settings: Settings | None = None) -> Flask:
     """A started app, for a WSGI server of one process."""
     server = create_server(settings or load_settings())
-    server.when_lost(lambda: threading.Thread(target=server.stop, name="leaving", daemon=True).start())
+    server.when_lost(lambda: start_in_thread(server.stop))
     server.start()
     return server.app
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from comfyui_workflow.errors import DataTaken, StoreError
 from comfyui_workflow.stores.atomic import read_regular, write_atomically
-from comfyui_workflow.untrusted import a_list, an_object
+from comfyui_workflow.untrusted import an_object
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,10 @@ class Ownership:
         except (ValueError, RecursionError):
             log.warning("%s is damaged, and made anew", self._file)
             return None
-        return [token for token in a_list(found) if isinstance(token, str)]
+        if not isinstance(found, list):
+            log.warning("%s is damaged, and made anew", self._file)
+            return None
+        return [token for token in found if isinstance(token, str)]
 
 
 class Watchman:
