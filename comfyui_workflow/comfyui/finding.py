@@ -12,7 +12,7 @@ from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 LOOK_AGAIN_AFTER_S = 1.0
 """Absent twice, so long apart, is absent: what was under way when a connection broke has arrived by then."""
 TAKES_OUR_IDS = (0, 3, 45)
-_RECENT = 200
+_RECENT = 50
 MOST_HISTORY_BYTES = 2_000_000_000
 HISTORY_LIMIT_S = 120.0
 _LONGEST_BETWEEN = 1024

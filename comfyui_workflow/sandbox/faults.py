@@ -19,13 +19,14 @@ class Answer(BaseModel):
 
     "500", "html" and "empty" answer without doing the work; "half_json" and "drop" do it first, then cut the
     answer in half or close the connection without one; "late" closes it at once and does the work `after_s`
-    later, as when a network holds a request back that its sender has given up.
+    later, as when a network holds a request back that its sender has given up. "bomb" is a gigabyte in a
+    megabyte of gzip, "drip" a byte now and then for ever.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     path: str
-    mode: Literal["500", "html", "half_json", "empty", "drop", "late"]
+    mode: Literal["500", "html", "half_json", "empty", "drop", "late", "bomb", "drip"]
     times: int = Field(default=1, ge=1)
     method: str | None = None
     after_s: float = Field(default=3.0, ge=0)

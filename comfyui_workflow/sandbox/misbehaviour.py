@@ -1,6 +1,7 @@
 """The routes that tell the sandbox to misbehave, and the wrong answers it then gives."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 
 import pydantic
@@ -12,6 +13,9 @@ from comfyui_workflow.sandbox.backend import Backend
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SERVER_ERROR = "500 Internal Server Error\n\nServer got itself in trouble"
+_BOMB_BYTES = 1_000_000_000
+_PIECE_BYTES = 1_000_000
+_DRIP_S = 0.02
 _PROXY_PAGE = "<!doctype html><html><body><h1>Your machine is being prepared</h1></body></html>"
 
 
@@ -66,21 +70,30 @@ def misbehave(backend: Backend) -> Middleware:
         while backend.faults.frozen_for_s:
             await asyncio.sleep(min(0.1, backend.faults.frozen_for_s))
         answer = backend.faults.take_answer(request.method, request.path.removeprefix("/api"))
-        match answer.mode if answer else None:
-            case None:
-                return await handler(request)
-            case "half_json":
-                return _half(await handler(request))
-            case "drop":
-                return _dropped(request, await handler(request))
-            case "late" if answer:
-                await request.read()
-                backend.do_later(answer.after_s, lambda: handler(request))
-                return _dropped(request, web.Response())
-            case mode:
-                return _idle_answer(mode)
+        if answer is None:
+            return await handler(request)
+        if answer.mode == "late":
+            await request.read()
+            backend.do_later(answer.after_s, lambda: handler(request))
+            return _dropped(request, web.Response())
+        return await wrong_answer(answer.mode, request, handler)
 
     return middleware
+
+
+async def wrong_answer(mode: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """As `Answer` says of the mode."""
+    match mode:
+        case "half_json":
+            return _half(await handler(request))
+        case "drop":
+            return _dropped(request, await handler(request))
+        case "bomb":
+            return await _bomb(request)
+        case "drip":
+            return await _drip(request)
+        case _:
+            return _idle_answer(mode)
 
 
 def _idle_answer(mode: str) -> web.Response:
@@ -92,6 +105,24 @@ def _idle_answer(mode: str) -> web.Response:
             return web.Response(text=_PROXY_PAGE, content_type="text/html")
         case _:
             return web.Response()
+
+
+async def _bomb(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    await response.prepare(request)
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for _ in range(_BOMB_BYTES // _PIECE_BYTES):
+        await response.write(packer.compress(bytes(_PIECE_BYTES)))
+    await response.write(packer.flush())
+    return response
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    while True:  # until the client hangs up, which cancels this
+        await response.write(b" ")
+        await asyncio.sleep(_DRIP_S)
 
 
 def _half(response: web.StreamResponse) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.chaos import strikes
 from tests.chaos.cancels import cancel_others
@@ -22,6 +23,8 @@ from tests.chaos.promises import (
 from tests.chaos.steps import Step
 from tests.chaos.strikes import Strike
 from tests.chaos.trial import Trial, may_mount
+from tests.power_cut.cutting import cut_power, keep_everything_on_a_disk
+from tests.power_cut.disk import FILE_SYSTEMS, cannot_cut
 
 EVERY_STEP = tuple(step for step in Step if step is not Step.ANY)
 NOT_SAFE = "not safe to write here"
@@ -182,6 +185,23 @@ ANSWERS = tuple(
     )
 )
 
+HOSTILE = (
+    Fault(
+        name="ComfyUI answers a bomb to /history",
+        steps=(Step.EXECUTING,),
+        strike=strikes.answer_wrongly("/history", "bomb"),
+        promise=failed("instance_broken", "compresses its answer to GET /history"),
+        settings={"largest_answer_mb": 16},
+    ),
+    Fault(
+        name="ComfyUI answers a drip to /history",
+        steps=(Step.EXECUTING,),
+        strike=strikes.answer_wrongly("/history", "drip"),
+        promise=failed("instance_broken", "does not come to an end of its answer to GET /history"),
+        settings={"answer_timeout_s": 3},
+    ),
+)
+
 POISON = (
     Fault(
         name="ComfyUI: history entry poisoned",
@@ -283,6 +303,18 @@ CANCELS = (
     ),
 )
 
+POWER = tuple(
+    Fault(
+        name=f"power cut: {file_system}",
+        steps=(Step.ANY,),
+        set_up=keep_everything_on_a_disk(file_system),
+        strike=cut_power(),
+        promise=all_of(executed_times(1), completed),
+        lacks=partial(cannot_cut, file_system),
+    )
+    for file_system in FILE_SYSTEMS
+)
+
 FAULTS: tuple[Fault, ...] = (
     *SERVER,
     *TWO_SERVERS,
@@ -291,9 +323,11 @@ FAULTS: tuple[Fault, ...] = (
     *WEBSOCKET,
     *RESTARTS,
     *ANSWERS,
+    *HOSTILE,
     *POISON,
     *DISK,
     *OUTPUT_FILES,
     *CLOCK,
     *CANCELS,
+    *POWER,
 )

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,14 @@ LATE_S = 4.0
 
 class PromiseBroken(Exception):
     """Found while striking."""
+
+
+class PromisesBroken(Exception):
+    """Several, each a sentence: the strike has seen the run to its end itself."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = tuple(sentences)
 
 
 def kill_server(trial: Trial) -> None:
