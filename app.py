@@ -27,7 +27,7 @@ from comfyui_workflow.api import (
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
-from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits
+from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
 from comfyui_workflow.comfyui.queue import Mark
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.executors import Executor
@@ -144,9 +144,9 @@ class Server:
 def create_server(settings: Settings) -> Server:
     store = JsonFileStore(settings.data_dir, settings.state_file)
     journal = RunJournal(store)
-    judge = MarkJudge(journal, store.ownership)
+    breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
     links: Pool[InstanceKey, Link] = Pool(
-        lambda key: open_link(key, settings, judge.judge), idle_s=settings.connection_idle_s
+        lambda key: open_link(key, settings, breaches.of(key), judge.judge), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
     instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
@@ -321,11 +321,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     return server.app
 
 
-def open_link(key: InstanceKey, settings: Settings, on_mark: Callable[[Mark], None] = lambda _: None) -> Link:
+def open_link(
+    key: InstanceKey,
+    settings: Settings,
+    breaches: Breaches,
+    on_mark: Callable[[Mark], None] = lambda _: None,
+) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    limits, breaches = instance_limits(settings), Breaches()
+    limits = instance_limits(settings)
     feed = EventFeed(
         connection.base_url,
         our_id,

@@ -82,6 +82,7 @@ def unhindered(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 
 
 @NEEDS_PROC
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("unhindered")
 @pytest.mark.parametrize("file_system", (EXT4, XFS), ids=lambda file_system: file_system.name)
 def test_no_state_that_a_cut_may_leave_breaks_a_promise(
