@@ -235,7 +235,10 @@ def test_of_two_servers_on_copies_of_the_data_one_stops(
     second.start()
     wait_until(lambda: all(second.progress(run) for run in runs))
     sandbox.faults(hold=False)
-    wait_until(lambda: first.has_ended() or second.has_ended(), 60)
+    try:
+        wait_until(lambda: first.has_ended() or second.has_ended(), 60)
+    except AssertionError:
+        pytest.fail(f"neither server ends:\n{first.log()[-2000:]}\n{second.log()[-2000:]}")
     left, stopped = (second, first) if first.has_ended() else (first, second)
     assert "which another server has sent" in stopped.log()
     assert "Traceback" not in stopped.log()
