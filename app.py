@@ -4,6 +4,7 @@
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
+from comfyui_workflow.comfyui.queue import Mark
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
@@ -45,6 +47,7 @@ from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.jobs.refreshing import refresher
 from comfyui_workflow.jobs.service import JobService
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.late_copies import LateCopies
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
@@ -54,6 +57,7 @@ from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
 from comfyui_workflow.peer_users import PeerUsers
+from comfyui_workflow.prompt_marks import MarkJudge
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
@@ -61,7 +65,9 @@ from comfyui_workflow.stores.api_keys import ApiKeys
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.ownership import Watchman
 from comfyui_workflow.stores.private_directories import close_to_others
+from comfyui_workflow.submission import Sender
 from comfyui_workflow.uploads import Uploads
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
@@ -89,16 +95,20 @@ class Server:
     job_files: JobFiles
     executor: Executor
     links: Pool[InstanceKey, Link]
+    copies: LateCopies
+    watchman: Watchman
     api_keys: ApiKeys = field(default_factory=ApiKeys)
 
     def start(self) -> int:
-        """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
+        """Open the store and take up every unfinished run; how many.
+        Raises: ConfigurationError; DataTaken."""
         parts, instances = self.parts, self.parts.instances
         data_dir = parts.settings.data_dir
         close_to_others(data_dir)
         instances.directory.load()
         self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
+        self.watchman.start()
         self.api_keys.keep_only({run.workflow_id for run in self.store.unfinished() if not run.is_accepted})
         self.batch_files.open()
         self.job_files.open()
@@ -117,7 +127,18 @@ class Server:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
         self.parts.jobs.end_waits()
 
+    @property
+    def lost(self) -> str | None:
+        """The sentence, once another server works on the data."""
+        return self.store.ownership.lost
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called, by any thread, when another server works on the data."""
+        self.store.ownership.listen(lambda _: tell())
+
     def stop(self) -> None:
+        self.watchman.stop()
+        self.copies.stop()
         self.parts.instances.local_ports.stop()
         self.parts.jobs.stop()
         self.parts.outbox.stop(OUTBOX_STOP_S)
@@ -133,17 +154,28 @@ def create_server(settings: Settings) -> Server:
     store = JsonFileStore(settings.data_dir, settings.state_file)
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
-    breaches = KnownBreaches()
+    breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
     links: Pool[InstanceKey, Link] = Pool(
-        lambda key: open_link(key, settings, breaches.of(key)), idle_s=settings.connection_idle_s
+        lambda key: open_link(key, settings, breaches.of(key), judge.judge), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
     instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    store.ownership.listen(lambda _: start_in_thread(lambda: executor.stop(0)))
+    copies = LateCopies(links, journal, settings.late_copies_s)
+    sender = Sender(
+        server=lambda: server_id(settings.data_dir),
+        process=store.ownership.token,
+        check_data=store.ownership.check,
+        is_taken_up=journal.is_taken_up,
+        has_seen_other=judge.has_seen_other,
+        expect_copies=copies.expect,
+        in_doubt_s=settings.in_doubt_s,
+    )
     executor = Dispatcher(
         journal=journal,
         directory=instances.directory,
         watches=instances.watches,
-        execute=Runner(journal, links, runner_options(settings), live_view).execute,
+        execute=Runner(journal, links, runner_options(settings), live_view, sender).execute,
         options=dispatch_options(settings),
     )
     service = RunService(journal, store, executor)
@@ -180,7 +212,13 @@ def create_server(settings: Settings) -> Server:
         executor=executor,
         links=links,
         api_keys=api_keys,
+        copies=copies,
+        watchman=Watchman(store.ownership),
     )
+
+
+def start_in_thread(work: Callable[[], object]) -> None:
+    threading.Thread(target=work, name="leaving", daemon=True).start()
 
 
 def create_instances(
@@ -293,11 +331,17 @@ def create_flask(parts: Parts) -> Flask:
 def create_app(settings: Settings | None = None) -> Flask:
     """A started app, for a WSGI server of one process."""
     server = create_server(settings or load_settings())
+    server.when_lost(lambda: start_in_thread(server.stop))
     server.start()
     return server.app
 
 
-def open_link(key: InstanceKey, settings: Settings, breaches: Breaches | None = None) -> Link:
+def open_link(
+    key: InstanceKey,
+    settings: Settings,
+    breaches: Breaches,
+    on_mark: Callable[[Mark], None] = lambda _: None,
+) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
@@ -310,7 +354,7 @@ def open_link(key: InstanceKey, settings: Settings, breaches: Breaches | None = 
         breaches=breaches,
     )
     feed.start()
-    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches)
+    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches, on_mark=on_mark)
     return Link(connection, client, feed)
 
 

@@ -20,6 +20,7 @@ WorkflowError
 ├── StoreError              the local disk does not take what must be saved
 ├── StorageError            a place outside that does not take what is brought there
 ├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
+│   └── DataTaken           another server works on the same data; this one changes nothing more, and ends
 ├── WebError                the server of a URL refuses, or answers what cannot be used
 │   └── WebUnavailable      transient: not reached, timed out, cut, or it says that it is in trouble
 ├── InstanceError           the way to the instance
@@ -144,6 +145,10 @@ class StorageError(WorkflowError):
 
 class Stopped(WorkflowError):
     code = "stopped"
+
+
+class DataTaken(Stopped):
+    code = "data_taken"
 
 
 class WebError(WorkflowError):

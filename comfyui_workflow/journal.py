@@ -1,7 +1,7 @@
 """The only writer of runs: applies events to them, keeps them, wakes who waits."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from comfyui_workflow.errors import RunNotFound
@@ -29,12 +29,20 @@ class RunJournal:
         self._changed = threading.Condition()
         self._on_finish: list[Callable[[Run], None]] = []
         self._on_reopening: list[Callable[[Run], None]] = []
+        self._taken_up: set[str] = set()
         self._turning_points = int(clock().timestamp() * 1000)  # not the number of an earlier process
 
     @property
     def turning_points(self) -> int:
         """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
         return self._turning_points
+
+    def take_up(self, workflow_ids: Iterable[str]) -> None:
+        """Runs that were there before this process: their records may be older than what they did."""
+        self._taken_up.update(workflow_ids)
+
+    def is_taken_up(self, workflow_id: str) -> bool:
+        return workflow_id in self._taken_up
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Called with each run that has just finished, in the thread that recorded its end."""

@@ -111,6 +111,7 @@ class Link:
         self._marker: str | None = None
         self._known_of_socket = 0
         self._is_proven = False
+        self._is_first_asked = False
         self._broken: tuple[str, str | None] | None = None
 
     @property
@@ -128,6 +129,12 @@ class Link:
         if again or not self._is_proven:
             self.client.probe()
             self._is_proven = True
+
+    def is_first_after_start(self) -> bool:
+        """True once, for whoever asks first."""
+        with self._lock:
+            is_first, self._is_first_asked = not self._is_first_asked, True
+        return is_first
 
     def queue(self) -> QueueSnapshot:
         """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 from comfyui_workflow.abreast import Crew
 from comfyui_workflow.comfyui.cancelling import Canceller
+from comfyui_workflow.comfyui.copies import Copies
 from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
-from comfyui_workflow.comfyui.finding import new_prompt_id
+from comfyui_workflow.comfyui.feed import Subscription
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
+from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.late_copies import STOPPED, TWICE
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import LiveRun
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence, not_fetched_sentence
@@ -21,6 +24,7 @@ from comfyui_workflow.patience import Patience
 from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
     Event,
+    ExecutedTwice,
     ExecutionEnded,
     GraphPrepared,
     NodesPlanned,
@@ -28,6 +32,7 @@ from comfyui_workflow.runs.events import (
     OutputsFetched,
     OutputsFound,
     PhaseEntered,
+    PromptAccepted,
     PromptSucceeded,
     PromptVanished,
     RunCancelled,
@@ -35,7 +40,7 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import OutputFile, Phase, Run, RunStatus
-from comfyui_workflow.submission import Submitter
+from comfyui_workflow.submission import Sender, Submitter, correlation_of
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
@@ -76,6 +81,7 @@ class Passage:
     should_abort: Callable[[], bool]
     resubmissions_of_running: int
     stall_limit_s: float
+    sender: Sender
 
     def go(self) -> None:
         """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
@@ -138,15 +144,13 @@ class Passage:
 
     def _submit_and_follow(self, run: Run) -> PromptEnded | None:
         """None when the run was cancelled and its prompt never arrived."""
-        prompt_id = run.prompt_id or new_prompt_id()
+        prompt_id = self.sender.prompt_id_for(run)
+        was_accepted = run.is_accepted
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
-            submitter = Submitter(
-                self.link, self._record, self.should_abort, self._place, self.live, api_key=self._api_key
-            )
-            submitted = submitter.ensure_submitted(run, prompt_id)
+            submitted = self._ensure_submitted(run, prompt_id, subscription)
             if submitted is None:
-                return None
+                return None if self._run().is_cancel_requested else PromptEnded(entry=None)
             accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.link.feed.subscribe(accepted_id, self.live.show))
@@ -156,6 +160,8 @@ class Passage:
                 self.link.queue,
                 accepted_id,
                 stall_limit_s=self.stall_limit_s,
+                copies=self._copies(submitted) if was_accepted or submitted.is_sent_again else None,
+                on_copy=self._note_copy,
             )
             canceller = Canceller(self.link.client, accepted_id)
             self.turn.be_woken_by(subscription.wake)
@@ -170,6 +176,39 @@ class Passage:
                             self.patience.reset()  # ComfyUI has told of the prompt, if nothing new
                     self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
+
+    def _note_copy(self) -> None:
+        self._record(ExecutedTwice(message=TWICE.format(STOPPED)))
+
+    def _ensure_submitted(self, run: Run, prompt_id: str, subscription: Subscription) -> Run | None:
+        submitter = Submitter(
+            link=self.link,
+            record=self._record,
+            should_stop=self.should_abort,
+            place=self._place,
+            live=self.live,
+            sender=self.sender,
+            api_key=self._api_key,
+            is_cancelled=lambda: self._run().is_cancel_requested,
+        )
+        try:
+            return submitter.ensure_submitted(run, prompt_id)
+        except ComfyUIUnavailable:
+            self._note_what_was_heard(prompt_id, subscription)
+            raise
+
+    def _note_what_was_heard(self, prompt_id: str, subscription: Subscription) -> None:
+        """Where the answer is missing, a message of the prompt tells as well that ComfyUI has it."""
+        messages = subscription.take(0) if self._run().prompt_id == prompt_id else []
+        if not messages:
+            return
+        self._record(PromptAccepted(prompt_id=prompt_id))
+        reader = MessageReader()
+        for event in (event for message in messages for event in reader.events(message)):
+            self._record(event)
+
+    def _copies(self, run: Run) -> Copies:
+        return Copies(self.link.client, run.prompt_id or "", correlation_of(run))
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -222,6 +261,8 @@ class Passage:
             self._record(RunCancelled())
         elif self.link.is_same_boot(run.boot_marker):
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
+        elif not run.is_accepted:
+            self._unheard_of(run)
         elif run.status is not RunStatus.EXECUTING:
             self._record(
                 PromptVanished(message="ComfyUI was restarted; the queued prompt is submitted again")
@@ -234,7 +275,18 @@ class Passage:
             lost = "ComfyUI was restarted while the prompt ran, once more; it is not submitted again"
             self._record(RunFailed(code="prompt_lost", message=lost))
 
+    def _unheard_of(self, run: Run) -> None:
+        """Sent without an answer, and ComfyUI was restarted since: it may have run the prompt before."""
+        if self.resubmissions_of_running:
+            message = "ComfyUI was restarted before it said whether it had the prompt; it is submitted again"
+            self._record(PromptVanished(message=message))
+        else:
+            lost = "ComfyUI was restarted before it said whether it had the prompt, which may have run"
+            self._record(RunFailed(code="prompt_lost", message=lost))
+
     def _conclude(self, entry: HistoryEntry) -> None:
+        if self._run().is_sent_again:
+            self.sender.expect_copies(self._run())
         self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
         self.turn.leave_place()
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)

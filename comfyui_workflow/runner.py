@@ -6,10 +6,12 @@ instance, asks ComfyUI what it knows of our prompt, and goes on from there.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import (
     ComfyUIError,
+    DataTaken,
     InstanceBroken,
     InstanceError,
     InvalidGraph,
@@ -38,6 +40,7 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run
+from comfyui_workflow.submission import Sender
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,9 @@ class Runner:
         links: Pool[InstanceKey, Link],
         options: RunnerOptions,
         live_view: LiveView,
+        sender: Sender | None = None,
     ) -> None:
+        self._sender = sender or Sender()
         self._journal = journal
         self._links = links
         self._options = options
@@ -74,12 +79,19 @@ class Runner:
 
     def execute(self, workflow_id: str, turn: Turn) -> None:
         """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
-        the run goes on at the next start. Never raises: what goes wrong becomes the run's status."""
+        the run goes on at the next start. So it does when another server works on the data. Never raises:
+        what goes wrong becomes the run's status."""
+        with suppress(DataTaken):
+            self._carry_on(workflow_id, turn)
+
+    def _carry_on(self, workflow_id: str, turn: Turn) -> None:
         patience = Patience()
         furthest = FurthestSeen(patience.reset)
         while not turn.should_stop():
             try:
                 self._attempt(workflow_id, turn, patience, furthest)
+            except DataTaken:
+                raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
                 ending = self._ending(workflow_id, error, patience, turn)
                 trouble = error if ending is None else self._end(workflow_id, ending)
@@ -121,6 +133,7 @@ class Runner:
                 should_abort=should_abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
+                sender=self._sender,
             ).go()
 
     def _place(self, run: Run, turn: Turn) -> Run:
@@ -201,7 +214,10 @@ class Runner:
     def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
         an output is left, neither when the run ends nor when it leaves the instance that has the rest."""
-        remove_parts(self._journal.get(workflow_id))
+        run = self._journal.get(workflow_id)
+        remove_parts(run)
+        if isinstance(ending, InstanceLeft) and run.prompt_id is not None:
+            self._sender.expect_copies(run)
         try:
             self._journal.record(workflow_id, ending)
         except StoreError as error:

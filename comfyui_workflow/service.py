@@ -201,6 +201,7 @@ class RunService:
 
     def resume(self, held_back: Container[str] = ()) -> int:
         """Take up every unfinished run but those; how many there were."""
+        self._journal.take_up(run.workflow_id for run in self._store.unfinished())
         unfinished = [run for run in self._store.unfinished() if run.workflow_id not in held_back]
         for run in unfinished:
             if run.executes_since is not None:

@@ -18,7 +18,7 @@ from comfyui_workflow.api import worker_comfyui
 from comfyui_workflow.api.guard import may_be_let_in
 from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.early_refusals import BodyLimit, FindLimit, Refusals
-from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
@@ -43,6 +43,11 @@ class Startable(Protocol):
 
     def end_waits(self) -> None: ...
 
+    @property
+    def lost(self) -> str | None: ...
+
+    def when_lost(self, tell: Callable[[], None]) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -55,10 +60,12 @@ def main(create_server: Callable[[Settings], Startable], **overrides: object) ->
 
 def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
     """Returns after SIGINT or SIGTERM, when all has come to rest; unfinished runs go on at the next start.
-    `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError."""
+    `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError; DataTaken, when
+    all has come to rest, after another server was found to work on the same data."""
     signal.signal(signal.SIGTERM, _leave)
     raise_open_files_limit()
     http = HttpThread(server, settings)
+    server.when_lost(http.end)
     try:
         resumed = server.start()
         on_ready(http.url, resumed)
@@ -69,6 +76,8 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     finally:
         http.stop()
         server.stop()
+    if server.lost is not None:
+        raise DataTaken(server.lost)
 
 
 def find_body_limit(settings: Settings) -> FindLimit:
@@ -105,6 +114,10 @@ class HttpThread:
     def wait(self) -> None:
         """Until it serves no more. A signal is heard meanwhile."""
         self._ended.wait()
+
+    def end(self) -> None:
+        """Whoever is in `wait` waits no longer."""
+        self._ended.set()
 
     def stop(self) -> None:
         """Whoever waits in a request is answered. The workers first: they wake the loop whenever an answer is

@@ -142,6 +142,18 @@ class Settings(BaseSettings):
         description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
         "broken, in seconds; 0 means for ever.",
     )
+    in_doubt_s: float = Field(
+        10,
+        ge=1,
+        description="How long a prompt whose answer was lost is looked for on the instance before it is sent "
+        "again, in seconds.",
+    )
+    late_copies_s: float = Field(
+        300,
+        ge=0,
+        description="How long the queue of an instance is looked at for late copies of a prompt that had to "
+        "be sent more than once, after its end, in seconds; 0 turns it off. A copy is dropped.",
+    )
     largest_answer_mb: int = Field(
         64,
         ge=1,

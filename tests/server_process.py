@@ -66,6 +66,10 @@ class ServerProcess:
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
+    def has_ended(self) -> bool:
+        """By itself."""
+        return self._process is None or self._process.poll() is not None
+
     def wait(self) -> int:
         assert self._process is not None
         code = self._process.wait(30)

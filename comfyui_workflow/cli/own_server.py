@@ -1,5 +1,6 @@
 """A server inside the process of a command, for as long as the command needs one."""
 
+import _thread
 import logging
 import secrets
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from comfyui_workflow.errors import DataTaken
 from comfyui_workflow.settings import Settings
 
 _EVERYWHERE = (Path("/"),)
@@ -32,17 +34,23 @@ def for_own_use(settings: Settings) -> Settings:
 @contextmanager
 def serve_in_this_process(settings: Settings) -> Iterator[str]:
     """The URL it answers at. Unfinished runs are taken up; at the end they stop and stay kept.
-    Raises: ConfigurationError."""
+    Raises: ConfigurationError; DataTaken, when another server was found to work on the same data."""
     from app import create_server  # noqa: PLC0415 - most commands need no server of their own,
     from comfyui_workflow.serving import HttpThread  # noqa: PLC0415 - and are there at once without it
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # its warnings would cross the display
     server = create_server(settings)
     http = HttpThread(server, settings)
+    server.when_lost(_thread.interrupt_main)
     try:
         server.start()
         http.start()
         yield http.url
+    except KeyboardInterrupt:
+        if server.lost is None:
+            raise
     finally:
         http.stop()
         server.stop()
+    if server.lost is not None:
+        raise DataTaken(server.lost)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or
-from comfyui_workflow.comfyui.finding import LOOK_AGAIN_AFTER_S, drop_copies, find_prompt
+from comfyui_workflow.comfyui.finding import LOOK_AGAIN_AFTER_S, FoundPrompt, drop_copies, find_prompt
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.patience import Patience, wait
@@ -53,7 +53,7 @@ class OneSubmission:
         if was_sent:
             known = self._find()
             if known is not None:
-                return Submission(prompt_id=known, node_errors={})
+                return Submission(prompt_id=known.prompt_id, node_errors={})
         else:
             self.client.probe()  # what fails here has not been sent
         self.may_be_there = True
@@ -62,7 +62,7 @@ class OneSubmission:
             drop_copies(self.client, submission.prompt_id)
         return submission
 
-    def _find(self) -> str | None:
+    def _find(self) -> FoundPrompt | None:
         """Absent twice, with time in between for what is still on its way."""
         known = find_prompt(self.client, self.prompt_id, self.prompt_id)
         if known is None:

@@ -27,7 +27,7 @@ from comfyui_workflow.comfyui.limits import (
     too_slow,
     too_slow_file,
 )
-from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue, read_running_graphs
+from comfyui_workflow.comfyui.queue import Mark, QueueSnapshot, read_queue, read_running_graphs
 from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.comfyui.system import System, read_system
 from comfyui_workflow.comfyui.viewing import ViewedFile, headers_of, read_view
@@ -79,9 +79,13 @@ class ComfyUIClient:
         heeds_environment: bool = False,
         limits: InstanceLimits | None = None,
         breaches: Breaches | None = None,
+        on_mark: Callable[[Mark], None] = lambda _: None,
     ) -> None:
         """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
-        names, has no business in a tunnel. `breaches` are shared with the websocket to the same instance."""
+        names, has no business in a tunnel. `breaches` are shared with the websocket to the same instance.
+        `on_mark` is called with each mark of ours that is seen at a prompt, before anything is made of it;
+        what it raises is raised."""
+        self._on_mark = on_mark
         self._base_url = base_url
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or Breaches()
@@ -133,7 +137,10 @@ class ComfyUIClient:
         return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
 
     def queue(self) -> QueueSnapshot:
-        return read_queue(self._get_object("/queue"))
+        snapshot = read_queue(self._get_object("/queue"))
+        for mark in snapshot.marks:
+            self._on_mark(mark)
+        return snapshot
 
     def running_graphs(self) -> dict[str, Graph]:
         """What runs now, by prompt ids."""
@@ -145,11 +152,22 @@ class ComfyUIClient:
         found = read_history(prompt_id, entry) if isinstance(entry, dict) else None
         if found is not None and len(found.outputs) > MOST_OUTPUTS:
             raise self._breaches.record(too_many_outputs(MOST_OUTPUTS))
+        if found is not None and found.mark is not None:
+            self._on_mark(found.mark)
         return found
 
     def recent_history(self, limit: int) -> list[HistoryEntry]:
         entries = self._get_object("/history", params={"max_items": limit})
         return [read_history(key, entry) for key, entry in entries.items() if isinstance(entry, dict)]
+
+    @contextmanager
+    def whole_history(self) -> Iterator[Iterator[bytes]]:
+        """`/history` as it comes, in pieces: as JSON it may be larger than the memory."""
+        response = self._request("GET", "/history", stream=True)
+        with response:
+            if response.status_code != 200:
+                raise ComfyUIUnavailable(f"ComfyUI answered HTTP {response.status_code} to /history")
+            yield _pieces(response, "its history was read")
 
     def delete_pending(self, prompt_id: str) -> None:
         _good(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
@@ -342,3 +360,10 @@ def _good(answer: Answer) -> Answer:
 
 def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, requests.Timeout | TimeoutError | urllib3.exceptions.TimeoutError)
+
+
+def _pieces(response: requests.Response, what: str) -> Iterator[bytes]:
+    try:
+        yield from response.iter_content(256 * 1024)
+    except requests.RequestException as error:
+        raise ComfyUIUnavailable(f"The connection broke while {what}") from error

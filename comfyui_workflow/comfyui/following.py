@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.copies import Copies
 from comfyui_workflow.comfyui.feed import EventFeed, Subscription
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.messages import MessageReader, says_ended
@@ -43,8 +44,14 @@ class PromptFollower:
         prompt_id: str,
         *,
         stall_limit_s: float,
+        copies: Copies | None = None,
+        on_copy: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`copies`: of a prompt that may have been sent more than once. `on_copy` is called when one of them
+        had begun as well."""
+        self._copies = copies
+        self._on_copy = on_copy
         self._client = client
         self._feed = feed
         self._queue = queue
@@ -85,13 +92,22 @@ class PromptFollower:
     def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
         """What the websocket told needs no asking. The queue, which all runs here share a view of, comes
         before the history, which each must ask for itself; what is in neither may have moved meanwhile."""
-        if is_heard and not has_ended:
+        if is_heard and not has_ended and self._copies is None:
             return None
         snapshot = None if has_ended else self._queue()
         if snapshot is not None and self._prompt_id in snapshot:
-            return self._in_queue(snapshot.position(self._prompt_id))
+            return self._look_for_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
         return PromptEnded(entry=entry) if entry is not None else self._confirm_absence()
+
+    def _look_for_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
+        """PromptEnded when what runs is a copy: the prompt itself is in the history already."""
+        if self._copies is None:
+            return None
+        if self._copies.drop(snapshot):
+            self._on_copy()
+        entry = self._history() if self._prompt_id in snapshot.running else None
+        return None if entry is None else PromptEnded(entry=entry)
 
     def _in_queue(self, position: int | None) -> Event:
         """`position` is None for the one that runs. Raises: InstanceBroken."""

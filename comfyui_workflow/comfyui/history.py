@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.comfyui.queue import correlation
+from comfyui_workflow.comfyui.queue import Mark, read_mark
 from comfyui_workflow.runs.model import FileType, Graph, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
 
@@ -33,7 +33,8 @@ class HistoryEntry:
     prompt_id: str
     outcome: Outcome
     outputs: tuple[OutputFile, ...]
-    correlation: str | None = None
+    mark: Mark | None = None
+    """What a server of ours wrote into it."""
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None
@@ -64,7 +65,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
                 MOST_OUTPUTS + 1,
             )
         ),
-        correlation=correlation(entry.get("prompt")),
+        mark=read_mark(entry.get("prompt")),
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),
         failed_node_id=a_text(failure.get("node_id")),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from comfyui_workflow.abreast import MOST_AT_ONCE, parallel_map
-from comfyui_workflow.errors import RunNotFound, Stopped, StoreError
+from comfyui_workflow.errors import DataTaken, RunNotFound, Stopped, StoreError
 from comfyui_workflow.executors import Execute, GivesWay, Standing
 from comfyui_workflow.executors.threads import RunThreads
 from comfyui_workflow.fleet.board import Board, Carried
@@ -173,6 +173,8 @@ class Dispatcher:
     def _end(self, workflow_id: str, ending: Event) -> None:
         try:
             self._journal.record(workflow_id, ending)
+        except DataTaken:
+            log.info("%s is left to another server", workflow_id)
         except RunNotFound:
             log.warning("%s ended and is not there any more", workflow_id)
         except StoreError as error:

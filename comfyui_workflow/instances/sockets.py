@@ -7,6 +7,7 @@ connect(host, port, *, timeout_s, allow_loopback) -> socket.socket
 import ipaddress
 import re
 import socket
+import struct
 import threading
 import time
 
@@ -17,6 +18,9 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Seconds: the kernel's own notice of a dead line, beside the liveness watch that also sees a frozen peer.
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 3
 _UNACKNOWLEDGED_S = 20
+# What was not delivered when a connection is closed, or its process killed, is never delivered: the kernel
+# would go on trying for minutes, and a prompt in it would arrive after it was sent again.
+_DISCARD_UNSENT = struct.pack("ii", 1, 0)
 
 
 def connect(host: str, port: int, *, timeout_s: float, allow_loopback: bool) -> socket.socket:
@@ -92,6 +96,7 @@ def _connect_to_first(addresses: list[IpAddress], host: str, port: int, deadline
 def _tuned(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD_UNSENT)
     for name, value in (
         ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
         ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),

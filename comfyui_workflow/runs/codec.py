@@ -207,6 +207,7 @@ def _is_sound(run: Run) -> bool:
         run.end_time,
         run.gpu_since,
         run.contact_lost_at,
+        run.sent_at,
         asked.not_before,
         *(at for output in run.outputs for at in (output.made_after, output.made_before)),
     )

@@ -97,6 +97,23 @@ class PromptPrepared(Event):
     saving: ClassVar[Saving] = Saving.SYNCED
     prompt_id: str
     boot_marker: str | None
+    process: str = ""
+    """The server process that sends it, by its token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSentAgain(Event):
+    """The prompt is about to be sent once more under its id: ComfyUI was asked, and does not have it."""
+
+    saving: ClassVar[Saving] = Saving.MUST
+    process: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutedTwice(Event):
+    """A copy of the prompt began as well. Also told of a finished run."""
+
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +222,7 @@ class CancelRequested(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryRequested(Event):
-    """A failed run is taken up again where it failed. The only event that a finished run hears."""
+    """A failed run is taken up again where it failed. The only event that opens a finished run."""
 
     saving: ClassVar[Saving] = Saving.SYNCED
 

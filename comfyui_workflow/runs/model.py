@@ -211,6 +211,10 @@ class Run:
     boot_marker: str | None = None
     """Name of a file in the instance's temp directory; once it is gone, ComfyUI has been restarted."""
     submissions: int = 0
+    sent_by: tuple[str, ...] = ()
+    """The server processes that sent the prompt of this submission, one entry for each time."""
+    sent_at: datetime | None = None
+    """When it was about to be sent for the last time."""
     times_lost_running: int = 0
     is_cancel_requested: bool = False
     cancel_reason: str | None = None
@@ -267,6 +271,11 @@ class Run:
     @property
     def is_finished(self) -> bool:
         return self.status.is_finished
+
+    @property
+    def is_sent_again(self) -> bool:
+        """Copies of its prompt may be on their way to the instance."""
+        return len(self.sent_by) > 1
 
     @property
     def completed_nodes(self) -> int:

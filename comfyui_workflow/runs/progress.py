@@ -8,6 +8,7 @@ from comfyui_workflow.runs import nodes
 from comfyui_workflow.runs.events import (
     CancelRequested,
     Event,
+    ExecutedTwice,
     ExecutionEnded,
     ExecutionStarted,
     GraphPrepared,
@@ -24,6 +25,7 @@ from comfyui_workflow.runs.events import (
     PriorityChanged,
     PromptAccepted,
     PromptPrepared,
+    PromptSentAgain,
     PromptSucceeded,
     PromptVanished,
     QueuePositionChanged,
@@ -56,7 +58,10 @@ _WAITING = "Waiting in the queue of the instance"
 
 def apply(run: Run, event: Event, at: datetime) -> Run:
     """The run after the event. A finished run comes back as the same object, whatever late message
-    arrives; only a failed one is opened again, by a retry. `last_update` never goes backwards."""
+    arrives; only a failed one is opened again, by a retry, and that a copy of its prompt ran is noted.
+    `last_update` never goes backwards."""
+    if run.is_finished and isinstance(event, ExecutedTwice):
+        return _with_notice(run, event.message)
     if run.is_finished != isinstance(event, RetryRequested):
         return run
     changed = _apply(run, event, max(at, run.last_update))
@@ -68,11 +73,10 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
         case TroubleMet():
-            lost_at = run.contact_lost_at or (at if run.gpu_since else None)
-            return replace(run, phase=Phase.WAITING, message=event.message, contact_lost_at=lost_at)
+            return _in_trouble(run, event.message, at)
         case TakenUp():
             return run if run.executes_since is None else replace(run, contact_lost_at=run.last_update)
-        case NoticeGiven():
+        case NoticeGiven() | ExecutedTwice():
             return _with_notice(run, event.message)
         case PriorityChanged():
             return replace(run, priority=event.priority)
@@ -85,7 +89,9 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():
-            return _prepared(run, event)
+            return _prepared(run, event, at)
+        case PromptSentAgain():
+            return _sent_again(run, event.process, at)
         case PromptAccepted():
             return _accepted(run, event)
         case QueuePositionChanged():
@@ -137,15 +143,34 @@ def _keep_progress(
     return tuple(known.get(node.node_id, node) for node in planned)
 
 
-def _prepared(run: Run, event: PromptPrepared) -> Run:
+def _prepared(run: Run, event: PromptPrepared, at: datetime) -> Run:
     return replace(
         run,
         prompt_id=event.prompt_id,
         boot_marker=event.boot_marker,
         is_accepted=False,
         submissions=run.submissions + 1,
+        sent_by=(event.process,),
+        sent_at=at,
         phase=Phase.SUBMITTING,
         message="Submitting the prompt",
+    )
+
+
+def _sent_again(run: Run, process: str, at: datetime) -> Run:
+    message = "Submitting the prompt again"
+    sent_by = (*run.sent_by, process)
+    return replace(run, sent_by=sent_by, sent_at=at, phase=Phase.SUBMITTING, message=message)
+
+
+def _in_trouble(run: Run, message: str, at: datetime) -> Run:
+    """A prompt that was being sent was so until now."""
+    return replace(
+        run,
+        phase=Phase.WAITING,
+        message=message,
+        contact_lost_at=run.contact_lost_at or (at if run.gpu_since else None),
+        sent_at=at if run.phase is Phase.SUBMITTING else run.sent_at,
     )
 
 

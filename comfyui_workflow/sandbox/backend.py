@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from comfyui_workflow.sandbox.engine import Engine
@@ -32,6 +33,18 @@ class Backend:
         self._execution_log = ExecutionLog(execution_log)
         self.hub = SocketHub(faults=self.faults)
         self.engine = self._new_engine()
+        self._later: set[asyncio.Task[None]] = set()
+
+    def do_later(self, after_s: float, work: Callable[[], Awaitable[object]]) -> None:
+        """On this event loop, unless it is reset before."""
+
+        async def do() -> None:
+            await asyncio.sleep(after_s)
+            await work()
+
+        task = asyncio.get_running_loop().create_task(do())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def begin(self) -> None:
         """A fresh start: nothing queued, nothing remembered, the temp directory empty."""
@@ -50,6 +63,8 @@ class Backend:
 
     async def reset(self) -> None:
         """For tests: forget queue, history, results and faults, delete all files; sockets stay open."""
+        for task in self._later:
+            task.cancel()
         self.engine.abandon()
         self.faults.clear()
         await asyncio.to_thread(self.engine.wait_until_over, timeout_s=_LONGEST_NODE_S)

@@ -18,16 +18,18 @@ class Answer(BaseModel):
     """A wrong answer to requests of `path`, or below it, for the next `times` requests.
 
     "500", "html", "203" (a page), "redirect" (to one) and "empty" answer without doing the work; "half_json"
-    and "drop" do it first, then cut the answer in half or close the connection without one. "bomb" is a
-    gigabyte in a megabyte of gzip, "drip" a byte now and then for ever.
+    and "drop" do it first, then cut the answer in half or close the connection without one; "late" closes it
+    at once and does the work `after_s` later, as when a network holds a request back that its sender has
+    given up. "bomb" is a gigabyte in a megabyte of gzip, "drip" a byte now and then for ever.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     path: str
-    mode: Literal["500", "html", "203", "redirect", "half_json", "empty", "drop", "bomb", "drip"]
+    mode: Literal["500", "html", "203", "redirect", "half_json", "empty", "drop", "late", "bomb", "drip"]
     times: int = Field(default=1, ge=1)
     method: str | None = None
+    after_s: float = Field(default=3.0, ge=0)
 
 
 class BadStorage(BaseModel):
@@ -65,6 +67,7 @@ class Faults(BaseModel):
     close_websockets     once: every socket is cut
     worker_dead          once: the next prompt stays running for ever, and none follows it
     rename_outputs       {filename: {field: value}}: so history tells of a file, whatever it is called
+    prompt_delay_s       between reading a prompt and queueing it, as when a large graph is validated
     answers              wrong HTTP answers, each for a number of times
     restart              once: the port is closed for `down_s`, all but input and output files is forgotten
     freeze_s             once: nothing is answered for so long, not even a ping
@@ -86,6 +89,7 @@ class Faults(BaseModel):
     close_websockets: bool = False
     worker_dead: bool = False
     rename_outputs: dict[str, dict[str, str]] = Field(default_factory=dict)
+    prompt_delay_s: float = Field(default=0.0, ge=0)
     answers: list[Answer] = Field(default_factory=list)
     restart: Restart | None = None
     freeze_s: float = Field(default=0.0, ge=0)
@@ -139,15 +143,15 @@ class FaultBoard:
         if self.ssh_door:
             self.ssh_door.open_now()
 
-    def take_answer(self, method: str, path: str) -> str | None:
-        """The mode of the wrong answer that this request gets, and one time less of it."""
+    def take_answer(self, method: str, path: str) -> Answer | None:
+        """The wrong answer that this request gets, and one time less of it."""
         for answer in self.now.answers:
             is_below = path == answer.path or path.startswith(answer.path.rstrip("/") + "/")
             if is_below and answer.method in (None, method):
                 answer.times -= 1
                 if answer.times == 0:
                     self.now.answers.remove(answer)
-                return answer.mode
+                return answer
         return None
 
     def take_worker_death(self) -> bool:

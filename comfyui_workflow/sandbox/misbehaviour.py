@@ -69,19 +69,31 @@ def misbehave(backend: Backend) -> Middleware:
             return await handler(request)
         while backend.faults.frozen_for_s:
             await asyncio.sleep(min(0.1, backend.faults.frozen_for_s))
-        match backend.faults.take_answer(request.method, request.path.removeprefix("/api")):
-            case None:
-                return await handler(request)
-            case "half_json":
-                return _half(await handler(request))
-            case "drop":
-                return _dropped(request, await handler(request))
-            case "bomb" | "drip" as mode:
-                return await (_bomb if mode == "bomb" else _drip)(request)
-            case mode:
-                return _idle_answer(mode)
+        answer = backend.faults.take_answer(request.method, request.path.removeprefix("/api"))
+        if answer is None:
+            return await handler(request)
+        if answer.mode == "late":
+            await request.read()
+            backend.do_later(answer.after_s, lambda: handler(request))
+            return _dropped(request, web.Response())
+        return await wrong_answer(answer.mode, request, handler)
 
     return middleware
+
+
+async def wrong_answer(mode: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """As `Answer` says of the mode."""
+    match mode:
+        case "half_json":
+            return _half(await handler(request))
+        case "drop":
+            return _dropped(request, await handler(request))
+        case "bomb":
+            return await _bomb(request)
+        case "drip":
+            return await _drip(request)
+        case _:
+            return _idle_answer(mode)
 
 
 def _idle_answer(mode: str) -> web.Response:

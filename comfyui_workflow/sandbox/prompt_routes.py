@@ -1,5 +1,6 @@
 """The routes of the queue: /prompt, /queue, /interrupt, /history, /free and /ws."""
 
+import asyncio
 import json
 import uuid
 from typing import Any
@@ -41,6 +42,8 @@ class PromptRoutes:
         """Malformed bodies raise, which is a 500 without a reason: so does ComfyUI."""
         self._backend.engine.log.write("got prompt")
         body = await request.json()
+        if delay_s := self._backend.faults.now.prompt_delay_s:
+            await asyncio.sleep(delay_s)
         number = self._number(body)
         if "prompt" not in body:
             return _refused(

@@ -15,13 +15,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from comfyui_workflow.errors import ConfigurationError, InvalidGraph, RunNotFound, StoreError
+from comfyui_workflow.errors import ConfigurationError, DataTaken, InvalidGraph, RunNotFound, StoreError
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
@@ -29,6 +30,7 @@ from comfyui_workflow.stores import Change, Wanted
 from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 from comfyui_workflow.stores.flush import flush_to_disk
+from comfyui_workflow.stores.ownership import Ownership
 from comfyui_workflow.stores.record import (
     RecordReader,
     create_records,
@@ -71,6 +73,7 @@ class JsonFileStore:
         self._state_file = None if state_file is None else StateFile(state_file)
         self._clock = clock
         self._lock_file = FileLock(data_dir / "server.lock", timeout=0, mode=0o600)
+        self.ownership = Ownership(data_dir, data_dir / "server.lock")
         self._live: dict[str, _Live] = {}
         self._finished: dict[str, RunSummary] = {}  # of a live one, if at all, as it was before
         self._catalogue = Catalogue(self._summary)
@@ -87,6 +90,7 @@ class JsonFileStore:
             for name in ("live", "finished", "set-aside"):
                 make_private_directory(self._root / name)
             self._lock_file.acquire()
+            self.ownership.take()
             self._load()
         except Timeout as error:
             raise ConfigurationError(
@@ -99,8 +103,12 @@ class JsonFileStore:
             ) from error
 
     def close(self) -> None:
-        for entry in [entry for entry in self._live.values() if not entry.is_saved]:
-            self._try_save(entry, entry.run, Saving.STEP)
+        """What was not saved yet is, unless the data are another server's by now."""
+        with suppress(DataTaken, StoreError):
+            self.ownership.check()
+            for entry in [entry for entry in self._live.values() if not entry.is_saved]:
+                self._try_save(entry, entry.run, Saving.STEP)
+        self.ownership.leave()
         if self._state_file is not None:
             self._state_file.close()
         self._lock_file.release()
@@ -111,6 +119,7 @@ class JsonFileStore:
     def add_all(self, runs: Sequence[Run]) -> None:
         if not runs:
             return
+        self.ownership.check()
         try:
             create_records(self._root / "live", runs)
         except OSError as error:
@@ -129,6 +138,7 @@ class JsonFileStore:
         return self._read(workflow_id, lambda run: run.outputs, read_outputs)
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+        self.ownership.check()
         with self._run_locks[hash(workflow_id) % _STRIPES]:
             entry = self._live.get(workflow_id) or self._finished_entry(workflow_id)
             changed = change(entry.run)
@@ -288,13 +298,16 @@ class JsonFileStore:
         return True
 
     def _move_to_live(self, workflow_id: str, entry: _Live) -> None:
+        """Held before its record is moved, so that whoever asks for it meanwhile finds it."""
+        self._hold(entry)
         try:
             self._summary_log.strike_out(workflow_id)
             (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
             flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
+            with self._index:
+                del self._live[workflow_id]
             raise cannot_save(error) from error
-        self._hold(entry)
 
     def _move_to_finished(self, run: Run) -> None:
         """Should the move fail, the record says that the run is finished, and the next start moves it."""

@@ -10,12 +10,14 @@ from tests.chaos.promises import (
     Promise,
     all_of,
     completed,
+    each_executed_once,
     each_its_own_picture,
     executed_times,
     failed,
     fetched_by_retry,
     heard_again,
     missing_one,
+    once_or_told,
     resubmitted,
     whole_once,
 )
@@ -64,6 +66,39 @@ SERVER = (
         strike=strikes.kill_server_until_all_is_over,
     ),
     Fault(name="server: SIGTERM", steps=EVERY_STEP, strike=strikes.terminate_server),
+)
+
+TWO_SERVERS = (
+    Fault(
+        name="two servers on the same data",
+        steps=(Step.QUEUED, Step.EXECUTING, Step.UNANSWERED),
+        strike=strikes.start_a_second_server,
+        promise=all_of(executed_times(1), completed),
+        settings={"log_level": "INFO"},
+    ),
+    Fault(
+        name="two servers on a copy of the data",
+        steps=(Step.QUEUED, Step.EXECUTING),
+        strike=strikes.start_a_second_server_on_a_copy,
+        promise=each_executed_once,
+        settings={"log_level": "INFO"},
+    ),
+)
+
+LATE_POST = (
+    Fault(
+        name="late POST: arrives while the prompt waits",
+        steps=(Step.CONTACT,),
+        strike=strikes.hold_back_a_post,
+        settings={"in_doubt_s": 1},
+    ),
+    Fault(
+        name="late POST: arrives after the end",
+        steps=(Step.CONTACT,),
+        strike=strikes.hold_back_a_post_until_the_end,
+        promise=once_or_told,
+        settings={"in_doubt_s": 1},
+    ),
 )
 
 CONNECTION = (
@@ -298,6 +333,8 @@ POWER = tuple(
 
 FAULTS: tuple[Fault, ...] = (
     *SERVER,
+    *TWO_SERVERS,
+    *LATE_POST,
     *CONNECTION,
     *STORAGE,
     *WEBSOCKET,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from tests.chaos.steps import fetched
 from tests.chaos.strikes import HEARD_AGAIN_WITHIN_S
-from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, TooLate, Trial, chaos_graph
+from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, TooLate, Trial, chaos_graph, wait_until
 from tests.server_process import Json
 
 Promise = Callable[[Trial, Json], Iterator[str]]
@@ -67,6 +68,29 @@ def resubmitted(executions: int, notice: str) -> Promise:
             yield f"not said: {notice!r}; but {done['notices']}"
 
     return promise
+
+
+def each_executed_once(trial: Trial, _done: Json) -> Iterator[str]:
+    """Of all runs of a strike that orders more of them."""
+    marks = [str(one["extra_data"].get(CORRELATION_KEY, "")) for one in trial.sandbox.executions()]
+    for run in trial.notes["runs"]:
+        times = sum(mark.startswith(run) for mark in marks)
+        status = trial.server.progress(run)["status"]
+        if (times, status) != (1, "completed"):
+            yield f"{run} was executed {times} times, and is {status}"
+
+
+def once_or_told(trial: Trial, done: Json) -> Iterator[str]:
+    """A copy that finds the GPU idle begins at once, with all results in the cache: then that is told."""
+    yield from completed(trial, done)
+    wait_until(lambda: trial.prompts_got() == 2, 30, "the late POST does not arrive")
+    wait_until(lambda: not trial.prompts_there(), 20, "the copy is not dropped")
+    if len(trial.executions()) == 1:
+        return
+    try:
+        trial.server.until(trial.run, lambda p: any("executed it twice" in said for said in p["notices"]), 10)
+    except AssertionError:
+        yield "executed twice, and nobody said so"
 
 
 def failed(code: str, sentence: str) -> Promise:

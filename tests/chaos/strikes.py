@@ -15,8 +15,9 @@ import websocket
 from PIL import Image
 
 from tests.chaos.steps import SCENES, Step, is_stepping
-from tests.chaos.trial import TooLate, Trial, mount
+from tests.chaos.trial import TooLate, Trial, chaos_graph, mount, wait_until
 from tests.integration.graphs import node
+from tests.server_process import ServerProcess
 
 Strike = Callable[[Trial], None]
 
@@ -28,6 +29,8 @@ BREAKS_AFTER_BYTES = 8_000_000
 BREAKING_S = 60.0
 LEAST_CUTS = 2
 NAMED_COLORS = (0x112233, 0x445566, 0x778899)
+LATE_S = 4.0
+"""How long the network holds a POST: longer than it is waited for, with the settings of those faults."""
 
 
 class PromiseBroken(Exception):
@@ -71,6 +74,61 @@ def terminate_server(trial: Trial) -> None:
 def must_be_unfinished(trial: Trial) -> None:
     if not trial.is_live_on_disk():
         raise TooLate
+
+
+def hold_back_a_post(trial: Trial) -> None:
+    """The network delivers the POST of the prompt after it was sent again, while the prompt waits."""
+    trial.tell(hold=True, freeze_s=0.001, answers=[_late(LATE_S)])
+    trial.until(lambda p: p["phase"] == "queued")
+    wait_until(lambda: trial.prompts_got() == 2, 30, "the late POST does not arrive")
+    wait_until(lambda: len(trial.prompts_there()) == 1, NOTICE_WITHIN_S, "the copy is not dropped")
+    trial.tell(hold=False)
+
+
+def hold_back_a_post_until_the_end(trial: Trial) -> None:
+    trial.tell(freeze_s=0.001, answers=[_late(2 * LATE_S)])
+
+
+def _late(after_s: float) -> dict[str, object]:
+    return {"path": "/prompt", "method": "POST", "mode": "late", "after_s": after_s}
+
+
+def start_a_second_server(trial: Trial) -> None:
+    """On the same data, whose lock somebody has removed. The first one must end."""
+    first, second = trial.server, _second_server(trial)
+    (first.data_dir / "server.lock").unlink()
+    second.data_dir = first.data_dir
+    second.start()
+    trial.server = second
+    _must_have_stopped(first, "may have been started on the same data")
+
+
+def start_a_second_server_on_a_copy(trial: Trial) -> None:
+    """While more runs wait. One of the two must end, and the other one carries out all of them."""
+    first, second = trial.server, _second_server(trial)
+    others = [first.execute(trial.ssh_string, chaos_graph()) for _ in range(3)]
+    shutil.copytree(first.data_dir, second.data_dir)
+    second.start()
+    trial.tell(hold=False, step_delay_s=0.0)
+    wait_until(lambda: first.has_ended() or second.has_ended(), 60, "none of the two servers ends")
+    stopped, trial.server = (first, second) if first.has_ended() else (second, first)
+    _must_have_stopped(stopped, "which another server has sent")
+    for run in others:
+        trial.server.until_finished(run, 60)
+    trial.notes["runs"] = [trial.run, *others]
+
+
+def _second_server(trial: Trial) -> ServerProcess:
+    server = ServerProcess(trial.directory / "second")
+    server.output_dir = trial.server.output_dir
+    trial.clear.callback(server.kill)
+    return server
+
+
+def _must_have_stopped(server: ServerProcess, sentence: str) -> None:
+    wait_until(server.has_ended, STOP_WITHIN_S, "the server does not end")
+    if server.wait() != 1 or sentence not in server.log():
+        raise PromiseBroken(f"it does not say why it ended: {server.log()[-300:]}")
 
 
 def cut_connection(trial: Trial) -> None:

@@ -123,6 +123,16 @@ class Trial:
         mark = str(execution["extra_data"].get(CORRELATION_KEY, ""))
         return mark.startswith(self.run) if self.run else False
 
+    def prompts_got(self) -> int:
+        """Those that ComfyUI has read, whether they are in its queue or not."""
+        log = requests.get(f"{self.sandbox.comfyui_url}/internal/logs/raw", timeout=10).text
+        return log.count("got prompt")
+
+    def prompts_there(self) -> list[str]:
+        """Ids of those that run or wait."""
+        queue = requests.get(f"{self.sandbox.comfyui_url}/queue", timeout=10).json()
+        return [item[1] for item in queue["queue_running"] + queue["queue_pending"]]
+
     def history(self) -> Json:
         found: Json = requests.get(f"{self.sandbox.comfyui_url}/history", timeout=10).json()
         return found

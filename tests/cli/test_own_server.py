@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
-from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.settings import load_settings
 
 
@@ -28,6 +28,17 @@ def test_it_ends_amid_requests_without_a_sound(caplog: pytest.LogCaptureFixture)
 def test_only_its_own_process_may_use_it() -> None:
     with serve_in_this_process(for_own_use(load_settings())) as url:
         assert requests.get(f"{url}/comfyui/workflow", timeout=5).status_code == 401
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_command_ends_when_another_server_may_work_on_its_data() -> None:
+    settings = load_settings(port=0)
+    with (
+        pytest.raises(DataTaken, match="another server may have been started"),
+        serve_in_this_process(for_own_use(settings)),
+    ):
+        (settings.data_dir / "server.lock").unlink()
+        threading.Event().wait(20)
 
 
 @pytest.mark.usefixtures("environment")

@@ -1,6 +1,7 @@
 """Whatever happens to a run, in whatever order: it stays a run that makes sense, and that can be kept."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given
@@ -68,6 +69,8 @@ happened: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.NoticeGiven, message=messages),
     st.builds(NodesPlanned, nodes=st.sampled_from(PLANS)),
     st.builds(events.PromptPrepared, prompt_id=messages, boot_marker=st.none() | messages),
+    st.builds(events.PromptSentAgain, process=messages),
+    st.builds(events.ExecutedTwice, message=messages),
     st.builds(events.PromptAccepted, prompt_id=messages),
     st.builds(events.QueuePositionChanged, position=st.integers(0, 9)),
     st.builds(events.ExecutionStarted),
@@ -115,7 +118,8 @@ def check_step(before: Run, event: Event, after: Run) -> None:
     assert after.gpu_s >= before.gpu_s
     assert set(before.notices) <= set(after.notices)
     if before.is_finished and not (before.status is RunStatus.FAILED and isinstance(event, RetryRequested)):
-        assert after is before
+        assert after is before or isinstance(event, events.ExecutedTwice)
+        assert replace(after, notices=before.notices) == before
     if not isinstance(event, PromptVanished | events.InstanceLeft | NodesPlanned | RunFailed):
         assert after.progress_percent >= before.progress_percent
         for node, now in zip(before.nodes, after.nodes, strict=True):

@@ -25,6 +25,7 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.instances.sockets import connect
 from tests.instance import Instance
 from tests.instances.conftest import TinyWeb, no_thread_left, wait_until
 from tests.other_users import NOBODY, as_root, ask_as
@@ -168,6 +169,27 @@ def test_a_refused_port_is_transient(server: Sshd, options: ConnectionOptions) -
     with pytest.raises(ConnectionFailed, match=r"^Failed to create SSH tunnel: .*refused") as failure:
         open_to(server, options)
     assert failure.value.is_transient
+
+
+def test_what_was_not_delivered_when_a_connection_is_closed_is_never_delivered() -> None:
+    """A prompt in it would arrive after it was sent again."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host, port = listening.getsockname()
+        near = connect(host, port, timeout_s=5, allow_loopback=True)
+        far, _ = listening.accept()
+        with far:
+            near.setblocking(False)
+            sent = 0
+            with suppress(BlockingIOError):
+                while True:
+                    sent += near.send(bytes(65536))
+            near.close()
+            far.settimeout(5)
+            arrived = 0
+            with suppress(ConnectionResetError):
+                while data := far.recv(65536):
+                    arrived += len(data)
+    assert arrived < sent
 
 
 def test_a_server_that_says_nothing_is_given_up(options: ConnectionOptions) -> None:

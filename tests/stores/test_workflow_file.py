@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_run
-from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunCompleted, RunFailed
+from comfyui_workflow.runs.events import ExecutedTwice, NoticeGiven, RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import Run, RunStatus, Workflow
 from comfyui_workflow.stores.atomic import read_regular
 from comfyui_workflow.stores.json_file import JsonFileStore
@@ -317,6 +317,28 @@ def test_a_run_that_is_taken_up_again_while_it_is_read_is_found(
     found = store.get(runs[0].workflow_id)
     assert found is not None
     assert found.status is RunStatus.QUEUED
+    store.close()
+
+
+def test_a_finished_run_is_found_while_its_record_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it becomes known that a copy of its prompt ran."""
+    store = opened(tmp_path)
+    (run,) = runs_of(graph(1), range(1))
+    store.add_all([run])
+    journal = RunJournal(store)
+    journal.record(run.workflow_id, RunCompleted())
+    seen: list[Run | None] = []
+    monkeypatch.setattr(
+        "comfyui_workflow.stores.json_file.flush_to_disk", lambda _: seen.append(store.get(run.workflow_id))
+    )
+    noted = journal.record(run.workflow_id, ExecutedTwice(message="twice"))
+    assert (noted.status, noted.notices) == (RunStatus.COMPLETED, ("twice",))
+    assert seen
+    assert None not in seen
+    assert store.get(run.workflow_id) == noted
+    assert store.unfinished() == []
     store.close()
 
 

@@ -46,5 +46,7 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         job_files=recorder,
         executor=recorder,
         links=recorder,
+        copies=Recorder([True]),  # type: ignore[arg-type]
+        watchman=Recorder([True]),  # type: ignore[arg-type]
     ).stop()
     assert recorder.heard == order
