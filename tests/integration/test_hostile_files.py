@@ -235,3 +235,15 @@ def test_an_upload_that_stands_still_goes_through_the_tunnel(
     server.until(run, lambda p: p["phase"] in ("queued", "executing", "downloading", "finished"), 60)
     sandbox.faults(storage={})
     assert server.until_finished(run, 60)["status"] == "completed"
+
+
+def test_nothing_is_left_of_a_file_whose_run_is_cancelled(
+    server: ServerProcess, sandbox: SandboxProcess
+) -> None:
+    run = fattened(server, sandbox, 30_000_000)
+    sandbox.faults(cut_ssh_after_bytes=3_000_000, step_delay_s=0.0)
+    until_part_is_here(server, 1_000_000)
+    assert server.post(f"/{run}/cancel").status_code == 200
+    done = server.until_finished(run)
+    assert done["status"] == "cancelled"
+    assert not list(server.output_dir.glob(".*"))
