@@ -18,6 +18,7 @@ WorkflowError
 ├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
+├── RecordDamaged           the record of a run is damaged, so that it cannot go on
 ├── StorageError            a place outside that does not take what is brought there
 ├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
 ├── WebError                the server of a URL refuses, or answers what cannot be used
@@ -132,6 +133,10 @@ class ConfigurationError(WorkflowError):
 class StoreError(WorkflowError):
     code = "store"
     is_transient = True
+
+
+class RecordDamaged(WorkflowError):
+    code = "record_damaged"
 
 
 class StorageError(WorkflowError):

@@ -7,12 +7,17 @@ id before we send it again.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
-from comfyui_workflow.comfyui.finding import LOOK_AGAIN_AFTER_S, drop_copies, find_prompt
+from comfyui_workflow.comfyui.finding import (
+    LOOK_AGAIN_AFTER_S,
+    drop_copies,
+    find_prompt,
+    find_prompt_of_run,
+)
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
-from comfyui_workflow.errors import Stopped
+from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.inputs import upload_inputs
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import LiveRun
@@ -23,12 +28,25 @@ from comfyui_workflow.runs.events import (
     NoticeGiven,
     PhaseEntered,
     PromptAccepted,
+    PromptFound,
     PromptPrepared,
+    PromptVanished,
 )
-from comfyui_workflow.runs.model import Graph, Phase, Run
+from comfyui_workflow.runs.model import Graph, Lost, Phase, Run
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
+T = TypeVar("T")
+
 FEED_WAIT_S = 2.0
+_MAY_HAVE_RUN = (
+    "The record of the run was damaged on this machine, and the instance knows no prompt of it: it may have "
+    "run already, so it is not submitted again. Execute it anew if its outputs are missing"
+)
+_NOTHING_TO_SUBMIT = (
+    "The workflow of the run was damaged on this machine, and the instance knows no prompt of it. "
+    "Execute it anew"
+)
+_PREPARED_ANEW = "The prepared graph of the run was damaged on this machine; it is prepared anew"
 
 
 class Submitter:
@@ -58,6 +76,10 @@ class Submitter:
                 return self._record(PromptAccepted(prompt_id=known))
             if run.is_cancel_requested:
                 return None
+        if run.lost:
+            found = self._after_damage(run)
+            if found is not None:
+                return found
         graph = self._upload(run)
         self._stop_if_asked()
         if run.prompt_id is None:
@@ -68,6 +90,23 @@ class Submitter:
         run = self._post(run, graph)
         drop_copies(self._link.client, run.prompt_id or "")
         return run
+
+    def _after_damage(self, run: Run) -> Run | None:
+        """The run with the prompt that the instance has of it; None where one may be submitted. The prompt by
+        its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
+        with the graph, which is to be prepared anew."""
+        if run.prompt_id is None and run.lost & {Lost.STATE, Lost.PROGRESS}:
+            found = self._look_twice(lambda: find_prompt_of_run(self._link.client, run.workflow_id))
+            if found is not None:
+                return self._record(PromptFound(prompt_id=found.prompt_id, submissions=found.submissions))
+        if Lost.STATE in run.lost:
+            raise RecordDamaged(_MAY_HAVE_RUN)
+        if not run.graph:
+            raise RecordDamaged(_NOTHING_TO_SUBMIT)
+        if Lost.GRAPH in run.lost and run.prompt_id is not None:
+            self._record(PromptVanished(message=_PREPARED_ANEW))
+            raise ComfyUIUnavailable(_PREPARED_ANEW)
+        return None
 
     def _upload(self, run: Run) -> Graph:
         request = run.request
@@ -123,12 +162,15 @@ class Submitter:
 
     def _find(self, run: Run) -> str | None:
         """The id under which ComfyUI has this prompt."""
-        known = self._ask(run)
-        if known is None:
+        return self._look_twice(lambda: self._ask(run))
+
+    def _look_twice(self, look: Callable[[], T | None]) -> T | None:
+        found = look()
+        if found is None:
             wait(LOOK_AGAIN_AFTER_S, self._should_stop)
             self._stop_if_asked()
-            known = self._ask(run)
-        return known
+            found = look()
+        return found
 
     def _ask(self, run: Run) -> str | None:
         return find_prompt(self._link.client, run.prompt_id or "", correlation_of(run))

@@ -1,6 +1,7 @@
 """Whether ComfyUI has a prompt: asked before anything is sent again, since it runs one id twice."""
 
 import uuid
+from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
 
@@ -24,6 +25,29 @@ def find_prompt(client: ComfyUIClient, prompt_id: str, correlation: str) -> str 
         return snapshot.correlations[correlation]
     recent = client.recent_history(_RECENT)
     return next((entry.prompt_id for entry in recent if entry.correlation == correlation), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundPrompt:
+    """A prompt that was found by our key in its `extra_data`."""
+
+    prompt_id: str
+    submissions: int
+    """Which submission of its run it was, from 1."""
+
+
+def find_prompt_of_run(client: ComfyUIClient, workflow_id: str) -> FoundPrompt | None:
+    """The last prompt of a run that the queue or the recent history has, whichever submission it was."""
+    found = dict(client.queue().correlations)
+    for entry in client.recent_history(_RECENT):
+        if entry.correlation is not None:
+            found.setdefault(entry.correlation, entry.prompt_id)
+    own = [
+        FoundPrompt(prompt_id=prompt_id, submissions=int(number))
+        for key, prompt_id in found.items()
+        if (number := key.removeprefix(f"{workflow_id}/")) != key and number.isascii() and number.isdigit()
+    ]
+    return max(own, key=lambda each: each.submissions, default=None)
 
 
 def drop_copies(client: ComfyUIClient, prompt_id: str) -> None:

@@ -3,7 +3,7 @@ the rest at every step. So is the workflow of a request, where many runs share i
 line."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
-from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Stay, Workflow
+from comfyui_workflow.runs.model import (
+    Graph,
+    NodeProgress,
+    OutputFile,
+    Placement,
+    Run,
+    RunRequest,
+    Stay,
+    Workflow,
+)
 from comfyui_workflow.runs.summary import RunSummary
 
 _requests = TypeAdapter(RunRequest)
@@ -89,6 +98,32 @@ def decode_run(
     try:
         asked = _decode_request(request, workflow)
         prepared = None if prepared_graph is None else _graphs.validate_json(prepared_graph)
+    except (ValidationError, TypeError) as error:
+        raise StoreError(f"not the record of a run: {_first_line(error)}") from error
+    return decode_state(run, asked, prepared, memory)
+
+
+def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
+    """The workflow is that of a request without one. Raises: StoreError."""
+    try:
+        return _decode_request(request, workflow)
+    except (ValidationError, TypeError) as error:
+        raise StoreError(f"not the request of a run: {_first_line(error)}") from error
+
+
+def decode_graph(content: bytes) -> Graph:
+    """Raises: StoreError."""
+    try:
+        return _graphs.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the graph of a run: {_first_line(error)}") from error
+
+
+def decode_state(
+    run: bytes, request: RunRequest, prepared_graph: Graph | None, memory: NodeMemory | None = None
+) -> Run:
+    """What `encode_run` wrote, with the parts that are kept beside it. Raises: StoreError."""
+    try:
         memory = memory or NodeMemory()
         rest, nodes = memory.take_out(run)
         state: dict[str, Any] = _states.validate_json(rest)
@@ -96,8 +131,8 @@ def decode_run(
             nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
             _runs.validate_python({**state, "request": _EMPTY}),
-            request=asked,
-            prepared_graph=prepared,
+            request=request,
+            prepared_graph=prepared_graph,
             nodes=nodes or (),
         )
     except (ValidationError, TypeError) as error:
@@ -105,6 +140,41 @@ def decode_run(
     if not _is_sound(decoded):
         raise StoreError("not the record of a run: a time or a number in it is none")
     return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionRecord:
+    """The second record of what must not be lost once a prompt was submitted."""
+
+    workflow_id: str
+    prompt_id: str
+    boot_marker: str | None
+    submissions: int
+    placement: Placement | None
+    request: RunRequest
+    """Without its workflow."""
+
+
+def encode_submission(run: Run) -> bytes:
+    """Of a run with a prompt id."""
+    return _submissions.dump_json(
+        SubmissionRecord(
+            workflow_id=run.workflow_id,
+            prompt_id=run.prompt_id or "",
+            boot_marker=run.boot_marker,
+            submissions=run.submissions,
+            placement=run.placement,
+            request=replace(run.request, graph={}, editor_file=None),
+        )
+    )
+
+
+def decode_submission(content: bytes) -> SubmissionRecord:
+    """Raises: StoreError."""
+    try:
+        return _submissions.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
 
 def decode_inputs(request: bytes) -> Mapping[str, Any]:
@@ -163,6 +233,7 @@ def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
 
 
 _batches = TypeAdapter(Batch)
+_submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
     ssh_connection="",

@@ -23,6 +23,7 @@ from comfyui_workflow.runs.events import (
     PhaseEntered,
     PriorityChanged,
     PromptAccepted,
+    PromptFound,
     PromptPrepared,
     PromptSucceeded,
     PromptVanished,
@@ -35,6 +36,7 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import (
+    Lost,
     NodeProgress,
     NodeStatus,
     OutputFile,
@@ -79,13 +81,17 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
-            return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph))
+            lost = run.lost - {Lost.GRAPH}
+            return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph), lost=lost)
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():
             return _prepared(run, event)
         case PromptAccepted():
             return _accepted(run, event)
+        case PromptFound():
+            found = replace(run, submissions=event.submissions, boot_marker=None)
+            return _accepted(found, PromptAccepted(prompt_id=event.prompt_id))
         case QueuePositionChanged():
             return _at_position(run, event.position)
         case ExecutionStarted():
@@ -141,6 +147,7 @@ def _prepared(run: Run, event: PromptPrepared) -> Run:
         boot_marker=event.boot_marker,
         is_accepted=False,
         submissions=run.submissions + 1,
+        lost=run.lost - {Lost.PROGRESS},
         phase=Phase.SUBMITTING,
         message="Submitting the prompt",
     )
@@ -153,6 +160,7 @@ def _accepted(run: Run, event: PromptAccepted) -> Run:
         run,
         prompt_id=event.prompt_id,
         is_accepted=True,
+        lost=run.lost - {Lost.STATE, Lost.PROGRESS},
         phase=Phase.EXECUTING if has_begun else Phase.QUEUED,
         message=None if has_begun else _WAITING,
     )
