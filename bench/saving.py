@@ -131,7 +131,7 @@ def write_finished(data_dir: Path, runs: Iterable[Run]) -> None:
         record = data_dir / "runs" / "finished" / run.workflow_id
         record.mkdir(parents=True)
         (record / "request.json").write_bytes(encode_request(run.request))
-        (record / "run.json").write_bytes(encode_run(run))
+        (record / "run.jsonl").write_bytes(encode_run(run))
 
 
 def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:

@@ -9,8 +9,9 @@ the block ends when they have ended.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,6 +19,17 @@ from comfyui_workflow.errors import Stopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MOST_AT_ONCE = 20
+
+
+def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Ordered parallel map for I/O-bound work, with at most `MOST_AT_ONCE` threads. Raises what the work
+    raised, after all of it has ended."""
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(items)), thread_name_prefix="parallel map") as threads:
+        return list(threads.map(work, items))
 
 
 class Crew:
@@ -34,14 +46,32 @@ class Crew:
 
     @contextmanager
     def results(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-        """Alone, an item has no thread of its own: each is worked on when its result is asked for."""
+        """Each in its place."""
+        with self.groups(work, items) as groups:
+            yield (result for group in groups for result in group)
+
+    @contextmanager
+    def groups(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[Iterator[list[Result]]]:
+        """The same results in lists: the next one, as soon as it is there, and what is there behind it by
+        then. Alone, an item has no thread of its own: each is worked on when its result is asked for."""
         if self._most <= 1 or len(items) <= 1:
-            yield map(work, items)
+            yield ([work(item)] for item in items)
             return
         with ThreadPoolExecutor(min(self._most, len(items)), thread_name_prefix="abreast") as threads:
-            coming = [threads.submit(work, item) for item in items]
+            coming = deque(threads.submit(work, item) for item in items)
             try:
-                yield (each.result() for each in coming)
+                yield _grouped(coming)
             finally:
                 self._is_over.set()
                 threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _grouped(coming: deque[Future[Result]]) -> Iterator[list[Result]]:
+    """What has failed comes first in its group, so that nothing before it is lost."""
+    while coming:
+        group = [coming.popleft().result()]
+        while coming and coming[0].done() and coming[0].exception() is None:
+            group.append(coming.popleft().result())
+        yield group

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Lock
 
+from comfyui_workflow.abreast import parallel_map
 from comfyui_workflow.errors import BatchNotFound, RunConflict
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, BatchProgress, OnError, new_batch_id, progress_of
@@ -228,9 +229,8 @@ class BatchService:
         return True
 
     def _refuse(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
-            self._journal.record(run.workflow_id, ended)
+        ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
+        parallel_map(lambda run: self._journal.record(run.workflow_id, ended), runs)
 
 
 def _was_cancelled(run: Run, batch: Batch) -> bool:

@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,7 @@ from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import Direction, LiveRun, Report
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.settling import check_wholeness, remove, safe_relative_path, settle
+from comfyui_workflow.settling import check_wholeness, flush_settled, remove, safe_relative_path, settle
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -50,6 +50,13 @@ class OutputFetcher:
         return replace(
             output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
         )
+
+    def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
+        """Those that are here, with their names. Raises: StoreError."""
+        try:
+            flush_settled([Path(each.local_path) for each in outputs if each.local_path], self._output_dir)
+        except OSError as error:
+            raise StoreError(f"It cannot be written to {self._output_dir}: {error.strerror}") from error
 
     def _part_name(self, output: OutputFile) -> str:
         """One for each output, and the same at the next try: what a killed process left is written over."""

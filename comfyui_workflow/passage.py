@@ -10,7 +10,7 @@ from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
 from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
-from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
+from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
@@ -23,7 +23,7 @@ from comfyui_workflow.runs.events import (
     GraphPrepared,
     NodesPlanned,
     NoticeGiven,
-    OutputFetched,
+    OutputsFetched,
     OutputsFound,
     PhaseEntered,
     PromptSucceeded,
@@ -32,8 +32,8 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Phase, Run, RunStatus
-from comfyui_workflow.submission import Submitter
+from comfyui_workflow.runs.model import Lost, Phase, Run, RunStatus
+from comfyui_workflow.submission import MAY_HAVE_RUN, Submitter
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 
@@ -148,6 +148,8 @@ class Passage:
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
+        elif Lost.STATE in run.lost:
+            raise RecordDamaged(MAY_HAVE_RUN)
         elif self.link.is_same_boot(run.boot_marker):
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
         elif run.status is not RunStatus.EXECUTING:
@@ -190,16 +192,21 @@ class Passage:
         )
 
     def _fetch_outputs(self) -> None:
-        """Several at a time, told in order; what cannot be fetched does not keep the others from coming."""
+        """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
+        Those that arrive together are brought to the disk together, before anybody is told of them."""
         run = self._run()
         self._stop_if_asked()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
         crew = Crew(self.link.connection.files.transfers_at_once, self._stop_if_asked)
         fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
-        with crew.results(fetcher.fetch, [output for _, output in missing]) as fetched:
-            for position, output in missing:
+        with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
+            while missing:
+                position, output = missing[0]
                 self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
-                self._record(OutputFetched(output=next(fetched)))
+                fetched = next(groups)
+                fetcher.bring_to_disk(fetched)
+                self._record(OutputsFetched(outputs=tuple(fetched)))
+                del missing[: len(fetched)]
                 self._stop_if_asked()
 
     def _say_fetching(self, message: str) -> None:

@@ -32,6 +32,7 @@ from comfyui_workflow.runs.events import (
     NoticeGiven,
     PhaseEntered,
     RunCancelled,
+    RunCompleted,
     RunFailed,
     TroubleMet,
 )
@@ -89,6 +90,11 @@ class Runner:
     def _attempt(self, workflow_id: str, turn: Turn, patience: Patience) -> None:
         run = self._journal.get(workflow_id)
         if run.is_finished:
+            return
+        if (
+            run.are_outputs_known and not run.has_missing_outputs
+        ):  # the server ended just before it could say so
+            self._journal.record(workflow_id, RunCompleted())
             return
         should_abort = self._abort_condition(workflow_id, turn.should_stop)
         if should_abort():

@@ -5,10 +5,12 @@ import errno
 import filecmp
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
 from comfyui_workflow.wholeness import shortfall
 
@@ -44,6 +46,13 @@ def settle(part: Path, wanted: Path) -> Path:
         if _claim(part, place) or _is_same(part, place):
             return place
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
+
+
+def flush_settled(files: Sequence[Path], directory: Path) -> None:
+    """Bring files below the directory to the disk, with their names and the directories that were made for
+    them. Raises: OSError."""
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(directory)}
+    flush_to_disk([*files, *folders, *({directory.parent} if files else ())])
 
 
 def remove(part: Path) -> None:

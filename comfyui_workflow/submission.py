@@ -38,7 +38,7 @@ from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 T = TypeVar("T")
 
 FEED_WAIT_S = 2.0
-_MAY_HAVE_RUN = (
+MAY_HAVE_RUN = (
     "The record of the run was damaged on this machine, and the instance knows no prompt of it: it may have "
     "run already, so it is not submitted again. Execute it anew if its outputs are missing"
 )
@@ -100,7 +100,7 @@ class Submitter:
             if found is not None:
                 return self._record(PromptFound(prompt_id=found.prompt_id, submissions=found.submissions))
         if Lost.STATE in run.lost:
-            raise RecordDamaged(_MAY_HAVE_RUN)
+            raise RecordDamaged(MAY_HAVE_RUN)
         if not run.graph:
             raise RecordDamaged(_NOTHING_TO_SUBMIT)
         if Lost.GRAPH in run.lost and run.prompt_id is not None:

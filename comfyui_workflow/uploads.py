@@ -13,6 +13,7 @@ from typing import IO
 
 from comfyui_workflow.errors import FileRefused, StoreError
 from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,14 @@ class Uploads:
         self._looked_at_s = 0.0
 
     def keep(self, stream: IO[bytes], name: str) -> Path:
-        """Under its own name. Raises: FileRefused, StoreError."""
+        """Under its own name; on the disk when this returns. Raises: FileRefused, StoreError."""
         place = self.place_for(name)
         try:
             make_private_directory(place.parent)
             with place.open("xb") as file:
                 while piece := stream.read(_COPY_BYTES):
                     file.write(piece)
+            flush_to_disk([place, place.parent, self._directory])
         except OSError as error:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
         return place

@@ -228,7 +228,7 @@ class InstanceDirectory:
     def _write(self, content: Content) -> None:
         try:
             make_private_directory(self.file.parent)
-            write_atomically(self.file, word_content(content), must_reach_disk=True)
+            write_atomically(self.file, word_content(content))
             self._stamp = self._stamp_now()
         except OSError as error:
             raise StoreError(f"The instances cannot be saved: {error.strerror} ({self.file})") from error

@@ -149,6 +149,6 @@ def _without(job: Job, done: Fetch) -> Job:
 def _write(path: Path, content: bytes) -> None:
     try:
         make_private_directory(path.parent)
-        write_atomically(path, content, must_reach_disk=True)
+        write_atomically(path, content)
     except OSError as error:
         raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error

@@ -10,7 +10,6 @@ from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.outbox.delivery import Delivery, damaged_delivery, decode_delivery, encode_delivery
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.stores.atomic import (
-    bring_to_disk,
     make_private_directory,
     read_regular,
     write_atomically,
@@ -47,7 +46,7 @@ class DeliveryFiles:
     def add(self, delivery: Delivery, content: bytes) -> None:
         """The record last: content without one was never accepted. Raises: StoreError."""
         try:
-            write_atomically(self._content_path(delivery.delivery_id), content, must_reach_disk=True)
+            write_atomically(self._content_path(delivery.delivery_id), content)
         except OSError as error:
             raise _cannot_save(error) from error
         try:
@@ -60,8 +59,7 @@ class DeliveryFiles:
         """On disk when this returns. Raises: StoreError."""
         try:
             path = self._record_path(delivery.delivery_id)
-            write_atomically(path, self._seal.seal(encode_delivery(delivery)), must_reach_disk=True)
-            bring_to_disk([self._directory])
+            write_atomically(path, self._seal.seal(encode_delivery(delivery)))
         except OSError as error:
             raise _cannot_save(error) from error
 

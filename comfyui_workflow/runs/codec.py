@@ -1,6 +1,6 @@
 """A run to JSON and back. The request and the prepared graph are apart from the rest: they are written once,
-the rest at every step. So is the workflow of a request, where many runs share it. And its summary, in one
-line."""
+the rest as a log of changes. So is the workflow of a request, where many runs share it. And its summary, in
+one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
+from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import (
     Graph,
     NodeProgress,
@@ -53,6 +54,14 @@ def encode_graph(graph: Graph) -> bytes:
     return _graphs.dump_json(graph)
 
 
+def decode_graph(content: bytes) -> Graph:
+    """Raises: StoreError."""
+    try:
+        return _graphs.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the graph of a run: {_first_line(error)}") from error
+
+
 def encode_run(run: Run) -> bytes:
     """Everything but the request and the prepared graph."""
     return _runs.dump_json(run, exclude={"request", "prepared_graph"})
@@ -89,18 +98,16 @@ def _json_of_nodes(nodes: tuple[NodeProgress, ...]) -> bytes:
 def decode_run(
     request: bytes,
     run: bytes,
-    prepared_graph: bytes | None = None,
     workflow: Workflow | None = None,
     memory: NodeMemory | None = None,
 ) -> Run:
-    """The workflow is that of a request without one. Raises: StoreError when something is not what the
-    encoders write."""
+    """Everything but the prepared graph. `run` is its log; the workflow is that of a request without one.
+    Raises: StoreError when something is not what the encoders write."""
     try:
         asked = _decode_request(request, workflow)
-        prepared = None if prepared_graph is None else _graphs.validate_json(prepared_graph)
     except (ValidationError, TypeError) as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
-    return decode_state(run, asked, prepared, memory)
+    return decode_state(run, asked, memory)
 
 
 def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
@@ -111,28 +118,16 @@ def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
         raise StoreError(f"not the request of a run: {_first_line(error)}") from error
 
 
-def decode_graph(content: bytes) -> Graph:
-    """Raises: StoreError."""
-    try:
-        return _graphs.validate_json(content)
-    except ValidationError as error:
-        raise StoreError(f"not the graph of a run: {_first_line(error)}") from error
-
-
-def decode_state(
-    run: bytes, request: RunRequest, prepared_graph: Graph | None, memory: NodeMemory | None = None
-) -> Run:
-    """What `encode_run` wrote, with the parts that are kept beside it. Raises: StoreError."""
+def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = None) -> Run:
+    """Of the log of a run, with the request that is kept beside it. Raises: StoreError."""
     try:
         memory = memory or NodeMemory()
-        rest, nodes = memory.take_out(run)
-        state: dict[str, Any] = _states.validate_json(rest)
+        state, nodes = _decode_state(run, memory)
         if "nodes" in state:
             nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
             _runs.validate_python({**state, "request": _EMPTY}),
             request=request,
-            prepared_graph=prepared_graph,
             nodes=nodes or (),
         )
     except (ValidationError, TypeError) as error:
@@ -177,6 +172,16 @@ def decode_submission(content: bytes) -> SubmissionRecord:
         raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
 
+def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple[NodeProgress, ...] | None]:
+    """A run that has not begun is one line, with nodes that others have too. Raises: StoreError,
+    ValidationError."""
+    line, changes = newest_state(log)
+    if changes:
+        return with_changes(_states.validate_json(line), changes), None
+    rest, nodes = memory.take_out(line)
+    return _states.validate_json(rest), nodes
+
+
 def decode_inputs(request: bytes) -> Mapping[str, Any]:
     """Of a request, without what else is in it. Raises: StoreError."""
     try:
@@ -186,9 +191,12 @@ def decode_inputs(request: bytes) -> Mapping[str, Any]:
 
 
 def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
-    """Of a run, without what else is in it. Raises: StoreError."""
+    """Of the log of a run, without what else is in it. Raises: StoreError."""
     try:
-        return _outputs.validate_python(_states.validate_json(run).get("outputs", []))
+        state, changes = newest_state(run)
+        return _outputs.validate_python(
+            with_changes(_states.validate_json(state), changes).get("outputs", [])
+        )
     except ValidationError as error:
         raise StoreError(f"not the record of a run: {_first_line(error)}") from error
 

@@ -54,7 +54,7 @@ class NoticeGiven(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorityChanged(Event):
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     priority: int
 
 
@@ -70,7 +70,7 @@ class InstanceLeft(Event):
     """The run leaves its instance, to be given to another one. A prompt that was submitted there is given
     up, whatever becomes of it."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     message: str
 
 
@@ -187,10 +187,11 @@ class OutputsFound(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputFetched(Event):
-    """One output changed: it is here now, or `error` says why it is not. Matched by its key."""
+class OutputsFetched(Event):
+    """Outputs changed: each is here now, on the disk, or its `error` says why it is not. Matched by their
+    keys."""
 
-    output: OutputFile
+    outputs: tuple[OutputFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +206,7 @@ class PromptVanished(Event):
 class CancelRequested(Event):
     """By a person; or for the `reason`, which the run tells when it has ended."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     reason: str | None = None
     unless_begun: bool = False
     """Then nothing is asked of a run that executes, or that was asked before."""
@@ -215,17 +216,17 @@ class CancelRequested(Event):
 class RetryRequested(Event):
     """A failed run is taken up again where it failed. The only event that a finished run hears."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCompleted(Event):
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed(Event):
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     code: str
     message: str
     node_id: str | None = None
@@ -234,5 +235,5 @@ class RunFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunCancelled(Event):
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Saving] = Saving.SYNCED
     message: str | None = None

@@ -18,7 +18,7 @@ from comfyui_workflow.runs.events import (
     NodesPlanned,
     NodeStarted,
     NoticeGiven,
-    OutputFetched,
+    OutputsFetched,
     OutputsFound,
     PhaseEntered,
     PriorityChanged,
@@ -108,8 +108,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return _succeeded(run, event, at)
         case OutputsFound():
             return replace(run, outputs=_merge_outputs(run.outputs, event.outputs), phase=Phase.DOWNLOADING)
-        case OutputFetched():
-            return replace(run, outputs=_with_output(run.outputs, event.output))
+        case OutputsFetched():
+            return replace(run, outputs=_with_outputs(run.outputs, event.outputs))
         case PromptVanished():
             return _vanished(run, event.message, at)
         case CancelRequested():
@@ -238,8 +238,9 @@ def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...])
     return tuple({output.key: by_key.get(output.key, output) for output in found}.values())
 
 
-def _with_output(outputs: tuple[OutputFile, ...], changed: OutputFile) -> tuple[OutputFile, ...]:
-    return tuple(changed if output.key == changed.key else output for output in outputs)
+def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
+    by_key = {output.key: output for output in changed}
+    return tuple(by_key.get(output.key, output) for output in outputs)
 
 
 def _with_end_of_nodes(run: Run, at: datetime) -> Run:

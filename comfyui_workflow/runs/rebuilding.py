@@ -22,6 +22,7 @@ from comfyui_workflow.runs.model import (
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 
+LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
 DAMAGED = "record_damaged"
 """The error code of a run that could not go on since its record was damaged."""
 _ORDER_ANEW = "Its workflow is lost: execute it anew"
@@ -37,7 +38,8 @@ class Parts:
     """Its graph is empty where the workflow is lost."""
     graph: Graph | None
     state: Run | None
-    """Of run.json, with the request and graph of here."""
+    """Of the log as far as it is whole, with the request and graph of here. Where `troubles` names the log,
+    it is an earlier state."""
     submission: SubmissionRecord | None
     summary: RunSummary | None
     troubles: Mapping[str, str]
@@ -70,7 +72,12 @@ def request_of(parts: Parts) -> RunRequest:
 
 def rebuilt(parts: Parts) -> Run:
     """Ready to be kept: it goes on, or has ended and says why."""
-    run = _rebuilt_state(parts) if parts.state is None else _rebuilt_around(parts, parts.state)
+    if parts.state is not None and LOG not in parts.troubles:
+        run = _rebuilt_around(parts, parts.state)
+    elif parts.is_finished:
+        run = _rebuilt_end(parts)
+    else:
+        run = _rebuilt_state(parts)
     return replace(run, notices=(*run.notices, _notice(parts)))
 
 
@@ -80,14 +87,14 @@ def _notice(parts: Parts) -> str:
 
 
 def _rebuilt_around(parts: Parts, state: Run) -> Run:
-    """Where run.json is whole."""
+    """Where its log is whole."""
     lost = set(state.lost)
-    if "graph.json" in parts.troubles:
+    if GRAPH in parts.troubles and state.submissions > 0:
         lost.add(Lost.GRAPH)
-    if not state.request.graph and state.request.editor_file is None:
+    if not _has_workflow(state):
         lost.add(Lost.WORKFLOW)
     run = replace(state, lost=frozenset(lost))
-    if run.is_finished or run.graph or run.request.editor_file is not None:
+    if run.is_finished or run.graph or _has_workflow(run):
         return run
     if run.request.output_dir and (run.prompt_id is not None or run.are_outputs_known):
         return run  # what was submitted is followed to its end
@@ -95,22 +102,17 @@ def _rebuilt_around(parts: Parts, state: Run) -> Run:
 
 
 def _rebuilt_state(parts: Parts) -> Run:
-    """Where run.json is not."""
-    if parts.summary is not None and parts.is_finished:
-        return _rebuilt_from_summary(parts, parts.summary)
-    run = _as_ordered(parts)
-    if parts.is_finished:
-        return _failed(
-            replace(run, lost=run.lost | {Lost.STATE}),
-            "The run had ended, and the record of how was damaged on this machine. Its files may be in "
-            f"{run.request.output_dir or 'its output directory'}; a retry asks the instance for its outputs",
-        )
-    if parts.submission is not None and run.request.output_dir:
-        return _submitted(run, parts.submission)
-    can_submit = bool(run.graph) or run.request.editor_file is not None
-    if not can_submit:
+    """A run that had not ended, from its request and what of its log is whole."""
+    run, submission = _as_known(parts), parts.submission
+    if not run.request.output_dir:
+        return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
+    if submission is not None and submission.submissions > run.submissions:
+        return _submitted(run, submission)
+    if run.prompt_id is not None:
+        return replace(run, lost=run.lost | {Lost.STATE})
+    if not run.graph and not _has_workflow(run):
         return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
-    if parts.tells_submissions and "submission.json" not in parts.troubles:
+    if parts.tells_submissions and SUBMISSION not in parts.troubles:
         return replace(run, lost=run.lost | {Lost.PROGRESS})
     return _failed(
         replace(run, lost=run.lost | {Lost.STATE}),
@@ -119,46 +121,69 @@ def _rebuilt_state(parts: Parts) -> Run:
     )
 
 
-def _as_ordered(parts: Parts) -> Run:
-    request = request_of(parts)
-    graph = parts.graph or request.graph
-    at = _created_at(parts.workflow_id)
-    is_lost = not request.graph and request.editor_file is None
+def _rebuilt_end(parts: Parts) -> Run:
+    """A run that had ended, from its summary and what of its log is whole."""
+    known, summary = _as_known(parts), parts.summary
+    run = replace(known, lost=known.lost | {Lost.STATE})
+    where = run.request.output_dir or "its output directory"
+    if summary is None:
+        return _failed(
+            run,
+            "The run had ended, and the record of how was damaged on this machine. Its files may be in "
+            f"{where}; a retry asks the instance for its outputs",
+        )
+    placement = run.placement or placement_told(summary, run.request)
+    ended = replace(run, **_told(summary), placement=placement)  # type: ignore[arg-type]
+    has_outputs = len(ended.outputs) == summary.output_count and not ended.has_missing_outputs
+    if summary.status is not RunStatus.COMPLETED or has_outputs:
+        return ended
+    message = (
+        "The run was completed, and the list of its outputs was damaged on this machine. Its files should be "
+        f"in {where}; a retry asks the instance for them again, without running anything"
+    )
+    return replace(_failed(ended, message), end_time=summary.end_time, last_update=summary.last_update)
+
+
+def _as_known(parts: Parts) -> Run:
+    """What of the log is whole, or else the run as it was ordered."""
+    if parts.state is not None:
+        return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
+    request, at = request_of(parts), _created_at(parts.workflow_id)
     return Run(
         workflow_id=parts.workflow_id,
         request=request,
         queue_time=at,
         last_update=at,
-        nodes=planned_nodes(graph, sink_ids(graph)) if graph else (),
+        nodes=planned_nodes(request.graph, sink_ids(request.graph)) if request.graph else (),
         priority=request.priority,
-        prepared_graph=parts.graph,
-        lost=frozenset({Lost.WORKFLOW} if is_lost else ()),
+        prepared_graph=parts.graph if parts.is_finished or parts.submission is not None else None,
+        lost=_lost_workflow(request),
     )
 
 
 def _submitted(run: Run, submission: SubmissionRecord) -> Run:
     return replace(
         run,
+        status=RunStatus.QUEUED,
+        phase=Phase.WAITING,
         prompt_id=submission.prompt_id,
+        is_accepted=False,
+        are_outputs_known=False,
         boot_marker=submission.boot_marker,
         submissions=submission.submissions,
         placement=submission.placement,
+        gpu_since=None,
         lost=run.lost | {Lost.STATE},
     )
 
 
-def _rebuilt_from_summary(parts: Parts, summary: RunSummary) -> Run:
-    ordered = _as_ordered(parts)
-    run = replace(ordered, **_told(summary), placement=placement_told(summary, ordered.request))  # type: ignore[arg-type]
-    if summary.status is not RunStatus.COMPLETED:
-        return replace(run, lost=run.lost | {Lost.STATE})
-    where = run.request.output_dir or "its output directory"
-    message = (
-        "The run was completed, and the list of its outputs was damaged on this machine. Its files should be "
-        f"in {where}; a retry asks the instance for them again, without running anything"
-    )
-    failed = _failed(replace(run, lost=run.lost | {Lost.STATE}), message)
-    return replace(failed, end_time=summary.end_time, last_update=summary.last_update)
+def _has_workflow(run: Run) -> bool:
+    return bool(run.request.graph) or run.request.editor_file is not None
+
+
+def _lost_workflow(request: RunRequest) -> frozenset[Lost]:
+    is_there = bool(request.graph) or request.editor_file is not None
+    return frozenset() if is_there else frozenset({Lost.WORKFLOW})
 
 
 def _told(summary: RunSummary) -> dict[str, object]:

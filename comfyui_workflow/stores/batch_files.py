@@ -67,8 +67,7 @@ class BatchFiles:
     def add(self, batch: Batch) -> None:
         """On disk when this returns, in place of what was known of it. Raises: StoreError."""
         try:
-            content = self._seal.seal(encode_batch(batch))
-            write_atomically(self.path_of(batch.batch_id), content, must_reach_disk=True)
+            write_atomically(self.path_of(batch.batch_id), self._seal.seal(encode_batch(batch)))
         except OSError as error:
             raise StoreError(f"The batch cannot be saved: {error.strerror}") from error
         with self._lock:

@@ -4,6 +4,9 @@ import logging
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+
+from comfyui_workflow.runs.document import word_time
 
 log = logging.getLogger(__name__)
 
@@ -39,3 +42,12 @@ class DamageReport:
         """Oldest first; the newest thousand."""
         with self._lock:
             return list(self._found)
+
+
+def damage_document(damage: Damage) -> dict[str, Any]:
+    return {
+        "found_at": word_time(damage.found_at),
+        "path": damage.path,
+        "reason": damage.reason,
+        "outcome": damage.outcome,
+    }

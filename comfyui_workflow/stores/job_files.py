@@ -62,14 +62,14 @@ class JobFiles:
         path = self._path(job.job_id)
         keep_aside(path, self._aside, self._damaged.pop(path.stem, ""), path.name)
         try:
-            self._write(job, must_reach_disk=True)
+            self._write(job)
         except StoreError as error:
             log.error("%s: %s", job.job_id, error)
         self._hold(job)
 
     def add(self, job: Job) -> None:
         """On disk when this returns. Raises: StoreError."""
-        self._write(job, must_reach_disk=True)
+        self._write(job)
         self._hold(job)
 
     def get(self, job_id: str) -> Job:
@@ -94,7 +94,7 @@ class JobFiles:
             before = self.get(job_id)
             changed = change(before)
             if changed != before:
-                self._write(changed, must_reach_disk=False)
+                self._write(changed)
                 self._hold(changed)
         return changed
 
@@ -118,10 +118,9 @@ class JobFiles:
             self._jobs[record_name(job.job_id)] = job
             self._of_runs[job.run_id] = record_name(job.job_id)
 
-    def _write(self, job: Job, *, must_reach_disk: bool) -> None:
+    def _write(self, job: Job) -> None:
         try:
-            content = self._seal.seal(encode_job(job))
-            write_atomically(self._path(job.job_id), content, must_reach_disk=must_reach_disk)
+            write_atomically(self._path(job.job_id), self._seal.seal(encode_job(job)))
         except OSError as error:
             raise StoreError(f"The job cannot be saved: {error.strerror}") from error
 

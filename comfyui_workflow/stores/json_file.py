@@ -1,6 +1,6 @@
 """Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
 
-    DATA_DIR/runs/live/<workflow_id>/request.json, run.json, and graph.json once it was made of the request;
+    DATA_DIR/runs/live/<workflow_id>/request.json, run.jsonl, and graph.json once it was made of the request;
                                             workflow.json, of which runs that were added together have links
     DATA_DIR/runs/finished/<workflow_id>/...
     DATA_DIR/runs/finished.jsonl            their summaries
@@ -32,20 +32,20 @@ from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.rebuilder import Rebuilder
 from comfyui_workflow.stores.record import (
     RecordReader,
-    cannot_save,
     create_records,
     read_inputs,
     read_outputs,
     refuse_newer,
     remove,
     set_aside,
-    write_graph,
-    write_run,
+    was_never_accepted,
     write_submission,
 )
+from comfyui_workflow.stores.run_log import RunLog, cannot_save
 from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.state_file import StateFile
 from comfyui_workflow.stores.summary_log import Lines, SummaryLog
@@ -65,6 +65,7 @@ _MOST_WORKFLOWS = 8
 
 @dataclass(kw_only=True)
 class _Live(KeptRun):
+    log: RunLog
     saved_at_s: float
     is_saved: bool = True
 
@@ -126,7 +127,9 @@ class JsonFileStore:
 
     def close(self) -> None:
         for entry in [entry for entry in self._live.values() if not entry.is_saved]:
-            self._try_save(entry.run, Saving.STEP)
+            self._try_save(entry, entry.run, Saving.STEP)
+        if self._state_file is not None:
+            self._state_file.close()
         self._lock_file.release()
 
     def add(self, run: Run) -> None:
@@ -140,7 +143,7 @@ class JsonFileStore:
         except OSError as error:
             raise cannot_save(error) from error
         for run in runs:
-            self._hold(_Live(run=run, saved_at_s=self._clock()))
+            self._hold(self._live_entry(run, is_new=True))
         self._mirror(max(runs, key=lambda run: run.workflow_id))
 
     def get(self, workflow_id: str) -> Run | None:
@@ -236,18 +239,23 @@ class JsonFileStore:
     def _load(self) -> None:
         """Everything is read before anything is changed: a record of a newer release is left as it is."""
         found = sorted((self._root / "live").iterdir(), key=lambda path: path.name)
-        half_made = [path for path in found if path.name.startswith(".new-")]
+        half_made = [path for path in found if self._is_half_made(path)]
         loaded = self._read_live([path for path in found if path not in half_made])
         lines = self._read_summary_log()
         finished = self._finished_ids(lines)
         for workflow_id in finished[-_LOOKED_AT_FOR_VERSION:]:
             refuse_newer(self._root / "finished" / workflow_id, self._seal)
         for path in half_made:
-            remove(path)  # a server died before it answered for these runs
+            log.warning("%s was never accepted, and is removed", path.name)
+            remove(path)
         for path, read in loaded:
             self._load_live(path, read)
         self._load_finished(finished, lines)
         self._load_state_file()
+
+    def _is_half_made(self, path: Path) -> bool:
+        """A server died, or the power failed, before it answered for this run."""
+        return path.name.startswith(".new-") or was_never_accepted(path, self._seal)
 
     def _read_live(self, paths: Sequence[Path]) -> list[tuple[Path, Run | str]]:
         """The run of each, or why it cannot be read. A graph is checked once, however many runs share it."""
@@ -271,7 +279,7 @@ class JsonFileStore:
         if run is None:
             set_aside(path, self._aside, str(read))
             return
-        self._hold(_Live(run=run, saved_at_s=self._clock()))
+        self._hold(self._live_entry(run))
         if run.is_finished:
             self._move_to_finished(run)
 
@@ -321,7 +329,7 @@ class JsonFileStore:
         set_aside(path, self._aside, reason)
         self.damage.add(path, reason, f"It is kept in {self._aside}, and is written anew with the latest run")
         if latest is not None:
-            self._state_file.write(latest)
+            self._state_file.show(latest)
 
     def _rebuild(self, path: Path) -> Run | None:
         """Of a record that cannot be read. Raises: NewerRecord."""
@@ -364,7 +372,11 @@ class JsonFileStore:
         run = self.get(workflow_id)
         if run is None:
             raise RunNotFound(f"Workflow not found: {workflow_id}")
-        return _Live(run=run, saved_at_s=self._clock())
+        return self._live_entry(run)
+
+    def _live_entry(self, run: Run, *, is_new: bool = False) -> _Live:
+        log = RunLog(self._live_path(run.workflow_id), run, self._seal, is_new=is_new)
+        return _Live(run=run, log=log, saved_at_s=self._clock())
 
     def _read(self, workflow_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
         """From memory while it is live, from its record when it is finished."""
@@ -391,20 +403,17 @@ class JsonFileStore:
             return False
         is_saved = True
         if saving in (Saving.MUST, Saving.SYNCED):
-            path = self._live_path(changed.workflow_id)
-            if changed.prepared_graph is not entry.run.prepared_graph:
-                write_graph(path, changed.prepared_graph, self._seal)
+            entry.log.append(changed, must_reach_disk=saving is Saving.SYNCED)
             if changed.prompt_id is not None and changed.prompt_id != entry.run.prompt_id:
-                write_submission(path, changed, self._seal)
-            write_run(path, changed, self._seal, must_reach_disk=saving is Saving.SYNCED)
+                write_submission(self._live_path(changed.workflow_id), changed, self._seal)
         else:
-            is_saved = self._try_save(changed, saving)
+            is_saved = self._try_save(entry, changed, saving)
         entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
         return True
 
-    def _try_save(self, changed: Run, saving: Saving) -> bool:
+    def _try_save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
         try:
-            write_run(self._live_path(changed.workflow_id), changed, self._seal, must_reach_disk=False)
+            entry.log.append(changed, must_reach_disk=False)
         except StoreError as error:
             log.warning(
                 "%s: %s; kept in memory until the next step (%s)", changed.workflow_id, error, saving.name
@@ -416,6 +425,7 @@ class JsonFileStore:
         try:
             self._summary_log.strike_out(workflow_id)
             (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
+            flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
             raise cannot_save(error) from error
         self._hold(entry)
@@ -442,4 +452,4 @@ class JsonFileStore:
         with self._state_lock:
             latest = self._catalogue.latest_id()
             if latest == run.workflow_id:
-                self._state_file.write(self.get(latest) or run)
+                self._state_file.show(self.get(latest) or run)

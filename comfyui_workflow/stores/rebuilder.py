@@ -9,11 +9,9 @@ from typing import TypeVar
 
 from comfyui_workflow.errors import InvalidGraph, StoreError
 from comfyui_workflow.runs.codec import (
-    SubmissionRecord,
     decode_graph,
     decode_request,
     decode_state,
-    decode_submission,
     encode_request,
     encode_run,
 )
@@ -23,13 +21,19 @@ from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.atomic import read_regular, write_atomically
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.record import (
+    CUT,
+    NO_END,
+    OLD_STATE,
     SUBMISSION,
     RecordReader,
     content_of,
     is_missing,
     keep_aside,
     read_sealed,
+    read_submission,
+    whole_state,
 )
+from comfyui_workflow.stores.run_log import GRAPH, LOG
 from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.workflow_file import FILE_NAME as WORKFLOW
 from comfyui_workflow.workflows.graph import check_graph
@@ -79,8 +83,8 @@ class Rebuilder:
         request = part("request.json", lambda: self._request(path, workflow, is_lost=WORKFLOW in troubles))
         if request is not None and not request.graph and request.editor_file is None:
             troubles.setdefault(WORKFLOW, "it is missing")
-        graph = part("graph.json", lambda: self._graph(path))
-        submission = part(SUBMISSION, lambda: self._submission(path))
+        graph = part(GRAPH, lambda: self._graph(path))
+        submission = part(SUBMISSION, lambda: read_submission(path, self._seal))
         parts = Parts(
             workflow_id=path.name,
             request=request,
@@ -93,7 +97,12 @@ class Rebuilder:
             tells_submissions=_is_sealed(path / "request.json"),
         )
         asked = request_of(parts)
-        return replace(parts, state=part("run.json", lambda: self._state(path, asked, graph)))
+        state = part(LOG, lambda: self._state(path, asked, graph, troubles))
+        if state is not None and submission is not None and submission.submissions > state.submissions:
+            troubles.setdefault(LOG, CUT)
+        if is_finished and state is not None and not state.is_finished:
+            troubles.setdefault(LOG, NO_END)
+        return replace(parts, state=state)
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
         """With an empty graph where the workflow is lost. Raises: StoreError, OSError."""
@@ -107,20 +116,21 @@ class Rebuilder:
 
     def _graph(self, path: Path) -> Graph | None:
         """Raises: StoreError, InvalidGraph, OSError."""
-        content = content_of(path / "graph.json", self._seal)
-        return None if content is None else check_graph(decode_graph(content))
+        content = content_of(path / GRAPH)
+        if content is None:
+            return None
+        return check_graph(decode_graph(self._seal.unseal(content, path / GRAPH)))
 
-    def _submission(self, path: Path) -> SubmissionRecord | None:
-        """Raises: StoreError, OSError."""
-        content = content_of(path / SUBMISSION, self._seal)
-        return None if content is None else decode_submission(content)
-
-    def _state(self, path: Path, request: RunRequest, graph: Graph | None) -> Run:
-        """Raises: StoreError, OSError."""
-        run = decode_state(read_sealed(path / "run.json", self._seal), request, graph)
+    def _state(self, path: Path, request: RunRequest, graph: Graph | None, troubles: dict[str, str]) -> Run:
+        """As far as its log is whole, which `troubles` tells. Raises: StoreError, OSError."""
+        read = whole_state(path, self._seal)
+        if read.trouble is not None:
+            troubles[LOG] = read.trouble
+        run = decode_state(read.content, request)
         if run.workflow_id != path.name:
             raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
-        return run
+        is_graph_used = run.submissions > 0 or run.is_finished
+        return replace(run, prepared_graph=graph if is_graph_used else None)
 
     def _keep(self, path: Path, run: Run, parts: Parts) -> None:
         """The damaged files are kept aside, and the record is whole again. Whenever this ends, what was whole
@@ -130,8 +140,8 @@ class Rebuilder:
                 keep_aside(path / name, self._aside, parts.troubles[name], f"{path.name}-{name}")
         if parts.troubles.keys() & {"request.json", WORKFLOW}:
             write_atomically(path / "request.json", self._seal.seal(encode_request(run.request)))
-        write_atomically(path / "run.json", self._seal.seal(encode_run(run)), must_reach_disk=True)
-        for name in parts.troubles.keys() & {WORKFLOW, "graph.json", SUBMISSION}:
+        write_atomically(path / LOG, self._seal.seal(encode_run(run)) + b"\n")
+        for name in parts.troubles.keys() & {WORKFLOW, GRAPH, SUBMISSION}:
             (path / name).unlink(missing_ok=True)
 
 
@@ -144,7 +154,7 @@ def _checked(request: RunRequest) -> RunRequest:
 
 def _holds_a_run(path: Path) -> bool:
     is_ours = is_workflow_id(path.name) and path.is_dir() and not path.is_symlink()
-    return is_ours and not all(is_missing(path / name) for name in ("request.json", "run.json"))
+    return is_ours and not all(is_missing(path / name) for name in ("request.json", LOG, OLD_STATE))
 
 
 def _is_sealed(path: Path) -> bool:

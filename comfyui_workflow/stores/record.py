@@ -1,85 +1,87 @@
-"""The directory of one run: request.json, run.json, and graph.json once it was made of the request. The
-workflow is in the request, or beside it in workflow.json where other runs have it, too."""
+"""The directory of one run: request.json, run.jsonl (the log of its changes), and graph.json once it was made
+of the request. The workflow is in the request, or beside it in workflow.json where other runs have it, too.
+Older records have the state in run.json, without a log.
 
-import contextlib
+Files are added and lines appended; the only file that is ever replaced is a log that has grown long. So a
+power cut can take what was not flushed yet, and nothing else.
+"""
+
 import logging
 import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.runs.changes import is_state
 from comfyui_workflow.runs.codec import (
     NodeMemory,
+    SubmissionRecord,
+    decode_graph,
     decode_inputs,
     decode_outputs,
     decode_run,
-    encode_graph,
+    decode_submission,
     encode_request,
     encode_run,
     encode_submission,
 )
-from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
-from comfyui_workflow.stores.atomic import bring_to_disk, read_regular, write_atomically, write_new
+from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_workflow_id
+from comfyui_workflow.stores.atomic import read_regular, write_atomically, write_new
+from comfyui_workflow.stores.flush import flush_to_disk
+from comfyui_workflow.stores.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.workflow_file import WorkflowReader, WorkflowWriter
 
 log = logging.getLogger(__name__)
 
+
+OLD_STATE = "run.json"
 SUBMISSION = "submission.json"
 """Written when a prompt is submitted: what must not be lost of it, should another file be damaged."""
+FINISHED = "finished"
+NO_END = "it does not tell how the run ended: its last lines are lost"
+CUT = "a prompt was submitted that the log of the run does not tell of: its last lines are lost"
 
 
 def create_records(live: Path, runs: Sequence[Run], seal: Seal) -> None:
-    """All of them, or none; on disk before the first is in its place, where the next start takes it up.
-    Raises: OSError."""
-    building = live / f".new-{runs[0].workflow_id}"
+    """All of them, on the disk when this returns, or none. A power cut before may leave some. Raises:
+    OSError."""
     workflows = WorkflowWriter([run.request for run in runs], seal)
-    placed: list[Path] = []
+    made, written = list[Path](), [live]
     try:
-        building.mkdir(mode=0o700)
-        bring_to_disk(
-            [path for run in runs for path in _create(building / run.workflow_id, run, workflows, seal)]
-        )
         for run in runs:
-            (building / run.workflow_id).rename(live / run.workflow_id)
-            placed.append(live / run.workflow_id)
-        building.rmdir()
-        bring_to_disk([live])
+            path = live / run.workflow_id
+            path.mkdir(mode=0o700)
+            made.append(path)
+            written += [path, *_write_files(path, run, workflows, seal)]
+        flush_to_disk(written)
     except OSError:
-        for path in (building, *placed):
+        for path in made:
             shutil.rmtree(path, ignore_errors=True)
         raise
 
 
-def write_run(path: Path, run: Run, seal: Seal, *, must_reach_disk: bool) -> None:
-    """Raises: StoreError."""
-    try:
-        write_atomically(path / "run.json", seal.seal(encode_run(run)), must_reach_disk=must_reach_disk)
-    except OSError as error:
-        raise cannot_save(error) from error
-
-
-def write_graph(path: Path, graph: Graph | None, seal: Seal) -> None:
-    """Before the run that depends on it. One that was given up is made anew. Raises: StoreError."""
-    try:
-        if graph is None:
-            (path / "graph.json").unlink(missing_ok=True)
-        else:
-            write_atomically(path / "graph.json", seal.seal(encode_graph(graph)), must_reach_disk=True)
-    except OSError as error:
-        raise cannot_save(error) from error
+def was_never_accepted(path: Path, seal: Seal) -> bool:
+    """Whether a server died, or the power failed, before it could answer for this run: then neither its
+    request nor its first state is whole, and nothing else was ever written."""
+    is_record = is_workflow_id(path.name) and path.is_dir() and not path.is_symlink()
+    return is_record and not (
+        _has_request(path, seal) or _has_state(path, seal) or _has_gone_on(path) or _is_old(path)
+    )
 
 
 def write_submission(path: Path, run: Run, seal: Seal) -> None:
-    """Of a run whose prompt is about to be submitted. It is read only where `run.json` is damaged, so it need
-    not be on disk first. Raises: StoreError."""
+    """Of a run whose prompt is about to be submitted, after its log says so. It is read where the log is
+    damaged, so it need not be on the disk first, and a disk that does not take it stops nobody."""
     try:
-        write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)))
+        write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)), must_reach_disk=False)
     except OSError as error:
-        raise cannot_save(error) from error
+        log.warning("%s: its submission is not saved a second time: %s", run.workflow_id, error.strerror)
 
 
 class RecordReader:
@@ -92,14 +94,33 @@ class RecordReader:
 
     def read(self, path: Path) -> Run:
         """What every record has is read last: then nothing was missing because the record was just moved.
-        Raises: StoreError, OSError."""
+        Raises: StoreError, NewerRecord, OSError."""
         request = read_sealed(path / "request.json", self.seal)
-        workflow, graph = self.workflows.read(path), content_of(path / "graph.json", self.seal)
-        state = read_sealed(path / "run.json", self.seal)
-        run = decode_run(request, state, graph, workflow, self.nodes)
+        workflow, graph = self.workflows.read(path), content_of(path / GRAPH)
+        submission = read_submission(path, self.seal)
+        run = self._decode(request, read_state(path, self.seal), graph, workflow)
         if run.workflow_id != path.name or not is_workflow_id(path.name):
             raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
+        if submission is not None and submission.submissions > run.submissions:
+            raise StoreError(CUT)
+        if path.parent.name == FINISHED and not run.is_finished:
+            raise StoreError(NO_END)
         return run
+
+    def _decode(self, request: bytes, log: bytes, graph: bytes | None, workflow: Workflow | None) -> Run:
+        """A graph that was never submitted may be cut short, or made for an instance that the run has left:
+        it is made anew. Raises: StoreError."""
+        run = decode_run(request, log, workflow, self.nodes)
+        if graph is None or (run.submissions == 0 and not run.is_finished):
+            return run
+        return replace(run, prepared_graph=decode_graph(self.seal.unseal(graph, Path(GRAPH))))
+
+
+def read_submission(path: Path, seal: Seal) -> SubmissionRecord | None:
+    """None where no prompt was submitted, or an earlier release has submitted it. Raises: StoreError,
+    NewerRecord, OSError."""
+    content = content_of(path / SUBMISSION)
+    return None if content is None else decode_submission(seal.unseal(content, path / SUBMISSION))
 
 
 def read_inputs(path: Path, seal: Seal) -> Mapping[str, Any]:
@@ -109,7 +130,7 @@ def read_inputs(path: Path, seal: Seal) -> Mapping[str, Any]:
 
 def read_outputs(path: Path, seal: Seal) -> Sequence[OutputFile]:
     """Raises: StoreError, OSError."""
-    return decode_outputs(read_sealed(path / "run.json", seal))
+    return decode_outputs(read_state(path, seal))
 
 
 def read_sealed(path: Path, seal: Seal) -> bytes:
@@ -119,24 +140,67 @@ def read_sealed(path: Path, seal: Seal) -> bytes:
 
 def refuse_newer(path: Path, seal: Seal) -> None:
     """Raises: NewerRecord. Whatever else may be wrong with the record is not told here."""
-    for name in ("request.json", "run.json"):
-        with contextlib.suppress(StoreError, OSError):
-            read_sealed(path / name, seal)
+    with suppress(StoreError, OSError):
+        read_sealed(path / "request.json", seal)
+    with suppress(StoreError, OSError):
+        read_state(path, seal)
 
 
-def _create(path: Path, run: Run, workflows: WorkflowWriter, seal: Seal) -> list[Path]:
-    """Its files."""
-    path.mkdir(mode=0o700)
+def read_state(path: Path, seal: Seal) -> bytes:
+    """The log, or what older records have in its place. Raises: StoreError, NewerRecord, OSError."""
+    read = whole_state(path, seal)
+    if read.trouble is not None:
+        raise StoreError(read.trouble)
+    return read.content
+
+
+def whole_state(path: Path, seal: Seal) -> LogRead:
+    """What of it is whole. Raises: StoreError where that is nothing; NewerRecord; OSError."""
+    content = content_of(path / LOG)
+    read = None if content is None else read_log(content, path / LOG, seal)
+    if read is not None and any(map(is_state, read.content.split(b"\n"))):
+        return read
+    if content is not None and not (path / OLD_STATE).exists():
+        raise StoreError(f"there is no whole state in {LOG}")
+    return LogRead(content=read_sealed(path / OLD_STATE, seal), trouble=None)
+
+
+def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: Seal) -> list[Path]:
     workflow = workflows.place(path, run.request)
     write_new(path / "request.json", seal.seal(encode_request(run.request, has_workflow=workflow is None)))
-    write_new(path / "run.json", seal.seal(encode_run(run)))
-    return [path / "request.json", path / "run.json", *([workflow] if workflow else [])]
+    write_new(path / LOG, seal.seal(encode_run(run)) + b"\n")
+    return [path / "request.json", path / LOG, *([workflow] if workflow else [])]
 
 
-def content_of(path: Path, seal: Seal) -> bytes | None:
-    """None for a file that was never needed. Raises: StoreError, NewerRecord, OSError."""
+def _has_state(path: Path, seal: Seal) -> bool:
+    with suppress(OSError, StoreError):
+        return bool(whole_state(path, seal).content)
+    return False
+
+
+def _has_request(path: Path, seal: Seal) -> bool:
+    with suppress(OSError, StoreError):
+        decode_inputs(read_sealed(path / "request.json", seal))
+        return True
+    return False
+
+
+def _has_gone_on(path: Path) -> bool:
+    """Whether there is more of it than a new record has."""
+    with suppress(OSError):
+        return not is_missing(path / SUBMISSION) or read_regular(path / LOG).count(b"\n") > 1
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    """A record of an earlier release, which was moved here as a whole."""
+    return not is_missing(path / OLD_STATE)
+
+
+def content_of(path: Path) -> bytes | None:
+    """None for a file that was never needed. Raises: OSError."""
     try:
-        return read_sealed(path, seal)
+        return read_regular(path)
     except FileNotFoundError:
         return None
 
@@ -170,8 +234,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def cannot_save(error: OSError) -> StoreError:
-    where = f" ({error.filename})" if error.filename else ""
-    return StoreError(f"The run cannot be saved: {os.strerror(error.errno or 0)}{where}")

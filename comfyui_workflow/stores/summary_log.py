@@ -6,7 +6,6 @@ the lines that follow (a full disk, a killed server, a power cut), no line tells
 """
 
 import logging
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from pathlib import Path
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.stores.atomic import write_atomically
+from comfyui_workflow.stores.atomic import append_line, write_atomically
 from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of_line
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.sealing import Seal
 
 log = logging.getLogger(__name__)
@@ -91,23 +91,12 @@ class SummaryLog:
         ]
         try:
             with self._lock:
-                write_atomically(self.path, b"".join(lines), must_reach_disk=True)
+                write_atomically(self.path, b"".join(lines))
         except OSError as error:
             log.warning("%s cannot be written: %s", self.path, error.strerror)
 
     def _append(self, line: bytes, *, must_reach_disk: bool = False) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._lock:
-            descriptor = os.open(self.path, flags, 0o600)
-            with os.fdopen(descriptor, "ab", buffering=0) as file:
-                content = (b"\n" if _is_torn(descriptor) else b"") + line + b"\n"
-                if file.write(content) != len(content):
-                    raise OSError(28, "No space left on device")
-                if must_reach_disk:
-                    os.fsync(descriptor)
-
-
-def _is_torn(descriptor: int) -> bool:
-    """A server that died, or a full disk, has left half a line."""
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            append_line(self.path, line)
+        if must_reach_disk:
+            flush_to_disk([self.path])

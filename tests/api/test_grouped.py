@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.runs.events import OutputFetched, PromptSucceeded, RunCompleted, RunFailed
+from comfyui_workflow.runs.events import OutputsFetched, PromptSucceeded, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import FileType, OutputFile
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
@@ -40,7 +40,7 @@ def names(answer: Any) -> list[str]:
 def end(api: Api, workflow_id: str, picture: Path) -> None:
     made = OutputFile(filename=picture.name, file_type=FileType.IMAGE)
     api.journal.record(workflow_id, PromptSucceeded(outputs=(made,)))
-    api.journal.record(workflow_id, OutputFetched(output=replace(made, local_path=str(picture))))
+    api.journal.record(workflow_id, OutputsFetched(outputs=(replace(made, local_path=str(picture)),)))
     api.journal.record(workflow_id, RunCompleted())
 
 

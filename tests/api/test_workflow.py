@@ -324,7 +324,7 @@ def run_with_output(api: Api, path: Path) -> str:
     output = OutputFile(filename=path.name, file_type=FileType.IMAGE)
     missing = OutputFile(filename="gone.png", error="not on the instance any more")
     api.journal.record(workflow_id, events.PromptSucceeded(outputs=(output, missing)))
-    api.journal.record(workflow_id, events.OutputFetched(output=replace(output, local_path=str(path))))
+    api.journal.record(workflow_id, events.OutputsFetched(outputs=(replace(output, local_path=str(path)),)))
     return workflow_id
 
 

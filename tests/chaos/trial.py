@@ -96,7 +96,7 @@ class Trial:
 
     def status_on_disk(self) -> str:
         for place in ("live", "finished"):
-            record = self.server.data_dir / "runs" / place / self.run / "run.json"
+            record = self.server.data_dir / "runs" / place / self.run / "run.jsonl"
             if record.exists():
                 return str(json.loads(record.read_bytes())["status"])
         return "gone"

@@ -259,7 +259,7 @@ def test_a_disk_that_takes_nothing_changes_nothing(
     def refuse(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "fdatasync", refuse)
     with pytest.raises(StoreError, match="No space left"):
         directory.add(entry("b"))
     assert names(directory) == ["a"]

@@ -37,11 +37,11 @@ def failed(run: Run) -> Run:
 SPOILED, NEIGHBOUR = run_number(1), run_number(2)
 RECORDS = {
     "request.json": json.loads(encode_request(SPOILED.request)),
-    "run.json": json.loads(encode_run(SPOILED)),
+    "run.jsonl": json.loads(encode_run(SPOILED)),
 }
 APART = {
     "request.json": json.loads(encode_request(SPOILED.request, has_workflow=False)),
-    "run.json": RECORDS["run.json"],
+    "run.jsonl": RECORDS["run.jsonl"],
     "workflow.json": json.loads(encode_workflow(SPOILED.request)),
 }
 TIMES = [
@@ -81,7 +81,7 @@ def write(directory: Path, files: dict[str, bytes | None]) -> None:
 
 
 def good(run: Run) -> dict[str, bytes | None]:
-    return {"request.json": encode_request(run.request), "run.json": encode_run(run)}
+    return {"request.json": encode_request(run.request), "run.jsonl": encode_run(run)}
 
 
 def check_store(root: Path, state: bytes | None = None) -> None:
@@ -134,7 +134,7 @@ def with_spoiled(place: str, files: dict[str, bytes | None], state: bytes | None
 
 
 def bytes_of(**changes: object) -> dict[str, bytes | None]:
-    return {**good(SPOILED), "run.json": wire({**RECORDS["run.json"], **changes}).encode()}
+    return {**good(SPOILED), "run.jsonl": wire({**RECORDS["run.jsonl"], **changes}).encode()}
 
 
 @effort(80)
@@ -149,7 +149,7 @@ def bytes_of(**changes: object) -> dict[str, bytes | None]:
     place="live",
     files={**good(SPOILED), "request.json": wire({**RECORDS["request.json"], "graph": {"1": 5}}).encode()},
 )
-@example(place="live", files={**good(SPOILED), "run.json": b"[" * 100_000})
+@example(place="live", files={**good(SPOILED), "run.jsonl": b"[" * 100_000})
 def test_a_spoiled_record_takes_nothing_else_with_it(place: str, files: dict[str, bytes | None]) -> None:
     with_spoiled(place, files)
 
@@ -193,7 +193,7 @@ def test_finished_records_that_cannot_be_read_do_not_end_the_list(tmp_path: Path
     ids = [f"comfyui_workflow_1700000000_{number:04x}" for number in range(40)]
     for workflow_id, number in zip(ids, itertools.count()):
         run = failed(replace(run_number(0), workflow_id=workflow_id))
-        write(tmp_path / "runs" / "finished" / workflow_id, good(run) if number < 5 else {"run.json": b"{"})
+        write(tmp_path / "runs" / "finished" / workflow_id, good(run) if number < 5 else {"run.jsonl": b"{"})
     store.close()
     store.open()
     assert [run.workflow_id for run in store.page(3)] == ids[4:1:-1]

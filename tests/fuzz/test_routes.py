@@ -105,9 +105,9 @@ def is_kept_whole(api: Api, answer: TestResponse) -> None:
     check(again)
     assert again.status_code == 200
     path = api.directory / "data" / "runs" / "live" / answer.json["workflow_id"]
-    assert {entry.name for entry in path.iterdir()} == {"request.json", "run.json"}
+    assert {entry.name for entry in path.iterdir()} == {"request.json", "run.jsonl"}
     run = api.store.get(answer.json["workflow_id"])
-    assert decode_run((path / "request.json").read_bytes(), (path / "run.json").read_bytes()) == run
+    assert decode_run((path / "request.json").read_bytes(), (path / "run.jsonl").read_bytes()) == run
 
 
 EDITOR_FILE: dict[str, Json] = {

@@ -78,7 +78,7 @@ happened: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(events.PromptSucceeded, outputs=many_outputs),
     st.builds(events.OutputsFound, outputs=many_outputs),
-    st.builds(events.OutputFetched, output=outputs),
+    st.builds(events.OutputsFetched, outputs=many_outputs),
     st.builds(PromptVanished, message=messages),
     st.builds(events.PriorityChanged, priority=st.integers(-100, 100)),
     st.builds(events.InstanceChosen, placement=st.sampled_from(PLACEMENTS)),

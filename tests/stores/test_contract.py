@@ -281,7 +281,7 @@ def test_broken_records_are_made_anew_or_listed_and_the_rest_is_there(tmp_path: 
         store.add(run_number(n))
     store.close()
     live = tmp_path / "data" / "runs" / "live"
-    (live / run_number(0).workflow_id / "run.json").write_bytes(b'{"workflow_id": "trunc')
+    (live / run_number(0).workflow_id / "run.jsonl").write_bytes(b'{"workflow_id": "trunc')
     (live / run_number(1).workflow_id / "request.json").unlink()
     (live / ".new-comfyui_workflow_1_ab").mkdir()
     (live / "comfyui_workflow_1_cd").mkdir()
@@ -292,7 +292,7 @@ def test_broken_records_are_made_anew_or_listed_and_the_rest_is_there(tmp_path: 
     assert listed is not None
     assert (listed.status, listed.error_code) == (RunStatus.FAILED, "record_damaged")
     assert again.get("comfyui_workflow_1_cd") is None
-    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 2
+    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 1
     again.close()
 
 
@@ -305,8 +305,8 @@ def test_a_foreign_or_truncated_state_file_is_kept_aside(tmp_path: Path, content
     store.add(run_number(1))
     (aside,) = (tmp_path / "data" / "runs" / "set-aside").iterdir()
     assert aside.read_bytes() == content
-    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
     store.close()
+    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
 
 
 def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None:
@@ -316,12 +316,12 @@ def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None
     store.add(run_number(2))
     journal.record(run_number(1).workflow_id, ExecutionStarted())
     run = journal.record(run_number(2).workflow_id, CancelRequested())
+    store.close()
     assert json.loads((tmp_path / "state.json").read_text()) == progress_document(run)
     assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
-    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.json"
+    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-    store.close()
 
 
 def test_a_planted_symlink_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -330,9 +330,9 @@ def test_a_planted_symlink_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "state.json").symlink_to(victim)
     store = opened(tmp_path)
     store.add(run_number(1))
+    store.close()
     assert victim.read_text() == "precious"
     assert not (tmp_path / "state.json").is_symlink()
-    store.close()
 
 
 def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) ->
     store.open()
     store.add(run_number(1))
     journal = RunJournal(store)
-    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.json"
+    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
 
     def tick(value: int) -> None:
         steps = {"2": NodeStep(value=value, maximum=100)}
@@ -394,7 +394,7 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
     store.add(run_number(30))
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in (28, 29, 30, 31)])  # one of them is there already
-    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
+    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(25)])
     assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
@@ -405,13 +405,17 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
 def test_runs_added_at_once_reach_the_disk_on_every_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[str] = []
-    monkeypatch.setattr("comfyui_workflow.stores.atomic._SYNC_FILE_SYSTEM", None)
-    monkeypatch.setattr("os.fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    synced = list[Path]()
+    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", None)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(f"os.{name}", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
     store = opened(tmp_path)
-    store.add_all([run_number(n) for n in range(25)])
-    assert sum(path.endswith(("/request.json", "/run.json")) for path in synced) == 50
-    assert synced[-1].endswith("/live")  # their names, last of all
+    runs = [run_number(n) for n in range(25)]
+    store.add_all(runs)
+    live = tmp_path / "data" / "runs" / "live"
+    records = [live / run.workflow_id for run in runs]
+    files = [record / name for record in records for name in ("request.json", "run.jsonl")]
+    assert {live, *records, *files} <= set(synced)
     store.close()
 
 

@@ -59,7 +59,7 @@ def told(lines: Path) -> set[str]:
 
 def test_the_list_is_read_from_one_file(tmp_path: Path, lines: Path) -> None:
     for n in range(3):
-        (record(lines, n) / "run.json").write_bytes(b"not looked at")
+        (record(lines, n) / "run.jsonl").write_bytes(b"not looked at")
     with reopened(tmp_path) as store:
         assert [summary.workflow_id for summary in store.summaries()] == ALL
         assert [summary.workflow_id for summary in store.of_batch("b")] == ALL[::-1]
@@ -125,7 +125,7 @@ def test_what_has_no_directory_is_not_listed(tmp_path: Path, lines: Path) -> Non
 
 def test_a_record_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path, lines: Path) -> None:
     lines.unlink()
-    (record(lines, 1) / "run.json").write_bytes(b"{")
+    (record(lines, 1) / "run.jsonl").write_bytes(b"{")
     with reopened(tmp_path) as store:
         check_summaries(store, 3)
         damaged = store.summaries()[1]
@@ -148,8 +148,8 @@ def test_a_run_that_was_taken_up_again_is_never_told_of_as_before(tmp_path: Path
 
 def test_a_line_of_a_run_that_is_live_does_not_stay(tmp_path: Path, lines: Path) -> None:
     record(lines, 1).rename(lines.parent / "live" / ALL[1])
-    run_json = lines.parent / "live" / ALL[1] / "run.json"
-    run_json.write_bytes(encode_run(run_number(1)))
+    run_json = lines.parent / "live" / ALL[1] / "run.jsonl"
+    run_json.write_bytes(encode_run(run_number(1)) + b"\n")
     with reopened(tmp_path) as store:
         check_summaries(store, 3)
     assert told(lines) == {ALL[2], ALL[0]}

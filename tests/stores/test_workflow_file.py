@@ -81,7 +81,7 @@ def test_one_workflow_of_many_runs_is_one_file_and_after_a_restart_one_object(tm
     assert {workflow_path(tmp_path, run).stat().st_ino for run in shared} == {status.st_ino}
     assert (status.st_nlink, stat.S_IMODE(status.st_mode)) == (20, 0o600)
     assert workflow_path(tmp_path, others[0]).stat().st_nlink == 2
-    assert files(tmp_path, shared[3]) == {"request.json", "run.json", "workflow.json"}
+    assert files(tmp_path, shared[3]) == {"request.json", "run.jsonl", "workflow.json"}
     request = json.loads((live(tmp_path) / shared[3].workflow_id / "request.json").read_bytes())
     assert request["inputs"] == {"1.color": 3}
     assert not {"graph", "editor_file"} & request.keys()
@@ -99,7 +99,7 @@ def test_a_run_that_is_added_alone_has_its_workflow_in_its_request(tmp_path: Pat
     run, other = runs_of(graph(1), range(2))
     store.add(run)
     store.add(other)
-    assert files(tmp_path, run) == files(tmp_path, other) == {"request.json", "run.json"}
+    assert files(tmp_path, run) == files(tmp_path, other) == {"request.json", "run.jsonl"}
     store.close()
 
 
@@ -211,7 +211,7 @@ def test_what_a_server_left_half_added_takes_nothing_from_others(tmp_path: Path)
     again.close()
 
 
-@pytest.mark.parametrize("name", ["workflow.json", "request.json", "run.json"])
+@pytest.mark.parametrize("name", ["workflow.json", "request.json", "run.jsonl"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory", "missing", "broken"])
 def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
     tmp_path: Path, kind: str, name: str
@@ -235,7 +235,7 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
     assert [run for run in again.unfinished() if run.workflow_id != runs[1].workflow_id] == [runs[0], runs[2]]
     there = again.get(runs[1].workflow_id)
     assert there is not None
-    assert there.status is (RunStatus.QUEUED if name == "run.json" else RunStatus.FAILED)
+    assert there.status is (RunStatus.QUEUED if name == "run.jsonl" else RunStatus.FAILED)
     assert there.request.batch_id == (runs[1].request.batch_id if name != "request.json" else None)
     assert len(again.damage.all()) >= 1
     assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == (kind != "missing")
@@ -268,7 +268,7 @@ def test_a_changed_step_of_one_run_is_not_that_of_another(tmp_path: Path) -> Non
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
     store.close()
-    path = live(tmp_path) / runs[1].workflow_id / "run.json"
+    path = live(tmp_path) / runs[1].workflow_id / "run.jsonl"
     state = json.loads(path.read_bytes())
     state["nodes"][0].update(progress=40.0, status="executing")
     path.write_text(json.dumps(state))
@@ -300,15 +300,13 @@ def test_a_text_that_looks_like_nodes_is_none(tmp_path: Path) -> None:
 def test_the_links_are_on_the_disk_before_the_runs_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[Path] = []
-    monkeypatch.setattr("os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    flushed = list[Path]()
+    monkeypatch.setattr("comfyui_workflow.stores.record.flush_to_disk", flushed.extend)
     store = opened(tmp_path)
-    store.add_all(runs_of(graph(1), range(3)))
-    assert sorted(path.name for path in synced[:-1]) == [
-        *["request.json"] * 3,
-        *["run.json"] * 3,
-        *["workflow.json"] * 3,
-    ]
+    runs = runs_of(graph(1), range(3))
+    store.add_all(runs)
+    records = [live(tmp_path) / run.workflow_id for run in runs]
+    assert {record / "workflow.json" for record in records} | set(records) <= set(flushed)
     store.close()
 
 

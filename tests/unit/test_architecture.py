@@ -12,8 +12,8 @@ PACKAGE = ROOT / "comfyui_workflow"
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors", "untrusted", "fields"},
     {"runs", "workflows"},
-    {"settings", "login", "patience", "abreast", "wholeness", "settling", "demo"},
-    {"stores", "storage", "comfyui", "instances"},
+    {"settings", "login", "patience", "abreast", "wholeness", "demo"},
+    {"stores", "storage", "comfyui", "instances", "settling"},
     {"client"},
     {"journal", "link", "live", "local_port"},
     {"outbox"},

@@ -89,7 +89,7 @@ def test_a_run_from_start_to_end() -> None:
     run = after(run, events.PromptSucceeded(outputs=(output("a.png"),)))
     assert (run.status, run.phase, run.progress_percent) == (RunStatus.EXECUTING, Phase.DOWNLOADING, 100.0)
     fetched = output("a.png", local_path="/tmp/x/a.png")
-    run = after(run, events.OutputFetched(output=fetched), events.RunCompleted())
+    run = after(run, events.OutputsFetched(outputs=(fetched,)), events.RunCompleted())
     assert (run.status, run.progress_percent, run.outputs) == (RunStatus.COMPLETED, 100.0, (fetched,))
     assert run.end_time is not None
     assert run.start_time is not None
@@ -255,8 +255,9 @@ def test_a_retry_opens_a_failed_run_and_keeps_what_is_here() -> None:
     run = after(
         new_run(),
         events.PromptSucceeded(outputs=outputs),
-        events.OutputFetched(output=output("a.png", local_path="/x/a.png")),
-        events.OutputFetched(output=output("b.png", error="gone")),
+        events.OutputsFetched(
+            outputs=(output("a.png", local_path="/x/a.png"), output("b.png", error="gone"))
+        ),
         events.RunFailed(code="outputs_missing", message="one is missing"),
         events.RetryRequested(),
     )

@@ -25,7 +25,7 @@ class FullStore(MemoryStore):
         self._left = refusals
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
-        if saving is Saving.MUST and self._left:
+        if saving in (Saving.MUST, Saving.SYNCED) and self._left:
             self._left -= 1
             raise StoreError("No space left on device")
         return super().update(workflow_id, change, saving)

@@ -1,0 +1,106 @@
+"""The log of a run: JSON lines, the state first, then what each step changed of it.
+
+    {"workflow_id": ..., "status": "queued", "nodes": [...], ...}       the whole state
+    {"n": 1, "set": {"status": "executing", ...}, "nodes": [...]}       fields; nodes, by their ids
+    {"n": 2, "set": {"last_update": ...}, "outputs": [...]}             outputs, by their keys
+
+So a step costs what is new in it, however many nodes and outputs the run has. A line is never written over:
+what once was on the disk stays there. A later whole state stands for everything before it. A line that was
+cut short is none; its number is used again, so a number that is missing tells of a damaged file.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from comfyui_workflow.errors import StoreError
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
+
+Item = TypeVar("Item", NodeProgress, OutputFile)
+
+_APART = ("request", "prepared_graph", "nodes", "outputs")
+_FIELDS = tuple(field.name for field in fields(Run) if field.name not in _APART)
+_runs = TypeAdapter(Run)
+_nodes = TypeAdapter(tuple[NodeProgress, ...])
+_outputs = TypeAdapter(tuple[OutputFile, ...])
+_lines = TypeAdapter(dict[str, Any])
+
+
+def encode_change(before: Run, after: Run, number: int) -> bytes:
+    """The line that makes `before` to `after`, without a line break. It is the `number`-th after the
+    state."""
+    names = {name for name in _FIELDS if getattr(before, name) != getattr(after, name)}
+    nodes = _changed_items(before.nodes, after.nodes)
+    outputs = _changed_items(before.outputs, after.outputs)
+    names |= {name for name, items in (("nodes", nodes), ("outputs", outputs)) if items is None}
+    parts = [b'{"n":%d' % number, b'"set":' + _runs.dump_json(after, include=names)]
+    if nodes:
+        parts.append(b'"nodes":' + _nodes.dump_json(tuple(nodes)))
+    if outputs:
+        parts.append(b'"outputs":' + _outputs.dump_json(tuple(outputs)))
+    return b",".join(parts) + b"}"
+
+
+def _changed_items(before: Sequence[Item], after: Sequence[Item]) -> list[Item] | None:
+    """Those that are new or other than before; None where that does not tell all, since some are gone or
+    stand elsewhere."""
+    if before is after:
+        return []
+    pairs = [(old, new) for old, new in zip(before, after, strict=False) if old is not new]
+    if len(after) < len(before) or any(_key(old) != _key(new) for old, new in pairs):
+        return None
+    return [new for old, new in pairs if old != new] + list(after[len(before) :])
+
+
+def _key(item: NodeProgress | OutputFile) -> object:
+    return item.node_id if isinstance(item, NodeProgress) else item.key
+
+
+def newest_state(log: bytes) -> tuple[bytes, list[dict[str, Any]]]:
+    """The last whole state, and the changes since. Raises: StoreError where there is none, or a change is
+    missing."""
+    lines = log.split(b"\n")
+    start = max((place for place, line in enumerate(lines) if is_state(line)), default=None)
+    if start is None:
+        raise StoreError("not the record of a run: there is no state in it")
+    changes = list(_changes(lines[start + 1 :]))
+    if [change["n"] for change in changes] != list(range(1, len(changes) + 1)):
+        raise StoreError("not the record of a run: a step of it is missing")
+    return lines[start], changes
+
+
+def is_state(line: bytes) -> bool:
+    return line.startswith(b'{"workflow_id"') and line.endswith(b"}")
+
+
+def _changes(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            change = _lines.validate_json(line)
+        except ValidationError:  # cut short
+            continue
+        if isinstance(change.get("n"), int) and isinstance(change.get("set"), dict):
+            yield change
+
+
+def with_changes(state: dict[str, Any], changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The state as JSON, after them. Raises: StoreError."""
+    changed = dict(state)
+    try:
+        for change in changes:
+            changed |= change["set"]
+            for name, keys in (("nodes", ("node_id",)), ("outputs", ("folder", "subfolder", "filename"))):
+                if change.get(name):
+                    changed[name] = _with_items(changed.get(name, []), change[name], keys)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError("not the record of a run: one of its changes is none") from error
+    return changed
+
+
+def _with_items(items: list[Any], changed: list[Any], keys: tuple[str, ...]) -> list[Any]:
+    """In their order; those that are new come last."""
+    by_key = {tuple(item[key] for key in keys): item for item in items}
+    by_key.update((tuple(item[key] for key in keys), item) for item in changed)
+    return list(by_key.values())
