@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.finished_runs [RUNS] [ROUNDS]
 
-prints medians, in milliseconds. It writes the records as the store itself writes them; half of the runs are of
-batches of two hundred.
+prints medians, in milliseconds. It writes the records as an earlier release wrote them; half of the runs are
+of batches of two hundred.
 """
 
 import argparse
@@ -68,11 +68,11 @@ def main() -> None:
             starts.append(start_ms)
             for name, times_ms in answered.items():
                 answers.setdefault(name, []).extend(times_ms)
-        print(f"{asked.runs} finished runs, median of {asked.rounds}")  # noqa: T201
-        print(f"{'start':>24}: {median(starts):8.0f} ms")  # noqa: T201
+        print(f"{asked.runs} finished runs, median of {asked.rounds}")
+        print(f"{'start':>24}: {median(starts):8.0f} ms")
         for name, times_ms in answers.items():
             first, again = median(times_ms[::2]), median(times_ms[1::2])
-            print(f"{name:>24}: {first:8.1f} ms the first time, {again:8.1f} ms again")  # noqa: T201
+            print(f"{name:>24}: {first:8.1f} ms the first time, {again:8.1f} ms again")
 
 
 def measure_start(data_dir: Path) -> tuple[float, dict[str, list[float]]]:

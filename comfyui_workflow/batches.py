@@ -12,6 +12,7 @@ from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.batch import Batch, BatchOrder, BatchProgress, OnError, new_batch_id, progress_of
 from comfyui_workflow.runs.events import CancelRequested, RunCancelled
 from comfyui_workflow.runs.model import Run, RunStatus, later_than, time_of_id
+from comfyui_workflow.runs.rebuilding import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.service import RunService
 from comfyui_workflow.stores import Store
@@ -146,12 +147,12 @@ class BatchService:
         """After they were taken up: a server may have died between a failure and what follows from it."""
         batch_ids = {run.request.batch_id for run in self._store.unfinished()} - {None}
         for batch_id in batch_ids:
-            failed = [run for run in self._store.of_batch(str(batch_id)) if run.status is RunStatus.FAILED]
+            failed = [run for run in self._store.of_batch(str(batch_id)) if _is_failure(run)]
             if failed:
                 self._stop_if_asked(str(batch_id), failed[0].workflow_id)
 
     def _heed(self, run: Run) -> None:
-        if run.request.batch_id is not None and run.status is RunStatus.FAILED:
+        if run.request.batch_id is not None and _is_failure(run):
             self._stop_if_asked(run.request.batch_id, run.workflow_id)
 
     def _stop_if_asked(self, batch_id: str, failed_id: str) -> None:
@@ -231,6 +232,11 @@ class BatchService:
     def _refuse(self, runs: Sequence[Run]) -> None:
         ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
         parallel_map(lambda run: self._journal.record(run.workflow_id, ended), runs)
+
+
+def _is_failure(run: Run | RunSummary) -> bool:
+    """One that stops the batch, where it is to stop: not what a disk has done to a record."""
+    return run.status is RunStatus.FAILED and run.error_code != DAMAGED
 
 
 def _was_cancelled(run: Run, batch: Batch) -> bool:

@@ -24,6 +24,7 @@ from comfyui_workflow.runs.model import (
     new_workflow_id,
     time_of_id,
 )
+from comfyui_workflow.runs.rebuilding import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.underway import Underway, underway
 from comfyui_workflow.stores import Store, Wanted
@@ -33,7 +34,6 @@ from comfyui_workflow.workflows.prepared import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature
 
 _AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
-_RECORD_DAMAGED = "record_damaged"
 _IN_VAIN = {
     **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
     IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
@@ -220,7 +220,7 @@ class RunService:
             raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
         if run.error_code in _IN_VAIN:
             raise RunConflict(_IN_VAIN[run.error_code])
-        if run.error_code == _RECORD_DAMAGED and Lost.STATE not in run.lost:
+        if run.error_code == DAMAGED and Lost.STATE not in run.lost:
             raise RunConflict("Its workflow is lost with its damaged record: execute it anew")
         run = self._journal.record(workflow_id, RetryRequested())
         self._executor.start(workflow_id)
