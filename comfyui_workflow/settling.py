@@ -38,8 +38,9 @@ def check_wholeness(part: Path, output: OutputFile) -> None:
 
 
 def settle(part: Path, wanted: Path) -> Path:
-    """Give the finished file its name. The same content there already is the same file; a different one
-    stays, and ours is called `name (1).png`."""
+    """Give the finished file its name, which leads to the whole content also after a power cut. The same
+    content there already is the same file; a different one stays, and ours is called `name (1).png`."""
+    flush_to_disk([part])  # or the next try would find an empty file of that name, and take it for another's
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in range(10_000):
         place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")

@@ -29,7 +29,7 @@ class ServerProcess:
         self.state_file = directory / "state.json"
         self.arguments = ["app.py"]
         self.url = ""
-        self._settings = settings
+        self.settings = settings
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class ServerProcess:
             "port": 0,
             "data_dir": self.data_dir,
             "state_file": self.state_file,
-            **self._settings,
+            **self.settings,
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("COMFYUI_WORKFLOW_")}
         return inherited | {f"COMFYUI_WORKFLOW_{name.upper()}": str(value) for name, value in own.items()}

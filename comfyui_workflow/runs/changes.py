@@ -87,20 +87,39 @@ def _changes(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
 
 def with_changes(state: dict[str, Any], changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The state as JSON, after them. Raises: StoreError."""
-    changed = dict(state)
     try:
+        fields, nodes, outputs = dict(state), _Items(_NODE_KEY), _Items(_OUTPUT_KEY)
+        items = {"nodes": nodes, "outputs": outputs}
+        for name, each in items.items():
+            each.begin(fields.get(name, []))
         for change in changes:
-            changed |= change["set"]
-            for name, keys in (("nodes", ("node_id",)), ("outputs", ("folder", "subfolder", "filename"))):
-                if change.get(name):
-                    changed[name] = _with_items(changed.get(name, []), change[name], keys)
+            fields |= change["set"]
+            for name, each in items.items():
+                if name in change["set"]:
+                    each.begin(change["set"][name])
+                each.add(change.get(name, []))
+        return fields | {name: each.all() for name, each in items.items() if name in fields or each.all()}
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError("not the record of a run: one of its changes is none") from error
-    return changed
 
 
-def _with_items(items: list[Any], changed: list[Any], keys: tuple[str, ...]) -> list[Any]:
-    """In their order; those that are new come last."""
-    by_key = {tuple(item[key] for key in keys): item for item in items}
-    by_key.update((tuple(item[key] for key in keys), item) for item in changed)
-    return list(by_key.values())
+_NODE_KEY = ("node_id",)
+_OUTPUT_KEY = ("folder", "subfolder", "filename")
+
+
+class _Items:
+    """Nodes or outputs as JSON, in their order; those that are new come last."""
+
+    def __init__(self, key: tuple[str, ...]) -> None:
+        self._key = key
+        self._by_key = dict[tuple[Any, ...], Any]()
+
+    def begin(self, items: list[Any]) -> None:
+        self._by_key = {}
+        self.add(items)
+
+    def add(self, items: list[Any]) -> None:
+        self._by_key.update((tuple(item[key] for key in self._key), item) for item in items)
+
+    def all(self) -> list[Any]:
+        return list(self._by_key.values())

@@ -240,7 +240,8 @@ def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...])
 
 def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
     by_key = {output.key: output for output in changed}
-    return tuple(by_key.get(output.key, output) for output in outputs)
+    names = {output.filename for output in changed}  # a key costs more to look at, and there may be thousands
+    return tuple(by_key.get(each.key, each) if each.filename in names else each for each in outputs)
 
 
 def _with_end_of_nodes(run: Run, at: datetime) -> Run:

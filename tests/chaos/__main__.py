@@ -1,6 +1,7 @@
 """Every fault at every step, many times; a table at the end. Exit code 1 if a promise was broken.
 
 python -m tests.chaos --tries 20 [--only NAME] [--jobs 2]
+python -m tests.chaos --tries 100 --only "power cut" --jobs 6
 python -m tests.chaos --soak 500
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.harness import Stage, Verdict
-from tests.chaos.report import said, table
+from tests.chaos.report import kinds_table, said, table
 from tests.chaos.soak import soak
 from tests.chaos.steps import Step
 from tests.chaos.trial import Knobs
@@ -46,7 +47,9 @@ def _matrix(directory: Path, options: argparse.Namespace) -> int:
     pairs = [(fault, step) for fault in chosen if fault.name not in left_out for step in fault.steps]
     began_s = time.monotonic()
     verdicts = _tried(directory, pairs, options)
-    print(table(_in_order(verdicts, pairs), left_out))
+    ordered = _in_order(verdicts, pairs)
+    print(table(ordered, left_out))
+    print(kinds_table(ordered))
     broken = sum(bool(verdict.broken) for verdict in verdicts)
     print(f"\n{len(verdicts)} tries in {time.monotonic() - began_s:.0f} s, {broken} promises broken.")
     return 1 if broken else 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.chaos import strikes
 from tests.chaos.cancels import cancel_others
@@ -20,6 +21,8 @@ from tests.chaos.promises import (
 from tests.chaos.steps import Step
 from tests.chaos.strikes import Strike
 from tests.chaos.trial import Trial, may_mount
+from tests.power_cut.cutting import cut_power, keep_everything_on_a_disk
+from tests.power_cut.disk import FILE_SYSTEMS, cannot_cut
 
 EVERY_STEP = tuple(step for step in Step if step is not Step.ANY)
 NOT_SAFE = "not safe to write here"
@@ -248,6 +251,18 @@ CANCELS = (
     ),
 )
 
+POWER = tuple(
+    Fault(
+        name=f"power cut: {file_system}",
+        steps=(Step.ANY,),
+        set_up=keep_everything_on_a_disk(file_system),
+        strike=cut_power(),
+        promise=all_of(executed_times(1), completed),
+        lacks=partial(cannot_cut, file_system),
+    )
+    for file_system in FILE_SYSTEMS
+)
+
 FAULTS: tuple[Fault, ...] = (
     *SERVER,
     *CONNECTION,
@@ -259,4 +274,5 @@ FAULTS: tuple[Fault, ...] = (
     *OUTPUT_FILES,
     *CLOCK,
     *CANCELS,
+    *POWER,
 )

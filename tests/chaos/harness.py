@@ -14,7 +14,7 @@ import requests
 from tests.chaos.faults import Fault
 from tests.chaos.promises import are_files_whole
 from tests.chaos.steps import SCENES, Step
-from tests.chaos.strikes import PromiseBroken
+from tests.chaos.strikes import PromiseBroken, PromisesBroken
 from tests.chaos.trial import Knobs, TooLate, Trial
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
@@ -83,6 +83,8 @@ class Stage:
             broken += _traces(trial, log_begins_at)
         except TooLate:
             raise
+        except PromisesBroken as error:
+            broken += error.sentences
         except (PromiseBroken, AssertionError, requests.RequestException, OSError) as error:
             broken.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
             broken.append(traceback.format_exc(limit=-3))

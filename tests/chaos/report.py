@@ -4,6 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.chaos.harness import Verdict
+from tests.power_cut.judgement import Kind, kind_of
+
+OTHER = "something else"
 
 HEAD = (
     "| fault | step | tries | ended as promised | executions on the instance | files whole |",
@@ -26,6 +29,31 @@ def _line(name: str, step: str, tries: list[Verdict]) -> str:
     executions = sorted({verdict.executions for verdict in tries})
     counts = ", ".join(map(str, executions))
     return f"| {name} | {step} | {len(tries)} | {kept} | {counts} | {whole} |"
+
+
+def kinds_table(verdicts: Iterable[Verdict]) -> str:
+    """Of the power cuts: in how many of them each kind of promise was broken. Empty without any power cut."""
+    cuts: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.fault.startswith("power cut"):
+            cuts[verdict.fault].append(_kinds(verdict))
+    if not cuts:
+        return ""
+    lines = [
+        f"| broken in so many | {' | '.join(cuts)} |",
+        "| --- |" + " --- |" * len(cuts),
+        f"| of | {' | '.join(str(len(tries)) for tries in cuts.values())} |",
+    ]
+    for kind in [*Kind, OTHER]:
+        figures = [sum(kind in kinds for kinds in tries) for tries in cuts.values()]
+        if any(figures):
+            lines.append(f"| {kind} | {' | '.join(map(str, figures))} |")
+    return "\n".join(["", *lines])
+
+
+def _kinds(verdict: Verdict) -> frozenset[str]:
+    found = frozenset(kind for sentence in verdict.broken if (kind := kind_of(sentence)))
+    return found or frozenset([OTHER] if verdict.broken else [])
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,14 @@ CAPACITY = "128m"
 
 class PromiseBroken(Exception):
     """Found while striking."""
+
+
+class PromisesBroken(Exception):
+    """Several, each a sentence: the strike has seen the run to its end itself."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = tuple(sentences)
 
 
 def kill_server(trial: Trial) -> None:

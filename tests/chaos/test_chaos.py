@@ -12,7 +12,7 @@ from tests.chaos.trial import Knobs
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Stage(tmp_path_factory.mktemp("chaos"), Knobs(refused_s=2.0)) as stage:
+    with Stage(tmp_path_factory.mktemp("chaos"), Knobs(refused_s=2.0, power_stays_s=1.0)) as stage:
         yield stage
 
 

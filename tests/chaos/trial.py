@@ -33,6 +33,8 @@ class Knobs:
 
     refused_s: float = 30.0
     cancels: int = 5
+    power_stays_s: float = 36.0
+    """At most, after the moment at which it may be cut."""
 
 
 def chaos_graph() -> Json:

@@ -14,20 +14,25 @@ import pytest
 
 from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
 from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import (
     CancelRequested,
     ExecutionStarted,
     NodesAdvanced,
+    NodeStarted,
     NodeStep,
     NoticeGiven,
+    OutputsFetched,
+    PriorityChanged,
     PromptPrepared,
+    PromptSucceeded,
     RetryRequested,
     RunCompleted,
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.stores import Store, Wanted
@@ -432,3 +437,42 @@ def test_waiting_ends_with_the_change_or_with_the_time(tmp_path: Path) -> None:
     assert datetime.now(UTC) - began < timedelta(seconds=10)
     waiter.join()
     store.close()
+
+
+def test_a_run_of_thousands_of_outputs_and_nodes_writes_what_is_new_and_not_all_at_each_step(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    nodes = tuple(NodeProgress(node_id=str(number), node_type="SaveImage") for number in range(1000))
+    run = replace(run_number(1), nodes=nodes)
+    store.add(run)
+    journal = RunJournal(store)
+    log = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
+    inode, found = log.stat().st_ino, tuple(OutputFile(filename=f"{n}.png") for n in range(1000))
+    journal.record(run.workflow_id, PromptSucceeded(outputs=found))
+    for node, output in zip(nodes, found, strict=True):
+        journal.record(run.workflow_id, NodeStarted(node_id=node.node_id, ends_others=True))
+        journal.record(run.workflow_id, OutputsFetched(outputs=(replace(output, local_path="/o"),)))
+    kept = store.get(run.workflow_id)
+    assert kept is not None
+    assert (log.stat().st_ino, log.stat().st_size < 5 * len(encode_run(kept))) == (inode, True)
+    store.close()
+    again = opened(tmp_path)
+    assert again.get(run.workflow_id) == kept
+    again.close()
+
+
+def test_a_log_that_has_grown_long_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyui_workflow.stores.run_log.COMPACT_AFTER_BYTES", 10_000)
+    store = opened(tmp_path)
+    store.add(run_number(1))
+    journal = RunJournal(store)
+    log = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
+    for number in range(1000):
+        journal.record(run_number(1).workflow_id, PriorityChanged(priority=number))
+        if number % 100 == 0:
+            assert log.stat().st_size < 50_000
+    store.close()
+    again = opened(tmp_path)
+    assert again.unfinished()[0].priority == 999
+    again.close()

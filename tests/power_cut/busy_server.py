@@ -1,0 +1,20 @@
+"""The server as on a machine that has much to write, with runs whose logs are long: files are flushed one by
+one, and logs are made anew after a few steps.
+
+python -m tests.power_cut.busy_server
+"""
+
+import app
+from comfyui_workflow import serving
+from comfyui_workflow.stores import flush, run_log
+
+
+def set_limits() -> None:
+    flush.MOST_FOREIGN_BYTES = -1
+    run_log.COMPACT_AFTER_BYTES = 1
+    run_log._COMPACT_AFTER_TIMES = 2
+
+
+if __name__ == "__main__":
+    set_limits()
+    serving.main(app.create_server)
