@@ -1,5 +1,5 @@
-"""A disk has damaged one file of the data directory, whichever: the server starts, everything that was accepted
-is known under its id, nothing that executes is cancelled, and what was lost is told."""
+"""A disk has damaged one file of the data directory, whichever: the server starts, everything that was
+accepted is known under its id, nothing that executes is cancelled, and what was lost is told."""
 
 import random
 import shutil
