@@ -89,7 +89,7 @@ class Server:
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
         parts, instances = self.parts, self.parts.instances
-        look_at_keys(instances.known_hosts, parts.damage)
+        look_at_names_and_keys(instances.known_hosts, parts.damage)
         instances.directory.load()
         self.store.open()
         self.batch_files.open()
@@ -235,9 +235,11 @@ def create_jobs(
     )
 
 
-def look_at_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
+def look_at_names_and_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
     """Raises: ConfigurationError."""
     try:
+        if known_hosts.path.parent.exists():
+            server_id(known_hosts.path.parent, damage)
         for trouble in known_hosts.damaged():
             outcome = "The machines that it told of are refused until their keys are accepted or forgotten"
             damage.add(known_hosts.path, trouble, outcome)

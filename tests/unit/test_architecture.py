@@ -50,6 +50,7 @@ PLACES = {
     "numpy": {"sandbox", "demo"},
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
+    "msgspec": {"stores"},
     "pydantic": {"runs", "settings", "client", "cli", "sandbox", "outbox"},
 }
 
