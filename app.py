@@ -26,6 +26,7 @@ from comfyui_workflow.api import (
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
@@ -229,7 +230,7 @@ def create_jobs(
         outbox=outbox,
         check_url=web.check,
         send=web.exchange,
-        fetch=lambda url: web.fetch(url, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S).content,
+        fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
         bucket=settings.bucket,
         refresh=refresher(links) if settings.refresh_worker else None,
     )
@@ -320,9 +321,25 @@ def open_link(key: InstanceKey, settings: Settings) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    feed = EventFeed(connection.base_url, our_id, settings.websocket_reconnect_delay_s)
+    limits, breaches = instance_limits(settings), Breaches()
+    feed = EventFeed(
+        connection.base_url,
+        our_id,
+        settings.websocket_reconnect_delay_s,
+        limits=limits,
+        breaches=breaches,
+    )
     feed.start()
-    return Link(connection, ComfyUIClient(connection.base_url), feed)
+    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches)
+    return Link(connection, client, feed)
+
+
+def instance_limits(settings: Settings) -> InstanceLimits:
+    return InstanceLimits(
+        answer_bytes=settings.largest_answer_mb * MB,
+        answer_s=settings.answer_timeout_s,
+        message_bytes=settings.largest_message_mb * MB,
+    )
 
 
 def connection_options(settings: Settings, host_key: str | None) -> ConnectionOptions:

@@ -4,8 +4,11 @@ import time
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, make_response, redirect, render_template, request
+from werkzeug.exceptions import TooManyRequests
 
-from comfyui_workflow.api.guard import is_let_in, is_own_page
+from comfyui_workflow.api.guard import is_let_in, is_own_page, refuse_guesses
+from comfyui_workflow.api.token_guesses import note_wrong
+from comfyui_workflow.api.wording import keep_headers
 from comfyui_workflow.login import COOKIE, LASTS_S, cookie_value, is_token
 from comfyui_workflow.settings import Settings
 
@@ -33,6 +36,10 @@ def create_blueprint(settings: Settings) -> Blueprint:
     @routes.get(PATH)
     def page() -> Response:
         if not is_let_in(settings):
+            try:
+                refuse_guesses(settings)
+            except TooManyRequests as error:
+                return _slow_down(error)
             return _login_page()
         modules = modules_of(Path(current_app.static_folder or "static"))
         return _page("index.html", _POLICY, modules=modules, has_login=token is not None)
@@ -47,7 +54,12 @@ def create_blueprint(settings: Settings) -> Blueprint:
             abort(403, "Only the page of this server itself may log in")
         if token is None:
             return _to_the_page()
-        if not is_token(request.form.get("token", "").strip(), token):
+        given = request.form.get("token", "").strip()
+        if not is_token(given, token):
+            try:
+                note_wrong([given] if given else [])
+            except TooManyRequests as error:
+                return _slow_down(error)
             return _login_page("This is not the token of this server.", 401)
         response = _to_the_page()
         _keep(response, cookie_value(token, int(time.time())), LASTS_S)
@@ -77,6 +89,12 @@ def _login_page(trouble: str = "", status: int = 200) -> Response:
     response.status_code = status
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         response.headers["Refresh"] = f"0; url={PATH}"
+    return response
+
+
+def _slow_down(error: TooManyRequests) -> Response:
+    response = _login_page(error.description or "", 429)
+    keep_headers(error, response)
     return response
 
 

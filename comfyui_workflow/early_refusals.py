@@ -2,19 +2,19 @@
 application is asked. It is the application that words the refusal; it is asked without the body."""
 
 import socket
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
-from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import RequestEntityTooLarge
 
-LINGER_S = 30.0
-"""Nobody is waited for longer who does not hear."""
+HOLD_ANSWER = "comfyui_workflow.hold_answer"
+"""In the environment of a request: called with seconds, it keeps the answer back for so long."""
+SHORT_BODY_BYTES = 64 * 1024
+"""Of clients that are not known: a login."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +27,26 @@ FindLimit = Callable[[str], BodyLimit]
 """Of a path."""
 
 
-def limit_bodies(servers: Iterable[object], find_limit: FindLimit) -> None:
-    """Of those among them that listen; before the first connection is accepted."""
-
-    class Parser(_Parser):
-        limit_of = staticmethod(find_limit)
-
-    class Channel(_Channel):
-        parser_class = Parser
-
-    for server in servers:
-        if isinstance(server, BaseWSGIServer):
-            server.channel_class = Channel
+def anybody(_headers: Mapping[str, str]) -> bool:
+    return True
 
 
-class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    limit_of: FindLimit
+@dataclass(frozen=True, kw_only=True)
+class Refusals:
+    """`is_known(headers)`: whether whoever sends them may send more than a short body. Their names are in
+    capitals, with `_`."""
+
+    find_limit: FindLimit
+    is_known: Callable[[Mapping[str, str]], bool] = anybody
+
+    def most_bytes(self, path: str, headers: Mapping[str, str]) -> int:
+        most = self.find_limit(path).most_bytes
+        return most if most <= SHORT_BODY_BYTES or self.is_known(headers) else SHORT_BODY_BYTES
+
+
+class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
+    early: Refusals
+    _most_bytes: int | None = None
     is_refused = False
 
     def received(self, data: bytes) -> int:
@@ -57,7 +61,9 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     def _refuse_if_too_large(self) -> None:
         """The length tells the application why it is asked without a body."""
         size_bytes = max(self.content_length, self.body_bytes_received)
-        if size_bytes > self.limit_of(self.path).most_bytes:
+        if self._most_bytes is None:
+            self._most_bytes = self.early.most_bytes(self.path, self.headers)
+        if size_bytes > self._most_bytes:
             self.headers["CONTENT_LENGTH"] = str(size_bytes)
             self.error, self.is_refused, self.completed = None, True, True
 
@@ -67,6 +73,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         if self.request.is_refused:
             self.channel.is_refused = True
             self.set_close_on_finish()
+        self.get_environment()[HOLD_ANSWER] = self.channel.hold_answer
         super().execute()
 
 
@@ -76,37 +83,27 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         super().execute()
 
 
-class _Channel(HTTPChannel):  # type: ignore[misc]
+class RefusingChannel(HTTPChannel):  # type: ignore[misc]
     """After an error it goes on reading for a while, and forgets what it reads: who is still sending when the
-    connection is closed sees that it broke, and not why."""
+    connection is closed sees that it broke, and not why. Somebody else ends that after a time."""
 
     task_class = _Task
     error_task_class = _ErrorTask
     is_refused = False
-    _lingers_until_s: float | None = None
-
-    def received(self, data: bytes) -> bool:
-        return self._lingers_until_s is None and bool(super().received(data))
+    is_lingering = False
 
     def readable(self) -> bool:
-        return self._lingers_until_s is not None or bool(super().readable())
+        return self.is_lingering or bool(super().readable())
 
     def writable(self) -> bool:
-        is_over = self._lingers_until_s is not None and time.monotonic() > self._lingers_until_s
-        return is_over or (self._lingers_until_s is None and bool(super().writable()))
-
-    def handle_write(self) -> None:
-        if self._lingers_until_s is not None:
-            super().handle_close()
-            return
-        super().handle_write()
+        return not self.is_lingering and bool(super().writable())
 
     def handle_close(self) -> None:
-        is_answered = self.is_refused and self._lingers_until_s is None and not self.total_outbufs_len
+        is_answered = self.is_refused and not self.is_lingering and not self.total_outbufs_len
         if not (is_answered and self.connected):
             super().handle_close()
             return
         self.will_close = False
-        self._lingers_until_s = time.monotonic() + LINGER_S
+        self.is_lingering = True
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)

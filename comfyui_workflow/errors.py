@@ -34,6 +34,7 @@ WorkflowError
     ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
     ├── PromptRefused       it does not accept the graph
     ├── InstanceBroken      its worker is dead: what runs there never ends, until it is restarted
+    │   └── LimitExceeded   it sends more than this server takes, or never comes to an end
     ├── PromptFailed        a node raised, or memory ran out
     └── PromptLost          in neither queue nor history
 
@@ -204,6 +205,10 @@ class PromptRefused(ComfyUIError):
 
 class InstanceBroken(ComfyUIError):
     code = "instance_broken"
+
+
+class LimitExceeded(InstanceBroken):
+    pass
 
 
 class PromptFailed(ComfyUIError):

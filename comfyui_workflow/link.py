@@ -4,6 +4,8 @@ import logging
 import threading
 import time
 import uuid
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from comfyui_workflow.workflows.definitions import Definitions
 log = logging.getLogger(__name__)
 
 _NAMED_ANEW = "This server has a new name: what prompts say that were submitted before is asked for instead"
+LARGE_VALUES = 200_000
+MOST_LARGE_VALUES = 1_500_000
 DEFINITIONS_AGE_S = 1.0
 """Younger ones are believed when they lack something: there is a megabyte of them."""
 
@@ -72,6 +76,31 @@ def client_id(key: InstanceKey, server: uuid.UUID) -> str:
     return str(uuid.uuid5(server, f"{key.address.label} {key.comfyui_port}"))
 
 
+class LargeDefinitions:
+    """Links whose definitions are unusually large. Only so many JSON values are kept of all of these, so that
+    no number of instances fills the memory with what they say of themselves. May be used from any thread."""
+
+    def __init__(self, large_values: int = LARGE_VALUES, most_values: int = MOST_LARGE_VALUES) -> None:
+        self._large_values = large_values
+        self._most_values = most_values
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[weakref.ref[Link], int] = OrderedDict()
+
+    def used(self, link: "Link", values: int) -> "list[Link]":
+        """The links that must drop theirs now: those that used them longest ago."""
+        if values <= self._large_values:
+            return []
+        with self._lock:
+            self._kept[weakref.ref(link)] = values
+            self._kept.move_to_end(weakref.ref(link))
+            dropped = []
+            for gone in [ref for ref in self._kept if ref() is None]:
+                del self._kept[gone]
+            while len(self._kept) > 1 and sum(self._kept.values()) > self._most_values:
+                dropped.append(self._kept.popitem(last=False)[0]())
+        return [each for each in dropped if each is not None]
+
+
 class Link:
     """Shared by all runs of an instance; every method may be called from any thread."""
 
@@ -116,7 +145,13 @@ class Link:
         if known is None:
             known = self._definitions = Definitions(self.client.definitions())
             self._definitions_asked_s = time.monotonic()
+        for other in _large_definitions.used(self, self.client.definitions_values):
+            other.drop_definitions()
         return known
+
+    def drop_definitions(self) -> None:
+        """They are asked for when they are wanted again."""
+        self._definitions = None
 
     def forget_definitions(self) -> None:
         """They are asked for anew, unless that was just done."""
@@ -176,3 +211,6 @@ class Link:
             self._known_of_socket = self.feed.times_connected
         if not is_known and not self.is_same_boot(self._marker):
             self._definitions = self._directories = self._marker = None
+
+
+_large_definitions = LargeDefinitions()

@@ -6,22 +6,28 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-import waitress
 from flask import Flask
 from waitress import wasyncore
+from waitress.adjustments import Adjustments
 
 from comfyui_workflow.api import worker_comfyui
-from comfyui_workflow.early_refusals import BodyLimit, FindLimit, limit_bodies
+from comfyui_workflow.api.guard import may_be_let_in
+from comfyui_workflow.connection_limits import ConnectionLimits
+from comfyui_workflow.early_refusals import BodyLimit, FindLimit, Refusals
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.server.descriptors import raise_open_files_limit
+from comfyui_workflow.server.listener import Listener
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
 HTTP_STOP_TIMEOUT_S = 3.0
+LONGEST_HEAD_BYTES = 32 * 1024
 MB = 1024 * 1024
 
 
@@ -49,6 +55,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     """Returns after SIGINT or SIGTERM, when all has come to rest; unfinished runs go on at the next start.
     `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError."""
     signal.signal(signal.SIGTERM, _leave)
+    raise_open_files_limit()
     http = HttpThread(server, settings)
     try:
         resumed = server.start()
@@ -81,12 +88,12 @@ def find_body_limit(settings: Settings) -> FindLimit:
 class HttpThread:
     """The port is taken when it is made. Its loop closes its sockets itself, none under its hands."""
 
-    def __init__(self, server: Startable, settings: Settings) -> None:
+    def __init__(self, server: Startable, settings: Settings, limits: ConnectionLimits | None = None) -> None:
         """Raises: ConfigurationError."""
         self._server = server
         self._ended = threading.Event()
         self._sockets: dict[int, Any] = {}
-        self._http = _listen(server.app, settings, self._sockets)
+        self._http = _listen(server.app, settings, limits or ConnectionLimits(), self._sockets)
         self.url = f"http://{_url_host(settings.host)}:{self._http.effective_port}"
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
@@ -123,26 +130,25 @@ def configure_logging(level: str) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def _listen(app: Flask, settings: Settings, sockets: dict[int, Any]) -> "waitress.server.BaseWSGIServer":
+def _listen(app: Flask, settings: Settings, limits: ConnectionLimits, handlers: dict[int, Any]) -> Listener:
     """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
-    that is open is in `sockets`."""
+    that is open is in `handlers`."""
     try:
-        http = waitress.create_server(
-            app,
-            map=sockets,
+        options = Adjustments(
             host=_address_of(settings.host),
             port=settings.port,
             threads=REQUEST_THREADS,
+            max_request_header_size=LONGEST_HEAD_BYTES,
             max_request_body_size=settings.max_upload_mb * MB + 1,  # the first that is refused
             ident="comfyui-workflow",
         )
+        refusals = Refusals(find_limit=find_body_limit(settings), is_known=partial(may_be_let_in, settings))
+        return Listener(app, options, handlers, refusals, limits)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
-    limit_bodies(sockets.values(), find_body_limit(settings))
-    return http
 
 
 def _address_of(host: str) -> str:

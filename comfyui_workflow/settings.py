@@ -20,7 +20,7 @@ from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
 SHORTEST_TOKEN = 16
-"""Of a server that others can reach: nothing slows down whoever guesses."""
+"""Of a server that others can reach: guesses are slowed down, but many addresses may guess together."""
 WORKER_NAMES = {
     "bucket_endpoint_url": "BUCKET_ENDPOINT_URL",
     "bucket_access_key_id": "BUCKET_ACCESS_KEY_ID",
@@ -120,6 +120,21 @@ class Settings(BaseSettings):
         ge=0,
         description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
         "broken, in seconds; 0 means for ever.",
+    )
+    largest_answer_mb: int = Field(
+        64,
+        ge=1,
+        description="Largest answer of an instance to `/object_info`, `/queue` or `/history`, in MB. One "
+        "that sends more is not asked any more, and runs there fail with the reason.",
+    )
+    largest_message_mb: int = Field(
+        32, ge=1, description="Largest websocket message of an instance, in MB; as `LARGEST_ANSWER_MB`."
+    )
+    answer_timeout_s: float = Field(
+        120,
+        ge=1,
+        description="How long a whole answer of an instance may take once it was asked, in seconds; as "
+        "`LARGEST_ANSWER_MB`. Files are bounded by their rate instead: 256 bytes a second at least.",
     )
     prompts_per_instance: int = Field(
         2,

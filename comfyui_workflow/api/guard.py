@@ -2,16 +2,18 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, RequestEntityTooLarge, Unauthorized
+from werkzeug.http import parse_cookie
 
+from comfyui_workflow.api.token_guesses import guesses_in, has_login, has_token, note_wrong
 from comfyui_workflow.early_refusals import FindLimit
-from comfyui_workflow.login import COOKIE, is_login, is_token
+from comfyui_workflow.login import COOKIE
 from comfyui_workflow.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -36,6 +38,7 @@ def guard(
         is_open = request.path in open_paths or request.endpoint == "static"
         if request.method == "OPTIONS" or is_open or is_let_in(settings):
             return
+        refuse_guesses(settings)
         raise Unauthorized(
             "An API token is needed: Authorization: Bearer <token>",
             www_authenticate=WWWAuthenticate("bearer"),
@@ -54,10 +57,28 @@ def is_let_in(settings: Settings) -> bool:
     if settings.api_token is None:
         return True
     token = settings.api_token.get_secret_value()
-    if _has_token(token):
+    if has_token(request.headers.get("Authorization", ""), token):
         return True
-    at_s = int(time.time())
-    return is_own_page() and any(is_login(value, token, at_s) for value in request.cookies.getlist(COOKIE))
+    return is_own_page() and has_login(request.cookies.getlist(COOKIE), token, int(time.time()))
+
+
+def may_be_let_in(settings: Settings, headers: Mapping[str, str]) -> bool:
+    """The same of the head of a request whose body has not been read; of whichever page. Names of `headers`
+    are in capitals, with `_`."""
+    if settings.api_token is None:
+        return True
+    token = settings.api_token.get_secret_value()
+    if has_token(headers.get("AUTHORIZATION", ""), token):
+        return True
+    return has_login(parse_cookie(headers.get("COOKIE", "")).getlist(COOKIE), token, int(time.time()))
+
+
+def refuse_guesses(settings: Settings) -> None:
+    """For a request that was not let in. Raises: TooManyRequests."""
+    if settings.api_token is not None:
+        token = settings.api_token.get_secret_value()
+        cookies = request.cookies.getlist(COOKIE) if is_own_page() else []
+        note_wrong(guesses_in(request.headers.get("Authorization", ""), cookies, token))
 
 
 def is_own_page() -> bool:
@@ -101,10 +122,3 @@ def _host_name(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:  # half an IPv6 address
         return ""
-
-
-def _has_token(token: str) -> bool:
-    """As a bearer token; or bare, as some clients of RunPod send theirs."""
-    said = request.headers.get("Authorization", "").strip()
-    scheme, _, given = said.partition(" ")
-    return is_token(given.strip() if scheme.lower() == "bearer" else said, token)

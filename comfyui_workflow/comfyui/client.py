@@ -3,29 +3,49 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, BinaryIO, TypeVar
 
 import requests
+import urllib3
 
+from comfyui_workflow.comfyui.answers import (
+    AnswerClock,
+    Body,
+    InstanceSession,
+    TimedAdapter,
+    read_body,
+    refuse_encoding,
+    timed_by,
+)
 from comfyui_workflow.comfyui.directories import Directories, read_directories
-from comfyui_workflow.comfyui.history import HistoryEntry, read_history
+from comfyui_workflow.comfyui.history import MOST_OUTPUTS, HistoryEntry, read_history
+from comfyui_workflow.comfyui.limits import (
+    Breaches,
+    InstanceLimits,
+    too_many_outputs,
+    too_slow,
+    too_slow_file,
+)
 from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
 from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.comfyui.system import System, read_system
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
+    InstanceBroken,
+    LimitExceeded,
     PromptRefused,
     RemoteFileError,
     RemoteFileMissing,
 )
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.untrusted import a_list, a_text, an_object, read_json
+from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 
-Answer = TypeVar("Answer")
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +56,20 @@ class Submission:
     node_errors: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A whole answer, within the limits. `what` is the method and the path that it answers."""
+
+    status: int
+    body: Body
+    what: str
+    path: str
+
+
 class ComfyUIClient:
     """Every method may be called from any thread, and raises ComfyUIUnavailable when there is no answer, or
-    none that ComfyUI would give; ComfyUIError when ComfyUI says that it cannot."""
+    none that ComfyUI would give; LimitExceeded where it is more than `limits` allow, and for a while after
+    that; ComfyUIError when ComfyUI says that it cannot."""
 
     def __init__(
         self,
@@ -47,15 +78,21 @@ class ComfyUIClient:
         read_timeout_s: float = READ_TIMEOUT_S,
         absence: str = "ComfyUI is not running on the instance, or the tunnel is gone",
         heeds_environment: bool = False,
+        limits: InstanceLimits | None = None,
+        breaches: Breaches | None = None,
     ) -> None:
         """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
-        names, has no business in a tunnel."""
+        names, has no business in a tunnel. `breaches` are shared with the websocket to the same instance."""
         self._base_url = base_url
+        self._limits = limits or InstanceLimits()
+        self._breaches = breaches or Breaches()
+        self.definitions_values = 0
+        """How many JSON values the definitions had when they were last asked for; 0 for few."""
         self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
-        self._session = requests.Session()
+        self._session = InstanceSession(takes_cookies=heeds_environment)
         self._session.trust_env = heeds_environment
-        self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=8)
+        self._adapter = TimedAdapter(pool_connections=1, pool_maxsize=8)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
 
@@ -87,10 +124,10 @@ class ComfyUIClient:
         """Not idempotent: ComfyUI runs the same id twice. `definitions` are asked for at a refusal only.
         Raises: PromptRefused, in words that the node definitions help to find."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
-        response = self._request("POST", "/prompt", json=body)
-        if response.status_code in (400, 413):
-            raise PromptRefused(refusal_sentence(_lenient_object(response), graph, definitions()))
-        answer = _object(_good(response))
+        said = self._ask("POST", "/prompt", json=body)
+        if said.status in (400, 413):
+            raise PromptRefused(refusal_sentence(self._lenient_object(said), graph, definitions()))
+        answer = self._object(_good(said))
         accepted_id = a_text(answer.get("prompt_id"))
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
@@ -102,34 +139,39 @@ class ComfyUIClient:
     def history(self, prompt_id: str) -> HistoryEntry | None:
         """None for a prompt that is queued, running or unknown: the queue tells which."""
         entry = self._get_object(f"/history/{prompt_id}").get(prompt_id)
-        return read_history(prompt_id, entry) if isinstance(entry, dict) else None
+        found = read_history(prompt_id, entry) if isinstance(entry, dict) else None
+        if found is not None and len(found.outputs) > MOST_OUTPUTS:
+            raise self._breaches.record(too_many_outputs(MOST_OUTPUTS))
+        return found
 
     def recent_history(self, limit: int) -> list[HistoryEntry]:
         entries = self._get_object("/history", params={"max_items": limit})
         return [read_history(key, entry) for key, entry in entries.items() if isinstance(entry, dict)]
 
     def delete_pending(self, prompt_id: str) -> None:
-        _good(self._request("POST", "/queue", json={"delete": [prompt_id]}))
+        _good(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
 
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Without an id whatever runs; before 0.3.57 with one too: ask the queue first."""
-        _good(self._request("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
+        _good(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """ComfyUI does it as soon as no prompt runs."""
         wanted = {"unload_models": unload_models, "free_memory": free_memory}
-        _good(self._request("POST", "/free", json=wanted))
+        _good(self._ask("POST", "/free", json=wanted))
 
     def definitions(self) -> dict[str, Any]:
         """Every node class this ComfyUI has (`/object_info`)."""
-        found = self._get_object("/object_info")
+        answer = _good(self._ask("GET", "/object_info"))
+        found = self._object(answer)
+        self.definitions_values = answer.body.values
         return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
     def choices(self, route: str) -> list[Any]:
         """What a route has to choose from; nothing where it does not answer with a list."""
-        content = answer_or(lambda: _good(self._request("GET", route)).content, b"")
+        answer = answer_or(lambda: _good(self._ask("GET", route)), None)
         try:
-            return a_list(read_json(content))
+            return [] if answer is None else a_list(self._json(answer))
         except ValueError:
             return []
 
@@ -164,17 +206,17 @@ class ComfyUIClient:
         """The name ComfyUI gave the file: another one when a different file of that name is there, unless
         this one replaces it. Without the subfolder."""
         fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
-        response = self._request("POST", "/upload/image", files={"image": (name, file)}, data=fields)
-        return a_text(_object(_good(response)).get("name")) or name
+        answer = self._ask("POST", "/upload/image", files={"image": (name, file)}, data=fields)
+        return a_text(self._object(_good(answer)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
         """`name` may have directories before it, below `folder`."""
         subfolder, _, filename = name.rpartition("/")
         params = {"filename": filename, "type": folder, "subfolder": subfolder}
-        response = self._request("HEAD", "/view", params=params)
-        if response.status_code == 404:
+        answer = self._ask("HEAD", "/view", params=params)
+        if answer.status == 404:
             return False
-        _good(response)
+        _good(answer)
         return True
 
     @contextmanager
@@ -196,56 +238,104 @@ class ComfyUIClient:
         return read_system(self.system_stats())
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return _object(_good(self._request("GET", path, params=params)))
+        return self._object(_good(self._ask("GET", path, params=params)))
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
+        what = f"{method} {path}"
+        clock = AnswerClock(self._limits.answer_s, too_slow(what, self._limits.answer_s))
+        with self._judged(what), self._send(method, path, clock, **arguments) as response:
+            refuse_encoding(response, what)
+            body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
+            return Answer(status=response.status_code, body=body, what=what, path=path)
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        try:
+        """The head of an answer; its content comes in pieces, of which none may be long in coming."""
+        what = f"{method} {path}"
+        limits = self._limits
+        clock = AnswerClock(limits.answer_s, too_slow_file(), bytes_per_s=limits.stream_bytes_per_s)
+        with self._judged(what):
+            response = self._send(method, path, clock, **arguments)
+            try:
+                refuse_encoding(response, what)
+            except LimitExceeded:
+                response.close()
+                raise
+            return response
+
+    def _send(self, method: str, path: str, clock: AnswerClock, **arguments: Any) -> requests.Response:
+        """Raises: LimitExceeded after a breach; what `requests` raises."""
+        self._breaches.refuse()
+        with timed_by(clock):
             return self._session.request(
-                method, self._base_url + path, timeout=self._timeout, allow_redirects=False, **arguments
+                method,
+                self._base_url + path,
+                timeout=self._timeout,
+                allow_redirects=False,
+                **{**arguments, "stream": True},
             )
-        except requests.Timeout as error:
-            raise ComfyUIUnavailable(f"ComfyUI does not answer ({method} {path} timed out)") from error
-        except (requests.RequestException, ValueError) as error:  # ValueError: a Location that is none
+
+    @contextmanager
+    def _judged(self, what: str) -> Iterator[None]:
+        """Trouble in our words. Raises: LimitExceeded, which is remembered; ComfyUIUnavailable."""
+        try:
+            yield
+        except LimitExceeded as error:
+            raise self._breaches.record(error) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
+            if _is_timeout(error):
+                raise ComfyUIUnavailable(f"ComfyUI does not answer ({what} timed out)") from error
+            raise ComfyUIUnavailable(self._absence) from error
+        except ValueError as error:  # a Location that is none
             raise ComfyUIUnavailable(self._absence) from error
 
+    def _json(self, answer: Answer) -> Any:
+        """Raises: LimitExceeded; ValueError."""
+        try:
+            return answer.body.json(self._limits, f"in answer to {answer.what}")
+        except LimitExceeded as error:
+            raise self._breaches.record(error) from None
+        finally:
+            answer.body.close()
 
-def answer_or(ask: Callable[[], Answer], otherwise: Answer) -> Answer:
-    """For what not every ComfyUI tells. Raises: ComfyUIUnavailable, since that may pass."""
+    def _object(self, answer: Answer) -> dict[str, Any]:
+        try:
+            value = self._json(answer)
+        except ValueError as error:
+            raise ComfyUIUnavailable("ComfyUI answered with something that is not JSON") from error
+        if not isinstance(value, dict):
+            raise ComfyUIUnavailable("ComfyUI answered with JSON that is not an object")
+        return value
+
+    def _lenient_object(self, answer: Answer) -> dict[str, Any]:
+        beginning = answer.body.beginning(500)
+        try:
+            return self._object(answer)
+        except ComfyUIUnavailable:
+            message = beginning.decode("utf-8", "replace") or f"HTTP {answer.status}"
+            return {"error": {"message": message}}
+
+
+def answer_or(ask: Callable[[], Said], otherwise: Said) -> Said:
+    """For what not every ComfyUI tells. Raises: ComfyUIUnavailable, since that may pass; InstanceBroken."""
     try:
         return ask()
-    except ComfyUIUnavailable:
+    except (ComfyUIUnavailable, InstanceBroken):
         raise
     except ComfyUIError:
         return otherwise
 
 
-def _good(response: requests.Response) -> requests.Response:
+def _good(answer: Answer) -> Answer:
     """Raises: ComfyUIUnavailable for 5xx, ComfyUIError for what else is not 200."""
-    if 200 <= response.status_code < 300:
-        return response
-    what = f"ComfyUI answered HTTP {response.status_code} to {response.request.path_url.split('?')[0]}"
-    raise ComfyUIUnavailable(what) if response.status_code >= 500 else ComfyUIError(what)
+    if 200 <= answer.status < 300:
+        return answer
+    answer.body.close()
+    what = f"ComfyUI answered HTTP {answer.status} to {answer.path}"
+    raise ComfyUIUnavailable(what) if answer.status >= 500 else ComfyUIError(what)
 
 
-def _object(response: requests.Response) -> dict[str, Any]:
-    try:
-        answer = read_json(response.content)
-    except ValueError as error:
-        raise ComfyUIUnavailable("ComfyUI answered with something that is not JSON") from error
-    if not isinstance(answer, dict):
-        raise ComfyUIUnavailable("ComfyUI answered with JSON that is not an object")
-    return answer
-
-
-def _lenient_object(response: requests.Response) -> dict[str, Any]:
-    try:
-        return _object(response)
-    except ComfyUIUnavailable:
-        return {
-            "error": {
-                "message": response.content[:500].decode("utf-8", "replace") or f"HTTP {response.status_code}"
-            }
-        }
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, requests.Timeout | TimeoutError | urllib3.exceptions.TimeoutError)
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

@@ -2,6 +2,8 @@
 
 from comfyui_workflow.comfyui.history import HistoryEntry
 
+LONGEST_SAID = 10_000
+
 
 def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
     said = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
@@ -10,8 +12,9 @@ def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
 
 
 def comfyui_said(entry: HistoryEntry) -> str:
-    """Its own words, in one line."""
-    return " ".join((entry.error_message or "ComfyUI does not say why").split())
+    """Its own words, in one line, of a length that a record and a list can have."""
+    said = " ".join((entry.error_message or "ComfyUI does not say why")[: 2 * LONGEST_SAID].split())
+    return said if len(said) <= LONGEST_SAID else said[: LONGEST_SAID - 1] + "…"
 
 
 def is_out_of_memory(entry: HistoryEntry) -> bool:

@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import websocket
+from websocket import ABNF
 
+from comfyui_workflow.comfyui.answers import bounded_json
+from comfyui_workflow.comfyui.bounded_socket import BoundedSocket
+from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
 from comfyui_workflow.comfyui.previews import Preview, PreviewReader
-from comfyui_workflow.untrusted import read_json
+from comfyui_workflow.errors import LimitExceeded
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,18 @@ REOPEN_AFTER_S = 0.5
 """When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
 first, and given time."""
 LONGEST_WAIT_S = 5.0
+
+BUSIEST_SHARE = 0.25
+"""Of one processor, for all that one instance says: more of it is read later."""
+BURST_S = 0.1
+"""Of the processor, at once."""
+LONGEST_BREAK_S = 1.0
+MOST_WAITING = 10_000
+MOST_WAITING_BYTES = 8 * 1024 * 1024
+"""Messages of one prompt that nobody has taken; of more, the oldest are dropped."""
+
+_NO_SOCKET = (websocket.WebSocketException, OSError, ValueError, OverflowError, MemoryError, LimitExceeded)
+"""What an attempt at a socket may end with: lengths in the head of a refusal are read as they are."""
 
 Listener = Callable[[Message], None]
 Show = Callable[[Preview], None]
@@ -37,18 +53,26 @@ class Subscription:
     def __init__(self, show: Show | None = None) -> None:
         self.began_at_s = time.monotonic()
         self.show = show
-        self._messages: deque[Message] = deque()
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._waiting_bytes = 0
         self._is_woken = False
         self._arrived = threading.Condition()
 
-    def put(self, message: Message) -> None:
-        """`progress_state` is a full picture each time, so only the last of several in a row is kept."""
+    def put(self, message: Message, size_bytes: int = 0) -> None:
+        """`progress_state` is a full picture each time, so only the last of several in a row is kept.
+        `size_bytes`: of its text."""
         with self._arrived:
             is_state = message.get("type") == "progress_state"
-            if is_state and self._messages and self._messages[-1].get("type") == "progress_state":
-                self._messages.pop()
-            self._messages.append(message)
+            if is_state and self._messages and self._messages[-1][0].get("type") == "progress_state":
+                self._waiting_bytes -= self._messages.pop()[1]
+            self._messages.append((message, size_bytes))
+            self._waiting_bytes += size_bytes
+            while len(self._messages) > 1 and self._is_too_much():
+                self._waiting_bytes -= self._messages.popleft()[1]
             self._arrived.notify()
+
+    def _is_too_much(self) -> bool:
+        return len(self._messages) > MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
 
     def wake(self) -> None:
         """Whoever waits for messages, or is about to, waits no longer. Returns at once."""
@@ -61,16 +85,54 @@ class Subscription:
         with self._arrived:
             self._arrived.wait_for(lambda: self._messages or self._is_woken, timeout_s)
             self._is_woken = False
-            taken = list(self._messages)
+            taken = [message for message, _ in self._messages]
             self._messages.clear()
+            self._waiting_bytes = 0
             return taken
+
+
+class Pace:
+    """How much of a processor this thread takes: all threads of this process share one, and the messages of
+    one instance must not keep the others waiting."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, worked_s: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._clock = clock
+        self._worked_s = worked_s
+        self._begin()
+
+    def break_s(self) -> float:
+        """How long to rest now; 0 or less as long as it is within its share."""
+        worked_s = self._worked_s() - self._worked_before_s
+        passed_s = self._clock() - self._began_s
+        if worked_s <= BURST_S:
+            return 0.0
+        rest_s = worked_s / BUSIEST_SHARE - passed_s
+        self._begin()
+        return min(rest_s, LONGEST_BREAK_S)
+
+    def _begin(self) -> None:
+        self._began_s = self._clock()
+        self._worked_before_s = self._worked_s()
 
 
 class EventFeed:
     """Owns a thread that reads the socket and opens it again whenever it breaks."""
 
-    def __init__(self, base_url: str, client_id: str, longest_wait_s: float = LONGEST_WAIT_S) -> None:
-        """`longest_wait_s`: between two tries to open it."""
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        longest_wait_s: float = LONGEST_WAIT_S,
+        *,
+        limits: InstanceLimits | None = None,
+        breaches: Breaches | None = None,
+    ) -> None:
+        """`longest_wait_s`: between two tries to open it. `breaches` are shared with the client of the same
+        instance, so that a limit broken here is told where it is asked next."""
+        self._limits = limits or InstanceLimits()
+        self._breaches = breaches or Breaches()
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         self.client_id = client_id
         self._longest_wait_s = longest_wait_s
@@ -146,27 +208,31 @@ class EventFeed:
             self._closing.wait(wait_s)
 
     def _connect_and_read(self) -> bool:
-        """Whether the socket could be opened."""
+        """Whether the socket could be opened. Not tried while a broken limit is remembered."""
+        socket = BoundedSocket(self._limits.message_bytes, self._is_left)
         try:
-            socket = websocket.create_connection(
-                self._url,
-                timeout=CONNECT_TIMEOUT_S,
-                suppress_origin=True,
-                redirect_limit=0,  # it would lead out of the tunnel, to wherever the instance says
-            )
-        except (websocket.WebSocketException, OSError) as error:
+            self._breaches.refuse()
+            socket.open(self._url, CONNECT_TIMEOUT_S)
+        except _NO_SOCKET as error:
             log.debug("no websocket to %s: %s", self._url, error)
+            socket.drop()
             return False
         try:
             self._read(socket)
-        except (websocket.WebSocketException, OSError) as error:
+        except LimitExceeded as error:
+            log.warning("%s: %s", self._url, self._breaches.record(error))
+            socket.drop()
+        except _NO_SOCKET as error:
             log.debug("the websocket to %s broke: %s", self._url, error)
         finally:
             self._connected.clear()
-            socket.close(timeout=1)
+            socket.leave(timeout_s=1)
         return True
 
-    def _read(self, socket: websocket.WebSocket) -> None:
+    def _is_left(self) -> bool:
+        return self._closing.is_set() or self._renewing.is_set()
+
+    def _read(self, socket: BoundedSocket) -> None:
         """Until it breaks, is renewed, or the feed is closed. The flags must be the first frame we send."""
         flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
         socket.send(json.dumps(flags))
@@ -175,22 +241,29 @@ class EventFeed:
         self._previews = PreviewReader()
         self._times_connected += 1
         self._connected.set()
-        while not (self._closing.is_set() or self._renewing.is_set()):
+        pace = Pace()
+        while not self._is_left():
             try:
-                frame = socket.recv()
+                opcode, content = socket.receive()
             except websocket.WebSocketTimeoutException:
                 continue
-            if not frame:
+            if opcode == ABNF.OPCODE_CLOSE:
                 return
-            self._heard_at_s = time.monotonic()
-            if isinstance(frame, str):
-                self._dispatch(frame)
-            else:
-                self._show(frame)
+            if opcode == ABNF.OPCODE_TEXT:
+                self._heard_at_s = time.monotonic()
+                self._dispatch(content)
+            elif opcode == ABNF.OPCODE_BINARY:
+                self._heard_at_s = time.monotonic()
+                self._show(content)
+            if (break_s := pace.break_s()) > 0:
+                self._closing.wait(break_s)
 
-    def _dispatch(self, frame: str) -> None:
+    def _dispatch(self, frame: bytes) -> None:
+        """Raises: LimitExceeded."""
         try:
-            message = read_json(frame)
+            message = bounded_json(
+                frame, self._limits.values, self._limits.message_bytes, "in a websocket message"
+            )
         except ValueError:
             return
         if not isinstance(message, dict):
@@ -199,7 +272,7 @@ class EventFeed:
         with self._lock:
             listeners = list(self._listeners)
         for subscription in self._subscribed(prompt_id_of(message)):
-            subscription.put(message)
+            subscription.put(message, len(frame))
         for hear in listeners:
             hear(message)
 

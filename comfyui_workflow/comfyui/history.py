@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +12,8 @@ from comfyui_workflow.comfyui.queue import correlation
 from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
 
+MOST_OUTPUTS = 10_000
+"""Of one prompt: each is a file to fetch, and an entry of the record."""
 LATEST_MS = 250_000_000_000_000
 """A little before the last day that a datetime can tell."""
 
@@ -40,7 +43,8 @@ class HistoryEntry:
 
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     """`status_str` alone lies both ways: a cycle met at run time says success, an interrupt says error. The
-    messages tell; before August 2024 there are none, and the status is all there is."""
+    messages tell; before August 2024 there are none, and the status is all there is. Of more than
+    MOST_OUTPUTS outputs one more is read."""
     status = an_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
@@ -48,7 +52,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     return HistoryEntry(
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
-        outputs=tuple(_outputs(entry.get("outputs"))),
+        outputs=tuple(islice(_outputs(entry.get("outputs")), MOST_OUTPUTS + 1)),
         correlation=correlation(entry.get("prompt")),
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),

@@ -1,6 +1,7 @@
 """Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from comfyui_workflow.runs.model import Graph
@@ -9,11 +10,14 @@ from comfyui_workflow.workflows import wording
 from comfyui_workflow.workflows.checks.nearest import nearest
 from comfyui_workflow.workflows.graph import node_title
 
+MOST_FINDINGS = 50
+"""In one sentence."""
+
 
 def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
     """From the body of a 400: `{"error": {type, message, details}, "node_errors": {id: {errors: [..]}}}`.
     The node definitions (`/object_info`) tell what is allowed where ComfyUI leaves out a long list."""
-    findings = list(node_findings(answer.get("node_errors"), graph, definitions))
+    findings = list(islice(node_findings(answer.get("node_errors"), graph, definitions), MOST_FINDINGS))
     if not findings:
         findings = [_general(answer.get("error"))]
     return "ComfyUI refuses the workflow: " + "; ".join(findings)

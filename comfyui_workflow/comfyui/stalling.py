@@ -48,7 +48,7 @@ class StallWatch:
     def _look_at_log(self) -> None:
         try:
             reason = worker_death(self._client.log())
-        except ComfyUIUnavailable:
+        except (ComfyUIUnavailable, InstanceBroken):
             raise
         except ComfyUIError:
             return  # a version that does not show it

@@ -7,11 +7,13 @@ open_transport(address, options) -> OpenTransport(transport, wire, host_key_fing
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import paramiko
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.ssh_exception import IncompatiblePeer
 
 from comfyui_workflow.errors import AuthenticationFailed
@@ -33,8 +35,32 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "ae
 LOG_CHANNEL = "comfyui_workflow.ssh"
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
 
+WINDOW_SLACK_BYTES = 1024 * 1024
+
 _handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _handshakes_lock = threading.Lock()
+
+
+def _within_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
+    """paramiko keeps whatever arrives, however little room it has granted."""
+
+    def fed(channel: Any, message: Any) -> None:
+        feed(channel, message)
+        waiting_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if waiting_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
+            raise paramiko.SSHException("the server sends more than the window that it was granted")
+
+    return fed
+
+
+class BoundedTransport(paramiko.Transport):
+    """Ends where the peer sends more on a channel than it was granted room for."""
+
+    _channel_handler_table = {  # noqa: RUF012 - as paramiko has it
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+        MSG_CHANNEL_DATA: _within_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
+        MSG_CHANNEL_EXTENDED_DATA: _within_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +101,7 @@ def _open_with_keys(
         transport = _prepare(wire, address, options)
         on_failure.callback(_abandon, transport)
         fingerprint = _shake_hands(transport, address, options)
+        wire.handshake_bytes_left = None
         _authenticate(transport, address, found)
     liveness.watch(
         transport,
@@ -124,7 +151,7 @@ def _open_jump_channel(
 
 
 def _prepare(wire: Wire, address: SshAddress, options: ConnectionOptions) -> paramiko.Transport:
-    transport = paramiko.Transport(wire)  # type: ignore[arg-type]
+    transport = BoundedTransport(wire)  # type: ignore[arg-type]
     transport.set_log_channel(LOG_CHANNEL)
     transport.banner_timeout = options.connect_timeout_s
     transport.handshake_timeout = options.connect_timeout_s

@@ -4,12 +4,18 @@ paramiko reads it from one thread, and looks up from reading ten times a second.
 """
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 
 import paramiko
 
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+
+# OpenSSH takes packets of 256 KiB at most; paramiko would take 4 GiB, and have them in memory.
+LARGEST_PACKET_BYTES = 1024 * 1024
+# Of the greeting, which may have any number of lines, and the key exchange.
+MOST_HANDSHAKE_BYTES = 256 * 1024
 
 
 class Wire:
@@ -24,10 +30,15 @@ class Wire:
         self._stream = stream
         self._close = close
         self.heard_count = 0
+        self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None once it is over
         self.acknowledges_at_once = True
         self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
+        """Raises: ConnectionAbortedError where paramiko asks for more than a packet may have, as the peer
+        announced it; and for a greeting without end."""
+        if size_bytes > LARGEST_PACKET_BYTES:
+            raise _refused(f"it announces a packet of {size_bytes} bytes")
         if self.acknowledges_at_once:
             _acknowledge_at_once(self._stream)
         try:
@@ -37,6 +48,10 @@ class Wire:
                 self.on_quiet()
             raise
         self.heard_count += 1
+        if self.handshake_bytes_left is not None:
+            self.handshake_bytes_left -= len(data)
+            if self.handshake_bytes_left < 0:
+                raise _refused(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
         return data
 
     def send(self, data: bytes) -> int:
@@ -56,6 +71,10 @@ class Wire:
     def _closed(self) -> bool:
         """paramiko looks at this attribute of sockets before it waits for its thread."""
         return bool(self._stream._closed)  # type: ignore[union-attr]
+
+
+def _refused(why: str) -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.EPROTO, why)
 
 
 def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:

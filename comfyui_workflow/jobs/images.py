@@ -1,11 +1,15 @@
 """Images that were named by their URL: fetched before their run may start, in nobody's request."""
 
 import logging
+import os
+import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
 from comfyui_workflow.jobs.deadlines import Deadlines
@@ -14,7 +18,8 @@ from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
 from comfyui_workflow.runs.model import Phase
-from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.stores.atomic import make_private_directory
+from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
@@ -23,8 +28,8 @@ AT_ONCE = 8
 TRIES = 4
 WAIT_S = 2.0
 
-FetchUrl = Callable[[str], bytes]
-"""Raises: UrlRefused, WebError."""
+FetchUrl = Callable[[str, IO[bytes]], object]
+"""Into a file. Raises: UrlRefused, WebError, StoreError."""
 
 
 class ImageFetcher:
@@ -118,7 +123,7 @@ class ImageFetcher:
         name = Path(fetch.path).name
         entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
         self._journal.record(job.run_id, entered)
-        _write(Path(fetch.path), self._fetch(fetch.url))
+        _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
         return self._files.update(job.job_id, lambda job: _without(job, fetch))
 
     def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
@@ -146,9 +151,19 @@ def _without(job: Job, done: Fetch) -> Job:
     return replace(job, fetches=tuple(fetch for fetch in job.fetches if fetch != done))
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Whole, or not at all. Raises: StoreError; what `fill` raises."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         make_private_directory(path.parent)
-        write_atomically(path, content)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+        flush_to_disk([part])
+        part.replace(path)
+        flush_to_disk([path.parent])
     except OSError as error:
         raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -24,8 +24,23 @@ LASTING_REFUSAL_AGE_S = 15.0
 CONNECT_TIMEOUT_S = 10.0
 PROOF_TIMEOUT_S = 10.0
 PROVEN_FOR_S = 2.0
+MOST_PROOF_BYTES = 64 * 1024
 LONGEST_LINE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
+
+
+class TooMuch(aiohttp.ClientPayloadError):
+    """An answer that is read here, and not passed on, is longer than it may be."""
+
+
+async def whole(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """Raises: TooMuch; aiohttp.ClientError, OSError, TimeoutError."""
+    content = bytearray()
+    async for piece in answer.content.iter_any():
+        content += piece
+        if len(content) > most_bytes:
+            raise TooMuch(f"it sends more than {most_bytes} bytes in answer to {answer.url.path}")
+    return bytes(content)
 
 
 class Way:
@@ -54,7 +69,7 @@ class Way:
             return
         timeout = aiohttp.ClientTimeout(total=PROOF_TIMEOUT_S)
         async with self.kept.get(self.url("/prompt"), timeout=timeout, allow_redirects=False) as answer:
-            await answer.read()
+            await whole(answer, MOST_PROOF_BYTES)
         self.heard()
 
     async def close(self) -> None:

@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, suppress
 
 from aiohttp import web
 
+from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.local_port import refusals
 from comfyui_workflow.local_port.approach import LONGEST_LINE_BYTES, READ_BYTES, Approach, Way
 from comfyui_workflow.local_port.client_socket import ClientSocket
+from comfyui_workflow.local_port.connection_watch import WatchedServer
 from comfyui_workflow.local_port.forwarding import Heard, forward
 from comfyui_workflow.local_port.headers import refusal_of
 from comfyui_workflow.local_port.model import PortState, PortWanted
@@ -21,6 +23,8 @@ from comfyui_workflow.local_port.shared_feed import SharedFeed
 
 log = logging.getLogger(__name__)
 
+LIMITS = ConnectionLimits(most=2_000)
+"""Each may need another connection to the instance."""
 LINGERING_S = 10.0
 CUT_WITHIN_S = 0.5
 
@@ -28,7 +32,12 @@ CUT_WITHIN_S = 0.5
 class LocalPort:
     """Belongs to the event loop, but for `state`."""
 
-    def __init__(self, wanted: PortWanted, borrow: Callable[[], AbstractContextManager[str]]) -> None:
+    def __init__(
+        self,
+        wanted: PortWanted,
+        borrow: Callable[[], AbstractContextManager[str]],
+        limits: ConnectionLimits = LIMITS,
+    ) -> None:
         self.wanted = wanted
         self._approach = Approach(borrow, wanted.name)
         self._registry = SocketRegistry()
@@ -38,8 +47,10 @@ class LocalPort:
         self._trouble: str | None = None
         self._request_count = 0
         self._socket_count = 0
-        self._http = web.Server(
+        self._watching: asyncio.Task[None] | None = None
+        self._http = WatchedServer(
             self._answer,
+            limits,
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
@@ -76,12 +87,15 @@ class LocalPort:
         self._port = sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
         self._listening = [await loop.create_server(self._http, sock=each) for each in sockets]
+        self._watching = loop.create_task(self._http.watch())
 
     async def close(self) -> list[Way]:
         """Cuts off everybody. What has been on loan, for who wants to wait for that."""
         for server in self._listening:
             server.close()
         self._listening = []
+        if self._watching:
+            self._watching.cancel()
         for connection in self._http.connections:
             if connection.transport:
                 connection.transport.abort()
@@ -91,6 +105,10 @@ class LocalPort:
         return await self._approach.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        with self._http.answering(request):
+            return await self._answer_any(request)
+
+    async def _answer_any(self, request: web.BaseRequest) -> web.StreamResponse:
         if sentence := refusal_of(request.headers, request.method):
             return refusals.refused(sentence)
         if not request.raw_path.startswith("/"):

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 
+from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.local_port.approach import Way
 from comfyui_workflow.local_port.model import Borrow, PortState, PortWanted
-from comfyui_workflow.local_port.port import LocalPort
+from comfyui_workflow.local_port.port import LIMITS, LocalPort
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ class LocalPorts:
     """Every method may be called from any thread. Nothing is opened before `start`, and no way to an instance
     before somebody asks for it."""
 
-    def __init__(self, borrow: Borrow) -> None:
+    def __init__(self, borrow: Borrow, limits: ConnectionLimits = LIMITS) -> None:
         self._borrow = borrow
+        self._limits = limits
         self._ports: Mapping[str, LocalPort] = {}
         self._wanted: Mapping[str, PortWanted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,7 +99,7 @@ class LocalPorts:
             going = [port for key, port in self._ports.items() if key not in staying]
             await asyncio.gather(*(port.close() for port in going))
             self._ports = {
-                key: staying.get(key) or LocalPort(each, partial(self._borrow, key))
+                key: staying.get(key) or LocalPort(each, partial(self._borrow, key), self._limits)
                 for key, each in wanted.items()
             }
             for port in self._ports.values():

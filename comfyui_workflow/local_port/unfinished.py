@@ -9,11 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfyui_workflow.comfyui.limits import value_count
 from comfyui_workflow.comfyui.messages import prompt_id_of, says_ended
-from comfyui_workflow.untrusted import a_list, an_object, read_json
+from comfyui_workflow.untrusted import a_list, an_object, read_json, shown
 
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 MOST_PROMPTS = 1000
+MOST_NODES = 10_000
+LONGEST_READ = 4 * 1024 * 1024
+SHORT = 256 * 1024
+MOST_VALUES = 100_000
+"""Of one message: it is read on the event loop, where everybody waits for it."""
 
 
 @dataclass
@@ -55,8 +61,8 @@ class UnfinishedPrompts:
         self.expect(prompt_id)
         told, kind = self._told.get(prompt_id, _Told()), message["type"]
         told.has_started |= kind == "execution_start"
-        if kind == "executed":
-            told.executed.add(str(message["data"].get("node")))
+        if kind == "executed" and len(told.executed) < MOST_NODES:
+            told.executed.add(shown(message["data"].get("node")))
         elif kind in ENDINGS:
             told.ends.add(kind)
 
@@ -92,7 +98,9 @@ def _keep_newest(prompts: dict[str, Any]) -> None:
 
 
 def message_of(frame: str) -> Mapping[str, Any]:
-    """An empty one for what is none."""
+    """An empty one for what is none, and for one that is longer than any that tells of a prompt's course."""
+    if len(frame) > LONGEST_READ or (len(frame) > SHORT and value_count(frame.encode()) > MOST_VALUES):
+        return {}
     try:
         return an_object(read_json(frame))
     except ValueError:

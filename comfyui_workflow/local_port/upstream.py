@@ -31,6 +31,10 @@ SILENCE_S = 30.0
 """A socket that was opened again and is silent for so long although a prompt goes on may be one that ComfyUI
 has forgotten, because its predecessor ended only now: it is opened once more, and told what it missed."""
 LONGEST_HOLD_S = 1.0
+LARGEST_HOLD_BYTES = 16 * 1024 * 1024
+"""More is delivered at once."""
+LARGEST_MESSAGE_BYTES = 32 * 1024 * 1024
+"""Of an instance, unpacked: a larger one ends the socket."""
 SERVICE_RESTART = 1012
 GOING_AWAY = (1001, SERVICE_RESTART)
 FRAME_HEAD = 40
@@ -44,6 +48,7 @@ class Ending:
     reason: bytes = b""
 
 
+TOO_BIG = Ending(code=1009, reason=b"The instance sends a message that is too large.")
 GONE = Ending(code=1001, reason=b"The connection to the instance broke.")
 
 
@@ -74,6 +79,7 @@ class UpstreamSocket:
         self._target = target
         self._deliver = deliver
         self._held: list[Frame] = []
+        self._held_bytes = 0
         self._holds: set[object] = set()
         self._headers = headers
         self._protocols = protocols
@@ -143,17 +149,22 @@ class UpstreamSocket:
 
     def _release(self, hold: object) -> None:
         self._holds.discard(hold)
-        if self._holds:
-            return
-        held, self._held = self._held, []
+        if not self._holds:
+            self._deliver_held()
+
+    def _deliver_held(self) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
         for frame in held:
             self._deliver(frame)
 
     def _pass_on(self, frame: Frame) -> None:
-        if self._holds:
-            self._held.append(frame)
-        else:
+        if not self._holds:
             self._deliver(frame)
+            return
+        self._held.append(frame)
+        self._held_bytes += len(frame)
+        if self._held_bytes > LARGEST_HOLD_BYTES:
+            self._deliver_held()
 
     async def displace(self) -> None:
         """Another socket of this client id takes over. This one stays, and hears nothing, as in ComfyUI."""
@@ -227,7 +238,7 @@ class UpstreamSocket:
                     headers=self._headers,
                     protocols=self._protocols,
                     compress=15 if self._compress else 0,
-                    max_msg_size=0,
+                    max_msg_size=LARGEST_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
         except aiohttp.WSServerHandshakeError:
@@ -258,6 +269,12 @@ class UpstreamSocket:
                 return Ending(
                     code=message.data or aiohttp.WSCloseCode.OK, reason=(message.extra or "").encode()
                 )
+            elif socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+                self._approach.trouble = (
+                    f"ComfyUI on {self._approach.name} sends a websocket message of more than "
+                    f"{LARGEST_MESSAGE_BYTES // 1024**2} MB: the socket was closed. Restart it there."
+                )
+                return TOO_BIG
             else:
                 return None
 

@@ -1,15 +1,20 @@
 """Where prompts are, asked of ComfyUI after nobody listened for a while."""
 
+import asyncio
 import json
 from urllib.parse import quote
 
 import aiohttp
 
-from comfyui_workflow.local_port.approach import Way
+from comfyui_workflow.comfyui.answers import bounded_json
+from comfyui_workflow.errors import LimitExceeded
+from comfyui_workflow.local_port.approach import TooMuch, Way, whole
 from comfyui_workflow.local_port.unfinished import message_of
-from comfyui_workflow.untrusted import a_list, an_object, read_json
+from comfyui_workflow.untrusted import a_list, an_object
 
 ASK_TIMEOUT_S = 15.0
+MOST_ANSWER_BYTES = 32 * 1024 * 1024
+MOST_VALUES = 500_000
 
 
 async def queued_ids(way: Way) -> tuple[set[str], set[str]]:
@@ -41,8 +46,11 @@ async def _ask(way: Way, target: str) -> object:
     """Raises: aiohttp.ClientError, OSError, TimeoutError."""
     timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
     async with way.kept.get(way.url(target), timeout=timeout, allow_redirects=False) as answer:
-        content = await answer.read()
+        content = await whole(answer, MOST_ANSWER_BYTES)
     try:
-        return read_json(content)
+        where = f"in answer to GET {target}"
+        return await asyncio.to_thread(bounded_json, content, MOST_VALUES, MOST_ANSWER_BYTES, where)
     except ValueError as error:
         raise aiohttp.ClientPayloadError(f"{target} answered with what is no JSON") from error
+    except LimitExceeded as error:
+        raise TooMuch(str(error)) from error

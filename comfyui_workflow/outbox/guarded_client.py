@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from typing import IO
 
 import certifi
@@ -13,7 +14,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
-from comfyui_workflow.errors import UrlRefused, WebError, WebUnavailable
+from comfyui_workflow.errors import StoreError, UrlRefused, WebError, WebUnavailable
 from comfyui_workflow.outbox.addresses import (
     Judge,
     Resolve,
@@ -78,12 +79,18 @@ class GuardedClient:
 
     def fetch(self, url: str, most_bytes: int, timeout_s: float) -> Fetched:
         """A whole file. Raises: UrlRefused; WebError; WebUnavailable, when another try may do better."""
+        content = BytesIO()
+        content_type = self.download(url, content, most_bytes, timeout_s)
+        return Fetched(content=content.getvalue(), content_type=content_type)
+
+    def download(self, url: str, file: IO[bytes], most_bytes: int, timeout_s: float) -> str | None:
+        """A whole file, never whole in memory; its content type. Raises: as `fetch`; StoreError."""
         with Leash(timeout_s) as leash, self._answer("GET", url, None, {}, leash) as answer:
-            _check_status(answer.status, read_url(url).origin)
-            return Fetched(
-                content=_read(answer, most_bytes, read_url(url).origin),
-                content_type=answer.headers.get("Content-Type"),
-            )
+            origin = read_url(url).origin
+            _check_status(answer.status, origin)
+            for piece in _pieces(answer, most_bytes, origin):
+                _keep(file, piece)
+            return answer.headers.get("Content-Type")
 
     def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
         """For a library that speaks a protocol of its own: one request, and its answer whatever it is; no
@@ -92,7 +99,7 @@ class GuardedClient:
             Leash(_EXCHANGE_S) as leash,
             self._answer(method, url, content, headers, leash, follows_redirects=False) as answer,
         ):
-            said = _read(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin)
+            said = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))
             return Answered(status=answer.status, headers=dict(answer.headers), content=said)
 
     @contextmanager
@@ -185,13 +192,22 @@ def _check_status(status: int, origin: str) -> None:
         raise WebError(f"{origin} answers with status {status}")
 
 
-def _read(answer: HTTPResponse, most_bytes: int, origin: str) -> bytes:
-    content = bytearray()
+def _pieces(answer: HTTPResponse, most_bytes: int, origin: str) -> Iterator[bytes]:
+    """Unpacked, where it is packed. Raises: WebError."""
+    count = 0
     while piece := answer.read(_PIECE_BYTES):
-        content += piece
-        if len(content) > most_bytes:
+        count += len(piece)
+        if count > most_bytes:
             raise WebError(f"{origin} sends more than {most_bytes} bytes")
-    return bytes(content)
+        yield piece
+
+
+def _keep(file: IO[bytes], piece: bytes) -> None:
+    """Trouble of the file is none of the web. Raises: StoreError."""
+    try:
+        file.write(piece)
+    except OSError as error:
+        raise StoreError(f"What is fetched cannot be stored: {error.strerror}") from error
 
 
 def _tls() -> ssl.SSLContext:

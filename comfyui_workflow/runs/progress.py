@@ -50,6 +50,8 @@ from comfyui_workflow.runs.model import (
 from comfyui_workflow.workflows.signature import signature
 
 CACHED = "Cached"
+MOST_NOTICES = 100
+"""Of one run: an instance may give any number."""
 """The message of a node that was not run, since ComfyUI had its results."""
 _WAITING = "Waiting in the queue of the instance"
 
@@ -130,7 +132,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
 
 
 def _with_notice(run: Run, message: str) -> Run:
-    return run if message in run.notices else replace(run, notices=(*run.notices, message))
+    is_known = message in run.notices or len(run.notices) >= MOST_NOTICES
+    return run if is_known else replace(run, notices=(*run.notices, message))
 
 
 def _keep_progress(

@@ -18,13 +18,14 @@ class Answer(BaseModel):
     """A wrong answer to requests of `path`, or below it, for the next `times` requests.
 
     "500", "html" and "empty" answer without doing the work; "half_json" and "drop" do it first, then cut the
-    answer in half or close the connection without one.
+    answer in half or close the connection without one. "bomb" is a gigabyte in a megabyte of gzip, "drip" a
+    byte now and then for ever.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     path: str
-    mode: Literal["500", "html", "half_json", "empty", "drop"]
+    mode: Literal["500", "html", "half_json", "empty", "drop", "bomb", "drip"]
     times: int = Field(default=1, ge=1)
     method: str | None = None
 

@@ -1,6 +1,7 @@
 """The routes that tell the sandbox to misbehave, and the wrong answers it then gives."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 
 import pydantic
@@ -12,6 +13,9 @@ from comfyui_workflow.sandbox.backend import Backend
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SERVER_ERROR = "500 Internal Server Error\n\nServer got itself in trouble"
+_BOMB_BYTES = 1_000_000_000
+_PIECE_BYTES = 1_000_000
+_DRIP_S = 0.02
 _PROXY_PAGE = "<!doctype html><html><body><h1>Your machine is being prepared</h1></body></html>"
 
 
@@ -72,6 +76,8 @@ def misbehave(backend: Backend) -> Middleware:
                 return _half(await handler(request))
             case "drop":
                 return _dropped(request, await handler(request))
+            case "bomb" | "drip" as mode:
+                return await (_bomb if mode == "bomb" else _drip)(request)
             case mode:
                 return _idle_answer(mode)
 
@@ -87,6 +93,24 @@ def _idle_answer(mode: str) -> web.Response:
             return web.Response(text=_PROXY_PAGE, content_type="text/html")
         case _:
             return web.Response()
+
+
+async def _bomb(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    await response.prepare(request)
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for _ in range(_BOMB_BYTES // _PIECE_BYTES):
+        await response.write(packer.compress(bytes(_PIECE_BYTES)))
+    await response.write(packer.flush())
+    return response
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    while True:  # until the client hangs up, which cancels this
+        await response.write(b" ")
+        await asyncio.sleep(_DRIP_S)
 
 
 def _half(response: web.StreamResponse) -> web.StreamResponse:

@@ -37,7 +37,6 @@ class BatchFiles:
         """Raises: ConfigurationError, also where a newer release has written one."""
         try:
             make_private_directory(self._directory)
-            make_private_directory(self._aside)
             for path in sorted(self._directory.glob("batch_*.json")):
                 self._load(path)
         except OSError as error:

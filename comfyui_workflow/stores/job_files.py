@@ -35,7 +35,6 @@ class JobFiles:
         Raises: ConfigurationError, also where a newer release has written one."""
         try:
             make_private_directory(self._directory)
-            make_private_directory(self._aside)
             paths = sorted(self._directory.glob("comfyui_workflow_*.json"))
         except OSError as error:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error

@@ -31,7 +31,12 @@ from comfyui_workflow.runs.codec import (
     encode_submission,
 )
 from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_workflow_id
-from comfyui_workflow.stores.atomic import read_regular, write_atomically, write_new
+from comfyui_workflow.stores.atomic import (
+    make_private_directory,
+    read_regular,
+    write_atomically,
+    write_new,
+)
 from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.sealing import Seal
@@ -223,6 +228,8 @@ def set_aside(path: Path, directory: Path, reason: str, name: str | None = None)
 def keep_aside(path: Path, directory: Path, reason: str, name: str) -> None:
     """As `set_aside`, but the file stays in its place, too, until another one replaces it: needs no room."""
     aside = directory / f"{name[:120]}-{time.time_ns()}"
+    with suppress(OSError):  # then the link says what is wrong
+        make_private_directory(directory)
     try:
         os.link(path, aside, follow_symlinks=False)
     except OSError:  # a directory, or a file system without links

@@ -150,6 +150,23 @@ ANSWERS = tuple(
     )
 )
 
+HOSTILE = (
+    Fault(
+        name="ComfyUI answers a bomb to /history",
+        steps=(Step.EXECUTING,),
+        strike=strikes.answer_wrongly("/history", "bomb"),
+        promise=failed("instance_broken", "compresses its answer to GET /history"),
+        settings={"largest_answer_mb": 16},
+    ),
+    Fault(
+        name="ComfyUI answers a drip to /history",
+        steps=(Step.EXECUTING,),
+        strike=strikes.answer_wrongly("/history", "drip"),
+        promise=failed("instance_broken", "does not come to an end of its answer to GET /history"),
+        settings={"answer_timeout_s": 3},
+    ),
+)
+
 POISON = (
     Fault(
         name="ComfyUI: history entry poisoned",
@@ -269,6 +286,7 @@ FAULTS: tuple[Fault, ...] = (
     *WEBSOCKET,
     *RESTARTS,
     *ANSWERS,
+    *HOSTILE,
     *POISON,
     *DISK,
     *OUTPUT_FILES,

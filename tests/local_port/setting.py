@@ -7,8 +7,10 @@ from typing import Any
 
 import requests
 
+from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.local_port.model import PortState, PortWanted
+from comfyui_workflow.local_port.port import LIMITS
 from comfyui_workflow.local_port.ports import LocalPorts
 from tests.local_port.relay import Relay
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI
@@ -63,10 +65,10 @@ class Setting:
 
 
 @contextmanager
-def local_port(comfyui: RunningComfyUI) -> Iterator[Setting]:
+def local_port(comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS) -> Iterator[Setting]:
     with Relay(comfyui.port) as relay:
         lender = Lender(relay.base_url)
-        ports = LocalPorts(lender.borrow)
+        ports = LocalPorts(lender.borrow, limits)
         ports.start()
         try:
             ports.set_ports({"one": PortWanted(name="primary", port=0)})

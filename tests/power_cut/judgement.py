@@ -185,9 +185,9 @@ def _found_of_run(
         case "cancelled":
             if workflow_id not in ledger.asked_to_end:
                 yield Finding(kind=Kind.CANCELLED, what=said)
-        case "failed":
+        case "failed" if workflow_id not in ledger.failing:
             yield Finding(kind=Kind.FAILED, what=said)
-        case status:
+        case status if status not in FINISHED:
             yield Finding(kind=Kind.UNENDED, what=f"{said} ({status})")
     for output in progress["outputs"]:
         if output["downloaded"]:

@@ -22,6 +22,7 @@ from tests.server_process import FINISHED, Json, ServerProcess
 BATCH_SIZES = (3, 12)
 """The larger one is written and synced another way than a few runs."""
 LOOK_EVERY_S = 0.05
+FAILS_WITHIN_S = 60.0
 MOST_ORDERS = 20
 _numbers = itertools.count(1)
 
@@ -44,9 +45,15 @@ class Ledger:
     """And when that was answered."""
     asked_to_end: set[str] = field(default_factory=set)
     """Runs that may be cancelled, since somebody asked for it."""
+    failing: set[str] = field(default_factory=set)
+    """Runs that were ordered to fail, and are retried."""
     completed: dict[str, list[Json]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     """What should have been answered otherwise: sentences."""
+
+    @property
+    def may_end_otherwise(self) -> set[str]:
+        return self.asked_to_end | self.failing
 
     @property
     def every_run(self) -> list[str]:
@@ -98,6 +105,7 @@ class Clients:
             self._cancel_batch,
             self._job,
             self._prioritize_one,
+            self._retry_one,
         )
 
     def start(self, *, pause_s: tuple[float, float] | None) -> None:
@@ -139,7 +147,10 @@ class Clients:
         progress = self._server.progress(workflow_id)
         if progress["status"] == "completed":
             self.ledger.completed[workflow_id] = progress["outputs"]
-        elif progress["status"] in FINISHED and workflow_id not in self.ledger.asked_to_end:
+        elif (
+            progress["status"] in FINISHED
+            and workflow_id not in self.ledger.asked_to_end | self.ledger.failing
+        ):
             self.ledger.refused.add(f"{workflow_id} {progress['status']}: {progress['error_message']}")
 
     def _order(self, **fields: object) -> Json:
@@ -160,10 +171,12 @@ class Clients:
     def _execute(self) -> None:
         self._new_run(workflow=_painted(steps=self._chance.choice((1, 200))))
 
-    def _new_run(self, **fields: object) -> str | None:
+    def _new_run(self, note: Callable[[str], object] = str, **fields: object) -> str | None:
+        """Its id; `note` hears of it before the watcher does."""
         answer = self._post("/execute", self._order(**fields))
         workflow_id = answer.get("workflow_id")
         if workflow_id is not None:
+            note(workflow_id)
             self.ledger.runs.append(workflow_id)
         return workflow_id
 
@@ -216,6 +229,18 @@ class Clients:
         if workflow_id and self._server.post(f"/{workflow_id}/priority", {"priority": priority}).ok:
             self.ledger.priorities[workflow_id] = priority
 
+    def _retry_one(self) -> None:
+        """One that has failed, since there is a file where the folder of its outputs should be; and will
+        fail again."""
+        blocked = self._server.directory / "blocked"
+        blocked.mkdir(exist_ok=True)
+        (blocked / "folder").touch()
+        graph = _painted(steps=1, prefix="folder/painted")
+        workflow_id = self._new_run(self.ledger.failing.add, workflow=graph, output_dir=str(blocked))
+        if workflow_id is not None:
+            self._server.until_status(workflow_id, "failed", timeout_s=FAILS_WITHIN_S)
+            self._post(f"/{workflow_id}/retry", {})
+
     def _job(self) -> None:
         """To a named instance, which is new half of the time."""
         if not self.ledger.instances or self._chance.random() < 0.5:
@@ -245,13 +270,13 @@ class Clients:
         self.ledger.instances[name] = (price,)
 
 
-def _painted(*, steps: int) -> Graph:
+def _painted(*, steps: int, prefix: str = "painted") -> Graph:
     """A few pictures; no two graphs share a result that ComfyUI could have cached."""
     number = next(_numbers)
     return {
         "1": node("EmptyImage", width=40, height=40, batch_size=2, color=0x800000 + number),
         "2": node("SandboxSlow", image=["1", 0], steps=steps, seconds_per_step=0.0, seed=number),
-        "3": node("SaveImage", images=["2", 0], filename_prefix="painted"),
+        "3": node("SaveImage", images=["2", 0], filename_prefix=prefix),
     }
 
 

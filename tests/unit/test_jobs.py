@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import requests
@@ -107,15 +107,16 @@ class Made:
             raise UrlRefused("not there")
         return GuardedClient(may_reach_private=True).exchange(method, url, content, headers)
 
-    def fetch(self, url: str) -> bytes:
+    def fetch(self, url: str, file: IO[bytes]) -> None:
         self.fetched.append(url)
         if url.startswith("https://slow.example/"):
             assert self.is_over.wait(DEADLINE_S)
-            return b"late"
+            file.write(b"late")
+            return
         found = self.web[url]
         if isinstance(found, WebError):
             raise found
-        return found
+        file.write(found)
 
     def submit(self, **order: Any) -> str:
         asked = JobOrder(**{"request": request(graph=GRAPH), "endpoint": "any", "ttl_s": 3600, **order})

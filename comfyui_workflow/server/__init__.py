@@ -1,0 +1,1 @@
+"""The HTTP server under the application: its event loop, its connections and their limits."""

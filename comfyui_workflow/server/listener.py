@@ -1,0 +1,146 @@
+"""The listening socket of the HTTP server, and the limits of all connections that come in through it."""
+
+import errno
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+from comfyui_workflow.connection_limits import Candidate, ConnectionLimits, chosen_to_close
+from comfyui_workflow.early_refusals import Refusals, RefusingParser
+from comfyui_workflow.server.channel import TimedChannel
+from comfyui_workflow.server.descriptors import open_files_limit
+from comfyui_workflow.server.event_loop import EventLoop
+
+log = logging.getLogger(__name__)
+
+ACCEPTED_AT_ONCE = 64
+CLOSED_AT_ONCE = 1 / 64
+"""Of all: to look for those that go takes a look at each."""
+WORK_AT_ONCE = 300
+"""In looks at a connection, a few microseconds each."""
+CUT_WORK = 15
+OTHER_FILES = 256
+"""Records, instances, uploads; on small systems half of all."""
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener(TcpWSGIServer):  # type: ignore[misc]
+    """Belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        app: object,
+        options: Adjustments,
+        handlers: MutableMapping[int, Any],
+        refusals: Refusals,
+        limits: ConnectionLimits,
+    ) -> None:
+        """Raises: OSError where the port cannot be had."""
+
+        class Parser(RefusingParser):
+            early = refusals
+
+        class Channel(TimedChannel):
+            parser_class = Parser
+
+        self.channel_class = Channel
+        self.loop = EventLoop(handlers, self.sweep)
+        self._limits = limits
+        self._most = min(limits.most, _room_for_connections())
+        self._by_address: Counter[str] = Counter()
+        self._is_paused = False
+        dispatcher = ThreadedTaskDispatcher()
+        super().__init__(app, handlers, dispatcher=dispatcher, adj=options)
+        dispatcher.set_thread_count(options.threads)
+
+    def run(self) -> None:
+        """Until every socket is closed."""
+        self.loop.run()
+
+    def readable(self) -> bool:
+        return bool(self.accepting) and not self._is_paused
+
+    def handle_accept(self) -> None:
+        """Some at once, so that a crowd of clients costs few turns of the loop."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            if not self._accept_one():
+                return
+
+    def opened(self, channel: TimedChannel) -> None:
+        """Others are closed where it would be one too many; where none can be, it is."""
+        self._by_address[channel.address] += 1
+        is_crowd = self._by_address[channel.address] > self._most_from(channel.address)
+        is_one_too_many = is_crowd or len(self.active_channels) > self._most
+        if is_one_too_many and not self._make_room(channel, channel.address if is_crowd else None):
+            channel.cut()
+
+    def closed(self, channel: TimedChannel) -> None:
+        self._by_address[channel.address] -= 1
+        if not self._by_address[channel.address]:
+            del self._by_address[channel.address]
+
+    def sweep(self) -> Iterator[None]:
+        """Cuts off those that have used up their time, a few milliseconds of it at a time."""
+        if self._is_paused:
+            self._is_paused = False
+            self.loop.changed(self)
+        work = 0
+        for channel in list(self.active_channels.values()):
+            is_late = channel.connected and channel.is_late(self._limits, time.monotonic())
+            if is_late:
+                channel.cut()
+            work += CUT_WORK if is_late else 1
+            if work >= WORK_AT_ONCE:
+                work = 0
+                yield
+
+    def _accept_one(self) -> bool:
+        """False: there is none, or not for now."""
+        try:
+            accepted = self.accept()
+        except OSError as error:
+            if error.errno in OUT_OF_FILES and not self._make_room(None, None):
+                log.warning("No connection can be accepted for now: %s", error.strerror)
+                self._is_paused = True
+            return False
+        if accepted is None:
+            return False
+        connection, address = accepted
+        try:
+            self.set_socket_options(connection)
+        except OSError:  # it is gone already
+            connection.close()
+        else:
+            self.channel_class(self, connection, self.fix_addr(address), self.adj, map=self._map)
+        return True
+
+    def _most_from(self, address: str) -> int:
+        """Half of all, but for this machine: its user may have many pages open, or a proxy in front of us."""
+        is_here = address == "::1" or address.startswith("127.")
+        return self._most if is_here else max(1, self._most // 2)
+
+    def _make_room(self, new: TimedChannel | None, address: str | None) -> bool:
+        """Close some that are of least use, of one address or of any. Whether there were any."""
+        now_s = time.monotonic()
+        deque(self.sweep(), maxlen=0)
+        candidates = [
+            Candidate(connection=each, address=each.address, stage=each.stage(), since_s=each.clock.since_s)
+            for each in self.active_channels.values()
+            if each is not new and address in (None, each.address)
+        ]
+        chosen = chosen_to_close(candidates, max(1, int(self._most * CLOSED_AT_ONCE)), now_s)
+        for each in chosen:
+            each.cut()
+        return bool(chosen)
+
+
+def _room_for_connections() -> int:
+    """A request may need a second file: for a body or an answer that is too large for memory."""
+    files = open_files_limit()
+    return max(1, (files - min(OTHER_FILES, files // 2)) // 2)
