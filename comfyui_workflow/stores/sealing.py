@@ -73,7 +73,7 @@ class Seal:
 
     @staticmethod
     def is_sealed(content: bytes) -> bool:
-        return _HEAD.match(content) is not None
+        return content.startswith(b'{"version":') and _HEAD.match(content) is not None
 
 
 def _checksum(version: int, body: bytes) -> bytes:
@@ -102,6 +102,6 @@ def _without_seal(content: bytes, where: Path) -> bytes:
         raise NewerRecord.at(where, version)
     if members.pop("crc32", None) is not None and version == VERSION:
         return json.dumps(members, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    if b'"crc32"' in head:
+    if b'"crc32"' in head or head.startswith(b'{"version":'):
         raise StoreError(f"its head cannot be read: a part of {where.name} is damaged")
     return content

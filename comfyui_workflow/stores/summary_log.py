@@ -56,19 +56,20 @@ class SummaryLog:
             if line.startswith(_STRUCK):
                 lines.found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
                 continue
+            is_sealed = self._seal.is_sealed(line)
             try:
-                read = self._read(line)
+                read = self._read(line, is_sealed=is_sealed)
             except StoreError:
                 lines.unreadable += bool(line)
                 continue
-            lines.are_old = lines.are_old or not self._seal.is_sealed(line)
+            lines.are_old = lines.are_old or not is_sealed
             lines.found[read.keys.workflow_id] = read
         return lines
 
-    def _read(self, line: bytes) -> SummaryLine:
+    def _read(self, line: bytes, *, is_sealed: bool) -> SummaryLine:
         """One without a checksum is checked as a whole. Raises: StoreError, NewerRecord."""
         summary = self._seal.unseal(line, self.path)
-        if not self._seal.is_sealed(line):
+        if not is_sealed:
             decode_summary(summary)
         return SummaryLine(line=summary, keys=keys_of_line(summary))
 
