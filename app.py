@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Flask
 
@@ -26,7 +26,7 @@ from comfyui_workflow.api import (
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
-from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits
+from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
@@ -48,17 +48,21 @@ from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, client_id, server_id
 from comfyui_workflow.live import LiveView
 from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.local_port.model import PortWanted
+from comfyui_workflow.local_port.model import PortPolicy, PortWanted
 from comfyui_workflow.local_port.ports import LocalPorts
+from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.outbox import Outbox, OutboxOptions
+from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.runner import Runner, RunnerOptions
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.stores.api_keys import ApiKeys
 from comfyui_workflow.stores.batch_files import BatchFiles
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.private_directories import close_to_others
 from comfyui_workflow.uploads import Uploads
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
@@ -86,13 +90,18 @@ class Server:
     job_files: JobFiles
     executor: Executor
     links: Pool[InstanceKey, Link]
+    api_keys: ApiKeys = field(default_factory=ApiKeys)
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many. Raises: ConfigurationError."""
         parts, instances = self.parts, self.parts.instances
+        data_dir = parts.settings.data_dir
+        close_to_others(data_dir)
         look_at_names_and_keys(instances.known_hosts, parts.damage)
         instances.directory.load()
+        self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
+        self.api_keys.keep_only({run.workflow_id for run in self.store.unfinished() if not run.is_accepted})
         self.batch_files.open()
         self.job_files.open()
         parts.outbox.open()
@@ -126,9 +135,11 @@ class Server:
 def create_server(settings: Settings) -> Server:
     damage = DamageReport()
     store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
-    journal = RunJournal(store)
+    api_keys = ApiKeys(settings.data_dir / "secrets")
+    journal = RunJournal(store, api_keys=api_keys)
+    breaches = KnownBreaches()
     links: Pool[InstanceKey, Link] = Pool(
-        lambda key: open_link(key, settings), idle_s=settings.connection_idle_s
+        lambda key: open_link(key, settings, breaches.of(key)), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
     instances = create_instances(
@@ -166,7 +177,7 @@ def create_server(settings: Settings) -> Server:
         instances=instances,
         inspector=Inspector(links),
         live_view=live_view,
-        files=LocalFiles(readable_dirs=settings.readable_dirs, writable_dirs=settings.writable_dirs),
+        files=local_files(settings),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
         damage=damage,
@@ -179,6 +190,7 @@ def create_server(settings: Settings) -> Server:
         job_files=job_files,
         executor=executor,
         links=links,
+        api_keys=api_keys,
     )
 
 
@@ -196,7 +208,9 @@ def create_instances(
         damage=damage,
     )
     watches = create_watches(settings, journal, links, tell, damage)
-    local_ports = LocalPorts(lambda instance_id: borrow(instance_id, directory, watches, links))
+    local_ports = LocalPorts(
+        lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
+    )
 
     def keep_up() -> None:
         watches.keep_to({instance.id: instance for instance in directory.all()})
@@ -303,7 +317,9 @@ def create_flask(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     apis = (workflow.API, batches.API, instances.API, webhooks.API, worker_comfyui.API)
     open_paths, limit_of = dashboard.OPEN_PATHS | {health.PATH}, serving.find_body_limit(parts.settings)
-    guard.guard(app, parts.settings, open_paths, places(apis), limit_of)
+    guard.guard(
+        app, parts.settings, open_paths, places(apis), limit_of, local_ports=parts.instances.port_numbers
+    )
     mount(app, parts, apis)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(dashboard.create_blueprint(parts.settings))
@@ -317,11 +333,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     return server.app
 
 
-def open_link(key: InstanceKey, settings: Settings) -> Link:
+def open_link(key: InstanceKey, settings: Settings, breaches: Breaches | None = None) -> Link:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    limits, breaches = instance_limits(settings), Breaches()
+    limits, breaches = instance_limits(settings), breaches or Breaches()
     feed = EventFeed(
         connection.base_url,
         our_id,
@@ -352,6 +368,25 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         use_agent=settings.ssh_agent,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
+    )
+
+
+def local_files(settings: Settings) -> LocalFiles:
+    return LocalFiles(
+        readable_dirs=settings.readable_dirs,
+        writable_dirs=settings.writable_dirs,
+        kinds=settings.allowed_kinds,
+        data_dir=settings.data_dir,
+        default_output_dir=settings.default_output_dir,
+    )
+
+
+def port_policy(settings: Settings) -> PortPolicy:
+    return PortPolicy(
+        origins=settings.origins_at_local_ports,
+        users=PeerUsers(settings.other_users),
+        token=settings.api_token.get_secret_value() if settings.api_token else None,
+        used_ports=UsedPorts(settings.data_dir / "local_ports.json"),
     )
 
 

@@ -5,13 +5,15 @@
         for result in results: ...                 # raises what the work raised
 
 Leaving the block, by an error as well, takes the others along: their `crew.stop_if_asked` raises Stopped, and
-the block ends when they have ended.
+the block ends when they have ended. One that does not heed it, since what it waits for never answers, is left
+behind after a second; whoever waits for a result heeds `stop_if_asked` all the while.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,6 +22,8 @@ from comfyui_workflow.errors import Stopped
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+HEED_S = 0.25
+LEFT_BEHIND_AFTER_S = 1.0
 MOST_AT_ONCE = 20
 
 
@@ -34,7 +38,7 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 class Crew:
     def __init__(self, most: int, stop_if_asked: Callable[[], None]) -> None:
-        self._most = most
+        self._most = max(1, most)
         self._stop_if_asked = stop_if_asked
         self._is_over = threading.Event()
 
@@ -46,7 +50,7 @@ class Crew:
 
     @contextmanager
     def results(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-        """Each in its place."""
+        """Each in its place. Raises: as `groups`."""
         with self.groups(work, items) as groups:
             yield (result for group in groups for result in group)
 
@@ -55,23 +59,48 @@ class Crew:
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[Iterator[list[Result]]]:
         """The same results in lists: the next one, as soon as it is there, and what is there behind it by
-        then. Alone, an item has no thread of its own: each is worked on when its result is asked for."""
-        if self._most <= 1 or len(items) <= 1:
-            yield ([work(item)] for item in items)
-            return
-        with ThreadPoolExecutor(min(self._most, len(items)), thread_name_prefix="abreast") as threads:
-            coming = deque(threads.submit(work, item) for item in items)
-            try:
-                yield _grouped(coming)
-            finally:
-                self._is_over.set()
-                threads.shutdown(wait=False, cancel_futures=True)
+        then. Raises, from the results: what the work raises; what `stop_if_asked` raises."""
+        tasks = [(item, Future[Result]()) for item in items]
+        left = iter(tasks)
+        taking = threading.Lock()
+
+        def take_part() -> None:
+            while not self._is_over.is_set():
+                with taking:
+                    task = next(left, None)
+                if task is None:
+                    return
+                _carry_out(work, *task)
+
+        threads = [
+            threading.Thread(target=take_part, name=f"abreast {number}", daemon=True)
+            for number in range(min(self._most, len(tasks)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self._grouped(deque(future for _, future in tasks))
+        finally:
+            self._is_over.set()
+            until_s = time.monotonic() + LEFT_BEHIND_AFTER_S
+            for thread in threads:
+                thread.join(max(0.0, until_s - time.monotonic()))
+
+    def _grouped(self, coming: "deque[Future[Result]]") -> Iterator[list[Result]]:
+        """What has failed comes first in its group, so that nothing before it is lost."""
+        while coming:
+            while not wait([coming[0]], HEED_S).done:
+                self._stop_if_asked()
+            group = [coming.popleft().result()]
+            while coming and coming[0].done() and coming[0].exception() is None:
+                group.append(coming.popleft().result())
+            yield group
 
 
-def _grouped(coming: deque[Future[Result]]) -> Iterator[list[Result]]:
-    """What has failed comes first in its group, so that nothing before it is lost."""
-    while coming:
-        group = [coming.popleft().result()]
-        while coming and coming[0].done() and coming[0].exception() is None:
-            group.append(coming.popleft().result())
-        yield group
+def _carry_out(work: Callable[[Item], Result], item: Item, future: "Future[Result]") -> None:
+    try:
+        result = work(item)
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+        future.set_exception(error)
+    else:
+        future.set_result(result)

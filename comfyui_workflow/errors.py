@@ -25,14 +25,17 @@ WorkflowError
 │   └── WebUnavailable      transient: not reached, timed out, cut, or it says that it is in trouble
 ├── InstanceError           the way to the instance
 │   ├── ConnectionFailed    transient: refused, reset, timed out, cut; worth another try
+│   │   └── RemoteFilesSilent  the connection is there, its server of files does not answer
 │   ├── AuthenticationFailed  the key is not accepted; never tried again
 │   ├── HostKeyRefused      the machine is not the one we knew
 │   └── RemoteFileError     a file on the instance that cannot be read or written
 │       ├── RemoteFileMissing
-│       └── RemoteFileExists  nothing was overwritten
+│       ├── RemoteFileExists  nothing was overwritten
+│       └── RemoteFileOverwritten  another prompt has written over it
 └── ComfyUIError            the ComfyUI behind it
     ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
     ├── PromptRefused       it does not accept the graph
+    ├── ApiKeyGone          the graph needs the API key that came with the run, which is not kept any longer
     ├── InstanceBroken      its worker is dead: what runs there never ends, until it is restarted
     │   └── LimitExceeded   it sends more than this server takes, or never comes to an end
     ├── PromptFailed        a node raised, or memory ran out
@@ -166,6 +169,10 @@ class ConnectionFailed(InstanceError):
     is_transient = True
 
 
+class RemoteFilesSilent(ConnectionFailed):
+    """The connection is there, and the server of files on it does not answer."""
+
+
 class AuthenticationFailed(InstanceError):
     code = "authentication_failed"
 
@@ -187,6 +194,10 @@ class RemoteFileExists(RemoteFileError):
     code = "remote_file_exists"
 
 
+class RemoteFileOverwritten(RemoteFileError):
+    """Said of an output, and never the end of a run by itself."""
+
+
 class ComfyUIError(WorkflowError):
     code = "comfyui"
     prompt_id: str | None = None
@@ -201,6 +212,10 @@ class ComfyUIUnavailable(ComfyUIError):
 
 class PromptRefused(ComfyUIError):
     code = "prompt_refused"
+
+
+class ApiKeyGone(ComfyUIError):
+    code = "api_key_gone"
 
 
 class InstanceBroken(ComfyUIError):

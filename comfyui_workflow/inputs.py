@@ -1,6 +1,7 @@
 """Input files on their way up: under their own names, never over somebody else's file, never twice."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,12 +9,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.abreast import Crew
-from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExists
+from comfyui_workflow.errors import FileRefused, RemoteFileError, RemoteFileExists, RemoteFilesSilent
 from comfyui_workflow.instances.files import RemoteFiles
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import Direction, LiveRun, Report
+from comfyui_workflow.private_files import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.graph import with_renamed_input
+
+_LOGGER = logging.getLogger(__name__)
 
 Sending = Callable[[], AbstractContextManager[Report]]
 """Around the sending of one file, so that it is told how far that is."""
@@ -35,7 +39,7 @@ def upload_inputs(
 
     def upload(local: Path) -> str:
         sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop_if_asked)
-        return _upload_input(link, local, input_dir, sending)
+        return _upload_input(link, local, input_dir, sending, crew.stop_if_asked)
 
     with crew.results(upload, [Path(image) for image in images]) as remote_names:
         for position, local in enumerate(map(Path, images), start=1):
@@ -46,13 +50,16 @@ def upload_inputs(
     return graph
 
 
-def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending) -> str:
+def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending, heed: Callable[[], None]) -> str:
     """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
-    arrived, its own directory; where there is no way by SFTP, its upload route."""
+    arrived, its own directory; where there is no way by SFTP, or it stands still, its upload route."""
     digest = _sha256(local)
     for directory in _directories(link, input_dir):
         try:
-            name = _place(link.connection.files, local, directory, digest, sending)
+            name = _place(link.connection.files, local, directory, sending, digest=digest, heed=heed)
+        except RemoteFilesSilent as silence:
+            _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
+            break
         except RemoteFileError:
             continue
         if link.client.has_file(name, folder="input"):
@@ -70,29 +77,39 @@ def _directories(link: Link, configured: str) -> Iterator[str]:
         yield own
 
 
-def _place(files: RemoteFiles, local: Path, directory: str, digest: str, sending: Sending) -> str:
+def _place(
+    files: RemoteFiles,
+    local: Path,
+    directory: str,
+    sending: Sending,
+    *,
+    digest: str,
+    heed: Callable[[], None],
+) -> str:
     """Its own name if that is free or holds the same content; else a name that tells the content."""
-    if files.stat(directory) is None:
+    if files.stat(directory, heed=heed) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
     for name in (local.name, _unique_name(local.name, digest)):
         remote = str(PurePosixPath(directory) / name)
-        if _is_there(files, remote, local, digest):
+        if _is_there(files, remote, local, digest, heed):
             return name
         try:
             with sending() as report:
                 files.upload(local, remote, progress=report)
         except RemoteFileExists:
-            if _is_there(files, remote, local, digest):  # another run was quicker
+            if _is_there(files, remote, local, digest, heed):  # another run was quicker
                 return name
         else:
             return name
     raise RemoteFileError(f"{local.name}: no free name in {directory} on the instance")
 
 
-def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str) -> bool:
+def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str, heed: Callable[[], None]) -> bool:
     """Whether the remote file has the same content. Reading it back is the last resort."""
-    known = files.stat(remote)
-    return known is not None and known.size_bytes == local.stat().st_size and files.sha256(remote) == digest
+    known = files.stat(remote, heed=heed)
+    if known is None or known.size_bytes != local.stat().st_size:
+        return False
+    return files.sha256(remote, heed=heed) == digest
 
 
 def _unique_name(name: str, digest: str) -> str:
@@ -101,8 +118,12 @@ def _unique_name(name: str, digest: str) -> str:
 
 
 def _sha256(local: Path) -> str:
+    """Once more a look for keys: the run may have waited for long since its files were looked at."""
     try:
         with local.open("rb") as file:
+            if holds_private_key(file.read(LOOKED_AT_BYTES)):
+                raise FileRefused(f"Input image is not allowed: {local} has a private key in it")
+            file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FileRefused(f"Input image cannot be read: {local} ({error.strerror})") from error

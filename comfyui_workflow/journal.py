@@ -10,6 +10,7 @@ from comfyui_workflow.runs.events import Event
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.progress import apply
 from comfyui_workflow.stores import Store
+from comfyui_workflow.stores.api_keys import ApiKeys
 
 
 def now() -> datetime:
@@ -19,8 +20,11 @@ def now() -> datetime:
 class RunJournal:
     """Every method may be called from any thread."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], datetime] = now, api_keys: ApiKeys | None = None
+    ) -> None:
         self._store = store
+        self._api_keys = api_keys or ApiKeys()
         self._clock = clock
         self._changed = threading.Condition()
         self._on_finish: list[Callable[[Run], None]] = []
@@ -69,6 +73,8 @@ class RunJournal:
             return apply(run, event, at)
 
         run = self._store.update(workflow_id, change, event.saving)
+        if run.is_finished or (run.is_accepted and not before[0].is_accepted):
+            self._api_keys.forget(workflow_id)
         self._wake(is_turning_point=run.status is not before[0].status)
         if run.is_finished is not before[0].is_finished:
             for tell in self._on_finish if run.is_finished else self._on_reopening:
@@ -81,6 +87,14 @@ class RunJournal:
         if run is None:
             raise RunNotFound(f"Workflow not found: {workflow_id}")
         return run
+
+    def keep_api_key(self, workflow_id: str, key: str) -> None:
+        """Until ComfyUI has accepted the prompt of the run, or it has ended. Raises: StoreError."""
+        self._api_keys.put(workflow_id, key)
+
+    def api_key(self, workflow_id: str) -> str | None:
+        """None where the run came without one, and once it is gone."""
+        return self._api_keys.get(workflow_id)
 
     def last_start(self, batch_id: str) -> datetime | None:
         """Of the runs of a batch."""

@@ -17,6 +17,7 @@ from comfyui_workflow.comfyui.directories import Directories
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.queue_view import QueueView
+from comfyui_workflow.comfyui.saved_names import SavedNames
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
 from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection
@@ -113,6 +114,7 @@ class Link:
         self._definitions: Definitions | None = None
         self._definitions_asked_s = 0.0
         self._directories: Directories | None = None
+        self.saved_names = SavedNames()
         self._marker: str | None = None
         self._known_of_socket = 0
         self._is_proven = False
@@ -148,6 +150,11 @@ class Link:
         for other in _large_definitions.used(self, self.client.definitions_values):
             other.drop_definitions()
         return known
+
+    @property
+    def known_definitions(self) -> Definitions | None:
+        """Where they were asked for."""
+        return self._definitions
 
     def drop_definitions(self) -> None:
         """They are asked for when they are wanted again."""

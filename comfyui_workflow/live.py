@@ -22,6 +22,13 @@ class Direction(StrEnum):
     DOWNLOAD = "download"
 
 
+OnBytes = Callable[[Direction, str, int], None]
+
+
+def _nothing(_direction: Direction, _filename: str, _done_bytes: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class LivePreview:
     """`number` grows with each picture, whichever run it is of."""
@@ -37,11 +44,13 @@ class Transfer:
     direction: Direction
     filename: str
     stop_if_asked: Callable[[], None]
+    on_bytes: OnBytes
     done_bytes: int = 0
     total_bytes: int | None = None
 
     def report(self, done_bytes: int, total_bytes: int) -> None:
         self.stop_if_asked()
+        self.on_bytes(self.direction, self.filename, done_bytes)
         self.done_bytes = done_bytes
         self.total_bytes = total_bytes or self.total_bytes
 
@@ -49,8 +58,10 @@ class Transfer:
 class LiveRun:
     """One run on its link. Every method may be called from any thread."""
 
-    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, numbers: Iterator[int] | None = None, on_bytes: OnBytes | None = None) -> None:
+        """`on_bytes` is told by any thread how many bytes of a file there are now."""
         self._numbers = numbers or itertools.count(1)
+        self._on_bytes = on_bytes or _nothing
         self._lock = threading.Lock()
         self._transfers: list[Transfer] = []
         self.preview: LivePreview | None = None
@@ -64,7 +75,9 @@ class LiveRun:
         self, direction: Direction, filename: str, stop_if_asked: Callable[[], None]
     ) -> Iterator[Report]:
         """Shown until the block ends. What `stop_if_asked` raises comes out of the report."""
-        transfer = Transfer(direction=direction, filename=filename, stop_if_asked=stop_if_asked)
+        transfer = Transfer(
+            direction=direction, filename=filename, stop_if_asked=stop_if_asked, on_bytes=self._on_bytes
+        )
         with self._lock:
             self._transfers.append(transfer)
         try:
@@ -86,9 +99,9 @@ class LiveView:
         self._runs: dict[str, LiveRun] = {}
 
     @contextmanager
-    def open(self, workflow_id: str) -> Iterator[LiveRun]:
-        """For the one thread that carries the run."""
-        self._runs[workflow_id] = run = LiveRun(self._numbers)
+    def open(self, workflow_id: str, on_bytes: OnBytes | None = None) -> Iterator[LiveRun]:
+        """For the one thread that carries the run; `on_bytes` as for `LiveRun`."""
+        self._runs[workflow_id] = run = LiveRun(self._numbers, on_bytes)
         try:
             yield run
         finally:

@@ -26,6 +26,14 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
+def is_bearer(authorization: str, token: str | None) -> bool:
+    """Whether an `Authorization` header has our token. No where there is none."""
+    scheme, _, given = authorization.strip().partition(" ")
+    if token is None or scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
+
+
 def without_login(cookies: str) -> str:
     """A `Cookie` header for another server at the same host: browsers send it what they have from us."""
     pairs = (pair for pair in cookies.split(";") if pair.partition("=")[0].strip() != COOKIE)

@@ -1,8 +1,9 @@
 """One run on one open link, from what ComfyUI knows of its prompt to its end."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 
 from comfyui_workflow.abreast import Crew
 from comfyui_workflow.comfyui.cancelling import Canceller
@@ -15,7 +16,8 @@ from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import LiveRun
-from comfyui_workflow.outputs import OutputFetcher, missing_sentence
+from comfyui_workflow.outputs import OutputFetcher, missing_sentence, not_fetched_sentence
+from comfyui_workflow.patience import Patience
 from comfyui_workflow.preparation import look_over, prepared_graph, refuse_unless_it_runs
 from comfyui_workflow.runs.events import (
     Event,
@@ -32,9 +34,33 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Lost, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import Lost, OutputFile, Phase, Run, RunStatus
 from comfyui_workflow.submission import MAY_HAVE_RUN, Submitter
+from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+
+CANCEL_GRACE_S = 2.0
+"""How long a cancelled run still fetches its outputs."""
+
+
+class FetchingCancelled(Stopped):
+    """The outputs of a cancelled run are not waited for any longer."""
+
+
+def has_advanced(before: Run, after: Run) -> bool:
+    """Whether an event brought the run further, and did not only say what is being done for it."""
+    said = replace(
+        before,
+        phase=after.phase,
+        message=after.message,
+        notices=after.notices,
+        last_update=after.last_update,
+        contact_lost_at=after.contact_lost_at,
+        is_cancel_requested=after.is_cancel_requested,
+        cancel_reason=after.cancel_reason,
+        priority=after.priority,
+    )
+    return after is not before and said != after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +72,19 @@ class Passage:
     live: LiveRun
     workflow_id: str
     turn: Turn
+    patience: Patience
     should_abort: Callable[[], bool]
     resubmissions_of_running: int
     stall_limit_s: float
 
     def go(self) -> None:
         """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
+        try:
+            self._go()
+        except FetchingCancelled:
+            self._record(RunCancelled(message=not_fetched_sentence(self._run())))
+
+    def _go(self) -> None:
         run = self._run()
         if run.are_outputs_known:
             self._fetch_outputs()
@@ -73,7 +106,12 @@ class Passage:
         return self.journal.get(self.workflow_id)
 
     def _record(self, event: Event) -> Run:
-        return self.journal.record(self.workflow_id, event)
+        """What brings the run further is progress; what only says what we do is none."""
+        before = self._run()
+        after = self.journal.record(self.workflow_id, event)
+        if has_advanced(before, after):
+            self.patience.reset()
+        return after
 
     def _prepare(self, run: Run) -> Run:
         """The graph, once and for all; and whether the instance can run it, before files are brought there.
@@ -103,7 +141,9 @@ class Passage:
         prompt_id = run.prompt_id or new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
-            submitter = Submitter(self.link, self._record, self.should_abort, self._place, self.live)
+            submitter = Submitter(
+                self.link, self._record, self.should_abort, self._place, self.live, api_key=self._api_key
+            )
             submitted = submitter.ensure_submitted(run, prompt_id)
             if submitted is None:
                 return None
@@ -127,11 +167,43 @@ class Passage:
                             return item
                         case Event():
                             self._record(item)
+                            self.patience.reset()  # ComfyUI has told of the prompt, if nothing new
                     self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
-    def _place(self) -> AbstractContextManager[None]:
-        return self.turn.place(self.should_abort)
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """To wait for a place is no failure."""
+        began_s = time.monotonic()
+        classes = self._save_classes(self.link.definitions())
+        may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in classes)
+        with self.turn.place(self.should_abort, may_overwrite=may_overwrite):
+            self.patience.excuse(time.monotonic() - began_s)
+            yield
+
+    def _save_classes(self, definitions: Definitions | None) -> set[str]:
+        """Classes of the output nodes."""
+        graph = self._run().graph
+        outputs = output_ids(graph, definitions) if definitions else ()
+        return {graph[node_id]["class_type"] for node_id in outputs}
+
+    def _learn_names(self, entry: HistoryEntry) -> None:
+        """What a prompt that was cached tells of its files, an earlier one has told."""
+        graph = self._run().graph
+        by_class: dict[str, list[OutputFile]] = {
+            each: [] for each in self._save_classes(self.link.known_definitions)
+        }
+        for output in entry.outputs:
+            class_type = graph[output.node_id]["class_type"] if output.node_id in graph else None
+            if output.text is None and class_type in by_class:
+                by_class[class_type].append(output)
+        for class_type, outputs in by_class.items():
+            if not any(output.is_cached for output in outputs):
+                names = [output.key for output in outputs]
+                self.link.saved_names.learn(class_type, entry.prompt_id, names)
+
+    def _api_key(self) -> str | None:
+        return self.journal.api_key(self.workflow_id)
 
     def _stop_if_asked(self) -> None:
         if self.turn.should_stop():
@@ -169,13 +241,15 @@ class Passage:
         self.turn.leave_place()
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
         if entry.outcome is Outcome.SUCCESS:
+            self._learn_names(entry)
             self._record(PromptSucceeded(outputs=outputs))
             self._fetch_outputs()
             self._complete()
             return
         if outputs:  # what was made before the end was paid for too
             self._record(OutputsFound(outputs=outputs))
-            self._fetch_outputs()
+            with suppress(FetchingCancelled):
+                self._fetch_outputs()
         self._record(self._unsuccessful_end(entry))
 
     def _unsuccessful_end(self, entry: HistoryEntry) -> Event:
@@ -193,11 +267,13 @@ class Passage:
 
     def _fetch_outputs(self) -> None:
         """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
-        Those that arrive together are brought to the disk together, before anybody is told of them."""
+        Those that arrive together are brought to the disk together, before anybody is told of them.
+        Raises: FetchingCancelled, a little after that was asked for, whatever the instance does."""
         run = self._run()
-        self._stop_if_asked()
+        stop_if_asked = self._stop_if_cancelled_for(CANCEL_GRACE_S)
+        stop_if_asked()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
-        crew = Crew(self.link.connection.files.transfers_at_once, self._stop_if_asked)
+        crew = Crew(self.link.connection.files.transfers_at_once, stop_if_asked)
         fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
         with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
             while missing:
@@ -207,7 +283,22 @@ class Passage:
                 fetcher.bring_to_disk(fetched)
                 self._record(OutputsFetched(outputs=tuple(fetched)))
                 del missing[: len(fetched)]
-                self._stop_if_asked()
+                stop_if_asked()
+
+    def _stop_if_cancelled_for(self, grace_s: float) -> Callable[[], None]:
+        """Small files arrive meanwhile: a success that wins the race against a cancel is one."""
+        until_s: list[float] = []
+
+        def stop_if_asked() -> None:
+            self._stop_if_asked()
+            if not self._run().is_cancel_requested:
+                return
+            if not until_s:
+                until_s.append(time.monotonic() + grace_s)
+            if time.monotonic() > until_s[0]:
+                raise FetchingCancelled("cancelled while the outputs were fetched")
+
+        return stop_if_asked
 
     def _say_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))

@@ -1,8 +1,9 @@
 """How long and how often to try again what can pass."""
 
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 JITTER = 0.3
@@ -19,9 +20,14 @@ class Patience:
         self._failing_since_s: float | None = None
 
     def reset(self) -> None:
-        """What was tried has worked."""
+        """It got on: what is tried works, or has come further than ever before."""
         self._failures = 0
         self._failing_since_s = None
+
+    def excuse(self, waited_s: float) -> None:
+        """So long it was waited for something else than what fails."""
+        if self._failing_since_s is not None:
+            self._failing_since_s += waited_s
 
     def next_wait_s(self) -> float:
         """To be called once for each failure."""
@@ -33,6 +39,24 @@ class Patience:
 
     def failing_for_s(self) -> float:
         return 0.0 if self._failing_since_s is None else self._clock() - self._failing_since_s
+
+
+class FurthestSeen:
+    """How far each of several things has ever come. May be used by several threads."""
+
+    def __init__(self, on_further: Callable[[], None]) -> None:
+        self._on_further = on_further
+        self._lock = threading.Lock()
+        self._furthest: dict[Hashable, int] = {}
+
+    def note(self, what: Hashable, how_far: int) -> None:
+        """Calls `on_further` when it has come further than ever."""
+        with self._lock:
+            is_further = how_far > self._furthest.get(what, 0)
+            if is_further:
+                self._furthest[what] = how_far
+        if is_further:
+            self._on_further()
 
 
 def wait(seconds: float, should_stop: Callable[[], bool]) -> None:

@@ -22,9 +22,10 @@ from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.link import InstanceKey, Link, key_of
-from comfyui_workflow.live import LiveView
+from comfyui_workflow.live import LiveView, OnBytes
+from comfyui_workflow.outputs import not_fetched_sentence, remove_parts
 from comfyui_workflow.passage import Passage
-from comfyui_workflow.patience import Patience, wait
+from comfyui_workflow.patience import FurthestSeen, Patience, wait
 from comfyui_workflow.runs.events import (
     Event,
     InstanceChosen,
@@ -75,9 +76,10 @@ class Runner:
         """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
         the run goes on at the next start. Never raises: what goes wrong becomes the run's status."""
         patience = Patience()
+        furthest = FurthestSeen(patience.reset)
         while not turn.should_stop():
             try:
-                self._attempt(workflow_id, turn, patience)
+                self._attempt(workflow_id, turn, patience, furthest)
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
                 ending = self._ending(workflow_id, error, patience, turn)
                 trouble = error if ending is None else self._end(workflow_id, ending)
@@ -87,7 +89,8 @@ class Runner:
             if self._journal.get(workflow_id).is_finished:
                 return
 
-    def _attempt(self, workflow_id: str, turn: Turn, patience: Patience) -> None:
+    def _attempt(self, workflow_id: str, turn: Turn, patience: Patience, furthest: FurthestSeen) -> None:
+        """That it connects is no progress yet: a link may let through what is small, and nothing else."""
         run = self._journal.get(workflow_id)
         if run.is_finished:
             return
@@ -105,16 +108,16 @@ class Runner:
             self._announce(workflow_id, key.address)
         with (
             self._links.lease(key, should_stop=should_abort) as link,
-            self._live_view.open(workflow_id) as live,
+            self._live_view.open(workflow_id, _bytes_noted_in(furthest)) as live,
         ):
             link.prove(again=patience.failing_for_s() > 0)
-            patience.reset()
             Passage(
                 journal=self._journal,
                 link=link,
                 live=live,
                 workflow_id=workflow_id,
                 turn=turn,
+                patience=patience,
                 should_abort=should_abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
@@ -134,12 +137,13 @@ class Runner:
         self._journal.record(workflow_id, connecting)
 
     def _abort_condition(self, workflow_id: str, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """A run whose prompt was never submitted ends as soon as it is cancelled; one that was submitted
-        ends when ComfyUI says so."""
+        """A run whose prompt was never submitted, or has brought its outputs about, ends as soon as it is
+        cancelled; one that was submitted ends when ComfyUI says so."""
 
         def should_abort() -> bool:
             run = self._journal.get(workflow_id)
-            return should_stop() or (run.is_cancel_requested and run.prompt_id is None)
+            needs_no_answer = run.prompt_id is None or run.are_outputs_known
+            return should_stop() or (run.is_cancel_requested and needs_no_answer)
 
         return should_abort
 
@@ -149,6 +153,8 @@ class Runner:
         if run.is_cancel_requested:
             if run.prompt_id is None:
                 return RunCancelled()
+            if run.are_outputs_known:
+                return RunCancelled(message=not_fetched_sentence(run))
             if isinstance(error, InstanceBroken):
                 return RunCancelled(message=str(error))
             if isinstance(error, InstanceError | ComfyUIError) and turn.is_instance_gone(run):
@@ -193,10 +199,16 @@ class Runner:
         wait(wait_s, lambda: turn.should_stop() or is_news())
 
     def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
-        """None once the end is saved; otherwise why it could not be, and the caller comes back."""
+        """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
+        an output is left, neither when the run ends nor when it leaves the instance that has the rest."""
+        remove_parts(self._journal.get(workflow_id))
         try:
             self._journal.record(workflow_id, ending)
         except StoreError as error:
             log.error("%s ended, but that cannot be saved: %s", workflow_id, error)
             return error
         return None
+
+
+def _bytes_noted_in(furthest: FurthestSeen) -> OnBytes:
+    return lambda direction, filename, done_bytes: furthest.note((direction, filename), done_bytes)

@@ -36,6 +36,7 @@ from comfyui_workflow.workflows.signature import is_changed_by, signature
 _AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
 _IN_VAIN = {
     **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
+    "api_key_gone": "The API key of Comfy.org that came with it is not kept: order it anew, with the key",
     IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
     "which fetches them again (POST /retry/<job_id>)",
 }

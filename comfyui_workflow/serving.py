@@ -19,8 +19,10 @@ from comfyui_workflow.api.guard import may_be_let_in
 from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.early_refusals import BodyLimit, FindLimit, Refusals
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
+from comfyui_workflow.server.peer_channels import ask_for_peers
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -143,12 +145,15 @@ def _listen(app: Flask, settings: Settings, limits: ConnectionLimits, handlers: 
             ident="comfyui-workflow",
         )
         refusals = Refusals(find_limit=find_body_limit(settings), is_known=partial(may_be_let_in, settings))
-        return Listener(app, options, handlers, refusals, limits)
+        listener = Listener(app, options, handlers, refusals, limits)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
+    if settings.is_private_use:
+        ask_for_peers(listener, PeerUsers(settings.other_users).refusal)
+    return listener
 
 
 def _address_of(host: str) -> str:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import pwd
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from pydantic_settings import (
 )
 
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.input_kinds import InputKind
+from comfyui_workflow.origins import Origin, origins_of_host, parse_origin
 from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"
@@ -80,12 +83,30 @@ class Settings(BaseSettings):
     write_dirs: Paths = Field(
         (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
     )
+    input_kinds: Words = Field(
+        ("image", "video", "audio", "3d", "latent"),
+        description="What input files may be, by their content: `image`, `video`, `audio`, `3d`, `latent`, "
+        "`text`; or `any`. Files that were sent to the server are not looked at for it.",
+    )
     cors_hosts: Words = Field(
-        ("10.0.78.66", "localhost", "127.0.0.1"),
-        description="Hosts whose pages, on any port, may use the API from a browser.",
+        ("http://10.0.78.66", "http://localhost", "http://127.0.0.1"),
+        description="Origins whose pages may use the API from a browser, exactly as a browser tells them: "
+        "`http://localhost:3000`. A host alone means its usual ports, 80 and 443. The server's own page "
+        "always may; pages of a local port never.",
+    )
+    local_port_origins: Words = Field(
+        (),
+        description="Origins whose pages may use local ports, besides each port's own; written as those of "
+        "`CORS_HOSTS`.",
     )
     allowed_hosts: Words = Field(
         (), description="Host names under which the server may be reached, besides loopback and `HOST`."
+    )
+    local_users: Words = Field(
+        (),
+        description="Users of this machine, by name or number, who may use a server without a token, and "
+        "local ports, besides its own user and root; `any` lets all of them. Linux tells whose a connection "
+        "is.",
     )
     max_upload_mb: int = Field(512, ge=1, description="Largest request body, in MB.")
     ssh_key: Path | None = Field(None, description="Private key for instances whose ssh string names none.")
@@ -228,11 +249,46 @@ class Settings(BaseSettings):
         """What is said first wins."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
 
-    @field_validator("cors_hosts", "allowed_hosts", "read_dirs", "write_dirs", "ssh_key_dirs", mode="before")
+    @field_validator(
+        "local_users",
+        "input_kinds",
+        "cors_hosts",
+        "local_port_origins",
+        "allowed_hosts",
+        "read_dirs",
+        "write_dirs",
+        "ssh_key_dirs",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("local_users")
+    @classmethod
+    def _are_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each != "any" and _uid(each) is None:
+                raise ValueError(f"there is no user {each!r} on this machine")
+        return value
+
+    @field_validator("input_kinds")
+    @classmethod
+    def _are_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = [*InputKind, "any"]
+        for each in value:
+            if each not in known:
+                raise ValueError(f"{each!r} is none of {', '.join(known)}")
+        return value
+
+    @field_validator("cors_hosts", "local_port_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not _origins(each):
+                raise ValueError(f"{each!r} is no origin: write one as http://localhost:3000")
         return value
 
     @field_validator("log_level")
@@ -241,6 +297,25 @@ class Settings(BaseSettings):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @property
+    def other_users(self) -> frozenset[int] | None:
+        """Their numbers. None: all."""
+        found = (_uid(each) for each in self.local_users)
+        return None if "any" in self.local_users else frozenset(uid for uid in found if uid is not None)
+
+    @property
+    def allowed_kinds(self) -> frozenset[InputKind] | None:
+        """None: any."""
+        return None if "any" in self.input_kinds else frozenset(map(InputKind, self.input_kinds))
+
+    @property
+    def cors_origins(self) -> frozenset[Origin]:
+        return frozenset[Origin]().union(*map(_origins, self.cors_hosts))
+
+    @property
+    def origins_at_local_ports(self) -> frozenset[Origin]:
+        return frozenset[Origin]().union(*map(_origins, self.local_port_origins))
 
     @property
     def is_loopback(self) -> bool:
@@ -316,6 +391,23 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}BUCKET_SECRET_ACCESS_KEY"
         )
     return settings
+
+
+def _uid(user: str) -> int | None:
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _origins(text: str) -> frozenset[Origin]:
+    """Those that an entry means: one, or both usual ones of a host. None where it means none."""
+    if "*" in text or text == "null":
+        return frozenset()
+    origin = parse_origin(text.removesuffix("/"))
+    return frozenset({origin}) if origin else origins_of_host(text)
 
 
 def _check_reach(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.file_signatures import HEAD_BYTES, mismatch
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
@@ -21,18 +22,26 @@ _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:
-    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere."""
+    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere.
+    Nothing hidden is made of what an instance says: programs are set up by such files (`.bashrc`,
+    `.config/autostart`)."""
     parts = [*filter(None, output.subfolder.split("/")), output.filename]
     if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
         return None
     if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
         return None
-    return Path(*parts)
+    return Path(*map(_visible, parts))
+
+
+def _visible(name: str) -> str:
+    return "_" + name[1:] if name.startswith(".") else name
 
 
 def check_wholeness(part: Path, output: OutputFile) -> None:
-    """Half a picture is no success. Raises: RemoteFileError."""
-    reason = shortfall(part, output.file_type)
+    """Half a picture is no success, nor is something else under its name. Raises: RemoteFileError."""
+    with part.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    reason = mismatch(head, output.filename) or shortfall(part, output.file_type)
     if reason is not None:
         raise RemoteFileError(reason)
 

@@ -17,7 +17,7 @@ from comfyui_workflow.comfyui.finding import (
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
-from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.inputs import upload_inputs
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import LiveRun
@@ -33,6 +33,7 @@ from comfyui_workflow.runs.events import (
     PromptVanished,
 )
 from comfyui_workflow.runs.model import Graph, Lost, Phase, Run
+from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
 T = TypeVar("T")
@@ -57,7 +58,11 @@ class Submitter:
         should_stop: Callable[[], bool],
         place: Callable[[], AbstractContextManager[None]],
         live: LiveRun,
+        *,
+        api_key: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`api_key` tells that of Comfy.org, where the run has one that is still kept."""
+        self._api_key = api_key
         self._link = link
         self._record = record
         self._should_stop = should_stop
@@ -80,6 +85,7 @@ class Submitter:
             found = self._after_damage(run)
             if found is not None:
                 return found
+        self._refuse_without_key(run)
         graph = self._upload(run)
         self._stop_if_asked()
         if run.prompt_id is None:
@@ -137,12 +143,23 @@ class Submitter:
             graph,
             prompt_id=run.prompt_id or "",
             client_id=self._link.feed.client_id,
-            extra_data=extra_data_of(run),
+            extra_data=extra_data_of(run, self._api_key()),
             definitions=lambda: self._link.definitions().object_info,
         )
         if answer.node_errors:
             self._report_dropped(answer.node_errors, graph)
         return self._record(PromptAccepted(prompt_id=answer.prompt_id))
+
+    def _refuse_without_key(self, run: Run) -> None:
+        """The key of a run is gone once its prompt was accepted. Raises: ApiKeyGone."""
+        if not run.request.has_comfy_org_api_key or self._api_key() is not None:
+            return
+        needing = nodes_that_need_a_key(run.graph, self._link.definitions().object_info)
+        if needing:
+            raise ApiKeyGone(
+                "The prompt cannot be submitted again: the API key of Comfy.org that came with it is not "
+                f"kept once ComfyUI has accepted it, and node {needing[0]} needs it. Order it anew, with it"
+            )
 
     def _report_dropped(self, node_errors: Mapping[str, Any], graph: Graph) -> None:
         """Outputs that failed validation are dropped, and what only they need does not run."""
@@ -176,14 +193,14 @@ class Submitter:
         return find_prompt(self._link.client, run.prompt_id or "", correlation_of(run))
 
 
-def extra_data_of(run: Run) -> dict[str, Any]:
+def extra_data_of(run: Run, api_key: str | None = None) -> dict[str, Any]:
     """Kept by ComfyUI as it is. `extra_pnginfo` is what its nodes write into the pictures they save."""
     request, data = run.request, dict[str, Any]()
     data[CORRELATION_KEY] = correlation_of(run)
     if request.editor_file is not None:
         data["extra_pnginfo"] = {"workflow": request.editor_file}
-    if request.comfy_org_api_key is not None:
-        data["api_key_comfy_org"] = request.comfy_org_api_key
+    if api_key is not None:
+        data["api_key_comfy_org"] = api_key
     return data
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from comfyui_workflow.errors import FileRefused, StoreError
+from comfyui_workflow.private_files import holds_private_key, is_key_name
 from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
@@ -43,11 +44,15 @@ class Uploads:
     def keep(self, stream: IO[bytes], name: str) -> Path:
         """Under its own name; on the disk when this returns. Raises: FileRefused, StoreError."""
         place = self.place_for(name)
+        piece = stream.read(_COPY_BYTES)
+        if holds_private_key(piece):
+            raise FileRefused(f"This file is not accepted: {name[:300]!r} has a private key in it")
         try:
             make_private_directory(place.parent)
             with place.open("xb") as file:
-                while piece := stream.read(_COPY_BYTES):
+                while piece:
                     file.write(piece)
+                    piece = stream.read(_COPY_BYTES)
             flush_to_disk([place, place.parent, self._directory])
         except OSError as error:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
@@ -58,6 +63,8 @@ class Uploads:
         base = re.split(r"[/\\]", name)[-1]
         if not is_safe_name(base) or len(base.encode()) > 255:
             raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
+        if base.startswith(".") or is_key_name(base):
+            raise FileRefused(f"This file name is not accepted: {name[:300]!r} is hidden, or that of a key")
         self._look_now_and_then()
         return self._directory / secrets.token_hex(8) / base
 

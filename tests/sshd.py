@@ -94,6 +94,13 @@ class Sshd:
     def thaw(self) -> None:
         self._signal_peers(signal.SIGCONT)
 
+    def freeze_storage(self) -> None:
+        """The servers of files on open connections stop answering; all else goes on."""
+        for pid in self._children_of_listener(deep=True):
+            with contextlib.suppress(OSError):
+                if b"internal-sftp" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGSTOP)
+
     def freeze_listener(self) -> None:
         """New connections are accepted by the kernel and hear nothing. `stop` ends this too."""
         assert self._process is not None

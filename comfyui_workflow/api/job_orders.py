@@ -101,8 +101,9 @@ class JobOrderReader:
             request=replace(
                 request,
                 input_images=(*self._kept(images), *(each.path for each in fetches)),
-                comfy_org_api_key=key,
+                has_comfy_org_api_key=key is not None,
             ),
+            comfy_org_api_key=key,
             endpoint=endpoint.word,
             is_sync=is_sync,
             webhook=webhook,

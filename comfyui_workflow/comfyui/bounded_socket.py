@@ -23,8 +23,8 @@ LARGE_MESSAGE_S = 60.0
 """For a message of more than that, from when its turn has come."""
 _LONGEST_CONTROL_BYTES = 125
 _LOOK_UP_S = 0.2
-_turns = threading.BoundedSemaphore(2)
-"""Large messages are in memory two at a time until they have been read, however many instances there are."""
+_turns = threading.BoundedSemaphore(1)
+"""Large messages are in memory one at a time until they have been read, however many instances there are."""
 
 
 class BoundedSocket(websocket.WebSocket):

@@ -27,17 +27,16 @@ from comfyui_workflow.comfyui.limits import (
     too_slow,
     too_slow_file,
 )
-from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue
+from comfyui_workflow.comfyui.queue import QueueSnapshot, read_queue, read_running_graphs
 from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.comfyui.system import System, read_system
+from comfyui_workflow.comfyui.viewing import ViewedFile, headers_of, read_view
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
     InstanceBroken,
     LimitExceeded,
     PromptRefused,
-    RemoteFileError,
-    RemoteFileMissing,
 )
 from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.untrusted import a_list, a_text, an_object
@@ -136,6 +135,10 @@ class ComfyUIClient:
     def queue(self) -> QueueSnapshot:
         return read_queue(self._get_object("/queue"))
 
+    def running_graphs(self) -> dict[str, Graph]:
+        """What runs now, by prompt ids."""
+        return read_running_graphs(self._get_object("/queue"))
+
     def history(self, prompt_id: str) -> HistoryEntry | None:
         """None for a prompt that is queued, running or unknown: the queue tells which."""
         entry = self._get_object(f"/history/{prompt_id}").get(prompt_id)
@@ -220,16 +223,19 @@ class ComfyUIClient:
         return True
 
     @contextmanager
-    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[Iterator[bytes]]:
-        """The content of a file, in pieces. Raises: RemoteFileMissing."""
+    def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:
+        """The content of a file; from `start` on, where ComfyUI does that.
+        Raises: RemoteFileMissing; RemoteFileError for any answer but the file."""
         params = {"filename": filename, "subfolder": subfolder, "type": folder}
-        response = self._request("GET", "/view", params=params, stream=True)
+        response = self._request("GET", "/view", params=params, headers=headers_of(start), stream=True)
         with response:
-            if response.status_code == 404:
-                raise RemoteFileMissing(f"{filename} is not on the instance any more")
-            if response.status_code >= 400:
-                raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
-            yield _pieces(response)
+            yield read_view(response, filename, start)
+
+    def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
+        """What it tells of a file, without its content. Raises: as `view`."""
+        params = {"filename": filename, "subfolder": subfolder, "type": folder}
+        with self._request("HEAD", "/view", params=params, headers=headers_of(0)) as response:
+            return read_view(response, filename, 0)
 
     def system_stats(self) -> dict[str, Any]:
         return self._get_object("/system_stats")
@@ -336,10 +342,3 @@ def _good(answer: Answer) -> Answer:
 
 def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, requests.Timeout | TimeoutError | urllib3.exceptions.TimeoutError)
-
-
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    try:
-        yield from response.iter_content(256 * 1024)
-    except requests.RequestException as error:
-        raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error

@@ -1,7 +1,7 @@
 """An entry of `/history`, read: how a prompt ended and what it made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
@@ -9,13 +9,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import correlation
-from comfyui_workflow.runs.model import FileType, OutputFile
+from comfyui_workflow.runs.model import FileType, Graph, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 MOST_OUTPUTS = 10_000
 """Of one prompt: each is a file to fetch, and an entry of the record."""
 LATEST_MS = 250_000_000_000_000
 """A little before the last day that a datetime can tell."""
+
+
+Window = tuple[datetime | None, datetime | None]
+"""When a prompt began and when it ended, by the clock of the instance."""
 
 
 class Outcome(StrEnum):
@@ -39,6 +43,8 @@ class HistoryEntry:
     execution_began_at: datetime | None = None
     execution_s: float | None = None
     """Both by ComfyUI's own clock; None for a version that does not tell."""
+    graph: Graph | None = None
+    """What was executed."""
 
 
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
@@ -52,13 +58,19 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     return HistoryEntry(
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
-        outputs=tuple(islice(_outputs(entry.get("outputs")), MOST_OUTPUTS + 1)),
+        outputs=tuple(
+            islice(
+                _outputs(entry.get("outputs"), _window(began_ms, ended_ms), _cached_nodes(messages)),
+                MOST_OUTPUTS + 1,
+            )
+        ),
         correlation=correlation(entry.get("prompt")),
         error_message=a_text(failure.get("exception_message")),
         error_type=a_text(failure.get("exception_type")),
         failed_node_id=a_text(failure.get("node_id")),
         failed_node_type=a_text(failure.get("node_type")),
         ui=an_object(entry.get("outputs")),
+        graph=_graph(entry.get("prompt")),
         execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
         execution_s=None if began_ms is None else (ended_ms - began_ms) / 1000,
     )
@@ -80,6 +92,14 @@ def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> t
     """Files in the temp directory are previews: only when asked for. A file named twice is one file."""
     by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
     return tuple(by_key.values())
+
+
+def _graph(item: object) -> Graph | None:
+    """Of an item of the queue, which history keeps too."""
+    match item:
+        case [_, _, dict() as graph, *_]:
+            return graph
+    return None
 
 
 def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
@@ -108,9 +128,25 @@ def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield kind, data
 
 
-def _outputs(outputs: object) -> Iterator[OutputFile]:
+def _outputs(outputs: object, window: Window, cached: frozenset[str]) -> Iterator[OutputFile]:
+    after, before = window
     for node_id, shown in an_object(outputs).items():
-        yield from read_outputs(node_id, shown)
+        for output in read_outputs(node_id, shown):
+            if output.text is None:
+                yield replace(output, made_after=after, made_before=before, is_cached=node_id in cached)
+            else:
+                yield output
+
+
+def _window(began_ms: float | None, ended_ms: float) -> Window:
+    if began_ms is None:
+        return None, None
+    return datetime.fromtimestamp(began_ms / 1000, UTC), datetime.fromtimestamp(ended_ms / 1000, UTC)
+
+
+def _cached_nodes(messages: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    nodes = a_list(messages.get("execution_cached", {}).get("nodes"))
+    return frozenset(node for node in nodes if isinstance(node, str))
 
 
 def _text_file(node_id: str, text: str) -> OutputFile:

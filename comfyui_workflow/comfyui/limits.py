@@ -8,7 +8,8 @@ for a while.
 
 import threading
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import LimitExceeded
@@ -22,6 +23,8 @@ MOST_VALUES = 1_000_000
 """JSON values of one answer or message. Each takes up to 120 bytes of memory, however short it is written."""
 BYTES_WORTH_COUNTING = 256 * 1024
 REMEMBERED_S = 60.0
+MOST_INSTANCES = 1000
+"""Whose breaches are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,23 @@ class Breaches:
             if self._clock() - at_s < self._remembered_s:
                 raise LimitExceeded(sentence)
             self._latest = None
+
+
+class KnownBreaches:
+    """Those of each instance, by a key of the caller's: they outlive its connection, which an instance that
+    floods may lose. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: OrderedDict[Hashable, Breaches] = OrderedDict()
+
+    def of(self, key: Hashable) -> Breaches:
+        with self._lock:
+            found = self._by_key.pop(key, None) or Breaches()
+            self._by_key[key] = found
+            if len(self._by_key) > MOST_INSTANCES:
+                self._by_key.popitem(last=False)
+            return found
 
 
 def too_many_bytes(where: str, most_bytes: int, setting: str = "LARGEST_ANSWER_MB") -> LimitExceeded:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.untrusted import a_list
 
 CORRELATION_KEY = "comfyui_workflow"
@@ -44,6 +45,12 @@ def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
         pending=tuple(item[1] for item in pending),
         correlations={key: item[1] for item in (*running, *pending) if (key := correlation(item))},
     )
+
+
+def read_running_graphs(answer: Mapping[str, Any]) -> dict[str, Graph]:
+    """By prompt ids."""
+    running = [item for item in a_list(answer.get("queue_running")) if _is_item(item) and len(item) > 2]
+    return {item[1]: item[2] for item in running if isinstance(item[2], dict)}
 
 
 def correlation(item: Any) -> str | None:

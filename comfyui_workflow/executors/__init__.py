@@ -24,9 +24,12 @@ class Turn(Protocol):
     def is_instance_gone(self, run: Run) -> bool:
         """Whether the named instance that it was given to has been removed."""
 
-    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
+    def place(
+        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
         """Entered when one more prompt may be submitted to the instance, and left when it was, or was not;
-        meanwhile no other is. Raises: Stopped."""
+        meanwhile no other is. A prompt that `may_overwrite` files of another one comes when those are
+        fetched, and until the run ends no other of that kind does. Raises: Stopped."""
 
     def leave_place(self) -> None:
         """The prompt executes no more: the next one may come."""
@@ -87,7 +90,9 @@ class FreeTurn:
     def is_instance_gone(self, run: Run) -> bool:
         return False
 
-    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
+    def place(
+        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
     def leave_place(self) -> None:

@@ -38,6 +38,8 @@ class Carried:
     gives_way: str | None = None
     """Why it should leave its instance before its prompt is there."""
     needs_pause: bool = False
+    may_overwrite: bool = False
+    """Its nodes may save under names that a prompt before it used."""
     stagger: Stagger | None = None
     """Until it has submitted, where its batch is staggered."""
     wake: Callable[[], None] = lambda: None
@@ -247,8 +249,10 @@ class Board:
         here = run.placement
         instance = self.floor.instance(here.instance_id) if here else None
         key = (usable_key(instance) if instance else None) or key_of(run)
+        seats = self.floor.seats_of(key)
+        seats.keeping_names.add(run.workflow_id)  # how its nodes name files is not known any more
         if not run.are_outputs_known:
-            self.floor.seats_of(key).take_place(run.workflow_id)
+            seats.take_place(run.workflow_id)
         self._begin(run.workflow_id, key, here.instance_id if here else None, here.reason if here else "")
 
     def _begin(self, workflow_id: str, key: InstanceKey, instance_id: str | None, reason: str) -> None:

@@ -33,6 +33,8 @@ TICK_S = 1.0
 """How often it looks at the clock: for runs that may not start yet, and for who waits too long."""
 MOST_ENDINGS = MOST_AT_ONCE
 """That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
+_FOR_A_PLACE = "for a place on the instance"
+_FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
 HEED_S = 0.5
 """How often a run that waits for its place looks whether it was cancelled."""
 
@@ -219,7 +221,10 @@ class Dispatcher:
         return run.placement is not None and self._directory.get(run.placement.instance_id) is None
 
     @contextmanager
-    def place(self, carried: Carried, should_abort: Callable[[], bool]) -> Iterator[None]:
+    def place(
+        self, carried: Carried, should_abort: Callable[[], bool], may_overwrite: bool
+    ) -> Iterator[None]:
+        carried.may_overwrite = may_overwrite
         try:
             self._wait_for_place(carried, should_abort)
             yield
@@ -231,7 +236,9 @@ class Dispatcher:
 
     def _wait_for_place(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
         if not self._ask_for_place(carried):
-            message = "Everything is ready: waiting for a place on the instance"
+            with self._changed:
+                is_held = self._floor.seats_of(carried.key).is_held(carried.workflow_id)
+            message = f"Everything is ready: waiting {_FOR_FILES if is_held else _FOR_A_PLACE}"
             self._journal.record(carried.workflow_id, PhaseEntered(phase=Phase.WAITING, message=message))
             self._wait_until_given(carried, should_abort)
 
@@ -259,14 +266,19 @@ class Dispatcher:
             if self._board.start_is_due_in_s(carried, self._clock()):
                 return False
             seats = self._floor.seats_of(carried.key)
-            is_given = seats.ask(carried.workflow_id, self._options.prompts_per_instance, time.monotonic())
+            is_given = seats.ask(
+                carried.workflow_id,
+                self._options.prompts_per_instance,
+                time.monotonic(),
+                may_overwrite=carried.may_overwrite,
+            )
             if is_given:
                 self._board.note_start(carried, self._clock())
             return is_given
 
     def leave_place(self, carried: Carried) -> None:
         with self._changed:
-            self._floor.seats_of(carried.key).leave(carried.workflow_id)
+            self._floor.seats_of(carried.key).leave_place(carried.workflow_id)
             self._wake()
 
     def reason_to_leave(
@@ -320,8 +332,10 @@ class _Turn:
     def is_instance_gone(self, run: Run) -> bool:
         return self.dispatcher.is_instance_gone(run)
 
-    def place(self, should_abort: Callable[[], bool]) -> AbstractContextManager[None]:
-        return self.dispatcher.place(self.carried, should_abort)
+    def place(
+        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
+        return self.dispatcher.place(self.carried, should_abort, may_overwrite)
 
     def leave_place(self) -> None:
         self.dispatcher.leave_place(self.carried)

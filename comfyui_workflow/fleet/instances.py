@@ -16,3 +16,8 @@ class Instances:
     asker: Asker
     known_hosts: KnownHosts
     local_ports: LocalPorts
+
+    def port_numbers(self) -> frozenset[int]:
+        """Ports of this machine that lead to an instance, are to, or once did."""
+        configured = {each.local_port for each in self.directory.all() if each.local_port is not None}
+        return self.local_ports.numbers() | configured

@@ -16,13 +16,15 @@ class OnTheWay:
 
     order: Order
     is_ready: bool = False
+    is_held: bool = False
+    """It waits until files of another run are fetched, and keeps nobody else waiting for that."""
     waited_for_until_s: float | None = None
 
     def keeps_others_waiting(self, at_s: float) -> bool:
         """Always once it is ready. Before that each is waited for once: it may be sending large files."""
         if self.waited_for_until_s is None:
             self.waited_for_until_s = at_s + HEAD_START_S
-        return self.is_ready or at_s < self.waited_for_until_s
+        return not self.is_held and (self.is_ready or at_s < self.waited_for_until_s)
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Seats:
 
     on_the_way: dict[str, OnTheWay] = field(default_factory=dict)
     with_prompt: set[str] = field(default_factory=set)
+    keeping_names: set[str] = field(default_factory=set)
+    """Runs whose files there another prompt may write over; from before they submit until they have left."""
     submitting: str | None = None
     """The run whose prompt is just being submitted."""
     models: frozenset[str] = frozenset()
@@ -51,11 +55,19 @@ class Seats:
     def expect(self, workflow_id: str, order: Order) -> None:
         self.on_the_way[workflow_id] = OnTheWay(order=order)
 
-    def ask(self, workflow_id: str, most: int, at_s: float) -> bool:
+    def ask(self, workflow_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
         """Whether the run, which is ready, may submit now: to be told by `stop_asking` when it has, or could
-        not. `at_s`: monotonic."""
+        not. One that `may_overwrite` files of another waits until those are fetched, and its own are kept
+        from the next one of that kind. `at_s`: monotonic."""
         if not self._is_next(workflow_id, most, at_s):
             return False
+        if may_overwrite:
+            is_held = bool(self.keeping_names - {workflow_id})
+            if workflow_id in self.on_the_way:
+                self.on_the_way[workflow_id].is_held = is_held
+            if is_held:
+                return False
+            self.keeping_names.add(workflow_id)
         self.take_place(workflow_id)
         self.submitting = workflow_id
         return True
@@ -83,14 +95,23 @@ class Seats:
     def is_asking(self, workflow_id: str) -> bool:
         return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_ready
 
+    def is_held(self, workflow_id: str) -> bool:
+        """Whether it waits for files of another run, and for nothing else."""
+        return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_held
+
     def take_place(self, workflow_id: str) -> None:
         self.on_the_way.pop(workflow_id, None)
         self.with_prompt.add(workflow_id)
 
-    def leave(self, workflow_id: str) -> None:
+    def leave_place(self, workflow_id: str) -> None:
+        """Its prompt is over; its files are still there."""
         self.stop_asking(workflow_id)
         self.on_the_way.pop(workflow_id, None)
         self.with_prompt.discard(workflow_id)
+
+    def leave(self, workflow_id: str) -> None:
+        self.leave_place(workflow_id)
+        self.keeping_names.discard(workflow_id)
 
     def ahead_of(self, workflow_id: str) -> int:
         mine = self.on_the_way.get(workflow_id)

@@ -32,6 +32,8 @@ from comfyui_workflow.instances.tunnel import Tunnel, open_tunnel
 __all__ = ["Connection", "ConnectionOptions", "open_connection"]
 
 LOCALHOST = ("127.0.0.1", 0)
+# So much of each connection through the tunnel may be in memory, before anybody has asked what it is.
+MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
 OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
 
 
@@ -95,7 +97,7 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
         opened = open_transport(address, options)
         on_failure.callback(opened.close)
         channels = _open_sftp(opened, address, options)
-        window_bytes = in_flight_bytes(channels.round_trip_s)
+        window_bytes = min(in_flight_bytes(channels.round_trip_s), MOST_TUNNEL_WINDOW_BYTES)
         tunnel = open_tunnel(opened.transport, address, comfyui_port, window_bytes=window_bytes)
         on_failure.pop_all()
     return Connection(

@@ -2,17 +2,20 @@
 
 RemoteFiles
     transfers_at_once                                   for how many threads it is worth it
-    stat(path) -> RemoteFile | None
+    stat(path, *, heed=None) -> RemoteFile | None
     list(path) -> tuple[RemoteFile, ...]                by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
+    fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
+                                                        carries a part on that broke off, of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
-    sha256(remote) -> str                               hex; reads the file back, remembers the answer
+    sha256(remote, *, heed=None) -> str                 hex; reads the file back, remembers the answer
     make_directory(path)                                with parents; fine when it is there
-    remove(path)                                        fine when it is gone
+    remove(path, *, heed=None)                          fine when it is gone
 
-Every method raises ConnectionFailed when the connection died, RemoteFileMissing and RemoteFileError
-(permission, no space, ...). `progress(done_bytes, total_bytes)` may raise to abort: its exception comes out.
-While a transfer waits for its turn, progress(0, 0) is called twice a second.
+Every method raises ConnectionFailed when the connection died (RemoteFilesSilent where only the server of
+files stands still), RemoteFileMissing and RemoteFileError (permission, no space, ...).
+`progress(done_bytes, total_bytes)` may raise to abort: its exception comes out. While nothing moves it is
+called twice a second with what it was told last, and so is `heed()`, which may raise too.
 Local trouble is FileRefused (what to upload) or StoreError (where to download).
 """
 
@@ -37,19 +40,15 @@ from comfyui_workflow.errors import (
     RemoteFileError,
     RemoteFileExists,
     RemoteFileMissing,
+    RemoteFilesSilent,
+    Stopped,
     WorkflowError,
 )
 from comfyui_workflow.instances.sending import Helpers, Sent, send
 from comfyui_workflow.instances.sftp_channels import SftpChannels
-from comfyui_workflow.instances.sftp_session import SftpSession
-from comfyui_workflow.instances.transfer import (
-    LocalPart,
-    Progress,
-    Source,
-    in_flight_bytes,
-    reading,
-    receive,
-)
+from comfyui_workflow.instances.sftp_session import MOST_ENTRIES, Attributes, SftpSession
+from comfyui_workflow.instances.transfer import Progress, Source, in_flight_bytes, reading, receive
+from comfyui_workflow.parts import LocalPart
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,6 +57,11 @@ YOUNG_S = 3.0
 
 # Far away, one session takes no more than sshd's window for each round trip.
 MOST_HELPERS = 5
+
+# How long an upload that failed tries to leave nothing behind.
+SWEEP_WITHIN_S = 2.0
+
+Heed = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,29 +88,54 @@ class RemoteFiles:
         """How many threads may transfer before they wait for each other."""
         return self._channels.transfers_at_once
 
-    def stat(self, path: str) -> RemoteFile | None:
-        with self._session(path, "looked at") as session:
+    def stat(self, path: str, *, heed: Heed | None = None) -> RemoteFile | None:
+        with self._session(path, "looked at", heed=heed) as session:
             try:
-                return _describe(posixpath.basename(path), session.client.stat(path))
+                return _describe(posixpath.basename(path), session.attributes(session.stat(path)))
             except FileNotFoundError:
                 return None
 
     def list(self, path: str) -> tuple[RemoteFile, ...]:
+        """Raises: RemoteFileError for a directory of more entries than anybody has."""
+        found: dict[str, Attributes] = {}
         with self._session(path, "listed") as session:
-            found = session.client.listdir_attr(path)
-        return tuple(_describe(item.filename, item) for item in sorted(found, key=lambda item: item.filename))
+            handle = session.handle(session.open_directory(path))
+            while names := session.names(session.read_directory(handle)):
+                found |= names
+                if len(found) > MOST_ENTRIES:
+                    raise RemoteFileError(f"{path} has more than {MOST_ENTRIES} entries on {self._label}.")
+            session.abandon(session.close_file(handle))
+        return tuple(_describe(name, found[name]) for name in sorted(found) if name not in (".", ".."))
 
     def upload(self, local: Path, remote: str, *, progress: Progress | None = None) -> None:
         """Into a file of another name beside it first: under its own name it is complete or not there."""
-        report = progress or _no_progress
+        report = _Reporter(progress or _no_progress)
         part = f"{remote}.part-{secrets.token_hex(6)}"
         try:
             with self._session(remote, "written", report=report) as session:
                 sent = send(session, local, part, report, self._helpers)
                 _settle(session, sent, part, remote)
-        except Exception:
-            self._sweep(part)
+        except Exception as error:
+            if not isinstance(error, RemoteFilesSilent):
+                self._sweep(part)
             raise
+
+    def fetch(
+        self,
+        remote: str,
+        part: LocalPart,
+        *,
+        expected_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> RemoteFile:
+        """The file as it was when its last byte had been read."""
+        report = _Reporter(progress or _no_progress)
+        with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
+            if expected_size is not None:
+                _check_size(remote, source.size_bytes, expected_size)
+            start = part.begin(source.size_bytes, version_of(source.size_bytes, source.modified_s))
+            self._receive(session, remote, source, part.write, report, start=start)
+        return _describe(posixpath.basename(remote), _attributes_of(source))
 
     def download(
         self,
@@ -116,43 +145,40 @@ class RemoteFiles:
         expected_size: int | None = None,
         progress: Progress | None = None,
     ) -> int:
-        report = progress or _no_progress
-        with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
-            if expected_size is not None:
-                _check_size(remote, source.size_bytes, expected_size)
-            with LocalPart(local_part) as part:
-                return self._receive(session, remote, source, part.write, report)
+        with LocalPart(local_part) as part:
+            return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
 
-    def sha256(self, remote: str) -> str:
+    def sha256(self, remote: str, *, heed: Heed | None = None) -> str:
         """Of the content as it is now; asked again for an unchanged file, the answer is remembered."""
-        found = self.stat(remote)
+        found = self.stat(remote, heed=heed)
         if found is None:
             raise RemoteFileMissing(f"{remote} is not on {self._label}.")
         key = (remote, found.size_bytes, found.modified_at)
         with self._hashes_lock:
             known = self._hashes.get(key)
-        return known or self._hash(key)
+        return known or self._hash(key, heed or _nothing)
 
     def make_directory(self, path: str) -> None:
         with self._session(path, "made") as session:
             _make_directory(session.client, posixpath.normpath(path))
 
-    def remove(self, path: str) -> None:
-        with self._session(path, "removed") as session:
+    def remove(self, path: str, *, heed: Heed | None = None) -> None:
+        with self._session(path, "removed", heed=heed) as session:
             try:
-                session.client.remove(path)
+                session.done(session.remove(path))
             except FileNotFoundError:
                 return
 
-    def _hash(self, key: tuple[str, int, datetime]) -> str:
+    def _hash(self, key: tuple[str, int, datetime], heed: Heed) -> str:
         remote, size_bytes, modified_at = key
         digest = hashlib.sha256()
+        report = _Reporter(lambda _done_bytes, _total_bytes: heed())
         with (
-            self._session(remote, "read", report=_no_progress) as session,
+            self._session(remote, "read", report=report) as session,
             reading(session, remote) as source,
         ):
             _check_size(remote, source.size_bytes, size_bytes)
-            self._receive(session, remote, source, digest.update, _no_progress)
+            self._receive(session, remote, source, digest.update, report)
         if abs(time.time() - modified_at.timestamp()) > YOUNG_S:
             with self._hashes_lock:
                 self._hashes[key] = digest.hexdigest()
@@ -165,11 +191,15 @@ class RemoteFiles:
         source: Source,
         take: Callable[[memoryview], object],
         report: Progress,
-    ) -> int:
+        *,
+        start: int = 0,
+    ) -> None:
+        """Raises: RemoteFileError when it was not one and the same file all the while."""
         most_bytes = in_flight_bytes(self._channels.round_trip_s)
-        received_bytes = receive(session, source, take, report, most_bytes=most_bytes)
-        _check_size(remote, received_bytes, source.size_bytes)
-        return received_bytes
+        received = receive(session, source, take, report, most_bytes=most_bytes, start=start)
+        _check_size(remote, received.end, source.size_bytes)
+        if received.modified_s != source.modified_s:
+            raise RemoteFileError(f"{remote} was changed on {self._label} while it was read.")
 
     @property
     def _helpers(self) -> Helpers:
@@ -180,21 +210,26 @@ class RemoteFiles:
 
     def _sweep(self, part: str) -> None:
         """After an upload that failed. On a dead connection the piece stays, under a name nobody uses."""
+        until_s = time.monotonic() + SWEEP_WITHIN_S
+
+        def heed() -> None:
+            if time.monotonic() > until_s:
+                raise Stopped("it takes too long")
+
         try:
-            self.remove(part)
+            self.remove(part, heed=heed)
         except WorkflowError as error:
             _LOGGER.info("A piece of an upload is left on %s: %s", self._label, error)
 
     @contextmanager
-    def _session(self, path: str, done: str, *, report: Progress | None = None) -> Iterator[SftpSession]:
+    def _session(
+        self, path: str, done: str, *, report: "_Reporter | None" = None, heed: Heed | None = None
+    ) -> Iterator[SftpSession]:
         """A session for one operation; with `report` it is a transfer. Errors come out in our words."""
-
-        def keep_waiting() -> None:
-            if report:
-                report(0, 0)
-
+        heed = report.again if report else heed or _nothing
         try:
-            with self._channels.lease(is_transfer=report is not None, while_waiting=keep_waiting) as session:
+            with self._channels.lease(is_transfer=report is not None, while_waiting=heed) as session:
+                session.heed = heed
                 yield session
         except (TimeoutError, EOFError, paramiko.SSHException, SFTPError) as error:
             raise self._cut(path, done, error) from error
@@ -206,8 +241,10 @@ class RemoteFiles:
             raise self._refused(path, done, error) from error
 
     def _cut(self, path: str, done: str, error: BaseException) -> ConnectionFailed:
+        is_silent = isinstance(error, TimeoutError) and self._channels.is_connected
         reason = "it does not answer" if isinstance(error, TimeoutError) else "the connection was cut"
-        return ConnectionFailed(f"{path} could not be {done} on {self._label}: {reason}.")
+        kind = RemoteFilesSilent if is_silent else ConnectionFailed
+        return kind(f"{path} could not be {done} on {self._label}: {reason}.")
 
     def _refused(self, path: str, done: str, error: OSError | UnicodeError) -> RemoteFileError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -218,12 +255,36 @@ class RemoteFiles:
         return RemoteFileError(f"{path} cannot be {done} on {self._label}: {reason}.")
 
 
-def _describe(name: str, attributes: paramiko.SFTPAttributes) -> RemoteFile:
+class _Reporter:
+    """Calls `progress`, and again with what it was told last."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._last = (0, 0)
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        self._last = (done_bytes, total_bytes)
+        self._progress(done_bytes, total_bytes)
+
+    def again(self) -> None:
+        self._progress(*self._last)
+
+
+def version_of(size_bytes: int, modified_s: int) -> str:
+    """The same for the same file, as far as SFTP can tell."""
+    return f"{size_bytes} bytes of {modified_s}"
+
+
+def _attributes_of(source: Source) -> Attributes:
+    return Attributes(size_bytes=source.size_bytes, is_directory=False, modified_s=source.modified_s)
+
+
+def _describe(name: str, found: Attributes) -> RemoteFile:
     return RemoteFile(
         name=name,
-        size_bytes=attributes.st_size or 0,
-        modified_at=datetime.fromtimestamp(attributes.st_mtime or 0, UTC),
-        is_directory=stat.S_ISDIR(attributes.st_mode or 0),
+        size_bytes=found.size_bytes,
+        modified_at=datetime.fromtimestamp(found.modified_s, UTC),
+        is_directory=found.is_directory,
     )
 
 
@@ -280,10 +341,14 @@ def _make_directory(client: paramiko.SFTPClient, path: str) -> None:
 
 def _is_directory(client: paramiko.SFTPClient, path: str) -> bool:
     try:
-        return _describe(path, client.stat(path)).is_directory
+        return stat.S_ISDIR(client.stat(path).st_mode or 0)
     except FileNotFoundError:
         return False
 
 
 def _no_progress(_done_bytes: int, _total_bytes: int) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass

@@ -20,7 +20,7 @@ class ConnectionOptions:
     pinned_fingerprint: str | None = None
     allow_loopback_hosts: bool = True
     connect_timeout_s: float = 10.0  # for each of: name and TCP, banner, handshake, each key, each channel
-    channel_timeout_s: float = 30.0  # without a byte, on an SFTP channel
+    channel_timeout_s: float = 20.0  # without a byte, on an SFTP channel; a dead connection is noticed sooner
     keepalive_interval_s: float = 5.0
     silence_limit_s: float = 15.0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import paramiko
 
-from comfyui_workflow.errors import FileRefused, WorkflowError
+from comfyui_workflow.errors import FileRefused, Stopped, WorkflowError
 from comfyui_workflow.instances.sftp_session import NEW_AND_WRITING, WRITING, SftpSession
 from comfyui_workflow.instances.transfer import Progress
 
@@ -87,6 +87,7 @@ class _Work:
         self._next_offset = 0
         self._helper_count = 0
         self._failure: BaseException | None = None
+        self._is_given_up = False
         self.sent_bytes = 0
 
     def do(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
@@ -134,6 +135,14 @@ class _Work:
             self._next_offset = self.size_bytes
             self._failure = self._failure or failure
 
+    def give_up(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._is_given_up = True
+
+    def leave_if_given_up(self) -> None:
+        if self._is_given_up:
+            raise Stopped("the upload was given up")
+
     def raise_failure(self) -> None:
         if self._failure:
             raise self._failure
@@ -162,6 +171,9 @@ def _helped(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
         threading.Thread(target=_help, args=arguments, name="upload helper", daemon=True).start()
     try:
         yield
+    except BaseException:
+        work.give_up()
+        raise
     finally:
         work.stop()
         while not work.is_left_by_helpers(WAKE_UP_S):
@@ -173,6 +185,7 @@ def _help(work: _Work, remote: str, helpers: Helpers) -> None:
     """Joins as soon as there is a session, if by then something is left to do."""
     try:
         with helpers.lease(work.leave_if_done) as session, work.helping():
+            session.heed = work.leave_if_given_up
             handle = session.handle(session.open(remote, WRITING))
             for number in work.do(session, handle, _nothing):
                 session.done(number)

@@ -10,6 +10,7 @@ kept from transfers, so that small questions do not wait for large files. On a m
 no SFTP every lease says so.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from paramiko.sftp import SFTPError
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.instances.sftp_session import SftpSession
 from comfyui_workflow.instances.transfer import MOST_IN_FLIGHT_BYTES
+
+_LOGGER = logging.getLogger(__name__)
 
 # sshd allows ten sessions (MaxSessions). Near, more than four threads that copy make each other slower; far
 # away they mostly wait.
@@ -59,6 +62,7 @@ class SftpChannels:
         self._free: list[SftpSession] = []
         self._is_starting = False
         self._is_offered = True
+        self._is_silent = False
         before_s = time.monotonic()
         self._start()
         self.round_trip_s = time.monotonic() - before_s
@@ -114,7 +118,8 @@ class SftpChannels:
             session = self._make_session(channel)
             self._on_session()
         except TimeoutError:
-            self._transport.close()  # it said yes and nothing more: as good as cut
+            _LOGGER.info("%s offers SFTP, and says nothing more", self._label)
+            self._is_silent = True
         except (paramiko.SSHException, SFTPError, EOFError, OSError):
             self._is_offered = not self.is_connected
         with self._changed:
@@ -130,6 +135,8 @@ class SftpChannels:
             with self._changed:
                 if not self._is_offered:
                     raise RemoteFileError(f"{self._label} offers no SFTP.")
+                if self._is_silent:
+                    raise TimeoutError
                 if self._may_start(is_transfer):
                     self._transfer_count += is_transfer
                     session = self._free.pop() if self._free else None
@@ -178,10 +185,24 @@ class SftpChannels:
         return channel
 
     def _make_session(self, channel: paramiko.Channel) -> SftpSession:
-        channel.invoke_subsystem("sftp")
-        return SftpSession(paramiko.SFTPClient(channel))
+        """Raises: TimeoutError when the server says nothing for too long. paramiko itself would wait for ever
+        until it is told whether there is SFTP; only the end of the channel tells it that there is not."""
+        deadline = threading.Timer(self._silence_timeout_s, channel.close)
+        deadline.daemon = True
+        began_s = time.monotonic()
+        deadline.start()
+        try:
+            channel.invoke_subsystem("sftp")
+        except (paramiko.SSHException, EOFError) as error:
+            if time.monotonic() - began_s >= self._silence_timeout_s and self.is_connected:
+                raise TimeoutError from error
+            raise
+        finally:
+            deadline.cancel()
+        return SftpSession(paramiko.SFTPClient(channel), self._silence_timeout_s)
 
     def _give_back(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
+        session.heed = _nothing
         if not is_usable:
             session.close()
         with self._changed:

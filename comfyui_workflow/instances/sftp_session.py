@@ -1,6 +1,7 @@
 """One SFTP session, with many requests under way at once. For one thread at a time.
 
-SftpSession(client)
+SftpSession(client, silence_timeout_s)
+    heed                                         called twice a second while it waits; may raise
     client                                       paramiko's own, for one question at a time
     open(path, flags), read(...), write(...)...  sends a request and returns its number
     handle(number), data(number), done(number)   waits for its answer; OSError when it is refused
@@ -16,8 +17,11 @@ The packets: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
 import errno
 import stat
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 import paramiko
 
@@ -27,6 +31,13 @@ ALL_THERE_IS = 1 << 30
 # Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
 FIRST_NUMBER = 1 << 31
 
+WAKE_UP_S = 0.5
+# Answers that nobody asked for, in a row: a server that sends nothing else is none.
+MOST_UNASKED = 10_000
+MOST_ENTRIES = 100_000
+
+Done = TypeVar("Done")
+
 
 class Kind(IntEnum):
     OPEN = 3
@@ -35,11 +46,15 @@ class Kind(IntEnum):
     WRITE = 6
     LSTAT = 7
     FSTAT = 8
+    OPENDIR = 11
+    READDIR = 12
+    REMOVE = 13
     STAT = 17
     RENAME = 18
     STATUS = 101
     HANDLE = 102
     DATA = 103
+    NAME = 104
     ATTRIBUTES = 105
 
 
@@ -64,16 +79,26 @@ _SIZE = struct.Struct(">Q")
 class Attributes:
     size_bytes: int
     is_directory: bool
+    modified_s: int = 0
+    """Unix time by the clock of the instance; 0 where it does not tell."""
+
+
+def _nothing() -> None:
+    pass
 
 
 class SftpSession:
-    def __init__(self, client: paramiko.SFTPClient) -> None:
+    def __init__(self, client: paramiko.SFTPClient, silence_timeout_s: float) -> None:
+        """Without a byte for `silence_timeout_s`, whatever waits raises TimeoutError."""
         self._client = client
         channel = client.get_channel()
         assert channel is not None  # noqa: S101 - closed sessions have one too
         self._channel = channel
+        self._silence_timeout_s = silence_timeout_s
+        self.heed: Callable[[], None] = _nothing
         self.takes_large_reads = "OpenSSH" in self._channel.get_transport().remote_version
         self._next_number = FIRST_NUMBER
+        self._unasked_count = 0
         self._awaited: set[int] = set()
         self._abandoned: set[int] = set()
         self._answers: dict[int, tuple[int, bytes]] = {}
@@ -84,6 +109,7 @@ class SftpSession:
         """Once nothing is owed any more: it would take the rest of an answer for its own."""
         while self._awaited or self._abandoned:
             self._take_packet()
+        self._channel.settimeout(self._silence_timeout_s)
         return self._client
 
     def open(self, path: str, flags: int) -> int:
@@ -97,6 +123,15 @@ class SftpSession:
 
     def fstat(self, handle: bytes) -> int:
         return self._ask(Kind.FSTAT, _string(handle))
+
+    def open_directory(self, path: str) -> int:
+        return self._ask(Kind.OPENDIR, _text(path))
+
+    def read_directory(self, handle: bytes) -> int:
+        return self._ask(Kind.READDIR, _string(handle))
+
+    def remove(self, path: str) -> int:
+        return self._ask(Kind.REMOVE, _text(path))
 
     def read(self, handle: bytes, offset: int, size_bytes: int) -> int:
         return self._ask(Kind.READ, _string(handle), _PLACE.pack(offset, size_bytes))
@@ -118,7 +153,11 @@ class SftpSession:
         return _read_string(self._answer(number, Kind.DATA))
 
     def attributes(self, number: int) -> Attributes:
-        return _read_attributes(self._answer(number, Kind.ATTRIBUTES))
+        return _read_attributes(self._answer(number, Kind.ATTRIBUTES))[0]
+
+    def names(self, number: int) -> list[tuple[str, Attributes]]:
+        """Some entries of a directory; none when there are no more."""
+        return _read_names(self._answer(number, Kind.NAME))
 
     def done(self, number: int) -> None:
         self._answer(number, Kind.STATUS)
@@ -147,10 +186,22 @@ class SftpSession:
         return number
 
     def _send(self, packet: bytes) -> int:
-        sent_bytes = self._channel.send(packet)
+        sent_bytes = self._patiently(lambda: self._channel.send(packet))
         if not sent_bytes:
             raise EOFError
         return sent_bytes
+
+    def _patiently(self, act: Callable[[], Done]) -> Done:
+        """Raises: TimeoutError when nothing moves for too long; what `heed` raises."""
+        self._channel.settimeout(min(WAKE_UP_S, self._silence_timeout_s))
+        until_s = time.monotonic() + self._silence_timeout_s
+        while True:
+            try:
+                return act()
+            except TimeoutError:
+                self.heed()
+                if time.monotonic() >= until_s:
+                    raise
 
     def _answer(self, number: int, wanted: Kind) -> bytes:
         while number not in self._answers:
@@ -165,11 +216,15 @@ class SftpSession:
 
     def _take_packet(self) -> None:
         while len(self._received) < (size_bytes := self._next_packet_bytes()):
-            arrived = self._channel.recv(ALL_THERE_IS)
+            arrived = self._patiently(lambda: self._channel.recv(ALL_THERE_IS))
             if not arrived:
                 raise EOFError
             self._received += arrived
         _, kind, number = _HEAD.unpack_from(self._received)
+        is_asked_for = number in self._awaited or number in self._abandoned
+        self._unasked_count = 0 if is_asked_for else self._unasked_count + 1
+        if self._unasked_count > MOST_UNASKED:
+            raise EOFError
         if number in self._awaited:
             self._awaited.remove(number)
             with memoryview(self._received) as view:
@@ -186,10 +241,13 @@ class SftpSession:
         return size_bytes
 
 
+_END_OF_NAMES = (Kind.NAME, Status.END_OF_FILE)
+
+
 def _heed_status(body: bytes, wanted: Kind) -> None:
-    """Returns for the success that was wanted, and for the end of a file that was read. Raises: OSError."""
+    """Returns for the success that was wanted, and for the end of what was read. Raises: OSError."""
     (code,) = _unpack(_NUMBER, body)
-    if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE)):
+    if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE), _END_OF_NAMES):
         return
     text = bytes(_read_string(body[_NUMBER.size :])).decode(errors="replace")
     if code == Status.NO_SUCH_FILE:
@@ -201,22 +259,45 @@ def _heed_status(body: bytes, wanted: Kind) -> None:
     raise OSError(text)
 
 
-def _read_attributes(body: bytes) -> Attributes:
-    """What the flags say is there, in this order: size, owners, permissions."""
-    (flags,) = _unpack(_NUMBER, body)
-    position = _NUMBER.size
-    size_bytes = _unpack(_SIZE, body[position:])[0] if flags & 1 else 0
+def _read_attributes(body: bytes | memoryview, position: int = 0) -> tuple[Attributes, int]:
+    """What the flags say is there: size, owners, permissions, times, more. And where it ends."""
+    (flags,) = _unpack(_NUMBER, body[position : position + 4])
+    position += _NUMBER.size
+    size_bytes = _unpack(_SIZE, body[position : position + 8])[0] if flags & 1 else 0
     position += (8 if flags & 1 else 0) + (8 if flags & 2 else 0)
-    mode = _unpack(_NUMBER, body[position:])[0] if flags & 4 else 0
-    return Attributes(size_bytes=size_bytes, is_directory=stat.S_ISDIR(mode))
+    mode = _unpack(_NUMBER, body[position : position + 4])[0] if flags & 4 else 0
+    position += 4 if flags & 4 else 0
+    modified_s = _unpack(_NUMBER, body[position + 4 : position + 8])[0] if flags & 8 else 0
+    position += 8 if flags & 8 else 0
+    if flags & 0x80000000:
+        (more,) = _unpack(_NUMBER, body[position : position + 4])
+        position += 4
+        for _ in range(2 * min(more, len(body))):
+            position += 4 + len(_read_string(body[position:]))
+    found = Attributes(size_bytes=size_bytes, is_directory=stat.S_ISDIR(mode), modified_s=modified_s)
+    return found, position
 
 
-def _read_string(body: bytes) -> memoryview:
+def _read_names(body: bytes) -> list[tuple[str, Attributes]]:
+    """Of each entry its name, a line for people, and its attributes."""
+    view, names = memoryview(body), []
+    (count,) = _unpack(_NUMBER, view)
+    position = _NUMBER.size
+    for _ in range(min(count, len(view))):
+        name = bytes(_read_string(view[position:]))
+        position += 4 + len(name)
+        position += 4 + len(_read_string(view[position:]))
+        attributes, position = _read_attributes(view, position)
+        names.append((name.decode("utf-8", "surrogateescape"), attributes))
+    return names
+
+
+def _read_string(body: bytes | memoryview) -> memoryview:
     (size_bytes,) = _unpack(_NUMBER, body)
     return memoryview(body)[_NUMBER.size : _NUMBER.size + size_bytes]
 
 
-def _unpack(form: struct.Struct, body: bytes) -> tuple[int, ...]:
+def _unpack(form: struct.Struct, body: bytes | memoryview) -> tuple[int, ...]:
     """A server that breaks the protocol is as good as gone."""
     if len(body) < form.size:
         raise EOFError

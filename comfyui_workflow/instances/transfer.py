@@ -1,19 +1,18 @@
 """The bytes of one file on their way down, with as much under way as the link takes.
 
 in_flight_bytes(round_trip_s) -> int
-reading(session, remote) -> context manager yielding Source(handle, size_bytes)
-receive(session, source, take, progress, most_bytes) -> bytes received
+reading(session, remote) -> context manager yielding Source(handle, size_bytes, modified_s)
+receive(session, source, take, progress, most_bytes) -> Received(end, modified_s)
 
-What the instance refuses comes out as OSError; what the local disk refuses as StoreError.
+What the instance refuses comes out as OSError.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from comfyui_workflow.errors import RemoteFileError, StoreError
+from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.instances.sftp_session import READING, SftpSession
 
 Progress = Callable[[int, int], None]
@@ -37,6 +36,16 @@ def in_flight_bytes(round_trip_s: float) -> int:
 class Source:
     handle: bytes
     size_bytes: int
+    modified_s: int
+    """By the clock of the instance, in whole seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    end: int
+    """Where the last byte was: one more than there should be when the file has grown."""
+    modified_s: int
+    """When the file that was read was modified last, as it was after the last byte was read."""
 
 
 @contextmanager
@@ -49,7 +58,7 @@ def reading(session: SftpSession, remote: str) -> Iterator[Source]:
         raise RemoteFileError(f"{remote} is a directory, not a file.")
     handle = session.handle(opening)
     try:
-        yield Source(handle=handle, size_bytes=found.size_bytes)
+        yield Source(handle=handle, size_bytes=found.size_bytes, modified_s=found.modified_s)
     except RemoteFileError:
         session.abandon(session.close_file(handle))
         raise
@@ -63,31 +72,44 @@ def receive(
     progress: Progress,
     *,
     most_bytes: int,
-) -> int:
-    """Reads to the end, wherever that is by now. Returns the bytes received: one more than there should be
-    when the file has grown."""
+    start: int = 0,
+) -> Received:
+    """Reads from `start` to the end, wherever that is by now. How large the file is said to be decides how
+    much is asked for at most, and nothing else: nobody vouches for it.
+    Raises: RemoteFileError for an answer of more bytes than were asked for."""
     piece_bytes = GENEROUS_READ_BYTES if session.takes_large_reads else READ_BYTES
-    pieces = _pieces(source.size_bytes, piece_bytes)
+    most_pieces = max(1, most_bytes // piece_bytes)
+    pieces = _pieces(start, source.size_bytes, piece_bytes)
     under_way: deque[tuple[int, int, int]] = deque()
-    done_bytes = 0
-    is_at_end = False
-    progress(0, source.size_bytes)
+    measuring: int | None = None
+    end, is_at_end = start, False
+    progress(end, source.size_bytes)
     while True:
-        while len(under_way) < max(1, most_bytes // piece_bytes) and (piece := next(pieces, None)):
+        while not is_at_end and len(under_way) < most_pieces and (piece := next(pieces, None)):
             under_way.append((session.read(source.handle, *piece), *piece))
+        if measuring is None and (is_at_end or len(under_way) < most_pieces):
+            measuring = session.fstat(source.handle)  # answered after all that was asked before
         if not under_way:
-            return done_bytes
+            break
         number, offset, size_bytes = under_way.popleft()
         data = session.data(number)
-        is_at_end |= not data
+        if len(data) > size_bytes:
+            raise RemoteFileError("the instance answers with more bytes than were asked for")
+        is_at_end = is_at_end or not data
         if is_at_end:
             continue
         take(data)
-        done_bytes += len(data)
-        progress(done_bytes, source.size_bytes)
+        end += len(data)
+        progress(end, source.size_bytes)
         if len(data) < size_bytes:
             rest = offset + len(data), size_bytes - len(data)
             under_way.appendleft((session.read(source.handle, *rest), *rest))
+            if measuring is not None:
+                session.abandon(measuring)
+                measuring = None
+    if measuring is None:
+        measuring = session.fstat(source.handle)
+    return Received(end=end, modified_s=session.attributes(measuring).modified_s)
 
 
 def _close_again(session: SftpSession, opening: int) -> None:
@@ -95,37 +117,8 @@ def _close_again(session: SftpSession, opening: int) -> None:
         session.abandon(session.close_file(session.handle(opening)))
 
 
-def _pieces(size_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
+def _pieces(start: int, size_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
     """Offset and size of each read; the last one is where there should be nothing any more."""
-    for offset in range(0, size_bytes, piece_bytes):
+    for offset in range(start, size_bytes, piece_bytes):
         yield offset, min(piece_bytes, size_bytes - offset)
     yield size_bytes, 1
-
-
-class LocalPart:
-    """The local file that a download goes to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file = path.open("wb")
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def __enter__(self) -> "LocalPart":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def write(self, data: memoryview) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> StoreError:
-        return StoreError(f"Cannot write {self._path}: {error.strerror}.")

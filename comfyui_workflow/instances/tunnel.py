@@ -8,6 +8,7 @@ sshtunnel's own ways to connect, log in, check and stay alive are not used: it w
 on all interfaces, read ~/.ssh/config and try every key on a new connection. What it is trusted with is the
 listener, its threads and the channels. The copying is ours: its own waits with select(), which fails in a
 process with more than 1024 files open, and takes a large window in small bites, each of which moves the rest.
+Nobody but this server uses the port: other users of this machine are cut off, where the system tells.
 """
 
 import logging
@@ -21,6 +22,7 @@ import sshtunnel
 from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.instances.address import SshAddress
 from comfyui_workflow.instances.sockets import connection_failed
+from comfyui_workflow.peer_users import is_of_another_user
 
 # sshtunnel tells of each refused local connection; who made that connection tells it better.
 _LOGGER = logging.getLogger("comfyui_workflow.ssh.tunnel")
@@ -63,7 +65,8 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
     def _make_ssh_forward_handler_class(self, remote_address: tuple[str, int]) -> Any:
         class Handler(super()._make_ssh_forward_handler_class(remote_address)):  # type: ignore[misc]
             def _redirect(self, channel: paramiko.Channel) -> None:
-                copy_both_ways(self.request, channel)
+                if not is_of_another_user(self.request):
+                    copy_both_ways(self.request, channel)
 
         return Handler
 

@@ -121,6 +121,8 @@ class JobService:
             fetches=order.fetches,
         )
         try:
+            if order.comfy_org_api_key is not None:
+                self._journal.keep_api_key(run.workflow_id, order.comfy_org_api_key)
             self._files.add(job)
         except StoreError:
             ended = RunCancelled(message="The job could not be saved, so it was not started")

@@ -25,10 +25,14 @@ LAST_WORDS_S = 5.0
 class ClientSocket:
     """Belongs to the event loop."""
 
-    def __init__(self, approach: Approach, feed: SharedFeed, registry: SocketRegistry) -> None:
+    def __init__(
+        self, approach: Approach, feed: SharedFeed, registry: SocketRegistry, without: tuple[str, ...] = ()
+    ) -> None:
+        """Headers `without` stay here."""
         self._approach = approach
         self._feed = feed
         self._registry = registry
+        self._without = without
         self._outbox = Outbox()
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -54,7 +58,7 @@ class ClientSocket:
             self._approach,
             request.raw_path,
             self._outbox.put,
-            headers=travelling(request.raw_headers, *OF_A_HANDSHAKE),
+            headers=travelling(request.raw_headers, *OF_A_HANDSHAKE, *self._without),
             protocols=tuple(each.strip() for each in offered.split(",") if each.strip()),
             compress="permessage-deflate" in request.headers.get("Sec-WebSocket-Extensions", ""),
         )

@@ -31,14 +31,20 @@ class Heard:
 
 
 async def forward(
-    request: web.BaseRequest, approach: Approach, *, body: bytes | None = None, heard: Heard | None = None
+    request: web.BaseRequest,
+    approach: Approach,
+    *,
+    body: bytes | None = None,
+    heard: Heard | None = None,
+    without: tuple[str, ...] = (),
 ) -> web.StreamResponse:
-    """`body` is sent instead of the request's own. On a way that turns out to be broken another one is tried,
-    but nothing that could do something is ever sent twice. Raises: Away, AnswerLost."""
+    """`body` is sent instead of the request's own; headers `without` are left out. On a way that turns out to
+    be broken another one is tried, but nothing that could do something is ever sent twice. Raises: Away,
+    AnswerLost."""
     for is_last in (False, True):
         async with approach.use() as way:
             try:
-                answer = await _send(request, approach, way, body)
+                answer = await _send(request, approach, way, body, without)
             except Away:
                 if is_last:
                     raise
@@ -69,7 +75,7 @@ def cut(request: web.BaseRequest) -> None:
 
 
 async def _send(
-    request: web.BaseRequest, approach: Approach, way: Way, body: bytes | None
+    request: web.BaseRequest, approach: Approach, way: Way, body: bytes | None, without: tuple[str, ...]
 ) -> aiohttp.ClientResponse:
     """Raises: Away where nothing was sent, or nothing that does anything; AnswerLost."""
     is_harmless = request.method in ("GET", "HEAD") and not request.body_exists
@@ -79,7 +85,7 @@ async def _send(
     except BROKEN as error:
         raise approach.forget(way, error) from error
     try:
-        return await _start(request, way, body, way.kept if is_harmless else way.fresh)
+        return await _start(request, way, body, without, way.kept if is_harmless else way.fresh)
     except BROKEN as error:
         gone = approach.forget(way, error)
         if is_harmless or isinstance(error, aiohttp.ClientConnectorError):
@@ -91,11 +97,16 @@ async def _send(
 
 
 async def _start(
-    request: web.BaseRequest, way: Way, body: bytes | None, session: aiohttp.ClientSession
+    request: web.BaseRequest,
+    way: Way,
+    body: bytes | None,
+    without: tuple[str, ...],
+    session: aiohttp.ClientSession,
 ) -> aiohttp.ClientResponse:
     is_streamed = body is None and request.body_exists
     expects = request.headers.get("Expect", "").lower() == "100-continue"
-    headers = travelling(request.raw_headers, "expect", *(() if body is None else ("content-length",)))
+    ours = ("expect", *without, *(() if body is None else ("content-length",)))
+    headers = travelling(request.raw_headers, *ours)
     return await session.request(
         request.method,
         way.url(request.raw_path),

@@ -2,11 +2,26 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from comfyui_workflow.local_port.used_ports import UsedPorts
+from comfyui_workflow.origins import Origin
+from comfyui_workflow.peer_users import PeerUsers
 
 Borrow = Callable[[str], AbstractContextManager[str]]
 """The way to the instance of that id, opened if it is not: `with borrow(instance_id) as base_url:`.
 May block; is entered and left in a thread of its own. Raises: WorkflowError, in words for clients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortPolicy:
+    """Requests that local ports accept. `origins`: of pages that may use them, besides each port's own.
+    `users`: those of this machine who may; others need the `token`, where there is one."""
+
+    origins: frozenset[Origin] = frozenset()
+    users: PeerUsers = field(default_factory=PeerUsers)
+    token: str | None = None
+    used_ports: UsedPorts = field(default_factory=UsedPorts)
 
 
 @dataclass(frozen=True, kw_only=True)

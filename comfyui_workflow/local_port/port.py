@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -14,8 +15,8 @@ from comfyui_workflow.local_port.approach import LONGEST_LINE_BYTES, READ_BYTES,
 from comfyui_workflow.local_port.client_socket import ClientSocket
 from comfyui_workflow.local_port.connection_watch import WatchedServer
 from comfyui_workflow.local_port.forwarding import Heard, forward
-from comfyui_workflow.local_port.headers import refusal_of
-from comfyui_workflow.local_port.model import PortState, PortWanted
+from comfyui_workflow.local_port.headers import refusal_of, told_to_us
+from comfyui_workflow.local_port.model import PortPolicy, PortState, PortWanted
 from comfyui_workflow.local_port.prompts import PromptBody, accepted_id, is_prompt, read_prompt
 from comfyui_workflow.local_port.refusals import AnswerLost, Away
 from comfyui_workflow.local_port.registry import SocketRegistry
@@ -36,9 +37,11 @@ class LocalPort:
         self,
         wanted: PortWanted,
         borrow: Callable[[], AbstractContextManager[str]],
+        policy: PortPolicy,
         limits: ConnectionLimits = LIMITS,
     ) -> None:
         self.wanted = wanted
+        self._policy = policy
         self._approach = Approach(borrow, wanted.name)
         self._registry = SocketRegistry()
         self._feed = SharedFeed(self._approach)
@@ -46,6 +49,7 @@ class LocalPort:
         self._port = wanted.port
         self._trouble: str | None = None
         self._request_count = 0
+        self._peers: WeakKeyDictionary[asyncio.Transport, str | None] = WeakKeyDictionary()
         self._socket_count = 0
         self._watching: asyncio.Task[None] | None = None
         self._http = WatchedServer(
@@ -109,7 +113,9 @@ class LocalPort:
             return await self._answer_any(request)
 
     async def _answer_any(self, request: web.BaseRequest) -> web.StreamResponse:
-        if sentence := refusal_of(request.headers, request.method):
+        sentence = self._refusal_of_peer(request)
+        sentence = sentence or refusal_of(request.headers, request.method, self._policy)
+        if sentence:
             return refusals.refused(sentence)
         if not request.raw_path.startswith("/"):
             return refusals.refused("A local port is not a proxy.", 400)
@@ -122,19 +128,37 @@ class LocalPort:
         except AnswerLost as error:
             return refusals.answer_lost(error)
 
+    def _refusal_of_peer(self, request: web.BaseRequest) -> str | None:
+        """Asked once for each connection."""
+        if self._not_for_it(request) or request.transport is None:
+            return None
+        if request.transport not in self._peers:
+            connection = request.transport.get_extra_info("socket")
+            try:
+                self._peers[request.transport] = self._policy.users.refusal(connection)
+            except OSError:  # it is gone already
+                return "This connection has ended"
+        return self._peers[request.transport]
+
     async def _answer_socket(self, request: web.BaseRequest) -> web.StreamResponse:
         self._socket_count += 1
         try:
-            return await ClientSocket(self._approach, self._feed, self._registry).serve(request)
+            return await self._client_socket(request).serve(request)
         finally:
             self._socket_count -= 1
+
+    def _client_socket(self, request: web.BaseRequest) -> ClientSocket:
+        return ClientSocket(self._approach, self._feed, self._registry, self._not_for_it(request))
+
+    def _not_for_it(self, request: web.BaseRequest) -> tuple[str, ...]:
+        return told_to_us(request.headers, self._policy.token)
 
     async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
         self._request_count += 1
         try:
             if is_prompt(request):
                 return await self._submit(request)
-            return await forward(request, self._approach)
+            return await forward(request, self._approach, without=self._not_for_it(request))
         finally:
             self._request_count -= 1
 
@@ -144,7 +168,13 @@ class LocalPort:
             await self._feed.need()
         heard = Heard(lambda: self._submitted(prompt, heard))
         with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
-            return await forward(request, self._approach, body=prompt.content, heard=heard)
+            return await forward(
+                request,
+                self._approach,
+                body=prompt.content,
+                heard=heard,
+                without=self._not_for_it(request),
+            )
 
     def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
         """Its messages may have come before the answer."""

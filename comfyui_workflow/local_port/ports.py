@@ -1,6 +1,6 @@
 """Every local port of this server, on one thread with one event loop.
 
-LocalPorts(borrow)
+LocalPorts(borrow, limits, policy)
     start(), stop()                         stop closes everything within about two seconds
     set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
     state(instance_id) -> PortState | None  None for an instance that has no port here
@@ -16,7 +16,7 @@ from functools import partial
 
 from comfyui_workflow.connection_limits import ConnectionLimits
 from comfyui_workflow.local_port.approach import Way
-from comfyui_workflow.local_port.model import Borrow, PortState, PortWanted
+from comfyui_workflow.local_port.model import Borrow, PortPolicy, PortState, PortWanted
 from comfyui_workflow.local_port.port import LIMITS, LocalPort
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,11 @@ class LocalPorts:
     """Every method may be called from any thread. Nothing is opened before `start`, and no way to an instance
     before somebody asks for it."""
 
-    def __init__(self, borrow: Borrow, limits: ConnectionLimits = LIMITS) -> None:
+    def __init__(
+        self, borrow: Borrow, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+    ) -> None:
         self._borrow = borrow
+        self._policy = policy or PortPolicy()
         self._limits = limits
         self._ports: Mapping[str, LocalPort] = {}
         self._wanted: Mapping[str, PortWanted] = {}
@@ -41,6 +44,7 @@ class LocalPorts:
         self._on_loan: list[Way] = []
 
     def start(self) -> None:
+        self._policy.used_ports.load()
         started = threading.Event()
         work = partial(asyncio.run, self._serve(started))
         self._thread = threading.Thread(target=work, name="local ports", daemon=True)
@@ -71,9 +75,14 @@ class LocalPorts:
     def follow(self, wanted: Mapping[str, PortWanted]) -> "Future[None] | None":
         """As `set_ports`, without waiting for it."""
         self._wanted = dict(wanted)
+        self._policy.used_ports.add(each.port for each in wanted.values())
         if self._loop is None:
             return None
         return asyncio.run_coroutine_threadsafe(self._apply(self._wanted), self._loop)
+
+    def numbers(self) -> frozenset[int]:
+        """Every port that is wanted or open now, or was before, also before this start."""
+        return self._policy.used_ports.all()
 
     def state(self, instance_id: str) -> PortState | None:
         port = self._ports.get(instance_id)
@@ -99,11 +108,13 @@ class LocalPorts:
             going = [port for key, port in self._ports.items() if key not in staying]
             await asyncio.gather(*(port.close() for port in going))
             self._ports = {
-                key: staying.get(key) or LocalPort(each, partial(self._borrow, key), self._limits)
+                key: staying.get(key)
+                or LocalPort(each, partial(self._borrow, key), self._policy, self._limits)
                 for key, each in wanted.items()
             }
             for port in self._ports.values():
                 await port.listen()
+            self._policy.used_ports.add(port.state.port for port in self._ports.values())
 
     async def _listen_again(self) -> None:
         while True:

@@ -269,6 +269,7 @@ def _is_sound(run: Run) -> bool:
         run.gpu_since,
         run.contact_lost_at,
         asked.not_before,
+        *(at for output in run.outputs for at in (output.made_after, output.made_before)),
     )
     price = None if run.placement is None else run.placement.price_per_hour
     return _are_times(times) and _are_amounts((run.gpu_s, price, asked.stagger_s, *_amounts(run.stays)))

@@ -73,6 +73,7 @@ class JobOrder:
     ttl_s: float
     bucket: Bucket | None = None
     fetches: tuple[Fetch, ...] = ()
+    comfy_org_api_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,11 @@ class OutputFile:
     local_path: str | None = None
     size_bytes: int | None = None
     error: str | None = None
+    made_after: datetime | None = None
+    made_before: datetime | None = None
+    """When its prompt executed, by the clock of the instance; None where that is not told."""
+    is_cached: bool = False
+    """An earlier prompt made it; this one was served from ComfyUI's cache."""
 
     @property
     def is_downloaded(self) -> bool:
@@ -155,8 +160,9 @@ class RunRequest:
     priority: int = 0
     """Of runs that wait for the same instance the higher one goes first; then the older one."""
     batch_id: str | None = None
-    comfy_org_api_key: str | None = field(default=None, repr=False)
-    """For nodes that ask a service of Comfy.org; goes along with the prompt, and nowhere else."""
+    has_comfy_org_api_key: bool = False
+    """A key for nodes that ask a service of Comfy.org goes along with the prompt. It is kept apart from every
+    record, and gone once ComfyUI has accepted the prompt, or the run has ended."""
     not_before: datetime | None = None
     """It is not started earlier: the runs of a batch can be staggered."""
     stagger_s: float = 0.0

@@ -237,8 +237,10 @@ def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
 
 
 def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
-    by_key = {output.key: output for output in known}
-    return tuple({output.key: by_key.get(output.key, output) for output in found}.values())
+    """What is known of a file stays, if it still is the file of the same prompt."""
+    by_key = {(output.key, output.made_before): output for output in known}
+    kept = {output.key: by_key.get((output.key, output.made_before), output) for output in found}
+    return tuple(kept.values())
 
 
 def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:

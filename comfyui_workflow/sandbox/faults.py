@@ -17,17 +17,36 @@ OutOfMemory.__qualname__ = "OutOfMemoryError"
 class Answer(BaseModel):
     """A wrong answer to requests of `path`, or below it, for the next `times` requests.
 
-    "500", "html" and "empty" answer without doing the work; "half_json" and "drop" do it first, then cut the
-    answer in half or close the connection without one. "bomb" is a gigabyte in a megabyte of gzip, "drip" a
-    byte now and then for ever.
+    "500", "html", "203" (a page), "redirect" (to one) and "empty" answer without doing the work; "half_json"
+    and "drop" do it first, then cut the answer in half or close the connection without one. "bomb" is a
+    gigabyte in a megabyte of gzip, "drip" a byte now and then for ever.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     path: str
-    mode: Literal["500", "html", "half_json", "empty", "drop", "bomb", "drip"]
+    mode: Literal["500", "html", "203", "redirect", "half_json", "empty", "drop", "bomb", "drip"]
     times: int = Field(default=1, ge=1)
     method: str | None = None
+
+
+class BadStorage(BaseModel):
+    """How the SFTP server misbehaves.
+
+    silent           "reads": what is read or written is never answered; "all": nothing is
+    claimed_bytes    so large every file is said to be
+    endless_reads    every read brings bytes, wherever in the file it is
+    long_reads       every read brings a byte more than was asked for
+    endless_listing  a directory has no last entry
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    silent: Literal["no", "reads", "all"] = "no"
+    claimed_bytes: int | None = None
+    endless_reads: bool = False
+    long_reads: bool = False
+    endless_listing: bool = False
 
 
 class Restart(BaseModel):
@@ -54,6 +73,8 @@ class Faults(BaseModel):
     cut_ssh              once: every SSH connection is cut
     refuse_ssh_s         once: new SSH connections are refused for so long
     freeze_ssh_s         once: the SSH connections there are stop answering for so long; new ones are served
+    cut_ssh_after_bytes  every SSH connection is cut when it has brought so many bytes from here
+    storage              how the SFTP server misbehaves
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -73,6 +94,8 @@ class Faults(BaseModel):
     cut_ssh: bool = False
     refuse_ssh_s: float = Field(default=0.0, ge=0)
     freeze_ssh_s: float = Field(default=0.0, ge=0)
+    cut_ssh_after_bytes: int | None = Field(default=None, gt=0)
+    storage: BadStorage = Field(default_factory=BadStorage)
 
 
 class SSHDoor(Protocol):
@@ -82,6 +105,7 @@ class SSHDoor(Protocol):
     def refuse(self, seconds: float) -> None: ...
     def freeze(self, seconds: float) -> None: ...
     def open_now(self) -> None: ...
+    def carry_at_most(self, byte_count: int | None) -> None: ...
 
 
 class FaultBoard:
@@ -154,6 +178,7 @@ class FaultBoard:
     def _move(self, door: SSHDoor) -> None:
         wanted = self.now
         self.now = wanted.model_copy(update={"cut_ssh": False, "refuse_ssh_s": 0.0, "freeze_ssh_s": 0.0})
+        door.carry_at_most(wanted.cut_ssh_after_bytes)
         if wanted.refuse_ssh_s:
             door.refuse(wanted.refuse_ssh_s)
         if wanted.freeze_ssh_s:

@@ -50,7 +50,9 @@ class SandboxInstance:
         try:
             self._comfyui = self._new_comfyui()
             self.comfyui_port = await _listening(self._comfyui, self.comfyui_port, "ComfyUI")
-            self._ssh = SSHServer(layout=self.layout, keys=keys, comfyui_port=self.comfyui_port)
+            self._ssh = SSHServer(
+                layout=self.layout, keys=keys, comfyui_port=self.comfyui_port, faults=self._comfyui.faults
+            )
             self._comfyui.faults.ssh_door = self._ssh.gate
             self.ssh_port = await _listening(self._ssh, self.ssh_port, "SSH")
         except BaseException:

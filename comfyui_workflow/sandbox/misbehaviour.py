@@ -89,8 +89,11 @@ def _idle_answer(mode: str) -> web.Response:
     match mode:
         case "500":
             return web.Response(status=500, text=_SERVER_ERROR)
-        case "html":
-            return web.Response(text=_PROXY_PAGE, content_type="text/html")
+        case "html" | "203":
+            status = 203 if mode == "203" else 200
+            return web.Response(text=_PROXY_PAGE, content_type="text/html", status=status)
+        case "redirect":
+            return web.Response(text="302: Found", headers={"Location": "/login"}, status=302)
         case _:
             return web.Response()
 

@@ -1,11 +1,15 @@
 """SFTP confined to the sandbox's root, with OpenSSH's semantics where asyncssh's differ."""
 
+import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import asyncssh
 
+from comfyui_workflow.sandbox.faults import BadStorage, FaultBoard
 from comfyui_workflow.sandbox.layout import Layout
 
 WORKSPACE = Path("/workspace")
@@ -18,9 +22,47 @@ class ConfinedFiles(asyncssh.SFTPServer):
     Everything else is refused, symbolic links that lead out of the root and the server's own keys included.
     """
 
-    def __init__(self, channel: "asyncssh.SSHServerChannel[bytes]", layout: Layout) -> None:
+    def __init__(
+        self, channel: "asyncssh.SSHServerChannel[bytes]", layout: Layout, faults: FaultBoard
+    ) -> None:
         super().__init__(channel)
         self._layout = layout
+        self._faults = faults
+
+    @property
+    def _fault(self) -> BadStorage:
+        return self._faults.now.storage
+
+    async def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
+        await self._answer_unless("all")
+        return self._claimed(asyncssh.SFTPAttrs.from_local(os.stat(self.map_path(path))))  # noqa: PTH116
+
+    async def fstat(self, file_obj: object) -> asyncssh.SFTPAttrs:
+        await self._answer_unless("all")
+        return self._claimed(asyncssh.SFTPAttrs.from_local(os.fstat(cast(BinaryIO, file_obj).fileno())))
+
+    async def read(self, file_obj: object, offset: int, size: int) -> bytes:
+        await self._answer_unless("reads", "all")
+        file = cast(BinaryIO, file_obj)
+        if self._fault.endless_reads:
+            return b"x" * size
+        file.seek(offset)
+        return file.read(size) + (b"x" if self._fault.long_reads else b"")
+
+    async def write(self, file_obj: object, offset: int, data: bytes) -> int:
+        await self._answer_unless("reads", "all")
+        file = cast(BinaryIO, file_obj)
+        file.seek(offset)
+        return file.write(data)
+
+    async def _answer_unless(self, *silences: str) -> None:
+        while self._fault.silent in silences:
+            await asyncio.sleep(0.05)
+
+    def _claimed(self, attributes: asyncssh.SFTPAttrs) -> asyncssh.SFTPAttrs:
+        if self._fault.claimed_bytes is not None and not stat.S_ISDIR(attributes.permissions or 0):
+            attributes.size = self._fault.claimed_bytes
+        return attributes
 
     def map_path(self, path: bytes) -> bytes:
         """The real path of what a client names; a link in last place is kept, so that it can be removed."""
@@ -36,6 +78,11 @@ class ConfinedFiles(asyncssh.SFTPServer):
             for entry in entries:
                 attributes = asyncssh.SFTPAttrs.from_local(entry.stat(follow_symlinks=False))
                 yield asyncssh.SFTPName(entry.name, attrs=attributes)
+        number = 0
+        while self._fault.endless_listing:
+            number += 1
+            yield asyncssh.SFTPName(f"file {number}".encode(), attrs=asyncssh.SFTPAttrs(size=1))
+            await asyncio.sleep(0)
 
     def rename(self, oldpath: bytes, newpath: bytes) -> None:
         """Fails where the new name is taken, also when somebody else takes it at this very moment."""

@@ -26,6 +26,7 @@ class SSHGate:
         self._links: dict[asyncio.Task[None], _Link] = {}
         self._reopen: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._most_bytes: int | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port (0 asks for a free one). Raises: OSError when it is in use."""
@@ -67,8 +68,15 @@ class SSHGate:
         for link in self._links.values():
             link.freeze(seconds)
 
+    def carry_at_most(self, byte_count: int | None) -> None:
+        """Cut every connection when it has brought so many bytes from here; None: as many as it likes."""
+        self._most_bytes = byte_count
+        for link in self._links.values():
+            link.most_bytes = byte_count
+
     def open_now(self) -> None:
         """End every misbehaviour before its time."""
+        self.carry_at_most(None)
         if self._reopen:
             self._reopen.cancel()
             self._open_again()
@@ -98,6 +106,7 @@ class SSHGate:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(reader, writer)
+        link.most_bytes = self._most_bytes
         task = asyncio.create_task(link.carry(self._serve))
         self._links[task] = link
         task.add_done_callback(self._forget)
@@ -116,6 +125,7 @@ class _Link:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._thaw: asyncio.TimerHandle | None = None
+        self.most_bytes: int | None = None
 
     async def carry(self, serve: Serve) -> None:
         ours, theirs = socket.socketpair()
@@ -124,7 +134,7 @@ class _Link:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(serve(theirs))
                 tasks.create_task(self._pump(self._reader, writer))
-                tasks.create_task(self._pump(reader, self._writer))
+                tasks.create_task(self._pump(reader, self._writer, is_counted=True))
         finally:
             writer.transport.abort()
             self._writer.close()
@@ -142,9 +152,15 @@ class _Link:
         if self._thaw:
             self._thaw.cancel()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_counted: bool = False
+    ) -> None:
+        carried_bytes = 0
         while data := await source.read(_CHUNK_BYTES):
             await self._flowing.wait()
+            carried_bytes += len(data)
+            if is_counted and self.most_bytes is not None and carried_bytes > self.most_bytes:
+                raise ConnectionAbortedError
             sink.write(data)
             await sink.drain()
         sink.close()

@@ -7,6 +7,7 @@ from typing import cast
 
 import asyncssh
 
+from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.layout import Keys, Layout
 from comfyui_workflow.sandbox.ssh_files import ConfinedFiles
 from comfyui_workflow.sandbox.ssh_gate import SSHGate
@@ -25,7 +26,10 @@ class SSHServer:
     `gate` makes it misbehave: cut, refuse, freeze.
     """
 
-    def __init__(self, *, layout: Layout, keys: Keys, comfyui_port: int) -> None:
+    def __init__(
+        self, *, layout: Layout, keys: Keys, comfyui_port: int, faults: FaultBoard | None = None
+    ) -> None:
+        self._faults = faults or FaultBoard()
         self._layout, self._keys, self._comfyui_port = layout, keys, comfyui_port
         self._options: asyncssh.SSHServerConnectionOptions | None = None
         self.gate = SSHGate(self._serve)
@@ -58,7 +62,7 @@ class SSHServer:
         return _Visitor(self._keys.client_key, self._comfyui_port)
 
     def _files(self, channel: "asyncssh.SSHServerChannel[bytes]") -> ConfinedFiles:
-        return ConfinedFiles(channel, self._layout)
+        return ConfinedFiles(channel, self._layout, self._faults)
 
 
 class _Visitor(asyncssh.SSHServer):

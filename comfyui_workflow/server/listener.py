@@ -19,7 +19,7 @@ from comfyui_workflow.server.event_loop import EventLoop
 
 log = logging.getLogger(__name__)
 
-ACCEPTED_AT_ONCE = 64
+ACCEPTED_AT_ONCE = 16
 CLOSED_AT_ONCE = 1 / 64
 """Of all: to look for those that go takes a look at each."""
 WORK_AT_ONCE = 300

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_flask, create_jobs
+from app import create_flask, create_jobs, local_files
 from comfyui_workflow.api import Parts
 from comfyui_workflow.batches import BatchService
 from comfyui_workflow.errors import ConnectionFailed
@@ -168,8 +168,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         store = MemoryStore()
         journal = RunJournal(store)
         executor = IdleExecutor()
-        files = LocalFiles(readable_dirs=settings.readable_dirs, writable_dirs=settings.writable_dirs)
-        parts = parts_of(settings, journal, store, executor, files=files, links=links)
+        parts = parts_of(settings, journal, store, executor, files=local_files(settings), links=links)
         opened.append(parts)
         parts.jobs.start()
         app = create_flask(parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from comfyui_workflow.runs import events
 from tests.api.conftest import Api
@@ -29,7 +30,7 @@ def told(api: Api, workflow_id: str) -> tuple[dict[str, Any], Any]:
 
 def everything(tmp_path: Path) -> dict[str, Any]:
     picture = tmp_path / "a.png"
-    picture.write_bytes(b"x")
+    Image.new("RGB", (2, 2)).save(picture)
     return {
         "ssh_connection": f"{SSH} -L 1:localhost:2",
         "workflow": GRAPH,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from app import create_server
 from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.local_port.used_ports import UsedPorts
 from comfyui_workflow.settings import load_settings
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
@@ -53,6 +55,97 @@ def test_a_link_of_another_site_may_be_followed(
     assert api.client.open(path, method=method, headers=headers).status_code == status
 
 
+SPECIFIED = ["http://10.0.78.66", "http://localhost", "http://127.0.0.1"]
+OTHER_PORTS = ["http://127.0.0.1:8188", "http://localhost:3000", "http://[::1]:8188", "https://localhost",
+               "http://10.0.78.66:8080", "http://localhost:5001"]  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", SPECIFIED)
+def test_pages_of_the_specified_origins_may_use_the_api(api: Api, origin: str) -> None:
+    answer = api.client.get(STATE, headers={"Origin": origin, "Host": "localhost:5000"})
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, origin)
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Referer": f"{origin}/"}
+    assert api.client.get(STATE, headers={**embedded, "Host": "localhost:5000"}).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("origin", OTHER_PORTS)
+def test_a_page_of_another_port_is_refused_by_the_server_itself(api: Api, origin: str, method: str) -> None:
+    told = {"Origin": origin, "Access-Control-Request-Method": "POST", "Host": "127.0.0.1:5000"}
+    answer = api.client.open("/comfyui/workflow/execute", method=method, headers=told)
+    assert answer.status_code == 403
+    assert "COMFYUI_WORKFLOW_CORS_HOSTS" in answer.json["message"]
+    assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize("referer", [None, "http://127.0.0.1:8188/", "http://evil.example/"])
+@pytest.mark.parametrize("site", ["same-site", "cross-site"])
+def test_a_request_without_an_origin_is_known_by_its_page(api: Api, site: str, referer: str | None) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Host": "127.0.0.1:5000"}
+    if referer:
+        headers["Referer"] = referer
+    assert api.client.get(STATE, headers=headers).status_code == 403
+
+
+def test_a_browser_that_tells_only_the_referer(api: Api) -> None:
+    own = {"Host": "127.0.0.1:5000"}
+    for referer, status in (
+        ("http://127.0.0.1:8188/", 403),
+        ("https://evil.example/page", 403),
+        ("about:blank", 403),
+        ("http://127.0.0.1:5000/", 200),
+        ("http://localhost/", 200),
+        ("", 200),
+    ):
+        assert api.client.get(STATE, headers={**own, "Referer": referer}).status_code == status, referer
+        cancelled = api.client.post("/comfyui/workflow/x/cancel", headers={**own, "Referer": referer})
+        assert cancelled.status_code == (403 if status == 403 else 404), referer
+        assert api.client.get("/", headers={**own, "Referer": referer}).status_code == 200
+
+
+LOCAL_PORT = ["http://127.0.0.1:8188", "http://localhost:8188", "http://[::1]:8188", "https://LOCALHOST:8188",
+              "http://x.localhost:8188", "http://127.1:8188", "http://localhost.:8188"]  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", LOCAL_PORT)
+def test_a_page_of_an_instance_is_never_allowed(make_api: Callable[..., Api], origin: str) -> None:
+    """Also where a setting says so, and where it is the server's own spelling."""
+    api = make_api(cors_hosts=",".join([*LOCAL_PORT, "http://localhost:3000"]))
+    fields = {"name": "left", "ssh_connection": SSH, "local_port": 8188}
+    assert api.client.post("/comfyui/instances", json=fields).status_code == 201
+    for headers in (
+        {"Origin": origin},
+        {"Origin": origin, "Host": origin.partition("//")[2].replace("x.", "").replace("127.1", "127.0.0.1")},
+        {"Referer": f"{origin}/x", "Sec-Fetch-Site": "same-site"},
+    ):
+        if "localhost." in headers.get("Host", ""):
+            continue
+        answer = api.client.get(STATE, headers=headers)
+        assert answer.status_code == 403, headers
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+    assert api.client.get(STATE, headers={"Origin": "http://localhost:3000"}).status_code == 200
+
+
+def test_a_local_port_of_an_instance_that_is_gone_stays_one(
+    make_api: Callable[..., Api], tmp_path: Path
+) -> None:
+    """A page from there may still be open."""
+    used = UsedPorts(tmp_path / "data" / "local_ports.json")
+    used.add([8188])
+    headers = {"Origin": "http://127.0.0.1:8188"}
+    settings = load_settings(
+        data_dir=tmp_path / "data", state_file=tmp_path / "state", cors_hosts=headers["Origin"]
+    )
+    server = create_server(settings)
+    server.parts.instances.local_ports.start()
+    try:
+        answer = server.app.test_client().get(STATE, headers=headers)
+    finally:
+        server.parts.instances.local_ports.stop()
+    assert answer.status_code == 403
+    assert "local_ports.json" in answer.json["message"]
+
+
 def test_a_name_bound_to_loopback_by_somebody_else_is_refused(make_api: Callable[..., Api]) -> None:
     api = make_api(allowed_hosts="gpu.example, other.example")
     for host, status in (
@@ -79,11 +172,12 @@ def test_with_a_token_every_route_but_health_needs_it(make_api: Callable[..., Ap
         assert "s3cret" not in answer.text
     assert api.client.post("/comfyui/workflow/execute", json={}).status_code == 401
     assert api.client.get("/health").status_code == 200
-    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "GET"}
+    headers = {"Origin": "http://127.0.0.1", "Access-Control-Request-Method": "GET"}
     assert api.client.options(STATE, headers=headers).status_code in (200, 204)
 
 
-def test_pages_of_allowed_origins_may_use_every_place_of_an_api(api: Api) -> None:
+def test_pages_of_allowed_origins_may_use_every_place_of_an_api(make_api: Callable[..., Api]) -> None:
+    api = make_api(cors_hosts="http://localhost:3000")
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     for path in (STATE, "/comfyui/instances", "/v2/any/run", "/run", "/status/x", "/purge-queue"):
         answer = api.client.options(path, headers=headers)
@@ -93,7 +187,7 @@ def test_pages_of_allowed_origins_may_use_every_place_of_an_api(api: Api) -> Non
 
 
 def test_a_body_that_is_too_large_is_refused_in_the_words_of_the_api(make_api: Callable[..., Api]) -> None:
-    api = make_api(max_upload_mb=12)
+    api = make_api(max_upload_mb=12, cors_hosts="http://localhost:3000")
     headers = {"Origin": "http://localhost:3000"}
     for path, field, limit in (
         ("/comfyui/workflow/files", "message", "larger than 12 MB"),

@@ -16,7 +16,7 @@ STATE = "/comfyui/workflow/state"
 
 @pytest.fixture
 def api(make_api: Callable[..., Api]) -> Api:
-    return make_api(api_token=TOKEN)
+    return make_api(api_token=TOKEN, cors_hosts="http://localhost:3000,http://127.0.0.1")
 
 
 def log_in(api: Api, token: str = TOKEN, **headers: str) -> TestResponse:
@@ -71,8 +71,13 @@ def test_over_https_the_cookie_stays_there(api: Api) -> None:
 FOREIGN = [
     {"Origin": "http://localhost:3000"},
     {"Origin": "http://127.0.0.1"},
-    {"Sec-Fetch-Site": "same-site"},
-    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-Site": "same-site", "Referer": "http://localhost:3000/page"},
+    {
+        "Sec-Fetch-Site": "same-site",
+        "Referer": "http://127.0.0.1/",
+        "Sec-Fetch-Mode": "no-cors",
+        "Sec-Fetch-Dest": "image",
+    },
 ]
 
 

@@ -1,6 +1,7 @@
 """What a page of another site can do to the server, in a real browser: nothing."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import paramiko
@@ -16,7 +17,8 @@ from tests.unit.test_progress import GRAPH
 
 SECRET = "seen-nowhere-else"
 REFUSED_SSH = "ssh -p 1 root@127.0.0.1"
-FOREIGN = ["http://other.example", "http://localhost.evil.example"]
+FOREIGN = ["http://other.example", "http://localhost.evil.example", "http://localhost", "http://127.0.0.1"]
+"""The last two are pages of another port of this machine."""
 EXECUTE = {"ssh_connection": REFUSED_SSH, "workflow": GRAPH}
 FETCH = """async ([url, options]) => {
     try {
@@ -45,14 +47,19 @@ EMBED = """([tag, url]) => new Promise(resolve => {
 })"""
 
 
+def made_key(directory: Path) -> Path:
+    """With one there is something to try."""
+    key = directory / "key"
+    paramiko.ECDSAKey.generate().write_private_key_file(str(key))
+    return key
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """With a run that is completed, one that failed, and one that tries to reach its instance."""
     require_chromium()
     directory = tmp_path_factory.mktemp("other sites")
-    key = directory / "key"  # with one there is something to try
-    paramiko.ECDSAKey.generate().write_private_key_file(str(key))
-    served = ServerProcess(directory, ssh_key=key)
+    served = ServerProcess(directory, ssh_key=made_key(directory))
     picture = workflows.picture(directory / f"{SECRET}.png")
     record(served.data_dir, [completed("one", (picture, FileType.IMAGE)), failed("another", "It broke.")])
     with served:
@@ -199,8 +206,15 @@ def test_a_name_that_is_bound_to_this_machine_by_somebody_else_is_refused(
     assert runs(server) == before
 
 
-def test_a_page_of_an_allowed_host_may_use_the_api(page: Page, server: ServerProcess, site_port: int) -> None:
-    page.goto(f"http://localhost:{site_port}/")
+def test_a_page_of_an_allowed_origin_may_use_the_api(page: Page, site_port: int, tmp_path: Path) -> None:
+    origin = f"http://localhost:{site_port}"
+    with ServerProcess(tmp_path, cors_hosts=origin, ssh_key=made_key(tmp_path)) as server:
+        server.execute(REFUSED_SSH, GRAPH, workflow_name=SECRET)
+        _use_the_api(page, server, origin)
+
+
+def _use_the_api(page: Page, server: ServerProcess, origin: str) -> None:
+    page.goto(f"{origin}/")
     listed = fetch(page, server.url)
     assert listed["status"] == 200
     assert SECRET in listed["text"]

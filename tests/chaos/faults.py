@@ -10,6 +10,7 @@ from tests.chaos.promises import (
     Promise,
     all_of,
     completed,
+    each_its_own_picture,
     executed_times,
     failed,
     fetched_by_retry,
@@ -77,6 +78,21 @@ CONNECTION = (
         name="SSH: peer frozen, then thawed",
         steps=(Step.DOWNLOADING, Step.EXECUTING, Step.CONTACT, Step.UPLOADING),
         strike=strikes.freeze_peer,
+    ),
+)
+
+STORAGE = (
+    Fault(name="storage stands still", steps=(Step.DOWNLOADING,), strike=strikes.freeze_storage),
+    Fault(
+        name="link breaks again and again",
+        steps=(Step.DOWNLOADING,),
+        strike=strikes.cut_whenever_some_came,
+    ),
+    Fault(
+        name="output overwritten by the next prompt",
+        steps=(Step.EXECUTING, Step.QUEUED),
+        strike=strikes.order_runs_of_one_name,
+        promise=all_of(completed, each_its_own_picture),
     ),
 )
 
@@ -283,6 +299,7 @@ POWER = tuple(
 FAULTS: tuple[Fault, ...] = (
     *SERVER,
     *CONNECTION,
+    *STORAGE,
     *WEBSOCKET,
     *RESTARTS,
     *ANSWERS,

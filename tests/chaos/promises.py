@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from PIL import Image
+
 from tests.chaos.steps import fetched
 from tests.chaos.strikes import HEARD_AGAIN_WITHIN_S
 from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, TooLate, Trial, chaos_graph
@@ -104,6 +106,18 @@ def fetched_by_retry(mend: Callable[[Trial], None]) -> Promise:
         yield from whole_once(trial, trial.server.until_finished(trial.run))
 
     return promise
+
+
+def each_its_own_picture(trial: Trial, _done: Json) -> Iterator[str]:
+    """Of the runs that saved under one name."""
+    for run, color in trial.notes["named"].items():
+        done = trial.server.until_finished(run)
+        if done["status"] != "completed":
+            yield f"{run} ended {done['status']}: {done['error_message']}"
+            continue
+        red, green, blue = Image.open(done["outputs"][0]["local_path"]).convert("RGB").getpixel((0, 0))
+        if (red << 16 | green << 8 | blue) != color:
+            yield f"{run} has another run's picture: {red:02x}{green:02x}{blue:02x} instead of {color:06x}"
 
 
 def heard_again(trial: Trial, _done: Json) -> Iterator[str]:

@@ -24,6 +24,10 @@ NOTICE_WITHIN_S = 20.0
 STOP_WITHIN_S = 10.0
 HEARD_AGAIN_WITHIN_S = 20.0
 CAPACITY = "128m"
+BREAKS_AFTER_BYTES = 8_000_000
+BREAKING_S = 60.0
+LEAST_CUTS = 2
+NAMED_COLORS = (0x112233, 0x445566, 0x778899)
 
 
 class PromiseBroken(Exception):
@@ -99,6 +103,53 @@ def freeze_peer(trial: Trial) -> None:
     _must_say(trial, "trying again", within_s=NOTICE_WITHIN_S)
     trial.sshd.thaw()
     trial.sshd.thaw_listener()
+
+
+def freeze_storage(trial: Trial) -> None:
+    """Whatever asks for a file over SFTP waits for ever; the tunnel beside it goes on."""
+    trial.sshd.freeze_storage()
+    trial.heal.callback(trial.sshd.thaw)
+    must_be_unfinished(trial)
+
+
+def cut_whenever_some_came(trial: Trial) -> None:
+    """The link carries no more than a part of a large file at a time, until the run is over."""
+    came_bytes, cuts = 0, 0
+    deadline_s = time.monotonic() + BREAKING_S
+    while time.monotonic() < deadline_s and trial.is_live_on_disk():
+        here_bytes = sum(_size(part) for part in trial.server.output_dir.glob(".*.part"))
+        if here_bytes > came_bytes + BREAKS_AFTER_BYTES:
+            trial.sshd.kill_connections()
+            came_bytes, cuts = here_bytes, cuts + 1
+        came_bytes = min(came_bytes, here_bytes)
+        time.sleep(0.002)
+    if cuts < LEAST_CUTS:
+        raise TooLate
+    if trial.is_live_on_disk():
+        raise PromiseBroken(f"after {cuts} cuts in {BREAKING_S:g} s the files are not here yet")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def order_runs_of_one_name(trial: Trial) -> None:
+    """Each saves its picture as final.png; the next one would begin before that is fetched."""
+    orders = {}
+    for color in NAMED_COLORS:
+        graph = {
+            "1": node("EmptyImage", width=32, height=32, batch_size=1, color=color),
+            "2": node("SandboxSaveAs", image=["1", 0], filename="final.png", with_graph=False),
+        }
+        directory = trial.directory / f"named {color:x}"
+        where = {"ssh_connection": trial.ssh_string, "output_dir": str(directory)}
+        answer = trial.server.post("/execute", {"workflow": graph, **where})
+        answer.raise_for_status()
+        orders[answer.json()["workflow_id"]] = color
+    trial.notes["named"] = orders
 
 
 def _must_say(trial: Trial, words: str, *, within_s: float = NOTICE_WITHIN_S) -> None:

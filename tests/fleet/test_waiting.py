@@ -65,6 +65,21 @@ def test_places_are_given_in_order_one_after_the_other() -> None:
     assert seats.taken == 1
 
 
+def test_runs_that_may_overwrite_each_others_files_come_one_by_one_and_keep_nobody_else_waiting() -> None:
+    seats = on_their_way(first=(0, "1"), second=(0, "2"), numbered=(0, "3"))
+    assert seats.ask("first", 2, at_s=0, may_overwrite=True)
+    seats.stop_asking("first")
+    assert not seats.ask("second", 2, at_s=0, may_overwrite=True), "the first one has its place still"
+    seats.leave_place("first")
+    assert not seats.ask("second", 2, at_s=0, may_overwrite=True), "its files are not fetched yet"
+    assert seats.is_asking("second")
+    assert seats.ask("numbered", 2, at_s=0)
+    seats.stop_asking("numbered")
+    seats.leave("first")
+    assert seats.ask("second", 2, at_s=0, may_overwrite=True)
+    assert seats.with_prompt == {"numbered", "second"}
+
+
 def test_who_is_not_ready_is_waited_for_once_and_for_a_while() -> None:
     seats = on_their_way(slow=(0, "1"), slower=(0, "2"), b=(0, "3"), c=(0, "4"))
     assert not seats.ask("b", 3, at_s=100)

@@ -27,6 +27,7 @@ from comfyui_workflow.instances.connection import Connection, ConnectionOptions,
 from comfyui_workflow.instances.pool import Pool
 from tests.instance import Instance
 from tests.instances.conftest import TinyWeb, no_thread_left, wait_until
+from tests.other_users import NOBODY, as_root, ask_as
 from tests.sshd import Sshd
 
 
@@ -67,6 +68,13 @@ def test_the_tunnel_listens_on_this_machine_only(connection: Connection) -> None
     with socket.socket() as elsewhere, pytest.raises(OSError):
         elsewhere.settimeout(5)
         elsewhere.connect(("127.0.0.2", port))
+
+
+@as_root
+def test_other_users_of_this_machine_have_nothing_of_the_tunnel(connection: Connection) -> None:
+    port = int(connection.base_url.rpartition(":")[2])
+    assert " 200 " in ask_as(0, port, "/10").partition("\r\n")[0]
+    assert ask_as(NOBODY, port, "/10") == ""
 
 
 def test_many_requests_at_once(connection: Connection) -> None:

@@ -218,7 +218,7 @@ def test_a_server_that_talks_nonsense_is_as_good_as_gone(connection: Connection)
     ):
         with connection.files._channels.lease() as session:
             client = session.client
-        fresh = SftpSession(client)
+        fresh = SftpSession(client, 10.0)
         fresh._awaited.add(FIRST_NUMBER)
         client.get_channel().in_buffer.feed(nonsense)
         with pytest.raises(EOFError):

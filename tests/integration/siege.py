@@ -98,7 +98,7 @@ def besiege(
                 measured.healthy.append(server.until_finished(run, timeout_s))
             deadline = time.monotonic() + timeout_s
             while not (_are_finished(server, runs) and _are_seen(server, runs)):
-                assert time.monotonic() < deadline, {n: server.progress(run) for n, run in runs.items()}
+                assert time.monotonic() < deadline, _story(server, runs)
                 time.sleep(0.2)
         measured.ended = {name: server.progress(run) for name, run in runs.items()}
         measured.states = _states(server)
@@ -115,6 +115,13 @@ def _are_seen(server: ServerProcess, names: Iterable[str]) -> bool:
     """Whether it is known of each that breaks a limit: it is looked at every two seconds."""
     states = _states(server)
     return all(states[name]["trouble"] for name in names if SIEGE[name][1])
+
+
+def _story(server: ServerProcess, runs: Mapping[str, str]) -> str:
+    unfinished = [server.progress(run) for run in runs.values()]
+    unfinished = [progress for progress in unfinished if progress["status"] not in FINISHED]
+    unseen = {name: state for name, state in _states(server).items() if not state["trouble"]}
+    return f"{unfinished}\n{unseen}\n{server.log()[-5000:]}"
 
 
 def _states(server: ServerProcess) -> dict[str, Json]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 import websocket
+from PIL import Image
 
 from tests.instance import Instance, SandboxSSHInstance
 from tests.integration.graphs import loaded, painted, slow
@@ -402,7 +403,7 @@ def test_an_input_that_disappears_before_it_is_sent(
 ) -> None:
     server = make_server()
     image = tmp_path / "fleeting.png"
-    image.write_bytes(b"x")
+    Image.new("RGB", (2, 2)).save(image)
     instance.refuse(2)
     run = server.execute(instance.ssh_string, loaded("fleeting.png"), input_images=[str(image)])
     image.unlink()

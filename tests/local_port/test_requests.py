@@ -86,7 +86,6 @@ def _lasting(answer: requests.Response) -> dict[str, str]:
         ("POST", "/queue", {"json": {"delete": ["x"]}}),
         ("POST", "/interrupt", {}),
         ("POST", "/upload/image", {"data": {"image": "no file"}}),
-        ("GET", "/queue", {"headers": {"Origin": "http://localhost:1"}}),
     ],
 )
 def test_answers_are_the_same(setting: Setting, method: str, path: str, options: dict[str, Any]) -> None:
@@ -296,7 +295,14 @@ def test_comfyui_is_away(setting: Setting, method: str) -> None:
         ({"Host": "192.168.0.1:8188"}, 403),
         ({"Host": "[::1"}, 403),
         ({"Origin": "https://evil.example"}, 403),
-        ({"Origin": "null"}, 200),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:1"}, 403),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Origin": "http://localhost:{port}"}, 403),
+        ({"Host": "localhost:9", "Origin": "http://LOCALHOST:9"}, 200),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Referer": "http://127.0.0.1:1/"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 200),
         ({"Origin": "null", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
@@ -304,6 +310,7 @@ def test_comfyui_is_away(setting: Setting, method: str) -> None:
     ],
 )
 def test_pages_of_other_sites_stay_out(setting: Setting, headers: dict[str, str], status: int) -> None:
+    headers = {name: value.replace("{port}", str(setting.port)) for name, value in headers.items()}
     assert setting.get("/prompt", headers=headers).status_code == status
 
 

@@ -107,12 +107,11 @@ class Recorder:
                 with self._lock:
                     was_there = os.path.lexists(path)
                     result = function(path, *arguments, **options)
-                    if not was_there:
+                    if not was_there or truncates(*arguments, **options):
                         inode = os.lstat(path).st_ino
-                        self._sizes.pop(inode, None)  # it was that of a file which is gone
-                        self._note("create", path=os.fspath(path), inode=inode)
-                    elif truncates(*arguments, **options):
-                        self._note("truncate", inode=os.lstat(path).st_ino)
+                        self._sizes.pop(inode, None)  # of what was there, or of a file that is gone
+                        op = "truncate" if was_there else "create"
+                        self._note(op, path=os.fspath(path), inode=inode)
                     return result
 
             return call

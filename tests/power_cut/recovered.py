@@ -77,7 +77,7 @@ class Recovery:
         store.open()
         try:
             return [
-                *self._of_files(state, promises),
+                *self.of_files(state, promises),
                 *self._of_runs(store, promises),
                 *self._of_outputs(state, store),
                 *self._of_batches(promises),
@@ -109,7 +109,8 @@ class Recovery:
             return None
         return f"has {len(content)} bytes, not {len(self.whole[path])}" if content else "is empty"
 
-    def _of_files(self, state: State, promises: Promises) -> Iterator[Finding]:
+    def of_files(self, state: State, promises: Promises) -> Iterator[Finding]:
+        """Of uploads and outputs: needs no store."""
         for path in promises.uploads:
             if (trouble := self._difference(state, path)) is not None:
                 yield Finding(kind=Kind.UPLOAD_LOST, what=f"{Path(path).name} {trouble}")

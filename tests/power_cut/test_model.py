@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.trial import wait_until
-from tests.power_cut.judgement import Finding
+from tests.power_cut.judgement import Finding, Kind
 from tests.power_cut.model import EXT4, XFS, FileSystem, Record, State, states
 from tests.power_cut.orders import Clients
 from tests.power_cut.recovered import Recovery, promises_at
@@ -39,6 +39,7 @@ class Life:
 
 @pytest.fixture(scope="module", params=["", "busy"], ids=["usual server", "busy server"])
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """That of the busy server has each flush by itself."""
     directory = tmp_path_factory.mktemp("recorded")
     root, record_file = directory / "disk", directory / "record.jsonl"
     root.mkdir()
@@ -82,6 +83,7 @@ def unhindered(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 
 
 @NEEDS_PROC
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("unhindered")
 @pytest.mark.parametrize("file_system", (EXT4, XFS), ids=lambda file_system: file_system.name)
 def test_no_state_that_a_cut_may_leave_breaks_a_promise(
@@ -106,6 +108,41 @@ def test_no_state_that_a_cut_may_leave_breaks_a_promise(
     assert not broken, "\n".join(
         [f"of {seen} states", *(f"{count} {kind}: {examples[kind]}" for kind, count in broken.items())]
     )
+
+
+@NEEDS_PROC
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("life", ["busy"], indirect=True, ids=["busy server"])
+def test_outputs_on_a_disk_of_their_own_are_there_when_the_run_is_completed(life: Life) -> None:
+    """No flush of the records brings their names along."""
+    records = list(_of_outputs(life))
+    everything = promises_at(records, len(records))
+    recovery = Recovery(root=life.root, place=life.root, data="data", whole=life.whole, in_the_end=everything)
+    found = [
+        str(finding)
+        for state in states(records, XFS)
+        for finding in recovery.of_files(state, promises_at(records, state.until))
+        if finding.kind is not Kind.UPLOAD_LOST
+    ]
+    assert everything.completed
+    assert not found
+
+
+def _of_outputs(life: Life) -> Iterator[Record]:
+    """As if the disk of the outputs were another one than that of the records."""
+    place, inodes = str(life.root / "outputs"), set[int]()
+    for record in life.records:
+        path, inode = record.get("path", ""), record.get("inode")
+        if record["op"] == "mark":
+            yield record
+        elif path.startswith(place):
+            inodes.add(inode)
+            yield record
+        elif record["op"] == "sync" and inode in inodes:
+            written = {each: content for each, content in record["written"].items() if int(each) in inodes}
+            yield {**record, "written": written}
+        else:
+            inodes.discard(inode)
 
 
 def _example(life: Life, state: State, finding: Finding) -> str:

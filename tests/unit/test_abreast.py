@@ -24,10 +24,27 @@ def test_the_results_come_in_order_and_the_work_is_done_at_the_same_time() -> No
         assert list(results) == [8, 6, 4, 2]
 
 
-@pytest.mark.parametrize(("most", "items"), [(1, [1, 2]), (4, [1])])
-def test_alone_no_thread_is_started(most: int, items: list[int]) -> None:
-    with Crew(most, never).results(lambda item: threading.current_thread(), items) as results:
-        assert set(results) == {threading.current_thread()}
+def test_one_at_a_time_is_one_at_a_time() -> None:
+    with Crew(1, never).results(lambda item: threading.current_thread(), [1, 2, 3]) as results:
+        assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("items", [[1], [1, 2, 3]])
+def test_who_waits_for_work_that_never_ends_is_heard_all_the_same(items: list[int]) -> None:
+    is_working, ends = threading.Event(), threading.Event()
+
+    def work(_item: int) -> None:
+        is_working.set()
+        ends.wait(60)
+
+    def stop() -> None:
+        if is_working.is_set():
+            raise Stopped("cancelled")
+
+    with pytest.raises(Stopped, match="cancelled"), Crew(2, stop).results(work, items) as results:
+        list(results)
+    assert not ends.is_set()
+    ends.set()
 
 
 def test_a_failure_ends_the_others_and_comes_out_when_they_have_ended() -> None:

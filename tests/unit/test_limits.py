@@ -13,7 +13,7 @@ import pytest
 from comfyui_workflow.comfyui.answers import AnswerClock
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import BUSIEST_SHARE, EventFeed, Pace, Subscription
-from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits
+from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits, KnownBreaches
 from comfyui_workflow.errors import ComfyUIUnavailable, InstanceBroken, LimitExceeded
 from tests import hostile
 from tests.hostile import Attack, HostileComfyUI
@@ -204,6 +204,14 @@ def test_an_instance_that_broke_a_limit_is_not_asked_for_a_while() -> None:
         assert there.asked == ["GET /queue"]
         now_s[0] = 61
         assert client.probe() == 0
+
+
+def test_a_broken_limit_outlives_the_connection() -> None:
+    known = KnownBreaches()
+    known.of("one").record(LimitExceeded("too much"))
+    known.of("other").refuse()
+    with pytest.raises(LimitExceeded, match="too much"):
+        known.of("one").refuse()
 
 
 def test_an_answer_as_large_as_allowed_is_read() -> None:

@@ -3,19 +3,24 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
 
 from comfyui_workflow.comfyui.directories import Directories
+from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.previews import Place, Preview
+from comfyui_workflow.comfyui.viewing import ViewedFile
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.inputs import upload_inputs
+from comfyui_workflow.instances.files import RemoteFile
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import Direction, LiveView
 from comfyui_workflow.outputs import OutputFetcher
-from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.parts import LocalPart
+from comfyui_workflow.runs.model import Graph, OutputFile
 from tests.unit.test_progress import new_run
 
 Progress = Callable[[int, int], None]
@@ -78,7 +83,7 @@ class Instance:
     def directories(self) -> Directories:
         return self.own
 
-    def stat(self, path: str) -> object:
+    def stat(self, path: str, *, heed: Callable[[], None] | None = None) -> object:
         if not self.has_sftp:
             raise RemoteFileError("no SFTP here")
         return self if path == "/input" else None
@@ -87,20 +92,28 @@ class Instance:
         self._travel(progress)
         return name
 
-    def download(self, remote: str, part: Path, *, progress: Progress) -> int:
+    def fetch(self, remote: str, part: LocalPart, *, progress: Progress) -> RemoteFile:
         if not self.has_sftp:
             raise RemoteFileError("no SFTP here")
         self._travel(progress)
-        return part.write_bytes(b"12345678")
+        part.begin(8, None)
+        part.write(b"12345678")
+        return RemoteFile(name="", size_bytes=8, modified_at=datetime.now(UTC), is_directory=False)
 
     @contextmanager
-    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[Iterator[bytes]]:
+    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[ViewedFile]:
         def pieces() -> Iterator[bytes]:
             for piece in (b"1234", b"5678"):
                 yield piece
                 self._look()
 
-        yield pieces()
+        yield ViewedFile(pieces=pieces())
+
+    def recent_history(self, limit: int) -> list[HistoryEntry]:
+        return []
+
+    def running_graphs(self) -> dict[str, Graph]:
+        return {}
 
     def has_file(self, name: str, *, folder: str) -> bool:
         return True

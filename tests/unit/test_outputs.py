@@ -5,18 +5,22 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from comfyui_workflow.comfyui.directories import Directories
-from comfyui_workflow.comfyui.history import wanted_outputs
+from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
+from comfyui_workflow.comfyui.viewing import ViewedFile
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
+from comfyui_workflow.instances.files import RemoteFile, version_of
 from comfyui_workflow.link import Link
 from comfyui_workflow.live import LiveRun
 from comfyui_workflow.outputs import OutputFetcher, missing_sentence
-from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.parts import LocalPart
+from comfyui_workflow.runs.model import Graph, OutputFile
 from tests.unit.test_progress import new_run
 
 
@@ -40,20 +44,33 @@ class Instance:
         self.times_asked += 1
         return self.own
 
-    def download(self, remote: str, part: Path, *, progress: Callable[[int, int], None]) -> int:
+    def fetch(self, remote: str, part: LocalPart, *, progress: Callable[[int, int], None]) -> RemoteFile:
         if remote not in self.contents:
             raise RemoteFileMissing(f"{remote} is not there")
-        part.write_bytes(self.contents[remote][:3])
-        progress(3, len(self.contents[remote]))
+        content = self.contents[remote]
+        start = part.begin(len(content), version_of(len(content), 7))
+        part.write(content[start : start + 3])
+        progress(start + 3, len(content))
         if self.trouble:
             raise self.trouble
-        return part.write_bytes(self.contents[remote])
+        part.write(content[start + 3 :])
+        modified_at = datetime.fromtimestamp(7, UTC)
+        return RemoteFile(name="", size_bytes=len(content), modified_at=modified_at, is_directory=False)
+
+    def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
+        return ViewedFile(pieces=iter([]))
+
+    def recent_history(self, limit: int) -> list[HistoryEntry]:
+        return []
+
+    def running_graphs(self) -> dict[str, Graph]:
+        return {}
 
     @contextmanager
-    def view(self, filename: str, *, subfolder: str, folder: str) -> Iterator[Iterator[bytes]]:
+    def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:
         if filename not in self.viewed:
             raise RemoteFileMissing(f"{filename} is not on the instance any more")
-        yield iter([self.viewed[filename]])
+        yield ViewedFile(pieces=iter([self.viewed[filename]]))
 
 
 @pytest.fixture
@@ -81,31 +98,31 @@ def test_a_file_comes_from_the_configured_directory_then_comfyuis_own_then_the_t
 ) -> None:
     own = Directories(output_dir="/own")
     for place, instance in {
-        "/o/s/a.png": Instance({"/o/s/a.png": b"first", "/own/s/a.png": b"second"}, own=own),
-        "/own/s/a.png": Instance({"/own/s/a.png": b"second"}, {"a.png": b"third"}, own=own),
+        "/o/s/a.bin": Instance({"/o/s/a.bin": b"first", "/own/s/a.bin": b"second"}, own=own),
+        "/own/s/a.bin": Instance({"/own/s/a.bin": b"second"}, {"a.bin": b"third"}, own=own),
     }.items():
-        got = fetcher(instance, output_dir / place[1:3]).fetch(OutputFile(filename="a.png", subfolder="s"))
+        got = fetcher(instance, output_dir / place[1:3]).fetch(OutputFile(filename="a.bin", subfolder="s"))
         assert got.remote_path == place
         assert Path(got.local_path or "").read_bytes() == instance.contents[place]
-    got = fetcher(Instance(viewed={"a.png": b"third"}), output_dir).fetch(OutputFile(filename="a.png"))
+    got = fetcher(Instance(viewed={"a.bin": b"third"}), output_dir).fetch(OutputFile(filename="a.bin"))
     assert (got.is_downloaded, got.size_bytes) == (True, 5)
 
 
 def test_comfyuis_own_word_is_asked_for_only_when_it_is_needed(output_dir: Path) -> None:
-    instance = Instance({"/o/a.png": b"a", "/own/b.png": b"b"}, own=Directories(output_dir="/own"))
-    assert fetcher(instance, output_dir).fetch(OutputFile(filename="a.png")).is_downloaded
+    instance = Instance({"/o/a.bin": b"a", "/own/b.bin": b"b"}, own=Directories(output_dir="/own"))
+    assert fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin")).is_downloaded
     assert instance.times_asked == 0
-    assert fetcher(instance, output_dir).fetch(OutputFile(filename="b.png")).is_downloaded
+    assert fetcher(instance, output_dir).fetch(OutputFile(filename="b.bin")).is_downloaded
     assert instance.times_asked == 1
 
 
 @pytest.mark.parametrize(
     ("filename", "subfolder"),
     [
-        ("../a.png", ""), ("/etc/a.png", ""), ("..", ""), (".", ""), ("a\\b.png", ""), ("a\nb.png", ""),
-        ("a\0.png", ""), ("n" * 300, ""), ("é" * 130, ""), ("a.png", ".."), ("a.png", "../x"),
-        ("a.png", "x/../.."),
-        ("a.png", "/etc"), ("a.png", "x\ty"), ("a.png", "x\\..\\.."), ("\x7f.png", ""),
+        ("../a.bin", ""), ("/etc/a.bin", ""), ("..", ""), (".", ""), ("a\\b.bin", ""), ("a\nb.bin", ""),
+        ("a\0.bin", ""), ("n" * 300, ""), ("é" * 130, ""), ("a.bin", ".."), ("a.bin", "../x"),
+        ("a.bin", "x/../.."),
+        ("a.bin", "/etc"), ("a.bin", "x\ty"), ("a.bin", "x\\..\\.."), ("\x7f.bin", ""),
     ],
 )  # fmt: skip
 def test_a_hostile_name_is_said_and_nothing_is_written(
@@ -119,20 +136,20 @@ def test_a_hostile_name_is_said_and_nothing_is_written(
 
 
 def test_names_that_differ_in_case_and_a_file_that_is_there_both_stay(output_dir: Path) -> None:
-    instance = Instance({"/o/A.png": b"upper", "/o/a.png": b"lower"})
+    instance = Instance({"/o/A.bin": b"upper", "/o/a.bin": b"lower"})
     output_dir.mkdir()
-    (output_dir / "a.png").write_bytes(b"mine")
-    for name in ("A.png", "a.png", "a.png"):
+    (output_dir / "a.bin").write_bytes(b"mine")
+    for name in ("A.bin", "a.bin", "a.bin"):
         assert fetcher(instance, output_dir).fetch(OutputFile(filename=name)).is_downloaded
-    assert files_in(output_dir) == {"A.png": b"upper", "a.png": b"mine", "a (1).png": b"lower"}
+    assert files_in(output_dir) == {"A.bin": b"upper", "a.bin": b"mine", "a (1).bin": b"lower"}
 
 
 def test_a_symlink_in_the_place_is_not_written_through(output_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     output_dir.mkdir()
-    (output_dir / "a.png").symlink_to(tmp_path / "victim")
-    got = fetcher(Instance({"/o/a.png": b"new"}), output_dir).fetch(OutputFile(filename="a.png"))
-    assert Path(got.local_path or "").name == "a (1).png"
+    (output_dir / "a.bin").symlink_to(tmp_path / "victim")
+    got = fetcher(Instance({"/o/a.bin": b"new"}), output_dir).fetch(OutputFile(filename="a.bin"))
+    assert Path(got.local_path or "").name == "a (1).bin"
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
@@ -144,10 +161,10 @@ def test_without_hard_links_nothing_is_overwritten_either(
 
     monkeypatch.setattr(os, "link", link)
     output_dir.mkdir()
-    (output_dir / "a.png").write_bytes(b"mine")
-    got = fetcher(Instance({"/o/a.png": b"new"}), output_dir).fetch(OutputFile(filename="a.png"))
+    (output_dir / "a.bin").write_bytes(b"mine")
+    got = fetcher(Instance({"/o/a.bin": b"new"}), output_dir).fetch(OutputFile(filename="a.bin"))
     assert got.is_downloaded
-    assert files_in(output_dir) == {"a.png": b"mine", "a (1).png": b"new"}
+    assert files_in(output_dir) == {"a.bin": b"mine", "a (1).bin": b"new"}
 
 
 @pytest.mark.parametrize(
@@ -161,22 +178,22 @@ def test_without_hard_links_nothing_is_overwritten_either(
 def test_what_breaks_off_leaves_no_half_file(
     output_dir: Path, trouble: Exception, raised: type[Exception]
 ) -> None:
-    instance = Instance({"/o/a.png": b"content"}, trouble=trouble)
+    instance = Instance({"/o/a.bin": b"content"}, trouble=trouble)
     with pytest.raises(raised):
-        fetcher(instance, output_dir).fetch(OutputFile(filename="a.png"))
+        fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin"))
     assert files_in(output_dir) == {}
 
 
 def test_lasting_local_trouble_is_said_and_not_tried_for_ever(output_dir: Path) -> None:
     output_dir.mkdir()
     (output_dir / "s").write_bytes(b"a file where a directory is needed")
-    instance = Instance({"/o/s/a.png": b"content"})
-    got = fetcher(instance, output_dir).fetch(OutputFile(filename="a.png", subfolder="s"))
+    instance = Instance({"/o/s/a.bin": b"content"})
+    got = fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin", subfolder="s"))
     assert "cannot be written" in (got.error or "")
     denied = StoreError("Cannot write it: Permission denied.")
     denied.__cause__ = PermissionError(errno.EACCES, "Permission denied")
-    got = fetcher(Instance({"/o/a.png": b"x"}, trouble=denied), output_dir).fetch(
-        OutputFile(filename="a.png")
+    got = fetcher(Instance({"/o/a.bin": b"x"}, trouble=denied), output_dir).fetch(
+        OutputFile(filename="a.bin")
     )
     assert got.error == "Cannot write it: Permission denied."
 
@@ -205,3 +222,23 @@ def test_what_is_missing_is_named_with_its_reason() -> None:
     assert sentence is not None
     assert "1 of 2 outputs could not be fetched (b: gone)" in sentence
     assert missing_sentence(replace(new_run(), outputs=outputs[:1])) is None
+
+
+def test_a_directory_that_lacks_the_file_costs_nothing_of_what_came_from_another(output_dir: Path) -> None:
+    """The configured directory is the wrong one, at every try."""
+    content = os.urandom(2_000_000)
+    instance = Instance({"/own/a.bin": content}, own=Directories(output_dir="/own"), trouble=Stopped("cut"))
+    begun: list[int] = []
+
+    def note(done_bytes: int) -> None:
+        begun.append(done_bytes)
+
+    live = LiveRun(on_bytes=lambda _direction, _filename, done_bytes: note(done_bytes))
+    fetching = fetcher(instance, output_dir, live=live)
+    for _ in range(3):
+        with pytest.raises(Stopped):
+            fetching.fetch(OutputFile(filename="a.bin"))
+    assert begun == [3, 6, 9]
+    instance.trouble = None
+    assert fetching.fetch(OutputFile(filename="a.bin")).is_downloaded
+    assert files_in(output_dir) == {"a.bin": content}

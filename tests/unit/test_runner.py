@@ -10,9 +10,19 @@ from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, Stor
 from comfyui_workflow.executors import FreeTurn
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.live import LiveView
+from comfyui_workflow.passage import has_advanced
+from comfyui_workflow.patience import FurthestSeen, Patience
 from comfyui_workflow.runner import Runner, RunnerOptions
-from comfyui_workflow.runs.events import CancelRequested, PromptPrepared, Saving
-from comfyui_workflow.runs.model import Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.runs.events import (
+    CancelRequested,
+    ExecutionStarted,
+    NoticeGiven,
+    PhaseEntered,
+    PromptPrepared,
+    Saving,
+    TroubleMet,
+)
+from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_workflow_id
 from comfyui_workflow.stores import Change
 from comfyui_workflow.stores.memory import MemoryStore
 
@@ -56,7 +66,10 @@ class OfInstance(FreeTurn):
 
 
 def started(
-    store: MemoryStore, links: Refusing, removed: threading.Event | None = None
+    store: MemoryStore,
+    links: "Refusing | LettingThroughWhatIsSmall",
+    removed: threading.Event | None = None,
+    patience_s: float = 120.0,
 ) -> tuple[RunJournal, str, Callable[[Callable[[], bool]], None]]:
     journal = RunJournal(store)
     request = RunRequest(
@@ -70,7 +83,7 @@ def started(
     )
     run = Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
     journal.add(run)
-    runner = Runner(journal, links, RunnerOptions(), LiveView())  # type: ignore[arg-type]
+    runner = Runner(journal, links, RunnerOptions(contact_patience_s=patience_s), LiveView())  # type: ignore[arg-type]
     return (
         journal,
         run.workflow_id,
@@ -120,3 +133,74 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
         stop.set()
         runner.join(10)
     assert not runner.is_alive()
+
+
+class LettingThroughWhatIsSmall:
+    """A pool of a link that is there whenever it is asked, and over which nothing comes: as where large
+    packets are lost."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+    @contextmanager
+    def lease(self, _key: object, *, should_stop: Callable[[], bool]) -> Iterator[Any]:
+        self.attempts += 1
+        yield self
+
+    def prove(self, *, again: bool) -> None:
+        pass
+
+    def refuse_if_broken(self) -> None:
+        raise ConnectionFailed("no answer within 30 s")
+
+
+def test_a_link_that_connects_and_brings_nothing_is_not_tried_for_ever() -> None:
+    links = LettingThroughWhatIsSmall()
+    journal, workflow_id, execute = started(MemoryStore(), links, patience_s=2.0)
+    stop = threading.Event()
+    last = threading.Timer(60, stop.set)
+    last.start()
+    execute(stop.is_set)
+    last.cancel()
+    ended = journal.get(workflow_id)
+    assert (ended.status, ended.error_message) == (RunStatus.FAILED, "no answer within 30 s")
+    assert 3 <= links.attempts <= 6
+
+
+def test_only_what_comes_further_than_before_is_progress() -> None:
+    seen: list[int] = []
+    furthest = FurthestSeen(lambda: seen.append(1))
+    for name, done_bytes in (("a", 0), ("a", 5), ("a", 5), ("a", 3), ("b", 3), ("a", 6)):
+        furthest.note(name, done_bytes)
+    assert len(seen) == 3
+
+
+def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
+    journal, workflow_id, _ = started(MemoryStore(), Refusing())
+    said = (
+        PhaseEntered(phase=Phase.CONNECTING, message="Connecting"),
+        NoticeGiven(message="look"),
+        TroubleMet(message="cut"),
+        PromptPrepared(prompt_id="p", boot_marker=None),
+        ExecutionStarted(),
+        TroubleMet(message="cut"),
+        ExecutionStarted(),
+        CancelRequested(),
+    )
+    advanced = []
+    for event in said:
+        before = journal.get(workflow_id)
+        advanced.append(has_advanced(before, journal.record(workflow_id, event)))
+    assert advanced == [False, False, False, True, True, False, False, False]
+
+
+def test_to_wait_for_something_else_is_no_failing() -> None:
+    now_s = 0.0
+    patience = Patience(lambda: now_s)
+    patience.next_wait_s()
+    now_s = 100.0
+    patience.excuse(90.0)
+    assert patience.failing_for_s() == 10.0
+    patience.reset()
+    patience.excuse(90.0)
+    assert patience.failing_for_s() == 0.0

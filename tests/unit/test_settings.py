@@ -13,17 +13,28 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYUI_WORKFLOW_PORT", "5001")
-    monkeypatch.setenv("COMFYUI_WORKFLOW_CORS_HOSTS", "a.example, b.example,")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_CORS_HOSTS", "http://a.example:3000, b.example,")
     monkeypatch.setenv("COMFYUI_WORKFLOW_READ_DIRS", "/srv/a,/srv/b")
     monkeypatch.setenv("COMFYUI_WORKFLOW_API_TOKEN", "a token")
     settings = load_settings()
-    assert (settings.port, settings.cors_hosts) == (5001, ("a.example", "b.example"))
+    assert settings.port == 5001
+    allowed = {"http://a.example:3000", "http://b.example", "https://b.example"}
+    assert set(map(str, settings.cors_origins)) == allowed
     assert settings.readable_dirs == (Path("/srv/a"), Path("/srv/b"))
     assert "a token" not in repr(settings)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "99999"), ("PORT", "x"), ("LOG_LEVEL", "LOUD"), ("CONTACT_PATIENCE_S", "-1")]
+    ("name", "value"),
+    [
+        ("PORT", "99999"),
+        ("PORT", "x"),
+        ("LOG_LEVEL", "LOUD"),
+        ("CORS_HOSTS", "*"),
+        ("CORS_HOSTS", "null"),
+        ("LOCAL_PORT_ORIGINS", "file:///"),
+        ("CONTACT_PATIENCE_S", "-1"),
+    ],
 )
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(PREFIX + name, value)

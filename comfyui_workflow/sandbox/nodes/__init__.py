@@ -86,5 +86,6 @@ NODE_CLASSES: NodeClasses = {
         testing.SandboxRaise,
         testing.SandboxText,
         testing.SandboxFiles,
+        testing.SandboxSaveAs,
     )
 }

@@ -8,6 +8,7 @@ from io import BytesIO
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
 from comfyui_workflow.sandbox.nodes.file_names import SavePlace, place_to_save
@@ -18,6 +19,7 @@ from comfyui_workflow.sandbox.nodes.typed_node import (
     Pixels,
     TypedNode,
     choice,
+    hidden_png_texts,
     integer,
     number,
     optional,
@@ -122,6 +124,27 @@ class SandboxFiles(TypedNode):
                 return _written(place, "3d", "glb", _glb_bytes())
             case _:
                 raise ValueError(f"There is no kind {kind!r}.")
+
+
+class SandboxSaveAs(TypedNode):
+    DISPLAY_NAME = "Save as (sandbox)"
+    DESCRIPTION = "Saves the first image under this very name, over the file that is there."
+    OUTPUT_NODE = True
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return (
+            required(image=IMAGE, filename=text(default="final.png"), with_graph=switch(True))
+            | hidden_png_texts()
+        )
+
+    def run(self, context: NodeContext, *, image: Pixels, filename: str, with_graph: bool) -> NodeResult:
+        texts = PngInfo()
+        if with_graph:
+            texts.add_text("prompt", json.dumps(context.prompt))
+        picture = Image.fromarray(to_eight_bits(image[0, :, :, :3]))
+        picture.save(context.output_dir / filename, format="PNG", pnginfo=texts)
+        return NodeResult(ui={"images": [{"filename": filename, "subfolder": "", "type": "output"}]})
 
 
 def _wait(context: NodeContext, wait_s: float, value: int, maximum: int) -> None:

@@ -19,6 +19,7 @@ def test_only_the_nodes_to_test_with_are_our_own() -> None:
     assert NODE_CLASSES.keys() - RECORDED.keys() == {
         "SandboxFiles",
         "SandboxRaise",
+        "SandboxSaveAs",
         "SandboxSlow",
         "SandboxText",
     }

@@ -1,0 +1,45 @@
+"""Whether the save nodes of an instance give each file a name of its own.
+
+A node like SaveImage numbers its files; others write over `final.png` with every prompt. Which they do is
+told nowhere: of ComfyUI's own nodes it is known, of others it is learned from the names that they tell of.
+"""
+
+import threading
+from collections.abc import Iterable
+
+from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES
+
+FileKey = tuple[str, str, str]
+"""Folder, subfolder, name."""
+_MOST_NAMES = 10_000
+
+
+class SavedNames:
+    """What is known of the save nodes of one instance. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fresh: set[str] = set()
+        self._fixed: set[str] = set()
+        self._names: dict[str, dict[FileKey, str]] = {}
+
+    def is_numbering(self, class_type: str) -> bool:
+        """Whether each of its files has a name of its own, as far as is known."""
+        with self._lock:
+            return class_type in NUMBERING_CLASSES or class_type in self._fresh
+
+    def learn(self, class_type: str, prompt_id: str, files: Iterable[FileKey]) -> None:
+        """What a prompt told of the files of such nodes, which it did not take from a cache: new names in
+        two prompts are numbered ones, one name in two of them is one that is written over."""
+        files = set(files)
+        with self._lock:
+            known = self._names.setdefault(class_type, {})
+            is_first = all(told_by == prompt_id for told_by in known.values())
+            if any(known.get(file, prompt_id) != prompt_id for file in files):
+                self._fixed.add(class_type)
+                self._fresh.discard(class_type)
+            elif class_type not in self._fixed and (not files or not is_first):
+                self._fresh.add(class_type)
+            if len(known) > _MOST_NAMES:
+                known.clear()
+            known.update(dict.fromkeys(files, prompt_id))

@@ -1,0 +1,74 @@
+"""Whether a file begins as its name promises: a login page or a line of text under the name of a picture is a
+valid transfer of something else.
+
+Libraries that guess a format (`filetype`, `puremagic`) answer another question: they name the one format
+they recognise, and none for a brand of MP4 or a kind of MP3 that they do not list. Here a file is refused
+only when it begins like no file of its family, so that no node loses a picture for a rare variant of its
+format, or for having written a JPEG under the name of a PNG.
+"""
+
+import re
+from pathlib import PurePosixPath
+
+HEAD_BYTES = 4096
+"""Enough of a file for `mismatch`."""
+
+_ISO_MEDIA = rb"....(?:ftyp|moov|mdat|free|skip|wide|pnot|jP  |JXL )"
+_ZIP = rb"PK(?:\x03\x04|\x05\x06|\x07\x08)"
+_RIFF = rb"(?:RIFF|RIFX|RF64)...."
+
+_FAMILIES: dict[str, tuple[str, bytes]] = {
+    "png jpg jpeg jpe jfif webp gif bmp tif tiff apng avif heic heif exr hdr psd ico qoi jxl jp2 dds": (
+        "picture",
+        rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8|BM|II\*\x00|MM\x00\*|II\+\x00|MM\x00\+|v/1\x01|#\?|8BP[SB]|\x00\x00\x01\x00|qoif"
+        rb"|\xff\x0a|\xff\x4f\xff\x51|DDS |" + _RIFF + rb"WEBP|" + _ISO_MEDIA,
+    ),
+    "mp4 m4v mov webm mkv avi": (
+        "video",
+        _ISO_MEDIA + rb"|\x1aE\xdf\xa3|OggS|\x47.{187}\x47|\x00\x00\x01[\xb3\xba]|" + _RIFF + rb"AVI ",
+    ),
+    "wav flac mp3 ogg oga opus m4a aac aif aiff": (
+        "sound",
+        rb"fLaC|ID3|\x00*\xff[\xe0-\xff]|OggS|FORM....AIF|\x1aE\xdf\xa3|riff|"
+        + _ISO_MEDIA
+        + b"|"
+        + _RIFF
+        + b"WAVE",
+    ),
+    "glb": ("3D model", rb"glTF"),
+    "gltf": ("3D model", rb"(?:\xef\xbb\xbf)?\s*\{"),
+    "ply": ("3D model", rb"ply\s"),
+    "usdz": ("3D model", _ZIP),
+    "svg": ("picture", rb"(?:\xef\xbb\xbf)?\s*<"),
+    "json": ("JSON file", rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff|\x00)*\s*[\[{\"\-0-9tfnNI]"),
+    "zip npz": ("archive", _ZIP),
+    "npy": ("array", rb"\x93NUMPY"),
+    "safetensors latent": ("safetensors file", rb".{8}\s*\{"),
+    "gguf": ("model", rb"GGUF"),
+    "pdf": ("PDF", rb".{0,1024}?%PDF"),
+}
+_BY_ENDING = {
+    ending: (what, re.compile(begins, re.DOTALL))
+    for endings, (what, begins) in _FAMILIES.items()
+    for ending in endings.split()
+}
+_PAGES = ("html", "htm", "xhtml", "shtml", "mhtml")
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)[\s>]",
+    re.DOTALL | re.IGNORECASE,
+)
+_SHOWN_BYTES = 40
+
+
+def mismatch(head: bytes, filename: str) -> str | None:
+    """Why these first `HEAD_BYTES` of a file cannot be of what its name promises; None when nothing speaks
+    against it: an ending that is not known promises anything but a web page."""
+    ending = PurePosixPath(filename).suffix.lower().lstrip(".")
+    if ending not in _PAGES and _PAGE.match(head):
+        return "what the instance gave is a web page (a login, or an error), not this file"
+    promised = _BY_ENDING.get(ending)
+    if promised is None or not head or promised[1].match(head):
+        return None
+    begins = head[:_SHOWN_BYTES].decode("ascii", "replace").replace("\ufffd", "?")
+    shown = "".join(letter if letter.isprintable() else "?" for letter in begins)
+    return f"what the instance gave is no {promised[0]}, as its name promises: it begins with {shown!r}"

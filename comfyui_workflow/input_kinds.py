@@ -1,0 +1,140 @@
+"""Kinds of files that ComfyUI nodes load, told by content; a name says nothing.
+
+Pictures, films and sounds: the signatures of `filetype`. Besides: pictures that it does not know, 3D models,
+and safetensors, which latents are kept in.
+"""
+
+import json
+import os
+import re
+import struct
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import filetype
+
+HEAD_BYTES = 64 * 1024
+LARGEST_JSON_BYTES = 16 * 1024 * 1024
+"""Of a header, or of a glTF file: it is read whole."""
+_SAFETENSORS_HEADER_BYTES = 100_000_000
+_PICTURES = (
+    b"\x76\x2f\x31\x01",  # OpenEXR
+    b"\xff\x0a",  # JPEG XL
+    b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a",
+    b"\x00\x00\x00\x0cjP  \x0d\x0a\x87\x0a",  # JPEG 2000
+    b"DDS ",
+    b"qoif",
+)
+_TEXT_PICTURE = re.compile(
+    rb"#\?(RADIANCE|RGBE)\s|P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s|P7\nWIDTH "
+)
+_TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+_MODEL = re.compile(
+    rb"glTF[\x01\x02]\0\0\0|Kaydara FBX Binary  \0|ply\r?\n(comment [^\n]*\n)*format |; FBX |PXR-USDC|#usda "
+)
+_OBJ_LINE = re.compile(rb"(#.*|\s*|(v|vt|vn|vp|f|l|p|s|o|g|usemtl|mtllib|cstype|deg|curv|surf|parm|end)\s.*)")
+_OBJ_VERTEX = re.compile(rb"v(\s+-?[\d.]+(e[+-]?\d+)?){3,}\s*", re.IGNORECASE)
+_TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x1b")
+
+
+class InputKind(StrEnum):
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    MODEL_3D = "3d"
+    LATENT = "latent"
+    TEXT = "text"
+
+
+def kind_of(path: Path) -> InputKind | None:
+    """None for what no node loads. Raises: OSError."""
+    with path.open("rb") as file:
+        head, size = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
+        if _is_text(head, is_whole=size <= len(head)):
+            return _kind_of_text(head, file.read(LARGEST_JSON_BYTES))
+        if _is_safetensors(head, size, file.read(LARGEST_JSON_BYTES) if head[8:9] == b"{" else b""):
+            return InputKind.LATENT
+        if _MODEL.match(head) or _is_binary_stl(head, size):
+            return InputKind.MODEL_3D
+        return _kind_of_medium(head) or _kind_by_footer(path, size)
+
+
+def _kind_of_medium(head: bytes) -> InputKind | None:
+    if head.startswith(_PICTURES) or _TEXT_PICTURE.match(head):
+        return InputKind.IMAGE
+    found = filetype.guess(head)
+    medium = "" if found is None else str(found.mime).partition("/")[0]
+    return InputKind(medium) if medium in (InputKind.IMAGE, InputKind.VIDEO, InputKind.AUDIO) else None
+
+
+def _kind_by_footer(path: Path, size: int) -> InputKind | None:
+    """Targa files have a signature at their end."""
+    if size < len(_TGA_FOOTER):
+        return None
+    with path.open("rb") as file:
+        file.seek(-len(_TGA_FOOTER), os.SEEK_END)
+        return InputKind.IMAGE if file.read() == _TGA_FOOTER else None
+
+
+def _kind_of_text(head: bytes, rest: bytes) -> InputKind | None:
+    if _TEXT_PICTURE.match(head):
+        return InputKind.IMAGE
+    is_stl = head.startswith(b"solid") and b"facet normal" in head
+    if _MODEL.match(head) or is_stl or _is_obj(head) or _is_gltf(head + rest):
+        return InputKind.MODEL_3D
+    return InputKind.TEXT if head else None
+
+
+def _is_text(head: bytes, *, is_whole: bool) -> bool:
+    """UTF-8 without control characters, or UTF-16 that says so."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) and len(head) > 3:
+        encoding = "utf-16"
+    elif any(byte < 32 and byte not in _TEXT_CONTROLS for byte in set(head)):
+        return False
+    else:
+        encoding = "utf-8"
+    try:
+        head.decode(encoding)
+    except UnicodeDecodeError as error:
+        return not is_whole and error.start >= len(head) - 4  # half a character at the end of what was read
+    return True
+
+
+def _is_safetensors(head: bytes, size: int, rest: bytes) -> bool:
+    """A length, a JSON object of that length, the tensors."""
+    if len(head) < 10:
+        return False
+    (length,) = struct.unpack_from("<Q", head)
+    if not 2 <= length <= min(size - 8, _SAFETENSORS_HEADER_BYTES, LARGEST_JSON_BYTES):
+        return False
+    header = _object_in((head + rest)[8 : 8 + length])
+    tensors = [each for name, each in header.items() if name != "__metadata__"]
+    return bool(header) and all(isinstance(each, dict) and "data_offsets" in each for each in tensors)
+
+
+def _is_binary_stl(head: bytes, size: int) -> bool:
+    """80 bytes of anything, the number of triangles, 50 bytes for each."""
+    return len(head) >= 84 and struct.unpack_from("<I", head, 80)[0] * 50 + 84 == size > 84
+
+
+def _is_obj(head: bytes) -> bool:
+    """Every line one of the format, and one of them a vertex."""
+    lines = head.splitlines()[: -1 if len(head) >= HEAD_BYTES else None]
+    return all(map(_OBJ_LINE.fullmatch, lines)) and any(map(_OBJ_VERTEX.fullmatch, lines))
+
+
+def _is_gltf(content: bytes) -> bool:
+    if content.lstrip()[:1] != b"{":
+        return False
+    asset = _object_in(content).get("asset")
+    return isinstance(asset, dict) and isinstance(asset.get("version"), str)
+
+
+def _object_in(content: bytes) -> dict[str, Any]:
+    """An empty one where it is no JSON object."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,25 @@
+"""Nodes that ask a service of Comfy.org, which wants an API key."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfyui_workflow.untrusted import an_object
+
+_KEYS = ("API_KEY_COMFY_ORG", "AUTH_TOKEN_COMFY_ORG")
+
+
+def nodes_that_need_a_key(graph: Mapping[str, Any], object_info: Mapping[str, Any]) -> list[str]:
+    """Ids of the nodes of these classes: those that ask for the key as a hidden input, or say that they are
+    nodes of an API."""
+    return [
+        node_id
+        for node_id, node in graph.items()
+        if _needs_key(an_object(object_info.get(str(an_object(node).get("class_type")))))
+    ]
+
+
+def _needs_key(definition: Mapping[str, Any]) -> bool:
+    hidden = an_object(an_object(definition.get("input")).get("hidden"))
+    return definition.get("api_node") is True or any(
+        word in _KEYS for kind in hidden.values() for word in (kind if isinstance(kind, list) else [kind])
+    )

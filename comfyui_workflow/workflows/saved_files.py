@@ -1,0 +1,137 @@
+"""Files that the nodes of a graph save: which number them, and whether a file is of this very graph."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from comfyui_workflow.runs.model import Graph
+
+NUMBERING_CLASSES = frozenset(
+    {
+        "SaveImage",
+        "SaveImageAdvanced",
+        "SaveImageWebsocket",
+        "PreviewImage",
+        "MaskPreview",
+        "SaveAnimatedWEBP",
+        "SaveAnimatedPNG",
+        "SaveWEBM",
+        "SaveVideo",
+        "SaveAudio",
+        "SaveAudioMP3",
+        "SaveAudioOpus",
+        "PreviewAudio",
+        "SaveLatent",
+        "SaveGLB",
+        "SaveSVGNode",
+        "CheckpointSave",
+        "ModelSave",
+        "CLIPSave",
+        "VAESave",
+        "LoraSave",
+        "PreviewAny",
+        "VHS_VideoCombine",
+    }
+)
+"""Output nodes that never save under a name that is there, and those that save nothing."""
+
+
+def is_of_this_graph(
+    graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
+) -> bool | None:
+    """Whether a file in which the graph `found` stands was made by this node of the graph, or by one that is
+    the same up to its last input. None when that cannot be told. `given` are names of files that may be
+    called otherwise on the instance."""
+    node = graph.get(node_id)
+    if node is None:
+        return None
+    mine = _recipes(graph, given)(node_id)
+    recipe_of = _recipes(found, given)
+    others = [
+        recipe_of(other_id)
+        for other_id, other in found.items()
+        if isinstance(other, dict) and other.get("class_type") == node["class_type"]
+    ]
+    if mine is None or not others or None in others:
+        return None
+    return any(_is_same(mine, other) for other in others)
+
+
+def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str], Any]:
+    """For a node: its class and inputs, with those of the nodes it is linked to in the place of the links,
+    since ids may differ between two graphs of one meaning. None for what is no graph."""
+
+    @cache
+    def recipe(node_id: str) -> Any:
+        node = graph[node_id]
+        inputs = {name: value_of(value) for name, value in node["inputs"].items()}
+        return (node["class_type"], tuple(sorted(inputs.items(), key=lambda item: item[0])))
+
+    def value_of(value: Any) -> Any:
+        match value:
+            case [str() as source, int() as slot] if source in graph:
+                return (recipe(source), slot)
+            case {"__value__": inner}:
+                return _Literal(inner)
+            case str() if value.removesuffix(" [input]") in given:
+                return _Literal(None, is_any=True)
+        return _Literal(value)
+
+    def recipe_or_none(node_id: str) -> Any:
+        try:
+            return recipe(node_id)
+        except (KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+    return recipe_or_none
+
+
+class _Literal:
+    """A value of a widget; ComfyUI makes numbers of texts, and whole ones of others."""
+
+    def __init__(self, value: Any, *, is_any: bool = False) -> None:
+        self.value = value
+        self.is_any = is_any
+
+    def is_same(self, other: "_Literal") -> bool:
+        if self.is_any or other.is_any or self.value == other.value:
+            return True
+        mine, its = _number(self.value), _number(other.value)
+        if mine is None or its is None:
+            return str(self.value) == str(other.value)
+        return mine == its or int(mine) == int(its)
+
+
+def _number(value: Any) -> float | int | None:
+    if isinstance(value, bool | int | float):
+        return value if value == value and abs(value) != float("inf") else None  # noqa: PLR0124 - no NaN
+    try:
+        return int(value)
+    except (ValueError, TypeError):
+        pass
+    try:
+        number = float(value)
+    except (ValueError, TypeError):
+        return None
+    return number if number == number and abs(number) != float("inf") else None  # noqa: PLR0124
+
+
+def _is_same(mine: Any, other: Any) -> bool:
+    """Literal by literal. What only one of them has counts too."""
+    stack = [(mine, other)]
+    seen: set[tuple[int, int]] = set()
+    while stack:
+        one, two = stack.pop()
+        if (id(one), id(two)) in seen:
+            continue
+        seen.add((id(one), id(two)))
+        if isinstance(one, _Literal) or isinstance(two, _Literal):
+            if not (isinstance(one, _Literal) and isinstance(two, _Literal) and one.is_same(two)):
+                return False
+        elif isinstance(one, tuple) and isinstance(two, tuple):
+            if len(one) != len(two):
+                return False
+            stack.extend(zip(one, two, strict=True))
+        elif one != two:
+            return False
+    return True

@@ -1,0 +1,120 @@
+"""Keys that runs bring along are apart from the records, closed to others, and gone in time."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app import create_server
+from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
+from comfyui_workflow.runs.events import PromptAccepted, PromptPrepared, RunCancelled, RunFailed
+from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
+from comfyui_workflow.settings import Settings
+from comfyui_workflow.stores.api_keys import ApiKeys
+from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.private_directories import PRIVATE
+from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
+
+KEY = "comfyui-0123456789abcdef"
+
+
+def new_run(*, has_key: bool = True) -> Run:
+    request = RunRequest(
+        ssh_connection="root@host",
+        graph={"1": {"class_type": "A", "inputs": {}}},
+        workflow_name="w",
+        output_dir="/nowhere",
+        comfyui_port=1,
+        comfyui_input_dir="",
+        comfyui_output_dir="",
+        has_comfy_org_api_key=has_key,
+    )
+    return Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> ApiKeys:
+    return ApiKeys(tmp_path / "secrets")
+
+
+def files_with_the_key(directory: Path) -> list[str]:
+    found = (path for path in directory.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes())
+    return [str(path.relative_to(directory)) for path in found]
+
+
+@pytest.mark.parametrize(
+    "event", [PromptAccepted(prompt_id="p"), RunFailed(code="x", message="It broke."), RunCancelled()]
+)
+def test_a_key_is_gone_when_its_prompt_was_accepted_or_its_run_has_ended(
+    tmp_path: Path, keys: ApiKeys, event: PromptAccepted | RunFailed | RunCancelled
+) -> None:
+    journal, run = RunJournal(MemoryStore(), api_keys=keys), new_run()
+    journal.add(run)
+    journal.keep_api_key(run.workflow_id, KEY)
+    journal.record(run.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    assert journal.api_key(run.workflow_id) == KEY
+    assert files_with_the_key(tmp_path) == [f"secrets/{run.workflow_id}"]
+    journal.record(run.workflow_id, event)
+    assert journal.api_key(run.workflow_id) is None
+    assert files_with_the_key(tmp_path) == []
+
+
+def test_it_is_closed_to_others(tmp_path: Path, keys: ApiKeys) -> None:
+    keys.put("comfyui_workflow_1_a", KEY)
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "secrets" / "comfyui_workflow_1_a").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_server_that_died_has_left_is_gone_at_the_next_start(tmp_path: Path, keys: ApiKeys) -> None:
+    for name in ("comfyui_workflow_1_a", "comfyui_workflow_2_b"):
+        keys.put(name, KEY)
+    (tmp_path / "secrets" / ".comfyui_workflow_1_a.0123").write_text(KEY)
+    keys.keep_only({"comfyui_workflow_2_b"})
+    assert files_with_the_key(tmp_path) == ["secrets/comfyui_workflow_2_b"]
+
+
+def test_records_of_an_earlier_version_lose_their_keys(tmp_path: Path, keys: ApiKeys) -> None:
+    run = new_run(has_key=False)
+    old = {**json.loads(encode_request(run.request)), "comfy_org_api_key": KEY}
+    del old["has_comfy_org_api_key"]
+    for place, workflow_id in (("live", run.workflow_id), ("finished", "comfyui_workflow_1_a")):
+        record = tmp_path / "runs" / place / workflow_id
+        record.mkdir(parents=True)
+        (record / "request.json").write_text(json.dumps(old, separators=(",", ":")))
+    keys.take_from_records(tmp_path / "runs")
+    assert files_with_the_key(tmp_path) == [f"secrets/{run.workflow_id}"]
+    assert keys.get(run.workflow_id) == KEY
+    request = (tmp_path / "runs" / "live" / run.workflow_id / "request.json").read_bytes()
+    assert decode_run(request, encode_run(run)).request == new_run().request
+
+
+def test_directories_of_an_earlier_version_are_closed_to_others(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("runs/live", "runs/finished", "uploads/0123", "jobs"):
+        (data / name).mkdir(parents=True)
+        (data / name).chmod(0o755)
+    data.chmod(0o777)
+    server = create_server(Settings(data_dir=data, state_file=tmp_path / "state"))
+    server.start()
+    server.stop()
+    assert [oct((data / name).stat().st_mode & 0o777) for name in (".", *PRIVATE)] == ["0o700"] * (
+        1 + len(PRIVATE)
+    )
+
+
+@pytest.mark.parametrize(
+    ("definition", "needs"),
+    [
+        ({"input": {"hidden": {"api_key_comfy_org": "API_KEY_COMFY_ORG"}}}, True),
+        ({"input": {"hidden": {"auth_token_comfy_org": ["AUTH_TOKEN_COMFY_ORG", {}]}}}, True),
+        ({"api_node": True}, True),
+        ({"api_node": "no"}, False),
+        ({"input": {"hidden": {"unique_id": "UNIQUE_ID"}}}, False),
+        ({"input": {"hidden": 7}}, False),
+        ("a text", False),
+    ],
+)
+def test_nodes_that_need_a_key(definition: object, needs: bool) -> None:
+    graph = {"1": {"class_type": "A", "inputs": {}}, "2": {"class_type": "B", "inputs": {}}}
+    assert nodes_that_need_a_key(graph, {"B": definition}) == (["2"] if needs else [])
