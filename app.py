@@ -29,7 +29,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import EventFeed
 from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
 from comfyui_workflow.comfyui.queue import Mark
-from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
 from comfyui_workflow.executors import Executor
 from comfyui_workflow.fleet.asking import Asker
 from comfyui_workflow.fleet.directory import InstanceDirectory
@@ -63,6 +63,7 @@ from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.stores.api_keys import ApiKeys
 from comfyui_workflow.stores.batch_files import BatchFiles
+from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.job_files import JobFiles
 from comfyui_workflow.stores.json_file import JsonFileStore
 from comfyui_workflow.stores.ownership import Watchman
@@ -105,6 +106,7 @@ class Server:
         parts, instances = self.parts, self.parts.instances
         data_dir = parts.settings.data_dir
         close_to_others(data_dir)
+        look_at_names_and_keys(instances.known_hosts, parts.damage)
         instances.directory.load()
         self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
@@ -117,6 +119,7 @@ class Server:
         instances.watches.load({each.id: each for each in instances.directory.all()})
         parts.batches.resume()
         instances.local_ports.start()
+        parts.jobs.mend(parts.damage)
         resumed = parts.service.resume(held_back=parts.jobs.held_back())
         parts.batches.heed_failures()
         parts.jobs.start()
@@ -151,7 +154,8 @@ class Server:
 
 
 def create_server(settings: Settings) -> Server:
-    store = JsonFileStore(settings.data_dir, settings.state_file)
+    damage = DamageReport()
+    store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
     breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
@@ -159,7 +163,13 @@ def create_server(settings: Settings) -> Server:
         lambda key: open_link(key, settings, breaches.of(key), judge.judge), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
-    instances = create_instances(settings, journal, links, lambda: executor.wake())  # noqa: PLW0108 - made below
+    instances = create_instances(
+        settings,
+        journal,
+        links,
+        lambda: executor.wake(),  # noqa: PLW0108 - made below
+        damage,
+    )
     store.ownership.listen(lambda _: start_in_thread(lambda: executor.stop(0)))
     copies = LateCopies(links, journal, settings.late_copies_s)
     sender = Sender(
@@ -182,10 +192,10 @@ def create_server(settings: Settings) -> Server:
     batch_files = BatchFiles(settings.data_dir / "batches")
     job_files = JobFiles(settings.data_dir / "jobs")
     web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings))
+    outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings), damage=damage)
     parts = Parts(
         service=service,
-        batches=BatchService(journal, store, service, batch_files),
+        batches=BatchService(journal, store, service, batch_files, damage),
         jobs=create_jobs(
             settings=settings,
             journal=journal,
@@ -202,6 +212,7 @@ def create_server(settings: Settings) -> Server:
         files=local_files(settings),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
+        damage=damage,
     )
     return Server(
         app=create_flask(parts),
@@ -222,11 +233,19 @@ def start_in_thread(work: Callable[[], object]) -> None:
 
 
 def create_instances(
-    settings: Settings, journal: RunJournal, links: Pool[InstanceKey, Link], tell: Callable[[], None]
+    settings: Settings,
+    journal: RunJournal,
+    links: Pool[InstanceKey, Link],
+    tell: Callable[[], None],
+    damage: DamageReport,
 ) -> Instances:
     """`tell` is called when what is known of them has changed."""
-    directory = InstanceDirectory(settings.instances_path)
-    watches = create_watches(settings, journal, links, tell)
+    directory = InstanceDirectory(
+        settings.instances_path,
+        last_good=settings.data_dir / "instances.last-good.json",
+        damage=damage,
+    )
+    watches = create_watches(settings, journal, links, tell, damage)
     local_ports = LocalPorts(
         lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
     )
@@ -269,6 +288,19 @@ def create_jobs(
     )
 
 
+def look_at_names_and_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
+    """Raises: ConfigurationError."""
+    try:
+        if known_hosts.path.parent.exists():
+            server_id(known_hosts.path.parent, damage)
+        for trouble in known_hosts.damaged():
+            outcome = "The machines that it told of are refused until their keys are accepted or forgotten"
+            damage.add(known_hosts.path, trouble, outcome)
+        known_hosts.adopt()
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
+
+
 def ports_wanted(directory: InstanceDirectory) -> dict[str, PortWanted]:
     return {
         instance.id: PortWanted(
@@ -294,13 +326,17 @@ def borrow(
 
 
 def create_watches(
-    settings: Settings, journal: RunJournal, links: Pool[InstanceKey, Link], tell: Callable[[], None]
+    settings: Settings,
+    journal: RunJournal,
+    links: Pool[InstanceKey, Link],
+    tell: Callable[[], None],
+    damage: DamageReport,
 ) -> Watches:
     options = WatchOptions(
         wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
         idle_warning_s=settings.idle_warning_s,
     )
-    ledger = UsageLedger(settings.data_dir / "usage.json")
+    ledger = UsageLedger(settings.data_dir / "usage.json", damage=damage)
     return Watches(
         Surroundings(
             links=links,

@@ -18,6 +18,7 @@ WorkflowError
 ├── ServerBusy              too many at once; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
 ├── StoreError              the local disk does not take what must be saved
+├── RecordDamaged           the record of a run is damaged, so that it cannot go on
 ├── StorageError            a place outside that does not take what is brought there
 ├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
 │   └── DataTaken           another server works on the same data; this one changes nothing more, and ends
@@ -137,6 +138,10 @@ class ConfigurationError(WorkflowError):
 class StoreError(WorkflowError):
     code = "store"
     is_transient = True
+
+
+class RecordDamaged(WorkflowError):
+    code = "record_damaged"
 
 
 class StorageError(WorkflowError):

@@ -8,6 +8,7 @@ from comfyui_workflow.fleet.instance import tag_wanted
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.stores import Lesson
 
 LEARNED_FROM = 5
 """The last ones: an instance may have become slower, or its models may be loaded by now."""
@@ -23,7 +24,7 @@ class Expectations:
         self._last_s: dict[_Key, tuple[float, ...]] = {}
         journal.listen(self._learn_of_run)
 
-    def learn(self, oldest_first: Iterable[RunSummary]) -> None:
+    def learn(self, oldest_first: Iterable[Lesson]) -> None:
         with self._lock:
             for summary in oldest_first:
                 self._learn(summary)
@@ -40,13 +41,13 @@ class Expectations:
     def _learn_of_run(self, run: Run) -> None:
         self.learn([summary_of(run)])
 
-    def _learn(self, summary: RunSummary) -> None:
+    def _learn(self, summary: Lesson) -> None:
         if summary.prompt_s is not None:
             for key in _keys(summary):
                 self._last_s[key] = (*self._last_s.get(key, ()), summary.prompt_s)[-LEARNED_FROM:]
 
 
-def _keys(summary: RunSummary) -> Iterator[_Key]:
+def _keys(summary: Lesson) -> Iterator[_Key]:
     """By its instance, where that is known; by its ssh string, which a run that waits has before."""
     if summary.graph_signature is None:
         return

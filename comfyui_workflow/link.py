@@ -23,10 +23,12 @@ from comfyui_workflow.instances.address import SshAddress, parse_ssh_address
 from comfyui_workflow.instances.connection import Connection
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.stores.atomic import write_atomically
+from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.workflows.definitions import Definitions
 
 log = logging.getLogger(__name__)
 
+_NAMED_ANEW = "This server has a new name: what prompts say that were submitted before is asked for instead"
 LARGE_VALUES = 200_000
 MOST_LARGE_VALUES = 1_500_000
 DEFINITIONS_AGE_S = 1.0
@@ -52,13 +54,18 @@ def key_of(run: Run) -> InstanceKey:
     )
 
 
-def server_id(data_dir: Path) -> uuid.UUID:
-    """Made once for a data directory; anew where it is spoiled. Raises: StoreError."""
+def server_id(data_dir: Path, damage: DamageReport | None = None) -> uuid.UUID:
+    """Made once for a data directory; anew where it is spoiled, which is told. Raises: StoreError."""
     file = data_dir / "server_id"
     made = uuid.uuid4()
     try:
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(FileNotFoundError):
             return uuid.UUID(file.read_text())
+    except ValueError as error:
+        (damage or DamageReport()).add(file, error, _NAMED_ANEW)
+    except OSError as error:
+        raise StoreError(f"The name of this server cannot be read: {error.strerror} ({file})") from error
+    try:
         write_atomically(file, str(made).encode())
     except OSError as error:
         raise StoreError(f"The name of this server cannot be saved: {error.strerror} ({file})") from error

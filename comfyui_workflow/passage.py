@@ -13,7 +13,7 @@ from comfyui_workflow.comfyui.feed import Subscription
 from comfyui_workflow.comfyui.following import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.comfyui.messages import MessageReader
-from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
+from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.executors import Turn
 from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.late_copies import STOPPED, TWICE
@@ -39,8 +39,8 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import OutputFile, Phase, Run, RunStatus
-from comfyui_workflow.submission import Sender, Submitter, correlation_of
+from comfyui_workflow.runs.model import Lost, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.submission import MAY_HAVE_RUN, Sender, Submitter, correlation_of
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
@@ -259,6 +259,8 @@ class Passage:
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
+        elif Lost.STATE in run.lost:
+            raise RecordDamaged(MAY_HAVE_RUN)
         elif self.link.is_same_boot(run.boot_marker):
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
         elif not run.is_accepted:

@@ -13,7 +13,18 @@ from comfyui_workflow.expectations import Expectations
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import CancelRequested, PriorityChanged, RetryRequested, TakenUp
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
-from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.runs.model import (
+    Lost,
+    NodeProgress,
+    OutputFile,
+    Run,
+    RunRequest,
+    RunStatus,
+    later_than,
+    new_workflow_id,
+    time_of_id,
+)
+from comfyui_workflow.runs.rebuilding import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.underway import Underway, underway
 from comfyui_workflow.stores import Store, Wanted
@@ -31,6 +42,8 @@ _IN_VAIN = {
 }
 """Why failures are not taken up that another try can only repeat, or that would run the GPU again."""
 
+MOST_LESSONS = 20_000
+"""So many of the newest finished runs tell how long others should take."""
 ORDERS_KNOWN = 1000
 """So many of the newest runs are looked at for one that was made for the same order."""
 RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
@@ -45,6 +58,8 @@ class RunService:
         self._executor = executor
         self._expectations = Expectations(journal)
         self._ordering = Lock()
+        self._id_lock = Lock()
+        self._last_id_at: datetime | None = None
 
     def submit(self, request: RunRequest, order_key: str | None = None) -> Run:
         """On disk before this returns. An order with a key (16 hexadecimal digits) that one of the newest
@@ -59,11 +74,14 @@ class RunService:
         """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
         then there is none of them."""
         at, plans, runs = now(), dict[int, _Plan](), []
+        id_at = self._id_time(at, len(requests))
         for number, request in enumerate(requests):
             workflow = id(request.graph or request.editor_file)  # one object, where it is one workflow
             if workflow not in plans:
                 plans[workflow] = _plan(request)
-            runs.append(_new_run(request, at + timedelta(microseconds=number), plans[workflow]))
+            later = timedelta(microseconds=number)
+            workflow_id = new_workflow_id(id_at + later)
+            runs.append(_new_run(request, at + later, plans[workflow], workflow_id))
         self._journal.add_all(runs)
         return runs
 
@@ -168,10 +186,22 @@ class RunService:
         return run
 
     def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
-        run = _new_run(request, now(), _plan(request), order_key)
+        at = now()
+        workflow_id = new_workflow_id(self._id_time(at), order_key)
+        run = _new_run(request, at, _plan(request), workflow_id)
         self._journal.add(run)
         self._executor.start(run.workflow_id)
         return run
+
+    def _id_time(self, at: datetime, count: int = 1) -> datetime:
+        """For the ids of so many new runs, a microsecond apart: ids sort by the order in which runs were
+        accepted, also where a clock was set back."""
+        with self._id_lock:
+            known = self._store.latest_id()
+            last = max(filter(None, (self._last_id_at, _time_of(known))), default=None)
+            first = later_than(last, at)
+            self._last_id_at = first + timedelta(microseconds=count - 1)
+        return first
 
     def _ordered_as(self, order_key: str) -> str | None:
         newest = self._store.summaries(ORDERS_KNOWN)
@@ -191,13 +221,15 @@ class RunService:
             raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
         if run.error_code in _IN_VAIN:
             raise RunConflict(_IN_VAIN[run.error_code])
+        if run.error_code == DAMAGED and Lost.STATE not in run.lost:
+            raise RunConflict("Its workflow is lost with its damaged record: execute it anew")
         run = self._journal.record(workflow_id, RetryRequested())
         self._executor.start(workflow_id)
         return run
 
     def learn(self) -> None:
         """From the runs that are finished: how long others should take."""
-        self._expectations.learn(reversed(self._store.summaries()))
+        self._expectations.learn(self._store.lessons(MOST_LESSONS))
 
     def resume(self, held_back: Container[str] = ()) -> int:
         """Take up every unfinished run but those; how many there were."""
@@ -208,6 +240,13 @@ class RunService:
                 self._journal.record(run.workflow_id, TakenUp())
             self._executor.start(run.workflow_id)
         return len(unfinished)
+
+
+def _time_of(workflow_id: str | None) -> datetime | None:
+    try:
+        return None if workflow_id is None else time_of_id(workflow_id)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +265,10 @@ def _plan(request: RunRequest) -> _Plan:
     )
 
 
-def _new_run(request: RunRequest, at: datetime, plan: _Plan, order_key: str | None = None) -> Run:
+def _new_run(request: RunRequest, at: datetime, plan: _Plan, workflow_id: str) -> Run:
     is_as_planned = not (is_to_convert(request) or is_changed_by(request.inputs))
     return Run(
-        workflow_id=new_workflow_id(at, order_key),
+        workflow_id=workflow_id,
         request=request,
         queue_time=at,
         last_update=at,

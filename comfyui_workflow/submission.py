@@ -18,18 +18,19 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from comfyui_workflow.comfyui.finding import (
     LOOK_AGAIN_AFTER_S,
     FoundPrompt,
     derived_prompt_id,
     drop_copies,
+    find_mark_of_run,
     find_prompt,
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
 from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
-from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, Stopped
+from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.inputs import upload_inputs
 from comfyui_workflow.journal import now
 from comfyui_workflow.link import Link
@@ -41,14 +42,27 @@ from comfyui_workflow.runs.events import (
     NoticeGiven,
     PhaseEntered,
     PromptAccepted,
+    PromptFound,
     PromptPrepared,
     PromptSentAgain,
+    PromptVanished,
 )
-from comfyui_workflow.runs.model import Graph, Phase, Run
+from comfyui_workflow.runs.model import Graph, Lost, Phase, Run
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
 
+T = TypeVar("T")
+
 FEED_WAIT_S = 2.0
+MAY_HAVE_RUN = (
+    "The record of the run was damaged on this machine, and the instance knows no prompt of it: it may have "
+    "run already, so it is not submitted again. Execute it anew if its outputs are missing"
+)
+_NOTHING_TO_SUBMIT = (
+    "The workflow of the run was damaged on this machine, and the instance knows no prompt of it. "
+    "Execute it anew"
+)
+_PREPARED_ANEW = "The prepared graph of the run was damaged on this machine; it is prepared anew"
 LONG_AGO_S = 600.0
 OTHER_SERVER_SHOWS_WITHIN_S = (4.0, 7.0)
 """How long another server on a copy of our data takes at most to submit its next prompt, when one of those
@@ -127,6 +141,10 @@ class Submitter:
             if self._is_cancelled() or self._is_restarted_since(run):
                 self._sender.expect_copies(run)
                 return None
+        if run.lost:
+            found = self._after_damage(run)
+            if found is not None:
+                return found
         self._refuse_without_key(run)
         graph = self._upload(run)
         self._stop_if_asked()
@@ -169,6 +187,23 @@ class Submitter:
         """Whether ComfyUI was restarted after the prompt was sent: it may have run it before, and has
         forgotten that. False where it is not known."""
         return run.boot_marker is not None and not self._link.is_same_boot(run.boot_marker)
+
+    def _after_damage(self, run: Run) -> Run | None:
+        """The run with the prompt that the instance has of it; None where one may be submitted. The prompt by
+        its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
+        with the graph, which is to be prepared anew."""
+        if run.prompt_id is None and run.lost & {Lost.STATE, Lost.PROGRESS}:
+            mark = self._look(lambda: find_mark_of_run(self._link.client, run.workflow_id), run)
+            if mark is not None:
+                return self._record(PromptFound(prompt_id=mark.prompt_id, submissions=mark.submission or 1))
+        if Lost.STATE in run.lost:
+            raise RecordDamaged(MAY_HAVE_RUN)
+        if not run.graph:
+            raise RecordDamaged(_NOTHING_TO_SUBMIT)
+        if Lost.GRAPH in run.lost and run.prompt_id is not None:
+            self._record(PromptVanished(message=_PREPARED_ANEW))
+            raise ComfyUIUnavailable(_PREPARED_ANEW)
+        return None
 
     def _upload(self, run: Run) -> Graph:
         request = run.request
@@ -241,12 +276,16 @@ class Submitter:
         )
 
     def _find(self, run: Run) -> FoundPrompt | None:
-        """The prompt as ComfyUI has it; looked for until it cannot be under way any more."""
+        """The prompt as ComfyUI has it."""
+        return self._look(lambda: self._ask(run), run)
+
+    def _look(self, look: Callable[[], T | None], run: Run) -> T | None:
+        """What is found; looked for until the prompt of the run cannot be under way any more."""
         until_s = time.monotonic() + max(LOOK_AGAIN_AFTER_S, self._sender.in_doubt_for_s(run))
-        while (known := self._ask(run)) is None and (left_s := until_s - time.monotonic()) > 0:
+        while (found := look()) is None and (left_s := until_s - time.monotonic()) > 0:
             wait(min(left_s, LOOK_AGAIN_AFTER_S), self._should_stop)
             self._stop_if_asked()
-        return known
+        return found
 
     def _ask(self, run: Run) -> FoundPrompt | None:
         return find_prompt(self._link.client, run.prompt_id or "", correlation_of(run))

@@ -5,7 +5,7 @@ errors. No file here imports another; what they share is below them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -21,6 +21,7 @@ from comfyui_workflow.local_files import LocalFiles
 from comfyui_workflow.outbox.outbox import Outbox
 from comfyui_workflow.service import RunService
 from comfyui_workflow.settings import Settings
+from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.uploads import Uploads
 
 
@@ -38,6 +39,7 @@ class Parts:
     files: LocalFiles
     uploads: Uploads
     settings: Settings
+    damage: DamageReport = field(default_factory=DamageReport)
 
 
 @dataclass(frozen=True, kw_only=True)

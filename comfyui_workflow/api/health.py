@@ -15,7 +15,10 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.get(PATH)
     def health() -> Response:
         return jsonify(
-            status="ok", version=version("comfyui-workflow"), unfinished_runs=parts.service.unfinished_count()
+            status="ok",
+            version=version("comfyui-workflow"),
+            unfinished_runs=parts.service.unfinished_count(),
+            damaged_records=len(parts.damage.all()),
         )
 
     return routes

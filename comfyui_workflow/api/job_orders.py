@@ -17,14 +17,14 @@ from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph,
 from comfyui_workflow.fleet.floor import Directory
 from comfyui_workflow.fleet.instance import ANY
 from comfyui_workflow.jobs.words import INVALID, NO_IMAGES
-from comfyui_workflow.runs.job import Bucket, Fetch, JobOrder
+from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, Fetch, JobOrder
 from comfyui_workflow.untrusted import an_object, is_safe_name
 from comfyui_workflow.uploads import Uploads
 
 LOW_PRIORITY = -100
 LEAST_TIMEOUT_MS = 5_000
 LEAST_TTL_MS = 10_000
-USUAL_TTL_MS = 86_400_000
+USUAL_TTL_MS = int(1000 * USUAL_TTL_S)
 LONGEST_MS = 7 * 86_400_000
 LONGEST_URL = 4096
 

@@ -22,6 +22,7 @@ from comfyui_workflow.journal import now
 from comfyui_workflow.runs.document import output_document
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import summary_of
+from comfyui_workflow.stores.damage import damage_document
 from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.given import GivenWorkflow
@@ -97,6 +98,11 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def state() -> Response:
         run = service.latest()
         return jsonify(success=True, state=documents.progress(run) if run else None)
+
+    @routes.get("/damage")
+    def damage() -> Response:
+        """What of the records on disk could not be read since the server was started."""
+        return jsonify(success=True, damage=[damage_document(each) for each in parts.damage.all()])
 
     @routes.get("/now")
     def underway() -> Response:

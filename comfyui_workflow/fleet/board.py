@@ -47,7 +47,8 @@ class Carried:
 
 
 class Board:
-    """`run_of` gives a run by its id, as it is now; `last_start_of` is as for `Staggering`."""
+    """`run_of` gives a run by its id, as it is now; `last_start_of` is as for `Staggering`. Every time that a
+    method is given is one of a clock that nobody sets; `steady` makes such a one of a time in a record."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Board:
         run_of: Callable[[str], Run],
         last_start_of: Callable[[str], datetime | None],
         any_patience: timedelta,
+        steady: Callable[[datetime], datetime] = lambda at: at,
     ) -> None:
         self.floor = floor
         self.carried: dict[str, Carried] = {}
@@ -64,6 +66,11 @@ class Board:
         self._any_patience = any_patience
         self._waiting = WaitingRuns()
         self._later = LaterRuns()
+        self._not_yet: set[str] = set()
+        """Staggered runs that wait for their time."""
+        self._were_due: set[str] = set()
+        """They have waited for their time once, and do not again, whatever the clock says."""
+        self._steady = steady
         self._staggering = Staggering(last_start_of)
         self._refusals: dict[str, dict[str, str]] = {}
         self._refusals_since: datetime | None = None
@@ -74,20 +81,30 @@ class Board:
 
     def put(self, run: Run, at: datetime) -> None:
         """Where it belongs: carried on if ComfyUI may have its prompt, later, or among those who wait."""
-        starts_at = run.request.not_before
         if run.workflow_id in self.carried:
             return
+        starts_at = self._starts_at(run, at)
         try:
             if run.prompt_id is not None or run.are_outputs_known:
                 self._carry_on(run)
             elif run.is_cancel_requested:
                 self.endings.append((run.workflow_id, RunCancelled()))
             elif starts_at is not None and starts_at > at:
+                self._not_yet.add(run.workflow_id)
                 self._later.add(run.workflow_id, starts_at)
             else:
                 self._waiting.add(self._as_waiting(run))
         except InvalidAddress as error:
             self.endings.append((run.workflow_id, RunFailed(code=error.code, message=str(error))))
+
+    def _starts_at(self, run: Run, at: datetime) -> datetime | None:
+        """When a staggered run may start. Where the clock was set back to before it was ordered, nobody knows
+        how much of its time is over: then the time between two starts alone keeps them apart."""
+        if run.request.not_before is None or run.workflow_id in self._were_due:
+            return None
+        if self._steady(run.queue_time) > at:
+            return None
+        return self._steady(run.request.not_before)
 
     def change(self, run: Run, at: datetime) -> None:
         """It was cancelled, or got another priority. One that is cancelled before it was put ends, too."""
@@ -167,6 +184,9 @@ class Board:
 
     def decide(self, at: datetime) -> None:
         for workflow_id in self._later.take_due(at):
+            if workflow_id in self._not_yet:
+                self._not_yet.discard(workflow_id)
+                self._were_due.add(workflow_id)
             self.put(self._run_of(workflow_id), at)
         while any(self._admit(head, at) for head in self._waiting.heads()):
             pass
@@ -334,8 +354,7 @@ class Board:
 
     def _standing_later(self, workflow_id: str, starts_at: datetime) -> Standing:
         """It is staggered, or rests after trouble, of which it tells itself."""
-        not_before = self._run_of(workflow_id).request.not_before
-        is_staggered = not_before is not None and not_before >= starts_at
+        is_staggered = workflow_id in self._not_yet
         message = f"To be started at {starts_at:%H:%M:%S} UTC" if is_staggered else None
         return Standing(position=len(self._waiting), message=message)
 
@@ -346,6 +365,8 @@ class Board:
         self.endings.append((workflow_id, ending))
 
     def _forget(self, workflow_id: str) -> None:
+        self._not_yet.discard(workflow_id)
+        self._were_due.discard(workflow_id)
         self._refusals.pop(workflow_id, None)
         self._pauses.pop(workflow_id, None)
 

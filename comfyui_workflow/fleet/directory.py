@@ -21,10 +21,18 @@ from comfyui_workflow.errors import (
     InvalidRequest,
     StoreError,
 )
-from comfyui_workflow.fleet.directory_file import Content, Entry, Raw, read_content, word_content
+from comfyui_workflow.fleet.directory_file import (
+    Content,
+    Entry,
+    NewerInstances,
+    Raw,
+    read_content,
+    word_content,
+)
 from comfyui_workflow.fleet.instance import Instance
 from comfyui_workflow.fleet.reading import new_id, read_instance, refuse_unknown
 from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.stores.damage import DamageReport
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +45,18 @@ class InstanceDirectory:
     """Every method may be called from any thread. What a person wrote into the file is noticed by whoever
     reads next, a second later at most; a content that cannot be read leaves the last good one in force."""
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        file: Path,
+        clock: Callable[[], float] = time.monotonic,
+        last_good: Path | None = None,
+        damage: DamageReport | None = None,
+    ) -> None:
+        """`last_good`: where a copy of the file is kept as it was when it could last be read."""
         self.file = file
+        self._last_good = last_good
+        self._damage = damage or DamageReport()
+        self._is_newer = False
         self._clock = clock
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
@@ -49,12 +67,33 @@ class InstanceDirectory:
         self._is_missed = False
 
     def load(self) -> None:
-        """Raises: ConfigurationError."""
+        """A file that cannot be read leaves what it said when it last could in force, if that is known.
+        Raises: ConfigurationError."""
         with self._lock:
             self._look(is_loss_believed=True)
             if self._trouble is not None:
-                raise ConfigurationError(self._trouble)
+                self._take_up_last_good(self._trouble)
         self._tell()
+
+    def _take_up_last_good(self, trouble: str) -> None:
+        """Raises: ConfigurationError."""
+        try:
+            if self._last_good is None or self._is_newer:
+                raise ConfigurationError(trouble)
+            self._content = read_content(self._last_good.read_bytes())
+        except (OSError, InvalidRequest) as error:
+            raise ConfigurationError(trouble) from error
+        outcome = f"What it said before stays in force ({self._last_good}). Correct the file"
+        self._damage.add(self.file, trouble, outcome)
+
+    def _keep_last_good(self) -> None:
+        if self._last_good is None:
+            return
+        try:
+            make_private_directory(self._last_good.parent)
+            write_atomically(self._last_good, word_content(self._content))
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._last_good, error.strerror)
 
     @property
     def trouble(self) -> str | None:
@@ -156,6 +195,7 @@ class InstanceDirectory:
             self._set_trouble(None)
         except InvalidRequest as error:
             self._stamp = stamp
+            self._is_newer = isinstance(error, NewerInstances)
             self._set_trouble(f"The instances in {self.file} cannot be read: {error}")
         except OSError as error:
             self._set_trouble(f"The instances in {self.file} cannot be read: {error.strerror}")
@@ -178,6 +218,7 @@ class InstanceDirectory:
     def _take_up(self, content: Content) -> None:
         if content != self._content:
             self._content = content
+            self._keep_last_good()
 
     def _set_trouble(self, trouble: str | None) -> None:
         if trouble != self._trouble and trouble is not None:

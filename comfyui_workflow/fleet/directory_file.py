@@ -12,6 +12,12 @@ from comfyui_workflow.untrusted import read_json
 
 Raw = Mapping[str, Any]
 DEEPEST_NESTING = 50
+VERSION = 1
+"""Of the file, where it says one."""
+
+
+class NewerInstances(InvalidRequest):
+    """The file of a newer release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,12 @@ def read_content(content: bytes) -> Content:
         raise InvalidRequest(f"it is not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
         raise InvalidRequest('it does not read {"instances": [{…}, …]}')
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise NewerInstances(
+            f"it is of version {version}, which a newer release has written; this reads version {VERSION}. "
+            "Start that release again, or name another file with COMFYUI_WORKFLOW_INSTANCES_FILE"
+        )
     if _is_nested_deeper(document, DEEPEST_NESTING):
         raise InvalidRequest("it is nested too deeply")
     rest = {name: value for name, value in document.items() if name != "instances"}

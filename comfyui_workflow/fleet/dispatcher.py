@@ -21,6 +21,7 @@ from comfyui_workflow.fleet.board import Board, Carried
 from comfyui_workflow.fleet.floor import Directory, Floor, States
 from comfyui_workflow.fleet.instance import Instance, placement_of, tag_wanted
 from comfyui_workflow.fleet.moving import is_instance_trouble, is_refusal, may_run_again, should_leave
+from comfyui_workflow.fleet.steady_clock import SteadyClock
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import Event, PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
@@ -78,8 +79,13 @@ class Dispatcher:
             most_prompts=options.prompts_per_instance,
             most_on_the_way=options.on_the_way_per_instance,
         )
+        self._clock = SteadyClock()
         self._board = Board(
-            self._floor, journal.get, journal.last_start, timedelta(seconds=options.any_patience_s)
+            self._floor,
+            journal.get,
+            self._last_start,
+            timedelta(seconds=options.any_patience_s),
+            self._clock.of,
         )
         self._changed = threading.Condition()
         """Guards the board. Held for no network and no disk."""
@@ -92,13 +98,13 @@ class Dispatcher:
             if self._threads.are_stopping:
                 return
             self._begin_deciding()
-            self._board.put(self._journal.get(workflow_id), now())
+            self._board.put(self._journal.get(workflow_id), self._clock())
             self._wake()
 
     def look_again(self, workflow_id: str) -> None:
         with self._changed:
             self._begin_deciding()
-            self._board.change(self._journal.get(workflow_id), now())
+            self._board.change(self._journal.get(workflow_id), self._clock())
             carried = self._board.carried.get(workflow_id)
             self._wake()
         if carried is not None:
@@ -112,7 +118,7 @@ class Dispatcher:
 
     def standing(self, workflow_id: str) -> Standing | None:
         with self._changed:
-            return self._board.standing(workflow_id, now())
+            return self._board.standing(workflow_id, self._clock())
 
     def stop(self, timeout_s: float) -> bool:
         with self._changed:
@@ -138,13 +144,20 @@ class Dispatcher:
         self._is_stale = True
         self._changed.notify_all()
 
+    def _last_start(self, batch_id: str) -> datetime | None:
+        """Never in the future: the clock may have been set back since."""
+        last = self._journal.last_start(batch_id)
+        return None if last is None else min(self._clock.of(last), self._clock())
+
     # in the dispatcher's own thread
 
     def _run(self) -> None:
         due: datetime | None = None
         while not self._threads.are_stopping:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_stale or self._threads.are_stopping, _rest_s(due))
+                self._changed.wait_for(
+                    lambda: self._is_stale or self._threads.are_stopping, self._rest_s(due)
+                )
                 self._is_stale = False
             try:
                 due = self._decide()
@@ -155,7 +168,7 @@ class Dispatcher:
         """When there is something to decide again, if that is known."""
         self._directory.all()  # so that what a person wrote into its file is noticed
         with self._changed:
-            at = now()
+            at = self._clock()
             self._board.decide(at)
             due = self._board.next_due(at)
             begun, self._board.begun = self._board.begun, []
@@ -168,7 +181,10 @@ class Dispatcher:
         for workflow_id in begun:
             self._threads.start(workflow_id)
         parallel_map(lambda each: self._end(*each), endings)  # their flushes are one
-        return now() if len(endings) == MOST_ENDINGS else due
+        return self._clock() if len(endings) == MOST_ENDINGS else due
+
+    def _rest_s(self, due: datetime | None) -> float:
+        return TICK_S if due is None else min(TICK_S, max(0.0, (due - self._clock()).total_seconds()))
 
     def _end(self, workflow_id: str, ending: Event) -> None:
         try:
@@ -195,7 +211,7 @@ class Dispatcher:
     def _take_back(self, workflow_id: str) -> None:
         """The run is looked at under the lock: it may be taken up again just now."""
         with self._changed:
-            self._board.take_back(self._journal.get(workflow_id), now())
+            self._board.take_back(self._journal.get(workflow_id), self._clock())
             self._wake()
 
     def placement(self, carried: Carried, run: Run) -> Placement | None:
@@ -243,13 +259,13 @@ class Dispatcher:
                     raise GivesWay(carried.gives_way)
                 if should_abort():
                     raise Stopped("stopped while waiting for a place")
-                due_in_s = self._board.start_is_due_in_s(carried, now())
+                due_in_s = self._board.start_is_due_in_s(carried, self._clock())
                 self._changed.wait(min(HEED_S, due_in_s or HEED_S))
 
     def _ask_for_place(self, carried: Carried) -> bool:
         """Who comes too soon after another run of its batch does not ask, and keeps nobody waiting."""
         with self._changed:
-            if self._board.start_is_due_in_s(carried, now()):
+            if self._board.start_is_due_in_s(carried, self._clock()):
                 return False
             seats = self._floor.seats_of(carried.key)
             is_given = seats.ask(
@@ -259,7 +275,7 @@ class Dispatcher:
                 may_overwrite=carried.may_overwrite,
             )
             if is_given:
-                self._board.note_start(carried, now())
+                self._board.note_start(carried, self._clock())
             return is_given
 
     def leave_place(self, carried: Carried) -> None:
@@ -299,10 +315,6 @@ class Dispatcher:
             move_after_s=self._options.move_after_s,
             is_another_ready=any(each.id != here.instance_id for each, _ in self._floor.ready(tag)),
         )
-
-
-def _rest_s(due: datetime | None) -> float:
-    return TICK_S if due is None else min(TICK_S, max(0.0, (due - now()).total_seconds()))
 
 
 @dataclass(frozen=True, kw_only=True)

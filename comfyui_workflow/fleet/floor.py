@@ -63,7 +63,7 @@ class Floor:
         return any(
             state.reachability is Reachability.CONNECTING
             and state.connecting_since is not None
-            and (at - state.connecting_since).total_seconds() < FIRST_LOOK_S
+            and 0 <= (at - state.connecting_since).total_seconds() < FIRST_LOOK_S
             for state in states
         )
 

@@ -10,7 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.errors import StoreError
 from comfyui_workflow.stores.atomic import write_atomically
+from comfyui_workflow.stores.damage import DamageReport
+from comfyui_workflow.stores.record import keep_aside
+from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.untrusted import an_object, read_json
 
 log = logging.getLogger(__name__)
@@ -59,8 +63,12 @@ class RemovedUsage:
 class UsageLedger:
     """Kept in a file; what was added in the last half minute can be lost with a power cut."""
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, file: Path, clock: Callable[[], float] = time.monotonic, damage: DamageReport | None = None
+    ) -> None:
         self._file = file
+        self._seal = Seal()
+        self._damage = damage or DamageReport()
         self._clock = clock
         self._lock = threading.Lock()
         self._usages: dict[str, Usage] = {}
@@ -72,14 +80,17 @@ class UsageLedger:
         self._is_changed = False
 
     def load(self) -> None:
-        """A ledger that cannot be read begins anew: no run depends on it."""
+        """A ledger that cannot be read is kept aside and begins anew: no run depends on it.
+        Raises: NewerRecord."""
         self._is_loaded = True
         try:
-            entries = dict(an_object(read_json(self._file.read_bytes())))
+            entries = dict(an_object(read_json(self._seal.unseal(self._file.read_bytes(), self._file))))
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
-            log.error("The usage of instances in %s cannot be read, and begins anew: %s", self._file, error)
+        except (OSError, ValueError, StoreError) as error:
+            keep_aside(self._file, self._file.parent, str(error), f"{self._file.name}.damaged")
+            outcome = "How long instances were connected and busy before now is lost: their costs begin anew"
+            self._damage.add(self._file, error, outcome)
             return
         with self._lock:
             self._removed = _read_removed(an_object(entries.pop(_REMOVED, None)))
@@ -130,7 +141,7 @@ class UsageLedger:
             content = json.dumps({**entries, _REMOVED: removed})
             self._saved_at_s, self._is_changed = self._clock(), False
         try:
-            write_atomically(self._file, content.encode())
+            write_atomically(self._file, self._seal.seal(content.encode()))
         except OSError as error:
             log.warning("The usage of instances cannot be saved in %s: %s", self._file, error.strerror)
 

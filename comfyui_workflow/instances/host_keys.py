@@ -7,18 +7,31 @@ KnownHosts(path)
     forget(host, port) -> bool                           True when there was something to forget
     trust(offered)                                       that key and no other, from now on
 
+    damaged() -> tuple[str, ...]                         sentences: what of the file cannot be read
+    adopt()                                              lines of an earlier release get their check
+
 The file is in OpenSSH's format, private, replaced as a whole at each change. Lines that are not understood
-stay where they are.
+stay where they are. Each of our lines ends with a comment that tells its host once more and has a checksum,
+and the last line says how many there are. So a machine whose line is damaged or lost is refused until a
+person has accepted its key: it never becomes one that is seen for the first time.
 """
 
+import hashlib
 import os
+import re
 import tempfile
 import threading
+import zlib
 from pathlib import Path
 
 import paramiko
 
 from comfyui_workflow.errors import HostKeyRefused, OfferedKey, StoreError
+
+_MARK = "comfyui-workflow:"
+_TRAILER = re.compile(rf"# {_MARK} ([0-9]+) keys?")
+_LOST = f"# {_MARK} keys were lost"
+"""A line of the file, from when that was noticed until a person removes it."""
 
 _changing = threading.Lock()
 """One for all: connections each have a `KnownHosts` of their own, of the same file."""
@@ -43,9 +56,51 @@ class KnownHosts:
         with _changing:
             known = self._known_keys(host, port)
             if not known:
+                self._check_damage(host, port, key)
                 self._remember(host, port, key)
             elif key not in known:
                 raise _changed(host, port, known[0], key)
+
+    def damaged(self) -> tuple[str, ...]:
+        """Raises: StoreError."""
+        lines = self._lines()
+        told = [f"line {n} is damaged" for n, line in enumerate(lines, start=1) if _is_damaged(line)]
+        return (*told, "keys were lost") if self._are_lost() else tuple(told)
+
+    def adopt(self) -> None:
+        """Raises: StoreError."""
+        with _changing:
+            lines = self._lines()
+            if any(_with_check(line) != line for line in lines):
+                self._write(lines)
+
+    def _check_damage(self, host: str, port: int, key: paramiko.PKey) -> None:
+        """Of a machine that no line tells of. Raises: HostKeyRefused where one did that is damaged now."""
+        lines, name = self._lines(), _name(host, port)
+        mentions = [line for line in lines if _is_damaged(line) and _mentions(line, name)]
+        if any(key.get_base64() in line for line in mentions):  # the machine that we knew
+            self._write([line for line in lines if line not in mentions])
+        elif mentions or self._are_lost():
+            raise self._doubtful(host, port, key, is_line_there=bool(mentions))
+
+    def _doubtful(self, host: str, port: int, key: paramiko.PKey, *, is_line_there: bool) -> HostKeyRefused:
+        what = (
+            "The line that told its key"
+            if is_line_there
+            else "A part of the file, which may have told its key,"
+        )
+        place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"
+        way = (
+            f"forget the damaged line with: comfyui-workflow hosts forget {place}"
+            if is_line_there
+            else f'remove the line "{_LOST}" from that file, to trust machines on first use again'
+        )
+        return _refusal(
+            f"{_name(host, port)} shows the host key {key.fingerprint} ({key.get_name()}). {what} is damaged "
+            f"in {self.path}, so it cannot be told whether this is the machine we knew. Accept this key if "
+            f"it is right, or {way}. Nothing was sent to it.",
+            _offered(host, port, "unknown: its line is damaged", key),
+        )
 
     def key_types(self, host: str, port: int) -> tuple[str, ...]:
         return tuple(key.get_name() for key in self._known_keys(host, port))
@@ -71,7 +126,13 @@ class KnownHosts:
             self._write([*self._lines_of_others(offered.host, offered.port), f"{name} {offered.key}"])
 
     def _lines_of_others(self, host: str, port: int) -> list[str]:
-        return [line for line in self._lines() if _read_line(line, _name(host, port)) is None]
+        """Without those of this machine, also those that are damaged."""
+        name = _name(host, port)
+        return [
+            line
+            for line in self._lines()
+            if _read_line(line, name) is None and not (_is_damaged(line) and _mentions(line, name))
+        ]
 
     def _known_keys(self, host: str, port: int) -> list[paramiko.PKey]:
         found = (_read_line(line, _name(host, port)) for line in self._lines())
@@ -80,17 +141,37 @@ class KnownHosts:
     def _remember(self, host: str, port: int, key: paramiko.PKey) -> None:
         self._write([*self._lines(), f"{_name(host, port)} {key.get_name()} {key.get_base64()}"])
 
+    def _are_lost(self) -> bool:
+        """Whether lines are missing: the file is empty or cut, or has zeros where text was."""
+        text = self._text()
+        if text is None:
+            return False
+        lines = text.split("\n")
+        if _LOST in lines or "\0" in text or not text.endswith("\n"):
+            return True
+        told = [int(found[1]) for line in lines if (found := _TRAILER.fullmatch(line))]
+        ours = sum(_MARK in line and not line.startswith("#") for line in lines)
+        return ours < told[-1] if told else ours > 0
+
     def _lines(self) -> list[str]:
-        try:
-            text = self.path.read_bytes().decode("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"Cannot read the known hosts {self.path}: {error.strerror}.") from error
+        text = self._text()
         return text.removesuffix("\n").split("\n") if text else []
 
+    def _text(self) -> str | None:
+        try:
+            return self.path.read_bytes().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"Cannot read the known hosts {self.path}: {error.strerror}.") from error
+
     def _write(self, lines: list[str]) -> None:
-        text = "".join(f"{line}\n" for line in lines)
+        """Each with its check, and how many there are. That keys were lost stays in the file."""
+        kept = [_with_check(line) for line in lines if not _TRAILER.fullmatch(line)]
+        if self._are_lost() and _LOST not in kept:
+            kept.append(_LOST)
+        count = sum(_MARK in line and not line.startswith("#") for line in kept)
+        text = "".join(f"{line}\n" for line in [*kept, f"# {_MARK} {count} keys"])
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _replace(self.path, text.encode("utf-8", "surrogateescape"))
@@ -118,14 +199,53 @@ def _name(host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"
 
 
+def _check_of(name: str, line: str) -> str:
+    """The comment of a line: its host once more, as a digest, and a checksum."""
+    return f"{_MARK}{_digest(name)}:{zlib.crc32(line.encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _with_check(line: str) -> str:
+    """A line of one host that can be read and has no comment gets one; others stay as they are."""
+    words = line.split()
+    if len(words) != 3 or "," in words[0] or _read_key(line) is None:
+        return line
+    return f"{' '.join(words)} {_check_of(words[0], ' '.join(words))}"
+
+
+def _is_damaged(line: str) -> bool:
+    """One of ours that is not as it was written, or one that was a key and is none. Comments, marked lines,
+    hashed ones and those of key types that are not known here are not."""
+    words = line.split()
+    if not words or line[0] in "#@|":
+        return False
+    if _MARK in line:
+        return len(words) != 4 or words[3] != _check_of(words[0], " ".join(words[:3])) or not _read_key(line)
+    return len(words) < 3 or (words[1] in _KEY_TYPES and _read_key(line) is None) or "\0" in line
+
+
+_KEY_TYPES = frozenset({"ssh-rsa", "ssh-ed25519", *(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521))})
+
+
+def _mentions(line: str, name: str) -> bool:
+    return name in line.lower() or _digest(name) in line
+
+
 def _read_line(line: str, name: str) -> paramiko.PKey | None:
     """The key of this line if it is about that machine; broken, hashed and marked lines are about nobody."""
     words = line.split()
-    if len(words) < 3 or name not in words[0].split(","):
+    if len(words) < 3 or name not in words[0].split(",") or _is_damaged(line):
         return None
+    return _read_key(line)
+
+
+def _read_key(line: str) -> paramiko.PKey | None:
     try:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
-    except (paramiko.SSHException, paramiko.hostkeys.InvalidHostKey):
+    except (paramiko.SSHException, paramiko.hostkeys.InvalidHostKey, ValueError):
         return None
     return entry.key if entry else None
 

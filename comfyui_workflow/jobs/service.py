@@ -19,15 +19,29 @@ from comfyui_workflow.jobs.output import Delivered, output_of
 from comfyui_workflow.jobs.words import NO_IMAGES, JobView
 from comfyui_workflow.journal import RunJournal, now
 from comfyui_workflow.runs.events import RunCancelled
-from comfyui_workflow.runs.job import SYNC_PREFIX, Bucket, Fetch, Job, JobOrder, JobStatus, status_of
+from comfyui_workflow.runs.job import (
+    SYNC_PREFIX,
+    Bucket,
+    Fetch,
+    Job,
+    JobOrder,
+    JobStatus,
+    job_of_run,
+    status_of,
+)
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.service import RunService
 from comfyui_workflow.storage import Send
+from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)
 
 STOP_S = 1.0
+_JOB_MENDED = (
+    "The job was made anew of its run. Its webhook, its own bucket and images from the web that were still "
+    "missing are lost with the record: ask for its status instead of waiting for the webhook"
+)
 AGAIN_AFTER = timedelta(seconds=5)
 """Where the local disk did not take it."""
 
@@ -188,6 +202,18 @@ class JobService:
         counted.update(view.status for view in self._views(job for job in jobs if job.final is None))
         counted["retried"] = sum(job.retries for job in jobs)
         return counted
+
+    def mend(self, damage: DamageReport) -> None:
+        """Before the unfinished runs are taken up: jobs with a damaged record, made anew of their runs."""
+        for name, reason in sorted(self._files.damaged.items()):
+            try:
+                run = self._service.get(name)
+            except RunNotFound:
+                outcome = "No run of this job is there, so it is not known any more"
+            else:
+                self._files.mend(job_of_run(run, now()))
+                outcome = _JOB_MENDED
+            damage.add(self._files.path_of(name), reason, outcome)
 
     def held_back(self) -> frozenset[str]:
         """Runs that must not be started yet."""

@@ -90,6 +90,27 @@ def new_delivery(
     )
 
 
+def damaged_delivery(
+    delivery_id: str, workflow_id: str, content_bytes: int, at: datetime, reason: str
+) -> Delivery:
+    """In place of one whose record cannot be read: where it was to go is not known any more."""
+    told = (
+        f"The record of this webhook was damaged on this machine ({reason}), so it is not known where to "
+        "send it. Ask for the status of the job instead"
+    )
+    return Delivery(
+        delivery_id=delivery_id,
+        workflow_id=workflow_id,
+        url="",
+        created_at=at,
+        tried_since=at,
+        next_at=None,
+        status=DeliveryStatus.GIVEN_UP,
+        content_bytes=content_bytes,
+        attempts=(Attempt(at=at, trouble=told),),
+    )
+
+
 def after_attempt(delivery: Delivery, attempt: Attempt, patience_s: float) -> Delivery:
     attempts = (*delivery.attempts, attempt)[-MOST_ATTEMPTS_KEPT:]
     if attempt.is_success:

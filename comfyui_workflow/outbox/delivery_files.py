@@ -3,16 +3,21 @@
 import logging
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
-from comfyui_workflow.outbox.delivery import Delivery, decode_delivery, encode_delivery
+from comfyui_workflow.outbox.delivery import Delivery, damaged_delivery, decode_delivery, encode_delivery
+from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.stores.atomic import (
     make_private_directory,
     read_regular,
     write_atomically,
 )
-from comfyui_workflow.stores.record import set_aside
+from comfyui_workflow.stores.damage import DamageReport
+from comfyui_workflow.stores.record import keep_aside, read_sealed
+from comfyui_workflow.stores.sealing import Seal
+from comfyui_workflow.untrusted import an_object, read_json
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +27,15 @@ _ID = re.compile("webhook_[0-9]{1,12}_[0-9a-f]{1,32}")
 class DeliveryFiles:
     """Whatever writes one delivery at a time; different ones may be written at once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, damage: DamageReport | None = None) -> None:
         self._directory = directory
+        self._seal = Seal()
+        self._damage = damage or DamageReport()
         self._aside = directory / "set-aside"
 
     def open(self) -> list[Delivery]:
-        """All that can be read, oldest first; the rest is set aside. Raises: ConfigurationError."""
+        """Oldest first; one whose record cannot be read is listed as given up. Raises: ConfigurationError,
+        also where a newer release has written one."""
         try:
             make_private_directory(self._directory)
             make_private_directory(self._aside)
@@ -51,7 +59,7 @@ class DeliveryFiles:
         """On disk when this returns. Raises: StoreError."""
         try:
             path = self._record_path(delivery.delivery_id)
-            write_atomically(path, encode_delivery(delivery))
+            write_atomically(path, self._seal.seal(encode_delivery(delivery)))
         except OSError as error:
             raise _cannot_save(error) from error
 
@@ -79,13 +87,29 @@ class DeliveryFiles:
 
     def _read(self, path: Path) -> Iterator[Delivery]:
         try:
-            delivery = decode_delivery(read_regular(path))
+            delivery = decode_delivery(read_sealed(path, self._seal))
             if delivery.delivery_id != path.stem:
                 raise StoreError("the record of another webhook")
             yield delivery
         except (StoreError, OSError) as error:
-            set_aside(path, self._aside, str(error))
-            set_aside(self._content_path(path.stem), self._aside, "its record cannot be read")
+            yield self._damaged(path, str(error))
+
+    def _damaged(self, path: Path, reason: str) -> Delivery:
+        content = self._content_or_nothing(path.stem)
+        delivery = damaged_delivery(path.stem, _run_told(content), len(content), datetime.now(UTC), reason)
+        keep_aside(path, self._aside, reason, path.name)
+        try:
+            self.save(delivery)
+        except StoreError as error:  # the next start does it
+            log.error("%s: %s", path.stem, error)
+        self._damage.add(path, reason, "The webhook is listed as given up: its client has to ask instead")
+        return delivery
+
+    def _content_or_nothing(self, delivery_id: str) -> bytes:
+        try:
+            return self.content(delivery_id)
+        except StoreError:
+            return b""
 
     def _unlink(self, path: Path) -> None:
         try:
@@ -98,6 +122,15 @@ class DeliveryFiles:
 
     def _content_path(self, delivery_id: str) -> Path:
         return self._directory / f"{delivery_id}.content"
+
+
+def _run_told(content: bytes) -> str:
+    """By the content, which is the document of a job."""
+    try:
+        told = an_object(read_json(content)).get("id")
+    except ValueError:
+        told = None
+    return record_name(told) if isinstance(told, str) else ""
 
 
 def _cannot_save(error: OSError) -> StoreError:

@@ -26,6 +26,7 @@ from comfyui_workflow.outbox.delivery_files import DeliveryFiles
 from comfyui_workflow.outbox.guarded_client import GuardedClient
 from comfyui_workflow.outbox.row import DeliveryRow
 from comfyui_workflow.outbox.urls import origin_of
+from comfyui_workflow.stores.damage import DamageReport
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ class Outbox:
         client: GuardedClient,
         options: OutboxOptions | None = None,
         clock: Callable[[], datetime] = now,
+        damage: DamageReport | None = None,
     ) -> None:
-        self._files = DeliveryFiles(directory)
+        self._files = DeliveryFiles(directory, damage)
         self._client = client
         self._options = options or OutboxOptions()
         self._clock = clock

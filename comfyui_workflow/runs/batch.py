@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import RunRequest, RunStatus
+from comfyui_workflow.runs.model import RunRequest, RunStatus, id_time
 from comfyui_workflow.runs.summary import MOST_PICTURES, RunSummary
 
 Row = dict[str, Any]
@@ -130,7 +130,7 @@ def rows_of(matrix: object, rows: object, most: int) -> list[Row]:
 
 def new_batch_id(at: datetime) -> str:
     """Sorts by time of creation."""
-    return f"batch_{int(at.timestamp())}_{at.microsecond:05x}{secrets.token_hex(4)}"
+    return f"batch_{id_time(at)}{secrets.token_hex(4)}"
 
 
 def check_size(runs: int, most: int) -> None:

@@ -3,7 +3,7 @@ the rest as a log of changes. So is the workflow of a request, where many runs s
 one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
-from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Run, RunRequest, Stay, Workflow
+from comfyui_workflow.runs.model import (
+    Graph,
+    NodeProgress,
+    OutputFile,
+    Placement,
+    Run,
+    RunRequest,
+    Stay,
+    Workflow,
+)
 from comfyui_workflow.runs.summary import RunSummary
 
 _requests = TypeAdapter(RunRequest)
@@ -96,13 +105,29 @@ def decode_run(
     Raises: StoreError when something is not what the encoders write."""
     try:
         asked = _decode_request(request, workflow)
+    except (ValidationError, TypeError) as error:
+        raise StoreError(f"not the record of a run: {_first_line(error)}") from error
+    return decode_state(run, asked, memory)
+
+
+def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
+    """The workflow is that of a request without one. Raises: StoreError."""
+    try:
+        return _decode_request(request, workflow)
+    except (ValidationError, TypeError) as error:
+        raise StoreError(f"not the request of a run: {_first_line(error)}") from error
+
+
+def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = None) -> Run:
+    """Of the log of a run, with the request that is kept beside it. Raises: StoreError."""
+    try:
         memory = memory or NodeMemory()
         state, nodes = _decode_state(run, memory)
         if "nodes" in state:
             nodes = memory.decode(state.pop("nodes"))
         decoded = replace(
             _runs.validate_python({**state, "request": _EMPTY}),
-            request=asked,
+            request=request,
             nodes=nodes or (),
         )
     except (ValidationError, TypeError) as error:
@@ -110,6 +135,41 @@ def decode_run(
     if not _is_sound(decoded):
         raise StoreError("not the record of a run: a time or a number in it is none")
     return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionRecord:
+    """The second record of what must not be lost once a prompt was submitted."""
+
+    workflow_id: str
+    prompt_id: str
+    boot_marker: str | None
+    submissions: int
+    placement: Placement | None
+    request: RunRequest
+    """Without its workflow."""
+
+
+def encode_submission(run: Run) -> bytes:
+    """Of a run with a prompt id."""
+    return _submissions.dump_json(
+        SubmissionRecord(
+            workflow_id=run.workflow_id,
+            prompt_id=run.prompt_id or "",
+            boot_marker=run.boot_marker,
+            submissions=run.submissions,
+            placement=run.placement,
+            request=replace(run.request, graph={}, editor_file=None),
+        )
+    )
+
+
+def decode_submission(content: bytes) -> SubmissionRecord:
+    """Raises: StoreError."""
+    try:
+        return _submissions.validate_json(content)
+    except ValidationError as error:
+        raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
 
 def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple[NodeProgress, ...] | None]:
@@ -181,6 +241,7 @@ def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
 
 
 _batches = TypeAdapter(Batch)
+_submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
     ssh_connection="",

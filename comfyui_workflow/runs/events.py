@@ -125,6 +125,15 @@ class PromptAccepted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptFound(Event):
+    """ComfyUI has a prompt of a run whose record was damaged, found by what goes along with it."""
+
+    saving: ClassVar[Saving] = Saving.SYNCED
+    prompt_id: str
+    submissions: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueuePositionChanged(Event):
     saving: ClassVar[Saving] = Saving.TICK
     position: int

@@ -1,7 +1,7 @@
 """A job: a run as clients of RunPod order one, and what is kept of it besides. To JSON and back."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +10,8 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.model import Run, RunRequest, RunStatus
 
 SYNC_PREFIX = "sync-"
+USUAL_TTL_S = 86_400.0
+"""How long a job is known, where its client says nothing else."""
 IMAGE_NOT_FETCHED = "image_not_fetched"
 """The error code of a run that has not begun, since an image did not come from the web."""
 
@@ -101,6 +103,17 @@ class Job:
     retries: int = 0
     streamed: int = 0
     """How many of its outputs were streamed to whoever asked for them."""
+
+
+def job_of_run(run: Run, at: datetime) -> Job:
+    """A job whose own record is lost, known for as long as a new one."""
+    return Job(
+        job_id=run.workflow_id,
+        run_id=run.workflow_id,
+        endpoint=run.request.instance_id or run.request.ssh_connection,
+        created_at=run.queue_time,
+        expires_at=at + timedelta(seconds=USUAL_TTL_S),
+    )
 
 
 def status_of(job: Job, run: Run) -> JobStatus:

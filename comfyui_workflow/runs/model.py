@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -102,6 +102,19 @@ class OutputFile:
         return (self.folder, self.subfolder, self.filename)
 
 
+class Lost(StrEnum):
+    """What a damaged record no longer tells of a run, and what follows from it for its prompt."""
+
+    STATE = "state"
+    """Whether a prompt was submitted, or what became of it: it is looked for, and none is ever sent."""
+    PROGRESS = "progress"
+    """No prompt was submitted as far as is known: one is looked for before the first is sent."""
+    GRAPH = "graph"
+    """The prepared graph: a prompt that the instance does not have is prepared anew."""
+    WORKFLOW = "workflow"
+    """The workflow: what was submitted is followed to its end, and nothing can be submitted."""
+
+
 class SeedMode(StrEnum):
     """What becomes of the seeds of a workflow when it is queued."""
 
@@ -154,6 +167,10 @@ class RunRequest:
     """It is not started earlier: the runs of a batch can be staggered."""
     stagger_s: float = 0.0
     """Seconds between the starts of two runs of its batch."""
+    batch_name: str | None = None
+    """This and the next two are those of its batch, whose record can be made anew of its runs."""
+    batch_total: int | None = None
+    batch_on_error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +261,8 @@ class Run:
     gpu_since: datetime | None = None
     contact_lost_at: datetime | None = None
     """Since when it is not known whether the prompt still executes."""
+    lost: frozenset[Lost] = frozenset()
+    """What its record, which was damaged, no longer tells."""
 
     @property
     def ssh_connection(self) -> str:
@@ -328,7 +347,29 @@ def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...])
 def new_workflow_id(at: datetime, order_key: str | None = None) -> str:
     """An id that sorts by time of creation: Unix seconds, then microseconds and, in hexadecimal, what the
     order is known by, or chance."""
-    return f"comfyui_workflow_{int(at.timestamp())}_{at.microsecond:05x}{order_key or secrets.token_hex(4)}"
+    return f"comfyui_workflow_{id_time(at)}{order_key or secrets.token_hex(4)}"
+
+
+def id_time(at: datetime) -> str:
+    """The part of an id that sorts by time; ten digits of seconds, also where a clock begins in 1970."""
+    return f"{int(at.timestamp()):010d}_{at.microsecond:05x}"
+
+
+def later_than(last: datetime | None, at: datetime) -> datetime:
+    """A time for the next id: that one, or just after the last, where the clock was set back."""
+    return at if last is None or at > last else last + timedelta(microseconds=1)
+
+
+def time_of_id(text: str) -> datetime:
+    """When the run or batch of this id was created, as far as its id tells.
+    Raises: ValueError where that is no time."""
+    seconds, _, rest = text.rpartition("_")
+    at_s = int(seconds.rpartition("_")[2])
+    try:
+        microsecond = int(rest[:5], 16) if len(rest) >= 13 else 999_999
+        return datetime.fromtimestamp(at_s, UTC).replace(microsecond=min(microsecond, 999_999))
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{text} tells no time") from error
 
 
 def is_workflow_id(text: str) -> bool:

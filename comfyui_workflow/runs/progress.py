@@ -24,6 +24,7 @@ from comfyui_workflow.runs.events import (
     PhaseEntered,
     PriorityChanged,
     PromptAccepted,
+    PromptFound,
     PromptPrepared,
     PromptSentAgain,
     PromptSucceeded,
@@ -37,6 +38,7 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import (
+    Lost,
     NodeProgress,
     NodeStatus,
     OutputFile,
@@ -85,7 +87,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
-            return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph))
+            lost = run.lost - {Lost.GRAPH}
+            return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph), lost=lost)
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():
@@ -94,6 +97,9 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return _sent_again(run, event.process, at)
         case PromptAccepted():
             return _accepted(run, event)
+        case PromptFound():
+            found = replace(run, submissions=event.submissions, boot_marker=None)
+            return _accepted(found, PromptAccepted(prompt_id=event.prompt_id))
         case QueuePositionChanged():
             return _at_position(run, event.position)
         case ExecutionStarted():
@@ -152,6 +158,7 @@ def _prepared(run: Run, event: PromptPrepared, at: datetime) -> Run:
         submissions=run.submissions + 1,
         sent_by=(event.process,),
         sent_at=at,
+        lost=run.lost - {Lost.PROGRESS},
         phase=Phase.SUBMITTING,
         message="Submitting the prompt",
     )
@@ -181,6 +188,7 @@ def _accepted(run: Run, event: PromptAccepted) -> Run:
         run,
         prompt_id=event.prompt_id,
         is_accepted=True,
+        lost=run.lost - {Lost.STATE, Lost.PROGRESS},
         phase=Phase.EXECUTING if has_begun else Phase.QUEUED,
         message=None if has_begun else _WAITING,
     )

@@ -11,6 +11,22 @@ Change = Callable[[Run], Run]
 Wanted = RunFilter | Callable[[RunSummary], bool]
 
 
+class Lesson(Protocol):
+    """What can be learned from a finished run: fields of its summary."""
+
+    @property
+    def ssh_connection(self) -> str: ...
+
+    @property
+    def instance_id(self) -> str | None: ...
+
+    @property
+    def graph_signature(self) -> str | None: ...
+
+    @property
+    def prompt_s(self) -> float | None: ...
+
+
 class Store(Protocol):
     """Keeps runs, newest last by id. Every method may be called from any thread."""
 
@@ -59,5 +75,14 @@ class Store(Protocol):
         """Oldest first."""
 
     def count(self, wanted: Wanted = EVERY_RUN) -> int: ...
+
+    def latest_id(self) -> str | None:
+        """The greatest id there is."""
+
+    def batch_stamp(self, batch_id: str) -> int | None:
+        """Another number whenever a run of the batch has changed; None while one of them is not finished."""
+
+    def lessons(self, most: int) -> Sequence[Lesson]:
+        """Of the newest finished runs those whose prompt told how long it takes, oldest first."""
 
     def close(self) -> None: ...

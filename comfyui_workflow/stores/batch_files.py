@@ -1,6 +1,11 @@
 """Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`, written after their runs, and when they are
-cancelled."""
+cancelled. All are read at the start.
 
+Where there is no file, the batch was never accepted. Where there is one that cannot be read, it was accepted,
+and is made anew of its runs.
+"""
+
+import logging
 import re
 import threading
 from pathlib import Path
@@ -9,6 +14,12 @@ from comfyui_workflow.errors import BatchNotFound, ConfigurationError, StoreErro
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.codec import decode_batch, encode_batch
 from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.stores.record import keep_aside, read_sealed
+from comfyui_workflow.stores.sealing import Seal
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile("batch_[0-9]{1,12}_[0-9a-f]{1,32}")
 
 
 class BatchFiles:
@@ -16,64 +27,86 @@ class BatchFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._aside = directory / "set-aside"
+        self._seal = Seal(directory.parent)
         self._lock = threading.Lock()
         self._known: dict[str, Batch] = {}
+        self._damaged: dict[str, str] = {}
 
     def open(self) -> None:
-        """Raises: ConfigurationError."""
+        """Raises: ConfigurationError, also where a newer release has written one."""
         try:
             make_private_directory(self._directory)
+            for path in sorted(self._directory.glob("batch_*.json")):
+                self._load(path)
         except OSError as error:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Reasons by the ids of accepted batches whose records cannot be read."""
+        with self._lock:
+            return dict(self._damaged)
+
+    def path_of(self, batch_id: str) -> Path:
+        return self._directory / f"{batch_id}.json"
+
+    def mend(self, batch: Batch) -> None:
+        """The record as it was made anew, in place of the damaged one, which is kept aside. Where the disk
+        does not take it, it is known all the same, and the next start makes it anew again."""
+        path = self.path_of(batch.batch_id)
+        keep_aside(path, self._aside, self.damaged.get(batch.batch_id, ""), path.name)
+        try:
+            self.add(batch)
+        except StoreError as error:
+            log.error("%s: %s", batch.batch_id, error)
+        with self._lock:
+            self._known[batch.batch_id] = batch
 
     def add(self, batch: Batch) -> None:
         """On disk when this returns, in place of what was known of it. Raises: StoreError."""
         try:
-            write_atomically(self._path(batch.batch_id), encode_batch(batch))
+            write_atomically(self.path_of(batch.batch_id), self._seal.seal(encode_batch(batch)))
         except OSError as error:
             raise StoreError(f"The batch cannot be saved: {error.strerror}") from error
         with self._lock:
             self._known[batch.batch_id] = batch
+            self._damaged.pop(batch.batch_id, None)
 
     def get(self, batch_id: str) -> Batch:
         """Raises: BatchNotFound."""
         with self._lock:
             known = self._known.get(batch_id)
         if known is None:
-            known = self._read(batch_id)
-            with self._lock:
-                self._known[batch_id] = known
+            raise BatchNotFound(f"Batch not found: {batch_id[:100]}")
         return known
 
     def page(self, limit: int, before: str | None) -> list[str]:
         """Ids, newest first."""
-        ids = sorted(self._ids(), reverse=True)
-        return [batch_id for batch_id in ids if before is None or batch_id < before][:limit]
+        with self._lock:
+            ids = sorted((each for each in self._known if before is None or each < before), reverse=True)
+        return ids[:limit]
+
+    def latest_id(self) -> str | None:
+        """Of the greatest id."""
+        with self._lock:
+            return max(self._known.keys() | self._damaged.keys(), default=None)
 
     def named(self, part: str) -> frozenset[str]:
-        """Ids of those with that in their name, in capitals or not; of those whose record can be read."""
-        return frozenset(
-            batch_id for batch_id in self._ids() if part.casefold() in self._name(batch_id).casefold()
-        )
+        """Ids of those with that in their name, in capitals or not."""
+        part = part.casefold()
+        with self._lock:
+            return frozenset(each for each, batch in self._known.items() if part in batch.name.casefold())
 
-    def _ids(self) -> list[str]:
-        return [path.stem for path in self._directory.glob("batch_*.json")]
-
-    def _name(self, batch_id: str) -> str:
+    def _load(self, path: Path) -> None:
+        """Raises: NewerRecord."""
+        if not _ID.fullmatch(path.stem):
+            return
         try:
-            return self.get(batch_id).name
-        except BatchNotFound:
-            return ""
-
-    def _read(self, batch_id: str) -> Batch:
-        try:
-            if not re.fullmatch("batch_[0-9]{1,12}_[0-9a-f]{1,32}", batch_id):
-                raise FileNotFoundError
-            return decode_batch(self._path(batch_id).read_bytes())
-        except FileNotFoundError as error:
-            raise BatchNotFound(f"Batch not found: {batch_id}") from error
-        except (OSError, StoreError) as error:
-            raise BatchNotFound(f"The record of the batch {batch_id} cannot be read") from error
-
-    def _path(self, batch_id: str) -> Path:
-        return self._directory / f"{batch_id}.json"
+            batch = decode_batch(read_sealed(path, self._seal))
+            if batch.batch_id != path.stem:
+                raise StoreError("it is the record of another batch")
+        except (StoreError, OSError) as error:
+            self._damaged[path.stem] = str(error)
+        else:
+            self._known[path.stem] = batch

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from comfyui_workflow.errors import ConfigurationError, JobNotFound, StoreError
 from comfyui_workflow.runs.job import Job, decode_job, encode_job, record_name
-from comfyui_workflow.stores.atomic import make_private_directory, read_regular, write_atomically
+from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
+from comfyui_workflow.stores.record import keep_aside, read_sealed
+from comfyui_workflow.stores.sealing import Seal
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +22,17 @@ class JobFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._aside = directory / "set-aside"
+        self._seal = Seal(directory.parent)
+        self._damaged: dict[str, str] = {}
         self._jobs: dict[str, Job] = {}
         self._of_runs: dict[str, str] = {}
         self._index = threading.Lock()
         self._locks = [threading.Lock() for _ in range(_STRIPES)]
 
     def open(self) -> None:
-        """Reads all there are; what cannot be read is left where it is. Raises: ConfigurationError."""
+        """Reads all there are; what cannot be read is left where it is, until it is mended.
+        Raises: ConfigurationError, also where a newer release has written one."""
         try:
             make_private_directory(self._directory)
             paths = sorted(self._directory.glob("comfyui_workflow_*.json"))
@@ -34,9 +40,31 @@ class JobFiles:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
         for path in paths:
             try:
-                self._hold(decode_job(read_regular(path)))
+                job = decode_job(read_sealed(path, self._seal))
+                if record_name(job.job_id) != path.stem:
+                    raise StoreError("it is the record of another job")
+                self._hold(job)
             except (OSError, StoreError) as error:
-                log.warning("%s is left alone: %s", path.name, error)
+                self._damaged[path.stem] = str(error)
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Reasons by the names of the records that cannot be read, which are the ids of their runs."""
+        return dict(self._damaged)
+
+    def path_of(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+    def mend(self, job: Job) -> None:
+        """In place of a damaged record, which is kept aside. Where the disk does not take it, it is known all
+        the same, and the next start makes it anew again."""
+        path = self._path(job.job_id)
+        keep_aside(path, self._aside, self._damaged.pop(path.stem, ""), path.name)
+        try:
+            self._write(job)
+        except StoreError as error:
+            log.error("%s: %s", job.job_id, error)
+        self._hold(job)
 
     def add(self, job: Job) -> None:
         """On disk when this returns. Raises: StoreError."""
@@ -91,7 +119,7 @@ class JobFiles:
 
     def _write(self, job: Job) -> None:
         try:
-            write_atomically(self._path(job.job_id), encode_job(job))
+            write_atomically(self._path(job.job_id), self._seal.seal(encode_job(job)))
         except OSError as error:
             raise StoreError(f"The job cannot be saved: {error.strerror}") from error
 
@@ -99,4 +127,4 @@ class JobFiles:
         return self._locks[hash(record_name(job_id)) % _STRIPES]
 
     def _path(self, job_id: str) -> Path:
-        return self._directory / f"{record_name(job_id)}.json"
+        return self.path_of(record_name(job_id))

@@ -10,11 +10,12 @@ Live runs are held in memory and written at each step. Of finished ones the summ
 is read when somebody asks; so no step gets slower with the number of runs, and the start reads one file.
 """
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +24,33 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from comfyui_workflow.errors import ConfigurationError, DataTaken, InvalidGraph, RunNotFound, StoreError
+from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
-from comfyui_workflow.stores import Change, Wanted
+from comfyui_workflow.stores import Change, Lesson, Wanted
 from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
+from comfyui_workflow.stores.damage import DamageReport
+from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of
 from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.ownership import Ownership
+from comfyui_workflow.stores.rebuilder import Rebuilder
 from comfyui_workflow.stores.record import (
     RecordReader,
     create_records,
     read_inputs,
     read_outputs,
+    refuse_newer,
     remove,
     set_aside,
     was_never_accepted,
+    write_submission,
 )
 from comfyui_workflow.stores.run_log import RunLog, cannot_save
+from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.state_file import StateFile
-from comfyui_workflow.stores.summary_log import SummaryLog
+from comfyui_workflow.stores.summary_log import Lines, SummaryLog
 from comfyui_workflow.workflows.graph import check_graph
 
 log = logging.getLogger(__name__)
@@ -51,6 +59,8 @@ T = TypeVar("T")
 
 TICK_S = 1.0
 _STRIPES = 64
+_LOOKED_AT_FOR_VERSION = 200
+"""Of the newest finished runs: a newer release that was here has ended some of them."""
 _MOST_WORKFLOWS = 8
 """Of finished runs that are kept in memory: who reads a batch reads one of them ten thousand times."""
 
@@ -66,7 +76,11 @@ class JsonFileStore:
     """Opening it takes the data directory for this process; a second server is refused."""
 
     def __init__(
-        self, data_dir: Path, state_file: Path | None, clock: Callable[[], float] = time.monotonic
+        self,
+        data_dir: Path,
+        state_file: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+        damage: DamageReport | None = None,
     ) -> None:
         self._root = data_dir / "runs"
         self._aside = self._root / "set-aside"
@@ -75,10 +89,14 @@ class JsonFileStore:
         self._lock_file = FileLock(data_dir / "server.lock", timeout=0, mode=0o600)
         self.ownership = Ownership(data_dir, data_dir / "server.lock")
         self._live: dict[str, _Live] = {}
-        self._finished: dict[str, RunSummary] = {}  # of a live one, if at all, as it was before
+        self.damage = damage or DamageReport()
+        self._seal = Seal(data_dir)
+        self._finished: dict[str, RunSummary | bytes] = {}  # of a live one, if at all, as it was before
         self._catalogue = Catalogue(self._summary)
-        self._finished_records = RecordReader(_MOST_WORKFLOWS)
-        self._summary_log = SummaryLog(self._root / "finished.jsonl")
+        self._finished_records = RecordReader(self._seal, _MOST_WORKFLOWS)
+        self._rebuilder = Rebuilder(RecordReader(self._seal, _MOST_WORKFLOWS), self._aside, self.damage)
+        self._rebuilding = threading.Lock()
+        self._summary_log = SummaryLog(self._root / "finished.jsonl", self._seal)
         self._index = threading.Lock()
         self._run_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._state_lock = threading.Lock()
@@ -90,8 +108,9 @@ class JsonFileStore:
             for name in ("live", "finished", "set-aside"):
                 make_private_directory(self._root / name)
             self._lock_file.acquire()
-            self.ownership.take()
-            self._load()
+            with self._released_on_error():
+                self.ownership.take()
+                self._load()
         except Timeout as error:
             raise ConfigurationError(
                 f"Another server is running on the data directory {self._root.parent}. "
@@ -101,6 +120,14 @@ class JsonFileStore:
             raise ConfigurationError(
                 f"The data directory {self._root.parent} cannot be used: {error.strerror}"
             ) from error
+
+    @contextlib.contextmanager
+    def _released_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._lock_file.release()
+            raise
 
     def close(self) -> None:
         """What was not saved yet is, unless the data are another server's by now."""
@@ -121,7 +148,7 @@ class JsonFileStore:
             return
         self.ownership.check()
         try:
-            create_records(self._root / "live", runs)
+            create_records(self._root / "live", runs, self._seal)
         except OSError as error:
             raise cannot_save(error) from error
         for run in runs:
@@ -132,10 +159,12 @@ class JsonFileStore:
         return self._read(workflow_id, lambda run: run, self._finished_records.read)
 
     def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
-        return self._read(workflow_id, lambda run: run.request.inputs, read_inputs)
+        return self._read(
+            workflow_id, lambda run: run.request.inputs, lambda path: read_inputs(path, self._seal)
+        )
 
     def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
-        return self._read(workflow_id, lambda run: run.outputs, read_outputs)
+        return self._read(workflow_id, lambda run: run.outputs, lambda path: read_outputs(path, self._seal))
 
     def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         self.ownership.check()
@@ -183,10 +212,34 @@ class JsonFileStore:
     def count(self, wanted: Wanted = EVERY_RUN) -> int:
         return self._catalogue.count(wanted)
 
+    def latest_id(self) -> str | None:
+        return self._catalogue.latest_id()
+
+    def batch_stamp(self, batch_id: str) -> int | None:
+        return self._catalogue.batch_stamp(batch_id)
+
+    def lessons(self, most: int) -> Sequence[Lesson]:
+        return self._catalogue.lessons(most)
+
     def _summary(self, workflow_id: str) -> RunSummary | None:
         """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
         entry = self._live.get(workflow_id)
-        return self._finished.get(workflow_id) if entry is None else entry.summary
+        if entry is not None:
+            return entry.summary
+        known = self._finished.get(workflow_id)
+        return self._decoded(workflow_id, known) if isinstance(known, bytes) else known
+
+    def _decoded(self, workflow_id: str, line: bytes) -> RunSummary | None:
+        """It is decoded once, unless the run has changed meanwhile."""
+        try:
+            summary = decode_summary(line)
+        except StoreError as error:  # its checksum was right: another release has written it
+            log.error("The summary of %s cannot be read: %s", workflow_id, error)
+            return None
+        with self._index:
+            if self._finished.get(workflow_id) is line:
+                self._finished[workflow_id] = summary
+        return summary
 
     def _hold(self, entry: _Live) -> None:
         with self._index:
@@ -194,47 +247,128 @@ class JsonFileStore:
         self._catalogue.add(entry.run.workflow_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
-        records, checked = RecordReader(), dict[int, Graph]()
-        for path in sorted((self._root / "live").iterdir(), key=lambda path: path.name):
-            if path.name.startswith(".new-") or was_never_accepted(path):
-                log.warning("%s was never accepted, and is removed", path.name)
-                remove(path)
-            else:
-                self._load_live(path, records, checked)
-        self._load_finished()
-        if self._state_file is not None and (reason := self._state_file.why_foreign()):
-            set_aside(self._state_file.path, self._aside, reason)
-        if (latest := self.latest()) is not None:
-            self._mirror(latest)  # the server before may not have come to it
+        """Everything is read before anything is changed: a record of a newer release is left as it is."""
+        found = sorted((self._root / "live").iterdir(), key=lambda path: path.name)
+        half_made = [path for path in found if self._is_half_made(path)]
+        loaded = self._read_live([path for path in found if path not in half_made])
+        lines = self._read_summary_log()
+        finished = self._finished_ids(lines)
+        for workflow_id in finished[-_LOOKED_AT_FOR_VERSION:]:
+            refuse_newer(self._root / "finished" / workflow_id, self._seal)
+        for path in half_made:
+            log.warning("%s was never accepted, and is removed", path.name)
+            remove(path)
+        for path, read in loaded:
+            self._load_live(path, read)
+        self._load_finished(finished, lines)
+        self._load_state_file()
 
-    def _load_live(self, path: Path, records: RecordReader, checked: dict[int, Graph]) -> None:
-        """A graph is checked once, however many runs share it."""
-        try:
-            run = records.read(path)
-            if id(run.graph) not in checked and (run.graph or run.request.editor_file is None):
-                check_graph(run.graph)
-                checked[id(run.graph)] = run.graph
-        except (StoreError, InvalidGraph, OSError) as error:
-            set_aside(path, self._aside, str(error))
+    def _is_half_made(self, path: Path) -> bool:
+        """A server died, or the power failed, before it answered for this run."""
+        return path.name.startswith(".new-") or was_never_accepted(path, self._seal)
+
+    def _read_live(self, paths: Sequence[Path]) -> list[tuple[Path, Run | str]]:
+        """The run of each, or why it cannot be read. A graph is checked once, however many runs share it."""
+        records, checked = RecordReader(self._seal), dict[int, Graph]()
+
+        def read(path: Path) -> Run | str:
+            try:
+                run = records.read(path)
+                is_graph_needed = run.request.editor_file is None and not run.lost
+                if id(run.graph) not in checked and (run.graph or is_graph_needed):
+                    check_graph(run.graph)
+                    checked[id(run.graph)] = run.graph
+            except (StoreError, InvalidGraph, OSError) as error:
+                return str(error)
+            return run
+
+        return [(path, read(path)) for path in paths]
+
+    def _load_live(self, path: Path, read: Run | str) -> None:
+        run = self._rebuild(path) if isinstance(read, str) else read
+        if run is None:
+            set_aside(path, self._aside, str(read))
             return
         self._hold(self._live_entry(run))
         if run.is_finished:
             self._move_to_finished(run)
 
-    def _load_finished(self) -> None:
-        """From the summaries; a record is read where they say nothing of it."""
-        lines, line_count = self._read_summary_log()
+    def _finished_ids(self, lines: Lines) -> list[str]:
+        """Oldest first. Of those that the list tells of it need not be asked what they are."""
         with os.scandir(self._root / "finished") as entries:
-            ids = [entry.name for entry in entries if is_workflow_id(entry.name) and entry.is_dir()]
-        known = {each: lines.get(each) or self._summary_of_record(each) for each in sorted(ids)}
-        found = {each: summary for each, summary in known.items() if summary and each not in self._live}
-        if found.keys() != lines.keys() or line_count > 2 * len(found):
-            self._summary_log.rewrite(found.values())
-        self._finished = found
-        for summary in found.values():
-            self._catalogue.add(summary.workflow_id, summary.batch_id)
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name in lines.found or (is_workflow_id(entry.name) and entry.is_dir())
+            )
 
-    def _read_summary_log(self) -> tuple[dict[str, RunSummary], int]:
+    def _load_finished(self, ids: Sequence[str], lines: Lines) -> None:
+        """From the summaries; a record is read where they say nothing of it."""
+        found = self._known_of(ids, lines)
+        if found.keys() != lines.found.keys() or lines.count > 2 * len(found) or lines.are_old:
+            self._summary_log.rewrite(found.values())
+        if lines.unreadable:
+            self.damage.add(
+                self._summary_log.path,
+                f"{lines.unreadable} of its lines cannot be read",
+                "The list was made anew of the records of the runs",
+            )
+        self._finished |= {
+            each: known.line if isinstance(known, SummaryLine) else known for each, known in found.items()
+        }
+        self._catalogue.add_finished(
+            known.keys if isinstance(known, SummaryLine) else keys_of(known) for known in found.values()
+        )
+
+    def _known_of(self, ids: Sequence[str], lines: Lines) -> dict[str, SummaryLine | RunSummary]:
+        """Of those that were not loaded as live ones."""
+        found: dict[str, SummaryLine | RunSummary] = {}
+        for workflow_id in ids:
+            if workflow_id in self._live or workflow_id in self._finished:
+                continue
+            known = lines.found.get(workflow_id) or self._summary_of_record(workflow_id)
+            if known is not None:
+                found[workflow_id] = known
+        return found
+
+    def _load_state_file(self) -> None:
+        """One that is not ours is kept. Then it shows the latest run: the server before may not have come to
+        that."""
+        if self._state_file is None:
+            return
+        path, reason = self._state_file.path, self._state_file.why_foreign()
+        if reason:
+            set_aside(path, self._aside, reason)
+            outcome = f"It is kept in {self._aside}, and is written anew with the latest run"
+            self.damage.add(path, reason, outcome)
+        if (latest := self.latest()) is not None:
+            self._mirror(latest)
+
+    def _rebuild(self, path: Path) -> Run | None:
+        """Of a record that cannot be read. Raises: NewerRecord."""
+        known = self._finished.get(path.name)
+        summary = decode_summary(known) if isinstance(known, bytes) else known
+        is_finished = path.parent.name == "finished"
+        return self._rebuilder.rebuild(path, is_finished=is_finished, summary=summary)
+
+    def _rebuild_finished(self, workflow_id: str) -> Run | None:
+        """Once: whoever comes second finds it whole. Its line in the list is as its record is then."""
+        path = self._root / "finished" / workflow_id
+        with self._rebuilding:
+            with contextlib.suppress(StoreError, OSError):
+                return self._finished_records.read(path)
+            run = self._rebuild(path)
+            if run is not None:
+                self._set_finished(summary_of(run))
+        return run
+
+    def _set_finished(self, summary: RunSummary) -> None:
+        self._summary_log.append(summary)
+        with self._index:
+            self._finished[summary.workflow_id] = summary
+        self._catalogue.end(keys_of(summary))
+
+    def _read_summary_log(self) -> Lines:
         path = self._summary_log.path
         if path.is_symlink() or (path.exists() and not path.is_file()):
             set_aside(path, self._aside, "it is not a file of ours")
@@ -254,7 +388,7 @@ class JsonFileStore:
         return self._live_entry(run)
 
     def _live_entry(self, run: Run, *, is_new: bool = False) -> _Live:
-        log = RunLog(self._live_path(run.workflow_id), run, is_new=is_new)
+        log = RunLog(self._live_path(run.workflow_id), run, self._seal, is_new=is_new)
         return _Live(run=run, log=log, saved_at_s=self._clock())
 
     def _read(self, workflow_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
@@ -272,7 +406,8 @@ class JsonFileStore:
             return of_run(entry.run) if entry else None
         except (StoreError, OSError) as error:
             log.error("The record of %s cannot be read: %s", workflow_id, error)
-            return None
+            run = self._rebuild_finished(workflow_id)
+            return None if run is None else of_run(run)
 
     def _save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
         """Whether it was time to write."""
@@ -282,6 +417,8 @@ class JsonFileStore:
         is_saved = True
         if saving in (Saving.MUST, Saving.SYNCED):
             entry.log.append(changed, must_reach_disk=saving is Saving.SYNCED)
+            if changed.prompt_id is not None and changed.prompt_id != entry.run.prompt_id:
+                write_submission(self._live_path(changed.workflow_id), changed, self._seal)
         else:
             is_saved = self._try_save(entry, changed, saving)
         entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
@@ -322,6 +459,7 @@ class JsonFileStore:
         with self._index:
             self._finished[workflow_id] = summary
             del self._live[workflow_id]
+        self._catalogue.end(keys_of(summary))
 
     def _mirror(self, run: Run) -> None:
         """The state file holds what `/state` answers: the latest run."""

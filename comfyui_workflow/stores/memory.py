@@ -1,5 +1,6 @@
 """Runs in memory only: for tests, and for a server that is meant to forget."""
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
-from comfyui_workflow.stores import Change, Wanted
+from comfyui_workflow.stores import Change, Lesson, Wanted
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 
 
@@ -70,6 +71,16 @@ class MemoryStore:
 
     def count(self, wanted: Wanted = EVERY_RUN) -> int:
         return self._catalogue.count(wanted)
+
+    def latest_id(self) -> str | None:
+        return self._catalogue.latest_id()
+
+    def batch_stamp(self, batch_id: str) -> int | None:
+        return None
+
+    def lessons(self, most: int) -> Sequence[Lesson]:
+        newest = (summary for summary in self.summaries() if summary.is_finished and summary.prompt_s)
+        return list(itertools.islice(newest, most))[::-1]
 
     def close(self) -> None:
         pass

@@ -6,14 +6,16 @@ stays, and a flush of one line brings all lines before it to the disk too.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.changes import encode_change
+from comfyui_workflow.runs.changes import encode_change, is_state
 from comfyui_workflow.runs.codec import encode_graph, encode_run
 from comfyui_workflow.runs.model import Graph, Run
 from comfyui_workflow.stores.atomic import append_line, write_atomically, write_new
 from comfyui_workflow.stores.flush import flush_to_disk
+from comfyui_workflow.stores.sealing import Seal
 
 LOG, GRAPH = "run.jsonl", "graph.json"
 COMPACT_AFTER_BYTES = 1024 * 1024
@@ -22,11 +24,53 @@ _COMPACT_AFTER_TIMES = 8
 """A longer one is, when it is so many times as long as the state: little, beside what was written since."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogRead:
+    """What of a log is whole, from its beginning or its last whole state."""
+
+    content: bytes
+    trouble: str | None
+    """Why the rest cannot be used; None where nothing is missing that anybody relied on."""
+
+
+def read_log(content: bytes, path: Path, seal: Seal) -> LogRead:
+    """The lines without their seals. A line without a line break, at the end, was cut short: it was not on
+    the disk when anybody relied on it. So was one that a whole state follows. Any other that cannot be read
+    is damaged. Raises: NewerRecord."""
+    *ended, cut = content.split(b"\n")
+    whole: list[bytes] = []
+    trouble: str | None = None
+    for number, line in enumerate(ended, start=1):
+        read = _unsealed(line, path, seal)
+        if read is not None and is_state(read):
+            whole, trouble = [read], None
+        elif trouble is None and line:
+            if read is None:
+                trouble = f"line {number} of {path.name} is damaged"
+            else:
+                whole.append(read)
+    last = _unsealed(cut, path, seal)
+    if last is not None and trouble is None:
+        whole = [last] if is_state(last) else [*whole, last]
+    return LogRead(content=b"\n".join([*whole, b""]), trouble=trouble)
+
+
+def _unsealed(line: bytes, path: Path, seal: Seal) -> bytes | None:
+    """None for a line that is none. Raises: NewerRecord."""
+    try:
+        read = seal.unseal(line, path)
+    except StoreError:
+        return None
+    is_whole = read.startswith((b'{"workflow_id"', b'{"n"')) and read.endswith(b"}")
+    return read if is_whole else None
+
+
 class RunLog:
     """Not to be used by two threads at a time."""
 
-    def __init__(self, directory: Path, run: Run, *, is_new: bool) -> None:
+    def __init__(self, directory: Path, run: Run, seal: Seal, *, is_new: bool) -> None:
         """`run` is what the directory says; a new one is a single state."""
+        self._seal = seal
         self._directory = directory
         self._saved: Run | None = run if is_new else None
         self._changes = 0
@@ -53,7 +97,7 @@ class RunLog:
             return []
         path, self._graph = self._directory / GRAPH, None
         path.unlink(missing_ok=True)
-        write_new(path, encode_graph(graph))
+        write_new(path, self._seal.seal(encode_graph(graph)))
         self._graph = graph
         return [path, self._directory]
 
@@ -61,8 +105,8 @@ class RunLog:
         path = self._directory / LOG
         self._changes = 0 if before is None else self._changes + 1
         line = encode_run(run) if before is None else encode_change(before, run, self._changes)
-        if append_line(path, line) > self._longest_bytes:
-            state = encode_run(run) + b"\n"
+        if append_line(path, self._seal.seal(line)) > self._longest_bytes:
+            state = self._seal.seal(encode_run(run)) + b"\n"
             write_atomically(path, state)
             self._longest_bytes = COMPACT_AFTER_BYTES + _COMPACT_AFTER_TIMES * len(state)
             self._changes = 0

@@ -5,51 +5,78 @@ A run that is taken up again is struck out, and that is on disk before the run c
 the lines that follow (a full disk, a killed server, a power cut), no line tells of a run as it was before.
 """
 
-import contextlib
 import logging
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.atomic import append_line, write_atomically
+from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of_line
 from comfyui_workflow.stores.flush import flush_to_disk
+from comfyui_workflow.stores.sealing import Seal
 
 log = logging.getLogger(__name__)
 
 _STRUCK = b"struck out: "
 
 
+@dataclass(kw_only=True)
+class Lines:
+    """What the last line of each run says."""
+
+    found: dict[str, SummaryLine] = field(default_factory=dict)
+    count: int = 0
+    """Of all lines."""
+    unreadable: int = 0
+    are_old: bool = False
+    """Some are without the head that an earlier release did not write."""
+
+
 class SummaryLog:
     """Every method may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seal: Seal) -> None:
         self.path = path
+        self._seal = seal
         self._lock = threading.Lock()
 
-    def read(self) -> tuple[dict[str, RunSummary], int]:
-        """What the last line of each run says, and how many lines there are. A line that is none is skipped.
-        Raises: OSError."""
-        found: dict[str, RunSummary] = {}
+    def read(self) -> Lines:
+        """A line that is none is skipped. Raises: NewerRecord, OSError."""
+        lines = Lines()
         try:
-            lines = self.path.read_bytes().splitlines()
+            given = self.path.read_bytes().splitlines()
         except FileNotFoundError:
-            return {}, 0
-        for line in lines:
+            return lines
+        lines.count = len(given)
+        for line in given:
             if line.startswith(_STRUCK):
-                found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
+                lines.found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
                 continue
-            with contextlib.suppress(StoreError):
-                summary = decode_summary(line)
-                found[summary.workflow_id] = summary
-        return found, len(lines)
+            is_sealed = self._seal.is_sealed(line)
+            try:
+                read = self._read(line, is_sealed=is_sealed)
+            except StoreError:
+                lines.unreadable += bool(line)
+                continue
+            lines.are_old = lines.are_old or not is_sealed
+            lines.found[read.keys.workflow_id] = read
+        return lines
+
+    def _read(self, line: bytes, *, is_sealed: bool) -> SummaryLine:
+        """One without a checksum is checked as a whole. Raises: StoreError, NewerRecord."""
+        summary = self._seal.unseal(line, self.path)
+        if not is_sealed:
+            decode_summary(summary)
+        return SummaryLine(line=summary, keys=keys_of_line(summary))
 
     def append(self, summary: RunSummary) -> None:
         """Not at once on disk. Where it cannot be written, the next start reads the record instead."""
         try:
-            self._append(encode_summary(summary))
+            self._append(self._seal.seal(encode_summary(summary)))
         except OSError as error:
             log.warning("%s: its line in the list is not saved: %s", summary.workflow_id, error.strerror)
 
@@ -57,9 +84,12 @@ class SummaryLog:
         """On disk when this returns. Raises: OSError."""
         self._append(_STRUCK + workflow_id.encode(), must_reach_disk=True)
 
-    def rewrite(self, summaries: Iterable[RunSummary]) -> None:
+    def rewrite(self, summaries: Iterable[SummaryLine | RunSummary]) -> None:
         """These and no others. Where it cannot be done, the file stays as it was."""
-        lines = [encode_summary(summary) + b"\n" for summary in summaries]
+        lines = [
+            self._seal.seal(each.line if isinstance(each, SummaryLine) else encode_summary(each)) + b"\n"
+            for each in summaries
+        ]
         try:
             with self._lock:
                 write_atomically(self.path, b"".join(lines))

@@ -14,6 +14,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
 from comfyui_workflow.runs.model import RunRequest, Workflow
 from comfyui_workflow.stores.atomic import read_regular, write_new
+from comfyui_workflow.stores.sealing import Seal
 
 FILE_NAME = "workflow.json"
 
@@ -21,7 +22,8 @@ FILE_NAME = "workflow.json"
 class WorkflowWriter:
     """For runs that are added at once: one workflow is one object that several of them have."""
 
-    def __init__(self, requests: Sequence[RunRequest]) -> None:
+    def __init__(self, requests: Sequence[RunRequest], seal: Seal) -> None:
+        self._seal = seal
         self._uses = Counter(map(_identity, requests))
         self._written: dict[tuple[int, int], Path] = {}
 
@@ -32,7 +34,7 @@ class WorkflowWriter:
             return None
         path = directory / FILE_NAME
         if workflow not in self._written or not _link(self._written[workflow], path):
-            write_new(path, encode_workflow(request))
+            write_new(path, self._seal.seal(encode_workflow(request)))
             self._written[workflow] = path
         return path
 
@@ -41,8 +43,9 @@ class WorkflowReader:
     """The same file is the same object, and so are files of the same content. Every method may be called from
     any thread."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, seal: Seal) -> None:
         """It forgets them all once there are more than so many."""
+        self._seal = seal
         self._most = most
         self._lock = threading.Lock()
         self._of_files: dict[tuple[int, ...], Workflow] = {}
@@ -67,7 +70,7 @@ class WorkflowReader:
         digest = hashlib.sha256(content).digest()
         with self._lock:
             known = self._of_contents.get(digest)
-        workflow = decode_workflow(content) if known is None else known
+        workflow = decode_workflow(self._seal.unseal(content, path)) if known is None else known
         with self._lock:
             if self._most is not None and len(self._of_files) >= self._most:
                 self._of_files.clear()

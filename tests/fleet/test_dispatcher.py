@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
 
@@ -411,6 +411,52 @@ def test_time_lies_between_two_runs_of_a_batch_also_when_instances_become_free_t
             fleet.finish(each)
         fleet.until(lambda: fleet.carried() == set(runs))
     assert starts[1] - starts[0] >= timedelta(seconds=0.5)
+
+
+class SetClock:
+    """A wall clock that somebody sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = timedelta()
+        monkeypatch.setattr("comfyui_workflow.journal.datetime", self)
+
+    def now(self, zone: tzinfo) -> datetime:
+        return datetime.now(zone) + self.ahead
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=2), timedelta(hours=-2)])
+def test_a_staggered_batch_does_not_wait_for_a_clock_that_was_set(
+    monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    """Between the order and the starts."""
+    clock = SetClock(monkeypatch)
+    with fleet_of(instance("a"), prompts_per_instance=9) as fleet:
+        asked = [
+            replace(each, not_before=now() + timedelta(seconds=0.3 * n))
+            for n, each in enumerate(staggered(0.3, 3))
+        ]
+        runs = fleet.submit(*asked)
+        assert len(fleet.carried()) < 3
+        clock.ahead = ahead
+        fleet.until(lambda: fleet.carried() == set(runs))
+
+
+def test_a_staggered_batch_goes_on_after_a_restart_with_a_clock_that_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SetClock(monkeypatch)
+    clock.ahead = timedelta(hours=2)
+    with fleet_of(instance("a"), prompts_per_instance=9) as fleet:
+        asked = [replace(each, not_before=now() + timedelta(hours=1)) for each in staggered(0.2, 2)]
+        first, second = fleet.submit(*asked)
+        assert fleet.carried() == set()
+        (begun,) = fleet.submit(*staggered(0.2, 1))
+        fleet.until(lambda: fleet.carried() == {begun})
+        fleet.journal.record(begun, PromptPrepared(prompt_id="p", boot_marker=None))
+    clock.ahead = timedelta()
+    with fleet_of(instance("a"), store=fleet.store, prompts_per_instance=9) as fleet:
+        assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 3
+        fleet.until(lambda: fleet.carried() == {begun, first, second})
 
 
 def _noting(starts: list[datetime]) -> Callable[[Staggering, Stagger, datetime], None]:

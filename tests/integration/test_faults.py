@@ -12,7 +12,7 @@ import requests
 import websocket
 from PIL import Image
 
-from tests.instance import Instance
+from tests.instance import Instance, SandboxSSHInstance
 from tests.integration.graphs import loaded, painted, slow
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
@@ -45,6 +45,90 @@ def test_kill_9_while_queued(make_server: MakeServer, instance: Instance) -> Non
     instance.sandbox.faults(hold=False)
     assert is_whole(server.until_finished(run), instance)
     assert len(instance.sandbox.executions()) == 1
+
+
+@pytest.mark.parametrize(
+    "damaged_file", ["run.jsonl", "run.jsonl, its last line", "request.json", "graph.json", "submission.json"]
+)
+@pytest.mark.parametrize("phase", ["waiting", "executing", "finished"])
+def test_a_damaged_record_leads_to_no_second_execution(
+    make_server: MakeServer, sandbox: SandboxProcess, damaged_file: str, phase: str
+) -> None:
+    """The server is killed, and a file of the run's record damaged."""
+    instance = SandboxSSHInstance(sandbox)
+    server = make_server()
+    server.execute(instance.ssh_string, painted(7))
+    run = server.execute(instance.ssh_string, slow(2, steps=5), inputs={"1.color": 3})
+    if phase != "waiting":
+        server.until(run, lambda p: p["status"] in ("executing", "completed"))
+    if phase == "finished":
+        server.until_finished(run)
+    server.kill()
+    damage_record(server, run, damaged_file)
+    server.start()
+    done = server.until_finished(run)
+    is_known = done["status"] == "completed" or done["error_code"] == "record_damaged"
+    assert is_known, done["error_message"]
+    if done["status"] == "failed" and server.post(f"/{run}/retry").status_code == 200:
+        done = server.until_finished(run)
+    assert done["status"] == "completed" or done["error_code"] == "record_damaged"
+    assert done["status"] == "completed" or damaged_file == "request.json", done["error_message"]
+    assert len(sandbox.executions()) <= 2
+    assert server.get("")["total"] == 2
+
+
+def damage_record(server: ServerProcess, run: str, damaged_file: str) -> None:
+    """Where the file is there: a byte in its middle, or the end of its last line."""
+    name, _, is_end = damaged_file.partition(", ")
+    (path,) = (server.data_dir / "runs").glob(f"*/{run}")
+    if (path / name).exists():
+        content = bytearray((path / name).read_bytes())
+        content[-5 if is_end else len(content) // 2] ^= 1
+        (path / name).write_bytes(content)
+
+
+def test_a_lost_list_of_steps_is_made_anew_by_asking_the_instance(
+    make_server: MakeServer, sandbox: SandboxProcess
+) -> None:
+    instance = SandboxSSHInstance(sandbox)
+    server = make_server()
+    run = server.execute(instance.ssh_string, slow(2, steps=20))
+    server.until(run, is_executing)
+    server.kill()
+    (path,) = (server.data_dir / "runs").glob(f"*/{run}")
+    (path / "run.jsonl").write_bytes(b"")
+    server.start()
+    done = server.until_finished(run)
+    assert is_whole(done, instance)
+    assert "damaged" in done["notices"][0]
+    assert len(sandbox.executions()) == 1
+    assert [each["path"] for each in server.get("/damage")["damage"]] == [str(path / "run.jsonl")]
+
+
+def test_a_data_directory_that_was_moved_finds_its_uploads_and_outputs(
+    make_server: MakeServer, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    instance = SandboxSSHInstance(sandbox)
+    server = make_server()
+    server.output_dir = server.data_dir / "outputs"
+    finished = server.execute(instance.ssh_string, painted(1))
+    server.until_finished(finished)
+    with (tmp_path / "photo.png").open("wb") as file:
+        file.write(Path(server.progress(finished)["outputs"][0]["local_path"]).read_bytes())
+    with (tmp_path / "photo.png").open("rb") as file:
+        kept = requests.post(server.url + "/files", files={"file": file}, timeout=30).json()["path"]
+    sandbox.faults(hold=True)
+    ahead = [server.execute(instance.ssh_string, painted(n)) for n in (2, 3, 4)]
+    run = server.execute(instance.ssh_string, loaded("photo.png"), input_images=[kept])
+    server.kill()
+    moved = server.directory / "elsewhere"
+    server.data_dir.rename(moved)
+    server.data_dir = moved
+    server.start()
+    sandbox.faults(hold=False)
+    for done in [server.until_finished(each) for each in (*ahead, run, finished)]:
+        assert is_whole(done, instance)
+        assert all(output["local_path"].startswith(str(moved)) for output in done["outputs"])
 
 
 def test_kill_9_while_executing(make_server: MakeServer, instance: Instance) -> None:

@@ -280,7 +280,7 @@ def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> Non
     opened(tmp_path).close()
 
 
-def test_broken_records_are_set_aside_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_broken_records_are_made_anew_or_listed_and_the_rest_is_there(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for n in range(3):
         store.add(run_number(n))
@@ -289,9 +289,15 @@ def test_broken_records_are_set_aside_and_the_rest_is_there(tmp_path: Path) -> N
     (live / run_number(0).workflow_id / "run.jsonl").write_bytes(b'{"workflow_id": "trunc')
     (live / run_number(1).workflow_id / "request.json").unlink()
     (live / ".new-comfyui_workflow_1_ab").mkdir()
+    (live / "comfyui_workflow_1_cd").mkdir()
     again = opened(tmp_path)
-    assert [run.workflow_id for run in again.unfinished()] == [run_number(2).workflow_id]
-    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 2
+    assert [run.workflow_id for run in again.unfinished()] == [run_number(n).workflow_id for n in (0, 2)]
+    assert again.unfinished()[0].request == run_number(0).request
+    listed = again.get(run_number(1).workflow_id)
+    assert listed is not None
+    assert (listed.status, listed.error_code) == (RunStatus.FAILED, "record_damaged")
+    assert again.get("comfyui_workflow_1_cd") is None
+    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 1
     again.close()
 
 

@@ -13,11 +13,12 @@ import pytest
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.runs.codec import decode_summary, encode_summary
+from comfyui_workflow.runs.codec import decode_summary, encode_run, encode_summary
 from comfyui_workflow.runs.events import RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.summary_log import SummaryLog
 from tests.stores.test_contract import check_summaries, in_batch, opened, run_number
 
@@ -51,9 +52,9 @@ def record(lines: Path, n: int) -> Path:
 
 def told(lines: Path) -> set[str]:
     """Of which runs the file tells, in not many more lines than there are."""
-    found, line_count = SummaryLog(lines).read()
-    assert line_count <= 2 * len(found)
-    return set(found)
+    read = SummaryLog(lines, Seal()).read()
+    assert read.count <= 2 * len(read.found)
+    return set(read.found)
 
 
 def test_the_list_is_read_from_one_file(tmp_path: Path, lines: Path) -> None:
@@ -122,12 +123,13 @@ def test_what_has_no_directory_is_not_listed(tmp_path: Path, lines: Path) -> Non
     assert len(told(lines)) == 2
 
 
-def test_a_record_that_cannot_be_read_is_not_listed(tmp_path: Path, lines: Path) -> None:
+def test_a_record_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path, lines: Path) -> None:
     lines.unlink()
     (record(lines, 1) / "run.jsonl").write_bytes(b"{")
     with reopened(tmp_path) as store:
-        assert [summary.workflow_id for summary in store.summaries()] == [ALL[0], ALL[2]]
-        assert store.count() == 2
+        check_summaries(store, 3)
+        damaged = store.summaries()[1]
+        assert (damaged.status, damaged.error_code) == (RunStatus.FAILED, "record_damaged")
 
 
 def test_a_run_that_was_taken_up_again_is_never_told_of_as_before(tmp_path: Path, lines: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_run_that_was_taken_up_again_is_never_told_of_as_before(tmp_path: Path
 def test_a_line_of_a_run_that_is_live_does_not_stay(tmp_path: Path, lines: Path) -> None:
     record(lines, 1).rename(lines.parent / "live" / ALL[1])
     run_json = lines.parent / "live" / ALL[1] / "run.jsonl"
-    run_json.write_bytes(run_json.read_bytes().replace(b'"failed"', b'"executing"'))
+    run_json.write_bytes(encode_run(run_number(1)) + b"\n")
     with reopened(tmp_path) as store:
         check_summaries(store, 3)
     assert told(lines) == {ALL[2], ALL[0]}
@@ -186,6 +188,7 @@ def test_the_list_is_true_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.summary_log import SummaryLog
 from tests.stores.test_contract import opened, run_number
 from comfyui_workflow.journal import RunJournal

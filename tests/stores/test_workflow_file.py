@@ -23,6 +23,7 @@ from comfyui_workflow.runs.events import ExecutedTwice, NoticeGiven, RetryReques
 from comfyui_workflow.runs.model import Run, RunStatus, Workflow
 from comfyui_workflow.stores.atomic import read_regular
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.workflow_file import WorkflowReader
 from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
@@ -231,9 +232,18 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
         case "broken":
             path.write_bytes(b'{"graph": 5}')
     again = opened(tmp_path)
-    assert again.unfinished() == [runs[0], runs[2]]
-    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 1
+    assert [run for run in again.unfinished() if run.workflow_id != runs[1].workflow_id] == [runs[0], runs[2]]
+    there = again.get(runs[1].workflow_id)
+    assert there is not None
+    assert there.status is (RunStatus.QUEUED if name == "run.jsonl" else RunStatus.FAILED)
+    assert there.request.batch_id == (runs[1].request.batch_id if name != "request.json" else None)
+    assert len(again.damage.all()) >= 1
+    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == (kind != "missing")
     again.close()
+    once_more = opened(tmp_path)
+    assert once_more.damage.all() == []
+    assert once_more.get(runs[1].workflow_id) == there
+    once_more.close()
 
 
 def test_a_graph_that_runs_share_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +257,9 @@ def test_a_graph_that_runs_share_is_checked_once(tmp_path: Path, monkeypatch: py
     store.close()
     workflow_path(tmp_path, bad[0]).write_text('{"graph": {"1": {}}}')  # and so that of the other
     again = opened(tmp_path)
-    assert (again.unfinished(), checked) == (good, [graph(1)])
-    assert len(list((tmp_path / "data" / "runs" / "set-aside").iterdir())) == 2
+    assert again.unfinished() == good
+    assert checked[0] == graph(1)
+    assert {again.summaries()[n].error_code for n in (0, 1)} == {"record_damaged"}
     again.close()
 
 
@@ -267,7 +278,7 @@ def test_a_changed_step_of_one_run_is_not_that_of_another(tmp_path: Path) -> Non
     again.close()
     path.write_text(json.dumps(state))
     again = opened(tmp_path)
-    assert again.unfinished() == [runs[0], runs[2]]
+    assert [run.nodes[0].progress for run in again.unfinished()] == [0.0, 0.0, 0.0]  # made anew
     again.close()
 
 
@@ -346,7 +357,7 @@ def test_a_reader_holds_only_so_many_workflows(tmp_path: Path) -> None:
     for color in range(4):
         (tmp_path / str(color)).mkdir()
         (tmp_path / str(color) / "workflow.json").write_text(json.dumps({"graph": graph(color)}))
-    reader = WorkflowReader(2)
+    reader = WorkflowReader(2, Seal())
     read = [reader.read(tmp_path / str(color)) for color in (0, 1, 1, 0, 2, 3, 0, 2)]
     assert [each and each.graph for each in read] == [graph(color) for color in (0, 1, 1, 0, 2, 3, 0, 2)]
     assert read[0] is read[3]

@@ -71,6 +71,7 @@ PLACES = {
     "numpy": {"sandbox", "demo"},
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
+    "msgspec": {"stores"},
     "pydantic": {"runs", "settings", "client", "cli", "sandbox", "outbox"},
 }
 

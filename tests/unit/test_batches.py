@@ -26,6 +26,7 @@ from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.service import RunService
 from comfyui_workflow.stores.batch_files import BatchFiles
+from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.fleet.making import instance, request
 from tests.unit.test_progress import GRAPH
@@ -62,9 +63,15 @@ class Made:
         self.journal = RunJournal(self.store)
         self.executor = Idle(self.journal)
         self.service = RunService(self.journal, self.store, self.executor)
-        self.files = BatchFiles(directory)
+        self.damage = DamageReport()
+        self.batches = self.begin_again()
+
+    def begin_again(self) -> BatchService:
+        """With what is on disk, as a server that has just started."""
+        self.files = BatchFiles(self.directory)
         self.files.open()
-        self.batches = BatchService(self.journal, self.store, self.service, self.files)
+        self.batches = BatchService(self.journal, self.store, self.service, self.files, self.damage)
+        return self.batches
 
     def submit(self, count: int, on_error: OnError = OnError.CONTINUE) -> tuple[str, list[str]]:
         asked = tuple(request(workflow_name=f"w{number}", graph=GRAPH) for number in range(count))
@@ -170,7 +177,7 @@ def test_a_batch_is_cancelled_though_the_server_dies_before_its_runs_have_ended(
     assert made.batches.cancel(batch_id) == 4
     assert made.statuses(batch_id) == ["failed"] + ["queued"] * 4
     made.service.retry(ids[0])
-    BatchService(made.journal, made.store, made.service, BatchFiles(made.directory)).resume()
+    made.begin_again().resume()
     assert made.statuses(batch_id) == ["queued", "queued", "cancelled", "cancelled", "cancelled"]
     asked = [made.journal.get(each).is_cancel_requested for each in ids[:2]]
     assert asked == [False, True]  # that one waits for the instance
@@ -186,8 +193,38 @@ def test_a_batch_that_is_not_there(made: Made, batch_id: str) -> None:
 def test_a_spoiled_record_of_a_batch_hides_no_other(made: Made, tmp_path: Path) -> None:
     batch_id, _ = made.submit(1)
     (tmp_path / "batches" / "batch_9999999999_aa.json").write_text("{")
-    again = BatchService(made.journal, made.store, made.service, BatchFiles(tmp_path / "batches"))
+    again = made.begin_again()
+    again.resume()
     assert [each.batch.batch_id for each in again.page(10, None)] == [batch_id]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 300, b'{"batch_id":"batch_1_aa"}'])
+def test_a_batch_whose_record_is_damaged_is_made_anew_of_its_runs(made: Made, damage: bytes) -> None:
+    batch_id, ids = made.submit(3, OnError.STOP)
+    made.journal.record(ids[0], PromptPrepared(prompt_id="p", boot_marker=None))
+    made.journal.record(ids[0], ExecutionStarted())
+    before = made.files.get(batch_id)
+    path = made.directory / f"{batch_id}.json"
+    path.write_bytes(damage)
+    made.begin_again().resume()
+    assert made.files.get(batch_id) == replace(before, created_at=before.created_at)
+    assert made.statuses(batch_id) == ["executing", "queued", "queued"]
+    assert [(each.path, "made anew" in each.outcome) for each in made.damage.all()] == [(str(path), True)]
+    assert [kept.read_bytes() for kept in (made.directory / "set-aside").iterdir()] == [damage]
+    made.begin_again().resume()
+    assert made.files.get(batch_id) == before
+    assert len(made.damage.all()) == 1
+
+
+def test_a_damaged_batch_of_an_earlier_release_is_what_its_runs_are(made: Made) -> None:
+    """Its runs do not know its name."""
+    asked = [replace(request(graph=GRAPH), batch_id="batch_1_aa", stagger_s=5.0) for _ in range(2)]
+    runs = made.service.keep_all(asked)
+    (made.directory / "batch_1_aa.json").write_bytes(b"\xff")
+    made.begin_again().resume()
+    batch = made.files.get("batch_1_aa")
+    assert (batch.total, batch.stagger_s, batch.name) == (2, 5.0, runs[0].request.workflow_name)
+    assert made.statuses("batch_1_aa") == ["queued", "queued"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""A hundred thousand finished runs: the start of the server, and its lists.
+
+    .venv/bin/python -m bench.finished_runs [RUNS] [ROUNDS]
+
+prints medians, in milliseconds. It writes the records as an earlier release wrote them; half of the runs are
+of batches of two hundred.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+from flask.testing import FlaskClient
+
+from app import create_server
+from comfyui_workflow.runs.batch import Batch, new_batch_id
+from comfyui_workflow.runs.codec import encode_request, encode_run
+from comfyui_workflow.runs.model import (
+    NodeProgress,
+    OutputFile,
+    Phase,
+    Placement,
+    Run,
+    RunRequest,
+    RunStatus,
+    new_workflow_id,
+)
+from comfyui_workflow.settings import load_settings
+from comfyui_workflow.stores.batch_files import BatchFiles
+
+RUNS = 100_000
+ROUNDS = 5
+BATCH_SIZE = 200
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+LIST = "/comfyui/workflow"
+QUESTIONS = {
+    "first page": f"{LIST}?limit=50",
+    "status that none has": f"{LIST}?status=cancelled",
+    "status that few have": f"{LIST}?status=failed",
+    "name": f"{LIST}?name=night-7",
+    "name that none has": f"{LIST}?name=nothing",
+    "instance": f"{LIST}?instance=gpu-3",
+    "grouped": f"{LIST}?grouped=true",
+    "grouped, with a status": f"{LIST}?grouped=true&status=failed",
+    "batches": f"{LIST}/batch",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=int, nargs="?", default=RUNS)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    asked = parser.parse_args()
+    logging.disable(logging.ERROR)
+    with tempfile.TemporaryDirectory() as directory:
+        data_dir = Path(directory) / "data"
+        write_runs(data_dir, asked.runs)
+        measure_start(data_dir)  # makes the list of summaries
+        starts, answers = [], dict[str, list[float]]()
+        for _ in range(asked.rounds):
+            start_ms, answered = measure_start(data_dir)
+            starts.append(start_ms)
+            for name, times_ms in answered.items():
+                answers.setdefault(name, []).extend(times_ms)
+        print(f"{asked.runs} finished runs, median of {asked.rounds}")
+        print(f"{'start':>24}: {median(starts):8.0f} ms")
+        for name, times_ms in answers.items():
+            first, again = median(times_ms[::2]), median(times_ms[1::2])
+            print(f"{name:>24}: {first:8.1f} ms the first time, {again:8.1f} ms again")
+
+
+def measure_start(data_dir: Path) -> tuple[float, dict[str, list[float]]]:
+    """The start; and each question, asked once and once more by somebody else."""
+    settings = load_settings(data_dir=data_dir, state_file=data_dir.parent / "state.json")
+    server = create_server(settings)
+    began_s = time.perf_counter()
+    server.start()
+    start_ms = 1000 * (time.perf_counter() - began_s)
+    try:
+        client = server.app.test_client()
+        return start_ms, {name: [_ask(client, url, n) for n in (0, 1)] for name, url in QUESTIONS.items()}
+    finally:
+        server.stop()
+
+
+def _ask(client: FlaskClient, url: str, number: int) -> float:
+    """A question of its own each time: no answer is shared."""
+    joined = f"{url}{'&' if '?' in url else '?'}unshared={number}"
+    return _timed_ms(lambda: client.get(joined))
+
+
+def _timed_ms(act: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    act()
+    return 1000 * (time.perf_counter() - began_s)
+
+
+def write_runs(data_dir: Path, count: int) -> None:
+    """As JSON without a seal, which every release reads."""
+    finished, batches = data_dir / "runs" / "finished", data_dir / "batches"
+    finished.mkdir(parents=True)
+    batches.mkdir()
+    batch_files = BatchFiles(batches)
+    batch_files.open()
+    batch: Batch | None = None
+    for number in range(count):
+        at = BEGAN + timedelta(seconds=10 * number)
+        if number % BATCH_SIZE == 0:
+            is_batch = number // BATCH_SIZE % 2 == 0
+            batch = _batch(at, number) if is_batch else None
+            if batch is not None:
+                batch_files.add(batch)
+        run = finished_run(number, at, batch)
+        place = finished / run.workflow_id
+        place.mkdir()
+        (place / "request.json").write_bytes(encode_request(run.request))
+        (place / "run.json").write_bytes(encode_run(run))
+
+
+def _batch(at: datetime, number: int) -> Batch:
+    return Batch(batch_id=new_batch_id(at), name=f"night-{number}", created_at=at, total=BATCH_SIZE)
+
+
+def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
+    instance = f"gpu-{number % 8}"
+    request = RunRequest(
+        ssh_connection="any",
+        graph={"1": {"class_type": "SaveImage", "inputs": {}}},
+        workflow_name=f"night-{number % 50}",
+        output_dir="/tmp/outputs",
+        comfyui_port=18188,
+        comfyui_input_dir="/in",
+        comfyui_output_dir="/out",
+        batch_id=None if batch is None else batch.batch_id,
+    )
+    run = Run(
+        workflow_id=new_workflow_id(at),
+        request=request,
+        queue_time=at,
+        last_update=at + timedelta(seconds=9),
+        status=RunStatus.FAILED if number % 1000 == 0 else RunStatus.COMPLETED,
+        phase=Phase.FINISHED,
+        placement=Placement(
+            instance_id=instance,
+            name=instance,
+            ssh_connection=f"ssh root@{instance}.example",
+            comfyui_port=18188,
+            comfyui_input_dir="/in",
+            comfyui_output_dir="/out",
+            price_per_hour=0.5,
+            reason="free",
+        ),
+        nodes=(NodeProgress(node_id="1", node_type="SaveImage"),),
+        outputs=(OutputFile(filename=f"{number}.png", local_path=f"/tmp/outputs/{number}.png"),),
+        graph_signature=f"{number % 50:016x}",
+        prompt_id="0b6f1f4e-3a3c-4a5e-9a0e-2f6f0c1d2e3f",
+        submissions=1,
+        start_time=at,
+        end_time=at + timedelta(seconds=9),
+        gpu_s=8.0,
+    )
+    return replace(run, error_message="It failed", error_code="prompt_failed") if number % 1000 == 0 else run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""A run whose record is damaged, made anew of the parts that are whole. Pure.
+
+It never leads to a second execution: a run that may have a prompt looks for it at its instance, and submits
+none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from comfyui_workflow.runs.codec import SubmissionRecord
+from comfyui_workflow.runs.model import (
+    Graph,
+    Lost,
+    Phase,
+    Placement,
+    Run,
+    RunRequest,
+    RunStatus,
+    time_of_id,
+)
+from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+
+LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
+DAMAGED = "record_damaged"
+"""The error code of a run that could not go on since its record was damaged."""
+_ORDER_ANEW = "Its workflow is lost: execute it anew"
+_UNKNOWN = "unknown (its record was damaged)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What can be read of a record; None for a part that is damaged or was never there."""
+
+    workflow_id: str
+    request: RunRequest | None
+    """Its graph is empty where the workflow is lost."""
+    graph: Graph | None
+    state: Run | None
+    """Of the log as far as it is whole, with the request and graph of here. Where `troubles` names the log,
+    it is an earlier state."""
+    submission: SubmissionRecord | None
+    summary: RunSummary | None
+    troubles: Mapping[str, str]
+    """Reasons by the names of the damaged files."""
+    is_finished: bool
+    """The record lay among those of finished runs."""
+    tells_submissions: bool
+    """The release that wrote it kept a submission.json once a prompt was submitted."""
+
+
+def request_of(parts: Parts) -> RunRequest:
+    """The request; where it is damaged, that of the submission, or what the summary tells."""
+    if parts.request is not None:
+        return parts.request
+    if parts.submission is not None:
+        return parts.submission.request
+    summary = parts.summary
+    return RunRequest(
+        ssh_connection=summary.ssh_connection if summary else "",
+        graph={},
+        workflow_name=summary.workflow_name if summary else _UNKNOWN,
+        workflow_file=summary.workflow_file if summary else None,
+        batch_id=summary.batch_id if summary else None,
+        output_dir="",
+        comfyui_port=1,
+        comfyui_input_dir="",
+        comfyui_output_dir="",
+    )
+
+
+def rebuilt(parts: Parts) -> Run:
+    """Ready to be kept: it goes on, or has ended and says why."""
+    if parts.state is not None and LOG not in parts.troubles:
+        run = _rebuilt_around(parts, parts.state)
+    elif parts.is_finished:
+        run = _rebuilt_end(parts)
+    else:
+        run = _rebuilt_state(parts)
+    return replace(run, notices=(*run.notices, _notice(parts)))
+
+
+def _notice(parts: Parts) -> str:
+    files = "; ".join(f"{name}: {reason}" for name, reason in parts.troubles.items())
+    return f"A part of the record of this run was damaged and is kept aside ({files})"
+
+
+def _rebuilt_around(parts: Parts, state: Run) -> Run:
+    """Where its log is whole."""
+    lost = set(state.lost)
+    if GRAPH in parts.troubles and state.submissions > 0:
+        lost.add(Lost.GRAPH)
+    if not _has_workflow(state):
+        lost.add(Lost.WORKFLOW)
+    run = replace(state, lost=frozenset(lost))
+    if run.is_finished or run.graph or _has_workflow(run):
+        return run
+    if run.request.output_dir and (run.prompt_id is not None or run.are_outputs_known):
+        return run  # what was submitted is followed to its end
+    return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
+
+
+def _rebuilt_state(parts: Parts) -> Run:
+    """A run that had not ended, from its request and what of its log is whole."""
+    run, submission = _as_known(parts), parts.submission
+    if not run.request.output_dir:
+        return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
+    if submission is not None and submission.submissions > run.submissions:
+        return _submitted(run, submission)
+    if run.prompt_id is not None:
+        return replace(run, lost=run.lost | {Lost.STATE})
+    if not run.graph and not _has_workflow(run):
+        return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
+    if parts.tells_submissions and SUBMISSION not in parts.troubles:
+        return replace(run, lost=run.lost | {Lost.PROGRESS})
+    return _failed(
+        replace(run, lost=run.lost | {Lost.STATE}),
+        "The record of the run was damaged on this machine, and its prompt may have been submitted. A retry "
+        "looks for it at the instance and fetches what it made; it submits nothing",
+    )
+
+
+def _rebuilt_end(parts: Parts) -> Run:
+    """A run that had ended, from its summary and what of its log is whole."""
+    known, summary = _as_known(parts), parts.summary
+    run = replace(known, lost=known.lost | {Lost.STATE})
+    where = run.request.output_dir or "its output directory"
+    if summary is None:
+        return _failed(
+            run,
+            "The run had ended, and the record of how was damaged on this machine. Its files may be in "
+            f"{where}; a retry asks the instance for its outputs",
+        )
+    placement = run.placement or placement_told(summary, run.request)
+    ended = replace(run, **_told(summary), placement=placement)  # type: ignore[arg-type]
+    has_outputs = len(ended.outputs) == summary.output_count and not ended.has_missing_outputs
+    if summary.status is not RunStatus.COMPLETED or has_outputs:
+        return ended
+    message = (
+        "The run was completed, and the list of its outputs was damaged on this machine. Its files should be "
+        f"in {where}; a retry asks the instance for them again, without running anything"
+    )
+    return replace(_failed(ended, message), end_time=summary.end_time, last_update=summary.last_update)
+
+
+def _as_known(parts: Parts) -> Run:
+    """What of the log is whole, or else the run as it was ordered."""
+    if parts.state is not None:
+        return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
+    request, at = request_of(parts), _created_at(parts.workflow_id)
+    return Run(
+        workflow_id=parts.workflow_id,
+        request=request,
+        queue_time=at,
+        last_update=at,
+        nodes=planned_nodes(request.graph, sink_ids(request.graph)) if request.graph else (),
+        priority=request.priority,
+        prepared_graph=parts.graph if parts.is_finished or parts.submission is not None else None,
+        lost=_lost_workflow(request),
+    )
+
+
+def _submitted(run: Run, submission: SubmissionRecord) -> Run:
+    return replace(
+        run,
+        status=RunStatus.QUEUED,
+        phase=Phase.WAITING,
+        prompt_id=submission.prompt_id,
+        is_accepted=False,
+        are_outputs_known=False,
+        boot_marker=submission.boot_marker,
+        submissions=submission.submissions,
+        placement=submission.placement,
+        gpu_since=None,
+        lost=run.lost | {Lost.STATE},
+    )
+
+
+def _has_workflow(run: Run) -> bool:
+    return bool(run.request.graph) or run.request.editor_file is not None
+
+
+def _lost_workflow(request: RunRequest) -> frozenset[Lost]:
+    is_there = bool(request.graph) or request.editor_file is not None
+    return frozenset() if is_there else frozenset({Lost.WORKFLOW})
+
+
+def _told(summary: RunSummary) -> dict[str, object]:
+    """Fields of a run that its summary tells."""
+    return {
+        "priority": summary.priority,
+        "status": summary.status,
+        "phase": summary.phase,
+        "prompt_id": summary.prompt_id,
+        "submissions": summary.submissions,
+        "error_message": summary.error_message,
+        "error_code": summary.error_code,
+        "failed_node_id": summary.failed_node_id,
+        "queue_time": summary.queue_time,
+        "last_update": summary.last_update,
+        "start_time": summary.start_time,
+        "end_time": summary.end_time,
+        "gpu_s": summary.gpu_s,
+        "stays": summary.stays,
+        "graph_signature": summary.graph_signature,
+    }
+
+
+def placement_told(summary: RunSummary, request: RunRequest) -> Placement | None:
+    """Where the run was, for its retry; None where only its ssh string tells."""
+    if summary.instance_id is None or summary.instance_name is None:
+        return None
+    return Placement(
+        instance_id=summary.instance_id,
+        name=summary.instance_name,
+        ssh_connection=request.ssh_connection,
+        comfyui_port=request.comfyui_port,
+        comfyui_input_dir=request.comfyui_input_dir,
+        comfyui_output_dir=request.comfyui_output_dir,
+        price_per_hour=summary.price_per_hour,
+        reason="the record of the run says so",
+    )
+
+
+def _failed(run: Run, message: str) -> Run:
+    return replace(
+        run,
+        status=RunStatus.FAILED,
+        phase=Phase.FINISHED,
+        message=None,
+        error_code=DAMAGED,
+        error_message=message,
+        end_time=run.end_time or run.last_update,
+        gpu_since=None,
+        contact_lost_at=None,
+    )
+
+
+def _there(run: Run) -> str:
+    if run.prompt_id is None:
+        return ""
+    return f"Its prompt {run.prompt_id} may be at {run.ssh_connection or 'its instance'}. "
+
+
+def _created_at(workflow_id: str) -> datetime:
+    try:
+        return max(time_of_id(workflow_id), datetime(1970, 1, 2, tzinfo=UTC))
+    except ValueError:
+        return datetime(1970, 1, 2, tzinfo=UTC)

@@ -1,0 +1,53 @@
+"""What of the data directory could not be read, and what became of it: told in the log and by the API."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from comfyui_workflow.runs.document import word_time
+
+log = logging.getLogger(__name__)
+
+MOST_KEPT = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One damaged file."""
+
+    found_at: datetime
+    path: str
+    reason: str
+    """Why it cannot be read."""
+    outcome: str
+    """What was done instead, and what a person may do: a sentence."""
+
+
+class DamageReport:
+    """Since this server was started. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: list[Damage] = []
+
+    def add(self, path: object, reason: object, outcome: str) -> None:
+        log.error("Damaged: %r (%s). %s", str(path), reason, outcome)
+        found = Damage(found_at=datetime.now(UTC), path=str(path), reason=str(reason), outcome=outcome)
+        with self._lock:
+            self._found = [*self._found, found][-MOST_KEPT:]
+
+    def all(self) -> list[Damage]:
+        """Oldest first; the newest thousand."""
+        with self._lock:
+            return list(self._found)
+
+
+def damage_document(damage: Damage) -> dict[str, Any]:
+    return {
+        "found_at": word_time(damage.found_at),
+        "path": damage.path,
+        "reason": damage.reason,
+        "outcome": damage.outcome,
+    }
