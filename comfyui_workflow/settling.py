@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.file_signatures import HEAD_BYTES, mismatch
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
 from comfyui_workflow.wholeness import shortfall
 

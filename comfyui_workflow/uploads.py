@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import FileRefused, StoreError
 from comfyui_workflow.private_files import holds_private_key, is_key_name
 from comfyui_workflow.stores.atomic import make_private_directory
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.untrusted import is_safe_name
 
 log = logging.getLogger(__name__)

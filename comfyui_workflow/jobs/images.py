@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
 from comfyui_workflow.jobs.deadlines import Deadlines
 from comfyui_workflow.jobs.fetch_row import FetchRow, WantedImage
@@ -19,7 +20,6 @@ from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
 from comfyui_workflow.runs.model import Phase
 from comfyui_workflow.stores.atomic import make_private_directory
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.job_files import JobFiles
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.runs.model import is_workflow_id
 from comfyui_workflow.stores.atomic import make_private_directory, read_regular, write_atomically
-from comfyui_workflow.stores.flush import flush_to_disk
 
 log = logging.getLogger(__name__)
 

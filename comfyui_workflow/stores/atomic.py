@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from comfyui_workflow.stores.flush import flush_to_disk
+from comfyui_workflow.disk_flush import flush_to_disk
 
 
 def write_atomically(path: Path, content: bytes, *, must_reach_disk: bool = True) -> None:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import ConfigurationError, DataTaken, InvalidGraph, RunNotFound, StoreError
 from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
@@ -33,7 +34,6 @@ from comfyui_workflow.stores.atomic import make_private_directory
 from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.ownership import Ownership
 from comfyui_workflow.stores.rebuilder import Rebuilder
 from comfyui_workflow.stores.record import (

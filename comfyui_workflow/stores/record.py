@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.changes import is_state
 from comfyui_workflow.runs.codec import (
@@ -37,7 +38,6 @@ from comfyui_workflow.stores.atomic import (
     write_atomically,
     write_new,
 )
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.sealing import Seal
 from comfyui_workflow.stores.workflow_file import WorkflowReader, WorkflowWriter

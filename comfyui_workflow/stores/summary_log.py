@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.atomic import append_line, write_atomically
 from comfyui_workflow.stores.finished_runs import SummaryLine, keys_of_line
-from comfyui_workflow.stores.flush import flush_to_disk
 from comfyui_workflow.stores.sealing import Seal
 
 log = logging.getLogger(__name__)

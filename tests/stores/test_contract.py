@@ -399,7 +399,7 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
     store.add(run_number(30))
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in (28, 29, 30, 31)])  # one of them is there already
-    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
+    monkeypatch.setattr("comfyui_workflow.disk_flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(25)])
     assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
@@ -411,7 +411,7 @@ def test_runs_added_at_once_reach_the_disk_on_every_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = list[Path]()
-    monkeypatch.setattr("comfyui_workflow.stores.flush._SYNC_FILE_SYSTEM", None)
+    monkeypatch.setattr("comfyui_workflow.disk_flush._SYNC_FILE_SYSTEM", None)
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(f"os.{name}", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
     store = opened(tmp_path)

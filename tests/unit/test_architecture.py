@@ -17,6 +17,7 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
         "login",
         "patience",
         "abreast",
+        "disk_flush",
         "wholeness",
         "file_signatures",
         "parts",

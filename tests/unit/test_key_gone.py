@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import ApiKeyGone
-from comfyui_workflow.submission import Submitter
+from comfyui_workflow.submission import Sender, Submitter
 from tests.stores.test_api_keys import KEY, new_run
 
 
@@ -24,7 +24,17 @@ def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[di
         feed=SimpleNamespace(wait_connected=lambda _: True, client_id="c"),
         client=SimpleNamespace(submit=submit),
     )
-    return Submitter(link, lambda event: new_run(), lambda: False, nullcontext, None, api_key=lambda: key)  # type: ignore[arg-type]
+    live: Any = None
+    return Submitter(
+        link=link,
+        record=lambda event: new_run(),
+        should_stop=lambda: False,
+        place=nullcontext,
+        live=live,
+        sender=Sender(),
+        is_cancelled=lambda: False,
+        api_key=lambda: key,
+    )
 
 
 NEEDS = {"input": {"hidden": {"api_key": "API_KEY_COMFY_ORG"}}}

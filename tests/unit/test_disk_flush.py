@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.stores import flush
+from comfyui_workflow import disk_flush as flush
+from comfyui_workflow.disk_flush import GroupFlush, bring_to_disk
 from comfyui_workflow.stores.atomic import make_private_directory, write_atomically
-from comfyui_workflow.stores.flush import GroupFlush, bring_to_disk
 from tests.sandbox.running_comfyui import wait_until
 
 WAIT_S = 20
