@@ -124,6 +124,7 @@ class Server:
         parts.batches.heed_failures()
         parts.jobs.start()
         parts.outbox.start()
+        start_in_thread("warm-up", parts.batches.warm_up)
         return resumed
 
     def end_waits(self) -> None:
@@ -170,7 +171,7 @@ def create_server(settings: Settings) -> Server:
         lambda: executor.wake(),  # noqa: PLW0108 - made below
         damage,
     )
-    store.ownership.listen(lambda _: start_in_thread(lambda: executor.stop(0)))
+    store.ownership.listen(lambda _: start_in_thread("leaving", lambda: executor.stop(0)))
     copies = LateCopies(links, journal, settings.late_copies_s)
     sender = Sender(
         server=lambda: server_id(settings.data_dir),
@@ -228,8 +229,8 @@ def create_server(settings: Settings) -> Server:
     )
 
 
-def start_in_thread(work: Callable[[], object]) -> None:
-    threading.Thread(target=work, name="leaving", daemon=True).start()
+def start_in_thread(name: str, work: Callable[[], object]) -> None:
+    threading.Thread(target=work, name=name, daemon=True).start()
 
 
 def create_instances(
@@ -367,7 +368,7 @@ def create_flask(parts: Parts) -> Flask:
 def create_app(settings: Settings | None = None) -> Flask:
     """A started app, for a WSGI server of one process."""
     server = create_server(settings or load_settings())
-    server.when_lost(lambda: start_in_thread(server.stop))
+    server.when_lost(lambda: start_in_thread("leaving", server.stop))
     server.start()
     return server.app
 
@@ -375,7 +376,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def open_link(
     key: InstanceKey,
     settings: Settings,
-    breaches: Breaches,
+    breaches: Breaches | None = None,
     on_mark: Callable[[Mark], None] = lambda _: None,
 ) -> Link:
     """Raises: what `open_connection` raises; StoreError."""

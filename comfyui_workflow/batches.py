@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_PROGRESSES_KEPT = 2000
 """Of finished batches."""
+BATCHES_WARMED_UP = 100
 MOST_ASKED = 20
 """Runs that are asked what their batch was: one is enough whose record is whole."""
 _LENGTH_WITH_TIME = len("batch_1700000000_0123456789abc") - 1
@@ -94,6 +95,13 @@ class BatchService:
     def page(self, limit: int, before: str | None) -> list[BatchProgress]:
         """Newest first."""
         return [self.progress(batch_id) for batch_id in self._files.page(limit, before)]
+
+    def warm_up(self) -> None:
+        """Sum up the newest batches, so that nobody waits for that who lists them first."""
+        try:
+            self.page(BATCHES_WARMED_UP, None)
+        except BatchNotFound as error:
+            log.debug("not summed up: %s", error)
 
     def named(self, part: str) -> frozenset[str]:
         """Ids of those with that in their name, in capitals or not."""

@@ -22,6 +22,7 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.peer_users import PeerUsers
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
+from comfyui_workflow.server.memory import keep_memory_in_few_arenas
 from comfyui_workflow.server.peer_channels import ask_for_peers
 from comfyui_workflow.settings import Settings, load_settings
 
@@ -63,6 +64,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError; DataTaken, when
     all has come to rest, after another server was found to work on the same data."""
     signal.signal(signal.SIGTERM, _leave)
+    keep_memory_in_few_arenas()
     raise_open_files_limit()
     http = HttpThread(server, settings)
     server.when_lost(http.end)

@@ -265,7 +265,7 @@ class ComfyUIClient:
         return self._object(_good(self._ask("GET", path, params=params)))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
-        what = f"{method} {path}"
+        what = f"{method} {_route(path)}"
         clock = AnswerClock(self._limits.answer_s, too_slow(what, self._limits.answer_s))
         with self._judged(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
@@ -274,7 +274,7 @@ class ComfyUIClient:
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """The head of an answer; its content comes in pieces, of which none may be long in coming."""
-        what = f"{method} {path}"
+        what = f"{method} {_route(path)}"
         limits = self._limits
         clock = AnswerClock(limits.answer_s, too_slow_file(), bytes_per_s=limits.stream_bytes_per_s)
         with self._judged(what):
@@ -356,6 +356,11 @@ def _good(answer: Answer) -> Answer:
     answer.body.close()
     what = f"ComfyUI answered HTTP {answer.status} to {answer.path}"
     raise ComfyUIUnavailable(what) if answer.status >= 500 else ComfyUIError(what)
+
+
+def _route(path: str) -> str:
+    """As sentences name it: without the id of a prompt, which tells a person nothing."""
+    return "/history" if path.startswith("/history/") else path
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -122,10 +122,10 @@ class RecordReader:
 
 
 def read_submission(path: Path, seal: Seal) -> SubmissionRecord | None:
-    """None where no prompt was submitted, or an earlier release has submitted it. Raises: StoreError,
-    NewerRecord, OSError."""
+    """None where no prompt was submitted, or an earlier release has submitted it; or where a power cut took
+    the content, which was not flushed. Raises: StoreError, NewerRecord, OSError."""
     content = content_of(path / SUBMISSION)
-    return None if content is None else decode_submission(seal.unseal(content, path / SUBMISSION))
+    return decode_submission(seal.unseal(content, path / SUBMISSION)) if content else None
 
 
 def read_inputs(path: Path, seal: Seal) -> Mapping[str, Any]:

@@ -413,7 +413,7 @@ def test_urls_of_a_client_must_be_public_ones(api: Api) -> None:
 def test_a_key_of_comfy_org_goes_along_with_the_prompt_and_is_told_nobody(api: Api) -> None:
     job_id = run(api, given={"comfy_org_api_key": "comfyui-secret"})
     kept = api.journal.get(job_id)
-    assert extra_data_of(kept, "comfyui-secret")["api_key_comfy_org"] == "comfyui-secret"
+    assert extra_data_of(kept, "a process", "comfyui-secret")["api_key_comfy_org"] == "comfyui-secret"
     assert kept.request.has_comfy_org_api_key
     assert "comfyui-secret" not in repr(kept)
     for path in ("progress", "request"):

@@ -1,12 +1,11 @@
 """One try of one fault: a fresh machine, a server, one run, and what is found when it is over."""
 
 import itertools
-import json
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import requests
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
+from comfyui_workflow.stores.record import RecordReader
+from comfyui_workflow.stores.sealing import Seal
 from tests.integration.graphs import node
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import FINISHED, Json, ServerProcess
@@ -98,9 +99,9 @@ class Trial:
 
     def status_on_disk(self) -> str:
         for place in ("live", "finished"):
-            record = self.server.data_dir / "runs" / place / self.run / "run.jsonl"
-            if record.exists():
-                return str(json.loads(record.read_bytes())["status"])
+            record = self.server.data_dir / "runs" / place / self.run
+            with suppress(FileNotFoundError):
+                return RecordReader(Seal(self.server.data_dir)).read(record).status.value
         return "gone"
 
     def tell(self, **faults: object) -> None:

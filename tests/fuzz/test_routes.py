@@ -17,11 +17,12 @@ from werkzeug.test import TestResponse
 
 from app import create_flask
 from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.runs.codec import decode_run
 from comfyui_workflow.runs.events import OutputsFound, RunFailed
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.record import RecordReader
+from comfyui_workflow.stores.sealing import Seal
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values, wire
@@ -106,8 +107,7 @@ def is_kept_whole(api: Api, answer: TestResponse) -> None:
     assert again.status_code == 200
     path = api.directory / "data" / "runs" / "live" / answer.json["workflow_id"]
     assert {entry.name for entry in path.iterdir()} == {"request.json", "run.jsonl"}
-    run = api.store.get(answer.json["workflow_id"])
-    assert decode_run((path / "request.json").read_bytes(), (path / "run.jsonl").read_bytes()) == run
+    assert RecordReader(Seal(path.parents[2])).read(path) == api.store.get(path.name)
 
 
 EDITOR_FILE: dict[str, Json] = {

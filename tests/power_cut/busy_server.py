@@ -5,8 +5,9 @@ python -m tests.power_cut.busy_server
 """
 
 import app
+from comfyui_workflow import disk_flush as flush
 from comfyui_workflow import serving
-from comfyui_workflow.stores import flush, run_log
+from comfyui_workflow.stores import run_log
 
 
 def set_limits() -> None:
