@@ -1,7 +1,7 @@
 """Whether a file that was fetched is the run's own, or what another prompt wrote over it.
 
 A node that saves under a fixed name writes over the file of the prompt before: see
-docs/decisions/0007-files-of-one-name.md. Three things tell: when the file was modified, next to when the
+docs/decisions/0009-files-of-one-name.md. Three things tell: when the file was modified, next to when the
 prompt executed, both by the clock of the instance; the graph that ComfyUI's nodes write into pictures; and
 which prompts came after ours. No run fails for one of them alone: clocks of network disks differ, and some
 nodes change the graph before they write it.
