@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 MOST_PROGRESSES_KEPT = 2000
 """Of finished batches."""
-BATCHES_WARMED_UP = 100
+RUNS_WARMED_UP = 100_000
 MOST_ASKED = 20
 """Runs that are asked what their batch was: one is enough whose record is whole."""
 _LENGTH_WITH_TIME = len("batch_1700000000_0123456789abc") - 1
@@ -98,10 +99,12 @@ class BatchService:
 
     def warm_up(self) -> None:
         """Sum up the newest batches, so that nobody waits for that who lists them first."""
-        try:
-            self.page(BATCHES_WARMED_UP, None)
-        except BatchNotFound as error:
-            log.debug("not summed up: %s", error)
+        left = RUNS_WARMED_UP
+        for batch_id in self._files.page(MOST_PROGRESSES_KEPT, None):
+            with suppress(BatchNotFound):
+                left -= self.progress(batch_id).batch.total
+            if left <= 0:
+                return
 
     def named(self, part: str) -> frozenset[str]:
         """Ids of those with that in their name, in capitals or not."""

@@ -12,7 +12,7 @@ from comfyui_workflow.comfyui.queue import Mark, read_mark
 from comfyui_workflow.runs.model import FileType, Graph, OutputFile
 from comfyui_workflow.untrusted import a_list, a_text, an_object
 
-MOST_OUTPUTS = 10_000
+MOST_OUTPUTS = 50_000
 """Of one prompt: each is a file to fetch, and an entry of the record."""
 LATEST_MS = 250_000_000_000_000
 """A little before the last day that a datetime can tell."""

@@ -61,6 +61,8 @@ def _key(item: NodeProgress | OutputFile) -> object:
 def newest_state(log: bytes) -> tuple[bytes, list[dict[str, Any]]]:
     """The last whole state, and the changes since. Raises: StoreError where there is none, or a change is
     missing."""
+    if is_state(only := log.removesuffix(b"\n")) and b"\n" not in only:  # most runs, while they wait
+        return only, []
     lines = log.split(b"\n")
     start = max((place for place, line in enumerate(lines) if is_state(line)), default=None)
     if start is None:
@@ -72,7 +74,11 @@ def newest_state(log: bytes) -> tuple[bytes, list[dict[str, Any]]]:
 
 
 def is_state(line: bytes) -> bool:
-    return line.startswith(b'{"workflow_id"') and line.endswith(b"}")
+    return begins_with_state(line) and line.endswith(b"}")
+
+
+def begins_with_state(log: bytes) -> bool:
+    return log.startswith(b'{"workflow_id"')
 
 
 def _changes(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:

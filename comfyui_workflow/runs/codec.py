@@ -78,8 +78,8 @@ class NodeMemory:
         """The run without its nodes, and the nodes, if they are known. In a text every quote has a backslash
         before it, so what looks like nodes is them."""
         text, nodes = self._last
-        before, found, after = run.partition(text)
-        return (before + after, nodes) if found else (run, None)
+        start = run.find(text)
+        return (run, None) if start < 0 else (run[:start] + run[start + len(text) :], nodes)
 
     def decode(self, value: object) -> tuple[NodeProgress, ...]:
         """Raises: StoreError, ValidationError."""

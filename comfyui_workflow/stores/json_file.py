@@ -249,23 +249,22 @@ class JsonFileStore:
     def _load(self) -> None:
         """Everything is read before anything is changed: a record of a newer release is left as it is."""
         found = sorted((self._root / "live").iterdir(), key=lambda path: path.name)
-        half_made = [path for path in found if self._is_half_made(path)]
-        loaded = self._read_live([path for path in found if path not in half_made])
+        loaded = self._read_live([path for path in found if not path.name.startswith(".new-")])
+        unread = {path for path, read in loaded if isinstance(read, str)}
+        half_made = {path for path in found if path.name.startswith(".new-")}
+        half_made |= {path for path in unread if was_never_accepted(path, self._seal)}
         lines = self._read_summary_log()
         finished = self._finished_ids(lines)
         for workflow_id in finished[-_LOOKED_AT_FOR_VERSION:]:
             refuse_newer(self._root / "finished" / workflow_id, self._seal)
-        for path in half_made:
+        for path in sorted(half_made):
             log.warning("%s was never accepted, and is removed", path.name)
             remove(path)
         for path, read in loaded:
-            self._load_live(path, read)
+            if path not in half_made:
+                self._load_live(path, read)
         self._load_finished(finished, lines)
         self._load_state_file()
-
-    def _is_half_made(self, path: Path) -> bool:
-        """A server died, or the power failed, before it answered for this run."""
-        return path.name.startswith(".new-") or was_never_accepted(path, self._seal)
 
     def _read_live(self, paths: Sequence[Path]) -> list[tuple[Path, Run | str]]:
         """The run of each, or why it cannot be read. A graph is checked once, however many runs share it."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from comfyui_workflow.disk_flush import flush_to_disk
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.changes import is_state
+from comfyui_workflow.runs.changes import begins_with_state
 from comfyui_workflow.runs.codec import (
     NodeMemory,
     SubmissionRecord,
@@ -163,7 +163,7 @@ def whole_state(path: Path, seal: Seal) -> LogRead:
     """What of it is whole. Raises: StoreError where that is nothing; NewerRecord; OSError."""
     content = content_of(path / LOG)
     read = None if content is None else read_log(content, path / LOG, seal)
-    if read is not None and any(map(is_state, read.content.split(b"\n"))):
+    if read is not None and begins_with_state(read.content):
         return read
     if content is not None and not (path / OLD_STATE).exists():
         raise StoreError(f"there is no whole state in {LOG}")

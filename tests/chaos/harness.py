@@ -110,7 +110,11 @@ class Stage:
         )
         trial.server.output_dir = directory / "here" / "outputs"
         if fault.needs_own_server or self._server is None:
-            self._start_server(trial, fault)
+            try:
+                self._start_server(trial, fault)
+            except BaseException:
+                trial.clear.close()
+                raise
         return trial
 
     def _start_server(self, trial: Trial, fault: Fault) -> None:
