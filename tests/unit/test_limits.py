@@ -13,6 +13,7 @@ import pytest
 from comfyui_workflow.comfyui.answers import AnswerClock
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.feed import BUSIEST_SHARE, EventFeed, Pace, Subscription
+from comfyui_workflow.comfyui.history import MOST_OUTPUTS
 from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits, KnownBreaches
 from comfyui_workflow.errors import ComfyUIUnavailable, InstanceBroken, LimitExceeded
 from tests import hostile
@@ -143,7 +144,7 @@ def test_cookies_are_not_collected() -> None:
 
 
 def test_more_outputs_than_anybody_fetches_are_refused() -> None:
-    outputs = ",".join(f'{{"filename":"{number}.png"}}' for number in range(10_001))
+    outputs = ",".join(f'{{"filename":"{number}.png"}}' for number in range(MOST_OUTPUTS + 1))
 
     def many(write: hostile.Write) -> None:
         content = f'{{"p":{{"outputs":{{"1":{{"images":[{outputs}]}}}}}}}}'.encode()
@@ -151,7 +152,7 @@ def test_more_outputs_than_anybody_fetches_are_refused() -> None:
 
     with (
         asking({"/history": many}, InstanceLimits()) as client,
-        pytest.raises(LimitExceeded, match="more than 10000 outputs"),
+        pytest.raises(LimitExceeded, match=f"more than {MOST_OUTPUTS} outputs"),
     ):
         client.history("p")
 
