@@ -62,15 +62,22 @@ class Seats:
         if not self._is_next(workflow_id, most, at_s):
             return False
         if may_overwrite:
-            is_held = bool(self.keeping_names - {workflow_id})
-            if workflow_id in self.on_the_way:
-                self.on_the_way[workflow_id].is_held = is_held
-            if is_held:
+            if self._is_to_be_held(workflow_id):
                 return False
             self.keeping_names.add(workflow_id)
         self.take_place(workflow_id)
         self.submitting = workflow_id
         return True
+
+    def _is_to_be_held(self, workflow_id: str) -> bool:
+        """Whether another run keeps its names, or a held one goes before it."""
+        asking = self.on_the_way.get(workflow_id)
+        is_held = bool(self.keeping_names - {workflow_id})
+        if asking is not None:
+            before = (each for each in self.on_the_way.values() if each.order < asking.order)
+            asking.is_held = is_held or any(each.is_held for each in before)
+            return asking.is_held
+        return is_held
 
     def _is_next(self, workflow_id: str, most: int, at_s: float) -> bool:
         asking = self.on_the_way.get(workflow_id)
@@ -90,7 +97,7 @@ class Seats:
         if self.submitting == workflow_id:
             self.submitting = None
         if workflow_id in self.on_the_way:
-            self.on_the_way[workflow_id].is_ready = False
+            self.on_the_way[workflow_id].is_ready = self.on_the_way[workflow_id].is_held = False
 
     def is_asking(self, workflow_id: str) -> bool:
         return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_ready

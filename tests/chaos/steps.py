@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from PIL import Image
+
 from tests.chaos.trial import OUTPUTS, STEP_DELAY_S, Trial, wait_until
 from tests.server_process import Json
 
@@ -58,8 +60,10 @@ def _until_connected(trial: Trial) -> None:
 
 
 def _give_large_input(trial: Trial) -> None:
-    image = trial.directory / "input.bin"
-    image.write_bytes(trial.directory.name.encode() * (UPLOAD_BYTES // len(trial.directory.name)))
+    image = trial.directory / "input.png"
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(image)
+    with image.open("ab") as file:
+        file.write(trial.directory.name.encode() * (UPLOAD_BYTES // len(trial.directory.name)))
     trial.fields = {"input_images": [str(image)], "comfyui_input_dir": str(trial.sandbox.input_dir)}
 
 

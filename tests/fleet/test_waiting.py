@@ -80,6 +80,20 @@ def test_runs_that_may_overwrite_each_others_files_come_one_by_one_and_keep_nobo
     assert seats.with_prompt == {"numbered", "second"}
 
 
+def test_of_runs_that_may_overwrite_each_others_files_the_older_one_comes_first() -> None:
+    seats = on_their_way(first=(0, "1"), second=(0, "2"), third=(0, "3"))
+    assert seats.ask("first", 3, at_s=0, may_overwrite=True)
+    seats.stop_asking("first")
+    for name in ("second", "third"):
+        assert not seats.ask(name, 3, at_s=0, may_overwrite=True)
+    seats.leave("first")
+    assert not seats.ask("third", 3, at_s=0, may_overwrite=True)
+    seats.stop_asking("second")  # it has trouble of its own, and comes back
+    assert seats.ask("third", 3, at_s=HEAD_START_S, may_overwrite=True)
+    seats.leave("third")
+    assert seats.ask("second", 3, at_s=0, may_overwrite=True)
+
+
 def test_who_is_not_ready_is_waited_for_once_and_for_a_while() -> None:
     seats = on_their_way(slow=(0, "1"), slower=(0, "2"), b=(0, "3"), c=(0, "4"))
     assert not seats.ask("b", 3, at_s=100)
