@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Hashable
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+_SOON = 2
+"""The longest wait while the other side answers: two seconds."""
 JITTER = 0.3
 _WAKE_S = 0.5
 
@@ -23,6 +25,10 @@ class Patience:
         """It got on: what is tried works, or has come further than ever before."""
         self._failures = 0
         self._failing_since_s = None
+
+    def reached(self) -> None:
+        """The other side answers: it is asked again soon, though that alone is no progress."""
+        self._failures = min(self._failures, _SOON)
 
     def excuse(self, waited_s: float) -> None:
         """So long it was waited for something else than what fails."""

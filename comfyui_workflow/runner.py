@@ -123,6 +123,7 @@ class Runner:
             self._live_view.open(workflow_id, _bytes_noted_in(furthest)) as live,
         ):
             link.prove(again=patience.failing_for_s() > 0)
+            patience.reached()
             Passage(
                 journal=self._journal,
                 link=link,

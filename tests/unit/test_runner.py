@@ -204,3 +204,13 @@ def test_to_wait_for_something_else_is_no_failing() -> None:
     patience.reset()
     patience.excuse(90.0)
     assert patience.failing_for_s() == 0.0
+
+
+def test_who_answers_is_asked_again_soon_and_is_given_no_more_time() -> None:
+    now_s = 0.0
+    patience = Patience(lambda: now_s)
+    longest_s = max(patience.next_wait_s() for _ in range(10))
+    now_s = 100.0
+    patience.reached()
+    assert patience.next_wait_s() < longest_s / 2
+    assert patience.failing_for_s() == 100.0
