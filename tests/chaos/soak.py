@@ -16,6 +16,8 @@ from tests.sshd import Sshd
 
 AT_ONCE = 4
 IDLE_S = 2.0
+LATE_COPIES_S = 5.0
+"""While copies of a prompt may come, its connection stays open."""
 PAUSE_S = (0.3, 1.5)
 FIRST_LOOK = 100
 SETTLED_WITHIN_S = 30.0
@@ -45,7 +47,7 @@ def soak(directory: Path, runs: int) -> int:
     with (
         SandboxProcess(directory / "sandbox") as sandbox,
         Sshd(directory / "sshd") as sshd,
-        ServerProcess(directory / "server", connection_idle_s=IDLE_S) as server,
+        ServerProcess(directory / "server", connection_idle_s=IDLE_S, late_copies_s=LATE_COPIES_S) as server,
     ):
         soaking = Soaking(sandbox, sshd, server)
         soaking.note_descriptors()
