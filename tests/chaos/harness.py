@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import subprocess
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -85,7 +86,13 @@ class Stage:
             raise
         except PromisesBroken as error:
             broken += error.sentences
-        except (PromiseBroken, AssertionError, requests.RequestException, OSError) as error:
+        except (
+            PromiseBroken,
+            AssertionError,
+            requests.RequestException,
+            subprocess.TimeoutExpired,
+            OSError,
+        ) as error:
             broken.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
             broken.append(traceback.format_exc(limit=-3))
         return Verdict(
