@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
 HTTP_STOP_TIMEOUT_S = 3.0
+HEED_SIGNALS_S = 0.5
 LONGEST_HEAD_BYTES = 32 * 1024
 MB = 1024 * 1024
 
@@ -114,8 +115,10 @@ class HttpThread:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until it serves no more. A signal is heard meanwhile."""
-        self._ended.wait()
+        """Until it serves no more. A signal is heard meanwhile: one that comes between two looks at signals
+        and the beginning of a wait would not end that wait, so none is long."""
+        while not self._ended.wait(HEED_SIGNALS_S):
+            pass
 
     def end(self) -> None:
         """Whoever is in `wait` waits no longer."""
