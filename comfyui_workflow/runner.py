@@ -106,9 +106,8 @@ class Runner:
         run = self._journal.get(workflow_id)
         if run.is_finished:
             return
-        if (
-            run.are_outputs_known and not run.has_missing_outputs
-        ):  # the server ended just before it could say so
+        if run.are_outputs_known and not run.has_missing_outputs:
+            # the server ended just before it could say so
             self._journal.record(workflow_id, RunCompleted())
             return
         should_abort = self._abort_condition(workflow_id, turn.should_stop)
