@@ -304,12 +304,13 @@ class JsonFileStore:
     def _load_finished(self, ids: Sequence[str], lines: Lines) -> None:
         """From the summaries; a record is read where they say nothing of it."""
         found = self._known_of(ids, lines)
-        if found.keys() != lines.found.keys() or lines.count > 2 * len(found) or lines.are_old:
+        is_whole = found.keys() == lines.found.keys() and not (lines.damaged or lines.cut_short)
+        if not is_whole or lines.count > 2 * len(found) or lines.are_old:
             self._summary_log.rewrite(found.values())
-        if lines.unreadable:
+        if lines.damaged:
             self.damage.add(
                 self._summary_log.path,
-                f"{lines.unreadable} of its lines cannot be read",
+                f"{lines.damaged} of its lines cannot be read",
                 "The list was made anew of the records of the runs",
             )
         self._finished |= {

@@ -31,7 +31,10 @@ class Lines:
     found: dict[str, SummaryLine] = field(default_factory=dict)
     count: int = 0
     """Of all lines."""
-    unreadable: int = 0
+    damaged: int = 0
+    """That cannot be read, though they were written whole."""
+    cut_short: int = 0
+    """By a server that was killed, or a power cut."""
     are_old: bool = False
     """Some are without the head that an earlier release did not write."""
 
@@ -45,14 +48,16 @@ class SummaryLog:
         self._lock = threading.Lock()
 
     def read(self) -> Lines:
-        """A line that is none is skipped. Raises: NewerRecord, OSError."""
+        """A line that is none is skipped. Lines are not flushed, so a power cut may leave the last one short,
+        or with zeros where its bytes were to come. Raises: NewerRecord, OSError."""
         lines = Lines()
         try:
-            given = self.path.read_bytes().splitlines()
+            *ended, last = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return lines
+        given = [*ended, last] if last else ended
         lines.count = len(given)
-        for line in given:
+        for number, line in enumerate(given):
             if line.startswith(_STRUCK):
                 lines.found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
                 continue
@@ -60,7 +65,10 @@ class SummaryLog:
             try:
                 read = self._read(line, is_sealed=is_sealed)
             except StoreError:
-                lines.unreadable += bool(line)
+                if number == len(ended) or b"\0" in line:
+                    lines.cut_short += 1
+                else:
+                    lines.damaged += bool(line)
                 continue
             lines.are_old = lines.are_old or not is_sealed
             lines.found[read.keys.workflow_id] = read

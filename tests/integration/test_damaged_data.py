@@ -123,7 +123,10 @@ KINDS = {
     "server id": "data/server_id",
     "state": "state.json",
 }
-UNTOLD = {"graph", "submission", "webhook content", "instances", "server id", "log", "finished log", "state"}
+UNTOLD = {
+    *("graph", "submission", "webhook content", "instances", "server id", "log", "finished log", "state"),
+    "summaries",
+}
 """Where a damage can leave what any file may say, or what a killed server leaves."""
 
 

@@ -98,6 +98,27 @@ def test_whatever_the_file_says_the_list_is_true(
     assert told(lines) == {run_number(3).workflow_id, *ALL}
 
 
+@pytest.mark.parametrize(
+    ("spoil", "is_told"),
+    [
+        (SPOILED["the last line is torn"], False),
+        (SPOILED["zeros, as after a power cut"], False),
+        (lambda content: content[:-50] + b"\0" * 50 + b"\n" + content, False),
+        (SPOILED["the first line is torn"], True),
+        (SPOILED["garbage between"], True),
+    ],
+    ids=["cut short", "zeros at the end", "zeros, and lines after them", "torn", "garbage"],
+)
+def test_only_what_a_power_cut_does_not_leave_is_told_as_damage(
+    tmp_path: Path, lines: Path, spoil: Callable[[bytes], bytes], is_told: bool
+) -> None:
+    lines.write_bytes(spoil(lines.read_bytes()))
+    for told_now in (is_told, False):
+        with reopened(tmp_path) as store:
+            check_summaries(store, 3)
+            assert [Path(each.path).name for each in store.damage.all()] == ["finished.jsonl"] * told_now
+
+
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
 def test_what_is_no_file_of_ours_is_set_aside(tmp_path: Path, lines: Path, kind: str) -> None:
     lines.unlink()
