@@ -19,7 +19,7 @@ from statistics import median
 
 from flask.testing import FlaskClient
 
-from app import create_server
+from comfyui_workflow.app import create_server
 from comfyui_workflow.runs.batch import Batch, new_batch_id
 from comfyui_workflow.runs.codec import encode_request, encode_run
 from comfyui_workflow.runs.model import (
@@ -33,7 +33,7 @@ from comfyui_workflow.runs.model import (
     new_workflow_id,
 )
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.batch_files import BatchFiles
+from comfyui_workflow.stores.files.batch_files import BatchFiles
 
 RUNS = 100_000
 ROUNDS = 5

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from bench.ground import Ground, Way
 from bench.table import Figure, Row, at_most, median
-from comfyui_workflow.instances.address import parse_ssh_address
-from comfyui_workflow.instances.connection import ConnectionOptions, open_connection
-from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
+from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 REPETITIONS = 2
 

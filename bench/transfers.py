@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.delay_proxy import delay_proxy
-from comfyui_workflow.instances.address import parse_ssh_address
-from comfyui_workflow.instances.connection import Connection, ConnectionOptions, open_connection
-from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.ssh.known_hosts import KnownHosts
 from tests.sshd import Sshd
 
 FILE_BYTES = 500_000

@@ -16,9 +16,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from comfyui_workflow.access.origins import Origin, origins_of_host, parse_origin
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.input_kinds import InputKind
-from comfyui_workflow.origins import Origin, origins_of_host, parse_origin
+from comfyui_workflow.files.file_types import InputKind
 from comfyui_workflow.runs.job import Bucket
 
 PREFIX = "COMFYUI_WORKFLOW_"

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from flask import Response
 from zipstream import ZipStream
 
-from comfyui_workflow.leasing import Places
 from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.sessions.leases import Places
 
 MOST_AT_ONCE = 4
 LONGEST_NAME = 100

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from flask import Blueprint, Response, jsonify
 
-from comfyui_workflow.api import Parts
+from comfyui_workflow.api.mount import Parts
 
 PATH = "/health"
 

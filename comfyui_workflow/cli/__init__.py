@@ -6,7 +6,7 @@ from comfyui_workflow.cli.batch import batch
 from comfyui_workflow.cli.batches import batches
 from comfyui_workflow.cli.convert import convert
 from comfyui_workflow.cli.demo import demo
-from comfyui_workflow.cli.endings import EXIT_CODES_HELP, Commands
+from comfyui_workflow.cli.exit_codes import EXIT_CODES_HELP, Commands
 from comfyui_workflow.cli.hosts import hosts
 from comfyui_workflow.cli.instances import instances
 from comfyui_workflow.cli.run import run, watch

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from comfyui_workflow.cli.batch_files import bring_files
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_rows import Rows, combined_rows, read_body, read_rows
-from comfyui_workflow.cli.endings import outcome_code, sigterm_as_interrupt
+from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
 from comfyui_workflow.cli.options import (
     SSH_HELP,

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.batch_following import BatchDisplay, BatchView, RunNames
-from comfyui_workflow.cli.batch_words import (
+from comfyui_workflow.cli.batch_follow import BatchDisplay, BatchView, RunNames
+from comfyui_workflow.cli.batch_text import (
     COLOURS,
     cost_sentence,
     counts_sentence,
@@ -23,8 +23,8 @@ from comfyui_workflow.cli.batch_words import (
     running_words,
 )
 from comfyui_workflow.cli.live_display import REFRESHES_PER_SECOND
+from comfyui_workflow.cli.run_text import clock_time, plain
 from comfyui_workflow.cli.screen import say
-from comfyui_workflow.cli.words import clock_time, plain
 from comfyui_workflow.client.batch_documents import BatchFailureDocument, BatchProgressDocument
 
 _BAR_WIDTH = 40

@@ -6,13 +6,13 @@ import click
 
 from comfyui_workflow.cli.batch import EXIT_CODES
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
-from comfyui_workflow.cli.batch_words import COLOURS, counts_sentence
-from comfyui_workflow.cli.endings import outcome_code, sigterm_as_interrupt
+from comfyui_workflow.cli.batch_text import COLOURS, counts_sentence
+from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
 from comfyui_workflow.cli.options import json_option
 from comfyui_workflow.cli.run import say_where
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import ReachedServer, running_server, server_option
-from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.batch_documents import BatchProgressDocument
 from comfyui_workflow.settings import load_settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from comfyui_workflow.cli.endings import sigterm_as_interrupt
+from comfyui_workflow.cli.exit_codes import sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
 from comfyui_workflow.cli.offline import read_definitions, read_workflow
 from comfyui_workflow.cli.options import (
@@ -15,14 +15,14 @@ from comfyui_workflow.cli.options import (
     existing_file,
     workflow_argument,
 )
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import asking_server, server_option
-from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.workflows.prepared import is_to_convert, remote_routes
+from comfyui_workflow.workflows.resolve import is_to_convert, remote_routes
 
 EXIT_CODES = """\b
 Exit codes:
@@ -101,7 +101,7 @@ def _request(workflow: Path, order: Order) -> RunRequest:
 
 def _convert(request: RunRequest, object_info: Path) -> Graph:
     """Without any instance. Raises: InvalidRequest."""
-    from comfyui_workflow.preparation import graph_for  # noqa: PLC0415 - only it needs what a run is made of
+    from comfyui_workflow.execution.prepare import graph_for  # noqa: PLC0415 - only it needs what a run is made of
 
     definitions = read_definitions(object_info)
     for route in sorted(remote_routes(request, definitions)):

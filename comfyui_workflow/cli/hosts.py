@@ -3,9 +3,9 @@
 import click
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.instances.host_keys import KnownHosts
-from comfyui_workflow.instances.host_names import read_destination
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.ssh.destination import read_destination
+from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 
 @click.group()

@@ -6,11 +6,16 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from comfyui_workflow.cli.instance_words import costs_table, instance_lines, instance_table, troubles
+from comfyui_workflow.cli.instance_text import (
+    costs_table,
+    instance_lines,
+    instance_table,
+    troubles,
+)
 from comfyui_workflow.cli.options import json_option
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import print_table, say
 from comfyui_workflow.cli.servers import running_server, server_option
-from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.instance_documents import InstanceDocument
 from comfyui_workflow.client.instances import InstanceFields
 from comfyui_workflow.errors import InvalidRequest

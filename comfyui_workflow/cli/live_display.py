@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comfyui_workflow.cli.node_table import node_table
-from comfyui_workflow.cli.words import clock_time, now_sentence, plain, run_time_s, share_done
+from comfyui_workflow.cli.run_text import clock_time, now_sentence, plain, run_time_s, share_done
 from comfyui_workflow.client.documents import ProgressDocument
 from comfyui_workflow.runs.model import RunStatus
 

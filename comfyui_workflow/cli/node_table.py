@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyui_workflow.cli.words import clock_time, node_title, plain
+from comfyui_workflow.cli.run_text import clock_time, node_title, plain
 from comfyui_workflow.client.documents import NodeDocument
 from comfyui_workflow.runs.model import NodeStatus
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.given import GivenWorkflow
+from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.workflows.input_formats import GivenWorkflow
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 def read_workflow(path: Path) -> GivenWorkflow:

@@ -35,8 +35,8 @@ def for_own_use(settings: Settings) -> Settings:
 def serve_in_this_process(settings: Settings) -> Iterator[str]:
     """The URL it answers at. Unfinished runs are taken up; at the end they stop and stay kept.
     Raises: ConfigurationError; DataTaken, when another server was found to work on the same data."""
-    from app import create_server  # noqa: PLC0415 - most commands need no server of their own,
-    from comfyui_workflow.serving import HttpThread  # noqa: PLC0415 - and are there at once without it
+    from comfyui_workflow.app import create_server  # noqa: PLC0415 - most commands need no server of their own,
+    from comfyui_workflow.server.http import HttpThread  # noqa: PLC0415 - and are there at once without it
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # its warnings would cross the display
     server = create_server(settings)

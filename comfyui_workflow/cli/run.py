@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from comfyui_workflow.cli.endings import (
+from comfyui_workflow.cli.exit_codes import (
     EXIT_CODES_HELP,
     interruption_code,
     outcome_code,
     sigterm_as_interrupt,
 )
-from comfyui_workflow.cli.following import follow
+from comfyui_workflow.cli.follow import follow
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
 from comfyui_workflow.cli.options import (
     comfyui_port_option,
@@ -24,6 +24,7 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
+from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
 from comfyui_workflow.cli.screen import display, say
 from comfyui_workflow.cli.servers import (
     ReachedServer,
@@ -32,7 +33,6 @@ from comfyui_workflow.cli.servers import (
     server_option,
     server_words,
 )
-from comfyui_workflow.cli.words import is_worth_a_retry, plain
 from comfyui_workflow.client.documents import OutputDocument, ProgressDocument
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.client.server import WorkflowServer

@@ -6,9 +6,9 @@ import click
 
 from comfyui_workflow.cli.options import HIGHEST_PRIORITY, json_option
 from comfyui_workflow.cli.run import say_where
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import running_server, server_option
-from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.documents import SummaryDocument
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.settings import load_settings

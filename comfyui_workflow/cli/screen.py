@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from comfyui_workflow.cli.following import Display
+from comfyui_workflow.cli.follow import Display
 from comfyui_workflow.cli.live_display import live_display
 from comfyui_workflow.cli.plain_display import PlainDisplay
 

@@ -10,10 +10,10 @@ import click
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 def serve(**options: Any) -> None:
     """Serve the API until Ctrl-C. Settings come from COMFYUI_WORKFLOW_* variables; options win."""
-    from app import create_server  # noqa: PLC0415 - only it needs what a server is made of
-    from comfyui_workflow import serving  # noqa: PLC0415
+    from comfyui_workflow.app import create_server  # noqa: PLC0415 - only it needs what a server is made of
+    from comfyui_workflow.server import http  # noqa: PLC0415
 
-    serving.main(create_server, **{name: value for name, value in options.items() if value is not None})
+    http.main(create_server, **{name: value for name, value in options.items() if value is not None})
 
 
 @click.command(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from comfyui_workflow.cli.endings import ExitCode, sigterm_as_interrupt
+from comfyui_workflow.cli.exit_codes import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, set_option
 from comfyui_workflow.cli.options import (
     comfyui_port_option,
@@ -14,8 +14,8 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import asking_server, server_option
-from comfyui_workflow.cli.words import plain
 from comfyui_workflow.client.documents import FindingDocument, InspectionDocument
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.settings import load_settings

@@ -57,8 +57,8 @@ from comfyui_workflow.errors import (
     WorkflowError,
 )
 from comfyui_workflow.runs.model import Graph, OutputFile, RunStatus
-from comfyui_workflow.workflows.checks.preflight import Verdict
 from comfyui_workflow.workflows.findings import Finding, Severity
+from comfyui_workflow.workflows.validation.preflight import Verdict
 
 __all__ = [
     "BatchOrder",

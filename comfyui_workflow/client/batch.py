@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from comfyui_workflow.client.prompts import Prompts, UnderWay
-from comfyui_workflow.client.validating import checked_graph
+from comfyui_workflow.client.validate import checked_graph
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.errors import Stopped, WorkflowError
 from comfyui_workflow.runs.model import Graph

@@ -15,10 +15,10 @@ from comfyui_workflow.client.batch_documents import (
     BatchSummaryDocument,
 )
 from comfyui_workflow.client.calls import Calls
+from comfyui_workflow.client.download import land_outputs
 from comfyui_workflow.client.errors import ServerUnreachable
-from comfyui_workflow.client.landing import land_outputs
 from comfyui_workflow.client.orders import BatchOrder, Place, check_order, hand_over
-from comfyui_workflow.client.watching import Trouble, watch
+from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
 
 ORDER_TIMEOUT_S = 300.0

@@ -11,7 +11,12 @@ from pydantic import ValidationError
 
 from comfyui_workflow.client.documents import Document
 from comfyui_workflow.client.errors import RequestRefused, ServerUnreachable
-from comfyui_workflow.comfyui.answers import AnswerClock, InstanceSession, TimedAdapter, timed_by
+from comfyui_workflow.comfyui.http_responses import (
+    AnswerClock,
+    InstanceSession,
+    TimedAdapter,
+    timed_by,
+)
 from comfyui_workflow.errors import InvalidRequest
 
 CONNECT_TIMEOUT_S = 5.0

@@ -7,19 +7,19 @@ from typing import Any, Self, TypeVar
 
 from comfyui_workflow.client.batch import Batch, BatchResult, waited_for
 from comfyui_workflow.client.calls import is_loopback, read_url
-from comfyui_workflow.client.landing import land, landing_place
+from comfyui_workflow.client.download import land, landing_place
 from comfyui_workflow.client.monitor import Monitor
 from comfyui_workflow.client.prompts import Prompts
-from comfyui_workflow.client.submitting import patiently
-from comfyui_workflow.client.validating import Validator, checked_graph, with_editor_file
+from comfyui_workflow.client.submit import patiently
+from comfyui_workflow.client.validate import Validator, checked_graph, with_editor_file
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
-from comfyui_workflow.comfyui.finding import new_prompt_id
 from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
+from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.system import System
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import Graph, OutputFile
-from comfyui_workflow.workflows.checks.preflight import Verdict
+from comfyui_workflow.workflows.validation.preflight import Verdict
 
 Answer = TypeVar("Answer")
 

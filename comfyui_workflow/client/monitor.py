@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Self
 
-from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.messages import Message
 
 log = logging.getLogger(__name__)

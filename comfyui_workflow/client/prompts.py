@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.client.submitting import OneSubmission, never, patiently
-from comfyui_workflow.client.waiting import Waiting, judged
-from comfyui_workflow.comfyui.cancelling import Canceller
+from comfyui_workflow.client.submit import OneSubmission, never, patiently
+from comfyui_workflow.client.wait import Waiting, judged
+from comfyui_workflow.comfyui.cancel import Canceller
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
-from comfyui_workflow.comfyui.feed import EventFeed, Subscription
-from comfyui_workflow.comfyui.finding import new_prompt_id
-from comfyui_workflow.comfyui.following import DEAF_AFTER_S
+from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
 from comfyui_workflow.comfyui.history import HistoryEntry
-from comfyui_workflow.comfyui.queue_view import QueueView
+from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
+from comfyui_workflow.comfyui.prompt_tracker import DEAF_AFTER_S
+from comfyui_workflow.comfyui.shared_queue import QueueView
 from comfyui_workflow.errors import ComfyUIUnavailable
 from comfyui_workflow.runs.model import Graph
 

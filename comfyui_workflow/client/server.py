@@ -19,11 +19,11 @@ from comfyui_workflow.client.documents import (
     StartedDocument,
     SummaryDocument,
 )
+from comfyui_workflow.client.download import land_outputs
 from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
 from comfyui_workflow.client.instances import NamedInstances
-from comfyui_workflow.client.landing import land_outputs
 from comfyui_workflow.client.orders import Order, check_order, hand_over
-from comfyui_workflow.client.watching import Trouble, watch
+from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import RunStatus, is_workflow_id
 

@@ -9,7 +9,10 @@ from typing import Any, BinaryIO, TypeVar
 import requests
 import urllib3
 
-from comfyui_workflow.comfyui.answers import (
+from comfyui_workflow.comfyui.file_view import ViewedFile, headers_of, read_view
+from comfyui_workflow.comfyui.folders import Directories, read_directories
+from comfyui_workflow.comfyui.history import MOST_OUTPUTS, HistoryEntry, read_history
+from comfyui_workflow.comfyui.http_responses import (
     AnswerClock,
     Body,
     InstanceSession,
@@ -18,8 +21,6 @@ from comfyui_workflow.comfyui.answers import (
     refuse_encoding,
     timed_by,
 )
-from comfyui_workflow.comfyui.directories import Directories, read_directories
-from comfyui_workflow.comfyui.history import MOST_OUTPUTS, HistoryEntry, read_history
 from comfyui_workflow.comfyui.limits import (
     Breaches,
     InstanceLimits,
@@ -28,9 +29,8 @@ from comfyui_workflow.comfyui.limits import (
     too_slow_file,
 )
 from comfyui_workflow.comfyui.queue import Mark, QueueSnapshot, read_queue, read_running_graphs
-from comfyui_workflow.comfyui.refusals import refusal_sentence
 from comfyui_workflow.comfyui.system import System, read_system
-from comfyui_workflow.comfyui.viewing import ViewedFile, headers_of, read_view
+from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
@@ -38,8 +38,8 @@ from comfyui_workflow.errors import (
     LimitExceeded,
     PromptRefused,
 )
+from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from comfyui_workflow.errors import LimitExceeded
-from comfyui_workflow.untrusted import shown
+from comfyui_workflow.parsing.untrusted import shown
 
 MB = 1024 * 1024
 SMALL_ANSWER_BYTES = 4 * MB

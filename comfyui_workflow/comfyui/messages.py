@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
 from comfyui_workflow.runs.events import (
     Event,
     ExecutionStarted,
@@ -12,7 +13,6 @@ from comfyui_workflow.runs.events import (
     NodeStep,
     NoticeGiven,
 )
-from comfyui_workflow.untrusted import a_list, an_object, shown
 
 Message = Mapping[str, Any]
 """`{"type": str, "data": {"prompt_id": str, ...}}`"""

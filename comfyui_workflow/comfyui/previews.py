@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
-from comfyui_workflow.untrusted import a_text, an_object, read_json, shown
+from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json, shown
 
 LARGEST_PICTURE_BYTES = 4 * 1024 * 1024
 """A preview has 150 KB at most. A node that sends whole pictures in its place sends them as outputs, too."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.untrusted import a_list, a_text, an_object
 
 _LATEST_S = 1e12
 

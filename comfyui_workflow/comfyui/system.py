@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.untrusted import a_list, an_object, shown
+from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from comfyui_workflow.runs.model import (
     cost_of,
     seconds_here,
 )
-from comfyui_workflow.runs.progress import CACHED
+from comfyui_workflow.runs.state_machine import CACHED
 
 LONGEST_MESSAGE = 300
 MOST_PICTURES = 4

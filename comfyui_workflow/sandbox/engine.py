@@ -5,12 +5,7 @@ import time
 import traceback
 from typing import Any
 
-from comfyui_workflow.sandbox.execution import (
-    Abandoned,
-    PromptExecution,
-    Signals,
-    Workshop,
-)
+from comfyui_workflow.sandbox.execution import Abandoned, PromptExecution, Signals, Workshop
 from comfyui_workflow.sandbox.execution_log import ExecutionLog
 from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.history import History

@@ -12,7 +12,13 @@ from PIL import Image
 
 from comfyui_workflow.sandbox.faults import FaultBoard, OutOfMemory
 from comfyui_workflow.sandbox.links import Graph, is_link, schema_inputs
-from comfyui_workflow.sandbox.node import Folders, Interrupted, NodeClasses, NodeResult, SandboxNode
+from comfyui_workflow.sandbox.node import (
+    Folders,
+    Interrupted,
+    NodeClasses,
+    NodeResult,
+    SandboxNode,
+)
 from comfyui_workflow.sandbox.progress import ProgressBoard
 from comfyui_workflow.sandbox.prompt_queue import QueueItem
 from comfyui_workflow.sandbox.result_cache import CachedResult, ResultCache

@@ -12,8 +12,14 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol
 
-from comfyui_workflow.connection_limits import TOO_SLOW, Clock, ConnectionLimits, Observed, Stage
-from comfyui_workflow.early_refusals import RefusingChannel, RefusingParser
+from comfyui_workflow.access.connection_limits import (
+    TOO_SLOW,
+    Clock,
+    ConnectionLimits,
+    Observed,
+    Stage,
+)
+from comfyui_workflow.server.body_limits import RefusingChannel, RefusingParser
 from comfyui_workflow.server.event_loop import EventLoop
 
 SENT_AT_ONCE_BYTES = 256 * 1024

@@ -11,8 +11,12 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from comfyui_workflow.connection_limits import Candidate, ConnectionLimits, chosen_to_close
-from comfyui_workflow.early_refusals import Refusals, RefusingParser
+from comfyui_workflow.access.connection_limits import (
+    Candidate,
+    ConnectionLimits,
+    chosen_to_close,
+)
+from comfyui_workflow.server.body_limits import Refusals, RefusingParser
 from comfyui_workflow.server.channel import TimedChannel
 from comfyui_workflow.server.descriptors import open_files_limit
 from comfyui_workflow.server.event_loop import EventLoop

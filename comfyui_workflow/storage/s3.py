@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebError
 from comfyui_workflow.runs.job import Bucket
-from comfyui_workflow.storage import Send
+from comfyui_workflow.storage.base import Send
 
 __all__ = ["Bucket", "S3Storage"]
 

@@ -9,8 +9,8 @@ from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
-from comfyui_workflow.stores import Change, Lesson, Wanted
-from comfyui_workflow.stores.catalogue import Catalogue, KeptRun
+from comfyui_workflow.stores.base import Change, Lesson, Wanted
+from comfyui_workflow.stores.index import Catalogue, KeptRun
 
 
 class MemoryStore:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from comfyui_workflow.untrusted import an_object
+from comfyui_workflow.parsing.untrusted import an_object
 
 _KEYS = ("API_KEY_COMFY_ORG", "AUTH_TOKEN_COMFY_ORG")
 

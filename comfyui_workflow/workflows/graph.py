@@ -9,7 +9,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.model import Graph, NodeProgress
-from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 DEEPEST_NESTING = 100
 """Readers of JSON give up at 200 levels and more, ours of the record of a run among them."""

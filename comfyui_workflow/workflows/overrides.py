@@ -6,8 +6,8 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:

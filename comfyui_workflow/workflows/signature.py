@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.workflows.models import is_model
+from comfyui_workflow.workflows.model_files import is_model
 
 _SEEDS = frozenset({"seed"})
 _TEXTS = frozenset({"text", "prompt", "string", "caption", "prefix"})

@@ -9,35 +9,35 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_flask, create_jobs, local_files
-from comfyui_workflow.api import Parts
-from comfyui_workflow.batches import BatchService
+from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.app import create_flask, create_jobs, local_files
+from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.executors import Executor
-from comfyui_workflow.fleet.asking import Asker
-from comfyui_workflow.fleet.directory import InstanceDirectory
-from comfyui_workflow.fleet.instances import Instances
-from comfyui_workflow.fleet.usage import UsageLedger
-from comfyui_workflow.fleet.watches import Watches
-from comfyui_workflow.fleet.watching import Surroundings, WatchOptions
-from comfyui_workflow.inspection import Inspector
-from comfyui_workflow.instances.host_keys import KnownHosts
-from comfyui_workflow.instances.pool import Pool
-from comfyui_workflow.jobs.service import JobService
-from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.link import InstanceKey, Link
-from comfyui_workflow.live import LiveView
-from comfyui_workflow.local_files import LocalFiles
-from comfyui_workflow.local_port.ports import LocalPorts
-from comfyui_workflow.outbox.guarded_client import GuardedClient
-from comfyui_workflow.outbox.outbox import Outbox
-from comfyui_workflow.service import RunService
+from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
+from comfyui_workflow.instances.monitors import Watches
+from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.instances.requests import Asker
+from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.instances.usage import UsageLedger
+from comfyui_workflow.proxy.ports import LocalPorts
+from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.scheduling.executor import Executor
+from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.runs import RunService
+from comfyui_workflow.services.uploads import Uploads
+from comfyui_workflow.services.validation import Inspector
+from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.settings import Settings, load_settings
-from comfyui_workflow.stores import Store
-from comfyui_workflow.stores.batch_files import BatchFiles
-from comfyui_workflow.stores.job_files import JobFiles
+from comfyui_workflow.ssh.known_hosts import KnownHosts
+from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.stores.base import Store
+from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
-from comfyui_workflow.uploads import Uploads
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.api.orders import RUN_FIELDS
-from comfyui_workflow.local_files import LocalFiles
+from comfyui_workflow.api.run_requests import RUN_FIELDS
 from comfyui_workflow.runs.events import RunCompleted
 from comfyui_workflow.runs.model import OutputFile, RunRequest
-from comfyui_workflow.workflows.given import GivenWorkflow
+from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.workflows.input_formats import GivenWorkflow
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
 

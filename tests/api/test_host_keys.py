@@ -7,12 +7,12 @@ from typing import Any
 import paramiko
 import pytest
 
-from app import open_link
+from comfyui_workflow.app import open_link
 from comfyui_workflow.errors import AuthenticationFailed, HostKeyRefused
-from comfyui_workflow.instances.address import parse_ssh_address
-from comfyui_workflow.instances.host_keys import KnownHosts
-from comfyui_workflow.instances.pool import Pool
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.ssh.known_hosts import KnownHosts
+from comfyui_workflow.ssh.pool import Pool
 from tests.api.conftest import Api
 from tests.api.test_instances import BASE, added, eventually, refused, state
 from tests.sandbox_process import SandboxProcess

@@ -13,12 +13,12 @@ import pytest
 import requests
 from werkzeug.test import TestResponse
 
-from app import open_link
-from comfyui_workflow.api.instances import tail
-from comfyui_workflow.instances.pool import Pool
+from comfyui_workflow.api.native.instances import tail
+from comfyui_workflow.app import open_link
 from comfyui_workflow.runs.events import PromptPrepared
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.ssh.pool import Pool
 from tests.api.conftest import Api
 from tests.integration.graphs import slow
 from tests.sandbox_process import SandboxProcess

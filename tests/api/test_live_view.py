@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.previews import Place, Preview
-from comfyui_workflow.live import Direction, LiveRun
+from comfyui_workflow.execution.live_progress import Direction, LiveRun
 from comfyui_workflow.runs.events import RunCompleted
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, execute

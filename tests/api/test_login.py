@@ -7,7 +7,13 @@ from collections.abc import Callable
 import pytest
 from werkzeug.test import TestResponse
 
-from comfyui_workflow.login import COOKIE, LASTS_S, cookie_value, is_login, without_login
+from comfyui_workflow.access.login_cookie import (
+    COOKIE,
+    LASTS_S,
+    cookie_value,
+    is_login,
+    without_login,
+)
 from tests.api.conftest import Api
 
 TOKEN = "s3cret-tökén"

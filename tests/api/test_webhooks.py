@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.api.conftest import Api
-from tests.outbox.receiver import Answer, Receiver, receiving
+from tests.delivery.receiver import Answer, Receiver, receiving
 
 BODY = {"id": "job", "output": {"secret": "content"}}
 

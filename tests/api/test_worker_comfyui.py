@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.journal import now
+from comfyui_workflow.execution.submit import extra_data_of
 from comfyui_workflow.runs.events import (
     ExecutionEnded,
     ExecutionStarted,
@@ -23,7 +23,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.submission import extra_data_of
+from comfyui_workflow.stores.journal import now
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from comfyui_workflow.runs.events import PromptSucceeded, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_workflow_id
-from comfyui_workflow.runs.progress import apply
-from comfyui_workflow.stores.json_file import JsonFileStore
-from tests.unit.test_progress import AT, new_run
+from comfyui_workflow.runs.state_machine import apply
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from tests.runs.test_state_machine import AT, new_run
 
 
 def record(data_dir: Path, runs: Sequence[Run]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from comfyui_workflow.login import COOKIE
+from comfyui_workflow.access.login_cookie import COOKIE
 from tests.browser import workflows
 from tests.browser.chromium import require_chromium, running_site
 from tests.browser.dashboard import Dashboard

@@ -12,8 +12,8 @@ from comfyui_workflow.runs.model import FileType
 from tests.browser import workflows
 from tests.browser.chromium import require_chromium, running_site
 from tests.browser.recorded import completed, failed, record
+from tests.runs.test_state_machine import GRAPH
 from tests.server_process import ServerProcess
-from tests.unit.test_progress import GRAPH
 
 SECRET = "seen-nowhere-else"
 REFUSED_SSH = "ssh -p 1 root@127.0.0.1"

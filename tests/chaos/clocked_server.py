@@ -8,8 +8,9 @@ import sys
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
-import app
-from comfyui_workflow import journal, serving
+from comfyui_workflow import app
+from comfyui_workflow.server import http
+from comfyui_workflow.stores import journal
 
 
 class JumpingClock:
@@ -23,4 +24,4 @@ class JumpingClock:
 
 if __name__ == "__main__":
     journal.datetime = JumpingClock(Path(sys.argv[1]))  # type: ignore[misc, assignment]
-    serving.main(app.create_server)
+    http.main(app.create_server)

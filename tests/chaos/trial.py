@@ -13,8 +13,8 @@ from typing import Any
 import requests
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
-from comfyui_workflow.stores.record import RecordReader
-from comfyui_workflow.stores.sealing import Seal
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.run_directory import RecordReader
 from tests.integration.graphs import node
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import FINISHED, Json, ServerProcess

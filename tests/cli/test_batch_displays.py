@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from comfyui_workflow.cli.batch_displays import LiveBatchDisplay, PlainBatchDisplay
-from comfyui_workflow.cli.batch_following import BatchView, RunNames, follow_batch
-from comfyui_workflow.cli.batch_words import batch_table, end_sentence, failure_lines
+from comfyui_workflow.cli.batch_follow import BatchView, RunNames, follow_batch
+from comfyui_workflow.cli.batch_text import batch_table, end_sentence, failure_lines
 from comfyui_workflow.client.batch_documents import (
     BatchOutputDocument,
     BatchProgressDocument,

@@ -8,7 +8,7 @@ import paramiko
 import pytest
 
 from comfyui_workflow.errors import HostKeyRefused
-from comfyui_workflow.instances.host_keys import KnownHosts
+from comfyui_workflow.ssh.known_hosts import KnownHosts
 from tests.cli.conftest import Command
 
 

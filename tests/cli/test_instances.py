@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from comfyui_workflow.cli.instance_words import instance_lines, instance_table, troubles
+from comfyui_workflow.cli.instance_text import instance_lines, instance_table, troubles
 from comfyui_workflow.client.instance_documents import InstanceDocument
 from tests.cli.conftest import Command
 from tests.sandbox_process import SandboxProcess

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from comfyui_workflow import demo
-from comfyui_workflow.cli.following import follow
+from comfyui_workflow.cli.follow import follow
 from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.settings import load_settings

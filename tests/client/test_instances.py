@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.cli.own_server import serve_in_this_process
-from comfyui_workflow.client import InvalidRequest, RequestRefused, ServerUnreachable, WorkflowServer
+from comfyui_workflow.client import (
+    InvalidRequest,
+    RequestRefused,
+    ServerUnreachable,
+    WorkflowServer,
+)
 from comfyui_workflow.settings import load_settings
 from tests.cli.canned_server import CannedServer
 from tests.sandbox_process import SandboxProcess

@@ -8,7 +8,7 @@ import pytest
 
 from comfyui_workflow.client import ComfyUI, Monitor
 from comfyui_workflow.client import monitor as module
-from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.event_stream import EventFeed
 from tests.sandbox.graphs import quick_graph, slow_graph
 from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 

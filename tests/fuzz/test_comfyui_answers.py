@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.failures import failure_sentence
 from comfyui_workflow.comfyui.history import wanted_outputs
-from comfyui_workflow.comfyui.refusals import dropped_outputs, node_findings
+from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
 from comfyui_workflow.errors import ComfyUIError, InstanceError, WorkflowError
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
-from comfyui_workflow.runs.progress import apply
-from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.peer import Peer
 from tests.fuzz.values import Json, mutations, nested, values, wire
-from tests.unit.test_progress import AT, new_run
+from tests.runs.test_state_machine import AT, new_run
 
 PROMPT_ID = "0b53bd24-0000-4000-8000-000000000000"
 GRAPH: dict[str, Any] = {

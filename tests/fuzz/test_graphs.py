@@ -10,10 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyui_workflow.comfyui.refusals import refusal_sentence
+from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.graph import (
     check_graph,
     output_ids,
@@ -21,9 +20,10 @@ from comfyui_workflow.workflows.graph import (
     sink_ids,
     with_renamed_input,
 )
+from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values
-from tests.unit.test_progress import GRAPH, RECORDED, new_run
+from tests.runs.test_state_machine import GRAPH, RECORDED, new_run
 
 RECORDED_GRAPHS = [prompt["graph"] for prompts in RECORDED.values() for prompt in prompts][:6]
 links = st.tuples(st.sampled_from("12345"), st.integers(0, 2) | st.booleans() | st.floats()).map(list)

@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from app import create_flask
+from comfyui_workflow.app import create_flask
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.fleet.directory import InstanceDirectory
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort

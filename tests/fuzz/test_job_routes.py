@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from app import create_flask
-from comfyui_workflow.api.worker_comfyui import BARE
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.api.runpod.routes import BARE
+from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.job import decode_job
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, texts, values, wire
-from tests.unit.test_progress import GRAPH
+from tests.runs.test_state_machine import GRAPH
 
 SENTENCES = (400, 404, 405, 409, 413, 415)
 BODY = {

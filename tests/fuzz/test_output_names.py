@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comfyui_workflow.files.atomic_placement import safe_relative_path
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.settling import safe_relative_path
 from tests.fuzz.effort import effort
 
 ROOT = Path("/somewhere/outputs")

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.given import read_given_file
+from comfyui_workflow.workflows.input_formats import read_given_file
 from tests.fuzz.effort import effort
 from tests.fuzz.values import objects, texts, values
 from tests.workflows import pictures

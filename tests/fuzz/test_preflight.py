@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyui_workflow.workflows.checks.named_files import FilesKnown, files_named
-from comfyui_workflow.workflows.checks.preflight import Verdict, preflight
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.findings import errors
+from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.validation.files import FilesKnown, files_named
+from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 from tests.fuzz.effort import effort
 from tests.fuzz.test_graphs import apart, chain, fan, layers
 from tests.fuzz.values import Json, mutations, nested, texts, values
-from tests.unit.test_preflight import OBJECT_INFO, VERDICTS
+from tests.workflows.test_preflight import OBJECT_INFO, VERDICTS
 
 GRAPHS = [recorded["graph"] for recorded in VERDICTS]
 CLASSES = ["A", "B", "LoadLatent"]

@@ -12,10 +12,10 @@ from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app import create_flask
-from comfyui_workflow.journal import RunJournal
-from comfyui_workflow.serving import HttpThread
+from comfyui_workflow.app import create_flask
+from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort

@@ -13,15 +13,21 @@ from hypothesis import strategies as st
 
 from comfyui_workflow.runs.codec import encode_request, encode_run, encode_workflow
 from comfyui_workflow.runs.document import progress_document, summary_document
-from comfyui_workflow.runs.events import NodesAdvanced, NodeStep, NoticeGiven, RetryRequested, RunFailed
+from comfyui_workflow.runs.events import (
+    NodesAdvanced,
+    NodeStep,
+    NoticeGiven,
+    RetryRequested,
+    RunFailed,
+)
 from comfyui_workflow.runs.model import Lost, OutputFile, Run, RunStatus
-from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
 from tests.fuzz.values import mutations, values, wire
-from tests.unit.test_progress import AT, new_run
+from tests.runs.test_state_machine import AT, new_run
 
 
 def run_number(number: int) -> Run:

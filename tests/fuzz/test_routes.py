@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from app import create_flask
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.events import OutputsFound, RunFailed
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.json_file import JsonFileStore
-from comfyui_workflow.stores.record import RecordReader
-from comfyui_workflow.stores.sealing import Seal
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.run_directory import RecordReader
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values, wire
-from tests.unit.test_progress import GRAPH, new_run
+from tests.runs.test_state_machine import GRAPH, new_run
 
 BASE = "/comfyui/workflow"
 SENTENCES = (400, 401, 403, 404, 405, 409, 412, 413, 415, 416)

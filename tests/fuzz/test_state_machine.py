@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.codec import decode_run, decode_summary, encode_request, encode_run, encode_summary
+from comfyui_workflow.runs.codec import (
+    decode_run,
+    decode_summary,
+    encode_request,
+    encode_run,
+    encode_summary,
+)
 from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.events import (
     Event,
@@ -19,11 +25,11 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Placement, Run, RunStatus
-from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from tests.fuzz.effort import effort
-from tests.unit.test_progress import AT, GRAPH, new_run
+from tests.runs.test_state_machine import AT, GRAPH, new_run
 
 node_ids = st.sampled_from(["1", "2", "3", "4", "", "x"])
 messages = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from comfyui_workflow.runs.events import Event, RetryRequested, RunFailed
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunFilter, summary_of
-from comfyui_workflow.stores import Store
-from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.base import Store
+from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.fuzz.effort import effort
 from tests.fuzz.test_state_machine import happened
-from tests.unit.test_progress import AT, new_run
+from tests.runs.test_state_machine import AT, new_run
 
 MOST = 20
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.event_stream import EventFeed
 from tests.fuzz.effort import effort
 from tests.fuzz.peer import Peer
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyui_workflow.comfyui.feed import EventFeed
+from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.messages import MessageReader, says_ended
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
-from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.state_machine import apply
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, objects, texts, values, wire
-from tests.unit.test_progress import AT, new_run
+from tests.runs.test_state_machine import AT, new_run
 
 PROMPT_ID = "0b53bd24-0000-4000-8000-000000000000"
 STATE = {

@@ -13,19 +13,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from app import create_flask
-from comfyui_workflow.api import Parts
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.events import ExecutionStarted, OutputsFound, RunCompleted, RunFailed
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 from tests.fuzz.test_routes import GET, METHODS, SENTENCES, TYPES, headers
 from tests.fuzz.values import texts
-from tests.unit.test_progress import GRAPH
+from tests.runs.test_state_machine import GRAPH
 
 LIMIT_S = 10
 PLACES = ["", "/v2/any", "/v2/gpu", "/v2/big", "/v2/none", "/v2/%00", "/v2/%ff", "/v2/" + "x" * 5000, "/v2"]

@@ -12,9 +12,8 @@ import paramiko
 import pytest
 from flask.testing import FlaskClient
 
-from app import Server, create_server
-from comfyui_workflow.fleet.instance import placement_of
-from comfyui_workflow.link import server_id
+from comfyui_workflow.app import Server, create_server
+from comfyui_workflow.instances.model import placement_of
 from comfyui_workflow.runs.events import (
     ExecutionStarted,
     GraphPrepared,
@@ -25,6 +24,7 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.sessions.session import server_id
 from comfyui_workflow.settings import load_settings
 from tests.damage import damaged
 

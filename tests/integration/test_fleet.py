@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.fleet.machines import Json, Machines, machines
 from tests.integration.graphs import failing, loaded, node, painted, slow
+from tests.scheduling.machines import Json, Machines, machines
 
 TOO_MANY = {"1.color": list(range(200)), "1.width": list(range(100))}
 

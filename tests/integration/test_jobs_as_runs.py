@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import requests
 
+from tests.delivery.receiver import Answer, Heard, Receiver, receiving
 from tests.integration.graphs import loaded, painted, slow
 from tests.integration.test_jobs import FINAL, Client, Json
-from tests.outbox.receiver import Answer, Heard, Receiver, receiving
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 

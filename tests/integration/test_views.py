@@ -10,14 +10,14 @@ from typing import cast
 import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.directories import Directories
+from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.errors import RemoteFileError, Stopped
-from comfyui_workflow.link import Link
-from comfyui_workflow.live import LiveRun
-from comfyui_workflow.outputs import OutputFetcher, remove_parts
+from comfyui_workflow.execution.live_progress import LiveRun
+from comfyui_workflow.execution.outputs import OutputFetcher, remove_parts
 from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.sessions.session import Link
+from tests.runs.test_state_machine import new_run
 from tests.sandbox_process import SandboxProcess
-from tests.unit.test_progress import new_run
 
 LARGE_BYTES = 12_000_000
 OUTPUT = OutputFile(filename="file.bin")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import requests
 
-from comfyui_workflow.outbox.guarded_client import GuardedClient
-from comfyui_workflow.outbox.outbox import Outbox
-from tests.outbox.receiver import Answer, Heard, receiving
+from comfyui_workflow.delivery.webhooks.sender import Outbox
+from comfyui_workflow.safe_http.client import GuardedClient
+from tests.delivery.receiver import Answer, Heard, receiving
 from tests.server_process import Json, ServerProcess
 
 

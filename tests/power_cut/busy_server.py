@@ -4,10 +4,10 @@ one, and logs are made anew after a few steps.
 python -m tests.power_cut.busy_server
 """
 
-import app
-from comfyui_workflow import disk_flush as flush
-from comfyui_workflow import serving
-from comfyui_workflow.stores import run_log
+from comfyui_workflow import app
+from comfyui_workflow.files import disk_flush as flush
+from comfyui_workflow.server import http
+from comfyui_workflow.stores.files import run_log
 
 
 def set_limits() -> None:
@@ -18,4 +18,4 @@ def set_limits() -> None:
 
 if __name__ == "__main__":
     set_limits()
-    serving.main(app.create_server)
+    http.main(app.create_server)

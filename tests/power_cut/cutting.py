@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos.steps import is_stepping
 from tests.chaos.strikes import PromisesBroken, Strike
 from tests.chaos.trial import Trial
-from tests.outbox.receiver import receiving
+from tests.delivery.receiver import receiving
 from tests.power_cut.disk import Disk
 from tests.power_cut.judgement import (
     Finding,

@@ -11,7 +11,7 @@ import requests
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from tests.chaos.trial import Trial, wait_until
-from tests.outbox.receiver import Receiver
+from tests.delivery.receiver import Receiver
 from tests.power_cut.orders import Ledger
 from tests.server_process import FINISHED, Json, ServerProcess
 

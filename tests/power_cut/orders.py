@@ -14,8 +14,8 @@ import numpy as np
 import requests
 from PIL import Image
 
+from tests.delivery.receiver import Receiver
 from tests.integration.graphs import Graph, node
-from tests.outbox.receiver import Receiver
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import FINISHED, Json, ServerProcess
 

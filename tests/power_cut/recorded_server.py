@@ -9,10 +9,10 @@ from typing import Any
 
 from flask import Response, request
 
-import app
-from comfyui_workflow import serving
+from comfyui_workflow import app
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
+from comfyui_workflow.server import http
 from comfyui_workflow.settings import Settings
 from tests.power_cut import busy_server
 from tests.power_cut.recorder import Recorder
@@ -40,7 +40,7 @@ def main(root: Path, record_file: Path) -> None:
         return server
 
     ComfyUIClient.submit = marked_submit  # type: ignore[method-assign]
-    serving.main(create_server)
+    http.main(create_server)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_workflow.errors import BatchNotFound
-from comfyui_workflow.fleet.directory import InstanceDirectory
+from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.batch_files import BatchFiles
-from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.run_store import JsonFileStore
 from tests.power_cut.judgement import Finding, Kind
 from tests.power_cut.model import Record, State
 from tests.server_process import Json

@@ -8,7 +8,13 @@ import numpy as np
 from PIL import Image
 
 from comfyui_workflow.sandbox.faults import OutOfMemory
-from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult, SandboxNode
+from comfyui_workflow.sandbox.node import (
+    Folders,
+    InputTypes,
+    NodeContext,
+    NodeResult,
+    SandboxNode,
+)
 
 _LIMIT_S = 20.0
 

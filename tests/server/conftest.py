@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from flask import Flask, Response, request
 
-from comfyui_workflow.connection_limits import ConnectionLimits
-from comfyui_workflow.serving import HttpThread
+from comfyui_workflow.access.connection_limits import ConnectionLimits
+from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 
 LIMIT_S = 30.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from comfyui_workflow.connection_limits import ConnectionLimits, Credit
-from comfyui_workflow.serving import REQUEST_THREADS
+from comfyui_workflow.access.connection_limits import ConnectionLimits, Credit
+from comfyui_workflow.server.http import REQUEST_THREADS
 from tests.server.conftest import GET, LIMIT_S, Serve, answer_of, is_closed, until
 from tests.server_process import ServerProcess
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebUnavailable
-from comfyui_workflow.outbox.guarded_client import Answered, Body, GuardedClient
+from comfyui_workflow.safe_http.client import Answered, Body, GuardedClient
 from comfyui_workflow.storage.s3 import Bucket, S3Storage, place_of
 from tests.storage.s3_server import keys_in, make_bucket
 

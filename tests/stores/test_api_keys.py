@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from app import create_server
-from comfyui_workflow.journal import RunJournal, now
+from comfyui_workflow.app import create_server
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import PromptAccepted, PromptPrepared, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
 from comfyui_workflow.settings import Settings
-from comfyui_workflow.stores.api_keys import ApiKeys
+from comfyui_workflow.stores.files.api_keys import ApiKeys
+from comfyui_workflow.stores.files.private_directories import PRIVATE
+from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
-from comfyui_workflow.stores.private_directories import PRIVATE
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 
 KEY = "comfyui-0123456789abcdef"

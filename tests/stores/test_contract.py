@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
-from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import (
@@ -33,12 +32,13 @@ from comfyui_workflow.runs.events import (
     Saving,
 )
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
-from comfyui_workflow.runs.progress import apply
+from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
-from comfyui_workflow.stores import Store, Wanted
-from comfyui_workflow.stores.json_file import JsonFileStore
+from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.unit.test_progress import AT, new_run
+from tests.runs.test_state_machine import AT, new_run
 
 
 def opened(tmp_path: Path) -> JsonFileStore:
@@ -251,7 +251,7 @@ def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path
 import sys
 from pathlib import Path
 from tests.stores.test_contract import opened, run_number
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.runs.events import NoticeGiven
 store = opened(Path({str(tmp_path)!r}))
 store.add(run_number(1))
@@ -399,7 +399,7 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
     store.add(run_number(30))
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in (28, 29, 30, 31)])  # one of them is there already
-    monkeypatch.setattr("comfyui_workflow.disk_flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
+    monkeypatch.setattr("comfyui_workflow.files.disk_flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(25)])
     assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
@@ -411,7 +411,7 @@ def test_runs_added_at_once_reach_the_disk_on_every_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = list[Path]()
-    monkeypatch.setattr("comfyui_workflow.disk_flush._SYNC_FILE_SYSTEM", None)
+    monkeypatch.setattr("comfyui_workflow.files.disk_flush._SYNC_FILE_SYSTEM", None)
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(f"os.{name}", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
     store = opened(tmp_path)
@@ -463,7 +463,7 @@ def test_a_run_of_thousands_of_outputs_and_nodes_writes_what_is_new_and_not_all_
 
 
 def test_a_log_that_has_grown_long_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfyui_workflow.stores.run_log.COMPACT_AFTER_BYTES", 10_000)
+    monkeypatch.setattr("comfyui_workflow.stores.files.run_log.COMPACT_AFTER_BYTES", 10_000)
     store = opened(tmp_path)
     store.add(run_number(1))
     journal = RunJournal(store)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import DataTaken
-from comfyui_workflow.stores.json_file import JsonFileStore
-from comfyui_workflow.stores.ownership import MOST_TOKENS, Ownership
+from comfyui_workflow.stores.files.ownership import MOST_TOKENS, Ownership
+from comfyui_workflow.stores.files.run_store import JsonFileStore
 from tests.stores.test_workflow_file import graph, runs_of
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import decode_summary, encode_run, encode_summary
 from comfyui_workflow.runs.events import RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.stores.json_file import JsonFileStore
-from comfyui_workflow.stores.sealing import Seal
-from comfyui_workflow.stores.summary_log import SummaryLog
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.summary_log import SummaryLog
+from comfyui_workflow.stores.journal import RunJournal
 from tests.stores.test_contract import check_summaries, in_batch, opened, run_number
 
 ALL = [run_number(n).workflow_id for n in (2, 1, 0)]
@@ -209,10 +209,10 @@ def test_the_list_is_true_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from comfyui_workflow.stores.sealing import Seal
-from comfyui_workflow.stores.summary_log import SummaryLog
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.summary_log import SummaryLog
 from tests.stores.test_contract import opened, run_number
-from comfyui_workflow.journal import RunJournal
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunFailed
 store = opened(Path({str(tmp_path)!r}))
 journal = RunJournal(store)

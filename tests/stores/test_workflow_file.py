@@ -17,17 +17,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.journal import RunJournal
 from comfyui_workflow.runs.codec import encode_run
-from comfyui_workflow.runs.events import ExecutedTwice, NoticeGiven, RetryRequested, RunCompleted, RunFailed
+from comfyui_workflow.runs.events import (
+    ExecutedTwice,
+    NoticeGiven,
+    RetryRequested,
+    RunCompleted,
+    RunFailed,
+)
 from comfyui_workflow.runs.model import Run, RunStatus, Workflow
-from comfyui_workflow.stores.atomic import read_regular
-from comfyui_workflow.stores.json_file import JsonFileStore
-from comfyui_workflow.stores.sealing import Seal
-from comfyui_workflow.stores.workflow_file import WorkflowReader
+from comfyui_workflow.stores.files import run_store
+from comfyui_workflow.stores.files.atomic_write import read_regular
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.workflow_file import WorkflowReader
+from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
-from tests.unit.test_progress import new_run
+from tests.runs.test_state_machine import new_run
 
 link = os.link
 EDITOR_FILE = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": [], "version": 0.4}
@@ -249,7 +256,9 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
 def test_a_graph_that_runs_share_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[object] = []
     monkeypatch.setattr(
-        "comfyui_workflow.stores.json_file.check_graph", lambda given: checked.append(check_graph(given))
+        run_store,
+        "check_graph",
+        lambda given: checked.append(check_graph(given)),
     )
     store = opened(tmp_path)
     good, bad = runs_of(graph(1), range(4)), runs_of(graph(2), range(4, 6))
@@ -301,7 +310,7 @@ def test_the_links_are_on_the_disk_before_the_runs_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = list[Path]()
-    monkeypatch.setattr("comfyui_workflow.stores.record.flush_to_disk", flushed.extend)
+    monkeypatch.setattr("comfyui_workflow.stores.files.run_directory.flush_to_disk", flushed.extend)
     store = opened(tmp_path)
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
@@ -342,7 +351,9 @@ def test_a_finished_run_is_found_while_its_record_is_moved(
     journal.record(run.workflow_id, RunCompleted())
     seen: list[Run | None] = []
     monkeypatch.setattr(
-        "comfyui_workflow.stores.json_file.flush_to_disk", lambda _: seen.append(store.get(run.workflow_id))
+        run_store,
+        "flush_to_disk",
+        lambda _: seen.append(store.get(run.workflow_id)),
     )
     noted = journal.record(run.workflow_id, ExecutedTwice(message="twice"))
     assert (noted.status, noted.notices) == (RunStatus.COMPLETED, ("twice",))

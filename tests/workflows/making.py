@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.workflows.definitions import Definitions, NodeDefinition
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
 
 Json = dict[str, Any]
 AT = datetime(2025, 3, 4, 5, 6, 7)

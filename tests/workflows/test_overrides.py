@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.workflows.definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from tests.workflows.making import class_of
 

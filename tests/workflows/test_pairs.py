@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 PAIRS = Path(__file__).parent / "pairs"
 NAMES = sorted(path.name.removesuffix(".ui.json") for path in PAIRS.glob("*.ui.json"))

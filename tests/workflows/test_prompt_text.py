@@ -2,7 +2,11 @@
 
 import pytest
 
-from comfyui_workflow.workflows.editor.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
+from comfyui_workflow.workflows.editor.prompt_text import (
+    LONGEST_NAME,
+    dynamic_prompt,
+    with_replacements,
+)
 from tests.workflows.making import AT
 
 

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from tests.workflows.making import Json, class_of, file, graph_of, inputs_of, node, socket, subgraph
+from tests.workflows.making import (
+    Json,
+    class_of,
+    file,
+    graph_of,
+    inputs_of,
+    node,
+    socket,
+    subgraph,
+)
 
 CLASSES = {
     "Make": class_of({"w": ["INT", {"default": 64}]}, output=["IMAGE"]),

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.definitions import Definitions, NodeDefinition
 from comfyui_workflow.workflows.editor.widget_values import javascript_text, widget_values
+from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
 from tests.workflows.making import class_of, definition
 
 INT = ["INT", {"default": 3}]

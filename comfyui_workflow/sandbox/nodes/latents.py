@@ -4,7 +4,11 @@ import numpy as np
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
 from comfyui_workflow.sandbox.nodes.resampling import resize
-from comfyui_workflow.sandbox.nodes.stand_in_values import PIXELS_PER_LATENT, latent_of, pictures_of
+from comfyui_workflow.sandbox.nodes.stand_in_values import (
+    PIXELS_PER_LATENT,
+    latent_of,
+    pictures_of,
+)
 from comfyui_workflow.sandbox.nodes.stand_ins import LATENT
 from comfyui_workflow.sandbox.nodes.typed_node import (
     LARGEST_SIDE,

@@ -9,7 +9,12 @@ from PIL import Image
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
 from comfyui_workflow.sandbox.nodes.painting import Recipe, add_mark, noise, paint
 from comfyui_workflow.sandbox.nodes.resampling import resize, resize_mask, to_eight_bits
-from comfyui_workflow.sandbox.nodes.stand_in_values import StandInModel, StandInText, latent_of, pictures_of
+from comfyui_workflow.sandbox.nodes.stand_in_values import (
+    StandInModel,
+    StandInText,
+    latent_of,
+    pictures_of,
+)
 from comfyui_workflow.sandbox.nodes.stand_ins import CONDITIONING, LATENT, MODEL
 from comfyui_workflow.sandbox.nodes.typed_node import (
     Latent,

@@ -10,12 +10,20 @@ from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.definitions import Definitions
-from comfyui_workflow.workflows.editor.file import NAMED_BY_PREFIX, EditorNode, Mode, read_editor_file
+from comfyui_workflow.workflows.editor.file import (
+    NAMED_BY_PREFIX,
+    EditorNode,
+    Mode,
+    read_editor_file,
+)
 from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.named_widgets import named_values
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
-from comfyui_workflow.workflows.editor.prompt_text import LONGEST_NAME, dynamic_prompt, with_replacements
+from comfyui_workflow.workflows.editor.prompt_text import (
+    LONGEST_NAME,
+    dynamic_prompt,
+    with_replacements,
+)
 from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.editor.widget_values import (
     WidgetValue,
@@ -23,6 +31,7 @@ from comfyui_workflow.workflows.editor.widget_values import (
     javascript_text,
     widget_values,
 )
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 PREFIX = "filename_prefix"
 MOST_LETTERS = 50_000_000

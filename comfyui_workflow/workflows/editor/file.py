@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 
 SUBGRAPH_INPUT = "-10"
 """The node inside a subgraph whose outputs are what comes in; and the one whose inputs go out."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.untrusted import a_list, an_object
-from comfyui_workflow.workflows.definitions import SEED_NAMES, Definitions, NodeDefinition
+from comfyui_workflow.parsing.untrusted import a_list, an_object
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
@@ -23,6 +22,7 @@ from comfyui_workflow.workflows.editor.file import (
     Port,
     read_node,
 )
+from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, NodeDefinition
 
 SEPARATORS = ("workflow>", "workflow/")
 MOST_GROUPS = 2_000

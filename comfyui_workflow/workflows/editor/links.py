@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.bypass import at_slot, first_fitting, same_slot
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
@@ -21,6 +20,7 @@ from comfyui_workflow.workflows.editor.file import (
 from comfyui_workflow.workflows.editor.group_nodes import without_group_nodes
 from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets
 from comfyui_workflow.workflows.editor.scope import Scope
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 REROUTE = "Reroute"
 PRIMITIVE = "PrimitiveNode"

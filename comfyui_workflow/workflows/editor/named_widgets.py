@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comfyui_workflow.workflows.definitions import BUTTON_TYPES
 from comfyui_workflow.workflows.editor.file import EditorNode
+from comfyui_workflow.workflows.node_definitions import BUTTON_TYPES
 
 _CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
 _BUTTON = ""

@@ -3,7 +3,7 @@
 from math import floor
 from typing import Any
 
-from comfyui_workflow.workflows.definitions import InputDefinition
+from comfyui_workflow.workflows.node_definitions import InputDefinition
 
 _FLOAT_MOST = 2048
 """Of a FLOAT whose class names no range, from 0."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from comfyui_workflow.workflows.definitions import Definitions
 from comfyui_workflow.workflows.editor.file import EditorGraph, EditorInput, EditorNode
 from comfyui_workflow.workflows.editor.widget_values import widget_values
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 class PromotedWidgets:

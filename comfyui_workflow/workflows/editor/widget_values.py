@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from comfyui_workflow.workflows.definitions import InputDefinition, NodeDefinition
+from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDefinition
 
 
 @dataclass(frozen=True, kw_only=True)

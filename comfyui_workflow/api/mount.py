@@ -1,0 +1,76 @@
+"""The APIs, one file a wire format. Each offers `API`; this is the table of where they are mounted.
+
+An API file knows how its clients name an instance, hand over a graph and its files, and word answers and
+errors. No file here imports another; what they share is below them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from comfyui_workflow.api.etags import revalidated
+from comfyui_workflow.delivery.webhooks.sender import Outbox
+from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.runs import RunService
+from comfyui_workflow.services.uploads import Uploads
+from comfyui_workflow.services.validation import Inspector
+from comfyui_workflow.settings import Settings
+from comfyui_workflow.stores.damage import DamageReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What an API is built on."""
+
+    service: RunService
+    batches: BatchService
+    jobs: JobService
+    outbox: Outbox
+    instances: Instances
+    inspector: Inspector
+    live_view: LiveView
+    files: LocalFiles
+    uploads: Uploads
+    settings: Settings
+    damage: DamageReport = field(default_factory=DamageReport)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """One wire format: its routes under `prefix`, and how it words what went wrong there."""
+
+    prefix: str
+    also_at: tuple[str, ...] = ()
+    """Other paths that are its own."""
+    create_blueprint: Callable[[Parts], Blueprint]
+    word_error: Callable[[WorkflowError], Response]
+    word_http_error: Callable[[HTTPException], Response]
+
+
+def places(apis: tuple[Api, ...]) -> list[str]:
+    """The paths below which each is."""
+    return [place for api in apis for place in (api.prefix, *api.also_at)]
+
+
+def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
+    """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
+
+    def owners() -> list[tuple[str, Api]]:
+        prefixes = ((prefix, api) for api in apis for prefix in (api.prefix, *api.also_at))
+        return [(prefix, api) for prefix, api in prefixes if f"{request.path}/".startswith(f"{prefix}/")]
+
+    def owner() -> Api:
+        return max(owners(), key=lambda owned: len(owned[0]), default=("", apis[0]))[1]
+
+    for api in apis:
+        app.register_blueprint(api.create_blueprint(parts))
+    app.after_request(lambda response: revalidated(response) if owners() else response)
+    app.register_error_handler(WorkflowError, lambda error: owner().word_error(error))
+    app.register_error_handler(HTTPException, lambda error: owner().word_http_error(error))

@@ -1,0 +1,28 @@
+"""Runs as the API tells them: what is known of each, how long it should take, what it shows just now."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.runs.document import progress_document, summary_document
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.services.runs import RunService
+from comfyui_workflow.stores.journal import now
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDocuments:
+    """A finished run shows nothing any more, even while its thread still puts its things away."""
+
+    service: RunService
+    live_view: LiveView
+
+    def progress(self, run: Run) -> dict[str, Any]:
+        document = progress_document(run, now(), self.service.expected_s(run))
+        return document if run.is_finished else document | self.live_view.document(run.workflow_id)
+
+    def line(self, summary: RunSummary, at: datetime) -> dict[str, Any]:
+        document = summary_document(summary, at, self.service.expected_s(summary))
+        return document if summary.is_finished else document | self.live_view.line(summary.workflow_id)

@@ -1,0 +1,305 @@
+"""What a person orders: one run, or a batch of them, as the body of a request."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.request import (
+    flag,
+    integer,
+    is_unicode,
+    refuse_others,
+    remote_dir,
+    text,
+)
+from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.instances.model import Instance, tag_wanted
+from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
+from comfyui_workflow.runs.model import RunRequest, SeedMode
+from comfyui_workflow.scheduling.capacity import Directory, States
+from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.uploads import Uploads
+from comfyui_workflow.settings import Settings
+from comfyui_workflow.ssh import defaults
+from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
+from comfyui_workflow.workflows.graph import check_json
+from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
+from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.overrides import with_inputs
+
+MOST_RUNS = 10_000
+"""Of one batch."""
+HIGHEST_PRIORITY = 1000
+LONGEST_STAGGER_S = 86_400
+RUN_FIELDS = frozenset(
+    {
+        "comfyui_input_dir",
+        "comfyui_output_dir",
+        "comfyui_port",
+        "include_previews",
+        "input_images",
+        "inputs",
+        "output_dir",
+        "priority",
+        "seed_mode",
+        "ssh_connection",
+        "workflow",
+        "workflow_file",
+        "workflow_name",
+    }
+)
+"""Of the body of `execute`; `again` is taken out of it before it comes here."""
+BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
+
+
+def order_reader(parts: Parts) -> "OrderReader":
+    instances = parts.instances
+    return OrderReader(
+        files=parts.files,
+        uploads=parts.uploads,
+        directory=instances.directory,
+        states=instances.watches,
+        settings=parts.settings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderReader:
+    """Every method raises InvalidRequest, naming the field."""
+
+    files: LocalFiles
+    uploads: Uploads
+    directory: Directory
+    states: States
+    settings: Settings
+
+    def read(self, body: dict[str, Any]) -> RunRequest:
+        """The body of `execute`, with the defaults of the specification."""
+        return self._read(body, _Workflows(self.files))
+
+    def read_workflow(self, body: dict[str, Any]) -> GivenWorkflow:
+        """Of the same body, the workflow alone."""
+        return _Workflows(self.files).read(body)[1]
+
+    def _read(self, body: dict[str, Any], workflows: "_Workflows") -> RunRequest:
+        if not body:
+            raise InvalidRequest("Request body is required")
+        ssh_connection = text(body, "ssh_connection")
+        if not ssh_connection:
+            raise InvalidRequest("ssh_connection is required")
+        workflow_file, given = workflows.read(body)
+        inputs = _inputs(body, given)
+        instance = self.directory.get(ssh_connection)
+        is_any = tag_wanted(ssh_connection) is not None
+        address = None if instance or is_any else self._address(ssh_connection)
+        default_port = (address and address.comfyui_port) or defaults.COMFYUI_PORT
+        default_name = Path(workflow_file).name if workflow_file else "workflow"
+        return RunRequest(
+            ssh_connection=ssh_connection,
+            instance_id=instance.id if instance else None,
+            workflow_file=workflow_file,
+            graph=given.graph,
+            editor_file=given.editor_file,
+            inputs=inputs,
+            seed_mode=_seed_mode(body),
+            workflow_name=text(body, "workflow_name") or default_name,
+            input_images=self._images(body),
+            output_dir=self.files.output_dir(
+                text(body, "output_dir") or str(self.settings.default_output_dir)
+            ),
+            comfyui_port=integer(body, "comfyui_port", default_port, 1, 65535),
+            comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
+            comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
+            include_previews=flag(body, "include_previews"),
+            priority=read_priority(body),
+        )
+
+    def _images(self, body: dict[str, Any]) -> tuple[str, ...]:
+        images = _images(body, self.files)
+        for image in images:
+            self.uploads.used(Path(image))
+        return images
+
+    def _address(self, ssh_connection: str) -> SshAddress:
+        """A word alone is more likely to be a name than a host, where there are names."""
+        names = [each.name for each in self.directory.all()]
+        if names and re.fullmatch(r"[\w-]+", ssh_connection):
+            raise InvalidRequest(
+                f'No instance is called "{ssh_connection}": there are {", ".join(names)}. '
+                f"If it is a host, write: ssh {ssh_connection}"
+            )
+        return parse_ssh_address(ssh_connection)
+
+    def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
+        """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is
+        the first that is enabled, one that is ready if there is one."""
+        request = self.read(body)
+        tag = tag_wanted(request.ssh_connection)
+        if tag is None:
+            instance = self.directory.get(request.instance_id) if request.instance_id else None
+        else:
+            meant = [each for each in self.directory.all() if each.is_meant_by(tag)]
+            if not meant:
+                raise InvalidRequest("No such instance is enabled: POST /comfyui/instances adds one")
+            instance = next((each for each in meant if self.states.state(each.id).is_ready), meant[0])
+        return (_placed(request, instance) if instance else request), instance
+
+    def read_batch(self, body: dict[str, Any]) -> BatchOrder:
+        """A list of bodies in `runs`; or one body, run with each of `rows` or for all of a `matrix`."""
+        if not body:
+            raise InvalidRequest("Request body is required")
+        _refuse_slips(body)
+        requests = list(self._requests(body))
+        if not requests:
+            raise InvalidRequest("The batch has no runs in it")
+        return BatchOrder(
+            requests=tuple(requests),
+            name=text(body, "batch_name") or requests[0].workflow_name,
+            stagger_s=_stagger_s(body),
+            on_error=_on_error(body),
+        )
+
+    def _requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
+        runs = body.get("runs")
+        if runs is None:
+            yield from self._varied(body)
+            return
+        if "matrix" in body or "rows" in body:
+            raise InvalidRequest("Give runs, or matrix, or rows: one of them")
+        if not isinstance(runs, list) or not all(isinstance(each, dict) for each in runs):
+            raise InvalidRequest("runs must be a list of objects, each as for execute")
+        check_size(len(runs), MOST_RUNS)
+        workflows = _Workflows(self.files)
+        for number, each in enumerate(runs):
+            try:
+                refuse_others(each, RUN_FIELDS, "a run")
+                yield self._read(each, workflows)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"runs[{number}]: {error}") from error
+
+    def _varied(self, body: dict[str, Any]) -> Iterator[RunRequest]:
+        check_json({name: body.get(name) for name in ("matrix", "rows")})
+        rows = rows_of(body.get("matrix"), body.get("rows"), MOST_RUNS)
+        request = self.read(body)
+        given = request.graph or read_given(request.editor_file).outline
+        varied = frozenset[str]().union(*map(_texts, rows))
+        for number, row in enumerate(rows):
+            try:
+                with_inputs(given, row, Definitions({}))
+            except InvalidRequest as error:
+                raise InvalidRequest(f"run {number}: {error}") from error
+            named_by_others = varied - _texts(row)
+            images = [each for each in request.input_images if Path(each).name not in named_by_others]
+            yield replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
+
+
+def read_priority(body: dict[str, Any]) -> int:
+    return integer(body, "priority", 0, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
+
+
+def _placed(request: RunRequest, instance: Instance) -> RunRequest:
+    return replace(
+        request,
+        ssh_connection=instance.ssh_connection,
+        comfyui_port=instance.comfyui_port,
+        comfyui_input_dir=instance.comfyui_input_dir,
+        comfyui_output_dir=instance.comfyui_output_dir,
+    )
+
+
+def _texts(row: dict[str, Any]) -> frozenset[str]:
+    return frozenset(value for value in row.values() if isinstance(value, str))
+
+
+def _refuse_slips(body: dict[str, Any]) -> None:
+    refuse_others(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
+    beside = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
+    if beside:
+        raise InvalidRequest(f"{beside[0]} says nothing beside runs: each of them has its own")
+
+
+def _stagger_s(body: dict[str, Any]) -> float:
+    value = body.get("stagger_s", 0)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LONGEST_STAGGER_S:
+        raise InvalidRequest(f"stagger_s must be a number of seconds from 0 to {LONGEST_STAGGER_S}")
+    return float(value)
+
+
+def _on_error(body: dict[str, Any]) -> OnError:
+    word = text(body, "on_error") or OnError.CONTINUE.value
+    try:
+        return OnError(word)
+    except ValueError as error:
+        raise InvalidRequest(f"on_error must be one of {', '.join(OnError)}") from error
+
+
+class _Workflows:
+    """Of the runs of one batch: a file that many of them name is read once, and one workflow is one object,
+    which is kept once."""
+
+    def __init__(self, files: LocalFiles) -> None:
+        self._files = files
+        self._of_files: dict[str, GivenWorkflow] = {}
+        self._of_contents: dict[bytes, GivenWorkflow] = {}
+
+    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
+        """A path, or the workflow itself, in either format; the path is kept as it was given."""
+        workflow_file = text(body, "workflow_file")
+        inline = body.get("workflow")
+        if workflow_file and inline is not None:
+            raise InvalidRequest("Give workflow_file or workflow, not both")
+        if inline is not None:
+            return None, self._one_object(read_given(inline))
+        if not workflow_file:
+            raise InvalidRequest("workflow_file is required")
+        if workflow_file not in self._of_files:
+            self._of_files[workflow_file] = self._files.read_workflow(workflow_file)
+        return workflow_file, self._of_files[workflow_file]
+
+    def _one_object(self, given: GivenWorkflow) -> GivenWorkflow:
+        content = json.dumps([given.graph, given.editor_file]).encode()
+        return self._of_contents.setdefault(hashlib.sha256(content).digest(), given)
+
+
+def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
+    """Names that the workflow has not got are told at once; what the instance allows, it is asked."""
+    inputs = body.get("inputs")
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, dict):
+        raise InvalidRequest('inputs must be an object: {"<node id or title>.<input>": value}')
+    check_json(inputs)
+    with_inputs(given.outline, inputs, Definitions({}))
+    return inputs
+
+
+def _seed_mode(body: dict[str, Any]) -> SeedMode:
+    mode = text(body, "seed_mode") or SeedMode.SAVED.value
+    try:
+        return SeedMode(mode)
+    except ValueError as error:
+        raise InvalidRequest(f"seed_mode must be one of {', '.join(SeedMode)}") from error
+
+
+def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
+    images = body.get("input_images")
+    if images is None:
+        return ()
+    if not isinstance(images, list) or not all(
+        isinstance(image, str) and is_unicode(image) for image in images
+    ):
+        raise InvalidRequest("input_images must be a list of file paths")
+    paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
+    names = [Path(path).name for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(
+            f"input_images has two different files called {twice}; ComfyUI knows them by name"
+        )
+    return paths

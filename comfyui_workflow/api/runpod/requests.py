@@ -1,0 +1,225 @@
+"""What a client of RunPod orders: `{"input": {"workflow", "images"}, "webhook", "policy", "s3Config"}`."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.request import flag, integer, text
+from comfyui_workflow.api.run_requests import OrderReader, order_reader
+from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
+from comfyui_workflow.instances.model import ANY
+from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
+from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, Fetch, JobOrder
+from comfyui_workflow.scheduling.capacity import Directory
+from comfyui_workflow.services.jobs.words import INVALID, NO_IMAGES
+from comfyui_workflow.services.uploads import Uploads
+
+LOW_PRIORITY = -100
+LEAST_TIMEOUT_MS = 5_000
+LEAST_TTL_MS = 10_000
+USUAL_TTL_MS = int(1000 * USUAL_TTL_S)
+LONGEST_MS = 7 * 86_400_000
+LONGEST_URL = 4096
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where the jobs of an endpoint go; one word for it, however it was called."""
+
+    word: str
+    ssh_connection: str
+
+
+def job_order_reader(parts: Parts) -> "JobOrderReader":
+    return JobOrderReader(
+        orders=order_reader(parts),
+        uploads=parts.uploads,
+        directory=parts.instances.directory,
+        default_endpoint=parts.settings.default_endpoint,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrderReader:
+    """Every method raises InvalidRequest, in the words of worker-comfyui where it has some."""
+
+    orders: OrderReader
+    uploads: Uploads
+    directory: Directory
+    default_endpoint: str
+
+    def endpoint(self, endpoint_id: str | None) -> Endpoint:
+        """An instance, a tag that one has, or `any`. Raises: InstanceNotFound."""
+        if endpoint_id is None:
+            return self._default()
+        instance = self.directory.get(endpoint_id)
+        if instance is not None:
+            return Endpoint(word=instance.id, ssh_connection=instance.name)
+        if endpoint_id.lower() == ANY:
+            return Endpoint(word=ANY, ssh_connection=ANY)
+        if any(each.has_tag(endpoint_id) for each in self.directory.all()):
+            tagged = f"{ANY}:{endpoint_id.lower()}"
+            return Endpoint(word=tagged, ssh_connection=tagged)
+        raise InstanceNotFound(
+            f"Endpoint not found: {endpoint_id[:100]} is no instance, no tag of one, and not {ANY}"
+        )
+
+    def _default(self) -> Endpoint:
+        """It may be an ssh string too."""
+        try:
+            return self.endpoint(self.default_endpoint)
+        except InstanceNotFound:
+            return Endpoint(word=self.default_endpoint, ssh_connection=self.default_endpoint)
+
+    def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
+        """Images that came along are kept by then."""
+        given, policy = _input(body), _object(body, "policy")
+        timeout_ms = integer(policy, "executionTimeout", 0, LEAST_TIMEOUT_MS, LONGEST_MS)
+        ttl_ms = integer(policy, "ttl", USUAL_TTL_MS, LEAST_TTL_MS, LONGEST_MS)
+        asked: Body = {
+            "ssh_connection": endpoint.ssh_connection,
+            "workflow": given["workflow"],
+            "priority": LOW_PRIORITY if flag(policy, "lowPriority") else 0,
+        }
+        webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
+        fetches = tuple(self._places(images))
+        key = text(given, "comfy_org_api_key") or None
+        try:
+            request = self.orders.read(asked)
+        except InvalidGraph as error:
+            raise InvalidRequest(f"{INVALID}: {error}") from error
+        return JobOrder(
+            request=replace(
+                request,
+                input_images=(*self._kept(images), *(each.path for each in fetches)),
+                has_comfy_org_api_key=key is not None,
+            ),
+            comfy_org_api_key=key,
+            endpoint=endpoint.word,
+            is_sync=is_sync,
+            webhook=webhook,
+            execution_timeout_s=timeout_ms / 1000 or None,
+            ttl_s=ttl_ms / 1000,
+            bucket=bucket,
+            fetches=fetches,
+        )
+
+    def _places(self, images: "Images") -> Iterator[Fetch]:
+        for name, image in images.items():
+            if isinstance(image, str):
+                with _in_words():
+                    yield Fetch(url=image, path=str(self.uploads.place_for(name)))
+
+    def _kept(self, images: "Images") -> Iterator[str]:
+        for name, image in images.items():
+            if isinstance(image, bytes):
+                with _in_words():
+                    yield str(self.uploads.keep(BytesIO(image), name))
+
+
+def _input(body: Body) -> Body:
+    given = body.get("input")
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest("Invalid JSON format in input") from error
+    if given is None:
+        raise InvalidRequest("Please provide input")
+    if not isinstance(given, dict):
+        raise InvalidRequest('input must be an object: {"workflow": {...}}')
+    if given.get("workflow") is None:
+        raise InvalidRequest("Missing 'workflow' parameter")
+    return given
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except FileRefused as error:
+        raise InvalidRequest(f"{NO_IMAGES}: {error}") from error
+
+
+Images = dict[str, bytes | str]
+"""By their names: the content, or the URL of it."""
+
+
+def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
+    """As ComfyUI takes them: a later one of a name is in the place of an earlier one."""
+    images = given.get("images")
+    if images is None:
+        return
+    are_named = isinstance(images, list) and all(
+        isinstance(an_object(each).get("name"), str) and isinstance(an_object(each).get("image"), str)
+        for each in images
+    )
+    if not are_named:
+        raise InvalidRequest("'images' must be a list of objects with 'name' and 'image' keys")
+    for each in images:
+        name = each["name"]
+        if not is_safe_name(name) or text(each, "name") != name:
+            raise InvalidRequest(f"{NO_IMAGES}: this file name is not accepted: {name[:300]!r}")
+        is_url = each["image"][:8].lower().startswith(("http://", "https://"))
+        try:
+            yield name, (_url(each, "image") or "") if is_url else _content(each["image"])
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{NO_IMAGES}: {name}: {error}") from error
+
+
+def _content(image: str) -> bytes:
+    """Of base64, after a data URI's head or without one."""
+    encoded = image.partition(",")[2] if image[:5].lower() == "data:" else image
+    try:
+        content = base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"its content is not base64 ({error})") from error
+    if not content:
+        raise InvalidRequest("it is empty")
+    return content
+
+
+def _bucket(body: Body) -> Bucket | None:
+    config = body.get("s3Config")
+    if config is None:
+        return None
+    fields = _object(body, "s3Config")
+    endpoint_url = _url(fields, "endpointUrl")
+    access_id, secret = text(fields, "accessId"), text(fields, "accessSecret")
+    if not (endpoint_url and access_id and secret):
+        raise InvalidRequest("s3Config needs endpointUrl, accessId and accessSecret")
+    return Bucket(
+        endpoint_url=endpoint_url,
+        access_key_id=access_id,
+        secret_access_key=secret,
+        bucket_name=text(fields, "bucketName") or None,
+    )
+
+
+def _url(fields: Body, field: str) -> str | None:
+    url = text(fields, field)
+    if not url:
+        return None
+    try:
+        is_one = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+    except ValueError:
+        is_one = False
+    if not is_one or len(url) > LONGEST_URL or not url.isprintable():
+        raise InvalidRequest(f"{field} must be a URL that begins with http:// or https://")
+    return url
+
+
+def _object(fields: Body, field: str) -> Body:
+    value = fields.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRequest(f"{field} must be an object")
+    return value or {}

@@ -1,0 +1,124 @@
+"""A batch in words: how far it is, what became of each run."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from comfyui_workflow.cli.batch_follow import RunNames
+from comfyui_workflow.cli.run_text import clock_time, money, plain
+from comfyui_workflow.client.batch_documents import (
+    BatchOutputDocument,
+    BatchProgressDocument,
+    BatchRunDocument,
+)
+from comfyui_workflow.client.documents import SummaryDocument
+from comfyui_workflow.runs.model import Phase, RunStatus
+
+COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
+_STATES = {RunStatus.EXECUTING: "running", RunStatus.QUEUED: "waiting"}
+_IN_ORDER = (
+    RunStatus.COMPLETED,
+    RunStatus.FAILED,
+    RunStatus.CANCELLED,
+    RunStatus.EXECUTING,
+    RunStatus.QUEUED,
+)
+_LONGEST_VALUE = 40
+_ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+def ended(progress: BatchProgressDocument) -> int:
+    return progress.count(*_ENDED)
+
+
+def counts_sentence(progress: BatchProgressDocument) -> str:
+    """`12 completed, 2 failed, 4 running, 42 waiting`."""
+    counted = ((progress.count(status), _STATES.get(status, status.value)) for status in _IN_ORDER)
+    return ", ".join(f"{count} {state}" for count, state in counted if count)
+
+
+def cost_sentence(progress: BatchProgressDocument) -> str:
+    """Empty while nothing has executed."""
+    if not progress.gpu_seconds:
+        return ""
+    seconds = f"{progress.gpu_seconds:.1f} GPU seconds"
+    if progress.cost is None:
+        return seconds
+    unpriced = progress.unpriced_runs
+    runs = "1 run" if unpriced == 1 else f"{unpriced} runs"
+    but = f" without {runs} of no known price" if unpriced else ""
+    return f"{seconds}, cost {money(progress.cost)}{but}"
+
+
+def end_sentence(progress: BatchProgressDocument) -> str:
+    """What has become of it, so far or at the end."""
+    cost = cost_sentence(progress)
+    took = ""
+    if progress.end_time:
+        took = f" in {clock_time((progress.end_time - progress.queue_time) / timedelta(seconds=1))}"
+    return f"{counts_sentence(progress)}{took}{'; ' if cost else ''}{cost}"
+
+
+def inputs_words(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{plain(name)}={_cut(plain(str(value)))}" for name, value in inputs.items())
+
+
+def running_words(run: SummaryDocument) -> tuple[str, str]:
+    """Where it runs, and what; or what else happens: the instance may be away, the outputs be fetched."""
+    fields = ("current_node", "message") if run.raw.get("phase") == Phase.EXECUTING else ("message",)
+    node = plain(str(next((run.raw[field] for field in fields if run.raw.get(field)), "")))
+    where = f"on {plain(run.instance)}" if run.instance else ""
+    return where, f"{run.progress_percent:3.0f} % {node}"
+
+
+def failure_lines(progress: BatchProgressDocument, names: RunNames) -> Iterator[str]:
+    """Each reason once, with the runs that failed for it, as far as they were told."""
+    runs_of = defaultdict[str, list[int]](list)
+    for failure in progress.failures:
+        runs_of[plain(failure.error_message or "failed")].append(names.number(failure.workflow_id))
+    for reason, numbers in runs_of.items():
+        listed = ", ".join(map(str, sorted(numbers)))
+        yield f"run{'s' if len(numbers) > 1 else ''} {listed}: {reason}"
+    untold = progress.count(RunStatus.FAILED) - len(progress.failures)
+    if untold > 0:
+        yield f"and {untold} more"
+
+
+def batch_table(
+    runs: Sequence[BatchRunDocument], outputs: Sequence[BatchOutputDocument], names: RunNames
+) -> Table:
+    files = defaultdict[str, list[str]](list)
+    for output in outputs:
+        files[output.workflow_id].append(_file_name(output))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("run", "inputs", "state", "seconds", "cost", "files"):
+        justify = "right" if heading in ("run", "seconds", "cost") else "left"
+        table.add_column(heading, no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    for number, run in enumerate(runs, start=1):
+        table.add_row(
+            str(number),
+            Text(inputs_words(names.inputs(run.workflow_id))),
+            Text(_STATES.get(run.status, run.status.value), style=COLOURS.get(run.status, "")),
+            f"{run.gpu_seconds:.1f}" if run.gpu_seconds else "",
+            money(run.cost) if run.gpu_seconds else "",
+            Text(plain(_files(files[run.workflow_id]))),
+        )
+    return table
+
+
+def _files(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}" if names else ""
+
+
+def _file_name(output: BatchOutputDocument) -> str:
+    return Path(output.local_path).name if output.local_path else output.filename
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= _LONGEST_VALUE else f"{words[: _LONGEST_VALUE - 1]}…"

@@ -1,0 +1,157 @@
+"""Following one prompt from submission to its end, by the websocket and by asking."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.duplicate_prompts import Copies
+from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
+from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.comfyui.messages import MessageReader, says_ended
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.comfyui.stall_detector import StallWatch
+from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
+from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
+
+TICK_S = 1.0
+FIRST_LOOK_S = 0.25
+LOOK_S = 2.0
+"""How often we ask, unless the websocket has said something of this prompt meanwhile."""
+DEAF_AFTER_S = 1.0
+"""A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
+SILENCE_BEFORE_RENEWAL_S = 5.0
+"""A node may be silent for longer, so this doubles: a new socket costs little, a deaf one all progress."""
+LONGEST_SILENCE_S = 60.0
+POISONED_AFTER = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptEnded:
+    """ComfyUI is done with the prompt; `entry` is None when it is in neither queue nor history."""
+
+    entry: HistoryEntry | None
+
+
+class PromptFollower:
+    """`queue` is a view of `/queue` that runs of one instance share: it may be a second or two old."""
+
+    def __init__(
+        self,
+        client: ComfyUIClient,
+        feed: EventFeed,
+        queue: Callable[[], QueueSnapshot],
+        prompt_id: str,
+        *,
+        stall_limit_s: float,
+        copies: Copies | None = None,
+        on_copy: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`copies`: of a prompt that may have been sent more than once. `on_copy` is called when one of them
+        had begun as well."""
+        self._copies = copies
+        self._on_copy = on_copy
+        self._client = client
+        self._feed = feed
+        self._queue = queue
+        self._prompt_id = prompt_id
+        self._clock = clock
+        self._reader = MessageReader()
+        self._stall = StallWatch(client, stall_limit_s, clock)
+        self._position: int | None = -1
+        self._looks_without_answer = 0
+        self._began_at_s = clock()
+        self._renewal_after_s = DEAF_AFTER_S
+
+    def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
+        """Events as they happen, None at least once a second and when woken, PromptEnded as the last.
+        Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end."""
+        interval_s, is_heard = FIRST_LOOK_S, False
+        look_at = self._clock() + interval_s
+        while True:
+            messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
+            for message in messages:
+                self._stall.heard()
+                yield from self._reader.events(message)
+            has_ended = any(map(says_ended, messages))
+            is_heard = is_heard or bool(messages)
+            if has_ended or self._clock() >= look_at:
+                found = self._look(has_ended, is_heard)
+                if isinstance(found, PromptEnded):
+                    self._renew_if_nothing_was_heard(subscription)
+                    yield found
+                    return
+                yield found
+                interval_s, is_heard = min(1.5 * interval_s, LOOK_S), False
+                look_at = self._clock() + interval_s
+            else:
+                yield None
+            self._renew_if_deaf()
+
+    def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
+        """What the websocket told needs no asking. The queue, which all runs here share a view of, comes
+        before the history, which each must ask for itself; what is in neither may have moved meanwhile."""
+        if is_heard and not has_ended and self._copies is None:
+            return None
+        snapshot = None if has_ended else self._queue()
+        if snapshot is not None and self._prompt_id in snapshot:
+            return self._look_for_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
+        entry = self._history()
+        return PromptEnded(entry=entry) if entry is not None else self._confirm_absence()
+
+    def _look_for_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
+        """PromptEnded when what runs is a copy: the prompt itself is in the history already."""
+        if self._copies is None:
+            return None
+        if self._copies.drop(snapshot):
+            self._on_copy()
+        entry = self._history() if self._prompt_id in snapshot.running else None
+        return None if entry is None else PromptEnded(entry=entry)
+
+    def _in_queue(self, position: int | None) -> Event:
+        """`position` is None for the one that runs. Raises: InstanceBroken."""
+        if position != self._position:
+            self._position = position
+            self._stall.heard()
+        self._stall.check(is_running=position is None)
+        return ExecutionStarted() if position is None else QueuePositionChanged(position=position)
+
+    def _confirm_absence(self) -> Event | PromptEnded | None:
+        """The shared view may be older than the submission, so absence needs a fresh look."""
+        snapshot = self._client.queue()
+        if self._prompt_id in snapshot:
+            return self._in_queue(snapshot.position(self._prompt_id))
+        entry = self._history()
+        if entry is None and self._looks_without_answer:
+            return None
+        return PromptEnded(entry=entry)
+
+    def _history(self) -> HistoryEntry | None:
+        """A result that cannot be encoded makes ComfyUI answer 500 for this prompt for ever.
+        Raises: ComfyUIError once that is beyond doubt."""
+        try:
+            entry = self._client.history(self._prompt_id)
+        except ComfyUIUnavailable as error:
+            self._client.probe()  # raises in its turn where it is not only this prompt
+            self._looks_without_answer += 1
+            if self._looks_without_answer >= POISONED_AFTER:
+                raise ComfyUIError(f"ComfyUI cannot tell how the prompt ended: {error}") from error
+            return None
+        self._looks_without_answer = 0
+        return entry
+
+    def _renew_if_deaf(self) -> None:
+        silence_s = min(self._feed.silence_s(), self._clock() - self._began_at_s)
+        if silence_s < DEAF_AFTER_S:
+            self._renewal_after_s = SILENCE_BEFORE_RENEWAL_S
+        elif silence_s > self._renewal_after_s:
+            self._feed.renew()
+            self._renewal_after_s = min(
+                LONGEST_SILENCE_S, max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)
+            )
+
+    def _renew_if_nothing_was_heard(self, subscription: Subscription) -> None:
+        """A prompt that begins and ends in silence: the next one would not be heard of either."""
+        if self._feed.silence_s() > time.monotonic() - subscription.began_at_s:
+            self._feed.renew()

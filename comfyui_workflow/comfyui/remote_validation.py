@@ -1,0 +1,43 @@
+"""What a ComfyUI would say of a graph, from its definitions and the files that it has."""
+
+from collections.abc import Iterable
+
+from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
+
+MOST_FILES_ASKED = 50
+
+
+def verdict_of(
+    client: ComfyUIClient,
+    graph: Graph,
+    definitions: Definitions,
+    *,
+    provided: frozenset[str] = frozenset(),
+    replaced: frozenset[str] = frozenset(),
+) -> Verdict:
+    """`provided`: names of files that will be brought; `replaced`: classes that it has others for."""
+    named = files_named(graph, definitions)
+    listed = {(each.folder, each.name) for each in named if each.is_listed}
+    asked = _to_ask_for(named, provided)
+    there = {
+        (folder, name) for folder, name in asked[:MOST_FILES_ASKED] if client.has_file(name, folder=folder)
+    }
+    files = FilesKnown(
+        provided=provided, found=frozenset(listed | there), is_asked=len(asked) <= MOST_FILES_ASKED
+    )
+    return preflight(graph, definitions, files=files, replaced=replaced)
+
+
+def _to_ask_for(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
+    """(folder, name), once for each file that neither comes along nor is listed: each is a round trip."""
+    return list(
+        dict.fromkeys(
+            (each.folder, each.name)
+            for each in named
+            if not each.is_listed and (each.folder != "input" or each.name not in provided)
+        )
+    )

@@ -1,0 +1,133 @@
+"""Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows import input_errors
+from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.validation.nearest_names import nearest
+
+MOST_FINDINGS = 50
+"""In one sentence."""
+
+
+def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
+    """From the body of a 400: `{"error": {type, message, details}, "node_errors": {id: {errors: [..]}}}`.
+    The node definitions (`/object_info`) tell what is allowed where ComfyUI leaves out a long list."""
+    findings = list(islice(node_findings(answer.get("node_errors"), graph, definitions), MOST_FINDINGS))
+    if not findings:
+        findings = [_general(answer.get("error"))]
+    return "ComfyUI refuses the workflow: " + "; ".join(findings)
+
+
+def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, Any]) -> Iterator[str]:
+    for node_id, node in an_object(node_errors).items():
+        for error in a_list(an_object(node).get("errors")):
+            if isinstance(error, dict):
+                yield f"{_node_name(str(node_id), graph)}: {_finding(error, _definition(node, definitions))}"
+
+
+def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
+    """The output nodes that do not run because of these errors."""
+    lists = [a_list(an_object(node).get("dependent_outputs")) for node in node_errors.values()]
+    return {shown(output) for outputs in lists for output in outputs}
+
+
+def _general(error: object) -> str:
+    if not isinstance(error, dict):
+        return shown(error or "it does not say why")
+    message = shown(error.get("message") or error.get("type") or "it does not say why")
+    details = shown(error.get("details") or "").strip()
+    if error.get("type") == "prompt_outputs_failed_validation" and not details:
+        details = "it names no node, as it does for a workflow with a cycle"
+    return f"{message} ({details})" if details and details != message else message
+
+
+def _node_name(node_id: str, graph: Graph) -> str:
+    node = graph.get(node_id)
+    if node is None:
+        return f"node {node_id}"
+    title = node_title(node)
+    named = f' "{title}"' if title and title != node["class_type"] else ""
+    return f"node {node_id} ({node['class_type']}{named})"
+
+
+def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    return an_object(definitions.get(shown(node.get("class_type"))))
+
+
+def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+    extra = an_object(error.get("extra_info"))
+    if not isinstance(extra.get("input_name"), str):
+        return _general(error)
+    word = _WORDS.get(shown(error.get("type")))
+    return word(error, extra, definition) if word else f'input "{extra["input_name"]}": {_general(error)}'
+
+
+def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return input_errors.missing(extra["input_name"])
+
+
+def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    wanted = next(iter(a_list(extra.get("input_config"))), "another type")
+    return input_errors.wrong_type(extra["input_name"], extra.get("received_value"), wanted)
+
+
+def _too_small(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return input_errors.too_small(extra["input_name"], extra.get("received_value"), _option(extra, "min"))
+
+
+def _too_big(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
+    return input_errors.too_big(extra["input_name"], extra.get("received_value"), _option(extra, "max"))
+
+
+def _not_in_list(_: Mapping[str, Any], extra: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+    name, received = extra["input_name"], extra.get("received_value")
+    choices = _choices(extra.get("input_config") or _declared(definition, name))
+    return input_errors.not_in_list(name, received, input_errors.offer(choices, _nearest(received, choices)))
+
+
+def _wrong_link(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    return input_errors.wrong_link(extra["input_name"], error.get("details"))
+
+
+def _custom(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, Any]) -> str:
+    return shown(error.get("details") or f'input "{extra["input_name"]}" is not valid')
+
+
+_Word = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], str]
+_WORDS: dict[str, _Word] = {
+    "required_input_missing": _missing,
+    "invalid_input_type": _wrong_type,
+    "value_smaller_than_min": _too_small,
+    "value_bigger_than_max": _too_big,
+    "value_not_in_list": _not_in_list,
+    "return_type_mismatch": _wrong_link,
+    "custom_validation_failed": _custom,
+}
+
+
+def _option(extra: Mapping[str, Any], key: str) -> str:
+    match extra.get("input_config"):
+        case [_, dict() as options]:
+            return shown(options.get(key, "not told"))
+    return "not told"
+
+
+def _declared(definition: Mapping[str, Any], name: str) -> object:
+    inputs = an_object(definition.get("input"))
+    return next((group[name] for group in inputs.values() if isinstance(group, dict) and name in group), None)
+
+
+def _choices(config: object) -> list[str] | None:
+    match config:
+        case [list() as choices, *_] | ["COMBO", {"options": list() as choices}]:
+            return [shown(choice) for choice in choices]
+    return None
+
+
+def _nearest(received: object, choices: list[str] | None) -> list[str]:
+    return nearest(shown(received), choices or []) or (choices or [])[:3]

@@ -1,0 +1,367 @@
+"""One run on one open link, from what ComfyUI knows of its prompt to its end."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from comfyui_workflow.comfyui.cancel import Canceller
+from comfyui_workflow.comfyui.duplicate_prompts import Copies
+from comfyui_workflow.comfyui.event_stream import Subscription
+from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
+from comfyui_workflow.comfyui.messages import MessageReader
+from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
+from comfyui_workflow.concurrency import Crew
+from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.execution.late_copies import STOPPED, TWICE
+from comfyui_workflow.execution.live_progress import LiveRun
+from comfyui_workflow.execution.outputs import (
+    OutputFetcher,
+    missing_sentence,
+    not_fetched_sentence,
+)
+from comfyui_workflow.execution.prepare import look_over, prepared_graph, refuse_unless_it_runs
+from comfyui_workflow.execution.submit import MAY_HAVE_RUN, Sender, Submitter, correlation_of
+from comfyui_workflow.retry import Patience
+from comfyui_workflow.runs.events import (
+    Event,
+    ExecutedTwice,
+    ExecutionEnded,
+    GraphPrepared,
+    NodesPlanned,
+    NoticeGiven,
+    OutputsFetched,
+    OutputsFound,
+    PhaseEntered,
+    PromptAccepted,
+    PromptSucceeded,
+    PromptVanished,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+)
+from comfyui_workflow.runs.model import Lost, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.scheduling.executor import Turn
+from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.stores.journal import RunJournal
+from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.node_definitions import Definitions
+
+CANCEL_GRACE_S = 2.0
+"""How long a cancelled run still fetches its outputs."""
+
+
+class FetchingCancelled(Stopped):
+    """The outputs of a cancelled run are not waited for any longer."""
+
+
+def has_advanced(before: Run, after: Run) -> bool:
+    """Whether an event brought the run further, and did not only say what is being done for it."""
+    said = replace(
+        before,
+        phase=after.phase,
+        message=after.message,
+        notices=after.notices,
+        last_update=after.last_update,
+        contact_lost_at=after.contact_lost_at,
+        is_cancel_requested=after.is_cancel_requested,
+        cancel_reason=after.cancel_reason,
+        priority=after.priority,
+    )
+    return after is not before and said != after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """One run on one open link, from what ComfyUI knows of it to its end."""
+
+    journal: RunJournal
+    link: Link
+    live: LiveRun
+    workflow_id: str
+    turn: Turn
+    patience: Patience
+    should_abort: Callable[[], bool]
+    resubmissions_of_running: int
+    stall_limit_s: float
+    sender: Sender
+
+    def go(self) -> None:
+        """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
+        try:
+            self._go()
+        except FetchingCancelled:
+            self._record(RunCancelled(message=not_fetched_sentence(self._run())))
+
+    def _go(self) -> None:
+        run = self._run()
+        if run.are_outputs_known:
+            self._fetch_outputs()
+            self._complete()
+            return
+        if not run.is_accepted:  # once the prompt is there, ComfyUI has had its say of what runs
+            self.link.refuse_if_broken()
+            run = self._prepare(run)
+            self._plan_nodes(run)
+        ended = self._submit_and_follow(run)
+        if ended is None:
+            self._record(RunCancelled())
+        elif ended.entry is None:
+            self._vanished()
+        else:
+            self._conclude(ended.entry)
+
+    def _run(self) -> Run:
+        return self.journal.get(self.workflow_id)
+
+    def _record(self, event: Event) -> Run:
+        """What brings the run further is progress; what only says what we do is none."""
+        before = self._run()
+        after = self.journal.record(self.workflow_id, event)
+        if has_advanced(before, after):
+            self.patience.reset()
+        return after
+
+    def _prepare(self, run: Run) -> Run:
+        """The graph, once and for all; and whether the instance can run it, before files are brought there.
+        Once a prompt may have been submitted, it is ComfyUI that says so."""
+        if run.prompt_id is not None:
+            return run
+        if run.prepared_graph is None:
+            graph = prepared_graph(self.link, run.request)
+            if graph is not run.graph:
+                run = self._record(GraphPrepared(graph=graph))
+        verdict = look_over(self.link, run.graph, run.request.input_images)
+        refuse_unless_it_runs(verdict)
+        for finding in verdict.findings:
+            if finding.node_id is None:  # of nodes ComfyUI itself says in a moment whether it minds
+                self._record(NoticeGiven(message=str(finding)))
+        return self._run()
+
+    def _plan_nodes(self, run: Run) -> None:
+        """With the instance's node definitions it is known which nodes are outputs."""
+        outputs = output_ids(run.graph, self.link.definitions())
+        nodes = planned_nodes(run.graph, outputs)
+        if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
+            self._record(NodesPlanned(nodes=nodes))
+
+    def _submit_and_follow(self, run: Run) -> PromptEnded | None:
+        """None when the run was cancelled and its prompt never arrived."""
+        prompt_id = self.sender.prompt_id_for(run)
+        was_accepted = run.is_accepted
+        with ExitStack() as stack:
+            subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
+            submitted = self._ensure_submitted(run, prompt_id, subscription)
+            if submitted is None:
+                return None if self._run().is_cancel_requested else PromptEnded(entry=None)
+            accepted_id = submitted.prompt_id or prompt_id
+            if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
+                subscription = stack.enter_context(self.link.feed.subscribe(accepted_id, self.live.show))
+            follower = PromptFollower(
+                self.link.client,
+                self.link.feed,
+                self.link.queue,
+                accepted_id,
+                stall_limit_s=self.stall_limit_s,
+                copies=self._copies(submitted) if was_accepted or submitted.is_sent_again else None,
+                on_copy=self._note_copy,
+            )
+            canceller = Canceller(self.link.client, accepted_id)
+            self.turn.be_woken_by(subscription.wake)
+            with self.link.remembering_if_broken():
+                self._heed_requests(canceller)  # of while it was submitted
+                for item in follower.follow(subscription):
+                    match item:
+                        case PromptEnded():
+                            return item
+                        case Event():
+                            self._record(item)
+                            self.patience.reset()  # ComfyUI has told of the prompt, if nothing new
+                    self._heed_requests(canceller)
+        raise ComfyUIUnavailable("The prompt was lost from sight")
+
+    def _note_copy(self) -> None:
+        self._record(ExecutedTwice(message=TWICE.format(STOPPED)))
+
+    def _ensure_submitted(self, run: Run, prompt_id: str, subscription: Subscription) -> Run | None:
+        submitter = Submitter(
+            link=self.link,
+            record=self._record,
+            should_stop=self.should_abort,
+            place=self._place,
+            live=self.live,
+            sender=self.sender,
+            api_key=self._api_key,
+            is_cancelled=lambda: self._run().is_cancel_requested,
+        )
+        try:
+            return submitter.ensure_submitted(run, prompt_id)
+        except ComfyUIUnavailable:
+            self._note_what_was_heard(prompt_id, subscription)
+            raise
+
+    def _note_what_was_heard(self, prompt_id: str, subscription: Subscription) -> None:
+        """Where the answer is missing, a message of the prompt tells as well that ComfyUI has it."""
+        messages = subscription.take(0) if self._run().prompt_id == prompt_id else []
+        if not messages:
+            return
+        self._record(PromptAccepted(prompt_id=prompt_id))
+        reader = MessageReader()
+        for event in (event for message in messages for event in reader.events(message)):
+            self._record(event)
+
+    def _copies(self, run: Run) -> Copies:
+        return Copies(self.link.client, run.prompt_id or "", correlation_of(run))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """To wait for a place is no failure."""
+        began_s = time.monotonic()
+        classes = self._save_classes(self.link.definitions())
+        may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in classes)
+        with self.turn.place(self.should_abort, may_overwrite=may_overwrite):
+            self.patience.excuse(time.monotonic() - began_s)
+            yield
+
+    def _save_classes(self, definitions: Definitions | None) -> set[str]:
+        """Classes of the output nodes."""
+        graph = self._run().graph
+        outputs = output_ids(graph, definitions) if definitions else ()
+        return {graph[node_id]["class_type"] for node_id in outputs}
+
+    def _learn_names(self, entry: HistoryEntry) -> None:
+        """What a prompt that was cached tells of its files, an earlier one has told."""
+        graph = self._run().graph
+        by_class: dict[str, list[OutputFile]] = {
+            each: [] for each in self._save_classes(self.link.known_definitions)
+        }
+        for output in entry.outputs:
+            class_type = graph[output.node_id]["class_type"] if output.node_id in graph else None
+            if output.text is None and class_type in by_class:
+                by_class[class_type].append(output)
+        for class_type, outputs in by_class.items():
+            if not any(output.is_cached for output in outputs):
+                names = [output.key for output in outputs]
+                self.link.saved_names.learn(class_type, entry.prompt_id, names)
+
+    def _api_key(self) -> str | None:
+        return self.journal.api_key(self.workflow_id)
+
+    def _stop_if_asked(self) -> None:
+        if self.turn.should_stop():
+            raise Stopped("the server is stopping")
+
+    def _heed_requests(self, canceller: Canceller) -> None:
+        self._stop_if_asked()
+        if self._run().is_cancel_requested:
+            canceller.ask()
+
+    def _vanished(self) -> None:
+        """In neither queue nor history. After our cancel that is the confirmation; otherwise ComfyUI was
+        restarted, or somebody else removed the prompt."""
+        run = self._run()
+        if run.is_cancel_requested:
+            self._record(RunCancelled())
+        elif Lost.STATE in run.lost:
+            raise RecordDamaged(MAY_HAVE_RUN)
+        elif self.link.is_same_boot(run.boot_marker):
+            self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
+        elif not run.is_accepted:
+            self._unheard_of(run)
+        elif run.status is not RunStatus.EXECUTING:
+            self._record(
+                PromptVanished(message="ComfyUI was restarted; the queued prompt is submitted again")
+            )
+        elif run.times_lost_running < self.resubmissions_of_running:
+            self._record(
+                PromptVanished(message="ComfyUI was restarted while the prompt ran; it is submitted again")
+            )
+        else:
+            lost = "ComfyUI was restarted while the prompt ran, once more; it is not submitted again"
+            self._record(RunFailed(code="prompt_lost", message=lost))
+
+    def _unheard_of(self, run: Run) -> None:
+        """Sent without an answer, and ComfyUI was restarted since: it may have run the prompt before."""
+        if self.resubmissions_of_running:
+            message = "ComfyUI was restarted before it said whether it had the prompt; it is submitted again"
+            self._record(PromptVanished(message=message))
+        else:
+            lost = "ComfyUI was restarted before it said whether it had the prompt, which may have run"
+            self._record(RunFailed(code="prompt_lost", message=lost))
+
+    def _conclude(self, entry: HistoryEntry) -> None:
+        if self._run().is_sent_again:
+            self.sender.expect_copies(self._run())
+        self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
+        self.turn.leave_place()
+        outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
+        if entry.outcome is Outcome.SUCCESS:
+            self._learn_names(entry)
+            self._record(PromptSucceeded(outputs=outputs))
+            self._fetch_outputs()
+            self._complete()
+            return
+        if outputs:  # what was made before the end was paid for too
+            self._record(OutputsFound(outputs=outputs))
+            with suppress(FetchingCancelled):
+                self._fetch_outputs()
+        self._record(self._unsuccessful_end(entry))
+
+    def _unsuccessful_end(self, entry: HistoryEntry) -> Event:
+        if entry.outcome is Outcome.INTERRUPTED:
+            is_ours = self._run().is_cancel_requested
+            return RunCancelled(
+                message=None if is_ours else "The prompt was interrupted on the instance, not by this server"
+            )
+        return RunFailed(
+            code="prompt_failed",
+            message=failure_sentence(entry, self._run().node_type(entry.failed_node_id)),
+            node_id=entry.failed_node_id,
+            comfyui_said=comfyui_said(entry),
+        )
+
+    def _fetch_outputs(self) -> None:
+        """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
+        Those that arrive together are brought to the disk together, before anybody is told of them.
+        Raises: FetchingCancelled, a little after that was asked for, whatever the instance does."""
+        run = self._run()
+        stop_if_asked = self._stop_if_cancelled_for(CANCEL_GRACE_S)
+        stop_if_asked()
+        missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
+        crew = Crew(self.link.connection.files.transfers_at_once, stop_if_asked)
+        fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
+        with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
+            while missing:
+                position, output = missing[0]
+                self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
+                fetched = next(groups)
+                fetcher.bring_to_disk(fetched)
+                self._record(OutputsFetched(outputs=tuple(fetched)))
+                del missing[: len(fetched)]
+                stop_if_asked()
+
+    def _stop_if_cancelled_for(self, grace_s: float) -> Callable[[], None]:
+        """Small files arrive meanwhile: a success that wins the race against a cancel is one."""
+        until_s: list[float] = []
+
+        def stop_if_asked() -> None:
+            self._stop_if_asked()
+            if not self._run().is_cancel_requested:
+                return
+            if not until_s:
+                until_s.append(time.monotonic() + grace_s)
+            if time.monotonic() > until_s[0]:
+                raise FetchingCancelled("cancelled while the outputs were fetched")
+
+        return stop_if_asked
+
+    def _say_fetching(self, message: str) -> None:
+        self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
+
+    def _complete(self) -> None:
+        missing = missing_sentence(self._run())
+        if missing is None:
+            self._record(RunCompleted())
+        else:
+            self._record(RunFailed(code="outputs_missing", message=missing))

@@ -1,0 +1,142 @@
+"""Copies of prompts that arrive after their prompt has ended, or was given up.
+
+A prompt whose answer was lost is sent again under the same id, and the network may deliver the first one
+minutes later: ComfyUI would execute it once more. So the queue of the instance is looked at for some minutes
+after the end of such a prompt, and what arrives is deleted while it waits, and interrupted if it runs. No
+other prompt is touched.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from comfyui_workflow.comfyui.duplicate_prompts import stop
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError, WorkflowError
+from comfyui_workflow.runs.events import ExecutedTwice
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.sessions.session import InstanceKey, Link, key_of
+from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.stores.journal import RunJournal
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+AGAIN_AFTER_S = 10.0
+"""After the instance could not be reached."""
+TWICE = "ComfyUI executed it twice: the network delivered a copy of the prompt after it was sent again. {}"
+STOPPED, RAN = "The copy was stopped", "The copy ran to its end"
+
+
+class LateCopies:
+    """One thread for each instance where a copy may arrive; none otherwise. May be used from any thread."""
+
+    def __init__(self, links: Pool[InstanceKey, Link], journal: RunJournal, watch_s: float) -> None:
+        self._links = links
+        self._journal = journal
+        self._watch_s = watch_s
+        self._lock = threading.Lock()
+        self._expected: dict[InstanceKey, dict[str, _Expected]] = {}
+        self._closing = threading.Event()
+
+    def expect(self, run: Run) -> None:
+        """From now on no prompt of the submissions of this run so far is wanted at its instance. Returns at
+        once."""
+        if not self._watch_s or not run.submissions:
+            return
+        key = key_of(run)
+        with self._lock:
+            is_new = key not in self._expected
+            self._expected.setdefault(key, {})[run.workflow_id] = _Expected(run, self._watch_s)
+            if is_new and not self._closing.is_set():
+                name = f"late copies {key.address.label}"[:60]
+                threading.Thread(target=self._watch, args=(key,), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        self._closing.set()
+
+    def _watch(self, key: InstanceKey) -> None:
+        while self._has_any(key):
+            try:
+                with self._links.lease(key, should_stop=self._closing.is_set) as link:
+                    while link.is_alive and self._has_any(key):
+                        self._look(link, key)
+                        self._closing.wait(LOOK_S)
+            except DataTaken:
+                return
+            except WorkflowError as error:
+                log.info("late copies on %s are not looked for now: %s", key.address.label, error)
+                self._closing.wait(AGAIN_AFTER_S)
+
+    def _has_any(self, key: InstanceKey) -> bool:
+        """Forgets what is over."""
+        with self._lock:
+            left = {name: each for name, each in self._expected.get(key, {}).items() if not each.is_over}
+            self._expected[key] = left
+            if self._closing.is_set() or not left:
+                del self._expected[key]
+                return False
+            return True
+
+    def _look(self, link: Link, key: InstanceKey) -> None:
+        with self._lock:
+            expected = dict(self._expected.get(key, {}))
+        seen = link.queue()
+        if any(mark.workflow_id in expected for mark in seen.marks):
+            self._drop(link, link.client.queue(), expected)
+        for each in expected.values():
+            if each.has_run_again(link):
+                self._say(each, RAN)
+
+    def _drop(self, link: Link, fresh: QueueSnapshot, expected: "dict[str, _Expected]") -> None:
+        for mark in {mark.prompt_id: mark for mark in fresh.marks}.values():
+            each = expected.get(mark.workflow_id)
+            if each is None or not each.is_unwanted(mark.submission, self._journal.get(mark.workflow_id)):
+                continue
+            log.warning("%s: a late copy of its prompt %s is dropped", mark.workflow_id, mark.prompt_id)
+            stop(link.client, fresh, mark.prompt_id)
+            if mark.prompt_id in fresh.running:
+                self._say(each, STOPPED)
+
+    def _say(self, each: "_Expected", what: str) -> None:
+        if each.is_said:
+            return
+        each.is_said = True
+        try:
+            self._journal.record(each.workflow_id, ExecutedTwice(message=TWICE.format(what)))
+        except (RunNotFound, StoreError) as error:
+            log.warning("%s was executed twice, which cannot be saved: %s", each.workflow_id, error)
+
+
+class _Expected:
+    """What may still arrive of one run."""
+
+    def __init__(self, run: Run, watch_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.workflow_id = run.workflow_id
+        self.is_said = False
+        self._submissions = run.submissions
+        self._prompt_id = run.prompt_id if run.is_accepted else None
+        self._began_at: datetime | None = None
+        self._until_s = clock() + watch_s
+        self._clock = clock
+
+    @property
+    def is_over(self) -> bool:
+        return self._clock() >= self._until_s
+
+    def is_unwanted(self, submission: int | None, run: Run) -> bool:
+        """One of the submissions that were over when it was noted; never one that came after."""
+        if submission is None or submission > self._submissions:
+            return False
+        is_ended = run.is_finished or run.are_outputs_known
+        return is_ended or run.prompt_id is None or run.submissions != submission
+
+    def has_run_again(self, link: Link) -> bool:
+        """Whether history tells of another execution of the prompt than at the first look."""
+        entry = None if self._prompt_id is None else link.client.history(self._prompt_id)
+        if entry is None or entry.execution_began_at is None:
+            return False
+        before, self._began_at = self._began_at, entry.execution_began_at
+        return before is not None and before != self._began_at

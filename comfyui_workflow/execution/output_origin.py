@@ -1,0 +1,160 @@
+"""Whether a file that was fetched is the run's own, or what another prompt wrote over it.
+
+A node that saves under a fixed name writes over the file of the prompt before: see
+docs/decisions/0009-files-of-one-name.md. Three things tell: when the file was modified, next to when the
+prompt executed, both by the clock of the instance; the graph that ComfyUI's nodes write into pictures; and
+which prompts came after ours. No run fails for one of them alone: clocks of network disks differ, and some
+nodes change the graph before they write it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.comfyui.client import answer_or
+from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
+from comfyui_workflow.runs.model import Graph, OutputFile, Run
+from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.workflows.image_metadata import embedded_workflow
+from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, is_of_this_graph
+
+CLOCK_TOLERANCE_S = 2.0
+"""For a file that is older than its prompt."""
+_TIMESTAMP_S = 0.001
+"""ComfyUI tells times in whole milliseconds."""
+_SOON_S = 0.01
+"""The next prompt may write that soon after the one before, and a kernel's clock stands still as long."""
+_LARGEST_PICTURE_BYTES = 256 * 1024 * 1024
+_PROMPTS_SINCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """When a file was modified last, by the clock of the instance: between these seconds."""
+
+    earliest_s: float
+    latest_s: float
+
+
+class OriginCheck:
+    """Of the outputs of one run. May be used from several threads."""
+
+    def __init__(self, link: Link, run: Run) -> None:
+        self._link = link
+        self._run = run
+        self._given = frozenset(Path(image).name for image in run.request.input_images)
+
+    def check(self, output: OutputFile, part: Path, written: Written | None) -> None:
+        """`written` is None where nobody tells. Raises: RemoteFileOverwritten; RemoteFileError for a file
+        that was there before the prompt and is of another one."""
+        class_type = _class_of(self._run.graph, output.node_id)
+        is_old = _is_older(output, written)
+        if class_type in NUMBERING_CLASSES and not (is_old and not output.is_cached):
+            return
+        if not is_old and _is_surely_of_then(output, written):
+            return
+        proof = self._proof(self._run.graph, output, part)
+        if proof:
+            return
+        if is_old:
+            self._refuse_old(output, part, proof)
+        elif class_type not in NUMBERING_CLASSES:
+            self._refuse_overwritten(output, part, proof, class_type)
+
+    def _refuse_old(self, output: OutputFile, part: Path, proof: bool | None) -> None:
+        if proof is False and self._proof(self._executed_graph(), output, part) is False:
+            raise RemoteFileError(f"the {output.filename} that is there was made by another prompt")
+
+    def _refuse_overwritten(
+        self, output: OutputFile, part: Path, proof: bool | None, class_type: str | None
+    ) -> None:
+        written = self._exactly_written(output)
+        is_later = written is not None and _is_later(output, written)
+        if proof is None and written is not None and not is_later:
+            return
+        since = [each for each in self._prompts_since() if not self._is_ours(each)]
+        if not since or (proof is False and self._proof(self._executed_graph(), output, part) is True):
+            return
+        is_named = any(_names(prompt, output, class_type) for prompt in since)
+        if proof is False or (is_later and is_named) or (written is None and is_named):
+            raise RemoteFileOverwritten(
+                f"ComfyUI overwrote {output.filename} before it could be fetched: "
+                "the next prompt used the same name"
+            )
+
+    def _is_ours(self, prompt: HistoryEntry | Graph) -> bool:
+        return isinstance(prompt, HistoryEntry) and prompt.prompt_id == self._run.prompt_id
+
+    def _exactly_written(self, output: OutputFile) -> Written | None:
+        """To the nanosecond, as ComfyUI's web server tells."""
+        if output.made_before is None:
+            return None
+        with contextlib.suppress(RemoteFileError):
+            seen = self._link.client.look_at(
+                output.filename, subfolder=output.subfolder, folder=output.folder
+            )
+            if seen.modified_ns is not None:
+                return Written(earliest_s=seen.modified_ns / 1e9, latest_s=seen.modified_ns / 1e9)
+        return None
+
+    def _proof(self, graph: Graph, output: OutputFile, part: Path) -> bool | None:
+        """What the graph in the file tells; None where there is none."""
+        if part.stat().st_size > _LARGEST_PICTURE_BYTES:
+            return None
+        try:
+            found, _ = embedded_workflow(part.read_bytes())
+        except InvalidGraph:
+            return None
+        return (
+            is_of_this_graph(graph, output.node_id, found, self._given) if isinstance(found, dict) else None
+        )
+
+    def _executed_graph(self) -> Graph:
+        """As ComfyUI executed it, where it still knows: nodes may change a prompt as it arrives."""
+        entry = answer_or(lambda: self._link.client.history(self._run.prompt_id or ""), None)
+        return self._run.graph if entry is None or entry.graph is None else entry.graph
+
+    def _prompts_since(self) -> Iterator[HistoryEntry | Graph]:
+        """Prompts that executed after ours: some of those that are over, which history has in their order,
+        and what runs."""
+        client, ours = self._link.client, self._run.prompt_id
+        recent = answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
+        is_told = any(entry.prompt_id == ours for entry in recent)
+        yield from dropwhile(lambda entry: is_told and entry.prompt_id != ours, recent)
+        yield from answer_or(client.running_graphs, dict[str, Graph]()).values()
+
+
+def _class_of(graph: Graph, node_id: str) -> str | None:
+    """None for a node that is in none: another one made it while it ran."""
+    node: Any = graph.get(node_id)
+    return node["class_type"] if node else None
+
+
+def _names(prompt: HistoryEntry | Graph, output: OutputFile, class_type: str | None) -> bool:
+    """Whether a prompt has made a file of that name, or may be making one."""
+    if isinstance(prompt, HistoryEntry):
+        return any(each.key == output.key for each in prompt.outputs)
+    return any(isinstance(node, dict) and node.get("class_type") == class_type for node in prompt.values())
+
+
+def _is_older(output: OutputFile, written: Written | None) -> bool:
+    if written is None or output.made_after is None:
+        return False
+    return written.latest_s < output.made_after.timestamp() - CLOCK_TOLERANCE_S
+
+
+def _is_surely_of_then(output: OutputFile, written: Written | None) -> bool:
+    """Before any other prompt could have begun."""
+    if written is None or output.made_before is None:
+        return False
+    return written.latest_s <= output.made_before.timestamp() - _SOON_S
+
+
+def _is_later(output: OutputFile, written: Written) -> bool:
+    if output.made_before is None:
+        return False
+    return written.earliest_s > output.made_before.timestamp() + _TIMESTAMP_S

@@ -1,0 +1,243 @@
+"""Output files on their way down: whole, once, the run's own, never over a different file, never outside the
+directory.
+
+A file has several roads: by SFTP from the configured directory, by SFTP from ComfyUI's own, through the
+tunnel from its `/view`. What one of them brings is looked at before it is believed; what is not the file, or
+does not come, is tried on the next.
+"""
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from comfyui_workflow.comfyui.file_view import ViewedFile
+from comfyui_workflow.errors import (
+    RemoteFileError,
+    RemoteFileMissing,
+    RemoteFileOverwritten,
+    RemoteFilesSilent,
+    StoreError,
+)
+from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
+from comfyui_workflow.execution.output_origin import OriginCheck, Written
+from comfyui_workflow.files.atomic_placement import (
+    check_wholeness,
+    flush_settled,
+    safe_relative_path,
+    settle,
+)
+from comfyui_workflow.files.partial_files import LocalPart, alone_with, is_kept, remove
+from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.ssh.sftp.files import version_of
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_KEPT_FREE_BYTES = 64 * 1024 * 1024
+"""What an answer that does not say its length leaves of the disk."""
+
+
+class OutputFetcher:
+    """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
+
+    def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None], live: LiveRun) -> None:
+        self._link = link
+        self._run = run
+        self._stop_if_asked = stop_if_asked
+        self._live = live
+        self._silence: RemoteFilesSilent | None = None
+        self._origin = OriginCheck(link, run)
+
+    def fetch(self, output: OutputFile) -> OutputFile:
+        """The output as it is now: with a `local_path`, or with an `error` that says why there is none.
+        Raises: StoreError while the local disk does not take it; what the link raises when it breaks."""
+        relative = safe_relative_path(output)
+        if relative is None:
+            return replace(output, error="The instance gave it a name that is not safe to write here")
+        part = part_of(self._run, output)
+        with alone_with(part, self._stop_if_asked):
+            try:
+                return self._fetch(output, part, Path(self._run.request.output_dir) / relative)
+            except RemoteFileError as error:
+                remove(part)  # the next try may be long after, and the run ends now
+                return replace(output, error=str(error))
+            except StoreError as error:
+                remove(part)
+                return replace(output, error=_lasting(error, error.__cause__))
+            except OSError as error:
+                remove(part)
+                trouble = StoreError(f"It cannot be written to {part.parent}: {error.strerror}")
+                return replace(output, error=_lasting(trouble, error))
+            finally:
+                if not is_kept(part):
+                    remove(part)
+
+    def _fetch(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        remote_path = self._download(output, part)
+        self._stop_if_asked()
+        local = settle(part, place)
+        remove(part)
+        size_bytes = local.stat().st_size
+        return replace(
+            output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
+        )
+
+    def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
+        """Those that are here, with their names. Raises: StoreError."""
+        directory = Path(self._run.request.output_dir)
+        try:
+            flush_settled([Path(each.local_path) for each in outputs if each.local_path], directory)
+        except OSError as error:
+            raise StoreError(f"It cannot be written to {directory}: {error.strerror}") from error
+
+    def _download(self, output: OutputFile, part: Path) -> str | None:
+        """The remote path; None for a text, which never was a file there."""
+        if output.text is not None:
+            part.write_text(output.text, encoding="utf-8")
+            return None
+        with self._live.transfer(Direction.DOWNLOAD, output.filename, self._stop_if_asked) as report:
+            return self._download_file(output, part, report)
+
+    def _download_file(self, output: OutputFile, part: Path, report: Report) -> str | None:
+        """Raises: RemoteFileError when no road brought it, and the next try would bring it neither."""
+        refusals: list[RemoteFileError] = []
+        with LocalPart(part, is_resumable=True) as local:
+            for road in self._roads(output):
+                local.is_begun = False
+                try:
+                    return road(local, report)
+                except RemoteFileOverwritten:
+                    raise
+                except RemoteFilesSilent as silence:
+                    self._silence = silence
+                except RemoteFileError as refusal:
+                    if local.is_begun:  # what came on this road is of no use; what came before may be
+                        local.discard()
+                    refusals.append(refusal)
+        if self._silence is not None:
+            raise self._silence
+        raise next((each for each in refusals if not isinstance(each, RemoteFileMissing)), refusals[-1])
+
+    def _roads(self, output: OutputFile) -> Iterator[Callable[[LocalPart, Report], str | None]]:
+        """Once the server of files stands still, it is not asked again on this link."""
+        for remote in self._remote_paths(output):
+            if self._silence is None:
+                yield partial(self._copy, output, remote)
+        yield partial(self._view, output)
+
+    def _remote_paths(self, output: OutputFile) -> Iterator[str]:
+        """In the configured directory, then by ComfyUI's own word, which is asked for when it is needed."""
+        for place in self._remote_dirs(output.folder):
+            yield str(PurePosixPath(place, output.subfolder, output.filename))
+
+    def _remote_dirs(self, folder: str) -> Iterator[str]:
+        configured = self._run.comfyui_output_dir if folder == "output" else None
+        if configured is not None:
+            yield configured
+        own = self._link.directories().of(folder)
+        if own is not None and own != configured:
+            yield own
+
+    def _copy(self, output: OutputFile, remote: str, part: LocalPart, report: Report) -> str:
+        found = self._link.connection.files.fetch(remote, part, progress=report)
+        part.close()
+        modified_s = found.modified_at.timestamp()
+        self._check(output, part.path, Written(earliest_s=modified_s, latest_s=modified_s + 1))
+        return remote
+
+    def _view(self, output: OutputFile, part: LocalPart, report: Report) -> str | None:
+        """Through the tunnel: for a machine without SFTP, or directories that nobody tells."""
+        modified_ns = self._view_content(output, part, report)
+        part.close()
+        modified_s = None if modified_ns is None else modified_ns / 1e9
+        written = None if modified_s is None else Written(earliest_s=modified_s, latest_s=modified_s)
+        self._check(output, part.path, written)
+        return next(reversed(list(self._remote_paths(output))), None)
+
+    def _view_content(self, output: OutputFile, part: LocalPart, report: Report) -> int | None:
+        """From where it broke off; all of it where that is of another version, or ComfyUI does not do it.
+        Returns when the file was modified."""
+        view = partial(
+            self._link.client.view, output.filename, subfolder=output.subfolder, folder=output.folder
+        )
+        kept_version = part.kept_version()
+        kept_bytes = part.kept_bytes() if kept_version else 0
+        if kept_bytes:
+            with suppress(RemoteFileError), view(start=kept_bytes) as viewed:
+                if not viewed.start or _version(viewed) == kept_version:
+                    return _take(viewed, part, report)
+        with view() as viewed:
+            return _take(viewed, part, report)
+
+    def _check(self, output: OutputFile, part: Path, written: Written | None) -> None:
+        """Whether it is whole, and this run's. Raises: RemoteFileError."""
+        check_wholeness(part, output)
+        self._origin.check(output, part, written)
+
+
+def _version(viewed: ViewedFile) -> str | None:
+    """As SFTP would tell of it, where that is known."""
+    if viewed.size_bytes is None or viewed.tag is None:
+        return None
+    if viewed.modified_ns is None:
+        return f"{viewed.size_bytes} bytes of {viewed.tag}"
+    return version_of(viewed.size_bytes, viewed.modified_ns // 10**9)
+
+
+def _take(viewed: ViewedFile, part: LocalPart, report: Report) -> int | None:
+    """Returns when the file was modified. Raises: RemoteFileError when it is longer than can be."""
+    told_bytes = viewed.size_bytes if viewed.size_bytes is not None else part.size_bytes
+    done_bytes = part.begin(told_bytes, _version(viewed), most_kept=viewed.start)
+    most_bytes = part.free_bytes() - _KEPT_FREE_BYTES if told_bytes is None else told_bytes
+    report(done_bytes, told_bytes or 0)
+    for piece in viewed:
+        done_bytes += len(piece)
+        if done_bytes > most_bytes:
+            raise RemoteFileError(f"it does not end where it should: more than {most_bytes} bytes came")
+        part.write(piece)
+        report(done_bytes, told_bytes or 0)
+    if told_bytes is not None and done_bytes != told_bytes:
+        raise RemoteFileError(f"{done_bytes} bytes came instead of {told_bytes}")
+    return viewed.modified_ns
+
+
+def part_of(run: Run, output: OutputFile) -> Path:
+    """The same at every try."""
+    tag = hashlib.sha256("/".join(output.key).encode()).hexdigest()[:12]
+    return Path(run.request.output_dir) / f".{run.workflow_id}.{tag}.part"
+
+
+def remove_parts(run: Run) -> None:
+    """What is left of outputs that never came: to be called before the run ends for good."""
+    for output in run.outputs:
+        if not output.is_downloaded:
+            remove(part_of(run, output))
+
+
+def _lasting(trouble: StoreError, cause: BaseException | None) -> str:
+    """The sentence, of trouble that stays. Raises: the trouble itself for a full disk, which can pass."""
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        raise trouble from cause
+    return str(trouble)
+
+
+def missing_sentence(run: Run) -> str | None:
+    """What of a run's outputs is not here, and why; None when all is."""
+    missing = [output for output in run.outputs if not output.is_downloaded]
+    if not missing:
+        return None
+    reasons = "; ".join(f"{output.filename}: {output.error or 'not fetched'}" for output in missing)
+    return (
+        f"The prompt ran, but {len(missing)} of {len(run.outputs)} outputs could not be fetched ({reasons}). "
+        "A retry fetches what is missing without running the prompt again"
+    )
+
+
+def not_fetched_sentence(run: Run) -> str:
+    """Of a run that is cancelled while its outputs are fetched."""
+    missing = sum(not output.is_downloaded for output in run.outputs)
+    return f"Cancelled while its outputs were fetched: {missing} of {len(run.outputs)} did not come"

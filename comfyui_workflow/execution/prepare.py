@@ -1,0 +1,69 @@
+"""Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.comfyui.remote_validation import verdict_of
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.workflows.editor.conversion import Queueing
+from comfyui_workflow.workflows.findings import errors, sentence
+from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
+from comfyui_workflow.workflows.validation.preflight import Verdict
+
+_random = random.SystemRandom()
+
+
+def prepared_graph(link: Link, request: RunRequest) -> Graph:
+    """What will be submitted; the request's own graph where there is nothing to do. Raises: InvalidRequest;
+    what the link raises when it breaks."""
+    definitions = link.definitions()
+    routes = remote_routes(request, definitions)
+    return graph_for(request, definitions, {route: link.client.choices(route) for route in routes})
+
+
+def graph_for(
+    request: RunRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
+) -> Graph:
+    """Converted now, with seeds drawn and inputs set, for whoever has these node classes.
+    Raises: InvalidRequest."""
+    queueing = Queueing(
+        at=datetime.now(),  # a time of day in a file name is one of where the person is
+        choose=_random.choice,
+        settle=settling(request.seed_mode, _random.randint),
+        remote_choices=remote_choices,
+    )
+    graph = graph_of(request, definitions, queueing, _random.randint)
+    return graph if graph is request.graph else check_graph(graph)
+
+
+def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
+    """What this instance would say of the graph. A refusal by what was known of its nodes is not believed
+    before it has been asked anew: a model may have arrived since, and a newer ComfyUI puts its own nodes in
+    the place of some that it has not got any more."""
+    verdict = _look_over(link, graph, images, frozenset())
+    if verdict.would_run:
+        return verdict
+    link.forget_definitions()
+    return _look_over(link, graph, images, link.client.replaced_classes())
+
+
+def refuse_unless_it_runs(verdict: Verdict) -> None:
+    """Raises: InvalidGraph with every error in one sentence, at the first node that has one."""
+    if verdict.would_run:
+        return
+    found = errors(verdict.findings)
+    refusal = InvalidGraph(f"The instance cannot run the workflow: {sentence(found)}")
+    refusal.node_id = next((finding.node_id for finding in found if finding.node_id is not None), None)
+    raise refusal
+
+
+def _look_over(link: Link, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]) -> Verdict:
+    provided = frozenset(Path(image).name for image in images)
+    return verdict_of(link.client, graph, link.definitions(), provided=provided, replaced=replaced)

@@ -1,0 +1,101 @@
+"""A file that has arrived gets its name: whole, never over a different file, never outside the directory."""
+
+import contextlib
+import errno
+import filecmp
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.files.signatures import HEAD_BYTES, mismatch
+from comfyui_workflow.files.truncation_check import shortfall
+from comfyui_workflow.parsing.untrusted import is_safe_name
+from comfyui_workflow.runs.model import OutputFile
+
+_LONGEST_NAME_BYTES = 255
+_DEEPEST_FOLDER = 64
+_PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
+"""What a file is called while it is on its way: an output of that name would be taken for one."""
+
+
+def safe_relative_path(output: OutputFile) -> Path | None:
+    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere.
+    Nothing hidden is made of what an instance says: programs are set up by such files (`.bashrc`,
+    `.config/autostart`)."""
+    parts = [*filter(None, output.subfolder.split("/")), output.filename]
+    if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
+        return None
+    if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
+        return None
+    return Path(*map(_visible, parts))
+
+
+def _visible(name: str) -> str:
+    return "_" + name[1:] if name.startswith(".") else name
+
+
+def check_wholeness(part: Path, output: OutputFile) -> None:
+    """Half a picture is no success, nor is something else under its name. Raises: RemoteFileError."""
+    with part.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    reason = mismatch(head, output.filename) or shortfall(part, output.file_type)
+    if reason is not None:
+        raise RemoteFileError(reason)
+
+
+def settle(part: Path, wanted: Path) -> Path:
+    """Give the finished file its name, which leads to the whole content also after a power cut. The same
+    content there already is the same file; a different one stays, and ours is called `name (1).png`."""
+    flush_to_disk([part])  # or the next try would find an empty file of that name, and take it for another's
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(10_000):
+        place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        if _claim(part, place) or _is_same(part, place):
+            return place
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
+
+
+def flush_settled(files: Sequence[Path], directory: Path) -> None:
+    """Bring files below the directory to the disk, with their names and the directories that were made for
+    them. Raises: OSError."""
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(directory)}
+    flush_to_disk([*files, *folders, *({directory.parent} if files else ())])
+
+
+def remove(part: Path) -> None:
+    with contextlib.suppress(OSError):  # its directory may be what cannot be written
+        part.unlink(missing_ok=True)
+
+
+def _is_no_name_here(name: str) -> bool:
+    try:
+        return len(name.encode()) > _LONGEST_NAME_BYTES
+    except UnicodeEncodeError:  # half a character
+        return True
+
+
+def _claim(part: Path, place: Path) -> bool:
+    """Rename without ever replacing: a second name first, which fails where there is one already."""
+    try:
+        os.link(part, place, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        return _claim_by_creation(part, place)
+    return True
+
+
+def _claim_by_creation(part: Path, place: Path) -> bool:
+    try:
+        place.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    part.replace(place)
+    return True
+
+
+def _is_same(part: Path, place: Path) -> bool:
+    return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)

@@ -1,0 +1,38 @@
+"""A person has seen that a machine shows another host key than the known one, and trusts it all the same."""
+
+from comfyui_workflow.errors import HostKeyConflict, OfferedKey
+from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.instances.services import Instances
+
+
+def accept_host_key(
+    instances: Instances, instance: Instance, fingerprint: str, *, pinned_for_all: str | None
+) -> None:
+    """The key that was shown and no other: should a third machine answer next, it is refused. Where the entry
+    pins a key it pins this one. Raises: HostKeyConflict, StoreError."""
+    offered = _offered(instances, instance, fingerprint)
+    if instance.host_key is not None:
+        instances.directory.change(instance.id, {"host_key": offered.fingerprint})
+    elif pinned_for_all is not None:
+        raise HostKeyConflict(
+            f"The server is set to accept {pinned_for_all} alone (COMFYUI_WORKFLOW_SSH_HOST_KEY). "
+            f"Give the entry of {instance.name} a host_key of its own, or change the setting"
+        )
+    else:
+        instances.known_hosts.trust(offered)
+    instances.watches.want(instances.directory.require(instance.id))
+    instances.watches.look_now(instance.id)
+
+
+def _offered(instances: Instances, instance: Instance, fingerprint: str) -> OfferedKey:
+    offered = instances.watches.state(instance.id).offered_key
+    if offered is None:
+        raise HostKeyConflict(
+            f"{instance.name} has not shown another host key than the known one: connect to it, and look at "
+            "what it shows"
+        )
+    if fingerprint.strip().rstrip("=") != offered.fingerprint.rstrip("="):
+        raise HostKeyConflict(
+            f"{instance.name} shows the host key {offered.fingerprint}, not the one that was to be accepted"
+        )
+    return offered

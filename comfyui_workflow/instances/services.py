@@ -1,0 +1,23 @@
+"""The named instances as an API sees them: which there are, what is known of them, and asking them."""
+
+from dataclasses import dataclass
+
+from comfyui_workflow.instances.monitors import Watches
+from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.instances.requests import Asker
+from comfyui_workflow.proxy.ports import LocalPorts
+from comfyui_workflow.ssh.known_hosts import KnownHosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instances:
+    directory: InstanceDirectory
+    watches: Watches
+    asker: Asker
+    known_hosts: KnownHosts
+    local_ports: LocalPorts
+
+    def port_numbers(self) -> frozenset[int]:
+        """Ports of this machine that lead to an instance, are to, or once did."""
+        configured = {each.local_port for each in self.directory.all() if each.local_port is not None}
+        return self.local_ports.numbers() | configured

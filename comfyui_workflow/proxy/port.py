@@ -1,0 +1,213 @@
+"""One local port: the sockets it listens on, and who answers what comes in."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+from comfyui_workflow.access.connection_limits import ConnectionLimits
+from comfyui_workflow.proxy import error_responses
+from comfyui_workflow.proxy.anonymous_events import SharedFeed
+from comfyui_workflow.proxy.client_socket import ClientSocket
+from comfyui_workflow.proxy.error_responses import AnswerLost, Away
+from comfyui_workflow.proxy.headers import refusal_of, told_to_us
+from comfyui_workflow.proxy.http import Heard, forward
+from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, Approach, Way
+from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
+from comfyui_workflow.proxy.prompt_rewrite import PromptBody, accepted_id, is_prompt, read_prompt
+from comfyui_workflow.proxy.registry import SocketRegistry
+from comfyui_workflow.proxy.slow_clients import WatchedServer
+
+log = logging.getLogger(__name__)
+
+LIMITS = ConnectionLimits(most=2_000)
+"""Each may need another connection to the instance."""
+LINGERING_S = 10.0
+CUT_WITHIN_S = 0.5
+
+
+class LocalPort:
+    """Belongs to the event loop, but for `state`."""
+
+    def __init__(
+        self,
+        wanted: PortWanted,
+        borrow: Callable[[], AbstractContextManager[str]],
+        policy: PortPolicy,
+        limits: ConnectionLimits = LIMITS,
+    ) -> None:
+        self.wanted = wanted
+        self._policy = policy
+        self._approach = Approach(borrow, wanted.name)
+        self._registry = SocketRegistry()
+        self._feed = SharedFeed(self._approach)
+        self._listening: list[asyncio.Server] = []
+        self._port = wanted.port
+        self._trouble: str | None = None
+        self._request_count = 0
+        self._peers: WeakKeyDictionary[asyncio.Transport, str | None] = WeakKeyDictionary()
+        self._socket_count = 0
+        self._watching: asyncio.Task[None] | None = None
+        self._http = WatchedServer(
+            self._answer,
+            limits,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            lingering_time=LINGERING_S,
+            max_line_size=LONGEST_LINE_BYTES,
+            max_field_size=LONGEST_LINE_BYTES,
+            read_bufsize=READ_BYTES,
+        )
+
+    @property
+    def state(self) -> PortState:
+        """From any thread."""
+        return PortState(
+            port=self._port,
+            is_listening=bool(self._listening),
+            trouble=self._trouble or self._approach.trouble,
+            open_requests=self._request_count,
+            open_sockets=self._socket_count,
+        )
+
+    async def listen(self) -> None:
+        """Nothing where it listens already. What goes wrong is in the state."""
+        if self._listening:
+            return
+        try:
+            sockets = _bound(self.wanted.port)
+        except OSError as error:
+            self._trouble = (
+                f"Port {self.wanted.port} of this machine cannot be had for {self.wanted.name}: "
+                f"{error.strerror}. Another program may be using it."
+            )
+            return
+        self._trouble = None
+        self._port = sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._listening = [await loop.create_server(self._http, sock=each) for each in sockets]
+        self._watching = loop.create_task(self._http.watch())
+
+    async def close(self) -> list[Way]:
+        """Cuts off everybody. What has been on loan, for who wants to wait for that."""
+        for server in self._listening:
+            server.close()
+        self._listening = []
+        if self._watching:
+            self._watching.cancel()
+        for connection in self._http.connections:
+            if connection.transport:
+                connection.transport.abort()
+        await self._http.shutdown(CUT_WITHIN_S)
+        await self._feed.close()
+        await self._registry.close()
+        return await self._approach.close()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        with self._http.answering(request):
+            return await self._answer_any(request)
+
+    async def _answer_any(self, request: web.BaseRequest) -> web.StreamResponse:
+        sentence = self._refusal_of_peer(request)
+        sentence = sentence or refusal_of(request.headers, request.method, self._policy)
+        if sentence:
+            return error_responses.refused(sentence)
+        if not request.raw_path.startswith("/"):
+            return error_responses.refused("A local port is not a proxy.", 400)
+        try:
+            if _is_upgrade(request):
+                return await self._answer_socket(request)
+            return await self._answer_request(request)
+        except Away as error:
+            return error_responses.away(error)
+        except AnswerLost as error:
+            return error_responses.answer_lost(error)
+
+    def _refusal_of_peer(self, request: web.BaseRequest) -> str | None:
+        """Asked once for each connection."""
+        if self._not_for_it(request) or request.transport is None:
+            return None
+        if request.transport not in self._peers:
+            connection = request.transport.get_extra_info("socket")
+            try:
+                self._peers[request.transport] = self._policy.users.refusal(connection)
+            except OSError:  # it is gone already
+                return "This connection has ended"
+        return self._peers[request.transport]
+
+    async def _answer_socket(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._socket_count += 1
+        try:
+            return await self._client_socket(request).serve(request)
+        finally:
+            self._socket_count -= 1
+
+    def _client_socket(self, request: web.BaseRequest) -> ClientSocket:
+        return ClientSocket(self._approach, self._feed, self._registry, self._not_for_it(request))
+
+    def _not_for_it(self, request: web.BaseRequest) -> tuple[str, ...]:
+        return told_to_us(request.headers, self._policy.token)
+
+    async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._request_count += 1
+        try:
+            if is_prompt(request):
+                return await self._submit(request)
+            return await forward(request, self._approach, without=self._not_for_it(request))
+        finally:
+            self._request_count -= 1
+
+    async def _submit(self, request: web.BaseRequest) -> web.StreamResponse:
+        prompt = await read_prompt(request, self._feed.client_id)
+        if prompt.is_ours:
+            await self._feed.need()
+        heard = Heard(lambda: self._submitted(prompt, heard))
+        with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
+            return await forward(
+                request,
+                self._approach,
+                body=prompt.content,
+                heard=heard,
+                without=self._not_for_it(request),
+            )
+
+    def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
+        """Its messages may have come before the answer."""
+        prompt_id = accepted_id(heard)
+        if prompt_id is None:
+            return
+        if prompt.is_ours:
+            self._feed.submitted(prompt_id)
+        elif prompt.client_id:
+            self._registry.expect(prompt.client_id, prompt_id)
+        self._registry.look_for_deaf_ones()
+
+
+def _is_upgrade(request: web.BaseRequest) -> bool:
+    asked = request.headers.get("Connection", "").lower()
+    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in asked
+
+
+def _bound(port: int) -> list[socket.socket]:
+    """On 127.0.0.1, and on ::1 where that can be had. Raises: OSError."""
+    first = _listener(socket.AF_INET, ("127.0.0.1", port))
+    with suppress(OSError):
+        return [first, _listener(socket.AF_INET6, ("::1", first.getsockname()[1]))]
+    return [first]
+
+
+def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen()
+    except BaseException:
+        made.close()
+        raise
+    return made

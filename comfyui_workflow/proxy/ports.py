@@ -1,0 +1,122 @@
+"""Every local port of this server, on one thread with one event loop.
+
+LocalPorts(borrow, limits, policy)
+    start(), stop()                         stop closes everything within about two seconds
+    set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
+    state(instance_id) -> PortState | None  None for an instance that has no port here
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
+
+from comfyui_workflow.access.connection_limits import ConnectionLimits
+from comfyui_workflow.proxy.lease import Way
+from comfyui_workflow.proxy.model import Borrow, PortPolicy, PortState, PortWanted
+from comfyui_workflow.proxy.port import LIMITS, LocalPort
+
+log = logging.getLogger(__name__)
+
+APPLY_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 2.0
+LISTEN_AGAIN_AFTER_S = 10.0
+"""For ports that another program has just now."""
+
+
+class LocalPorts:
+    """Every method may be called from any thread. Nothing is opened before `start`, and no way to an instance
+    before somebody asks for it."""
+
+    def __init__(
+        self, borrow: Borrow, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+    ) -> None:
+        self._borrow = borrow
+        self._policy = policy or PortPolicy()
+        self._limits = limits
+        self._ports: Mapping[str, LocalPort] = {}
+        self._wanted: Mapping[str, PortWanted] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._on_loan: list[Way] = []
+
+    def start(self) -> None:
+        self._policy.used_ports.load()
+        started = threading.Event()
+        work = partial(asyncio.run, self._serve(started))
+        self._thread = threading.Thread(target=work, name="local ports", daemon=True)
+        self._thread.start()
+        started.wait(APPLY_TIMEOUT_S)
+        self.set_ports(self._wanted)
+
+    def stop(self) -> None:
+        """Idempotent. A way that is still being opened is given back as soon as it is open."""
+        loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        until_s = time.monotonic() + STOP_TIMEOUT_S
+        loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(STOP_TIMEOUT_S)
+        for way in self._on_loan:
+            way.join(max(0.0, until_s - time.monotonic()))
+
+    def set_ports(self, wanted: Mapping[str, PortWanted]) -> None:
+        """Before `start` it is only remembered. Returns when it is done, or after a moment."""
+        applied = self.follow(wanted)
+        try:
+            if applied is not None:
+                applied.result(APPLY_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("the local ports are slow to change; they go on")
+
+    def follow(self, wanted: Mapping[str, PortWanted]) -> "Future[None] | None":
+        """As `set_ports`, without waiting for it."""
+        self._wanted = dict(wanted)
+        self._policy.used_ports.add(each.port for each in wanted.values())
+        if self._loop is None:
+            return None
+        return asyncio.run_coroutine_threadsafe(self._apply(self._wanted), self._loop)
+
+    def numbers(self) -> frozenset[int]:
+        """Every port that is wanted or open now, or was before, also before this start."""
+        return self._policy.used_ports.all()
+
+    def state(self, instance_id: str) -> PortState | None:
+        port = self._ports.get(instance_id)
+        return port.state if port else None
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._stopping = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        started.set()
+        listening_again = asyncio.create_task(self._listen_again())
+        await self._stopping.wait()
+        listening_again.cancel()
+        async with self._changing:
+            ports, self._ports = list(self._ports.values()), {}
+            closed = await asyncio.gather(*(port.close() for port in ports))
+        self._on_loan = [way for ways in closed for way in ways]
+
+    async def _apply(self, wanted: Mapping[str, PortWanted]) -> None:
+        """Those that go are closed first: a port may change hands."""
+        async with self._changing:
+            staying = {key: port for key, port in self._ports.items() if wanted.get(key) == port.wanted}
+            going = [port for key, port in self._ports.items() if key not in staying]
+            await asyncio.gather(*(port.close() for port in going))
+            self._ports = {
+                key: staying.get(key)
+                or LocalPort(each, partial(self._borrow, key), self._policy, self._limits)
+                for key, each in wanted.items()
+            }
+            for port in self._ports.values():
+                await port.listen()
+            self._policy.used_ports.add(port.state.port for port in self._ports.values())
+
+    async def _listen_again(self) -> None:
+        while True:
+            await asyncio.sleep(LISTEN_AGAIN_AFTER_S)
+            await self._apply(self._wanted)

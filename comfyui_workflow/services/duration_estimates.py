@@ -1,0 +1,57 @@
+"""How long a prompt should take: learned from those of the same graph that ran at the same instance."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from statistics import median
+
+from comfyui_workflow.instances.model import tag_wanted
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.stores.base import Lesson
+from comfyui_workflow.stores.journal import RunJournal
+
+LEARNED_FROM = 5
+"""The last ones: an instance may have become slower, or its models may be loaded by now."""
+
+_Key = tuple[str, str]
+
+
+class Expectations:
+    """Every method may be called from any thread."""
+
+    def __init__(self, journal: RunJournal) -> None:
+        self._lock = threading.Lock()
+        self._last_s: dict[_Key, tuple[float, ...]] = {}
+        journal.listen(self._learn_of_run)
+
+    def learn(self, oldest_first: Iterable[Lesson]) -> None:
+        with self._lock:
+            for summary in oldest_first:
+                self._learn(summary)
+
+    def expected_s(self, summary: RunSummary) -> float | None:
+        """None for a finished run, too: how long that took is known."""
+        if summary.is_finished:
+            return None
+        key = next(_keys(summary), None)
+        with self._lock:
+            known = self._last_s.get(key, ()) if key else ()
+        return median(known) if known else None
+
+    def _learn_of_run(self, run: Run) -> None:
+        self.learn([summary_of(run)])
+
+    def _learn(self, summary: Lesson) -> None:
+        if summary.prompt_s is not None:
+            for key in _keys(summary):
+                self._last_s[key] = (*self._last_s.get(key, ()), summary.prompt_s)[-LEARNED_FROM:]
+
+
+def _keys(summary: Lesson) -> Iterator[_Key]:
+    """By its instance, where that is known; by its ssh string, which a run that waits has before."""
+    if summary.graph_signature is None:
+        return
+    if summary.instance_id is not None:
+        yield summary.instance_id, summary.graph_signature
+    if tag_wanted(summary.ssh_connection) is None:
+        yield summary.ssh_connection, summary.graph_signature

@@ -1,0 +1,96 @@
+"""When a job is over by the clock: it has executed for too long, or it is not to be known any more."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from comfyui_workflow.errors import JobNotFound, StoreError
+from comfyui_workflow.runs.job import Job, JobStatus
+from comfyui_workflow.services.jobs.deadlines import Deadlines
+from comfyui_workflow.services.jobs.words import JobView
+from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.journal import now
+
+log = logging.getLogger(__name__)
+
+AGAIN_AFTER_S = 5.0
+"""Where the local disk did not take it."""
+
+LOOK_AGAIN_S = 1.0
+"""Whether the instance can be asked again what became of the prompt."""
+
+
+class Lifetimes:
+    def __init__(
+        self,
+        *,
+        files: JobFiles,
+        deadlines: Deadlines,
+        look: Callable[[str], JobView],
+        cancel_run: Callable[[str, str], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        """`cancel_run(run_id, reason)`; `ended(job_id)`: there is a verdict."""
+        self._files = files
+        self._deadlines = deadlines
+        self._look = look
+        self._cancel_run = cancel_run
+        self._ended = ended
+
+    def watch(self, job: Job) -> None:
+        self._deadlines.at(job.expires_at, lambda: self._expire(job.job_id))
+        if job.execution_timeout_s is not None and job.final is None:
+            self._deadlines.at(now(), lambda: self._time(job.job_id))
+
+    def _expire(self, job_id: str) -> None:
+        try:
+            job = self._files.get(job_id)
+            if job.final is None:
+                self._cancel_run(job.run_id, "The ttl of its job is over")
+            self._files.remove(job_id)
+        except JobNotFound:
+            return
+        except StoreError as error:
+            log.error("%s is over, but that cannot be saved: %s", job_id, error)
+            self._deadlines.at(now() + timedelta(seconds=AGAIN_AFTER_S), lambda: self._expire(job_id))
+
+    def _time(self, job_id: str) -> None:
+        """Look whether its time to execute is over; otherwise again when that may be, at the earliest."""
+        try:
+            view = self._look(job_id)
+        except JobNotFound:
+            return
+        limit_s = view.job.execution_timeout_s
+        if limit_s is None or view.job.final or view.run.is_finished or view.run.is_cancel_requested:
+            return
+        due = (view.run.executes_since or now()) + timedelta(seconds=limit_s)
+        if due <= now():
+            if self._is_timed_out(view):
+                return
+            due = now() + timedelta(seconds=AGAIN_AFTER_S)
+        elif view.run.contact_lost_at is not None:  # it may have ended in time
+            due = now() + timedelta(seconds=LOOK_AGAIN_S)
+        self._deadlines.at(due, lambda: self._time(job_id))
+
+    def _is_timed_out(self, view: JobView) -> bool:
+        """Whether that could be saved."""
+        job_id, run_id = view.job.job_id, view.run.workflow_id
+        try:
+            job = self._files.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMED_OUT))
+            self._cancel_run(run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
+        except StoreError as error:
+            log.error("%s is over, but that cannot be saved: %s", job_id, error)
+            return False
+        except JobNotFound:
+            return True
+        self._ended(job_id)
+        return True
+
+
+def with_verdict(job: Job, run_id: str, verdict: JobStatus) -> Job:
+    """Of the job while that run carries it out. A cancel is the last word."""
+    is_past = job.final is not None or run_id != job.run_id
+    if is_past or job.verdict in (verdict, JobStatus.CANCELLED):
+        return job
+    return replace(job, verdict=verdict, judged_at=now())

@@ -1,0 +1,169 @@
+"""Images that were named by their URL: fetched before their run may start, in nobody's request."""
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
+from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.runs.events import PhaseEntered, RunFailed
+from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
+from comfyui_workflow.runs.model import Phase
+from comfyui_workflow.services.jobs.deadlines import Deadlines
+from comfyui_workflow.services.jobs.download_queue import FetchRow, WantedImage
+from comfyui_workflow.stores.files.atomic_write import make_private_directory
+from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.journal import RunJournal, now
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8
+TRIES = 4
+WAIT_S = 2.0
+
+FetchUrl = Callable[[str, IO[bytes]], object]
+"""Into a file. Raises: UrlRefused, WebError, StoreError."""
+
+
+class ImageFetcher:
+    def __init__(
+        self,
+        *,
+        files: JobFiles,
+        journal: RunJournal,
+        deadlines: Deadlines,
+        fetch: FetchUrl,
+        start: Callable[[str], None],
+    ) -> None:
+        """`start` is called with the id of a run whose images are here, or that is cancelled."""
+        self._files = files
+        self._journal = journal
+        self._deadlines = deadlines
+        self._fetch = fetch
+        self._start = start
+        self._changed = threading.Condition()
+        self._row = FetchRow()
+        self._is_stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"images {number}", daemon=True)
+            for number in range(AT_ONCE)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """What is under way is fetched anew after the next start."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+
+    def put(self, job: Job, tries: int = 1) -> None:
+        """One that misses an image. `tries`: of the next one, this one included."""
+        with self._changed:
+            self._row.put(WantedImage(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while (image := self._next()) is not None:
+            try:
+                self._try_to_bring(image)
+            finally:
+                with self._changed:
+                    self._row.give_back(image)
+                    self._changed.notify_all()
+
+    def _next(self) -> WantedImage | None:
+        """None when it is time to stop."""
+        with self._changed:
+            while not self._is_stopping:
+                image = self._row.take()
+                if image is not None:
+                    return image
+                self._changed.wait()
+            return None
+
+    def _try_to_bring(self, image: WantedImage) -> None:
+        try:
+            job = self._files.get(image.job_id)
+            if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
+                self._bring(job, image)
+            else:
+                self._start(job.run_id)
+        except (JobNotFound, RunNotFound) as error:
+            log.debug("%s: %s", image.job_id, error)
+
+    def _bring(self, job: Job, image: WantedImage) -> None:
+        """Raises: JobNotFound, RunNotFound."""
+        try:
+            after = self._brought(job, job.fetches[0])
+        except (UrlRefused, WebError, StoreError) as error:
+            self._meet(error, job, image.tries)
+        except (JobNotFound, RunNotFound):
+            raise
+        except Exception as error:
+            log.exception("%s: a bug of this server", job.job_id)
+            self._fail(job, f"Internal error: {type(error).__name__}")
+        else:
+            if after.fetches:
+                self.put(after)
+            else:
+                self._start(after.run_id)
+
+    def _brought(self, job: Job, fetch: Fetch) -> Job:
+        """Without that which is here now."""
+        name = Path(fetch.path).name
+        entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
+        self._journal.record(job.run_id, entered)
+        _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
+        return self._files.update(job.job_id, lambda job: _without(job, fetch))
+
+    def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
+        if not error.is_transient or tries >= TRIES:
+            self._fail(job, f"{Path(job.fetches[0].path).name}: {error}")
+            return
+        log.info("%s: %s; trying again", job.job_id, error)
+        due = now() + timedelta(seconds=WAIT_S * tries)
+        self._deadlines.at(due, lambda: self._again(job.job_id, tries + 1))
+
+    def _again(self, job_id: str, tries: int) -> None:
+        try:
+            self.put(self._files.get(job_id), tries)
+        except JobNotFound:
+            log.debug("%s is not known any more", job_id)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        try:
+            self._journal.record(job.run_id, RunFailed(code=IMAGE_NOT_FETCHED, message=reason))
+        except (RunNotFound, StoreError) as trouble:
+            log.error("%s: %s", job.job_id, trouble)
+
+
+def _without(job: Job, done: Fetch) -> Job:
+    return replace(job, fetches=tuple(fetch for fetch in job.fetches if fetch != done))
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Whole, or not at all. Raises: StoreError; what `fill` raises."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        make_private_directory(path.parent)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+        flush_to_disk([part])
+        part.replace(path)
+        flush_to_disk([path.parent])
+    except OSError as error:
+        raise StoreError(f"{path.name} cannot be stored: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

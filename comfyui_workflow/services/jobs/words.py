@@ -1,0 +1,115 @@
+"""A job in RunPod's words: its document without its files, and why it failed as worker-comfyui says it."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.instances.model import tag_wanted
+from comfyui_workflow.runs.job import Job, JobStatus, status_of
+from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.sessions.session import key_of
+
+INVALID = "Workflow validation failed"
+NO_IMAGES = "Failed to upload one or more input images"
+NOTHING_DELIVERED = "Job processing failed"
+
+_OF_THE_WAY = frozenset(
+    {
+        "instance",
+        "connection_failed",
+        "authentication_failed",
+        "host_key_refused",
+        "key_refused",
+        "remote_file",
+        "comfyui",
+        "comfyui_unavailable",
+        "instance_broken",
+        "invalid_ssh_connection",
+        "no_instance",
+    }
+)
+_REFUSALS = r"^(The instance cannot run the workflow|ComfyUI refuses the workflow|Failed to parse workflow): "
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    """A job and its run, as they were at one moment."""
+
+    job: Job
+    run: Run
+
+    @property
+    def status(self) -> JobStatus:
+        return status_of(self.job, self.run)
+
+
+def document_head(view: JobView, at: datetime) -> dict[str, Any]:
+    """All of it but the output. Times are in milliseconds; of a job that is over they stay as they are,
+    whatever its run still does."""
+    run, status = view.run, view.status
+    head: dict[str, Any] = {"id": view.job.job_id, "status": status.value}
+    ended_at = view.job.judged_at or run.end_time or at
+    began_at = run.start_time if run.start_time is not None and run.start_time <= ended_at else None
+    if status.is_final or began_at is not None:
+        head["delayTime"] = _ms((began_at or ended_at) - run.queue_time)
+    if began_at is not None:
+        executed = timedelta(seconds=run.gpu_seconds(ended_at))
+        head["executionTime"] = _ms(min(executed, ended_at - began_at))
+    if run.placement is not None:
+        head["workerId"] = run.placement.name
+    if status in (JobStatus.FAILED, JobStatus.TIMED_OUT):
+        head["error"] = error_of(view)
+    return head
+
+
+def error_of(view: JobView) -> str:
+    if view.status is JobStatus.TIMED_OUT:
+        return f"Job timed out: executionTimeout of {view.job.execution_timeout_s or 0:g} s is over"
+    return view.job.error or _error_of_run(view.run)
+
+
+def final_status(run: Run) -> JobStatus:
+    """Of a run that has ended."""
+    ends = {RunStatus.COMPLETED: JobStatus.COMPLETED, RunStatus.CANCELLED: JobStatus.CANCELLED}
+    return ends.get(run.status, JobStatus.FAILED)
+
+
+def _error_of_run(run: Run) -> str:
+    said = run.error_message or "no reason is known"
+    match run.error_code:
+        case "invalid_workflow" | "prompt_refused":
+            return f"{INVALID}: {re.sub(_REFUSALS, '', said)}"
+        case "file_refused" | "image_not_fetched":
+            return f"{NO_IMAGES}: {said}"
+        case "prompt_failed":
+            return _execution_error(run, run.comfyui_said or said)
+        case "prompt_lost":
+            return f"Job processing failed, prompt ID not found in history. {said}"
+        case code if code in _OF_THE_WAY:
+            return f"ComfyUI server ({_place(run)}) not reachable after multiple retries: {said}"
+    return said
+
+
+def _execution_error(run: Run, said: str) -> str:
+    node_type = run.node_type(run.failed_node_id)
+    return (
+        f"Workflow execution error: Node Type: {node_type or 'unknown'}, "
+        f"Node ID: {run.failed_node_id or 'unknown'}, Message: {said}"
+    )
+
+
+def _place(run: Run) -> str:
+    if run.placement is not None:
+        return run.placement.name
+    if run.request.instance_id is not None or tag_wanted(run.ssh_connection) is not None:
+        return run.ssh_connection
+    try:
+        return key_of(run).address.label
+    except InvalidRequest:
+        return "of no address"
+
+
+def _ms(duration: timedelta) -> int:
+    return max(0, round(duration.total_seconds() * 1000))

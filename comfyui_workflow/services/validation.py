@@ -1,0 +1,46 @@
+"""What an instance would say of a workflow, without running it: the `validate` of every API."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from comfyui_workflow.execution.prepare import look_over, prepared_graph
+from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.sessions.leases import Links, Places, lease_within
+from comfyui_workflow.sessions.session import InstanceKey
+from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
+from comfyui_workflow.workflows.validation.preflight import Verdict
+
+MOST_AT_ONCE = 4
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    graph: Graph
+    """As it would be submitted."""
+    verdict: Verdict
+    key_inputs: Sequence[KeyInput]
+
+
+class Inspector:
+    """May be called from any thread."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._places = Places(MOST_AT_ONCE, f"{MOST_AT_ONCE} workflows are being validated just now")
+
+    def inspect(self, request: RunRequest, *, host_key: str | None = None) -> Inspection:
+        """One attempt, given up after half a minute. Raises: InvalidRequest for what is no graph at all;
+        InstanceError, ComfyUIError, Stopped; ServerBusy when too many ask at once."""
+        key = InstanceKey(
+            address=parse_ssh_address(request.ssh_connection),
+            comfyui_port=request.comfyui_port,
+            host_key=host_key,
+        )
+        with self._places.taken(), lease_within(self._links, key, PATIENCE_S) as link:
+            link.prove(again=False)
+            graph = prepared_graph(link, request)
+            verdict = look_over(link, graph, request.input_images)
+            found = key_inputs(graph, link.definitions())
+            return Inspection(graph=graph, verdict=verdict, key_inputs=found)

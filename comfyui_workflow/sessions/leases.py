@@ -1,0 +1,47 @@
+"""A link for whoever waits in a request of somebody's: for so long at most, and so many of them at once."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
+from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.ssh.pool import Pool
+
+Links = Pool[InstanceKey, Link]
+
+
+@contextmanager
+def lease_within(links: Links, key: InstanceKey, patience_s: float) -> Iterator[Link]:
+    """Raises: InstanceError, ConnectionFailed when the time is over; Stopped when the server stops."""
+    deadline_s = time.monotonic() + patience_s
+    with ExitStack() as stack:
+        try:
+            lease = links.lease(key, should_stop=lambda: time.monotonic() > deadline_s)
+            link = stack.enter_context(lease)
+        except Stopped as error:
+            if time.monotonic() <= deadline_s:
+                raise
+            raise ConnectionFailed(
+                f"{key.address.label} has not let us in within {patience_s:.0f} s; try again"
+            ) from error
+        yield link
+
+
+class Places:
+    """Who asks an instance waits for it in a thread of the server; most of those are left for the others."""
+
+    def __init__(self, most_at_once: int, busy_sentence: str) -> None:
+        self._free = threading.BoundedSemaphore(most_at_once)
+        self._busy_sentence = busy_sentence
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Raises: ServerBusy when there is none left."""
+        if not self._free.acquire(blocking=False):
+            raise ServerBusy(f"{self._busy_sentence}; try again in a moment")
+        try:
+            yield
+        finally:
+            self._free.release()

@@ -1,0 +1,139 @@
+"""An open way to one instance: one SSH transport with a tunnel to its ComfyUI and its files.
+
+open_connection(address, comfyui_port, options) -> Connection       one attempt
+Connection
+    base_url              "http://127.0.0.1:PORT" of the tunnel
+    files                 RemoteFiles
+    address, comfyui_port
+    host_key_fingerprint  "SHA256:..."
+    round_trip_s          measured once, when it was opened
+    is_alive              False once cut, closed, or silent for longer than the silence limit
+    check_port()          raises ConnectionFailed when nothing listens on ComfyUI's port of the instance
+    close()               never blocks for longer than about a second; idempotent
+ConnectionOptions         every setting, see options.py
+"""
+
+import threading
+from contextlib import ExitStack
+
+import paramiko
+
+from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.ssh.address import SshAddress
+from comfyui_workflow.ssh.keepalive import supervisor
+from comfyui_workflow.ssh.options import ConnectionOptions
+from comfyui_workflow.ssh.sftp.channels import SftpChannels
+from comfyui_workflow.ssh.sftp.download import in_flight_bytes
+from comfyui_workflow.ssh.sftp.files import RemoteFiles
+from comfyui_workflow.ssh.sockets import connection_failed
+from comfyui_workflow.ssh.transport import OpenTransport, open_transport
+from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel
+
+__all__ = ["Connection", "ConnectionOptions", "open_connection"]
+
+LOCALHOST = ("127.0.0.1", 0)
+# So much of each connection through the tunnel may be in memory, before anybody has asked what it is.
+MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
+OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
+
+
+class Connection:
+    """Made by `open_connection`. May be used from any thread."""
+
+    def __init__(
+        self,
+        *,
+        opened: OpenTransport,
+        tunnel: Tunnel,
+        files: RemoteFiles,
+        address: SshAddress,
+        comfyui_port: int,
+        round_trip_s: float,
+        open_timeout_s: float,
+    ) -> None:
+        self.files = files
+        self.address = address
+        self.comfyui_port = comfyui_port
+        self.host_key_fingerprint = opened.host_key_fingerprint
+        self.round_trip_s = round_trip_s
+        self.base_url = f"http://127.0.0.1:{tunnel.local_port}"
+        self._opened = opened
+        self._tunnel = tunnel
+        self._open_timeout_s = open_timeout_s
+        self._closing = threading.Lock()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._opened.transport.is_active()
+
+    def check_port(self) -> None:
+        """The tunnel itself only resets who connects to it; this says why.
+
+        Raises: ConnectionFailed.
+        """
+        target = (self.address.comfyui_host, self.comfyui_port)
+        try:
+            self._opened.transport.open_channel(
+                "direct-tcpip", dest_addr=target, src_addr=LOCALHOST, timeout=self._open_timeout_s
+            ).close()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not self.is_alive:
+                raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
+            raise ConnectionFailed(_word_refused_port(error, self.comfyui_port)) from error
+
+    def close(self) -> None:
+        """Cuts off everybody who still uses it: nothing is said to the peer, which may be frozen."""
+        with self._closing:
+            self._opened.close()
+            self._tunnel.close()
+        supervisor.look_again()
+
+
+def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
+    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
+    InvalidAddress (where the host leads to), StoreError (the known hosts).
+    """
+    with ExitStack() as on_failure:
+        opened = open_transport(address, options)
+        on_failure.callback(opened.close)
+        channels = _open_sftp(opened, address, options)
+        window_bytes = min(in_flight_bytes(channels.round_trip_s), MOST_TUNNEL_WINDOW_BYTES)
+        tunnel = open_tunnel(opened.transport, address, comfyui_port, window_bytes=window_bytes)
+        on_failure.pop_all()
+    return Connection(
+        opened=opened,
+        tunnel=tunnel,
+        files=RemoteFiles(channels, address.label),
+        address=address,
+        comfyui_port=comfyui_port,
+        round_trip_s=channels.round_trip_s,
+        open_timeout_s=options.connect_timeout_s,
+    )
+
+
+def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOptions) -> SftpChannels:
+    """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
+    without SFTP is of use all the same: files go through the tunnel then."""
+
+    def acknowledge_as_usual() -> None:
+        opened.wire.acknowledges_at_once = False
+
+    try:
+        return SftpChannels(
+            opened.transport,
+            address.label,
+            on_session=acknowledge_as_usual,
+            open_timeout_s=options.connect_timeout_s,
+            silence_timeout_s=options.channel_timeout_s,
+        )
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise connection_failed(f"{address.label} opens no SFTP session", error) from error
+
+
+def _word_refused_port(error: Exception, port: int) -> str:
+    """paramiko's reason may be missing when two threads are refused at once: then it is the usual one."""
+    if "timeout" in str(error).lower():
+        return f"The instance does not answer when asked for its port {port}."
+    if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:
+        return f"The SSH server of the instance does not allow a tunnel to its port {port}."
+    return f"Nothing listens on port {port} of the instance: is ComfyUI running there?"

@@ -1,0 +1,35 @@
+"""How connections are opened: everything that is a setting, as one argument."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from comfyui_workflow.ssh.keys import KeySearch
+from comfyui_workflow.ssh.known_hosts import KnownHosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """`allowed_key_directories=None`: -i may name any file. Link-local hosts are always refused."""
+
+    known_hosts: KnownHosts
+    key_file: Path | None = None
+    key_passphrase: str | None = None
+    key_directory: Path | None = Path("~/.ssh")  # its id_ed25519, id_ecdsa and id_rsa are tried too
+    allowed_key_directories: tuple[Path, ...] | None = None
+    use_agent: bool = False
+    pinned_fingerprint: str | None = None
+    allow_loopback_hosts: bool = True
+    connect_timeout_s: float = 10.0  # for each of: name and TCP, banner, handshake, each key, each channel
+    channel_timeout_s: float = 20.0  # without a byte, on an SFTP channel; a dead connection is noticed sooner
+    keepalive_interval_s: float = 5.0
+    silence_limit_s: float = 15.0
+
+    @property
+    def key_search(self) -> KeySearch:
+        return KeySearch(
+            configured=self.key_file,
+            passphrase=self.key_passphrase,
+            directory=self.key_directory,
+            allowed_directories=self.allowed_key_directories,
+            use_agent=self.use_agent,
+        )

@@ -1,0 +1,218 @@
+"""A few SFTP sessions on one transport, each lent to one thread at a time.
+
+SftpChannels(transport, label, ...)    opens the first channel at once, and makes a session of it meanwhile
+    lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
+    round_trip_s                       as the first channel was opened
+    transfers_at_once, is_far
+
+The first channel is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
+kept from transfers, so that small questions do not wait for large files. On a machine whose SSH server offers
+no SFTP every lease says so.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import paramiko
+from paramiko.sftp import SFTPError
+
+from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.ssh.sftp.download import MOST_IN_FLIGHT_BYTES
+from comfyui_workflow.ssh.sftp.session import SftpSession
+
+_LOGGER = logging.getLogger(__name__)
+
+# sshd allows ten sessions (MaxSessions). Near, more than four threads that copy make each other slower; far
+# away they mostly wait.
+MOST_CHANNELS_NEAR = 5
+MOST_CHANNELS_FAR = 9
+FAR_S = 0.02
+WAKE_UP_S = 0.5
+
+# What the peer may send unasked; how much is under way, each transfer decides by what it asks for.
+WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
+
+
+class SftpChannels:
+    """May be used from any thread."""
+
+    def __init__(
+        self,
+        transport: paramiko.Transport,
+        label: str,
+        *,
+        on_session: Callable[[], None],
+        open_timeout_s: float,
+        silence_timeout_s: float,
+    ) -> None:
+        """`on_session` is called once, when the first session runs, by a thread that waits for nobody.
+
+        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
+        self._transport = transport
+        self._label = label
+        self._on_session = on_session
+        self._open_timeout_s = open_timeout_s
+        self._silence_timeout_s = silence_timeout_s
+        self._changed = threading.Condition()
+        self._transfer_count = 0
+        self._open_count = 0
+        self._free: list[SftpSession] = []
+        self._is_starting = False
+        self._is_offered = True
+        self._is_silent = False
+        before_s = time.monotonic()
+        self._start()
+        self.round_trip_s = time.monotonic() - before_s
+        self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
+
+    @property
+    def is_connected(self) -> bool:
+        return self._transport.is_active()
+
+    @property
+    def transfers_at_once(self) -> int:
+        return max(1, self._most - 1)
+
+    @property
+    def is_far(self) -> bool:
+        return self.round_trip_s > FAR_S
+
+    @contextmanager
+    def lease(
+        self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
+    ) -> Iterator[SftpSession]:
+        """`while_waiting` is called twice a second while all sessions are busy, and may raise.
+
+        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
+        """
+        session = self._take(is_transfer, while_waiting or _nothing)
+        is_usable = False
+        try:
+            yield session
+            is_usable = True
+        except (RemoteFileError, FileNotFoundError, PermissionError):
+            session.abandon_all()  # the server answers, if only to refuse
+            is_usable = True
+            raise
+        finally:
+            self._give_back(session, is_transfer, is_usable)
+
+    def _start(self) -> None:
+        """One round trip for the channel; the two more of a session pass while nobody waits for them."""
+        try:
+            channel = self._open_channel()
+        except paramiko.SSHException as error:
+            if not self._is_refusal(error):
+                raise
+            self._is_offered = False
+            return
+        self._open_count, self._is_starting = 1, True
+        threading.Thread(target=self._make_first, args=(channel,), name="first SFTP", daemon=True).start()
+
+    def _make_first(self, channel: paramiko.Channel) -> None:
+        session: SftpSession | None = None
+        try:
+            session = self._make_session(channel)
+            self._on_session()
+        except TimeoutError:
+            _LOGGER.info("%s offers SFTP, and says nothing more", self._label)
+            self._is_silent = True
+        except (paramiko.SSHException, SFTPError, EOFError, OSError):
+            self._is_offered = not self.is_connected
+        with self._changed:
+            if session:
+                self._free.append(session)
+            else:
+                self._open_count = 0
+            self._is_starting = False
+            self._changed.notify_all()
+
+    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
+        while True:
+            with self._changed:
+                if not self._is_offered:
+                    raise RemoteFileError(f"{self._label} offers no SFTP.")
+                if self._is_silent:
+                    raise TimeoutError
+                if self._may_start(is_transfer):
+                    self._transfer_count += is_transfer
+                    session = self._free.pop() if self._free else None
+                    self._open_count += session is None
+                    break
+                self._changed.wait(WAKE_UP_S)
+            while_waiting()
+            if not self._transport.is_active():
+                raise EOFError
+        return session or self._open_another(is_transfer, while_waiting)
+
+    def _may_start(self, is_transfer: bool) -> bool:
+        if self._is_starting or (is_transfer and self._transfer_count >= self.transfers_at_once):
+            return False
+        return bool(self._free) or self._open_count < self._most
+
+    def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
+        try:
+            return self._open()
+        except BaseException as error:
+            with self._changed:
+                self._open_count -= 1
+                self._transfer_count -= is_transfer
+                has_fewer = self._open_count > 0 and self._is_refusal(error)
+                if has_fewer:
+                    self._most = self._open_count
+                self._changed.notify_all()
+            if not has_fewer:
+                raise
+        return self._take(is_transfer, while_waiting)
+
+    def _is_refusal(self, error: BaseException) -> bool:
+        """The server allows fewer sessions than we thought: those there are must do.
+
+        Not only ChannelException: of two threads that are refused at once, paramiko tells one the reason.
+        """
+        is_timeout = "timeout" in str(error).lower()
+        return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
+
+    def _open(self) -> SftpSession:
+        return self._make_session(self._open_channel())
+
+    def _open_channel(self) -> paramiko.Channel:
+        channel = self._transport.open_session(window_size=WINDOW_BYTES, timeout=self._open_timeout_s)
+        channel.settimeout(self._silence_timeout_s)
+        return channel
+
+    def _make_session(self, channel: paramiko.Channel) -> SftpSession:
+        """Raises: TimeoutError when the server says nothing for too long. paramiko itself would wait for ever
+        until it is told whether there is SFTP; only the end of the channel tells it that there is not."""
+        deadline = threading.Timer(self._silence_timeout_s, channel.close)
+        deadline.daemon = True
+        began_s = time.monotonic()
+        deadline.start()
+        try:
+            channel.invoke_subsystem("sftp")
+        except (paramiko.SSHException, EOFError) as error:
+            if time.monotonic() - began_s >= self._silence_timeout_s and self.is_connected:
+                raise TimeoutError from error
+            raise
+        finally:
+            deadline.cancel()
+        return SftpSession(paramiko.SFTPClient(channel), self._silence_timeout_s)
+
+    def _give_back(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
+        session.heed = _nothing
+        if not is_usable:
+            session.close()
+        with self._changed:
+            self._transfer_count -= is_transfer
+            if is_usable:
+                self._free.append(session)
+            else:
+                self._open_count -= 1
+            self._changed.notify_all()
+
+
+def _nothing() -> None:
+    pass

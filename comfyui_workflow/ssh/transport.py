@@ -1,0 +1,233 @@
+"""An authenticated SSH transport to one machine, host key checked. One attempt; who calls may try again.
+
+open_transport(address, options) -> OpenTransport(transport, wire, host_key_fingerprint)
+    Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
+    InvalidAddress (where the host leads to), StoreError (the known hosts)
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import paramiko
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
+from paramiko.ssh_exception import IncompatiblePeer
+
+from comfyui_workflow.errors import AuthenticationFailed
+from comfyui_workflow.ssh import keepalive
+from comfyui_workflow.ssh.address import SshAddress
+from comfyui_workflow.ssh.keys import FoundKeys, find_keys
+from comfyui_workflow.ssh.options import ConnectionOptions
+from comfyui_workflow.ssh.sockets import connect, connection_failed
+from comfyui_workflow.ssh.transport_socket import Wire, wire_over_jump, wire_over_socket
+
+# sshd drops connections beyond ten that are not yet authenticated (MaxStartups).
+HANDSHAKES_AT_ONCE = 3
+# sshd hangs up after six refused keys (MaxAuthTries).
+MOST_KEYS = 5
+# GCM needs a third of the CPU; the rest is for servers without it.
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+
+# paramiko logs failures with a trace before it raises them; here they are raised, and told once.
+LOG_CHANNEL = "comfyui_workflow.ssh"
+logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
+
+WINDOW_SLACK_BYTES = 1024 * 1024
+
+_handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_handshakes_lock = threading.Lock()
+
+
+def _within_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
+    """paramiko keeps whatever arrives, however little room it has granted."""
+
+    def fed(channel: Any, message: Any) -> None:
+        feed(channel, message)
+        waiting_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if waiting_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
+            raise paramiko.SSHException("the server sends more than the window that it was granted")
+
+    return fed
+
+
+class BoundedTransport(paramiko.Transport):
+    """Ends where the peer sends more on a channel than it was granted room for."""
+
+    _channel_handler_table = {  # noqa: RUF012 - as paramiko has it
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+        MSG_CHANNEL_DATA: _within_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
+        MSG_CHANNEL_EXTENDED_DATA: _within_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTransport:
+    transport: paramiko.Transport
+    wire: Wire
+    host_key_fingerprint: str
+
+    def close(self) -> None:
+        """Also the jump host's, through the wire. Never blocks."""
+        self.transport.close()
+
+
+def open_transport(address: SshAddress, options: ConnectionOptions) -> OpenTransport:
+    found = find_keys(named=address.key_file, search=options.key_search)
+    if not found.keys:
+        raise AuthenticationFailed(_sentence(address, "there is no key to show", found))
+    with ExitStack() as on_failure:
+        opened = _open_with_keys(address, options, found, on_failure)
+        on_failure.pop_all()
+        return opened
+
+
+def _open_with_keys(
+    address: SshAddress, options: ConnectionOptions, found: FoundKeys, on_failure: ExitStack
+) -> OpenTransport:
+    """The same keys are shown to a jump host. What was opened on the way is closed `on_failure`."""
+    if address.jump:
+        # A pin is of the instance; the machine on the way there is known as hosts are.
+        without_pin = replace(options, pinned_fingerprint=None)
+        jump = _open_with_keys(address.jump, without_pin, found, on_failure).transport
+        wire = wire_over_jump(_open_jump_channel(jump, address, options), jump)
+        on_failure.callback(wire.close)
+    with _handshake_slot(address, options):
+        if not address.jump:
+            wire = _connect(address, options)
+            on_failure.callback(wire.close)
+        transport = _prepare(wire, address, options)
+        on_failure.callback(_abandon, transport)
+        fingerprint = _shake_hands(transport, address, options)
+        wire.handshake_bytes_left = None
+        _authenticate(transport, address, found)
+    keepalive.watch(
+        transport,
+        wire,
+        interval_s=options.keepalive_interval_s,
+        silence_limit_s=options.silence_limit_s,
+    )
+    return OpenTransport(transport=transport, wire=wire, host_key_fingerprint=fingerprint)
+
+
+@contextmanager
+def _handshake_slot(address: SshAddress, options: ConnectionOptions) -> Iterator[None]:
+    with _handshakes_lock:
+        new = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
+        slots = _handshakes.setdefault((address.host, address.port), new)
+    if not slots.acquire(timeout=3 * options.connect_timeout_s):
+        raise connection_failed(f"too many connections to {address.label} are being opened")
+    try:
+        yield
+    finally:
+        slots.release()
+
+
+def _connect(address: SshAddress, options: ConnectionOptions) -> Wire:
+    return wire_over_socket(
+        connect(
+            address.host,
+            address.port,
+            timeout_s=options.connect_timeout_s,
+            allow_loopback=options.allow_loopback_hosts,
+        )
+    )
+
+
+def _open_jump_channel(
+    jump: paramiko.Transport, address: SshAddress, options: ConnectionOptions
+) -> paramiko.Channel:
+    try:
+        return jump.open_channel(
+            "direct-tcpip",
+            dest_addr=(address.host, address.port),
+            src_addr=("127.0.0.1", 0),
+            timeout=options.connect_timeout_s,
+        )
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise connection_failed(f"the jump host does not reach {address.label}", error) from error
+
+
+def _prepare(wire: Wire, address: SshAddress, options: ConnectionOptions) -> paramiko.Transport:
+    transport = BoundedTransport(wire)  # type: ignore[arg-type]
+    transport.set_log_channel(LOG_CHANNEL)
+    transport.banner_timeout = options.connect_timeout_s
+    transport.handshake_timeout = options.connect_timeout_s
+    transport.auth_timeout = options.connect_timeout_s
+    transport.channel_timeout = options.connect_timeout_s  # type: ignore[attr-defined]
+    security = transport.get_security_options()
+    security.ciphers = CIPHERS
+    security.key_types = _known_types_first(address, options, tuple(security.key_types))
+    return transport
+
+
+def _known_types_first(
+    address: SshAddress, options: ConnectionOptions, all_types: tuple[str, ...]
+) -> tuple[str, ...]:
+    """A machine with several keys shows the one we know, and another machine shows that it is another."""
+    known = options.known_hosts.key_types(address.host, address.port)
+    if "ssh-rsa" in known:
+        known = (*known, "rsa-sha2-512", "rsa-sha2-256")
+    return tuple(sorted(all_types, key=lambda name: name not in known))
+
+
+def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
+    try:
+        # paramiko's own limit ends with the first packet of the key exchange.
+        transport.start_client(timeout=options.silence_limit_s)
+        if not transport.initial_kex_done:
+            raise TimeoutError
+        key = transport.get_remote_server_key()
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        failure = connection_failed(f"no SSH handshake with {address.label}", error)
+        failure.is_transient = not isinstance(error, IncompatiblePeer)
+        raise failure from error
+    pin = options.pinned_fingerprint
+    options.known_hosts.check(address.host, address.port, key, pinned_fingerprint=pin)
+    return key.fingerprint
+
+
+def _authenticate(transport: paramiko.Transport, address: SshAddress, found: FoundKeys) -> None:
+    """Every key on this one connection: each new one would count as another intruder."""
+    refused: list[paramiko.PKey] = []
+    for key in found.keys[:MOST_KEYS]:
+        if _accepts(transport, address, key, was_refused=bool(refused)):
+            return
+        refused.append(key)
+        if not transport.is_active():
+            break
+    fingerprints = ", ".join(key.fingerprint for key in refused)
+    raise AuthenticationFailed(_sentence(address, f"it accepts none of the keys {fingerprints}", found))
+
+
+def _accepts(
+    transport: paramiko.Transport, address: SshAddress, key: paramiko.PKey, *, was_refused: bool
+) -> bool:
+    try:
+        transport.auth_publickey(address.user, key)
+    except paramiko.BadAuthenticationType as error:
+        raise AuthenticationFailed(
+            f"{address.label} does not accept keys, only {', '.join(error.allowed_types)}."
+        ) from error
+    except paramiko.AuthenticationException as error:
+        if "timeout" in str(error).lower():
+            raise connection_failed(f"{address.label} did not say whether it accepts the key") from error
+        # A server that hangs up after a refused key has had enough; before any, the line was cut.
+        if not transport.is_active() and not was_refused:
+            raise connection_failed(f"{address.label} hung up while the key was checked") from error
+        return False
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise connection_failed(f"{address.label} was cut while the key was checked", error) from error
+    return transport.is_authenticated()
+
+
+def _abandon(transport: paramiko.Transport) -> None:
+    transport.close()
+    transport.packetizer.complete_handshake()  # ends the timer that would outlive a failed handshake
+
+
+def _sentence(address: SshAddress, reason: str, found: FoundKeys) -> str:
+    problems = "".join(f" {problem}" for problem in found.problems)
+    return f"Cannot log in to {address.label}: {reason}. Add the public key to the instance.{problems}"

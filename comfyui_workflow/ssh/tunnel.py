@@ -1,0 +1,113 @@
+"""A port of 127.0.0.1 that leads to ComfyUI's port on the instance: sshtunnel, over a transport of ours.
+
+open_tunnel(transport, address, comfyui_port, window_bytes) -> Tunnel
+    tunnel.local_port
+    tunnel.close()      closes the transport too
+
+sshtunnel's own ways to connect, log in, check and stay alive are not used: it would check no host key, listen
+on all interfaces, read ~/.ssh/config and try every key on a new connection. What it is trusted with is the
+listener, its threads and the channels. The copying is ours: its own waits with select(), which fails in a
+process with more than 1024 files open, and takes a large window in small bites, each of which moves the rest.
+Nobody but this server uses the port: other users of this machine are cut off, where the system tells.
+"""
+
+import logging
+import select
+import socket
+from typing import Any
+
+import paramiko
+import sshtunnel
+
+from comfyui_workflow.access.peer_users import is_of_another_user
+from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.ssh.address import SshAddress
+from comfyui_workflow.ssh.sockets import connection_failed
+
+# sshtunnel tells of each refused local connection; who made that connection tells it better.
+_LOGGER = logging.getLogger("comfyui_workflow.ssh.tunnel")
+_LOGGER.setLevel(logging.CRITICAL)
+
+LOCAL_READ_BYTES = 64 * 1024
+ALL_THERE_IS = 1 << 30
+LOOK_UP_MS = 5_000
+# A channel that is ready has something to read; who breaks that is cut off.
+READY_LIMIT_S = 5.0
+
+
+class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
+    """Rides on a transport that is already authenticated; never opens one."""
+
+    def __init__(self, transport: paramiko.Transport, address: SshAddress, comfyui_port: int) -> None:
+        super().__init__(
+            (address.host, address.port),
+            ssh_config_file=None,
+            ssh_username=address.user,
+            ssh_password="unused",  # noqa: S106 - it insists on one, and never gets to use it
+            allow_agent=False,
+            host_pkey_directories=[],
+            local_bind_address=("127.0.0.1", 0),
+            remote_bind_address=(address.comfyui_host, comfyui_port),
+            set_keepalive=0.0,
+            logger=_LOGGER,
+        )
+        self._transport = transport
+        self.local_port = 0
+
+    def close(self) -> None:
+        """Also with open connections, also with a frozen peer: everybody is cut off at once."""
+        self.stop(force=True)
+
+    def _get_transport(self) -> Any:
+        """Asked for only when ours is dead already."""
+        raise ConnectionFailed("Failed to create SSH tunnel: the connection was cut while it was opened.")
+
+    def _make_ssh_forward_handler_class(self, remote_address: tuple[str, int]) -> Any:
+        class Handler(super()._make_ssh_forward_handler_class(remote_address)):  # type: ignore[misc]
+            def _redirect(self, channel: paramiko.Channel) -> None:
+                if not is_of_another_user(self.request):
+                    copy_both_ways(self.request, channel)
+
+        return Handler
+
+
+def open_tunnel(
+    transport: paramiko.Transport, address: SshAddress, comfyui_port: int, *, window_bytes: int
+) -> Tunnel:
+    """Raises: ConnectionFailed."""
+    transport.default_window_size = window_bytes
+    tunnel = Tunnel(transport, address, comfyui_port)
+    try:
+        tunnel.start()
+        tunnel.local_port = int(tunnel.local_bind_port)  # not told any more once the connection is cut
+    except (sshtunnel.BaseSSHTunnelForwarderError, OSError) as error:
+        tunnel.close()
+        raise connection_failed("no local port for the tunnel", error) from error
+    return tunnel
+
+
+def copy_both_ways(local: socket.socket, channel: paramiko.Channel) -> None:
+    """Until one side ends. Raises: OSError."""
+    channel.settimeout(READY_LIMIT_S)
+    poll = select.poll()
+    poll.register(local, select.POLLIN)
+    poll.register(channel, select.POLLIN)
+    while channel.active:
+        ready = {descriptor for descriptor, _ in poll.poll(LOOK_UP_MS)}
+        if local.fileno() in ready:
+            data = local.recv(LOCAL_READ_BYTES)
+            if not data:
+                return
+            _send_all(channel, data)
+        if channel.fileno() in ready:
+            data = channel.recv(ALL_THERE_IS)
+            if not data:
+                return
+            local.sendall(data)
+
+
+def _send_all(channel: paramiko.Channel, data: bytes) -> None:
+    """However long the instance takes to make room: who is at the other end has timeouts of its own."""
+    channel.settimeout(None)
+    channel.sendall(data)
+    channel.settimeout(READY_LIMIT_S)

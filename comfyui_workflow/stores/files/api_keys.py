@@ -1,0 +1,109 @@
+"""API keys of Comfy.org that runs bring along: each in a file of its own until ComfyUI has accepted the
+prompt, or the run has ended. Never in a record, and not in memory in between.
+
+    DATA_DIR/secrets/<workflow_id>
+"""
+
+import json
+import logging
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from comfyui_workflow.errors import ConfigurationError, StoreError
+from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.runs.model import is_workflow_id
+from comfyui_workflow.stores.files.atomic_write import (
+    make_private_directory,
+    read_regular,
+    write_atomically,
+)
+
+log = logging.getLogger(__name__)
+
+MARK = "earlier-keys-removed"
+"""A file that says that no record of an earlier version has a key in it any more."""
+_FIELD = "comfy_org_api_key"
+_IN_RECORD = b'"comfy_org_api_key":"'
+
+
+class ApiKeys:
+    """Every method may be called from any thread. Without a directory nothing is kept."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+
+    def put(self, workflow_id: str, key: str) -> None:
+        """On the disk when this returns. Raises: StoreError."""
+        if self._directory is None:
+            return
+        try:
+            make_private_directory(self._directory)
+            write_atomically(self._directory / workflow_id, key.encode())
+        except OSError as error:
+            raise StoreError(f"The API key of the run cannot be saved: {error.strerror}") from error
+
+    def get(self, workflow_id: str) -> str | None:
+        """None where there was none, or it is gone."""
+        if self._directory is None:
+            return None
+        try:
+            return read_regular(self._directory / workflow_id).decode()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def forget(self, workflow_id: str) -> None:
+        """What cannot be removed is an error in the log, and is tried again at the next start."""
+        if self._directory is None:
+            return
+        try:
+            (self._directory / workflow_id).unlink()
+            flush_to_disk([self._directory])
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.error("The API key of %s cannot be removed: %s", workflow_id, error.strerror)
+
+    def keep_only(self, workflow_ids: Collection[str]) -> None:
+        """At a start: a server that died may have left others."""
+        for path in self._files():
+            if path.name not in workflow_ids:
+                self.forget(path.name)
+
+    def take_from_records(self, runs: Path) -> None:
+        """Records of an earlier version have keys in them: those of live runs are kept here from now on, all
+        are taken out of the records. Once for each data directory. Raises: ConfigurationError."""
+        if self._directory is None:
+            return
+        try:
+            make_private_directory(self._directory)
+            if (self._directory / MARK).exists():
+                return
+            for place in ("live", "finished", "set-aside"):
+                for path in (runs / place).glob("*/request.json"):
+                    self._take_from(path, is_live=place == "live")
+            write_atomically(self._directory / MARK, b"")
+        except (OSError, StoreError) as error:
+            raise ConfigurationError(f"API keys of earlier runs cannot be removed: {error}") from error
+
+    def _take_from(self, path: Path, *, is_live: bool) -> None:
+        """Raises: OSError, StoreError."""
+        with suppress(ValueError):  # not a record: nobody reads it
+            content = read_regular(path)
+            if _IN_RECORD not in content:
+                return
+            request: dict[str, Any] = json.loads(content)
+            key = request.pop(_FIELD, None)
+            if is_live and isinstance(key, str) and is_workflow_id(path.parent.name):
+                self.put(path.parent.name, key)
+            changed = {**request, "has_comfy_org_api_key": True}
+            write_atomically(path, json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode())
+
+    def _files(self) -> list[Path]:
+        if self._directory is None:
+            return []
+        try:
+            return [path for path in self._directory.iterdir() if path.name != MARK]
+        except FileNotFoundError:
+            return []

@@ -1,0 +1,285 @@
+"""Which runs a store has: in order, by batch, and those that are wanted.
+
+Of a run that is not finished it asks for the summary, so that a run can change and move as it likes. Finished
+ones are in an index of bits, by position in the order of ids: a filter that matches few of them does not look
+at the others, and counting looks at none.
+"""
+
+import itertools
+import sys
+import threading
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
+from comfyui_workflow.stores.base import Wanted
+from comfyui_workflow.stores.bitset import Bits, Positions, below, bits_of, highest_first, union
+from comfyui_workflow.stores.index_keys import SummaryKeys, words_of_place
+
+
+@dataclass(kw_only=True)
+class KeptRun:
+    """A run in memory. Its summary is made when somebody asks, once for each change of the run."""
+
+    run: Run
+    _made: tuple[Run, RunSummary] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def summary(self) -> RunSummary:
+        run, made = self.run, self._made
+        if made is None or made[0] is not run:
+            made = self._made = (run, summary_of(run))
+        return made[1]
+
+
+class Catalogue:
+    """Runs come, and never go. Every method may be called from any thread."""
+
+    def __init__(self, summary_of_id: Callable[[str], RunSummary | None]) -> None:
+        self._summary_of_id = summary_of_id
+        self._lock = threading.Lock()
+        self._ids: list[str] = []
+        self._unfinished: set[str] = set()
+        self._finished: dict[str, SummaryKeys] = {}
+        self._batches: dict[str, list[str]] = {}
+        self._batch_of: dict[str, str] = {}
+        self._changes: Counter[str] = Counter()
+        self._unfinished_of_batch: Counter[str] = Counter()
+        self._index = _Index()
+
+    def add(self, workflow_id: str, batch_id: str | None) -> None:
+        """A run that is not finished. Again is the same as once."""
+        with self._lock:
+            self._place(workflow_id, batch_id)
+            known = self._finished.pop(workflow_id, None)
+            if known is not None:
+                self._index.remove(self._position(workflow_id), known)
+            if workflow_id not in self._unfinished:
+                self._unfinished.add(workflow_id)
+                self._count_change(batch_id, +1)
+
+    def add_finished(self, found: Iterable[SummaryKeys]) -> None:
+        """Many at once: of a new catalogue it is much faster than one by one."""
+        with self._lock:
+            for keys in found:
+                self._finished[keys.workflow_id] = keys
+            self._ids = sorted({*self._ids, *self._finished})
+            self._batches.clear()
+            self._batch_of |= {
+                each.workflow_id: each.batch_id
+                for each in self._finished.values()
+                if each.batch_id is not None
+            }
+            for workflow_id in self._ids:
+                batch_id = self._batch_of.get(workflow_id)
+                if batch_id is not None:
+                    self._batches.setdefault(batch_id, []).append(workflow_id)
+            self._build_index()
+
+    def end(self, keys: SummaryKeys) -> None:
+        """The run is finished, and this is its summary from now on."""
+        with self._lock:
+            self._place(keys.workflow_id, keys.batch_id)
+            position, known = self._position(keys.workflow_id), self._finished.get(keys.workflow_id)
+            if known is not None:
+                self._index.remove(position, known)
+            self._finished[keys.workflow_id] = keys
+            self._index.add(position, keys)
+            was_unfinished = keys.workflow_id in self._unfinished
+            self._unfinished.discard(keys.workflow_id)
+            self._count_change(keys.batch_id, -1 if was_unfinished else 0)
+
+    def batch_stamp(self, batch_id: str) -> int | None:
+        with self._lock:
+            return None if self._unfinished_of_batch[batch_id] else self._changes[batch_id]
+
+    def lessons(self, most: int) -> list[SummaryKeys]:
+        """Oldest first, the newest of those that ended with a time to learn from."""
+        with self._lock:
+            newest = (self._finished.get(each) for each in reversed(self._ids))
+            told = (keys for keys in newest if keys is not None and keys.prompt_s is not None)
+            return list(itertools.islice(told, most))[::-1]
+
+    def latest_id(self) -> str | None:
+        with self._lock:
+            return self._ids[-1] if self._ids else None
+
+    def newest_ids(self, limit: int | None = None, before: str | None = None) -> list[str]:
+        with self._lock:
+            return _newest(self._ids, limit, before)
+
+    def newest(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
+        return list(itertools.islice(self._select(before, wanted), limit))
+
+    def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
+        """As `newest`, but of a batch only its newest run that is wanted."""
+        ids = self._grouped_ids(limit, before, self._bits_wanted(wanted))
+        return list(self._summaries(ids))
+
+    def of_batch(self, batch_id: str) -> list[RunSummary]:
+        """Oldest first."""
+        with self._lock:
+            ids = list(self._batches.get(batch_id, ()))
+        return list(self._summaries(ids))
+
+    def count(self, wanted: Wanted) -> int:
+        if wanted == EVERY_RUN:
+            with self._lock:
+                return len(self._ids)
+        return self._bits_wanted(wanted).bit_count()
+
+    def _select(self, before: str | None, wanted: Wanted) -> Iterator[RunSummary]:
+        """Newest first."""
+        if wanted == EVERY_RUN:
+            return self._summaries(self._walk(before))
+        bits = self._bits_wanted(wanted)
+        with self._lock:
+            older = bits if before is None else bits & below(bisect_left(self._ids, before))
+            ids = self._ids
+        return self._summaries(ids[position] for position in highest_first(older))
+
+    def _walk(self, before: str | None) -> Iterator[str]:
+        """Every id, newest first, a few hundred at a time."""
+        while ids := self.newest_ids(500, before):
+            yield from ids
+            before = ids[-1]
+
+    def _grouped_ids(self, limit: int | None, before: str | None, bits: int) -> list[str]:
+        found: list[str] = []
+        with self._lock:
+            end = len(self._ids) if before is None else bisect_left(self._ids, before)
+            left = bits & below(end)
+            while left and (limit is None or len(found) < limit):
+                position = left.bit_length() - 1
+                batch_id = self._batch_of.get(self._ids[position])
+                mask = 1 << position if batch_id is None else self._batch_bits(batch_id)
+                left ^= left & mask
+                if not (bits & mask) >> end:
+                    found.append(self._ids[position])
+        return found
+
+    def _bits_wanted(self, wanted: Wanted) -> int:
+        """Positions of the runs that are wanted. Summaries are looked at of those that are not finished; and
+        of all, where `wanted` is a function."""
+        if not isinstance(wanted, RunFilter):
+            ids = self.newest_ids()
+            return self._bits_of([each for each in ids if self._is_wanted(each, wanted)])
+        with self._lock:
+            unfinished = list(self._unfinished)
+        matching = [each for each in unfinished if self._is_wanted(each, wanted.matches)]
+        with self._lock:
+            found = self._finished_wanted(wanted)
+            return found | bits_of(map(self._position, matching))
+
+    def _finished_wanted(self, wanted: RunFilter) -> int:
+        found = self._index.of_statuses(wanted.statuses)
+        if wanted.batch_id is not None:
+            found &= self._batch_bits(wanted.batch_id)
+        if wanted.instance is not None:
+            found &= self._index.at(wanted.instance)
+        if wanted.name_contains is not None:
+            named = self._index.named(wanted.name_contains)
+            for batch_id in wanted.batches_named:
+                named |= self._batch_bits(batch_id)
+            found &= named
+        return found
+
+    def _is_wanted(self, workflow_id: str, matches: Callable[[RunSummary], bool]) -> bool:
+        summary = self._summary_of_id(workflow_id)
+        return summary is not None and matches(summary)
+
+    def _bits_of(self, ids: Iterable[str]) -> int:
+        with self._lock:
+            return bits_of(map(self._position, ids))
+
+    def _batch_bits(self, batch_id: str) -> int:
+        """Mostly one piece: its runs were added at once."""
+        ids = self._batches.get(batch_id)
+        if not ids:
+            return 0
+        first, last = self._position(ids[0]), self._position(ids[-1])
+        if last - first + 1 == len(ids):
+            return below(len(ids)) << first
+        return bits_of(map(self._position, ids))
+
+    def _summaries(self, ids: Iterable[str]) -> Iterator[RunSummary]:
+        return (summary for summary in map(self._summary_of_id, ids) if summary is not None)
+
+    def _place(self, workflow_id: str, batch_id: str | None) -> None:
+        """Most come last. Of one that does not, the positions of the others change."""
+        is_last = not self._ids or self._ids[-1] < workflow_id
+        is_new = _insert(self._ids, workflow_id)
+        if batch_id is not None:
+            _insert(self._batches.setdefault(batch_id, []), workflow_id)
+            self._batch_of[workflow_id] = batch_id
+        if is_new and not is_last:
+            self._build_index()
+
+    def _build_index(self) -> None:
+        self._index = _Index()
+        for position, workflow_id in enumerate(self._ids):
+            keys = self._finished.get(workflow_id)
+            if keys is not None:
+                self._index.add(position, keys)
+
+    def _position(self, workflow_id: str) -> int:
+        return bisect_left(self._ids, workflow_id)
+
+    def _count_change(self, batch_id: str | None, unfinished: int) -> None:
+        if batch_id is not None:
+            self._changes[batch_id] += 1
+            self._unfinished_of_batch[batch_id] += unfinished
+
+
+class _Index:
+    """Finished runs by what a filter may ask for. To be guarded by its owner."""
+
+    def __init__(self) -> None:
+        self._statuses: defaultdict[str, Bits] = defaultdict(Bits)
+        self._names: defaultdict[str, Positions] = defaultdict(Positions)
+        self._places: defaultdict[str, Positions] = defaultdict(Positions)
+
+    def add(self, position: int, keys: SummaryKeys) -> None:
+        self._statuses[keys.status].add(position)
+        self._names[sys.intern(keys.workflow_name.casefold())].add(position)
+        for word in words_of_place(keys):
+            self._places[word].add(position)
+
+    def remove(self, position: int, keys: SummaryKeys) -> None:
+        self._statuses[keys.status].discard(position)
+        self._names[keys.workflow_name.casefold()].discard(position)
+        for word in words_of_place(keys):
+            self._places[word].discard(position)
+
+    def of_statuses(self, statuses: Iterable[str]) -> int:
+        """Of any, where none is named."""
+        found = 0
+        for status in tuple(statuses) or tuple(self._statuses):
+            if status in self._statuses:
+                found |= self._statuses[status].value
+        return found
+
+    def named(self, part: str) -> int:
+        part = part.casefold()
+        return union(places for name, places in self._names.items() if part in name)
+
+    def at(self, instance: str) -> int:
+        places = self._places.get(instance.casefold())
+        return 0 if places is None else union([places])
+
+
+def _insert(ids: list[str], workflow_id: str) -> bool:
+    """Whether it is new. Most come last."""
+    place = len(ids) if not ids or ids[-1] < workflow_id else bisect_left(ids, workflow_id)
+    if ids[place : place + 1] == [workflow_id]:
+        return False
+    ids.insert(place, workflow_id)
+    return True
+
+
+def _newest(ids: list[str], limit: int | None, before: str | None) -> list[str]:
+    end = len(ids) if before is None else bisect_left(ids, before)
+    return ids[0 if limit is None else max(0, end - limit) : end][::-1]

@@ -1,0 +1,115 @@
+"""GET /: the page that shows the runs. It uses the public API only. With an API token, a login before it."""
+
+import time
+from pathlib import Path
+
+from flask import Blueprint, Response, abort, current_app, make_response, redirect, render_template, request
+from werkzeug.exceptions import TooManyRequests
+
+from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value, is_token
+from comfyui_workflow.api.auth import is_let_in, is_own_page, refuse_guesses
+from comfyui_workflow.api.error_responses import keep_headers
+from comfyui_workflow.api.guess_limit import note_wrong
+from comfyui_workflow.settings import Settings
+
+PATH = "/"
+LOGIN_PATH = "/login"
+LOGOUT_PATH = "/logout"
+OPEN_PATHS = frozenset({PATH, LOGIN_PATH, LOGOUT_PATH})
+"""They look for the token themselves."""
+_OWN = "script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; connect-src 'self'"
+_POLICY = (
+    f"default-src 'none'; {_OWN}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_LOGIN_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+_LOGIN_MODULE = "login.js"
+
+
+def create_blueprint(settings: Settings) -> Blueprint:
+    routes = Blueprint("dashboard", __name__)
+    token = settings.api_token.get_secret_value() if settings.api_token else None
+
+    @routes.get(PATH)
+    def page() -> Response:
+        if not is_let_in(settings):
+            try:
+                refuse_guesses(settings)
+            except TooManyRequests as error:
+                return _slow_down(error)
+            return _login_page()
+        modules = modules_of(Path(current_app.static_folder or "static"))
+        return _page("index.html", _POLICY, modules=modules, has_login=token is not None)
+
+    @routes.get(LOGIN_PATH)
+    def ask() -> Response:
+        return _to_the_page()
+
+    @routes.post(LOGIN_PATH)
+    def login() -> Response:
+        if not is_own_page():
+            abort(403, "Only the page of this server itself may log in")
+        if token is None:
+            return _to_the_page()
+        given = request.form.get("token", "").strip()
+        if not is_token(given, token):
+            try:
+                note_wrong([given] if given else [])
+            except TooManyRequests as error:
+                return _slow_down(error)
+            return _login_page("This is not the token of this server.", 401)
+        response = _to_the_page()
+        _keep(response, cookie_value(token, int(time.time())), LASTS_S)
+        return response
+
+    @routes.post(LOGOUT_PATH)
+    def logout() -> Response:
+        if not is_own_page():
+            abort(403, "Only the page of this server itself may log out")
+        response = _to_the_page()
+        _keep(response, "", 0)
+        return response
+
+    return routes
+
+
+def modules_of(directory: Path) -> list[str]:
+    """Of the page, so that the browser asks for all of them at once and not for one after the other."""
+    found = (path.relative_to(directory).as_posix() for path in directory.rglob("*.js"))
+    return sorted(name for name in found if name != _LOGIN_MODULE)
+
+
+def _login_page(trouble: str = "", status: int = 200) -> Response:
+    """Who follows a link of another site comes without a cookie, which is for this site alone: the page loads
+    itself again, then as one of ours."""
+    response = _page("login.html", _LOGIN_POLICY, trouble=trouble)
+    response.status_code = status
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        response.headers["Refresh"] = f"0; url={PATH}"
+    return response
+
+
+def _slow_down(error: TooManyRequests) -> Response:
+    response = _login_page(error.description or "", 429)
+    keep_headers(error, response)
+    return response
+
+
+def _page(template: str, policy: str, **told: object) -> Response:
+    response = make_response(render_template(template, **told))
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _to_the_page() -> Response:
+    return make_response(redirect(PATH, 303))
+
+
+def _keep(response: Response, value: str, for_s: int) -> None:
+    """Over HTTPS never over anything else, also where something in front of us ends it."""
+    is_secure = request.is_secure or request.headers.get("Origin", "").startswith("https:")
+    response.set_cookie(COOKIE, value, max_age=for_s, httponly=True, samesite="Strict", secure=is_secure)

@@ -1,0 +1,260 @@
+"""The inputs of a graph that a person is likely to change: texts, seeds, sizes, steps, files."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from math import isfinite
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfyui_workflow.parsing.untrusted import an_object
+from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import closure, node_title
+from comfyui_workflow.workflows.model_files import is_model
+from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, InputDefinition
+from comfyui_workflow.workflows.validation.files import names_files, place
+
+MOST_OPTIONS = 5000
+LARGEST_EXACT = 2**53 - 1
+"""Beyond it whoever reads JSON as JavaScript does has another whole number."""
+
+
+class Kind(StrEnum):
+    """In the order they are told."""
+
+    TEXT = "text"
+    SEED = "seed"
+    SIZE = "size"
+    STEPS = "steps"
+    NUMBER = "number"
+    CHOICE = "choice"
+    FILE = "file"
+
+
+class Role(StrEnum):
+    """What a text is for, by where its node leads."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
+_TEXT_WORDS = frozenset({"text", "prompt", "caption", "lyrics", "tags", "t5xxl"})
+_TEXT_NAMES = frozenset({"clip_l", "clip_g", "text_g", "text_l", "positive", "negative"})
+_SIZE_WORDS = frozenset({"width", "height", "length", "frames", "megapixels", "resolution"})
+_SIZE_NAMES = frozenset({"batch_size", "num_frames", "video_frames"})
+_NUMBER_WORDS = frozenset(
+    {
+        "cfg",
+        "denoise",
+        "guidance",
+        "strength",
+        "fps",
+        "rate",
+        "shift",
+        "scale",
+        "duration",
+        "seconds",
+        "weight",
+    }
+)
+_CHOICE_WORDS = frozenset({"sampler", "scheduler", "model", "ratio", "resolution", "style", "voice"})
+_MEDIA = {
+    "image": frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}),
+    "video": frozenset({".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v"}),
+    "audio": frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"}),
+}
+_UPLOADS = {
+    "image_upload": "image",
+    "animated_image_upload": "image",
+    "video_upload": "video",
+    "audio_upload": "audio",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyInput:
+    node_id: str
+    class_type: str
+    title: str
+    input: str
+    kind: Kind
+    value: Any
+    """A text, a number, or true or false: never a link, a list or an object."""
+    role: Role | None = None
+    media: str | None = None
+    """Of a file: `image`, `video`, `audio`; None for another one."""
+    definition: InputDefinition | None = None
+
+    @property
+    def name(self) -> str:
+        """As the `inputs` of a request want it."""
+        return f"{self.node_id}.{self.input}"
+
+    def document(self) -> dict[str, Any]:
+        described = {
+            "name": self.name,
+            "node_id": self.node_id,
+            "class_type": self.class_type,
+            "title": self.title,
+            "input": self.input,
+            "kind": self.kind.value,
+            "value": _exact(self.value),
+        }
+        media = {"media": self.media} if self.kind is Kind.FILE else {}
+        role = {"role": self.role and self.role.value} if self.kind is Kind.TEXT else {}
+        return {**described, **role, **media, **_bounds(self.definition)}
+
+
+def key_inputs(graph: Graph, definitions: Definitions) -> list[KeyInput]:
+    """By kind, and in the order of the graph. Without the definition of a class, as far as names and values
+    tell. A linked input is none; nor is one whose name would lead `inputs` to another node."""
+    roles = _roles(graph)
+    ambiguous = _words_of(graph)
+    found = [
+        each
+        for node_id, node in graph.items()
+        for each in _of_node(node_id, node, definitions, roles.get(node_id))
+        if not _leads_elsewhere(each, ambiguous)
+    ]
+    order, role_order = list(Kind), [Role.POSITIVE, None, Role.NEGATIVE]
+    return sorted(found, key=lambda each: (order.index(each.kind), role_order.index(each.role)))
+
+
+def _exact(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and abs(value) > LARGEST_EXACT else value
+
+
+def _of_node(
+    node_id: str, node: Mapping[str, Any], definitions: Definitions, role: Role | None
+) -> Iterator[KeyInput]:
+    class_type = node["class_type"]
+    definition = definitions.get(class_type)
+    title = node_title(node) or (definition.display_name if definition else class_type)
+    declared = {each.name: each for each in definition.inputs} if definition else {}
+    for name, value in an_object(node.get("inputs")).items():
+        kind = _kind(class_type, name, value, declared.get(name))
+        if kind is not None:
+            yield KeyInput(
+                node_id=node_id,
+                class_type=class_type,
+                title=title,
+                input=name,
+                kind=kind,
+                value=value,
+                role=role if kind is Kind.TEXT else None,
+                media=_media(value, declared.get(name)) if kind is Kind.FILE else None,
+                definition=declared.get(name),
+            )
+
+
+def _kind(class_type: str, name: str, value: object, declared: InputDefinition | None) -> Kind | None:
+    if isinstance(value, str):
+        return _kind_of_text(class_type, name, value, declared)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if declared.is_called_seed and declared.type == "INT" if declared else name in SEED_NAMES:
+        return Kind.SEED
+    words = _words(name)
+    if name in _SIZE_NAMES or words & _SIZE_WORDS:
+        return Kind.SIZE
+    if "steps" in words:
+        return Kind.STEPS
+    return Kind.NUMBER if words & _NUMBER_WORDS else None
+
+
+def _kind_of_text(class_type: str, name: str, value: str, declared: InputDefinition | None) -> Kind | None:
+    if names_files(class_type, declared) if declared else _loads_media(class_type, value):
+        return Kind.FILE
+    words = _words(name)
+    if is_model(value) or (words & _CHOICE_WORDS and (declared is None or declared.choices is not None)):
+        return Kind.CHOICE
+    if declared is not None and declared.type != "STRING":
+        return None
+    is_box = declared is not None and (declared.is_text_box or bool(declared.options.get("dynamicPrompts")))
+    is_named_so = name in _TEXT_NAMES or bool(words & _TEXT_WORDS)
+    return Kind.TEXT if is_box or is_named_so else None
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(re.split("[._ ]", name.lower()))
+
+
+def _loads_media(class_type: str, value: str) -> bool:
+    return "load" in class_type.lower() and _media_by_ending(value) is not None
+
+
+def _media(value: str, declared: InputDefinition | None) -> str | None:
+    options = declared.options if declared else {}
+    by_upload = next((media for flag, media in _UPLOADS.items() if options.get(flag)), None)
+    return by_upload or _media_by_ending(value)
+
+
+def _media_by_ending(value: str) -> str | None:
+    ending = PurePosixPath(place(value)[1]).suffix.lower()
+    return next((media for media, endings in _MEDIA.items() if ending in endings), None)
+
+
+def _bounds(declared: InputDefinition | None) -> dict[str, Any]:
+    """What the instance says of it, where that can be told in JSON."""
+    if declared is None:
+        return {}
+    named = {"minimum": "min", "maximum": "max", "step": "step"}
+    bounds = {name: declared.options.get(told) for name, told in named.items()}
+    found: dict[str, Any] = {name: value for name, value in bounds.items() if _is_number(value)}
+    if declared.choices is not None:
+        found["options"] = [each for each in declared.choices if _is_plain(each)][:MOST_OPTIONS]
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or isfinite(value)
+
+
+def _words_of(graph: Graph) -> frozenset[str]:
+    """Everything that a node may be called by, with a dot in it."""
+    words = (
+        word for node_id, node in graph.items() for word in (node_id, node_title(node), node["class_type"])
+    )
+    return frozenset(word for word in words if word and "." in word)
+
+
+def _leads_elsewhere(each: KeyInput, words: frozenset[str]) -> bool:
+    """`inputs` takes the longest beginning of a name that is a node: `6` and `a.b`, unless one is called
+    `6.a`."""
+    parts = each.input.split(".")
+    longer = (f"{each.node_id}.{'.'.join(parts[:count])}" for count in range(1, len(parts)))
+    return not each.input or any(beginning in words for beginning in longer)
+
+
+def _roles(graph: Graph) -> dict[str, Role]:
+    """Of nodes that lead to an input of one of these names; those that lead to both are positive."""
+    roles: dict[str, Role] = {}
+    for role in (Role.NEGATIVE, Role.POSITIVE):
+        start = {source for node in graph.values() for source in _sources(node, (role.value,))}
+        roles.update(dict.fromkeys(closure(start, partial(_before, graph, role)), role))
+    return roles
+
+
+def _before(graph: Graph, role: Role, node_id: str) -> list[str]:
+    """A node that takes both hands each on as it came."""
+    names = an_object(graph[node_id].get("inputs"))
+    takes_both = all(each.value in names for each in Role)
+    return _sources(graph[node_id], (role.value,) if takes_both else tuple(names))
+
+
+def _sources(node: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    inputs = an_object(node.get("inputs"))
+    found = []
+    for name in names:
+        match inputs.get(name):
+            case [str() as source, int() | float()]:
+                found.append(source)
+    return found

@@ -1,0 +1,191 @@
+"""One node of a graph against the class that the instance has: what it needs, what is wrong with it."""
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from comfyui_workflow.parsing.untrusted import shown
+from comfyui_workflow.workflows import input_errors
+from comfyui_workflow.workflows.findings import Finding, Severity
+from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.validation.files import FilesKnown
+from comfyui_workflow.workflows.validation.inputs import (
+    CheckedClass,
+    InputCheck,
+    Problem,
+    is_dynamic,
+    unwrapped,
+)
+from comfyui_workflow.workflows.validation.links import is_link, leads_nowhere, link_problem
+from comfyui_workflow.workflows.validation.suggestions import Suggestions
+
+_MOST_PROBLEMS_OF_A_NODE = 100
+_CONVERTED = ("INT", "FLOAT", "STRING", "BOOLEAN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedNode:
+    """`checked` is None for a class that is not known; what such a node needs is taken from its links."""
+
+    node_id: str
+    class_type: str | None
+    title: str | None
+    inputs: Mapping[str, Any] | None
+    checked: CheckedClass | None
+    may_be_output: bool
+    validated_sources: tuple[str, ...] = ()
+    all_sources: tuple[str, ...] = ()
+    refused_for: tuple[Problem, ...] = ()
+    """Why ComfyUI refuses every graph with this node in it."""
+    dangling: tuple[Problem, ...] = ()
+    """Links to nowhere that it does not validate: when it runs such a node, its worker dies."""
+
+    @property
+    def label(self) -> str:
+        return shown(f"{self.node_id} ({self.class_type})")
+
+    def finding(self, problem: Problem, is_validated: bool = True) -> Finding:
+        is_error = problem.is_certain and is_validated
+        finding = self.describe(problem.code, problem.message)
+        severity = Severity.ERROR if is_error else Severity.WARNING
+        return replace(finding, severity=severity, input_name=problem.input_name, nearest=problem.nearest)
+
+    def describe(self, code: str, message: str) -> Finding:
+        return Finding(
+            code=code, message=message, node_id=self.node_id, class_type=self.class_type, title=self.title
+        )
+
+
+class NodeCheck:
+    def __init__(
+        self,
+        graph: Mapping[str, Any],
+        definitions: Definitions,
+        files: FilesKnown,
+        suggestions: Suggestions,
+        replaced: Container[str],
+    ) -> None:
+        self._graph = graph
+        self._definitions = definitions
+        self._suggestions = suggestions
+        self._replaced = replaced
+        self._values = InputCheck(files, suggestions)
+        self._classes: dict[str, CheckedClass | None] = {}
+        self._class_names = list(definitions)
+
+    def node(self, node_id: str) -> CheckedNode:
+        raw = self._graph[node_id]
+        class_type = raw.get("class_type") if isinstance(raw, dict) else None
+        inputs = raw.get("inputs") if isinstance(raw, dict) else None
+        if not isinstance(class_type, str):
+            message = "is not an object with a class_type"
+            return self._refused(node_id, None, None, Problem(code="missing_node_type", message=message))
+        title = node_title(raw)
+        checked = self._class(class_type)
+        if checked is None and class_type not in self._replaced:
+            return self._refused(node_id, class_type, title, self._unknown(class_type))
+        node = CheckedNode(
+            node_id=node_id,
+            class_type=class_type,
+            title=title,
+            inputs=inputs if isinstance(inputs, dict) else None,
+            checked=checked,
+            may_be_output=checked is None or checked.definition.is_output,
+        )
+        return self._linked(node)
+
+    def problems(self, node: CheckedNode) -> Iterator[Problem]:
+        """What validation finds, in the order in which the class declares its inputs."""
+        if node.checked is None:
+            return
+        if node.inputs is None:
+            yield Problem(code="exception_during_validation", message='has no "inputs"')
+            return
+        position = node.checked.position
+        found = list(islice(self._problems(node.checked, node.inputs), _MOST_PROBLEMS_OF_A_NODE))
+        yield from sorted(found, key=lambda problem: position.get(problem.input_name or "", 0))
+
+    def _problems(self, checked: CheckedClass, inputs: Mapping[str, Any]) -> Iterator[Problem]:
+        for name in checked.required:
+            if name not in inputs:
+                yield from _missing(checked, name, inputs)
+        for name, value in inputs.items():
+            declared = checked.inputs.get(name)
+            if declared is None:
+                continue
+            if isinstance(value, list):
+                problem = link_problem(checked, declared, value, self._graph, self._definitions)
+                problems = iter([problem] if problem else [])
+            else:
+                problems = self._values.problems(checked, declared, value)
+            yield from (replace(each, input_name=name) for each in problems)
+
+    def _refused(
+        self, node_id: str, class_type: str | None, title: str | None, problem: Problem
+    ) -> CheckedNode:
+        """Its class may be one that gives outputs."""
+        node = CheckedNode(
+            node_id=node_id,
+            class_type=class_type,
+            title=title,
+            inputs=None,
+            checked=None,
+            may_be_output=True,
+            refused_for=(problem,),
+        )
+        raw = self._graph[node_id]
+        inputs = raw.get("inputs") if isinstance(raw, dict) else None
+        return self._linked(replace(node, inputs=inputs)) if isinstance(inputs, dict) else node
+
+    def _unknown(self, class_type: str) -> Problem:
+        near = self._suggestions.nearest(class_type, self._class_names, alike=0.6)
+        offered = f"; the nearest that it has: {', '.join(near)}" if near else ""
+        message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
+        return Problem(code="missing_node_type", message=message, nearest=near)
+
+    def _class(self, class_type: str) -> CheckedClass | None:
+        if class_type not in self._classes:
+            definition = self._definitions.get(class_type)
+            self._classes[class_type] = CheckedClass(definition) if definition is not None else None
+        return self._classes[class_type]
+
+    def _linked(self, node: CheckedNode) -> CheckedNode:
+        validated: list[str] = []
+        others: list[str] = []
+        dangling: list[Problem] = []
+        for name, value in (node.inputs or {}).items():
+            is_declared = node.checked is not None and name in node.checked.inputs
+            source = _source(node.checked, name, value)
+            if source is None:
+                continue
+            if source in self._graph:
+                (validated if is_declared or node.checked is None else others).append(source)
+            elif not (is_declared and isinstance(value, list)):
+                dangling.append(replace(leads_nowhere(name, shown(source)), input_name=name))
+        return replace(
+            node,
+            validated_sources=tuple(validated),
+            all_sources=(*validated, *others),
+            dangling=tuple(dangling),
+        )
+
+
+def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
+    """The node that an input links to, as ComfyUI reads it; a list that comes as a value is one to it
+    by the time it runs the graph."""
+    declared = checked.inputs.get(name) if checked is not None else None
+    if declared is not None:
+        if isinstance(value, list):
+            return value[0] if len(value) == 2 and isinstance(value[0], str) else None
+        value = unwrapped(value) if declared.type not in _CONVERTED else None
+    return value[0] if is_link(value) else None
+
+
+def _missing(checked: CheckedClass, name: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
+    """An input that grows goes by other names than its own: `images.image0`."""
+    is_certain = not is_dynamic(checked.inputs[name].type)
+    if is_certain or not any(str(given).startswith(f"{name}.") for given in inputs):
+        message = input_errors.missing(name)
+        yield Problem(code="required_input_missing", message=message, is_certain=is_certain, input_name=name)

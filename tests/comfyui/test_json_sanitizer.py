@@ -1,0 +1,22 @@
+"""What ComfyUI answers is handed on as JSON that everybody reads."""
+
+import json
+from typing import Any
+
+import pytest
+
+from comfyui_workflow.comfyui.json_sanitizer import in_json
+from comfyui_workflow.errors import ComfyUIUnavailable
+
+
+def test_numbers_that_json_has_not_got_are_null() -> None:
+    answer = json.loads('{"a": [NaN, Infinity, -Infinity, 1.5, 2, true, null, "NaN"], "b": {"c": -0.0}}')
+    assert in_json(answer) == {"a": [None, None, None, 1.5, 2, True, None, "NaN"], "b": {"c": 0.0}}
+
+
+def test_what_is_nested_without_end_is_no_answer() -> None:
+    deep: Any = {}
+    for _ in range(300):
+        deep = {"x": [deep]}
+    with pytest.raises(ComfyUIUnavailable):
+        in_json(deep)

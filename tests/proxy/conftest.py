@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.setting import Setting, local_port
+from tests.sandbox.running_comfyui import RunningComfyUI
+
+
+@pytest.fixture
+def comfyui(tmp_path: Path) -> Iterator[RunningComfyUI]:
+    with RunningComfyUI(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def setting(comfyui: RunningComfyUI) -> Iterator[Setting]:
+    """Port 0: a free one; the way is borrowed at the first request."""
+    with local_port(comfyui) as made:
+        yield made

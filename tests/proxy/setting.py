@@ -1,0 +1,77 @@
+"""A sandbox ComfyUI behind a local port, and a relay between them that can be cut."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from comfyui_workflow.access.connection_limits import ConnectionLimits
+from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.proxy.model import PortState, PortWanted
+from comfyui_workflow.proxy.port import LIMITS
+from comfyui_workflow.proxy.ports import LocalPorts
+from tests.proxy.relay import Relay
+from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI
+
+
+@dataclass
+class Lender:
+    """What gives the way to the instance, and counts."""
+
+    base_url: str
+    error: WorkflowError | None = None
+    lent: list[str] = field(default_factory=list)
+    out_now: int = 0
+
+    @contextmanager
+    def borrow(self, instance_id: str) -> Iterator[str]:
+        self.lent.append(instance_id)
+        if self.error:
+            raise self.error
+        self.out_now += 1
+        try:
+            yield self.base_url
+        finally:
+            self.out_now -= 1
+
+
+@dataclass
+class Setting:
+    comfyui: RunningComfyUI
+    relay: Relay
+    lender: Lender
+    ports: LocalPorts
+
+    @property
+    def state(self) -> PortState:
+        state = self.ports.state("one")
+        assert state
+        return state
+
+    @property
+    def port(self) -> int:
+        return self.state.port
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url(path), timeout=LIMIT_S, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
+        return requests.post(self.url(path), json=body, timeout=LIMIT_S, **options)
+
+
+@contextmanager
+def local_port(comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS) -> Iterator[Setting]:
+    with Relay(comfyui.port) as relay:
+        lender = Lender(relay.base_url)
+        ports = LocalPorts(lender.borrow, limits)
+        ports.start()
+        try:
+            ports.set_ports({"one": PortWanted(name="primary", port=0)})
+            yield Setting(comfyui, relay, lender, ports)
+        finally:
+            ports.stop()

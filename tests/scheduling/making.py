@@ -1,0 +1,213 @@
+"""Instances, runs and a fleet without machines, for tests that decide."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
+from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
+from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
+from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
+from comfyui_workflow.scheduling.executor import Turn
+from comfyui_workflow.stores.journal import RunJournal, now
+from comfyui_workflow.stores.memory import MemoryStore
+
+READY = InstanceState(reachability=Reachability.READY, prompts=Prompts())
+AWAY = InstanceState(reachability=Reachability.UNREACHABLE, trouble="no route to host")
+LIMIT_S = 10.0
+LOOK_S = 0.01
+
+
+def instance(name: str, **fields: object) -> Instance:
+    known: dict[str, object] = {
+        "id": name,
+        "name": name,
+        "ssh_connection": f"ssh root@{name}.example",
+        "comfyui_port": 8188,
+        "comfyui_input_dir": "/in",
+        "comfyui_output_dir": "/out",
+    }
+    return Instance(**{**known, **fields})  # type: ignore[arg-type]
+
+
+def request(ssh_connection: str = "any", **fields: object) -> RunRequest:
+    known: dict[str, object] = {
+        "ssh_connection": ssh_connection,
+        "graph": {},
+        "workflow_name": "w",
+        "output_dir": "/nowhere",
+        "comfyui_port": 8188,
+        "comfyui_input_dir": "/mine/in",
+        "comfyui_output_dir": "/mine/out",
+    }
+    return RunRequest(**{**known, **fields})  # type: ignore[arg-type]
+
+
+@dataclass
+class FakeDirectory:
+    instances: list[Instance]
+
+    def all(self) -> list[Instance]:
+        return self.instances
+
+    def get(self, id_or_name: str) -> Instance | None:
+        return next((each for each in self.instances if id_or_name in (each.id, each.name)), None)
+
+
+@dataclass
+class FakeWatches:
+    states: dict[str, InstanceState]
+    wanted: set[str] = field(default_factory=set)
+    believes_reports: bool = True
+
+    def state(self, instance_id: str) -> InstanceState:
+        return self.states.get(instance_id, InstanceState())
+
+    def want(self, instance: Instance) -> None:
+        self.wanted.add(instance.id)
+
+    def report(self, instance_id: str, error: Exception) -> None:
+        if not self.believes_reports:
+            return
+        self.states[instance_id] = replace(AWAY, trouble=str(error))
+
+
+class Fleet:
+    """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
+    the next step, and `fail` lets it meet an error."""
+
+    def __init__(self, *instances: Instance, store: MemoryStore | None = None, **options: object) -> None:
+        self.directory = FakeDirectory(list(instances))
+        self.watches = FakeWatches({each.id: READY for each in instances})
+        self.store = store or MemoryStore()
+        self.journal = RunJournal(self.store)
+        self.dispatcher = Dispatcher(
+            journal=self.journal,
+            directory=self.directory,
+            watches=self.watches,
+            execute=self._execute,
+            options=DispatchOptions(**options),  # type: ignore[arg-type]
+        )
+        self.before_asking: Callable[[str], object] = lambda _: None
+        self.before_giving_back: Callable[[], object] = lambda: None
+        self.submitted: list[str] = []
+        self._changed = threading.Condition()
+        self.turns_taken: Counter[str] = Counter()
+        self._turns: dict[str, Turn] = {}
+        self._wishes: dict[str, list[object]] = {}
+
+    def submit(self, *requests: RunRequest) -> list[str]:
+        runs = [self.add(each) for each in requests]
+        for run in runs:
+            self.dispatcher.start(run.workflow_id)
+        return [run.workflow_id for run in runs]
+
+    def add(self, asked: RunRequest) -> Run:
+        at = now()
+        run = Run(
+            workflow_id=new_workflow_id(at),
+            request=asked,
+            queue_time=at,
+            last_update=at,
+            priority=asked.priority,
+        )
+        self.journal.add(run)
+        return run
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Conditions look at records and states too, of which nobody tells us."""
+        deadline_s = time.monotonic() + LIMIT_S
+        with self._changed:
+            while not condition():
+                assert time.monotonic() < deadline_s, self.story()
+                self._changed.wait(LOOK_S)
+
+    def carried(self) -> set[str]:
+        return set(self._turns)
+
+    def where(self, workflow_id: str) -> str | None:
+        placement = self.journal.get(workflow_id).placement
+        return placement.name if placement else None
+
+    def finish(self, workflow_id: str) -> None:
+        self._wish(workflow_id, "finish")
+
+    def be_woken_by(self, workflow_id: str, wake: Callable[[], None]) -> None:
+        self._turns[workflow_id].be_woken_by(wake)
+
+    def is_instance_gone(self, workflow_id: str) -> bool:
+        return self._turns[workflow_id].is_instance_gone(self.journal.get(workflow_id))
+
+    def leave_place(self, workflow_id: str) -> None:
+        self._turns[workflow_id].leave_place()
+
+    def end(self, workflow_id: str, ending: Event) -> None:
+        """By any event; then, still in its turn, `before_giving_back`."""
+        self._wish(workflow_id, ending)
+
+    def fail(self, workflow_id: str, error: Exception) -> None:
+        self._wish(workflow_id, error)
+
+    def story(self) -> str:
+        return "\n".join(
+            f"{run.workflow_id} {run.placement} {run.message}" for run in self.store.unfinished()
+        )
+
+    def close(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+        assert self.dispatcher.stop(LIMIT_S)
+
+    def _wish(self, workflow_id: str, wish: object) -> None:
+        with self._changed:
+            self._wishes.setdefault(workflow_id, []).append(wish)
+            self._changed.notify_all()
+
+    def _execute(self, workflow_id: str, turn: Turn) -> None:
+        run = self.journal.get(workflow_id)
+        placement = turn.placement(run)
+        if placement is not None:
+            self.journal.record(workflow_id, InstanceChosen(placement=placement))
+        try:
+            self.before_asking(workflow_id)
+            with turn.place(turn.should_stop):
+                self.submitted.append(workflow_id)
+            self._hold(workflow_id, turn)
+        except Exception as error:  # noqa: BLE001 - as the runner does
+            run = self.journal.get(workflow_id)
+            reason = turn.reason_to_leave(run, error, failing_for_s=1000)
+            if reason is not None:
+                self.journal.record(workflow_id, InstanceLeft(message=reason))
+
+    def _hold(self, workflow_id: str, turn: Turn) -> None:
+        with self._changed:
+            self._turns[workflow_id] = turn
+            self.turns_taken[workflow_id] += 1
+            self._changed.notify_all()
+            try:
+                while not (wishes := self._wishes.get(workflow_id)) and not turn.should_stop():
+                    self._changed.wait(0.05)
+            finally:
+                del self._turns[workflow_id]
+        if wishes:
+            wish = wishes.pop(0)
+            if isinstance(wish, Exception):
+                raise wish
+            if isinstance(wish, Event):
+                self.journal.record(workflow_id, wish)
+                self.before_giving_back()
+                return
+            self.journal.record(workflow_id, RunCompleted())
+
+
+@contextmanager
+def fleet_of(*instances: Instance, store: MemoryStore | None = None, **options: object) -> Iterator[Fleet]:
+    fleet = Fleet(*instances, store=store, **options)
+    try:
+        yield fleet
+    finally:
+        fleet.close()

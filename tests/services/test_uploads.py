@@ -1,0 +1,93 @@
+"""Files that were sent to the server: which stay, and which are gone after their time."""
+
+import os
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import FileRefused, StoreError
+from comfyui_workflow.services.uploads import LOOK_EVERY_S, Uploads
+
+DAY_S = 86_400.0
+
+
+@dataclass
+class Made:
+    """Uploads that are kept for ten days, and their clock."""
+
+    directory: Path
+    at_s: float = 1_700_000_000.0
+    needed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.directory, 10 * DAY_S, lambda: self.needed, lambda: self.at_s)
+
+    def keep(self, name: str, *, days_ago: float = 0) -> Path:
+        place = self.uploads.keep(BytesIO(name.encode()), name)
+        used_at_s = self.at_s - days_ago * DAY_S
+        os.utime(place.parent, (used_at_s, used_at_s))
+        return place
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path / "uploads")
+
+
+def test_what_was_not_used_for_long_is_gone(made: Made) -> None:
+    old, older, fresh = made.keep("a.png", days_ago=11), made.keep("b.png", days_ago=400), made.keep("c.png")
+    assert made.uploads.forget_old() == 2
+    assert (old.parent.exists(), older.parent.exists(), fresh.read_bytes()) == (False, False, b"c.png")
+    assert made.uploads.forget_old() == 0
+
+
+def test_what_a_run_has_yet_to_read_stays_however_old(made: Made) -> None:
+    old, needed = made.keep("a.png", days_ago=11), made.keep("b.png", days_ago=400)
+    made.needed = [str(needed), "/home/me/photo.png"]
+    assert made.uploads.forget_old() == 1
+    assert (old.exists(), needed.exists()) == (False, True)
+
+
+def test_what_is_named_once_more_stays_as_long_again(made: Made, tmp_path: Path) -> None:
+    again = made.keep("a.png", days_ago=400)
+    made.uploads.used(again)
+    made.uploads.used(tmp_path / "elsewhere" / "b.png")
+    made.uploads.used(tmp_path)
+    assert made.uploads.forget_old() == 0
+    assert again.exists()
+
+
+def test_who_brings_a_file_makes_room_for_it_once_a_day(made: Made) -> None:
+    made.keep("first.png")
+    old = made.keep("a.png", days_ago=11)
+    made.keep("b.png")
+    assert old.exists(), "it was looked for a moment ago"
+    made.at_s += LOOK_EVERY_S + 1
+    made.keep("c.png")
+    assert not old.exists()
+
+
+def test_nothing_there_is_nothing_to_forget(made: Made) -> None:
+    assert made.uploads.forget_old() == 0
+
+
+def test_what_else_lies_there_is_no_trouble(made: Made) -> None:
+    stray = made.keep("a.png").parent.parent / "stray"
+    stray.write_text("somebody's note")
+    os.utime(stray, (0, 0))
+    made.uploads.forget_old()
+    assert stray.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/..", "a\\..", "\0", "x" * 256, "a\nb"])
+def test_a_name_that_is_none_is_refused(made: Made, name: str) -> None:
+    with pytest.raises(FileRefused):
+        made.uploads.place_for(name)
+
+
+def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="The file cannot be stored"):
+        Made(tmp_path / "file" / "uploads").keep("a.png")

@@ -1,0 +1,223 @@
+"""Large and changing files, near and far, with help and without: the sandbox's SSH server and a real sshd."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import (
+    ConnectionFailed,
+    FileRefused,
+    RemoteFileError,
+    RemoteFileMissing,
+    Stopped,
+)
+from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.ssh.sftp import upload
+from comfyui_workflow.ssh.sftp.files import RemoteFiles
+from tests.instance import Instance
+from tests.ssh.conftest import no_thread_left, wait_until
+from tests.sshd import Sshd
+
+KIB_255 = 255 * 1024
+SIZES = [0, 1, KIB_255 - 1, KIB_255, KIB_255 + 1, 5_000_000, upload.SHARE_BYTES, 2 * upload.SHARE_BYTES + 1]
+LARGE_BYTES = 30_000_001
+
+
+@pytest.fixture
+def connection(instance: Instance, options: ConnectionOptions) -> Iterator[Connection]:
+    opened = open_connection(parse_ssh_address(instance.ssh_string), instance.comfyui_port, options)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["near", "far"])
+def files(connection: Connection, request: pytest.FixtureRequest) -> RemoteFiles:
+    if request.param == "far":
+        be_far(connection)
+    return connection.files
+
+
+@pytest.fixture
+def remote(instance: Instance, tmp_path: Path) -> Path:
+    """A directory of the instance, seen from this side."""
+    directory = instance.sandbox.input_dir / f"{tmp_path.name}-{os.getpid()}"
+    directory.mkdir(parents=True)
+    return directory
+
+
+def be_far(connection: Connection) -> None:
+    """As if it had been slow to answer when it was opened."""
+    channels = connection.files._channels
+    channels.round_trip_s, channels._most = 0.08, 9
+    sent_at_least = 100_000
+    assert channels.is_far and sent_at_least < upload.LARGE_BYTES
+
+
+def local_file(tmp_path: Path, content: bytes) -> Path:
+    file = tmp_path / "local"
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("size_bytes", SIZES)
+def test_every_size_there_and_back(
+    files: RemoteFiles, remote: Path, tmp_path: Path, size_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "LARGE_BYTES", 0)
+    content = os.urandom(size_bytes)
+    files.upload(local_file(tmp_path, content), f"{remote}/file")
+    assert (remote / "file").read_bytes() == content
+    assert files.download(f"{remote}/file", tmp_path / "back") == size_bytes
+    assert (tmp_path / "back").read_bytes() == content
+    assert files.sha256(f"{remote}/file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_large_file_that_goes_far_has_help(
+    connection: Connection, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first session does not go on before a second one has sent something."""
+    be_far(connection)
+    helped = threading.Event()
+    do = upload._Work.do
+
+    def do_and_tell(work: upload._Work, session: object, handle: bytes, after_each: object) -> object:
+        if after_each is upload._nothing:
+            helped.set()
+        return do(work, session, handle, after_each)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(upload._Work, "do", do_and_tell)
+    content = os.urandom(LARGE_BYTES)
+    told: list[tuple[int, int]] = []
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        told.append((done_bytes, total_bytes))
+        if done_bytes:
+            assert helped.wait(10)
+
+    connection.files.upload(local_file(tmp_path, content), f"{remote}/file", progress=report)
+    assert (remote / "file").read_bytes() == content
+    assert told == sorted(told)
+    assert told[-1] == (LARGE_BYTES, LARGE_BYTES)
+
+
+def test_a_file_that_shrinks_or_grows_while_it_is_read_is_said(
+    files: RemoteFiles, remote: Path, tmp_path: Path
+) -> None:
+    """All was asked for, and none of it read, when the size has been told."""
+    for new_size_bytes in (LARGE_BYTES // 2, LARGE_BYTES + 10):
+        (remote / "file").write_bytes(os.urandom(LARGE_BYTES))
+
+        def change(done_bytes: int, _total_bytes: int, new_size_bytes: int = new_size_bytes) -> None:
+            if not done_bytes:
+                os.truncate(remote / "file", new_size_bytes)
+
+        with pytest.raises(RemoteFileError, match=f"instead of {LARGE_BYTES}: it was changed"):
+            files.download(f"{remote}/file", tmp_path / "back", progress=change)
+    assert files.stat(f"{remote}/file") is not None
+
+
+def test_a_local_file_that_shrinks_is_said(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
+    local = local_file(tmp_path, os.urandom(LARGE_BYTES))
+    with pytest.raises(FileRefused, match="became shorter"):
+        files.upload(local, f"{remote}/file", progress=lambda *_: os.truncate(local, 1_000_000))
+    assert list(remote.iterdir()) == []
+
+
+def test_an_upload_with_help_may_be_aborted(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
+    def abort(done_bytes: int, _total_bytes: int) -> None:
+        if done_bytes > LARGE_BYTES // 2:
+            raise Stopped("Stopped by the test.")
+
+    local = local_file(tmp_path, os.urandom(LARGE_BYTES))
+    with no_thread_left(), pytest.raises(Stopped):
+        files.upload(local, f"{remote}/file", progress=abort)
+    assert list(remote.iterdir()) == []
+    files.upload(local, f"{remote}/file")
+    assert (remote / "file").read_bytes() == local.read_bytes()
+
+
+def test_a_cut_ends_all_who_help(
+    instance: Instance, connection: Connection, remote: Path, tmp_path: Path
+) -> None:
+    be_far(connection)
+
+    def cut(done_bytes: int, _total_bytes: int) -> None:
+        if done_bytes > LARGE_BYTES // 3:
+            instance.cut()
+
+    local = local_file(tmp_path, os.urandom(LARGE_BYTES))
+    with pytest.raises(ConnectionFailed):
+        connection.files.upload(local, f"{remote}/file", progress=cut)
+    assert not (remote / "file").exists()
+    wait_until(lambda: not any(thread.name == "upload helper" for thread in threading.enumerate()))
+
+
+def test_what_a_helper_cannot_write_fails_the_upload(
+    connection: Connection, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_far(connection)
+    monkeypatch.setattr(upload, "WRITING", 0)  # the server opens it for nothing, or not at all
+    local = local_file(tmp_path, os.urandom(LARGE_BYTES))
+    refused = threading.Event()
+    stop = upload._Work.stop
+
+    def stop_and_tell(work: upload._Work, failure: BaseException | None = None) -> None:
+        stop(work, failure)
+        if failure:
+            refused.set()
+
+    monkeypatch.setattr(upload._Work, "stop", stop_and_tell)
+    with pytest.raises(RemoteFileError, match="cannot be written"):
+        connection.files.upload(
+            local, f"{remote}/file", progress=lambda done, _: assert_set(refused) if done else None
+        )
+    assert not (remote / "file").exists()
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
+def test_what_is_missing_costs_no_session(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
+    files.stat(str(remote))
+    before = list(files._channels._free)
+    for _ in range(3):
+        with pytest.raises(RemoteFileMissing):
+            files.download(f"{remote}/nothing", tmp_path / "back")
+        with pytest.raises(RemoteFileError):
+            files.download(str(remote), tmp_path / "back")
+    assert files._channels._free == before
+
+
+def test_many_at_once(files: RemoteFiles, remote: Path, tmp_path: Path) -> None:
+    contents = {f"file {number}": os.urandom(200_000 + number) for number in range(30)}
+
+    def there_and_back(name: str) -> bool:
+        (tmp_path / name).write_bytes(contents[name])
+        files.upload(tmp_path / name, f"{remote}/{name}")
+        files.download(f"{remote}/{name}", tmp_path / f"{name} back")
+        return (tmp_path / f"{name} back").read_bytes() == contents[name]
+
+    with ThreadPoolExecutor(files.transfers_at_once + 2) as threads:
+        assert all(threads.map(there_and_back, contents))
+
+
+def test_one_session_is_enough_for_a_large_file(
+    server: Sshd, options: ConnectionOptions, tmp_path: Path
+) -> None:
+    server.stop()
+    server.add_config("MaxSessions 1")
+    server.start()
+    connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    be_far(connection)
+    local = local_file(tmp_path, os.urandom(LARGE_BYTES))
+    connection.files.upload(local, f"{tmp_path}/remote")
+    assert connection.files.download(f"{tmp_path}/remote", tmp_path / "back") == LARGE_BYTES
+    assert (tmp_path / "back").read_bytes() == local.read_bytes()
+    connection.close()

@@ -1,0 +1,55 @@
+"""A run whose API key is gone is not submitted with nodes that need it, and says why."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from comfyui_workflow.errors import ApiKeyGone
+from comfyui_workflow.execution.submit import Sender, Submitter
+from tests.stores.test_api_keys import KEY, new_run
+
+
+def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[dict[str, Any]]) -> Submitter:
+    """Of an instance that has one class, and keeps what it is given."""
+
+    def submit(graph: object, *, extra_data: dict[str, Any], **_: object) -> SimpleNamespace:
+        submitted.append(extra_data)
+        return SimpleNamespace(node_errors={}, prompt_id="p")
+
+    link: Any = SimpleNamespace(
+        definitions=lambda: SimpleNamespace(object_info={"A": definition}),
+        boot_marker=lambda: None,
+        feed=SimpleNamespace(wait_connected=lambda _: True, client_id="c"),
+        client=SimpleNamespace(submit=submit),
+    )
+    live: Any = None
+    return Submitter(
+        link=link,
+        record=lambda event: new_run(),
+        should_stop=lambda: False,
+        place=nullcontext,
+        live=live,
+        sender=Sender(),
+        is_cancelled=lambda: False,
+        api_key=lambda: key,
+    )
+
+
+NEEDS = {"input": {"hidden": {"api_key": "API_KEY_COMFY_ORG"}}}
+
+
+def test_a_node_that_needs_the_key_is_named() -> None:
+    submitted: list[dict[str, Any]] = []
+    with pytest.raises(ApiKeyGone, match="node 1 needs it") as failure:
+        submitter(NEEDS, None, submitted=submitted).ensure_submitted(new_run(), "p")
+    assert not failure.value.is_transient
+    assert submitted == []
+
+
+@pytest.mark.parametrize(("definition", "key"), [({}, None), (NEEDS, KEY), ({}, KEY)])
+def test_otherwise_it_is_submitted(definition: dict[str, Any], key: str | None) -> None:
+    submitted: list[dict[str, Any]] = []
+    submitter(definition, key, submitted=submitted).ensure_submitted(new_run(), "p")
+    assert [data.get("api_key_comfy_org") for data in submitted] == [key]

@@ -1,0 +1,113 @@
+"""Imports point down, and each foreign library has its place: docs/architecture.md."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "comfyui_workflow"
+
+LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
+    {"errors"},
+    {"parsing", "access", "retry", "concurrency"},
+    {"runs", "workflows"},
+    {"files"},
+    {"settings"},
+    {"ssh", "storage", "safe_http"},
+    {"comfyui"},
+    {"stores"},
+    {"delivery", "sessions"},
+    {"proxy"},
+    {"instances"},
+    {"scheduling"},
+    {"execution"},
+    {"client"},
+    {"services"},
+    {"api", "server"},
+    {"web"},
+    {"app"},
+    {"cli", "__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+PLACES = {
+    "flask": {"api", "web", "server", "app"},
+    "flask_cors": {"api"},
+    "werkzeug": {"api", "web"},
+    "zipstream": {"api"},
+    "filetype": {"files"},
+    "limits": {"api"},
+    "waitress": {"server"},
+    "boto3": {"storage"},
+    "botocore": {"storage"},
+    "paramiko": {"ssh"},
+    "sshtunnel": {"ssh"},
+    "websocket": {"comfyui"},
+    "requests": {"comfyui", "client"},
+    "urllib3": {"safe_http", "comfyui"},
+    "certifi": {"safe_http"},
+    "AntiSSRF": {"safe_http"},
+    "asyncssh": {"sandbox"},
+    "aiohttp": {"sandbox", "proxy"},
+    "numpy": {"sandbox", "demo"},
+    "click": {"cli", "sandbox"},
+    "rich": {"cli"},
+    "msgspec": {"stores"},
+    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery"},
+}
+
+
+def modules() -> Iterator[tuple[str, str, Path]]:
+    """(the top name below the package, what it imports, the file)."""
+    for path in PACKAGE.rglob("*.py"):
+        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                yield top, node.module, path
+            elif isinstance(node, ast.Import):
+                yield from ((top, alias.name, path) for alias in node.names)
+
+
+def test_imports_point_down() -> None:
+    for top, imported, path in modules():
+        parts = imported.split(".")
+        if top in ("sandbox", "demo", "__init__") or parts[0] != "comfyui_workflow" or len(parts) == 1:
+            continue
+        if parts[1] == "sandbox":
+            assert top == "cli", f"{path} imports the sandbox"
+            continue
+        assert LEVEL[parts[1]] <= LEVEL[top], f"{path} ({top}) imports {imported}"
+
+
+def test_the_sandbox_knows_nothing_of_the_product() -> None:
+    for top, imported, path in modules():
+        if top == "sandbox" and imported.startswith("comfyui_workflow."):
+            assert imported.split(".")[1] in ("sandbox", "demo"), f"{path} imports {imported}"
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_each_library_has_its_place(library: str) -> None:
+    users = {top for top, imported, _ in modules() if imported.split(".")[0] == library}
+    assert users <= PLACES[library]
+
+
+def test_the_core_is_pure() -> None:
+    impure = {"os", "time", "threading", "socket", "subprocess", "logging", "random", "requests", "flask"}
+    for top, imported, path in modules():
+        if top in ("runs", "workflows"):
+            assert imported.split(".")[0] not in impure, f"{path} imports {imported}"
+
+
+def test_no_api_imports_another() -> None:
+    folders = {path.name for path in (PACKAGE / "api").iterdir() if path.is_dir()}
+    for top, imported, path in modules():
+        parts = imported.split(".")
+        if top == "api" and parts[:2] == ["comfyui_workflow", "api"] and len(parts) > 2:
+            assert parts[2] not in folders - {path.parent.name}, f"{path} imports {imported}"
+
+
+def test_few_modules_are_outside_of_the_packages() -> None:
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert len(loose) <= 8

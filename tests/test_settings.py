@@ -1,0 +1,96 @@
+"""Settings come from the environment, and the document names each."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from comfyui_workflow.errors import ConfigurationError
+from comfyui_workflow.settings import PREFIX, Settings, load_settings
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "settings.md"
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_WORKFLOW_PORT", "5001")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_CORS_HOSTS", "http://a.example:3000, b.example,")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_READ_DIRS", "/srv/a,/srv/b")
+    monkeypatch.setenv("COMFYUI_WORKFLOW_API_TOKEN", "a token")
+    settings = load_settings()
+    assert settings.port == 5001
+    allowed = {"http://a.example:3000", "http://b.example", "https://b.example"}
+    assert set(map(str, settings.cors_origins)) == allowed
+    assert settings.readable_dirs == (Path("/srv/a"), Path("/srv/b"))
+    assert "a token" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "99999"),
+        ("PORT", "x"),
+        ("LOG_LEVEL", "LOUD"),
+        ("CORS_HOSTS", "*"),
+        ("CORS_HOSTS", "null"),
+        ("LOCAL_PORT_ORIGINS", "file:///"),
+        ("CONTACT_PATIENCE_S", "-1"),
+    ],
+)
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError, match=PREFIX + name):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "writable"),
+    [
+        ({}, None),
+        ({"output_dir": "/srv/out"}, None),
+        ({"api_token": "t"}, ("/srv/data",)),
+        ({"api_token": "t", "output_dir": "/srv/out"}, ("/srv/data", "/srv/out")),
+        ({"write_dirs": ("/srv/a",), "output_dir": "/srv/out"}, ("/srv/a", "/srv/out")),
+    ],
+)
+def test_where_outputs_go_they_may_go(given: dict[str, object], writable: tuple[str, ...] | None) -> None:
+    settings = Settings(data_dir=Path("/srv/data"), **given)
+    assert settings.writable_dirs == (None if writable is None else tuple(map(Path, writable)))
+
+
+def test_names_of_a_worker_are_heard_where_ours_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"ENDPOINT_URL": "http://s3", "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "hidden"}
+    for name, value in keys.items():
+        monkeypatch.setenv(f"BUCKET_{name}", value)
+    monkeypatch.setenv("REFRESH_WORKER", "true")
+    monkeypatch.setenv("WEBSOCKET_RECONNECT_DELAY_S", "")
+    monkeypatch.setenv("COMFY_LOG_LEVEL", "CRITICAL")
+    assert load_settings().log_level == "CRITICAL"
+    monkeypatch.setenv("COMFYUI_WORKFLOW_LOG_LEVEL", "ERROR")
+    settings = load_settings()
+    assert settings.bucket is not None
+    assert (settings.bucket.endpoint_url, settings.bucket.secret_access_key) == ("http://s3", "hidden")
+    assert (settings.refresh_worker, settings.log_level) == (True, "ERROR")
+    assert "hidden" not in repr(settings)
+
+
+def test_a_bad_value_under_such_a_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBSOCKET_RECONNECT_DELAY_S", "soon")
+    with pytest.raises(ConfigurationError, match=r"^WEBSOCKET_RECONNECT_DELAY_S"):
+        load_settings()
+
+
+def test_a_bucket_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_ENDPOINT_URL", "http://s3")
+    with pytest.raises(ConfigurationError, match="BUCKET_ACCESS_KEY_ID"):
+        load_settings()
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    documented = set(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \|", DOCUMENT.read_text(), flags=re.MULTILINE))
+    assert documented == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_document_says_what_the_code_says() -> None:
+    for name, field in Settings.model_fields.items():
+        assert f"`{PREFIX}{name.upper()}` |" in DOCUMENT.read_text()
+        assert f"| {field.description} |" in DOCUMENT.read_text()

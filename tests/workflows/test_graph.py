@@ -1,0 +1,74 @@
+"""Graphs: what is one, what may be sent to a ComfyUI, what of it will run."""
+
+import pytest
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.graph import (
+    check_graph,
+    output_ids,
+    planned_nodes,
+    sink_ids,
+    with_renamed_input,
+)
+from comfyui_workflow.workflows.node_definitions import Definitions
+
+
+def node(kind: str, **inputs: object) -> dict[str, object]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+GRAPH = {
+    "save": node("SaveImage", images=["mix", 0]),
+    "mix": node("ImageBlend", image1=["a", 0], image2=["b", 0]),
+    "a": node("LoadImage", image="a.png"),
+    "b": node("LoadImage", image="b.png"),
+    "unused": node("LoadImage", image="c.png"),
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "null"),
+        ([1], "a list"),
+        ("x", "a text"),
+        (True, "true or false"),
+        ({}, "no nodes"),
+        ({"1": 5}, "node 1 is not an object"),
+        ({"1": {"inputs": {}}}, 'node 1 has no "class_type"'),
+        ({"1": {"class_type": "X", "inputs": []}}, '"inputs" is not an object'),
+        ({"1": node("X", a=["9", 0])}, "links to node 9, which does not exist"),
+        ({"1": node("X", hidden_extra=["gone", 0])}, 'input "hidden_extra" links to node gone'),
+        ({"1": node("X", a=["2", 0]), "2": node("Y", b=["1", 0])}, "cycle"),
+        ({"1": node("X", a=["1", 0])}, "cycle"),
+    ],
+)
+def test_what_is_no_graph_is_refused_in_words(value: object, words: str) -> None:
+    with pytest.raises(InvalidGraph, match=words):
+        check_graph(value)
+
+
+def test_values_that_only_look_like_links_are_values() -> None:
+    graph = {"1": node("X", size=[512, 512], text="a", pair=["a", "b"], wrapped={"__value__": ["9", 0]})}
+    assert check_graph(graph) is graph
+
+
+def test_nodes_that_the_outputs_need_come_in_order() -> None:
+    assert sink_ids(GRAPH) == ["save", "unused"]
+    planned = [n.node_id for n in planned_nodes(GRAPH, ["save"])]
+    assert planned == ["a", "b", "mix", "save"]
+    assert [n.node_type for n in planned_nodes(GRAPH, ["save"])][-1] == "SaveImage"
+    assert planned_nodes(GRAPH, ["missing"]) == ()
+
+
+def test_output_nodes_are_known_by_their_definition() -> None:
+    definitions = Definitions({"SaveImage": {"output_node": True}, "LoadImage": {"output_node": False}})
+    assert output_ids(GRAPH, definitions) == ["save"]
+
+
+def test_a_renamed_input_is_followed_wherever_it_is_named() -> None:
+    graph = {**GRAPH, "m": node("LoadImageMask", image="a.png [input]", text="about a.png")}
+    renamed = with_renamed_input(graph, "a.png", "a-1.png")
+    assert renamed["a"]["inputs"]["image"] == "a-1.png"
+    assert renamed["m"]["inputs"] == {"image": "a-1.png [input]", "text": "about a.png"}
+    assert graph["a"]["inputs"]["image"] == "a.png"

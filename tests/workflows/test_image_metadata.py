@@ -1,0 +1,71 @@
+"""The workflow inside a picture."""
+
+import json
+import time
+
+import pytest
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.image_metadata import embedded_workflow, is_picture
+from tests.workflows.pictures import chunk, compressed, international, png, text, with_exif
+
+GRAPH = {"1": {"class_type": "X", "inputs": {"text": "ä"}}}
+FILE = {"nodes": [], "links": []}
+PROMPT, WORKFLOW = json.dumps(GRAPH), json.dumps(FILE)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        png(text("prompt", PROMPT), text("workflow", WORKFLOW), text("other", "x")),
+        png(compressed("prompt", PROMPT.encode()), compressed("workflow", WORKFLOW.encode())),
+        png(
+            international("prompt", json.dumps(GRAPH, ensure_ascii=False).encode(), is_compressed=False),
+            international("workflow", WORKFLOW.encode(), is_compressed=True),
+        ),
+        with_exif("WEBP", f"prompt:{PROMPT}", f"workflow:{WORKFLOW}"),
+        with_exif("WEBP", f"Prompt:{PROMPT}", f"Workflow:{WORKFLOW}"),
+        with_exif("JPEG", f"prompt:{PROMPT}", f"workflow:{WORKFLOW}"),
+    ],
+)
+def test_both_formats_are_found(picture: bytes) -> None:
+    assert is_picture(picture)
+    assert embedded_workflow(picture) == (GRAPH, FILE)
+
+
+def test_one_of_them_will_do() -> None:
+    assert embedded_workflow(png(text("prompt", PROMPT))) == (GRAPH, None)
+    assert embedded_workflow(png(text("workflow", WORKFLOW))) == (None, FILE)
+    assert embedded_workflow(with_exif("WEBP", "no colon", f"workflow:{WORKFLOW}")) == (None, FILE)
+
+
+def test_broken_exif_does_not_hide_a_text() -> None:
+    for exif in (b"", b"MM\0*\0\0\0\x08\xff\xff"):
+        assert embedded_workflow(png(chunk(b"eXIf", exif), text("prompt", PROMPT))) == (GRAPH, None)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (png(), "no workflow inside"),
+        (with_exif("WEBP", "other:{}"), "no workflow inside"),
+        (png(text("prompt", "{")), "not JSON"),
+        (png(text("prompt", "[" * 900_000)), "not JSON"),
+        (png(text("prompt", "9" * 90_000)), "not JSON"),
+        (png(chunk(b"zTXt", b"prompt\0\0broken")), "not JSON"),
+        (png()[:20], "cannot be read"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be read"),
+        (b"RIFF", "cannot be read"),
+        (b"\xff\xd8\xff", "cannot be read"),
+        (png(text("prompt", PROMPT), width=2**31 - 1, height=2**31 - 1), "too large"),
+        (png(compressed("prompt", b"[" * 300_000_000)), "cannot be read"),
+        (png(international("prompt", b"[" * 300_000_000, is_compressed=True)), "cannot be read"),
+        (png(*[compressed(f"a{n}", b"x" * 1_000_000) for n in range(80)]), "cannot be read"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_has_no_workflow_is_refused_in_words_and_soon(picture: bytes, words: str) -> None:
+    began = time.process_time()
+    with pytest.raises(InvalidGraph, match=words):
+        embedded_workflow(picture)
+    assert time.process_time() - began < 10.0
