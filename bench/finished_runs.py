@@ -30,7 +30,7 @@ from comfyui_workflow.runs.model import (
     Run,
     RunRequest,
     RunStatus,
-    new_workflow_id,
+    new_run_id,
 )
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.files.batch_files import BatchFiles
@@ -132,7 +132,7 @@ def write_runs(data_dir: Path, count: int) -> None:
             if batch is not None:
                 batch_files.add(batch)
         run = finished_run(number, at, batch)
-        place = finished / run.workflow_id
+        place = finished / run.run_id
         place.mkdir()
         (place / "request.json").write_bytes(encode_request(run.request))
         (place / "run.json").write_bytes(encode_run(run))
@@ -155,7 +155,7 @@ def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
         batch_id=None if batch is None else batch.batch_id,
     )
     run = Run(
-        workflow_id=new_workflow_id(at),
+        run_id=new_run_id(at),
         request=request,
         queue_time=at,
         last_update=at + timedelta(seconds=9),

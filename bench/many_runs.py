@@ -143,8 +143,8 @@ def _start(ground: Ground, server: ServerProcess, ports: list[int]) -> list[str]
         server.execute(sshd.ssh_string(comfyui_port=port), slow_graph(number))
         for number, port in enumerate(ports)
     ]
-    for workflow_id in ids:
-        server.until(workflow_id, _is_accepted, timeout_s=LIMIT_S)
+    for run_id in ids:
+        server.until(run_id, _is_accepted, timeout_s=LIMIT_S)
     return ids
 
 
@@ -180,9 +180,9 @@ def _window_ms(url: str, ids: list[str], count: int) -> list[float]:
     """Every run in its turn, over one connection."""
     taken_ms = []
     with requests.Session() as session:
-        for workflow_id in itertools.islice(itertools.cycle(ids), count):
+        for run_id in itertools.islice(itertools.cycle(ids), count):
             began_s = time.perf_counter()
-            session.get(f"{url}/{workflow_id}/progress", timeout=LIMIT_S).raise_for_status()
+            session.get(f"{url}/{run_id}/progress", timeout=LIMIT_S).raise_for_status()
             taken_ms.append(1000 * (time.perf_counter() - began_s))
             time.sleep(REQUEST_PAUSE_S)
     return taken_ms

@@ -55,21 +55,21 @@ def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
 
 
 def _rows(server: ServerProcess, ssh_string: str, runs: int, size: Size, finished: int) -> Iterator[Row]:
-    workflow_id = _start(server, ssh_string)
+    run_id = _start(server, ssh_string)
     time.sleep(size.settle_s)
     alone = [busy_percent(server.pid, size.window_s) for _ in range(runs)]
     for what, path in (
         ("the list", LIST),
         ("what is underway", "/comfyui/workflow/now"),
-        ("one run", f"/comfyui/workflow/{workflow_id}/progress"),
+        ("one run", f"/comfyui/workflow/{run_id}/progress"),
     ):
         with open_pages(server.url, path, size.pages) as seen:
             time.sleep(size.settle_s)
             seen.clear()
             busy = [busy_percent(server.pid, size.window_s) for _ in range(runs)]
         yield _row(f"{size.pages} open pages of {what}, {finished:,} finished runs", busy, alone, seen)
-    server.post(f"/{workflow_id}/cancel")
-    ended = server.until_finished(workflow_id, LIMIT_S)
+    server.post(f"/{run_id}/cancel")
+    ended = server.until_finished(run_id, LIMIT_S)
     assert ended["gpu_seconds"] > size.window_s, f"it did not move all the time: {ended}"
 
 
@@ -122,9 +122,9 @@ def _start(server: ServerProcess, ssh_string: str) -> str:
     url = f"{server.url.removesuffix('/workflow')}/instances"
     instance = {"name": "gpu", "ssh_connection": ssh_string}
     requests.post(url, json=instance, timeout=LIMIT_S).raise_for_status()
-    workflow_id = server.execute("gpu", slow_graph(0))
-    server.until_status(workflow_id, "executing", timeout_s=LIMIT_S)
-    return workflow_id
+    run_id = server.execute("gpu", slow_graph(0))
+    server.until_status(run_id, "executing", timeout_s=LIMIT_S)
+    return run_id
 
 
 @dataclass

@@ -29,21 +29,21 @@ class OurClient:
         """Returns when the run is saved as finished, which it is once its picture is in the directory."""
         body = {**self._instance, "workflow": graph, "output_dir": str(directory)}
         answer = self._session.post(f"{self._server.url}/execute", json=body, timeout=TIMEOUT_S)
-        workflow_id = str(answer.json()["workflow_id"])
-        self._wait_for_record(workflow_id)
-        return workflow_id
+        run_id = str(answer.json()["workflow_id"])
+        self._wait_for_record(run_id)
+        return run_id
 
-    def check(self, workflow_id: str) -> None:
+    def check(self, run_id: str) -> None:
         """Raises: RuntimeError for a run that was no success."""
-        progress = self._server.progress(workflow_id)
+        progress = self._server.progress(run_id)
         if progress["status"] != "completed":
             raise RuntimeError(f"the run did not complete: {progress}")
 
-    def _wait_for_record(self, workflow_id: str) -> None:
+    def _wait_for_record(self, run_id: str) -> None:
         """Asking over HTTP as often as this would slow down what is measured."""
-        record = self._server.data_dir / "runs" / "finished" / workflow_id
+        record = self._server.data_dir / "runs" / "finished" / run_id
         deadline_s = time.monotonic() + TIMEOUT_S
         while not record.exists():
             if time.monotonic() > deadline_s:
-                raise TimeoutError(f"the run did not end: {self._server.progress(workflow_id)}")
+                raise TimeoutError(f"the run did not end: {self._server.progress(run_id)}")
             time.sleep(LOOK_EVERY_S)

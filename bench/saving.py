@@ -128,7 +128,7 @@ def _fill(directory: Path, count: int) -> None:
 def write_finished(data_dir: Path, runs: Iterable[Run]) -> None:
     """As completed, each as the store keeps it."""
     for run in (replace(run, status=RunStatus.COMPLETED) for run in runs):
-        record = data_dir / "runs" / "finished" / run.workflow_id
+        record = data_dir / "runs" / "finished" / run.run_id
         record.mkdir(parents=True)
         (record / "request.json").write_bytes(encode_request(run.request))
         (record / "run.jsonl").write_bytes(encode_run(run))
@@ -149,17 +149,17 @@ def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
 def _add_live_run(store: JsonFileStore) -> str:
     run = new_run(MANY + store.count())
     store.add(run)
-    return run.workflow_id
+    return run.run_id
 
 
-def _events_ms(store: JsonFileStore, workflow_id: str) -> list[float]:
+def _events_ms(store: JsonFileStore, run_id: str) -> list[float]:
     """Phases, each of which is another and written at once."""
     journal = RunJournal(store)
     taken_ms = []
     for number in range(EVENTS):
         event = PhaseEntered(phase=Phase.UPLOADING, message=str(number))
         began_s = time.perf_counter()
-        journal.record(workflow_id, event)
+        journal.record(run_id, event)
         taken_ms.append(1000 * (time.perf_counter() - began_s))
     return taken_ms
 
@@ -197,7 +197,7 @@ def new_run(number: int) -> Run:
         comfyui_output_dir="/workspace/ComfyUI/output",
     )
     return Run(
-        workflow_id=f"comfyui_workflow_{1_700_000_000 + number}_abcde",
+        run_id=f"comfyui_workflow_{1_700_000_000 + number}_abcde",
         request=request,
         queue_time=at,
         last_update=at,

@@ -52,8 +52,8 @@ def _compared(
     directory = ground.new_directory("warm run outputs")
     ours_ms, bare_ms = [], []
     for _ in range(warm_ups + runs):
-        took_ms, workflow_id = _timed_ms(lambda: ours.run(small_graph(), directory))
-        ours.check(workflow_id)
+        took_ms, run_id = _timed_ms(lambda: ours.run(small_graph(), directory))
+        ours.check(run_id)
         ours_ms.append(took_ms)
         took_ms, _file = _timed_ms(lambda: bare.run(small_graph(), directory))
         bare_ms.append(took_ms)

@@ -107,7 +107,7 @@ class Server:
         self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
         self.watchman.start()
-        self.api_keys.keep_only({run.workflow_id for run in self.store.unfinished() if not run.is_accepted})
+        self.api_keys.keep_only({run.run_id for run in self.store.unfinished() if not run.is_accepted})
         self.batch_files.open()
         self.job_files.open()
         parts.outbox.open()

@@ -101,23 +101,23 @@ class ServerProcess:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["workflow_id"])
 
-    def progress(self, workflow_id: str) -> Json:
-        found: Json = self.get(f"/{workflow_id}/progress")["progress"]
+    def progress(self, run_id: str) -> Json:
+        found: Json = self.get(f"/{run_id}/progress")["progress"]
         return found
 
-    def until(self, workflow_id: str, condition: Callable[[Json], bool], timeout_s: float = 30) -> Json:
+    def until(self, run_id: str, condition: Callable[[Json], bool], timeout_s: float = 30) -> Json:
         """The progress document as soon as the condition holds."""
         deadline = time.monotonic() + timeout_s
-        while not condition(progress := self.progress(workflow_id)):
+        while not condition(progress := self.progress(run_id)):
             assert time.monotonic() < deadline, f"{progress}\n{self.log()[-3000:]}"
             time.sleep(0.02)
         return progress
 
-    def until_status(self, workflow_id: str, *statuses: str, timeout_s: float = 30) -> Json:
-        return self.until(workflow_id, lambda p: p["status"] in statuses, timeout_s)
+    def until_status(self, run_id: str, *statuses: str, timeout_s: float = 30) -> Json:
+        return self.until(run_id, lambda p: p["status"] in statuses, timeout_s)
 
-    def until_finished(self, workflow_id: str, timeout_s: float = 30) -> Json:
-        return self.until_status(workflow_id, *FINISHED, timeout_s=timeout_s)
+    def until_finished(self, run_id: str, timeout_s: float = 30) -> Json:
+        return self.until_status(run_id, *FINISHED, timeout_s=timeout_s)
 
     def _environment(self) -> dict[str, str]:
         own = {

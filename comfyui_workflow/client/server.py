@@ -25,7 +25,7 @@ from comfyui_workflow.client.instances import NamedInstances
 from comfyui_workflow.client.orders import Order, check_order, hand_over
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import RunStatus, is_workflow_id
+from comfyui_workflow.runs.model import RunStatus, is_run_id
 
 UPLOAD_TIMEOUT_S = 600.0
 INSPECTION_TIMEOUT_S = 180.0
@@ -209,7 +209,7 @@ class WorkflowServer:
 def _run_path(workflow_id: str) -> str:
     if is_batch_id(workflow_id):
         raise InvalidRequest(f"{workflow_id} is a batch, not a run (comfyui-workflow batches --help)")
-    if not is_workflow_id(workflow_id):
+    if not is_run_id(workflow_id):
         raise InvalidRequest(
             f"This is not the id of a run: {workflow_id!r} (comfyui-workflow list tells them)"
         )

@@ -68,11 +68,11 @@ def takes_our_ids(client: ComfyUIClient) -> bool:
     return numbers is not None and tuple(map(int, numbers.groups())) >= TAKES_OUR_IDS
 
 
-def find_mark_of_run(client: ComfyUIClient, workflow_id: str) -> Mark | None:
+def find_mark_of_run(client: ComfyUIClient, run_id: str) -> Mark | None:
     """The mark at the last prompt of a run that the queue or the recent history has, whichever submission it
     was."""
     recent = (entry.mark for entry in client.recent_history(_RECENT) if entry.mark is not None)
-    own = [mark for mark in (*client.queue().marks, *recent) if mark.workflow_id == workflow_id]
+    own = [mark for mark in (*client.queue().marks, *recent) if mark.run_id == run_id]
     return max(own, key=lambda mark: mark.submission or 0, default=None)
 
 

@@ -29,7 +29,7 @@ class Mark:
     """Unix seconds, by the clock of the sender."""
 
     @property
-    def workflow_id(self) -> str:
+    def run_id(self) -> str:
         return self.correlation.rpartition("/")[0]
 
     @property

@@ -79,7 +79,7 @@ class Passage:
     journal: RunJournal
     link: Link
     live: LiveRun
-    workflow_id: str
+    run_id: str
     turn: Turn
     patience: Patience
     should_abort: Callable[[], bool]
@@ -113,12 +113,12 @@ class Passage:
             self._conclude(ended.entry)
 
     def _run(self) -> Run:
-        return self.journal.get(self.workflow_id)
+        return self.journal.get(self.run_id)
 
     def _record(self, event: Event) -> Run:
         """What brings the run further is progress; what only says what we do is none."""
         before = self._run()
-        after = self.journal.record(self.workflow_id, event)
+        after = self.journal.record(self.run_id, event)
         if has_advanced(before, after):
             self.patience.reset()
         return after
@@ -246,7 +246,7 @@ class Passage:
                 self.link.saved_names.learn(class_type, entry.prompt_id, names)
 
     def _api_key(self) -> str | None:
-        return self.journal.api_key(self.workflow_id)
+        return self.journal.api_key(self.run_id)
 
     def _stop_if_asked(self) -> None:
         if self.turn.should_stop():

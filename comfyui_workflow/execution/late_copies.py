@@ -49,7 +49,7 @@ class LateCopies:
         key = key_of(run)
         with self._lock:
             is_new = key not in self._expected
-            self._expected.setdefault(key, {})[run.workflow_id] = _Expected(run, self._watch_s)
+            self._expected.setdefault(key, {})[run.run_id] = _Expected(run, self._watch_s)
             if is_new and not self._closing.is_set():
                 name = f"late copies {key.address.label}"[:60]
                 threading.Thread(target=self._watch, args=(key,), name=name, daemon=True).start()
@@ -84,7 +84,7 @@ class LateCopies:
         with self._lock:
             expected = dict(self._expected.get(key, {}))
         seen = link.queue()
-        if any(mark.workflow_id in expected for mark in seen.marks):
+        if any(mark.run_id in expected for mark in seen.marks):
             self._drop(link, link.client.queue(), expected)
         for each in expected.values():
             if each.has_run_again(link):
@@ -92,10 +92,10 @@ class LateCopies:
 
     def _drop(self, link: Link, fresh: QueueSnapshot, expected: "dict[str, _Expected]") -> None:
         for mark in {mark.prompt_id: mark for mark in fresh.marks}.values():
-            each = expected.get(mark.workflow_id)
-            if each is None or not each.is_unwanted(mark.submission, self._journal.get(mark.workflow_id)):
+            each = expected.get(mark.run_id)
+            if each is None or not each.is_unwanted(mark.submission, self._journal.get(mark.run_id)):
                 continue
-            log.warning("%s: a late copy of its prompt %s is dropped", mark.workflow_id, mark.prompt_id)
+            log.warning("%s: a late copy of its prompt %s is dropped", mark.run_id, mark.prompt_id)
             stop(link.client, fresh, mark.prompt_id)
             if mark.prompt_id in fresh.running:
                 self._say(each, STOPPED)
@@ -105,16 +105,16 @@ class LateCopies:
             return
         each.is_said = True
         try:
-            self._journal.record(each.workflow_id, ExecutedTwice(message=TWICE.format(what)))
+            self._journal.record(each.run_id, ExecutedTwice(message=TWICE.format(what)))
         except (RunNotFound, StoreError) as error:
-            log.warning("%s was executed twice, which cannot be saved: %s", each.workflow_id, error)
+            log.warning("%s was executed twice, which cannot be saved: %s", each.run_id, error)
 
 
 class _Expected:
     """What may still arrive of one run."""
 
     def __init__(self, run: Run, watch_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.workflow_id = run.workflow_id
+        self.run_id = run.run_id
         self.is_said = False
         self._submissions = run.submissions
         self._prompt_id = run.prompt_id if run.is_accepted else None

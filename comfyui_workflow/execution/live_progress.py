@@ -99,28 +99,28 @@ class LiveView:
         self._runs: dict[str, LiveRun] = {}
 
     @contextmanager
-    def open(self, workflow_id: str, on_bytes: OnBytes | None = None) -> Iterator[LiveRun]:
+    def open(self, run_id: str, on_bytes: OnBytes | None = None) -> Iterator[LiveRun]:
         """For the one thread that carries the run; `on_bytes` as for `LiveRun`."""
-        self._runs[workflow_id] = run = LiveRun(self._numbers, on_bytes)
+        self._runs[run_id] = run = LiveRun(self._numbers, on_bytes)
         try:
             yield run
         finally:
-            if self._runs.get(workflow_id) is run:
-                del self._runs[workflow_id]
+            if self._runs.get(run_id) is run:
+                del self._runs[run_id]
 
-    def preview(self, workflow_id: str) -> LivePreview | None:
-        run = self._runs.get(workflow_id)
+    def preview(self, run_id: str) -> LivePreview | None:
+        run = self._runs.get(run_id)
         return None if run is None else run.preview
 
-    def document(self, workflow_id: str) -> dict[str, Any]:
+    def document(self, run_id: str) -> dict[str, Any]:
         """What a progress document cannot know of itself."""
-        run = self._runs.get(workflow_id)
+        run = self._runs.get(run_id)
         transfers = [] if run is None else run.transfers()
-        return {**self.line(workflow_id), "transfers": [_transfer_document(each) for each in transfers]}
+        return {**self.line(run_id), "transfers": [_transfer_document(each) for each in transfers]}
 
-    def line(self, workflow_id: str) -> dict[str, Any]:
+    def line(self, run_id: str) -> dict[str, Any]:
         """What a line of the list cannot."""
-        live = self.preview(workflow_id)
+        live = self.preview(run_id)
         return {"live_preview": None if live is None else _preview_document(live)}
 
 

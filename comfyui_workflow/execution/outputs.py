@@ -208,7 +208,7 @@ def _take(viewed: ViewedFile, part: LocalPart, report: Report) -> int | None:
 def part_of(run: Run, output: OutputFile) -> Path:
     """The same at every try."""
     tag = hashlib.sha256("/".join(output.key).encode()).hexdigest()[:12]
-    return Path(run.request.output_dir) / f".{run.workflow_id}.{tag}.part"
+    return Path(run.request.output_dir) / f".{run.run_id}.{tag}.part"
 
 
 def remove_parts(run: Run) -> None:

@@ -30,13 +30,13 @@ class MarkJudge:
         if mark.process is None or mark.process == self._ownership.token:
             return
         try:
-            run = self._journal.get(mark.workflow_id)
+            run = self._journal.get(mark.run_id)
         except RunNotFound:
             return  # of another server that uses the instance
         self._has_seen_other = True
         if not self._is_explained(mark, mark.process, run):
             self._ownership.give_up(
-                f"This server stops: at the instance of the run {run.workflow_id} there is its prompt "
+                f"This server stops: at the instance of the run {run.run_id} there is its prompt "
                 f"{mark.prompt_id}, which another server has sent. It works on a copy of these data, or on "
                 "the same: the runs were left as they are. Keep one of the two servers; if there is no other "
                 "any more, remove that prompt from the queue or the history of ComfyUI and start this one "

@@ -77,49 +77,49 @@ class Runner:
         self._options = options
         self._live_view = live_view
 
-    def execute(self, workflow_id: str, turn: Turn) -> None:
+    def execute(self, run_id: str, turn: Turn) -> None:
         """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
         the run goes on at the next start. So it does when another server works on the data. Never raises:
         what goes wrong becomes the run's status."""
         with suppress(DataTaken):
-            self._carry_on(workflow_id, turn)
+            self._carry_on(run_id, turn)
 
-    def _carry_on(self, workflow_id: str, turn: Turn) -> None:
+    def _carry_on(self, run_id: str, turn: Turn) -> None:
         patience = Patience()
         furthest = FurthestSeen(patience.reset)
         while not turn.should_stop():
             try:
-                self._attempt(workflow_id, turn, patience, furthest)
+                self._attempt(run_id, turn, patience, furthest)
             except DataTaken:
                 raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
-                ending = self._ending(workflow_id, error, patience, turn)
-                trouble = error if ending is None else self._end(workflow_id, ending)
+                ending = self._ending(run_id, error, patience, turn)
+                trouble = error if ending is None else self._end(run_id, ending)
                 if trouble is None:
                     return
-                self._pause(workflow_id, trouble, patience, turn)
-            if self._journal.get(workflow_id).is_finished:
+                self._pause(run_id, trouble, patience, turn)
+            if self._journal.get(run_id).is_finished:
                 return
 
-    def _attempt(self, workflow_id: str, turn: Turn, patience: Patience, furthest: FurthestSeen) -> None:
+    def _attempt(self, run_id: str, turn: Turn, patience: Patience, furthest: FurthestSeen) -> None:
         """That it connects is no progress yet: a link may let through what is small, and nothing else."""
-        run = self._journal.get(workflow_id)
+        run = self._journal.get(run_id)
         if run.is_finished:
             return
         if run.are_outputs_known and not run.has_missing_outputs:
             # the server ended just before it could say so
-            self._journal.record(workflow_id, RunCompleted())
+            self._journal.record(run_id, RunCompleted())
             return
-        should_abort = self._abort_condition(workflow_id, turn.should_stop)
+        should_abort = self._abort_condition(run_id, turn.should_stop)
         if should_abort():
             raise Stopped("asked to stop before anything was submitted")
         run = self._place(run, turn)
         key = key_of(run)
         if patience.failing_for_s() == 0:
-            self._announce(workflow_id, key.address)
+            self._announce(run_id, key.address)
         with (
             self._links.lease(key, should_stop=should_abort) as link,
-            self._live_view.open(workflow_id, _bytes_noted_in(furthest)) as live,
+            self._live_view.open(run_id, _bytes_noted_in(furthest)) as live,
         ):
             link.prove(again=patience.failing_for_s() > 0)
             patience.reached()
@@ -127,7 +127,7 @@ class Runner:
                 journal=self._journal,
                 link=link,
                 live=live,
-                workflow_id=workflow_id,
+                run_id=run_id,
                 turn=turn,
                 patience=patience,
                 should_abort=should_abort,
@@ -140,29 +140,29 @@ class Runner:
         placement = turn.placement(run)
         if placement is None or placement == run.placement:
             return run
-        return self._journal.record(run.workflow_id, InstanceChosen(placement=placement))
+        return self._journal.record(run.run_id, InstanceChosen(placement=placement))
 
-    def _announce(self, workflow_id: str, address: SshAddress) -> None:
+    def _announce(self, run_id: str, address: SshAddress) -> None:
         """What we do now, and what of the ssh string we leave undone."""
         for notice in address.notices:
-            self._journal.record(workflow_id, NoticeGiven(message=notice))
+            self._journal.record(run_id, NoticeGiven(message=notice))
         connecting = PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
-        self._journal.record(workflow_id, connecting)
+        self._journal.record(run_id, connecting)
 
-    def _abort_condition(self, workflow_id: str, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    def _abort_condition(self, run_id: str, should_stop: Callable[[], bool]) -> Callable[[], bool]:
         """A run whose prompt was never submitted, or has brought its outputs about, ends as soon as it is
         cancelled; one that was submitted ends when ComfyUI says so."""
 
         def should_abort() -> bool:
-            run = self._journal.get(workflow_id)
+            run = self._journal.get(run_id)
             needs_no_answer = run.prompt_id is None or run.are_outputs_known
             return should_stop() or (run.is_cancel_requested and needs_no_answer)
 
         return should_abort
 
-    def _ending(self, workflow_id: str, error: Exception, patience: Patience, turn: Turn) -> Event | None:
+    def _ending(self, run_id: str, error: Exception, patience: Patience, turn: Turn) -> Event | None:
         """How the run ends by this error, or leaves its instance; None when it goes on here."""
-        run = self._journal.get(workflow_id)
+        run = self._journal.get(run_id)
         if run.is_cancel_requested:
             if run.prompt_id is None:
                 return RunCancelled()
@@ -180,7 +180,7 @@ class Runner:
 
     def _failure(self, run: Run, error: Exception, patience: Patience) -> Event | None:
         if not isinstance(error, WorkflowError):
-            log.exception("%s: a bug of this server", run.workflow_id, exc_info=error)
+            log.exception("%s: a bug of this server", run.run_id, exc_info=error)
             return RunFailed(code="internal", message=f"Internal error: {type(error).__name__}")
         if not error.is_transient:
             node_id = error.node_id if isinstance(error, InvalidGraph) else None
@@ -196,32 +196,32 @@ class Runner:
         limit_s = options.lost_contact_patience_s if run.prompt_id else options.contact_patience_s
         return RunFailed(code=error.code, message=str(error)) if failing_for_s > limit_s else None
 
-    def _pause(self, workflow_id: str, error: Exception, patience: Patience, turn: Turn) -> None:
+    def _pause(self, run_id: str, error: Exception, patience: Patience, turn: Turn) -> None:
         if isinstance(error, Stopped):
             return
         wait_s = patience.next_wait_s()
-        log.info("%s: %s; trying again in %.1f s", workflow_id, error, wait_s)
-        was_cancelled = self._journal.get(workflow_id).is_cancel_requested
+        log.info("%s: %s; trying again in %.1f s", run_id, error, wait_s)
+        was_cancelled = self._journal.get(run_id).is_cancel_requested
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
-        self._journal.record(workflow_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
+        self._journal.record(run_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
 
         def is_news() -> bool:
-            run = self._journal.get(workflow_id)
+            run = self._journal.get(run_id)
             return run.is_cancel_requested and (not was_cancelled or turn.is_instance_gone(run))
 
         wait(wait_s, lambda: turn.should_stop() or is_news())
 
-    def _end(self, workflow_id: str, ending: Event) -> StoreError | None:
+    def _end(self, run_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
         an output is left, neither when the run ends nor when it leaves the instance that has the rest."""
-        run = self._journal.get(workflow_id)
+        run = self._journal.get(run_id)
         remove_parts(run)
         if isinstance(ending, InstanceLeft) and run.prompt_id is not None:
             self._sender.expect_copies(run)
         try:
-            self._journal.record(workflow_id, ending)
+            self._journal.record(run_id, ending)
         except StoreError as error:
-            log.error("%s ended, but that cannot be saved: %s", workflow_id, error)
+            log.error("%s ended, but that cannot be saved: %s", run_id, error)
             return error
         return None
 

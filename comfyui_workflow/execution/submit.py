@@ -169,7 +169,7 @@ class Submitter:
     def _adopt(self, run: Run, prompt_id: str) -> Run | None:
         """The run with the prompt that ComfyUI has already, though our data do not know of it: a power cut
         can take the record of a submission. None where there is no such prompt."""
-        if not self._sender.is_taken_up(run.workflow_id):
+        if not self._sender.is_taken_up(run.run_id):
             return None
         if self._sender.has_seen_other() and self._link.is_first_after_start():
             wait(random.uniform(*OTHER_SERVER_SHOWS_WITHIN_S), self._should_stop)  # noqa: S311 - guards nothing
@@ -193,7 +193,7 @@ class Submitter:
         its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
         with the graph, which is to be prepared anew."""
         if run.prompt_id is None and run.lost & {Lost.STATE, Lost.PROGRESS}:
-            mark = self._look(lambda: find_mark_of_run(self._link.client, run.workflow_id), run)
+            mark = self._look(lambda: find_mark_of_run(self._link.client, run.run_id), run)
             if mark is not None:
                 return self._record(PromptFound(prompt_id=mark.prompt_id, submissions=mark.submission or 1))
         if Lost.STATE in run.lost:
@@ -308,4 +308,4 @@ def correlation_of(run: Run) -> str:
 
 
 def _correlation(run: Run, submission: int) -> str:
-    return f"{run.workflow_id}/{submission}"
+    return f"{run.run_id}/{submission}"

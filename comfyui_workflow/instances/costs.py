@@ -49,7 +49,7 @@ def costs_of(
         for stay in summary.all_stays(at):
             usage = usages.get(stay.instance_id)
             is_there_now = usage is not None and not _had_ended(summary, usage.since)
-            stays[stay.instance_id if is_there_now else None].append((summary.workflow_id, stay))
+            stays[stay.instance_id if is_there_now else None].append((summary.run_id, stay))
     listed = tuple(
         (each, _costs(stays[each.id], usages[each.id], usages[each.id].idle_cost(each.price_per_hour)))
         for each in instances
@@ -86,7 +86,7 @@ _StayOfRun = tuple[str, Stay]
 
 def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -> Costs:
     return Costs(
-        runs=len({workflow_id for workflow_id, _ in stays}),
+        runs=len({run_id for run_id, _ in stays}),
         gpu_s=sum(stay.gpu_s for _, stay in stays),
         run_cost=_sum(stay.cost for _, stay in stays),
         usage=usage,

@@ -14,14 +14,14 @@ IsOurs = Callable[[str], bool]
 @dataclass(frozen=True, kw_only=True)
 class PromptThere:
     prompt_id: str
-    workflow_id: str | None
+    run_id: str | None
     """None for a prompt that is none of ours."""
     position: int
     """Prompts ahead of it; 0 for one that runs."""
 
     @property
     def words(self) -> str:
-        return f"{self.prompt_id} ({self.workflow_id or 'not a run of this server'})"
+        return f"{self.prompt_id} ({self.run_id or 'not a run of this server'})"
 
 
 IsWanted = Callable[[PromptThere], bool]
@@ -37,13 +37,13 @@ class PromptsThere:
 
 def prompts_there(queue: QueueSnapshot, is_ours: IsOurs) -> PromptsThere:
     runs = {
-        prompt_id: workflow_id
+        prompt_id: run_id
         for label, prompt_id in queue.correlations.items()
-        if is_ours(workflow_id := label.partition("/")[0])
+        if is_ours(run_id := label.partition("/")[0])
     }
 
     def prompt(prompt_id: str, position: int) -> PromptThere:
-        return PromptThere(prompt_id=prompt_id, workflow_id=runs.get(prompt_id), position=position)
+        return PromptThere(prompt_id=prompt_id, run_id=runs.get(prompt_id), position=position)
 
     ahead = len(queue.running)
     return PromptsThere(

@@ -28,9 +28,7 @@ def underway(unfinished: Iterable[Run]) -> Underway:
         (executing if run.status is RunStatus.EXECUTING else waiting).append(run)
     return Underway(
         executing=tuple(executing[:MOST_EXECUTING]),
-        waiting=tuple(
-            heapq.nsmallest(MOST_WAITING, waiting, key=lambda run: (-run.priority, run.workflow_id))
-        ),
+        waiting=tuple(heapq.nsmallest(MOST_WAITING, waiting, key=lambda run: (-run.priority, run.run_id))),
         executing_count=len(executing),
         waiting_count=len(waiting),
     )

@@ -101,8 +101,8 @@ def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> Batch
 
 def _pictures(runs: Sequence[RunSummary]) -> Iterator[tuple[str, int]]:
     newest_first = [run for run in reversed(runs) if run.pictures]
-    yield from ((run.workflow_id, run.pictures[0]) for run in newest_first)
-    yield from ((run.workflow_id, number) for run in newest_first for number in run.pictures[1:])
+    yield from ((run.run_id, run.pictures[0]) for run in newest_first)
+    yield from ((run.run_id, number) for run in newest_first for number in run.pictures[1:])
 
 
 def last_start(runs: Iterable[RunSummary]) -> datetime | None:

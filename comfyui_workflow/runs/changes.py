@@ -35,7 +35,7 @@ def encode_change(before: Run, after: Run, number: int) -> bytes:
     nodes = _changed_items(before.nodes, after.nodes)
     outputs = _changed_items(before.outputs, after.outputs)
     names |= {name for name, items in (("nodes", nodes), ("outputs", outputs)) if items is None}
-    parts = [b'{"n":%d' % number, b'"set":' + _runs.dump_json(after, include=names)]
+    parts = [b'{"n":%d' % number, b'"set":' + _runs.dump_json(after, by_alias=True, include=names)]
     if nodes:
         parts.append(b'"nodes":' + _nodes.dump_json(tuple(nodes)))
     if outputs:

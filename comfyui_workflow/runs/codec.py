@@ -64,7 +64,7 @@ def decode_graph(content: bytes) -> Graph:
 
 def encode_run(run: Run) -> bytes:
     """Everything but the request and the prepared graph."""
-    return _runs.dump_json(run, exclude={"request", "prepared_graph"})
+    return _runs.dump_json(run, by_alias=True, exclude={"request", "prepared_graph"})
 
 
 class NodeMemory:
@@ -141,7 +141,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
 class SubmissionRecord:
     """The second record of what must not be lost once a prompt was submitted."""
 
-    workflow_id: str
+    run_id: str
     prompt_id: str
     boot_marker: str | None
     submissions: int
@@ -154,7 +154,7 @@ def encode_submission(run: Run) -> bytes:
     """Of a run with a prompt id."""
     return _submissions.dump_json(
         SubmissionRecord(
-            workflow_id=run.workflow_id,
+            run_id=run.run_id,
             prompt_id=run.prompt_id or "",
             boot_marker=run.boot_marker,
             submissions=run.submissions,
@@ -203,7 +203,7 @@ def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
 
 def encode_summary(summary: RunSummary) -> bytes:
     """Without a line break."""
-    return _summaries.dump_json(summary, exclude_defaults=True)
+    return _summaries.dump_json(summary, by_alias=True, exclude_defaults=True)
 
 
 def decode_summary(line: bytes) -> RunSummary:

@@ -53,9 +53,7 @@ def batch_document(progress: BatchProgress) -> dict[str, Any]:
         "gpu_seconds": round(progress.gpu_s, 3),
         "cost": None if progress.cost is None else round(progress.cost, 6),
         "unpriced_runs": progress.unpriced,
-        "pictures": [
-            {"workflow_id": workflow_id, "number": number} for workflow_id, number in progress.pictures
-        ],
+        "pictures": [{"workflow_id": run_id, "number": number} for run_id, number in progress.pictures],
     }
 
 
@@ -63,7 +61,7 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
     """The fields of the specification first, then our own."""
     cost = summary.cost(at)
     return {
-        "workflow_id": summary.workflow_id,
+        "workflow_id": summary.run_id,
         "workflow_name": summary.workflow_name,
         "prompt_id": summary.prompt_id,
         "ssh_connection": summary.ssh_connection,

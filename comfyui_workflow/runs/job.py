@@ -108,8 +108,8 @@ class Job:
 def job_of_run(run: Run, at: datetime) -> Job:
     """A job whose own record is lost, known for as long as a new one."""
     return Job(
-        job_id=run.workflow_id,
-        run_id=run.workflow_id,
+        job_id=run.run_id,
+        run_id=run.run_id,
         endpoint=run.request.instance_id or run.request.ssh_connection,
         created_at=run.queue_time,
         expires_at=at + timedelta(seconds=USUAL_TTL_S),

@@ -201,11 +201,15 @@ class Stay:
         return None if self.price_per_hour is None else self.price_per_hour * self.gpu_s / 3600
 
 
+NAME_IN_RECORDS = {"alias": "workflow_id"}
+"""Records and the native API call a `run_id` so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One execution of a graph, ours to look after."""
 
-    workflow_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     request: RunRequest
     queue_time: datetime
     last_update: datetime
@@ -344,7 +348,7 @@ def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...])
     return sum(costs) if costs else None
 
 
-def new_workflow_id(at: datetime, order_key: str | None = None) -> str:
+def new_run_id(at: datetime, order_key: str | None = None) -> str:
     """An id that sorts by time of creation: Unix seconds, then microseconds and, in hexadecimal, what the
     order is known by, or chance."""
     return f"comfyui_workflow_{id_time(at)}{order_key or secrets.token_hex(4)}"
@@ -372,5 +376,5 @@ def time_of_id(text: str) -> datetime:
         raise ValueError(f"{text} tells no time") from error
 
 
-def is_workflow_id(text: str) -> bool:
+def is_run_id(text: str) -> bool:
     return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

@@ -33,7 +33,7 @@ _UNKNOWN = "unknown (its record was damaged)"
 class Parts:
     """What can be read of a record; None for a part that is damaged or was never there."""
 
-    workflow_id: str
+    run_id: str
     request: RunRequest | None
     """Its graph is empty where the workflow is lost."""
     graph: Graph | None
@@ -148,9 +148,9 @@ def _as_known(parts: Parts) -> Run:
     """What of the log is whole, or else the run as it was ordered."""
     if parts.state is not None:
         return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
-    request, at = request_of(parts), _created_at(parts.workflow_id)
+    request, at = request_of(parts), _created_at(parts.run_id)
     return Run(
-        workflow_id=parts.workflow_id,
+        run_id=parts.run_id,
         request=request,
         queue_time=at,
         last_update=at,
@@ -243,8 +243,8 @@ def _there(run: Run) -> str:
     return f"Its prompt {run.prompt_id} may be at {run.ssh_connection or 'its instance'}. "
 
 
-def _created_at(workflow_id: str) -> datetime:
+def _created_at(run_id: str) -> datetime:
     try:
-        return max(time_of_id(workflow_id), datetime(1970, 1, 2, tzinfo=UTC))
+        return max(time_of_id(run_id), datetime(1970, 1, 2, tzinfo=UTC))
     except ValueError:
         return datetime(1970, 1, 2, tzinfo=UTC)

@@ -1,10 +1,11 @@
 """What lists, filters, batches and costs need of a run: small enough to hold of every run there is."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from comfyui_workflow.runs.model import (
+    NAME_IN_RECORDS,
     FileType,
     NodeProgress,
     Phase,
@@ -24,7 +25,7 @@ MOST_PICTURES = 4
 class RunSummary:
     """A line of the list. What has no comment means what it means of a `Run`."""
 
-    workflow_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     workflow_name: str
     workflow_file: str | None = None
     ssh_connection: str
@@ -132,7 +133,7 @@ EVERY_RUN = RunFilter()
 def summary_of(run: Run) -> RunSummary:
     request, placement, node = run.request, run.placement, _current_node(run)
     return RunSummary(
-        workflow_id=run.workflow_id,
+        run_id=run.run_id,
         workflow_name=request.workflow_name,
         workflow_file=request.workflow_file,
         ssh_connection=request.ssh_connection,

@@ -98,32 +98,32 @@ class Dispatcher:
         self._threads = RunThreads(self._carry_out)
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
-    def start(self, workflow_id: str) -> None:
+    def start(self, run_id: str) -> None:
         with self._changed:
             if self._threads.are_stopping:
                 return
             self._begin_deciding()
-            self._board.put(self._journal.get(workflow_id), self._clock())
+            self._board.put(self._journal.get(run_id), self._clock())
             self._wake()
 
-    def look_again(self, workflow_id: str) -> None:
+    def look_again(self, run_id: str) -> None:
         with self._changed:
             self._begin_deciding()
-            self._board.change(self._journal.get(workflow_id), self._clock())
-            carried = self._board.carried.get(workflow_id)
+            self._board.change(self._journal.get(run_id), self._clock())
+            carried = self._board.carried.get(run_id)
             self._wake()
         if carried is not None:
             carried.wake()
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         with self._changed:
-            waiting = self._board.cancel_waiting(workflow_ids, reason)
+            waiting = self._board.cancel_waiting(run_ids, reason)
             self._wake()
         return waiting
 
-    def standing(self, workflow_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> Standing | None:
         with self._changed:
-            return self._board.standing(workflow_id, self._clock())
+            return self._board.standing(run_id, self._clock())
 
     def stop(self, timeout_s: float) -> bool:
         with self._changed:
@@ -183,40 +183,40 @@ class Dispatcher:
             self._changed.notify_all()  # those who should give way
         for instance in wanted:
             self._watches.want(instance)
-        for workflow_id in begun:
-            self._threads.start(workflow_id)
+        for run_id in begun:
+            self._threads.start(run_id)
         parallel_map(lambda each: self._end(*each), endings)  # their flushes are one
         return self._clock() if len(endings) == MOST_ENDINGS else due
 
     def _rest_s(self, due: datetime | None) -> float:
         return TICK_S if due is None else min(TICK_S, max(0.0, (due - self._clock()).total_seconds()))
 
-    def _end(self, workflow_id: str, ending: Event) -> None:
+    def _end(self, run_id: str, ending: Event) -> None:
         try:
-            self._journal.record(workflow_id, ending)
+            self._journal.record(run_id, ending)
         except DataTaken:
-            log.info("%s is left to another server", workflow_id)
+            log.info("%s is left to another server", run_id)
         except RunNotFound:
-            log.warning("%s ended and is not there any more", workflow_id)
+            log.warning("%s ended and is not there any more", run_id)
         except StoreError as error:
-            log.error("%s ended, but that cannot be saved: %s", workflow_id, error)
+            log.error("%s ended, but that cannot be saved: %s", run_id, error)
             with self._changed:
-                self._board.endings.append((workflow_id, ending))
+                self._board.endings.append((run_id, ending))
 
     # in the thread of a run
 
-    def _carry_out(self, workflow_id: str, should_stop: Callable[[], bool]) -> None:
+    def _carry_out(self, run_id: str, should_stop: Callable[[], bool]) -> None:
         with self._changed:
-            carried = self._board.carried[workflow_id]
+            carried = self._board.carried[run_id]
         try:
-            self._execute(workflow_id, _Turn(dispatcher=self, carried=carried, should_stop=should_stop))
+            self._execute(run_id, _Turn(dispatcher=self, carried=carried, should_stop=should_stop))
         finally:
-            self._take_back(workflow_id)
+            self._take_back(run_id)
 
-    def _take_back(self, workflow_id: str) -> None:
+    def _take_back(self, run_id: str) -> None:
         """The run is looked at under the lock: it may be taken up again just now."""
         with self._changed:
-            self._board.take_back(self._journal.get(workflow_id), self._clock())
+            self._board.take_back(self._journal.get(run_id), self._clock())
             self._wake()
 
     def placement(self, carried: Carried, run: Run) -> Placement | None:
@@ -238,20 +238,20 @@ class Dispatcher:
             self._note_loaded(carried)
         finally:
             with self._changed:
-                self._floor.seats_of(carried.key).stop_asking(carried.workflow_id)
+                self._floor.seats_of(carried.key).stop_asking(carried.run_id)
                 self._changed.notify_all()  # the next one may submit
 
     def _wait_for_place(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
         if not self._ask_for_place(carried):
             with self._changed:
-                is_held = self._floor.seats_of(carried.key).is_held(carried.workflow_id)
+                is_held = self._floor.seats_of(carried.key).is_held(carried.run_id)
             message = f"Everything is ready: waiting {_FOR_FILES if is_held else _FOR_A_PLACE}"
-            self._journal.record(carried.workflow_id, PhaseEntered(phase=Phase.WAITING, message=message))
+            self._journal.record(carried.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
             self._wait_until_given(carried, should_abort)
 
     def _note_loaded(self, carried: Carried) -> None:
         """Its prompt is there: the last of ours, by the graph that was submitted."""
-        models = models_named(self._journal.get(carried.workflow_id).graph)
+        models = models_named(self._journal.get(carried.run_id).graph)
         with self._changed:
             seats = self._floor.seats_of(carried.key)
             seats.models, seats.models_at = models, now()
@@ -274,7 +274,7 @@ class Dispatcher:
                 return False
             seats = self._floor.seats_of(carried.key)
             is_given = seats.ask(
-                carried.workflow_id,
+                carried.run_id,
                 self._options.prompts_per_instance,
                 time.monotonic(),
                 may_overwrite=carried.may_overwrite,
@@ -285,7 +285,7 @@ class Dispatcher:
 
     def leave_place(self, carried: Carried) -> None:
         with self._changed:
-            self._floor.seats_of(carried.key).leave_place(carried.workflow_id)
+            self._floor.seats_of(carried.key).leave_place(carried.run_id)
             self._wake()
 
     def reason_to_leave(
@@ -302,7 +302,7 @@ class Dispatcher:
             return None
         with self._changed:
             if is_refusal(error):
-                self._board.refuse(run.workflow_id, here.instance_id, str(error))
+                self._board.refuse(run.run_id, here.instance_id, str(error))
             else:
                 carried.needs_pause = True
         return f"{here.name}: {str(error).rstrip('.')}; another instance is chosen"

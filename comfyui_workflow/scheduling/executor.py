@@ -43,7 +43,7 @@ class GivesWay(Stopped):
 
 
 Execute = Callable[[str, Turn], None]
-"""`execute(workflow_id, turn)`: returns when the run is finished or has left its instance, or soon after
+"""`execute(run_id, turn)`: returns when the run is finished or has left its instance, or soon after
 `turn.should_stop()`."""
 
 
@@ -58,17 +58,17 @@ class Standing:
 
 
 class Executor(Protocol):
-    def start(self, workflow_id: str) -> None:
+    def start(self, run_id: str) -> None:
         """Carry the run out, sooner or later; returns at once (but for `inline`)."""
 
-    def look_again(self, workflow_id: str) -> None:
+    def look_again(self, run_id: str) -> None:
         """The run was cancelled, or got another priority."""
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         """Of these, the ones that wait for their turn, which they never get from now on: soon they end as
         cancelled. Of many it is much faster than one by one."""
 
-    def standing(self, workflow_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> Standing | None:
         """None for a run whose prompt is at the instance, or was."""
 
     def stop(self, timeout_s: float) -> bool:

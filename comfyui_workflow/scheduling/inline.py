@@ -10,17 +10,17 @@ class InlineExecutor:
         self._execute = execute
         self._is_stopped = False
 
-    def start(self, workflow_id: str) -> None:
+    def start(self, run_id: str) -> None:
         if not self._is_stopped:
-            self._execute(workflow_id, FreeTurn(should_stop=lambda: self._is_stopped))
+            self._execute(run_id, FreeTurn(should_stop=lambda: self._is_stopped))
 
-    def look_again(self, workflow_id: str) -> None:
+    def look_again(self, run_id: str) -> None:
         pass
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, workflow_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> Standing | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:

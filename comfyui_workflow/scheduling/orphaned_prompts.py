@@ -8,9 +8,9 @@ def is_given_up(journal: RunJournal, correlation: str) -> bool | None:
     """Whether our run does not want that prompt any more; None for a run that is not ours: other servers use
     the instance too. `correlation`: `<workflow id>/<how often it had been submitted>`. A submission that our
     record does not know of is not given up: a power cut can take the record; the run adopts the prompt."""
-    workflow_id, _, submission = correlation.partition("/")
+    run_id, _, submission = correlation.partition("/")
     try:
-        run = journal.get(workflow_id)
+        run = journal.get(run_id)
     except RunNotFound:
         return None
     if submission.isdecimal() and int(submission[:9]) > run.submissions:

@@ -36,7 +36,7 @@ Target = AnyOf | Named | At
 class Waiting:
     """Ids sort by age. `refused_by` are instances that cannot run it."""
 
-    workflow_id: str
+    run_id: str
     priority: int
     target: Target
     refused_by: frozenset[str] = field(default=frozenset())
@@ -48,7 +48,7 @@ class Waiting:
 
     @property
     def order(self) -> tuple[int, str]:
-        return (-self.priority, self.workflow_id)
+        return (-self.priority, self.run_id)
 
 
 Row = tuple[Target, frozenset[str], Stagger | None]
@@ -68,20 +68,20 @@ class WaitingRuns:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def __contains__(self, workflow_id: object) -> bool:
-        return workflow_id in self._runs
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._runs
 
-    def get(self, workflow_id: str) -> Waiting | None:
-        return self._runs.get(workflow_id)
+    def get(self, run_id: str) -> Waiting | None:
+        return self._runs.get(run_id)
 
     def add(self, run: Waiting) -> None:
         """In place of what was known of it."""
-        self.remove(run.workflow_id)
-        self._runs[run.workflow_id] = run
+        self.remove(run.run_id)
+        self._runs[run.run_id] = run
         insort(self._rows.setdefault(run.row, []), run.order)
 
-    def remove(self, workflow_id: str) -> Waiting | None:
-        run = self._runs.pop(workflow_id, None)
+    def remove(self, run_id: str) -> Waiting | None:
+        run = self._runs.pop(run_id, None)
         if run is not None:
             row = self._rows[run.row]
             del row[bisect_left(row, run.order)]

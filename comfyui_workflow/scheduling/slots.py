@@ -52,75 +52,75 @@ class Seats:
         is_gone = emptied_at is not None and self.models_at is not None and emptied_at >= self.models_at
         return frozenset() if is_gone else self.models
 
-    def expect(self, workflow_id: str, order: Order) -> None:
-        self.on_the_way[workflow_id] = OnTheWay(order=order)
+    def expect(self, run_id: str, order: Order) -> None:
+        self.on_the_way[run_id] = OnTheWay(order=order)
 
-    def ask(self, workflow_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
+    def ask(self, run_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
         """Whether the run, which is ready, may submit now: to be told by `stop_asking` when it has, or could
         not. One that `may_overwrite` files of another waits until those are fetched, and its own are kept
         from the next one of that kind. `at_s`: monotonic."""
-        if not self._is_next(workflow_id, most, at_s):
+        if not self._is_next(run_id, most, at_s):
             return False
         if may_overwrite:
-            if self._is_to_be_held(workflow_id):
+            if self._is_to_be_held(run_id):
                 return False
-            self.keeping_names.add(workflow_id)
-        self.take_place(workflow_id)
-        self.submitting = workflow_id
+            self.keeping_names.add(run_id)
+        self.take_place(run_id)
+        self.submitting = run_id
         return True
 
-    def _is_to_be_held(self, workflow_id: str) -> bool:
+    def _is_to_be_held(self, run_id: str) -> bool:
         """Whether another run keeps its names, or a held one goes before it."""
-        asking = self.on_the_way.get(workflow_id)
-        is_held = bool(self.keeping_names - {workflow_id})
+        asking = self.on_the_way.get(run_id)
+        is_held = bool(self.keeping_names - {run_id})
         if asking is not None:
             before = (each for each in self.on_the_way.values() if each.order < asking.order)
             asking.is_held = is_held or any(each.is_held for each in before)
             return asking.is_held
         return is_held
 
-    def _is_next(self, workflow_id: str, most: int, at_s: float) -> bool:
-        asking = self.on_the_way.get(workflow_id)
+    def _is_next(self, run_id: str, most: int, at_s: float) -> bool:
+        asking = self.on_the_way.get(run_id)
         if asking is not None:
             asking.is_ready = True
         if self.submitting is not None:
             return False
         if asking is None:
-            return workflow_id in self.with_prompt
+            return run_id in self.with_prompt
         if len(self.with_prompt) >= most:
             return False
         before = (each for each in self.on_the_way.values() if each.order < asking.order)
         waits_for = [each for each in before if each.keeps_others_waiting(at_s)]
         return not waits_for
 
-    def stop_asking(self, workflow_id: str) -> None:
-        if self.submitting == workflow_id:
+    def stop_asking(self, run_id: str) -> None:
+        if self.submitting == run_id:
             self.submitting = None
-        if workflow_id in self.on_the_way:
-            self.on_the_way[workflow_id].is_ready = self.on_the_way[workflow_id].is_held = False
+        if run_id in self.on_the_way:
+            self.on_the_way[run_id].is_ready = self.on_the_way[run_id].is_held = False
 
-    def is_asking(self, workflow_id: str) -> bool:
-        return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_ready
+    def is_asking(self, run_id: str) -> bool:
+        return run_id in self.on_the_way and self.on_the_way[run_id].is_ready
 
-    def is_held(self, workflow_id: str) -> bool:
+    def is_held(self, run_id: str) -> bool:
         """Whether it waits for files of another run, and for nothing else."""
-        return workflow_id in self.on_the_way and self.on_the_way[workflow_id].is_held
+        return run_id in self.on_the_way and self.on_the_way[run_id].is_held
 
-    def take_place(self, workflow_id: str) -> None:
-        self.on_the_way.pop(workflow_id, None)
-        self.with_prompt.add(workflow_id)
+    def take_place(self, run_id: str) -> None:
+        self.on_the_way.pop(run_id, None)
+        self.with_prompt.add(run_id)
 
-    def leave_place(self, workflow_id: str) -> None:
+    def leave_place(self, run_id: str) -> None:
         """Its prompt is over; its files are still there."""
-        self.stop_asking(workflow_id)
-        self.on_the_way.pop(workflow_id, None)
-        self.with_prompt.discard(workflow_id)
+        self.stop_asking(run_id)
+        self.on_the_way.pop(run_id, None)
+        self.with_prompt.discard(run_id)
 
-    def leave(self, workflow_id: str) -> None:
-        self.leave_place(workflow_id)
-        self.keeping_names.discard(workflow_id)
+    def leave(self, run_id: str) -> None:
+        self.leave_place(run_id)
+        self.keeping_names.discard(run_id)
 
-    def ahead_of(self, workflow_id: str) -> int:
-        mine = self.on_the_way.get(workflow_id)
+    def ahead_of(self, run_id: str) -> int:
+        mine = self.on_the_way.get(run_id)
         before = (each for each in self.on_the_way.values() if mine is None or each.order < mine.order)
         return len(self.with_prompt) + sum(1 for _ in before)

@@ -38,7 +38,7 @@ REFUSALS_AGE = timedelta(minutes=1)
 class Carried:
     """A run that has its turn."""
 
-    workflow_id: str
+    run_id: str
     key: InstanceKey
     instance_id: str | None
     reason: str
@@ -88,26 +88,26 @@ class Board:
 
     def put(self, run: Run, at: datetime) -> None:
         """Where it belongs: carried on if ComfyUI may have its prompt, later, or among those who wait."""
-        if run.workflow_id in self.carried:
+        if run.run_id in self.carried:
             return
         starts_at = self._starts_at(run, at)
         try:
             if run.prompt_id is not None or run.are_outputs_known:
                 self._carry_on(run)
             elif run.is_cancel_requested:
-                self.endings.append((run.workflow_id, RunCancelled()))
+                self.endings.append((run.run_id, RunCancelled()))
             elif starts_at is not None and starts_at > at:
-                self._not_yet.add(run.workflow_id)
-                self._later.add(run.workflow_id, starts_at)
+                self._not_yet.add(run.run_id)
+                self._later.add(run.run_id, starts_at)
             else:
                 self._waiting.add(self._as_waiting(run))
         except InvalidAddress as error:
-            self.endings.append((run.workflow_id, RunFailed(code=error.code, message=str(error))))
+            self.endings.append((run.run_id, RunFailed(code=error.code, message=str(error))))
 
     def _starts_at(self, run: Run, at: datetime) -> datetime | None:
         """When a staggered run may start. Where the clock was set back to before it was ordered, nobody knows
         how much of its time is over: then the time between two starts alone keeps them apart."""
-        if run.request.not_before is None or run.workflow_id in self._were_due:
+        if run.request.not_before is None or run.run_id in self._were_due:
             return None
         if self._steady(run.queue_time) > at:
             return None
@@ -115,50 +115,50 @@ class Board:
 
     def change(self, run: Run, at: datetime) -> None:
         """It was cancelled, or got another priority. One that is cancelled before it was put ends, too."""
-        is_waiting = run.workflow_id in self._waiting
-        if run.is_cancel_requested and (is_waiting or run.workflow_id in self._later):
-            self._end(run.workflow_id, RunCancelled())
+        is_waiting = run.run_id in self._waiting
+        if run.is_cancel_requested and (is_waiting or run.run_id in self._later):
+            self._end(run.run_id, RunCancelled())
         elif is_waiting or (run.is_cancel_requested and not run.is_finished):
             self.put(run, at)
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         """Those that wait, and those that are about to end already."""
-        ending = {workflow_id for workflow_id, _ in self.endings}
-        waiting = [each for each in workflow_ids if each in self._waiting or each in self._later]
-        for workflow_id in waiting:
-            self._end(workflow_id, RunCancelled(message=reason))
-        return [*waiting, *(each for each in workflow_ids if each in ending)]
+        ending = {run_id for run_id, _ in self.endings}
+        waiting = [each for each in run_ids if each in self._waiting or each in self._later]
+        for run_id in waiting:
+            self._end(run_id, RunCancelled(message=reason))
+        return [*waiting, *(each for each in run_ids if each in ending)]
 
     def take_back(self, run: Run, at: datetime) -> None:
         """Its turn is over. Not finished, it has left its instance; trouble that meets it wherever it goes
         must not send it round in circles."""
-        carried = self.carried.pop(run.workflow_id)
-        self.floor.seats_of(carried.key).leave(run.workflow_id)
+        carried = self.carried.pop(run.run_id)
+        self.floor.seats_of(carried.key).leave(run.run_id)
         if run.is_finished:
-            self._forget(run.workflow_id)
+            self._forget(run.run_id)
         elif carried.needs_pause:
-            patience = self._pauses.setdefault(run.workflow_id, Patience())
-            self._later.add(run.workflow_id, at + timedelta(seconds=patience.next_wait_s()))
+            patience = self._pauses.setdefault(run.run_id, Patience())
+            self._later.add(run.run_id, at + timedelta(seconds=patience.next_wait_s()))
         else:
             self.put(run, at)
 
-    def refuse(self, workflow_id: str, instance_id: str, reason: str) -> None:
+    def refuse(self, run_id: str, instance_id: str, reason: str) -> None:
         """That instance cannot run it."""
-        self._refusals.setdefault(workflow_id, {})[instance_id] = reason
+        self._refusals.setdefault(run_id, {})[instance_id] = reason
 
     # what is told of them
 
-    def standing(self, workflow_id: str, at: datetime) -> Standing | None:
-        waiting = self._waiting.get(workflow_id)
+    def standing(self, run_id: str, at: datetime) -> Standing | None:
+        waiting = self._waiting.get(run_id)
         if waiting is not None:
             position = self.floor.position(waiting, self._waiting.ahead_of(waiting))
             return Standing(position=position, message=self._why_waiting(waiting, at))
-        carried = self.carried.get(workflow_id)
+        carried = self.carried.get(run_id)
         seats = self.floor.seats_of(carried.key) if carried else None
-        if seats and seats.is_asking(workflow_id):
-            return Standing(position=seats.ahead_of(workflow_id), message=None)
-        starts_at = self._later.get(workflow_id)
-        return None if starts_at is None else self._standing_later(workflow_id, starts_at)
+        if seats and seats.is_asking(run_id):
+            return Standing(position=seats.ahead_of(run_id), message=None)
+        starts_at = self._later.get(run_id)
+        return None if starts_at is None else self._standing_later(run_id, starts_at)
 
     def wanted_instances(self) -> list[Instance]:
         """Which have to be looked at, for those who wait and those who are there."""
@@ -190,11 +190,11 @@ class Board:
     # deciding
 
     def decide(self, at: datetime) -> None:
-        for workflow_id in self._later.take_due(at):
-            if workflow_id in self._not_yet:
-                self._not_yet.discard(workflow_id)
-                self._were_due.add(workflow_id)
-            self.put(self._run_of(workflow_id), at)
+        for run_id in self._later.take_due(at):
+            if run_id in self._not_yet:
+                self._not_yet.discard(run_id)
+                self._were_due.add(run_id)
+            self.put(self._run_of(run_id), at)
         while any(self._admit(head, at) for head in self._waiting.heads()):
             pass
         self._end_who_cannot_run(at)
@@ -213,7 +213,7 @@ class Board:
                 if instance is not None:
                     return self._admit_to(head, instance, "the request says so", at)
                 gone = RunFailed(code="instance_not_found", message="Its instance was removed")
-                self._end(head.workflow_id, gone)
+                self._end(head.run_id, gone)
                 return True
             case At():
                 return self._give_turn(head, head.target.key, None, "", at)
@@ -230,7 +230,7 @@ class Board:
         if not candidates or self.floor.is_first_look_due(tag, at):
             return False
         is_any_loaded = any(candidate.loaded for candidate in candidates)
-        models = _models_of(self._run_of(head.workflow_id)) if is_any_loaded else frozenset[str]()
+        models = _models_of(self._run_of(head.run_id)) if is_any_loaded else frozenset[str]()
         choice = choose(candidates, models)
         return self._admit_to(head, choice.instance, choice.reason, at)
 
@@ -243,11 +243,11 @@ class Board:
     ) -> bool:
         if not self.floor.has_room(key):
             return False
-        self._waiting.remove(run.workflow_id)
-        self.floor.seats_of(key).expect(run.workflow_id, run.order)
-        self._begin(run.workflow_id, key, instance_id, reason)
+        self._waiting.remove(run.run_id)
+        self.floor.seats_of(key).expect(run.run_id, run.order)
+        self._begin(run.run_id, key, instance_id, reason)
         if run.stagger is not None:
-            self.carried[run.workflow_id].stagger = run.stagger
+            self.carried[run.run_id].stagger = run.stagger
             self._staggering.turn_given(run.stagger, at)
         return True
 
@@ -257,16 +257,14 @@ class Board:
         instance = self.floor.instance(here.instance_id) if here else None
         key = (usable_key(instance) if instance else None) or key_of(run)
         seats = self.floor.seats_of(key)
-        seats.keeping_names.add(run.workflow_id)  # how its nodes name files is not known any more
+        seats.keeping_names.add(run.run_id)  # how its nodes name files is not known any more
         if not run.are_outputs_known:
-            seats.take_place(run.workflow_id)
-        self._begin(run.workflow_id, key, here.instance_id if here else None, here.reason if here else "")
+            seats.take_place(run.run_id)
+        self._begin(run.run_id, key, here.instance_id if here else None, here.reason if here else "")
 
-    def _begin(self, workflow_id: str, key: InstanceKey, instance_id: str | None, reason: str) -> None:
-        self.carried[workflow_id] = Carried(
-            workflow_id=workflow_id, key=key, instance_id=instance_id, reason=reason
-        )
-        self.begun.append(workflow_id)
+    def _begin(self, run_id: str, key: InstanceKey, instance_id: str | None, reason: str) -> None:
+        self.carried[run_id] = Carried(run_id=run_id, key=key, instance_id=instance_id, reason=reason)
+        self.begun.append(run_id)
 
     def _end_who_cannot_run(self, at: datetime) -> None:
         """Every instance that is meant has refused it; or none has been ready for too long."""
@@ -276,7 +274,7 @@ class Board:
             has_nobody = self._has_had_nobody(tag, at)
             if is_refused or has_nobody:
                 for run in self._waiting.row(head):
-                    self._end(run.workflow_id, self._no_instance(run) if has_nobody else self._refusal(run))
+                    self._end(run.run_id, self._no_instance(run) if has_nobody else self._refusal(run))
 
     def _heads_for_any(self) -> Iterator[tuple[Waiting, str]]:
         for head in self._waiting.heads():
@@ -290,11 +288,11 @@ class Board:
         return at - self._nobody_since.setdefault(tag, at) > self._any_patience
 
     def _no_instance(self, run: Waiting) -> RunFailed:
-        why = self.floor.why_waiting(run, self._refusals.get(run.workflow_id, {}))
+        why = self.floor.why_waiting(run, self._refusals.get(run.run_id, {}))
         return RunFailed(code="no_instance", message=f"No instance took it. {why}")
 
     def _refusal(self, run: Waiting) -> RunFailed:
-        refusals = self._refusals.get(run.workflow_id, {})
+        refusals = self._refusals.get(run.run_id, {})
         named = {each.name: refusals[each.id] for each in self.floor.directory.all() if each.id in refusals}
         told = f"No instance can run the workflow. {reasons_sentence(named)}"
         return RunFailed(code="invalid_workflow", message=told)
@@ -303,11 +301,11 @@ class Board:
         """Who is ready and waits for a place may be better off elsewhere, or be overtaken."""
         heads = [head for head in self._waiting.heads() if self._is_due(head, at)]
         for carried in self.carried.values():
-            if carried.gives_way is None and self.floor.seats_of(carried.key).is_asking(carried.workflow_id):
+            if carried.gives_way is None and self.floor.seats_of(carried.key).is_asking(carried.run_id):
                 carried.gives_way = self._reason_to_give_way(carried, heads)
 
     def _reason_to_give_way(self, carried: Carried, heads: list[Waiting]) -> str | None:
-        run = self._run_of(carried.workflow_id)
+        run = self._run_of(carried.run_id)
         higher = (head for head in heads if head.priority > run.priority)
         if any(carried.key in self.floor.keys_for(head.target) for head in higher):
             return "A run of higher priority goes first"
@@ -316,7 +314,7 @@ class Board:
             return None
         if all(key != carried.key for _, key in self.floor.ready(tag)):
             return "The instance is away"
-        refused_by = frozenset(self._refusals.get(carried.workflow_id, ()))
+        refused_by = frozenset(self._refusals.get(carried.run_id, ()))
         is_somebody_idle = any(each.ahead == 0 for each in self.floor.candidates(tag, refused_by))
         return "Another instance has nothing to do" if is_somebody_idle and not heads else None
 
@@ -327,18 +325,18 @@ class Board:
         if at - self._refusals_since < REFUSALS_AGE:
             return
         self._refusals_since = at
-        for workflow_id in [each for each in self._refusals if each in self._waiting]:
-            del self._refusals[workflow_id]
-            self.put(self._run_of(workflow_id), at)
+        for run_id in [each for each in self._refusals if each in self._waiting]:
+            del self._refusals[run_id]
+            self.put(self._run_of(run_id), at)
 
     # helpers
 
     def _as_waiting(self, run: Run) -> Waiting:
         return Waiting(
-            workflow_id=run.workflow_id,
+            run_id=run.run_id,
             priority=run.priority,
             target=self._target(run),
-            refused_by=frozenset(self._refusals.get(run.workflow_id, ())),
+            refused_by=frozenset(self._refusals.get(run.run_id, ())),
             stagger=_stagger_of(run),
         )
 
@@ -346,7 +344,7 @@ class Board:
         due = self._turn_at(run)
         if due is not None and due > at:
             return f"The next run of its batch is to be started at {due:%H:%M:%S} UTC"
-        return self.floor.why_waiting(run, self._refusals.get(run.workflow_id, {}))
+        return self.floor.why_waiting(run, self._refusals.get(run.run_id, {}))
 
     def _target(self, run: Run) -> Target:
         """Raises: InvalidAddress."""
@@ -359,23 +357,23 @@ class Board:
         instance = self.floor.instance_at(key)
         return At(key=key) if instance is None else Named(instance_id=instance.id)
 
-    def _standing_later(self, workflow_id: str, starts_at: datetime) -> Standing:
+    def _standing_later(self, run_id: str, starts_at: datetime) -> Standing:
         """It is staggered, or rests after trouble, of which it tells itself."""
-        is_staggered = workflow_id in self._not_yet
+        is_staggered = run_id in self._not_yet
         message = f"To be started at {starts_at:%H:%M:%S} UTC" if is_staggered else None
         return Standing(position=len(self._waiting), message=message)
 
-    def _end(self, workflow_id: str, ending: Event) -> None:
-        self._waiting.remove(workflow_id)
-        self._later.remove(workflow_id)
-        self._forget(workflow_id)
-        self.endings.append((workflow_id, ending))
+    def _end(self, run_id: str, ending: Event) -> None:
+        self._waiting.remove(run_id)
+        self._later.remove(run_id)
+        self._forget(run_id)
+        self.endings.append((run_id, ending))
 
-    def _forget(self, workflow_id: str) -> None:
-        self._not_yet.discard(workflow_id)
-        self._were_due.discard(workflow_id)
-        self._refusals.pop(workflow_id, None)
-        self._pauses.pop(workflow_id, None)
+    def _forget(self, run_id: str) -> None:
+        self._not_yet.discard(run_id)
+        self._were_due.discard(run_id)
+        self._refusals.pop(run_id, None)
+        self._pauses.pop(run_id, None)
 
 
 def _stagger_of(run: Run) -> Stagger | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class RunThreads:
-    """`carry_out(workflow_id, should_stop)` returns soon after `should_stop()`."""
+    """`carry_out(run_id, should_stop)` returns soon after `should_stop()`."""
 
     def __init__(self, carry_out: Callable[[str, Callable[[], bool]], None]) -> None:
         self._carry_out = carry_out
@@ -18,15 +18,15 @@ class RunThreads:
     def are_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def start(self, workflow_id: str) -> None:
+    def start(self, run_id: str) -> None:
         with self._lock:
             if self._stopping.is_set():
                 return
-            previous = self._threads.get(workflow_id)
+            previous = self._threads.get(run_id)
             thread = threading.Thread(
-                target=self._run, args=(workflow_id, previous), name=f"run {workflow_id}", daemon=True
+                target=self._run, args=(run_id, previous), name=f"run {run_id}", daemon=True
             )
-            self._threads[workflow_id] = thread
+            self._threads[run_id] = thread
             thread.start()
 
     def stop(self, timeout_s: float) -> bool:
@@ -39,13 +39,13 @@ class RunThreads:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _run(self, workflow_id: str, previous: threading.Thread | None) -> None:
+    def _run(self, run_id: str, previous: threading.Thread | None) -> None:
         """A run that is taken up again waits for its own earlier thread: it never has two."""
         if previous is not None:
             previous.join()
         try:
-            self._carry_out(workflow_id, self._stopping.is_set)
+            self._carry_out(run_id, self._stopping.is_set)
         finally:
             with self._lock:
-                if self._threads.get(workflow_id) is threading.current_thread():
-                    del self._threads[workflow_id]
+                if self._threads.get(run_id) is threading.current_thread():
+                    del self._threads[run_id]

@@ -135,13 +135,13 @@ class BatchService:
         if not unfinished:
             raise RunConflict(f"Every run of the batch is finished already: {batch_id}")
         self._files.add(replace(self._files.get(batch_id), cancelled_at=now()))
-        return self._service.cancel_all([run.workflow_id for run in reversed(unfinished)])
+        return self._service.cancel_all([run.run_id for run in reversed(unfinished)])
 
     def retry(self, batch_id: str) -> int:
         """How many failed runs were taken up where they failed. Raises: BatchNotFound; RunConflict when there
         is nothing that a retry could do."""
         failed = [run for run in self.runs(batch_id) if run.status is RunStatus.FAILED]
-        retried = self._each(failed, lambda run: self._service.retry(run.workflow_id))
+        retried = self._each(failed, lambda run: self._service.retry(run.run_id))
         if not retried:
             raise RunConflict("No run of the batch has failed in a way that a retry could mend")
         return retried
@@ -159,7 +159,7 @@ class BatchService:
                 self._refuse([run])
             elif _was_cancelled(run, self._files.get(batch_id)):
                 ending = RunCancelled() if run.prompt_id is None else CancelRequested()
-                self._journal.record(run.workflow_id, ending)
+                self._journal.record(run.run_id, ending)
 
     def heed_failures(self) -> None:
         """After they were taken up: a server may have died between a failure and what follows from it."""
@@ -167,11 +167,11 @@ class BatchService:
         for batch_id in batch_ids:
             failed = [run for run in self._store.of_batch(str(batch_id)) if _is_failure(run)]
             if failed:
-                self._stop_if_asked(str(batch_id), failed[0].workflow_id)
+                self._stop_if_asked(str(batch_id), failed[0].run_id)
 
     def _heed(self, run: Run) -> None:
         if run.request.batch_id is not None and _is_failure(run):
-            self._stop_if_asked(run.request.batch_id, run.workflow_id)
+            self._stop_if_asked(run.request.batch_id, run.run_id)
 
     def _stop_if_asked(self, batch_id: str, failed_id: str) -> None:
         """Prompts that are at an instance go on: they are paid for."""
@@ -181,7 +181,7 @@ class BatchService:
             run for run in self._store.of_batch(batch_id) if not run.is_finished and run.prompt_id is None
         ]
         reason = f"Not started: the run {failed_id} of the same batch has failed"
-        self._service.cancel_all([run.workflow_id for run in reversed(waiting)], reason)
+        self._service.cancel_all([run.run_id for run in reversed(waiting)], reason)
 
     def _mend(self, batch_id: str, reason: str) -> None:
         """Where no run is there to make it of, the damaged record stays as it is."""
@@ -196,7 +196,7 @@ class BatchService:
     def _batch_of_runs(self, batch_id: str, told: RunSummary) -> Batch:
         """What the runs of a batch tell of it, one of them first: all but a cancel, and but its name where an
         earlier release has ordered them."""
-        ids = [summary.workflow_id for summary in self._store.of_batch(batch_id)]
+        ids = [summary.run_id for summary in self._store.of_batch(batch_id)]
         requests = [run.request for run in map(self._store.get, ids[:MOST_ASKED]) if run is not None]
         known = next((each for each in requests if each.batch_total is not None), None)
         on_error = known.batch_on_error if known is not None else None
@@ -235,7 +235,7 @@ class BatchService:
             try:
                 act(run)
             except RunConflict as error:
-                log.debug("%s: %s", run.workflow_id, error)
+                log.debug("%s: %s", run.run_id, error)
             else:
                 done += 1
         return done
@@ -249,7 +249,7 @@ class BatchService:
 
     def _refuse(self, runs: Sequence[Run]) -> None:
         ended = RunCancelled(message="The batch could not be saved whole, so none of it was started")
-        parallel_map(lambda run: self._journal.record(run.workflow_id, ended), runs)
+        parallel_map(lambda run: self._journal.record(run.run_id, ended), runs)
 
 
 def _is_failure(run: Run | RunSummary) -> bool:

@@ -24,7 +24,7 @@ from comfyui_workflow.runs.model import (
     RunRequest,
     RunStatus,
     later_than,
-    new_workflow_id,
+    new_run_id,
     time_of_id,
 )
 from comfyui_workflow.runs.recovery import DAMAGED
@@ -85,30 +85,30 @@ class RunService:
             if workflow not in plans:
                 plans[workflow] = _plan(request)
             later = timedelta(microseconds=number)
-            workflow_id = new_workflow_id(id_at + later)
-            runs.append(_new_run(request, at + later, plans[workflow], workflow_id))
+            run_id = new_run_id(id_at + later)
+            runs.append(_new_run(request, at + later, plans[workflow], run_id))
         self._journal.add_all(runs)
         return runs
 
     def start(self, runs: Sequence[Run]) -> None:
         for run in runs:
-            self._executor.start(run.workflow_id)
+            self._executor.start(run.run_id)
 
-    def get(self, workflow_id: str) -> Run:
+    def get(self, run_id: str) -> Run:
         """As it is now: one that waits for its turn knows how many go before it. Raises: RunNotFound."""
-        return self._as_it_stands(self._journal.get(workflow_id))
+        return self._as_it_stands(self._journal.get(run_id))
 
-    def wait(self, workflow_id: str, timeout_s: float) -> Run:
+    def wait(self, run_id: str, timeout_s: float) -> Run:
         """The run when it is finished, or as it is when the time is over. Raises: RunNotFound."""
-        return self._journal.wait(workflow_id, lambda run: run.is_finished, timeout_s)
+        return self._journal.wait(run_id, lambda run: run.is_finished, timeout_s)
 
-    def inputs(self, workflow_id: str) -> Mapping[str, Any]:
+    def inputs(self, run_id: str) -> Mapping[str, Any]:
         """None of a run whose record cannot be read."""
-        return self._store.inputs(workflow_id) or {}
+        return self._store.inputs(run_id) or {}
 
-    def outputs(self, workflow_id: str) -> Sequence[OutputFile]:
+    def outputs(self, run_id: str) -> Sequence[OutputFile]:
         """None of a run whose record cannot be read."""
-        return self._store.outputs(workflow_id) or ()
+        return self._store.outputs(run_id) or ()
 
     def latest(self) -> Run | None:
         return self._store.latest()
@@ -153,49 +153,49 @@ class RunService:
         """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
         return self._journal.turning_points
 
-    def cancel(self, workflow_id: str, reason: str | None = None) -> Run:
+    def cancel(self, run_id: str, reason: str | None = None) -> Run:
         """Ask for it; the run ends when the instance confirms. Raises: RunNotFound; RunConflict when it is
         finished."""
-        if self.get(workflow_id).is_finished:
-            raise RunConflict(f"The run is already finished: {workflow_id}")
-        run = self._journal.record(workflow_id, CancelRequested(reason=reason))
-        self._executor.look_again(workflow_id)
+        if self.get(run_id).is_finished:
+            raise RunConflict(f"The run is already finished: {run_id}")
+        run = self._journal.record(run_id, CancelRequested(reason=reason))
+        self._executor.look_again(run_id)
         return run
 
-    def cancel_unless_begun(self, workflow_id: str) -> bool:
+    def cancel_unless_begun(self, run_id: str) -> bool:
         """Whether the run was in the queue, and this asked it to end. Raises: RunNotFound, StoreError."""
-        is_asked = self._journal.is_changed_by(workflow_id, CancelRequested(unless_begun=True))
+        is_asked = self._journal.is_changed_by(run_id, CancelRequested(unless_begun=True))
         if is_asked:
-            self._executor.look_again(workflow_id)
+            self._executor.look_again(run_id)
         return is_asked
 
-    def cancel_all(self, workflow_ids: Sequence[str], reason: str | None = None) -> int:
+    def cancel_all(self, run_ids: Sequence[str], reason: str | None = None) -> int:
         """As `cancel` of each that is not finished; how many those were. When it returns, none of them that
         waited gets its turn any more."""
-        waiting = self._executor.cancel_waiting(workflow_ids, reason)
-        others = set(workflow_ids).difference(waiting)
+        waiting = self._executor.cancel_waiting(run_ids, reason)
+        others = set(run_ids).difference(waiting)
         done = len(waiting)
-        for workflow_id in (each for each in workflow_ids if each in others):
+        for run_id in (each for each in run_ids if each in others):
             with suppress(RunConflict):  # it has just ended
-                self.cancel(workflow_id, reason)
+                self.cancel(run_id, reason)
                 done += 1
         return done
 
-    def prioritize(self, workflow_id: str, priority: int) -> Run:
+    def prioritize(self, run_id: str, priority: int) -> Run:
         """Of runs that wait for the same instance the higher one goes first. Raises: RunNotFound; RunConflict
         when it is finished."""
-        if self.get(workflow_id).is_finished:
-            raise RunConflict(f"The run is already finished: {workflow_id}")
-        run = self._journal.record(workflow_id, PriorityChanged(priority=priority))
-        self._executor.look_again(workflow_id)
+        if self.get(run_id).is_finished:
+            raise RunConflict(f"The run is already finished: {run_id}")
+        run = self._journal.record(run_id, PriorityChanged(priority=priority))
+        self._executor.look_again(run_id)
         return run
 
     def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
         at = now()
-        workflow_id = new_workflow_id(self._id_time(at), order_key)
-        run = _new_run(request, at, _plan(request), workflow_id)
+        run_id = new_run_id(self._id_time(at), order_key)
+        run = _new_run(request, at, _plan(request), run_id)
         self._journal.add(run)
-        self._executor.start(run.workflow_id)
+        self._executor.start(run.run_id)
         return run
 
     def _id_time(self, at: datetime, count: int = 1) -> datetime:
@@ -210,26 +210,26 @@ class RunService:
 
     def _ordered_as(self, order_key: str) -> str | None:
         newest = self._store.summaries(ORDERS_KNOWN)
-        return next((each.workflow_id for each in newest if each.workflow_id.endswith(order_key)), None)
+        return next((each.run_id for each in newest if each.run_id.endswith(order_key)), None)
 
     def _as_it_stands(self, run: RunOrSummary) -> RunOrSummary:
-        standing = None if run.is_finished else self._executor.standing(run.workflow_id)
+        standing = None if run.is_finished else self._executor.standing(run.run_id)
         if standing is None or run.is_cancel_requested:
             return run
         return replace(run, queue_position=standing.position, message=standing.message or run.message)
 
-    def retry(self, workflow_id: str) -> Run:
+    def retry(self, run_id: str) -> Run:
         """Take up a failed run where it failed: reach the instance again, fetch what is missing. Never runs
         a prompt again. Raises: RunNotFound; RunConflict where that would be all a retry could do."""
-        run = self.get(workflow_id)
+        run = self.get(run_id)
         if run.status is not RunStatus.FAILED:
             raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
         if run.error_code in _IN_VAIN:
             raise RunConflict(_IN_VAIN[run.error_code])
         if run.error_code == DAMAGED and Lost.STATE not in run.lost:
             raise RunConflict("Its workflow is lost with its damaged record: execute it anew")
-        run = self._journal.record(workflow_id, RetryRequested())
-        self._executor.start(workflow_id)
+        run = self._journal.record(run_id, RetryRequested())
+        self._executor.start(run_id)
         return run
 
     def learn(self) -> None:
@@ -238,18 +238,18 @@ class RunService:
 
     def resume(self, held_back: Container[str] = ()) -> int:
         """Take up every unfinished run but those; how many there were."""
-        self._journal.take_up(run.workflow_id for run in self._store.unfinished())
-        unfinished = [run for run in self._store.unfinished() if run.workflow_id not in held_back]
+        self._journal.take_up(run.run_id for run in self._store.unfinished())
+        unfinished = [run for run in self._store.unfinished() if run.run_id not in held_back]
         for run in unfinished:
             if run.executes_since is not None:
-                self._journal.record(run.workflow_id, TakenUp())
-            self._executor.start(run.workflow_id)
+                self._journal.record(run.run_id, TakenUp())
+            self._executor.start(run.run_id)
         return len(unfinished)
 
 
-def _time_of(workflow_id: str | None) -> datetime | None:
+def _time_of(run_id: str | None) -> datetime | None:
     try:
-        return None if workflow_id is None else time_of_id(workflow_id)
+        return None if run_id is None else time_of_id(run_id)
     except ValueError:
         return None
 
@@ -270,10 +270,10 @@ def _plan(request: RunRequest) -> _Plan:
     )
 
 
-def _new_run(request: RunRequest, at: datetime, plan: _Plan, workflow_id: str) -> Run:
+def _new_run(request: RunRequest, at: datetime, plan: _Plan, run_id: str) -> Run:
     is_as_planned = not (is_to_convert(request) or is_changed_by(request.inputs))
     return Run(
-        workflow_id=workflow_id,
+        run_id=run_id,
         request=request,
         queue_time=at,
         last_update=at,

@@ -38,15 +38,15 @@ class Store(Protocol):
         A power cut before it returns may leave some. Raises: StoreError when one of them cannot be saved;
         then there is none of them."""
 
-    def get(self, workflow_id: str) -> Run | None: ...
+    def get(self, run_id: str) -> Run | None: ...
 
-    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
+    def inputs(self, run_id: str) -> Mapping[str, Any] | None:
         """Of its request. Ten thousand of them are read faster than the runs."""
 
-    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
+    def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
         """As for `inputs`."""
 
-    def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         """Replace a run by `change(run)`, which is pure and may be called more than once; no two updates of
         one run overlap. Raises: RunNotFound; StoreError when it must be saved and cannot: nothing changed."""
 

@@ -50,46 +50,44 @@ class Catalogue:
         self._unfinished_of_batch: Counter[str] = Counter()
         self._index = _Index()
 
-    def add(self, workflow_id: str, batch_id: str | None) -> None:
+    def add(self, run_id: str, batch_id: str | None) -> None:
         """A run that is not finished. Again is the same as once."""
         with self._lock:
-            self._place(workflow_id, batch_id)
-            known = self._finished.pop(workflow_id, None)
+            self._place(run_id, batch_id)
+            known = self._finished.pop(run_id, None)
             if known is not None:
-                self._index.remove(self._position(workflow_id), known)
-            if workflow_id not in self._unfinished:
-                self._unfinished.add(workflow_id)
+                self._index.remove(self._position(run_id), known)
+            if run_id not in self._unfinished:
+                self._unfinished.add(run_id)
                 self._count_change(batch_id, +1)
 
     def add_finished(self, found: Iterable[SummaryKeys]) -> None:
         """Many at once: of a new catalogue it is much faster than one by one."""
         with self._lock:
             for keys in found:
-                self._finished[keys.workflow_id] = keys
+                self._finished[keys.run_id] = keys
             self._ids = sorted({*self._ids, *self._finished})
             self._batches.clear()
             self._batch_of |= {
-                each.workflow_id: each.batch_id
-                for each in self._finished.values()
-                if each.batch_id is not None
+                each.run_id: each.batch_id for each in self._finished.values() if each.batch_id is not None
             }
-            for workflow_id in self._ids:
-                batch_id = self._batch_of.get(workflow_id)
+            for run_id in self._ids:
+                batch_id = self._batch_of.get(run_id)
                 if batch_id is not None:
-                    self._batches.setdefault(batch_id, []).append(workflow_id)
+                    self._batches.setdefault(batch_id, []).append(run_id)
             self._build_index()
 
     def end(self, keys: SummaryKeys) -> None:
         """The run is finished, and this is its summary from now on."""
         with self._lock:
-            self._place(keys.workflow_id, keys.batch_id)
-            position, known = self._position(keys.workflow_id), self._finished.get(keys.workflow_id)
+            self._place(keys.run_id, keys.batch_id)
+            position, known = self._position(keys.run_id), self._finished.get(keys.run_id)
             if known is not None:
                 self._index.remove(position, known)
-            self._finished[keys.workflow_id] = keys
+            self._finished[keys.run_id] = keys
             self._index.add(position, keys)
-            was_unfinished = keys.workflow_id in self._unfinished
-            self._unfinished.discard(keys.workflow_id)
+            was_unfinished = keys.run_id in self._unfinished
+            self._unfinished.discard(keys.run_id)
             self._count_change(keys.batch_id, -1 if was_unfinished else 0)
 
     def batch_stamp(self, batch_id: str) -> int | None:
@@ -187,8 +185,8 @@ class Catalogue:
             found &= named
         return found
 
-    def _is_wanted(self, workflow_id: str, matches: Callable[[RunSummary], bool]) -> bool:
-        summary = self._summary_of_id(workflow_id)
+    def _is_wanted(self, run_id: str, matches: Callable[[RunSummary], bool]) -> bool:
+        summary = self._summary_of_id(run_id)
         return summary is not None and matches(summary)
 
     def _bits_of(self, ids: Iterable[str]) -> int:
@@ -208,25 +206,25 @@ class Catalogue:
     def _summaries(self, ids: Iterable[str]) -> Iterator[RunSummary]:
         return (summary for summary in map(self._summary_of_id, ids) if summary is not None)
 
-    def _place(self, workflow_id: str, batch_id: str | None) -> None:
+    def _place(self, run_id: str, batch_id: str | None) -> None:
         """Most come last. Of one that does not, the positions of the others change."""
-        is_last = not self._ids or self._ids[-1] < workflow_id
-        is_new = _insert(self._ids, workflow_id)
+        is_last = not self._ids or self._ids[-1] < run_id
+        is_new = _insert(self._ids, run_id)
         if batch_id is not None:
-            _insert(self._batches.setdefault(batch_id, []), workflow_id)
-            self._batch_of[workflow_id] = batch_id
+            _insert(self._batches.setdefault(batch_id, []), run_id)
+            self._batch_of[run_id] = batch_id
         if is_new and not is_last:
             self._build_index()
 
     def _build_index(self) -> None:
         self._index = _Index()
-        for position, workflow_id in enumerate(self._ids):
-            keys = self._finished.get(workflow_id)
+        for position, run_id in enumerate(self._ids):
+            keys = self._finished.get(run_id)
             if keys is not None:
                 self._index.add(position, keys)
 
-    def _position(self, workflow_id: str) -> int:
-        return bisect_left(self._ids, workflow_id)
+    def _position(self, run_id: str) -> int:
+        return bisect_left(self._ids, run_id)
 
     def _count_change(self, batch_id: str | None, unfinished: int) -> None:
         if batch_id is not None:
@@ -271,12 +269,12 @@ class _Index:
         return 0 if places is None else union([places])
 
 
-def _insert(ids: list[str], workflow_id: str) -> bool:
+def _insert(ids: list[str], run_id: str) -> bool:
     """Whether it is new. Most come last."""
-    place = len(ids) if not ids or ids[-1] < workflow_id else bisect_left(ids, workflow_id)
-    if ids[place : place + 1] == [workflow_id]:
+    place = len(ids) if not ids or ids[-1] < run_id else bisect_left(ids, run_id)
+    if ids[place : place + 1] == [run_id]:
         return False
-    ids.insert(place, workflow_id)
+    ids.insert(place, run_id)
     return True
 
 

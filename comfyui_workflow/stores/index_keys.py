@@ -9,10 +9,10 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.summary import RunSummary
 
 
-class SummaryKeys(msgspec.Struct, frozen=True, gc=False):
+class SummaryKeys(msgspec.Struct, frozen=True, gc=False, rename={"run_id": "workflow_id"}):
     """Fields of a `RunSummary`, under the same names."""
 
-    workflow_id: str
+    run_id: str
     workflow_name: str
     ssh_connection: str
     status: str

@@ -37,12 +37,12 @@ class RunJournal:
         """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
         return self._turning_points
 
-    def take_up(self, workflow_ids: Iterable[str]) -> None:
+    def take_up(self, run_ids: Iterable[str]) -> None:
         """Runs that were there before this process: their records may be older than what they did."""
-        self._taken_up.update(workflow_ids)
+        self._taken_up.update(run_ids)
 
-    def is_taken_up(self, workflow_id: str) -> bool:
-        return workflow_id in self._taken_up
+    def is_taken_up(self, run_id: str) -> bool:
+        return run_id in self._taken_up
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:
         """Called with each run that has just finished, in the thread that recorded its end."""
@@ -62,16 +62,16 @@ class RunJournal:
         self._store.add_all(runs)
         self._wake(is_turning_point=True)
 
-    def record(self, workflow_id: str, event: Event) -> Run:
+    def record(self, run_id: str, event: Event) -> Run:
         """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
-        return self._record(workflow_id, event)[1]
+        return self._record(run_id, event)[1]
 
-    def is_changed_by(self, workflow_id: str, event: Event) -> bool:
+    def is_changed_by(self, run_id: str, event: Event) -> bool:
         """Record it; whether it made any difference. Raises: as `record`."""
-        before, after = self._record(workflow_id, event)
+        before, after = self._record(run_id, event)
         return after is not before
 
-    def _record(self, workflow_id: str, event: Event) -> tuple[Run, Run]:
+    def _record(self, run_id: str, event: Event) -> tuple[Run, Run]:
         """The run before and after."""
         at = self._clock()
         before: list[Run] = []
@@ -80,39 +80,39 @@ class RunJournal:
             before[:] = [run]
             return apply(run, event, at)
 
-        run = self._store.update(workflow_id, change, event.saving)
+        run = self._store.update(run_id, change, event.saving)
         if run.is_finished or (run.is_accepted and not before[0].is_accepted):
-            self._api_keys.forget(workflow_id)
+            self._api_keys.forget(run_id)
         self._wake(is_turning_point=run.status is not before[0].status)
         if run.is_finished is not before[0].is_finished:
             for tell in self._on_finish if run.is_finished else self._on_reopening:
                 tell(run)
         return before[0], run
 
-    def get(self, workflow_id: str) -> Run:
+    def get(self, run_id: str) -> Run:
         """Raises: RunNotFound."""
-        run = self._store.get(workflow_id)
+        run = self._store.get(run_id)
         if run is None:
-            raise RunNotFound(f"Workflow not found: {workflow_id}")
+            raise RunNotFound(f"Workflow not found: {run_id}")
         return run
 
-    def keep_api_key(self, workflow_id: str, key: str) -> None:
+    def keep_api_key(self, run_id: str, key: str) -> None:
         """Until ComfyUI has accepted the prompt of the run, or it has ended. Raises: StoreError."""
-        self._api_keys.put(workflow_id, key)
+        self._api_keys.put(run_id, key)
 
-    def api_key(self, workflow_id: str) -> str | None:
+    def api_key(self, run_id: str) -> str | None:
         """None where the run came without one, and once it is gone."""
-        return self._api_keys.get(workflow_id)
+        return self._api_keys.get(run_id)
 
     def last_start(self, batch_id: str) -> datetime | None:
         """Of the runs of a batch."""
         return last_start(self._store.of_batch(batch_id))
 
-    def wait(self, workflow_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:
+    def wait(self, run_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:
         """The run as soon as `until` holds, or as it is when the time is over. Raises: RunNotFound."""
         with self._changed:
-            self._changed.wait_for(lambda: until(self.get(workflow_id)), timeout_s)
-        return self.get(workflow_id)
+            self._changed.wait_for(lambda: until(self.get(run_id)), timeout_s)
+        return self.get(run_id)
 
     def _wake(self, *, is_turning_point: bool) -> None:
         with self._changed:

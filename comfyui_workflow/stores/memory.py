@@ -16,7 +16,7 @@ from comfyui_workflow.stores.index import Catalogue, KeptRun
 class MemoryStore:
     def __init__(self) -> None:
         self._runs: dict[str, KeptRun] = {}
-        self._catalogue = Catalogue(lambda workflow_id: self._runs[workflow_id].summary)
+        self._catalogue = Catalogue(lambda run_id: self._runs[run_id].summary)
         self._lock = threading.Lock()
 
     def add(self, run: Run) -> None:
@@ -24,26 +24,26 @@ class MemoryStore:
 
     def add_all(self, runs: Sequence[Run]) -> None:
         for run in runs:
-            self._runs[run.workflow_id] = KeptRun(run=run)
-            self._catalogue.add(run.workflow_id, run.request.batch_id)
+            self._runs[run.run_id] = KeptRun(run=run)
+            self._catalogue.add(run.run_id, run.request.batch_id)
 
-    def get(self, workflow_id: str) -> Run | None:
-        kept = self._runs.get(workflow_id)
+    def get(self, run_id: str) -> Run | None:
+        kept = self._runs.get(run_id)
         return None if kept is None else kept.run
 
-    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
-        run = self.get(workflow_id)
+    def inputs(self, run_id: str) -> Mapping[str, Any] | None:
+        run = self.get(run_id)
         return None if run is None else run.request.inputs
 
-    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
-        run = self.get(workflow_id)
+    def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
+        run = self.get(run_id)
         return None if run is None else run.outputs
 
-    def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         with self._lock:
-            kept = self._runs.get(workflow_id)
+            kept = self._runs.get(run_id)
             if kept is None:
-                raise RunNotFound(f"Workflow not found: {workflow_id}")
+                raise RunNotFound(f"Workflow not found: {run_id}")
             kept.run = change(kept.run)
             return kept.run
 
@@ -54,7 +54,7 @@ class MemoryStore:
         return [run for run in reversed(self.page(len(self._runs))) if not run.is_finished]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
-        return [self._runs[workflow_id].run for workflow_id in self._catalogue.newest_ids(limit, before)]
+        return [self._runs[run_id].run for run_id in self._catalogue.newest_ids(limit, before)]
 
     def summaries(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN

@@ -44,16 +44,16 @@ from comfyui_workflow.stores.memory import MemoryStore
 class IdleExecutor:
     started: list[str] = field(default_factory=list)
 
-    def start(self, workflow_id: str) -> None:
-        self.started.append(workflow_id)
+    def start(self, run_id: str) -> None:
+        self.started.append(run_id)
 
-    def look_again(self, workflow_id: str) -> None:
+    def look_again(self, run_id: str) -> None:
         pass
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, workflow_id: str) -> None:
+    def standing(self, run_id: str) -> None:
         return None
 
     def stop(self, timeout_s: float) -> bool:

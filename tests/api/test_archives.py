@@ -33,9 +33,9 @@ def made(directory: Path, name: str, content: bytes = b"x", **fields: Any) -> Ou
 
 def run_with(api: Api, *outputs: OutputFile, name: str = "my flow.json") -> str:
     body = {"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": name}
-    workflow_id = str(api.client.post(f"{BASE}/execute", json=body).json["workflow_id"])
-    api.journal.record(workflow_id, OutputsFound(outputs=outputs))
-    return workflow_id
+    run_id = str(api.client.post(f"{BASE}/execute", json=body).json["workflow_id"])
+    api.journal.record(run_id, OutputsFound(outputs=outputs))
+    return run_id
 
 
 def contents(answer: TestResponse) -> dict[str, bytes]:
@@ -56,18 +56,18 @@ def test_the_outputs_of_a_run_that_are_here(api: Api, tmp_path: Path) -> None:
         OutputFile(filename="not fetched.png"),
     )
     os.utime(tmp_path / "old.png", (0, 0))
-    workflow_id = run_with(api, *outputs)
-    answer = api.client.get(f"{BASE}/{workflow_id}/outputs.zip")
+    run_id = run_with(api, *outputs)
+    answer = api.client.get(f"{BASE}/{run_id}/outputs.zip")
     found = contents(answer)
     assert found == {"a.png": b"a" * 100_000, "day/one/b (1).png": b"b", "old.png": b"old"}
     assert answer.headers["Content-Disposition"] == 'attachment; filename="my flow.zip"'
-    head = api.client.head(f"{BASE}/{workflow_id}/outputs.zip")
+    head = api.client.head(f"{BASE}/{run_id}/outputs.zip")
     assert (head.data, head.content_length) == (b"", len(answer.data))
 
 
 def test_where_none_is_here_a_sentence_says_so(api: Api, tmp_path: Path) -> None:
-    workflow_id = run_with(api, OutputFile(filename="a.png", error="gone"))
-    for path in (workflow_id, "nobody"):
+    run_id = run_with(api, OutputFile(filename="a.png", error="gone"))
+    for path in (run_id, "nobody"):
         answer = api.client.get(f"{BASE}/{path}/outputs.zip")
         assert (answer.status_code, answer.json["code"]) == (404, "run_not_found")
     batch_id, _ = order(api, {"workflow": GRAPH})
@@ -83,9 +83,9 @@ def test_the_outputs_of_a_batch_each_once(api: Api, tmp_path: Path) -> None:
         json={"runs": [{"ssh_connection": SSH, **run} for run in runs], "batch_name": "nüght v1.5"},
     ).json
     same = made(tmp_path, "same.png", b"same")
-    for number, workflow_id in enumerate(answer["workflow_ids"][:2]):
+    for number, run_id in enumerate(answer["workflow_ids"][:2]):
         other = made(tmp_path / str(number), "a.png" if number else "A.PNG", b"%d" % number)
-        api.journal.record(workflow_id, OutputsFound(outputs=(same, other)))
+        api.journal.record(run_id, OutputsFound(outputs=(same, other)))
     sent = api.client.get(f"{BASE}/batch/{answer['batch_id']}/outputs.zip")
     assert contents(sent) == {"same.png": b"same", "A.PNG": b"0", "a (2).png": b"1"}
     assert "nüght v1.5.zip" in unquote(sent.headers["Content-Disposition"])
@@ -123,8 +123,8 @@ def test_no_name_leads_elsewhere_or_reads_otherwise(api: Api, tmp_path: Path) ->
 def test_a_name_of_any_script_is_told_in_a_header_of_ascii(
     api: Api, tmp_path: Path, name: str, plain: str
 ) -> None:
-    workflow_id = run_with(api, made(tmp_path, "a.png"), name=name)
-    answer = api.client.get(f"{BASE}/{workflow_id}/outputs.zip")
+    run_id = run_with(api, made(tmp_path, "a.png"), name=name)
+    answer = api.client.get(f"{BASE}/{run_id}/outputs.zip")
     assert contents(answer) == {"a.png": b"x"}
     told = answer.headers["Content-Disposition"]
     assert told.isascii()
@@ -136,8 +136,8 @@ def test_a_name_of_any_script_is_told_in_a_header_of_ascii(
     "name", ["", '"; filename="x.exe', "a\r\nSet-Cookie: a=b", "../../x", "a" * 500, "é.json", "日" * 500]
 )
 def test_a_run_of_any_name_gives_a_file_of_a_safe_one(api: Api, tmp_path: Path, name: str) -> None:
-    workflow_id = run_with(api, made(tmp_path, "a.png"), name=name)
-    told = api.client.get(f"{BASE}/{workflow_id}/outputs.zip").headers
+    run_id = run_with(api, made(tmp_path, "a.png"), name=name)
+    told = api.client.get(f"{BASE}/{run_id}/outputs.zip").headers
     assert "Set-Cookie" not in told
     kind, options = parse_options_header(told["Content-Disposition"])
     assert (kind, set(options)) == ("attachment", {"filename"})

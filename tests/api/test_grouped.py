@@ -37,11 +37,11 @@ def names(answer: Any) -> list[str]:
     return [row.get("workflow_id") or row["batch_id"] for row in answer["workflows"]]
 
 
-def end(api: Api, workflow_id: str, picture: Path) -> None:
+def end(api: Api, run_id: str, picture: Path) -> None:
     made = OutputFile(filename=picture.name, file_type=FileType.IMAGE)
-    api.journal.record(workflow_id, PromptSucceeded(outputs=(made,)))
-    api.journal.record(workflow_id, OutputsFetched(outputs=(replace(made, local_path=str(picture)),)))
-    api.journal.record(workflow_id, RunCompleted())
+    api.journal.record(run_id, PromptSucceeded(outputs=(made,)))
+    api.journal.record(run_id, OutputsFetched(outputs=(replace(made, local_path=str(picture)),)))
+    api.journal.record(run_id, RunCompleted())
 
 
 def test_a_batch_is_one_row_with_what_its_page_says(api: Api, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_rows_are_in_their_places_and_pages_join(api: Api) -> None:
 def test_a_batch_is_where_its_newest_run_is_that_is_wanted(api: Api) -> None:
     batch_id, ids = order(api, 3, "night")
     between = execute(api)
-    for workflow_id in (ids[0], between):
-        api.journal.record(workflow_id, RunFailed(code="x", message="x"))
+    for run_id in (ids[0], between):
+        api.journal.record(run_id, RunFailed(code="x", message="x"))
     answer = grouped(api, "&status=failed")
     assert (names(answer), answer["total"]) == ([between, batch_id], 2)
     assert answer["workflows"][1]["counts"]["queued"] == 2

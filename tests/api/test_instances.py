@@ -224,12 +224,12 @@ def test_the_queue_tells_which_prompts_are_ours(fleet: Api, sandbox: SandboxProc
     run = fleet.service.submit(request_for("gpu"))
     first = submitted(sandbox, {})
     eventually(lambda: running(fleet) == [first])
-    second = submitted(sandbox, {"comfyui_workflow": f"{run.workflow_id}/1"})
+    second = submitted(sandbox, {"comfyui_workflow": f"{run.run_id}/1"})
     third = submitted(sandbox, {"comfyui_workflow": "comfyui_workflow_1_ff/1"})
     answer = fleet.client.get(f"{BASE}/gpu/queue").json
     assert answer["running"] == [{"prompt_id": first, "workflow_id": None, "position": 0}]
     assert answer["pending"] == [
-        {"prompt_id": second, "workflow_id": run.workflow_id, "position": 1},
+        {"prompt_id": second, "workflow_id": run.run_id, "position": 1},
         {"prompt_id": third, "workflow_id": None, "position": 2},
     ]
 
@@ -237,7 +237,7 @@ def test_the_queue_tells_which_prompts_are_ours(fleet: Api, sandbox: SandboxProc
 def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxProcess) -> None:
     add_sandbox(fleet, sandbox)
     run = fleet.service.submit(request_for("gpu"))
-    first = submitted(sandbox, {"comfyui_workflow": f"{run.workflow_id}/1"})
+    first = submitted(sandbox, {"comfyui_workflow": f"{run.run_id}/1"})
     eventually(lambda: running(fleet) == [first])
     second = submitted(sandbox, {})
     url = f"{BASE}/gpu/interrupt"
@@ -247,11 +247,11 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     refused(fleet.client.post(url, json={"workflow_id": "nobody"}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"prompt_id": "a", "workflow_id": "b"}), 400, "invalid_request")
     refused(fleet.client.post(url, json={"prompt_id": ""}), 400, "invalid_request")
-    fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id=first, boot_marker=None))
-    answer = fleet.client.post(url, json={"workflow_id": run.workflow_id}).json
+    fleet.journal.record(run.run_id, PromptPrepared(prompt_id=first, boot_marker=None))
+    answer = fleet.client.post(url, json={"workflow_id": run.run_id}).json
     assert [each["prompt_id"] for each in answer["interrupted"]] == [first]
-    assert fleet.service.get(run.workflow_id).is_cancel_requested
-    assert run.workflow_id in answer["message"]
+    assert fleet.service.get(run.run_id).is_cancel_requested
+    assert run.run_id in answer["message"]
     eventually(lambda: running(fleet) == [second])
     answer = fleet.client.post(url).json
     assert "not a run of this server" in answer["message"]
@@ -264,12 +264,12 @@ def test_a_run_that_went_elsewhere_is_not_cancelled_with_the_prompt_it_left(
 ) -> None:
     add_sandbox(fleet, sandbox)
     run = fleet.service.submit(request_for("gpu"))
-    left_behind = submitted(sandbox, {"comfyui_workflow": f"{run.workflow_id}/1"})
-    fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id="elsewhere", boot_marker=None))
+    left_behind = submitted(sandbox, {"comfyui_workflow": f"{run.run_id}/1"})
+    fleet.journal.record(run.run_id, PromptPrepared(prompt_id="elsewhere", boot_marker=None))
     eventually(lambda: running(fleet) == [left_behind])
     fleet.client.post(f"{BASE}/gpu/interrupt")
     eventually(lambda: running(fleet) == [])
-    assert not fleet.service.get(run.workflow_id).is_cancel_requested
+    assert not fleet.service.get(run.run_id).is_cancel_requested
 
 
 def test_memory_is_freed_and_the_log_is_shown(fleet: Api, sandbox: SandboxProcess) -> None:

@@ -22,8 +22,8 @@ def submitted(api: Api, **body: Any) -> str:
     return str(answer.json["workflow_id"])
 
 
-def told(api: Api, workflow_id: str) -> tuple[dict[str, Any], Any]:
-    answer = api.client.get(f"{BASE}/{workflow_id}/request").json
+def told(api: Api, run_id: str) -> tuple[dict[str, Any], Any]:
+    answer = api.client.get(f"{BASE}/{run_id}/request").json
     assert answer["success"]
     return answer["request"], answer["graph"]
 
@@ -91,11 +91,11 @@ def test_the_graph_is_told_as_soon_as_it_is_known(api: Api) -> None:
     assert told(api, submitted(api, ssh_connection=SSH, workflow=GRAPH))[1] == GRAPH
     for asked in ({"workflow": EDITOR_FILE}, {"workflow": GRAPH, "seed_mode": "randomize"},
                   {"workflow": GRAPH, "inputs": {"1.image": "b.png"}}):  # fmt: skip
-        workflow_id = submitted(api, ssh_connection=SSH, **asked)
-        assert told(api, workflow_id)[1] is None
+        run_id = submitted(api, ssh_connection=SSH, **asked)
+        assert told(api, run_id)[1] is None
         prepared = {"1": {"class_type": "A", "inputs": {}}}
-        api.journal.record(workflow_id, events.GraphPrepared(graph=prepared))
-        assert told(api, workflow_id)[1] == prepared
+        api.journal.record(run_id, events.GraphPrepared(graph=prepared))
+        assert told(api, run_id)[1] == prepared
 
 
 def test_of_no_run_nothing_is_told(api: Api) -> None:

@@ -94,18 +94,18 @@ def test_who_changes_something_sees_it_in_the_list(api: Api) -> None:
 
     for number in range(3):
         body = {"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": str(number)}
-        workflow_id = api.client.post(f"{LIST}/execute", json=body).json["workflow_id"]
+        run_id = api.client.post(f"{LIST}/execute", json=body).json["workflow_id"]
         for query in ("", "?grouped=true"):
-            assert line(query)["workflow_id"] == workflow_id
+            assert line(query)["workflow_id"] == run_id
             for priority in (5, 6):
-                url = f"{LIST}/{workflow_id}/priority"
+                url = f"{LIST}/{run_id}/priority"
                 assert api.client.post(url, json={"priority": priority}).status_code == 200
                 assert line(query)["priority"] == priority
-        assert api.client.post(f"{LIST}/{workflow_id}/cancel").status_code == 200
+        assert api.client.post(f"{LIST}/{run_id}/cancel").status_code == 200
         assert line()["cancel_requested"] is True
-        api.journal.record(workflow_id, events.ExecutionStarted())
+        api.journal.record(run_id, events.ExecutionStarted())
         assert line()["status"] == "executing"
-        api.journal.record(workflow_id, events.RunCancelled())
+        api.journal.record(run_id, events.RunCancelled())
         assert line()["status"] == "cancelled"
 
 

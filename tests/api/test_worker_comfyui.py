@@ -59,25 +59,25 @@ def status(api: Api, job_id: str) -> Json:
     return dict(answer.json)
 
 
-def make_outputs(api: Api, workflow_id: str, **contents: bytes) -> None:
+def make_outputs(api: Api, run_id: str, **contents: bytes) -> None:
     outputs = []
     for name, content in contents.items():
         path = api.tmp_path / name
         path.write_bytes(content)
         filename = name.replace("_", ".")
         outputs.append(OutputFile(filename=filename, local_path=str(path), size_bytes=len(content)))
-    set_run(api, workflow_id, outputs=tuple(outputs))
+    set_run(api, run_id, outputs=tuple(outputs))
 
 
-def set_run(api: Api, workflow_id: str, **fields: Any) -> None:
-    api.journal._store.update(workflow_id, lambda run: replace(run, **fields))
+def set_run(api: Api, run_id: str, **fields: Any) -> None:
+    api.journal._store.update(run_id, lambda run: replace(run, **fields))
 
 
 def complete(api: Api, job_id: str, **contents: bytes) -> Json:
-    workflow_id = record_name(job_id)
-    api.journal.record(workflow_id, ExecutionStarted())
-    make_outputs(api, workflow_id, **contents)
-    api.journal.record(workflow_id, RunCompleted())
+    run_id = record_name(job_id)
+    api.journal.record(run_id, ExecutionStarted())
+    make_outputs(api, run_id, **contents)
+    api.journal.record(run_id, RunCompleted())
     return finished(api, job_id)
 
 

@@ -39,15 +39,15 @@ def execute(api: Api, **body: Any) -> Any:
 def test_execute_answers_in_the_words_of_the_specification(api: Api, workflow_file: str) -> None:
     answer = execute(api, workflow_file=workflow_file)
     assert answer.status_code == 200
-    workflow_id = answer.json["workflow_id"]
+    run_id = answer.json["workflow_id"]
     assert answer.json == {
         "success": True,
-        "workflow_id": workflow_id,
+        "workflow_id": run_id,
         "message": "Workflow execution started",
     }
-    assert re.fullmatch(r"comfyui_workflow_\d{10}_[0-9a-f]+", workflow_id)
-    assert api.executor.started == [workflow_id]
-    request = api.journal.get(workflow_id).request
+    assert re.fullmatch(r"comfyui_workflow_\d{10}_[0-9a-f]+", run_id)
+    assert api.executor.started == [run_id]
+    request = api.journal.get(run_id).request
     assert (request.workflow_name, request.comfyui_port) == ("my flow.json", 18188)
     assert (request.output_dir, request.input_images) == ("/tmp/comfyui_outputs", ())
     assert request.comfyui_input_dir == "/workspace/ComfyUI/input"
@@ -55,11 +55,11 @@ def test_execute_answers_in_the_words_of_the_specification(api: Api, workflow_fi
 
 
 def test_progress_has_every_field_of_the_specification(api: Api, workflow_file: str) -> None:
-    workflow_id = execute(api, workflow_file=workflow_file, workflow_name="Enhance").json["workflow_id"]
-    progress = api.client.get(f"/comfyui/workflow/{workflow_id}/progress").json["progress"]
+    run_id = execute(api, workflow_file=workflow_file, workflow_name="Enhance").json["workflow_id"]
+    progress = api.client.get(f"/comfyui/workflow/{run_id}/progress").json["progress"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", progress["queue_time"])
     expected = {
-        "workflow_id": workflow_id,
+        "workflow_id": run_id,
         "workflow_name": "Enhance",
         "prompt_id": None,
         "ssh_connection": SSH,
@@ -94,8 +94,8 @@ def test_the_port_comes_from_the_request_then_the_ssh_string_then_the_default(ap
     string = SSH + " -L 8080:localhost:8188"
     ports = []
     for body in ({}, {"ssh_connection": string}, {"ssh_connection": string, "comfyui_port": 9000}):
-        workflow_id = execute(api, workflow=GRAPH, **body).json["workflow_id"]
-        ports.append(api.journal.get(workflow_id).request.comfyui_port)
+        run_id = execute(api, workflow=GRAPH, **body).json["workflow_id"]
+        ports.append(api.journal.get(run_id).request.comfyui_port)
     assert ports == [18188, 8188, 9000]
 
 
@@ -108,7 +108,7 @@ def test_runs_are_listed_as_asked(api: Api) -> None:
     oldest = execute(api, workflow=GRAPH, workflow_name="a cat").json["workflow_id"]
     request = api.journal.get(oldest).request
     middle, newest = (
-        api.service.submit(replace(request, workflow_name=name, ssh_connection=connection)).workflow_id
+        api.service.submit(replace(request, workflow_name=name, ssh_connection=connection)).run_id
         for name, connection in (("a Dog", "gpu-1"), ("two dogs", SSH))
     )
     api.journal.record(oldest, events.RunFailed(code="prompt_failed", message="no"))
@@ -133,7 +133,7 @@ def test_a_status_that_there_is_not_is_refused(api: Api, status: str) -> None:
 
 
 def test_a_line_of_the_list_tells_where_a_run_is_and_what_it_costs(api: Api) -> None:
-    workflow_id = execute(api, workflow=GRAPH, workflow_name="Enhance").json["workflow_id"]
+    run_id = execute(api, workflow=GRAPH, workflow_name="Enhance").json["workflow_id"]
     placement = Placement(
         instance_id="i-1",
         name="gpu-1",
@@ -144,15 +144,15 @@ def test_a_line_of_the_list_tells_where_a_run_is_and_what_it_costs(api: Api) -> 
         price_per_hour=3600.0,
         reason="the only one",
     )
-    api.journal.record(workflow_id, events.InstanceChosen(placement=placement))
-    api.journal.record(workflow_id, events.ExecutionStarted())
-    api.journal.record(workflow_id, events.ExecutionEnded(execution_s=2.5))
-    api.journal.record(workflow_id, events.RunFailed(code="prompt_failed", message="x" * 5000, node_id="2"))
+    api.journal.record(run_id, events.InstanceChosen(placement=placement))
+    api.journal.record(run_id, events.ExecutionStarted())
+    api.journal.record(run_id, events.ExecutionEnded(execution_s=2.5))
+    api.journal.record(run_id, events.RunFailed(code="prompt_failed", message="x" * 5000, node_id="2"))
     (line,) = api.client.get("/comfyui/workflow").json["workflows"]
     expected = {"instance": "gpu-1", "instance_id": "i-1", "gpu_seconds": 2.5, "cost": 2.5, "priority": 0}
     assert expected.items() <= line.items()
     assert len(line["error_message"]) == 300
-    progress = api.client.get(f"/comfyui/workflow/{workflow_id}/progress").json["progress"]
+    progress = api.client.get(f"/comfyui/workflow/{run_id}/progress").json["progress"]
     assert progress["instance_reason"] == "the only one"
     assert progress["error_message"] == "x" * 5000
     short = {**line, "error_message": progress["error_message"]}
@@ -269,8 +269,8 @@ def test_two_images_of_one_name_are_refused_and_one_named_twice_is_one(api: Api,
     answer = execute(api, workflow=GRAPH, input_images=[first, second])
     assert answer.status_code == 400
     assert "two different files called a.png" in answer.json["message"]
-    workflow_id = execute(api, workflow=GRAPH, input_images=[first, first]).json["workflow_id"]
-    assert api.journal.get(workflow_id).request.input_images == (first,)
+    run_id = execute(api, workflow=GRAPH, input_images=[first, first]).json["workflow_id"]
+    assert api.journal.get(run_id).request.input_images == (first,)
 
 
 def test_an_image_goes_by_the_name_it_was_given_under(api: Api, tmp_path: Path) -> None:
@@ -295,37 +295,37 @@ def test_unknown_ids(api: Api) -> None:
 
 
 def test_cancel_is_asked_for_once_and_refused_when_it_is_too_late(api: Api) -> None:
-    workflow_id = execute(api, workflow=GRAPH).json["workflow_id"]
-    url = f"/comfyui/workflow/{workflow_id}"
+    run_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    url = f"/comfyui/workflow/{run_id}"
     assert api.client.get(f"{url}/active").json == {"success": True, "active": True}
     answer = api.client.post(f"{url}/cancel")
     assert answer.json == {"success": True, "message": "Workflow cancellation initiated"}
-    assert api.journal.get(workflow_id).is_cancel_requested
-    api.journal.record(workflow_id, events.RunCancelled())
+    assert api.journal.get(run_id).is_cancel_requested
+    api.journal.record(run_id, events.RunCancelled())
     assert api.client.post(f"{url}/cancel").status_code == 404
     assert api.client.get(f"{url}/active").json == {"success": True, "active": False}
 
 
 def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: Api) -> None:
-    workflow_id = execute(api, workflow=GRAPH).json["workflow_id"]
-    url = f"/comfyui/workflow/{workflow_id}/retry"
+    run_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    url = f"/comfyui/workflow/{run_id}/retry"
     assert api.client.post(url).status_code == 409
-    api.journal.record(workflow_id, events.RunFailed(code="connection_failed", message="x"))
+    api.journal.record(run_id, events.RunFailed(code="connection_failed", message="x"))
     assert api.client.post(url).json["success"] is True
-    assert api.executor.started == [workflow_id, workflow_id]
-    api.journal.record(workflow_id, events.RunFailed(code="prompt_failed", message="x"))
+    assert api.executor.started == [run_id, run_id]
+    api.journal.record(run_id, events.RunFailed(code="prompt_failed", message="x"))
     answer = api.client.post(url)
     assert answer.status_code == 409
     assert "execute it anew" in answer.json["message"]
 
 
 def run_with_output(api: Api, path: Path) -> str:
-    workflow_id: str = execute(api, workflow=GRAPH).json["workflow_id"]
+    run_id: str = execute(api, workflow=GRAPH).json["workflow_id"]
     output = OutputFile(filename=path.name, file_type=FileType.IMAGE)
     missing = OutputFile(filename="gone.png", error="not on the instance any more")
-    api.journal.record(workflow_id, events.PromptSucceeded(outputs=(output, missing)))
-    api.journal.record(workflow_id, events.OutputsFetched(outputs=(replace(output, local_path=str(path)),)))
-    return workflow_id
+    api.journal.record(run_id, events.PromptSucceeded(outputs=(output, missing)))
+    api.journal.record(run_id, events.OutputsFetched(outputs=(replace(output, local_path=str(path)),)))
+    return run_id
 
 
 def test_an_output_is_served_whole_in_ranges_and_small(api: Api, tmp_path: Path) -> None:

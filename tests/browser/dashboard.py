@@ -24,8 +24,8 @@ class Dashboard:
     def open(self, view: str = "") -> None:
         self.page.goto(f"{self.root}/#/{view}")
 
-    def open_run(self, workflow_id: str) -> None:
-        self.open(f"run/{workflow_id}")
+    def open_run(self, run_id: str) -> None:
+        self.open(f"run/{run_id}")
         self.page.locator("h1").wait_for()
 
     @property

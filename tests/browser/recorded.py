@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from comfyui_workflow.runs.events import PromptSucceeded, RunCompleted, RunFailed
-from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_workflow_id
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from tests.runs.test_state_machine import AT, new_run
@@ -18,7 +18,7 @@ def record(data_dir: Path, runs: Sequence[Run]) -> None:
     queued = new_run().status
     store.add_all([replace(run, status=queued) for run in runs])
     for run in runs:
-        store.update(run.workflow_id, lambda _, run=run: run)  # type: ignore[misc]
+        store.update(run.run_id, lambda _, run=run: run)  # type: ignore[misc]
     store.close()
 
 
@@ -40,4 +40,4 @@ def _named(name: str, number: int) -> Run:
     run = new_run()
     at = AT + timedelta(seconds=number)
     request = replace(run.request, workflow_name=name)
-    return replace(run, request=request, workflow_id=new_workflow_id(at), queue_time=at, last_update=at)
+    return replace(run, request=request, run_id=new_run_id(at), queue_time=at, last_update=at)

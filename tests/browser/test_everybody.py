@@ -100,8 +100,8 @@ def home(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
     server.until_finished(server.execute(sandbox.ssh_string, failing(LONG), workflow_name=LONG))
     body = {"ssh_connection": sandbox.ssh_string, "workflow": painted(), "batch_name": f"batch {LONG}"}
     body |= {"rows": [{"1.color": 1}, {"1.color": 2}], "output_dir": str(tmp_path / "out")}
-    for workflow_id in server.post("/batch", body).json()["workflow_ids"]:
-        server.until_finished(workflow_id)
+    for run_id in server.post("/batch", body).json()["workflow_ids"]:
+        server.until_finished(run_id)
     first = server.execute(sandbox.ssh_string, slow(steps=600), workflow_name=f"live {LONG}")
     server.until_status(first, "executing")
     server.execute(sandbox.ssh_string, painted(), workflow_name=f"waiting {LONG}")
@@ -177,8 +177,8 @@ def test_a_view_is_for_everybody(
 
 def test_times_are_told_in_the_zone_of_the_reader(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     server = dashboard.server
-    workflow_id = server.execute(sandbox.ssh_string, painted(), workflow_name="somewhere")
-    ended = server.until_finished(workflow_id)["end_time"]
+    run_id = server.execute(sandbox.ssh_string, painted(), workflow_name="somewhere")
+    ended = server.until_finished(run_id)["end_time"]
     told = []
     browser = dashboard.page.context.browser
     assert browser is not None
@@ -186,7 +186,7 @@ def test_times_are_told_in_the_zone_of_the_reader(dashboard: Dashboard, sandbox:
         context = browser.new_context(timezone_id=zone, locale="en-GB")
         page = context.new_page()
         watch = Watch(page)
-        page.goto(f"{dashboard.root}/#/run/{workflow_id}")
+        page.goto(f"{dashboard.root}/#/run/{run_id}")
         time = page.locator("header.head time")
         assert time.get_attribute("datetime") == ended
         told.append(time.text_content())

@@ -12,8 +12,8 @@ def test_what_a_node_raised_is_told_at_that_node(dashboard: Dashboard, sandbox: 
     page = dashboard.page
     sandbox.faults(hold=True)
     graph = workflows.titled(failing("out of ideas"), n1="The paper", n2="The brush")
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name="broken brush")
-    dashboard.open_run(workflow_id)
+    run_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name="broken brush")
+    dashboard.open_run(run_id)
     dashboard.until_chip("Waiting")
     sandbox.faults(hold=False)
     dashboard.until_chip("Failed")
@@ -35,8 +35,8 @@ def test_a_failed_run_needs_the_reader_until_it_is_seen(
     first, second = (
         server.execute(sandbox.ssh_string, failing(name), workflow_name=name) for name in ("first", "second")
     )
-    for workflow_id in (first, second):
-        server.until_finished(workflow_id)
+    for run_id in (first, second):
+        server.until_finished(run_id)
     dashboard.open()
     needs = dashboard.part("Needs you")
     expect(needs.get_by_role("link", name="first")).to_have_attribute("href", f"#/run/{first}")

@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     server = ServerProcess(directory)
     record(server.data_dir, [run])
     with server:
-        yield Made(server=server, directory=directory, run_id=run.workflow_id)
+        yield Made(server=server, directory=directory, run_id=run.run_id)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_film_plays(
     film.write_bytes(bytes(page.evaluate(FILM)))
     run = completed("a film", (film, FileType.VIDEO))
     record(tmp_path / "data", [run])
-    make_dashboard(make_server(data_dir=tmp_path / "data")).open_run(run.workflow_id)
+    make_dashboard(make_server(data_dir=tmp_path / "data")).open_run(run.run_id)
     player = page.locator("ul.gallery video")
     expect(player).to_have_attribute("aria-label", "short.webm")
     player.evaluate("video => { video.muted = true; return video.play(); }")

@@ -128,12 +128,12 @@ def test_a_name_does_not_turn_round_what_comes_after_it(
     page = dashboard.page
     name = "turned\u202eround"
     graph = workflows.titled(failing("\u202eit broke"), n2=name)
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=name)
-    dashboard.server.until_finished(workflow_id)
+    run_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=name)
+    dashboard.server.until_finished(run_id)
     dashboard.open()
     after_name = dashboard.part("Needs you").locator("li p").first
     assert after_name.evaluate(IS_LEFT_TO_RIGHT, " failed ")
-    dashboard.open_run(workflow_id)
+    dashboard.open_run(run_id)
     page.get_by_text("Graph and inputs").click()
     heading = page.locator("details.graph h3").nth(1)
     assert heading.evaluate(IS_LEFT_TO_RIGHT, "SandboxRaise")

@@ -64,9 +64,9 @@ def test_an_instance_is_added_connected_and_removed(machines: Dashboard, sandbox
 def test_what_it_does_is_seen_and_what_it_has_done(machines: Dashboard, sandbox: SandboxProcess) -> None:
     card = add(machines, "Busy", sandbox.ssh_string)
     expect(card).to_be_visible()
-    workflow_id = machines.server.execute("Busy", slow(steps=600), workflow_name="long")
+    run_id = machines.server.execute("Busy", slow(steps=600), workflow_name="long")
     expect(card.locator("dl")).to_contain_text("1 running")
-    machines.server.post(f"/{workflow_id}/cancel")
+    machines.server.post(f"/{run_id}/cancel")
     expect(card.locator("dl")).to_contain_text("empty")
     card.get_by_role("link", name="1 run").click()
     machines.row("long").wait_for()

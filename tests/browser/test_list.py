@@ -95,8 +95,8 @@ def test_runs_of_an_instance(dashboard: Dashboard, sandbox: SandboxProcess) -> N
     requests.post(instances_url(server), json=instance, timeout=10).raise_for_status()
     by_name = server.execute("The one", painted(), workflow_name="by name")
     by_ssh = server.execute("ssh -p 1 root@127.0.0.1", painted(), workflow_name="by ssh string")
-    for workflow_id in (by_name, by_ssh):
-        server.until_finished(workflow_id)
+    for run_id in (by_name, by_ssh):
+        server.until_finished(run_id)
     dashboard.open()
     dashboard.row("by ssh string").wait_for()
     dashboard.page.get_by_role("combobox", name="Instance").select_option("The one")

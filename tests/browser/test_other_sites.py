@@ -131,11 +131,11 @@ def test_another_site_starts_nothing(foreign_page: Page, server: ServerProcess) 
 
 def test_another_site_cancels_and_retries_nothing(foreign_page: Page, server: ServerProcess) -> None:
     before = runs(server)
-    for workflow_id, _ in before:
+    for run_id, _ in before:
         for what in ("cancel", "retry"):
-            assert "failed" in fetch(foreign_page, f"{server.url}/{workflow_id}/{what}", method="POST")
-            fetch(foreign_page, f"{server.url}/{workflow_id}/{what}", method="POST", mode="no-cors")
-            foreign_page.evaluate("url => navigator.sendBeacon(url)", f"{server.url}/{workflow_id}/{what}")
+            assert "failed" in fetch(foreign_page, f"{server.url}/{run_id}/{what}", method="POST")
+            fetch(foreign_page, f"{server.url}/{run_id}/{what}", method="POST", mode="no-cors")
+            foreign_page.evaluate("url => navigator.sendBeacon(url)", f"{server.url}/{run_id}/{what}")
     assert runs(server) == before
 
 
@@ -220,6 +220,6 @@ def _use_the_api(page: Page, server: ServerProcess, origin: str) -> None:
     assert SECRET in listed["text"]
     started = post_json(page, f"{server.url}/execute", EXECUTE)
     assert started["status"] == 200
-    workflow_id = page.evaluate("JSON.parse", started["text"])["workflow_id"]
-    assert fetch(page, f"{server.url}/{workflow_id}/cancel", method="POST")["status"] == 200
-    server.until_status(workflow_id, "cancelled")
+    run_id = page.evaluate("JSON.parse", started["text"])["workflow_id"]
+    assert fetch(page, f"{server.url}/{run_id}/cancel", method="POST")["status"] == 200
+    server.until_status(run_id, "cancelled")

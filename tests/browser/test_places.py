@@ -73,7 +73,7 @@ def test_back_closes_the_large_picture_and_no_more(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
     page = dashboard.page
-    workflow_id = dashboard.start(workflows.saved(tmp_path / "w.json", painted()), sandbox.ssh_string)
+    run_id = dashboard.start(workflows.saved(tmp_path / "w.json", painted()), sandbox.ssh_string)
     dashboard.until_chip("Completed")
     viewer = page.get_by_role("dialog", name="Picture")
     for close in (page.go_back, lambda: page.keyboard.press("Escape")):
@@ -82,22 +82,22 @@ def test_back_closes_the_large_picture_and_no_more(
         close()
         expect(viewer).to_be_hidden()
         page.wait_for_function("() => !history.state?.isEnlarged")
-        assert page.url.endswith(workflow_id)
+        assert page.url.endswith(run_id)
     page.go_back()
     page.wait_for_url("**/#/start")
 
 
 def test_a_question_does_not_outlive_its_view(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, slow(steps=600), workflow_name="long")
-    dashboard.server.until_status(workflow_id, "executing")
+    run_id = dashboard.server.execute(sandbox.ssh_string, slow(steps=600), workflow_name="long")
+    dashboard.server.until_status(run_id, "executing")
     dashboard.open()
-    dashboard.open_run(workflow_id)
+    dashboard.open_run(run_id)
     dashboard.press("Cancel")
     expect(page.locator("#question")).to_be_visible()
     page.go_back()
     expect(page.locator("#question")).to_be_hidden()
-    assert not dashboard.server.progress(workflow_id)["cancel_requested"]
+    assert not dashboard.server.progress(run_id)["cancel_requested"]
 
 
 def test_an_open_batch_stays_open_and_all_its_runs_can_be_seen(

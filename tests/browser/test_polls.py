@@ -87,9 +87,9 @@ def open_view(
 ) -> str:
     """A view is open; gives the end of the path that it asks for at each look."""
     if request.param == "run":
-        workflow_id = dashboard.server.execute(sandbox.ssh_string, painted())
-        dashboard.server.until_finished(workflow_id)
-        dashboard.open_run(workflow_id)
+        run_id = dashboard.server.execute(sandbox.ssh_string, painted())
+        dashboard.server.until_finished(run_id)
+        dashboard.open_run(run_id)
         return "/progress"
     dashboard.open(request.param)
     dashboard.page.locator("h1").wait_for(state="attached")
@@ -166,7 +166,7 @@ def test_the_list_is_asked_for_again_only_when_something_happened(
     dashboard.open()
     dashboard.part("All runs").wait_for()
     assert looks.of(8, "/comfyui/workflow") == 0
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, painted(), workflow_name="news of it")
-    dashboard.server.until_finished(workflow_id)
+    run_id = dashboard.server.execute(sandbox.ssh_string, painted(), workflow_name="news of it")
+    dashboard.server.until_finished(run_id)
     assert looks.of(4, "/comfyui/workflow") >= 1
     expect(dashboard.row("news of it").locator(".chip")).to_have_text("Completed")

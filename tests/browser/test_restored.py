@@ -25,14 +25,14 @@ def kept_port() -> Iterator[int]:
 def test_a_reload_shows_the_same_run_and_it_goes_on(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     sandbox.faults(step_delay_s=0.2)
-    workflow_id = dashboard.server.execute(
+    run_id = dashboard.server.execute(
         sandbox.ssh_string, workflows.text_to_image(steps=150), workflow_name="through a reload"
     )
-    dashboard.open_run(workflow_id)
+    dashboard.open_run(run_id)
     expect(dashboard.node("KSampler")).to_contain_text("of 150")
     page.reload()
     expect(page.locator("h1")).to_have_text("through a reload")
-    assert dashboard.run_id == workflow_id
+    assert dashboard.run_id == run_id
     expect(dashboard.node("KSampler")).to_contain_text("of 150")
     sandbox.faults(step_delay_s=0)
     dashboard.until_chip("Completed")
@@ -49,9 +49,9 @@ def test_a_server_that_is_killed_and_started_again_in_mid_run(
     server = make_server(port=kept_port)
     dashboard = make_dashboard(server)
     dashboard.watch.allow_absence()
-    workflow_id = server.execute(sandbox.ssh_string, slow(steps=80), workflow_name="through a death")
-    server.until(workflow_id, lambda run: run["current_node_progress"])
-    dashboard.open_run(workflow_id)
+    run_id = server.execute(sandbox.ssh_string, slow(steps=80), workflow_name="through a death")
+    server.until(run_id, lambda run: run["current_node_progress"])
+    dashboard.open_run(run_id)
     dashboard.until_chip("Running")
     server.kill()
     expect(dashboard.notice()).to_have_text("The server is away. This page comes back by itself.")

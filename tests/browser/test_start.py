@@ -46,7 +46,7 @@ def test_from_a_file_to_the_gallery(dashboard: Dashboard, sandbox: SandboxProces
     page.get_by_role("status").filter(has_text="It can run this.").wait_for()
     start.click()
 
-    workflow_id = dashboard.run_id
+    run_id = dashboard.run_id
     dashboard.until_chip("Completed")
     expect(page).to_have_title("lake – ComfyUI runs")
     small = dashboard.page.locator("ul.gallery img")
@@ -55,7 +55,7 @@ def test_from_a_file_to_the_gallery(dashboard: Dashboard, sandbox: SandboxProces
     graph = page.locator("details.graph")
     expect(graph.get_by_text("a harbour at night")).to_be_visible()
     expect(graph.get_by_text(drawn, exact=True)).to_be_visible()
-    submitted = dashboard.server.get(f"/{workflow_id}/request")["graph"]
+    submitted = dashboard.server.get(f"/{run_id}/request")["graph"]
     assert (submitted["6"]["inputs"]["text"], submitted["3"]["inputs"]["seed"]) == (
         "a harbour at night",
         int(drawn),
@@ -115,7 +115,7 @@ def test_a_picture_goes_to_the_node_that_loads_it(
         assert thumbnail.evaluate("async img => { await img.decode(); return img.naturalWidth; }") == width
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Start")
-    workflow_id = dashboard.run_id
+    run_id = dashboard.run_id
     dashboard.until_chip("Completed")
     made = dashboard.page.locator("ul.gallery img")
     expect(made).to_have_count(2)
@@ -123,7 +123,7 @@ def test_a_picture_goes_to_the_node_that_loads_it(
         img.evaluate("async img => { await img.decode(); return img.naturalWidth; }") for img in made.all()
     ]
     assert sorted(widths) == [30, 50]
-    graph = dashboard.server.get(f"/{workflow_id}/request")["graph"]
+    graph = dashboard.server.get(f"/{run_id}/request")["graph"]
     assert graph["1"]["inputs"]["image"].startswith("anything")
     assert graph["4"]["inputs"]["image"].startswith("second")
 

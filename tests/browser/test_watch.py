@@ -32,10 +32,10 @@ def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox
     page = dashboard.page
     page.clock.install()
     sandbox.faults(step_delay_s=0.25)
-    workflow_id = dashboard.server.execute(
+    run_id = dashboard.server.execute(
         sandbox.ssh_string, workflows.text_to_image(steps=12), workflow_name="moving"
     )
-    dashboard.open_run(workflow_id)
+    dashboard.open_run(run_id)
     seen: list[tuple[float, float, str]] = []
     while (now := page.evaluate(READ_BARS))["chip"] != "Completed":
         if None not in now.values():
@@ -54,8 +54,8 @@ def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox
 def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     sandbox.faults(step_delay_s=0.2)
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=200))
-    dashboard.open_run(workflow_id)
+    run_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=200))
+    dashboard.open_run(run_id)
     preview = page.get_by_role("img", name="The picture as it is now")
     assert preview.evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
     first = preview.get_attribute("src")
@@ -63,7 +63,7 @@ def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess)
     dashboard.open()
     card = dashboard.part("Now").locator("li.card")
     assert card.locator("img").evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
-    dashboard.server.post(f"/{workflow_id}/cancel")
+    dashboard.server.post(f"/{run_id}/cancel")
     expect(card).to_have_count(0)
 
 
@@ -107,9 +107,9 @@ def test_a_run_behind_another_says_how_many_are_ahead(dashboard: Dashboard, sand
 def test_cancelling_asks_first(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     server = dashboard.server
-    workflow_id = server.execute(sandbox.ssh_string, slow(steps=600), workflow_name="too long")
-    server.until_status(workflow_id, "executing")
-    dashboard.open_run(workflow_id)
+    run_id = server.execute(sandbox.ssh_string, slow(steps=600), workflow_name="too long")
+    server.until_status(run_id, "executing")
+    dashboard.open_run(run_id)
     dashboard.press("Cancel")
     question = page.get_by_role("dialog", name="Cancel “too long”?")
     question.get_by_role("button", name="No").click()
@@ -117,11 +117,11 @@ def test_cancelling_asks_first(dashboard: Dashboard, sandbox: SandboxProcess) ->
     dashboard.press("Cancel")
     page.keyboard.press("Escape")
     expect(question).to_be_hidden()
-    assert not server.progress(workflow_id)["cancel_requested"]
+    assert not server.progress(run_id)["cancel_requested"]
     dashboard.press("Cancel")
     question.get_by_role("button", name="Cancel the run").click()
     dashboard.until_chip("Cancelled")
-    assert server.progress(workflow_id)["status"] == "cancelled"
+    assert server.progress(run_id)["status"] == "cancelled"
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
 
 
@@ -148,18 +148,18 @@ def test_a_failed_run_is_taken_up_again(
 def test_run_again_with_changes_begins_with_what_was(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
     page = dashboard.page
     graph: dict[str, Any] = workflows.text_to_image(steps=2)
-    workflow_id = dashboard.server.execute(
+    run_id = dashboard.server.execute(
         sandbox.ssh_string, graph, workflow_name="before", inputs={"6.text": "a tower"}, priority=3
     )
-    dashboard.server.until_finished(workflow_id)
-    dashboard.open_run(workflow_id)
+    dashboard.server.until_finished(run_id)
+    dashboard.open_run(run_id)
     page.get_by_role("link", name="Run again with changes").click()
     prompt = page.get_by_role("group", name="Prompt CLIPTextEncode", exact=True).get_by_label("text")
     expect(prompt).to_have_value("a tower")
     expect(page.get_by_label("ssh string")).to_have_value(sandbox.ssh_string)
     prompt.fill("two towers")
     dashboard.press("Start")
-    page.wait_for_url(lambda url: "#/run/" in url and workflow_id not in url)
+    page.wait_for_url(lambda url: "#/run/" in url and run_id not in url)
     dashboard.until_chip("Completed")
     expect(page.locator("h1")).to_have_text("before")
     again = dashboard.server.get(f"/{dashboard.run_id}/request")
@@ -176,8 +176,8 @@ def test_of_many_nodes_those_that_matter_are_seen(dashboard: Dashboard, sandbox:
     graph["10"]["inputs"]["image"] = save["inputs"]["images"]
     graph["50"] = {**save, "inputs": {**save["inputs"], "images": ["49", 0]}}
     sandbox.faults(step_delay_s=0.5)
-    workflow_id = dashboard.server.execute(sandbox.ssh_string, graph)
-    dashboard.open_run(workflow_id)
+    run_id = dashboard.server.execute(sandbox.ssh_string, graph)
+    dashboard.open_run(run_id)
     nodes = dashboard.part("Nodes")
     expect(nodes.locator("li.node:visible")).to_have_count(1)
     expect(nodes.locator("li.node:visible")).to_have_attribute("aria-current", "step")

@@ -335,7 +335,7 @@ def test_the_list_is_in_pages_and_of_one_run(outbox: Outbox, receiver: Receiver,
     newest = added[::-1]
     assert [each.delivery_id for each in outbox.deliveries(2)] == newest[:2]
     assert [each.delivery_id for each in outbox.deliveries(9, before=newest[1])] == newest[2:]
-    assert [each.delivery_id for each in outbox.deliveries(9, workflow_id="run 1")] == [added[3], added[1]]
+    assert [each.delivery_id for each in outbox.deliveries(9, run_id="run 1")] == [added[3], added[1]]
 
 
 def test_old_ones_are_forgotten_and_those_that_wait_are_not(

@@ -9,7 +9,7 @@ from comfyui_workflow.comfyui.queue import Mark
 from comfyui_workflow.errors import DataTaken
 from comfyui_workflow.execution.prompt_marks import MarkJudge
 from comfyui_workflow.runs.events import PromptPrepared, PromptSentAgain, RunCompleted
-from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
+from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
@@ -36,19 +36,17 @@ class Case:
             comfyui_input_dir="",
             comfyui_output_dir="",
         )
-        self.run = Run(
-            workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now()
-        )
+        self.run = Run(run_id=new_run_id(now()), request=request, queue_time=now(), last_update=now())
         self.journal.add(self.run)
 
     def sent(self, process: str) -> None:
         event = PromptPrepared(prompt_id="p", boot_marker=None, process=process)
-        self.journal.record(self.run.workflow_id, event)
+        self.journal.record(self.run.run_id, event)
 
     def mark(self, submission: int, process: str | None, sent_s: float) -> Mark:
         return Mark(
             prompt_id="p",
-            correlation=f"{self.run.workflow_id}/{submission}",
+            correlation=f"{self.run.run_id}/{submission}",
             process=process,
             sent_at_s=self.ours.began_at_s + sent_s,
         )
@@ -95,9 +93,9 @@ def test_what_they_do_not_explain_stops_this_server(case: Case, name: str) -> No
 
 def test_a_copy_of_what_was_sent_again_after_a_restart_is_explained(case: Case) -> None:
     case.sent(case.earlier.token)
-    case.journal.record(case.run.workflow_id, PromptSentAgain(process=case.ours.token))
+    case.journal.record(case.run.run_id, PromptSentAgain(process=case.ours.token))
     case.judge.judge(case.mark(1, case.earlier.token, AFTER_S))
-    case.journal.record(case.run.workflow_id, RunCompleted())
+    case.journal.record(case.run.run_id, RunCompleted())
     case.judge.judge(case.mark(1, case.earlier.token, AFTER_S))
 
 

@@ -20,7 +20,7 @@ from comfyui_workflow.runs.events import (
     Saving,
     TroubleMet,
 )
-from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_workflow_id
+from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
 from comfyui_workflow.scheduling.executor import FreeTurn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -34,11 +34,11 @@ class FullStore(MemoryStore):
         super().__init__()
         self._left = refusals
 
-    def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         if saving in (Saving.MUST, Saving.SYNCED) and self._left:
             self._left -= 1
             raise StoreError("No space left on device")
-        return super().update(workflow_id, change, saving)
+        return super().update(run_id, change, saving)
 
 
 class Refusing:
@@ -81,23 +81,23 @@ def started(
         comfyui_input_dir="",
         comfyui_output_dir="",
     )
-    run = Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
+    run = Run(run_id=new_run_id(now()), request=request, queue_time=now(), last_update=now())
     journal.add(run)
     runner = Runner(journal, links, RunnerOptions(contact_patience_s=patience_s), LiveView())  # type: ignore[arg-type]
     return (
         journal,
-        run.workflow_id,
+        run.run_id,
         lambda should_stop: runner.execute(
-            run.workflow_id, OfInstance(should_stop=should_stop, removed=removed or threading.Event())
+            run.run_id, OfInstance(should_stop=should_stop, removed=removed or threading.Event())
         ),
     )
 
 
 def test_an_end_that_cannot_be_saved_yet_is_saved_later() -> None:
     links = Refusing()
-    journal, workflow_id, execute = started(FullStore(refusals=1), links)
+    journal, run_id, execute = started(FullStore(refusals=1), links)
     execute(lambda: False)
-    assert journal.get(workflow_id).status is RunStatus.FAILED
+    assert journal.get(run_id).status is RunStatus.FAILED
     assert links.attempts == 2
 
 
@@ -114,19 +114,19 @@ def test_a_full_disk_is_not_tried_in_a_hurry() -> None:
 
 def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it_waits_for() -> None:
     removed = threading.Event()
-    journal, workflow_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")), removed)
-    journal.record(workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    journal, run_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")), removed)
+    journal.record(run_id, PromptPrepared(prompt_id="p", boot_marker=None))
     stop = threading.Event()
     runner = threading.Thread(target=execute, args=(stop.is_set,))
     runner.start()
     try:
-        away = journal.wait(workflow_id, lambda run: run.message == "no route; trying again", 10)
+        away = journal.wait(run_id, lambda run: run.message == "no route; trying again", 10)
         assert away.status is RunStatus.QUEUED
-        journal.record(workflow_id, CancelRequested())
+        journal.record(run_id, CancelRequested())
         aim = "no route; trying again, to cancel the prompt there"
-        assert journal.wait(workflow_id, lambda run: run.message == aim, 10).message == aim
+        assert journal.wait(run_id, lambda run: run.message == aim, 10).message == aim
         removed.set()
-        ended = journal.wait(workflow_id, lambda run: run.is_finished, 20)
+        ended = journal.wait(run_id, lambda run: run.is_finished, 20)
         assert ended.status is RunStatus.CANCELLED
         assert "Its instance was removed" in str(ended.error_message)
     finally:
@@ -156,13 +156,13 @@ class LettingThroughWhatIsSmall:
 
 def test_a_link_that_connects_and_brings_nothing_is_not_tried_for_ever() -> None:
     links = LettingThroughWhatIsSmall()
-    journal, workflow_id, execute = started(MemoryStore(), links, patience_s=2.0)
+    journal, run_id, execute = started(MemoryStore(), links, patience_s=2.0)
     stop = threading.Event()
     last = threading.Timer(60, stop.set)
     last.start()
     execute(stop.is_set)
     last.cancel()
-    ended = journal.get(workflow_id)
+    ended = journal.get(run_id)
     assert (ended.status, ended.error_message) == (RunStatus.FAILED, "no answer within 30 s")
     assert 3 <= links.attempts <= 6
 
@@ -176,7 +176,7 @@ def test_only_what_comes_further_than_before_is_progress() -> None:
 
 
 def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
-    journal, workflow_id, _ = started(MemoryStore(), Refusing())
+    journal, run_id, _ = started(MemoryStore(), Refusing())
     said = (
         PhaseEntered(phase=Phase.CONNECTING, message="Connecting"),
         NoticeGiven(message="look"),
@@ -189,8 +189,8 @@ def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
     )
     advanced = []
     for event in said:
-        before = journal.get(workflow_id)
-        advanced.append(has_advanced(before, journal.record(workflow_id, event)))
+        before = journal.get(run_id)
+        advanced.append(has_advanced(before, journal.record(run_id, event)))
     assert advanced == [False, False, False, True, True, False, False, False]
 
 

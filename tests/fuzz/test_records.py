@@ -31,7 +31,7 @@ from tests.runs.test_state_machine import AT, new_run
 
 
 def run_number(number: int) -> Run:
-    run = replace(new_run(), workflow_id=f"comfyui_workflow_1700000000_{number:04x}")
+    run = replace(new_run(), run_id=f"comfyui_workflow_1700000000_{number:04x}")
     run = apply(run, NodesAdvanced(steps={"1": NodeStep(value=3, maximum=7)}), AT)
     return replace(run, outputs=(OutputFile(filename="a.png", local_path="/o/a.png"),))
 
@@ -101,41 +101,41 @@ def check_store(root: Path, state: bytes | None = None) -> None:
         for run in store.unfinished():
             if Lost.WORKFLOW not in run.lost:
                 check_graph(run.request.graph)  # what will be submitted
-        for workflow_id in {run.workflow_id for run in [*store.unfinished(), *store.page(100)]}:
-            check_run(store, workflow_id)
-        assert NEIGHBOUR.workflow_id in [run.workflow_id for run in store.page(1000)]
-        found = store.get(NEIGHBOUR.workflow_id)
+        for run_id in {run.run_id for run in [*store.unfinished(), *store.page(100)]}:
+            check_run(store, run_id)
+        assert NEIGHBOUR.run_id in [run.run_id for run in store.page(1000)]
+        found = store.get(NEIGHBOUR.run_id)
         assert found is not None
         assert found.request == NEIGHBOUR.request
         assert store.latest() is not None
         store.update(
-            NEIGHBOUR.workflow_id, lambda run: apply(run, NoticeGiven(message="x"), AT + timedelta(days=1))
+            NEIGHBOUR.run_id, lambda run: apply(run, NoticeGiven(message="x"), AT + timedelta(days=1))
         )
         assert (root.parent / "outside").read_text() == "untouched"
     finally:
         store.close()
 
 
-def check_run(store: JsonFileStore, workflow_id: str) -> None:
-    run = store.get(workflow_id)
+def check_run(store: JsonFileStore, run_id: str) -> None:
+    run = store.get(run_id)
     assert run is not None
-    assert run.workflow_id == workflow_id
-    assert wire([store.inputs(workflow_id)]) == wire([run.request.inputs])
-    assert store.outputs(workflow_id) == run.outputs
+    assert run.run_id == run_id
+    assert wire([store.inputs(run_id)]) == wire([run.request.inputs])
+    assert store.outputs(run_id) == run.outputs
     for document in (progress_document(run), summary_document(summary_of(run))):
         json.dumps(document, allow_nan=False).encode()
     change = RetryRequested() if run.is_finished else NoticeGiven(message="seen")
-    changed = store.update(workflow_id, lambda run: apply(run, change, AT + timedelta(days=1)))
-    assert changed.workflow_id == workflow_id
-    assert store.get(workflow_id) == changed
+    changed = store.update(run_id, lambda run: apply(run, change, AT + timedelta(days=1)))
+    assert changed.run_id == run_id
+    assert store.get(run_id) == changed
 
 
 def with_spoiled(place: str, files: dict[str, bytes | None], state: bytes | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "outside").write_text("untouched")
         root = Path(directory) / "data"
-        write(root / "runs" / "live" / NEIGHBOUR.workflow_id, good(NEIGHBOUR))
-        write(root / "runs" / place / SPOILED.workflow_id, files)
+        write(root / "runs" / "live" / NEIGHBOUR.run_id, good(NEIGHBOUR))
+        write(root / "runs" / place / SPOILED.run_id, files)
         check_store(root, state)
         check_store(root)  # and the next start
 
@@ -146,8 +146,8 @@ def bytes_of(**changes: object) -> dict[str, bytes | None]:
 
 @effort(80)
 @given(place=st.sampled_from(["live", "finished"]), files=spoiled_records())
-@example(place="live", files=bytes_of(workflow_id="../../../outside"))
-@example(place="live", files=bytes_of(workflow_id="comfyui_workflow_1_ab", status="failed"))
+@example(place="live", files=bytes_of(run_id="../../../outside"))
+@example(place="live", files=bytes_of(run_id="comfyui_workflow_1_ab", status="failed"))
 @example(place="live", files=bytes_of(queue_time=TIMES[0]))
 @example(place="live", files=bytes_of(queue_time=TIMES[1]))
 @example(place="live", files=bytes_of(last_update=TIMES[2]))
@@ -179,7 +179,7 @@ def test_a_stray_thing_in_the_data_directory_is_no_obstacle(
 ) -> None:
     (tmp_path / "outside").write_text("untouched")
     root = tmp_path / "data"
-    write(root / "runs" / "live" / NEIGHBOUR.workflow_id, good(NEIGHBOUR))
+    write(root / "runs" / "live" / NEIGHBOUR.run_id, good(NEIGHBOUR))
     there = root / "runs" / place / name
     there.parent.mkdir(exist_ok=True)
     match kind:
@@ -198,14 +198,14 @@ def test_finished_records_that_cannot_be_read_do_not_end_the_list(tmp_path: Path
     store = JsonFileStore(tmp_path, None)
     store.open()
     ids = [f"comfyui_workflow_1700000000_{number:04x}" for number in range(40)]
-    for workflow_id, number in zip(ids, itertools.count()):
-        run = failed(replace(run_number(0), workflow_id=workflow_id))
-        write(tmp_path / "runs" / "finished" / workflow_id, good(run) if number < 5 else {"run.jsonl": b"{"})
+    for run_id, number in zip(ids, itertools.count()):
+        run = failed(replace(run_number(0), run_id=run_id))
+        write(tmp_path / "runs" / "finished" / run_id, good(run) if number < 5 else {"run.jsonl": b"{"})
     store.close()
     store.open()
-    assert [run.workflow_id for run in store.page(3)] == ids[4:1:-1]
-    assert [run.workflow_id for run in store.page(3, before=ids[2])] == ids[1::-1]
+    assert [run.run_id for run in store.page(3)] == ids[4:1:-1]
+    assert [run.run_id for run in store.page(3, before=ids[2])] == ids[1::-1]
     latest = store.latest()
     assert latest is not None
-    assert (latest.workflow_id, latest.status) == (ids[4], RunStatus.FAILED)
+    assert (latest.run_id, latest.status) == (ids[4], RunStatus.FAILED)
     store.close()

@@ -70,12 +70,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     run = new_run()
     store.add(run)
     journal.record(
-        run.workflow_id, OutputsFound(outputs=(OutputFile(filename="picture.png", local_path=str(output)),))
+        run.run_id, OutputsFound(outputs=(OutputFile(filename="picture.png", local_path=str(output)),))
     )
-    journal.record(run.workflow_id, RunFailed(code="prompt_failed", message="no"))
-    yield Api(
-        client=app.test_client(), store=store, directory=directory, run_id=run.workflow_id, output=output
-    )
+    journal.record(run.run_id, RunFailed(code="prompt_failed", message="no"))
+    yield Api(client=app.test_client(), store=store, directory=directory, run_id=run.run_id, output=output)
     store.close()
 
 

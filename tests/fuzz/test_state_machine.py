@@ -115,8 +115,8 @@ def test_whatever_happens_the_run_makes_sense(story: list[tuple[Event, timedelta
 
 def check_step(before: Run, event: Event, after: Run) -> None:
     assert after.last_update >= before.last_update
-    assert (after.workflow_id, after.request, after.queue_time) == (
-        before.workflow_id,
+    assert (after.run_id, after.request, after.queue_time) == (
+        before.run_id,
         before.request,
         before.queue_time,
     )

@@ -72,8 +72,8 @@ def test_the_list_says_what_the_records_say(story: list[Add | Happen | Reopen]) 
                         take(each, step)
                 check(store)
                 check(memory)
-                assert [line.workflow_id for line in store.summaries()] == [
-                    line.workflow_id for line in memory.summaries()
+                assert [line.run_id for line in store.summaries()] == [
+                    line.run_id for line in memory.summaries()
                 ]
         finally:
             store.close()
@@ -132,4 +132,4 @@ def run_id(number: int) -> str:
 
 def run_number(number: int, batch_id: str | None) -> Run:
     run = new_run()
-    return replace(run, workflow_id=run_id(number), request=replace(run.request, batch_id=batch_id))
+    return replace(run, run_id=run_id(number), request=replace(run.request, batch_id=batch_id))

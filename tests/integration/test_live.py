@@ -26,39 +26,39 @@ def with_previews(color: int, *, steps: int = 60) -> Graph:
     return graph
 
 
-def live_preview(server: ServerProcess, workflow_id: str) -> requests.Response:
-    return requests.get(f"{server.url}/{workflow_id}/live-preview", timeout=10)
+def live_preview(server: ServerProcess, run_id: str) -> requests.Response:
+    return requests.get(f"{server.url}/{run_id}/live-preview", timeout=10)
 
 
 @pytest.mark.parametrize("version", ["new", "old"])
 def test_previews_come_while_a_node_samples(server: ServerProcess, instance: Instance, version: str) -> None:
     instance.sandbox.faults(version=version)
-    workflow_id = server.execute(instance.ssh_string, with_previews(0x204060 + len(version)))
-    first = server.until(workflow_id, lambda p: p["live_preview"] is not None)
+    run_id = server.execute(instance.ssh_string, with_previews(0x204060 + len(version)))
+    first = server.until(run_id, lambda p: p["live_preview"] is not None)
     assert first["live_preview"] == {**first["live_preview"], "node_id": "2", "content_type": "image/jpeg"}
-    answer = live_preview(server, workflow_id)
+    answer = live_preview(server, run_id)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/jpeg")
     assert Image.open(BytesIO(answer.content)).size[0] == 512
     number = first["live_preview"]["number"]
-    server.until(workflow_id, lambda p: p["live_preview"]["number"] > number)
-    (line,) = [w for w in server.get("?limit=5")["workflows"] if w["workflow_id"] == workflow_id]
+    server.until(run_id, lambda p: p["live_preview"]["number"] > number)
+    (line,) = [w for w in server.get("?limit=5")["workflows"] if w["workflow_id"] == run_id]
     assert line["live_preview"]["number"] > number
-    done = server.until_finished(workflow_id)
+    done = server.until_finished(run_id)
     assert (done["status"], done["live_preview"], done["transfers"]) == ("completed", None, [])
-    assert live_preview(server, workflow_id).status_code == 204
+    assert live_preview(server, run_id).status_code == 204
 
 
 def test_previews_go_with_the_way_to_the_instance_and_come_again(
     server: ServerProcess, instance: Instance
 ) -> None:
-    workflow_id = server.execute(instance.ssh_string, with_previews(0x507090, steps=80))
-    first = server.until(workflow_id, lambda p: p["live_preview"] is not None)
+    run_id = server.execute(instance.ssh_string, with_previews(0x507090, steps=80))
+    first = server.until(run_id, lambda p: p["live_preview"] is not None)
     instance.refuse(0.5)
     instance.cut()
-    server.until(workflow_id, lambda p: p["live_preview"] is None)
-    again = server.until(workflow_id, lambda p: p["live_preview"] is not None)
+    server.until(run_id, lambda p: p["live_preview"] is None)
+    again = server.until(run_id, lambda p: p["live_preview"] is not None)
     assert again["live_preview"]["number"] > first["live_preview"]["number"]
-    done = server.until_finished(workflow_id)
+    done = server.until_finished(run_id)
     assert done["status"] == "completed"
     assert len(instance.sandbox.executions()) == 1
 
@@ -67,15 +67,15 @@ def test_each_node_tells_when_it_began_and_ended(
     make_server: Callable[..., ServerProcess], instance: Instance
 ) -> None:
     server = make_server()
-    workflow_id = server.execute(instance.ssh_string, slow(0x302010, steps=20, seconds_per_step=0.05))
-    done = server.until_finished(workflow_id)
+    run_id = server.execute(instance.ssh_string, slow(0x302010, steps=20, seconds_per_step=0.05))
+    done = server.until_finished(run_id)
     began, ended = ([at(node[name]) for node in done["nodes"]] for name in ("start_time", "end_time"))
     assert began == sorted(began)
     assert ended == sorted(ended)
     assert 0.9 < (ended[1] - began[1]).total_seconds() < 5
     server.kill()
     server.start()
-    assert server.progress(workflow_id)["nodes"] == done["nodes"]
+    assert server.progress(run_id)["nodes"] == done["nodes"]
     wait_until(lambda: json.loads(server.state_file.read_text())["nodes"] == done["nodes"])
     cached = server.until_finished(
         server.execute(instance.ssh_string, slow(0x302010, steps=20, seconds_per_step=0.05))
@@ -94,11 +94,11 @@ def test_files_on_their_way_tell_how_far_they_are(
     noise = np.random.default_rng(1).integers(0, 256, (3000, 3000, 3), dtype=np.uint8)
     photo = tmp_path / "large.png"
     Image.fromarray(noise).save(photo, compress_level=0)
-    workflow_id = server.execute(
+    run_id = server.execute(
         instance.ssh_string, loaded("large.png", prefix="large"), input_images=[str(photo)]
     )
     seen: list[Json] = []
-    done = server.until(workflow_id, lambda p: seen.extend(p["transfers"]) or p["status"] == "completed")
+    done = server.until(run_id, lambda p: seen.extend(p["transfers"]) or p["status"] == "completed")
     ways = {(each["direction"], each["filename"]) for each in seen}
     assert ways == {("upload", "large.png"), ("download", done["outputs"][0]["filename"])}
     assert {each["total_bytes"] for each in seen if each["direction"] == "upload"} <= {

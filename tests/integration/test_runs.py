@@ -22,8 +22,8 @@ def names(progress: dict[str, Any]) -> list[str]:
 
 
 def test_a_run_from_start_to_end(server: ServerProcess, instance: Instance) -> None:
-    workflow_id = server.execute(instance.ssh_string, painted(0x102030))
-    done = server.until_finished(workflow_id)
+    run_id = server.execute(instance.ssh_string, painted(0x102030))
+    done = server.until_finished(run_id)
     assert (done["status"], done["error_message"]) == ("completed", None)
     assert (done["total_nodes"], done["completed_nodes"], done["progress_percent"]) == (3, 3, 100.0)
     assert [(n["node_type"], n["status"], n["progress"]) for n in done["nodes"]] == [
@@ -39,8 +39,8 @@ def test_a_run_from_start_to_end(server: ServerProcess, instance: Instance) -> N
     assert done["queue_time"] <= done["start_time"] <= done["end_time"]
     assert server.get("/state")["state"] == done
     wait_until(lambda: json.loads(server.state_file.read_text()) == done, what="the state file follows")
-    assert server.get(f"/{workflow_id}/active")["active"] is False
-    served = requests.get(f"{server.url}/{workflow_id}/outputs/0", timeout=10)
+    assert server.get(f"/{run_id}/active")["active"] is False
+    served = requests.get(f"{server.url}/{run_id}/outputs/0", timeout=10)
     assert served.content == local.read_bytes()
     (execution,) = instance.sandbox.executions()
     assert execution["prompt_id"] == done["prompt_id"]
@@ -66,9 +66,9 @@ def test_runs_reach_comfyui_in_the_order_they_were_asked_for(
 
 
 def test_progress_goes_up_step_by_step(server: ServerProcess, instance: Instance) -> None:
-    workflow_id = server.execute(instance.ssh_string, slow(2, steps=60, seconds_per_step=0.05))
+    run_id = server.execute(instance.ssh_string, slow(2, steps=60, seconds_per_step=0.05))
     seen: list[dict[str, Any]] = []
-    server.until(workflow_id, lambda p: seen.append(p) or p["status"] == "completed")
+    server.until(run_id, lambda p: seen.append(p) or p["status"] == "completed")
     percents = [p["progress_percent"] for p in seen]
     assert percents == sorted(percents)
     steps = [n["progress"] for p in seen for n in p["nodes"] if n["node_type"] == "SandboxSlow"]
@@ -284,7 +284,7 @@ def test_cancel_while_queued_takes_that_prompt_and_no_other(
         ids.append(server.execute(instance.ssh_string, painted(color)))
         server.until(ids[-1], lambda p: p["queue_position"] is not None)
     server.until(ids[1], lambda p: p["phase"] == "queued")
-    positions = [server.progress(workflow_id)["queue_position"] for workflow_id in ids]
+    positions = [server.progress(run_id)["queue_position"] for run_id in ids]
     assert positions == [0, 1, 2]
     assert server.post(f"/{ids[1]}/cancel").json()["success"] is True
     assert server.until_finished(ids[1])["status"] == "cancelled"

@@ -34,18 +34,18 @@ def key_at(sandbox: SandboxProcess) -> list[str | None]:
     return [item[3].get("api_key_comfy_org") for item in items]
 
 
-def answers(server: ServerProcess, workflow_id: str) -> str:
+def answers(server: ServerProcess, run_id: str) -> str:
     root = server.url.replace("/comfyui/workflow", "")
     paths = [
         "",
         "/state",
         "/now",
-        f"/{workflow_id}/progress",
-        f"/{workflow_id}/request",
-        f"/{workflow_id}/outputs",
+        f"/{run_id}/progress",
+        f"/{run_id}/request",
+        f"/{run_id}/outputs",
     ]
     urls = [server.url + path for path in paths] + [
-        f"{root}/status/{workflow_id}",
+        f"{root}/status/{run_id}",
         f"{root}/comfyui/instances",
     ]
     return "".join(requests.get(url, timeout=30).text for url in urls)

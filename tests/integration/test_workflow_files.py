@@ -142,26 +142,26 @@ def test_a_drawn_seed_stays_the_same_over_a_killed_server(
     make_server: Callable[..., ServerProcess], instance: Instance
 ) -> None:
     server = make_server()
-    workflow_id = start(
+    run_id = start(
         server,
         instance,
         workflow=slow(steps=30),
         seed_mode="randomize",
         inputs={"3.filename_prefix": "seeds"},
     )
-    server.until(workflow_id, lambda p: p["current_node"] == "SandboxSlow")
-    graph_file = server.data_dir / "runs" / "live" / workflow_id / "graph.json"
+    server.until(run_id, lambda p: p["current_node"] == "SandboxSlow")
+    graph_file = server.data_dir / "runs" / "live" / run_id / "graph.json"
     prepared = json.loads(graph_file.read_bytes())
     server.kill()
     server.start()
-    done = server.until_finished(workflow_id)
+    done = server.until_finished(run_id)
     (execution,) = instance.sandbox.executions()
     assert (done["status"], done["submissions"], execution["prompt_id"]) == (
         "completed",
         1,
         done["prompt_id"],
     )
-    kept = server.data_dir / "runs" / "finished" / workflow_id / "graph.json"
+    kept = server.data_dir / "runs" / "finished" / run_id / "graph.json"
     assert json.loads(kept.read_bytes()) == prepared
     assert prepared["3"]["inputs"]["filename_prefix"] == "seeds"
 
@@ -262,10 +262,10 @@ def test_what_was_prepared_is_what_is_submitted_however_often(
 ) -> None:
     server = make_server()
     instance.sandbox.faults(answers=[{"path": "/prompt", "method": "POST", "mode": "500", "times": 2}])
-    workflow_id = start(server, instance, workflow=editor_file(9), seed_mode="randomize")
-    graph_file = server.data_dir / "runs" / "live" / workflow_id / "graph.json"
-    server.until(workflow_id, lambda p: "trying again" in (p["message"] or ""))
+    run_id = start(server, instance, workflow=editor_file(9), seed_mode="randomize")
+    graph_file = server.data_dir / "runs" / "live" / run_id / "graph.json"
+    server.until(run_id, lambda p: "trying again" in (p["message"] or ""))
     written = graph_file.stat().st_mtime_ns
-    assert server.until_finished(workflow_id)["status"] == "completed"
-    kept = server.data_dir / "runs" / "finished" / workflow_id / "graph.json"
+    assert server.until_finished(run_id)["status"] == "completed"
+    kept = server.data_dir / "runs" / "finished" / run_id / "graph.json"
     assert kept.stat().st_mtime_ns == written

@@ -75,23 +75,23 @@ def found_on_disk(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
     for path, content in ledger.uploads.items():
         if (trouble := _difference(path, content)) is not None:
             yield Finding(kind=Kind.UPLOAD_LOST, what=f"{path.name} {trouble}")
-    for workflow_id, outputs in ledger.completed.items():
+    for run_id, outputs in ledger.completed.items():
         for output in outputs:
             trouble = _difference(Path(output["local_path"]), trial.remote(output).read_bytes())
             if trouble is not None:
-                yield Finding(kind=Kind.OUTPUT_LOST, what=f"{output['filename']} of {workflow_id} {trouble}")
+                yield Finding(kind=Kind.OUTPUT_LOST, what=f"{output['filename']} of {run_id} {trouble}")
 
 
 def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int) -> Iterator[Finding]:
     """As soon as it answers."""
-    for workflow_id in ledger.completed:
-        progress = _progress(server, workflow_id)
+    for run_id in ledger.completed:
+        progress = _progress(server, run_id)
         if progress is not None and progress["status"] != "completed":
-            yield Finding(kind=Kind.TAKEN_BACK, what=f"{workflow_id} is {progress['status']}")
-    for workflow_id, priority in ledger.priorities.items():
-        progress = _progress(server, workflow_id)
+            yield Finding(kind=Kind.TAKEN_BACK, what=f"{run_id} is {progress['status']}")
+    for run_id, priority in ledger.priorities.items():
+        progress = _progress(server, run_id)
         if progress is not None and progress["priority"] != priority:
-            said = f"{workflow_id} has {progress['priority']}, not {priority}"
+            said = f"{run_id} has {progress['priority']}, not {priority}"
             yield Finding(kind=Kind.PRIORITY_FORGOTTEN, what=said)
     accepted = set(ledger.every_run)
     for path in (server.data_dir / "runs" / "set-aside").glob("*"):
@@ -104,15 +104,15 @@ def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int
 
 def _is_of_what_was_never_accepted(line: str, accepted: set[str]) -> bool:
     """A record that was half made is set aside: nothing was promised of it."""
-    return "Set aside" in line and not any(workflow_id in line for workflow_id in accepted)
+    return "Set aside" in line and not any(run_id in line for run_id in accepted)
 
 
 def found_in_the_end(trial: Trial, ledger: Ledger, cuts_s: Sequence[float]) -> Iterator[Finding]:
     """When every run has ended, or does not. `cuts_s` are the moments of the cuts."""
     every_run = ledger.every_run
     _wait_for_all(trial, every_run)
-    for workflow_id in every_run:
-        yield from _found_of_run(trial, ledger, workflow_id, cuts_s)
+    for run_id in every_run:
+        yield from _found_of_run(trial, ledger, run_id, cuts_s)
     yield from _found_of_executions(trial)
     for batch_id in ledger.batches:
         if not _is_answered(trial.server.url + f"/batch/{batch_id}/progress"):
@@ -156,10 +156,10 @@ def _wait_for_all(trial: Trial, every_run: list[str]) -> None:
     waiting = set(every_run)
 
     def are_all_over() -> bool:
-        for workflow_id in list(waiting):
-            progress = _progress(trial.server, workflow_id)
+        for run_id in list(waiting):
+            progress = _progress(trial.server, run_id)
             if progress is None or progress["status"] in FINISHED:
-                waiting.discard(workflow_id)
+                waiting.discard(run_id)
         return not waiting and _is_idle(trial)
 
     with contextlib.suppress(AssertionError):  # what does not end is found and said
@@ -171,21 +171,19 @@ def _is_idle(trial: Trial) -> bool:
     return not queue["queue_running"] and not queue["queue_pending"]
 
 
-def _found_of_run(
-    trial: Trial, ledger: Ledger, workflow_id: str, cuts_s: Sequence[float]
-) -> Iterator[Finding]:
-    progress = _progress(trial.server, workflow_id)
+def _found_of_run(trial: Trial, ledger: Ledger, run_id: str, cuts_s: Sequence[float]) -> Iterator[Finding]:
+    progress = _progress(trial.server, run_id)
     if progress is None:
-        yield Finding(kind=Kind.RUN_LOST, what=workflow_id)
+        yield Finding(kind=Kind.RUN_LOST, what=run_id)
         return
-    said = f"{workflow_id}: {progress['error_message'] or progress['message']}"
+    said = f"{run_id}: {progress['error_message'] or progress['message']}"
     match progress["status"]:
         case "completed":
-            yield from _found_of_cancel(trial, ledger, workflow_id, cuts_s)
+            yield from _found_of_cancel(trial, ledger, run_id, cuts_s)
         case "cancelled":
-            if workflow_id not in ledger.asked_to_end:
+            if run_id not in ledger.asked_to_end:
                 yield Finding(kind=Kind.CANCELLED, what=said)
-        case "failed" if workflow_id not in ledger.failing:
+        case "failed" if run_id not in ledger.failing:
             yield Finding(kind=Kind.FAILED, what=said)
         case status if status not in FINISHED:
             yield Finding(kind=Kind.UNENDED, what=f"{said} ({status})")
@@ -193,27 +191,25 @@ def _found_of_run(
         if output["downloaded"]:
             trouble = _difference(Path(output["local_path"]), trial.remote(output).read_bytes())
             if trouble is not None:
-                what = f"{Path(output['local_path']).name} of {workflow_id} {trouble}"
+                what = f"{Path(output['local_path']).name} of {run_id} {trouble}"
                 yield Finding(kind=Kind.OUTPUT_UNTRUE, what=what)
 
 
-def _found_of_cancel(
-    trial: Trial, ledger: Ledger, workflow_id: str, cuts_s: Sequence[float]
-) -> Iterator[Finding]:
+def _found_of_cancel(trial: Trial, ledger: Ledger, run_id: str, cuts_s: Sequence[float]) -> Iterator[Finding]:
     """One that was executing when it was cancelled may win that race; but none begins after the power."""
-    cancelled_s = ledger.cancelled.get(workflow_id)
+    cancelled_s = ledger.cancelled.get(run_id)
     next_cut_s = next((cut_s for cut_s in cuts_s if cancelled_s is not None and cut_s > cancelled_s), None)
-    starts_s = [each["at"] for each in trial.sandbox.executions() if _run_of(each) == workflow_id]
+    starts_s = [each["at"] for each in trial.sandbox.executions() if _run_of(each) == run_id]
     if next_cut_s is not None and starts_s and min(starts_s) > next_cut_s:
-        yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
+        yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=run_id)
 
 
 def _found_of_executions(trial: Trial) -> Iterator[Finding]:
     """Of runs of which nobody was told, too."""
     times = Counter(map(_run_of, trial.sandbox.executions()))
-    for workflow_id, count in times.items():
+    for run_id, count in times.items():
         if count > 1:
-            yield Finding(kind=Kind.TWICE, what=f"{workflow_id}, {count} times")
+            yield Finding(kind=Kind.TWICE, what=f"{run_id}, {count} times")
 
 
 def _found_of_webhooks(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
@@ -245,8 +241,8 @@ def _run_of(execution: Json) -> str:
     return str(execution["extra_data"].get(CORRELATION_KEY, "")).split("/")[0]
 
 
-def _progress(server: ServerProcess, workflow_id: str) -> Json | None:
-    answer = requests.get(f"{server.url}/{workflow_id}/progress", timeout=30)
+def _progress(server: ServerProcess, run_id: str) -> Json | None:
+    answer = requests.get(f"{server.url}/{run_id}/progress", timeout=30)
     if answer.status_code == 404:
         return None
     answer.raise_for_status()

@@ -139,19 +139,16 @@ class Clients:
 
     def _watch(self) -> None:
         while not self._stopped.wait(LOOK_EVERY_S):
-            for workflow_id in self.ledger.every_run:
-                if workflow_id not in self.ledger.completed and not self._stopped.is_set():
-                    self._look_at(workflow_id)
+            for run_id in self.ledger.every_run:
+                if run_id not in self.ledger.completed and not self._stopped.is_set():
+                    self._look_at(run_id)
 
-    def _look_at(self, workflow_id: str) -> None:
-        progress = self._server.progress(workflow_id)
+    def _look_at(self, run_id: str) -> None:
+        progress = self._server.progress(run_id)
         if progress["status"] == "completed":
-            self.ledger.completed[workflow_id] = progress["outputs"]
-        elif (
-            progress["status"] in FINISHED
-            and workflow_id not in self.ledger.asked_to_end | self.ledger.failing
-        ):
-            self.ledger.refused.add(f"{workflow_id} {progress['status']}: {progress['error_message']}")
+            self.ledger.completed[run_id] = progress["outputs"]
+        elif progress["status"] in FINISHED and run_id not in self.ledger.asked_to_end | self.ledger.failing:
+            self.ledger.refused.add(f"{run_id} {progress['status']}: {progress['error_message']}")
 
     def _order(self, **fields: object) -> Json:
         return {
@@ -174,11 +171,11 @@ class Clients:
     def _new_run(self, note: Callable[[str], object] = str, **fields: object) -> str | None:
         """Its id; `note` hears of it before the watcher does."""
         answer = self._post("/execute", self._order(**fields))
-        workflow_id = answer.get("workflow_id")
-        if workflow_id is not None:
-            note(workflow_id)
-            self.ledger.runs.append(workflow_id)
-        return workflow_id
+        run_id = answer.get("workflow_id")
+        if run_id is not None:
+            note(run_id)
+            self.ledger.runs.append(run_id)
+        return run_id
 
     def _upload(self) -> Path | None:
         """A picture of noise, which no compression makes small."""
@@ -207,12 +204,12 @@ class Clients:
         return batch_id
 
     def _cancel_one(self) -> None:
-        workflow_id = self._new_run(workflow=_painted(steps=200))
-        if workflow_id is None:
+        run_id = self._new_run(workflow=_painted(steps=200))
+        if run_id is None:
             return
-        self.ledger.asked_to_end.add(workflow_id)
-        if self._post(f"/{workflow_id}/cancel", {}).get("success"):
-            self.ledger.cancelled[workflow_id] = time.time()
+        self.ledger.asked_to_end.add(run_id)
+        if self._post(f"/{run_id}/cancel", {}).get("success"):
+            self.ledger.cancelled[run_id] = time.time()
 
     def _cancel_batch(self) -> None:
         batch_id = self._batch()
@@ -224,10 +221,10 @@ class Clients:
             self.ledger.cancelled.update(dict.fromkeys(self.ledger.batches[batch_id], now))
 
     def _prioritize_one(self) -> None:
-        workflow_id = self._new_run(workflow=_painted(steps=200))
+        run_id = self._new_run(workflow=_painted(steps=200))
         priority = self._chance.randint(1, 100)
-        if workflow_id and self._server.post(f"/{workflow_id}/priority", {"priority": priority}).ok:
-            self.ledger.priorities[workflow_id] = priority
+        if run_id and self._server.post(f"/{run_id}/priority", {"priority": priority}).ok:
+            self.ledger.priorities[run_id] = priority
 
     def _retry_one(self) -> None:
         """One that has failed, since there is a file where the folder of its outputs should be; and will
@@ -236,10 +233,10 @@ class Clients:
         blocked.mkdir(exist_ok=True)
         (blocked / "folder").touch()
         graph = _painted(steps=1, prefix="folder/painted")
-        workflow_id = self._new_run(self.ledger.failing.add, workflow=graph, output_dir=str(blocked))
-        if workflow_id is not None:
-            self._server.until_status(workflow_id, "failed", timeout_s=FAILS_WITHIN_S)
-            self._post(f"/{workflow_id}/retry", {})
+        run_id = self._new_run(self.ledger.failing.add, workflow=graph, output_dir=str(blocked))
+        if run_id is not None:
+            self._server.until_status(run_id, "failed", timeout_s=FAILS_WITHIN_S)
+            self._post(f"/{run_id}/retry", {})
 
     def _job(self) -> None:
         """To a named instance, which is new half of the time."""

@@ -24,8 +24,8 @@ def main(root: Path, record_file: Path) -> None:
     submit = ComfyUIClient.submit
 
     def marked_submit(self: ComfyUIClient, graph: Any, **fields: Any) -> Any:
-        workflow_id = fields["extra_data"][CORRELATION_KEY].split("/")[0]
-        recorder.mark("posting", prompt_id=fields["prompt_id"], workflow_id=workflow_id)
+        run_id = fields["extra_data"][CORRELATION_KEY].split("/")[0]
+        recorder.mark("posting", prompt_id=fields["prompt_id"], run_id=run_id)
         return submit(self, graph, **fields)
 
     def mark_answer(response: Response) -> Response:

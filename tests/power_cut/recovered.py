@@ -50,12 +50,12 @@ class Promises:
                 self.runs.add(body["id"])
             case ["POST", "workflow", "batch", batch_id, "cancel"]:
                 self.cancelled.update(self.batches[batch_id])
-            case ["POST", "workflow", workflow_id, "cancel"]:
-                self.cancelled.add(workflow_id)
-            case ["GET", "workflow", workflow_id, "progress"]:
-                self.priorities[workflow_id] = body["progress"]["priority"]
+            case ["POST", "workflow", run_id, "cancel"]:
+                self.cancelled.add(run_id)
+            case ["GET", "workflow", run_id, "progress"]:
+                self.priorities[run_id] = body["progress"]["priority"]
                 if body["progress"]["status"] == "completed":
-                    self.completed[workflow_id] = body["progress"]["outputs"]
+                    self.completed[run_id] = body["progress"]["outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +114,10 @@ class Recovery:
         for path in promises.uploads:
             if (trouble := self._difference(state, path)) is not None:
                 yield Finding(kind=Kind.UPLOAD_LOST, what=f"{Path(path).name} {trouble}")
-        for workflow_id, outputs in promises.completed.items():
+        for run_id, outputs in promises.completed.items():
             for output in outputs:
                 if (trouble := self._difference(state, output["local_path"])) is not None:
-                    what = f"{Path(output['local_path']).name} of {workflow_id} {trouble}"
+                    what = f"{Path(output['local_path']).name} of {run_id} {trouble}"
                     yield Finding(kind=Kind.OUTPUT_LOST, what=what)
 
         for path, content in state.files.items():
@@ -127,34 +127,34 @@ class Recovery:
                 yield Finding(kind=Kind.STRAY, what=f"{name} has its name, and {len(content)} bytes")
 
     def _of_runs(self, store: JsonFileStore, promises: Promises) -> Iterator[Finding]:
-        for workflow_id in promises.runs:
-            run = store.get(workflow_id)
+        for run_id in promises.runs:
+            run = store.get(run_id)
             if run is None:
-                yield Finding(kind=Kind.RUN_LOST, what=workflow_id)
+                yield Finding(kind=Kind.RUN_LOST, what=run_id)
             else:
                 yield from self._of_run(run, promises)
         for summary in store.summaries():
-            run = store.get(summary.workflow_id)
+            run = store.get(summary.run_id)
             if run is None or run.status != summary.status:
-                what = f"{summary.workflow_id} is {summary.status} in the list, and {run and run.status}"
+                what = f"{summary.run_id} is {summary.status} in the list, and {run and run.status}"
                 yield Finding(kind=Kind.LIST_UNTRUE, what=what)
         for path in (self.place / self.data / "runs" / "set-aside").glob("*"):
             if path.name.rpartition("-")[0] in promises.runs:
                 yield Finding(kind=Kind.SET_ASIDE, what=path.name)
 
     def _of_run(self, run: Run, promises: Promises) -> Iterator[Finding]:
-        workflow_id = run.workflow_id
-        prompt_id = promises.posted.get(workflow_id)
+        run_id = run.run_id
+        prompt_id = promises.posted.get(run_id)
         if prompt_id is not None and run.prompt_id != prompt_id:
-            yield Finding(kind=Kind.TWICE, what=f"{workflow_id}: its id is {run.prompt_id}, not {prompt_id}")
-        if workflow_id in promises.completed and run.status != "completed":
-            yield Finding(kind=Kind.TAKEN_BACK, what=f"{workflow_id} is {run.status}")
+            yield Finding(kind=Kind.TWICE, what=f"{run_id}: its id is {run.prompt_id}, not {prompt_id}")
+        if run_id in promises.completed and run.status != "completed":
+            yield Finding(kind=Kind.TAKEN_BACK, what=f"{run_id} is {run.status}")
         is_over = run.is_cancel_requested or run.is_finished or self._is_batch_cancelled(run)
-        if workflow_id in promises.cancelled and not is_over:
-            yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=workflow_id)
-        priority = promises.priorities.get(workflow_id, run.priority)
-        if run.priority not in (priority, self.in_the_end.priorities.get(workflow_id)):
-            what = f"{workflow_id} has {run.priority}, not {priority}"
+        if run_id in promises.cancelled and not is_over:
+            yield Finding(kind=Kind.CANCEL_FORGOTTEN, what=run_id)
+        priority = promises.priorities.get(run_id, run.priority)
+        if run.priority not in (priority, self.in_the_end.priorities.get(run_id)):
+            what = f"{run_id} has {run.priority}, not {priority}"
             yield Finding(kind=Kind.PRIORITY_FORGOTTEN, what=what)
 
     def _is_batch_cancelled(self, run: Run) -> bool:
@@ -174,7 +174,7 @@ class Recovery:
         for run in store.page(1000):
             for output in run.outputs:
                 if output.local_path is not None and (trouble := self._difference(state, output.local_path)):
-                    what = f"{output.filename} of {run.workflow_id} {trouble}"
+                    what = f"{output.filename} of {run.run_id} {trouble}"
                     yield Finding(kind=Kind.OUTPUT_UNTRUE, what=what)
 
     def _of_batches(self, promises: Promises) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from tests.runs.test_state_machine import new_run
 
 
 def run(number: int, *, status: RunStatus = RunStatus.QUEUED, priority: int = 0) -> Run:
-    return replace(new_run(), workflow_id=f"comfyui_workflow_{number:04}_0", status=status, priority=priority)
+    return replace(new_run(), run_id=f"comfyui_workflow_{number:04}_0", status=status, priority=priority)
 
 
 def test_the_next_ones_by_priority_and_then_by_age() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.runs.batch import BatchOrder
-from comfyui_workflow.runs.model import is_workflow_id, later_than, new_workflow_id, time_of_id
+from comfyui_workflow.runs.model import is_run_id, later_than, new_run_id, time_of_id
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
@@ -21,9 +21,9 @@ AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     "at", [AT, AT.replace(microsecond=999_999), datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)]
 )
 def test_the_next_id_is_greater_and_tells_its_time(at: datetime) -> None:
-    first, second = new_workflow_id(at), new_workflow_id(later_than(at, at - timedelta(days=3)))
+    first, second = new_run_id(at), new_run_id(later_than(at, at - timedelta(days=3)))
     assert first < second
-    assert is_workflow_id(first)
+    assert is_run_id(first)
     assert time_of_id(first) == at
 
 
@@ -46,17 +46,17 @@ def test_the_latest_run_is_the_one_that_was_accepted_last(
         monkeypatch.setattr(
             "comfyui_workflow.services.batches.now", lambda ahead=ahead: AT + timedelta(hours=ahead)
         )
-        ids.append(made.service.submit(request(graph=GRAPH)).workflow_id)
-        ids.append(made.service.submit(request(graph=GRAPH), f"{len(ids):016x}").workflow_id)
+        ids.append(made.service.submit(request(graph=GRAPH)).run_id)
+        ids.append(made.service.submit(request(graph=GRAPH), f"{len(ids):016x}").run_id)
         batch = made.batches.submit(BatchOrder(requests=(request(graph=GRAPH),) * 3, name="b"))
         batch_ids.append(batch.batch_id)
-        ids += [run.workflow_id for run in made.batches.runs(batch.batch_id)]
+        ids += [run.run_id for run in made.batches.runs(batch.batch_id)]
         latest = made.service.latest()
         assert latest is not None
-        assert latest.workflow_id == ids[-1]
+        assert latest.run_id == ids[-1]
         made.begin_again()
     assert [each.batch.batch_id for each in made.batches.page(99, None)] == batch_ids[::-1]
-    assert [summary.workflow_id for summary in made.store.summaries()] == ids[::-1]
+    assert [summary.run_id for summary in made.store.summaries()] == ids[::-1]
 
 
 def test_after_a_restart_a_clock_that_was_set_back_gives_no_smaller_id(
@@ -70,9 +70,9 @@ def test_after_a_restart_a_clock_that_was_set_back_gives_no_smaller_id(
         store = JsonFileStore(tmp_path, None)
         store.open()
         journal = RunJournal(store)
-        ids.append(RunService(journal, store, Idle(journal)).submit(request(graph=GRAPH)).workflow_id)
+        ids.append(RunService(journal, store, Idle(journal)).submit(request(graph=GRAPH)).run_id)
         latest = store.latest()
         assert latest is not None
-        assert latest.workflow_id == ids[-1]
+        assert latest.run_id == ids[-1]
         store.close()
     assert ids == sorted(ids)

@@ -21,8 +21,8 @@ from comfyui_workflow.runs.model import (
     RunRequest,
     RunStatus,
     Stay,
-    is_workflow_id,
-    new_workflow_id,
+    is_run_id,
+    new_run_id,
 )
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
@@ -55,7 +55,7 @@ def new_run(graph: dict[str, object] = GRAPH) -> Run:
         comfyui_output_dir="/o",
     )
     nodes = planned_nodes(graph, sink_ids(graph))
-    return Run(workflow_id=new_workflow_id(AT), request=request, queue_time=AT, last_update=AT, nodes=nodes)
+    return Run(run_id=new_run_id(AT), request=request, queue_time=AT, last_update=AT, nodes=nodes)
 
 
 def after(run: Run, *happened: events.Event) -> Run:
@@ -275,12 +275,10 @@ def test_time_never_goes_backwards_when_the_clock_does() -> None:
 
 
 def test_ids_sort_by_time_and_are_recognised() -> None:
-    ids = [new_workflow_id(AT + timedelta(microseconds=n * 70_001)) for n in range(40)]
+    ids = [new_run_id(AT + timedelta(microseconds=n * 70_001)) for n in range(40)]
     assert ids == sorted(ids)
-    assert all(map(is_workflow_id, ids))
-    assert not any(
-        map(is_workflow_id, ["../x", "comfyui_workflow_1_", "comfyui_workflow_1_ab/..", ids[0] + "\n"])
-    )
+    assert all(map(is_run_id, ids))
+    assert not any(map(is_run_id, ["../x", "comfyui_workflow_1_", "comfyui_workflow_1_ab/..", ids[0] + "\n"]))
 
 
 @pytest.mark.parametrize(("name", "prompt"), PROMPTS, ids=[f"{n}-{p['prompt_id'][:8]}" for n, p in PROMPTS])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
-from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
+from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -103,13 +103,13 @@ class Fleet:
     def submit(self, *requests: RunRequest) -> list[str]:
         runs = [self.add(each) for each in requests]
         for run in runs:
-            self.dispatcher.start(run.workflow_id)
-        return [run.workflow_id for run in runs]
+            self.dispatcher.start(run.run_id)
+        return [run.run_id for run in runs]
 
     def add(self, asked: RunRequest) -> Run:
         at = now()
         run = Run(
-            workflow_id=new_workflow_id(at),
+            run_id=new_run_id(at),
             request=asked,
             queue_time=at,
             last_update=at,
@@ -129,79 +129,77 @@ class Fleet:
     def carried(self) -> set[str]:
         return set(self._turns)
 
-    def where(self, workflow_id: str) -> str | None:
-        placement = self.journal.get(workflow_id).placement
+    def where(self, run_id: str) -> str | None:
+        placement = self.journal.get(run_id).placement
         return placement.name if placement else None
 
-    def finish(self, workflow_id: str) -> None:
-        self._wish(workflow_id, "finish")
+    def finish(self, run_id: str) -> None:
+        self._wish(run_id, "finish")
 
-    def be_woken_by(self, workflow_id: str, wake: Callable[[], None]) -> None:
-        self._turns[workflow_id].be_woken_by(wake)
+    def be_woken_by(self, run_id: str, wake: Callable[[], None]) -> None:
+        self._turns[run_id].be_woken_by(wake)
 
-    def is_instance_gone(self, workflow_id: str) -> bool:
-        return self._turns[workflow_id].is_instance_gone(self.journal.get(workflow_id))
+    def is_instance_gone(self, run_id: str) -> bool:
+        return self._turns[run_id].is_instance_gone(self.journal.get(run_id))
 
-    def leave_place(self, workflow_id: str) -> None:
-        self._turns[workflow_id].leave_place()
+    def leave_place(self, run_id: str) -> None:
+        self._turns[run_id].leave_place()
 
-    def end(self, workflow_id: str, ending: Event) -> None:
+    def end(self, run_id: str, ending: Event) -> None:
         """By any event; then, still in its turn, `before_giving_back`."""
-        self._wish(workflow_id, ending)
+        self._wish(run_id, ending)
 
-    def fail(self, workflow_id: str, error: Exception) -> None:
-        self._wish(workflow_id, error)
+    def fail(self, run_id: str, error: Exception) -> None:
+        self._wish(run_id, error)
 
     def story(self) -> str:
-        return "\n".join(
-            f"{run.workflow_id} {run.placement} {run.message}" for run in self.store.unfinished()
-        )
+        return "\n".join(f"{run.run_id} {run.placement} {run.message}" for run in self.store.unfinished())
 
     def close(self) -> None:
         with self._changed:
             self._changed.notify_all()
         assert self.dispatcher.stop(LIMIT_S)
 
-    def _wish(self, workflow_id: str, wish: object) -> None:
+    def _wish(self, run_id: str, wish: object) -> None:
         with self._changed:
-            self._wishes.setdefault(workflow_id, []).append(wish)
+            self._wishes.setdefault(run_id, []).append(wish)
             self._changed.notify_all()
 
-    def _execute(self, workflow_id: str, turn: Turn) -> None:
-        run = self.journal.get(workflow_id)
+    def _execute(self, run_id: str, turn: Turn) -> None:
+        run = self.journal.get(run_id)
         placement = turn.placement(run)
         if placement is not None:
-            self.journal.record(workflow_id, InstanceChosen(placement=placement))
+            self.journal.record(run_id, InstanceChosen(placement=placement))
         try:
-            self.before_asking(workflow_id)
+            self.before_asking(run_id)
             with turn.place(turn.should_stop):
-                self.submitted.append(workflow_id)
-            self._hold(workflow_id, turn)
+                self.submitted.append(run_id)
+            self._hold(run_id, turn)
         except Exception as error:  # noqa: BLE001 - as the runner does
-            run = self.journal.get(workflow_id)
+            run = self.journal.get(run_id)
             reason = turn.reason_to_leave(run, error, failing_for_s=1000)
             if reason is not None:
-                self.journal.record(workflow_id, InstanceLeft(message=reason))
+                self.journal.record(run_id, InstanceLeft(message=reason))
 
-    def _hold(self, workflow_id: str, turn: Turn) -> None:
+    def _hold(self, run_id: str, turn: Turn) -> None:
         with self._changed:
-            self._turns[workflow_id] = turn
-            self.turns_taken[workflow_id] += 1
+            self._turns[run_id] = turn
+            self.turns_taken[run_id] += 1
             self._changed.notify_all()
             try:
-                while not (wishes := self._wishes.get(workflow_id)) and not turn.should_stop():
+                while not (wishes := self._wishes.get(run_id)) and not turn.should_stop():
                     self._changed.wait(0.05)
             finally:
-                del self._turns[workflow_id]
+                del self._turns[run_id]
         if wishes:
             wish = wishes.pop(0)
             if isinstance(wish, Exception):
                 raise wish
             if isinstance(wish, Event):
-                self.journal.record(workflow_id, wish)
+                self.journal.record(run_id, wish)
                 self.before_giving_back()
                 return
-            self.journal.record(workflow_id, RunCompleted())
+            self.journal.record(run_id, RunCompleted())
 
 
 @contextmanager

@@ -22,14 +22,14 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=60))
 def test_each_is_due_once_at_its_last_time(story: list[tuple[str, str, datetime]]) -> None:
     later, expected = LaterRuns(), dict[str, datetime]()
-    for what, workflow_id, at in story:
+    for what, run_id, at in story:
         match what:
             case "add":
-                later.add(workflow_id, at)
-                expected[workflow_id] = at
+                later.add(run_id, at)
+                expected[run_id] = at
             case "remove":
-                later.remove(workflow_id)
-                expected.pop(workflow_id, None)
+                later.remove(run_id)
+                expected.pop(run_id, None)
             case "take":
                 due = sorted((time, each) for each, time in expected.items() if time <= at)
                 assert list(later.take_due(at)) == [each for _, each in due]

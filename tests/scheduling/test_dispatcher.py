@@ -53,10 +53,10 @@ def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
 def test_prompts_arrive_in_the_order_of_their_runs_whoever_is_ready_first() -> None:
     with fleet_of(instance("a"), prompts_per_instance=3) as fleet:
         younger_asks = threading.Event()
-        first, second, third = (fleet.add(request()).workflow_id for _ in range(3))
+        first, second, third = (fleet.add(request()).run_id for _ in range(3))
 
-        def prepare(workflow_id: str) -> None:
-            if workflow_id == first:
+        def prepare(run_id: str) -> None:
+            if run_id == first:
                 assert younger_asks.wait(10)
 
         fleet.before_asking = prepare
@@ -68,8 +68,8 @@ def test_prompts_arrive_in_the_order_of_their_runs_whoever_is_ready_first() -> N
         assert fleet.submitted == [first, second, third]
 
 
-def is_ready(fleet: Fleet, workflow_id: str) -> bool:
-    return "waiting for a place" in (fleet.journal.get(workflow_id).message or "")
+def is_ready(fleet: Fleet, run_id: str) -> bool:
+    return "waiting for a place" in (fleet.journal.get(run_id).message or "")
 
 
 def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
@@ -167,9 +167,9 @@ CHECKPOINTS_FILE = {
 def test_what_is_loaded_is_judged_by_what_runs_not_by_what_is_saved(workflow: dict[str, Any]) -> None:
     with fleet_of(instance("a"), instance("b")) as fleet:
 
-        def prepare(workflow_id: str) -> None:
-            asked = fleet.journal.get(workflow_id).request
-            fleet.journal.record(workflow_id, GraphPrepared(graph=foreseen_graph(asked)))
+        def prepare(run_id: str) -> None:
+            asked = fleet.journal.get(run_id).request
+            fleet.journal.record(run_id, GraphPrepared(graph=foreseen_graph(asked)))
 
         fleet.before_asking = prepare
         xl = {"4.ckpt_name": "xl.safetensors"}
@@ -183,8 +183,8 @@ def test_what_is_loaded_is_judged_by_what_runs_not_by_what_is_saved(workflow: di
         assert (reason(fleet, wants_sd), fleet.where(wants_sd)) == ("has sd.safetensors loaded", "b")
 
 
-def reason(fleet: Fleet, workflow_id: str) -> str:
-    placement = fleet.journal.get(workflow_id).placement
+def reason(fleet: Fleet, run_id: str) -> str:
+    placement = fleet.journal.get(run_id).placement
     return placement.reason if placement else ""
 
 
@@ -331,7 +331,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
 
 def test_a_run_that_is_held_back_is_cancelled_at_once() -> None:
     with fleet_of() as fleet:
-        held_back = fleet.add(request()).workflow_id
+        held_back = fleet.add(request()).run_id
         fleet.journal.record(held_back, CancelRequested())
         fleet.dispatcher.look_again(held_back)
         assert fleet.journal.wait(held_back, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
@@ -473,18 +473,18 @@ def test_after_a_restart_prompts_that_are_there_are_carried_on_however_many() ->
     with fleet_of(instance("a"), prompts_per_instance=1) as fleet:
         runs = [fleet.add(request("ssh root@a.example")) for _ in range(3)]
         for run in runs[:2]:
-            fleet.journal.record(run.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
+            fleet.journal.record(run.run_id, PromptPrepared(prompt_id="p", boot_marker=None))
         assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 3
-        fleet.until(lambda: fleet.carried() == {run.workflow_id for run in runs[:2]})
-        fleet.finish(runs[0].workflow_id)
-        fleet.until(lambda: fleet.carried() == {runs[1].workflow_id})
-        fleet.finish(runs[1].workflow_id)
-        fleet.until(lambda: fleet.carried() == {runs[2].workflow_id})
+        fleet.until(lambda: fleet.carried() == {run.run_id for run in runs[:2]})
+        fleet.finish(runs[0].run_id)
+        fleet.until(lambda: fleet.carried() == {runs[1].run_id})
+        fleet.finish(runs[1].run_id)
+        fleet.until(lambda: fleet.carried() == {runs[2].run_id})
 
 
 def test_what_a_prompt_did_while_no_server_ran_is_not_counted() -> None:
     with fleet_of(instance("a")) as fleet:
-        run = fleet.add(request("ssh root@a.example")).workflow_id
+        run = fleet.add(request("ssh root@a.example")).run_id
         fleet.journal.record(run, PromptPrepared(prompt_id="p", boot_marker=None))
         began = now() - timedelta(hours=3)
         seen = {"gpu_since": began, "last_update": began + timedelta(seconds=6)}
@@ -507,8 +507,8 @@ def test_an_end_that_cannot_be_saved_is_saved_later(monkeypatch: pytest.MonkeyPa
             return record(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(fleet.journal, "record", full_at_first)
-        fleet.dispatcher.start(run.workflow_id)
-        assert fleet.journal.wait(run.workflow_id, lambda run: run.is_finished, 10).is_finished
+        fleet.dispatcher.start(run.run_id)
+        assert fleet.journal.wait(run.run_id, lambda run: run.is_finished, 10).is_finished
 
 
 def test_a_run_that_is_taken_up_again_just_when_its_turn_ends_is_not_forgotten() -> None:

@@ -10,7 +10,7 @@ from tests.fuzz.effort import effort
 targets = st.sampled_from([AnyOf(tag=""), AnyOf(tag="video"), Named(instance_id="a")])
 runs = st.builds(
     Waiting,
-    workflow_id=st.integers(0, 20).map(str),
+    run_id=st.integers(0, 20).map(str),
     priority=st.integers(-2, 2),
     target=targets,
     refused_by=st.frozensets(st.sampled_from("ab"), max_size=2),
@@ -24,15 +24,15 @@ def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Wai
     for comes, run in story:
         if comes:
             row.add(run)
-            expected[run.workflow_id] = run
+            expected[run.run_id] = run
         else:
-            assert row.remove(run.workflow_id) == expected.pop(run.workflow_id, None)
+            assert row.remove(run.run_id) == expected.pop(run.run_id, None)
     assert len(row) == len(expected)
     in_order = sorted(expected.values(), key=lambda run: run.order)
     for run in in_order:
         same = [each for each in in_order if each.target == run.target]
         assert row.ahead_of(run) == same.index(run)
-        assert run.workflow_id in row
+        assert run.run_id in row
     heads = row.heads()
     assert heads == sorted(heads, key=lambda run: run.order)
     assert heads[:1] == in_order[:1]
@@ -42,8 +42,8 @@ def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Wai
 
 def on_their_way(**orders: Order) -> Seats:
     seats = Seats()
-    for workflow_id, order in orders.items():
-        seats.expect(workflow_id, order)
+    for run_id, order in orders.items():
+        seats.expect(run_id, order)
     return seats
 
 

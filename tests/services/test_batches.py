@@ -39,17 +39,17 @@ class Idle:
         self.journal = journal
         self.started: list[str] = []
 
-    def start(self, workflow_id: str) -> None:
-        self.started.append(workflow_id)
+    def start(self, run_id: str) -> None:
+        self.started.append(run_id)
 
-    def look_again(self, workflow_id: str) -> None:
-        if self.journal.get(workflow_id).is_cancel_requested:
-            self.journal.record(workflow_id, RunCancelled())
+    def look_again(self, run_id: str) -> None:
+        if self.journal.get(run_id).is_cancel_requested:
+            self.journal.record(run_id, RunCancelled())
 
-    def cancel_waiting(self, workflow_ids: Sequence[str], reason: str | None) -> list[str]:
+    def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, workflow_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> Standing | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:
@@ -76,7 +76,7 @@ class Made:
     def submit(self, count: int, on_error: OnError = OnError.CONTINUE) -> tuple[str, list[str]]:
         asked = tuple(request(workflow_name=f"w{number}", graph=GRAPH) for number in range(count))
         batch = self.batches.submit(BatchOrder(requests=asked, name="night", on_error=on_error))
-        return batch.batch_id, [run.workflow_id for run in self.batches.runs(batch.batch_id)]
+        return batch.batch_id, [run.run_id for run in self.batches.runs(batch.batch_id)]
 
     def statuses(self, batch_id: str) -> list[str]:
         return [run.status.value for run in self.batches.runs(batch_id)]
@@ -98,14 +98,14 @@ def test_runs_are_in_the_order_they_were_ordered(made: Made) -> None:
 def test_its_runs_know_how_far_apart_they_start(made: Made) -> None:
     order = BatchOrder(requests=(request(graph=GRAPH),) * 2, name="night", stagger_s=60)
     batch = made.batches.submit(order)
-    first, second = (made.journal.get(run.workflow_id) for run in made.batches.runs(batch.batch_id))
+    first, second = (made.journal.get(run.run_id) for run in made.batches.runs(batch.batch_id))
     assert (first.request.stagger_s, second.request.stagger_s) == (60, 60)
     assert (first.request.not_before, second.request.not_before) == (
         batch.created_at,
         batch.created_at + timedelta(seconds=60),
     )
-    made.journal.record(first.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
-    begun = made.journal.record(first.workflow_id, ExecutionStarted())
+    made.journal.record(first.run_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    begun = made.journal.record(first.run_id, ExecutionStarted())
     assert made.journal.last_start(batch.batch_id) == begun.start_time
 
 
@@ -125,8 +125,8 @@ def test_runs_without_their_batch_were_never_accepted(made: Made) -> None:
     orphans = made.service.keep_all([replace(request(graph=GRAPH), batch_id="batch_1_00") for _ in range(3)])
     _, accepted = made.submit(2)
     made.batches.resume()
-    assert all(made.journal.get(run.workflow_id).status is RunStatus.CANCELLED for run in orphans)
-    assert "none of it was started" in str(made.journal.get(orphans[0].workflow_id).error_message)
+    assert all(made.journal.get(run.run_id).status is RunStatus.CANCELLED for run in orphans)
+    assert "none of it was started" in str(made.journal.get(orphans[0].run_id).error_message)
     assert all(made.journal.get(each).status is RunStatus.QUEUED for each in accepted)
 
 
@@ -241,9 +241,9 @@ def test_the_status_of_a_batch_is_the_worst_of_its_runs(
     made: Made, endings: tuple[object, ...], status: str
 ) -> None:
     batch_id, ids = made.submit(2)
-    for workflow_id, ending in zip(ids, endings, strict=True):
+    for run_id, ending in zip(ids, endings, strict=True):
         if ending is not None:
-            made.journal.record(workflow_id, ending)  # type: ignore[arg-type]
+            made.journal.record(run_id, ending)  # type: ignore[arg-type]
     progress = made.batches.progress(batch_id)
     assert progress.status == status
     assert (progress.end_time is None) == (None in endings)
@@ -256,11 +256,11 @@ def test_a_batch_without_runs_on_record_is_not_completed() -> None:
 
 def test_how_many_runs_the_cost_lacks_is_told(made: Made) -> None:
     batch_id, ids = made.submit(4)
-    for number, workflow_id in enumerate(ids[:3]):
+    for number, run_id in enumerate(ids[:3]):
         price = {"price_per_hour": None if number else 3600.0}
         placement = placement_of(request(), instance("a", **price), "")
-        made.journal.record(workflow_id, InstanceChosen(placement=placement))
-        made.journal.record(workflow_id, ExecutionEnded(execution_s=2.0))
+        made.journal.record(run_id, InstanceChosen(placement=placement))
+        made.journal.record(run_id, ExecutionEnded(execution_s=2.0))
     progress = made.batches.progress(batch_id)
     assert (progress.gpu_s, progress.cost, progress.unpriced) == (6.0, 2.0, 2)
 

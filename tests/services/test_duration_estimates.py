@@ -8,7 +8,7 @@ import pytest
 
 from comfyui_workflow.app import create_server
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_workflow_id
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.services.duration_estimates import Expectations
@@ -29,7 +29,7 @@ def waiting(number: int = 0, ssh_connection: str = SSH, signature: str | None = 
     run = new_run()
     return replace(
         run,
-        workflow_id=new_workflow_id(AT + timedelta(seconds=number)),
+        run_id=new_run_id(AT + timedelta(seconds=number)),
         request=replace(run.request, ssh_connection=ssh_connection),
         graph_signature=signature,
     )
@@ -109,13 +109,13 @@ def test_what_took_no_time_or_counts_twice_teaches_nothing(learned: Learned) -> 
 def test_the_journal_teaches_and_a_finished_run_expects_nothing(learned: Learned) -> None:
     run = waiting()
     learned.journal.add(run)
-    learned.journal.record(run.workflow_id, events.ExecutionStarted())
-    learned.journal.record(run.workflow_id, events.ExecutionEnded(execution_s=7.0))
-    learned.journal.record(run.workflow_id, events.PromptSucceeded(outputs=()))
+    learned.journal.record(run.run_id, events.ExecutionStarted())
+    learned.journal.record(run.run_id, events.ExecutionEnded(execution_s=7.0))
+    learned.journal.record(run.run_id, events.PromptSucceeded(outputs=()))
     assert learned.of(waiting(1)) is None
-    learned.journal.record(run.workflow_id, events.RunCompleted())
+    learned.journal.record(run.run_id, events.RunCompleted())
     assert learned.of(waiting(1)) == 7.0
-    assert learned.of(learned.journal.get(run.workflow_id)) is None
+    assert learned.of(learned.journal.get(run.run_id)) is None
 
 
 def test_a_line_tells_of_pictures_that_are_here_and_of_the_node_that_runs() -> None:
@@ -162,6 +162,6 @@ def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
             assert server.parts.service.expected_s(waiting(1)) == expected_s
             if expected_s is None:
                 server.store.add(run)
-                server.store.update(run.workflow_id, lambda each: completed(each, 7.0), events.Saving.MUST)
+                server.store.update(run.run_id, lambda each: completed(each, 7.0), events.Saving.MUST)
         finally:
             server.stop()

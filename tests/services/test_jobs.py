@@ -58,7 +58,7 @@ class Letters:
         self.ids: list[str] = []
         self.is_full = False
 
-    def add(self, url: str, body: dict[str, Any], workflow_id: str, delivery_id: str) -> None:
+    def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> None:
         if self.is_full:
             raise StoreError("no space left")
         self.sent.append((url, body))
@@ -613,7 +613,7 @@ def test_after_each_job_its_run_is_told(make: Callable[..., Made]) -> None:
     for end in (RunCompleted(), RunFailed(code="x", message="x"), RunCancelled()):
         job_id = made.submit()
         made.journal.record(job_id, end)
-        until(lambda job_id=job_id: told and told[-1].workflow_id == job_id)  # type: ignore[misc]
+        until(lambda job_id=job_id: told and told[-1].run_id == job_id)  # type: ignore[misc]
 
 
 def test_who_waits_is_answered_when_the_server_stops(made: Made) -> None:

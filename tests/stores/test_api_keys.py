@@ -8,7 +8,7 @@ import pytest
 from comfyui_workflow.app import create_server
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import PromptAccepted, PromptPrepared, RunCancelled, RunFailed
-from comfyui_workflow.runs.model import Run, RunRequest, new_workflow_id
+from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.private_directories import PRIVATE
@@ -30,7 +30,7 @@ def new_run(*, has_key: bool = True) -> Run:
         comfyui_output_dir="",
         has_comfy_org_api_key=has_key,
     )
-    return Run(workflow_id=new_workflow_id(now()), request=request, queue_time=now(), last_update=now())
+    return Run(run_id=new_run_id(now()), request=request, queue_time=now(), last_update=now())
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def test_a_key_is_gone_when_its_prompt_was_accepted_or_its_run_has_ended(
 ) -> None:
     journal, run = RunJournal(MemoryStore(), api_keys=keys), new_run()
     journal.add(run)
-    journal.keep_api_key(run.workflow_id, KEY)
-    journal.record(run.workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
-    assert journal.api_key(run.workflow_id) == KEY
-    assert files_with_the_key(tmp_path) == [f"secrets/{run.workflow_id}"]
-    journal.record(run.workflow_id, event)
-    assert journal.api_key(run.workflow_id) is None
+    journal.keep_api_key(run.run_id, KEY)
+    journal.record(run.run_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    assert journal.api_key(run.run_id) == KEY
+    assert files_with_the_key(tmp_path) == [f"secrets/{run.run_id}"]
+    journal.record(run.run_id, event)
+    assert journal.api_key(run.run_id) is None
     assert files_with_the_key(tmp_path) == []
 
 
@@ -78,14 +78,14 @@ def test_records_of_an_earlier_version_lose_their_keys(tmp_path: Path, keys: Api
     run = new_run(has_key=False)
     old = {**json.loads(encode_request(run.request)), "comfy_org_api_key": KEY}
     del old["has_comfy_org_api_key"]
-    for place, workflow_id in (("live", run.workflow_id), ("finished", "comfyui_workflow_1_a")):
-        record = tmp_path / "runs" / place / workflow_id
+    for place, run_id in (("live", run.run_id), ("finished", "comfyui_workflow_1_a")):
+        record = tmp_path / "runs" / place / run_id
         record.mkdir(parents=True)
         (record / "request.json").write_text(json.dumps(old, separators=(",", ":")))
     keys.take_from_records(tmp_path / "runs")
-    assert files_with_the_key(tmp_path) == [f"secrets/{run.workflow_id}"]
-    assert keys.get(run.workflow_id) == KEY
-    request = (tmp_path / "runs" / "live" / run.workflow_id / "request.json").read_bytes()
+    assert files_with_the_key(tmp_path) == [f"secrets/{run.run_id}"]
+    assert keys.get(run.run_id) == KEY
+    request = (tmp_path / "runs" / "live" / run.run_id / "request.json").read_bytes()
     assert decode_run(request, encode_run(run)).request == new_run().request
 
 

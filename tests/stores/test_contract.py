@@ -55,13 +55,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def run_number(n: int) -> Run:
-    return replace(new_run(), workflow_id=f"comfyui_workflow_17000000{n:02}_abc", queue_time=AT)
+    return replace(new_run(), run_id=f"comfyui_workflow_17000000{n:02}_abc", queue_time=AT)
 
 
 def test_a_run_is_kept_as_it_was_given(store: Store) -> None:
     run = run_number(1)
     store.add(run)
-    assert store.get(run.workflow_id) == run
+    assert store.get(run.run_id) == run
     assert store.get("comfyui_workflow_1_ff") is None
     assert store.get("../../etc/passwd") is None
 
@@ -71,14 +71,14 @@ def test_pages_are_newest_first_and_join_without_gap(store: Store) -> None:
     for n in (3, 1, 5, 2, 4):
         store.add(run_number(n))
         if n in (1, 5, 4):
-            store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+            store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
     latest = store.latest()
     assert latest is not None
-    assert latest.workflow_id == run_number(5).workflow_id
+    assert latest.run_id == run_number(5).run_id
     first = store.page(2)
-    rest = store.page(9, before=first[-1].workflow_id)
-    assert [run.workflow_id for run in first + rest] == [run_number(n).workflow_id for n in (5, 4, 3, 2, 1)]
-    assert [run.workflow_id for run in store.unfinished()] == [run_number(n).workflow_id for n in (2, 3)]
+    rest = store.page(9, before=first[-1].run_id)
+    assert [run.run_id for run in first + rest] == [run_number(n).run_id for n in (5, 4, 3, 2, 1)]
+    assert [run.run_id for run in store.unfinished()] == [run_number(n).run_id for n in (2, 3)]
     assert store.count() == 5
 
 
@@ -86,17 +86,15 @@ def test_summaries_are_those_of_the_runs_as_they_are_now(store: Store) -> None:
     journal = RunJournal(store)
     for n in (2, 1, 3):
         store.add(run_number(n))
-    journal.record(run_number(2).workflow_id, RunFailed(code="outputs_missing", message="x" * 1000))
+    journal.record(run_number(2).run_id, RunFailed(code="outputs_missing", message="x" * 1000))
     check_summaries(store, 3)
-    assert [summary.workflow_id for summary in store.summaries(2)] == [
-        run_number(n).workflow_id for n in (3, 2)
-    ]
-    before = store.summaries(9, before=run_number(3).workflow_id)
+    assert [summary.run_id for summary in store.summaries(2)] == [run_number(n).run_id for n in (3, 2)]
+    before = store.summaries(9, before=run_number(3).run_id)
     assert [summary.status for summary in before] == [RunStatus.FAILED, RunStatus.QUEUED]
-    journal.record(run_number(2).workflow_id, RetryRequested())
-    journal.record(run_number(1).workflow_id, CancelRequested())
+    journal.record(run_number(2).run_id, RetryRequested())
+    journal.record(run_number(1).run_id, CancelRequested())
     check_summaries(store, 3)
-    journal.record(run_number(2).workflow_id, RunCompleted())
+    journal.record(run_number(2).run_id, RunCompleted())
     check_summaries(store, 3)
 
 
@@ -110,7 +108,7 @@ def test_wanted_runs_are_listed_and_counted(store: Store) -> None:
     for n in range(6):
         store.add(in_batch(run_number(n), "b" if n % 2 else None))
     for n in (0, 1, 2):
-        store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
     ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
     cases: list[tuple[Wanted, list[int]]] = [
         (EVERY_RUN, [5, 4, 3, 2, 1, 0]),
@@ -121,15 +119,11 @@ def test_wanted_runs_are_listed_and_counted(store: Store) -> None:
         (lambda summary: summary.batch_id is None and not summary.is_finished, [4]),
     ]
     for wanted, numbers in cases:
-        ids = [run_number(n).workflow_id for n in numbers]
-        assert [summary.workflow_id for summary in store.summaries(wanted=wanted)] == ids
-        assert [
-            summary.workflow_id for summary in store.summaries(2, ids[0] if ids else None, wanted)
-        ] == ids[1:3]
+        ids = [run_number(n).run_id for n in numbers]
+        assert [summary.run_id for summary in store.summaries(wanted=wanted)] == ids
+        assert [summary.run_id for summary in store.summaries(2, ids[0] if ids else None, wanted)] == ids[1:3]
         assert store.count(wanted) == len(ids)
-    assert [summary.workflow_id for summary in store.of_batch("b")] == [
-        run_number(n).workflow_id for n in (1, 3, 5)
-    ]
+    assert [summary.run_id for summary in store.of_batch("b")] == [run_number(n).run_id for n in (1, 3, 5)]
     assert store.of_batch("another") == []
 
 
@@ -137,8 +131,8 @@ def grouped_pages(store: Store, limit: int, wanted: Wanted) -> list[list[str]]:
     """All of them, each by the last characters of its ids."""
     pages, before = list[list[str]](), None
     while found := store.grouped(limit, before, wanted):
-        pages.append([summary.workflow_id[-6:-4] for summary in found])
-        before = found[-1].workflow_id
+        pages.append([summary.run_id[-6:-4] for summary in found])
+        before = found[-1].run_id
     return pages
 
 
@@ -146,7 +140,7 @@ def test_runs_of_a_batch_are_one_where_its_newest_is_that_is_wanted(store: Store
     for n, batch_id in enumerate(["a", "b", None, "a", "b", None, "a", None]):
         store.add(in_batch(run_number(n), batch_id))
     for n in (3, 4, 5):
-        store.update(run_number(n).workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
     ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
     cases: list[tuple[Wanted, list[str]]] = [
         (EVERY_RUN, ["07", "06", "05", "04", "02"]),
@@ -154,7 +148,7 @@ def test_runs_of_a_batch_are_one_where_its_newest_is_that_is_wanted(store: Store
         (RunFilter(batch_id="a"), ["06"]),
         (RunFilter(batch_id="a", statuses=ended.statuses), ["03"]),
         (RunFilter(batch_id="another"), []),
-        (lambda summary: summary.workflow_id < run_number(5).workflow_id, ["04", "03", "02"]),
+        (lambda summary: summary.run_id < run_number(5).run_id, ["04", "03", "02"]),
     ]
     for wanted, numbers in cases:
         assert grouped_pages(store, 9, wanted) == ([numbers] if numbers else [])
@@ -178,7 +172,7 @@ def test_many_runs_are_added_at_once(store: Store, count: int) -> None:
     check_summaries(store, count + 1)
     latest = store.latest()
     assert latest is not None
-    assert latest.workflow_id == run_number(50).workflow_id
+    assert latest.run_id == run_number(50).run_id
 
 
 def test_inputs_and_outputs_are_those_of_the_run(store: Store) -> None:
@@ -187,10 +181,10 @@ def test_inputs_and_outputs_are_those_of_the_run(store: Store) -> None:
     runs = [replace(run, request=replace(run.request, inputs={"1.seed": [1, {"a": None}]})) for run in runs]
     store.add(runs[0])
     store.add_all(runs[1:])
-    store.update(runs[2].workflow_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
     for run in runs:
-        assert store.inputs(run.workflow_id) == run.request.inputs
-        assert store.outputs(run.workflow_id) == run.outputs
+        assert store.inputs(run.run_id) == run.request.inputs
+        assert store.outputs(run.run_id) == run.outputs
     for unknown in ("comfyui_workflow_1_ff", "../../etc/passwd"):
         assert (store.inputs(unknown), store.outputs(unknown)) == (None, None)
 
@@ -207,14 +201,14 @@ def test_updates_of_one_run_from_many_threads_are_all_kept(store: Store) -> None
     def give_notices(thread: int) -> None:
         for n in range(16):
             event = NoticeGiven(message=f"{thread}.{n}")
-            store.update(run.workflow_id, lambda run, event=event: apply(run, event, AT))
+            store.update(run.run_id, lambda run, event=event: apply(run, event, AT))
 
     threads = [threading.Thread(target=give_notices, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    kept = store.get(run.workflow_id)
+    kept = store.get(run.run_id)
     assert kept is not None
     assert len(kept.notices) == 96
 
@@ -223,20 +217,20 @@ def test_a_finished_run_can_be_taken_up_again(store: Store) -> None:
     run = run_number(1)
     store.add(run)
     journal = RunJournal(store)
-    journal.record(run.workflow_id, RunFailed(code="outputs_missing", message="x"))
+    journal.record(run.run_id, RunFailed(code="outputs_missing", message="x"))
     assert store.unfinished() == []
-    journal.record(run.workflow_id, RetryRequested())
+    journal.record(run.run_id, RetryRequested())
     assert [r.status for r in store.unfinished()] == [RunStatus.QUEUED]
-    journal.record(run.workflow_id, RunCompleted())
-    assert journal.get(run.workflow_id).status is RunStatus.COMPLETED
+    journal.record(run.run_id, RunCompleted())
+    assert journal.get(run.run_id).status is RunStatus.COMPLETED
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for n in range(3):
         store.add(run_number(n))
-    RunJournal(store).record(run_number(0).workflow_id, RunCompleted())
-    RunJournal(store).record(run_number(1).workflow_id, PromptPrepared(prompt_id="p", boot_marker="m"))
+    RunJournal(store).record(run_number(0).run_id, RunCompleted())
+    RunJournal(store).record(run_number(1).run_id, PromptPrepared(prompt_id="p", boot_marker="m"))
     before = store.page(9)
     store.close()
     again = opened(tmp_path)
@@ -257,7 +251,7 @@ store = opened(Path({str(tmp_path)!r}))
 store.add(run_number(1))
 journal = RunJournal(store)
 for n in range(100000):
-    journal.record(run_number(1).workflow_id, NoticeGiven(message=str(n % 50)))
+    journal.record(run_number(1).run_id, NoticeGiven(message=str(n % 50)))
     print(n, flush=True)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -286,14 +280,14 @@ def test_broken_records_are_made_anew_or_listed_and_the_rest_is_there(tmp_path: 
         store.add(run_number(n))
     store.close()
     live = tmp_path / "data" / "runs" / "live"
-    (live / run_number(0).workflow_id / "run.jsonl").write_bytes(b'{"workflow_id": "trunc')
-    (live / run_number(1).workflow_id / "request.json").unlink()
+    (live / run_number(0).run_id / "run.jsonl").write_bytes(b'{"workflow_id": "trunc')
+    (live / run_number(1).run_id / "request.json").unlink()
     (live / ".new-comfyui_workflow_1_ab").mkdir()
     (live / "comfyui_workflow_1_cd").mkdir()
     again = opened(tmp_path)
-    assert [run.workflow_id for run in again.unfinished()] == [run_number(n).workflow_id for n in (0, 2)]
+    assert [run.run_id for run in again.unfinished()] == [run_number(n).run_id for n in (0, 2)]
     assert again.unfinished()[0].request == run_number(0).request
-    listed = again.get(run_number(1).workflow_id)
+    listed = again.get(run_number(1).run_id)
     assert listed is not None
     assert (listed.status, listed.error_code) == (RunStatus.FAILED, "record_damaged")
     assert again.get("comfyui_workflow_1_cd") is None
@@ -311,7 +305,7 @@ def test_a_foreign_or_truncated_state_file_is_kept_aside(tmp_path: Path, content
     (aside,) = (tmp_path / "data" / "runs" / "set-aside").iterdir()
     assert aside.read_bytes() == content
     store.close()
-    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).workflow_id
+    assert json.loads((tmp_path / "state.json").read_text())["workflow_id"] == run_number(1).run_id
 
 
 def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None:
@@ -319,12 +313,12 @@ def test_the_state_file_mirrors_the_latest_run_privately(tmp_path: Path) -> None
     journal = RunJournal(store)
     store.add(run_number(1))
     store.add(run_number(2))
-    journal.record(run_number(1).workflow_id, ExecutionStarted())
-    run = journal.record(run_number(2).workflow_id, CancelRequested())
+    journal.record(run_number(1).run_id, ExecutionStarted())
+    run = journal.record(run_number(2).run_id, CancelRequested())
     store.close()
     assert json.loads((tmp_path / "state.json").read_text()) == progress_document(run)
     assert stat.S_IMODE((tmp_path / "state.json").stat().st_mode) == 0o600
-    record = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
+    record = tmp_path / "data" / "runs" / "live" / run.run_id / "run.jsonl"
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
@@ -346,15 +340,15 @@ def test_ticks_are_saved_with_the_next_step_or_after_a_second(tmp_path: Path) ->
     store.open()
     store.add(run_number(1))
     journal = RunJournal(store)
-    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
+    record = tmp_path / "data" / "runs" / "live" / run_number(1).run_id / "run.jsonl"
 
     def tick(value: int) -> None:
         steps = {"2": NodeStep(value=value, maximum=100)}
-        journal.record(run_number(1).workflow_id, NodesAdvanced(steps=steps))
+        journal.record(run_number(1).run_id, NodesAdvanced(steps=steps))
 
     tick(10)
     assert b"Step 10/100" not in record.read_bytes()
-    assert journal.get(run_number(1).workflow_id).nodes[1].progress == 10.0
+    assert journal.get(run_number(1).run_id).nodes[1].progress == 10.0
     clock[0] += 1.1
     tick(20)
     assert b"Step 20/100" in record.read_bytes()
@@ -371,25 +365,23 @@ def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
     journal = RunJournal(store)
     full_disk.set()
     with pytest.raises(StoreError, match="No space left"):
-        journal.record(run_number(1).workflow_id, PromptPrepared(prompt_id="p", boot_marker=None))
-    assert journal.get(run_number(1).workflow_id).prompt_id is None
+        journal.record(run_number(1).run_id, PromptPrepared(prompt_id="p", boot_marker=None))
+    assert journal.get(run_number(1).run_id).prompt_id is None
     with pytest.raises(StoreError):
         store.add(run_number(2))
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(3, 30)])
     assert store.count() == 1
-    assert [path.name for path in (tmp_path / "data" / "runs" / "live").iterdir()] == [
-        run_number(1).workflow_id
-    ]
-    run = journal.record(run_number(1).workflow_id, ExecutionStarted())
+    assert [path.name for path in (tmp_path / "data" / "runs" / "live").iterdir()] == [run_number(1).run_id]
+    run = journal.record(run_number(1).run_id, ExecutionStarted())
     assert run.status is RunStatus.EXECUTING
     full_disk.clear()
-    journal.record(run_number(1).workflow_id, NoticeGiven(message="room again"))
+    journal.record(run_number(1).run_id, NoticeGiven(message="room again"))
     store.close()
     again = opened(tmp_path)
     (kept,) = again.unfinished()
     assert (kept.status, kept.notices) == (RunStatus.EXECUTING, ("room again",))
-    assert not list((tmp_path / "data" / "runs" / "live" / kept.workflow_id).glob(".*"))
+    assert not list((tmp_path / "data" / "runs" / "live" / kept.run_id).glob(".*"))
     again.close()
 
 
@@ -402,7 +394,7 @@ def test_of_runs_added_at_once_all_are_there_or_none(tmp_path: Path, monkeypatch
     monkeypatch.setattr("comfyui_workflow.files.disk_flush._SYNC_FILE_SYSTEM", lambda _descriptor: -1)
     with pytest.raises(StoreError):
         store.add_all([run_number(n) for n in range(25)])
-    assert [path.name for path in live.iterdir()] == [run_number(30).workflow_id]
+    assert [path.name for path in live.iterdir()] == [run_number(30).run_id]
     assert store.unfinished() == [run_number(30)]
     store.close()
 
@@ -418,7 +410,7 @@ def test_runs_added_at_once_reach_the_disk_on_every_system(
     runs = [run_number(n) for n in range(25)]
     store.add_all(runs)
     live = tmp_path / "data" / "runs" / "live"
-    records = [live / run.workflow_id for run in runs]
+    records = [live / run.run_id for run in runs]
     files = [record / name for record in records for name in ("request.json", "run.jsonl")]
     assert {live, *records, *files} <= set(synced)
     store.close()
@@ -428,12 +420,12 @@ def test_waiting_ends_with_the_change_or_with_the_time(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.add(run_number(1))
     journal = RunJournal(store)
-    workflow_id = run_number(1).workflow_id
-    assert not journal.wait(workflow_id, lambda run: run.is_finished, timeout_s=0.05).is_finished
-    waiter = threading.Thread(target=lambda: journal.record(workflow_id, RunCompleted()))
+    run_id = run_number(1).run_id
+    assert not journal.wait(run_id, lambda run: run.is_finished, timeout_s=0.05).is_finished
+    waiter = threading.Thread(target=lambda: journal.record(run_id, RunCompleted()))
     waiter.start()
     began = datetime.now(UTC)
-    assert journal.wait(workflow_id, lambda run: run.is_finished, timeout_s=20).is_finished
+    assert journal.wait(run_id, lambda run: run.is_finished, timeout_s=20).is_finished
     assert datetime.now(UTC) - began < timedelta(seconds=10)
     waiter.join()
     store.close()
@@ -447,18 +439,18 @@ def test_a_run_of_thousands_of_outputs_and_nodes_writes_what_is_new_and_not_all_
     run = replace(run_number(1), nodes=nodes)
     store.add(run)
     journal = RunJournal(store)
-    log = tmp_path / "data" / "runs" / "live" / run.workflow_id / "run.jsonl"
+    log = tmp_path / "data" / "runs" / "live" / run.run_id / "run.jsonl"
     inode, found = log.stat().st_ino, tuple(OutputFile(filename=f"{n}.png") for n in range(1000))
-    journal.record(run.workflow_id, PromptSucceeded(outputs=found))
+    journal.record(run.run_id, PromptSucceeded(outputs=found))
     for node, output in zip(nodes, found, strict=True):
-        journal.record(run.workflow_id, NodeStarted(node_id=node.node_id, ends_others=True))
-        journal.record(run.workflow_id, OutputsFetched(outputs=(replace(output, local_path="/o"),)))
-    kept = store.get(run.workflow_id)
+        journal.record(run.run_id, NodeStarted(node_id=node.node_id, ends_others=True))
+        journal.record(run.run_id, OutputsFetched(outputs=(replace(output, local_path="/o"),)))
+    kept = store.get(run.run_id)
     assert kept is not None
     assert (log.stat().st_ino, log.stat().st_size < 5 * len(encode_run(kept))) == (inode, True)
     store.close()
     again = opened(tmp_path)
-    assert again.get(run.workflow_id) == kept
+    assert again.get(run.run_id) == kept
     again.close()
 
 
@@ -467,9 +459,9 @@ def test_a_log_that_has_grown_long_is_made_anew(tmp_path: Path, monkeypatch: pyt
     store = opened(tmp_path)
     store.add(run_number(1))
     journal = RunJournal(store)
-    log = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id / "run.jsonl"
+    log = tmp_path / "data" / "runs" / "live" / run_number(1).run_id / "run.jsonl"
     for number in range(1000):
-        journal.record(run_number(1).workflow_id, PriorityChanged(priority=number))
+        journal.record(run_number(1).run_id, PriorityChanged(priority=number))
         if number % 100 == 0:
             assert log.stat().st_size < 50_000
     store.close()

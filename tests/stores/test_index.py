@@ -30,18 +30,18 @@ class Kept:
 
     def __init__(self, count: int, chance: random.Random) -> None:
         self.looks = 0
-        self.summaries = {each.workflow_id: each for each in map(self._made(chance), range(count))}
+        self.summaries = {each.run_id: each for each in map(self._made(chance), range(count))}
         self.catalogue = Catalogue(self._look)
 
-    def _look(self, workflow_id: str) -> RunSummary:
+    def _look(self, run_id: str) -> RunSummary:
         self.looks += 1
-        return self.summaries[workflow_id]
+        return self.summaries[run_id]
 
     def _made(self, chance: random.Random):  # type: ignore[no-untyped-def]
         def make(number: int) -> RunSummary:
             return replace(
                 summary_of(run_number(1)),
-                workflow_id=f"comfyui_workflow_{1_700_000_000 + number}_abc",
+                run_id=f"comfyui_workflow_{1_700_000_000 + number}_abc",
                 workflow_name=f"Night-{chance.randrange(4)}",
                 batch_id=chance.choice([None, "b1", "b2"]) if number % 3 else "b3",
                 instance_id=f"gpu-{chance.randrange(4)}",
@@ -74,23 +74,23 @@ def test_it_finds_what_a_look_at_each_finds(seed: int) -> None:
     chance.shuffle(known)
     kept.catalogue.add_finished(keys_of(each) for each in known[:100])
     for each in known[100:]:
-        kept.summaries[each.workflow_id] = replace(each, status=RunStatus.QUEUED)
-        kept.catalogue.add(each.workflow_id, each.batch_id)
+        kept.summaries[each.run_id] = replace(each, status=RunStatus.QUEUED)
+        kept.catalogue.add(each.run_id, each.batch_id)
     for each in chance.sample(known, 40):  # taken up again, or ended
         status = chance.choice([*STATUSES, RunStatus.QUEUED])
-        kept.summaries[each.workflow_id] = replace(each, status=status)
+        kept.summaries[each.run_id] = replace(each, status=status)
         if status is RunStatus.QUEUED:
-            kept.catalogue.add(each.workflow_id, each.batch_id)
+            kept.catalogue.add(each.run_id, each.batch_id)
         else:
-            kept.catalogue.end(keys_of(kept.summaries[each.workflow_id]))
+            kept.catalogue.end(keys_of(kept.summaries[each.run_id]))
     for wanted in FILTERS:
         expected, groups = kept.wanted(wanted), kept.grouped(wanted)
         assert kept.catalogue.count(wanted) == len(expected)
-        assert [each.workflow_id for each in kept.catalogue.newest(None, None, wanted)] == expected
-        assert [each.workflow_id for each in kept.catalogue.grouped(None, None, wanted)] == groups
+        assert [each.run_id for each in kept.catalogue.newest(None, None, wanted)] == expected
+        assert [each.run_id for each in kept.catalogue.grouped(None, None, wanted)] == groups
         for before in expected[::20]:
             older = [each for each in expected if each < before]
-            assert [each.workflow_id for each in kept.catalogue.newest(7, before, wanted)] == older[:7]
+            assert [each.run_id for each in kept.catalogue.newest(7, before, wanted)] == older[:7]
 
 
 @pytest.mark.parametrize("wanted", FILTERS)

@@ -36,12 +36,12 @@ def test_who_has_lost_the_lock_changes_nothing_more(tmp_path: Path) -> None:
     other = JsonFileStore(tmp_path / "data", None)
     other.open()
     with pytest.raises(DataTaken, match="another server may have been started"):
-        store.update(run.workflow_id, lambda run: run)
+        store.update(run.run_id, lambda run: run)
     with pytest.raises(DataTaken):
         store.add_all(runs_of(graph(1), range(1, 2)))
     store.close()
     assert other.unfinished() == [run]
-    other.update(run.workflow_id, lambda run: run)
+    other.update(run.run_id, lambda run: run)
     other.close()
 
 

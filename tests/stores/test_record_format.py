@@ -63,7 +63,7 @@ def test_a_record_of_a_newer_release_is_refused_and_left_as_it_is(
     store = opened(tmp_path)
     store.add(run_number(1))
     store.close()
-    record = tmp_path / "data" / "runs" / "live" / run_number(1).workflow_id
+    record = tmp_path / "data" / "runs" / "live" / run_number(1).run_id
     if place == "finished":
         record = record.rename(tmp_path / "data" / "runs" / "finished" / record.name)
     path = record / name

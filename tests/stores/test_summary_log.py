@@ -22,7 +22,7 @@ from comfyui_workflow.stores.files.summary_log import SummaryLog
 from comfyui_workflow.stores.journal import RunJournal
 from tests.stores.test_contract import check_summaries, in_batch, opened, run_number
 
-ALL = [run_number(n).workflow_id for n in (2, 1, 0)]
+ALL = [run_number(n).run_id for n in (2, 1, 0)]
 
 
 @contextmanager
@@ -40,14 +40,12 @@ def lines(tmp_path: Path) -> Path:
     with reopened(tmp_path) as store:
         for n in range(3):
             store.add(in_batch(run_number(n), "b"))
-            RunJournal(store).record(
-                run_number(n).workflow_id, RunFailed(code="connection_failed", message="m")
-            )
+            RunJournal(store).record(run_number(n).run_id, RunFailed(code="connection_failed", message="m"))
     return tmp_path / "data" / "runs" / "finished.jsonl"
 
 
 def record(lines: Path, n: int) -> Path:
-    return lines.parent / "finished" / run_number(n).workflow_id
+    return lines.parent / "finished" / run_number(n).run_id
 
 
 def told(lines: Path) -> set[str]:
@@ -61,8 +59,8 @@ def test_the_list_is_read_from_one_file(tmp_path: Path, lines: Path) -> None:
     for n in range(3):
         (record(lines, n) / "run.jsonl").write_bytes(b"not looked at")
     with reopened(tmp_path) as store:
-        assert [summary.workflow_id for summary in store.summaries()] == ALL
-        assert [summary.workflow_id for summary in store.of_batch("b")] == ALL[::-1]
+        assert [summary.run_id for summary in store.summaries()] == ALL
+        assert [summary.run_id for summary in store.of_batch("b")] == ALL[::-1]
     assert lines.stat().st_mode & 0o777 == 0o600
 
 
@@ -91,11 +89,11 @@ def test_whatever_the_file_says_the_list_is_true(
     with reopened(tmp_path) as store:
         check_summaries(store, 3)
         store.add(run_number(3))
-        RunJournal(store).record(run_number(3).workflow_id, RunCompleted())
-        assert told(lines) == {run_number(3).workflow_id, *ALL}
+        RunJournal(store).record(run_number(3).run_id, RunCompleted())
+        assert told(lines) == {run_number(3).run_id, *ALL}
     with reopened(tmp_path) as store:
         check_summaries(store, 4)
-    assert told(lines) == {run_number(3).workflow_id, *ALL}
+    assert told(lines) == {run_number(3).run_id, *ALL}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +138,7 @@ def test_what_is_no_file_of_ours_is_set_aside(tmp_path: Path, lines: Path, kind:
 def test_what_has_no_directory_is_not_listed(tmp_path: Path, lines: Path) -> None:
     record(lines, 1).rename(tmp_path / "elsewhere")
     with reopened(tmp_path) as store:
-        assert [summary.workflow_id for summary in store.summaries()] == [ALL[0], ALL[2]]
+        assert [summary.run_id for summary in store.summaries()] == [ALL[0], ALL[2]]
     assert len(told(lines)) == 2
 
 
@@ -192,7 +190,7 @@ def test_on_a_full_disk_a_run_ends_and_the_list_knows(
                 full_disk.clear()
 
         monkeypatch.setattr(store._summary_log, "_append", on_a_full_disk)
-        RunJournal(store).record(run_number(3).workflow_id, RunCompleted())
+        RunJournal(store).record(run_number(3).run_id, RunCompleted())
         check_summaries(store, 4)
         with pytest.raises(StoreError, match="No space left"):
             RunJournal(store).record(ALL[0], RetryRequested())
@@ -219,12 +217,12 @@ journal = RunJournal(store)
 if not store.count():
     store.add_all([run_number(n) for n in range(20)])
 for run in store.unfinished():
-    journal.record(run.workflow_id, RunFailed(code="connection_failed", message="first"))
+    journal.record(run.run_id, RunFailed(code="connection_failed", message="first"))
 for turn in range(100000):
-    workflow_id = run_number(turn % 20).workflow_id
-    journal.record(workflow_id, RetryRequested())
-    journal.record(workflow_id, NoticeGiven(message=str(turn)))
-    journal.record(workflow_id, RunFailed(code="connection_failed", message=str(turn)))
+    run_id = run_number(turn % 20).run_id
+    journal.record(run_id, RetryRequested())
+    journal.record(run_id, NoticeGiven(message=str(turn)))
+    journal.record(run_id, RunFailed(code="connection_failed", message=str(turn)))
     print(turn, flush=True)
 """
     for turns in (3, 17, 40):
@@ -236,8 +234,8 @@ for turn in range(100000):
         child.stdout.close()
         with reopened(tmp_path) as store:
             check_summaries(store, 20)
-            told_of = {summary.workflow_id: summary.error_message for summary in store.summaries()}
-        last = run_number(said[-1] % 20).workflow_id
+            told_of = {summary.run_id: summary.error_message for summary in store.summaries()}
+        last = run_number(said[-1] % 20).run_id
         assert told_of[last] in (None, *(str(turn) for turn in range(said[-1], said[-1] + 100)))
 
 

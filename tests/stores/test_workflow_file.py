@@ -58,7 +58,7 @@ def runs_of(workflow: dict[str, object], numbers: range, **request: object) -> l
     return [
         replace(
             first,
-            workflow_id=f"comfyui_workflow_17000000{n:02}_abc",
+            run_id=f"comfyui_workflow_17000000{n:02}_abc",
             request=replace(first.request, inputs={"1.color": n}, **request),  # type: ignore[arg-type]
         )
         for n in numbers
@@ -70,11 +70,11 @@ def live(directory: Path) -> Path:
 
 
 def files(directory: Path, run: Run) -> set[str]:
-    return {path.name for path in (live(directory) / run.workflow_id).iterdir()}
+    return {path.name for path in (live(directory) / run.run_id).iterdir()}
 
 
 def workflow_path(directory: Path, run: Run) -> Path:
-    return live(directory) / run.workflow_id / "workflow.json"
+    return live(directory) / run.run_id / "workflow.json"
 
 
 def test_one_workflow_of_many_runs_is_one_file_and_after_a_restart_one_object(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_one_workflow_of_many_runs_is_one_file_and_after_a_restart_one_object(tm
     assert (status.st_nlink, stat.S_IMODE(status.st_mode)) == (20, 0o600)
     assert workflow_path(tmp_path, others[0]).stat().st_nlink == 2
     assert files(tmp_path, shared[3]) == {"request.json", "run.jsonl", "workflow.json"}
-    request = json.loads((live(tmp_path) / shared[3].workflow_id / "request.json").read_bytes())
+    request = json.loads((live(tmp_path) / shared[3].run_id / "request.json").read_bytes())
     assert request["inputs"] == {"1.color": 3}
     assert not {"graph", "editor_file"} & request.keys()
     again = opened(tmp_path)
@@ -115,20 +115,20 @@ def test_records_with_the_workflow_inside_are_read_and_listed(tmp_path: Path) ->
     store = opened(tmp_path)
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
-    RunJournal(store).record(runs[0].workflow_id, RunFailed(code="outputs_missing", message="x"))
+    RunJournal(store).record(runs[0].run_id, RunFailed(code="outputs_missing", message="x"))
     store.close()
     for run in runs:
         place = "finished" if run is runs[0] else "live"
-        record = live(tmp_path).parent / place / run.workflow_id
+        record = live(tmp_path).parent / place / run.run_id
         request = json.loads((record / "request.json").read_bytes())
         (record / "workflow.json").unlink()
         (record / "request.json").write_text(json.dumps({**request, "graph": graph(1), "editor_file": None}))
     again = opened(tmp_path)
     assert again.unfinished() == runs[1:]
-    failed = again.get(runs[0].workflow_id)
+    failed = again.get(runs[0].run_id)
     assert failed is not None
-    assert (failed.request, again.inputs(failed.workflow_id)) == (runs[0].request, {"1.color": 0})
-    RunJournal(again).record(failed.workflow_id, RetryRequested())
+    assert (failed.request, again.inputs(failed.run_id)) == (runs[0].request, {"1.color": 0})
+    RunJournal(again).record(failed.run_id, RetryRequested())
     assert len(again.unfinished()) == 3
     again.close()
 
@@ -190,14 +190,14 @@ def test_each_record_is_whole_when_it_is_moved_and_when_the_others_are_gone(tmp_
     store = opened(tmp_path)
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
-    RunJournal(store).record(runs[0].workflow_id, RunCompleted())
+    RunJournal(store).record(runs[0].run_id, RunCompleted())
     store.close()
     opened(tmp_path / "other").close()
-    shutil.copytree(live(tmp_path) / runs[1].workflow_id, live(tmp_path / "other") / runs[1].workflow_id)
-    shutil.rmtree(live(tmp_path) / runs[1].workflow_id)
-    shutil.rmtree(live(tmp_path) / runs[2].workflow_id)
+    shutil.copytree(live(tmp_path) / runs[1].run_id, live(tmp_path / "other") / runs[1].run_id)
+    shutil.rmtree(live(tmp_path) / runs[1].run_id)
+    shutil.rmtree(live(tmp_path) / runs[2].run_id)
     here, there = opened(tmp_path), opened(tmp_path / "other")
-    completed = here.get(runs[0].workflow_id)
+    completed = here.get(runs[0].run_id)
     assert completed is not None
     assert completed.request == runs[0].request
     assert there.unfinished() == [runs[1]]
@@ -211,7 +211,7 @@ def test_what_a_server_left_half_added_takes_nothing_from_others(tmp_path: Path)
     store.add_all(runs)
     store.close()
     (live(tmp_path) / ".new-comfyui_workflow_1_ab").mkdir()
-    (live(tmp_path) / runs[2].workflow_id).rename(live(tmp_path) / ".new-comfyui_workflow_1_ab" / "x")
+    (live(tmp_path) / runs[2].run_id).rename(live(tmp_path) / ".new-comfyui_workflow_1_ab" / "x")
     again = opened(tmp_path)
     assert again.unfinished() == runs[:2]
     assert workflow_path(tmp_path, runs[0]).stat().st_nlink == 2
@@ -227,7 +227,7 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
     store.close()
-    path = live(tmp_path) / runs[1].workflow_id / name
+    path = live(tmp_path) / runs[1].run_id / name
     path.rename(tmp_path / "outside")
     match kind:
         case "link":
@@ -239,8 +239,8 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
         case "broken":
             path.write_bytes(b'{"graph": 5}')
     again = opened(tmp_path)
-    assert [run for run in again.unfinished() if run.workflow_id != runs[1].workflow_id] == [runs[0], runs[2]]
-    there = again.get(runs[1].workflow_id)
+    assert [run for run in again.unfinished() if run.run_id != runs[1].run_id] == [runs[0], runs[2]]
+    there = again.get(runs[1].run_id)
     assert there is not None
     assert there.status is (RunStatus.QUEUED if name == "run.jsonl" else RunStatus.FAILED)
     assert there.request.batch_id == (runs[1].request.batch_id if name != "request.json" else None)
@@ -249,7 +249,7 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
     again.close()
     once_more = opened(tmp_path)
     assert once_more.damage.all() == []
-    assert once_more.get(runs[1].workflow_id) == there
+    assert once_more.get(runs[1].run_id) == there
     once_more.close()
 
 
@@ -277,7 +277,7 @@ def test_a_changed_step_of_one_run_is_not_that_of_another(tmp_path: Path) -> Non
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
     store.close()
-    path = live(tmp_path) / runs[1].workflow_id / "run.jsonl"
+    path = live(tmp_path) / runs[1].run_id / "run.jsonl"
     state = json.loads(path.read_bytes())
     state["nodes"][0].update(progress=40.0, status="executing")
     path.write_text(json.dumps(state))
@@ -314,7 +314,7 @@ def test_the_links_are_on_the_disk_before_the_runs_are_accepted(
     store = opened(tmp_path)
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
-    records = [live(tmp_path) / run.workflow_id for run in runs]
+    records = [live(tmp_path) / run.run_id for run in runs]
     assert {record / "workflow.json" for record in records} | set(records) <= set(flushed)
     store.close()
 
@@ -326,15 +326,15 @@ def test_a_run_that_is_taken_up_again_while_it_is_read_is_found(
     runs = runs_of(graph(1), range(2))
     store.add_all(runs)
     journal = RunJournal(store)
-    journal.record(runs[0].workflow_id, RunFailed(code="outputs_missing", message="x"))
+    journal.record(runs[0].run_id, RunFailed(code="outputs_missing", message="x"))
 
     def take_up_first(reader: WorkflowReader, path: Path) -> Workflow | None:
         monkeypatch.setattr(WorkflowReader, "read", read)
-        journal.record(runs[0].workflow_id, RetryRequested())
+        journal.record(runs[0].run_id, RetryRequested())
         return read(reader, path)
 
     monkeypatch.setattr(WorkflowReader, "read", take_up_first)
-    found = store.get(runs[0].workflow_id)
+    found = store.get(runs[0].run_id)
     assert found is not None
     assert found.status is RunStatus.QUEUED
     store.close()
@@ -348,18 +348,18 @@ def test_a_finished_run_is_found_while_its_record_is_moved(
     (run,) = runs_of(graph(1), range(1))
     store.add_all([run])
     journal = RunJournal(store)
-    journal.record(run.workflow_id, RunCompleted())
+    journal.record(run.run_id, RunCompleted())
     seen: list[Run | None] = []
     monkeypatch.setattr(
         run_store,
         "flush_to_disk",
-        lambda _: seen.append(store.get(run.workflow_id)),
+        lambda _: seen.append(store.get(run.run_id)),
     )
-    noted = journal.record(run.workflow_id, ExecutedTwice(message="twice"))
+    noted = journal.record(run.run_id, ExecutedTwice(message="twice"))
     assert (noted.status, noted.notices) == (RunStatus.COMPLETED, ("twice",))
     assert seen
     assert None not in seen
-    assert store.get(run.workflow_id) == noted
+    assert store.get(run.run_id) == noted
     assert store.unfinished() == []
     store.close()
 
@@ -413,10 +413,10 @@ def test_whatever_runs_share_they_are_there_after_a_restart(
             store.add_all(added)
             for run, (_, _, is_finished) in zip(added, batch, strict=True):
                 event = RunCompleted() if is_finished else NoticeGiven(message="seen")
-                journal.record(run.workflow_id, event)
+                journal.record(run.run_id, event)
         expected = store.page(100)
         store.close()
         again = opened(Path(name))
         assert again.page(100) == expected
-        assert [again.inputs(run.workflow_id) for run in expected] == [run.request.inputs for run in expected]
+        assert [again.inputs(run.run_id) for run in expected] == [run.request.inputs for run in expected]
         again.close()

@@ -32,7 +32,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.post("")
     def submit() -> Response:
         batch = batches.submit(orders.read_batch(json_body()))
-        ids = [run.workflow_id for run in batches.runs(batch.batch_id)]
+        ids = [run.run_id for run in batches.runs(batch.batch_id)]
         return jsonify(
             success=True, batch_id=batch.batch_id, workflow_ids=ids, message=f"{len(ids)} runs are queued"
         )
@@ -69,7 +69,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<batch_id>/outputs")
     def outputs(batch_id: str) -> Response:
-        found = [run.workflow_id for run in batches.runs(batch_id) if run.output_count]
+        found = [run.run_id for run in batches.runs(batch_id) if run.output_count]
         return jsonify(
             success=True,
             outputs=[
@@ -81,7 +81,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/<batch_id>/outputs.zip")
     def archive(batch_id: str) -> Response:
-        found = [run.workflow_id for run in batches.runs(batch_id) if run.output_count]
+        found = [run.run_id for run in batches.runs(batch_id) if run.output_count]
         name = batches.progress(batch_id).batch.name
         sent = send_archive((output for each in found for output in service.outputs(each)), name)
         if sent is None:
@@ -94,7 +94,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
         lines = [
             {
                 **documents.line(run, at),
-                "inputs": dict(service.inputs(run.workflow_id)),
+                "inputs": dict(service.inputs(run.run_id)),
             }
             for run in batches.runs(batch_id)
         ]
@@ -123,7 +123,7 @@ API = Api(
 
 def _failure(run: RunSummary) -> dict[str, Any]:
     return {
-        "workflow_id": run.workflow_id,
+        "workflow_id": run.run_id,
         "error_message": run.error_message,
         "error_code": run.error_code,
         "failed_node_id": run.failed_node_id,

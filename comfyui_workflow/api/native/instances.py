@@ -237,10 +237,10 @@ def _is_run(service: RunService, workflow_id: str) -> bool:
 
 def _cancel_run_of(service: RunService, prompt: PromptThere) -> None:
     """So that it knows who stops it. One that has gone elsewhere since is not meant."""
-    if prompt.workflow_id is None or service.get(prompt.workflow_id).prompt_id != prompt.prompt_id:
+    if prompt.run_id is None or service.get(prompt.run_id).prompt_id != prompt.prompt_id:
         return
     with suppress(RunConflict):  # it has just ended
-        service.cancel(prompt.workflow_id)
+        service.cancel(prompt.run_id)
 
 
 def _read_wanted(body: dict[str, Any]) -> IsWanted | None:
@@ -252,13 +252,13 @@ def _read_wanted(body: dict[str, Any]) -> IsWanted | None:
         raise InvalidRequest("prompt_id and workflow_id must not be empty; leave them out to stop what runs")
     if prompt_id:
         return lambda prompt: prompt.prompt_id == prompt_id
-    return (lambda prompt: prompt.workflow_id == workflow_id) if workflow_id else None
+    return (lambda prompt: prompt.run_id == workflow_id) if workflow_id else None
 
 
 def _prompt_document(prompt: PromptThere) -> dict[str, Any]:
     return {
         "prompt_id": prompt.prompt_id,
-        "workflow_id": prompt.workflow_id,
+        "workflow_id": prompt.run_id,
         "position": prompt.position,
     }
 

@@ -21,8 +21,8 @@ class RunDocuments:
 
     def progress(self, run: Run) -> dict[str, Any]:
         document = progress_document(run, now(), self.service.expected_s(run))
-        return document if run.is_finished else document | self.live_view.document(run.workflow_id)
+        return document if run.is_finished else document | self.live_view.document(run.run_id)
 
     def line(self, summary: RunSummary, at: datetime) -> dict[str, Any]:
         document = summary_document(summary, at, self.service.expected_s(summary))
-        return document if summary.is_finished else document | self.live_view.line(summary.workflow_id)
+        return document if summary.is_finished else document | self.live_view.line(summary.run_id)

@@ -41,7 +41,7 @@ def add_list(routes: Blueprint, parts: Parts, answers: SharedAnswers) -> None:
             success=True,
             workflows=[line(summary) for summary in found],
             total=service.count(wanted),
-            next=found[-1].workflow_id if len(found) == limit else None,
+            next=found[-1].run_id if len(found) == limit else None,
         )
 
 

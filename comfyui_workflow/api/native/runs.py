@@ -55,7 +55,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.post("/execute")
     def execute() -> Response:
         run = service.submit(orders.read(body_of_order()), _order_key())
-        return jsonify(success=True, workflow_id=run.workflow_id, message="Workflow execution started")
+        return jsonify(success=True, run_id=run.run_id, message="Workflow execution started")
 
     @routes.post("/validate")
     def validate() -> Response:
@@ -185,7 +185,7 @@ def _add_files(routes: Blueprint, parts: Parts) -> None:
 def local_output(run: Run, number: int) -> Path:
     """The n-th output of a run, counted from 0. Raises: RunNotFound."""
     if number >= len(run.outputs):
-        raise RunNotFound(f"Output not found: {run.workflow_id} has {len(run.outputs)} outputs")
+        raise RunNotFound(f"Output not found: {run.run_id} has {len(run.outputs)} outputs")
     output = run.outputs[number]
     if output.local_path is None:
         raise RunNotFound(f"Output not downloaded: {output.filename} ({output.error or 'not yet'})")

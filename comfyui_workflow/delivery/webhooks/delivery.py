@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.document import word_time
+from comfyui_workflow.runs.model import NAME_IN_RECORDS
 from comfyui_workflow.safe_http.urls import shown_url
 
 WAITS_S = (10, 10, 30, 60, 300, 900, 1800, 3600)
@@ -43,7 +44,7 @@ class Delivery:
     """Without its content, which may be many pictures."""
 
     delivery_id: str
-    workflow_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     url: str
     created_at: datetime
     tried_since: datetime
@@ -76,12 +77,12 @@ def _delivery_id(at: datetime, letters: str) -> str:
 
 
 def new_delivery(
-    url: str, workflow_id: str, content_bytes: int, at: datetime, delivery_id: str | None = None
+    url: str, run_id: str, content_bytes: int, at: datetime, delivery_id: str | None = None
 ) -> Delivery:
     """Its id sorts by time."""
     return Delivery(
         delivery_id=delivery_id or _delivery_id(at, secrets.token_hex(4)),
-        workflow_id=workflow_id,
+        run_id=run_id,
         url=url,
         created_at=at,
         tried_since=at,
@@ -91,7 +92,7 @@ def new_delivery(
 
 
 def damaged_delivery(
-    delivery_id: str, workflow_id: str, content_bytes: int, at: datetime, reason: str
+    delivery_id: str, run_id: str, content_bytes: int, at: datetime, reason: str
 ) -> Delivery:
     """In place of one whose record cannot be read: where it was to go is not known any more."""
     told = (
@@ -100,7 +101,7 @@ def damaged_delivery(
     )
     return Delivery(
         delivery_id=delivery_id,
-        workflow_id=workflow_id,
+        run_id=run_id,
         url="",
         created_at=at,
         tried_since=at,
@@ -132,7 +133,7 @@ def once_more(delivery: Delivery, at: datetime) -> Delivery:
 
 
 def encode_delivery(delivery: Delivery) -> bytes:
-    return _deliveries.dump_json(delivery)
+    return _deliveries.dump_json(delivery, by_alias=True)
 
 
 def decode_delivery(content: bytes) -> Delivery:
@@ -148,7 +149,7 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
     last = delivery.attempts[-1] if delivery.attempts else None
     return {
         "id": delivery.delivery_id,
-        "workflow_id": delivery.workflow_id,
+        "workflow_id": delivery.run_id,
         "url": shown_url(delivery.url),
         "status": delivery.status.value,
         "created_at": word_time(delivery.created_at),

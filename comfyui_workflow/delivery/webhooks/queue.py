@@ -27,11 +27,11 @@ class DeliveryRow:
     def get(self, delivery_id: str) -> Delivery | None:
         return self._known.get(delivery_id)
 
-    def newest(self, limit: int, before: str | None, workflow_id: str | None) -> list[Delivery]:
+    def newest(self, limit: int, before: str | None, run_id: str | None) -> list[Delivery]:
         wanted = [
             delivery_id
             for delivery_id, delivery in self._known.items()
-            if (before is None or delivery_id < before) and workflow_id in (None, delivery.workflow_id)
+            if (before is None or delivery_id < before) and run_id in (None, delivery.run_id)
         ]
         return [self._known[delivery_id] for delivery_id in sorted(wanted, reverse=True)[:limit]]
 

@@ -90,9 +90,7 @@ class Outbox:
         """For whoever takes a URL from a client; asks nobody. Raises: UrlRefused."""
         self._client.check(url)
 
-    def add(
-        self, url: str, body: Mapping[str, Any], workflow_id: str, delivery_id: str | None = None
-    ) -> Delivery:
+    def add(self, url: str, body: Mapping[str, Any], run_id: str, delivery_id: str | None = None) -> Delivery:
         """On disk when this returns; what is there under that id already is not added again. A URL that is
         not allowed is refused at each try, not here: the run is over by now, and who asks for its webhook
         should find it. Raises: StoreError; then there is none."""
@@ -101,7 +99,7 @@ class Outbox:
         if known is not None:
             return known
         content = json.dumps(body).encode()
-        delivery = new_delivery(url, workflow_id, len(content), self._clock(), delivery_id)
+        delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id)
         self._files.add(delivery, content)
         with self._changed:
             self._row.keep(delivery)
@@ -113,12 +111,10 @@ class Outbox:
         with self._changed:
             return self._require(delivery_id)
 
-    def deliveries(
-        self, limit: int, before: str | None = None, workflow_id: str | None = None
-    ) -> list[Delivery]:
+    def deliveries(self, limit: int, before: str | None = None, run_id: str | None = None) -> list[Delivery]:
         """Newest first, older than the delivery `before`; of one run, if it is named."""
         with self._changed:
-            return self._row.newest(limit, before, workflow_id)
+            return self._row.newest(limit, before, run_id)
 
     def resend(self, delivery_id: str) -> Delivery:
         """Also one that was delivered; one that waits need not wait any longer. Raises: DeliveryNotFound;
@@ -208,7 +204,7 @@ def _tell(delivery: Delivery) -> None:
         level,
         "%s of %s to %s: %s (%s)",
         delivery.delivery_id,
-        delivery.workflow_id,
+        delivery.run_id,
         origin_of(delivery.url),
         delivery.status.value,
         said,

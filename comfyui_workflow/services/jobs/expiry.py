@@ -75,7 +75,7 @@ class Lifetimes:
 
     def _is_timed_out(self, view: JobView) -> bool:
         """Whether that could be saved."""
-        job_id, run_id = view.job.job_id, view.run.workflow_id
+        job_id, run_id = view.job.job_id, view.run.run_id
         try:
             job = self._files.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMED_OUT))
             self._cancel_run(run_id, f"Its job may execute for {job.execution_timeout_s:g} s")

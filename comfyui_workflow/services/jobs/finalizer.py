@@ -42,7 +42,7 @@ AGAIN_AFTER_S = 5.0
 
 
 class Outbox(Protocol):
-    def add(self, url: str, body: dict[str, Any], workflow_id: str, delivery_id: str) -> object:
+    def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> object:
         """On disk when this returns; delivered sooner or later, and once under that id. Raises: StoreError,
         UrlRefused."""
 
@@ -177,7 +177,7 @@ class JobEndings:
         if has_output(view):
             document["output"] = inline_output(output_of(view), LARGEST_MESSAGE_BYTES)
         try:
-            self._tools.outbox.add(view.job.webhook, document, view.run.workflow_id, _news_id(view))
+            self._tools.outbox.add(view.job.webhook, document, view.run.run_id, _news_id(view))
         except UrlRefused as error:
             log.warning("%s: its client is not told: %s", view.job.job_id, error)
 

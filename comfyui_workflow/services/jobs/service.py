@@ -110,8 +110,8 @@ class JobService:
             self._check_url(url)
         (run,) = self._service.keep_all([order.request])
         job = Job(
-            job_id=(SYNC_PREFIX if order.is_sync else "") + run.workflow_id,
-            run_id=run.workflow_id,
+            job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
+            run_id=run.run_id,
             endpoint=order.endpoint,
             created_at=run.queue_time,
             expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
@@ -122,11 +122,11 @@ class JobService:
         )
         try:
             if order.comfy_org_api_key is not None:
-                self._journal.keep_api_key(run.workflow_id, order.comfy_org_api_key)
+                self._journal.keep_api_key(run.run_id, order.comfy_org_api_key)
             self._files.add(job)
         except StoreError:
             ended = RunCancelled(message="The job could not be saved, so it was not started")
-            self._journal.record(run.workflow_id, ended)
+            self._journal.record(run.run_id, ended)
             raise
         self._lifetimes.watch(job)
         self._begin(job, run)
@@ -185,8 +185,8 @@ class JobService:
             if view.job.final not in (JobStatus.FAILED, JobStatus.TIMED_OUT):
                 raise _not_to_retry(view.status)
             run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
-            job = self._reopen(job_id, run.workflow_id)
-            if run.workflow_id != view.run.workflow_id:
+            job = self._reopen(job_id, run.run_id)
+            if run.run_id != view.run.run_id:
                 self._begin(job, run)
         return self.get(job_id)
 
@@ -221,7 +221,7 @@ class JobService:
 
     def start(self) -> None:
         """After the unfinished runs are taken up: what a server that died has left half done."""
-        underway = {run.workflow_id for run in self._service.unfinished()}
+        underway = {run.run_id for run in self._service.unfinished()}
         for job in self._files.all():
             self._lifetimes.watch(job)
             if job.final is JobStatus.FAILED and job.run_id in underway:
@@ -295,10 +295,10 @@ class JobService:
     def _run_again(self, view: JobView) -> Run:
         if not view.job.fetches:
             try:
-                return self._service.retry(view.run.workflow_id)
+                return self._service.retry(view.run.run_id)
             except RunConflict as error:
                 log.debug("%s: %s", view.job.job_id, error)
-                run = self._service.get(view.run.workflow_id)
+                run = self._service.get(view.run.run_id)
                 if view.job.final is JobStatus.FAILED and not run.is_finished:  # by somebody, just now
                     raise _not_to_retry(status_of(replace(view.job, final=None), run)) from error
         return self._service.keep_all([view.run.request])[0]
@@ -319,14 +319,14 @@ class JobService:
     # what happens to a job by itself
 
     def _heed(self, run: Run) -> None:
-        job = self._files.of_run(run.workflow_id)
+        job = self._files.of_run(run.run_id)
         if job is not None:
             self._endings.put(job.job_id)
 
     def _heed_reopening(self, run: Run) -> None:
-        job = self._files.of_run(run.workflow_id)
+        job = self._files.of_run(run.run_id)
         if job is not None:
-            self._follow(job.job_id, run.workflow_id)
+            self._follow(job.job_id, run.run_id)
 
     def _follow(self, job_id: str, run_id: str) -> None:
         """Its run was taken up as one, and takes its job along."""

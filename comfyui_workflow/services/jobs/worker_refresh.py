@@ -23,6 +23,6 @@ def refresher(links: Links) -> Callable[[Run], None]:
             with lease_within(links, key_of(run), PATIENCE_S) as link:
                 link.client.free(unload_models=True, free_memory=True)
         except WorkflowError as error:
-            log.info("%s: its instance keeps its memory: %s", run.workflow_id, error)
+            log.info("%s: its instance keeps its memory: %s", run.run_id, error)
 
     return refresh

@@ -1,7 +1,7 @@
 """API keys of Comfy.org that runs bring along: each in a file of its own until ComfyUI has accepted the
 prompt, or the run has ended. Never in a record, and not in memory in between.
 
-    DATA_DIR/secrets/<workflow_id>
+    DATA_DIR/secrets/<run_id>
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.files.disk_flush import flush_to_disk
-from comfyui_workflow.runs.model import is_workflow_id
+from comfyui_workflow.runs.model import is_run_id
 from comfyui_workflow.stores.files.atomic_write import (
     make_private_directory,
     read_regular,
@@ -34,41 +34,41 @@ class ApiKeys:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
 
-    def put(self, workflow_id: str, key: str) -> None:
+    def put(self, run_id: str, key: str) -> None:
         """On the disk when this returns. Raises: StoreError."""
         if self._directory is None:
             return
         try:
             make_private_directory(self._directory)
-            write_atomically(self._directory / workflow_id, key.encode())
+            write_atomically(self._directory / run_id, key.encode())
         except OSError as error:
             raise StoreError(f"The API key of the run cannot be saved: {error.strerror}") from error
 
-    def get(self, workflow_id: str) -> str | None:
+    def get(self, run_id: str) -> str | None:
         """None where there was none, or it is gone."""
         if self._directory is None:
             return None
         try:
-            return read_regular(self._directory / workflow_id).decode()
+            return read_regular(self._directory / run_id).decode()
         except (OSError, UnicodeDecodeError):
             return None
 
-    def forget(self, workflow_id: str) -> None:
+    def forget(self, run_id: str) -> None:
         """What cannot be removed is an error in the log, and is tried again at the next start."""
         if self._directory is None:
             return
         try:
-            (self._directory / workflow_id).unlink()
+            (self._directory / run_id).unlink()
             flush_to_disk([self._directory])
         except FileNotFoundError:
             return
         except OSError as error:
-            log.error("The API key of %s cannot be removed: %s", workflow_id, error.strerror)
+            log.error("The API key of %s cannot be removed: %s", run_id, error.strerror)
 
-    def keep_only(self, workflow_ids: Collection[str]) -> None:
+    def keep_only(self, run_ids: Collection[str]) -> None:
         """At a start: a server that died may have left others."""
         for path in self._files():
-            if path.name not in workflow_ids:
+            if path.name not in run_ids:
                 self.forget(path.name)
 
     def take_from_records(self, runs: Path) -> None:
@@ -95,7 +95,7 @@ class ApiKeys:
                 return
             request: dict[str, Any] = json.loads(content)
             key = request.pop(_FIELD, None)
-            if is_live and isinstance(key, str) and is_workflow_id(path.parent.name):
+            if is_live and isinstance(key, str) and is_run_id(path.parent.name):
                 self.put(path.parent.name, key)
             changed = {**request, "has_comfy_org_api_key": True}
             write_atomically(path, json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""Jobs as JSON files: `DATA_DIR/jobs/<workflow_id>.json`, all of them in memory too: they are small, and
+"""Jobs as JSON files: `DATA_DIR/jobs/<run_id>.json`, all of them in memory too: they are small, and
 each is gone after its time."""
 
 import logging

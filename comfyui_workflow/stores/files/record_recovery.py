@@ -15,7 +15,7 @@ from comfyui_workflow.runs.codec import (
     encode_request,
     encode_run,
 )
-from comfyui_workflow.runs.model import Graph, Run, RunRequest, Workflow, is_workflow_id
+from comfyui_workflow.runs.model import Graph, Run, RunRequest, Workflow, is_run_id
 from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
@@ -60,7 +60,7 @@ class Rebuilder:
         try:
             self._keep(path, run, parts)
         except OSError as error:  # the next start does it
-            log.error("The record of %s cannot be written: %s", run.workflow_id, error.strerror)
+            log.error("The record of %s cannot be written: %s", run.run_id, error.strerror)
         for name, reason in parts.troubles.items():
             self._damage.add(path / name, reason, _outcome(run))
         return run
@@ -86,7 +86,7 @@ class Rebuilder:
         graph = part(GRAPH, lambda: self._graph(path))
         submission = part(SUBMISSION, lambda: read_submission(path, self._seal))
         parts = Parts(
-            workflow_id=path.name,
+            run_id=path.name,
             request=request,
             graph=graph,
             state=None,
@@ -127,8 +127,8 @@ class Rebuilder:
         if read.trouble is not None:
             troubles[LOG] = read.trouble
         run = decode_state(read.content, request)
-        if run.workflow_id != path.name:
-            raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
+        if run.run_id != path.name:
+            raise StoreError(f"it is the record of another run, {run.run_id!r}")
         is_graph_used = run.submissions > 0 or run.is_finished
         return replace(run, prepared_graph=graph if is_graph_used else None)
 
@@ -153,7 +153,7 @@ def _checked(request: RunRequest) -> RunRequest:
 
 
 def _holds_a_run(path: Path) -> bool:
-    is_ours = is_workflow_id(path.name) and path.is_dir() and not path.is_symlink()
+    is_ours = is_run_id(path.name) and path.is_dir() and not path.is_symlink()
     return is_ours and not all(is_missing(path / name) for name in ("request.json", LOG, OLD_STATE))
 
 
@@ -167,5 +167,5 @@ def _is_sealed(path: Path) -> bool:
 
 def _outcome(run: Run) -> str:
     if run.error_message is not None:
-        return f"The run {run.workflow_id} is listed as {run.status.value}: {run.error_message}"
-    return f"The run {run.workflow_id} was made anew of the other parts of its record"
+        return f"The run {run.run_id} is listed as {run.status.value}: {run.error_message}"
+    return f"The run {run.run_id} was made anew of the other parts of its record"

@@ -31,7 +31,7 @@ from comfyui_workflow.runs.codec import (
     encode_run,
     encode_submission,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_workflow_id
+from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_run_id
 from comfyui_workflow.stores.files.atomic_write import (
     make_private_directory,
     read_regular,
@@ -60,7 +60,7 @@ def create_records(live: Path, runs: Sequence[Run], seal: Seal) -> None:
     made, written = list[Path](), [live]
     try:
         for run in runs:
-            path = live / run.workflow_id
+            path = live / run.run_id
             path.mkdir(mode=0o700)
             made.append(path)
             written += [path, *_write_files(path, run, workflows, seal)]
@@ -74,7 +74,7 @@ def create_records(live: Path, runs: Sequence[Run], seal: Seal) -> None:
 def was_never_accepted(path: Path, seal: Seal) -> bool:
     """Whether a server died, or the power failed, before it could answer for this run: then neither its
     request nor its first state is whole, and nothing else was ever written."""
-    is_record = is_workflow_id(path.name) and path.is_dir() and not path.is_symlink()
+    is_record = is_run_id(path.name) and path.is_dir() and not path.is_symlink()
     return is_record and not (
         _has_request(path, seal) or _has_state(path, seal) or _has_gone_on(path) or _is_old(path)
     )
@@ -86,7 +86,7 @@ def write_submission(path: Path, run: Run, seal: Seal) -> None:
     try:
         write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)), must_reach_disk=False)
     except OSError as error:
-        log.warning("%s: its submission is not saved a second time: %s", run.workflow_id, error.strerror)
+        log.warning("%s: its submission is not saved a second time: %s", run.run_id, error.strerror)
 
 
 class RecordReader:
@@ -104,8 +104,8 @@ class RecordReader:
         workflow, graph = self.workflows.read(path), content_of(path / GRAPH)
         submission = read_submission(path, self.seal)
         run = self._decode(request, read_state(path, self.seal), graph, workflow)
-        if run.workflow_id != path.name or not is_workflow_id(path.name):
-            raise StoreError(f"it is the record of another run, {run.workflow_id!r}")
+        if run.run_id != path.name or not is_run_id(path.name):
+            raise StoreError(f"it is the record of another run, {run.run_id!r}")
         if submission is not None and submission.submissions > run.submissions:
             raise StoreError(CUT)
         if path.parent.name == FINISHED and not run.is_finished:

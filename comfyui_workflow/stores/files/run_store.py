@@ -1,8 +1,8 @@
 """Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
 
-    DATA_DIR/runs/live/<workflow_id>/request.json, run.jsonl, and graph.json once it was made of the request;
+    DATA_DIR/runs/live/<run_id>/request.json, run.jsonl, and graph.json once it was made of the request;
                                             workflow.json, of which runs that were added together have links
-    DATA_DIR/runs/finished/<workflow_id>/...
+    DATA_DIR/runs/finished/<run_id>/...
     DATA_DIR/runs/finished.jsonl            their summaries
     DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
 
@@ -33,7 +33,7 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_workflow_id
+from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores.base import Change, Lesson, Wanted
 from comfyui_workflow.stores.damage import DamageReport
@@ -159,28 +159,26 @@ class JsonFileStore:
             raise cannot_save(error) from error
         for run in runs:
             self._hold(self._live_entry(run, is_new=True))
-        self._mirror(max(runs, key=lambda run: run.workflow_id))
+        self._mirror(max(runs, key=lambda run: run.run_id))
 
-    def get(self, workflow_id: str) -> Run | None:
-        return self._read(workflow_id, lambda run: run, self._finished_records.read)
+    def get(self, run_id: str) -> Run | None:
+        return self._read(run_id, lambda run: run, self._finished_records.read)
 
-    def inputs(self, workflow_id: str) -> Mapping[str, Any] | None:
-        return self._read(
-            workflow_id, lambda run: run.request.inputs, lambda path: read_inputs(path, self._seal)
-        )
+    def inputs(self, run_id: str) -> Mapping[str, Any] | None:
+        return self._read(run_id, lambda run: run.request.inputs, lambda path: read_inputs(path, self._seal))
 
-    def outputs(self, workflow_id: str) -> Sequence[OutputFile] | None:
-        return self._read(workflow_id, lambda run: run.outputs, lambda path: read_outputs(path, self._seal))
+    def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
+        return self._read(run_id, lambda run: run.outputs, lambda path: read_outputs(path, self._seal))
 
-    def update(self, workflow_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
         self.ownership.check()
-        with self._run_locks[hash(workflow_id) % _STRIPES]:
-            entry = self._live.get(workflow_id) or self._finished_entry(workflow_id)
+        with self._run_locks[hash(run_id) % _STRIPES]:
+            entry = self._live.get(run_id) or self._finished_entry(run_id)
             changed = change(entry.run)
             if changed is entry.run:
                 return changed
-            if workflow_id not in self._live:
-                self._move_to_live(workflow_id, entry)
+            if run_id not in self._live:
+                self._move_to_live(run_id, entry)
             is_saved = self._save(entry, changed, saving)
             if changed.is_finished:
                 self._move_to_finished(changed)
@@ -193,7 +191,7 @@ class JsonFileStore:
 
     def unfinished(self) -> list[Run]:
         with self._index:
-            return [self._live[workflow_id].run for workflow_id in sorted(self._live)]
+            return [self._live[run_id].run for run_id in sorted(self._live)]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
         found: list[Run] = []
@@ -227,30 +225,30 @@ class JsonFileStore:
     def lessons(self, most: int) -> Sequence[Lesson]:
         return self._catalogue.lessons(most)
 
-    def _summary(self, workflow_id: str) -> RunSummary | None:
+    def _summary(self, run_id: str) -> RunSummary | None:
         """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
-        entry = self._live.get(workflow_id)
+        entry = self._live.get(run_id)
         if entry is not None:
             return entry.summary
-        known = self._finished.get(workflow_id)
-        return self._decoded(workflow_id, known) if isinstance(known, bytes) else known
+        known = self._finished.get(run_id)
+        return self._decoded(run_id, known) if isinstance(known, bytes) else known
 
-    def _decoded(self, workflow_id: str, line: bytes) -> RunSummary | None:
+    def _decoded(self, run_id: str, line: bytes) -> RunSummary | None:
         """It is decoded once, unless the run has changed meanwhile."""
         try:
             summary = decode_summary(line)
         except StoreError as error:  # its checksum was right: another release has written it
-            log.error("The summary of %s cannot be read: %s", workflow_id, error)
+            log.error("The summary of %s cannot be read: %s", run_id, error)
             return None
         with self._index:
-            if self._finished.get(workflow_id) is line:
-                self._finished[workflow_id] = summary
+            if self._finished.get(run_id) is line:
+                self._finished[run_id] = summary
         return summary
 
     def _hold(self, entry: _Live) -> None:
         with self._index:
-            self._live[entry.run.workflow_id] = entry
-        self._catalogue.add(entry.run.workflow_id, entry.run.request.batch_id)
+            self._live[entry.run.run_id] = entry
+        self._catalogue.add(entry.run.run_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
         """Everything is read before anything is changed: a record of a newer release is left as it is."""
@@ -261,8 +259,8 @@ class JsonFileStore:
         half_made |= {path for path in unread if was_never_accepted(path, self._seal)}
         lines = self._read_summary_log()
         finished = self._finished_ids(lines)
-        for workflow_id in finished[-_LOOKED_AT_FOR_VERSION:]:
-            refuse_newer(self._root / "finished" / workflow_id, self._seal)
+        for run_id in finished[-_LOOKED_AT_FOR_VERSION:]:
+            refuse_newer(self._root / "finished" / run_id, self._seal)
         for path in sorted(half_made):
             log.warning("%s was never accepted, and is removed", path.name)
             remove(path)
@@ -304,7 +302,7 @@ class JsonFileStore:
             return sorted(
                 entry.name
                 for entry in entries
-                if entry.name in lines.found or (is_workflow_id(entry.name) and entry.is_dir())
+                if entry.name in lines.found or (is_run_id(entry.name) and entry.is_dir())
             )
 
     def _load_finished(self, ids: Sequence[str], lines: Lines) -> None:
@@ -329,12 +327,12 @@ class JsonFileStore:
     def _known_of(self, ids: Sequence[str], lines: Lines) -> dict[str, SummaryLine | RunSummary]:
         """Of those that were not loaded as live ones."""
         found: dict[str, SummaryLine | RunSummary] = {}
-        for workflow_id in ids:
-            if workflow_id in self._live or workflow_id in self._finished:
+        for run_id in ids:
+            if run_id in self._live or run_id in self._finished:
                 continue
-            known = lines.found.get(workflow_id) or self._summary_of_record(workflow_id)
+            known = lines.found.get(run_id) or self._summary_of_record(run_id)
             if known is not None:
-                found[workflow_id] = known
+                found[run_id] = known
         return found
 
     def _load_state_file(self) -> None:
@@ -357,9 +355,9 @@ class JsonFileStore:
         is_finished = path.parent.name == "finished"
         return self._rebuilder.rebuild(path, is_finished=is_finished, summary=summary)
 
-    def _rebuild_finished(self, workflow_id: str) -> Run | None:
+    def _rebuild_finished(self, run_id: str) -> Run | None:
         """Once: whoever comes second finds it whole. Its line in the list is as its record is then."""
-        path = self._root / "finished" / workflow_id
+        path = self._root / "finished" / run_id
         with self._rebuilding:
             with contextlib.suppress(StoreError, OSError):
                 return self._finished_records.read(path)
@@ -371,7 +369,7 @@ class JsonFileStore:
     def _set_finished(self, summary: RunSummary) -> None:
         self._summary_log.append(summary)
         with self._index:
-            self._finished[summary.workflow_id] = summary
+            self._finished[summary.run_id] = summary
         self._catalogue.end(keys_of(summary))
 
     def _read_summary_log(self) -> Lines:
@@ -380,39 +378,39 @@ class JsonFileStore:
             set_aside(path, self._aside, "it is not a file of ours")
         return self._summary_log.read()
 
-    def _summary_of_record(self, workflow_id: str) -> RunSummary | None:
-        run = self.get(workflow_id)
+    def _summary_of_record(self, run_id: str) -> RunSummary | None:
+        run = self.get(run_id)
         return None if run is None else summary_of(run)
 
-    def _live_path(self, workflow_id: str) -> Path:
-        return self._root / "live" / workflow_id
+    def _live_path(self, run_id: str) -> Path:
+        return self._root / "live" / run_id
 
-    def _finished_entry(self, workflow_id: str) -> _Live:
-        run = self.get(workflow_id)
+    def _finished_entry(self, run_id: str) -> _Live:
+        run = self.get(run_id)
         if run is None:
-            raise RunNotFound(f"Workflow not found: {workflow_id}")
+            raise RunNotFound(f"Workflow not found: {run_id}")
         return self._live_entry(run)
 
     def _live_entry(self, run: Run, *, is_new: bool = False) -> _Live:
-        log = RunLog(self._live_path(run.workflow_id), run, self._seal, is_new=is_new)
+        log = RunLog(self._live_path(run.run_id), run, self._seal, is_new=is_new)
         return _Live(run=run, log=log, saved_at_s=self._clock())
 
-    def _read(self, workflow_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
+    def _read(self, run_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
         """From memory while it is live, from its record when it is finished."""
         with self._index:
-            entry = self._live.get(workflow_id)
+            entry = self._live.get(run_id)
         if entry is not None:
             return of_run(entry.run)
-        if not is_workflow_id(workflow_id):
+        if not is_run_id(run_id):
             return None
         try:
-            return of_record(self._root / "finished" / workflow_id)
+            return of_record(self._root / "finished" / run_id)
         except FileNotFoundError:
-            entry = self._live.get(workflow_id)  # it may have been taken up again just now
+            entry = self._live.get(run_id)  # it may have been taken up again just now
             return of_run(entry.run) if entry else None
         except (StoreError, OSError) as error:
-            log.error("The record of %s cannot be read: %s", workflow_id, error)
-            run = self._rebuild_finished(workflow_id)
+            log.error("The record of %s cannot be read: %s", run_id, error)
+            run = self._rebuild_finished(run_id)
             return None if run is None else of_run(run)
 
     def _save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
@@ -424,7 +422,7 @@ class JsonFileStore:
         if saving in (Saving.MUST, Saving.SYNCED):
             entry.log.append(changed, must_reach_disk=saving is Saving.SYNCED)
             if changed.prompt_id is not None and changed.prompt_id != entry.run.prompt_id:
-                write_submission(self._live_path(changed.workflow_id), changed, self._seal)
+                write_submission(self._live_path(changed.run_id), changed, self._seal)
         else:
             is_saved = self._try_save(entry, changed, saving)
         entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
@@ -434,37 +432,35 @@ class JsonFileStore:
         try:
             entry.log.append(changed, must_reach_disk=False)
         except StoreError as error:
-            log.warning(
-                "%s: %s; kept in memory until the next step (%s)", changed.workflow_id, error, saving.name
-            )
+            log.warning("%s: %s; kept in memory until the next step (%s)", changed.run_id, error, saving.name)
             return False
         return True
 
-    def _move_to_live(self, workflow_id: str, entry: _Live) -> None:
+    def _move_to_live(self, run_id: str, entry: _Live) -> None:
         """Held before its record is moved, so that whoever asks for it meanwhile finds it."""
         self._hold(entry)
         try:
-            self._summary_log.strike_out(workflow_id)
-            (self._root / "finished" / workflow_id).rename(self._live_path(workflow_id))
+            self._summary_log.strike_out(run_id)
+            (self._root / "finished" / run_id).rename(self._live_path(run_id))
             flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
             with self._index:
-                del self._live[workflow_id]
+                del self._live[run_id]
             raise cannot_save(error) from error
 
     def _move_to_finished(self, run: Run) -> None:
         """Should the move fail, the record says that the run is finished, and the next start moves it."""
-        workflow_id = run.workflow_id
+        run_id = run.run_id
         summary = summary_of(run)
         self._summary_log.append(summary)
         try:
-            self._live_path(workflow_id).rename(self._root / "finished" / workflow_id)
+            self._live_path(run_id).rename(self._root / "finished" / run_id)
         except OSError as error:
-            log.warning("%s stays among the live runs: %s", workflow_id, error)
+            log.warning("%s stays among the live runs: %s", run_id, error)
             return
         with self._index:
-            self._finished[workflow_id] = summary
-            del self._live[workflow_id]
+            self._finished[run_id] = summary
+            del self._live[run_id]
         self._catalogue.end(keys_of(summary))
 
     def _mirror(self, run: Run) -> None:
@@ -473,5 +469,5 @@ class JsonFileStore:
             return
         with self._state_lock:
             latest = self._catalogue.latest_id()
-            if latest == run.workflow_id:
+            if latest == run.run_id:
                 self._state_file.show(self.get(latest) or run)

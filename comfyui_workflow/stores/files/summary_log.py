@@ -71,7 +71,7 @@ class SummaryLog:
                     lines.damaged += bool(line)
                 continue
             lines.are_old = lines.are_old or not is_sealed
-            lines.found[read.keys.workflow_id] = read
+            lines.found[read.keys.run_id] = read
         return lines
 
     def _read(self, line: bytes, *, is_sealed: bool) -> SummaryLine:
@@ -86,11 +86,11 @@ class SummaryLog:
         try:
             self._append(self._seal.seal(encode_summary(summary)))
         except OSError as error:
-            log.warning("%s: its line in the list is not saved: %s", summary.workflow_id, error.strerror)
+            log.warning("%s: its line in the list is not saved: %s", summary.run_id, error.strerror)
 
-    def strike_out(self, workflow_id: str) -> None:
+    def strike_out(self, run_id: str) -> None:
         """On disk when this returns. Raises: OSError."""
-        self._append(_STRUCK + workflow_id.encode(), must_reach_disk=True)
+        self._append(_STRUCK + run_id.encode(), must_reach_disk=True)
 
     def rewrite(self, summaries: Iterable[SummaryLine | RunSummary]) -> None:
         """These and no others. Where it cannot be done, the file stays as it was."""
