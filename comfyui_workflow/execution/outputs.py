@@ -60,7 +60,7 @@ class OutputFetcher:
         part = part_of(self._run, output)
         with alone_with(part, self._stop_if_asked):
             try:
-                return self._fetch(output, part, Path(self._run.request.output_dir) / relative)
+                return self._fetch_undisturbed(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
                 remove(part)  # the next try may be long after, and the run ends now
                 return replace(output, error=str(error))
@@ -74,6 +74,14 @@ class OutputFetcher:
             finally:
                 if not is_kept(part):
                     remove(part)
+
+    def _fetch_undisturbed(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
+        """Somebody may remove the part while it grows: who tidies up, or a second server on a copy of the
+        data. Raises: FileNotFoundError when that happens twice."""
+        try:
+            return self._fetch(output, part, place)
+        except FileNotFoundError:
+            return self._fetch(output, part, place)
 
     def _fetch(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
         part.parent.mkdir(parents=True, exist_ok=True)

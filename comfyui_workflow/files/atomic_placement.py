@@ -83,6 +83,8 @@ def _claim(part: Path, place: Path) -> bool:
         os.link(part, place, follow_symlinks=False)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        raise
     except OSError:  # a file system without hard links
         return _claim_by_creation(part, place)
     return True
@@ -93,7 +95,11 @@ def _claim_by_creation(part: Path, place: Path) -> bool:
         place.touch(exist_ok=False)
     except FileExistsError:
         return False
-    part.replace(place)
+    try:
+        part.replace(place)
+    except OSError:
+        place.unlink()
+        raise
     return True
 
 

@@ -184,6 +184,30 @@ def test_what_breaks_off_leaves_no_half_file(
     assert files_in(output_dir) == {}
 
 
+@pytest.mark.parametrize("has_hard_links", [True, False])
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_part_that_somebody_removes_is_fetched_once_more(
+    output_dir: Path, monkeypatch: pytest.MonkeyPatch, times: int, has_hard_links: bool
+) -> None:
+    removals = iter(range(times))
+
+    def remove_parts() -> None:
+        for part in output_dir.glob(".*.part"):
+            if next(removals, None) is not None:
+                part.unlink()
+
+    def link(*arguments: object, **named: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    if not has_hard_links:
+        monkeypatch.setattr(os, "link", link)
+    instance = Instance({"/o/a.bin": b"content"})
+    got = fetcher(instance, output_dir, remove_parts).fetch(OutputFile(filename="a.bin"))
+    assert files_in(output_dir) == ({"a.bin": b"content"} if times == 1 else {})
+    assert got.is_downloaded == (times == 1)
+    assert got.error is None if times == 1 else "cannot be written" in (got.error or "")
+
+
 def test_lasting_local_trouble_is_said_and_not_tried_for_ever(output_dir: Path) -> None:
     output_dir.mkdir()
     (output_dir / "s").write_bytes(b"a file where a directory is needed")
