@@ -56,7 +56,16 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
 
     def close(self) -> None:
         """Also with open connections, also with a frozen peer: everybody is cut off at once."""
+        self._drop_idle_listeners()
         self.stop(force=True)
+
+    def _drop_idle_listeners(self) -> None:
+        """Closes the listeners that no thread serves. A transport that is cut while the tunnel starts leaves
+        one behind, and `stop` would wait for ever for a thread that was never started to end."""
+        idle = [each for each in self._server_list if not self.tunnel_is_up[each.local_address]]
+        for listener in idle:
+            self._server_list.remove(listener)
+            listener.server_close()
 
     def _get_transport(self) -> Any:
         """Asked for only when ours is dead already."""
