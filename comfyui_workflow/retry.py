@@ -9,7 +9,6 @@ WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 _SOON = 2
 """The longest wait while the other side answers: two seconds."""
 JITTER = 0.3
-_WAKE_S = 0.5
 
 
 class Patience:
@@ -63,10 +62,3 @@ class FurthestSeen:
                 self._furthest[what] = how_far
         if is_further:
             self._on_further()
-
-
-def wait(seconds: float, should_stop: Callable[[], bool]) -> None:
-    """Returns early as soon as `should_stop()` says so."""
-    until = time.monotonic() + seconds
-    while not should_stop() and (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, _WAKE_S))

@@ -10,10 +10,9 @@ from queue import SimpleQueue
 from comfyui_workflow.client.prompts import Prompts, UnderWay
 from comfyui_workflow.client.validate import checked_graph
 from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import Stopped, WorkflowError
 from comfyui_workflow.runs.model import Graph
-
-WAKE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ class Batch:
         self._stop_at_error = stop_at_error
         self._timeout_s = timeout_s
         self._places = threading.Semaphore(at_once)
-        self._is_over = threading.Event()
+        self._is_over = CancelToken()
         self._has_failed = threading.Event()
         self._arrived: SimpleQueue[Future[BatchResult | None]] = SimpleQueue()
 
@@ -76,7 +75,7 @@ class Batch:
                         missing -= 1
                         yield result
             finally:
-                self._is_over.set()
+                self._is_over.cancel("the batch was left")
 
     def _start(
         self, threads: ThreadPoolExecutor, work: Callable[..., BatchResult | None], *arguments: object
@@ -97,7 +96,7 @@ class Batch:
         try:
             if self._stop_at_error and self._has_failed.is_set():
                 raise Stopped("Not submitted, since an earlier graph of the batch failed")
-            under_way = self._prompts.send(checked_graph(graph), self._is_over.is_set)
+            under_way = self._prompts.send(checked_graph(graph), self._is_over)
         except WorkflowError as error:
             self._start(threads, self._fail, index, error)
         else:
@@ -110,13 +109,12 @@ class Batch:
 
     def _finish(self, index: int, under_way: UnderWay) -> BatchResult:
         try:
-            entry = self._prompts.finish(under_way, self._timeout_s, self._is_over.is_set)
+            entry = self._prompts.finish(under_way, self._timeout_s, self._is_over)
         except WorkflowError as error:
             return self._fail(index, error, under_way.prompt_id)
         self._places.release()
         return BatchResult(index=index, prompt_id=under_way.prompt_id, entry=entry)
 
     def _take_place(self) -> None:
-        while not self._places.acquire(timeout=WAKE_S):
-            if self._is_over.is_set():
-                return
+        with self._is_over.calling(self._places.release):
+            self._places.acquire()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.client.submit import OneSubmission, never, patiently
+from comfyui_workflow.client.submit import OneSubmission, patiently
 from comfyui_workflow.client.wait import Waiting, judged
 from comfyui_workflow.comfyui.cancel import Canceller
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
@@ -16,6 +16,7 @@ from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.comfyui.prompt_tracker import DEAF_AFTER_S
 from comfyui_workflow.comfyui.shared_queue import QueueView
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable
 from comfyui_workflow.runs.model import Graph
 
@@ -65,7 +66,7 @@ class Prompts:
         *,
         is_new: bool,
         extra_data: Mapping[str, Any],
-        should_stop: Callable[[], bool] = never,
+        stop: CancelToken | None = None,
     ) -> Submission:
         """`is_new`: this id has not been sent yet by anybody, so that it need not be looked for.
         Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
@@ -76,11 +77,11 @@ class Prompts:
             client_id=self._client_id,
             extra_data=extra_data,
             may_be_there=not is_new,
-            should_stop=should_stop,
+            stop=stop or CancelToken(),
         )
         began_s = time.monotonic()
         try:
-            return patiently(submission.attempt, self._patience_s, should_stop)
+            return patiently(submission.attempt, self._patience_s, stop)
         except ComfyUIUnavailable as error:
             if not submission.may_be_there:
                 raise
@@ -94,23 +95,23 @@ class Prompts:
             with self._lock:
                 self._last_submission_s = (began_s, time.monotonic())
 
-    def send(self, graph: Graph, should_stop: Callable[[], bool] = never) -> UnderWay:
+    def send(self, graph: Graph, stop: CancelToken | None = None) -> UnderWay:
         """Submitted, with an ear for it from before that. Raises: as `submit`."""
         prompt_id = new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.feed().subscribe(prompt_id))
-            submission = self.submit(graph, prompt_id, is_new=True, extra_data={}, should_stop=should_stop)
+            submission = self.submit(graph, prompt_id, is_new=True, extra_data={}, stop=stop)
             accepted_id = submission.prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.feed().subscribe(accepted_id))
             return UnderWay(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())
 
     def finish(
-        self, under_way: UnderWay, timeout_s: float | None, should_stop: Callable[[], bool] = never
+        self, under_way: UnderWay, timeout_s: float | None, stop: CancelToken | None = None
     ) -> HistoryEntry:
         """Its entry, when it succeeded. Raises: as `ComfyUI.wait`; Stopped."""
         prompt_id = under_way.prompt_id
-        waiting = self._waiting(prompt_id, timeout_s, should_stop=should_stop)
+        waiting = self._waiting(prompt_id, timeout_s, stop=stop)
         with under_way.stack:
             entry = waiting.until_ended(under_way.subscription)
         return judged(prompt_id, entry, was_cancelled=prompt_id in self._cancelled)
@@ -149,7 +150,7 @@ class Prompts:
         prompt_id: str,
         timeout_s: float | None,
         at_each_look: Callable[[], None] = lambda: None,
-        should_stop: Callable[[], bool] = never,
+        stop: CancelToken | None = None,
     ) -> Waiting:
         return Waiting(
             client=self._client,
@@ -158,5 +159,5 @@ class Prompts:
             prompt_id=prompt_id,
             timeout_s=timeout_s,
             at_each_look=at_each_look,
-            should_stop=should_stop,
+            stop=stop or CancelToken(),
         )

@@ -1,7 +1,7 @@
 """A prompt into ComfyUI's queue exactly once, also when an answer is lost on the way."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or
@@ -12,23 +12,18 @@ from comfyui_workflow.comfyui.prompt_lookup import (
     find_prompt,
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
-from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
-from comfyui_workflow.retry import Patience, wait
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.errors import ComfyUIUnavailable
+from comfyui_workflow.retry import Patience
 from comfyui_workflow.runs.model import Graph
 
 Answer = TypeVar("Answer")
 
 
-def never() -> bool:
-    return False
-
-
-def patiently(
-    ask: Callable[[], Answer], patience_s: float, should_stop: Callable[[], bool] = never
-) -> Answer:
+def patiently(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | None = None) -> Answer:
     """Again and again while ComfyUI is away, but no longer than that. Raises: ComfyUIUnavailable; Stopped;
     what else `ask` raises."""
-    patience = Patience()
+    patience, stop = Patience(), stop or CancelToken()
     while True:
         try:
             return ask()
@@ -36,7 +31,8 @@ def patiently(
             wait_s = patience.next_wait_s()
             if patience.failing_for_s() + wait_s > patience_s:
                 raise
-            _wait(wait_s, should_stop)
+            stop.wait(wait_s)
+            stop.check()
 
 
 @dataclass(kw_only=True)
@@ -49,7 +45,7 @@ class OneSubmission:
     client_id: str
     extra_data: Mapping[str, Any]
     may_be_there: bool
-    should_stop: Callable[[], bool] = never
+    stop: CancelToken = field(default_factory=CancelToken)
 
     def attempt(self) -> Submission:
         """To be called again after ComfyUIUnavailable, by which an answer may have been lost.
@@ -71,7 +67,8 @@ class OneSubmission:
         """Absent twice, with time in between for what is still on its way."""
         known = find_prompt(self.client, self.prompt_id, self.prompt_id)
         if known is None:
-            _wait(LOOK_AGAIN_AFTER_S, self.should_stop)
+            self.stop.wait(LOOK_AGAIN_AFTER_S)
+            self.stop.check()
             known = find_prompt(self.client, self.prompt_id, self.prompt_id)
         return known
 
@@ -83,9 +80,3 @@ class OneSubmission:
             extra_data={**self.extra_data, CORRELATION_KEY: self.prompt_id},
             definitions=lambda: answer_or(self.client.definitions, {}),
         )
-
-
-def _wait(seconds: float, should_stop: Callable[[], bool]) -> None:
-    wait(seconds, should_stop)
-    if should_stop():
-        raise Stopped("stopped before the prompt was submitted")

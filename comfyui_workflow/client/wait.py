@@ -2,24 +2,24 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 
 from comfyui_workflow.client.errors import PromptInterrupted, TimedOut
-from comfyui_workflow.client.submit import never
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
 from comfyui_workflow.comfyui.failures import failure_sentence
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
     PromptFailed,
     PromptLost,
-    Stopped,
 )
-from comfyui_workflow.retry import Patience, wait
+from comfyui_workflow.retry import Patience
 
 AWAY_LIMIT_S = 600.0
 """A ComfyUI may be restarted, a connection cut; this long, it is not coming back."""
@@ -35,7 +35,7 @@ class Waiting:
     prompt_id: str
     timeout_s: float | None
     at_each_look: Callable[[], None] = lambda: None
-    should_stop: Callable[[], bool] = never
+    stop: CancelToken = field(default_factory=CancelToken)
 
     def until_ended(self, subscription: Subscription) -> HistoryEntry | None:
         """How it ended; None for one that is in neither queue nor history. Raises: TimedOut; InstanceBroken
@@ -49,13 +49,15 @@ class Waiting:
                 wait_s = patience.next_wait_s()
                 if patience.failing_for_s() > AWAY_LIMIT_S:
                     raise
-                wait(wait_s, lambda: self.should_stop() or _is_past(deadline_s))
+                self.stop.wait(min(wait_s, _left_s(deadline_s)))
                 self._check(deadline_s)
 
     def _follow(
         self, subscription: Subscription, deadline_s: float | None, patience: Patience
     ) -> HistoryEntry | None:
-        follower = PromptFollower(self.client, self.feed, self.queue, self.prompt_id, stall_limit_s=0)
+        follower = PromptFollower(
+            self.client, self.feed, self.queue, self.prompt_id, stall_limit_s=0, stop=self.stop
+        )
         for item in follower.follow(subscription):
             if isinstance(item, PromptEnded):
                 return item.entry
@@ -66,9 +68,8 @@ class Waiting:
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
     def _check(self, deadline_s: float | None) -> None:
-        if self.should_stop():
-            raise Stopped("stopped while the prompt was waited for; it goes on")
-        if _is_past(deadline_s):
+        self.stop.check()
+        if not _left_s(deadline_s):
             within = f"within {self.timeout_s:g} s"
             raise TimedOut(f"The prompt {self.prompt_id} has not ended {within}. It goes on")
 
@@ -98,5 +99,5 @@ def _error(entry: HistoryEntry | None, *, was_cancelled: bool) -> ComfyUIError:
     return PromptFailed(failure_sentence(entry, entry.failed_node_type))
 
 
-def _is_past(deadline_s: float | None) -> bool:
-    return deadline_s is not None and time.monotonic() >= deadline_s
+def _left_s(deadline_s: float | None) -> float:
+    return inf if deadline_s is None else max(0.0, deadline_s - time.monotonic())

@@ -11,6 +11,7 @@ from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.messages import MessageReader, says_ended
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.stall_detector import StallWatch
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
 
@@ -46,12 +47,14 @@ class PromptFollower:
         stall_limit_s: float,
         copies: Copies | None = None,
         on_copy: Callable[[], None] = lambda: None,
+        stop: CancelToken | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`copies`: of a prompt that may have been sent more than once. `on_copy` is called when one of them
         had begun as well."""
         self._copies = copies
         self._on_copy = on_copy
+        self._stop = stop or CancelToken()
         self._client = client
         self._feed = feed
         self._queue = queue
@@ -66,10 +69,16 @@ class PromptFollower:
 
     def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
         """Events as they happen, None at least once a second and when woken, PromptEnded as the last.
-        Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end."""
+        Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end;
+        Stopped."""
+        with self._stop.calling(subscription.wake):
+            yield from self._follow(subscription)
+
+    def _follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
         interval_s, is_heard = FIRST_LOOK_S, False
         look_at = self._clock() + interval_s
         while True:
+            self._stop.check()
             messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
             for message in messages:
                 self._stall.heard()

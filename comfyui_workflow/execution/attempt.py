@@ -1,7 +1,8 @@
 """One run on one open link, from what ComfyUI knows of its prompt to its end."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
-from comfyui_workflow.concurrency import Crew
+from comfyui_workflow.concurrency import CancelToken, Crew
 from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.execution.late_copies import STOPPED, TWICE
 from comfyui_workflow.execution.live_progress import LiveRun
@@ -82,7 +83,8 @@ class Passage:
     run_id: str
     turn: Turn
     patience: Patience
-    should_abort: Callable[[], bool]
+    abort: CancelToken
+    """For waits before the prompt is there."""
     resubmissions_of_running: int
     stall_limit_s: float
     sender: Sender
@@ -166,10 +168,10 @@ class Passage:
                 stall_limit_s=self.stall_limit_s,
                 copies=self._copies(submitted) if was_accepted or submitted.is_sent_again else None,
                 on_copy=self._note_copy,
+                stop=self.turn.stop,
             )
             canceller = Canceller(self.link.client, accepted_id)
-            self.turn.be_woken_by(subscription.wake)
-            with self.link.remembering_if_broken():
+            with self.link.remembering_if_broken(), self.turn.cancelled.calling(subscription.wake):
                 self._heed_requests(canceller)  # of while it was submitted
                 for item in follower.follow(subscription):
                     match item:
@@ -188,7 +190,7 @@ class Passage:
         submitter = Submitter(
             link=self.link,
             record=self._record,
-            should_stop=self.should_abort,
+            stop=self.abort,
             place=self._place,
             live=self.live,
             sender=self.sender,
@@ -220,7 +222,7 @@ class Passage:
         began_s = time.monotonic()
         classes = self._save_classes(self.link.definitions())
         may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in classes)
-        with self.turn.place(self.should_abort, may_overwrite=may_overwrite):
+        with self.turn.place(self.abort, may_overwrite=may_overwrite):
             self.patience.excuse(time.monotonic() - began_s)
             yield
 
@@ -248,12 +250,8 @@ class Passage:
     def _api_key(self) -> str | None:
         return self.journal.api_key(self.run_id)
 
-    def _stop_if_asked(self) -> None:
-        if self.turn.should_stop():
-            raise Stopped("the server is stopping")
-
     def _heed_requests(self, canceller: Canceller) -> None:
-        self._stop_if_asked()
+        self.turn.stop.check()
         if self._run().is_cancel_requested:
             canceller.ask()
 
@@ -325,12 +323,15 @@ class Passage:
         """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
         Those that arrive together are brought to the disk together, before anybody is told of them.
         Raises: FetchingCancelled, a little after that was asked for, whatever the instance does."""
+        with self._fetching() as stop:
+            stop.check()
+            self._fetch_missing(stop)
+
+    def _fetch_missing(self, stop: CancelToken) -> None:
         run = self._run()
-        stop_if_asked = self._stop_if_cancelled_for(CANCEL_GRACE_S)
-        stop_if_asked()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
-        crew = Crew(self.link.connection.files.transfers_at_once, stop_if_asked)
-        fetcher = OutputFetcher(self.link, run, crew.stop_if_asked, self.live)
+        crew = Crew(self.link.connection.files.transfers_at_once, stop)
+        fetcher = OutputFetcher(self.link, run, crew.stop, self.live)
         with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
             while missing:
                 position, output = missing[0]
@@ -339,22 +340,21 @@ class Passage:
                 fetcher.bring_to_disk(fetched)
                 self._record(OutputsFetched(outputs=tuple(fetched)))
                 del missing[: len(fetched)]
-                stop_if_asked()
+                stop.check()
 
-    def _stop_if_cancelled_for(self, grace_s: float) -> Callable[[], None]:
-        """Small files arrive meanwhile: a success that wins the race against a cancel is one."""
-        until_s: list[float] = []
-
-        def stop_if_asked() -> None:
-            self._stop_if_asked()
-            if not self._run().is_cancel_requested:
-                return
-            if not until_s:
-                until_s.append(time.monotonic() + grace_s)
-            if time.monotonic() > until_s[0]:
-                raise FetchingCancelled("cancelled while the outputs were fetched")
-
-        return stop_if_asked
+    @contextmanager
+    def _fetching(self) -> Iterator[CancelToken]:
+        """The token of the transfers, cancelled a little after the run is. Small files arrive meanwhile: a
+        success that wins the race against a cancel is one."""
+        stop = CancelToken(self.turn.stop)
+        end = FetchingCancelled("cancelled while the outputs were fetched")
+        grace = threading.Timer(CANCEL_GRACE_S, stop.cancel, [end])
+        grace.daemon = True
+        with self.turn.cancelled.calling(grace.start):
+            try:
+                yield stop
+            finally:
+                grace.cancel()
 
     def _say_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))

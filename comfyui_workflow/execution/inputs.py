@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from comfyui_workflow.concurrency import Crew
+from comfyui_workflow.concurrency import CancelToken, Crew
 from comfyui_workflow.errors import (
     FileRefused,
     RemoteFileError,
@@ -35,16 +35,16 @@ def upload_inputs(
     input_dir: str,
     *,
     say: Callable[[str], None],
-    stop_if_asked: Callable[[], None],
+    stop: CancelToken,
     live: LiveRun,
 ) -> Graph:
     """Bring every image to the instance; the graph that names each as it is called there.
-    Raises: FileRefused when one is not readable any more; what the link and `stop_if_asked` raise."""
-    crew = Crew(link.connection.files.transfers_at_once, stop_if_asked)
+    Raises: FileRefused when one is not readable any more; what the link raises when it breaks; Stopped."""
+    crew = Crew(link.connection.files.transfers_at_once, stop)
 
     def upload(local: Path) -> str:
-        sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop_if_asked)
-        return _upload_input(link, local, input_dir, sending, crew.stop_if_asked)
+        sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop)
+        return _upload_input(link, local, input_dir, sending, crew.stop)
 
     with crew.results(upload, [Path(image) for image in images]) as remote_names:
         for position, local in enumerate(map(Path, images), start=1):
@@ -55,13 +55,13 @@ def upload_inputs(
     return graph
 
 
-def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending, heed: Callable[[], None]) -> str:
+def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending, stop: CancelToken) -> str:
     """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
     arrived, its own directory; where there is no way by SFTP, or it stands still, its upload route."""
     digest = _sha256(local)
     for directory in _directories(link, input_dir):
         try:
-            name = _place(link.connection.files, local, directory, sending, digest=digest, heed=heed)
+            name = _place(link.connection.files, local, directory, sending, digest=digest, stop=stop)
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
@@ -89,32 +89,32 @@ def _place(
     sending: Sending,
     *,
     digest: str,
-    heed: Callable[[], None],
+    stop: CancelToken,
 ) -> str:
     """Its own name if that is free or holds the same content; else a name that tells the content."""
-    if files.stat(directory, heed=heed) is None:
+    if files.stat(directory, heed=stop.check) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
     for name in (local.name, _unique_name(local.name, digest)):
         remote = str(PurePosixPath(directory) / name)
-        if _is_there(files, remote, local, digest, heed):
+        if _is_there(files, remote, local, digest, stop):
             return name
         try:
             with sending() as report:
                 files.upload(local, remote, progress=report)
         except RemoteFileExists:
-            if _is_there(files, remote, local, digest, heed):  # another run was quicker
+            if _is_there(files, remote, local, digest, stop):  # another run was quicker
                 return name
         else:
             return name
     raise RemoteFileError(f"{local.name}: no free name in {directory} on the instance")
 
 
-def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str, heed: Callable[[], None]) -> bool:
+def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
     """Whether the remote file has the same content. Reading it back is the last resort."""
-    known = files.stat(remote, heed=heed)
+    known = files.stat(remote, heed=stop.check)
     if known is None or known.size_bytes != local.stat().st_size:
         return False
-    return files.sha256(remote, heed=heed) == digest
+    return files.sha256(remote, heed=stop.check) == digest
 
 
 def _unique_name(name: str, digest: str) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from comfyui_workflow.comfyui.duplicate_prompts import stop
 from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError, WorkflowError
 from comfyui_workflow.runs.events import ExecutedTwice
 from comfyui_workflow.runs.model import Run
@@ -39,7 +40,7 @@ class LateCopies:
         self._watch_s = watch_s
         self._lock = threading.Lock()
         self._expected: dict[InstanceKey, dict[str, _Expected]] = {}
-        self._closing = threading.Event()
+        self._closing = CancelToken()
 
     def expect(self, run: Run) -> None:
         """From now on no prompt of the submissions of this run so far is wanted at its instance. Returns at
@@ -50,17 +51,17 @@ class LateCopies:
         with self._lock:
             is_new = key not in self._expected
             self._expected.setdefault(key, {})[run.run_id] = _Expected(run, self._watch_s)
-            if is_new and not self._closing.is_set():
+            if is_new and not self._closing.is_set:
                 name = f"late copies {key.address.label}"[:60]
                 threading.Thread(target=self._watch, args=(key,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        self._closing.set()
+        self._closing.cancel("the server is stopping")
 
     def _watch(self, key: InstanceKey) -> None:
         while self._has_any(key):
             try:
-                with self._links.lease(key, should_stop=self._closing.is_set) as link:
+                with self._links.lease(key, stop=self._closing) as link:
                     while link.is_alive and self._has_any(key):
                         self._look(link, key)
                         self._closing.wait(LOOK_S)
@@ -75,7 +76,7 @@ class LateCopies:
         with self._lock:
             left = {name: each for name, each in self._expected.get(key, {}).items() if not each.is_over}
             self._expected[key] = left
-            if self._closing.is_set() or not left:
+            if self._closing.is_set or not left:
                 del self._expected[key]
                 return False
             return True

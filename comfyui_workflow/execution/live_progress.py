@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from comfyui_workflow.comfyui.previews import Preview
+from comfyui_workflow.concurrency import CancelToken
 
 Report = Callable[[int, int], None]
 """Of a transfer: the bytes done, and those there are; 0 for as long as that is not known."""
@@ -43,13 +44,13 @@ class Transfer:
 
     direction: Direction
     filename: str
-    stop_if_asked: Callable[[], None]
+    stop: CancelToken
     on_bytes: OnBytes
     done_bytes: int = 0
     total_bytes: int | None = None
 
     def report(self, done_bytes: int, total_bytes: int) -> None:
-        self.stop_if_asked()
+        self.stop.check()
         self.on_bytes(self.direction, self.filename, done_bytes)
         self.done_bytes = done_bytes
         self.total_bytes = total_bytes or self.total_bytes
@@ -71,13 +72,9 @@ class LiveRun:
         self.preview = LivePreview(number=next(self._numbers), preview=preview)
 
     @contextmanager
-    def transfer(
-        self, direction: Direction, filename: str, stop_if_asked: Callable[[], None]
-    ) -> Iterator[Report]:
-        """Shown until the block ends. What `stop_if_asked` raises comes out of the report."""
-        transfer = Transfer(
-            direction=direction, filename=filename, stop_if_asked=stop_if_asked, on_bytes=self._on_bytes
-        )
+    def transfer(self, direction: Direction, filename: str, stop: CancelToken) -> Iterator[Report]:
+        """Shown until the block ends. The report raises Stopped once `stop` is cancelled."""
+        transfer = Transfer(direction=direction, filename=filename, stop=stop, on_bytes=self._on_bytes)
         with self._lock:
             self._transfers.append(transfer)
         try:

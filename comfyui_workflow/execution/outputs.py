@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.comfyui.file_view import ViewedFile
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     RemoteFileError,
     RemoteFileMissing,
@@ -43,10 +44,10 @@ _KEPT_FREE_BYTES = 64 * 1024 * 1024
 class OutputFetcher:
     """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
 
-    def __init__(self, link: Link, run: Run, stop_if_asked: Callable[[], None], live: LiveRun) -> None:
+    def __init__(self, link: Link, run: Run, stop: CancelToken, live: LiveRun) -> None:
         self._link = link
         self._run = run
-        self._stop_if_asked = stop_if_asked
+        self._stop = stop
         self._live = live
         self._silence: RemoteFilesSilent | None = None
         self._origin = OriginCheck(link, run)
@@ -58,7 +59,7 @@ class OutputFetcher:
         if relative is None:
             return replace(output, error="The instance gave it a name that is not safe to write here")
         part = part_of(self._run, output)
-        with alone_with(part, self._stop_if_asked):
+        with alone_with(part, self._stop):
             try:
                 return self._fetch_undisturbed(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
@@ -86,7 +87,7 @@ class OutputFetcher:
     def _fetch(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
         part.parent.mkdir(parents=True, exist_ok=True)
         remote_path = self._download(output, part)
-        self._stop_if_asked()
+        self._stop.check()
         local = settle(part, place)
         remove(part)
         size_bytes = local.stat().st_size
@@ -107,7 +108,7 @@ class OutputFetcher:
         if output.text is not None:
             part.write_text(output.text, encoding="utf-8")
             return None
-        with self._live.transfer(Direction.DOWNLOAD, output.filename, self._stop_if_asked) as report:
+        with self._live.transfer(Direction.DOWNLOAD, output.filename, self._stop) as report:
             return self._download_file(output, part, report)
 
     def _download_file(self, output: OutputFile, part: Path, report: Report) -> str | None:

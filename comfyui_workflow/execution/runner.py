@@ -5,10 +5,11 @@ instance, asks ComfyUI what it knows of our prompt, and goes on from there.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     ComfyUIError,
     DataTaken,
@@ -23,7 +24,7 @@ from comfyui_workflow.execution.attempt import Passage
 from comfyui_workflow.execution.live_progress import LiveView, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
 from comfyui_workflow.execution.submit import Sender
-from comfyui_workflow.retry import FurthestSeen, Patience, wait
+from comfyui_workflow.retry import FurthestSeen, Patience
 from comfyui_workflow.runs.events import (
     Event,
     InstanceChosen,
@@ -78,8 +79,8 @@ class Runner:
         self._live_view = live_view
 
     def execute(self, run_id: str, turn: Turn) -> None:
-        """Returns when the run is finished or has left its instance, or soon after `turn.should_stop()`; then
-        the run goes on at the next start. So it does when another server works on the data. Never raises:
+        """Returns when the run is finished or has left its instance, or soon after `turn.stop`; then the
+        run goes on at the next start. So it does when another server works on the data. Never raises:
         what goes wrong becomes the run's status."""
         with suppress(DataTaken):
             self._carry_on(run_id, turn)
@@ -87,7 +88,7 @@ class Runner:
     def _carry_on(self, run_id: str, turn: Turn) -> None:
         patience = Patience()
         furthest = FurthestSeen(patience.reset)
-        while not turn.should_stop():
+        while not turn.stop.is_set:
             try:
                 self._attempt(run_id, turn, patience, furthest)
             except DataTaken:
@@ -110,15 +111,18 @@ class Runner:
             # the server ended just before it could say so
             self._journal.record(run_id, RunCompleted())
             return
-        should_abort = self._abort_condition(run_id, turn.should_stop)
-        if should_abort():
-            raise Stopped("asked to stop before anything was submitted")
-        run = self._place(run, turn)
-        key = key_of(run)
+        with self._abort_token(run_id, turn) as abort:
+            abort.check()
+            self._attempt_on_link(self._place(run, turn), turn, patience, furthest, abort)
+
+    def _attempt_on_link(
+        self, run: Run, turn: Turn, patience: Patience, furthest: FurthestSeen, abort: CancelToken
+    ) -> None:
+        run_id, key = run.run_id, key_of(run)
         if patience.failing_for_s() == 0:
             self._announce(run_id, key.address)
         with (
-            self._links.lease(key, should_stop=should_abort) as link,
+            self._links.lease(key, stop=abort) as link,
             self._live_view.open(run_id, _bytes_noted_in(furthest)) as live,
         ):
             link.prove(again=patience.failing_for_s() > 0)
@@ -130,7 +134,7 @@ class Runner:
                 run_id=run_id,
                 turn=turn,
                 patience=patience,
-                should_abort=should_abort,
+                abort=abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
                 sender=self._sender,
@@ -149,16 +153,20 @@ class Runner:
         connecting = PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
         self._journal.record(run_id, connecting)
 
-    def _abort_condition(self, run_id: str, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """A run whose prompt was never submitted, or has brought its outputs about, ends as soon as it is
-        cancelled; one that was submitted ends when ComfyUI says so."""
+    @contextmanager
+    def _abort_token(self, run_id: str, turn: Turn) -> Iterator[CancelToken]:
+        """The token of one attempt. A run whose prompt was never submitted, or has brought its outputs about,
+        ends as soon as it is cancelled; one that was submitted ends when ComfyUI says so."""
+        abort = CancelToken(turn.stop)
 
-        def should_abort() -> bool:
+        def abort_if_no_answer_is_needed() -> None:
             run = self._journal.get(run_id)
-            needs_no_answer = run.prompt_id is None or run.are_outputs_known
-            return should_stop() or (run.is_cancel_requested and needs_no_answer)
+            if run.is_cancel_requested and (run.prompt_id is None or run.are_outputs_known):
+                abort.cancel("the run is cancelled")
 
-        return should_abort
+        abort_if_no_answer_is_needed()
+        with turn.cancelled.calling(abort_if_no_answer_is_needed):
+            yield abort
 
     def _ending(self, run_id: str, error: Exception, patience: Patience, turn: Turn) -> Event | None:
         """How the run ends by this error, or leaves its instance; None when it goes on here."""
@@ -205,11 +213,8 @@ class Runner:
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
         self._journal.record(run_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
 
-        def is_news() -> bool:
-            run = self._journal.get(run_id)
-            return run.is_cancel_requested and (not was_cancelled or turn.is_instance_gone(run))
-
-        wait(wait_s, lambda: turn.should_stop() or is_news())
+        news = turn.instance_gone if was_cancelled else turn.cancelled
+        CancelToken(turn.stop, *(() if news.is_set else (news,))).wait(wait_s)
 
     def _end(self, run_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of

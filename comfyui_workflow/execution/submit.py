@@ -30,10 +30,10 @@ from comfyui_workflow.comfyui.prompt_lookup import (
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
-from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged
 from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.live_progress import LiveRun
-from comfyui_workflow.retry import wait
 from comfyui_workflow.runs.events import (
     Event,
     NodesPlanned,
@@ -111,7 +111,7 @@ class Submitter:
         *,
         link: Link,
         record: Callable[[Event], Run],
-        should_stop: Callable[[], bool],
+        stop: CancelToken,
         place: Callable[[], AbstractContextManager[None]],
         live: LiveRun,
         sender: Sender,
@@ -124,7 +124,7 @@ class Submitter:
         self._link = link
         self._record = record
         self._sender = sender
-        self._should_stop = should_stop
+        self._stop = stop
         self._place = place
         self._live = live
 
@@ -147,10 +147,10 @@ class Submitter:
                 return found
         self._refuse_without_key(run)
         graph = self._upload(run)
-        self._stop_if_asked()
+        self._stop.check()
         if run.prompt_id is None:
             with self._place():
-                self._stop_if_asked()
+                self._stop.check()
                 return self._adopt(run, prompt_id) or self._submit(run, prompt_id, graph)
         run = self._post(self._record(PromptSentAgain(process=self._sender.process)), graph)
         drop_copies(self._link.client, run.prompt_id or "")
@@ -172,8 +172,8 @@ class Submitter:
         if not self._sender.is_taken_up(run.run_id):
             return None
         if self._sender.has_seen_other() and self._link.is_first_after_start():
-            wait(random.uniform(*OTHER_SERVER_SHOWS_WITHIN_S), self._should_stop)  # noqa: S311 - guards nothing
-            self._stop_if_asked()
+            self._stop.wait(random.uniform(*OTHER_SERVER_SHOWS_WITHIN_S))  # noqa: S311 - guards nothing
+            self._stop.check()
         correlation = _correlation(run, run.submissions + 1)
         known = find_prompt(self._link.client, prompt_id, correlation, is_thorough=False)
         if known is None:
@@ -215,17 +215,13 @@ class Submitter:
             request.input_images,
             run.comfyui_input_dir,
             say=lambda message: self._announce(Phase.UPLOADING, message),
-            stop_if_asked=self._stop_if_asked,
+            stop=self._stop,
             live=self._live,
         )
 
     def _announce(self, phase: Phase, message: str) -> None:
-        self._stop_if_asked()
+        self._stop.check()
         self._record(PhaseEntered(phase=phase, message=message))
-
-    def _stop_if_asked(self) -> None:
-        if self._should_stop():
-            raise Stopped("stopped before the prompt was submitted")
 
     def _post(self, run: Run, graph: Graph) -> Run:
         """With an ear on the websocket, if it can be had: what is said before is never said again."""
@@ -283,8 +279,8 @@ class Submitter:
         """What is found; looked for until the prompt of the run cannot be under way any more."""
         until_s = time.monotonic() + max(LOOK_AGAIN_AFTER_S, self._sender.in_doubt_for_s(run))
         while (found := look()) is None and (left_s := until_s - time.monotonic()) > 0:
-            wait(min(left_s, LOOK_AGAIN_AFTER_S), self._should_stop)
-            self._stop_if_asked()
+            self._stop.wait(min(left_s, LOOK_AGAIN_AFTER_S))
+            self._stop.check()
         return found
 
     def _ask(self, run: Run) -> FoundPrompt | None:

@@ -12,18 +12,17 @@ import os
 import shutil
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileError, StoreError
 
 RESUMED_FROM_BYTES = 1_000_000
 """A smaller file is fetched anew sooner than its part is looked at."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LET_GO_WITHIN_S = 30.0
-_WAKE_UP_S = 0.1
 
 
 class LocalPart:
@@ -156,16 +155,14 @@ _let_go = threading.Condition()
 
 
 @contextmanager
-def alone_with(part: Path, stop_if_asked: Callable[[], None]) -> Iterator[None]:
+def alone_with(part: Path, stop: CancelToken) -> Iterator[None]:
     """Only one thread of this process writes to a part: a try that was given up may not have ended yet.
-    Raises: ConnectionFailed when it does not end; what `stop_if_asked` raises."""
-    until_s = time.monotonic() + _LET_GO_WITHIN_S
-    with _let_go:
-        while part in _in_use:
-            stop_if_asked()
-            if time.monotonic() > until_s:
-                raise ConnectionFailed(f"An earlier try to fetch {part.name} has not ended yet.")
-            _let_go.wait(_WAKE_UP_S)
+    Raises: ConnectionFailed when it does not end; Stopped."""
+    with stop.notifying(_let_go), _let_go:
+        _let_go.wait_for(lambda: part not in _in_use or stop.is_set, _LET_GO_WITHIN_S)
+        if part in _in_use:
+            stop.check()
+            raise ConnectionFailed(f"An earlier try to fetch {part.name} has not ended yet.")
         _in_use.add(part)
     try:
         yield

@@ -15,6 +15,7 @@ from typing import Any
 
 from comfyui_workflow.comfyui.client import answer_or
 from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
@@ -62,6 +63,8 @@ class Watch:
         self._state = InstanceState()
         self._lock = threading.Lock()
         self._woken = threading.Event()
+        self._leaving = CancelToken()
+        """Of the lease that is waited for just now."""
         self._is_over = False
         self._is_in_trouble = False
         self._system_asked_s = -inf
@@ -101,6 +104,10 @@ class Watch:
 
     def unwant(self) -> None:
         self._wanted_until_s = 0.0
+        self._leave()
+
+    def _leave(self) -> None:
+        self._leaving.cancel("nobody wants the instance any more")
         self._woken.set()
 
     def wake(self) -> None:
@@ -119,7 +126,7 @@ class Watch:
 
     def close(self) -> None:
         self._is_over = True
-        self._woken.set()
+        self._leave()
 
     def join(self, timeout_s: float) -> None:
         thread = self._thread
@@ -144,8 +151,8 @@ class Watch:
         """Whether it can pass by itself."""
         try:
             self._look_on(patience)
-        except Stopped:
-            pass
+        except (Stopped, TimeoutError):
+            pass  # nobody wants it any more, or did not when the connection was not open yet
         except WorkflowError as error:
             self._set_trouble(error)
             log.info("%s: %s", self.instance.name, error)
@@ -154,8 +161,12 @@ class Watch:
 
     def _look_on(self, patience: Patience) -> None:
         """As long as the link holds. Raises: what the link raises."""
-        key = key_of_instance(self.instance)
-        with self._around.links.lease(key, should_stop=lambda: not self.is_wanted) as link:
+        key, wanted_for_s = key_of_instance(self.instance), self.wanted_for_s
+        leaving = self._leaving = CancelToken()
+        if not self.is_wanted:
+            return
+        timeout_s = None if wanted_for_s == inf else wanted_for_s
+        with self._around.links.lease(key, stop=leaving, timeout_s=timeout_s) as link:
             link.prove(again=True)
             self._drop_what_was_given_up(link)
             self._is_in_trouble = False

@@ -7,14 +7,14 @@ instance. One thread decides; whoever has a turn is carried out in a thread of i
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from comfyui_workflow.concurrency import MOST_AT_ONCE, parallel_map
-from comfyui_workflow.errors import DataTaken, RunNotFound, Stopped, StoreError
+from comfyui_workflow.concurrency import MOST_AT_ONCE, CancelToken, parallel_map
+from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError
 from comfyui_workflow.instances.model import Instance, placement_of, tag_wanted
 from comfyui_workflow.runs.events import Event, PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
@@ -40,8 +40,6 @@ MOST_ENDINGS = MOST_AT_ONCE
 """That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
 _FOR_A_PLACE = "for a place on the instance"
 _FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
-HEED_S = 0.5
-"""How often a run that waits for its place looks whether it was cancelled."""
 
 
 class Watches(States, Protocol):
@@ -100,7 +98,7 @@ class Dispatcher:
 
     def start(self, run_id: str) -> None:
         with self._changed:
-            if self._threads.are_stopping:
+            if self._threads.stopping.is_set:
                 return
             self._begin_deciding()
             self._board.put(self._journal.get(run_id), self._clock())
@@ -112,8 +110,8 @@ class Dispatcher:
             self._board.change(self._journal.get(run_id), self._clock())
             carried = self._board.carried.get(run_id)
             self._wake()
-        if carried is not None:
-            carried.wake()
+        if carried is not None and self._journal.get(run_id).is_cancel_requested:
+            carried.cancelled.cancel("the run is cancelled")
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         with self._changed:
@@ -126,12 +124,9 @@ class Dispatcher:
             return self._board.standing(run_id, self._clock())
 
     def stop(self, timeout_s: float) -> bool:
+        self._threads.stop(0)
         with self._changed:
-            self._threads.stop(0)
-            carried = list(self._board.carried.values())
             self._wake()
-        for each in carried:
-            each.wake()
         if self._thread.ident:
             self._thread.join(timeout_s)
         return self._threads.stop(timeout_s)
@@ -142,7 +137,7 @@ class Dispatcher:
             self._wake()
 
     def _begin_deciding(self) -> None:
-        if not self._thread.ident and not self._threads.are_stopping:
+        if not self._thread.ident and not self._threads.stopping.is_set:
             self._thread.start()
 
     def _wake(self) -> None:
@@ -158,10 +153,10 @@ class Dispatcher:
 
     def _run(self) -> None:
         due: datetime | None = None
-        while not self._threads.are_stopping:
+        while not self._threads.stopping.is_set:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._is_stale or self._threads.are_stopping, self._rest_s(due)
+                    lambda: self._is_stale or self._threads.stopping.is_set, self._rest_s(due)
                 )
                 self._is_stale = False
             try:
@@ -180,9 +175,12 @@ class Dispatcher:
             endings = self._board.endings[:MOST_ENDINGS]
             del self._board.endings[:MOST_ENDINGS]
             wanted = self._board.wanted_instances()
+            stranded = self._board.stranded()
             self._changed.notify_all()  # those who should give way
         for instance in wanted:
             self._watches.want(instance)
+        for carried in stranded:
+            carried.instance_gone.cancel("its instance was removed")
         for run_id in begun:
             self._threads.start(run_id)
         parallel_map(lambda each: self._end(*each), endings)  # their flushes are one
@@ -205,11 +203,11 @@ class Dispatcher:
 
     # in the thread of a run
 
-    def _carry_out(self, run_id: str, should_stop: Callable[[], bool]) -> None:
+    def _carry_out(self, run_id: str) -> None:
         with self._changed:
             carried = self._board.carried[run_id]
         try:
-            self._execute(run_id, _Turn(dispatcher=self, carried=carried, should_stop=should_stop))
+            self._execute(run_id, _Turn(dispatcher=self, carried=carried, stop=self._threads.stopping))
         finally:
             self._take_back(run_id)
 
@@ -228,12 +226,10 @@ class Dispatcher:
         return run.placement is not None and self._directory.get(run.placement.instance_id) is None
 
     @contextmanager
-    def place(
-        self, carried: Carried, should_abort: Callable[[], bool], may_overwrite: bool
-    ) -> Iterator[None]:
+    def place(self, carried: Carried, abort: CancelToken, may_overwrite: bool) -> Iterator[None]:
         carried.may_overwrite = may_overwrite
         try:
-            self._wait_for_place(carried, should_abort)
+            self._wait_for_place(carried, abort)
             yield
             self._note_loaded(carried)
         finally:
@@ -241,13 +237,13 @@ class Dispatcher:
                 self._floor.seats_of(carried.key).stop_asking(carried.run_id)
                 self._changed.notify_all()  # the next one may submit
 
-    def _wait_for_place(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
+    def _wait_for_place(self, carried: Carried, abort: CancelToken) -> None:
         if not self._ask_for_place(carried):
             with self._changed:
                 is_held = self._floor.seats_of(carried.key).is_held(carried.run_id)
             message = f"Everything is ready: waiting {_FOR_FILES if is_held else _FOR_A_PLACE}"
             self._journal.record(carried.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
-            self._wait_until_given(carried, should_abort)
+            self._wait_until_given(carried, abort)
 
     def _note_loaded(self, carried: Carried) -> None:
         """Its prompt is there: the last of ours, by the graph that was submitted."""
@@ -257,15 +253,18 @@ class Dispatcher:
             seats.models, seats.models_at = models, now()
             self._wake()
 
-    def _wait_until_given(self, carried: Carried, should_abort: Callable[[], bool]) -> None:
-        with self._changed:
+    def _wait_until_given(self, carried: Carried, abort: CancelToken) -> None:
+        with abort.notifying(self._changed), self._changed:
             while not self._ask_for_place(carried):
                 if carried.gives_way is not None:
                     raise GivesWay(carried.gives_way)
-                if should_abort():
-                    raise Stopped("stopped while waiting for a place")
-                due_in_s = self._board.start_is_due_in_s(carried, self._clock())
-                self._changed.wait(min(HEED_S, due_in_s or HEED_S))
+                abort.check()
+                self._changed.wait(self._asks_again_in_s(carried))
+
+    def _asks_again_in_s(self, carried: Carried) -> float | None:
+        """When time alone may give it a place; None when only somebody else can."""
+        due_in_s = self._board.start_is_due_in_s(carried, self._clock())
+        return due_in_s or self._floor.seats_of(carried.key).waits_for_s(carried.run_id, time.monotonic())
 
     def _ask_for_place(self, carried: Carried) -> bool:
         """Who comes too soon after another run of its batch does not ask, and keeps nobody waiting."""
@@ -328,10 +327,15 @@ class _Turn:
 
     dispatcher: Dispatcher
     carried: Carried
-    should_stop: Callable[[], bool]
+    stop: CancelToken
 
-    def be_woken_by(self, wake: Callable[[], None]) -> None:
-        self.carried.wake = wake
+    @property
+    def cancelled(self) -> CancelToken:
+        return self.carried.cancelled
+
+    @property
+    def instance_gone(self) -> CancelToken:
+        return self.carried.instance_gone
 
     def placement(self, run: Run) -> Placement | None:
         return self.dispatcher.placement(self.carried, run)
@@ -339,10 +343,8 @@ class _Turn:
     def is_instance_gone(self, run: Run) -> bool:
         return self.dispatcher.is_instance_gone(run)
 
-    def place(
-        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
-    ) -> AbstractContextManager[None]:
-        return self.dispatcher.place(self.carried, should_abort, may_overwrite)
+    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
+        return self.dispatcher.place(self.carried, abort, may_overwrite)
 
     def leave_place(self) -> None:
         self.dispatcher.leave_place(self.carried)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import Stopped
 from comfyui_workflow.runs.model import Placement, Run
 
@@ -12,11 +13,17 @@ from comfyui_workflow.runs.model import Placement, Run
 class Turn(Protocol):
     """What a run that is being carried out may ask of the executor that gave it its turn."""
 
-    def should_stop(self) -> bool:
-        """Whether to come to rest: the run is carried on at the next start."""
+    @property
+    def stop(self) -> CancelToken:
+        """Cancelled when the run is to come to rest: it is carried on at the next start."""
 
-    def be_woken_by(self, wake: Callable[[], None]) -> None:
-        """From now on `wake` is called, by any thread, when there is something to heed: a cancel, a stop."""
+    @property
+    def cancelled(self) -> CancelToken:
+        """Cancelled when somebody has asked for the end of the run."""
+
+    @property
+    def instance_gone(self) -> CancelToken:
+        """Cancelled when the named instance of the run was removed. A hint: `is_instance_gone` tells."""
 
     def placement(self, run: Run) -> Placement | None:
         """Where to go, as it is known now. None: where the ssh string of the request leads."""
@@ -24,12 +31,10 @@ class Turn(Protocol):
     def is_instance_gone(self, run: Run) -> bool:
         """Whether the named instance that it was given to has been removed."""
 
-    def place(
-        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
-    ) -> AbstractContextManager[None]:
-        """Entered when one more prompt may be submitted to the instance, and left when it was, or was not;
-        meanwhile no other is. A prompt that `may_overwrite` files of another one comes when those are
-        fetched, and until the run ends no other of that kind does. Raises: Stopped."""
+    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
+        """Holds the instance's submission slot: one prompt is submitted at a time. A prompt that
+        `may_overwrite` files of another one waits until those are fetched, and until the run ends no other of
+        that kind is submitted. Raises: Stopped."""
 
     def leave_place(self) -> None:
         """The prompt executes no more: the next one may come."""
@@ -44,7 +49,7 @@ class GivesWay(Stopped):
 
 Execute = Callable[[str, Turn], None]
 """`execute(run_id, turn)`: returns when the run is finished or has left its instance, or soon after
-`turn.should_stop()`."""
+`turn.stop` is cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +82,11 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FreeTurn:
-    """Of an executor that lets everybody do as they like."""
+    """The turn of a run whose executor limits nothing."""
 
-    should_stop: Callable[[], bool]
-
-    def be_woken_by(self, wake: Callable[[], None]) -> None:
-        pass
+    stop: CancelToken
+    cancelled: CancelToken = field(default_factory=CancelToken)
+    instance_gone: CancelToken = field(default_factory=CancelToken)
 
     def placement(self, run: Run) -> Placement | None:
         return run.placement
@@ -90,9 +94,7 @@ class FreeTurn:
     def is_instance_gone(self, run: Run) -> bool:
         return False
 
-    def place(
-        self, should_abort: Callable[[], bool], *, may_overwrite: bool = False
-    ) -> AbstractContextManager[None]:
+    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
 
     def leave_place(self) -> None:

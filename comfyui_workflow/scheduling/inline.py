@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.scheduling.executor import Execute, FreeTurn, Standing
 
 
 class InlineExecutor:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
-        self._is_stopped = False
+        self._stop = CancelToken()
+        self._cancelled: dict[str, CancelToken] = {}
 
     def start(self, run_id: str) -> None:
-        if not self._is_stopped:
-            self._execute(run_id, FreeTurn(should_stop=lambda: self._is_stopped))
+        if not self._stop.is_set:
+            cancelled = self._cancelled[run_id] = CancelToken()
+            try:
+                self._execute(run_id, FreeTurn(stop=self._stop, cancelled=cancelled))
+            finally:
+                del self._cancelled[run_id]
 
     def look_again(self, run_id: str) -> None:
-        pass
+        """For a run that was cancelled: priorities mean nothing here."""
+        cancelled = self._cancelled.get(run_id)
+        if cancelled is not None:
+            cancelled.cancel("the run is cancelled")
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
@@ -24,5 +33,5 @@ class InlineExecutor:
         return None
 
     def stop(self, timeout_s: float) -> bool:
-        self._is_stopped = True
+        self._stop.cancel("the server is stopping")
         return True

@@ -93,6 +93,20 @@ class Seats:
         waits_for = [each for each in before if each.keeps_others_waiting(at_s)]
         return not waits_for
 
+    def waits_for_s(self, run_id: str, at_s: float) -> float | None:
+        """How long the runs that go before it may still be waited for, because they are not ready; None
+        where time alone gives it no place."""
+        asking = self.on_the_way.get(run_id)
+        head_starts = [
+            each.waited_for_until_s - at_s
+            for each in self.on_the_way.values()
+            if asking is not None
+            and each.order < asking.order
+            and each.waited_for_until_s is not None
+            and each.waited_for_until_s > at_s
+        ]
+        return min(head_starts, default=None)
+
     def stop_asking(self, run_id: str) -> None:
         if self.submitting == run_id:
             self.submitting = None

@@ -5,9 +5,10 @@ its `endings`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
 from comfyui_workflow.instances.model import Instance, tag_wanted
 from comfyui_workflow.retry import Patience
@@ -49,8 +50,8 @@ class Carried:
     """Its nodes may save under names that a prompt before it used."""
     stagger: Stagger | None = None
     """Until it has submitted, where its batch is staggered."""
-    wake: Callable[[], None] = lambda: None
-    """Returns at once."""
+    cancelled: CancelToken = field(default_factory=CancelToken)
+    instance_gone: CancelToken = field(default_factory=CancelToken)
 
 
 class Board:
@@ -166,6 +167,14 @@ class Board:
         meant = (each for tag in tags for each in self.floor.meant(tag))
         used = (self.floor.instance(each.instance_id) for each in self.carried.values() if each.instance_id)
         return list({each.id: each for each in (*meant, *used) if each is not None}.values())
+
+    def stranded(self) -> list[Carried]:
+        """Those whose named instance was removed."""
+        return [
+            each
+            for each in self.carried.values()
+            if each.instance_id is not None and self.floor.instance(each.instance_id) is None
+        ]
 
     # the time between two runs of a batch
 

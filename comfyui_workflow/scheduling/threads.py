@@ -4,23 +4,21 @@ import threading
 import time
 from collections.abc import Callable
 
+from comfyui_workflow.concurrency import CancelToken
+
 
 class RunThreads:
-    """`carry_out(run_id, should_stop)` returns soon after `should_stop()`."""
+    """`carry_out(run_id)` returns soon after `stopping` is cancelled."""
 
-    def __init__(self, carry_out: Callable[[str, Callable[[], bool]], None]) -> None:
+    def __init__(self, carry_out: Callable[[str], None]) -> None:
         self._carry_out = carry_out
-        self._stopping = threading.Event()
+        self.stopping = CancelToken()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
 
-    @property
-    def are_stopping(self) -> bool:
-        return self._stopping.is_set()
-
     def start(self, run_id: str) -> None:
         with self._lock:
-            if self._stopping.is_set():
+            if self.stopping.is_set:
                 return
             previous = self._threads.get(run_id)
             thread = threading.Thread(
@@ -31,8 +29,8 @@ class RunThreads:
 
     def stop(self, timeout_s: float) -> bool:
         """Start nothing any more. Whether all came to rest in time."""
+        self.stopping.cancel("the server is stopping")
         with self._lock:
-            self._stopping.set()
             threads = list(self._threads.values())
         until = time.monotonic() + timeout_s
         for thread in threads:
@@ -44,7 +42,7 @@ class RunThreads:
         if previous is not None:
             previous.join()
         try:
-            self._carry_out(run_id, self._stopping.is_set)
+            self._carry_out(run_id)
         finally:
             with self._lock:
                 if self._threads.get(run_id) is threading.current_thread():

@@ -1,11 +1,10 @@
 """A link for whoever waits in a request of somebody's: for so long at most, and so many of them at once."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
+from comfyui_workflow.errors import ConnectionFailed, ServerBusy
 from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.ssh.pool import Pool
 
@@ -15,14 +14,10 @@ Links = Pool[InstanceKey, Link]
 @contextmanager
 def lease_within(links: Links, key: InstanceKey, patience_s: float) -> Iterator[Link]:
     """Raises: InstanceError, ConnectionFailed when the time is over; Stopped when the server stops."""
-    deadline_s = time.monotonic() + patience_s
     with ExitStack() as stack:
         try:
-            lease = links.lease(key, should_stop=lambda: time.monotonic() > deadline_s)
-            link = stack.enter_context(lease)
-        except Stopped as error:
-            if time.monotonic() <= deadline_s:
-                raise
+            link = stack.enter_context(links.lease(key, timeout_s=patience_s))
+        except TimeoutError as error:
             raise ConnectionFailed(
                 f"{key.address.label} has not let us in within {patience_s:.0f} s; try again"
             ) from error

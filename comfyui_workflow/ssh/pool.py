@@ -1,7 +1,7 @@
-"""One shared value per key, lent to many at once: `with pool.lease(key, should_stop=...) as value:`.
+"""One shared value per key, lent to many at once: `with pool.lease(key, stop=...) as value:`.
 
 Pool(open, *, idle_s=300.0)
-    lease(key, *, should_stop=None) -> context manager yielding the value
+    lease(key, *, stop=None, timeout_s=None) -> context manager yielding the value
     close()                            closes every value; later leases raise Stopped
 
 A key that is slow to open makes no other key wait, and nobody waits longer than they want to: `open` runs in
@@ -13,9 +13,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import Stopped
-
-WAKE_UP_S = 0.1
 
 
 class Closable(Protocol):
@@ -45,6 +44,11 @@ class _Slot(Generic[T]):
         """Still opening, or open and alive."""
         return self.error is None and (self.value is None or self.value.is_alive)
 
+    @property
+    def is_settled(self) -> bool:
+        """Open, or failed."""
+        return self.error is not None or self.value is not None
+
     def stop_idling(self) -> None:
         if self.idle_timer:
             self.idle_timer.cancel()
@@ -62,14 +66,16 @@ class Pool(Generic[K, T]):
         self._is_closed = False
 
     @contextmanager
-    def lease(self, key: K, *, should_stop: Callable[[], bool] | None = None) -> Iterator[T]:
+    def lease(
+        self, key: K, *, stop: CancelToken | None = None, timeout_s: float | None = None
+    ) -> Iterator[T]:
         """The value of this key, opened if there is none or the one there is is dead.
 
-        Raises: whatever `open` raises; Stopped when `should_stop()` says so or the pool is closed.
+        Raises: whatever `open` raises; Stopped when `stop` or the pool says so; TimeoutError.
         """
         slot = self._join(key)
         try:
-            yield self._wait_for(slot, should_stop or _never)
+            yield self._wait_for(slot, stop or CancelToken(), timeout_s)
         finally:
             self._leave(key, slot)
 
@@ -120,17 +126,16 @@ class Pool(Generic[K, T]):
         if is_unwanted:
             _close(slot)
 
-    def _wait_for(self, slot: _Slot[T], should_stop: Callable[[], bool]) -> T:
-        while True:
-            if should_stop():
-                raise Stopped("Stopped while waiting for the connection.")
-            with self._changed:
-                self._refuse_if_closed()
-                if slot.error is not None:
-                    raise slot.error
-                if slot.value is not None:
-                    return slot.value
-                self._changed.wait(WAKE_UP_S)
+    def _wait_for(self, slot: _Slot[T], stop: CancelToken, timeout_s: float | None) -> T:
+        with stop.notifying(self._changed), self._changed:
+            self._changed.wait_for(lambda: self._is_closed or slot.is_settled or stop.is_set, timeout_s)
+            stop.check()
+            self._refuse_if_closed()
+            if slot.error is not None:
+                raise slot.error
+            if slot.value is None:
+                raise TimeoutError("the connection is not open yet")
+            return slot.value
 
     def _leave(self, key: K, slot: _Slot[T]) -> None:
         with self._changed:
@@ -163,7 +168,3 @@ class Pool(Generic[K, T]):
 def _close(slot: _Slot[T]) -> None:
     if slot.value is not None:
         slot.value.close()
-
-
-def _never() -> bool:
-    return False

@@ -12,7 +12,7 @@ names = sorted({name.split(".")[0] for name in sys.modules})
 ours = sorted(name for name in sys.modules if name.startswith("comfyui_workflow."))
 print(json.dumps([threading.active_count(), names, ours]))
 """
-OURS = {"client", "comfyui", "runs", "workflows", "errors", "parsing", "retry", "files"}
+OURS = {"client", "comfyui", "runs", "workflows", "errors", "parsing", "retry", "concurrency", "files"}
 
 
 def test_importing_is_cheap() -> None:

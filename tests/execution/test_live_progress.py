@@ -13,6 +13,7 @@ from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.previews import Place, Preview
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.live_progress import Direction, LiveView
@@ -29,10 +30,6 @@ Progress = Callable[[int, int], None]
 def preview(picture: bytes = b"1", node_id: str = "3") -> Preview:
     place = Place(prompt_id="p", node_id=node_id)
     return Preview(place=place, content_type="image/jpeg", picture=picture)
-
-
-def never() -> None:
-    pass
 
 
 def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
@@ -142,7 +139,7 @@ def transfer(direction: str, filename: str, done_bytes: int, total_bytes: int | 
 def send(instance: Instance, photo: Path) -> None:
     with instance.live.open("a") as live:
         upload_inputs(
-            cast(Link, instance), {}, (str(photo),), "/input", say=print, stop_if_asked=never, live=live
+            cast(Link, instance), {}, (str(photo),), "/input", say=print, stop=CancelToken(), live=live
         )
         assert instance.live.document("a")["transfers"] == []
 
@@ -166,7 +163,7 @@ def test_a_file_on_its_way_down_tells_how_far_it_is(tmp_path: Path) -> None:
     for has_sftp, at in ((True, by_sftp), (False, through_the_tunnel)):
         instance = Instance(LiveView(), has_sftp=has_sftp)
         with instance.live.open("a") as live:
-            fetched = OutputFetcher(cast(Link, instance), run, never, live).fetch(
+            fetched = OutputFetcher(cast(Link, instance), run, CancelToken(), live).fetch(
                 OutputFile(filename="a.bin")
             )
             assert instance.live.document("a")["transfers"] == []
@@ -175,9 +172,8 @@ def test_a_file_on_its_way_down_tells_how_far_it_is(tmp_path: Path) -> None:
 
 
 def test_a_transfer_stops_when_it_is_asked_to_and_is_shown_no_more() -> None:
-    def stop() -> None:
-        raise Stopped("asked")
-
+    stop = CancelToken()
+    stop.cancel("asked")
     view = LiveView()
     with view.open("a") as live:
         with pytest.raises(Stopped), live.transfer(Direction.UPLOAD, "x", stop) as report:

@@ -14,6 +14,7 @@ import pytest
 from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import OutputFetcher, missing_sentence
@@ -81,12 +82,12 @@ def output_dir(tmp_path: Path) -> Path:
 def fetcher(
     instance: Instance,
     output_dir: Path,
-    stop: Callable[[], None] = lambda: None,
+    stop: CancelToken | None = None,
     live: LiveRun | None = None,
 ) -> OutputFetcher:
     run = new_run()
     run = replace(run, request=replace(run.request, output_dir=str(output_dir)))
-    return OutputFetcher(cast(Link, instance), run, stop, live or LiveRun())
+    return OutputFetcher(cast(Link, instance), run, stop or CancelToken(), live or LiveRun())
 
 
 def files_in(directory: Path) -> dict[str, bytes]:
@@ -202,7 +203,9 @@ def test_a_part_that_somebody_removes_is_fetched_once_more(
     if not has_hard_links:
         monkeypatch.setattr(os, "link", link)
     instance = Instance({"/o/a.bin": b"content"})
-    got = fetcher(instance, output_dir, remove_parts).fetch(OutputFile(filename="a.bin"))
+    stop = CancelToken()
+    monkeypatch.setattr(stop, "check", remove_parts)  # between the download and the placement
+    got = fetcher(instance, output_dir, stop).fetch(OutputFile(filename="a.bin"))
     assert files_in(output_dir) == ({"a.bin": b"content"} if times == 1 else {})
     assert got.is_downloaded == (times == 1)
     assert got.error is None if times == 1 else "cannot be written" in (got.error or "")

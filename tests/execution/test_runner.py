@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, StoreError
 from comfyui_workflow.execution.attempt import has_advanced
 from comfyui_workflow.execution.live_progress import LiveView
@@ -49,7 +50,7 @@ class Refusing:
         self._error = error or AuthenticationFailed("no key is accepted")
 
     @contextmanager
-    def lease(self, _key: object, *, should_stop: Callable[[], bool]) -> Iterator[Any]:
+    def lease(self, _key: object, *, stop: CancelToken) -> Iterator[Any]:
         self.attempts += 1
         raise self._error
         yield
@@ -57,20 +58,17 @@ class Refusing:
 
 @dataclass(frozen=True, kw_only=True)
 class OfInstance(FreeTurn):
-    """Of a named one, which is removed while `removed` is set."""
-
-    removed: threading.Event
+    """The turn of a run on a named instance, which may be removed."""
 
     def is_instance_gone(self, run: Run) -> bool:
-        return self.removed.is_set()
+        return self.instance_gone.is_set
 
 
 def started(
     store: MemoryStore,
     links: "Refusing | LettingThroughWhatIsSmall",
-    removed: threading.Event | None = None,
     patience_s: float = 120.0,
-) -> tuple[RunJournal, str, Callable[[Callable[[], bool]], None]]:
+) -> tuple[RunJournal, str, Callable[[FreeTurn], None]]:
     journal = RunJournal(store)
     request = RunRequest(
         ssh_connection="root@host",
@@ -87,16 +85,14 @@ def started(
     return (
         journal,
         run.run_id,
-        lambda should_stop: runner.execute(
-            run.run_id, OfInstance(should_stop=should_stop, removed=removed or threading.Event())
-        ),
+        lambda turn: runner.execute(run.run_id, turn),
     )
 
 
 def test_an_end_that_cannot_be_saved_yet_is_saved_later() -> None:
     links = Refusing()
     journal, run_id, execute = started(FullStore(refusals=1), links)
-    execute(lambda: False)
+    execute(FreeTurn(stop=CancelToken()))
     assert journal.get(run_id).status is RunStatus.FAILED
     assert links.attempts == 2
 
@@ -104,33 +100,33 @@ def test_an_end_that_cannot_be_saved_yet_is_saved_later() -> None:
 def test_a_full_disk_is_not_tried_in_a_hurry() -> None:
     links = Refusing()
     _, _, execute = started(FullStore(refusals=1_000_000), links)
-    stop = threading.Event()
-    timer = threading.Timer(1.0, stop.set)
+    stop = CancelToken()
+    timer = threading.Timer(1.0, stop.cancel)
     timer.start()
-    execute(stop.is_set)
+    execute(FreeTurn(stop=stop))
     timer.join()
     assert links.attempts <= 4
 
 
 def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it_waits_for() -> None:
-    removed = threading.Event()
-    journal, run_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")), removed)
+    journal, run_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")))
     journal.record(run_id, PromptPrepared(prompt_id="p", boot_marker=None))
-    stop = threading.Event()
-    runner = threading.Thread(target=execute, args=(stop.is_set,))
+    turn = OfInstance(stop=CancelToken())
+    runner = threading.Thread(target=execute, args=(turn,))
     runner.start()
     try:
         away = journal.wait(run_id, lambda run: run.message == "no route; trying again", 10)
         assert away.status is RunStatus.QUEUED
         journal.record(run_id, CancelRequested())
+        turn.cancelled.cancel()
         aim = "no route; trying again, to cancel the prompt there"
         assert journal.wait(run_id, lambda run: run.message == aim, 10).message == aim
-        removed.set()
+        turn.instance_gone.cancel()
         ended = journal.wait(run_id, lambda run: run.is_finished, 20)
         assert ended.status is RunStatus.CANCELLED
         assert "Its instance was removed" in str(ended.error_message)
     finally:
-        stop.set()
+        turn.stop.cancel()
         runner.join(10)
     assert not runner.is_alive()
 
@@ -143,7 +139,7 @@ class LettingThroughWhatIsSmall:
         self.attempts = 0
 
     @contextmanager
-    def lease(self, _key: object, *, should_stop: Callable[[], bool]) -> Iterator[Any]:
+    def lease(self, _key: object, *, stop: CancelToken) -> Iterator[Any]:
         self.attempts += 1
         yield self
 
@@ -157,10 +153,10 @@ class LettingThroughWhatIsSmall:
 def test_a_link_that_connects_and_brings_nothing_is_not_tried_for_ever() -> None:
     links = LettingThroughWhatIsSmall()
     journal, run_id, execute = started(MemoryStore(), links, patience_s=2.0)
-    stop = threading.Event()
-    last = threading.Timer(60, stop.set)
+    stop = CancelToken()
+    last = threading.Timer(60, stop.cancel)
     last.start()
-    execute(stop.is_set)
+    execute(FreeTurn(stop=stop))
     last.cancel()
     ended = journal.get(run_id)
     assert (ended.status, ended.error_message) == (RunStatus.FAILED, "no answer within 30 s")

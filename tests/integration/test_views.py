@@ -11,6 +11,7 @@ import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.folders import Directories
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import OutputFetcher, remove_parts
@@ -52,12 +53,12 @@ class Fetching:
     def fetch(self, most_bytes: int | None = None) -> tuple[int, OutputFile | None]:
         seen: list[int] = []
 
-        def stop() -> None:
-            if most_bytes is not None and seen and seen[-1] > most_bytes:
-                raise Stopped("enough")
+        stop = CancelToken()
 
         def note(_direction: object, _filename: str, done_bytes: int) -> None:
             seen.append(done_bytes)
+            if most_bytes is not None and done_bytes > most_bytes:
+                stop.cancel("enough")
 
         fetcher = OutputFetcher(cast(Link, self.link), self.run, stop, LiveRun(on_bytes=note))
         done: OutputFile | None = None

@@ -136,8 +136,8 @@ class Fleet:
     def finish(self, run_id: str) -> None:
         self._wish(run_id, "finish")
 
-    def be_woken_by(self, run_id: str, wake: Callable[[], None]) -> None:
-        self._turns[run_id].be_woken_by(wake)
+    def turn(self, run_id: str) -> Turn:
+        return self._turns[run_id]
 
     def is_instance_gone(self, run_id: str) -> bool:
         return self._turns[run_id].is_instance_gone(self.journal.get(run_id))
@@ -172,7 +172,7 @@ class Fleet:
             self.journal.record(run_id, InstanceChosen(placement=placement))
         try:
             self.before_asking(run_id)
-            with turn.place(turn.should_stop):
+            with turn.place(turn.stop):
                 self.submitted.append(run_id)
             self._hold(run_id, turn)
         except Exception as error:  # noqa: BLE001 - as the runner does
@@ -187,7 +187,7 @@ class Fleet:
             self.turns_taken[run_id] += 1
             self._changed.notify_all()
             try:
-                while not (wishes := self._wishes.get(run_id)) and not turn.should_stop():
+                while not (wishes := self._wishes.get(run_id)) and not turn.stop.is_set:
                     self._changed.wait(0.05)
             finally:
                 del self._turns[run_id]

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
-from functools import partial
 from typing import Any
 
 import pytest
@@ -354,16 +353,26 @@ def test_many_that_wait_are_cancelled_before_any_of_them_has_its_turn() -> None:
 
 
 def test_a_run_that_is_carried_out_is_woken_by_a_cancel_and_by_a_stop() -> None:
-    woken: list[str] = []
     with fleet_of(instance("a")) as fleet:
         first, second = fleet.submit(request(), request())
         fleet.until(lambda: fleet.carried() == {first, second})
-        for each in (first, second):
-            fleet.be_woken_by(each, partial(woken.append, each))
+        turns = [fleet.turn(each) for each in (first, second)]
+        fleet.dispatcher.look_again(first)  # its priority may have changed
         fleet.journal.record(second, CancelRequested())
         fleet.dispatcher.look_again(second)
-        assert woken == [second]
-    assert sorted(woken) == sorted([first, second, second])
+        assert [turn.cancelled.is_set for turn in turns] == [False, True]
+        assert not any(turn.stop.is_set for turn in turns)
+    assert all(turn.stop.is_set for turn in turns)
+
+
+def test_a_run_learns_that_its_instance_was_removed() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (run,) = fleet.submit(request("a", instance_id="a"))
+        fleet.until(lambda: fleet.carried() == {run})
+        assert not fleet.turn(run).instance_gone.is_set
+        fleet.directory.instances.clear()
+        fleet.dispatcher.wake()
+        assert fleet.turn(run).instance_gone.wait(10)
 
 
 def test_a_staggered_run_starts_when_it_is_due() -> None:

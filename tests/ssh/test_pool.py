@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, Stopped
 from comfyui_workflow.ssh.pool import Pool
 
@@ -167,8 +168,9 @@ def test_under_fire_a_key_has_one_value(pool: Pool[str, Thing], workshop: Worksh
 def test_what_was_opened_for_nobody_is_closed_when_idle(workshop: Workshop) -> None:
     pool = Pool(workshop.open, idle_s=0.01)
     workshop.gate.clear()
-    with pytest.raises(Stopped), pool.lease("a", should_stop=lambda: bool(workshop.most_at_once)):
+    with pytest.raises(TimeoutError), pool.lease("a", timeout_s=0.01):
         pass
+    wait_until(lambda: workshop.most_at_once > 0)
     workshop.gate.set()
     wait_until(lambda: [thing.close_count for thing in workshop.made] == [1])
     pool.close()
@@ -189,14 +191,18 @@ def test_a_slow_key_makes_no_other_key_wait(pool: Pool[str, Thing], workshop: Wo
 
 def test_who_stops_waiting_stops_at_once(pool: Pool[str, Thing], workshop: Workshop) -> None:
     workshop.gate.clear()
-    asked = []
+    stop = CancelToken()
 
-    def should_stop() -> bool:
-        asked.append(True)
-        return len(asked) > 3
+    def wait_for_it() -> None:
+        with pool.lease("a", stop=stop):
+            raise AssertionError("it is not open yet")
 
-    with pytest.raises(Stopped), pool.lease("a", should_stop=should_stop):
-        pass
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(wait_for_it)
+        wait_until(lambda: workshop.most_at_once > 0)
+        stop.cancel("the run is cancelled")
+        with pytest.raises(Stopped, match="the run is cancelled"):
+            waiting.result(LIMIT_S)
     workshop.gate.set()
     with pool.lease("a") as thing:
         assert thing is workshop.made[0], "what was opened for one who left serves the next"

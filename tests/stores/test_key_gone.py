@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ApiKeyGone
 from comfyui_workflow.execution.submit import Sender, Submitter
 from tests.stores.test_api_keys import KEY, new_run
@@ -28,7 +29,7 @@ def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[di
     return Submitter(
         link=link,
         record=lambda event: new_run(),
-        should_stop=lambda: False,
+        stop=CancelToken(),
         place=nullcontext,
         live=live,
         sender=Sender(),

@@ -30,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 MOST_CHANNELS_NEAR = 5
 MOST_CHANNELS_FAR = 9
 FAR_S = 0.02
+# Whoever waits here checks a token by a callback, as in the reads of `session`, which no token can wake.
 WAKE_UP_S = 0.5
 
 # What the peer may send unasked; how much is under way, each transfer decides by what it asks for.
