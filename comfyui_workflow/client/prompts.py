@@ -77,6 +77,7 @@ class Prompts:
             client_id=self._client_id,
             extra_data=extra_data,
             may_be_there=not is_new,
+            in_doubt_s=self._patience_s / 2,  # what is left is for sending it again
             stop=stop or CancelToken(),
         )
         began_s = time.monotonic()

@@ -1,17 +1,14 @@
-"""A prompt into ComfyUI's queue exactly once, also when an answer is lost on the way."""
+"""A prompt of a caller of the public client on its way into ComfyUI's queue, exactly once."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or
-from comfyui_workflow.comfyui.prompt_lookup import (
-    LOOK_AGAIN_AFTER_S,
-    FoundPrompt,
-    drop_copies,
-    find_prompt,
-)
+from comfyui_workflow.comfyui.prompt_lookup import FoundPrompt
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
+from comfyui_workflow.comfyui.submit import Owner, PromptKey, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable
 from comfyui_workflow.retry import Patience
@@ -36,7 +33,7 @@ def patiently(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | 
 
 
 @dataclass(kw_only=True)
-class OneSubmission:
+class OneSubmission(Owner):
     """`may_be_there`: it may have been sent already, so ComfyUI is asked before it is sent."""
 
     client: ComfyUIClient
@@ -45,38 +42,46 @@ class OneSubmission:
     client_id: str
     extra_data: Mapping[str, Any]
     may_be_there: bool
+    in_doubt_s: float = 0.0
+    """How long a prompt that was sent here without an answer is looked for before it is sent again."""
     stop: CancelToken = field(default_factory=CancelToken)
+    _lost_at_s: float | None = None
 
     def attempt(self) -> Submission:
         """To be called again after ComfyUIUnavailable, by which an answer may have been lost.
         Raises: ComfyUIUnavailable, PromptRefused, Stopped."""
-        was_sent = self.may_be_there
-        if was_sent:
-            known = self._find()
-            if known is not None:
-                return Submission(prompt_id=known.prompt_id, node_errors={})
-        else:
-            self.client.probe()  # what fails here has not been sent
-        self.may_be_there = True
-        submission = self._send()
-        if was_sent:
-            drop_copies(self.client, submission.prompt_id)
+        submission = submit_once(self.client, self, self.stop)
+        if submission is None:
+            raise AssertionError("it may always be sent again")
         return submission
 
-    def _find(self) -> FoundPrompt | None:
-        """Absent twice, with time in between for what is still on its way."""
-        known = find_prompt(self.client, self.prompt_id, self.prompt_id)
-        if known is None:
-            self.stop.wait(LOOK_AGAIN_AFTER_S)
-            self.stop.check()
-            known = find_prompt(self.client, self.prompt_id, self.prompt_id)
-        return known
+    @property
+    def sent(self) -> PromptKey | None:
+        if not self.may_be_there:
+            return None
+        return PromptKey(prompt_id=self.prompt_id, correlation=self.prompt_id)
 
-    def _send(self) -> Submission:
-        return self.client.submit(
-            self.graph,
-            prompt_id=self.prompt_id,
-            client_id=self.client_id,
-            extra_data={**self.extra_data, CORRELATION_KEY: self.prompt_id},
-            definitions=lambda: answer_or(self.client.definitions, {}),
-        )
+    def in_doubt_for_s(self) -> float:
+        """Nothing for one that an earlier process sent: nobody knows when."""
+        return 0.0 if self._lost_at_s is None else self.in_doubt_s - (time.monotonic() - self._lost_at_s)
+
+    def prepare(self) -> FoundPrompt | None:
+        if not self.may_be_there:
+            self.client.probe()  # what fails here has not been sent
+        return None
+
+    def note_sending(self) -> None:
+        self.may_be_there = True
+
+    def send(self) -> Submission:
+        try:
+            return self.client.submit(
+                self.graph,
+                prompt_id=self.prompt_id,
+                client_id=self.client_id,
+                extra_data={**self.extra_data, CORRELATION_KEY: self.prompt_id},
+                definitions=lambda: answer_or(self.client.definitions, {}),
+            )
+        except ComfyUIUnavailable:
+            self._lost_at_s = time.monotonic()
+            raise

@@ -56,6 +56,14 @@ class Submission:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawAnswer:
+    """An answer as it came, for whoever passes it on."""
+
+    status: int
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A whole answer, within the limits. `what` is the method and the path that it answers."""
 
@@ -135,6 +143,14 @@ class ComfyUIClient:
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
         return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
+
+    def post_raw(self, path: str, content: bytes, *, headers: Mapping[str, str]) -> RawAnswer:
+        """Whatever ComfyUI says to it, if it says anything."""
+        answer = self._ask("POST", path, data=content, headers=headers)
+        try:
+            return RawAnswer(status=answer.status, content=answer.body.whole())
+        finally:
+            answer.body.close()
 
     def queue(self) -> QueueSnapshot:
         snapshot = read_queue(self._get_object("/queue"))

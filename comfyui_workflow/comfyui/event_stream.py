@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 RECEIVE_TIMEOUT_S = 0.5
-"""A read of the websocket library blocks, and no token wakes it: it ends so often to look whether to go on."""
+"""A read of the websocket library blocks, and no token wakes it: so often it looks whether to go on."""
 REOPEN_AFTER_S = 0.5
 """When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
 first, and given time."""

@@ -196,9 +196,11 @@ class Passage:
             sender=self.sender,
             api_key=self._api_key,
             is_cancelled=lambda: self._run().is_cancel_requested,
+            run=run,
+            prompt_id=prompt_id,
         )
         try:
-            return submitter.ensure_submitted(run, prompt_id)
+            return submitter.ensure_submitted()
         except ComfyUIUnavailable:
             self._note_what_was_heard(prompt_id, subscription)
             raise

@@ -1,14 +1,9 @@
-"""Getting a prompt into ComfyUI's queue exactly once.
+"""The prompt of a run on its way into ComfyUI's queue: what `comfyui.submit` asks of the run.
 
-ComfyUI runs the same id twice when it is sent twice, and a broken connection does not tell whether a prompt
-arrived. So the id is ours and on disk before it is sent, and whenever the answer is missing we ask for that
-id before we send it again:
-
+- Each step is in the journal before it is taken, so that a start after a crash goes on from there.
 - The id is derived from the name of this server, the run and the number of the submission. After a start it
   is looked for once before it is sent, should the record of an earlier submission have been lost.
-- A prompt that was sent without an answer may be in the network, in the SSH server of the instance or under
-  ComfyUI's validation. It is looked for until `in_doubt_s` after it was sent before it is sent again.
-- What arrives still later is a copy, which is dropped: see `late_copies`.
+- What arrives after the run has ended is a copy, which is dropped: see `late_copies`.
 - Each prompt carries the server process that sent it: see `prompt_marks`.
 """
 
@@ -18,17 +13,17 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
+from comfyui_workflow.comfyui.client import Submission
 from comfyui_workflow.comfyui.prompt_lookup import (
-    LOOK_AGAIN_AFTER_S,
     FoundPrompt,
     derived_prompt_id,
-    drop_copies,
     find_mark_of_run,
     find_prompt,
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
+from comfyui_workflow.comfyui.submit import IN_DOUBT_S, Owner, PromptKey, look_for, submit_once
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged
@@ -50,8 +45,6 @@ from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import output_ids, planned_nodes
-
-T = TypeVar("T")
 
 FEED_WAIT_S = 2.0
 MAY_HAVE_RUN = (
@@ -83,9 +76,7 @@ class Sender:
     """Whether the run was there before this process."""
     has_seen_other: Callable[[], bool] = lambda: False
     """Whether a prompt of ours was seen that an earlier process had sent."""
-    in_doubt_s: float = 10.0
-    """How long a prompt that was sent without an answer may take to turn up. ComfyUI takes seconds to
-    validate a large graph."""
+    in_doubt_s: float = IN_DOUBT_S
     began_s: float = field(default_factory=time.monotonic)
     expect_copies: Callable[[Run], None] = lambda _: None
     """Called when a prompt that may still arrive at the run's instance is not wanted there any more."""
@@ -105,7 +96,9 @@ class Sender:
         return self.in_doubt_s - max(0.0, since_s)
 
 
-class Submitter:
+class Submitter(Owner):
+    """Submits the prompt of one run over one open link."""
+
     def __init__(
         self,
         *,
@@ -116,86 +109,126 @@ class Submitter:
         live: LiveRun,
         sender: Sender,
         is_cancelled: Callable[[], bool],
+        run: Run,
+        prompt_id: str,
         api_key: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`api_key` tells that of Comfy.org, where the run has one that is still kept."""
+        """`prompt_id`: of its next prompt. `api_key` tells that of Comfy.org, where the run has one that is
+        still kept."""
         self._api_key = api_key
         self._is_cancelled = is_cancelled
         self._link = link
-        self._record = record
+        self._journal_record = record
         self._sender = sender
         self._stop = stop
         self._place = place
         self._live = live
+        self._run = run
+        self._graph = run.graph
+        self._prompt_id = prompt_id
 
-    def ensure_submitted(self, run: Run, prompt_id: str) -> Run | None:
+    def ensure_submitted(self) -> Run | None:
         """The run with its prompt accepted, submitted now if it was not before; None when ComfyUI has not got
         it and it was cancelled, or ComfyUI was restarted since it was sent.
         Raises: PromptRefused; Stopped; what the link raises when it breaks, to be called again then."""
-        if run.is_accepted:
-            return run
-        if run.prompt_id is not None:
-            known = self._find(run)
-            if known is not None:
-                return self._record(PromptAccepted(prompt_id=known.prompt_id))
-            if self._is_cancelled() or self._is_restarted_since(run):
-                self._sender.expect_copies(run)
-                return None
-        if run.lost:
-            found = self._after_damage(run)
-            if found is not None:
-                return found
-        self._refuse_without_key(run)
-        graph = self._upload(run)
-        self._stop.check()
-        if run.prompt_id is None:
-            with self._place():
-                self._stop.check()
-                return self._adopt(run, prompt_id) or self._submit(run, prompt_id, graph)
-        run = self._post(self._record(PromptSentAgain(process=self._sender.process)), graph)
-        drop_copies(self._link.client, run.prompt_id or "")
-        return run
+        if self._run.is_accepted:
+            return self._run
+        submission = submit_once(self._link.client, self, self._stop)
+        return None if submission is None else self._run
 
-    def _submit(self, run: Run, prompt_id: str, graph: Graph) -> Run:
-        run = self._record(
-            PromptPrepared(
-                prompt_id=prompt_id,
-                boot_marker=self._link.boot_marker(),
-                process=self._sender.process,
-            )
-        )
-        return self._post(run, graph)
+    # Owner
 
-    def _adopt(self, run: Run, prompt_id: str) -> Run | None:
-        """The run with the prompt that ComfyUI has already, though our data do not know of it: a power cut
-        can take the record of a submission. None where there is no such prompt."""
+    @property
+    def sent(self) -> PromptKey | None:
+        if self._run.prompt_id is None:
+            return None
+        return PromptKey(prompt_id=self._run.prompt_id, correlation=correlation_of(self._run))
+
+    def in_doubt_for_s(self) -> float:
+        return self._sender.in_doubt_for_s(self._run)
+
+    def may_be_sent_again(self) -> bool:
+        if not self._is_cancelled() and not self._is_restarted_since():
+            return True
+        self._sender.expect_copies(self._run)
+        return False
+
+    def prepare(self) -> FoundPrompt | None:
+        found = self._after_damage() if self._run.lost else None
+        if found is None:
+            self._refuse_without_key()
+            self._graph = self._upload()
+        return found
+
+    def slot(self) -> AbstractContextManager[None]:
+        return self._place()
+
+    def find_unrecorded(self) -> FoundPrompt | None:
+        """The prompt that ComfyUI has already, though our data do not know of it: a power cut can take the
+        record of a submission."""
+        run = self._run
         if not self._sender.is_taken_up(run.run_id):
             return None
         if self._sender.has_seen_other() and self._link.is_first_after_start():
             self._stop.wait(random.uniform(*OTHER_SERVER_SHOWS_WITHIN_S))  # noqa: S311 - guards nothing
             self._stop.check()
         correlation = _correlation(run, run.submissions + 1)
-        known = find_prompt(self._link.client, prompt_id, correlation, is_thorough=False)
-        if known is None:
-            return None
-        process = (known.mark.process if known.mark else None) or ""
-        marker = self._link.boot_marker()
-        self._record(PromptPrepared(prompt_id=known.prompt_id, boot_marker=marker, process=process))
-        return self._record(PromptAccepted(prompt_id=known.prompt_id))
+        known = find_prompt(self._link.client, self._prompt_id, correlation, is_thorough=False)
+        if known is not None:
+            process = (known.mark.process if known.mark else None) or ""
+            self._record_prepared(known.prompt_id, process)
+        return known
 
-    def _is_restarted_since(self, run: Run) -> bool:
+    def note_sending(self) -> None:
+        if self._run.prompt_id is None:
+            self._record_prepared(self._prompt_id, self._sender.process)
+        else:
+            self._record(PromptSentAgain(process=self._sender.process))
+
+    def send(self) -> Submission:
+        """With an ear on the websocket, if it can be had: what is said before is never said again."""
+        self._link.feed.wait_connected(FEED_WAIT_S)
+        self._sender.check_data()
+        return self._link.client.submit(
+            self._graph,
+            prompt_id=self._run.prompt_id or "",
+            client_id=self._link.feed.client_id,
+            extra_data=extra_data_of(self._run, self._sender.process, self._api_key()),
+            definitions=lambda: self._link.definitions().object_info,
+        )
+
+    def accepted(self, submission: Submission) -> None:
+        if submission.node_errors:
+            self._report_dropped(submission.node_errors)
+        self._record(PromptAccepted(prompt_id=submission.prompt_id))
+
+    # the run
+
+    def _record(self, event: Event) -> None:
+        self._run = self._journal_record(event)
+
+    def _record_prepared(self, prompt_id: str, process: str) -> None:
+        marker = self._link.boot_marker()
+        self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=marker, process=process))
+
+    def _is_restarted_since(self) -> bool:
         """Whether ComfyUI was restarted after the prompt was sent: it may have run it before, and has
         forgotten that. False where it is not known."""
-        return run.boot_marker is not None and not self._link.is_same_boot(run.boot_marker)
+        marker = self._run.boot_marker
+        return marker is not None and not self._link.is_same_boot(marker)
 
-    def _after_damage(self, run: Run) -> Run | None:
-        """The run with the prompt that the instance has of it; None where one may be submitted. The prompt by
+    def _after_damage(self) -> FoundPrompt | None:
+        """The prompt that the instance has of the run; None where one may be submitted. The prompt by
         its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
         with the graph, which is to be prepared anew."""
+        run = self._run
         if run.prompt_id is None and run.lost & {Lost.STATE, Lost.PROGRESS}:
-            mark = self._look(lambda: find_mark_of_run(self._link.client, run.run_id), run)
+            mark = look_for(
+                lambda: find_mark_of_run(self._link.client, run.run_id), self.in_doubt_for_s(), self._stop
+            )
             if mark is not None:
-                return self._record(PromptFound(prompt_id=mark.prompt_id, submissions=mark.submission or 1))
+                self._record(PromptFound(prompt_id=mark.prompt_id, submissions=mark.submission or 1))
+                return FoundPrompt(prompt_id=mark.prompt_id, mark=mark)
         if Lost.STATE in run.lost:
             raise RecordDamaged(MAY_HAVE_RUN)
         if not run.graph:
@@ -205,8 +238,8 @@ class Submitter:
             raise ComfyUIUnavailable(_PREPARED_ANEW)
         return None
 
-    def _upload(self, run: Run) -> Graph:
-        request = run.request
+    def _upload(self) -> Graph:
+        run, request = self._run, self._run.request
         if not request.input_images:
             return run.graph
         return upload_inputs(
@@ -223,29 +256,9 @@ class Submitter:
         self._stop.check()
         self._record(PhaseEntered(phase=phase, message=message))
 
-    def _post(self, run: Run, graph: Graph) -> Run:
-        """With an ear on the websocket, if it can be had: what is said before is never said again."""
-        self._link.feed.wait_connected(FEED_WAIT_S)
-        self._sender.check_data()
-        try:
-            answer = self._link.client.submit(
-                graph,
-                prompt_id=run.prompt_id or "",
-                client_id=self._link.feed.client_id,
-                extra_data=extra_data_of(run, self._sender.process, self._api_key()),
-                definitions=lambda: self._link.definitions().object_info,
-            )
-        except ComfyUIUnavailable:
-            known = self._ask(run)  # at once: should ComfyUI be restarted now, it forgets that it had it
-            if known is None:
-                raise
-            return self._record(PromptAccepted(prompt_id=known.prompt_id))
-        if answer.node_errors:
-            self._report_dropped(answer.node_errors, graph)
-        return self._record(PromptAccepted(prompt_id=answer.prompt_id))
-
-    def _refuse_without_key(self, run: Run) -> None:
+    def _refuse_without_key(self) -> None:
         """The key of a run is gone once its prompt was accepted. Raises: ApiKeyGone."""
+        run = self._run
         if not run.request.has_comfy_org_api_key or self._api_key() is not None:
             return
         needing = nodes_that_need_a_key(run.graph, self._link.definitions().object_info)
@@ -255,9 +268,9 @@ class Submitter:
                 f"kept once ComfyUI has accepted it, and node {needing[0]} needs it. Order it anew, with it"
             )
 
-    def _report_dropped(self, node_errors: Mapping[str, Any], graph: Graph) -> None:
+    def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:
         """Outputs that failed validation are dropped, and what only they need does not run."""
-        definitions = self._link.definitions()
+        graph, definitions = self._graph, self._link.definitions()
         findings = "; ".join(node_findings(node_errors, graph, definitions.object_info))
         kept = [
             node_id
@@ -270,21 +283,6 @@ class Submitter:
                 message=f"ComfyUI leaves out some outputs of the workflow and runs the rest: {findings}"
             )
         )
-
-    def _find(self, run: Run) -> FoundPrompt | None:
-        """The prompt as ComfyUI has it."""
-        return self._look(lambda: self._ask(run), run)
-
-    def _look(self, look: Callable[[], T | None], run: Run) -> T | None:
-        """What is found; looked for until the prompt of the run cannot be under way any more."""
-        until_s = time.monotonic() + max(LOOK_AGAIN_AFTER_S, self._sender.in_doubt_for_s(run))
-        while (found := look()) is None and (left_s := until_s - time.monotonic()) > 0:
-            self._stop.wait(min(left_s, LOOK_AGAIN_AFTER_S))
-            self._stop.check()
-        return found
-
-    def _ask(self, run: Run) -> FoundPrompt | None:
-        return find_prompt(self._link.client, run.prompt_id or "", correlation_of(run))
 
 
 def extra_data_of(run: Run, process: str, api_key: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from weakref import WeakKeyDictionary
@@ -14,13 +15,14 @@ from comfyui_workflow.proxy import error_responses
 from comfyui_workflow.proxy.anonymous_events import SharedFeed
 from comfyui_workflow.proxy.client_socket import ClientSocket
 from comfyui_workflow.proxy.error_responses import AnswerLost, Away
-from comfyui_workflow.proxy.headers import refusal_of, told_to_us
+from comfyui_workflow.proxy.headers import refusal_of, told_to_us, travelling
 from comfyui_workflow.proxy.http import Heard, forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, Approach, Way
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
-from comfyui_workflow.proxy.prompt_rewrite import PromptBody, accepted_id, is_prompt, read_prompt
+from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
 from comfyui_workflow.proxy.slow_clients import WatchedServer
+from comfyui_workflow.proxy.submit import LostPrompt, accepted_id, response_of, resubmit
 
 log = logging.getLogger(__name__)
 
@@ -166,19 +168,36 @@ class LocalPort:
         prompt = await read_prompt(request, self._feed.client_id)
         if prompt.is_ours:
             await self._feed.need()
-        heard = Heard(lambda: self._submitted(prompt, heard))
+        heard = Heard(lambda: self._submitted(prompt, heard.status, bytes(heard.body)))
+        without = self._not_for_it(request)
         with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
-            return await forward(
-                request,
-                self._approach,
-                body=prompt.content,
-                heard=heard,
-                without=self._not_for_it(request),
-            )
+            try:
+                return await forward(
+                    request, self._approach, body=prompt.content, heard=heard, without=without
+                )
+            except AnswerLost:
+                if prompt.prompt_id is None:
+                    raise
+                return await self._resubmit(request, prompt, prompt.prompt_id, without)
 
-    def _submitted(self, prompt: PromptBody, heard: Heard) -> None:
+    async def _resubmit(
+        self, request: web.BaseRequest, prompt: PromptBody, prompt_id: str, without: tuple[str, ...]
+    ) -> web.StreamResponse:
+        """Raises: AnswerLost."""
+        lost = LostPrompt(
+            prompt_id=prompt_id,
+            content=prompt.content,
+            path=request.raw_path,
+            headers=travelling(request.raw_headers, "expect", "content-length", *without),
+            lost_at_s=time.monotonic(),
+        )
+        answer = await resubmit(lost, self._approach)
+        self._submitted(prompt, answer.status, answer.content)
+        return response_of(answer)
+
+    def _submitted(self, prompt: PromptBody, status: int, content: bytes) -> None:
         """Its messages may have come before the answer."""
-        prompt_id = accepted_id(heard)
+        prompt_id = accepted_id(status, content)
         if prompt_id is None:
             return
         if prompt.is_ours:

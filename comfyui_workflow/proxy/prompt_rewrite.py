@@ -1,13 +1,15 @@
-"""A prompt on its way to ComfyUI: whose messages are about it."""
+"""A prompt on its way to ComfyUI: whose messages are about it, and the id by which it can be asked for."""
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json
-from comfyui_workflow.proxy.http import Heard, body_of
+from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
+from comfyui_workflow.parsing.untrusted import a_text
+from comfyui_workflow.proxy.http import body_of
 
 PATHS = ("/prompt", "/api/prompt")
 LARGE_BYTES = 1024 * 1024
@@ -16,11 +18,13 @@ LARGE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBody:
-    """What is sent, and the client id that ComfyUI reads in it; None where it reads none."""
+    """What is sent, and the ids of client and prompt that ComfyUI reads in it; None where it reads none."""
 
     content: bytes
     client_id: str | None
+    prompt_id: str | None = None
     is_ours: bool = False
+    """Whether the client id is."""
 
 
 def is_prompt(request: web.BaseRequest) -> bool:
@@ -28,7 +32,8 @@ def is_prompt(request: web.BaseRequest) -> bool:
 
 
 async def read_prompt(request: web.BaseRequest, our_id: str) -> PromptBody:
-    """With our client id in it where it has none: without one, ComfyUI would tell nobody how it goes."""
+    """With our client id in it where it has none: without one, ComfyUI would tell nobody how it goes. With a
+    prompt id as well: without one, nobody could ask for it when the answer is lost."""
     content = b"".join([piece async for piece in body_of(request)])
     if "Content-Encoding" in request.headers or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         return PromptBody(content=content, client_id=None)
@@ -37,18 +42,8 @@ async def read_prompt(request: web.BaseRequest, our_id: str) -> PromptBody:
     return _addressed(content, our_id)
 
 
-def accepted_id(heard: Heard) -> str | None:
-    """The prompt's id, where ComfyUI took it."""
-    if heard.status != 200:
-        return None
-    try:
-        return a_text(an_object(read_json(bytes(heard.body))).get("prompt_id"))
-    except ValueError:
-        return None
-
-
 def _addressed(content: bytes, our_id: str) -> PromptBody:
-    """Ours is written at the very end: of names that are there twice ComfyUI reads the last. All else stays
+    """Ours are written at the very end: of names that are there twice ComfyUI reads the last. All else stays
     as it is, and so does whatever ComfyUI would refuse."""
     try:
         body = json.loads(content.decode())
@@ -58,8 +53,19 @@ def _addressed(content: bytes, our_id: str) -> PromptBody:
     if not isinstance(extra_data, dict) or not isinstance(body.get("prompt"), dict):
         return PromptBody(content=content, client_id=None)
     given = body["client_id"] if "client_id" in body else extra_data.get("client_id")
-    if given is not None:
-        return PromptBody(content=content, client_id=a_text(given))
+    ours = {} if given is not None else {"client_id": our_id}
+    if "prompt_id" not in body:
+        ours["prompt_id"] = new_prompt_id()
+    return PromptBody(
+        content=_with(content, ours),
+        client_id=our_id if given is None else a_text(given),
+        prompt_id=ours.get("prompt_id") or a_text(body["prompt_id"]),
+        is_ours=given is None,
+    )
+
+
+def _with(content: bytes, ours: Mapping[str, str]) -> bytes:
+    """An object as text, with more names at its end."""
     end = content.rindex(b"}")
-    ours = b',"client_id":' + json.dumps(our_id).encode()
-    return PromptBody(content=content[:end] + ours + content[end:], client_id=our_id, is_ours=True)
+    added = b"".join(f",{json.dumps(name)}:{json.dumps(value)}".encode() for name, value in ours.items())
+    return content[:end] + added + content[end:]

@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -235,7 +236,8 @@ def test_the_handshake_travels(scripted: tuple[SocketServer, int]) -> None:
 
 def submitted(server: SocketServer, port: int) -> Future[int]:
     """Its status; the prompt has arrived."""
-    body = {"prompt": {"1": {"class_type": "A", "inputs": {}}}, "client_id": "me"}
+    graph = {"1": {"class_type": "A", "inputs": {}}}
+    body = {"prompt": graph, "client_id": "me", "prompt_id": str(uuid.uuid4())}
     answered: Future[int] = Future()
 
     def post() -> None:

@@ -34,6 +34,8 @@ def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[di
         live=live,
         sender=Sender(),
         is_cancelled=lambda: False,
+        run=new_run(),
+        prompt_id="p",
         api_key=lambda: key,
     )
 
@@ -44,7 +46,7 @@ NEEDS = {"input": {"hidden": {"api_key": "API_KEY_COMFY_ORG"}}}
 def test_a_node_that_needs_the_key_is_named() -> None:
     submitted: list[dict[str, Any]] = []
     with pytest.raises(ApiKeyGone, match="node 1 needs it") as failure:
-        submitter(NEEDS, None, submitted=submitted).ensure_submitted(new_run(), "p")
+        submitter(NEEDS, None, submitted=submitted).ensure_submitted()
     assert not failure.value.is_transient
     assert submitted == []
 
@@ -52,5 +54,5 @@ def test_a_node_that_needs_the_key_is_named() -> None:
 @pytest.mark.parametrize(("definition", "key"), [({}, None), (NEEDS, KEY), ({}, KEY)])
 def test_otherwise_it_is_submitted(definition: dict[str, Any], key: str | None) -> None:
     submitted: list[dict[str, Any]] = []
-    submitter(definition, key, submitted=submitted).ensure_submitted(new_run(), "p")
+    submitter(definition, key, submitted=submitted).ensure_submitted()
     assert [data.get("api_key_comfy_org") for data in submitted] == [key]
