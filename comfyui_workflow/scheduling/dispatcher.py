@@ -1,24 +1,28 @@
-"""The executor of a fleet: runs wait here, and each gets its turn where and when there is a place for it.
+"""The executor of a fleet: runs wait here, and each gets its turn where and when there is a slot for it.
 
 A run that waits costs no thread and no connection, and can still be reordered, cancelled, or given to another
-instance. One thread decides; whoever has a turn is carried out in a thread of its own.
+instance. One thread decides; an active run is carried out in a thread of its own.
+
+How it works. `SchedulerState` knows who goes next. This reads the records and the directory, tells the state
+what has happened, with its lock held, and carries out the instructions that it gets back, with no lock held:
+nothing waits for a disk or a network under the lock.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from comfyui_workflow.concurrency import MOST_AT_ONCE, CancelToken, parallel_map
-from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError
+from comfyui_workflow.errors import DataTaken, InvalidRequest, RunNotFound, StoreError
 from comfyui_workflow.instances.model import Instance, placement_of, tag_wanted
-from comfyui_workflow.runs.events import Event, PhaseEntered
+from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
-from comfyui_workflow.scheduling.capacity import Directory, Floor, States
+from comfyui_workflow.scheduling.capacity import Capacity, Directory, States
 from comfyui_workflow.scheduling.executor import Execute, GivesWay, Standing
 from comfyui_workflow.scheduling.failover import (
     is_instance_trouble,
@@ -27,10 +31,23 @@ from comfyui_workflow.scheduling.failover import (
     should_leave,
 )
 from comfyui_workflow.scheduling.monotonic_clock import SteadyClock
-from comfyui_workflow.scheduling.state import Board, Carried
+from comfyui_workflow.scheduling.state import (
+    ActiveRun,
+    EndRun,
+    FindModels,
+    Instruction,
+    PutAgain,
+    SchedulerState,
+    SlotAnswer,
+    StartRun,
+    TellCancelled,
+    TellInstanceGone,
+    WatchInstance,
+)
 from comfyui_workflow.scheduling.threads import RunThreads
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.model_files import models_named
+from comfyui_workflow.workflows.resolve import foreseen_graph
 
 log = logging.getLogger(__name__)
 
@@ -76,57 +93,59 @@ class Dispatcher:
         self._watches = watches
         self._execute = execute
         self._options = options
-        self._floor = Floor(
-            directory=directory,
-            states=watches,
+        self._clock = SteadyClock()
+        capacity = Capacity(
+            watches,
             most_prompts=options.prompts_per_instance,
             most_on_the_way=options.on_the_way_per_instance,
         )
-        self._clock = SteadyClock()
-        self._board = Board(
-            self._floor,
-            journal.get,
-            self._last_start,
-            timedelta(seconds=options.any_patience_s),
-            self._clock.of,
-        )
+        self._state = SchedulerState(capacity, timedelta(seconds=options.any_patience_s), self._clock.of)
         self._changed = threading.Condition()
-        """Guards the board. Held for no network and no disk."""
+        """Guards the state. Held for no network and no disk."""
+        self._looks = 0
         self._is_stale = False
         self._threads = RunThreads(self._carry_out)
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self, run_id: str) -> None:
+        """Whoever changes the record after it was read here calls `look_again`."""
+        run = self._journal.get(run_id)
+        if tag_wanted(run.request.ssh_connection) is None:
+            self._see_instances()  # the run may name one that was added just now
+        last_start = self._last_start(run)
         with self._changed:
             if self._threads.stopping.is_set:
                 return
             self._begin_deciding()
-            self._board.put(self._journal.get(run_id), self._clock())
+            self._state.put(run, self._clock(), last_start)
             self._wake()
 
     def look_again(self, run_id: str) -> None:
-        with self._changed:
-            self._begin_deciding()
-            self._board.change(self._journal.get(run_id), self._clock())
-            carried = self._board.carried.get(run_id)
-            self._wake()
-        if carried is not None and self._journal.get(run_id).is_cancel_requested:
-            carried.cancelled.cancel("the run is cancelled")
+        run = self._journal.get(run_id)
+        while True:
+            with self._changed:
+                self._begin_deciding()
+                instructions = self._state.change(run, self._clock())
+                self._wake()
+            self._carry_out_all(instructions)
+            newest = self._journal.get(run_id)
+            if _says_the_same(newest, run):  # otherwise a newer change may have come before this one
+                return
+            run = newest
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         with self._changed:
-            waiting = self._board.cancel_waiting(run_ids, reason)
+            waiting = self._state.cancel_waiting(run_ids, reason)
             self._wake()
         return waiting
 
     def standing(self, run_id: str) -> Standing | None:
         with self._changed:
-            return self._board.standing(run_id, self._clock())
+            return self._state.standing(run_id, self._clock())
 
     def stop(self, timeout_s: float) -> bool:
         self._threads.stop(0)
-        with self._changed:
-            self._wake()
+        self.wake()
         if self._thread.ident:
             self._thread.join(timeout_s)
         return self._threads.stop(timeout_s)
@@ -144,8 +163,23 @@ class Dispatcher:
         self._is_stale = True
         self._changed.notify_all()
 
-    def _last_start(self, batch_id: str) -> datetime | None:
-        """Never in the future: the clock may have been set back since."""
+    def _see_instances(self) -> None:
+        with self._changed:
+            self._looks += 1
+            number = self._looks
+        instances = self._directory.all()
+        with self._changed:
+            self._state.see(instances, number)
+
+    def _last_start(self, run: Run) -> datetime | None:
+        """The last start of a run of its batch, as far as records tell; None where the state knows better.
+        Never in the future: the clock may have been set back since."""
+        batch_id = run.request.batch_id
+        if batch_id is None or run.request.stagger_s <= 0:
+            return None
+        with self._changed:
+            if self._state.knows_batch(batch_id):
+                return None
         last = self._journal.last_start(batch_id)
         return None if last is None else min(self._clock.of(last), self._clock())
 
@@ -166,129 +200,140 @@ class Dispatcher:
 
     def _decide(self) -> datetime | None:
         """When there is something to decide again, if that is known."""
-        self._directory.all()  # so that what a person wrote into its file is noticed
+        self._see_instances()
         with self._changed:
-            at = self._clock()
-            self._board.decide(at)
-            due = self._board.next_due(at)
-            begun, self._board.begun = self._board.begun, []
-            endings = self._board.endings[:MOST_ENDINGS]
-            del self._board.endings[:MOST_ENDINGS]
-            wanted = self._board.wanted_instances()
-            stranded = self._board.stranded()
-            self._changed.notify_all()  # those who should give way
-        for instance in wanted:
-            self._watches.want(instance)
-        for carried in stranded:
-            carried.instance_gone.cancel("its instance was removed")
-        for run_id in begun:
-            self._threads.start(run_id)
-        parallel_map(lambda each: self._end(*each), endings)  # their flushes are one
-        return self._clock() if len(endings) == MOST_ENDINGS else due
+            decision = self._state.decide(self._clock(), MOST_ENDINGS)
+            self._changed.notify_all()  # those who are preempted
+        self._carry_out_all(decision.instructions)
+        return decision.wake_at
 
     def _rest_s(self, due: datetime | None) -> float:
         return TICK_S if due is None else min(TICK_S, max(0.0, (due - self._clock()).total_seconds()))
 
-    def _end(self, run_id: str, ending: Event) -> None:
+    # instructions, carried out with no lock held
+
+    def _carry_out_all(self, instructions: Sequence[Instruction]) -> None:
+        endings: list[EndRun] = []
+        for each in instructions:
+            match each:
+                case StartRun():
+                    self._threads.start(each.run_id)
+                case EndRun():
+                    endings.append(each)
+                case PutAgain():
+                    self.start(each.run_id)
+                case FindModels():
+                    self._find_models(each.run_id)
+                case WatchInstance():
+                    self._watches.want(each.instance)
+                case TellCancelled():
+                    each.run.cancelled.cancel("the run is cancelled")
+                case TellInstanceGone():
+                    each.run.instance_gone.cancel("its instance was removed")
+                case _:
+                    assert_never(each)
+        parallel_map(self._end, endings)  # their flushes are one
+
+    def _end(self, end: EndRun) -> None:
         try:
-            self._journal.record(run_id, ending)
+            self._journal.record(end.run_id, end.ending)
         except DataTaken:
-            log.info("%s is left to another server", run_id)
+            log.info("%s is left to another server", end.run_id)
         except RunNotFound:
-            log.warning("%s ended and is not there any more", run_id)
+            log.warning("%s ended and is not there any more", end.run_id)
         except StoreError as error:
-            log.error("%s ended, but that cannot be saved: %s", run_id, error)
+            log.error("%s ended, but that cannot be saved: %s", end.run_id, error)
             with self._changed:
-                self._board.endings.append((run_id, ending))
+                self._state.end_later(end)
+
+    def _find_models(self, run_id: str) -> None:
+        """None of a run that is gone, or of a workflow that is none: that is told by the instance it goes
+        to."""
+        models = frozenset[str]()
+        try:
+            run = self._journal.get(run_id)
+            models = models_named(run.prepared_graph or foreseen_graph(run.request))
+        except (RunNotFound, InvalidRequest) as error:
+            log.debug("%s: its models are not known: %s", run_id, error)
+        finally:
+            with self._changed:
+                self._state.know_models(run_id, models)
 
     # in the thread of a run
 
     def _carry_out(self, run_id: str) -> None:
         with self._changed:
-            carried = self._board.carried[run_id]
+            active = self._state.active(run_id)
         try:
-            self._execute(run_id, _Turn(dispatcher=self, carried=carried, stop=self._threads.stopping))
+            self._execute(run_id, _Turn(dispatcher=self, active=active, stop=self._threads.stopping))
         finally:
             self._take_back(run_id)
 
     def _take_back(self, run_id: str) -> None:
-        """The run is looked at under the lock: it may be taken up again just now."""
+        """Its record is read without the lock: should it be taken up again just now, the state says so."""
+        run = self._journal.get(run_id)
+        last_start = self._last_start(run)
         with self._changed:
-            self._board.take_back(self._journal.get(run_id), self._clock())
+            instructions = self._state.take_back(run, self._clock(), last_start)
             self._wake()
+        self._carry_out_all(instructions)
 
-    def placement(self, carried: Carried, run: Run) -> Placement | None:
+    def placement(self, active: ActiveRun, run: Run) -> Placement | None:
         """An address that was mended in the directory is the new way to the same instance."""
-        instance = self._directory.get(carried.instance_id) if carried.instance_id else None
-        return run.placement if instance is None else placement_of(run.request, instance, carried.reason)
+        instance = self._directory.get(active.instance_id) if active.instance_id else None
+        return run.placement if instance is None else placement_of(run.request, instance, active.reason)
 
     def is_instance_gone(self, run: Run) -> bool:
         return run.placement is not None and self._directory.get(run.placement.instance_id) is None
 
     @contextmanager
-    def place(self, carried: Carried, abort: CancelToken, may_overwrite: bool) -> Iterator[None]:
-        carried.may_overwrite = may_overwrite
+    def place(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> Iterator[None]:
         try:
-            self._wait_for_place(carried, abort)
+            self._wait_for_slot(active, abort, may_overwrite)
             yield
-            self._note_loaded(carried)
+            self._note_submitted(active)
         finally:
             with self._changed:
-                self._floor.seats_of(carried.key).stop_asking(carried.run_id)
+                self._state.stop_asking(active.run_id)
                 self._changed.notify_all()  # the next one may submit
 
-    def _wait_for_place(self, carried: Carried, abort: CancelToken) -> None:
-        if not self._ask_for_place(carried):
-            with self._changed:
-                is_held = self._floor.seats_of(carried.key).is_held(carried.run_id)
-            message = f"Everything is ready: waiting {_FOR_FILES if is_held else _FOR_A_PLACE}"
-            self._journal.record(carried.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
-            self._wait_until_given(carried, abort)
+    def _wait_for_slot(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> None:
+        """Raises: GivesWay, Stopped."""
 
-    def _note_loaded(self, carried: Carried) -> None:
-        """Its prompt is there: the last of ours, by the graph that was submitted."""
-        models = models_named(self._journal.get(carried.run_id).graph)
+        def ask() -> SlotAnswer:
+            return self._state.ask_for_slot(
+                active.run_id, self._clock(), time.monotonic(), may_overwrite=may_overwrite
+            )
+
         with self._changed:
-            seats = self._floor.seats_of(carried.key)
-            seats.models, seats.models_at = models, now()
+            answer = ask()
+        if not answer.is_given:
+            message = f"Everything is ready: waiting {_FOR_FILES if answer.is_held else _FOR_A_PLACE}"
+            self._journal.record(active.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
+            self._wait_until_given(ask, abort)
+
+    def _wait_until_given(self, ask: Callable[[], SlotAnswer], abort: CancelToken) -> None:
+        with abort.notifying(self._changed), self._changed:
+            while not (answer := ask()).is_given:
+                if answer.preempted is not None:
+                    raise GivesWay(answer.preempted)
+                abort.check()
+                self._changed.wait(answer.asks_again_in_s)
+
+    def _note_submitted(self, active: ActiveRun) -> None:
+        """By the graph that was submitted."""
+        models = models_named(self._journal.get(active.run_id).graph)
+        with self._changed:
+            self._state.submitted(active.run_id, models, now())
             self._wake()
 
-    def _wait_until_given(self, carried: Carried, abort: CancelToken) -> None:
-        with abort.notifying(self._changed), self._changed:
-            while not self._ask_for_place(carried):
-                if carried.gives_way is not None:
-                    raise GivesWay(carried.gives_way)
-                abort.check()
-                self._changed.wait(self._asks_again_in_s(carried))
-
-    def _asks_again_in_s(self, carried: Carried) -> float | None:
-        """When time alone may give it a place; None when only somebody else can."""
-        due_in_s = self._board.start_is_due_in_s(carried, self._clock())
-        return due_in_s or self._floor.seats_of(carried.key).waits_for_s(carried.run_id, time.monotonic())
-
-    def _ask_for_place(self, carried: Carried) -> bool:
-        """Who comes too soon after another run of its batch does not ask, and keeps nobody waiting."""
+    def leave_place(self, active: ActiveRun) -> None:
         with self._changed:
-            if self._board.start_is_due_in_s(carried, self._clock()):
-                return False
-            seats = self._floor.seats_of(carried.key)
-            is_given = seats.ask(
-                carried.run_id,
-                self._options.prompts_per_instance,
-                time.monotonic(),
-                may_overwrite=carried.may_overwrite,
-            )
-            if is_given:
-                self._board.note_start(carried, self._clock())
-            return is_given
-
-    def leave_place(self, carried: Carried) -> None:
-        with self._changed:
-            self._floor.seats_of(carried.key).leave_place(carried.run_id)
+            self._state.leave_slot(active.run_id)
             self._wake()
 
     def reason_to_leave(
-        self, carried: Carried, run: Run, error: Exception, failing_for_s: float
+        self, active: ActiveRun, run: Run, error: Exception, failing_for_s: float
     ) -> str | None:
         if isinstance(error, GivesWay):
             return str(error)
@@ -300,25 +345,33 @@ class Dispatcher:
         if not self._should_leave(run, here, error, failing_for_s):
             return None
         with self._changed:
-            if is_refusal(error):
-                self._board.refuse(run.run_id, here.instance_id, str(error))
-            else:
-                carried.needs_pause = True
+            refusal = str(error) if is_refusal(error) else None
+            self._state.leave_instance(active.run_id, here.instance_id, refusal)
         return f"{here.name}: {str(error).rstrip('.')}; another instance is chosen"
 
     def _should_leave(self, run: Run, here: Placement, error: Exception, failing_for_s: float) -> bool:
         tag = tag_wanted(run.request.ssh_connection)
         if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
             return False
-        for instance in self._floor.meant(tag):  # one of them may have to take it over
+        self._see_instances()
+        with self._changed:
+            meant = self._state.meant(tag)
+        for instance in meant:  # one of them may have to take it over
             self._watches.want(instance)
+        with self._changed:
+            is_another_ready = self._state.is_another_ready(tag, here.instance_id)
         return should_leave(
             run,
             error,
             failing_for_s,
             move_after_s=self._options.move_after_s,
-            is_another_ready=any(each.id != here.instance_id for each, _ in self._floor.ready(tag)),
+            is_another_ready=is_another_ready,
         )
+
+
+def _says_the_same(one: Run, other: Run) -> bool:
+    """To the state, of what may change while a run waits."""
+    return (one.priority, one.is_cancel_requested) == (other.priority, other.is_cancel_requested)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,28 +379,28 @@ class _Turn:
     """`executors.Turn`, of one run."""
 
     dispatcher: Dispatcher
-    carried: Carried
+    active: ActiveRun
     stop: CancelToken
 
     @property
     def cancelled(self) -> CancelToken:
-        return self.carried.cancelled
+        return self.active.cancelled
 
     @property
     def instance_gone(self) -> CancelToken:
-        return self.carried.instance_gone
+        return self.active.instance_gone
 
     def placement(self, run: Run) -> Placement | None:
-        return self.dispatcher.placement(self.carried, run)
+        return self.dispatcher.placement(self.active, run)
 
     def is_instance_gone(self, run: Run) -> bool:
         return self.dispatcher.is_instance_gone(run)
 
     def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
-        return self.dispatcher.place(self.carried, abort, may_overwrite)
+        return self.dispatcher.place(self.active, abort, may_overwrite)
 
     def leave_place(self) -> None:
-        self.dispatcher.leave_place(self.carried)
+        self.dispatcher.leave_place(self.active)
 
     def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
-        return self.dispatcher.reason_to_leave(self.carried, run, error, failing_for_s)
+        return self.dispatcher.reason_to_leave(self.active, run, error, failing_for_s)

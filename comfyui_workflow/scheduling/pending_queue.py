@@ -33,8 +33,8 @@ Target = AnyOf | Named | At
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """Ids sort by age. `refused_by` are instances that cannot run it."""
+class PendingRun:
+    """A run that waits for its turn. Ids sort by age. `refused_by` are instances that cannot run it."""
 
     run_id: str
     priority: int
@@ -54,7 +54,7 @@ class Waiting:
 Row = tuple[Target, frozenset[str], Stagger | None]
 
 
-class WaitingRuns:
+class PendingQueue:
     """Sorted by priority, then by age. To be guarded by its owner.
 
     Runs of one target that were refused by the same instances stand in one row, but those of a staggered
@@ -62,7 +62,7 @@ class WaitingRuns:
     behind it."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Waiting] = {}
+        self._runs: dict[str, PendingRun] = {}
         self._rows: dict[Row, list[tuple[int, str]]] = {}
 
     def __len__(self) -> int:
@@ -71,16 +71,16 @@ class WaitingRuns:
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._runs
 
-    def get(self, run_id: str) -> Waiting | None:
+    def get(self, run_id: str) -> PendingRun | None:
         return self._runs.get(run_id)
 
-    def add(self, run: Waiting) -> None:
+    def add(self, run: PendingRun) -> None:
         """In place of what was known of it."""
         self.remove(run.run_id)
         self._runs[run.run_id] = run
         insort(self._rows.setdefault(run.row, []), run.order)
 
-    def remove(self, run_id: str) -> Waiting | None:
+    def remove(self, run_id: str) -> PendingRun | None:
         run = self._runs.pop(run_id, None)
         if run is not None:
             row = self._rows[run.row]
@@ -89,15 +89,15 @@ class WaitingRuns:
                 del self._rows[run.row]
         return run
 
-    def heads(self) -> list[Waiting]:
+    def heads(self) -> list[PendingRun]:
         """The first of each row, the one that should go first of all before the others."""
         heads = [self._runs[row[0][1]] for row in self._rows.values()]
         return sorted(heads, key=lambda run: run.order)
 
-    def row(self, head: Waiting) -> Iterator[Waiting]:
+    def row(self, head: PendingRun) -> Iterator[PendingRun]:
         return (self._runs[each[1]] for each in list(self._rows[head.row]))
 
-    def ahead_of(self, run: Waiting) -> int:
+    def ahead_of(self, run: PendingRun) -> int:
         """How many that wait for the same go before it."""
         rows = (row for (target, *_), row in self._rows.items() if target == run.target)
         return sum(bisect_left(row, run.order) for row in rows)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
-from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
+from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted, Saving
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
+from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
 
@@ -47,14 +49,49 @@ def request(ssh_connection: str = "any", **fields: object) -> RunRequest:
     return RunRequest(**{**known, **fields})  # type: ignore[arg-type]
 
 
+class LockWatch:
+    """Notes whoever reads or writes what may be on a disk while the dispatcher's lock is held."""
+
+    def __init__(self) -> None:
+        self.is_held: Callable[[], bool] = lambda: False
+        self.offences: list[str] = []
+
+    def look(self, what: str) -> None:
+        if self.is_held():
+            self.offences.append(what)
+
+
+class SlowStore(MemoryStore):
+    """A store that may be on a slow disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock_watch = LockWatch()
+
+    def get(self, run_id: str) -> Run | None:
+        self.lock_watch.look("a record is read")
+        return super().get(run_id)
+
+    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+        self.lock_watch.look("a record is written")
+        return super().update(run_id, change, saving)
+
+    def of_batch(self, batch_id: str) -> list[RunSummary]:
+        self.lock_watch.look("a batch is read")
+        return super().of_batch(batch_id)
+
+
 @dataclass
 class FakeDirectory:
     instances: list[Instance]
+    lock_watch: LockWatch
 
     def all(self) -> list[Instance]:
-        return self.instances
+        self.lock_watch.look("the directory is read")
+        return list(self.instances)
 
     def get(self, id_or_name: str) -> Instance | None:
+        self.lock_watch.look("the directory is read")
         return next((each for each in self.instances if id_or_name in (each.id, each.name)), None)
 
 
@@ -80,10 +117,11 @@ class Fleet:
     """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
     the next step, and `fail` lets it meet an error."""
 
-    def __init__(self, *instances: Instance, store: MemoryStore | None = None, **options: object) -> None:
-        self.directory = FakeDirectory(list(instances))
+    def __init__(self, *instances: Instance, store: SlowStore | None = None, **options: object) -> None:
+        self.store = store or SlowStore()
+        self.lock_watch = self.store.lock_watch
+        self.directory = FakeDirectory(list(instances), self.lock_watch)
         self.watches = FakeWatches({each.id: READY for each in instances})
-        self.store = store or MemoryStore()
         self.journal = RunJournal(self.store)
         self.dispatcher = Dispatcher(
             journal=self.journal,
@@ -92,6 +130,7 @@ class Fleet:
             execute=self._execute,
             options=DispatchOptions(**options),  # type: ignore[arg-type]
         )
+        self.lock_watch.is_held = self.dispatcher._changed._is_owned  # type: ignore[attr-defined]
         self.before_asking: Callable[[str], object] = lambda _: None
         self.before_giving_back: Callable[[], object] = lambda: None
         self.submitted: list[str] = []
@@ -159,6 +198,7 @@ class Fleet:
         with self._changed:
             self._changed.notify_all()
         assert self.dispatcher.stop(LIMIT_S)
+        assert self.lock_watch.offences == []
 
     def _wish(self, run_id: str, wish: object) -> None:
         with self._changed:
@@ -203,7 +243,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(*instances: Instance, store: MemoryStore | None = None, **options: object) -> Iterator[Fleet]:
+def fleet_of(*instances: Instance, store: SlowStore | None = None, **options: object) -> Iterator[Fleet]:
     fleet = Fleet(*instances, store=store, **options)
     try:
         yield fleet

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyui_workflow.scheduling.delay_queue import LaterRuns
+from comfyui_workflow.scheduling.pacing import DelayQueue
 from tests.fuzz.effort import effort
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -21,7 +21,7 @@ steps = st.one_of(
 @effort(200)
 @given(st.lists(steps, max_size=60))
 def test_each_is_due_once_at_its_last_time(story: list[tuple[str, str, datetime]]) -> None:
-    later, expected = LaterRuns(), dict[str, datetime]()
+    later, expected = DelayQueue(), dict[str, datetime]()
     for what, run_id, at in story:
         match what:
             case "add":

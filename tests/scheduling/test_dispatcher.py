@@ -25,7 +25,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import Phase, RunRequest, RunStatus
 from comfyui_workflow.scheduling import state
-from comfyui_workflow.scheduling.pacing import Stagger, Staggering
+from comfyui_workflow.scheduling.pacing import Pacing, Stagger
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.resolve import foreseen_graph
@@ -410,7 +410,7 @@ def test_time_lies_between_two_runs_of_a_batch_also_when_instances_become_free_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     starts: list[datetime] = []
-    monkeypatch.setattr(Staggering, "started", _noting(starts))
+    monkeypatch.setattr(Pacing, "started", _noting(starts))
     with fleet_of(instance("a"), instance("b"), prompts_per_instance=1) as fleet:
         busy = fleet.submit(request("a", instance_id="a"), request("b", instance_id="b"))
         fleet.until(lambda: fleet.carried() == set(busy))
@@ -468,10 +468,10 @@ def test_a_staggered_batch_goes_on_after_a_restart_with_a_clock_that_was_set_bac
         fleet.until(lambda: fleet.carried() == {begun, first, second})
 
 
-def _noting(starts: list[datetime]) -> Callable[[Staggering, Stagger, datetime], None]:
-    as_it_is = Staggering.started
+def _noting(starts: list[datetime]) -> Callable[[Pacing, Stagger, datetime], None]:
+    as_it_is = Pacing.started
 
-    def started(self: Staggering, stagger: Stagger, at: datetime) -> None:
+    def started(self: Pacing, stagger: Stagger, at: datetime) -> None:
         starts.append(at)
         as_it_is(self, stagger, at)
 

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyui_workflow.scheduling.pending_queue import AnyOf, Named, Waiting, WaitingRuns
-from comfyui_workflow.scheduling.slots import HEAD_START_S, Order, Seats
+from comfyui_workflow.scheduling.capacity import HEAD_START_S, Order, Slots
+from comfyui_workflow.scheduling.pending_queue import AnyOf, Named, PendingQueue, PendingRun
 from tests.fuzz.effort import effort
 
 targets = st.sampled_from([AnyOf(tag=""), AnyOf(tag="video"), Named(instance_id="a")])
 runs = st.builds(
-    Waiting,
+    PendingRun,
     run_id=st.integers(0, 20).map(str),
     priority=st.integers(-2, 2),
     target=targets,
@@ -19,8 +19,8 @@ runs = st.builds(
 
 @effort(200)
 @given(st.lists(st.tuples(st.booleans(), runs), max_size=60))
-def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Waiting]]) -> None:
-    row, expected = WaitingRuns(), dict[str, Waiting]()
+def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, PendingRun]]) -> None:
+    row, expected = PendingQueue(), dict[str, PendingRun]()
     for comes, run in story:
         if comes:
             row.add(run)
@@ -40,8 +40,8 @@ def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Wai
     assert sorted(stands, key=lambda run: run.order) == in_order
 
 
-def on_their_way(**orders: Order) -> Seats:
-    seats = Seats()
+def on_their_way(**orders: Order) -> Slots:
+    seats = Slots()
     for run_id, order in orders.items():
         seats.expect(run_id, order)
     return seats
