@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
@@ -35,6 +36,7 @@ from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.instances.requests import Asker
 from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.instances.usage import UsageLedger
+from comfyui_workflow.lifecycle import Lifecycle, Notifier, Part
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
@@ -59,7 +61,7 @@ from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batch_files import BatchFiles
 from comfyui_workflow.stores.files.job_files import JobFiles
-from comfyui_workflow.stores.files.ownership import Watchman
+from comfyui_workflow.stores.files.ownership import Ownership, Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
@@ -83,45 +85,19 @@ STOP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """What is started and stopped, and the app that speaks for it."""
+    """The app, and the life of everything behind it."""
 
     app: Flask
     parts: Parts
-    store: JsonFileStore
-    batch_files: BatchFiles
-    job_files: JobFiles
-    executor: Executor
-    links: Pool[InstanceKey, Link]
-    copies: LateCopies
-    watchman: Watchman
-    api_keys: ApiKeys = field(default_factory=ApiKeys)
+    ownership: Ownership
+    resumption: "Resumption"
+    lifecycle: Lifecycle
 
     def start(self) -> int:
         """Open the store and take up every unfinished run; how many.
-        Raises: ConfigurationError; DataTaken."""
-        parts, instances = self.parts, self.parts.instances
-        data_dir = parts.settings.data_dir
-        close_to_others(data_dir)
-        look_at_names_and_keys(instances.known_hosts, parts.damage)
-        instances.directory.load()
-        self.api_keys.take_from_records(data_dir / "runs")
-        self.store.open()
-        self.watchman.start()
-        self.api_keys.keep_only({run.run_id for run in self.store.unfinished() if not run.is_accepted})
-        self.batch_files.open()
-        self.job_files.open()
-        parts.outbox.open()
-        parts.service.learn()
-        instances.watches.load({each.id: each for each in instances.directory.all()})
-        parts.batches.resume()
-        instances.local_ports.start()
-        parts.jobs.mend(parts.damage)
-        resumed = parts.service.resume(held_back=parts.jobs.held_back())
-        parts.batches.heed_failures()
-        parts.jobs.start()
-        parts.outbox.start()
-        start_in_thread("warm-up", parts.batches.warm_up)
-        return resumed
+        Raises: ConfigurationError; DataTaken; then nothing is left open."""
+        self.lifecycle.start()
+        return self.resumption.count
 
     def end_waits(self) -> None:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
@@ -130,24 +106,27 @@ class Server:
     @property
     def lost(self) -> str | None:
         """The sentence, once another server works on the data."""
-        return self.store.ownership.lost
+        return self.ownership.lost
 
     def when_lost(self, tell: Callable[[], None]) -> None:
         """`tell` is called, by any thread, when another server works on the data."""
-        self.store.ownership.listen(lambda _: tell())
+        self.ownership.listen(lambda _: tell())
 
     def stop(self) -> None:
-        self.watchman.stop()
-        self.copies.stop()
-        self.parts.instances.local_ports.stop()
-        self.parts.jobs.stop()
-        self.parts.outbox.stop(OUTBOX_STOP_S)
-        is_at_rest = self.executor.stop(POLITE_STOP_S)
-        self.links.close()
-        self.parts.instances.watches.close(WATCH_STOP_S)
-        if not is_at_rest:
-            self.executor.stop(STOP_TIMEOUT_S)
-        self.store.close()
+        """From any thread; what was stopped already is not stopped again."""
+        self.lifecycle.stop()
+
+
+class Resumption:
+    """Takes up the unfinished runs of earlier processes, but those that a job holds back."""
+
+    def __init__(self, runs: RunService, jobs: JobService) -> None:
+        self.count = 0
+        self._runs = runs
+        self._jobs = jobs
+
+    def start(self) -> None:
+        self.count = self._runs.resume(held_back=self._jobs.held_back())
 
 
 def create_server(settings: Settings) -> Server:
@@ -160,14 +139,8 @@ def create_server(settings: Settings) -> Server:
         lambda key: open_link(key, settings, breaches.of(key), judge.judge), idle_s=settings.connection_idle_s
     )
     live_view = LiveView()
-    instances = create_instances(
-        settings,
-        journal,
-        links,
-        lambda: executor.wake(),  # noqa: PLW0108 - made below
-        damage,
-    )
-    store.ownership.listen(lambda _: start_in_thread("leaving", lambda: executor.stop(0)))
+    fleet_changes = Notifier()
+    instances = create_instances(settings, journal, links, fleet_changes, damage)
     copies = LateCopies(links, journal, settings.late_copies_s)
     sender = Sender(
         server=lambda: server_id(settings.data_dir),
@@ -185,6 +158,8 @@ def create_server(settings: Settings) -> Server:
         execute=Runner(journal, links, runner_options(settings), live_view, sender).execute,
         options=dispatch_options(settings),
     )
+    fleet_changes.listen(executor.wake)
+    store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
     service = RunService(journal, store, executor)
     batch_files = BatchFiles(settings.data_dir / "batches")
     job_files = JobFiles(settings.data_dir / "jobs")
@@ -211,8 +186,8 @@ def create_server(settings: Settings) -> Server:
         settings=settings,
         damage=damage,
     )
-    return Server(
-        app=create_flask(parts),
+    resumption = Resumption(service, parts.jobs)
+    made = Made(
         parts=parts,
         store=store,
         batch_files=batch_files,
@@ -221,8 +196,93 @@ def create_server(settings: Settings) -> Server:
         links=links,
         api_keys=api_keys,
         copies=copies,
-        watchman=Watchman(store.ownership),
+        resumption=resumption,
     )
+    return Server(
+        app=create_flask(parts),
+        parts=parts,
+        ownership=store.ownership,
+        resumption=resumption,
+        lifecycle=Lifecycle(in_order(made)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What has a life of its own, beside the parts that routes use."""
+
+    parts: Parts
+    store: JsonFileStore
+    batch_files: BatchFiles
+    job_files: JobFiles
+    executor: Executor
+    links: Pool[InstanceKey, Link]
+    api_keys: ApiKeys
+    copies: LateCopies
+    resumption: Resumption
+
+
+def in_order(made: Made) -> tuple[Part, ...]:
+    """Every part of the server in the order in which it is opened, recovered and started; it is stopped the
+    other way round. A part comes after all that it uses while it runs."""
+    parts, store = made.parts, made.store
+    instances, data_dir = parts.instances, parts.settings.data_dir
+    watchman, keys = Watchman(store.ownership), made.api_keys
+    return (
+        Part(name="data directory", open=partial(close_to_others, data_dir)),
+        Part(name="host keys", open=partial(look_at_names_and_keys, instances.known_hosts, parts.damage)),
+        Part(name="instances", open=instances.directory.load),
+        Part(
+            name="API keys",
+            open=partial(keys.take_from_records, data_dir / "runs"),
+            recover=partial(keep_wanted_keys, keys, store),
+        ),
+        Part(name="runs on disk", open=store.open, stop=store.close),
+        # what is recovered is written already: from here on the data must be ours
+        Part(name="ownership", open=watchman.start, stop=watchman.stop),
+        Part(name="batches on disk", open=made.batch_files.open),
+        Part(name="jobs on disk", open=made.job_files.open),
+        Part(name="webhooks on disk", open=parts.outbox.open),
+        Part(name="duration estimates", recover=parts.service.learn),
+        # a run that waits for an instance is cut off by the end of its session, and is awaited only then
+        Part(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
+        Part(
+            name="monitors",
+            start=partial(load_monitors, instances),
+            stop=partial(instances.watches.close, WATCH_STOP_S),
+        ),
+        Part(name="sessions", stop=made.links.close),
+        Part(name="late copies", stop=made.copies.stop),
+        Part(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
+        Part(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),
+        Part(
+            name="batches",
+            recover=parts.batches.resume,
+            start=partial(start_batches, parts.batches),
+        ),
+        Part(
+            name="jobs",
+            recover=partial(parts.jobs.mend, parts.damage),
+            start=parts.jobs.start,
+            stop=parts.jobs.stop,
+        ),
+        Part(name="local ports", start=instances.local_ports.start, stop=instances.local_ports.stop),
+    )
+
+
+def keep_wanted_keys(keys: ApiKeys, store: JsonFileStore) -> None:
+    """A key is gone once the prompt of its run was accepted."""
+    keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
+
+
+def load_monitors(instances: Instances) -> None:
+    instances.watches.load({each.id: each for each in instances.directory.all()})
+
+
+def start_batches(batches: BatchService) -> None:
+    """Once their runs are taken up."""
+    batches.heed_failures()
+    start_in_thread("warm-up", batches.warm_up)
 
 
 def start_in_thread(name: str, work: Callable[[], object]) -> None:
@@ -233,16 +293,16 @@ def create_instances(
     settings: Settings,
     journal: RunJournal,
     links: Pool[InstanceKey, Link],
-    tell: Callable[[], None],
+    changes: Notifier,
     damage: DamageReport,
 ) -> Instances:
-    """`tell` is called when what is known of them has changed."""
+    """`changes` is notified when what is known of them has changed."""
     directory = InstanceDirectory(
         settings.instances_path,
         last_good=settings.data_dir / "instances.last-good.json",
         damage=damage,
     )
-    watches = create_watches(settings, journal, links, tell, damage)
+    watches = create_watches(settings, journal, links, changes, damage)
     local_ports = LocalPorts(
         lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
     )
@@ -250,7 +310,7 @@ def create_instances(
     def keep_up() -> None:
         watches.keep_to({instance.id: instance for instance in directory.all()})
         local_ports.follow(ports_wanted(directory))
-        tell()
+        changes.notify()
 
     directory.listen(keep_up)
     return Instances(
@@ -326,7 +386,7 @@ def create_watches(
     settings: Settings,
     journal: RunJournal,
     links: Pool[InstanceKey, Link],
-    tell: Callable[[], None],
+    changes: Notifier,
     damage: DamageReport,
 ) -> Watches:
     options = WatchOptions(
@@ -340,7 +400,7 @@ def create_watches(
             ledger=ledger,
             options=options,
             is_given_up=lambda correlation: is_given_up(journal, correlation),
-            tell=tell,
+            tell=changes.notify,
         )
     )
 

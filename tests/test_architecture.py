@@ -11,7 +11,7 @@ PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors"},
-    {"parsing", "access", "retry", "concurrency"},
+    {"parsing", "access", "retry", "concurrency", "lifecycle"},
     {"runs", "workflows"},
     {"files"},
     {"settings"},
