@@ -78,9 +78,9 @@ def test_of_many_kinds_of_graphs_those_that_ran_last_are_known(
     learned: Learned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duration_estimates, "MOST_KNOWN", 2)
-    for signature in ("first", "second", "first", "third"):
-        learned.learn(completed(waiting(signature=signature), 3.0))
-    known = [learned.of(waiting(signature=signature)) for signature in ("first", "second", "third")]
+    for kind in ("first", "second", "first", "third"):
+        learned.learn(completed(waiting(signature=kind), 3.0))
+    known = [learned.of(waiting(signature=kind)) for kind in ("first", "second", "third")]
     assert known == [3.0, None, 3.0]
 
 
