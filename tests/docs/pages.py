@@ -1,7 +1,7 @@
 """The pages of the documentation as data: their fenced blocks, their links, their headings.
 
 page = read_page("docs/tutorial.md")
-page.blocks        # Block(info="sh", file="", text="make demo\n", line=12)
+page.blocks        # Block(info="sh", text="make demo\n", line=12)
 page.links         # ["../docs/settings.md#all", …], without those in code
 page.anchors       # {"ways-to-install", …}, as GitHub makes them of headings
 """
@@ -21,10 +21,9 @@ _HEADING = re.compile(r"^#{1,6} +(.*?) *$")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block. `info` is the first word behind the fence; `file`, the second, is where it goes to."""
+    """A fenced block; `info` is the word behind the fence."""
 
     info: str
-    file: str
     text: str
     line: int
 
@@ -83,8 +82,7 @@ def all_pages() -> list[str]:
 
 
 def _block(info: str, lines: list[str], line: int) -> Block:
-    first, _, file = info.strip().partition(" ")
-    return Block(info=first, file=file.strip(), text="".join(f"{each}\n" for each in lines), line=line)
+    return Block(info=info.strip(), text="".join(f"{each}\n" for each in lines), line=line)
 
 
 def _slug(heading: str) -> str:

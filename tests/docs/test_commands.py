@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.docs.conftest import Desk
-from tests.docs.declared import FILES_WRITTEN, NOT_RUN, RUN_PAGES, RUNNABLE, STAND_INS
+from tests.docs.declared import FILES, NOT_RUN, RUN_PAGES, RUNNABLE, STAND_INS
 from tests.docs.pages import Block, all_pages, read_page
 from tests.sandbox_process import SandboxProcess
 
@@ -42,7 +42,7 @@ def test_what_is_not_run_is_declared() -> None:
         (name, block.info, block.first_line)
         for name in RUN_PAGES
         for block in read_page(name).blocks
-        if not _is_run(block) and not _is_written(block)
+        if not _is_run(block) and (name, block.info) not in FILES
     }
     declared = {(each.page, each.info): [] for each in NOT_RUN}
     for each in NOT_RUN:
@@ -64,12 +64,10 @@ def test_what_is_not_run_is_declared() -> None:
 
 
 def test_a_file_that_is_written_is_used_afterwards() -> None:
-    for name in RUN_PAGES:
+    for (name, info), file in FILES.items():
         blocks = read_page(name).blocks
-        for number, block in enumerate(blocks):
-            if _is_written(block):
-                later = "".join(each.text for each in blocks[number + 1 :] if _is_run(each))
-                assert block.file in later, f"{name}:{block.line}: no command uses {block.file}"
+        (number,) = [number for number, block in enumerate(blocks) if block.info == info]
+        assert file in "".join(each.text for each in blocks[number + 1 :] if _is_run(each))
 
 
 def test_every_stand_in_stands_in_for_something() -> None:
@@ -86,8 +84,8 @@ def _steps(name: str, blocks: tuple[Block, ...], here: Desk) -> list[str]:
     steps = []
     for block in blocks:
         text = _in_place(block.text, here)
-        if _is_written(block):
-            steps.append(f"printf %s {shlex.quote(text)} > {block.file}")
+        if file := FILES.get((name, block.info)):
+            steps.append(f"printf %s {shlex.quote(text)} > {file}")
         elif _is_run(block):
             steps += [f"echo '--- {name}:{block.line}' >&2", text]
     return steps
@@ -101,7 +99,3 @@ def _in_place(text: str, here: Desk) -> str:
 
 def _is_run(block: Block) -> bool:
     return block.info in RUNNABLE
-
-
-def _is_written(block: Block) -> bool:
-    return block.info in FILES_WRITTEN and bool(block.file)
