@@ -29,6 +29,7 @@ def test_every_command_runs(
     script = "\n".join(_steps(name, page.blocks, here))
     done = here.run(script)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{script}"
+    assert "null" not in done.stdout.splitlines()  # what jq says of a field that is not there
 
 
 def test_every_how_to_page_is_run() -> None:
