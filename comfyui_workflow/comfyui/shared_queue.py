@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
@@ -12,20 +13,40 @@ SHARE = 50
 
 
 class QueueView:
-    """May be called from any thread. One asks, and the others wait for its answer instead of asking too."""
+    """May be called from any thread. One asks, and the others wait for its answer instead of asking too; no
+    answer is one for all of them, so that nobody waits for several timeouts one after another."""
 
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
+        self._asking: Future[QueueSnapshot] | None = None
         self._known: QueueSnapshot | None = None
         self._valid_until_s = 0.0
 
     def __call__(self) -> QueueSnapshot:
-        """A second old at most, older where it is long."""
+        """A second old at most, older where it is long. Raises: what `ask` raises."""
         with self._lock:
-            if self._known is None or time.monotonic() >= self._valid_until_s:
-                began_s = time.monotonic()
-                self._known = self._ask()
-                took_s = time.monotonic() - began_s
-                self._valid_until_s = time.monotonic() + max(AGE_S, SHARE * took_s)
-            return self._known
+            if self._known is not None and time.monotonic() < self._valid_until_s:
+                return self._known
+            asking, is_mine = self._asking, self._asking is None
+            if asking is None:
+                asking = self._asking = Future()
+        if is_mine:
+            self._answer(asking)
+        return asking.result()
+
+    def _answer(self, asking: "Future[QueueSnapshot]") -> None:
+        began_s = time.monotonic()
+        try:
+            found = self._ask()
+        except BaseException as error:  # noqa: BLE001 - it is raised again in everybody who waits
+            with self._lock:
+                self._asking = None
+            asking.set_exception(error)
+            return
+        ended_s = time.monotonic()
+        with self._lock:
+            self._known = found
+            self._valid_until_s = ended_s + max(AGE_S, SHARE * (ended_s - began_s))
+            self._asking = None
+        asking.set_result(found)

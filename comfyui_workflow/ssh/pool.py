@@ -1,20 +1,23 @@
 """One shared value per key, lent to many at once: `with pool.lease(key, stop=...) as value:`.
 
-Pool(open, *, idle_s=300.0)
+Pool(open, *, idle_s=300.0, open_limit_s=300.0)
     lease(key, *, stop=None, timeout_s=None) -> context manager yielding the value
     close()                            closes every value; later leases raise Stopped
 
 A key that is slow to open makes no other key wait, and nobody waits longer than they want to: `open` runs in
 a thread of its own. What it raises is raised in every lease that waited for it; the next lease opens anew.
+`open` has timeouts of its own. Should one of them be missing, what is not open after `open_limit_s` has
+failed, and is closed if it ever opens.
 """
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import Stopped
+from comfyui_workflow.errors import ConnectionFailed, Stopped
 
 
 class Closable(Protocol):
@@ -33,7 +36,8 @@ T = TypeVar("T", bound=Closable)
 class _Slot(Generic[T]):
     """One value on its way from opening to closed. Everything here is guarded by the pool's lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_until_s: float) -> None:
+        self.open_until_s = open_until_s
         self.value: T | None = None
         self.error: BaseException | None = None
         self.lease_count = 0
@@ -58,9 +62,10 @@ class _Slot(Generic[T]):
 class Pool(Generic[K, T]):
     """May be used from any thread."""
 
-    def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0) -> None:
+    def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0, open_limit_s: float = 300.0) -> None:
         self._open = open
         self._idle_s = idle_s
+        self._open_limit_s = open_limit_s
         self._changed = threading.Condition()
         self._slots: dict[K, _Slot[T]] = {}
         self._is_closed = False
@@ -107,7 +112,7 @@ class Pool(Generic[K, T]):
         return slot
 
     def _start_opening(self, key: K) -> _Slot[T]:
-        slot = self._slots[key] = _Slot[T]()
+        slot = self._slots[key] = _Slot[T](time.monotonic() + self._open_limit_s)
         threading.Thread(target=self._fill, args=(key, slot), name=f"open {key}"[:60], daemon=True).start()
         return slot
 
@@ -118,8 +123,8 @@ class Pool(Generic[K, T]):
         except BaseException as caught:  # noqa: BLE001 - it is raised again in every lease that waits
             error = caught
         with self._changed:
-            slot.value, slot.error = value, error
-            is_unwanted = self._is_closed
+            is_unwanted = self._is_closed or slot.error is not None
+            slot.value, slot.error = value, slot.error or error
             if not is_unwanted:
                 self._idle_if_unused(key, slot)
             self._changed.notify_all()
@@ -128,9 +133,14 @@ class Pool(Generic[K, T]):
 
     def _wait_for(self, slot: _Slot[T], stop: CancelToken, timeout_s: float | None) -> T:
         with stop.notifying(self._changed), self._changed:
-            self._changed.wait_for(lambda: self._is_closed or slot.is_settled or stop.is_set, timeout_s)
+            opens_for_s = max(0.0, slot.open_until_s - time.monotonic())
+            waits_for_s = opens_for_s if timeout_s is None else min(timeout_s, opens_for_s)
+            self._changed.wait_for(lambda: self._is_closed or slot.is_settled or stop.is_set, waits_for_s)
             stop.check()
             self._refuse_if_closed()
+            if not slot.is_settled and time.monotonic() >= slot.open_until_s:
+                slot.error = ConnectionFailed(f"no connection within {self._open_limit_s:.0f} s")
+                self._changed.notify_all()
             if slot.error is not None:
                 raise slot.error
             if slot.value is None:

@@ -208,6 +208,20 @@ def test_who_stops_waiting_stops_at_once(pool: Pool[str, Thing], workshop: Works
         assert thing is workshop.made[0], "what was opened for one who left serves the next"
 
 
+def test_what_never_opens_has_failed_after_a_while_and_the_next_lease_opens_anew(workshop: Workshop) -> None:
+    pool = Pool(workshop.open, open_limit_s=0.5)
+    workshop.gate.clear()
+    for _ in range(2):
+        with pytest.raises(ConnectionFailed, match="no connection within"), pool.lease("a"):
+            pass
+    workshop.gate.set()
+    with pool.lease("a") as thing:
+        wait_until(lambda: len(workshop.made) == 3)
+        wait_until(lambda: [each.close_count for each in workshop.made if each is not thing] == [1, 1])
+        assert thing.close_count == 0
+    pool.close()
+
+
 def test_a_failure_is_told_to_all_who_waited_and_then_forgotten(
     pool: Pool[str, Thing], workshop: Workshop
 ) -> None:

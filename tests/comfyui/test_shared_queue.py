@@ -1,0 +1,68 @@
+"""One view of the queue for several threads."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from comfyui_workflow.comfyui.queue import QueueSnapshot
+from comfyui_workflow.comfyui.shared_queue import QueueView
+from comfyui_workflow.errors import ComfyUIUnavailable
+
+EMPTY = QueueSnapshot(running=(), pending=(), correlations={})
+LIMIT_S = 10.0
+
+
+class Instance:
+    """Answers when it is let, or not at all."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked = 0
+        self.is_asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.error = error
+
+    def queue(self) -> QueueSnapshot:
+        self.asked += 1
+        self.is_asked.set()
+        assert self.may_answer.wait(LIMIT_S)
+        if self.error is not None:
+            raise self.error
+        return EMPTY
+
+
+@pytest.mark.parametrize("error", [None, ComfyUIUnavailable("timed out")])
+def test_all_who_wait_get_what_one_of_them_is_told(error: Exception | None) -> None:
+    instance, others = Instance(error), 3
+    view, together = QueueView(instance.queue), threading.Barrier(others + 1)
+
+    def look() -> QueueSnapshot:
+        together.wait(LIMIT_S)
+        return view()
+
+    with ThreadPoolExecutor(others + 1) as threads:
+        first = threads.submit(view)
+        assert instance.is_asked.wait(LIMIT_S)
+        looks = [threads.submit(look) for _ in range(others)]
+        together.wait(LIMIT_S)
+        assert not any(each.done() for each in (first, *looks))
+        instance.may_answer.set()
+        outcomes = [each.exception(LIMIT_S) for each in (first, *looks)]
+    if error is None:
+        assert outcomes == [None] * 4
+        assert instance.asked == 1
+    else:
+        assert [str(each) for each in outcomes] == ["timed out"] * 4
+        assert instance.asked < 4, "not one after another"
+
+
+def test_after_trouble_it_is_asked_anew() -> None:
+    instance = Instance(ComfyUIUnavailable("timed out"))
+    instance.may_answer.set()
+    view = QueueView(instance.queue)
+    with pytest.raises(ComfyUIUnavailable):
+        view()
+    instance.error = None
+    assert view() is EMPTY
+    assert view() is EMPTY
+    assert instance.asked == 2
