@@ -129,112 +129,158 @@ class Resumption:
         self.count = self._runs.resume(held_back=self._jobs.held_back())
 
 
-def create_server(settings: Settings) -> Server:
-    damage = DamageReport()
-    store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
-    api_keys = ApiKeys(settings.data_dir / "secrets")
-    journal = RunJournal(store, api_keys=api_keys)
-    breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
-    links: Pool[InstanceKey, Link] = Pool(
-        lambda key: open_link(key, settings, breaches.of(key), judge.judge), idle_s=settings.connection_idle_s
-    )
-    live_view = LiveView()
-    fleet_changes = Notifier()
-    instances = create_instances(settings, journal, links, fleet_changes, damage)
-    copies = LateCopies(links, journal, settings.late_copies_s)
-    sender = Sender(
-        server=lambda: server_id(settings.data_dir),
-        process=store.ownership.token,
-        check_data=store.ownership.check,
-        is_taken_up=journal.is_taken_up,
-        has_seen_other=judge.has_seen_other,
-        expect_copies=copies.expect,
-        in_doubt_s=settings.in_doubt_s,
-    )
-    executor = Dispatcher(
-        journal=journal,
-        directory=instances.directory,
-        watches=instances.watches,
-        execute=Runner(journal, links, runner_options(settings), live_view, sender).execute,
-        options=dispatch_options(settings),
-    )
-    fleet_changes.listen(executor.wake)
-    store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
-    service = RunService(journal, store, executor)
-    batch_files = BatchFiles(settings.data_dir / "batches")
-    job_files = JobFiles(settings.data_dir / "jobs")
-    web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings), damage=damage)
-    parts = Parts(
-        service=service,
-        batches=BatchService(journal, store, service, batch_files, damage),
-        jobs=create_jobs(
-            settings=settings,
-            journal=journal,
-            service=service,
-            files=job_files,
-            outbox=outbox,
-            web=web,
-            links=links,
-        ),
-        outbox=outbox,
-        instances=instances,
-        inspector=Inspector(links),
-        live_view=live_view,
-        files=local_files(settings),
-        uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
-        settings=settings,
-        damage=damage,
-    )
-    resumption = Resumption(service, parts.jobs)
-    made = Made(
-        parts=parts,
-        store=store,
-        batch_files=batch_files,
-        job_files=job_files,
-        executor=executor,
-        links=links,
-        api_keys=api_keys,
-        copies=copies,
-        resumption=resumption,
-    )
-    return Server(
-        app=create_flask(parts),
-        parts=parts,
-        ownership=store.ownership,
-        resumption=resumption,
-        lifecycle=Lifecycle(in_order(made)),
-    )
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What everything else is made of: the records, and the sessions to instances."""
+
+    settings: Settings
+    damage: DamageReport
+    store: JsonFileStore
+    api_keys: ApiKeys
+    journal: RunJournal
+    judge: MarkJudge
+    links: Pool[InstanceKey, Link]
+
+    def file(self, name: str) -> Path:
+        return self.settings.data_dir / name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
     """What has a life of its own, beside the parts that routes use."""
 
+    base: Base
     parts: Parts
-    store: JsonFileStore
     batch_files: BatchFiles
     job_files: JobFiles
     executor: Executor
-    links: Pool[InstanceKey, Link]
-    api_keys: ApiKeys
     copies: LateCopies
     resumption: Resumption
+
+
+def create_server(settings: Settings) -> Server:
+    base, fleet_changes, live_view = create_base(settings), Notifier(), LiveView()
+    instances = create_instances(settings, base.journal, base.links, fleet_changes, base.damage)
+    copies = LateCopies(base.links, base.journal, settings.late_copies_s)
+    executor = create_executor(base, instances, copies, live_view)
+    fleet_changes.listen(executor.wake)
+    base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
+    batch_files, job_files = BatchFiles(base.file("batches")), JobFiles(base.file("jobs"))
+    parts = create_parts(
+        base,
+        service=RunService(base.journal, base.store, executor),
+        instances=instances,
+        live_view=live_view,
+        batch_files=batch_files,
+        job_files=job_files,
+    )
+    resumption = Resumption(parts.service, parts.jobs)
+    made = Made(
+        base=base,
+        parts=parts,
+        batch_files=batch_files,
+        job_files=job_files,
+        executor=executor,
+        copies=copies,
+        resumption=resumption,
+    )
+    return Server(
+        app=create_flask(parts),
+        parts=parts,
+        ownership=base.store.ownership,
+        resumption=resumption,
+        lifecycle=Lifecycle(in_order(made)),
+    )
+
+
+def create_base(settings: Settings) -> Base:
+    damage = DamageReport()
+    store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
+    api_keys = ApiKeys(settings.data_dir / "secrets")
+    journal = RunJournal(store, api_keys=api_keys)
+    breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
+    return Base(
+        settings=settings,
+        damage=damage,
+        store=store,
+        api_keys=api_keys,
+        journal=journal,
+        judge=judge,
+        links=Pool(
+            lambda key: open_link(key, settings, breaches.of(key), judge.judge),
+            idle_s=settings.connection_idle_s,
+        ),
+    )
+
+
+def create_executor(base: Base, instances: Instances, copies: LateCopies, live_view: LiveView) -> Dispatcher:
+    settings, ownership = base.settings, base.store.ownership
+    sender = Sender(
+        server=lambda: server_id(settings.data_dir),
+        process=ownership.token,
+        check_data=ownership.check,
+        is_taken_up=base.journal.is_taken_up,
+        has_seen_other=base.judge.has_seen_other,
+        expect_copies=copies.expect,
+        in_doubt_s=settings.in_doubt_s,
+    )
+    runner = Runner(base.journal, base.links, runner_options(settings), live_view, sender)
+    return Dispatcher(
+        journal=base.journal,
+        directory=instances.directory,
+        watches=instances.watches,
+        execute=runner.execute,
+        options=dispatch_options(settings),
+    )
+
+
+def create_parts(
+    base: Base,
+    *,
+    service: RunService,
+    instances: Instances,
+    live_view: LiveView,
+    batch_files: BatchFiles,
+    job_files: JobFiles,
+) -> Parts:
+    settings, damage = base.settings, base.damage
+    web = GuardedClient(may_reach_private=settings.webhook_private)
+    outbox = Outbox(base.file("webhooks"), web, outbox_options(settings), damage=damage)
+    return Parts(
+        service=service,
+        batches=BatchService(base.journal, base.store, service, batch_files, damage),
+        jobs=create_jobs(
+            settings=settings,
+            journal=base.journal,
+            service=service,
+            files=job_files,
+            outbox=outbox,
+            web=web,
+            links=base.links,
+        ),
+        outbox=outbox,
+        instances=instances,
+        inspector=Inspector(base.links),
+        live_view=live_view,
+        files=local_files(settings),
+        uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
+        settings=settings,
+        damage=damage,
+    )
 
 
 def in_order(made: Made) -> tuple[Part, ...]:
     """Every part of the server in the order in which it is opened, recovered and started; it is stopped the
     other way round. A part comes after all that it uses while it runs."""
-    parts, store = made.parts, made.store
-    instances, data_dir = parts.instances, parts.settings.data_dir
-    watchman, keys = Watchman(store.ownership), made.api_keys
+    base, parts, instances = made.base, made.parts, made.parts.instances
+    store, keys, watchman = base.store, base.api_keys, Watchman(base.store.ownership)
     return (
-        Part(name="data directory", open=partial(close_to_others, data_dir)),
+        Part(name="data directory", open=partial(close_to_others, base.settings.data_dir)),
         Part(name="host keys", open=partial(look_at_names_and_keys, instances.known_hosts, parts.damage)),
         Part(name="instances", open=instances.directory.load),
         Part(
             name="API keys",
-            open=partial(keys.take_from_records, data_dir / "runs"),
+            open=partial(keys.take_from_records, base.file("runs")),
             recover=partial(keep_wanted_keys, keys, store),
         ),
         Part(name="runs on disk", open=store.open, stop=store.close),
@@ -251,7 +297,7 @@ def in_order(made: Made) -> tuple[Part, ...]:
             start=partial(load_monitors, instances),
             stop=partial(instances.watches.close, WATCH_STOP_S),
         ),
-        Part(name="sessions", stop=made.links.close),
+        Part(name="sessions", stop=base.links.close),
         Part(name="late copies", stop=made.copies.stop),
         Part(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
         Part(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),

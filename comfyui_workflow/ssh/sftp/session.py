@@ -31,6 +31,7 @@ ALL_THERE_IS = 1 << 30
 # Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
 FIRST_NUMBER = 1 << 31
 
+# A read of paramiko's blocks, and no token wakes it: so often `heed` is called meanwhile.
 WAKE_UP_S = 0.5
 # Answers that nobody asked for, in a row: a server that sends nothing else is none.
 MOST_UNASKED = 10_000
