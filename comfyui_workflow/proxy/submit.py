@@ -51,11 +51,11 @@ class LostPrompt:
 async def resubmit(lost: LostPrompt, approach: Approach) -> RawAnswer:
     """ComfyUI's answer, or one in its words where it has the prompt already. Raises: AnswerLost."""
     until_s = time.monotonic() + RESUBMIT_FOR_S
-    stop = CancelToken()
+    owner, stop = PortPrompt(lost), CancelToken()
     try:
         while True:
             try:
-                return await _resubmit_now(lost, approach, stop)
+                return await _resubmit_now(owner, approach, stop)
             except (Away, ComfyUIUnavailable) as error:
                 if isinstance(error, AnswerLost) or time.monotonic() > until_s:
                     raise _not_known(approach.name) from error
@@ -71,11 +71,11 @@ def response_of(answer: RawAnswer) -> web.Response:
 
 
 class PortPrompt(Owner):
-    """The prompt of one client of a local port, on one way to the instance."""
+    """The prompt of one client of a local port. `client` leads to the instance as it can be reached now."""
 
-    def __init__(self, client: ComfyUIClient, lost: LostPrompt) -> None:
+    def __init__(self, lost: LostPrompt) -> None:
+        self.client: ComfyUIClient | None = None
         self.answer: RawAnswer | None = None
-        self._client = client
         self._lost = lost
         self._lost_at_s = lost.lost_at_s
 
@@ -90,9 +90,14 @@ class PortPrompt(Owner):
         """Nothing is kept: who restarts this server cuts its clients off."""
 
     def send(self) -> Submission:
-        self.answer = answer = self._client.post_raw(
-            self._lost.path, self._lost.content, headers=self._lost.headers
-        )
+        if self.client is None:
+            raise AssertionError("the way to the instance comes first")
+        lost = self._lost
+        try:
+            self.answer = answer = self.client.post_raw(lost.path, lost.content, headers=lost.headers)
+        except ComfyUIUnavailable:
+            self._lost_at_s = time.monotonic()
+            raise
         prompt_id = accepted_id(answer.status, answer.content)
         if prompt_id is None:
             raise PromptRefused(f"ComfyUI answered HTTP {answer.status}")
@@ -109,10 +114,10 @@ def accepted_id(status: int, content: bytes) -> str | None:
         return None
 
 
-async def _resubmit_now(lost: LostPrompt, approach: Approach, stop: CancelToken) -> RawAnswer:
+async def _resubmit_now(owner: PortPrompt, approach: Approach, stop: CancelToken) -> RawAnswer:
     async with approach.use() as way:
         try:
-            answer = await _in_thread(partial(_submit, way.base_url, lost, stop, approach.name))
+            answer = await _in_thread(partial(_submit, way.base_url, owner, stop, approach.name))
         except AnswerLost:
             raise
         except ComfyUIUnavailable as error:
@@ -121,10 +126,9 @@ async def _resubmit_now(lost: LostPrompt, approach: Approach, stop: CancelToken)
         return answer
 
 
-def _submit(base_url: str, lost: LostPrompt, stop: CancelToken, name: str) -> RawAnswer:
+def _submit(base_url: str, owner: PortPrompt, stop: CancelToken, name: str) -> RawAnswer:
     """Raises: ComfyUIUnavailable; AnswerLost; Stopped."""
-    client = ComfyUIClient(base_url, read_timeout_s=READ_TIMEOUT_S)
-    owner = PortPrompt(client, lost)
+    client = owner.client = ComfyUIClient(base_url, read_timeout_s=READ_TIMEOUT_S)
     with closing(client), suppress(PromptRefused):  # its words are the answer
         if not takes_our_ids(client):
             raise _not_known(name)
