@@ -213,8 +213,7 @@ class Runner:
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
         self._journal.record(run_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
 
-        news = turn.instance_gone if was_cancelled else turn.cancelled
-        CancelToken(turn.stop, *(() if news.is_set else (news,))).wait(wait_s)
+        CancelToken(turn.stop, *_news_for(turn, was_cancelled=was_cancelled)).wait(wait_s)
 
     def _end(self, run_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
@@ -229,6 +228,13 @@ class Runner:
             log.error("%s ended, but that cannot be saved: %s", run_id, error)
             return error
         return None
+
+
+def _news_for(turn: Turn, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
+    """What a pause ends for: a cancel; after that, that nobody can be asked any more, which is told once."""
+    if not was_cancelled:
+        return (turn.cancelled,)
+    return () if turn.instance_gone.is_set else (turn.instance_gone,)
 
 
 def _bytes_noted_in(furthest: FurthestSeen) -> OnBytes:
