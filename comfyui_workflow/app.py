@@ -16,7 +16,7 @@ from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
 from comfyui_workflow.api.mount import Parts, mount, places
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
-from comfyui_workflow.api.runpod import routes
+from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
@@ -44,6 +44,7 @@ from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.path_policy import LocalFiles
@@ -70,6 +71,8 @@ ROOT = Path(__file__).parents[1]
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
+RUNPOD = presenter.RunPodPresenter()
+PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
@@ -277,6 +280,7 @@ def create_jobs(
         service=service,
         files=files,
         outbox=outbox,
+        presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
         fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),

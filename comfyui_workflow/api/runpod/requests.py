@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from comfyui_workflow.api.mount import Parts
 from comfyui_workflow.api.request import flag, integer, text
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
+from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.instances.model import ANY
 from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
@@ -105,6 +106,7 @@ class JobOrderReader:
             ),
             comfy_org_api_key=key,
             endpoint=endpoint.word,
+            presenter=NAME,
             is_sync=is_sync,
             webhook=webhook,
             execution_timeout_s=timeout_ms / 1000 or None,

@@ -14,14 +14,15 @@ from comfyui_workflow.api.mount import Api, Parts
 from comfyui_workflow.api.request import json_body, number
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import job_order_reader
-from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
 from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.server.body_limits import BodyLimit
-from comfyui_workflow.services.jobs.finalizer import has_output
-from comfyui_workflow.services.jobs.output import output_of, spooled_document, spooled_stream
-from comfyui_workflow.services.jobs.words import JobView, document_head
+from comfyui_workflow.services.jobs.output import spooled_document, spooled_stream
+from comfyui_workflow.services.jobs.service import ImageRefused, NotToRetry
+from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
+from comfyui_workflow.services.jobs.words import NO_IMAGES, STATUS_WORDS, document_head
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/v2"
@@ -64,7 +65,11 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     def submitted(endpoint_id: str | None, *, is_sync: bool) -> JobView:
         endpoint = orders.endpoint(endpoint_id)
-        return jobs.submit(orders.read(json_body(), endpoint, is_sync=is_sync))
+        order = orders.read(json_body(), endpoint, is_sync=is_sync)
+        try:
+            return jobs.submit(order)
+        except ImageRefused as error:
+            raise UrlRefused(f"{NO_IMAGES}: {error}") from error
 
     def awaited(view: JobView) -> JobView:
         """As it is at once, where too many wait already, and for who asks for the head alone."""
@@ -83,7 +88,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
         return _spooled(spooled_document(head, output_of(view), parts.settings.data_dir))
 
     def word_standing(view: JobView) -> Response:
-        return jsonify(id=view.job.job_id, status=view.status.value)
+        return jsonify(id=view.job.job_id, status=STATUS_WORDS[view.status])
 
     @route("/run", "POST")
     def run(endpoint_id: str | None) -> Response:
@@ -114,8 +119,14 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @route("/retry/<job_id>", "POST")
     def retry(endpoint_id: str | None, job_id: str) -> Response:
-        jobs.retry(job_id)
-        return jsonify(id=job_id, status=JobStatus.IN_QUEUE.value)
+        try:
+            jobs.retry(job_id)
+        except NotToRetry as error:
+            raise RunConflict(
+                "Only a job that has failed or timed out can be retried: "
+                f"this one is {STATUS_WORDS[error.status]}"
+            ) from error
+        return jsonify(id=job_id, status=STATUS_WORDS[JobStatus.QUEUED])
 
     @route("/purge-queue", "POST")
     def purge_queue(endpoint_id: str | None) -> Response:
@@ -186,12 +197,12 @@ def _wait_ms() -> int:
 
 def _job_counts(parts: Parts, endpoint: str) -> dict[str, int]:
     counted = parts.jobs.counts(endpoint)
-    failed = counted.get(JobStatus.FAILED, 0) + counted.get(JobStatus.TIMED_OUT, 0)
+    failed = counted.get(JobStatus.FAILED, 0) + counted.get(JobStatus.TIMEOUT, 0)
     return {
-        "completed": counted.get(JobStatus.COMPLETED, 0),
+        "completed": counted.get(JobStatus.SUCCEEDED, 0),
         "failed": failed,
-        "inProgress": counted.get(JobStatus.IN_PROGRESS, 0),
-        "inQueue": counted.get(JobStatus.IN_QUEUE, 0),
+        "inProgress": counted.get(JobStatus.RUNNING, 0),
+        "inQueue": counted.get(JobStatus.QUEUED, 0),
         "retried": counted.get("retried", 0),
     }
 
