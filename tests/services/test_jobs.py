@@ -11,6 +11,7 @@ from typing import IO, Any
 import pytest
 import requests
 
+from comfyui_workflow.api.runpod.documents import error_of
 from comfyui_workflow.app import PRESENTERS
 from comfyui_workflow.errors import (
     InvalidRequest,
@@ -38,7 +39,6 @@ from comfyui_workflow.services.jobs.image_downloads import ImageFetcher
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import JobView, output_of
-from comfyui_workflow.services.jobs.words import error_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage import s3
 from comfyui_workflow.stores.files.job_files import JobFiles

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.services.jobs.output import inline_output
+from comfyui_workflow.api.runpod.documents import document_head
+from comfyui_workflow.api.runpod.output import inline_output
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
-from comfyui_workflow.services.jobs.words import document_head
 
 NAME = "runpod"
 """In the records of jobs: it must not change."""

@@ -12,6 +12,8 @@ from werkzeug.wsgi import wrap_file
 from comfyui_workflow.api.error_responses import keep_headers, status_of
 from comfyui_workflow.api.mount import Api, Parts
 from comfyui_workflow.api.request import json_body, number
+from comfyui_workflow.api.runpod.documents import NO_IMAGES, STATUS_WORDS, document_head
+from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import job_order_reader
 from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
@@ -19,10 +21,8 @@ from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.server.body_limits import BodyLimit
-from comfyui_workflow.services.jobs.output import spooled_document, spooled_stream
 from comfyui_workflow.services.jobs.service import ImageRefused, NotToRetry
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
-from comfyui_workflow.services.jobs.words import NO_IMAGES, STATUS_WORDS, document_head
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/v2"
