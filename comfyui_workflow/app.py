@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
-from comfyui_workflow.api.mount import Parts, mount, places
+from comfyui_workflow.api.mount import Parts, find_body_limit, mount, places
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
 from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
@@ -43,6 +44,7 @@ from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -71,6 +73,7 @@ ROOT = Path(__file__).parents[1]
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
+APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
 RUNPOD = presenter.RunPodPresenter()
 PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
@@ -125,6 +128,10 @@ class Server:
         parts.outbox.start()
         start_in_thread("warm-up", parts.batches.warm_up)
         return resumed
+
+    @property
+    def refusals(self) -> Refusals:
+        return refusals(self.parts.settings)
 
     def end_waits(self) -> None:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
@@ -354,15 +361,25 @@ def create_flask(parts: Parts) -> Flask:
     app = Flask(__name__, root_path=str(ROOT))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
-    apis = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
-    open_paths, limit_of = pages.OPEN_PATHS | {health.PATH}, http.find_body_limit(parts.settings)
     auth.guard(
-        app, parts.settings, open_paths, places(apis), limit_of, local_ports=parts.instances.port_numbers
+        app,
+        parts.settings,
+        pages.OPEN_PATHS | {health.PATH},
+        places(APIS),
+        find_body_limit(parts.settings, APIS),
+        local_ports=parts.instances.port_numbers,
     )
-    mount(app, parts, apis)
+    mount(app, parts, APIS)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
     return app
+
+
+def refusals(settings: Settings) -> Refusals:
+    """Bodies that are refused before they are read: too large for their path, or from nobody we know."""
+    return Refusals(
+        find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_let_in, settings)
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -1,6 +1,7 @@
 """Imports point down, and each foreign library has its place: docs/architecture.md."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"execution"},
     {"client"},
     {"services"},
-    {"api", "server"},
+    {"server"},
+    {"api"},
     {"web"},
     {"app"},
     {"cli", "__main__"},
@@ -57,6 +59,11 @@ PLACES = {
     "msgspec": {"stores"},
     "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery"},
 }
+
+WORDS_OF_RUNPOD = re.compile(
+    r"""["'`]COMPLETED|JobStatus\.COMPLETED|IN_QUEUE|IN_PROGRESS|TIMED_OUT|(?i:worker-comfyui|runpod)"""
+)
+NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh"}
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
@@ -106,6 +113,15 @@ def test_no_api_imports_another() -> None:
         parts = imported.split(".")
         if top == "api" and parts[:2] == ["comfyui_workflow", "api"] and len(parts) > 2:
             assert parts[2] not in folders - {path.parent.name}, f"{path} imports {imported}"
+
+
+def test_words_of_one_api_are_in_its_folder() -> None:
+    """`app` joins the APIs, `settings` hears a worker's own names, `ssh` knows the gateway of a provider."""
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        is_exempt = inside.parts[:2] == ("api", "runpod") or inside.parts[0] in NAMES_OF_OTHERS
+        found = None if is_exempt else WORDS_OF_RUNPOD.search(path.read_text())
+        assert not found, f"{path} has {found}"
 
 
 def test_few_modules_are_outside_of_the_packages() -> None:

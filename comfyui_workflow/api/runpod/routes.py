@@ -170,6 +170,7 @@ API = Api(
     create_blueprint=create_blueprint,
     word_error=word_error,
     word_http_error=word_http_error,
+    body_limit=body_limit,
 )
 
 
