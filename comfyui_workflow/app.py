@@ -66,7 +66,7 @@ from comfyui_workflow.stores.files.ownership import Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.web import pages
+from comfyui_workflow.web import api_docs, pages
 
 ROOT = Path(__file__).parents[1]
 """Where the files of the page are: `static/` and `templates/`."""
@@ -74,6 +74,13 @@ LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
 APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
+SECTIONS = (
+    *(api.section for api in APIS if api.section is not None),
+    health.SECTION,
+    pages.SECTION,
+    api_docs.SECTION,
+)
+"""Of the OpenAPI document."""
 RUNPOD = presenter.RunPodPresenter()
 PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
@@ -372,6 +379,7 @@ def create_flask(parts: Parts) -> Flask:
     mount(app, parts, APIS)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
+    app.register_blueprint(api_docs.create_blueprint(SECTIONS))
     return app
 
 

@@ -57,7 +57,8 @@ PLACES = {
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
     "msgspec": {"stores"},
-    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery"},
+    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery", "api"},
+    "yaml": {"web"},
 }
 
 WORDS_OF_RUNPOD = re.compile(

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.api.etags import revalidated
+from comfyui_workflow.api.operations import Section
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.execution.live_progress import LiveView
@@ -57,6 +58,8 @@ class Api:
     word_http_error: Callable[[HTTPException], Response]
     body_limit: Callable[[str], BodyLimit | None] = lambda _: None
     """The limit of a path, where this API has one of its own; it is asked before the body is read."""
+    section: Section | None = None
+    """Its routes in the OpenAPI document."""
 
 
 def places(apis: tuple[Api, ...]) -> list[str]:
