@@ -128,3 +128,15 @@ def test_words_of_one_api_are_in_its_folder() -> None:
 def test_few_modules_are_outside_of_the_packages() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert len(loose) <= 8
+
+
+LONGEST_FUNCTION = 40
+"""Lines of a function in an API or the page: more than half a screen."""
+
+
+def test_functions_of_the_apis_are_short() -> None:
+    for path in (file for room in ("api", "web") for file in (PACKAGE / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"
