@@ -16,7 +16,7 @@ from comfyui_workflow.api.operations import Operation, Section, register
 PATH = "/docs"
 ASSETS = frozenset({"swagger-ui-bundle.js", "swagger-ui.css"})
 """Of Swagger UI, as the package flask-swagger-ui brings it."""
-POLICY = (
+POLICY = (  # without trusted types, which Swagger UI does not know: it writes markup
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
