@@ -63,7 +63,7 @@ from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batch_files import BatchFiles
 from comfyui_workflow.stores.files.job_files import JobFiles
-from comfyui_workflow.stores.files.ownership import Ownership, Watchman
+from comfyui_workflow.stores.files.ownership import Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
@@ -100,8 +100,8 @@ class Server:
     """The app, and the life of everything behind it."""
 
     app: Flask
+    base: "Base"
     parts: Parts
-    ownership: Ownership
     resumption: "Resumption"
     lifecycle: Lifecycle
 
@@ -122,11 +122,11 @@ class Server:
     @property
     def lost(self) -> str | None:
         """The sentence, once another server works on the data."""
-        return self.ownership.lost
+        return self.base.store.ownership.lost
 
     def when_lost(self, tell: Callable[[], None]) -> None:
         """`tell` is called, by any thread, when another server works on the data."""
-        self.ownership.listen(lambda _: tell())
+        self.base.store.ownership.listen(lambda _: tell())
 
     def stop(self) -> None:
         """From any thread; what was stopped already is not stopped again."""
@@ -202,8 +202,8 @@ def create_server(settings: Settings) -> Server:
     )
     return Server(
         app=create_flask(parts),
+        base=base,
         parts=parts,
-        ownership=base.store.ownership,
         resumption=resumption,
         lifecycle=Lifecycle(in_order(made)),
     )

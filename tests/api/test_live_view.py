@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.previews import Place, Preview
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.execution.live_progress import Direction, LiveRun
 from comfyui_workflow.runs.events import RunCompleted
 from tests.api.conftest import Api
@@ -50,7 +51,7 @@ def test_the_latest_preview_of_a_run(api: Api) -> None:
 
 def test_a_finished_run_shows_nothing_even_while_it_is_put_away(api: Api) -> None:
     run_id = execute(api, workflow=GRAPH).json["workflow_id"]
-    with api.live_view.open(run_id) as live, live.transfer(Direction.DOWNLOAD, "a.png", lambda: None):
+    with api.live_view.open(run_id) as live, live.transfer(Direction.DOWNLOAD, "a.png", CancelToken()):
         show(live)
         api.journal.record(run_id, RunCompleted())
         progress = get(api, f"/{run_id}/progress").json["progress"]
@@ -76,7 +77,7 @@ def test_files_on_their_way(api: Api) -> None:
     assert get(api, f"/{run_id}/progress").json["progress"]["transfers"] == []
     with (
         api.live_view.open(run_id) as live,
-        live.transfer(Direction.UPLOAD, "a <b>.png", lambda: None) as report,
+        live.transfer(Direction.UPLOAD, "a <b>.png", CancelToken()) as report,
     ):
         report(3, 9)
         (shown,) = get(api, f"/{run_id}/progress").json["progress"]["transfers"]

@@ -172,7 +172,7 @@ def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
         try:
             assert server.parts.service.expected_s(waiting(1)) == expected_s
             if expected_s is None:
-                server.store.add(run)
-                server.store.update(run.run_id, lambda each: completed(each, 7.0), events.Saving.MUST)
+                server.base.store.add(run)
+                server.base.store.update(run.run_id, lambda each: completed(each, 7.0), events.Saving.MUST)
         finally:
             server.stop()
