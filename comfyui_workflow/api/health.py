@@ -1,9 +1,8 @@
 """GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
 
-from importlib.metadata import version
-
 from flask import Blueprint, Response, jsonify
 
+from comfyui_workflow import __version__
 from comfyui_workflow.api.mount import Parts
 
 PATH = "/health"
@@ -16,7 +15,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     def health() -> Response:
         return jsonify(
             status="ok",
-            version=version("comfyui-workflow"),
+            version=__version__,
             unfinished_runs=parts.service.unfinished_count(),
             damaged_records=len(parts.damage.all()),
         )

@@ -2,6 +2,7 @@
 
 import click
 
+from comfyui_workflow import __version__
 from comfyui_workflow.cli.batch import batch
 from comfyui_workflow.cli.batches import batches
 from comfyui_workflow.cli.convert import convert
@@ -16,7 +17,7 @@ from comfyui_workflow.cli.validate import validate
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES_HELP)
-@click.version_option(package_name="comfyui-workflow")
+@click.version_option(__version__)
 def main() -> None:
     """Runs ComfyUI workflows on rented GPUs over SSH, and brings every picture home."""
 
