@@ -15,9 +15,10 @@ from comfyui_workflow import demo as bundled
 from comfyui_workflow.cli.demo_sandbox import DemoSandbox, port_or_free
 from comfyui_workflow.cli.exit_codes import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.follow import follow
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.cli.run_text import end_sentence
-from comfyui_workflow.cli.screen import display, say
+from comfyui_workflow.cli.screen import display
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.runs.model import RunStatus

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from comfyui_workflow.settings import PREFIX, Settings
+from comfyui_workflow.server_address import PREFIX
+from comfyui_workflow.settings import Settings
 from tests.cli.canned_server import CannedServer
 from tests.packaging.conftest import REPOSITORY
 

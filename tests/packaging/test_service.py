@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.settings import PREFIX, Settings
+from comfyui_workflow.server_address import PREFIX
+from comfyui_workflow.settings import Settings
 from tests.packaging.conftest import REPOSITORY
 
 UNIT = REPOSITORY / "packaging" / "comfyui-workflow.service"
