@@ -22,11 +22,11 @@ COMMANDS = {
     "watch": _source("run:watch", "Follow a run to its end, from wherever it is."),
     "cancel": _source("runs:cancel", "Cancel a run."),
     "retry": _source("runs:retry", "Take up a failed run where it failed."),
-    "priority": _source("runs:priority", "Have a run that waits go before others."),
+    "priority": _source("runs:priority", "Have a run that waits go before those of a lower PRIORITY."),
     "outputs": _source("runs:outputs", "Print where the outputs of a run are, one a line."),
     "batch": _source("batch:batch", "Run WORKFLOW many times, once for each row of a table."),
     "batches": _source("batches:batches", "Batches: many runs that were ordered at once."),
-    "instances": _source("instances:instances", "Instances that have a name, and what is going on there."),
+    "instances": _source("instances:instances", "Instances that have a name: which there are, what they do."),
     "hosts": _source("hosts:hosts", "Machines that are known by their host keys."),
     "sandbox": _source("serve:sandbox", "Be a rented GPU without a GPU, until Ctrl-C."),
 }

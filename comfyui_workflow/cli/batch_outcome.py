@@ -16,7 +16,7 @@ from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
 from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import ReachedServer, server_words
 from comfyui_workflow.client.batch_documents import BatchOutputDocument, BatchProgressDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 def follow_to_end(ctx: click.Context, reached: ReachedServer, batch_id: str) -> BatchProgressDocument:

@@ -21,7 +21,8 @@ from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import server_option
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
+from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.runs.status import SeedMode
 from comfyui_workflow.workflows.resolve import is_to_convert, remote_routes
 
 EXIT_CODES = """\b

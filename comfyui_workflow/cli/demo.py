@@ -21,7 +21,7 @@ from comfyui_workflow.cli.run_text import end_sentence
 from comfyui_workflow.cli.screen import display
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 from comfyui_workflow.settings import Settings, load_settings
 
 STEP_DELAY_S = 0.3

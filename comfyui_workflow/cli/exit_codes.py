@@ -12,7 +12,7 @@ import click
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.client.errors import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
 from comfyui_workflow.errors import ConfigurationError, InvalidRequest, WorkflowError
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 class ExitCode(IntEnum):

@@ -35,7 +35,7 @@ from comfyui_workflow.cli.servers import (
 )
 from comfyui_workflow.client.documents import ProgressDocument
 from comfyui_workflow.client.orders import Order
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 @click.command(epilog=EXIT_CODES_HELP)

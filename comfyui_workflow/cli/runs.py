@@ -9,7 +9,7 @@ from comfyui_workflow.cli.options import HIGHEST_PRIORITY, json_option
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.client.documents import SummaryDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 _COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
 _ID_WIDTH, _STATUS_WIDTH = 41, 9

@@ -53,7 +53,7 @@ from comfyui_workflow.errors import (
     PromptRefused,
     WorkflowError,
 )
-from comfyui_workflow.runs.model import Graph, OutputFile, RunStatus
+from comfyui_workflow.runs.status import RunStatus
 from comfyui_workflow.workflows.findings import Finding, Severity
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from comfyui_workflow.comfyui.client import Submission
     from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
     from comfyui_workflow.comfyui.queue import QueueSnapshot
+    from comfyui_workflow.runs.model import Graph, OutputFile
     from comfyui_workflow.workflows.validation.preflight import Verdict
 
 __all__ = [
@@ -121,9 +122,11 @@ __all__ = [
 _IMPORTED_LATER = {
     "BatchResult": "comfyui_workflow.client.batch",
     "ComfyUI": "comfyui_workflow.client.comfyui",
+    "Graph": "comfyui_workflow.runs.model",
     "HistoryEntry": "comfyui_workflow.comfyui.history",
     "Monitor": "comfyui_workflow.client.monitor",
     "Outcome": "comfyui_workflow.comfyui.history",
+    "OutputFile": "comfyui_workflow.runs.model",
     "QueueSnapshot": "comfyui_workflow.comfyui.queue",
     "Submission": "comfyui_workflow.comfyui.client",
     "Verdict": "comfyui_workflow.workflows.validation.preflight",

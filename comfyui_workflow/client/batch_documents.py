@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.client.documents import Document, OutputDocument, SummaryDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 class BatchStartedDocument(Document, frozen=True, kw_only=True):

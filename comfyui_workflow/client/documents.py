@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from comfyui_workflow.runs.model import FileType, NodeStatus, OutputFile, Phase, RunStatus
+from comfyui_workflow.runs.status import FileType, NodeStatus, Phase, RunStatus
 from comfyui_workflow.workflows.findings import Severity
 
 _LONG = ("raw", "graph")
@@ -55,12 +55,6 @@ class OutputDocument(Document, frozen=True, kw_only=True):
     downloaded: bool = False
     error: str | None = None
     raw: dict[str, Any] = {}
-
-    @property
-    def file(self) -> OutputFile:
-        return OutputFile(
-            filename=self.filename, subfolder=self.subfolder, folder=self.folder, file_type=self.file_type
-        )
 
 
 class LivePreviewDocument(Document, frozen=True, kw_only=True):

@@ -1,25 +1,36 @@
 """Connections to one server, straight or through the proxy that the environment names."""
 
 import ssl
+from urllib.parse import unquote
 
 import urllib3
+from urllib3.exceptions import ProxySchemeUnknown
 from urllib3.util import make_headers, parse_url
 
 from comfyui_workflow.comfyui.timed_connections import TIMED_POOLS
+from comfyui_workflow.errors import InvalidRequest
 
 
 def open_pools(url: str, *, heeds_proxies: bool) -> urllib3.PoolManager:
-    """For the requests to that URL and below. Opens no connection yet."""
+    """For the requests to that URL and below. Opens no connection yet. Raises: InvalidRequest for a proxy of
+    another kind than HTTP."""
     tls = _tls() if url.startswith("https:") else None
     proxy = _proxy_for(url) if heeds_proxies else None
-    if proxy is None:
-        pools = urllib3.PoolManager(ssl_context=tls)
-    else:
-        pools = urllib3.ProxyManager(
-            proxy, ssl_context=tls, proxy_headers=make_headers(proxy_basic_auth=parse_url(proxy).auth)
-        )
+    pools = urllib3.PoolManager(ssl_context=tls) if proxy is None else _behind(proxy, tls)
     pools.pool_classes_by_scheme = TIMED_POOLS
     return pools
+
+
+def _behind(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
+    """Raises: InvalidRequest."""
+    credentials = parse_url(proxy).auth
+    headers = make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
+    try:
+        return urllib3.ProxyManager(proxy, ssl_context=tls, proxy_headers=headers)
+    except ProxySchemeUnknown as error:
+        raise InvalidRequest(
+            f"The environment names a proxy that is not of HTTP: {proxy}. NO_PROXY names servers without one"
+        ) from error
 
 
 def _proxy_for(url: str) -> str | None:

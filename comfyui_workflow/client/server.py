@@ -24,7 +24,7 @@ from comfyui_workflow.client.instances import NamedInstances
 from comfyui_workflow.client.orders import Order, check_order, hand_over
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import RunStatus, is_workflow_id
+from comfyui_workflow.runs.status import RunStatus, is_workflow_id
 
 UPLOAD_TIMEOUT_S = 600.0
 INSPECTION_TIMEOUT_S = 180.0

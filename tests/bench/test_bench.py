@@ -11,6 +11,7 @@ from bench import (
     jobs,
     many_runs,
     open_pages,
+    quick_commands,
     saving,
     transfer_rows,
     tunnel_latency,
@@ -38,6 +39,7 @@ PARTS: dict[str, Part] = {
     ),
     "first sight": lambda ground: first_sight.rows(ground, 1, finished=(50,)),
     "jobs": lambda ground: jobs.rows(ground, 1, jobs.Size(running=2, requests=4)),
+    "quick commands": lambda ground: quick_commands.rows(ground, 1, repetitions=1, listed=5),
     "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
 }
 
