@@ -41,95 +41,95 @@ def test_they_stand_in_order_whatever_comes_and_goes(story: list[tuple[bool, Pen
 
 
 def on_their_way(**orders: Order) -> Slots:
-    seats = Slots()
+    slots = Slots()
     for run_id, order in orders.items():
-        seats.expect(run_id, order)
-    return seats
+        slots.expect(run_id, order)
+    return slots
 
 
 def test_places_are_given_in_order_one_after_the_other() -> None:
-    seats = on_their_way(old=(0, "1"), young=(0, "2"), urgent=(-1, "3"))
-    assert not seats.ask("young", 2, at_s=0)
-    assert not seats.ask("old", 2, at_s=0)
-    assert seats.ask("urgent", 2, at_s=0)
-    assert (seats.taken, seats.ahead_of("young"), seats.ahead_of("old")) == (3, 2, 1)
-    assert not seats.ask("old", 2, at_s=0), "another prompt is just being submitted"
-    seats.stop_asking("urgent")
-    assert not seats.ask("young", 2, at_s=0)
-    assert seats.ask("old", 2, at_s=0)
-    seats.stop_asking("old")
-    assert not seats.ask("young", 2, at_s=0), "two prompts are there"
-    seats.leave("old")
-    assert seats.ask("young", 2, at_s=0)
-    seats.leave("young")
-    assert seats.taken == 1
+    slots = on_their_way(old=(0, "1"), young=(0, "2"), urgent=(-1, "3"))
+    assert not slots.ask("young", 2, at_s=0)
+    assert not slots.ask("old", 2, at_s=0)
+    assert slots.ask("urgent", 2, at_s=0)
+    assert (slots.taken, slots.ahead_of("young"), slots.ahead_of("old")) == (3, 2, 1)
+    assert not slots.ask("old", 2, at_s=0), "another prompt is just being submitted"
+    slots.stop_asking("urgent")
+    assert not slots.ask("young", 2, at_s=0)
+    assert slots.ask("old", 2, at_s=0)
+    slots.stop_asking("old")
+    assert not slots.ask("young", 2, at_s=0), "two prompts are there"
+    slots.leave("old")
+    assert slots.ask("young", 2, at_s=0)
+    slots.leave("young")
+    assert slots.taken == 1
 
 
 def test_runs_that_may_overwrite_each_others_files_come_one_by_one_and_keep_nobody_else_waiting() -> None:
-    seats = on_their_way(first=(0, "1"), second=(0, "2"), numbered=(0, "3"))
-    assert seats.ask("first", 2, at_s=0, may_overwrite=True)
-    seats.stop_asking("first")
-    assert not seats.ask("second", 2, at_s=0, may_overwrite=True), "the first one has its place still"
-    seats.leave_place("first")
-    assert not seats.ask("second", 2, at_s=0, may_overwrite=True), "its files are not fetched yet"
-    assert seats.is_asking("second")
-    assert seats.ask("numbered", 2, at_s=0)
-    seats.stop_asking("numbered")
-    seats.leave("first")
-    assert seats.ask("second", 2, at_s=0, may_overwrite=True)
-    assert seats.with_prompt == {"numbered", "second"}
+    slots = on_their_way(first=(0, "1"), second=(0, "2"), numbered=(0, "3"))
+    assert slots.ask("first", 2, at_s=0, may_overwrite=True)
+    slots.stop_asking("first")
+    assert not slots.ask("second", 2, at_s=0, may_overwrite=True), "the first one has its place still"
+    slots.leave_place("first")
+    assert not slots.ask("second", 2, at_s=0, may_overwrite=True), "its files are not fetched yet"
+    assert slots.is_asking("second")
+    assert slots.ask("numbered", 2, at_s=0)
+    slots.stop_asking("numbered")
+    slots.leave("first")
+    assert slots.ask("second", 2, at_s=0, may_overwrite=True)
+    assert slots.with_prompt == {"numbered", "second"}
 
 
 def test_of_runs_that_may_overwrite_each_others_files_the_older_one_comes_first() -> None:
-    seats = on_their_way(first=(0, "1"), second=(0, "2"), third=(0, "3"))
-    assert seats.ask("first", 3, at_s=0, may_overwrite=True)
-    seats.stop_asking("first")
+    slots = on_their_way(first=(0, "1"), second=(0, "2"), third=(0, "3"))
+    assert slots.ask("first", 3, at_s=0, may_overwrite=True)
+    slots.stop_asking("first")
     for name in ("second", "third"):
-        assert not seats.ask(name, 3, at_s=0, may_overwrite=True)
-    seats.leave("first")
-    assert not seats.ask("third", 3, at_s=0, may_overwrite=True)
-    seats.stop_asking("second")  # it has trouble of its own, and comes back
-    assert seats.ask("third", 3, at_s=HEAD_START_S, may_overwrite=True)
-    seats.leave("third")
-    assert seats.ask("second", 3, at_s=0, may_overwrite=True)
+        assert not slots.ask(name, 3, at_s=0, may_overwrite=True)
+    slots.leave("first")
+    assert not slots.ask("third", 3, at_s=0, may_overwrite=True)
+    slots.stop_asking("second")  # it has trouble of its own, and comes back
+    assert slots.ask("third", 3, at_s=HEAD_START_S, may_overwrite=True)
+    slots.leave("third")
+    assert slots.ask("second", 3, at_s=0, may_overwrite=True)
 
 
 def test_who_is_not_ready_is_waited_for_once_and_for_a_while() -> None:
-    seats = on_their_way(slow=(0, "1"), slower=(0, "2"), b=(0, "3"), c=(0, "4"))
-    assert not seats.ask("b", 3, at_s=100)
-    assert not seats.ask("b", 3, at_s=100 + HEAD_START_S - 0.01)
-    assert seats.ask("b", 3, at_s=100 + HEAD_START_S)
-    seats.stop_asking("b")
-    assert seats.ask("c", 3, at_s=100 + HEAD_START_S)
-    seats.stop_asking("c")
-    seats.expect("d", (0, "5"))
-    assert not seats.ask("slower", 2, at_s=200), "two prompts are there"
-    seats.leave("b")
-    assert not seats.ask("d", 2, at_s=200), "once it is ready, it goes before younger ones"
-    assert seats.ask("slower", 2, at_s=200)
-    seats.stop_asking("slower")
-    seats.leave("c")
-    assert seats.ask("d", 2, at_s=200), "the slow one had its head start"
+    slots = on_their_way(slow=(0, "1"), slower=(0, "2"), b=(0, "3"), c=(0, "4"))
+    assert not slots.ask("b", 3, at_s=100)
+    assert not slots.ask("b", 3, at_s=100 + HEAD_START_S - 0.01)
+    assert slots.ask("b", 3, at_s=100 + HEAD_START_S)
+    slots.stop_asking("b")
+    assert slots.ask("c", 3, at_s=100 + HEAD_START_S)
+    slots.stop_asking("c")
+    slots.expect("d", (0, "5"))
+    assert not slots.ask("slower", 2, at_s=200), "two prompts are there"
+    slots.leave("b")
+    assert not slots.ask("d", 2, at_s=200), "once it is ready, it goes before younger ones"
+    assert slots.ask("slower", 2, at_s=200)
+    slots.stop_asking("slower")
+    slots.leave("c")
+    assert slots.ask("d", 2, at_s=200), "the slow one had its head start"
 
 
 def test_a_prompt_that_could_not_be_submitted_keeps_its_place_and_nobody_waiting() -> None:
-    seats = on_their_way(a=(0, "1"), b=(0, "2"))
-    assert seats.ask("a", 2, at_s=0)
-    seats.stop_asking("a")  # the connection broke
-    assert seats.ask("b", 2, at_s=0)
-    assert not seats.ask("a", 2, at_s=0)
-    seats.stop_asking("b")
-    assert seats.ask("a", 2, at_s=0)
+    slots = on_their_way(a=(0, "1"), b=(0, "2"))
+    assert slots.ask("a", 2, at_s=0)
+    slots.stop_asking("a")  # the connection broke
+    assert slots.ask("b", 2, at_s=0)
+    assert not slots.ask("a", 2, at_s=0)
+    slots.stop_asking("b")
+    assert slots.ask("a", 2, at_s=0)
 
 
 def test_who_gives_up_waiting_keeps_nobody_waiting() -> None:
-    seats = on_their_way(a=(0, "1"), b=(0, "2"))
-    seats.take_place("there")
-    assert not seats.ask("b", 1, at_s=0)
-    assert not seats.ask("a", 1, at_s=0)
-    assert seats.is_asking("a")
-    seats.stop_asking("a")
-    assert not seats.is_asking("a")
-    seats.leave("there")
-    assert not seats.ask("b", 1, at_s=0)
-    assert seats.ask("b", 1, at_s=HEAD_START_S)
+    slots = on_their_way(a=(0, "1"), b=(0, "2"))
+    slots.take_place("there")
+    assert not slots.ask("b", 1, at_s=0)
+    assert not slots.ask("a", 1, at_s=0)
+    assert slots.is_asking("a")
+    slots.stop_asking("a")
+    assert not slots.is_asking("a")
+    slots.leave("there")
+    assert not slots.ask("b", 1, at_s=0)
+    assert slots.ask("b", 1, at_s=HEAD_START_S)
