@@ -12,10 +12,11 @@ from bench.table import Figure, Row, at_most, median
 from comfyui_workflow.runs.codec import encode_request, encode_run
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import sink_ids
 
 FEW = 10
 MANY = 10_000

@@ -12,7 +12,8 @@ PACKAGE = ROOT / "comfyui_workflow"
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors"},
     {"parsing", "access", "retry", "concurrency"},
-    {"runs", "workflows"},
+    {"workflows"},
+    {"runs"},
     {"files"},
     {"settings"},
     {"ssh", "storage", "safe_http"},

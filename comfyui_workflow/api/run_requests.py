@@ -20,7 +20,7 @@ from comfyui_workflow.api.request import (
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance, tag_wanted
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
-from comfyui_workflow.runs.model import RunRequest, SeedMode
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.scheduling.capacity import Directory, States
 from comfyui_workflow.services.path_policy import LocalFiles
 from comfyui_workflow.services.uploads import Uploads
@@ -29,6 +29,7 @@ from comfyui_workflow.ssh import defaults
 from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 

@@ -56,8 +56,9 @@ from comfyui_workflow.errors import (
     PromptRefused,
     WorkflowError,
 )
-from comfyui_workflow.runs.model import Graph, OutputFile, RunStatus
+from comfyui_workflow.runs.model import OutputFile, RunStatus
 from comfyui_workflow.workflows.findings import Finding, Severity
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 __all__ = [

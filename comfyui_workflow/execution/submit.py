@@ -45,11 +45,12 @@ from comfyui_workflow.runs.events import (
     PromptSentAgain,
     PromptVanished,
 )
-from comfyui_workflow.runs.model import Graph, Lost, Phase, Run
+from comfyui_workflow.runs.model import Lost, Phase, Run
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
-from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.graph import Graph, output_ids
 
 T = TypeVar("T")
 

@@ -13,16 +13,16 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import (
-    Graph,
     NodeProgress,
     OutputFile,
     Placement,
     Run,
     RunRequest,
     Stay,
-    Workflow,
 )
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import Workflow
 
 _requests = TypeAdapter(RunRequest)
 _runs = TypeAdapter(Run)

@@ -2,14 +2,12 @@
 
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
-Graph = Mapping[str, Any]
-"""A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import GraphRequest
 
 
 class RunStatus(StrEnum):
@@ -115,40 +113,14 @@ class Lost(StrEnum):
     """The workflow: what was submitted is followed to its end, and nothing can be submitted."""
 
 
-class SeedMode(StrEnum):
-    """What becomes of the seeds of a workflow when it is queued."""
-
-    SAVED = "saved"
-    """They stay as they are in the workflow."""
-    CONTROL = "control"
-    """As the editor does it: what each node's own "control after generate" says."""
-    RANDOMIZE = "randomize"
-    """Every one is drawn anew."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Workflow:
-    """What is asked to run: the part of a request that many requests have in common."""
-
-    graph: Graph
-    editor_file: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
+class RunRequest(GraphRequest):
     """What a person asked for. Written once, never changed."""
 
     ssh_connection: str
     """An ssh string, the name of an instance, `any`, or `any:<tag>`."""
     instance_id: str | None = None
     """Of the instance that was named."""
-    graph: Graph
-    """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
-    editor_file: Mapping[str, Any] | None = None
-    """The workflow as the editor saves it; it goes along with the prompt, and outputs open there again."""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    """Values to set, by `<node id or title>.<input>`."""
-    seed_mode: SeedMode = SeedMode.SAVED
     workflow_name: str
     output_dir: str
     workflow_file: str | None = None

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from comfyui_workflow.runs.codec import SubmissionRecord
 from comfyui_workflow.runs.model import (
-    Graph,
     Lost,
     Phase,
     Placement,
@@ -19,8 +18,9 @@ from comfyui_workflow.runs.model import (
     RunStatus,
     time_of_id,
 )
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import Graph, sink_ids
 
 LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
 DAMAGED = "record_damaged"

@@ -27,13 +27,14 @@ from comfyui_workflow.runs.model import (
     new_run_id,
     time_of_id,
 )
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.recovery import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
 from comfyui_workflow.stores.base import Store, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.input_formats import outline
 from comfyui_workflow.workflows.resolve import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature

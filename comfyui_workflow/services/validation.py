@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfyui_workflow.execution.prepare import look_over, prepared_graph
-from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.sessions.leases import Links, Places, lease_within
 from comfyui_workflow.sessions.session import InstanceKey
 from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 MOST_AT_ONCE = 4

@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.editor.file import is_editor_format
-from comfyui_workflow.workflows.graph import check_graph, check_json
+from comfyui_workflow.workflows.graph import Graph, check_graph, check_json
 from comfyui_workflow.workflows.image_metadata import embedded_workflow, is_picture
 from comfyui_workflow.workflows.node_definitions import Definitions
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-from comfyui_workflow.runs.model import Graph, SeedMode
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
 
 LARGEST_SEED = 1125899906842624

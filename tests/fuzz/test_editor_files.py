@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.input_formats import read_given
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.resolve import settling

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
-from comfyui_workflow.workflows.graph import (
-    check_graph,
-    output_ids,
-    planned_nodes,
-    sink_ids,
-    with_renamed_input,
-)
+from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_renamed_input
 from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values

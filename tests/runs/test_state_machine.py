@@ -24,9 +24,10 @@ from comfyui_workflow.runs.model import (
     is_run_id,
     new_run_id,
 )
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import sink_ids
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GRAPH = {

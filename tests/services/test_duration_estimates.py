@@ -8,7 +8,7 @@ import pytest
 
 from comfyui_workflow.app import create_server
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_run_id
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.services.duration_estimates import Expectations
@@ -16,6 +16,7 @@ from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.signature import signature
 from tests.runs.test_state_machine import AT, GRAPH, new_run
 from tests.runs.test_summary import PLACEMENT

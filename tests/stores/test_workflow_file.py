@@ -25,7 +25,7 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Run, RunStatus, Workflow
+from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.stores.files import run_store
 from comfyui_workflow.stores.files.atomic_write import read_regular
 from comfyui_workflow.stores.files.record_format import Seal
@@ -33,6 +33,7 @@ from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.model import Workflow
 from tests.fuzz.effort import effort
 from tests.runs.test_state_machine import new_run
 

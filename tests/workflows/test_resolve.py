@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.editor.conversion import Queueing
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
 from tests.runs.test_state_machine import new_run

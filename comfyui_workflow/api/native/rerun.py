@@ -4,10 +4,12 @@ from typing import Any
 
 from comfyui_workflow.api.request import text
 from comfyui_workflow.instances.model import tag_wanted
-from comfyui_workflow.runs.model import Graph, Run, RunRequest, SeedMode
+from comfyui_workflow.runs.model import Run, RunRequest
 from comfyui_workflow.scheduling.capacity import Directory
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
 
 

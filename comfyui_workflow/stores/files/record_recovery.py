@@ -15,7 +15,7 @@ from comfyui_workflow.runs.codec import (
     encode_request,
     encode_run,
 )
-from comfyui_workflow.runs.model import Graph, Run, RunRequest, Workflow, is_run_id
+from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
 from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
@@ -36,7 +36,8 @@ from comfyui_workflow.stores.files.run_directory import (
 )
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG
 from comfyui_workflow.stores.files.workflow_file import FILE_NAME as WORKFLOW
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.graph import Graph, check_graph
+from comfyui_workflow.workflows.model import Workflow
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
+from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores.base import Change, Lesson, Wanted
 from comfyui_workflow.stores.damage import DamageReport
@@ -57,7 +57,7 @@ from comfyui_workflow.stores.files.state_file import StateFile
 from comfyui_workflow.stores.files.summary_log import Lines, SummaryLog
 from comfyui_workflow.stores.index import Catalogue, KeptRun
 from comfyui_workflow.stores.index_keys import SummaryLine, keys_of
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.graph import Graph, check_graph
 
 log = logging.getLogger(__name__)
 

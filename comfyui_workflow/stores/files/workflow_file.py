@@ -12,9 +12,10 @@ from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
-from comfyui_workflow.runs.model import RunRequest, Workflow
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.stores.files.atomic_write import read_regular, write_new
 from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.workflows.model import Workflow
 
 FILE_NAME = "workflow.json"
 
