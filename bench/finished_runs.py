@@ -34,6 +34,7 @@ from comfyui_workflow.runs.model import (
 )
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.workflows.model import Workflow
 
 RUNS = 100_000
 ROUNDS = 5
@@ -146,7 +147,7 @@ def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
     instance = f"gpu-{number % 8}"
     request = RunRequest(
         ssh_connection="any",
-        graph={"1": {"class_type": "SaveImage", "inputs": {}}},
+        workflow=Workflow(graph={"1": {"class_type": "SaveImage", "inputs": {}}}),
         workflow_name=f"night-{number % 50}",
         output_dir="/tmp/outputs",
         comfyui_port=18188,

@@ -17,6 +17,7 @@ from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import sink_ids
+from comfyui_workflow.workflows.model import Workflow
 
 FEW = 10
 MANY = 10_000
@@ -107,7 +108,7 @@ def _taking_up(ground: Ground, runs: int, many: int) -> Row:
     nodes = planned_nodes(graph, sink_ids(graph))
     with _open(directory) as store:
         waiting = [new_run(number) for number in range(many)]
-        request = replace(waiting[0].request, graph=graph)
+        request = replace(waiting[0].request, workflow=Workflow(graph=graph))
         store.add_all([replace(run, request=request, nodes=nodes) for run in waiting])
     opening = Figure(value=median([_opening_ms(directory) for _ in range(runs)]), unit="ms")
     return Row(
@@ -190,7 +191,7 @@ def new_run(number: int) -> Run:
     at = datetime.now(UTC)
     request = RunRequest(
         ssh_connection="ssh -p 40738 root@198.51.100.7",
-        graph=graph,
+        workflow=Workflow(graph=graph),
         workflow_name="bench.json",
         output_dir="/tmp/outputs",
         comfyui_port=8188,

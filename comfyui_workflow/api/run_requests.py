@@ -28,8 +28,8 @@ from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.workflows.graph import check_json
-from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
-from comfyui_workflow.workflows.model import SeedMode
+from comfyui_workflow.workflows.input_formats import read_workflow
+from comfyui_workflow.workflows.model import SeedMode, Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 
@@ -83,7 +83,7 @@ class OrderReader:
         """The body of `execute`, with the defaults of the specification."""
         return self._read(body, _Workflows(self.files))
 
-    def read_workflow(self, body: dict[str, Any]) -> GivenWorkflow:
+    def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Of the same body, the workflow alone."""
         return _Workflows(self.files).read(body)[1]
 
@@ -93,8 +93,8 @@ class OrderReader:
         ssh_connection = text(body, "ssh_connection")
         if not ssh_connection:
             raise InvalidRequest("ssh_connection is required")
-        workflow_file, given = workflows.read(body)
-        inputs = _inputs(body, given)
+        workflow_file, workflow = workflows.read(body)
+        inputs = _inputs(body, workflow)
         instance = self.directory.get(ssh_connection)
         is_any = tag_wanted(ssh_connection) is not None
         address = None if instance or is_any else self._address(ssh_connection)
@@ -104,8 +104,7 @@ class OrderReader:
             ssh_connection=ssh_connection,
             instance_id=instance.id if instance else None,
             workflow_file=workflow_file,
-            graph=given.graph,
-            editor_file=given.editor_file,
+            workflow=workflow,
             inputs=inputs,
             seed_mode=_seed_mode(body),
             workflow_name=text(body, "workflow_name") or default_name,
@@ -187,11 +186,10 @@ class OrderReader:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = rows_of(body.get("matrix"), body.get("rows"), MOST_RUNS)
         request = self.read(body)
-        given = request.graph or read_given(request.editor_file).outline
         varied = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
             try:
-                with_inputs(given, row, Definitions({}))
+                with_inputs(request.workflow.outline, row, Definitions({}))
             except InvalidRequest as error:
                 raise InvalidRequest(f"run {number}: {error}") from error
             named_by_others = varied - _texts(row)
@@ -246,29 +244,35 @@ class _Workflows:
 
     def __init__(self, files: LocalFiles) -> None:
         self._files = files
-        self._of_files: dict[str, GivenWorkflow] = {}
-        self._of_contents: dict[bytes, GivenWorkflow] = {}
+        self._of_files: dict[str, Workflow] = {}
+        self._of_contents: dict[bytes, Workflow] = {}
 
-    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
+    def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
         """A path, or the workflow itself, in either format; the path is kept as it was given."""
         workflow_file = text(body, "workflow_file")
         inline = body.get("workflow")
         if workflow_file and inline is not None:
             raise InvalidRequest("Give workflow_file or workflow, not both")
         if inline is not None:
-            return None, self._one_object(read_given(inline))
+            return None, self._one_object(inline)
         if not workflow_file:
             raise InvalidRequest("workflow_file is required")
         if workflow_file not in self._of_files:
             self._of_files[workflow_file] = self._files.read_workflow(workflow_file)
         return workflow_file, self._of_files[workflow_file]
 
-    def _one_object(self, given: GivenWorkflow) -> GivenWorkflow:
-        content = json.dumps([given.graph, given.editor_file]).encode()
-        return self._of_contents.setdefault(hashlib.sha256(content).digest(), given)
+    def _one_object(self, inline: Any) -> Workflow:
+        """Read once, however many runs have it."""
+        try:
+            content = hashlib.sha256(json.dumps(inline).encode()).digest()
+        except RecursionError:
+            return read_workflow(inline)  # which refuses it with a sentence
+        if content not in self._of_contents:
+            self._of_contents[content] = read_workflow(inline)
+        return self._of_contents[content]
 
 
-def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
+def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:
     """Names that the workflow has not got are told at once; what the instance allows, it is asked."""
     inputs = body.get("inputs")
     if inputs is None:
@@ -276,7 +280,7 @@ def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
     if not isinstance(inputs, dict):
         raise InvalidRequest('inputs must be an object: {"<node id or title>.<input>": value}')
     check_json(inputs)
-    with_inputs(given.outline, inputs, Definitions({}))
+    with_inputs(workflow.outline, inputs, Definitions({}))
     return inputs
 
 

@@ -85,10 +85,8 @@ def convert(
 
 def _request(workflow: Path, order: Order) -> GraphRequest:
     """Raises: InvalidRequest."""
-    given = read_workflow(workflow)
     return GraphRequest(
-        graph=given.graph,
-        editor_file=given.editor_file,
+        workflow=read_workflow(workflow),
         inputs=order["inputs"],
         seed_mode=SeedMode(order["seed_mode"] or SeedMode.SAVED),
     )

@@ -40,7 +40,7 @@ def graph_for(
         remote_choices=remote_choices,
     )
     graph = graph_of(request, definitions, queueing, _random.randint)
-    return graph if graph is request.graph else check_graph(graph)
+    return graph if graph is request.workflow.graph else check_graph(graph)
 
 
 def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:

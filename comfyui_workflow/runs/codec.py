@@ -34,12 +34,13 @@ _summaries = TypeAdapter(RunSummary)
 
 
 def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
-    """With its workflow, or without."""
-    return _requests.dump_json(request, exclude=None if has_workflow else {"graph", "editor_file"})
+    """With its workflow, or without: a flat object."""
+    rest = _requests.dump_json(request, exclude={"workflow"})
+    return _merged(rest, encode_workflow(request.workflow)) if has_workflow else rest
 
 
-def encode_workflow(request: RunRequest) -> bytes:
-    return _workflows.dump_json(Workflow(graph=request.graph, editor_file=request.editor_file))
+def encode_workflow(workflow: Workflow) -> bytes:
+    return _workflows.dump_json(workflow)
 
 
 def decode_workflow(content: bytes) -> Workflow:
@@ -152,22 +153,25 @@ class SubmissionRecord:
 
 def encode_submission(run: Run) -> bytes:
     """Of a run with a prompt id."""
-    return _submissions.dump_json(
-        SubmissionRecord(
-            run_id=run.run_id,
-            prompt_id=run.prompt_id or "",
-            boot_marker=run.boot_marker,
-            submissions=run.submissions,
-            placement=run.placement,
-            request=replace(run.request, graph={}, editor_file=None),
-        )
+    request = replace(run.request, workflow=Workflow(graph={}))
+    record = SubmissionRecord(
+        run_id=run.run_id,
+        prompt_id=run.prompt_id or "",
+        boot_marker=run.boot_marker,
+        submissions=run.submissions,
+        placement=run.placement,
+        request=request,
     )
+    rest = _submissions.dump_json(record, exclude={"request"})
+    return _merged(rest, b'{"request":' + encode_request(request) + b"}")
 
 
 def decode_submission(content: bytes) -> SubmissionRecord:
     """Raises: StoreError."""
     try:
-        return _submissions.validate_json(content)
+        fields = _states.validate_json(content)
+        asked = _request_of(_states.validate_python(fields.get("request")), None)
+        return _submissions.validate_python({**fields, "request": asked})
     except ValidationError as error:
         raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
@@ -233,11 +237,20 @@ def decode_batch(content: bytes) -> Batch:
 
 
 def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
-    """Raises: ValidationError, TypeError."""
-    if workflow is None:
-        return _requests.validate_json(request)
-    asked = _requests.validate_python({"graph": {}, **_states.validate_json(request)})
-    return replace(asked, graph=workflow.graph, editor_file=workflow.editor_file)
+    """Raises: ValidationError."""
+    return _request_of(_states.validate_json(request), workflow)
+
+
+def _request_of(fields: dict[str, Any], workflow: Workflow | None) -> RunRequest:
+    """The request of a flat object, with this workflow or its own. Raises: ValidationError."""
+    own = {name: fields[name] for name in ("graph", "editor_file") if name in fields}
+    given = _workflows.validate_python(own) if workflow is None else workflow
+    return _requests.validate_python({**fields, "workflow": given})
+
+
+def _merged(first: bytes, second: bytes) -> bytes:
+    """The JSON of one object, of that of two that have members."""
+    return first[:-1] + b"," + second[1:]
 
 
 _batches = TypeAdapter(Batch)
@@ -245,7 +258,7 @@ _submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
     ssh_connection="",
-    graph={},
+    workflow=Workflow(graph={}),
     workflow_name="",
     output_dir="",
     comfyui_port=1,

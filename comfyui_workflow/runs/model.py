@@ -261,7 +261,7 @@ class Run:
 
     @property
     def graph(self) -> Graph:
-        return self.request.graph if self.prepared_graph is None else self.prepared_graph
+        return self.request.workflow.graph if self.prepared_graph is None else self.prepared_graph
 
     @property
     def is_finished(self) -> bool:

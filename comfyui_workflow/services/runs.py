@@ -35,7 +35,7 @@ from comfyui_workflow.services.duration_estimates import Expectations
 from comfyui_workflow.stores.base import Store, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import sink_ids
-from comfyui_workflow.workflows.input_formats import outline
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.resolve import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature
 
@@ -82,9 +82,9 @@ class RunService:
         at, plans, runs = now(), dict[int, _Plan](), []
         id_at = self._id_time(at, len(requests))
         for number, request in enumerate(requests):
-            workflow = id(request.graph or request.editor_file)  # one object, where it is one workflow
+            workflow = id(request.workflow)  # one object, where it is one workflow
             if workflow not in plans:
-                plans[workflow] = _plan(request)
+                plans[workflow] = _plan(request.workflow)
             later = timedelta(microseconds=number)
             run_id = new_run_id(id_at + later)
             runs.append(_new_run(request, at + later, plans[workflow], run_id))
@@ -194,7 +194,7 @@ class RunService:
     def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
         at = now()
         run_id = new_run_id(self._id_time(at), order_key)
-        run = _new_run(request, at, _plan(request), run_id)
+        run = _new_run(request, at, _plan(request.workflow), run_id)
         self._journal.add(run)
         self._executor.start(run.run_id)
         return run
@@ -263,8 +263,8 @@ class _Plan:
     graph_signature: str
 
 
-def _plan(request: RunRequest) -> _Plan:
-    graph = request.graph or outline(request.editor_file)
+def _plan(workflow: Workflow) -> _Plan:
+    graph = workflow.outline
     return _Plan(
         nodes=planned_nodes(graph, sink_ids(graph)),
         graph_signature=signature(graph),

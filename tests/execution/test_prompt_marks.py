@@ -13,6 +13,7 @@ from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.workflows.model import Workflow
 
 BEFORE_S, AFTER_S = -60.0, 60.0
 """Beside the start of this process."""
@@ -29,7 +30,7 @@ class Case:
         self.judge = MarkJudge(self.journal, self.ours)
         request = RunRequest(
             ssh_connection="root@host",
-            graph={},
+            workflow=Workflow(graph={}),
             workflow_name="w",
             output_dir="/nowhere",
             comfyui_port=1,

@@ -25,6 +25,7 @@ from comfyui_workflow.scheduling.executor import FreeTurn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.workflows.model import Workflow
 
 
 class FullStore(MemoryStore):
@@ -74,7 +75,7 @@ def started(
     journal = RunJournal(store)
     request = RunRequest(
         ssh_connection="root@host",
-        graph={},
+        workflow=Workflow(graph={}),
         workflow_name="w",
         output_dir="/nowhere",
         comfyui_port=1,

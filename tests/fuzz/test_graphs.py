@@ -56,7 +56,7 @@ def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, An
         node.node_id for node in planned_nodes(graph, output_ids(graph, Definitions(definitions)))
     } <= set(graph)
     run = new_run(graph)
-    assert decode_run(encode_request(run.request), encode_run(run)).request.graph == json.loads(
+    assert decode_run(encode_request(run.request), encode_run(run)).request.workflow.graph == json.loads(
         json.dumps(graph)
     )
     assert check_graph(with_renamed_input(dict(graph), "a.png", "b.png"))

@@ -10,10 +10,11 @@ from comfyui_workflow.services import validation
 from comfyui_workflow.services.validation import MOST_AT_ONCE, Inspector
 from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.workflows.model import Workflow
 
 REQUEST = RunRequest(
     ssh_connection="ssh root@gpu",
-    graph={"1": {"class_type": "A", "inputs": {}}},
+    workflow=Workflow(graph={"1": {"class_type": "A", "inputs": {}}}),
     workflow_name="a",
     output_dir="/tmp",
     comfyui_port=8188,

@@ -15,6 +15,7 @@ from comfyui_workflow.stores.files.private_directories import PRIVATE
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
+from comfyui_workflow.workflows.model import Workflow
 
 KEY = "comfyui-0123456789abcdef"
 
@@ -22,7 +23,7 @@ KEY = "comfyui-0123456789abcdef"
 def new_run(*, has_key: bool = True) -> Run:
     request = RunRequest(
         ssh_connection="root@host",
-        graph={"1": {"class_type": "A", "inputs": {}}},
+        workflow=Workflow(graph={"1": {"class_type": "A", "inputs": {}}}),
         workflow_name="w",
         output_dir="/nowhere",
         comfyui_port=1,

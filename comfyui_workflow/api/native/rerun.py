@@ -17,7 +17,7 @@ def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
     """What was left to its default is left out: with another instance, that default may be another."""
     asked = {
         "ssh_connection": _connection(request, directory),
-        "workflow": request.editor_file if is_to_convert(request) else request.graph,
+        "workflow": _workflow_asked(request),
         "workflow_name": request.workflow_name,
         "output_dir": request.output_dir,
     }
@@ -63,8 +63,13 @@ def workflow_of(run: Run) -> Any:
     """What was or will be submitted; while the instance has a say in that, as far as it is known."""
     known, request = graph_of_run(run), run.request
     if known is not None or is_to_convert(request):
-        return known or request.editor_file
+        return known or request.workflow.editor_file
     return foreseen_graph(request)
+
+
+def _workflow_asked(request: RunRequest) -> Any:
+    workflow = request.workflow
+    return workflow.editor_file if is_to_convert(request) else workflow.graph
 
 
 def _connection(request: RunRequest, directory: Directory) -> str:

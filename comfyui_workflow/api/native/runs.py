@@ -32,7 +32,7 @@ from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.editable_inputs import key_inputs
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.graph import node_title
-from comfyui_workflow.workflows.input_formats import GivenWorkflow
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 PREFIX = "/comfyui/workflow"
@@ -221,7 +221,7 @@ def _inspection_document(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _given_document(given: GivenWorkflow) -> dict[str, Any]:
+def _given_document(given: Workflow) -> dict[str, Any]:
     """What is known of a workflow without any instance."""
     nodes = given.outline.items()
     return {

@@ -277,7 +277,7 @@ class JsonFileStore:
         def read(path: Path) -> Run | str:
             try:
                 run = records.read(path)
-                is_graph_needed = run.request.editor_file is None and not run.lost
+                is_graph_needed = run.request.workflow.editor_file is None and not run.lost
                 if id(run.graph) not in checked and (run.graph or is_graph_needed):
                     check_graph(run.graph)
                     checked[id(run.graph)] = run.graph
