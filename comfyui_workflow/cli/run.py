@@ -24,7 +24,7 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
-from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import display, say
 from comfyui_workflow.cli.servers import (
     ReachedServer,
@@ -144,7 +144,7 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
     say_where(reached.client, progress.workflow_id, enumerate(progress.outputs))
     if progress.status is RunStatus.COMPLETED and not progress.outputs:
         say("The run made no outputs.")
-    if progress.status is RunStatus.FAILED and is_worth_a_retry(progress.error_code):
+    if progress.can_retry:
         say(_retry_advice(reached, progress))
 
 

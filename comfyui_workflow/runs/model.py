@@ -100,6 +100,10 @@ class OutputFile:
         return (self.folder, self.subfolder, self.filename)
 
 
+DAMAGED = "record_damaged"
+"""The error code of a run that could not go on since its record was damaged."""
+
+
 class Lost(StrEnum):
     """What a damaged record no longer tells of a run, and what follows from it for its prompt."""
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from comfyui_workflow.runs.codec import SubmissionRecord
 from comfyui_workflow.runs.model import (
+    DAMAGED,
     Lost,
     Phase,
     Placement,
@@ -24,8 +25,6 @@ from comfyui_workflow.workflows.graph import Graph, sink_ids
 from comfyui_workflow.workflows.model import Workflow
 
 LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
-DAMAGED = "record_damaged"
-"""The error code of a run that could not go on since its record was damaged."""
 _ORDER_ANEW = "Its workflow is lost: execute it anew"
 _UNKNOWN = "unknown (its record was damaged)"
 

@@ -15,20 +15,17 @@ from comfyui_workflow.runs.events import (
     RetryRequested,
     TakenUp,
 )
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
 from comfyui_workflow.runs.model import (
-    Lost,
     NodeProgress,
     OutputFile,
     Run,
     RunRequest,
-    RunStatus,
     later_than,
     new_run_id,
     time_of_id,
 )
 from comfyui_workflow.runs.nodes import planned_nodes
-from comfyui_workflow.runs.recovery import DAMAGED
+from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
@@ -38,15 +35,6 @@ from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.resolve import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature
-
-_AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
-_IN_VAIN = {
-    **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
-    "api_key_gone": "The API key of Comfy.org that came with it is not kept: order it anew, with the key",
-    IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
-    "which fetches them again (POST /retry/<job_id>)",
-}
-"""Why failures are not taken up that another try can only repeat, or that would run the GPU again."""
 
 MOST_LESSONS = 20_000
 """So many of the newest finished runs tell how long others should take."""
@@ -223,12 +211,9 @@ class RunService:
         """Take up a failed run where it failed: reach the instance again, fetch what is missing. Never runs
         a prompt again. Raises: RunNotFound; RunConflict where that would be all a retry could do."""
         run = self.get(run_id)
-        if run.status is not RunStatus.FAILED:
-            raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
-        if run.error_code in _IN_VAIN:
-            raise RunConflict(_IN_VAIN[run.error_code])
-        if run.error_code == DAMAGED and Lost.STATE not in run.lost:
-            raise RunConflict("Its workflow is lost with its damaged record: execute it anew")
+        refusal = retry_refusal(run)
+        if refusal is not None:
+            raise RunConflict(refusal)
         run = self._journal.record(run_id, RetryRequested())
         self._executor.start(run_id)
         return run

@@ -319,6 +319,20 @@ def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: 
     assert "execute it anew" in answer.json["message"]
 
 
+@pytest.mark.parametrize("code", [None, "connection_failed", "prompt_failed", "api_key_gone"])
+def test_the_document_says_what_a_retry_would_be_answered(api: Api, code: str | None) -> None:
+    run_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    if code is not None:
+        api.journal.record(run_id, events.RunFailed(code=code, message="x"))
+    url = f"/comfyui/workflow/{run_id}"
+    told = api.client.get(f"{url}/progress").json["progress"]
+    (line,) = api.client.get("/comfyui/workflow").json["workflows"]
+    assert (line["can_retry"], line["retry_refused"]) == (told["can_retry"], told["retry_refused"])
+    answer = api.client.post(f"{url}/retry")
+    assert told["can_retry"] is (answer.status_code == 200)
+    assert told["retry_refused"] == (None if told["can_retry"] else answer.json["message"])
+
+
 def run_with_output(api: Api, path: Path) -> str:
     run_id: str = execute(api, workflow=GRAPH).json["workflow_id"]
     output = OutputFile(filename=path.name, file_type=FileType.IMAGE)
