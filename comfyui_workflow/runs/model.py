@@ -324,15 +324,25 @@ def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...])
     return sum(costs) if costs else None
 
 
-def new_run_id(at: datetime, order_key: str | None = None) -> str:
-    """An id that sorts by time of creation: Unix seconds, then microseconds and, in hexadecimal, what the
-    order is known by, or chance."""
-    return f"comfyui_workflow_{id_time(at)}{order_key or secrets.token_hex(4)}"
+_MICROSECOND_DIGITS = 5
+_KEY_DIGITS = 16
+
+
+def new_run_id(at: datetime, idempotency_key: str | None = None) -> str:
+    """An id that sorts by time of creation: Unix seconds, then, in hexadecimal, five digits of microseconds
+    and the sixteen of the idempotency key, or eight by chance."""
+    return f"comfyui_workflow_{id_time(at)}{idempotency_key or secrets.token_hex(4)}"
+
+
+def idempotency_key_of(run_id: str) -> str | None:
+    """The sixteen hexadecimal digits; None of a run that was ordered without a key."""
+    end = run_id.rpartition("_")[2]
+    return end[_MICROSECOND_DIGITS:] if len(end) == _MICROSECOND_DIGITS + _KEY_DIGITS else None
 
 
 def id_time(at: datetime) -> str:
     """The part of an id that sorts by time; ten digits of seconds, also where a clock begins in 1970."""
-    return f"{int(at.timestamp()):010d}_{at.microsecond:05x}"
+    return f"{int(at.timestamp()):010d}_{at.microsecond:0{_MICROSECOND_DIGITS}x}"
 
 
 def later_than(last: datetime | None, at: datetime) -> datetime:
@@ -346,7 +356,7 @@ def time_of_id(text: str) -> datetime:
     seconds, _, rest = text.rpartition("_")
     at_s = int(seconds.rpartition("_")[2])
     try:
-        microsecond = int(rest[:5], 16) if len(rest) >= 13 else 999_999
+        microsecond = int(rest[:_MICROSECOND_DIGITS], 16) if len(rest) >= 13 else 999_999
         return datetime.fromtimestamp(at_s, UTC).replace(microsecond=min(microsecond, 999_999))
     except (OverflowError, OSError) as error:
         raise ValueError(f"{text} tells no time") from error

@@ -38,8 +38,6 @@ from comfyui_workflow.workflows.signature import is_changed_by, signature
 
 MOST_LESSONS = 20_000
 """So many of the newest finished runs tell how long others should take."""
-ORDERS_KNOWN = 1000
-"""So many of the newest runs are looked at for one that was made for the same order."""
 RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 
 
@@ -55,14 +53,14 @@ class RunService:
         self._id_lock = Lock()
         self._last_id_at: datetime | None = None
 
-    def submit(self, request: RunRequest, order_key: str | None = None) -> Run:
-        """On disk before this returns. An order with a key (16 hexadecimal digits) that one of the newest
-        runs was made for is that run's. Raises: StoreError."""
-        if order_key is None:
+    def submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
+        """On disk before this returns. With an idempotency key (16 hexadecimal digits), the run that was
+        ordered with it before, if there is one. Raises: StoreError."""
+        if idempotency_key is None:
             return self._submit(request)
         with self._ordering:
-            before = self._ordered_as(order_key)
-            return self._submit(request, order_key) if before is None else self.get(before)
+            before = self._store.by_idempotency_key(idempotency_key)
+            return self._submit(request, idempotency_key) if before is None else self.get(before)
 
     def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
@@ -179,9 +177,9 @@ class RunService:
         self._executor.look_again(run_id)
         return run
 
-    def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
+    def _submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
         at = now()
-        run_id = new_run_id(self._id_time(at), order_key)
+        run_id = new_run_id(self._id_time(at), idempotency_key)
         run = _new_run(request, at, _plan(request.workflow), run_id)
         self._journal.add(run)
         self._executor.start(run.run_id)
@@ -196,10 +194,6 @@ class RunService:
             first = later_than(last, at)
             self._last_id_at = first + timedelta(microseconds=count - 1)
         return first
-
-    def _ordered_as(self, order_key: str) -> str | None:
-        newest = self._store.summaries(ORDERS_KNOWN)
-        return next((each.run_id for each in newest if each.run_id.endswith(order_key)), None)
 
     def _as_it_stands(self, run: RunOrSummary) -> RunOrSummary:
         standing = None if run.is_finished else self._executor.standing(run.run_id)

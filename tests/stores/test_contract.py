@@ -31,10 +31,11 @@ from comfyui_workflow.runs.events import (
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.files.run_directory import RecordReader
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
@@ -187,6 +188,48 @@ def test_inputs_and_outputs_are_those_of_the_run(store: Store) -> None:
         assert store.outputs(run.run_id) == run.outputs
     for unknown in ("comfyui_workflow_1_ff", "../../etc/passwd"):
         assert (store.inputs(unknown), store.outputs(unknown)) == (None, None)
+
+
+def keyed_run(second: int, key: str) -> Run:
+    return replace(new_run(), run_id=new_run_id(AT + timedelta(seconds=second), key))
+
+
+def test_a_run_is_found_by_its_idempotency_key(store: Store) -> None:
+    keys = [f"{n:016x}" for n in range(3)]
+    runs = [keyed_run(n, key) for n, key in enumerate(keys)]
+    store.add_all([runs[2], run_number(4)])
+    store.add(runs[0])
+    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    assert [store.by_idempotency_key(key) for key in keys] == [runs[0].run_id, None, runs[2].run_id]
+    assert store.by_idempotency_key(run_number(4).run_id[-8:]) is None
+    again, older = keyed_run(9, keys[0]), keyed_run(-9, keys[0])
+    store.add_all([again, older])
+    assert store.by_idempotency_key(keys[0]) == again.run_id  # the newest of them
+
+
+def test_an_idempotency_key_is_known_after_a_restart_without_a_record_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, finished = keyed_run(1, "a" * 16), keyed_run(0, "b" * 16)
+    older_finished = keyed_run(-1, "b" * 16)
+    store = opened(tmp_path)
+    store.add_all([live, finished, older_finished])
+    for run in (older_finished, finished):
+        RunJournal(store).record(run.run_id, RunCompleted())
+    store.close()
+    read, opened_records = RecordReader.read, list[str]()
+
+    def counted(reader: RecordReader, path: Path) -> Run:
+        opened_records.append(path.name)
+        return read(reader, path)
+
+    monkeypatch.setattr(RecordReader, "read", counted)
+    again = JsonFileStore(tmp_path / "data", None)
+    again.open()
+    found = [again.by_idempotency_key(letter * 16) for letter in "abc"]
+    assert found == [live.run_id, finished.run_id, None]
+    assert opened_records == [live.run_id]
+    again.close()
 
 
 def test_updating_what_is_not_there_says_so(store: Store) -> None:

@@ -54,7 +54,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/execute")
     def execute() -> Response:
-        run = service.submit(orders.read(body_of_order()), _order_key())
+        run = service.submit(orders.read(body_of_order()), _idempotency_key())
         return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
     @routes.post("/validate")
@@ -203,9 +203,9 @@ API = Api(
 )
 
 
-def _order_key() -> str | None:
-    """Of a client that may ask once more, since it has not heard the answer. With the body, so that no other
-    order is taken for the same."""
+def _idempotency_key() -> str | None:
+    """Idempotency key: the first 64 bits of a hash of the header and the body, so that no other order is
+    taken for the same. None without the header."""
     given = request.headers.get("Idempotency-Key")
     return sha256(given.encode() + b"\0" + request.get_data()).hexdigest()[:16] if given else None
 
