@@ -32,6 +32,7 @@ from comfyui_workflow.runs.model import (
     RunStatus,
     new_run_id,
 )
+from comfyui_workflow.runs.target import AnyInstance
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.files.batch_files import BatchFiles
 from comfyui_workflow.workflows.model import Workflow
@@ -155,7 +156,7 @@ def _batch(at: datetime, number: int) -> Batch:
 def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
     instance = f"gpu-{number % 8}"
     request = RunRequest(
-        ssh_connection="any",
+        target=AnyInstance(),
         workflow=Workflow(graph={"1": {"class_type": "SaveImage", "inputs": {}}}),
         workflow_name=f"night-{number % 50}",
         output_dir="/tmp/outputs",

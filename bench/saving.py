@@ -14,6 +14,7 @@ from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunFilter
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import sink_ids
@@ -190,7 +191,7 @@ def new_run(number: int) -> Run:
     }
     at = datetime.now(UTC)
     request = RunRequest(
-        ssh_connection="ssh -p 40738 root@198.51.100.7",
+        target=target_of_record("ssh -p 40738 root@198.51.100.7"),
         workflow=Workflow(graph=graph),
         workflow_name="bench.json",
         output_dir="/tmp/outputs",

@@ -18,15 +18,15 @@ from comfyui_workflow.api.request import (
     text,
 )
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.instances.model import Instance, tag_wanted
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
 from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.scheduling.capacity import Directory, States
 from comfyui_workflow.services.path_policy import LocalFiles
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.model import SeedMode, Workflow
@@ -95,14 +95,10 @@ class OrderReader:
             raise InvalidRequest("ssh_connection is required")
         workflow_file, workflow = workflows.read(body)
         inputs = _inputs(body, workflow)
-        instance = self.directory.get(ssh_connection)
-        is_any = tag_wanted(ssh_connection) is not None
-        address = None if instance or is_any else self._address(ssh_connection)
-        default_port = (address and address.comfyui_port) or defaults.COMFYUI_PORT
+        target = self._target(ssh_connection)
         default_name = Path(workflow_file).name if workflow_file else "workflow"
         return RunRequest(
-            ssh_connection=ssh_connection,
-            instance_id=instance.id if instance else None,
+            target=target,
             workflow_file=workflow_file,
             workflow=workflow,
             inputs=inputs,
@@ -112,7 +108,7 @@ class OrderReader:
             output_dir=self.files.output_dir(
                 text(body, "output_dir") or str(self.settings.default_output_dir)
             ),
-            comfyui_port=integer(body, "comfyui_port", default_port, 1, 65535),
+            comfyui_port=integer(body, "comfyui_port", usual_port(target), 1, 65535),
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
@@ -125,21 +121,27 @@ class OrderReader:
             self.uploads.used(Path(image))
         return images
 
-    def _address(self, ssh_connection: str) -> SshAddress:
+    def _target(self, ssh_connection: str) -> Target:
         """A word alone is more likely to be a name than a host, where there are names."""
+        instance = self.directory.get(ssh_connection)
+        if instance is not None:
+            return InstanceId(text=ssh_connection, instance_id=instance.id)
+        return read_any(ssh_connection) or self._address(ssh_connection)
+
+    def _address(self, ssh_connection: str) -> Address:
         names = [each.name for each in self.directory.all()]
         if names and re.fullmatch(r"[\w-]+", ssh_connection):
             raise InvalidRequest(
                 f'No instance is called "{ssh_connection}": there are {", ".join(names)}. '
                 f"If it is a host, write: ssh {ssh_connection}"
             )
-        return parse_ssh_address(ssh_connection)
+        return read_address(ssh_connection)
 
     def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
         """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is
         the first that is enabled, one that is ready if there is one."""
         request = self.read(body)
-        tag = tag_wanted(request.ssh_connection)
+        tag = tag_of(request.target)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
         else:
@@ -201,10 +203,16 @@ def read_priority(body: dict[str, Any]) -> int:
     return integer(body, "priority", 0, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
 
 
+def usual_port(target: Target) -> int:
+    """ComfyUI's port where a body does not say it: that of the ssh string's -L, if it has one."""
+    told = target.ssh.comfyui_port if isinstance(target, Address) else None
+    return told or defaults.COMFYUI_PORT
+
+
 def _placed(request: RunRequest, instance: Instance) -> RunRequest:
     return replace(
         request,
-        ssh_connection=instance.ssh_connection,
+        target=Address(text=instance.ssh_connection, ssh=instance.address),
         comfyui_port=instance.comfyui_port,
         comfyui_input_dir=instance.comfyui_input_dir,
         comfyui_output_dir=instance.comfyui_output_dir,

@@ -21,6 +21,7 @@ from comfyui_workflow.runs.model import (
     Stay,
 )
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.target import AnyInstance, target_of_record
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import Workflow
 
@@ -34,8 +35,10 @@ _summaries = TypeAdapter(RunSummary)
 
 
 def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
-    """With its workflow, or without: a flat object."""
-    rest = _requests.dump_json(request, exclude={"workflow"})
+    """With its workflow, or without: a flat object, in which the target is the text that was written."""
+    target = _TargetTexts(ssh_connection=request.ssh_connection, instance_id=request.instance_id)
+    others = _requests.dump_json(request, exclude={"target", "workflow"})
+    rest = _merged(_target_texts.dump_json(target), others)
     return _merged(rest, encode_workflow(request.workflow)) if has_workflow else rest
 
 
@@ -245,7 +248,9 @@ def _request_of(fields: dict[str, Any], workflow: Workflow | None) -> RunRequest
     """The request of a flat object, with this workflow or its own. Raises: ValidationError."""
     own = {name: fields[name] for name in ("graph", "editor_file") if name in fields}
     given = _workflows.validate_python(own) if workflow is None else workflow
-    return _requests.validate_python({**fields, "workflow": given})
+    texts = _target_texts.validate_python(fields)
+    target = target_of_record(texts.ssh_connection, texts.instance_id)
+    return _requests.validate_python({**fields, "workflow": given, "target": target})
 
 
 def _merged(first: bytes, second: bytes) -> bytes:
@@ -253,11 +258,20 @@ def _merged(first: bytes, second: bytes) -> bytes:
     return first[:-1] + b"," + second[1:]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _TargetTexts:
+    """The fields of a record that tell a target."""
+
+    ssh_connection: str
+    instance_id: str | None = None
+
+
+_target_texts = TypeAdapter(_TargetTexts)
 _batches = TypeAdapter(Batch)
 _submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
-    ssh_connection="",
+    target=AnyInstance(),
     workflow=Workflow(graph={}),
     workflow_name="",
     output_dir="",

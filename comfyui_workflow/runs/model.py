@@ -5,7 +5,10 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+from comfyui_workflow.runs.target import InstanceId, Target, address_of
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 
@@ -121,10 +124,7 @@ class Lost(StrEnum):
 class RunRequest(GraphRequest):
     """What a person asked for. Written once, never changed."""
 
-    ssh_connection: str
-    """An ssh string, the name of an instance, `any`, or `any:<tag>`."""
-    instance_id: str | None = None
-    """Of the instance that was named."""
+    target: Target
     workflow_name: str
     output_dir: str
     workflow_file: str | None = None
@@ -148,6 +148,16 @@ class RunRequest(GraphRequest):
     batch_total: int | None = None
     batch_on_error: str | None = None
 
+    @property
+    def ssh_connection(self) -> str:
+        """The target as it was written."""
+        return self.target.text
+
+    @property
+    def instance_id(self) -> str | None:
+        """Of the instance that was named."""
+        return self.target.instance_id if isinstance(self.target, InstanceId) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -162,6 +172,11 @@ class Placement:
     host_key: str | None = None
     price_per_hour: float | None = None
     reason: str
+
+    @cached_property
+    def address(self) -> SshAddress:
+        """Raises: InvalidAddress."""
+        return parse_ssh_address(self.ssh_connection)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +263,11 @@ class Run:
     def ssh_connection(self) -> str:
         """Where it goes: never `any` once an instance was chosen."""
         return self.request.ssh_connection if self.placement is None else self.placement.ssh_connection
+
+    @property
+    def address(self) -> SshAddress:
+        """Raises: InvalidAddress."""
+        return address_of(self.request.target) if self.placement is None else self.placement.address
 
     @property
     def comfyui_port(self) -> int:

@@ -21,6 +21,7 @@ from comfyui_workflow.runs.model import (
 )
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.workflows.graph import Graph, sink_ids
 from comfyui_workflow.workflows.model import Workflow
 
@@ -58,7 +59,7 @@ def request_of(parts: Parts) -> RunRequest:
         return parts.submission.request
     summary = parts.summary
     return RunRequest(
-        ssh_connection=summary.ssh_connection if summary else "",
+        target=target_of_record(summary.ssh_connection if summary else ""),
         workflow=Workflow(graph={}),
         workflow_name=summary.workflow_name if summary else _UNKNOWN,
         workflow_file=summary.workflow_file if summary else None,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from comfyui_workflow.runs import events
 from comfyui_workflow.runs.model import FileType, OutputFile, Placement
+from comfyui_workflow.runs.target import target_of_record
 from tests.api.conftest import Api
 
 GRAPH = {
@@ -108,7 +109,7 @@ def test_runs_are_listed_as_asked(api: Api) -> None:
     oldest = execute(api, workflow=GRAPH, workflow_name="a cat").json["workflow_id"]
     request = api.journal.get(oldest).request
     middle, newest = (
-        api.service.submit(replace(request, workflow_name=name, ssh_connection=connection)).run_id
+        api.service.submit(replace(request, workflow_name=name, target=target_of_record(connection))).run_id
         for name, connection in (("a Dog", "gpu-1"), ("two dogs", SSH))
     )
     api.journal.record(oldest, events.RunFailed(code="prompt_failed", message="no"))

@@ -10,6 +10,7 @@ from comfyui_workflow.errors import DataTaken
 from comfyui_workflow.execution.prompt_marks import MarkJudge
 from comfyui_workflow.runs.events import PromptPrepared, PromptSentAgain, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
@@ -29,7 +30,7 @@ class Case:
         self.journal = RunJournal(MemoryStore())
         self.judge = MarkJudge(self.journal, self.ours)
         request = RunRequest(
-            ssh_connection="root@host",
+            target=target_of_record("root@host"),
             workflow=Workflow(graph={}),
             workflow_name="w",
             output_dir="/nowhere",

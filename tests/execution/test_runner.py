@@ -21,6 +21,7 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.executor import FreeTurn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -74,7 +75,7 @@ def started(
 ) -> tuple[RunJournal, str, Callable[[Callable[[], bool]], None]]:
     journal = RunJournal(store)
     request = RunRequest(
-        ssh_connection="root@host",
+        target=target_of_record("root@host"),
         workflow=Workflow(graph={}),
         workflow_name="w",
         output_dir="/nowhere",

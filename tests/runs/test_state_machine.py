@@ -27,6 +27,7 @@ from comfyui_workflow.runs.model import (
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
 
@@ -48,7 +49,7 @@ PROMPTS = [
 
 def new_run(graph: dict[str, object] = GRAPH) -> Run:
     request = RunRequest(
-        ssh_connection="ssh root@192.0.2.1",
+        target=target_of_record("ssh root@192.0.2.1"),
         workflow=Workflow(graph=graph),
         workflow_name="test",
         output_dir="/tmp/x",

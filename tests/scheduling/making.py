@@ -12,6 +12,7 @@ from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -39,12 +40,13 @@ def instance(name: str, **fields: object) -> Instance:
 
 def request(
     ssh_connection: str = "any",
+    instance_id: str | None = None,
     graph: Graph | None = None,
     editor_file: Mapping[str, Any] | None = None,
     **fields: object,
 ) -> RunRequest:
     known: dict[str, object] = {
-        "ssh_connection": ssh_connection,
+        "target": target_of_record(ssh_connection, instance_id),
         "workflow_name": "w",
         "output_dir": "/nowhere",
         "comfyui_port": 8188,

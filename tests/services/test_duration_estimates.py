@@ -11,6 +11,7 @@ from comfyui_workflow.runs import events
 from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.services.duration_estimates import Expectations
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
@@ -31,7 +32,7 @@ def waiting(number: int = 0, ssh_connection: str = SSH, signature: str | None = 
     return replace(
         run,
         run_id=new_run_id(AT + timedelta(seconds=number)),
-        request=replace(run.request, ssh_connection=ssh_connection),
+        request=replace(run.request, target=target_of_record(ssh_connection)),
         graph_signature=signature,
     )
 

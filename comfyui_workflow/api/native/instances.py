@@ -28,7 +28,6 @@ from comfyui_workflow.instances.serializers import (
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.services.runs import RunService
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
@@ -193,7 +192,7 @@ def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
     @routes.post("/<instance>/forget-host-key")
     def forget_host_key(instance: str) -> Response:
         found = directory.require(instance)
-        address = parse_ssh_address(found.ssh_connection)
+        address = found.address
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
         watches.look_now(found.id)
@@ -215,7 +214,7 @@ def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
 
 def _notices(instance: Instance) -> list[str]:
     """What of its ssh string is ignored, or will be trouble."""
-    return list(parse_ssh_address(instance.ssh_connection).notices)
+    return list(instance.address.notices)
 
 
 def _unfinished_runs(service: RunService, instance: Instance) -> int:
