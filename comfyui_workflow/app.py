@@ -387,7 +387,14 @@ def open_link(
         breaches=breaches,
     )
     feed.start()
-    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches, on_mark=on_mark)
+    client = ComfyUIClient(
+        connection.base_url,
+        absence=f"ComfyUI does not answer on port {key.comfyui_port} of the instance: start it there, "
+        "or name its port, with -L in the ssh string",
+        limits=limits,
+        breaches=breaches,
+        on_mark=on_mark,
+    )
     return Link(connection, client, feed)
 
 
