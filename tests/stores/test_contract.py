@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
+from comfyui_workflow.errors import ConfigurationError, InvalidAddress, RunNotFound, StoreError
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import (
@@ -34,6 +34,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
+from comfyui_workflow.sessions.session import key_of
 from comfyui_workflow.stores.base import Store, Wanted
 from comfyui_workflow.stores.files.run_directory import RecordReader
 from comfyui_workflow.stores.files.run_store import JsonFileStore
@@ -279,6 +280,25 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.page(9) == before
     assert [run.prompt_id for run in again.unfinished()] == ["p", None]
+    again.close()
+
+
+def test_a_record_whose_ssh_string_is_none_any_more_is_loaded_and_its_run_says_so(tmp_path: Path) -> None:
+    """An earlier release may have taken it."""
+    store = opened(tmp_path)
+    store.add(run_number(0))
+    store.close()
+    record = tmp_path / "data" / "runs" / "live" / run_number(0).run_id / "request.json"
+    fields = json.loads(record.read_bytes())
+    head = {"version", "crc32"}
+    old = {name: value for name, value in fields.items() if name not in head}
+    record.write_text(json.dumps({**old, "ssh_connection": "ssh -D 1080 root@host"}))
+    again = opened(tmp_path)
+    (run,) = again.unfinished()
+    assert run.ssh_connection == "ssh -D 1080 root@host"
+    assert not again.damage.all()
+    with pytest.raises(InvalidAddress, match="dynamic forwarding is not accepted"):
+        key_of(run)
     again.close()
 
 
