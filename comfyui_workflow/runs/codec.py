@@ -3,7 +3,7 @@ the rest as a log of changes. So is the workflow of a request, where many runs s
 one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from comfyui_workflow.runs.model import (
     Stay,
 )
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.runs.target import AnyInstance, target_of_record
+from comfyui_workflow.runs.target import AnyInstance, Target, target_of_record
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import Workflow
 
@@ -173,8 +173,8 @@ def decode_submission(content: bytes) -> SubmissionRecord:
     """Raises: StoreError."""
     try:
         fields = _states.validate_json(content)
-        asked = _request_of(_states.validate_python(fields.get("request")), None)
-        return _submissions.validate_python({**fields, "request": asked})
+        request = _decode_request(_states.dump_json(fields.get("request")), None)  # type: ignore[arg-type]
+        return _submissions.validate_python({**fields, "request": request})
     except ValidationError as error:
         raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
@@ -241,16 +241,11 @@ def decode_batch(content: bytes) -> Batch:
 
 def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
     """Raises: ValidationError."""
-    return _request_of(_states.validate_json(request), workflow)
-
-
-def _request_of(fields: dict[str, Any], workflow: Workflow | None) -> RunRequest:
-    """The request of a flat object, with this workflow or its own. Raises: ValidationError."""
-    own = {name: fields[name] for name in ("graph", "editor_file") if name in fields}
-    given = _workflows.validate_python(own) if workflow is None else workflow
-    texts = _target_texts.validate_python(fields)
+    own = _workflows.validate_json(request) if workflow is None else workflow
+    texts = _target_texts.validate_json(request)
     target = target_of_record(texts.ssh_connection, texts.instance_id)
-    return _requests.validate_python({**fields, "workflow": given, "target": target})
+    others = vars(_other_fields.validate_json(request))
+    return RunRequest(**{**others, "workflow": own, "target": target})
 
 
 def _merged(first: bytes, second: bytes) -> bytes:
@@ -266,7 +261,16 @@ class _TargetTexts:
     instance_id: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OtherFields(RunRequest):
+    """The fields of a record that are a request's own, under the same names."""
+
+    target: Target = field(default_factory=AnyInstance)
+    workflow: Workflow = field(default_factory=lambda: Workflow(graph={}))
+
+
 _target_texts = TypeAdapter(_TargetTexts)
+_other_fields = TypeAdapter(_OtherFields)
 _batches = TypeAdapter(Batch)
 _submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
