@@ -247,8 +247,8 @@ def _on_error(body: dict[str, Any]) -> OnError:
 
 
 class _Workflows:
-    """Of the runs of one batch: a file that many of them name is read once, and one workflow is one object,
-    which is kept once."""
+    """Reader of the workflows of one request: a file that many runs of a batch name is read once, and equal
+    workflows are one object, which is kept once."""
 
     def __init__(self, files: LocalFiles) -> None:
         self._files = files
