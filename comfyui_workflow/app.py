@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
-from comfyui_workflow.api.mount import Parts, mount, places
+from comfyui_workflow.api.mount import Parts, find_body_limit, mount, places
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
-from comfyui_workflow.api.runpod import routes
+from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
@@ -43,7 +43,9 @@ from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.path_policy import LocalFiles
@@ -63,13 +65,21 @@ from comfyui_workflow.stores.files.ownership import Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.web import pages
+from comfyui_workflow.web import api_docs, pages
 
-ROOT = Path(__file__).parents[1]
-"""Where the files of the page are: `static/` and `templates/`."""
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
+APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
+SECTIONS = (
+    *(api.section for api in APIS if api.section is not None),
+    health.SECTION,
+    pages.SECTION,
+    api_docs.SECTION,
+)
+"""Of the OpenAPI document."""
+RUNPOD = presenter.RunPodPresenter()
+PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
@@ -122,6 +132,10 @@ class Server:
         parts.outbox.start()
         start_in_thread("warm-up", parts.batches.warm_up)
         return resumed
+
+    @property
+    def refusals(self) -> Refusals:
+        return refusals(self.parts.settings)
 
     def end_waits(self) -> None:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
@@ -277,6 +291,7 @@ def create_jobs(
         service=service,
         files=files,
         outbox=outbox,
+        presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
         fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
@@ -347,18 +362,29 @@ def create_watches(
 
 def create_flask(parts: Parts) -> Flask:
     """The routes over a service, whatever that is made of."""
-    app = Flask(__name__, root_path=str(ROOT))
+    app = Flask(__name__, root_path=str(pages.root_directory()))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
-    apis = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
-    open_paths, limit_of = pages.OPEN_PATHS | {health.PATH}, http.find_body_limit(parts.settings)
     auth.guard(
-        app, parts.settings, open_paths, places(apis), limit_of, local_ports=parts.instances.port_numbers
+        app,
+        parts.settings,
+        pages.OPEN_PATHS | {health.PATH},
+        places(APIS),
+        find_body_limit(parts.settings, APIS),
+        local_ports=parts.instances.port_numbers,
     )
-    mount(app, parts, apis)
+    mount(app, parts, APIS)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
+    app.register_blueprint(api_docs.create_blueprint(SECTIONS))
     return app
+
+
+def refusals(settings: Settings) -> Refusals:
+    """Bodies that are refused before they are read: too large for their path, or from nobody we know."""
+    return Refusals(
+        find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_let_in, settings)
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -29,9 +29,10 @@ from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.input_formats import read_workflow
-from comfyui_workflow.workflows.model import SeedMode, Workflow
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 MOST_RUNS = 10_000
 """Of one batch."""

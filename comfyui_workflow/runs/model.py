@@ -1,6 +1,5 @@
 """A run as data: everything is frozen, and changes only through `progress.apply`."""
 
-import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,54 +7,14 @@ from enum import StrEnum
 from functools import cached_property
 
 from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+from comfyui_workflow.runs.status import FileType as FileType
+from comfyui_workflow.runs.status import NodeStatus as NodeStatus
+from comfyui_workflow.runs.status import Phase as Phase
+from comfyui_workflow.runs.status import RunStatus as RunStatus
+from comfyui_workflow.runs.status import is_run_id as is_run_id
 from comfyui_workflow.runs.target import InstanceId, Target, address_of
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
-
-
-class RunStatus(StrEnum):
-    """The five words of the native API."""
-
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_finished(self) -> bool:
-        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
-
-
-class Phase(StrEnum):
-    """What we are doing for the run just now; finer than its status."""
-
-    WAITING = "waiting"
-    CONNECTING = "connecting"
-    UPLOADING = "uploading"
-    SUBMITTING = "submitting"
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    DOWNLOADING = "downloading"
-    FINISHED = "finished"
-
-
-class NodeStatus(StrEnum):
-    PENDING = "pending"
-    EXECUTING = "executing"
-    EXECUTED = "executed"
-    FAILED = "failed"
-
-
-class FileType(StrEnum):
-    """What an output file is, for the person who opens it."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-    MODEL_3D = "3d"
-    TEXT = "text"
-    OTHER = "file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +339,3 @@ def time_of_id(text: str) -> datetime:
         return datetime.fromtimestamp(at_s, UTC).replace(microsecond=min(microsecond, 999_999))
     except (OverflowError, OSError) as error:
         raise ValueError(f"{text} tells no time") from error
-
-
-def is_run_id(text: str) -> bool:
-    return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

@@ -3,26 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.graph import Graph, check_graph
 from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 _NOT_QUEUED = Queueing(at=datetime(2000, 1, 1), choose=lambda choices: choices[0])
-
-
-class SeedMode(StrEnum):
-    """Treatment of the seeds of a workflow when it is queued."""
-
-    SAVED = "saved"
-    """They stay as they are in the workflow."""
-    CONTROL = "control"
-    """As the editor does it: what each node's own "control after generate" says."""
-    RANDOMIZE = "randomize"
-    """Every one is drawn anew."""
 
 
 @dataclass(frozen=True, kw_only=True)

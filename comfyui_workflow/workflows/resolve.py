@@ -6,9 +6,10 @@ from typing import Any
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.graph import Graph
-from comfyui_workflow.workflows.model import GraphRequest, SeedMode
+from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.seeds import Draw, settled, with_new_seeds
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.graph import Graph
-from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_SEED = 1125899906842624
 """2^50, the largest the editor makes: beyond it a browser counts in steps."""

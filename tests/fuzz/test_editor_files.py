@@ -12,10 +12,10 @@ from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.input_formats import read_workflow
-from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.resolve import settling
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.seeds import with_new_seeds
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, numbers, objects, texts, values

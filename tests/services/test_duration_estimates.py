@@ -18,7 +18,7 @@ from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
-from comfyui_workflow.workflows.model import SeedMode
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.signature import signature
 from tests.runs.test_state_machine import AT, GRAPH, new_run
 from tests.runs.test_summary import PLACEMENT

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.workflows.editor.conversion import Queueing
-from comfyui_workflow.workflows.model import SeedMode, Workflow
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from tests.runs.test_state_machine import new_run
 from tests.workflows.making import AT, class_of, file, node
 

@@ -8,8 +8,8 @@ from comfyui_workflow.runs.model import Run, RunRequest
 from comfyui_workflow.scheduling.capacity import Directory
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import Graph
-from comfyui_workflow.workflows.model import SeedMode
 from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 
 def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
