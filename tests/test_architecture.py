@@ -13,7 +13,8 @@ PACKAGE = ROOT / "comfyui_workflow"
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors"},
     {"parsing", "access", "retry", "concurrency", "lifecycle", "server_address"},
-    {"runs", "workflows"},
+    {"workflows"},
+    {"runs"},
     {"files"},
     {"settings"},
     {"ssh", "storage", "safe_http"},

@@ -12,7 +12,7 @@ from comfyui_workflow.client.validate import checked_graph
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import Stopped, WorkflowError
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from comfyui_workflow.comfyui.submit import Owner, PromptKey, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable
 from comfyui_workflow.retry import Patience
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 Answer = TypeVar("Answer")
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from comfyui_workflow.runs.model import (
     NAME_IN_RECORDS,
     FileType,
+    Lost,
     NodeProgress,
     Phase,
     Run,
@@ -59,6 +60,7 @@ class RunSummary:
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
+    lost: frozenset[Lost] = frozenset()
     queue_time: datetime
     last_update: datetime
     start_time: datetime | None = None
@@ -162,6 +164,7 @@ def summary_of(run: Run) -> RunSummary:
         error_code=run.error_code,
         failed_node=run.node_type(run.failed_node_id),
         failed_node_id=run.failed_node_id,
+        lost=run.lost,
         queue_time=run.queue_time,
         last_update=run.last_update,
         start_time=run.start_time,

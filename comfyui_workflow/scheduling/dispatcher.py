@@ -19,9 +19,10 @@ from typing import Protocol, assert_never
 
 from comfyui_workflow.concurrency import MOST_AT_ONCE, CancelToken, parallel_map
 from comfyui_workflow.errors import DataTaken, InvalidRequest, RunNotFound, StoreError
-from comfyui_workflow.instances.model import Instance, placement_of, tag_wanted
+from comfyui_workflow.instances.model import Instance, placement_of
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
+from comfyui_workflow.runs.target import tag_of
 from comfyui_workflow.scheduling.capacity import Capacity, Directory, States
 from comfyui_workflow.scheduling.executor import Execute, GivesWay, Standing
 from comfyui_workflow.scheduling.failover import (
@@ -110,7 +111,7 @@ class Dispatcher:
     def start(self, run_id: str) -> None:
         """Whoever changes the record after it was read here calls `look_again`."""
         run = self._journal.get(run_id)
-        if tag_wanted(run.request.ssh_connection) is None:
+        if tag_of(run.request.target) is None:
             self._see_instances()  # the run may name one that was added just now
         last_start = self._last_start(run)
         with self._changed:
@@ -350,7 +351,7 @@ class Dispatcher:
         return f"{here.name}: {str(error).rstrip('.')}; another instance is chosen"
 
     def _should_leave(self, run: Run, here: Placement, error: Exception, failing_for_s: float) -> bool:
-        tag = tag_wanted(run.request.ssh_connection)
+        tag = tag_of(run.request.target)
         if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
             return False
         self._see_instances()

@@ -27,10 +27,11 @@ from datetime import datetime, timedelta
 
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.instances.model import Instance, tag_wanted
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.retry import Patience
 from comfyui_workflow.runs.events import Event, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.target import AnyInstance, InstanceId, tag_of
 from comfyui_workflow.scheduling.capacity import Capacity, Slots, reasons_sentence, usable_key
 from comfyui_workflow.scheduling.choice import choose
 from comfyui_workflow.scheduling.executor import Standing
@@ -438,7 +439,7 @@ class SchedulerState:
         )
         if run.is_cancel_requested:
             active.cancelled.cancel("the run is cancelled")
-        tag = tag_wanted(run.request.ssh_connection)
+        tag = tag_of(run.request.target)
         self._begin(_Turn(run=active, priority=run.priority, tag=tag))
 
     def _begin(self, turn: _Turn) -> None:
@@ -628,12 +629,13 @@ def _queued(run: Run) -> _Queued:
 
 def _target_of(run: Run) -> Target:
     """Raises: InvalidAddress."""
-    tag = tag_wanted(run.request.ssh_connection)
-    if tag is not None:
-        return AnyOf(tag=tag)
-    if run.request.instance_id is not None:
-        return Named(instance_id=run.request.instance_id)
-    return At(key=key_of(run))
+    match run.request.target:
+        case AnyInstance(tag=tag):
+            return AnyOf(tag=tag)
+        case InstanceId(instance_id=instance_id):
+            return Named(instance_id=instance_id)
+        case _:
+            return At(key=key_of(run))
 
 
 def _stagger_of(run: Run) -> Stagger | None:

@@ -18,8 +18,7 @@ from comfyui_workflow.runs.batch import (
     progress_of,
 )
 from comfyui_workflow.runs.events import CancelRequested, RunCancelled
-from comfyui_workflow.runs.model import Run, RunStatus, later_than, time_of_id
-from comfyui_workflow.runs.recovery import DAMAGED
+from comfyui_workflow.runs.model import DAMAGED, Run, RunStatus, later_than, time_of_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.base import Store

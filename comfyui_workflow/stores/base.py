@@ -79,6 +79,10 @@ class Store(Protocol):
     def latest_id(self) -> str | None:
         """The greatest id there is."""
 
+    def by_idempotency_key(self, key: str) -> str | None:
+        """Id of the newest run that was ordered with this key, of all there are, also after a restart. The id
+        tells the key (`idempotency_key_of`), so no record is read."""
+
     def batch_stamp(self, batch_id: str) -> int | None:
         """Another number whenever a run of the batch has changed; None while one of them is not finished."""
 

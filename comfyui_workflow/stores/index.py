@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.model import Run, idempotency_key_of
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
 from comfyui_workflow.stores.base import Wanted
 from comfyui_workflow.stores.bitset import Bits, Positions, below, bits_of, highest_first, union
@@ -49,6 +49,7 @@ class Catalogue:
         self._changes: Counter[str] = Counter()
         self._unfinished_of_batch: Counter[str] = Counter()
         self._index = _Index()
+        self._of_keys: dict[str, str] = {}
 
     def add(self, run_id: str, batch_id: str | None) -> None:
         """A run that is not finished. Again is the same as once."""
@@ -76,6 +77,7 @@ class Catalogue:
                 if batch_id is not None:
                     self._batches.setdefault(batch_id, []).append(run_id)
             self._build_index()
+            self._of_keys = _newest_of_keys(self._ids)
 
     def end(self, keys: SummaryKeys) -> None:
         """The run is finished, and this is its summary from now on."""
@@ -104,6 +106,10 @@ class Catalogue:
     def latest_id(self) -> str | None:
         with self._lock:
             return self._ids[-1] if self._ids else None
+
+    def by_idempotency_key(self, key: str) -> str | None:
+        with self._lock:
+            return self._of_keys.get(key)
 
     def newest_ids(self, limit: int | None = None, before: str | None = None) -> list[str]:
         with self._lock:
@@ -213,6 +219,9 @@ class Catalogue:
         if batch_id is not None:
             _insert(self._batches.setdefault(batch_id, []), run_id)
             self._batch_of[run_id] = batch_id
+        key = idempotency_key_of(run_id) if is_new else None
+        if key is not None:
+            self._of_keys[key] = max(run_id, self._of_keys.get(key, ""))
         if is_new and not is_last:
             self._build_index()
 
@@ -267,6 +276,11 @@ class _Index:
     def at(self, instance: str) -> int:
         places = self._places.get(instance.casefold())
         return 0 if places is None else union([places])
+
+
+def _newest_of_keys(ids: Iterable[str]) -> dict[str, str]:
+    """Run ids, in ascending order, by their idempotency keys."""
+    return {key: run_id for run_id in ids if (key := idempotency_key_of(run_id)) is not None}
 
 
 def _insert(ids: list[str], run_id: str) -> bool:

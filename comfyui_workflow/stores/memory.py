@@ -75,6 +75,9 @@ class MemoryStore:
     def latest_id(self) -> str | None:
         return self._catalogue.latest_id()
 
+    def by_idempotency_key(self, key: str) -> str | None:
+        return self._catalogue.by_idempotency_key(key)
+
     def batch_stamp(self, batch_id: str) -> int | None:
         return None
 

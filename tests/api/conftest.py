@@ -88,10 +88,6 @@ def unreachable() -> Pool[InstanceKey, Link]:
     return Pool(refuse)
 
 
-def unreachable_inspector() -> Inspector:
-    return Inspector(unreachable())
-
-
 @contextmanager
 def _no_way(instance_id: str) -> Iterator[str]:
     raise ConnectionFailed(f"{instance_id} cannot be reached")
@@ -151,7 +147,7 @@ def parts_of(
         ),
         outbox=outbox,
         instances=named_instances(settings, links),
-        inspector=unreachable_inspector(),
+        inspector=Inspector(links),
         live_view=LiveView(),
         files=files or LocalFiles(readable_dirs=None, writable_dirs=None),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),

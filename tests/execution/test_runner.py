@@ -22,10 +22,12 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.executor import FreeTurn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.workflows.model import Workflow
 
 
 class FullStore(MemoryStore):
@@ -71,8 +73,8 @@ def started(
 ) -> tuple[RunJournal, str, Callable[[FreeTurn], None]]:
     journal = RunJournal(store)
     request = RunRequest(
-        ssh_connection="root@host",
-        graph={},
+        target=target_of_record("root@host"),
+        workflow=Workflow(graph={}),
         workflow_name="w",
         output_dir="/nowhere",
         comfyui_port=1,

@@ -48,7 +48,7 @@ RECORDS = {
 APART = {
     "request.json": json.loads(encode_request(SPOILED.request, has_workflow=False)),
     "run.jsonl": RECORDS["run.jsonl"],
-    "workflow.json": json.loads(encode_workflow(SPOILED.request)),
+    "workflow.json": json.loads(encode_workflow(SPOILED.request.workflow)),
 }
 TIMES = [
     "0001-01-01T00:00:00+14:00",
@@ -100,7 +100,7 @@ def check_store(root: Path, state: bytes | None = None) -> None:
     try:
         for run in store.unfinished():
             if Lost.WORKFLOW not in run.lost:
-                check_graph(run.request.graph)  # what will be submitted
+                check_graph(run.request.workflow.graph)  # what will be submitted
         for run_id in {run.run_id for run in [*store.unfinished(), *store.page(100)]}:
             check_run(store, run_id)
         assert NEIGHBOUR.run_id in [run.run_id for run in store.page(1000)]

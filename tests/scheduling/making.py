@@ -3,20 +3,24 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted, Saving
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import Workflow
 
 READY = InstanceState(reachability=Reachability.READY, prompts=Prompts())
 AWAY = InstanceState(reachability=Reachability.UNREACHABLE, trouble="no route to host")
@@ -36,17 +40,23 @@ def instance(name: str, **fields: object) -> Instance:
     return Instance(**{**known, **fields})  # type: ignore[arg-type]
 
 
-def request(ssh_connection: str = "any", **fields: object) -> RunRequest:
+def request(
+    ssh_connection: str = "any",
+    instance_id: str | None = None,
+    graph: Graph | None = None,
+    editor_file: Mapping[str, Any] | None = None,
+    **fields: object,
+) -> RunRequest:
     known: dict[str, object] = {
-        "ssh_connection": ssh_connection,
-        "graph": {},
+        "target": target_of_record(ssh_connection, instance_id),
         "workflow_name": "w",
         "output_dir": "/nowhere",
         "comfyui_port": 8188,
         "comfyui_input_dir": "/mine/in",
         "comfyui_output_dir": "/mine/out",
     }
-    return RunRequest(**{**known, **fields})  # type: ignore[arg-type]
+    workflow = Workflow(graph=graph or {}, editor_file=editor_file)
+    return RunRequest(**{**known, "workflow": workflow, **fields})  # type: ignore[arg-type]
 
 
 class LockWatch:

@@ -151,6 +151,7 @@ def test_an_error_changes_nothing_otherwise(made: Made) -> None:
     batch_id, ids = made.submit(2)
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     assert made.statuses(batch_id) == ["failed", "queued"]
+    assert not made.batches.progress(batch_id).can_retry
     with pytest.raises(RunConflict):  # the workflow itself was at fault
         made.batches.retry(batch_id)
 
@@ -159,6 +160,7 @@ def test_cancel_and_retry_of_a_batch(made: Made) -> None:
     batch_id, ids = made.submit(3)
     made.journal.record(ids[0], RunCompleted())
     made.journal.record(ids[1], RunFailed(code="connection_failed", message="cut"))
+    assert made.batches.progress(batch_id).can_retry
     assert made.batches.retry(batch_id) == 1
     assert made.batches.cancel(batch_id) == 2
     assert made.statuses(batch_id) == ["completed", "cancelled", "cancelled"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.tunnel import open_tunnel
 
 

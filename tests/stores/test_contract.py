@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.errors import ConfigurationError, RunNotFound, StoreError
+from comfyui_workflow.errors import ConfigurationError, InvalidAddress, RunNotFound, StoreError
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.events import (
@@ -31,10 +31,12 @@ from comfyui_workflow.runs.events import (
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run, RunStatus, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
+from comfyui_workflow.sessions.session import key_of
 from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.files.run_directory import RecordReader
 from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
@@ -189,6 +191,48 @@ def test_inputs_and_outputs_are_those_of_the_run(store: Store) -> None:
         assert (store.inputs(unknown), store.outputs(unknown)) == (None, None)
 
 
+def keyed_run(second: int, key: str) -> Run:
+    return replace(new_run(), run_id=new_run_id(AT + timedelta(seconds=second), key))
+
+
+def test_a_run_is_found_by_its_idempotency_key(store: Store) -> None:
+    keys = [f"{n:016x}" for n in range(3)]
+    runs = [keyed_run(n, key) for n, key in enumerate(keys)]
+    store.add_all([runs[2], run_number(4)])
+    store.add(runs[0])
+    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    assert [store.by_idempotency_key(key) for key in keys] == [runs[0].run_id, None, runs[2].run_id]
+    assert store.by_idempotency_key(run_number(4).run_id[-8:]) is None
+    again, older = keyed_run(9, keys[0]), keyed_run(-9, keys[0])
+    store.add_all([again, older])
+    assert store.by_idempotency_key(keys[0]) == again.run_id  # the newest of them
+
+
+def test_an_idempotency_key_is_known_after_a_restart_without_a_record_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, finished = keyed_run(1, "a" * 16), keyed_run(0, "b" * 16)
+    older_finished = keyed_run(-1, "b" * 16)
+    store = opened(tmp_path)
+    store.add_all([live, finished, older_finished])
+    for run in (older_finished, finished):
+        RunJournal(store).record(run.run_id, RunCompleted())
+    store.close()
+    read, opened_records = RecordReader.read, list[str]()
+
+    def counted(reader: RecordReader, path: Path) -> Run:
+        opened_records.append(path.name)
+        return read(reader, path)
+
+    monkeypatch.setattr(RecordReader, "read", counted)
+    again = JsonFileStore(tmp_path / "data", None)
+    again.open()
+    found = [again.by_idempotency_key(letter * 16) for letter in "abc"]
+    assert found == [live.run_id, finished.run_id, None]
+    assert opened_records == [live.run_id]
+    again.close()
+
+
 def test_updating_what_is_not_there_says_so(store: Store) -> None:
     with pytest.raises(RunNotFound):
         store.update("comfyui_workflow_1_ff", lambda run: run)
@@ -236,6 +280,25 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.page(9) == before
     assert [run.prompt_id for run in again.unfinished()] == ["p", None]
+    again.close()
+
+
+def test_a_record_whose_ssh_string_is_none_any_more_is_loaded_and_its_run_says_so(tmp_path: Path) -> None:
+    """An earlier release may have taken it."""
+    store = opened(tmp_path)
+    store.add(run_number(0))
+    store.close()
+    record = tmp_path / "data" / "runs" / "live" / run_number(0).run_id / "request.json"
+    fields = json.loads(record.read_bytes())
+    head = {"version", "crc32"}
+    old = {name: value for name, value in fields.items() if name not in head}
+    record.write_text(json.dumps({**old, "ssh_connection": "ssh -D 1080 root@host"}))
+    again = opened(tmp_path)
+    (run,) = again.unfinished()
+    assert run.ssh_connection == "ssh -D 1080 root@host"
+    assert not again.damage.all()
+    with pytest.raises(InvalidAddress, match="dynamic forwarding is not accepted"):
+        key_of(run)
     again.close()
 
 

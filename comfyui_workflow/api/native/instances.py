@@ -34,7 +34,6 @@ from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.sessions.session import Link
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
@@ -179,8 +178,7 @@ class ConnectionViews:
 
     def forget_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        address = parse_ssh_address(found.ssh_connection)
-        known_hosts = self.instances.known_hosts
+        address, known_hosts = found.address, self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
         self.instances.watches.look_now(found.id)
@@ -218,7 +216,7 @@ def tail(log: str, most: int) -> list[str]:
 
 def _notices(instance: Instance) -> list[str]:
     """What of its ssh string is ignored, or will be trouble."""
-    return list(parse_ssh_address(instance.ssh_connection).notices)
+    return list(instance.address.notices)
 
 
 def _unfinished_runs(service: RunService, instance: Instance) -> int:

@@ -31,7 +31,7 @@ from comfyui_workflow.runs.codec import (
     encode_run,
     encode_submission,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_run_id
+from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
 from comfyui_workflow.stores.files.atomic_write import (
     make_private_directory,
     read_regular,
@@ -41,6 +41,7 @@ from comfyui_workflow.stores.files.atomic_write import (
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader, WorkflowWriter
+from comfyui_workflow.workflows.model import Workflow
 
 log = logging.getLogger(__name__)
 

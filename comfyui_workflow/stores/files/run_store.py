@@ -33,7 +33,7 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
-from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
+from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores.base import Change, Lesson, Wanted
 from comfyui_workflow.stores.damage import DamageReport
@@ -57,7 +57,7 @@ from comfyui_workflow.stores.files.state_file import StateFile
 from comfyui_workflow.stores.files.summary_log import Lines, SummaryLog
 from comfyui_workflow.stores.index import Catalogue, KeptRun
 from comfyui_workflow.stores.index_keys import SummaryLine, keys_of
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.graph import Graph, check_graph
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +219,9 @@ class JsonFileStore:
     def latest_id(self) -> str | None:
         return self._catalogue.latest_id()
 
+    def by_idempotency_key(self, key: str) -> str | None:
+        return self._catalogue.by_idempotency_key(key)
+
     def batch_stamp(self, batch_id: str) -> int | None:
         return self._catalogue.batch_stamp(batch_id)
 
@@ -277,7 +280,7 @@ class JsonFileStore:
         def read(path: Path) -> Run | str:
             try:
                 run = records.read(path)
-                is_graph_needed = run.request.editor_file is None and not run.lost
+                is_graph_needed = run.request.workflow.editor_file is None and not run.lost
                 if id(run.graph) not in checked and (run.graph or is_graph_needed):
                     check_graph(run.graph)
                     checked[id(run.graph)] = run.graph

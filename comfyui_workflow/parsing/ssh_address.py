@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.ssh.command_line import read_words, refused
-from comfyui_workflow.ssh.destination import read_destination, read_port, read_user
+from comfyui_workflow.parsing.ssh_command_line import read_words, refused
+from comfyui_workflow.parsing.ssh_destination import read_destination, read_port, read_user
 
 _WITHOUT_MEANING_HERE = "NfTtnqvakx"
 _NOTICED = {

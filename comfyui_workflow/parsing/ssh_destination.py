@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from comfyui_workflow.ssh.command_line import refused
+from comfyui_workflow.parsing.ssh_command_line import refused
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 
 
 def address(host: str, port: int = 22, user: str = "root", **more: object) -> SshAddress:
