@@ -55,7 +55,7 @@ PLACES = {
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
     "msgspec": {"stores"},
-    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery"},
+    "pydantic": {"runs", "settings", "client", "cli", "sandbox"},
 }
 
 
@@ -98,6 +98,13 @@ def test_the_core_is_pure() -> None:
     for top, imported, path in modules():
         if top in ("runs", "workflows"):
             assert imported.split(".")[0] not in impure, f"{path} imports {imported}"
+
+
+def test_only_the_composition_root_chooses_a_store() -> None:
+    implementations = ("comfyui_workflow.stores.files", "comfyui_workflow.stores.memory")
+    for top, imported, path in modules():
+        if top not in ("stores", "app", "sandbox", "execution"):  # execution: the process's own token
+            assert not imported.startswith(implementations), f"{path} imports {imported}"
 
 
 def test_no_api_imports_another() -> None:

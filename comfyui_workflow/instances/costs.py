@@ -7,9 +7,9 @@ from datetime import datetime
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState
-from comfyui_workflow.instances.usage import RemovedUsage, Usage
 from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.usage import RemovedUsage, Usage
 
 
 @dataclass(frozen=True, kw_only=True)

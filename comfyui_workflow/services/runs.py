@@ -31,7 +31,7 @@ from comfyui_workflow.runs.recovery import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
-from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.base import RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from comfyui_workflow.workflows.input_formats import outline
@@ -57,7 +57,7 @@ RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 class RunService:
     """Every method may be called from any thread, and none waits for an instance."""
 
-    def __init__(self, journal: RunJournal, store: Store, executor: Executor) -> None:
+    def __init__(self, journal: RunJournal, store: RunStore, executor: Executor) -> None:
         self._journal = journal
         self._store = store
         self._executor = executor

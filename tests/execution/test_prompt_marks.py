@@ -12,7 +12,7 @@ from comfyui_workflow.runs.events import PromptPrepared, PromptSentAgain, RunCom
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 
 BEFORE_S, AFTER_S = -60.0, 60.0
 """Beside the start of this process."""
@@ -25,7 +25,7 @@ class Case:
         self.earlier.take()
         self.ours = Ownership(directory, directory / "server.lock")
         self.ours.take()
-        self.journal = RunJournal(MemoryStore())
+        self.journal = RunJournal(MemoryRunStore())
         self.judge = MarkJudge(self.journal, self.ours)
         request = RunRequest(
             ssh_connection="root@host",

@@ -9,7 +9,7 @@ from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
 from comfyui_workflow.stores.index import Catalogue
 from comfyui_workflow.stores.index_keys import keys_of
-from tests.stores.test_contract import run_number
+from tests.stores.test_run_contract import run_number
 
 STATUSES = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 FILTERS = [

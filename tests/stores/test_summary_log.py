@@ -17,16 +17,16 @@ from comfyui_workflow.runs.events import RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from comfyui_workflow.stores.journal import RunJournal
-from tests.stores.test_contract import check_summaries, in_batch, opened, run_number
+from tests.stores.test_run_contract import check_summaries, in_batch, opened, run_number
 
 ALL = [run_number(n).run_id for n in (2, 1, 0)]
 
 
 @contextmanager
-def reopened(tmp_path: Path) -> Iterator[JsonFileStore]:
+def reopened(tmp_path: Path) -> Iterator[FileRunStore]:
     store = opened(tmp_path)
     try:
         yield store
@@ -209,7 +209,7 @@ import sys
 from pathlib import Path
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.summary_log import SummaryLog
-from tests.stores.test_contract import opened, run_number
+from tests.stores.test_run_contract import opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunFailed
 store = opened(Path({str(tmp_path)!r}))

@@ -5,7 +5,7 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow.api.error_responses import word_error, word_http_error
 from comfyui_workflow.api.mount import Api, Parts
 from comfyui_workflow.api.request import number
-from comfyui_workflow.delivery.webhooks.delivery import attempt_document, delivery_document
+from comfyui_workflow.delivery.webhooks.serializers import attempt_document, delivery_document
 
 PREFIX = "/comfyui/webhooks"
 LARGEST_PAGE = 100

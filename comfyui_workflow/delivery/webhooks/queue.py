@@ -4,7 +4,7 @@ thread, no file and no network, and is given the time."""
 from collections import Counter
 from datetime import datetime, timedelta
 
-from comfyui_workflow.delivery.webhooks.delivery import Delivery
+from comfyui_workflow.runs.webhook import Delivery
 from comfyui_workflow.safe_http.urls import origin_of
 
 MOST_AT_ONCE = 8

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
-from comfyui_workflow.files.disk_flush import flush_to_disk
-from comfyui_workflow.runs.model import is_run_id
-from comfyui_workflow.stores.files.atomic_write import (
+from comfyui_workflow.files.atomic_write import (
     make_private_directory,
     read_regular,
     write_atomically,
 )
+from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.runs.model import is_run_id
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfyui_workflow.errors import DataTaken, StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_atomically
 from comfyui_workflow.parsing.untrusted import an_object
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from comfyui_workflow.errors import InvalidGraph, StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_atomically
 from comfyui_workflow.runs.codec import (
     decode_graph,
     decode_request,
@@ -19,7 +20,7 @@ from comfyui_workflow.runs.model import Graph, Run, RunRequest, Workflow, is_run
 from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_atomically
+from comfyui_workflow.stores.files.quarantine import keep_aside
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_directory import (
     CUT,
@@ -29,8 +30,6 @@ from comfyui_workflow.stores.files.run_directory import (
     RecordReader,
     content_of,
     is_missing,
-    keep_aside,
-    read_sealed,
     read_submission,
     whole_state,
 )
@@ -106,7 +105,7 @@ class Rebuilder:
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
         """With an empty graph where the workflow is lost. Raises: StoreError, OSError."""
-        content = read_sealed(path / "request.json", self._seal)
+        content = self._seal.read(path / "request.json")
         if workflow is not None or is_lost:
             return _checked(decode_request(content, workflow or Workflow(graph={})))
         try:

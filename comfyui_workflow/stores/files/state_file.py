@@ -10,9 +10,9 @@ import logging
 import threading
 from pathlib import Path
 
+from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.files.atomic_write import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import append_line, write_atomically
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.stores.files.atomic_write import append_line, write_atomically
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.index_keys import SummaryLine, keys_of_line
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_new
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
 from comfyui_workflow.runs.model import RunRequest, Workflow
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_new
 from comfyui_workflow.stores.files.record_format import Seal
 
 FILE_NAME = "workflow.json"

@@ -1,11 +1,10 @@
-"""What the file of named instances holds: `{"instances": [{…}, …]}`, and what else was written there."""
+"""The documents of the named instances, parsed. Pure."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InstanceNotFound, InvalidRequest
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.schema import (
     KNOWN_FIELDS,
@@ -14,37 +13,32 @@ from comfyui_workflow.instances.schema import (
     read_instance,
     refuse_clash,
 )
-from comfyui_workflow.parsing.untrusted import read_json
-
-Raw = Mapping[str, Any]
-DEEPEST_NESTING = 50
-VERSION = 1
-"""Of the file, where it says one."""
-
-
-class NewerInstances(InvalidRequest):
-    """The file of a newer release."""
+from comfyui_workflow.stores.base import Document, InstanceDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     instance: Instance
-    raw: Raw
+    raw: Document
     """As it was written: what is not there is as usual, and stays so when that changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """`rest` is what the file says besides its instances."""
+    """Every entry, and what else was written beside them."""
 
     entries: tuple[Entry, ...] = ()
-    rest: Raw = field(default_factory=dict)
+    rest: Document = field(default_factory=dict)
 
     @property
     def instances(self) -> tuple[Instance, ...]:
         return tuple(entry.instance for entry in self.entries)
 
-    def with_entry(self, instance_id: str, raw: Raw) -> "Content":
+    @property
+    def documents(self) -> InstanceDocuments:
+        return InstanceDocuments(documents=tuple(entry.raw for entry in self.entries), rest=self.rest)
+
+    def with_entry(self, instance_id: str, raw: Document) -> "Content":
         """A new one at the end, or the one of that id as it is now. Raises: InvalidRequest."""
         instance = read_instance(raw, instance_id)
         others = [each for each in self.instances if each.id != instance_id]
@@ -58,37 +52,29 @@ class Content:
         return Content(entries=kept, rest=self.rest)
 
     def find(self, id_or_name: str) -> Entry | None:
-        """No name is the id of another instance."""
+        """By its id, or by its name in any case: no name is the id of another instance."""
         wanted = id_or_name.strip().casefold()
         return next((entry for entry in self.entries if wanted in _called_by(entry.instance)), None)
 
+    def require(self, id_or_name: str) -> Entry:
+        """Raises: InstanceNotFound."""
+        entry = self.find(id_or_name)
+        if entry is None:
+            raise InstanceNotFound(f"There is no instance called {id_or_name[:100]}")
+        return entry
 
-def read_content(content: bytes) -> Content:
+
+def content_of(documents: InstanceDocuments) -> Content:
     """Raises: InvalidRequest, naming the entry and the field."""
-    try:
-        document = read_json(content)
-    except ValueError as error:
-        raise InvalidRequest(f"it is not JSON ({error})") from error
-    if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
-        raise InvalidRequest('it does not read {"instances": [{…}, …]}')
-    version = document.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise NewerInstances(
-            f"it is of version {version}, which a newer release has written; this reads version {VERSION}. "
-            "Start that release again, or name another file with COMFYUI_WORKFLOW_INSTANCES_FILE"
-        )
-    if _is_nested_deeper(document, DEEPEST_NESTING):
-        raise InvalidRequest("it is nested too deeply")
-    rest = {name: value for name, value in document.items() if name != "instances"}
-    return Content(entries=tuple(_entries(document["instances"])), rest=rest)
+    return Content(entries=tuple(_entries(documents.documents)), rest=documents.rest)
 
 
-def word_content(content: Content) -> bytes:
-    document = {**content.rest, "instances": [entry.raw for entry in content.entries]}
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+def complete(documents: InstanceDocuments) -> InstanceDocuments:
+    """The same, where every document has an id. Raises: InvalidRequest."""
+    return content_of(documents).documents
 
 
-def _entries(raws: list[Any]) -> Iterator[Entry]:
+def _entries(raws: Sequence[Any]) -> Iterator[Entry]:
     """An entry that has no id yet gets one that is neither id nor name of another."""
     taken = {word for raw in raws if isinstance(raw, dict) for word in _words(raw)}
     read: list[Instance] = []
@@ -114,13 +100,13 @@ def _entry(raw: Any, taken: set[str], others: list[Instance]) -> Entry:
     return Entry(instance=instance, raw=_as_written(raw, instance.id))
 
 
-def _words(raw: Raw) -> Iterator[str]:
+def _words(raw: Document) -> Iterator[str]:
     """What nobody else may be called."""
     given = (raw.get("id"), raw.get("name"))
     return (word.strip().casefold() for word in given if isinstance(word, str))
 
 
-def _as_written(raw: Raw, instance_id: str) -> Raw:
+def _as_written(raw: Document, instance_id: str) -> Document:
     kept = {name: value for name, value in raw.items() if value is not None or name not in KNOWN_FIELDS}
     return {"id": instance_id} | kept | {"id": instance_id}
 
@@ -132,10 +118,3 @@ def _named(raw: object) -> str:
 
 def _called_by(instance: Instance) -> tuple[str, str]:
     return (instance.id, instance.name.casefold())
-
-
-def _is_nested_deeper(value: object, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_nested_deeper(each, levels - 1) for each in inner)

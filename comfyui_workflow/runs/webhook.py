@@ -1,18 +1,15 @@
-"""A webhook that is to be delivered, and what became of each try. Pure."""
+"""A webhook to be delivered, and the result of each attempt. Pure; to JSON and back."""
 
 import hashlib
 import secrets
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.document import word_time
 from comfyui_workflow.runs.model import NAME_IN_RECORDS
-from comfyui_workflow.safe_http.urls import shown_url
 
 WAITS_S = (10, 10, 30, 60, 300, 900, 1800, 3600)
 """Between the tries; the last one again and again."""
@@ -142,23 +139,3 @@ def decode_delivery(content: bytes) -> Delivery:
         return _deliveries.validate_json(content)
     except ValidationError as error:
         raise StoreError("not the record of a webhook") from error
-
-
-def delivery_document(delivery: Delivery) -> dict[str, Any]:
-    """As the list tells it: nothing that lets somebody else send, or ask, in our place."""
-    last = delivery.attempts[-1] if delivery.attempts else None
-    return {
-        "id": delivery.delivery_id,
-        "workflow_id": delivery.run_id,
-        "url": shown_url(delivery.url),
-        "status": delivery.status.value,
-        "created_at": word_time(delivery.created_at),
-        "content_bytes": delivery.content_bytes,
-        "attempt_count": len(delivery.attempts),
-        "last_attempt": last and attempt_document(last),
-        "next_attempt_at": word_time(delivery.next_at),
-    }
-
-
-def attempt_document(attempt: Attempt) -> dict[str, Any]:
-    return {"at": word_time(attempt.at), "status": attempt.status, "trouble": attempt.trouble}

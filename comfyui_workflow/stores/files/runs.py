@@ -30,6 +30,7 @@ from comfyui_workflow.errors import (
     RunNotFound,
     StoreError,
 )
+from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
@@ -37,8 +38,8 @@ from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores.base import Change, Lesson, Wanted
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.atomic_write import make_private_directory
 from comfyui_workflow.stores.files.ownership import Ownership
+from comfyui_workflow.stores.files.quarantine import QUARANTINE, set_aside
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.record_recovery import Rebuilder
 from comfyui_workflow.stores.files.run_directory import (
@@ -48,7 +49,6 @@ from comfyui_workflow.stores.files.run_directory import (
     read_outputs,
     refuse_newer,
     remove,
-    set_aside,
     was_never_accepted,
     write_submission,
 )
@@ -78,7 +78,7 @@ class _Live(KeptRun):
     is_saved: bool = True
 
 
-class JsonFileStore:
+class FileRunStore:
     """Opening it takes the data directory for this process; a second server is refused."""
 
     def __init__(
@@ -89,7 +89,7 @@ class JsonFileStore:
         damage: DamageReport | None = None,
     ) -> None:
         self._root = data_dir / "runs"
-        self._aside = self._root / "set-aside"
+        self._aside = self._root / QUARANTINE
         self._state_file = None if state_file is None else StateFile(state_file)
         self._clock = clock
         self._lock_file = FileLock(data_dir / "server.lock", timeout=0, mode=0o600)
@@ -111,7 +111,7 @@ class JsonFileStore:
         """Raises: ConfigurationError when the directory is in use or cannot be used."""
         try:
             make_private_directory(self._root.parent)
-            for name in ("live", "finished", "set-aside"):
+            for name in ("live", "finished", QUARANTINE):
                 make_private_directory(self._root / name)
             self._lock_file.acquire()
             with self._released_on_error():
