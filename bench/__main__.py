@@ -23,10 +23,10 @@ from bench import (
     waiting_runs,
     warm_run,
 )
-from bench.ground import Ground
 from bench.table import Row, markdown
+from bench.testbed import Testbed
 
-Rows = Callable[[Ground, int], Iterator[Row]]
+Rows = Callable[[Testbed, int], Iterator[Row]]
 
 PARTS: dict[str, Rows] = {
     "warm_run": warm_run.rows,
@@ -59,18 +59,18 @@ OpenSSH. "Met" is of this one measurement.
 
 def main() -> None:
     arguments = _arguments()
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Ground(Path(directory)) as ground:
-        rows = [row for name in arguments.only for row in _measured(name, ground, arguments.runs)]
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Testbed(Path(directory)) as testbed:
+        rows = [row for name in arguments.only for row in _measured(name, testbed, arguments.runs)]
     sys.stdout.write(markdown(rows))
     if arguments.write:
         page = PAGE.format(runs=arguments.runs, machine=machine.description(), table=markdown(rows))
         arguments.write.write_text(page)
 
 
-def _measured(name: str, ground: Ground, runs: int) -> list[Row]:
+def _measured(name: str, testbed: Testbed, runs: int) -> list[Row]:
     began_s = time.monotonic()
     rows = []
-    for row in PARTS[name](ground, runs):
+    for row in PARTS[name](testbed, runs):
         rows.append(row)
         _say(" | ".join(row.cells))
     _say(f"{name} took {time.monotonic() - began_s:.0f} s")

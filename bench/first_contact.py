@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.ground import Ground, Way
 from bench.table import Figure, Row, at_most, median
+from bench.testbed import Testbed, Way
 from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
@@ -13,9 +13,9 @@ from comfyui_workflow.ssh.known_hosts import KnownHosts
 REPETITIONS = 2
 
 
-def rows(ground: Ground, runs: int, repetitions: int = REPETITIONS) -> Iterator[Row]:
-    for way in ground.ways:
-        contacts = [_contact(ground, way) for _ in range(1 + runs * repetitions)][1:]
+def rows(testbed: Testbed, runs: int, repetitions: int = REPETITIONS) -> Iterator[Row]:
+    for way in testbed.ways:
+        contacts = [_contact(testbed, way) for _ in range(1 + runs * repetitions)][1:]
         physical = Figure(value=5 * way.round_trip_ms + 25, unit="ms", about="5 round trips + 25 ms")
         open_ms = Figure(value=median(contact.open_ms for contact in contacts), unit="ms")
         files_ms = Figure(value=median(contact.files_ms for contact in contacts), unit="ms")
@@ -42,8 +42,8 @@ class Contact:
     files_ms: float
 
 
-def _contact(ground: Ground, way: Way) -> Contact:
-    known_hosts = KnownHosts(ground.new_directory("known_hosts") / "known_hosts")
+def _contact(testbed: Testbed, way: Way) -> Contact:
+    known_hosts = KnownHosts(testbed.new_directory("known_hosts") / "known_hosts")
     options = ConnectionOptions(known_hosts=known_hosts, key_directory=None)
     address = parse_ssh_address(way.ssh_string)
     began_s = time.perf_counter()

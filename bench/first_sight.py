@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from playwright.sync_api import Browser
 
-from bench.ground import Ground
 from bench.open_pages import fill
 from bench.table import Figure, Row, median
+from bench.testbed import Testbed
 from tests.browser.chromium import running_chromium
 from tests.server_process import ServerProcess
 
@@ -32,10 +32,10 @@ _SEEN = """
 """
 
 
-def rows(ground: Ground, runs: int, finished: tuple[int, ...] = FINISHED) -> Iterator[Row]:
+def rows(testbed: Testbed, runs: int, finished: tuple[int, ...] = FINISHED) -> Iterator[Row]:
     with running_chromium() as browser:
         for count in finished:
-            server = ServerProcess(ground.new_directory(f"first sight {count}"))
+            server = ServerProcess(testbed.new_directory(f"first sight {count}"))
             fill(server.data_dir, count)
             with server:
                 yield _row(browser, server.url.removesuffix("comfyui/workflow"), runs, count)

@@ -15,9 +15,9 @@ from typing import Any
 import requests
 
 from bench.fleet import Fleet
-from bench.ground import Ground
 from bench.many_runs import slow_graph
 from bench.table import Figure, Row, at_most, median, percentile
+from bench.testbed import Testbed
 from tests.server_process import ServerProcess
 
 LIMIT_S = 180.0
@@ -53,13 +53,13 @@ class Client:
         return str(self.ask("POST", f"/v2/{endpoint}/run", body)["id"])
 
 
-def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
+def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
     with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(ground.new_directory("jobs fleet"), count=size.running))
-        server = stack.enter_context(ServerProcess(ground.new_directory("jobs server")))
+        fleet = stack.enter_context(Fleet(testbed.new_directory("jobs fleet"), count=size.running))
+        server = stack.enter_context(ServerProcess(testbed.new_directory("jobs server")))
         session = stack.enter_context(requests.Session())
         client = Client(session=session, url=server.url.removesuffix("/comfyui/workflow"))
-        names = _name_instances(client, ground, fleet.ports, stack.enter_context(silent_port()))
+        names = _name_instances(client, testbed, fleet.ports, stack.enter_context(silent_port()))
         job_ids = [client.order(name, number) for number, name in enumerate(names)]
         away_id = client.order(AWAY, size.running)
         _until_executing(client, job_ids)
@@ -103,9 +103,9 @@ def _taken_ms(call: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began_s)
 
 
-def _name_instances(client: Client, ground: Ground, ports: list[int], away_port: int) -> list[str]:
+def _name_instances(client: Client, testbed: Testbed, ports: list[int], away_port: int) -> list[str]:
     """The names of those that are there."""
-    sshd = ground.sshd
+    sshd = testbed.sshd
     ways = {f"gpu{number}": sshd.ssh_string(comfyui_port=port) for number, port in enumerate(ports)}
     away = f"ssh -p {away_port} {sshd.user}@127.0.0.1 -i {sshd.key_file}"
     for name, ssh_string in {**ways, AWAY: away}.items():

@@ -15,8 +15,8 @@ from typing import Any
 import requests
 
 from bench.fleet import Fleet
-from bench.ground import Ground
 from bench.table import Figure, Row, at_most, median, percentile
+from bench.testbed import Testbed
 from tests.server_process import ServerProcess
 
 REQUEST_PAUSE_S = 0.005
@@ -57,18 +57,18 @@ class Cost:
         return cls(threads=int(known["Threads"][0]), memory_kb=float(known["VmRSS"][0]), files=files)
 
 
-def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
+def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
     with (
-        Fleet(ground.new_directory("fleet"), count=size.instances) as fleet,
+        Fleet(testbed.new_directory("fleet"), count=size.instances) as fleet,
         ServerProcess(
-            ground.new_directory("many runs server"), prompts_per_instance=size.runs_on_each
+            testbed.new_directory("many runs server"), prompts_per_instance=size.runs_on_each
         ) as server,
     ):
         idle = Cost.of(server.pid)
-        ids = _start(ground, server, fleet.ports)
+        ids = _start(testbed, server, fleet.ports)
         time.sleep(size.settle_s)
         connected = Cost.of(server.pid)
-        ids += _start(ground, server, fleet.ports * (size.runs_on_each - 1))
+        ids += _start(testbed, server, fleet.ports * (size.runs_on_each - 1))
         time.sleep(size.settle_s)
         full = Cost.of(server.pid)
         what = f"{len(ids)} live runs on {size.instances} instances"
@@ -136,9 +136,9 @@ def _waiting(what: str, windows_ms: list[list[float]]) -> Row:
     )
 
 
-def _start(ground: Ground, server: ServerProcess, ports: list[int]) -> list[str]:
+def _start(testbed: Testbed, server: ServerProcess, ports: list[int]) -> list[str]:
     """One more run on each of these, all of them in ComfyUI's hands when this returns."""
-    sshd = ground.sshd
+    sshd = testbed.sshd
     ids = [
         server.execute(sshd.ssh_string(comfyui_port=port), slow_graph(number))
         for number, port in enumerate(ports)

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bench.ground import Ground
 from bench.many_runs import busy_percent, slow_graph
 from bench.saving import new_run, write_finished
 from bench.table import Figure, Row, at_most, median
+from bench.testbed import Testbed
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.codec import encode_batch
 from comfyui_workflow.runs.model import FileType, OutputFile, Run
@@ -44,11 +44,11 @@ class Size:
 FULL = Size()
 
 
-def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
-    with SandboxProcess(ground.new_directory("pages sandbox")) as sandbox:  # nobody else's prompts are there
-        ssh_string = ground.sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
+def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
+    with SandboxProcess(testbed.new_directory("pages sandbox")) as sandbox:  # nobody else's prompts are there
+        ssh_string = testbed.sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
         for finished in size.finished:
-            server = ServerProcess(ground.new_directory(f"pages {finished} server"))
+            server = ServerProcess(testbed.new_directory(f"pages {finished} server"))
             fill(server.data_dir, finished)
             with server:
                 yield from _rows(server, ssh_string, runs, size, finished)

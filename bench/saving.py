@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.ground import Ground
 from bench.table import Figure, Row, at_most, median
+from bench.testbed import Testbed
 from comfyui_workflow.runs.codec import encode_request, encode_run
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
@@ -29,8 +29,8 @@ MOST_ADDING_MS = 1.0
 LARGE_NODES, BYTES_A_NODE = 120, 400
 
 
-def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
-    small, large = ground.new_directory("few"), ground.new_directory("many")
+def rows(testbed: Testbed, runs: int, few: int = FEW, many: int = MANY) -> Iterator[Row]:
+    small, large = testbed.new_directory("few"), testbed.new_directory("many")
     _fill(small, few)
     _fill(large, many)
     few_ms, many_ms = _saving_ms(small, large, runs)
@@ -51,8 +51,8 @@ def rows(ground: Ground, runs: int, few: int = FEW, many: int = MANY) -> Iterato
         goal=at_most(MOST_OPENING_MS, "ms"),
     )
     yield _listing(large, runs, many)
-    yield _adding(ground, runs, many)
-    yield _taking_up(ground, runs, many)
+    yield _adding(testbed, runs, many)
+    yield _taking_up(testbed, runs, many)
 
 
 def _listing(large: Path, runs: int, many: int) -> Row:
@@ -75,11 +75,11 @@ def _listing(large: Path, runs: int, many: int) -> Row:
     )
 
 
-def _adding(ground: Ground, runs: int, many: int) -> Row:
+def _adding(testbed: Testbed, runs: int, many: int) -> Row:
     """Each on the disk: one after the other, and all at once."""
     one_by_one_ms, together_ms = [], []
     for number in range(runs):
-        with _open(ground.new_directory(f"adding {number}")) as store:
+        with _open(testbed.new_directory(f"adding {number}")) as store:
             few = [new_run(each) for each in range(many, many + min(many, EVENTS))]
             began_s = time.perf_counter()
             for run in few:
@@ -98,9 +98,9 @@ def _adding(ground: Ground, runs: int, many: int) -> Row:
     )
 
 
-def _taking_up(ground: Ground, runs: int, many: int) -> Row:
+def _taking_up(testbed: Testbed, runs: int, many: int) -> Row:
     """Runs of one workflow that wait, as a batch leaves them when the server is stopped."""
-    directory = ground.new_directory("taking up")
+    directory = testbed.new_directory("taking up")
     inputs = {"width": 64, "height": 64, "color": 0, "text": "x" * BYTES_A_NODE}
     graph = {str(number): {"class_type": "EmptyImage", "inputs": inputs} for number in range(LARGE_NODES)}
     nodes = planned_nodes(graph, sink_ids(graph))

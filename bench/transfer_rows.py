@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from bench import transfers
-from bench.ground import Ground, Way
 from bench.table import Figure, Goal, Row, at_least, at_most
+from bench.testbed import Testbed, Way
 
 FULL_MB = 100
 FULL_FILES = 200
@@ -18,8 +18,8 @@ NOTE = (
 )
 
 
-def rows(ground: Ground, runs: int) -> Iterator[Row]:
-    for way in ground.ways:
+def rows(testbed: Testbed, runs: int) -> Iterator[Row]:
+    for way in testbed.ways:
         yield from rows_of(way, runs)
 
 

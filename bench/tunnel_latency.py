@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import requests
 import websocket
 
-from bench.chatter import chatter
 from bench.delay_proxy import delay_proxy
-from bench.ground import Ground, Way
 from bench.table import Figure, Row, at_most, median, percentile
+from bench.testbed import Testbed, Way
+from bench.websocket_load import websocket_load
 from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
@@ -28,12 +28,12 @@ TIMEOUT_S = 30.0
 
 
 def rows(
-    ground: Ground, runs: int, websockets: int = WEBSOCKETS, requests_a_run: int = REQUESTS
+    testbed: Testbed, runs: int, websockets: int = WEBSOCKETS, requests_a_run: int = REQUESTS
 ) -> Iterator[Row]:
-    with chatter() as port:
-        for way in ground.ways:
+    with websocket_load() as port:
+        for way in testbed.ways:
             with (
-                _connection(ground, way, port) as connection,
+                _connection(testbed, way, port) as connection,
                 _direct(way, port) as direct_url,
                 ExitStack() as stack,
             ):
@@ -111,8 +111,8 @@ def _wait_until_heard(noises: list[_Noise]) -> None:
 
 
 @contextmanager
-def _connection(ground: Ground, way: Way, port: int) -> Iterator[Connection]:
-    known_hosts = KnownHosts(ground.new_directory("known_hosts") / "known_hosts")
+def _connection(testbed: Testbed, way: Way, port: int) -> Iterator[Connection]:
+    known_hosts = KnownHosts(testbed.new_directory("known_hosts") / "known_hosts")
     options = ConnectionOptions(known_hosts=known_hosts, key_directory=None)
     connection = open_connection(parse_ssh_address(way.ssh_string), port, options)
     try:

@@ -9,9 +9,9 @@ from typing import Any
 
 import requests
 
-from bench.ground import Ground, Way
 from bench.many_runs import Cost, slow_graph
 from bench.table import Figure, Row, at_most, median, percentile
+from bench.testbed import Testbed, Way
 from tests.server_process import FINISHED, ServerProcess
 
 LIMIT_S = 300.0
@@ -28,17 +28,17 @@ class Size:
 FULL = Size()
 
 
-def rows(ground: Ground, runs: int, size: Size = FULL) -> Iterator[Row]:
-    with ServerProcess(ground.new_directory("gaps server")) as server:
-        for way in ground.ways:
-            yield _gaps(ground, server, way, size)
-    with ServerProcess(ground.new_directory("waiting server")) as server:
-        yield from _waiting(ground, server, size.waiting)
+def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
+    with ServerProcess(testbed.new_directory("gaps server")) as server:
+        for way in testbed.ways:
+            yield _gaps(testbed, server, way, size)
+    with ServerProcess(testbed.new_directory("waiting server")) as server:
+        yield from _waiting(testbed, server, size.waiting)
 
 
-def _gaps(ground: Ground, server: ServerProcess, way: Way, size: Size) -> Row:
-    bare_ms = _gaps_of_bare_client(ground, size)
-    ours_ms = _gaps_of_ours(ground, server, way, size)
+def _gaps(testbed: Testbed, server: ServerProcess, way: Way, size: Size) -> Row:
+    bare_ms = _gaps_of_bare_client(testbed, size)
+    ours_ms = _gaps_of_ours(testbed, server, way, size)
     typical_ms = median(ours_ms)
     return Row(
         work=f"GPU idle from one run to the next while {size.in_a_row} wait, {way.name}",
@@ -52,8 +52,8 @@ def _gaps(ground: Ground, server: ServerProcess, way: Way, size: Size) -> Row:
     )
 
 
-def _gaps_of_ours(ground: Ground, server: ServerProcess, way: Way, size: Size) -> list[float]:
-    before = _lines(ground)
+def _gaps_of_ours(testbed: Testbed, server: ServerProcess, way: Way, size: Size) -> list[float]:
+    before = _lines(testbed)
     body = {
         "ssh_connection": way.ssh_string,
         "workflow": _graph(size.execution_s),
@@ -62,18 +62,18 @@ def _gaps_of_ours(ground: Ground, server: ServerProcess, way: Way, size: Size) -
     }
     batch_id = server.post("/batch", body).json()["batch_id"]
     _until(lambda: server.get(f"/batch/{batch_id}/progress")["progress"]["status"] in FINISHED)
-    return _idle_ms(_lines(ground)[len(before) :])
+    return _idle_ms(_lines(testbed)[len(before) :])
 
 
-def _gaps_of_bare_client(ground: Ground, size: Size) -> list[float]:
-    before = _lines(ground)
-    url = ground.near.comfyui_url
+def _gaps_of_bare_client(testbed: Testbed, size: Size) -> list[float]:
+    before = _lines(testbed)
+    url = testbed.near.comfyui_url
     for number in range(size.in_a_row):
         graph = _graph(size.execution_s)
         graph["1"]["inputs"]["color"] = 100_000 + number
         requests.post(f"{url}/prompt", json={"prompt": graph}, timeout=10).raise_for_status()
     _until(lambda: not requests.get(f"{url}/prompt", timeout=10).json()["exec_info"]["queue_remaining"])
-    return _idle_ms(_lines(ground)[len(before) :])
+    return _idle_ms(_lines(testbed)[len(before) :])
 
 
 def _idle_ms(lines: list[dict[str, Any]]) -> list[float]:
@@ -85,8 +85,8 @@ def _idle_ms(lines: list[dict[str, Any]]) -> list[float]:
     ]
 
 
-def _lines(ground: Ground) -> list[dict[str, Any]]:
-    log = ground.sandbox.execution_log
+def _lines(testbed: Testbed) -> list[dict[str, Any]]:
+    log = testbed.sandbox.execution_log
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
@@ -96,13 +96,13 @@ def _graph(execution_s: float) -> dict[str, Any]:
     return graph
 
 
-def _waiting(ground: Ground, server: ServerProcess, count: int) -> Iterator[Row]:
+def _waiting(testbed: Testbed, server: ServerProcess, count: int) -> Iterator[Row]:
     """All for one instance, which holds the first of them."""
     taken_ms: list[float] = []
     with requests.Session() as session:
-        taken_ms += _submit(session, server, ground.near, FIRST_AND_LAST)
+        taken_ms += _submit(session, server, testbed.near, FIRST_AND_LAST)
         few = Cost.of(server.pid)
-        taken_ms += _submit(session, server, ground.near, count - FIRST_AND_LAST)
+        taken_ms += _submit(session, server, testbed.near, count - FIRST_AND_LAST)
         many = Cost.of(server.pid)
         listing_ms = median(_listing_ms(session, server) for _ in range(20))
     first_ms, last_ms = median(taken_ms[:FIRST_AND_LAST]), median(taken_ms[-FIRST_AND_LAST:])

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from bench.bare_client import BareClient
-from bench.ground import Ground, Way
 from bench.our_client import OurClient
 from bench.table import Figure, Goal, Row, at_most, median
+from bench.testbed import Testbed, Way
 from tests.server_process import ServerProcess
 
 WARM_UPS = 3
@@ -31,25 +31,25 @@ _colors = itertools.count(1)
 
 
 def rows(
-    ground: Ground, runs: int, repetitions: int = REPETITIONS, warm_ups: int = WARM_UPS
+    testbed: Testbed, runs: int, repetitions: int = REPETITIONS, warm_ups: int = WARM_UPS
 ) -> Iterator[Row]:
-    with ServerProcess(ground.new_directory("warm run server")) as server:
-        for way in ground.ways:
-            with _client(ground, server, way) as ours, BareClient(way.comfyui_url) as bare:
-                yield _compared(ground, way, (ours, bare), runs * repetitions, warm_ups)
-        with _client(ground, server, ground.near) as ours:
-            yield _handshakes(ground, ours)
+    with ServerProcess(testbed.new_directory("warm run server")) as server:
+        for way in testbed.ways:
+            with _client(testbed, server, way) as ours, BareClient(way.comfyui_url) as bare:
+                yield _compared(testbed, way, (ours, bare), runs * repetitions, warm_ups)
+        with _client(testbed, server, testbed.near) as ours:
+            yield _handshakes(testbed, ours)
 
 
-def _client(ground: Ground, server: ServerProcess, way: Way) -> OurClient:
-    return OurClient(server, way.ssh_string, ground.sandbox.output_dir)
+def _client(testbed: Testbed, server: ServerProcess, way: Way) -> OurClient:
+    return OurClient(server, way.ssh_string, testbed.sandbox.output_dir)
 
 
 def _compared(
-    ground: Ground, way: Way, clients: tuple[OurClient, BareClient], runs: int, warm_ups: int
+    testbed: Testbed, way: Way, clients: tuple[OurClient, BareClient], runs: int, warm_ups: int
 ) -> Row:
     ours, bare = clients
-    directory = ground.new_directory("warm run outputs")
+    directory = testbed.new_directory("warm run outputs")
     ours_ms, bare_ms = [], []
     for _ in range(warm_ups + runs):
         took_ms, run_id = _timed_ms(lambda: ours.run(small_graph(), directory))
@@ -86,12 +86,12 @@ def _timed_ms(work: Callable[[], Result]) -> tuple[float, Result]:
     return 1000 * (time.perf_counter() - began_s), result
 
 
-def _handshakes(ground: Ground, ours: OurClient) -> Row:
-    directory = ground.new_directory("handshake outputs")
-    before = ground.login_count()
+def _handshakes(testbed: Testbed, ours: OurClient) -> Row:
+    directory = testbed.new_directory("handshake outputs")
+    before = testbed.login_count()
     for _ in range(HANDSHAKE_RUNS):
         ours.run(small_graph(), directory)
-    logins = float(ground.login_count() - before)
+    logins = float(testbed.login_count() - before)
     return Row(
         work=f"SSH handshakes in {HANDSHAKE_RUNS} more runs there",
         ours=Figure(value=logins, unit=""),

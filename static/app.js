@@ -1,7 +1,7 @@
 // The page: which view is open, looking again and again, and handing what the reader does to who does it.
 
 import { isAway } from "./api.js";
-import { deeds } from "./deeds.js";
+import { commonActions } from "./actions.js";
 import { el, morph } from "./dom.js";
 import { viewer } from "./gallery.js";
 import { arrive, leave } from "./history.js";
@@ -31,7 +31,7 @@ let isLeaving = false;
 let silence = null;
 
 const actions = {
-  ...deeds({ ask, say }),
+  ...commonActions({ ask, say }),
   ...home.actions,
   ...start.actions,
   enlarge: (_data, link) => enlarged.open(link),

@@ -1,7 +1,7 @@
 // The run that is being prepared: a workflow, where it goes, and what is changed of it. Nothing here draws.
 
 import { RUNS, ApiError, call, keepFile, look } from "./api.js";
-import { forget, recall, recallHere, remember, rememberHere } from "./memory.js";
+import { forget, recall, recallHere, remember, rememberHere } from "./storage.js";
 
 const LAST_PLACE = "last-place-chosen";
 const LAST_SSH_STRING = "last-ssh-string";

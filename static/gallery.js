@@ -1,8 +1,8 @@
 // What came out of a run: small pictures that open large, video and audio that play, everything to be saved.
 
 import { el } from "./dom.js";
-import { outputAddress, thumbnail } from "./parts.js";
-import * as words from "./words.js";
+import { outputAddress, thumbnail } from "./components.js";
+import * as labels from "./labels.js";
 
 const SMALL = 512; // pixels: sharp on a screen with twice as many, too
 const ALONE = 1024;
@@ -31,7 +31,7 @@ function shown(id, { number, filename, file_type }, side) {
 const caption = (id, { number, filename, size_bytes }) =>
   el("p.line.small", {},
     el("a.name", { href: outputAddress(id, number), download: filename, title: `Download ${filename}` }, filename),
-    el("span.quiet", {}, size_bytes === null ? "" : words.size(size_bytes)));
+    el("span.quiet", {}, size_bytes === null ? "" : labels.size(size_bytes)));
 
 /** The large picture over the page; arrows go to its neighbours, Escape and the browser's Back close it. */
 export function viewer(dialog) {

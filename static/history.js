@@ -1,6 +1,6 @@
 // The places that Back and Forward lead to, and how far down each of them its reader was.
 
-import { forget, recallHere, rememberHere } from "./memory.js";
+import { forget, recallHere, rememberHere } from "./storage.js";
 
 const WANTED = "wanted"; // what was asked for before the login; kept by login.js
 const SCROLLS = "scrolls";

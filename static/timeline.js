@@ -1,7 +1,7 @@
 // Where the time of a run went: a bar for each node that took long, from when it began to when it ended.
 
 import { el, svg } from "./dom.js";
-import * as words from "./words.js";
+import * as labels from "./labels.js";
 
 const WIDTH = 1000; // of the drawing, whatever it measures on the screen
 const NARROWEST = 3;
@@ -24,12 +24,12 @@ export function timeline(nodes) {
     axis(whole_s));
 }
 
-const took = (node) => words.between(node.start_time, node.end_time);
+const took = (node) => labels.between(node.start_time, node.end_time);
 
 function others(nodes) {
   if (!nodes.length) return null;
   const together_s = nodes.reduce((sum, node) => sum + took(node), 0);
-  return el("p.quiet.small", {}, `${words.count(nodes.length, "other node", "other nodes")}, together ${words.duration(together_s)}`);
+  return el("p.quiet.small", {}, `${labels.count(nodes.length, "other node", "other nodes")}, together ${labels.duration(together_s)}`);
 }
 
 function row(node, began, whole_s) {
@@ -41,7 +41,7 @@ function row(node, began, whole_s) {
     el("span.name", {}, node.title || node.node_type),
     svg("svg", { viewBox: `0 0 ${WIDTH} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { x: Math.min(x, WIDTH - width), width, y: 0, height: 10 })),
-    el("span.quiet", {}, words.duration(took_s)));
+    el("span.quiet", {}, labels.duration(took_s)));
 }
 
 function axis(whole_s) {
@@ -50,5 +50,5 @@ function axis(whole_s) {
   return el("div.axis", { "aria-hidden": "true" },
     svg("svg", { viewBox: `0 0 ${WIDTH} 6`, preserveAspectRatio: "none" },
       ticks.map((at_s) => svg("line", { x1: (at_s / whole_s) * WIDTH, x2: (at_s / whole_s) * WIDTH, y1: 0, y2: 6 }))),
-    el("p.line.quiet.small", {}, el("span", {}, "0"), el("span", {}, `a mark every ${words.duration(step_s)}`), el("span", {}, words.duration(whole_s))));
+    el("p.line.quiet.small", {}, el("span", {}, "0"), el("span", {}, `a mark every ${labels.duration(step_s)}`), el("span", {}, labels.duration(whole_s))));
 }

@@ -2,10 +2,10 @@
 
 import { BATCHES, INSTANCES, RUNS, look } from "../api.js";
 import { el } from "../dom.js";
-import { bar, button, chip, empty, pace, thumbnail, thumbnails, time, tookOf } from "../parts.js";
-import { recall, remember } from "../memory.js";
+import { bar, button, chip, empty, pace, thumbnail, thumbnails, time, tookOf } from "../components.js";
+import { recall, remember } from "../storage.js";
 import { toHome, toInstances, toRun, toStart } from "../route.js";
-import * as words from "../words.js";
+import * as labels from "../labels.js";
 
 const ROWS = 30;
 const ROWS_OF_BATCH = 50;
@@ -127,20 +127,20 @@ function card(run, since_s) {
       el("div.frame", {}, source ? el("img", { src: source, alt: "" }) : null),
       el("div.body", {},
         el("h3", {}, run.workflow_name),
-        el("p.quiet", {}, [words.place(run), pace(run, since_s)].filter(Boolean).join(" · ")),
+        el("p.quiet", {}, [labels.place(run), pace(run, since_s)].filter(Boolean).join(" · ")),
         bar(`${run.workflow_name}: nodes completed`, run.progress_percent),
-        el("p.now", {}, words.situation(run)))));
+        el("p.now", {}, labels.situation(run)))));
 }
 
 function waiting(now) {
   const more = now.counts.queued - now.waiting.length;
   return el("div.waiting", { "data-key": "waiting" },
-    el("h3.quiet", {}, `${words.count(now.counts.queued, "run waits", "runs wait")}`),
+    el("h3.quiet", {}, `${labels.count(now.counts.queued, "run waits", "runs wait")}`),
     el("ol.plain", {}, now.waiting.map((run) =>
       el("li", { "data-key": run.workflow_id },
         el("a.name", { href: toRun(run.workflow_id) }, run.workflow_name),
-        el("span.quiet", {}, [words.place(run), words.situation(run)].filter(Boolean).join(" · "))))),
-    more > 0 ? el("p", {}, el("a", { href: toHome({ status: "queued" }) }, `and ${words.count(more, "other", "others")}`)) : null);
+        el("span.quiet", {}, [labels.place(run), labels.situation(run)].filter(Boolean).join(" · "))))),
+    more > 0 ? el("p", {}, el("a", { href: toHome({ status: "queued" }) }, `and ${labels.count(more, "other", "others")}`)) : null);
 }
 
 function latest(rows, query) {
@@ -157,7 +157,7 @@ function latest(rows, query) {
 function all(list, { query, instances, batches, batchName, moving }) {
   const isAsked = ASKABLE.some((name) => query.get(name));
   return el("section", { "data-key": "all", "data-top": "", "aria-labelledby": "all" },
-    el("div.line", {}, el("h2", { id: "all" }, heading(batchName)), el("span.quiet", {}, words.count(list.total, "run", "runs"))),
+    el("div.line", {}, el("h2", { id: "all" }, heading(batchName)), el("span.quiet", {}, labels.count(list.total, "run", "runs"))),
     list.total || isAsked ? filters(query, instances) : null,
     list.workflows.length
       ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
@@ -178,7 +178,7 @@ function filters(query, instances) {
       el("input", { type: "search", name: "name", value: query.get("name") ?? "", placeholder: "Name", autocomplete: "off" })),
     el("label", {}, el("span.hidden", {}, "State"),
       el("select", { name: "status" }, el("option", { value: "" }, "Any state"),
-        Object.entries(words.RUN_STATES).map(([value, text]) => option("status", value, text)))),
+        Object.entries(labels.RUN_STATES).map(([value, text]) => option("status", value, text)))),
     instances.length ? el("label", {}, el("span.hidden", {}, "Instance"),
       el("select", { name: "instance" }, el("option", { value: "" }, "Any instance"),
         instances.map(({ id, name }) => option("instance", id, name)))) : null);
@@ -189,7 +189,7 @@ function runRow(run, name = run.workflow_name) {
     chip(run.status),
     el("div.what", {},
       el("a.name", { href: toRun(run.workflow_id) }, name),
-      el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? words.place(run) : [words.place(run), words.situation(run)].filter(Boolean).join(" · ")))),
+      el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? labels.place(run) : [labels.place(run), labels.situation(run)].filter(Boolean).join(" · ")))),
     el("div.when.quiet", {}, time(run.end_time ?? run.start_time ?? run.queue_time), el("span", {}, tookOf(run))),
     el("div.thumbnails", {}, thumbnails(run)));
 }
@@ -203,7 +203,7 @@ function batchRow(batch, runs) {
         chip(batch.status),
         el("div.what", {},
           el("span.name", {}, batch.batch_name),
-          el("span.quiet", {}, `${done} of ${words.count(batch.total, "run", "runs")}${failed}`),
+          el("span.quiet", {}, `${done} of ${labels.count(batch.total, "run", "runs")}${failed}`),
           done < batch.total ? bar(`${batch.batch_name}: runs`, batch.progress_percent) : null),
         el("div.when.quiet", {}, time(batch.queue_time), el("span", {}, tookOf(batch))),
         el("div.thumbnails", {}, thumbnails(batch))),

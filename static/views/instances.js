@@ -2,9 +2,9 @@
 
 import { INSTANCES, look } from "../api.js";
 import { el } from "../dom.js";
-import { bar, button, empty, time } from "../parts.js";
+import { bar, button, empty, time } from "../components.js";
 import { toHome } from "../route.js";
-import * as words from "../words.js";
+import * as labels from "../labels.js";
 
 const REACHED = { unknown: "not connected", connecting: "connecting", ready: "ready", unreachable: "not reachable" };
 
@@ -32,8 +32,8 @@ export function draw({ instances, trouble, removed, costs }) {
 function gone({ runs, run_cost, idle_cost }) {
   const spent = (run_cost ?? 0) + (idle_cost ?? 0);
   if (!runs && !spent) return null;
-  const cost = spent ? `, which cost ${words.money(spent)}` : "";
-  return el("p.quiet", { "data-key": "gone" }, `On instances that were removed: ${words.count(runs, "run", "runs")}${cost}.`);
+  const cost = spent ? `, which cost ${labels.money(spent)}` : "";
+  return el("p.quiet", { "data-key": "gone" }, `On instances that were removed: ${labels.count(runs, "run", "runs")}${cost}.`);
 }
 
 function card(instance, costs) {
@@ -52,16 +52,16 @@ function card(instance, costs) {
 function device({ name, vram_total, vram_free }) {
   const used = vram_total - vram_free;
   return el("div.device", {},
-    el("p.line.small", {}, el("span.name", {}, name), el("span.quiet", {}, `${words.size(used)} of ${words.size(vram_total)} VRAM`)),
+    el("p.line.small", {}, el("span.name", {}, name), el("span.quiet", {}, `${labels.size(used)} of ${labels.size(vram_total)} VRAM`)),
     bar(`VRAM of ${name}`, used, vram_total || 1));
 }
 
 function facts({ id, enabled, tags, price_per_hour, state }, costs) {
   const found = [["Queue", queue(state.prompts)]];
-  if (costs?.runs) found.push(["Runs", el("a", { href: toHome({ instance: id }) }, words.count(costs.runs, "run", "runs"))]);
-  if (price_per_hour !== null) found.push(["Price", `${words.money(price_per_hour)} an hour`]);
-  if (costs?.run_cost) found.push(["Cost of runs", words.money(costs.run_cost)]);
-  if (costs?.idle_cost) found.push(["Cost of standing idle", words.money(costs.idle_cost)]);
+  if (costs?.runs) found.push(["Runs", el("a", { href: toHome({ instance: id }) }, labels.count(costs.runs, "run", "runs"))]);
+  if (price_per_hour !== null) found.push(["Price", `${labels.money(price_per_hour)} an hour`]);
+  if (costs?.run_cost) found.push(["Cost of runs", labels.money(costs.run_cost)]);
+  if (costs?.idle_cost) found.push(["Cost of standing idle", labels.money(costs.idle_cost)]);
   if (state.comfyui_version) found.push(["ComfyUI", state.comfyui_version]);
   if (state.connected_since) found.push(["Connected since", time(state.connected_since)]);
   if (tags.length) found.push(["Tags", tags.join(", ")]);

@@ -3,10 +3,10 @@
 import { RUNS, look } from "../api.js";
 import { el } from "../dom.js";
 import { gallery } from "../gallery.js";
-import { bar, button, chip, empty, pace, time, tookOf } from "../parts.js";
+import { bar, button, chip, empty, pace, time, tookOf } from "../components.js";
 import { toHome, toInstances, toStart } from "../route.js";
 import { timeline } from "../timeline.js";
-import * as words from "../words.js";
+import * as labels from "../labels.js";
 
 const MANY_NODES = 12;
 const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost", "image_not_fetched"]);
@@ -25,7 +25,7 @@ export async function learn(route, before) {
 
 /** What is said aloud, too: that it began, and how it ended. */
 export const news = (before, { run }) =>
-  run.status !== before.run.status ? `${run.workflow_name}: ${words.RUN_STATES[run.status]}` : null;
+  run.status !== before.run.status ? `${run.workflow_name}: ${labels.RUN_STATES[run.status]}` : null;
 
 export function draw({ run, graph, learnedAt }) {
   const since_s = (performance.now() - learnedAt) / 1000;
@@ -62,9 +62,9 @@ function head(run) {
 
 function whereAndWhen(run) {
   const took = tookOf(run);
-  const cost = run.cost === null ? "" : ` · cost ${words.money(run.cost)}`;
+  const cost = run.cost === null ? "" : ` · cost ${labels.money(run.cost)}`;
   return el("span", {},
-    words.place(run), " · ", time(run.end_time ?? run.start_time ?? run.queue_time), took ? ` · took ${took}` : "", cost);
+    labels.place(run), " · ", time(run.end_time ?? run.start_time ?? run.queue_time), took ? ` · took ${took}` : "", cost);
 }
 
 function trouble(run) {
@@ -79,10 +79,10 @@ const keysAreAt = (instanceId) => (instanceId
 
 function watch(run, since_s) {
   return el("section.watch", { "data-key": "watch", "aria-label": "Progress" },
-    el("p.line", {}, el("strong", {}, words.situation(run) || "Starting"), el("span.quiet", {}, pace(run, since_s))),
+    el("p.line", {}, el("strong", {}, labels.situation(run) || "Starting"), el("span.quiet", {}, pace(run, since_s))),
     bar("Nodes completed", finePercent(run)),
     el("p.quiet.line", {},
-      el("span", {}, `${run.completed_nodes} of ${words.count(run.total_nodes, "node", "nodes")}`),
+      el("span", {}, `${run.completed_nodes} of ${labels.count(run.total_nodes, "node", "nodes")}`),
       run.submissions > 1 ? el("span", {}, `submitted ${run.submissions} times`) : null),
     run.transfers?.length ? el("ul.plain.transfers", {}, run.transfers.map(transfer)) : null);
 }
@@ -93,7 +93,7 @@ const finePercent = (run) => run.nodes.length
 
 function transfer({ direction, filename, done_bytes, total_bytes }) {
   const verb = direction === "upload" ? "Sending" : "Fetching";
-  const amount = total_bytes === null ? words.size(done_bytes) : `${words.size(done_bytes)} of ${words.size(total_bytes)}`;
+  const amount = total_bytes === null ? labels.size(done_bytes) : `${labels.size(done_bytes)} of ${labels.size(total_bytes)}`;
   return el("li", { "data-key": `${direction} ${filename}` },
     el("p.line", {}, el("span.name", {}, `${verb} ${filename}`), el("span.quiet", {}, amount)),
     bar(`${verb} ${filename}`, total_bytes === null ? null : done_bytes, total_bytes || 1));
@@ -115,18 +115,18 @@ function nodeList(nodes, isOver) {
   const of = (...statuses) => nodes.filter(({ status }) => statuses.includes(status));
   const [done, toCome] = [of("executed"), of("pending")];
   return [
-    done.length ? folded("done", words.count(done.length, "node done", "nodes done"), items(done)) : null,
+    done.length ? folded("done", labels.count(done.length, "node done", "nodes done"), items(done)) : null,
     items(of("executing", "failed")),
-    toCome.length ? folded("to come", words.count(toCome.length, ...(isOver ? ["node not run", "nodes not run"] : ["node to come", "nodes to come"])), items(toCome)) : null,
+    toCome.length ? folded("to come", labels.count(toCome.length, ...(isOver ? ["node not run", "nodes not run"] : ["node to come", "nodes to come"])), items(toCome)) : null,
   ];
 }
 
 const folded = (key, summary, content) => el("details.folded", { "data-key": key }, el("summary", {}, summary), content);
 
 function nodeItem(node, isOver) {
-  const took = node.start_time && node.end_time ? words.duration(words.between(node.start_time, node.end_time)) : "";
+  const took = node.start_time && node.end_time ? labels.duration(labels.between(node.start_time, node.end_time)) : "";
   const isLeftOut = isOver && node.status === "pending" && !node.message;
-  const state = node.message && node.status !== "failed" ? words.step(node.message) : isLeftOut ? "Not run" : NODE_STATES[node.status];
+  const state = node.message && node.status !== "failed" ? labels.step(node.message) : isLeftOut ? "Not run" : NODE_STATES[node.status];
   return el("li.node", { "data-key": node.node_id, "data-status": node.status, "aria-current": node.status === "executing" ? "step" : null },
     el("div.line", {},
       el("span.name", {}, node.title || node.node_type),
@@ -142,7 +142,7 @@ function facts(run) {
   return el("section", { "data-key": "facts", "aria-labelledby": "facts" },
     el("h2", { id: "facts" }, "Good to know"),
     el("ul.plain.facts", {},
-      reason ? el("li", {}, `On ${words.place(run)}: ${reason}`) : null,
+      reason ? el("li", {}, `On ${labels.place(run)}: ${reason}`) : null,
       run.notices.map((notice) => el("li", {}, notice))));
 }
 

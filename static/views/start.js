@@ -3,9 +3,9 @@
 import { INSTANCES, isAway, look } from "../api.js";
 import { el } from "../dom.js";
 import * as drafts from "../draft.js";
-import { button } from "../parts.js";
+import { button } from "../components.js";
 import { toHome, toRun } from "../route.js";
-import * as words from "../words.js";
+import * as labels from "../labels.js";
 
 const MANY_OPTIONS = 500;
 const UNANSWERED = "The server did not answer, and may have begun the run. Press Start again when it is back: a run that has begun does not begin twice.";
@@ -105,7 +105,7 @@ function workflowPart() {
   return el("section.card", { "data-key": "workflow", "aria-labelledby": "workflow", "data-drop": "chooseWorkflow" },
     el("h2", { id: "workflow" }, "Workflow"),
     inspection ? el("p", {}, el("strong.name", {}, fileName), el("span.quiet", {},
-      ` · ${words.count(inspection.nodes.length, "node", "nodes")} · ${inspection.format === "editor" ? "the editor's format" : "API format"}`)) : null,
+      ` · ${labels.count(inspection.nodes.length, "node", "nodes")} · ${inspection.format === "editor" ? "the editor's format" : "API format"}`)) : null,
     chooser("chooseWorkflow", inspection ? "Choose another" : "Drop a workflow here, or choose a file",
       ".json,.png,.webp,.jpg,.jpeg", inspection ? "button" : "drop"),
     inspection ? null : el("p.quiet.small", {}, "JSON, saved by the editor or in API format; or a picture with its workflow inside."));
@@ -238,8 +238,8 @@ function checkWords() {
   if (check.state === "failed") return check.message;
   if (check.isStale) return "Changed since it was checked.";
   const { errors, warnings, valid } = check.answer;
-  const warned = warnings.length ? ` ${words.count(warnings.length, "warning", "warnings")}.` : "";
-  return (valid ? "It can run this." : `It cannot run this: ${words.count(errors.length, "error", "errors")}.`) + warned;
+  const warned = warnings.length ? ` ${labels.count(warnings.length, "warning", "warnings")}.` : "";
+  return (valid ? "It can run this." : `It cannot run this: ${labels.count(errors.length, "error", "errors")}.`) + warned;
 }
 
 const allFindings = () => (draft.check?.answer ? [...draft.check.answer.errors, ...draft.check.answer.warnings] : []);

@@ -65,7 +65,7 @@ def test_there_may_be_none(api: Api) -> None:
     assert (answer.status_code, answer.data) == (204, b"")
 
 
-@pytest.mark.parametrize(("workflow_id", "code"), [("nobody", "run_not_found"), ("..%2F..%2Fetc", "http")])
+@pytest.mark.parametrize(("run_id", "code"), [("nobody", "run_not_found"), ("..%2F..%2Fetc", "http")])
 def test_there_may_be_no_such_run(api: Api, run_id: str, code: str) -> None:
     answer = get(api, f"/{run_id}/live-preview")
     assert (answer.status_code, answer.json["code"]) == (404, code)

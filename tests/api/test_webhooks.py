@@ -22,7 +22,7 @@ def test_webhooks_are_listed_newest_first(open_api: Api) -> None:
     assert ([each["id"] for each in page["webhooks"]], page["next"]) == (ids[:2], ids[1])
     rest = open_api.client.get(f"/comfyui/webhooks?limit=2&before={page['next']}").json or {}
     assert ([each["id"] for each in rest["webhooks"]], rest["next"]) == (ids[2:], None)
-    of_run = open_api.client.get("/comfyui/webhooks?run_id=run+1").json or {}
+    of_run = open_api.client.get("/comfyui/webhooks?workflow_id=run+1").json or {}
     assert [each["id"] for each in of_run["webhooks"]] == [added[1].delivery_id]
 
 

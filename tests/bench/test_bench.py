@@ -17,40 +17,40 @@ from bench import (
     waiting_runs,
     warm_run,
 )
-from bench.ground import Ground
 from bench.table import Figure, Row, at_least, at_most, markdown, percentile
+from bench.testbed import Testbed
 
-Part = Callable[[Ground], Iterator[Row]]
+Part = Callable[[Testbed], Iterator[Row]]
 
 SMALL = many_runs.Size(instances=2, runs_on_each=2, settle_s=0.1, quiet_window_s=0.1, requests_a_window=5)
 
 PARTS: dict[str, Part] = {
-    "warm run": lambda ground: warm_run.rows(ground, 1, repetitions=1, warm_ups=1),
-    "first contact": lambda ground: first_contact.rows(ground, 1, repetitions=1),
-    "transfers": lambda ground: transfer_rows.rows_of(ground.near, 1, size_mb=1, files=4),
-    "tunnel latency": lambda ground: tunnel_latency.rows(ground, 1, websockets=2, requests_a_run=2),
-    "many runs": lambda ground: many_runs.rows(ground, 1, SMALL),
-    "waiting runs": lambda ground: waiting_runs.rows(
-        ground, 1, waiting_runs.Size(waiting=201, in_a_row=2, execution_s=0.1)
+    "warm run": lambda testbed: warm_run.rows(testbed, 1, repetitions=1, warm_ups=1),
+    "first contact": lambda testbed: first_contact.rows(testbed, 1, repetitions=1),
+    "transfers": lambda testbed: transfer_rows.rows_of(testbed.near, 1, size_mb=1, files=4),
+    "tunnel latency": lambda testbed: tunnel_latency.rows(testbed, 1, websockets=2, requests_a_run=2),
+    "many runs": lambda testbed: many_runs.rows(testbed, 1, SMALL),
+    "waiting runs": lambda testbed: waiting_runs.rows(
+        testbed, 1, waiting_runs.Size(waiting=201, in_a_row=2, execution_s=0.1)
     ),
-    "open pages": lambda ground: open_pages.rows(
-        ground, 1, open_pages.Size(finished=(50,), pages=3, settle_s=0.1, window_s=0.2)
+    "open pages": lambda testbed: open_pages.rows(
+        testbed, 1, open_pages.Size(finished=(50,), pages=3, settle_s=0.1, window_s=0.2)
     ),
-    "first sight": lambda ground: first_sight.rows(ground, 1, finished=(50,)),
-    "jobs": lambda ground: jobs.rows(ground, 1, jobs.Size(running=2, requests=4)),
-    "saving": lambda ground: saving.rows(ground, 1, few=1, many=3),
+    "first sight": lambda testbed: first_sight.rows(testbed, 1, finished=(50,)),
+    "jobs": lambda testbed: jobs.rows(testbed, 1, jobs.Size(running=2, requests=4)),
+    "saving": lambda testbed: saving.rows(testbed, 1, few=1, many=3),
 }
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with Ground(tmp_path_factory.mktemp("bench")) as ground:
-        yield ground
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    with Testbed(tmp_path_factory.mktemp("bench")) as testbed:
+        yield testbed
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_measures(ground: Ground, name: str) -> None:
-    rows = list(PARTS[name](ground))
+def test_a_part_measures(testbed: Testbed, name: str) -> None:
+    rows = list(PARTS[name](testbed))
     assert rows
     for row in rows:
         assert math.isfinite(row.ours.value) and math.isfinite(row.against.value), row

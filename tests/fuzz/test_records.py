@@ -146,8 +146,8 @@ def bytes_of(**changes: object) -> dict[str, bytes | None]:
 
 @effort(80)
 @given(place=st.sampled_from(["live", "finished"]), files=spoiled_records())
-@example(place="live", files=bytes_of(run_id="../../../outside"))
-@example(place="live", files=bytes_of(run_id="comfyui_workflow_1_ab", status="failed"))
+@example(place="live", files=bytes_of(workflow_id="../../../outside"))
+@example(place="live", files=bytes_of(workflow_id="comfyui_workflow_1_ab", status="failed"))
 @example(place="live", files=bytes_of(queue_time=TIMES[0]))
 @example(place="live", files=bytes_of(queue_time=TIMES[1]))
 @example(place="live", files=bytes_of(last_update=TIMES[2]))

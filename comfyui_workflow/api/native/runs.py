@@ -55,7 +55,7 @@ def create_blueprint(parts: Parts) -> Blueprint:
     @routes.post("/execute")
     def execute() -> Response:
         run = service.submit(orders.read(body_of_order()), _order_key())
-        return jsonify(success=True, run_id=run.run_id, message="Workflow execution started")
+        return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
     @routes.post("/validate")
     def validate() -> Response:

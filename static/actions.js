@@ -1,9 +1,9 @@
-// What the reader can do from any view: each deed is a call, and says what it did.
+// What the reader can do from any view: each action is a call, and says what it did.
 
 import { BATCHES, INSTANCES, RUNS, call } from "./api.js";
 
 /** `ask` puts a question and gives whether it was said yes to; `say` tells something for a moment. */
-export const deeds = ({ ask, say }) => ({
+export const commonActions = ({ ask, say }) => ({
   async cancel({ id, name }) {
     if (await ask(`Cancel “${name}”?`, "What it is doing on the GPU stops. What is finished by then is kept.", "Cancel the run")) {
       say((await call("POST", `${RUNS}/${id}/cancel`)).message);

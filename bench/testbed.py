@@ -1,7 +1,7 @@
 """What all is measured on: one sandbox behind a real sshd, reached without delay or over a long way.
 
-with Ground(tmp_path) as ground:
-    for way in ground.ways:                # near, and 80 ms away
+with Testbed(tmp_path) as testbed:
+    for way in testbed.ways:                # near, and 80 ms away
         way.ssh_string, way.comfyui_url
 """
 
@@ -32,7 +32,7 @@ class Way:
         return 1000 * self.round_trip_s
 
 
-class Ground:
+class Testbed:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._stack = ExitStack()

@@ -3,17 +3,17 @@
 import { RUNS } from "./api.js";
 import { el } from "./dom.js";
 import { toRun } from "./route.js";
-import * as words from "./words.js";
+import * as labels from "./labels.js";
 
 export const THUMBNAIL = 256;
 
-export const chip = (status, text = words.RUN_STATES[status]) => el("span.chip", { "data-status": status }, text);
+export const chip = (status, text = labels.RUN_STATES[status]) => el("span.chip", { "data-status": status }, text);
 
 /** A bar that says how far something is: of `maximum`, or that it goes on where nobody knows how far. */
 export const bar = (label, value, maximum = 100) => el("progress", { value, max: maximum, "aria-label": label });
 
 /** A time as the reader would say it; exactly, when it is pointed at. */
-export const time = (iso, text = words.moment(iso)) => el("time", { datetime: iso, title: words.exactMoment(iso) }, text);
+export const time = (iso, text = labels.moment(iso)) => el("time", { datetime: iso, title: labels.exactMoment(iso) }, text);
 
 /** A button; `data` is what its action is told, `look` how much it stands out: "quiet", "primary". */
 export const button = (text, action, data = {}, look = "plain") =>
@@ -35,14 +35,14 @@ export const thumbnails = (run, most = 3) =>
 /** How long it has run, and how long it may take where that is known. */
 export function pace(run, extra_s = 0) {
   if (run.status !== "executing" || !run.gpu_seconds) {
-    return run.expected_s && !run.end_time ? `takes about ${words.duration(run.expected_s)}` : "";
+    return run.expected_s && !run.end_time ? `takes about ${labels.duration(run.expected_s)}` : "";
   }
-  const elapsed = words.duration(run.gpu_seconds + extra_s);
-  return run.expected_s ? `${elapsed} of about ${words.duration(run.expected_s)}` : elapsed;
+  const elapsed = labels.duration(run.gpu_seconds + extra_s);
+  return run.expected_s ? `${elapsed} of about ${labels.duration(run.expected_s)}` : elapsed;
 }
 
 /** How long the GPU was at work for what is finished. */
-export const tookOf = (run) => (run.end_time && run.gpu_seconds ? words.duration(run.gpu_seconds) : "");
+export const tookOf = (run) => (run.end_time && run.gpu_seconds ? labels.duration(run.gpu_seconds) : "");
 
 export const empty = (...children) => el("p.empty", {}, ...children);
 

@@ -1,7 +1,7 @@
 """A ComfyUI that only talks: every websocket hears eight messages a second, each at times of its own.
 
-    with chatter() as port: ...            # in a process of its own
-    python -m bench.chatter                # prints its port; ends when its input does
+    with websocket_load() as port: ...            # in a process of its own
+    python -m bench.websocket_load                # prints its port; ends when its input does
 
 `GET /prompt` is answered as ComfyUI answers it.
 """
@@ -27,9 +27,9 @@ MESSAGE = json.dumps(
 
 
 @contextlib.contextmanager
-def chatter() -> Iterator[int]:
+def websocket_load() -> Iterator[int]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.chatter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "bench.websocket_load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None and process.stdout is not None
     try:
