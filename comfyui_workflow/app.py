@@ -101,8 +101,8 @@ class Server:
     watchman: Watchman
     api_keys: ApiKeys = field(default_factory=ApiKeys)
 
-    def start(self) -> int:
-        """Open the store and take up every unfinished run; how many.
+    def open(self) -> None:
+        """Take the data directory and read every record; nothing goes on yet.
         Raises: ConfigurationError; DataTaken."""
         parts, instances = self.parts, self.parts.instances
         data_dir = parts.settings.data_dir
@@ -111,12 +111,18 @@ class Server:
         instances.directory.load()
         self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
-        self.watchman.start()
         self.api_keys.keep_only({run.run_id for run in self.store.unfinished() if not run.is_accepted})
         self.batches.open()
         self.jobs.open()
         parts.outbox.open()
         parts.service.learn()
+
+    def start(self) -> int:
+        """Open the stores and take up every unfinished run; how many.
+        Raises: ConfigurationError; DataTaken."""
+        self.open()
+        self.watchman.start()
+        parts, instances = self.parts, self.parts.instances
         instances.watches.load({each.id: each for each in instances.directory.all()})
         parts.batches.resume()
         instances.local_ports.start()

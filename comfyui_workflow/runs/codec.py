@@ -3,7 +3,7 @@ the rest as a log of changes. So is the workflow of a request, where many runs s
 one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import (
+    NAME_IN_RECORDS,
     Graph,
     NodeProgress,
     OutputFile,
@@ -141,7 +142,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
 class SubmissionRecord:
     """The second record of what must not be lost once a prompt was submitted."""
 
-    run_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     prompt_id: str
     boot_marker: str | None
     submissions: int
@@ -160,7 +161,8 @@ def encode_submission(run: Run) -> bytes:
             submissions=run.submissions,
             placement=run.placement,
             request=replace(run.request, graph={}, editor_file=None),
-        )
+        ),
+        by_alias=True,
     )
 
 
