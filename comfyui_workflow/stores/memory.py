@@ -15,13 +15,13 @@ from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
 from comfyui_workflow.runs.usage import UsageTotals
 from comfyui_workflow.runs.webhook import Delivery
 from comfyui_workflow.stores.base import Change, InstanceDocuments, Lesson, Unreadable, Wanted
-from comfyui_workflow.stores.index import Catalogue, KeptRun
+from comfyui_workflow.stores.index import KeptRun, RunIndex
 
 
 class MemoryRunStore:
     def __init__(self) -> None:
         self._runs: dict[str, KeptRun] = {}
-        self._catalogue = Catalogue(lambda run_id: self._runs[run_id].summary)
+        self._index = RunIndex(lambda run_id: self._runs[run_id].summary)
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -33,7 +33,7 @@ class MemoryRunStore:
     def add_all(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._runs[run.run_id] = KeptRun(run=run)
-            self._catalogue.add(run.run_id, run.request.batch_id)
+            self._index.add(run.run_id, run.request.batch_id)
 
     def get(self, run_id: str) -> Run | None:
         kept = self._runs.get(run_id)
@@ -62,26 +62,26 @@ class MemoryRunStore:
         return [run for run in reversed(self.page(len(self._runs))) if not run.is_finished]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
-        return [self._runs[run_id].run for run_id in self._catalogue.newest_ids(limit, before)]
+        return [self._runs[run_id].run for run_id in self._index.newest_ids(limit, before)]
 
     def summaries(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        return self._catalogue.newest(limit, before, wanted)
+        return self._index.newest(limit, before, wanted)
 
     def grouped(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        return self._catalogue.grouped(limit, before, wanted)
+        return self._index.grouped(limit, before, wanted)
 
     def of_batch(self, batch_id: str) -> list[RunSummary]:
-        return self._catalogue.of_batch(batch_id)
+        return self._index.of_batch(batch_id)
 
     def count(self, wanted: Wanted = EVERY_RUN) -> int:
-        return self._catalogue.count(wanted)
+        return self._index.count(wanted)
 
     def latest_id(self) -> str | None:
-        return self._catalogue.latest_id()
+        return self._index.latest_id()
 
     def batch_stamp(self, batch_id: str) -> int | None:
         return None

@@ -6,7 +6,7 @@
     DATA_DIR/runs/finished.jsonl            their summaries
     DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
 
-Live runs are held in memory and written at each step. Of finished ones the summaries are held, and the rest
+Live runs are held in memory and written at each step. Of finished ones only the index is held, and the rest
 is read when somebody asks; so no step gets slower with the number of runs, and the start reads one file.
 """
 
@@ -32,7 +32,6 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
-from comfyui_workflow.runs.codec import decode_summary
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
@@ -54,9 +53,9 @@ from comfyui_workflow.stores.files.run_directory import (
 )
 from comfyui_workflow.stores.files.run_log import RunLog, cannot_save
 from comfyui_workflow.stores.files.state_file import StateFile
-from comfyui_workflow.stores.files.summary_log import Lines, SummaryLog
-from comfyui_workflow.stores.index import Catalogue, KeptRun
-from comfyui_workflow.stores.index_keys import SummaryLine, keys_of
+from comfyui_workflow.stores.files.summary_log import Lines, SummaryLine, SummaryLog
+from comfyui_workflow.stores.index import KeptRun, RunIndex
+from comfyui_workflow.stores.summary_keys import keys_of
 from comfyui_workflow.workflows.graph import check_graph
 
 log = logging.getLogger(__name__)
@@ -97,13 +96,12 @@ class FileRunStore:
         self._live: dict[str, _Live] = {}
         self.damage = damage or DamageReport()
         self._seal = Seal(data_dir)
-        self._finished: dict[str, RunSummary | bytes] = {}  # of a live one, if at all, as it was before
-        self._catalogue = Catalogue(self._summary)
+        self._index = RunIndex(self._summary)
         self._finished_records = RecordReader(self._seal, _MOST_WORKFLOWS)
         self._rebuilder = Rebuilder(RecordReader(self._seal, _MOST_WORKFLOWS), self._aside, self.damage)
         self._rebuilding = threading.Lock()
         self._summary_log = SummaryLog(self._root / "finished.jsonl", self._seal)
-        self._index = threading.Lock()
+        self._holding = threading.Lock()
         self._run_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._state_lock = threading.Lock()
 
@@ -142,6 +140,7 @@ class FileRunStore:
             for entry in [entry for entry in self._live.values() if not entry.is_saved]:
                 self._try_save(entry, entry.run, Saving.STEP)
         self.ownership.leave()
+        self._summary_log.close()
         if self._state_file is not None:
             self._state_file.close()
         self._lock_file.release()
@@ -190,12 +189,12 @@ class FileRunStore:
         return next(iter(self.page(1)), None)
 
     def unfinished(self) -> list[Run]:
-        with self._index:
+        with self._holding:
             return [self._live[run_id].run for run_id in sorted(self._live)]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
         found: list[Run] = []
-        while len(found) < limit and (ids := self._catalogue.newest_ids(limit - len(found), before)):
+        while len(found) < limit and (ids := self._index.newest_ids(limit - len(found), before)):
             found.extend(run for run in map(self.get, ids) if run is not None)
             before = ids[-1]
         return found
@@ -203,52 +202,39 @@ class FileRunStore:
     def summaries(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        return self._catalogue.newest(limit, before, wanted)
+        return self._index.newest(limit, before, wanted)
 
     def grouped(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        return self._catalogue.grouped(limit, before, wanted)
+        return self._index.grouped(limit, before, wanted)
 
     def of_batch(self, batch_id: str) -> list[RunSummary]:
-        return self._catalogue.of_batch(batch_id)
+        return self._index.of_batch(batch_id)
 
     def count(self, wanted: Wanted = EVERY_RUN) -> int:
-        return self._catalogue.count(wanted)
+        return self._index.count(wanted)
 
     def latest_id(self) -> str | None:
-        return self._catalogue.latest_id()
+        return self._index.latest_id()
 
     def batch_stamp(self, batch_id: str) -> int | None:
-        return self._catalogue.batch_stamp(batch_id)
+        return self._index.batch_stamp(batch_id)
 
     def lessons(self, most: int) -> Sequence[Lesson]:
-        return self._catalogue.lessons(most)
+        return self._index.lessons(most)
 
     def _summary(self, run_id: str) -> RunSummary | None:
         """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
         entry = self._live.get(run_id)
         if entry is not None:
             return entry.summary
-        known = self._finished.get(run_id)
-        return self._decoded(run_id, known) if isinstance(known, bytes) else known
-
-    def _decoded(self, run_id: str, line: bytes) -> RunSummary | None:
-        """It is decoded once, unless the run has changed meanwhile."""
-        try:
-            summary = decode_summary(line)
-        except StoreError as error:  # its checksum was right: another release has written it
-            log.error("The summary of %s cannot be read: %s", run_id, error)
-            return None
-        with self._index:
-            if self._finished.get(run_id) is line:
-                self._finished[run_id] = summary
-        return summary
+        return self._summary_log.get(run_id) or self._summary_of_record(run_id)
 
     def _hold(self, entry: _Live) -> None:
-        with self._index:
+        with self._holding:
             self._live[entry.run.run_id] = entry
-        self._catalogue.add(entry.run.run_id, entry.run.request.batch_id)
+        self._index.add(entry.run.run_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
         """Everything is read before anything is changed: a record of a newer release is left as it is."""
@@ -309,28 +295,27 @@ class FileRunStore:
         """From the summaries; a record is read where they say nothing of it."""
         found = self._known_of(ids, lines)
         is_whole = found.keys() == lines.found.keys() and not (lines.damaged or lines.cut_short)
-        if not is_whole or lines.count > 2 * len(found) or lines.are_old:
-            self._summary_log.rewrite(found.values())
+        is_rewritten = not is_whole or lines.count > 2 * len(found) or lines.are_old
+        self._summary_log.load(found, is_rewritten=is_rewritten)
         if lines.damaged:
             self.damage.add(
                 self._summary_log.path,
                 f"{lines.damaged} of its lines cannot be read",
                 "The list was made anew of the records of the runs",
             )
-        self._finished |= {
-            each: known.line if isinstance(known, SummaryLine) else known for each, known in found.items()
-        }
-        self._catalogue.add_finished(
+        self._index.add_finished(
             known.keys if isinstance(known, SummaryLine) else keys_of(known) for known in found.values()
         )
 
     def _known_of(self, ids: Sequence[str], lines: Lines) -> dict[str, SummaryLine | RunSummary]:
-        """Of those that were not loaded as live ones."""
+        """Without those that were loaded as live ones. A run whose end was only now heeded has a newer
+        summary than the lines that were read."""
         found: dict[str, SummaryLine | RunSummary] = {}
         for run_id in ids:
-            if run_id in self._live or run_id in self._finished:
+            if run_id in self._live:
                 continue
-            known = lines.found.get(run_id) or self._summary_of_record(run_id)
+            newest = self._summary_log.get(run_id) if run_id in self._summary_log else None
+            known = newest or lines.found.get(run_id) or self._summary_of_record(run_id)
             if known is not None:
                 found[run_id] = known
         return found
@@ -350,8 +335,7 @@ class FileRunStore:
 
     def _rebuild(self, path: Path) -> Run | None:
         """Of a record that cannot be read. Raises: NewerRecord."""
-        known = self._finished.get(path.name)
-        summary = decode_summary(known) if isinstance(known, bytes) else known
+        summary = self._summary_log.get(path.name)
         is_finished = path.parent.name == "finished"
         return self._rebuilder.rebuild(path, is_finished=is_finished, summary=summary)
 
@@ -368,9 +352,7 @@ class FileRunStore:
 
     def _set_finished(self, summary: RunSummary) -> None:
         self._summary_log.append(summary)
-        with self._index:
-            self._finished[summary.run_id] = summary
-        self._catalogue.end(keys_of(summary))
+        self._index.end(keys_of(summary))
 
     def _read_summary_log(self) -> Lines:
         path = self._summary_log.path
@@ -397,7 +379,7 @@ class FileRunStore:
 
     def _read(self, run_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
         """From memory while it is live, from its record when it is finished."""
-        with self._index:
+        with self._holding:
             entry = self._live.get(run_id)
         if entry is not None:
             return of_run(entry.run)
@@ -444,7 +426,7 @@ class FileRunStore:
             (self._root / "finished" / run_id).rename(self._live_path(run_id))
             flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
-            with self._index:
+            with self._holding:
                 del self._live[run_id]
             raise cannot_save(error) from error
 
@@ -458,16 +440,15 @@ class FileRunStore:
         except OSError as error:
             log.warning("%s stays among the live runs: %s", run_id, error)
             return
-        with self._index:
-            self._finished[run_id] = summary
+        with self._holding:
             del self._live[run_id]
-        self._catalogue.end(keys_of(summary))
+        self._index.end(keys_of(summary))
 
     def _mirror(self, run: Run) -> None:
         """The state file holds what `/state` answers: the latest run."""
         if self._state_file is None:
             return
         with self._state_lock:
-            latest = self._catalogue.latest_id()
+            latest = self._index.latest_id()
             if latest == run.run_id:
                 self._state_file.show(self.get(latest) or run)
