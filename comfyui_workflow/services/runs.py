@@ -31,7 +31,7 @@ from comfyui_workflow.runs.recovery import DAMAGED
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
-from comfyui_workflow.stores.base import RunStore, Wanted
+from comfyui_workflow.stores.base import Bill, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
 from comfyui_workflow.workflows.input_formats import outline
@@ -120,6 +120,10 @@ class RunService:
     def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
         """As `summaries`, but of the runs of one batch only the newest that is wanted."""
         return [self._as_it_stands(summary) for summary in self._store.grouped(limit, before, wanted)]
+
+    def bills(self) -> Sequence[Bill]:
+        """What costs are computed from, for every run."""
+        return self._store.bills()
 
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)

@@ -6,12 +6,13 @@ Each store has `open`, called once before anything else. Every method may be cal
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.job import Job
-from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.runs.model import OutputFile, Run, Stay
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary
 from comfyui_workflow.runs.usage import UsageTotals
 from comfyui_workflow.runs.webhook import Delivery
@@ -45,6 +46,18 @@ class Lesson(Protocol):
 
     @property
     def prompt_s(self) -> float | None: ...
+
+
+class Bill(Protocol):
+    """Fields of a run's summary that costs are computed from."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def end_time(self) -> datetime | None: ...
+
+    def all_stays(self, at: datetime, /) -> tuple[Stay, ...]: ...
 
 
 class RunStore(Protocol):
@@ -104,6 +117,9 @@ class RunStore(Protocol):
 
     def batch_stamp(self, batch_id: str) -> int | None:
         """Another number whenever a run of the batch has changed; None while one of them is not finished."""
+
+    def bills(self) -> Sequence[Bill]:
+        """One of each run. Of ten thousand finished ones no record is read, and no summary."""
 
     def lessons(self, most: int) -> Sequence[Lesson]:
         """The newest finished runs whose prompt told how long it takes, at most `most`, oldest first."""

@@ -2,7 +2,7 @@
 
 A run that is not finished is filtered by its summary, so it can change and move as it likes. Finished runs
 are in sets of bits, by their position in the order of ids: a filter that matches few of them does not look at
-the others, and counting looks at none. A finished run costs about three hundred bytes here."""
+the others, and counting looks at none. A finished run costs about four hundred bytes here."""
 
 import itertools
 import sys
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
-from comfyui_workflow.stores.base import Wanted
+from comfyui_workflow.stores.base import Bill, Wanted
 from comfyui_workflow.stores.bitset import Bits, Positions, below, bits_of, highest_first, union
 from comfyui_workflow.stores.summary_keys import SummaryKeys, instance_words
 
@@ -96,6 +96,11 @@ class RunIndex:
             newest = (self._finished.get(each) for each in reversed(self._ids))
             told = (keys for keys in newest if keys is not None and keys.prompt_s is not None)
             return list(itertools.islice(told, most))[::-1]
+
+    def bills(self) -> list[Bill]:
+        with self._lock:
+            finished, unfinished = list(self._finished.values()), list(self._unfinished)
+        return [*finished, *self._summaries(unfinished)]
 
     def latest_id(self) -> str | None:
         with self._lock:

@@ -14,7 +14,7 @@ from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
 from comfyui_workflow.runs.usage import UsageTotals
 from comfyui_workflow.runs.webhook import Delivery
-from comfyui_workflow.stores.base import Change, InstanceDocuments, Lesson, Unreadable, Wanted
+from comfyui_workflow.stores.base import Bill, Change, InstanceDocuments, Lesson, Unreadable, Wanted
 from comfyui_workflow.stores.index import KeptRun, RunIndex
 
 
@@ -85,6 +85,9 @@ class MemoryRunStore:
 
     def batch_stamp(self, batch_id: str) -> int | None:
         return None
+
+    def bills(self) -> Sequence[Bill]:
+        return self.summaries()
 
     def lessons(self, most: int) -> Sequence[Lesson]:
         newest = (summary for summary in self.summaries() if summary.is_finished and summary.prompt_s)

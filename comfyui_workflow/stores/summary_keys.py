@@ -1,11 +1,13 @@
 """Fields of a finished run's summary that the index holds in memory, read without decoding all of it."""
 
 import sys
+from datetime import datetime
 
 import msgspec
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.model import Stay, seconds_here
+from comfyui_workflow.runs.summary import RunSummary, stay_here
 
 
 class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
@@ -20,6 +22,12 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
     batch_id: str | None = None
     graph_signature: str | None = None
     prompt_s: float | None = None
+    price_per_hour: float | None = None
+    gpu_s: float = 0.0
+    stays: tuple[Stay, ...] = ()
+    start_time: datetime | None = None
+    """Only where no GPU second tells that the run has begun."""
+    end_time: datetime | None = None
 
     def __post_init__(self) -> None:
         self.workflow_name = sys.intern(self.workflow_name)
@@ -29,6 +37,13 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
         self.instance_name = _interned(self.instance_name)
         self.batch_id = _interned(self.batch_id)
         self.graph_signature = _interned(self.graph_signature)
+        self.prompt_s = self.gpu_s if self.prompt_s == self.gpu_s else self.prompt_s
+        self.start_time = None if self.gpu_s else self.start_time
+
+    def all_stays(self, _at: datetime) -> tuple[Stay, ...]:
+        """As `RunSummary.all_stays`."""
+        gpu_s, has_begun = seconds_here(self.gpu_s, self.stays), self.start_time is not None or self.gpu_s > 0
+        return (*self.stays, *stay_here(self.instance_id, gpu_s, self.price_per_hour, has_begun=has_begun))
 
 
 _decoder = msgspec.json.Decoder(SummaryKeys)

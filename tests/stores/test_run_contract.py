@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,16 @@ import pytest
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import (
     CancelRequested,
+    ExecutionEnded,
+    ExecutionStarted,
     NoticeGiven,
+    PromptPrepared,
     RetryRequested,
     RunCompleted,
     RunFailed,
     Saving,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import OutputFile, Run, RunStatus, Stay
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
 from comfyui_workflow.stores.base import RunStore, Wanted
@@ -158,6 +162,24 @@ def test_many_runs_are_added_at_once(store: RunStore, count: int) -> None:
     latest = store.latest()
     assert latest is not None
     assert latest.run_id == run_number(50).run_id
+
+
+def test_bills_are_those_of_the_summaries(store: RunStore) -> None:
+    journal, later = RunJournal(store), AT + timedelta(days=1)
+    ends = [RunCompleted(), RunFailed(code="connection_failed", message="m"), None]
+    for n, end in enumerate(ends):
+        store.add(run_number(n))
+        journal.record(run_number(n).run_id, PromptPrepared(prompt_id="p", boot_marker=None))
+        journal.record(run_number(n).run_id, ExecutionStarted())
+        if end is not None:
+            journal.record(run_number(n).run_id, ExecutionEnded(execution_s=n * 5.0))
+            journal.record(run_number(n).run_id, end)
+    moved = replace(run_number(3), stays=(Stay(instance_id="a", gpu_s=3.0, price_per_hour=2.0),), gpu_s=7.0)
+    store.add(replace(moved, request=replace(moved.request, instance_id="b")))
+    journal.record(moved.run_id, RunCompleted())
+    expected = {each.run_id: (each.end_time, each.all_stays(later)) for each in store.summaries()}
+    assert {each.run_id: (each.end_time, each.all_stays(later)) for each in store.bills()} == expected
+    assert [stay.gpu_s for stay in expected[moved.run_id][1]] == [3.0, 4.0]
 
 
 def test_inputs_and_outputs_are_those_of_the_run(store: RunStore) -> None:

@@ -26,7 +26,6 @@ from comfyui_workflow.instances.serializers import (
     state_document,
 )
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.stores.journal import now
@@ -84,8 +83,8 @@ def _add_entry_routes(routes: Blueprint, parts: Parts) -> None:
 
     @routes.get("/costs")
     def costs() -> Response:
-        watches, runs = parts.instances.watches, service.summaries(None, None, EVERY_RUN)
-        found = costs_of(directory.all(), runs, watches.usage, watches.removed_usage(), now())
+        watches = parts.instances.watches
+        found = costs_of(directory.all(), service.bills(), watches.usage, watches.removed_usage(), now())
         return jsonify(success=True, **costs_document(found))
 
     @routes.get("/<instance>")

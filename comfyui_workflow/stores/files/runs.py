@@ -35,7 +35,7 @@ from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.events import Saving
 from comfyui_workflow.runs.model import Graph, OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
-from comfyui_workflow.stores.base import Change, Lesson, Wanted
+from comfyui_workflow.stores.base import Bill, Change, Lesson, Wanted
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.files.quarantine import QUARANTINE, set_aside
@@ -220,6 +220,9 @@ class FileRunStore:
 
     def batch_stamp(self, batch_id: str) -> int | None:
         return self._index.batch_stamp(batch_id)
+
+    def bills(self) -> Sequence[Bill]:
+        return self._index.bills()
 
     def lessons(self, most: int) -> Sequence[Lesson]:
         return self._index.lessons(most)
