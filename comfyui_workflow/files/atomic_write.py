@@ -66,8 +66,8 @@ def append_line(path: Path, line: bytes) -> int:
 
 
 def read_regular(path: Path) -> bytes:
-    """Of a file, never through a symbolic link, and of nothing else that may lie there: a pipe would keep its
-    reader waiting. Raises: OSError."""
+    """Content of a file, never through a symbolic link, and of nothing else that may lie there: a pipe would
+    keep its reader waiting. Raises: OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)

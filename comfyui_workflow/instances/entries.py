@@ -101,7 +101,7 @@ def _entry(raw: Any, taken: set[str], others: list[Instance]) -> Entry:
 
 
 def _words(raw: Document) -> Iterator[str]:
-    """What nobody else may be called."""
+    """Words that no other instance may be called by."""
     given = (raw.get("id"), raw.get("name"))
     return (word.strip().casefold() for word in given if isinstance(word, str))
 

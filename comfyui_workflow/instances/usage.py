@@ -12,8 +12,8 @@ SAVE_EVERY_S = 30.0
 
 
 class UsageLedger:
-    """What was added in the last half minute can be lost with a power cut. Every method may be called from
-    any thread."""
+    """Usage that was added in the last half minute can be lost with a power cut. Every method may be called
+    from any thread."""
 
     def __init__(self, store: UsageStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -22,7 +22,7 @@ class UsageLedger:
         self._usages: dict[str, Usage] = {}
         self._removed = RemovedUsage()
         self._prices: dict[str, float | None] | None = None
-        """Of the named instances, once it is known which there are."""
+        """Prices of the named instances, once it is known which there are."""
         self._is_loaded = False
         self._saved_at_s = clock()
         self._is_changed = False

@@ -27,7 +27,7 @@ class DeliveryStatus(StrEnum):
 class Attempt:
     at: datetime
     status: int | None = None
-    """Of the answer, if one came."""
+    """HTTP status of the answer, if one came."""
     trouble: str | None = None
     """A sentence, if none came."""
 
@@ -91,7 +91,7 @@ def new_delivery(
 def damaged_delivery(
     delivery_id: str, run_id: str, content_bytes: int, at: datetime, reason: str
 ) -> Delivery:
-    """In place of one whose record cannot be read: where it was to go is not known any more."""
+    """Stands in for a delivery whose record cannot be read: where it was to go is not known any more."""
     told = (
         f"The record of this webhook was damaged on this machine ({reason}), so it is not known where to "
         "send it. Ask for the status of the job instead"

@@ -190,7 +190,7 @@ class BatchService:
         else:
             self._batches.replace_unreadable(self._batch_of_runs(batch_id, runs[0]))
             outcome = f"The batch was made anew of its {len(runs)} runs; none of them was cancelled"
-        self._damage.add(damaged.place, damaged.reason, outcome)
+        self._damage.add(damaged.path, damaged.reason, outcome)
 
     def _batch_of_runs(self, batch_id: str, told: RunSummary) -> Batch:
         """What the runs of a batch tell of it, one of them first: all but a cancel, and but its name where an

@@ -27,8 +27,8 @@ Document = Mapping[str, Any]
 class Unreadable:
     """A record that was accepted once and cannot be read now."""
 
-    place: str
-    """Path of its file, or whatever else leads a person to it."""
+    path: str
+    """Where it is."""
     reason: str
 
 
@@ -116,7 +116,7 @@ class RunStore(Protocol):
         """The greatest id there is."""
 
     def batch_stamp(self, batch_id: str) -> int | None:
-        """Another number whenever a run of the batch has changed; None while one of them is not finished."""
+        """A number that changes with each change of a run of the batch; None while one is not finished."""
 
     def bills(self) -> Sequence[Bill]:
         """One of each run. Of ten thousand finished ones no record is read, and no summary."""
@@ -204,7 +204,7 @@ class WebhookStore(Protocol):
         """Keep a delivery as it is now, on disk when this returns. Raises: StoreError."""
 
     def content(self, delivery_id: str) -> bytes:
-        """What is sent. Raises: StoreError."""
+        """The body that is sent. Raises: StoreError."""
 
     def remove(self, delivery_id: str) -> None:
         """Remove a delivery and its content. What cannot be removed now goes at a later start."""
@@ -216,7 +216,7 @@ class InstanceDocuments:
 
     documents: tuple[Document, ...] = ()
     rest: Document = field(default_factory=dict)
-    """What else was written beside them."""
+    """Other members of the same document."""
 
 
 class InstanceStore(Protocol):
@@ -247,8 +247,8 @@ class UsageStore(Protocol):
     """Keeps how long each instance was connected and busy."""
 
     def open(self) -> UsageTotals:
-        """What was saved last. Totals that cannot be read begin anew. Raises: ConfigurationError, where a
-        newer release has written them."""
+        """The totals that were saved last. Those that cannot be read begin anew. Raises: ConfigurationError,
+        where a newer release has written them."""
 
     def save(self, totals: UsageTotals) -> None:
         """Trouble is logged, not raised: no run depends on it."""

@@ -257,7 +257,7 @@ class _Index:
             self._instances[word].discard(position)
 
     def of_statuses(self, statuses: Iterable[str]) -> int:
-        """Of any, where none is named."""
+        """Runs of any status, where none is named."""
         found = 0
         for status in tuple(statuses) or tuple(self._statuses):
             if status in self._statuses:

@@ -105,7 +105,7 @@ class RunJournal:
         return self._api_keys.get(run_id)
 
     def last_start(self, batch_id: str) -> datetime | None:
-        """Of the runs of a batch."""
+        """Latest start among the runs of a batch."""
         return last_start(self._store.of_batch(batch_id))
 
     def wait(self, run_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:

@@ -16,7 +16,7 @@ class DeliveryRow:
     def __init__(self) -> None:
         self._known: dict[str, Delivery] = {}
         self._waiting: dict[str, Delivery] = {}
-        """Of the known ones."""
+        """The known ones that are to be sent."""
         self._claimed: dict[str, str] = {}
         """Those that a thread has to do with, and their servers."""
 

@@ -41,11 +41,11 @@ _LONGEST_REST_S = 60.0
 @dataclass(frozen=True, kw_only=True)
 class OutboxOptions:
     timeout_s: float = 30
-    """Of one try."""
+    """Limit of one attempt."""
     patience_s: float = 86_400
-    """Since the webhook was added; then it is given up."""
+    """After this time since it was added a webhook is given up."""
     kept_s: float = 604_800
-    """Since it was delivered or given up; then it is forgotten."""
+    """After this time since it was delivered or given up a webhook is forgotten."""
 
 
 class Outbox:
@@ -72,7 +72,7 @@ class Outbox:
             self._row.keep(delivery)
 
     def start(self) -> None:
-        """Once it is open."""
+        """To be called once it is open."""
         threading.Thread(target=self._dispatch, name="outbox", daemon=True).start()
 
     def stop(self, timeout_s: float) -> bool:

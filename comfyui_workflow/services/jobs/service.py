@@ -213,7 +213,7 @@ class JobService:
             else:
                 self._store.replace_unreadable(job_of_run(run, now()))
                 outcome = _JOB_MENDED
-            damage.add(damaged.place, damaged.reason, outcome)
+            damage.add(damaged.path, damaged.reason, outcome)
 
     def held_back(self) -> frozenset[str]:
         """Runs that must not be started yet."""

@@ -113,7 +113,7 @@ class FileInstanceStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Who reads may hold a lock that a listener wants too, so they are told by another thread."""
+        """A reader may hold a lock that a listener wants too, so listeners are called in another thread."""
         with self._lock:
             if self._clock() >= self._look_at_s:
                 self._look(is_loss_believed=self._is_missed)

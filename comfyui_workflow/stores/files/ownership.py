@@ -154,6 +154,6 @@ class Watchman:
 
 
 def _identity(path: Path) -> Identity:
-    """Of a file: device, number, and when it was written. Raises: OSError."""
+    """Identity of a file: device, number, and when it was written. Raises: OSError."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_mtime_ns

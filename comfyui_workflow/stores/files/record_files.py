@@ -73,7 +73,7 @@ class RecordFiles:
             if name_of(record) != path.stem:
                 raise StoreError(f"it is the record of another {self._kind}")
         except (StoreError, OSError) as error:
-            return Unreadable(place=str(path), reason=str(error))
+            return Unreadable(path=str(path), reason=str(error))
         return record
 
     def _cannot_use(self, error: OSError) -> ConfigurationError:

@@ -104,7 +104,7 @@ class Rebuilder:
         return replace(parts, state=state)
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
-        """With an empty graph where the workflow is lost. Raises: StoreError, OSError."""
+        """The request, with an empty graph where the workflow is lost. Raises: StoreError, OSError."""
         content = self._seal.read(path / "request.json")
         if workflow is not None or is_lost:
             return _checked(decode_request(content, workflow or Workflow(graph={})))
@@ -157,7 +157,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def _is_sealed(path: Path) -> bool:
-    """Also where the rest of it is damaged."""
+    """Whether a file begins with a seal, whatever comes after."""
     try:
         return Seal.is_sealed(read_regular(path))
     except OSError:

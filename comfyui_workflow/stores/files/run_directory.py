@@ -79,8 +79,9 @@ def was_never_accepted(path: Path, seal: Seal) -> bool:
 
 
 def write_submission(path: Path, run: Run, seal: Seal) -> None:
-    """Of a run whose prompt is about to be submitted, after its log says so. It is read where the log is
-    damaged, so it need not be on the disk first, and a disk that does not take it stops nobody."""
+    """Write the submission of a run whose prompt is about to be submitted, after its log says so. It is read
+    where the log is damaged, so it need not be on the disk first, and a disk that does not take it stops
+    nobody."""
     try:
         write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)), must_reach_disk=False)
     except OSError as error:
@@ -88,7 +89,8 @@ def write_submission(path: Path, run: Run, seal: Seal) -> None:
 
 
 class RecordReader:
-    """What its runs have in common is one object in memory. Its methods may be called from any thread."""
+    """Reads records. What several runs have in common is one object in memory. Its methods may be called from
+    any thread."""
 
     def __init__(self, seal: Seal, most_workflows: int | None = None) -> None:
         self.seal = seal
@@ -96,7 +98,7 @@ class RecordReader:
         self.nodes = NodeMemory()
 
     def read(self, path: Path) -> Run:
-        """What every record has is read last: then nothing was missing because the record was just moved.
+        """A run. Files that every record has are read last: a record that is just being moved lacks nothing.
         Raises: StoreError, NewerRecord, OSError."""
         request = self.seal.read(path / "request.json")
         workflow, graph = self.workflows.read(path), content_of(path / GRAPH)
@@ -153,7 +155,7 @@ def read_state(path: Path, seal: Seal) -> bytes:
 
 
 def whole_state(path: Path, seal: Seal) -> LogRead:
-    """What of it is whole. Raises: StoreError where that is nothing; NewerRecord; OSError."""
+    """The whole part of the state. Raises: StoreError where there is none; NewerRecord; OSError."""
     content = content_of(path / LOG)
     read = None if content is None else read_log(content, path / LOG, seal)
     if read is not None and begins_with_state(read.content):
@@ -164,7 +166,7 @@ def whole_state(path: Path, seal: Seal) -> LogRead:
 
 
 def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: Seal) -> list[Path]:
-    workflow = workflows.place(path, run.request)
+    workflow = workflows.write(path, run.request)
     write_new(path / "request.json", seal.seal(encode_request(run.request, has_workflow=workflow is None)))
     write_new(path / LOG, seal.seal(encode_run(run)) + b"\n")
     return [path / "request.json", path / LOG, *([workflow] if workflow else [])]

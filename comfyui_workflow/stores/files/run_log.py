@@ -26,7 +26,7 @@ _COMPACT_AFTER_TIMES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class LogRead:
-    """What of a log is whole, from its beginning or its last whole state."""
+    """The whole part of a log, from its beginning or its last whole state."""
 
     content: bytes
     trouble: str | None

@@ -65,9 +65,9 @@ T = TypeVar("T")
 TICK_S = 1.0
 _STRIPES = 64
 _LOOKED_AT_FOR_VERSION = 200
-"""Of the newest finished runs: a newer release that was here has ended some of them."""
+"""Newest finished runs that are looked at: a newer release that was here has ended some of them."""
 _MOST_WORKFLOWS = 8
-"""Of finished runs that are kept in memory: who reads a batch reads one of them ten thousand times."""
+"""Workflows of finished runs that are held: reading a batch reads one of them ten thousand times."""
 
 
 @dataclass(kw_only=True)
@@ -134,7 +134,7 @@ class FileRunStore:
             raise
 
     def close(self) -> None:
-        """What was not saved yet is, unless the data are another server's by now."""
+        """Save what was not saved yet, unless the data are another server's by now."""
         with suppress(DataTaken, StoreError):
             self.ownership.check()
             for entry in [entry for entry in self._live.values() if not entry.is_saved]:
@@ -337,7 +337,7 @@ class FileRunStore:
             self._mirror(latest)
 
     def _rebuild(self, path: Path) -> Run | None:
-        """Of a record that cannot be read. Raises: NewerRecord."""
+        """Make a run again whose record cannot be read. Raises: NewerRecord."""
         summary = self._summary_log.get(path.name)
         is_finished = path.parent.name == "finished"
         return self._rebuilder.rebuild(path, is_finished=is_finished, summary=summary)

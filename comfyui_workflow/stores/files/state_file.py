@@ -51,7 +51,7 @@ class StateFile:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """What was shown is written when this returns."""
+        """The run that was shown last is written when this returns."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()

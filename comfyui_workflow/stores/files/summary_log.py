@@ -31,7 +31,7 @@ MOST_HELD = 4096
 """Summaries that were asked for last; each is about a kilobyte."""
 _STRUCK = b"struck out: "
 _READ_BYTES = 4096
-"""At once: most lines are shorter."""
+"""Bytes that are read at once: most lines are shorter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +49,13 @@ class Lines:
 
     found: dict[str, SummaryLine] = field(default_factory=dict)
     count: int = 0
-    """Of all lines."""
+    """All lines."""
     damaged: int = 0
-    """That cannot be read, though they were written whole."""
+    """Lines that cannot be read, though they were written whole."""
     cut_short: int = 0
-    """By a server that was killed, or a power cut."""
+    """Lines that a killed server or a power cut has left unfinished."""
     are_old: bool = False
-    """Some are without the seal that an earlier release did not write."""
+    """Some lines are without the seal that an earlier release did not write."""
 
 
 class SummaryLog:

@@ -93,7 +93,7 @@ class FileWebhookStore:
         except StoreError as error:  # the next start does it
             log.error("%s: %s", delivery_id, error)
         outcome = "The webhook is listed as given up: its client has to ask instead"
-        self._damage.add(damaged.place, damaged.reason, outcome)
+        self._damage.add(damaged.path, damaged.reason, outcome)
         return delivery
 
     def _content_or_nothing(self, delivery_id: str) -> bytes:

@@ -27,7 +27,7 @@ class WorkflowWriter:
         self._uses = Counter(map(_identity, requests))
         self._written: dict[tuple[int, int], Path] = {}
 
-    def place(self, directory: Path, request: RunRequest) -> Path | None:
+    def write(self, directory: Path, request: RunRequest) -> Path | None:
         """None where no other run has it: then it belongs in the request. Raises: OSError."""
         workflow = _identity(request)
         if self._uses[workflow] == 1:
