@@ -8,15 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
-from comfyui_workflow.api.mount import Parts, mount, places
+from comfyui_workflow.api.mount import Parts, find_body_limit, mount, places
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
-from comfyui_workflow.api.runpod import routes
+from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
@@ -44,7 +45,9 @@ from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
 from comfyui_workflow.services.path_policy import LocalFiles
@@ -68,13 +71,23 @@ from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.web import pages
+from comfyui_workflow.web import api_docs, pages
 
 ROOT = Path(__file__).parents[1]
 """Where the files of the page are: `static/` and `templates/`."""
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
+APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
+SECTIONS = (
+    *(api.section for api in APIS if api.section is not None),
+    health.SECTION,
+    pages.SECTION,
+    api_docs.SECTION,
+)
+"""Of the OpenAPI document."""
+RUNPOD = presenter.RunPodPresenter()
+PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
 """How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
 WATCH_STOP_S = 1.0
@@ -133,6 +146,10 @@ class Server:
         parts.outbox.start()
         start_in_thread("warm-up", parts.batches.warm_up)
         return resumed
+
+    @property
+    def refusals(self) -> Refusals:
+        return refusals(self.parts.settings)
 
     def end_waits(self) -> None:
         """Whoever waits in a request is answered, before the threads of requests are waited for."""
@@ -290,6 +307,7 @@ def create_jobs(
         service=service,
         store=store,
         outbox=outbox,
+        presenters=PRESENTERS,
         check_url=web.check,
         send=web.exchange,
         fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
@@ -363,15 +381,26 @@ def create_flask(parts: Parts) -> Flask:
     app = Flask(__name__, root_path=str(ROOT))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
-    apis = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
-    open_paths, limit_of = pages.OPEN_PATHS | {health.PATH}, http.find_body_limit(parts.settings)
     auth.guard(
-        app, parts.settings, open_paths, places(apis), limit_of, local_ports=parts.instances.port_numbers
+        app,
+        parts.settings,
+        pages.OPEN_PATHS | {health.PATH},
+        places(APIS),
+        find_body_limit(parts.settings, APIS),
+        local_ports=parts.instances.port_numbers,
     )
-    mount(app, parts, apis)
+    mount(app, parts, APIS)
     app.register_blueprint(health.create_blueprint(parts))
     app.register_blueprint(pages.create_blueprint(parts.settings))
+    app.register_blueprint(api_docs.create_blueprint(SECTIONS))
     return app
+
+
+def refusals(settings: Settings) -> Refusals:
+    """Bodies that are refused before they are read: too large for their path, or from nobody we know."""
+    return Refusals(
+        find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_let_in, settings)
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -400,7 +429,14 @@ def open_link(
         breaches=breaches,
     )
     feed.start()
-    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches, on_mark=on_mark)
+    client = ComfyUIClient(
+        connection.base_url,
+        absence=f"ComfyUI does not answer on port {key.comfyui_port} of the instance: start it there, "
+        "or name its port, with -L in the ssh string",
+        limits=limits,
+        breaches=breaches,
+        on_mark=on_mark,
+    )
     return Link(connection, client, feed)
 
 

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Debian's OpenSSH server and Chromium, for the tests that run over a real sshd and in a real browser; and what
-# makes file systems, for the tests that cut the power of a disk.
+# makes file systems, for the tests that cut the power of a disk; curl and jq, for the examples of the documentation.
 # Starts nothing, changes no configuration.
 [ -x /usr/sbin/sshd ] || wanted="$wanted openssh-server"
 [ -x /usr/bin/chromium ] || wanted="$wanted chromium"
 [ -x /usr/sbin/mkfs.ext4 ] || wanted="$wanted e2fsprogs"
 [ -x /usr/sbin/mkfs.xfs ] || wanted="$wanted xfsprogs"
+for tool in curl jq; do command -v "$tool" >/dev/null || wanted="$wanted $tool"; done
 [ -n "$wanted" ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "not here, its tests will be skipped:$wanted"; exit 0; }
 # The package would start a system-wide sshd; policy-rc.d is Debian's way to say no.

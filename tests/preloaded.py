@@ -1,5 +1,6 @@
-"""What servers and sandboxes are forked from has imported this: what they are made of, and no program."""
+"""What servers, sandboxes and commands are forked from has imported this: all that they are made of."""
 
+import comfyui_workflow.cli
 import comfyui_workflow.sandbox.instance  # and what a sandbox imports when it is asked for something
 from comfyui_workflow import app
 

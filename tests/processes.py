@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -56,6 +57,16 @@ def start_python(
         process_group=0 if stands_alone else None,
         preexec_fn=None if stands_alone else _die_with_parent,  # noqa: PLW1509 - it calls nothing but prctl
     )
+
+
+def fork_python(
+    arguments: list[str], *, env: dict[str, str], directory: Path, output: int, errors: int
+) -> BaseProcess:
+    """The same in a directory of its own, writing to these descriptors; its stdin is empty."""
+    program = _Program(arguments, env, _Stream(output), _Stream(errors), False, directory)
+    process = _forkserver.Process(target=program.run, daemon=True)
+    process.start()
+    return process
 
 
 class Forked:
@@ -109,6 +120,7 @@ class _Program:
     output: _Stream
     errors: _Stream
     stands_alone: bool
+    directory: Path = REPOSITORY
 
     def run(self) -> None:
         _die_with_parent()
@@ -120,7 +132,7 @@ class _Program:
         os.close(self.errors.descriptor)
         os.environ.clear()
         os.environ.update(self.env)
-        os.chdir(REPOSITORY)
+        os.chdir(self.directory)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self.arguments[0] == "-m":
             sys.argv[:] = self.arguments[1:]

@@ -1,6 +1,7 @@
 """Imports point down, and each foreign library has its place: docs/architecture.md."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LAYERS = [  # from the ground up; a module may import its own layer and those ab
     {"execution"},
     {"client"},
     {"services"},
-    {"api", "server"},
+    {"server"},
+    {"api"},
     {"web"},
     {"app"},
     {"cli", "__main__"},
@@ -55,8 +57,14 @@ PLACES = {
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
     "msgspec": {"stores"},
-    "pydantic": {"runs", "settings", "client", "cli", "sandbox"},
+    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "api"},
+    "yaml": {"web"},
 }
+
+WORDS_OF_RUNPOD = re.compile(
+    r"""["'`]COMPLETED|JobStatus\.COMPLETED|IN_QUEUE|IN_PROGRESS|TIMED_OUT|(?i:worker-comfyui|runpod)"""
+)
+NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh"}
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
@@ -115,6 +123,27 @@ def test_no_api_imports_another() -> None:
             assert parts[2] not in folders - {path.parent.name}, f"{path} imports {imported}"
 
 
+def test_words_of_one_api_are_in_its_folder() -> None:
+    """`app` joins the APIs, `settings` hears a worker's own names, `ssh` knows the gateway of a provider."""
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        is_exempt = inside.parts[:2] == ("api", "runpod") or inside.parts[0] in NAMES_OF_OTHERS
+        found = None if is_exempt else WORDS_OF_RUNPOD.search(path.read_text())
+        assert found is None, f"{path} has {found[0]}"
+
+
 def test_few_modules_are_outside_of_the_packages() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert len(loose) <= 8
+
+
+LONGEST_FUNCTION = 40
+"""Lines of a function in an API or the page: more than half a screen."""
+
+
+def test_functions_of_the_apis_are_short() -> None:
+    for path in (file for room in ("api", "web") for file in (PACKAGE / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"

@@ -50,27 +50,32 @@ def guard(
 
     @app.before_request
     def check() -> None:
-        if sentence := request.environ.get(PEER_REFUSAL):
-            raise Forbidden(sentence)
-        if not _is_host_known(settings):
-            raise Forbidden("This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)")
-        if sentence := _refusal_of_page(settings.cors_origins, local_ports(), open_paths):
-            g.is_page_refused = True
-            raise Forbidden(sentence)
-        is_open = request.path in open_paths or request.endpoint == "static"
-        if request.method == "OPTIONS" or is_open or is_let_in(settings):
-            return
-        refuse_guesses(settings)
-        raise Unauthorized(
-            "An API token is needed: Authorization: Bearer <token>",
-            www_authenticate=WWWAuthenticate("bearer"),
-        )
+        _check_caller(settings, open_paths, local_ports())
 
     @app.before_request
     def check_size() -> None:
         limit = limit_of(request.path)
         if (request.content_length or 0) > limit.most_bytes:
             raise RequestEntityTooLarge(limit.message)
+
+
+def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: Collection[int]) -> None:
+    """Raises: Forbidden, Unauthorized, TooManyRequests."""
+    if sentence := request.environ.get(PEER_REFUSAL):
+        raise Forbidden(sentence)
+    if not _is_host_known(settings):
+        raise Forbidden("This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)")
+    if sentence := _refusal_of_page(settings.cors_origins, local_ports, open_paths):
+        g.is_page_refused = True
+        raise Forbidden(sentence)
+    is_open = request.path in open_paths or request.endpoint == "static"
+    if request.method == "OPTIONS" or is_open or is_let_in(settings):
+        return
+    refuse_guesses(settings)
+    raise Unauthorized(
+        "An API token is needed: Authorization: Bearer <token>",
+        www_authenticate=WWWAuthenticate("bearer"),
+    )
 
 
 def is_let_in(settings: Settings) -> bool:

@@ -35,7 +35,7 @@ IPV6_NETWORK = 64
 
 
 def has_token(authorization: str, token: str) -> bool:
-    """As a bearer token; or bare, as some clients of RunPod send theirs."""
+    """As a bearer token; or bare, as some clients send theirs."""
     return is_token(_token_in(authorization), token)
 
 

@@ -1,24 +1,55 @@
 """GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 from flask import Blueprint, Response, jsonify
 
 from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.operations import Answer, Operation, Section, register
 
 PATH = "/health"
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
-    routes = Blueprint("health", __name__)
+class Health(Answer):
+    status: Literal["ok"]
+    version: str
+    unfinished_runs: int
+    damaged_records: int
 
-    @routes.get(PATH)
-    def health() -> Response:
+
+@dataclass(frozen=True, kw_only=True)
+class HealthViews:
+    parts: Parts
+
+    def health(self) -> Response:
         return jsonify(
             status="ok",
             version=version("comfyui-workflow"),
-            unfinished_runs=parts.service.unfinished_count(),
-            damaged_records=len(parts.damage.all()),
+            unfinished_runs=self.parts.service.unfinished_count(),
+            damaged_records=len(self.parts.damage.all()),
         )
 
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("health", __name__)
+    register(routes, SECTION.operations, HealthViews(parts=parts))
     return routes
+
+
+SECTION = Section(
+    tag="Health",
+    description="Whether the server is there",
+    operations=(
+        Operation(
+            method="GET",
+            rule=PATH,
+            view=HealthViews.health,
+            summary="Whether the server is there",
+            answer=Health,
+        ),
+    ),
+    has_etags=False,
+    is_open=True,
+)

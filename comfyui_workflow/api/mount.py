@@ -11,10 +11,12 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from comfyui_workflow.api.etags import revalidated
+from comfyui_workflow.api.operations import Section
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.execution.live_progress import LiveView
 from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.path_policy import LocalFiles
@@ -23,6 +25,8 @@ from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import Inspector
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.stores.damage import DamageReport
+
+MB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +56,31 @@ class Api:
     create_blueprint: Callable[[Parts], Blueprint]
     word_error: Callable[[WorkflowError], Response]
     word_http_error: Callable[[HTTPException], Response]
+    body_limit: Callable[[str], BodyLimit | None] = lambda _: None
+    """The limit of a path, where this API has one of its own; it is asked before the body is read."""
+    section: Section | None = None
+    """Its routes in the OpenAPI document."""
 
 
 def places(apis: tuple[Api, ...]) -> list[str]:
     """The paths below which each is."""
     return [place for api in apis for place in (api.prefix, *api.also_at)]
+
+
+def find_body_limit(settings: Settings, apis: tuple[Api, ...]) -> FindLimit:
+    """The strictest limit of a path: the server's, or one of an API."""
+    most_mb = settings.max_upload_mb
+    general = BodyLimit(
+        most_bytes=most_mb * MB,
+        message=f"Request body is larger than {most_mb} MB, the most that this server takes "
+        "(COMFYUI_WORKFLOW_MAX_UPLOAD_MB)",
+    )
+
+    def limit_of(path: str) -> BodyLimit:
+        own = (api.body_limit(path) for api in apis)
+        return min((general, *(limit for limit in own if limit)), key=lambda limit: limit.most_bytes)
+
+    return limit_of
 
 
 def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:

@@ -37,7 +37,7 @@ class Calls:
     """One server. Not to be shared between threads."""
 
     def __init__(self, url: str, api_token: str | None) -> None:
-        """Raises: InvalidRequest when the URL is none."""
+        """Raises: InvalidRequest when the URL is none, or the token none that a header can carry."""
         self.url = read_url(url, "http://127.0.0.1:5000")
         self.is_on_this_machine = is_loopback(self.url)
         self._session = InstanceSession(takes_cookies=True)
@@ -165,6 +165,14 @@ class _Bearer(requests.auth.AuthBase):
     """As an auth object, so that no ~/.netrc replaces it."""
 
     def __init__(self, api_token: str | None) -> None:
+        """Raises: InvalidRequest."""
+        try:
+            (api_token or "").encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"The API token has a character that no header can carry, {error.object[error.start]}: copy "
+                "it again"
+            ) from error
         self._api_token = api_token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:

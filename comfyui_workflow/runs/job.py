@@ -1,4 +1,4 @@
-"""A job: a run as clients of RunPod order one, and what is kept of it besides. To JSON and back."""
+"""A job: a run with a deadline, a time to live and a client that is told of its end. To JSON and back."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,21 +14,28 @@ USUAL_TTL_S = 86_400.0
 """How long a job is known, where its client says nothing else."""
 IMAGE_NOT_FETCHED = "image_not_fetched"
 """The error code of a run that has not begun, since an image did not come from the web."""
+NOT_DELIVERED = "not_delivered"
+"""The error code of a job whose run has completed, and none of whose outputs arrived in the bucket."""
 
 
 class JobStatus(StrEnum):
-    """RunPod's words."""
-
-    IN_QUEUE = "IN_QUEUE"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    """It has executed for longer than its client allowed."""
 
     @property
     def is_final(self) -> bool:
-        return self not in (JobStatus.IN_QUEUE, JobStatus.IN_PROGRESS)
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+    @classmethod
+    def _missing_(cls, value: object) -> "JobStatus | None":
+        """Records of earlier releases have an API's own words, in capitals."""
+        word = str(value).lower()
+        return cls.__members__.get({"completed": "SUCCEEDED", "timed_out": "TIMEOUT"}.get(word, word.upper()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,8 @@ class JobOrder:
 
     request: RunRequest
     endpoint: str
+    presenter: str
+    """Name of the API that asks, which words what its client is told."""
     is_sync: bool = False
     webhook: str | None = None
     execution_timeout_s: float | None = None
@@ -87,6 +96,8 @@ class Job:
     created_at: datetime
     expires_at: datetime
     """From then on nobody knows it."""
+    presenter: str | None = None
+    """Name of the API that ordered it; None in records of releases that knew only one."""
     webhook: str | None = None
     execution_timeout_s: float | None = None
     bucket: Bucket | None = None
@@ -94,12 +105,14 @@ class Job:
     fetches: tuple[Fetch, ...] = ()
     """What is still missing; until then its run is not started."""
     verdict: JobStatus | None = None
-    """CANCELLED as soon as that was said; TIMED_OUT unless its run comes to an end of its own meanwhile."""
+    """CANCELLED as soon as that was said; TIMEOUT unless its run comes to an end of its own meanwhile."""
     judged_at: datetime | None = None
     uploads: tuple[Upload, ...] = ()
     final: JobStatus | None = None
     error: str | None = None
     """Why it has failed, where its run has not."""
+    error_code: str | None = None
+    """`NOT_DELIVERED`, or None."""
     retries: int = 0
     streamed: int = 0
     """How many of its outputs were streamed to whoever asked for them."""
@@ -121,7 +134,7 @@ def status_of(job: Job, run: Run) -> JobStatus:
         return job.final
     if job.verdict is JobStatus.CANCELLED:
         return job.verdict
-    return JobStatus.IN_QUEUE if run.status is RunStatus.QUEUED else JobStatus.IN_PROGRESS
+    return JobStatus.QUEUED if run.status is RunStatus.QUEUED else JobStatus.RUNNING
 
 
 def record_name(job_id: str) -> str:

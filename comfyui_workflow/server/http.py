@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -16,10 +15,8 @@ from waitress.adjustments import Adjustments
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.access.peer_users import PeerUsers
-from comfyui_workflow.api.auth import may_be_let_in
-from comfyui_workflow.api.runpod import routes
 from comfyui_workflow.errors import ConfigurationError, DataTaken
-from comfyui_workflow.server.body_limits import BodyLimit, FindLimit, Refusals
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
 from comfyui_workflow.server.memory import keep_memory_in_few_arenas
@@ -40,6 +37,10 @@ class Startable(Protocol):
 
     @property
     def app(self) -> Flask: ...
+
+    @property
+    def refusals(self) -> Refusals:
+        """Bodies that are refused before they are read."""
 
     def start(self) -> int: ...
 
@@ -83,22 +84,6 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
         raise DataTaken(server.lost)
 
 
-def find_body_limit(settings: Settings) -> FindLimit:
-    """That of the server, or one of an API that is stricter."""
-    most_mb = settings.max_upload_mb
-    general = BodyLimit(
-        most_bytes=most_mb * MB,
-        message=f"Request body is larger than {most_mb} MB, the most that this server takes "
-        "(COMFYUI_WORKFLOW_MAX_UPLOAD_MB)",
-    )
-
-    def limit_of(path: str) -> BodyLimit:
-        own = routes.body_limit(path)
-        return general if own is None or general.most_bytes < own.most_bytes else own
-
-    return limit_of
-
-
 class HttpThread:
     """The port is taken when it is made. Its loop closes its sockets itself, none under its hands."""
 
@@ -107,7 +92,7 @@ class HttpThread:
         self._server = server
         self._ended = threading.Event()
         self._sockets: dict[int, Any] = {}
-        self._http = _listen(server.app, settings, limits or ConnectionLimits(), self._sockets)
+        self._http = _listen(server, settings, limits or ConnectionLimits(), self._sockets)
         self.url = f"http://{_url_host(settings.host)}:{self._http.effective_port}"
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
@@ -150,7 +135,9 @@ def configure_logging(level: str) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def _listen(app: Flask, settings: Settings, limits: ConnectionLimits, handlers: dict[int, Any]) -> Listener:
+def _listen(
+    server: Startable, settings: Settings, limits: ConnectionLimits, handlers: dict[int, Any]
+) -> Listener:
     """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
     that is open is in `handlers`."""
     try:
@@ -162,8 +149,7 @@ def _listen(app: Flask, settings: Settings, limits: ConnectionLimits, handlers: 
             max_request_body_size=settings.max_upload_mb * MB + 1,  # the first that is refused
             ident="comfyui-workflow",
         )
-        refusals = Refusals(find_limit=find_body_limit(settings), is_known=partial(may_be_let_in, settings))
-        listener = Listener(app, options, handlers, refusals, limits)
+        listener = Listener(server.app, options, handlers, server.refusals, limits)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "

@@ -13,6 +13,9 @@ from comfyui_workflow.stores.journal import RunJournal
 LEARNED_FROM = 5
 """The last ones: an instance may have become slower, or its models may be loaded by now."""
 
+MOST_KNOWN = 2000
+"""Pairs of an instance and a kind of graph: those that ran last."""
+
 _Key = tuple[str, str]
 
 
@@ -44,7 +47,9 @@ class Expectations:
     def _learn(self, summary: Lesson) -> None:
         if summary.prompt_s is not None:
             for key in _keys(summary):
-                self._last_s[key] = (*self._last_s.get(key, ()), summary.prompt_s)[-LEARNED_FROM:]
+                self._last_s[key] = (*self._last_s.pop(key, ()), summary.prompt_s)[-LEARNED_FROM:]
+            while len(self._last_s) > MOST_KNOWN:
+                del self._last_s[next(iter(self._last_s))]
 
 
 def _keys(summary: Lesson) -> Iterator[_Key]:

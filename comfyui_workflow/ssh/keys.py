@@ -118,7 +118,10 @@ def _load(path: Path, _modified_ns: int, _size_bytes: int, passphrase: str | Non
 
 def _load_encrypted(path: Path, passphrase: str | None) -> paramiko.PKey:
     if not passphrase:
-        raise KeyRefused(f"The key file {path} is encrypted: set its passphrase, or use another key.")
+        raise KeyRefused(
+            f"The key file {path} is encrypted: set its passphrase (COMFYUI_WORKFLOW_SSH_KEY_PASSPHRASE), "
+            "or use another key."
+        )
     try:
         # The type stubs ask for str, the crypto library beneath for bytes.
         return paramiko.PKey.from_path(path, cast(Any, passphrase.encode()))

@@ -77,7 +77,7 @@ class OpenTransport:
 def open_transport(address: SshAddress, options: ConnectionOptions) -> OpenTransport:
     found = find_keys(named=address.key_file, search=options.key_search)
     if not found.keys:
-        raise AuthenticationFailed(_sentence(address, "there is no key to show", found))
+        raise AuthenticationFailed(_no_key_sentence(address, found))
     with ExitStack() as on_failure:
         opened = _open_with_keys(address, options, found, on_failure)
         on_failure.pop_all()
@@ -226,6 +226,15 @@ def _accepts(
 def _abandon(transport: paramiko.Transport) -> None:
     transport.close()
     transport.packetizer.complete_handshake()  # ends the timer that would outlive a failed handshake
+
+
+def _no_key_sentence(address: SshAddress, found: FoundKeys) -> str:
+    """Why no key could be read; where none was found at all, how to get one."""
+    advice = " ".join(found.problems) or (
+        "Make one on this machine with ssh-keygen -t ed25519 and add the public key to the instance, "
+        "or name one with -i in the ssh string."
+    )
+    return f"Cannot log in to {address.label}: there is no key to show. {advice}"
 
 
 def _sentence(address: SshAddress, reason: str, found: FoundKeys) -> str:

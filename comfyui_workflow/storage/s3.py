@@ -50,7 +50,7 @@ class Place:
 
 def place_of(bucket: Bucket) -> Place:
     """The URL may name the bucket, first in its path or first in its host; otherwise it is named after the
-    month, as RunPod's own library does. Raises: StorageError."""
+    month. Raises: StorageError."""
     try:
         url = urlsplit(bucket.endpoint_url)
         host, port = url.hostname, url.port

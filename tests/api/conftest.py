@@ -38,6 +38,7 @@ from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore, MemoryWebhookStore
+from tests.api.checked_client import CheckedClient
 from tests.instances.files import directory_in
 
 
@@ -173,6 +174,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         opened.append(parts)
         parts.jobs.start()
         app = create_flask(parts)
+        app.test_client_class = CheckedClient
         return Api(
             app=app,
             client=app.test_client(),

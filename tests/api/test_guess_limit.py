@@ -12,6 +12,8 @@ import requests
 
 from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value
 from comfyui_workflow.api.guess_limit import FORGIVEN_EVERY_S, FREE_GUESSES, HELD_S, TokenGuesses
+from comfyui_workflow.app import refusals
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.http import REQUEST_THREADS, HttpThread
 from tests.api.conftest import Api
 
@@ -120,6 +122,10 @@ class Served:
     @property
     def app(self) -> object:
         return self.api.app
+
+    @property
+    def refusals(self) -> Refusals:
+        return refusals(self.api.settings)
 
     def start(self) -> int:
         return 0

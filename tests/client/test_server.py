@@ -154,6 +154,11 @@ def test_the_token(tmp_path: Path) -> None:
     assert (refused.value.status, refused.value.code) == (401, "refused")
 
 
+def test_a_token_that_no_header_can_carry_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="copy it again"):
+        WorkflowServer("http://127.0.0.1:5000", "5f0c…")
+
+
 @pytest.mark.parametrize(
     "order",
     [

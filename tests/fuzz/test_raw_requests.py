@@ -12,7 +12,8 @@ from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyui_workflow.app import create_flask
+from comfyui_workflow.app import create_flask, refusals
+from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
@@ -29,6 +30,7 @@ class Served:
     """`serving.Startable`."""
 
     app: Flask
+    refusals: Refusals
 
     def start(self) -> int:
         return 0
@@ -46,7 +48,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", port=0, max_upload_mb=1)
     store = MemoryRunStore()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
-    http = HttpThread(Served(create_flask(parts)), settings)
+    http = HttpThread(Served(create_flask(parts), refusals(settings)), settings)
     http.start()
     yield int(http.url.rpartition(":")[2])
     http.stop()

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask, Response, request
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
+from comfyui_workflow.server.body_limits import BodyLimit, Refusals
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 
@@ -19,11 +20,15 @@ PIECE = bytes(64 * 1024)
 GET = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
+NO_REFUSALS = Refusals(find_limit=lambda _: BodyLimit(most_bytes=64 * 1024 * 1024, message="too large"))
+
+
 @dataclass
 class Served:
     """`serving.Startable`."""
 
     app: Flask
+    refusals: Refusals = NO_REFUSALS
     asked: int = 0
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     may_end: threading.Event = field(default_factory=threading.Event)

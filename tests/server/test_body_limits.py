@@ -13,8 +13,10 @@ from flask import Flask, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from comfyui_workflow.api.auth import guard
+from comfyui_workflow.api.mount import find_body_limit
 from comfyui_workflow.api.runpod import routes
-from comfyui_workflow.server.http import HttpThread, find_body_limit
+from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 
 MB = 1024 * 1024
@@ -25,6 +27,7 @@ class Served:
     """`serving.Startable`; says how long a body is."""
 
     app: Flask
+    refusals: Refusals
     asked: int = 0
 
     def start(self) -> int:
@@ -40,8 +43,9 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Served, str]]:
     settings = load_settings(data_dir=tmp_path, port=0, max_upload_mb=64)
-    server = Served(Flask("app"))
-    guard(server.app, settings, frozenset(), ["/"], find_body_limit(settings))
+    limit_of = find_body_limit(settings, (routes.API,))
+    server = Served(Flask("app"), Refusals(find_limit=limit_of))
+    guard(server.app, settings, frozenset(), ["/"], limit_of)
     server.app.register_error_handler(RequestEntityTooLarge, routes.word_http_error)
 
     @server.app.post("/<path:path>")
@@ -86,7 +90,7 @@ def test_other_paths_take_more(served: tuple[Served, str]) -> None:
 
 
 def test_the_stricter_limit_counts(tmp_path: Path) -> None:
-    limit_of = find_body_limit(load_settings(data_dir=tmp_path, max_upload_mb=15))
+    limit_of = find_body_limit(load_settings(data_dir=tmp_path, max_upload_mb=15), (routes.API,))
     assert [limit_of(path).most_bytes // MB for path in ("/run", "/v2/x/runsync", "/x")] == [10, 15, 15]
 
 

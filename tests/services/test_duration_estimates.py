@@ -11,6 +11,7 @@ from comfyui_workflow.runs import events
 from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.services import duration_estimates
 from comfyui_workflow.services.duration_estimates import Expectations
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
@@ -71,6 +72,16 @@ def test_the_median_of_the_last_five(learned: Learned) -> None:
     assert learned.of(waiting()) == 900.0
     learned.learn(*(completed(waiting(), seconds) for seconds in (1.0, 2.0, 30.0, 4.0, 5.0)))
     assert learned.of(waiting()) == 4.0
+
+
+def test_of_many_kinds_of_graphs_those_that_ran_last_are_known(
+    learned: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duration_estimates, "MOST_KNOWN", 2)
+    for kind in ("first", "second", "first", "third"):
+        learned.learn(completed(waiting(signature=kind), 3.0))
+    known = [learned.of(waiting(signature=kind)) for kind in ("first", "second", "third")]
+    assert known == [3.0, None, 3.0]
 
 
 def test_only_of_the_same_graph_at_the_same_place(learned: Learned) -> None:

@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 import requests
 
+from comfyui_workflow.api.runpod.documents import error_of
+from comfyui_workflow.app import PRESENTERS
 from comfyui_workflow.errors import (
     InvalidRequest,
     JobNotFound,
@@ -28,14 +30,15 @@ from comfyui_workflow.runs.events import (
     RunFailed,
     TroubleMet,
 )
-from comfyui_workflow.runs.job import Bucket, Fetch, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, Fetch, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.safe_http.client import Answered, Body, GuardedClient
 from comfyui_workflow.services.jobs.expiry import with_verdict
 from comfyui_workflow.services.jobs.finalizer import JobEndings
 from comfyui_workflow.services.jobs.image_downloads import ImageFetcher
-from comfyui_workflow.services.jobs.output import output_of
+from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
+from comfyui_workflow.services.jobs.view import JobView, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage import s3
 from comfyui_workflow.stores.files.jobs import FileJobStore
@@ -48,6 +51,7 @@ from tests.storage.conftest import s3_url as s3_url  # noqa: PLC0414 - a fixture
 from tests.storage.s3_server import keys_in, make_bucket
 
 DEADLINE_S = 10.0
+USUAL_ORDER = {"endpoint": "any", "presenter": "runpod", "ttl_s": 3600}
 
 
 class Letters:
@@ -63,6 +67,13 @@ class Letters:
             raise StoreError("no space left")
         self.sent.append((url, body))
         self.ids.append(delivery_id)
+
+
+class Other:
+    """An API that tells its clients of each file by itself."""
+
+    def webhook_bodies(self, view: JobView, at: datetime) -> Iterator[dict[str, Any]]:
+        yield from ({"event": "output.complete", "filename": file.filename} for file in output_of(view).files)
 
 
 class Made:
@@ -90,6 +101,9 @@ class Made:
             service=self.service,
             store=self.files,
             outbox=self.letters,
+            presenters=Presenters(
+                by_name={**PRESENTERS.by_name, "other": Other()}, unnamed=PRESENTERS.unnamed
+            ),
             check_url=self.check_url,
             send=self.send,
             fetch=self.fetch,
@@ -119,7 +133,7 @@ class Made:
         file.write(found)
 
     def submit(self, **order: Any) -> str:
-        asked = JobOrder(**{"request": request(graph=GRAPH), "endpoint": "any", "ttl_s": 3600, **order})
+        asked = JobOrder(**{**USUAL_ORDER, "request": request(graph=GRAPH), **order})
         return self.jobs.submit(asked).job.job_id
 
     def job(self, job_id: str) -> Job:
@@ -179,7 +193,7 @@ def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
     time.sleep(0.3)
     assert made.job(job_id).verdict is None  # in the queue it may be for long
     made.journal.record(job_id, ExecutionStarted())
-    assert made.final(job_id).final is JobStatus.TIMED_OUT
+    assert made.final(job_id).final is JobStatus.TIMEOUT
     assert made.journal.get(job_id).cancel_reason == "Its job may execute for 0.2 s"
 
 
@@ -191,7 +205,7 @@ def test_out_of_contact_no_job_times_out(made: Made) -> None:
     assert made.job(job_id).verdict is None
     made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
     made.complete(job_id, b"picture")
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
 
 
 def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> None:
@@ -203,7 +217,7 @@ def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> Non
     time.sleep(0.3)
     assert made.job(job_id).verdict is None  # nobody has asked the instance yet
     made.journal.record(job_id, ExecutionStarted())
-    assert made.final(job_id).final is JobStatus.TIMED_OUT
+    assert made.final(job_id).final is JobStatus.TIMEOUT
 
 
 def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
@@ -216,14 +230,14 @@ def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
         made.journal.record(job_id, ExecutionStarted())
     for job_id in (done, failed, cancelled):
         until(lambda job_id=job_id: made.job(job_id).verdict)  # type: ignore[misc]
-        assert made.jobs.get(job_id).status is JobStatus.IN_PROGRESS
+        assert made.jobs.get(job_id).status is JobStatus.RUNNING
     assert made.jobs.cancel(cancelled).status is JobStatus.CANCELLED
     for job_id in (done, failed):
         made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
     made.complete(done, b"picture")
     made.journal.record(failed, RunFailed(code="prompt_failed", message="it broke"))
     statuses = [made.final(job_id).final for job_id in (done, failed, cancelled)]
-    assert statuses == [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]
+    assert statuses == [JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
     assert made.job(done).judged_at is None
 
 
@@ -242,7 +256,7 @@ def test_a_time_out_that_could_not_be_saved_at_once_is_saved_later(
     monkeypatch.setattr(made.service, "cancel", full_at_first)
     job_id = made.submit(execution_timeout_s=0.1)
     made.journal.record(job_id, ExecutionStarted())
-    assert made.final(job_id).final is JobStatus.TIMED_OUT
+    assert made.final(job_id).final is JobStatus.TIMEOUT
     assert len(tries) == 2
 
 
@@ -252,7 +266,7 @@ def test_fetching_outputs_is_not_executing(made: Made) -> None:
     made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
     time.sleep(0.5)
     made.complete(job_id, b"picture")
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
 
 
 def test_in_time_is_in_time(made: Made) -> None:
@@ -260,7 +274,7 @@ def test_in_time_is_in_time(made: Made) -> None:
     made.journal.record(job_id, ExecutionStarted())
     made.complete(job_id)
     time.sleep(1.2)
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
 
 
 def test_after_its_time_to_live_nobody_knows_a_job(made: Made) -> None:
@@ -288,7 +302,7 @@ def test_its_client_is_told_before_it_is_final(made: Made, monkeypatch: pytest.M
     job_id = made.submit(webhook="https://c.example/h")
     made.complete(job_id, b"picture")
     time.sleep(0.2)
-    assert made.jobs.get(job_id).status is JobStatus.IN_PROGRESS
+    assert made.jobs.get(job_id).status is JobStatus.RUNNING
     made.letters.is_full = False
     made.final(job_id)
     ((url, body),) = made.letters.sent
@@ -319,13 +333,36 @@ def test_while_it_cannot_be_saved_as_final_its_client_is_told_under_one_id(
 
 
 def test_what_is_too_large_for_a_message_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfyui_workflow.services.jobs.finalizer.LARGEST_MESSAGE_BYTES", 10)
+    monkeypatch.setattr("comfyui_workflow.api.runpod.presenter.LARGEST_MESSAGE_BYTES", 10)
     job_id = made.submit(webhook="https://c.example/h")
     made.complete(job_id, b"small", b"much too large", b"too")
     made.final(job_id)
     output = made.letters.sent[0][1]["output"]
     assert [image["filename"] for image in output["images"]] == ["0.png", "2.png"]
     assert [error.split()[0] for error in output["errors"]] == ["1.png"]
+
+
+def test_a_job_is_worded_by_the_api_that_ordered_it_also_after_a_restart(made: Made) -> None:
+    made.letters.is_full = True
+    job_id = made.submit(presenter="other", webhook="https://c.example/h")
+    made.complete(job_id, b"first", b"second")
+    made.jobs.stop()
+    made.letters.is_full = False
+    made.start()
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
+    said = [body for _, body in made.letters.sent]
+    assert said == [{"event": "output.complete", "filename": f"{number}.png"} for number in range(2)]
+    assert len(set(made.letters.ids)) == 2
+
+
+def test_the_job_of_an_api_that_is_not_here_ends_without_a_word(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = made.submit(presenter="later", webhook="https://c.example/h")
+    made.complete(job_id, b"picture")
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
+    assert not made.letters.sent
+    assert "no API called later" in caplog.text
 
 
 def test_of_a_cancelled_job_its_client_is_told_at_once(made: Made) -> None:
@@ -350,7 +387,7 @@ def test_outputs_are_brought_to_the_bucket_of_the_server(make: Callable[..., Mad
     made = make(bucket=bucket)
     job_id = made.submit(is_sync=True, webhook="https://c.example/h")
     made.complete(job_id, b"first", b"second")
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
     files = output_of(made.jobs.get(job_id)).files
     assert [requests.get(str(each.url), timeout=10).content for each in files] == [b"first", b"second"]
     keys = keys_in(s3_url, "jobs")
@@ -368,11 +405,12 @@ def test_an_upload_that_fails_is_an_error_and_is_made_up_for_by_a_retry(
     made.complete(job_id, b"picture")
     job = made.final(job_id)
     assert job.final is JobStatus.FAILED
-    assert str(job.error).startswith("Job processing failed: ")
+    assert job.error_code == NOT_DELIVERED
+    assert error_of(made.jobs.get(job_id)) == f"Job processing failed: {job.error}"
     assert not output_of(made.jobs.get(job_id)).files
     make_bucket(s3_url, "later")
     made.jobs.retry(job_id)
-    until(lambda: made.job(job_id).final is JobStatus.COMPLETED)
+    until(lambda: made.job(job_id).final is JobStatus.SUCCEEDED)
     assert made.executor.started == [job_id]  # nothing was executed again
     assert made.job(job_id).bucket is None  # its secret is not kept
     assert len(keys_in(s3_url, "later")) == 1
@@ -394,7 +432,7 @@ def test_one_upload_that_fails_of_two_is_named(
     made = make(bucket=bucket)
     job_id = made.submit()
     made.complete(job_id, b"good", b"bad")
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
     output = output_of(made.jobs.get(job_id))
     assert ([each.filename for each in output.files], output.errors) == (["0.png"], ("bad is bad",))
 
@@ -415,14 +453,14 @@ def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.Mo
         patch.setattr(JobEndings, "put", lambda self, job_id: None)  # the server dies before that
         ended, timed_out = made.submit(webhook="https://c.example/h"), made.submit()
         made.complete(ended, b"picture")
-        made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMED_OUT))
+        made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMEOUT))
     made.jobs.stop()
     made.start()
-    assert made.final(ended).final is JobStatus.COMPLETED
+    assert made.final(ended).final is JobStatus.SUCCEEDED
     assert len(made.letters.sent) == 1
-    assert made.final(timed_out).final is JobStatus.TIMED_OUT
+    assert made.final(timed_out).final is JobStatus.TIMEOUT
     assert made.journal.get(timed_out).is_cancel_requested
-    assert made.jobs.get(waiting).status is JobStatus.IN_QUEUE
+    assert made.jobs.get(waiting).status is JobStatus.QUEUED
     assert made.job(waiting).execution_timeout_s == 30
 
 
@@ -500,7 +538,7 @@ def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.Mo
         monkeypatch.setattr(made.service, name, meanwhile(getattr(made.service, name)))
     made.jobs.retry(job_id)
     second.join(DEADLINE_S)
-    assert refused == ["Only a job that has failed or timed out can be retried: this one is IN_QUEUE"]
+    assert refused == ["Only a job that has failed or timed out can be retried: this one is queued"]
     assert len(made.executor.started) == 2
     assert made.job(job_id).retries == 1
 
@@ -517,7 +555,7 @@ def test_a_job_whose_run_is_taken_up_as_one_goes_on_with_it(made: Made) -> None:
     made.journal.record(job_id, RunFailed(code="connection_failed", message="x"))
     made.final(job_id)
     made.service.retry(job_id)
-    assert made.jobs.get(job_id).status is JobStatus.IN_QUEUE
+    assert made.jobs.get(job_id).status is JobStatus.QUEUED
     refused: list[str] = []
     retry_refused(made, job_id, refused)
     assert len(refused) == 1
@@ -539,9 +577,9 @@ def test_a_job_follows_its_run_though_that_could_not_be_saved_at_once(
         made.service.retry(job_id)
     made.jobs.stop()
     made.start()
-    assert made.jobs.get(job_id).status is JobStatus.IN_QUEUE
+    assert made.jobs.get(job_id).status is JobStatus.QUEUED
     made.complete(job_id)
-    assert made.final(job_id).final is JobStatus.COMPLETED
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
 
 
 def disk_full(*_: object) -> Job:
@@ -620,5 +658,5 @@ def test_who_waits_is_answered_when_the_server_stops(made: Made) -> None:
     job_id = made.submit()
     made.jobs.stop()
     began = now()
-    assert made.jobs.wait(job_id, 60).status is JobStatus.IN_QUEUE
+    assert made.jobs.wait(job_id, 60).status is JobStatus.QUEUED
     assert now() - began < timedelta(seconds=5)

@@ -51,7 +51,10 @@ def test_a_key_is_opened_once_until_it_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("passphrase", "reason"),
-    [(None, "is encrypted: set its passphrase"), ("wrong", "passphrase does not open")],
+    [
+        (None, r"is encrypted: set its passphrase \(COMFYUI_WORKFLOW_SSH_KEY_PASSPHRASE\)"),
+        ("wrong", "passphrase does not open"),
+    ],
 )
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path, passphrase: str | None, reason: str) -> None:
     key = make_key(tmp_path / "key", passphrase="secret")

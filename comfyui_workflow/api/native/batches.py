@@ -1,5 +1,7 @@
 """/comfyui/workflow/batch: many runs in one request."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -7,99 +9,107 @@ from flask import Blueprint, Response, jsonify, request
 from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.error_responses import word_error, word_http_error
 from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
+from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
-from comfyui_workflow.api.response_cache import shared_answers
-from comfyui_workflow.api.run_requests import order_reader
+from comfyui_workflow.api.response_cache import SharedAnswers, shared_answers
+from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import BatchNotFound
 from comfyui_workflow.runs.batch import BatchProgress
 from comfyui_workflow.runs.document import batch_document, output_document
+from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/workflow/batch"
-LARGEST_PAGE = 100
 MOST_FAILURES_SHOWN = 20
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
-    routes = Blueprint("batches", __name__, url_prefix=PREFIX)
-    batches, service = parts.batches, parts.service
-    orders = order_reader(parts)
-    documents = RunDocuments(service=service, live_view=parts.live_view)
-    answers = shared_answers(routes, lambda: service.turning_points)
+@dataclass(frozen=True, kw_only=True)
+class BatchViews:
+    batches: BatchService
+    service: RunService
+    orders: OrderReader
+    documents: RunDocuments
+    answers: SharedAnswers
 
-    @routes.post("")
-    def submit() -> Response:
-        batch = batches.submit(orders.read_batch(json_body()))
-        ids = [run.run_id for run in batches.runs(batch.batch_id)]
+    def submit(self) -> Response:
+        batch = self.batches.submit(self.orders.read_batch(json_body()))
+        ids = [run.run_id for run in self.batches.runs(batch.batch_id)]
         return jsonify(
             success=True, batch_id=batch.batch_id, workflow_ids=ids, message=f"{len(ids)} runs are queued"
         )
 
-    @routes.get("")
-    def some() -> Response:
-        return answers.answer(request.full_path, page)
+    def some(self) -> Response:
+        return self.answers.answer(request.full_path, self._page)
 
-    def page() -> Response:
-        limit = number(request.args.get("limit", "20"), "limit", 1, LARGEST_PAGE)
-        found = batches.page(limit, request.args.get("before"))
+    def progress(self, batch_id: str) -> Response:
+        def answer() -> Response:
+            return jsonify(success=True, progress=progress_document(self.batches.progress(batch_id)))
+
+        return self.answers.answer(request.path, answer)
+
+    def cancel(self, batch_id: str) -> Response:
+        cancelled = self.batches.cancel(batch_id)
+        return jsonify(success=True, cancelled=cancelled, message="Batch cancellation initiated")
+
+    def retry(self, batch_id: str) -> Response:
+        retried = self.batches.retry(batch_id)
+        return jsonify(success=True, retried=retried, message="Batch retry started")
+
+    def outputs(self, batch_id: str) -> Response:
+        outputs = [
+            {"workflow_id": run_id, "number": at, **output_document(output)}
+            for run_id, at, output in self._outputs(batch_id)
+        ]
+        return jsonify(success=True, outputs=outputs)
+
+    def archive(self, batch_id: str) -> Response:
+        outputs = [output for _, _, output in self._outputs(batch_id)]
+        sent = send_archive(outputs, self.batches.progress(batch_id).batch.name)
+        if sent is None:
+            raise BatchNotFound(f"No output of the batch is here: {batch_id}")
+        return sent
+
+    def summary(self, batch_id: str) -> Response:
+        at = now()
+        lines = [
+            {**self.documents.line(run, at), "inputs": dict(self.service.inputs(run.run_id))}
+            for run in self.batches.runs(batch_id)
+        ]
+        batch = progress_document(self.batches.progress(batch_id))
+        return jsonify(success=True, batch=batch, workflows=lines)
+
+    def _page(self) -> Response:
+        limit = number(request.args.get("limit", "20"), "limit", 1, schemas.LARGEST_BATCH_PAGE)
+        found = self.batches.page(limit, request.args.get("before"))
         return jsonify(
             success=True,
             batches=[progress_document(each) for each in found],
             next=found[-1].batch.batch_id if len(found) == limit else None,
         )
 
-    @routes.get("/<batch_id>/progress")
-    def progress(batch_id: str) -> Response:
-        return answers.answer(
-            request.path,
-            lambda: jsonify(success=True, progress=progress_document(batches.progress(batch_id))),
-        )
+    def _outputs(self, batch_id: str) -> Iterator[tuple[str, int, OutputFile]]:
+        """(run, number of the output, output), of all runs that have any. Raises: BatchNotFound."""
+        found = [run.run_id for run in self.batches.runs(batch_id) if run.output_count]
+        for run_id in found:
+            for at, output in enumerate(self.service.outputs(run_id)):
+                yield run_id, at, output
 
-    @routes.post("/<batch_id>/cancel")
-    def cancel(batch_id: str) -> Response:
-        cancelled = batches.cancel(batch_id)
-        return jsonify(success=True, cancelled=cancelled, message="Batch cancellation initiated")
 
-    @routes.post("/<batch_id>/retry")
-    def retry(batch_id: str) -> Response:
-        retried = batches.retry(batch_id)
-        return jsonify(success=True, retried=retried, message="Batch retry started")
-
-    @routes.get("/<batch_id>/outputs")
-    def outputs(batch_id: str) -> Response:
-        found = [run.run_id for run in batches.runs(batch_id) if run.output_count]
-        return jsonify(
-            success=True,
-            outputs=[
-                {"workflow_id": workflow_id, "number": at, **output_document(output)}
-                for workflow_id in found
-                for at, output in enumerate(service.outputs(workflow_id))
-            ],
-        )
-
-    @routes.get("/<batch_id>/outputs.zip")
-    def archive(batch_id: str) -> Response:
-        found = [run.run_id for run in batches.runs(batch_id) if run.output_count]
-        name = batches.progress(batch_id).batch.name
-        sent = send_archive((output for each in found for output in service.outputs(each)), name)
-        if sent is None:
-            raise BatchNotFound(f"No output of the batch is here: {batch_id}")
-        return sent
-
-    @routes.get("/<batch_id>/summary")
-    def summary(batch_id: str) -> Response:
-        at = now()
-        lines = [
-            {
-                **documents.line(run, at),
-                "inputs": dict(service.inputs(run.run_id)),
-            }
-            for run in batches.runs(batch_id)
-        ]
-        return jsonify(success=True, batch=progress_document(batches.progress(batch_id)), workflows=lines)
-
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("batches", __name__)
+    views = BatchViews(
+        batches=parts.batches,
+        service=parts.service,
+        orders=order_reader(parts),
+        documents=RunDocuments(service=parts.service, live_view=parts.live_view),
+        answers=shared_answers(routes, lambda: parts.service.turning_points),
+    )
+    register(routes, OPERATIONS, views)
     return routes
 
 
@@ -113,14 +123,6 @@ def progress_document(progress: BatchProgress) -> dict[str, Any]:
     }
 
 
-API = Api(
-    prefix=PREFIX,
-    create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
-)
-
-
 def _failure(run: RunSummary) -> dict[str, Any]:
     return {
         "workflow_id": run.run_id,
@@ -128,3 +130,78 @@ def _failure(run: RunSummary) -> dict[str, Any]:
         "error_code": run.error_code,
         "failed_node_id": run.failed_node_id,
     }
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        rule=PREFIX,
+        view=BatchViews.submit,
+        summary="Start many runs at once",
+        body=schemas.BatchBody,
+        answer=schemas.BatchStarted,
+    ),
+    Operation(
+        method="GET",
+        rule=PREFIX,
+        view=BatchViews.some,
+        summary="The batches, newest first",
+        query=schemas.BatchQuery,
+        answer=schemas.BatchesAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<batch_id>/progress",
+        view=BatchViews.progress,
+        summary="The progress of a batch",
+        answer=schemas.BatchProgressAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<batch_id>/cancel",
+        view=BatchViews.cancel,
+        summary="Cancel all runs of a batch that are not finished",
+        answer=schemas.BatchCancelled,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<batch_id>/retry",
+        view=BatchViews.retry,
+        summary="Take up the failed runs of a batch",
+        answer=schemas.BatchRetried,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<batch_id>/outputs",
+        view=BatchViews.outputs,
+        summary="The output files of a batch",
+        answer=schemas.BatchOutputsAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<batch_id>/outputs.zip",
+        view=BatchViews.archive,
+        summary="All output files of a batch in one file",
+        answer="application/zip",
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<batch_id>/summary",
+        view=BatchViews.summary,
+        summary="A batch and each of its runs, with the inputs that were set",
+        answer=schemas.BatchSummaryAnswer,
+    ),
+)
+
+API = Api(
+    prefix=PREFIX,
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+    section=Section(
+        tag="Batches",
+        description="Many runs in one request: docs/api/batch.md",
+        operations=OPERATIONS,
+        failure=schemas.Failure,
+    ),
+)

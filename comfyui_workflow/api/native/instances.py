@@ -1,12 +1,16 @@
 """/comfyui/instances/*: the named instances, what is known of them, and asking one of them something."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api.error_responses import word_error, word_http_error
 from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.native import schemas
+from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import flag, json_body, number, optional_json_body, text
 from comfyui_workflow.comfyui.json_sanitizer import in_json
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
@@ -25,133 +29,116 @@ from comfyui_workflow.instances.serializers import (
     port_document,
     state_document,
 )
+from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.services.runs import RunService
+from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
-MOST_LOG_LINES = 10_000
+Answered = TypeVar("Answered")
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
-    routes = Blueprint("instances", __name__, url_prefix=PREFIX)
-    _add_entry_routes(routes, parts)
-    _add_asking_routes(routes, parts)
-    _add_watch_routes(routes, parts)
-    return routes
+@dataclass(frozen=True, kw_only=True)
+class EntryViews:
+    """The entries of the list of instances."""
 
+    service: RunService
+    instances: Instances
+    idle_warning_s: float
 
-def tail(log: str, most: int) -> list[str]:
-    """A progress bar draws itself over and over in one line: as it was last."""
-    lines = log.removesuffix("\n").split("\n")[-most:] if log else []
-    return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+    def every(self) -> Response:
+        directory = self.instances.directory
+        documents = [self._document(instance) for instance in directory.all()]
+        return jsonify(success=True, instances=documents, trouble=directory.trouble)
 
+    def add(self) -> Response:
+        instance = self.instances.directory.add(json_body())
+        answer = jsonify(success=True, instance=self._document(instance), notices=_notices(instance))
+        answer.status_code = 201
+        return answer
 
-API = Api(
-    prefix=PREFIX,
-    create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
-)
+    def costs(self) -> Response:
+        watches, bills = self.instances.watches, self.service.bills()
+        instances = self.instances.directory.all()
+        found = costs_of(instances, bills, watches.usage, watches.removed_usage(), now())
+        return jsonify(success=True, **costs_document(found))
 
+    def show(self, instance: str) -> Response:
+        found = self.instances.directory.require(instance)
+        return jsonify(success=True, instance=self._document(found), notices=_notices(found))
 
-def _add_entry_routes(routes: Blueprint, parts: Parts) -> None:
-    service, directory = parts.service, parts.instances.directory
+    def change(self, instance: str) -> Response:
+        before = self.instances.directory.require(instance)
+        changed = self.instances.directory.change(before.id, json_body())
+        return jsonify(
+            success=True,
+            instance=self._document(changed),
+            notices=_notices(changed),
+            unfinished_runs=_unfinished_runs(self.service, before),
+        )
 
-    def document(instance: Instance) -> dict[str, Any]:
-        at, state = now(), parts.instances.watches.state(instance.id)
-        port = parts.instances.local_ports.state(instance.id)
+    def remove(self, instance: str) -> Response:
+        removed = self.instances.directory.remove(instance)
+        unfinished = _unfinished_runs(self.service, removed)
+        message = f"Removed {removed.name}"
+        return jsonify(success=True, message=message, id=removed.id, unfinished_runs=unfinished)
+
+    def _document(self, instance: Instance) -> dict[str, Any]:
+        at, state = now(), self.instances.watches.state(instance.id)
+        port = self.instances.local_ports.state(instance.id)
         return {
             **instance_document(instance),
             "state": state_document(state, at),
             "local_port_state": port_document(port) if port else None,
-            "idle_warning": idle_warning(instance, state, at, parts.settings.idle_warning_s),
+            "idle_warning": idle_warning(instance, state, at, self.idle_warning_s),
         }
 
-    @routes.get("")
-    def instances() -> Response:
-        documents = [document(instance) for instance in directory.all()]
-        return jsonify(success=True, instances=documents, trouble=directory.trouble)
 
-    @routes.post("")
-    def add() -> Response:
-        instance = directory.add(json_body())
-        answer = jsonify(success=True, instance=document(instance), notices=_notices(instance))
-        answer.status_code = 201
-        return answer
+@dataclass(frozen=True, kw_only=True)
+class RequestViews:
+    """Requests to the ComfyUI of an instance."""
 
-    @routes.get("/costs")
-    def costs() -> Response:
-        watches = parts.instances.watches
-        found = costs_of(directory.all(), service.bills(), watches.usage, watches.removed_usage(), now())
-        return jsonify(success=True, **costs_document(found))
+    service: RunService
+    instances: Instances
 
-    @routes.get("/<instance>")
-    def show(instance: str) -> Response:
-        found = directory.require(instance)
-        return jsonify(success=True, instance=document(found), notices=_notices(found))
-
-    @routes.patch("/<instance>")
-    def change(instance: str) -> Response:
-        before = directory.require(instance)
-        changed = directory.change(before.id, json_body())
-        return jsonify(
-            success=True,
-            instance=document(changed),
-            notices=_notices(changed),
-            unfinished_runs=_unfinished_runs(service, before),
-        )
-
-    @routes.delete("/<instance>")
-    def remove(instance: str) -> Response:
-        removed = directory.remove(instance)
-        unfinished = _unfinished_runs(service, removed)
-        message = f"Removed {removed.name}"
-        return jsonify(success=True, message=message, id=removed.id, unfinished_runs=unfinished)
-
-
-def _add_asking_routes(routes: Blueprint, parts: Parts) -> None:
-    service, directory, asker = parts.service, parts.instances.directory, parts.instances.asker
-
-    @routes.get("/<instance>/system_stats")
-    def system_stats(instance: str) -> Response:
-        answer = asker.ask(directory.require(instance), lambda link: link.client.system_stats())
+    def system_stats(self, instance: str) -> Response:
+        answer = self._ask(instance, lambda link: link.client.system_stats())
         return jsonify(success=True, system_stats=in_json(answer))
 
-    @routes.get("/<instance>/queue")
-    def queue(instance: str) -> Response:
-        snapshot = asker.ask(directory.require(instance), lambda link: link.client.queue())
-        there = prompts_there(snapshot, lambda workflow_id: _is_run(service, workflow_id))
+    def queue(self, instance: str) -> Response:
+        snapshot = self._ask(instance, lambda link: link.client.queue())
+        there = prompts_there(snapshot, lambda run_id: _is_run(self.service, run_id))
         return jsonify(
             success=True,
             running=list(map(_prompt_document, there.running)),
             pending=list(map(_prompt_document, there.pending)),
         )
 
-    @routes.post("/<instance>/free")
-    def free(instance: str) -> Response:
+    def free(self, instance: str) -> Response:
         body = optional_json_body()
         unload_models = flag(body, "unload_models", default=True)
         free_memory = flag(body, "free_memory", default=True)
         if not (unload_models or free_memory):
             raise InvalidRequest("unload_models or free_memory must be true, or there is nothing to do")
-        found = directory.require(instance)
-        asker.ask(found, lambda link: link.client.free(unload_models=unload_models, free_memory=free_memory))
-        parts.instances.watches.memory_emptied(found.id)
+        found = self.instances.directory.require(instance)
+        self.instances.asker.ask(
+            found, lambda link: link.client.free(unload_models=unload_models, free_memory=free_memory)
+        )
+        self.instances.watches.memory_emptied(found.id)
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
-    @routes.post("/<instance>/interrupt")
-    def interrupt(instance: str) -> Response:
+    def interrupt(self, instance: str) -> Response:
         is_wanted = _read_wanted(optional_json_body())
-        found = directory.require(instance)
-        stopped = asker.ask(
+        found = self.instances.directory.require(instance)
+        stopped = self.instances.asker.ask(
             found,
             lambda link: interrupt_there(
                 link,
                 is_wanted,
-                is_ours=lambda workflow_id: _is_run(service, workflow_id),
-                announce=lambda prompt: _cancel_run_of(service, prompt),
+                is_ours=lambda run_id: _is_run(self.service, run_id),
+                announce=lambda prompt: _cancel_run_of(self.service, prompt),
             ),
         )
         words = ", ".join(prompt.words for prompt in stopped)
@@ -161,55 +148,71 @@ def _add_asking_routes(routes: Blueprint, parts: Parts) -> None:
             interrupted=list(map(_prompt_document, stopped)),
         )
 
-    @routes.get("/<instance>/logs")
-    def logs(instance: str) -> Response:
-        most = number(request.args.get("lines", "100"), "lines", 1, MOST_LOG_LINES)
-        log = asker.ask(directory.require(instance), lambda link: link.client.log())
+    def logs(self, instance: str) -> Response:
+        most = number(request.args.get("lines", "100"), "lines", 1, schemas.MOST_LOG_LINES)
+        log = self._ask(instance, lambda link: link.client.log())
         return jsonify(success=True, lines=tail(log, most))
 
+    def _ask(self, instance: str, ask: Callable[[Link], Answered]) -> Answered:
+        return self.instances.asker.ask(self.instances.directory.require(instance), ask)
 
-def _add_watch_routes(routes: Blueprint, parts: Parts) -> None:
-    directory, watches, known_hosts = (
-        parts.instances.directory,
-        parts.instances.watches,
-        parts.instances.known_hosts,
-    )
 
-    @routes.post("/<instance>/connect")
-    def connect(instance: str) -> Response:
-        found = directory.require(instance)
-        watches.connect(found)
-        directory.change(found.id, {"keep_connected": True})
+@dataclass(frozen=True, kw_only=True)
+class ConnectionViews:
+    """The connection to an instance, and its host key."""
+
+    instances: Instances
+    pinned_for_all: str | None
+
+    def connect(self, instance: str) -> Response:
+        found = self.instances.directory.require(instance)
+        self.instances.watches.connect(found)
+        self.instances.directory.change(found.id, {"keep_connected": True})
         return jsonify(success=True, message=f"Connecting to {found.name}, until it is disconnected")
 
-    @routes.post("/<instance>/disconnect")
-    def disconnect(instance: str) -> Response:
-        found = directory.require(instance)
-        watches.disconnect(found.id)
-        directory.change(found.id, {"keep_connected": None})
+    def disconnect(self, instance: str) -> Response:
+        found = self.instances.directory.require(instance)
+        self.instances.watches.disconnect(found.id)
+        self.instances.directory.change(found.id, {"keep_connected": None})
         return jsonify(success=True, message=f"{found.name} is left alone as soon as no run needs it")
 
-    @routes.post("/<instance>/forget-host-key")
-    def forget_host_key(instance: str) -> Response:
-        found = directory.require(instance)
+    def forget_host_key(self, instance: str) -> Response:
+        found = self.instances.directory.require(instance)
         address = parse_ssh_address(found.ssh_connection)
+        known_hosts = self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
-        watches.look_now(found.id)
+        self.instances.watches.look_now(found.id)
         return jsonify(
             success=True,
             message=_forgotten_sentence(found, is_forgotten=is_forgotten),
             forgotten=fingerprint if is_forgotten else None,
         )
 
-    @routes.post("/<instance>/accept-host-key")
-    def accept(instance: str) -> Response:
-        found = directory.require(instance)
+    def accept_host_key(self, instance: str) -> Response:
+        found = self.instances.directory.require(instance)
         fingerprint = text(json_body(), "fingerprint")
         if not fingerprint:
             raise InvalidRequest("fingerprint is required: that of the key the machine shows, SHA256:…")
-        accept_host_key(parts.instances, found, fingerprint, pinned_for_all=parts.settings.ssh_host_key)
+        accept_host_key(self.instances, found, fingerprint, pinned_for_all=self.pinned_for_all)
         return jsonify(success=True, message=f"The host key of {found.name} is trusted from now on")
+
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("instances", __name__)
+    service, instances, settings = parts.service, parts.instances, parts.settings
+    entries = EntryViews(service=service, instances=instances, idle_warning_s=settings.idle_warning_s)
+    register(routes, ENTRY_OPERATIONS, entries)
+    register(routes, REQUEST_OPERATIONS, RequestViews(service=service, instances=instances))
+    connections = ConnectionViews(instances=instances, pinned_for_all=settings.ssh_host_key)
+    register(routes, CONNECTION_OPERATIONS, connections)
+    return routes
+
+
+def tail(log: str, most: int) -> list[str]:
+    """A progress bar draws itself over and over in one line: as it was last."""
+    lines = log.removesuffix("\n").split("\n")[-most:] if log else []
+    return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
 
 
 def _notices(instance: Instance) -> list[str]:
@@ -267,3 +270,140 @@ def _forgotten_sentence(instance: Instance, *, is_forgotten: bool) -> str:
     if not is_forgotten:
         return f"No host key of {instance.name} was known{pinned}"
     return f"Forgot the host key of {instance.name}: the next machine that answers there is trusted{pinned}"
+
+
+ENTRY_OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=PREFIX,
+        view=EntryViews.every,
+        summary="The named instances and their states",
+        answer=schemas.InstancesAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=PREFIX,
+        view=EntryViews.add,
+        summary="Add an instance",
+        body=schemas.InstanceBody,
+        status=201,
+        answer=schemas.InstanceAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/costs",
+        view=EntryViews.costs,
+        summary="What each instance has cost",
+        answer=schemas.CostsAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<instance>",
+        view=EntryViews.show,
+        summary="An instance and its state",
+        answer=schemas.InstanceAnswer,
+    ),
+    Operation(
+        method="PATCH",
+        rule=f"{PREFIX}/<instance>",
+        view=EntryViews.change,
+        summary="Change an instance",
+        body=schemas.InstanceBody,
+        answer=schemas.InstanceChanged,
+    ),
+    Operation(
+        method="DELETE",
+        rule=f"{PREFIX}/<instance>",
+        view=EntryViews.remove,
+        summary="Remove an instance from the list",
+        answer=schemas.InstanceRemoved,
+    ),
+)
+
+REQUEST_OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<instance>/system_stats",
+        view=RequestViews.system_stats,
+        summary="What ComfyUI says of its machine",
+        answer=schemas.SystemStatsAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<instance>/queue",
+        view=RequestViews.queue,
+        summary="The prompts at an instance",
+        answer=schemas.QueueAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/free",
+        view=RequestViews.free,
+        summary="Free the memory of an instance",
+        body=schemas.FreeBody,
+        is_body_optional=True,
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/interrupt",
+        view=RequestViews.interrupt,
+        summary="Stop a prompt that runs at an instance",
+        body=schemas.InterruptBody,
+        is_body_optional=True,
+        answer=schemas.Interrupted,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<instance>/logs",
+        view=RequestViews.logs,
+        summary="The last lines of ComfyUI's log",
+        query=schemas.LogQuery,
+        answer=schemas.LogAnswer,
+    ),
+)
+
+CONNECTION_OPERATIONS = (
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/connect",
+        view=ConnectionViews.connect,
+        summary="Connect to an instance, and stay connected",
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/disconnect",
+        view=ConnectionViews.disconnect,
+        summary="Disconnect from an instance as soon as no run needs it",
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/forget-host-key",
+        view=ConnectionViews.forget_host_key,
+        summary="Forget the host key of an instance",
+        answer=schemas.HostKeyForgotten,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<instance>/accept-host-key",
+        view=ConnectionViews.accept_host_key,
+        summary="Trust the host key that the machine shows",
+        body=schemas.HostKeyBody,
+        answer=schemas.Done,
+    ),
+)
+
+API = Api(
+    prefix=PREFIX,
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+    section=Section(
+        tag="Instances",
+        description="Named machines, and requests to them: docs/api/instances.md",
+        operations=(*ENTRY_OPERATIONS, *REQUEST_OPERATIONS, *CONNECTION_OPERATIONS),
+        failure=schemas.Failure,
+    ),
+)

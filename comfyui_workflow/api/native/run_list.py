@@ -1,10 +1,12 @@
 """The list of runs: all or some of them, newest first, with one row for each batch where that is wanted."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Response, jsonify, request
 
-from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.request import number, switch
 from comfyui_workflow.api.response_cache import SharedAnswers
@@ -13,36 +15,36 @@ from comfyui_workflow.runs.document import batch_document
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import RunFilter, RunSummary
 from comfyui_workflow.services.batches import BatchService
+from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
 
-LARGEST_PAGE = 500
 
+@dataclass(frozen=True, kw_only=True)
+class RunList:
+    service: RunService
+    batches: BatchService
+    documents: RunDocuments
+    answers: SharedAnswers
 
-def add_list(routes: Blueprint, parts: Parts, answers: SharedAnswers) -> None:
-    service, batches = parts.service, parts.batches
-    documents = RunDocuments(service=service, live_view=parts.live_view)
+    def runs(self) -> Response:
+        return self.answers.answer(request.full_path, self._page)
 
-    @routes.get("")
-    def runs() -> Response:
-        return answers.answer(request.full_path, page)
-
-    def page() -> Response:
-        limit = number(request.args.get("limit", "50"), "limit", 1, LARGEST_PAGE)
+    def _page(self) -> Response:
+        limit = number(request.args.get("limit", "50"), "limit", 1, schemas.LARGEST_LIST_PAGE)
         is_grouped = switch(request.args.get("grouped") or "false", "grouped")
-        look = service.grouped if is_grouped else service.summaries
-        wanted, at = _wanted(batches), now()
+        look = self.service.grouped if is_grouped else self.service.summaries
+        wanted, at = _wanted(self.batches), now()
         found = look(limit, request.args.get("before"), wanted)
-
-        def line(summary: RunSummary) -> dict[str, Any]:
-            batch = batches.progress_of_run(summary) if is_grouped else None
-            return documents.line(summary, at) if batch is None else batch_document(batch)
-
         return jsonify(
             success=True,
-            workflows=[line(summary) for summary in found],
-            total=service.count(wanted),
+            workflows=[self._line(summary, at, is_grouped=is_grouped) for summary in found],
+            total=self.service.count(wanted),
             next=found[-1].run_id if len(found) == limit else None,
         )
+
+    def _line(self, summary: RunSummary, at: datetime, *, is_grouped: bool) -> dict[str, Any]:
+        batch = self.batches.progress_of_run(summary) if is_grouped else None
+        return self.documents.line(summary, at) if batch is None else batch_document(batch)
 
 
 def _wanted(batches: BatchService) -> RunFilter:

@@ -1,5 +1,6 @@
 """/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
 
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from comfyui_workflow.api.archives import send_archive
 from comfyui_workflow.api.error_responses import word_error, word_http_error
 from comfyui_workflow.api.files import send_live_preview, send_output, send_preview
 from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.rerun import (
     body_again,
     graph_of_run,
@@ -18,16 +20,21 @@ from comfyui_workflow.api.native.rerun import (
     workflow_of,
 )
 from comfyui_workflow.api.native.run_documents import RunDocuments
-from comfyui_workflow.api.native.run_list import add_list
+from comfyui_workflow.api.native.run_list import RunList
+from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
-from comfyui_workflow.api.response_cache import shared_answers
-from comfyui_workflow.api.run_requests import order_reader, read_priority
+from comfyui_workflow.api.response_cache import SharedAnswers, shared_answers
+from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_priority
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
+from comfyui_workflow.execution.live_progress import LiveView
 from comfyui_workflow.runs.document import output_document
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.services.validation import Inspection
-from comfyui_workflow.stores.damage import damage_document
+from comfyui_workflow.scheduling.capacity import Directory
+from comfyui_workflow.services.runs import RunService
+from comfyui_workflow.services.uploads import Uploads
+from comfyui_workflow.services.validation import Inspection, Inspector
+from comfyui_workflow.stores.damage import DamageReport, damage_document
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.editable_inputs import key_inputs
 from comfyui_workflow.workflows.findings import errors, warnings
@@ -38,87 +45,96 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 PREFIX = "/comfyui/workflow"
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
-    routes = Blueprint("workflow", __name__, url_prefix=PREFIX)
-    service, inspector = parts.service, parts.inspector
-    orders = order_reader(parts)
-    documents = RunDocuments(service=service, live_view=parts.live_view)
-    answers = shared_answers(routes, lambda: service.turning_points)
+@dataclass(frozen=True, kw_only=True)
+class OrderViews:
+    """Routes that take a workflow."""
 
-    def body_of_order() -> dict[str, Any]:
-        body = json_body()
-        again = run_meant(body)
-        if again is None:
-            return body
-        return with_changes(body_again(service.get(again).request, parts.instances.directory), body)
+    service: RunService
+    inspector: Inspector
+    orders: OrderReader
+    directory: Directory
 
-    @routes.post("/execute")
-    def execute() -> Response:
-        run = service.submit(orders.read(body_of_order()), _order_key())
+    def execute(self) -> Response:
+        run = self.service.submit(self.orders.read(self._body_of_order()), _order_key())
         return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
-    @routes.post("/validate")
-    def validate() -> Response:
-        asked, instance = orders.read_placed(body_of_order())
-        inspection = inspector.inspect(asked, host_key=instance.host_key if instance else None)
+    def validate(self) -> Response:
+        asked, instance = self.orders.read_placed(self._body_of_order())
+        inspection = self.inspector.inspect(asked, host_key=instance.host_key if instance else None)
         return jsonify(
             success=True, **_inspection_document(inspection), instance=instance.name if instance else None
         )
 
-    @routes.post("/inspect")
-    def inspect() -> Response:
+    def inspect(self) -> Response:
         body = json_body()
         again = run_meant(body)
-        given = body if again is None else {"workflow": workflow_of(service.get(again))}
-        return jsonify(success=True, **_given_document(orders.read_workflow(given)))
+        given = body if again is None else {"workflow": workflow_of(self.service.get(again))}
+        return jsonify(success=True, **_given_document(self.orders.read_workflow(given)))
 
-    @routes.get("/<workflow_id>/progress")
-    def progress(workflow_id: str) -> Response:
-        return jsonify(success=True, progress=documents.progress(service.get(workflow_id)))
+    def _body_of_order(self) -> dict[str, Any]:
+        body = json_body()
+        again = run_meant(body)
+        if again is None:
+            return body
+        return with_changes(body_again(self.service.get(again).request, self.directory), body)
 
-    @routes.get("/<workflow_id>/request")
-    def asked(workflow_id: str) -> Response:
-        run = service.get(workflow_id)
-        body = body_again(run.request, parts.instances.directory)
+
+@dataclass(frozen=True, kw_only=True)
+class RunViews:
+    """Routes of one run, and of those that are under way."""
+
+    service: RunService
+    directory: Directory
+    documents: RunDocuments
+    answers: SharedAnswers
+    damage_report: DamageReport
+
+    def progress(self, workflow_id: str) -> Response:
+        return jsonify(success=True, progress=self.documents.progress(self.service.get(workflow_id)))
+
+    def asked(self, workflow_id: str) -> Response:
+        run = self.service.get(workflow_id)
+        body = body_again(run.request, self.directory)
         return jsonify(success=True, request=body, graph=graph_of_run(run))
 
-    @routes.post("/<workflow_id>/cancel")
-    def cancel(workflow_id: str) -> Response:
+    def cancel(self, workflow_id: str) -> Response:
         try:
-            service.cancel(workflow_id)
+            self.service.cancel(workflow_id)
         except (RunNotFound, RunConflict) as error:
             raise RunNotFound(f"Workflow not found or already completed: {workflow_id}") from error
         return jsonify(success=True, message="Workflow cancellation initiated")
 
-    @routes.post("/<workflow_id>/retry")
-    def retry(workflow_id: str) -> Response:
-        service.retry(workflow_id)
+    def retry(self, workflow_id: str) -> Response:
+        self.service.retry(workflow_id)
         return jsonify(success=True, message="Workflow retry started")
 
-    @routes.post("/<workflow_id>/priority")
-    def priority(workflow_id: str) -> Response:
-        service.prioritize(workflow_id, read_priority(json_body()))
+    def priority(self, workflow_id: str) -> Response:
+        self.service.prioritize(workflow_id, read_priority(json_body()))
         return jsonify(success=True, message="Priority changed")
 
-    @routes.get("/state")
-    def state() -> Response:
-        run = service.latest()
-        return jsonify(success=True, state=documents.progress(run) if run else None)
+    def state(self) -> Response:
+        run = self.service.latest()
+        return jsonify(success=True, state=self.documents.progress(run) if run else None)
 
-    @routes.get("/damage")
-    def damage() -> Response:
-        """What of the records on disk could not be read since the server was started."""
-        return jsonify(success=True, damage=[damage_document(each) for each in parts.damage.all()])
+    def damage(self) -> Response:
+        """The records on disk that could not be read since the server was started."""
+        return jsonify(success=True, damage=[damage_document(each) for each in self.damage_report.all()])
 
-    @routes.get("/now")
-    def underway() -> Response:
-        return answers.answer(request.path, now_document)
+    def underway(self) -> Response:
+        return self.answers.answer(request.path, self._now_document)
 
-    def now_document() -> Response:
-        turning_points, found, at = service.turning_points, service.underway(), now()
+    def active(self, workflow_id: str) -> Response:
+        try:
+            is_active = not self.service.get(workflow_id).is_finished
+        except RunNotFound:
+            is_active = False
+        return jsonify(success=True, active=is_active)
+
+    def _now_document(self) -> Response:
+        turning_points, found, at = self.service.turning_points, self.service.underway(), now()
 
         def lines(runs: tuple[Run, ...]) -> list[dict[str, Any]]:
-            return [documents.line(summary_of(run), at) for run in runs]
+            return [self.documents.line(summary_of(run), at) for run in runs]
 
         return jsonify(
             success=True,
@@ -128,58 +144,74 @@ def create_blueprint(parts: Parts) -> Blueprint:
             version=turning_points,
         )
 
-    @routes.get("/<workflow_id>/active")
-    def active(workflow_id: str) -> Response:
-        try:
-            is_active = not service.get(workflow_id).is_finished
-        except RunNotFound:
-            is_active = False
-        return jsonify(success=True, active=is_active)
 
-    add_list(routes, parts, answers)
-    _add_files(routes, parts)
-    return routes
+@dataclass(frozen=True, kw_only=True)
+class FileViews:
+    """The files of a run, its live preview, and files that are sent here."""
 
+    service: RunService
+    live_view: LiveView
+    uploads: Uploads
 
-def _add_files(routes: Blueprint, parts: Parts) -> None:
-    """What is not JSON: the files of a run, its live preview, and files that are sent here."""
-    service = parts.service
-
-    @routes.get("/<workflow_id>/outputs")
-    def outputs(workflow_id: str) -> Response:
-        found = service.get(workflow_id).outputs
+    def outputs(self, workflow_id: str) -> Response:
+        found = self.service.get(workflow_id).outputs
         return jsonify(success=True, outputs=[output_document(output) for output in found])
 
-    @routes.get("/<workflow_id>/outputs.zip")
-    def archive(workflow_id: str) -> Response:
-        run = service.get(workflow_id)
+    def archive(self, workflow_id: str) -> Response:
+        run = self.service.get(workflow_id)
         sent = send_archive(run.outputs, run.request.workflow_name)
         if sent is None:
             raise RunNotFound(f"No output of {workflow_id} is here")
         return sent
 
-    @routes.get("/<workflow_id>/outputs/<int:number>")
-    def output_file(workflow_id: str, number: int) -> Response:
-        path = local_output(service.get(workflow_id), number)
+    def output_file(self, workflow_id: str, number: int) -> Response:
+        path = local_output(self.service.get(workflow_id), number)
         size = request.args.get("preview")
         return send_output(path) if size is None else send_preview(path, _pixels(size))
 
-    @routes.get("/<workflow_id>/live-preview")
-    def live_preview(workflow_id: str) -> Response:
-        run = service.get(workflow_id)
-        live = parts.live_view.preview(workflow_id)
+    def live_preview(self, workflow_id: str) -> Response:
+        run = self.service.get(workflow_id)
+        live = self.live_view.preview(workflow_id)
         if live is None or run.is_finished:
             return Response(status=204)  # no failure: whoever was told of one asks a moment too late
         return send_live_preview(live.preview.picture, live.preview.content_type)
 
-    @routes.post("/files")
-    def keep_files() -> Response:
+    def keep_files(self) -> Response:
         uploads = [upload for upload in request.files.values() if upload.filename]
         if not uploads:
             raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
-        kept = [parts.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
+        kept = [self.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
         named = [{"path": str(path), "filename": path.name} for path in kept]
         return jsonify(success=True, path=named[0]["path"], files=named)
+
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("workflow", __name__)
+    service, directory = parts.service, parts.instances.directory
+    documents = RunDocuments(service=service, live_view=parts.live_view)
+    answers = shared_answers(routes, lambda: service.turning_points)
+    orders = order_reader(parts)
+    register(
+        routes,
+        ORDER_OPERATIONS,
+        OrderViews(service=service, inspector=parts.inspector, orders=orders, directory=directory),
+    )
+    register(
+        routes,
+        RUN_OPERATIONS,
+        RunViews(
+            service=service,
+            directory=directory,
+            documents=documents,
+            answers=answers,
+            damage_report=parts.damage,
+        ),
+    )
+    run_list = RunList(service=service, batches=parts.batches, documents=documents, answers=answers)
+    register(routes, LIST_OPERATIONS, run_list)
+    files = FileViews(service=service, live_view=parts.live_view, uploads=parts.uploads)
+    register(routes, FILE_OPERATIONS, files)
+    return routes
 
 
 def local_output(run: Run, number: int) -> Path:
@@ -193,14 +225,6 @@ def local_output(run: Run, number: int) -> Path:
     if not path.is_file():
         raise RunNotFound(f"Output not found: {output.filename} is not at {path} any more")
     return path
-
-
-API = Api(
-    prefix="/comfyui",
-    create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
-)
 
 
 def _order_key() -> str | None:
@@ -238,3 +262,162 @@ def _given_document(given: GivenWorkflow) -> dict[str, Any]:
 def _pixels(text: str) -> int:
     """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
     return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)
+
+
+ORDER_OPERATIONS = (
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/execute",
+        view=OrderViews.execute,
+        summary="Start a run",
+        body=schemas.RunOrder,
+        answer=schemas.RunStarted,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/validate",
+        view=OrderViews.validate,
+        summary="Ask the instance whether it can run a workflow",
+        body=schemas.RunOrder,
+        answer=schemas.ValidationAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/inspect",
+        view=OrderViews.inspect,
+        summary="Look into a workflow, without any instance",
+        body=schemas.WorkflowToInspect,
+        answer=schemas.InspectAnswer,
+    ),
+)
+
+RUN_OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/progress",
+        view=RunViews.progress,
+        summary="The progress of a run",
+        answer=schemas.ProgressAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/request",
+        view=RunViews.asked,
+        summary="What a run was asked for, and the graph that it submits",
+        answer=schemas.RequestAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<workflow_id>/cancel",
+        view=RunViews.cancel,
+        summary="Cancel a run",
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<workflow_id>/retry",
+        view=RunViews.retry,
+        summary="Take up a failed run where it failed",
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<workflow_id>/priority",
+        view=RunViews.priority,
+        summary="Change the priority of a run",
+        body=schemas.PriorityChange,
+        answer=schemas.Done,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/active",
+        view=RunViews.active,
+        summary="Whether a run is still going on",
+        answer=schemas.ActiveAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/state",
+        view=RunViews.state,
+        summary="The progress of the latest run",
+        answer=schemas.StateAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/now",
+        view=RunViews.underway,
+        summary="The runs that execute or wait",
+        answer=schemas.NowAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/damage",
+        view=RunViews.damage,
+        summary="Records on disk that could not be read",
+        answer=schemas.DamageAnswer,
+    ),
+)
+
+LIST_OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=PREFIX,
+        view=RunList.runs,
+        summary="The runs, newest first",
+        query=schemas.ListQuery,
+        answer=schemas.RunsAnswer,
+    ),
+)
+
+FILE_OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/outputs",
+        view=FileViews.outputs,
+        summary="The output files of a run",
+        answer=schemas.OutputsAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/outputs.zip",
+        view=FileViews.archive,
+        summary="All output files of a run in one file",
+        answer="application/zip",
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/outputs/<int:number>",
+        view=FileViews.output_file,
+        summary="One output file, whole, in ranges or as a small picture",
+        query=schemas.PreviewQuery,
+        answer="*/*",
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<workflow_id>/live-preview",
+        view=FileViews.live_preview,
+        summary="The picture that ComfyUI shows of a run just now; 204 for none",
+        answer="image/*",
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/files",
+        view=FileViews.keep_files,
+        summary="Keep a workflow or an image on the server",
+        upload="file",
+        answer=schemas.FilesAnswer,
+    ),
+)
+
+API = Api(
+    prefix="/comfyui",
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+    section=Section(
+        tag="Runs",
+        description="One workflow on one instance: docs/api/workflow.md",
+        operations=(*ORDER_OPERATIONS, *RUN_OPERATIONS, *LIST_OPERATIONS, *FILE_OPERATIONS),
+        failure=schemas.Failure,
+    ),
+)

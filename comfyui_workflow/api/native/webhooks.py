@@ -1,47 +1,83 @@
 """/comfyui/webhooks: what became of each webhook, and sending one again."""
 
+from dataclasses import dataclass
+
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api.error_responses import word_error, word_http_error
 from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.native import schemas
+from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import number
+from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.delivery.webhooks.serializers import attempt_document, delivery_document
 
 PREFIX = "/comfyui/webhooks"
-LARGEST_PAGE = 100
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
-    routes = Blueprint("webhooks", __name__, url_prefix=PREFIX)
-    outbox = parts.outbox
+@dataclass(frozen=True, kw_only=True)
+class WebhookViews:
+    outbox: Outbox
 
-    @routes.get("")
-    def some() -> Response:
-        limit = number(request.args.get("limit", "20"), "limit", 1, LARGEST_PAGE)
-        found = outbox.deliveries(limit, request.args.get("before"), request.args.get("workflow_id"))
+    def some(self) -> Response:
+        limit = number(request.args.get("limit", "20"), "limit", 1, schemas.LARGEST_WEBHOOK_PAGE)
+        found = self.outbox.deliveries(limit, request.args.get("before"), request.args.get("workflow_id"))
         return jsonify(
             success=True,
             webhooks=[delivery_document(each) for each in found],
             next=found[-1].delivery_id if len(found) == limit else None,
         )
 
-    @routes.get("/<webhook_id>")
-    def one(webhook_id: str) -> Response:
-        found = outbox.get(webhook_id)
+    def one(self, webhook_id: str) -> Response:
+        found = self.outbox.get(webhook_id)
         attempts = [attempt_document(each) for each in found.attempts]
         return jsonify(success=True, webhook={**delivery_document(found), "attempts": attempts})
 
-    @routes.post("/<webhook_id>/resend")
-    def resend(webhook_id: str) -> Response:
-        found = outbox.resend(webhook_id)
+    def resend(self, webhook_id: str) -> Response:
+        found = self.outbox.resend(webhook_id)
         return jsonify(success=True, webhook=delivery_document(found), message="The webhook is sent again")
 
+
+def create_blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("webhooks", __name__)
+    register(routes, OPERATIONS, WebhookViews(outbox=parts.outbox))
     return routes
 
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        rule=PREFIX,
+        view=WebhookViews.some,
+        summary="Webhooks, newest first",
+        query=schemas.WebhookQuery,
+        answer=schemas.WebhooksAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<webhook_id>",
+        view=WebhookViews.one,
+        summary="A webhook and each attempt to deliver it",
+        answer=schemas.WebhookAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<webhook_id>/resend",
+        view=WebhookViews.resend,
+        summary="Send a webhook again",
+        answer=schemas.WebhookResent,
+    ),
+)
 
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
     word_error=word_error,
     word_http_error=word_http_error,
+    section=Section(
+        tag="Webhooks",
+        description="What became of each webhook: docs/api/webhooks.md",
+        operations=OPERATIONS,
+        failure=schemas.Failure,
+    ),
 )

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 from comfyui_workflow.api.mount import Parts
 from comfyui_workflow.api.request import flag, integer, text
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
+from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
+from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.instances.model import ANY
 from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, Fetch, JobOrder
 from comfyui_workflow.scheduling.capacity import Directory
-from comfyui_workflow.services.jobs.words import INVALID, NO_IMAGES
 from comfyui_workflow.services.uploads import Uploads
 
 LOW_PRIORITY = -100
@@ -105,6 +106,7 @@ class JobOrderReader:
             ),
             comfy_org_api_key=key,
             endpoint=endpoint.word,
+            presenter=NAME,
             is_sync=is_sync,
             webhook=webhook,
             execution_timeout_s=timeout_ms / 1000 or None,

@@ -1,9 +1,10 @@
 """/v2/<endpoint_id>/* and the bare paths: jobs, as RunPod and its worker-comfyui have them."""
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from threading import BoundedSemaphore
-from typing import IO, Any
+from typing import IO
 
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -11,122 +12,133 @@ from werkzeug.wsgi import wrap_file
 
 from comfyui_workflow.api.error_responses import keep_headers, status_of
 from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
+from comfyui_workflow.api.runpod import schemas
+from comfyui_workflow.api.runpod.documents import NO_IMAGES, STATUS_WORDS, document_head
+from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
-from comfyui_workflow.api.runpod.requests import job_order_reader
-from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
+from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
 from comfyui_workflow.instances.model import tag_wanted
+from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.server.body_limits import BodyLimit
-from comfyui_workflow.services.jobs.finalizer import has_output
-from comfyui_workflow.services.jobs.output import output_of, spooled_document, spooled_stream
-from comfyui_workflow.services.jobs.words import JobView, document_head
+from comfyui_workflow.services.jobs.service import ImageRefused, JobService, NotToRetry
+from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/v2"
 BARE = ("/run", "/runsync", "/status", "/status-sync", "/stream", "/cancel", "/retry", "/purge-queue")
 MOST_WAITING = 6
 """Whoever waits takes up a thread of the server; most of those are left for the others."""
-USUAL_WAIT_MS = 90_000
-LEAST_WAIT_MS = 1_000
-LONGEST_WAIT_MS = 300_000
 
 MB = 1024 * 1024
 LARGEST_BODIES_MB = {"run": 10, "runsync": 20}
 
-View = Callable[..., Response]
+
+@dataclass(frozen=True, kw_only=True)
+class JobViews:
+    """Each route is at two places; at the bare path `endpoint_id` is None."""
+
+    jobs: JobService
+    orders: JobOrderReader
+    instances: Instances
+    limits: RateLimits
+    waiting: BoundedSemaphore
+    default_endpoint: str
+    spool_dir: Path
+    """For answers that are too large for memory."""
+
+    def run(self, endpoint_id: str | None) -> Response:
+        self._check_rate("run", endpoint_id)
+        return _standing(self._submitted(endpoint_id, is_sync=False))
+
+    def runsync(self, endpoint_id: str | None) -> Response:
+        self._check_rate("runsync", endpoint_id)
+        _wait_ms()  # before anything is ordered
+        return self._document(self._awaited(self._submitted(endpoint_id, is_sync=True)))
+
+    def status(self, endpoint_id: str | None, job_id: str) -> Response:
+        self._check_rate("status", endpoint_id)
+        return self._document(self.jobs.get(job_id))
+
+    def status_sync(self, endpoint_id: str | None, job_id: str) -> Response:
+        self._check_rate("status-sync", endpoint_id)
+        return self._document(self._awaited(self.jobs.get(job_id)))
+
+    def stream(self, endpoint_id: str | None, job_id: str) -> Response:
+        self._check_rate("stream", endpoint_id)
+        take = self.jobs.outputs_left if request.method == "HEAD" else self.jobs.take_outputs
+        view, files = take(job_id)
+        return _spooled(spooled_stream(document_head(view, now()), files, self.spool_dir))
+
+    def cancel(self, endpoint_id: str | None, job_id: str) -> Response:
+        self._check_rate("cancel", endpoint_id)
+        return _standing(self.jobs.cancel(job_id))
+
+    def retry(self, endpoint_id: str | None, job_id: str) -> Response:
+        self._check_rate("retry", endpoint_id)
+        try:
+            self.jobs.retry(job_id)
+        except NotToRetry as error:
+            raise RunConflict(
+                "Only a job that has failed or timed out can be retried: "
+                f"this one is {STATUS_WORDS[error.status]}"
+            ) from error
+        return jsonify(id=job_id, status=STATUS_WORDS[JobStatus.QUEUED])
+
+    def purge_queue(self, endpoint_id: str | None) -> Response:
+        self._check_rate("purge-queue", endpoint_id)
+        removed = self.jobs.purge(self.orders.endpoint(endpoint_id).word)
+        return jsonify(removed=removed, status="completed")
+
+    def health(self, endpoint_id: str) -> Response:
+        word = self.orders.endpoint(endpoint_id).word
+        return jsonify(jobs=_job_counts(self.jobs, word), workers=_worker_counts(self.instances, word))
+
+    def _check_rate(self, word: str, endpoint_id: str | None) -> None:
+        """Raises: TooManyRequests."""
+        self.limits.check(word, (endpoint_id or self.default_endpoint).lower())
+
+    def _submitted(self, endpoint_id: str | None, *, is_sync: bool) -> JobView:
+        endpoint = self.orders.endpoint(endpoint_id)
+        order = self.orders.read(json_body(), endpoint, is_sync=is_sync)
+        try:
+            return self.jobs.submit(order)
+        except ImageRefused as error:
+            raise UrlRefused(f"{NO_IMAGES}: {error}") from error
+
+    def _awaited(self, view: JobView) -> JobView:
+        """The job once it is final; as it is at once where too many wait already, and for a HEAD."""
+        wait_ms = _wait_ms()
+        if view.job.final is None and request.method != "HEAD" and self.waiting.acquire(blocking=False):
+            try:
+                return self.jobs.wait(view.job.job_id, wait_ms / 1000)
+            finally:
+                self.waiting.release()
+        return self.jobs.get(view.job.job_id)
+
+    def _document(self, view: JobView) -> Response:
+        head = document_head(view, now())
+        if not has_output(view):
+            return jsonify(head)
+        return _spooled(spooled_document(head, output_of(view), self.spool_dir))
 
 
 def create_blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("worker_comfyui", __name__)
-    jobs, orders = parts.jobs, job_order_reader(parts)
-    waiting = BoundedSemaphore(MOST_WAITING)
-    limits = RateLimits(are_on=parts.settings.rate_limits)
-
-    def route(rule: str, *methods: str) -> Callable[[View], View]:
-        """At both places; at the bare path there is no `endpoint_id`."""
-
-        word = rule.split("/")[1]
-
-        def add(view: View) -> View:
-            def limited(endpoint_id: str | None, **arguments: str) -> Response:
-                limits.check(word, (endpoint_id or parts.settings.default_endpoint).lower())
-                return view(endpoint_id, **arguments)
-
-            routes.add_url_rule(f"{PREFIX}/<endpoint_id>{rule}", word, limited, methods=methods)
-            if f"/{word}" in BARE:
-                bare: dict[str, Any] = {"defaults": {"endpoint_id": None}, "methods": methods}
-                routes.add_url_rule(rule, f"bare {word}", limited, **bare)
-            return view
-
-        return add
-
-    def submitted(endpoint_id: str | None, *, is_sync: bool) -> JobView:
-        endpoint = orders.endpoint(endpoint_id)
-        return jobs.submit(orders.read(json_body(), endpoint, is_sync=is_sync))
-
-    def awaited(view: JobView) -> JobView:
-        """As it is at once, where too many wait already, and for who asks for the head alone."""
-        wait_ms = _wait_ms()
-        if view.job.final is None and request.method != "HEAD" and waiting.acquire(blocking=False):
-            try:
-                return jobs.wait(view.job.job_id, wait_ms / 1000)
-            finally:
-                waiting.release()
-        return jobs.get(view.job.job_id)
-
-    def word_job(view: JobView) -> Response:
-        head = document_head(view, now())
-        if not has_output(view):
-            return jsonify(head)
-        return _spooled(spooled_document(head, output_of(view), parts.settings.data_dir))
-
-    def word_standing(view: JobView) -> Response:
-        return jsonify(id=view.job.job_id, status=view.status.value)
-
-    @route("/run", "POST")
-    def run(endpoint_id: str | None) -> Response:
-        return word_standing(submitted(endpoint_id, is_sync=False))
-
-    @route("/runsync", "POST")
-    def runsync(endpoint_id: str | None) -> Response:
-        _wait_ms()  # before anything is ordered
-        return word_job(awaited(submitted(endpoint_id, is_sync=True)))
-
-    @route("/status/<job_id>", "GET", "POST")
-    def status(endpoint_id: str | None, job_id: str) -> Response:
-        return word_job(jobs.get(job_id))
-
-    @route("/status-sync/<job_id>", "GET", "POST")
-    def status_sync(endpoint_id: str | None, job_id: str) -> Response:
-        return word_job(awaited(jobs.get(job_id)))
-
-    @route("/stream/<job_id>", "GET", "POST")
-    def stream(endpoint_id: str | None, job_id: str) -> Response:
-        take = jobs.outputs_left if request.method == "HEAD" else jobs.take_outputs
-        view, files = take(job_id)
-        return _spooled(spooled_stream(document_head(view, now()), files, parts.settings.data_dir))
-
-    @route("/cancel/<job_id>", "POST")
-    def cancel(endpoint_id: str | None, job_id: str) -> Response:
-        return word_standing(jobs.cancel(job_id))
-
-    @route("/retry/<job_id>", "POST")
-    def retry(endpoint_id: str | None, job_id: str) -> Response:
-        jobs.retry(job_id)
-        return jsonify(id=job_id, status=JobStatus.IN_QUEUE.value)
-
-    @route("/purge-queue", "POST")
-    def purge_queue(endpoint_id: str | None) -> Response:
-        removed = jobs.purge(orders.endpoint(endpoint_id).word)
-        return jsonify(removed=removed, status="completed")
-
-    @route("/health", "GET")
-    def health(endpoint_id: str | None) -> Response:
-        word = orders.endpoint(endpoint_id).word
-        return jsonify(jobs=_job_counts(parts, word), workers=_worker_counts(parts, word))
-
+    views = JobViews(
+        jobs=parts.jobs,
+        orders=job_order_reader(parts),
+        instances=parts.instances,
+        limits=RateLimits(are_on=parts.settings.rate_limits),
+        waiting=BoundedSemaphore(MOST_WAITING),
+        default_endpoint=parts.settings.default_endpoint,
+        spool_dir=parts.settings.data_dir,
+    )
+    register(routes, OPERATIONS, views)
     return routes
 
 
@@ -153,13 +165,8 @@ def word_http_error(error: HTTPException) -> Response:
     return response
 
 
-API = Api(
-    prefix=PREFIX,
-    also_at=BARE,
-    create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
-)
+def _standing(view: JobView) -> Response:
+    return jsonify(id=view.job.job_id, status=STATUS_WORDS[view.status])
 
 
 def _failure(message: str, status: int) -> Response:
@@ -181,24 +188,26 @@ def _spooled(file: IO[bytes]) -> Response:
 
 def _wait_ms() -> int:
     given = request.args.get("wait")
-    return USUAL_WAIT_MS if not given else number(given, "wait", LEAST_WAIT_MS, LONGEST_WAIT_MS)
+    if not given:
+        return schemas.USUAL_WAIT_MS
+    return number(given, "wait", schemas.LEAST_WAIT_MS, schemas.LONGEST_WAIT_MS)
 
 
-def _job_counts(parts: Parts, endpoint: str) -> dict[str, int]:
-    counted = parts.jobs.counts(endpoint)
-    failed = counted.get(JobStatus.FAILED, 0) + counted.get(JobStatus.TIMED_OUT, 0)
+def _job_counts(jobs: JobService, endpoint: str) -> dict[str, int]:
+    counted = jobs.counts(endpoint)
+    failed = counted.get(JobStatus.FAILED, 0) + counted.get(JobStatus.TIMEOUT, 0)
     return {
-        "completed": counted.get(JobStatus.COMPLETED, 0),
+        "completed": counted.get(JobStatus.SUCCEEDED, 0),
         "failed": failed,
-        "inProgress": counted.get(JobStatus.IN_PROGRESS, 0),
-        "inQueue": counted.get(JobStatus.IN_QUEUE, 0),
+        "inProgress": counted.get(JobStatus.RUNNING, 0),
+        "inQueue": counted.get(JobStatus.QUEUED, 0),
         "retried": counted.get("retried", 0),
     }
 
 
-def _worker_counts(parts: Parts, endpoint: str) -> dict[str, int]:
+def _worker_counts(instances: Instances, endpoint: str) -> dict[str, int]:
     """An instance is a worker: initializing while it is not known to be ready, throttled while it is away."""
-    instances, tag = parts.instances, tag_wanted(endpoint)
+    tag = tag_wanted(endpoint)
     counted = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled"), 0)
     for instance in instances.directory.all():
         if instance.is_meant_by(tag) if tag is not None else instance.id == endpoint:
@@ -213,3 +222,122 @@ def _worker_word(state: InstanceState) -> str:
     if not state.is_ready:
         return "initializing"
     return "running" if state.prompts is not None and state.prompts.is_busy else "idle"
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/run",
+        bare_rule="/run",
+        view=JobViews.run,
+        summary="Start a job",
+        body=schemas.JobBody,
+        answer=schemas.JobStanding,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/runsync",
+        bare_rule="/runsync",
+        view=JobViews.runsync,
+        summary="Start a job and wait for its end",
+        body=schemas.JobBody,
+        query=schemas.WaitQuery,
+        answer=schemas.JobAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
+        bare_rule="/status/<job_id>",
+        view=JobViews.status,
+        summary="The status of a job, with its output",
+        answer=schemas.JobAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
+        bare_rule="/status-sync/<job_id>",
+        view=JobViews.status_sync,
+        summary="Wait for the end of a job",
+        query=schemas.WaitQuery,
+        answer=schemas.JobAnswer,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
+        bare_rule="/stream/<job_id>",
+        view=JobViews.stream,
+        summary="The outputs that nobody has taken yet",
+        answer=schemas.StreamAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
+        bare_rule="/status/<job_id>",
+        view=JobViews.status,
+        summary="The status of a job, with its output",
+        answer=schemas.JobAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
+        bare_rule="/status-sync/<job_id>",
+        view=JobViews.status_sync,
+        summary="Wait for the end of a job",
+        query=schemas.WaitQuery,
+        answer=schemas.JobAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
+        bare_rule="/stream/<job_id>",
+        view=JobViews.stream,
+        summary="The outputs that nobody has taken yet",
+        answer=schemas.StreamAnswer,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/cancel/<job_id>",
+        bare_rule="/cancel/<job_id>",
+        view=JobViews.cancel,
+        summary="Cancel a job",
+        answer=schemas.JobStanding,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/retry/<job_id>",
+        bare_rule="/retry/<job_id>",
+        view=JobViews.retry,
+        summary="Take up a job that has failed or timed out",
+        answer=schemas.JobStanding,
+    ),
+    Operation(
+        method="POST",
+        rule=f"{PREFIX}/<endpoint_id>/purge-queue",
+        bare_rule="/purge-queue",
+        view=JobViews.purge_queue,
+        summary="Cancel the jobs of an endpoint that have not begun",
+        answer=schemas.QueuePurged,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/health",
+        view=JobViews.health,
+        summary="The jobs and workers of an endpoint",
+        answer=schemas.EndpointHealth,
+    ),
+)
+
+API = Api(
+    prefix=PREFIX,
+    also_at=BARE,
+    create_blueprint=create_blueprint,
+    word_error=word_error,
+    word_http_error=word_http_error,
+    body_limit=body_limit,
+    section=Section(
+        tag="Jobs",
+        description="As RunPod and its worker-comfyui have them: docs/api/worker-comfyui.md",
+        operations=OPERATIONS,
+        failure=schemas.JobFailure,
+    ),
+)

@@ -1,1 +1,1 @@
-"""Jobs over runs, as RunPod has them: deadlines, outputs brought to a bucket, clients told of the end."""
+"""Jobs over runs: deadlines, times to live, outputs brought to a bucket, clients told of the end."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from comfyui_workflow.errors import JobNotFound, StoreError
 from comfyui_workflow.runs.job import Job, JobStatus
 from comfyui_workflow.services.jobs.deadlines import Deadlines
-from comfyui_workflow.services.jobs.words import JobView
+from comfyui_workflow.services.jobs.view import JobView
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import now
 
@@ -77,7 +77,7 @@ class Lifetimes:
         """Whether that could be saved."""
         job_id, run_id = view.job.job_id, view.run.run_id
         try:
-            job = self._store.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMED_OUT))
+            job = self._store.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMEOUT))
             self._cancel_run(run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
         except StoreError as error:
             log.error("%s is over, but that cannot be saved: %s", job_id, error)

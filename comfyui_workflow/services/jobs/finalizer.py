@@ -18,16 +18,11 @@ from comfyui_workflow.errors import (
     StoreError,
     UrlRefused,
 )
-from comfyui_workflow.runs.job import Bucket, Job, JobStatus, Upload
+from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, Job, JobStatus, Upload
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
 from comfyui_workflow.runs.webhook import delivery_id_of
-from comfyui_workflow.services.jobs.output import inline_output, output_of
-from comfyui_workflow.services.jobs.words import (
-    NOTHING_DELIVERED,
-    JobView,
-    document_head,
-    final_status,
-)
+from comfyui_workflow.services.jobs.presenter import Presenters
+from comfyui_workflow.services.jobs.view import JobView, final_status
 from comfyui_workflow.storage.base import Send, Storage
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -35,8 +30,6 @@ from comfyui_workflow.stores.journal import RunJournal, now
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
-LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
-"""Of files in a webhook; RunPod takes no larger results at all."""
 AGAIN_AFTER_S = 5.0
 """Where the local disk did not take it."""
 
@@ -52,6 +45,7 @@ class EndingTools:
     store: JobStore
     journal: RunJournal
     outbox: Outbox
+    presenters: Presenters
     bucket: Bucket | None
     """Of the server."""
     send: Send
@@ -135,7 +129,7 @@ class JobEndings:
             return
         if not _is_to_end(job, run):
             return
-        if _final(job, run) in (JobStatus.COMPLETED, JobStatus.FAILED):
+        if _final(job, run) in (JobStatus.SUCCEEDED, JobStatus.FAILED):
             job = self._brought_away(job, run)
         view = JobView(job=_judged(job, run), run=run)
         self._tell_client(view)
@@ -173,11 +167,13 @@ class JobEndings:
     def _tell_client(self, view: JobView) -> None:
         if view.job.webhook is None:
             return
-        document: dict[str, Any] = document_head(view, now())
-        if has_output(view):
-            document["output"] = inline_output(output_of(view), LARGEST_MESSAGE_BYTES)
+        presenter = self._tools.presenters.of(view.job)
+        if presenter is None:
+            log.error("%s: no API called %s is here to tell its client", view.job.job_id, view.job.presenter)
+            return
         try:
-            self._tools.outbox.add(view.job.webhook, document, view.run.run_id, _news_id(view))
+            for number, body in enumerate(presenter.webhook_bodies(view, now())):
+                self._tools.outbox.add(view.job.webhook, body, view.run.run_id, _delivery_id(view, number))
         except UrlRefused as error:
             log.warning("%s: its client is not told: %s", view.job.job_id, error)
 
@@ -192,13 +188,6 @@ class JobEndings:
             log.error("%s: %s", job_id, trouble)
 
 
-def has_output(view: JobView) -> bool:
-    """Also of a job that has failed: what was made before is there."""
-    if view.status is JobStatus.COMPLETED:
-        return True
-    return view.status is JobStatus.FAILED and any(output.is_downloaded for output in view.run.outputs)
-
-
 def _is_to_end(job: Job, run: Run) -> bool:
     """A run that failed may have been taken up as one, without its job, and have come to a good end."""
     if job.final is not None:
@@ -208,7 +197,7 @@ def _is_to_end(job: Job, run: Run) -> bool:
 
 def _final(job: Job, run: Run) -> JobStatus:
     """Who executed for too long is cancelled; what had ended by then, unseen perhaps, has ended in time."""
-    if job.verdict is JobStatus.TIMED_OUT and run.status is not RunStatus.CANCELLED:
+    if job.verdict is JobStatus.TIMEOUT and run.status is not RunStatus.CANCELLED:
         return final_status(run)
     return job.verdict or final_status(run)
 
@@ -219,16 +208,19 @@ def _judged(job: Job, run: Run) -> Job:
     if final is not job.verdict:
         job = replace(job, verdict=None, judged_at=None)
     errors = [upload.error for upload in job.uploads if upload.error]
-    if final is JobStatus.COMPLETED and errors and len(errors) == len(job.uploads):
-        return replace(job, final=JobStatus.FAILED, error=f"{NOTHING_DELIVERED}: {'; '.join(errors)}")
-    is_over = final in (JobStatus.COMPLETED, JobStatus.CANCELLED)  # no retry will need the keys
-    return replace(job, final=final, error=None, bucket=None if is_over else job.bucket)
+    if final is JobStatus.SUCCEEDED and errors and len(errors) == len(job.uploads):
+        return replace(job, final=JobStatus.FAILED, error="; ".join(errors), error_code=NOT_DELIVERED)
+    is_over = final in (JobStatus.SUCCEEDED, JobStatus.CANCELLED)  # no retry will need the keys
+    return replace(job, final=final, error=None, error_code=None, bucket=None if is_over else job.bucket)
 
 
-def _news_id(view: JobView) -> str:
-    """The same however often it is told, for as long as the job cannot be saved as final."""
+def _delivery_id(view: JobView, number: int) -> str:
+    """The same however often the message is handed over, for as long as the job cannot be saved as final."""
     ended_at = view.job.judged_at or view.run.end_time or view.job.created_at
-    return delivery_id_of(ended_at, f"{view.job.job_id}, try {view.job.retries}: {view.status.value}")
+    message = f", message {number}" if number else ""
+    return delivery_id_of(
+        ended_at, f"{view.job.job_id}, try {view.job.retries}: {view.status.value}{message}"
+    )
 
 
 def _key(job: Job, output: OutputFile) -> str:

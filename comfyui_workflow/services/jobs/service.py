@@ -25,10 +25,10 @@ from comfyui_workflow.runs.job import (
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.services.jobs.deadlines import Deadlines
 from comfyui_workflow.services.jobs.expiry import Lifetimes, with_verdict
-from comfyui_workflow.services.jobs.finalizer import EndingTools, JobEndings, Outbox, has_output
+from comfyui_workflow.services.jobs.finalizer import EndingTools, JobEndings, Outbox
 from comfyui_workflow.services.jobs.image_downloads import FetchUrl, ImageFetcher
-from comfyui_workflow.services.jobs.output import Delivered, output_of
-from comfyui_workflow.services.jobs.words import NO_IMAGES, JobView
+from comfyui_workflow.services.jobs.presenter import Presenters
+from comfyui_workflow.services.jobs.view import Delivered, JobView, has_output, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage.base import Send
 from comfyui_workflow.stores.base import JobStore
@@ -46,6 +46,20 @@ AGAIN_AFTER = timedelta(seconds=5)
 """Where the local disk did not take it."""
 
 
+class ImageRefused(UrlRefused):
+    """An image that is named by its URL may not be fetched from there. The sentence begins with its name."""
+
+
+class NotToRetry(RunConflict):
+    """A job in this status is not taken up again."""
+
+    def __init__(self, status: JobStatus) -> None:
+        super().__init__(
+            f"Only a job that has failed or timed out can be retried: this one is {status.value}"
+        )
+        self.status = status
+
+
 class JobService:
     """Every method may be called from any thread, and none but `wait` waits for anything."""
 
@@ -56,6 +70,7 @@ class JobService:
         service: RunService,
         store: JobStore,
         outbox: Outbox,
+        presenters: Presenters,
         check_url: Callable[[str], None],
         send: Send,
         fetch: FetchUrl,
@@ -77,6 +92,7 @@ class JobService:
                 store=store,
                 journal=journal,
                 outbox=outbox,
+                presenters=presenters,
                 bucket=bucket,
                 send=send,
                 told=self._told,
@@ -102,8 +118,8 @@ class JobService:
         journal.listen_for_reopening(self._heed_reopening)
 
     def submit(self, order: JobOrder) -> JobView:
-        """Both on disk before this returns, and before the run is started. Raises: UrlRefused, StoreError;
-        then nothing was ordered."""
+        """Both on disk before this returns, and before the run is started. Raises: UrlRefused, ImageRefused,
+        StoreError; then nothing was ordered."""
         for fetch in order.fetches:
             self._check_image(fetch)
         for url in _urls(order):
@@ -113,6 +129,7 @@ class JobService:
             job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
             run_id=run.run_id,
             endpoint=order.endpoint,
+            presenter=order.presenter,
             created_at=run.queue_time,
             expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
             webhook=order.webhook,
@@ -150,7 +167,7 @@ class JobService:
         return self.get(job_id)
 
     def take_outputs(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
-        """Those that nobody has taken yet: each is streamed once, as RunPod does it. None before it is final.
+        """Those that nobody has taken yet: each is handed out once. None before it is final.
         Raises: JobNotFound, StoreError."""
         view = self.get(job_id)
         files = _streamed(view)
@@ -179,11 +196,11 @@ class JobService:
 
     def retry(self, job_id: str) -> JobView:
         """Takes up what can be taken up; where its prompt would only fail again or was cut off, there is a
-        new run. Raises: JobNotFound; RunConflict unless it has failed or timed out; StoreError."""
+        new run. Raises: JobNotFound; NotToRetry unless it has failed or timed out; StoreError."""
         with self._retrying:  # of two at once the second finds it in the queue
             view = self.get(job_id)
-            if view.job.final not in (JobStatus.FAILED, JobStatus.TIMED_OUT):
-                raise _not_to_retry(view.status)
+            if view.job.final not in (JobStatus.FAILED, JobStatus.TIMEOUT):
+                raise NotToRetry(view.status)
             run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
             job = self._reopen(job_id, run.run_id)
             if run.run_id != view.run.run_id:
@@ -250,11 +267,11 @@ class JobService:
         self._endings.stop(STOP_S)
 
     def _check_image(self, fetch: Fetch) -> None:
-        """Raises: UrlRefused, naming it."""
+        """Raises: ImageRefused, naming it."""
         try:
             self._check_url(fetch.url)
         except UrlRefused as error:
-            raise UrlRefused(f"{NO_IMAGES}: {Path(fetch.path).name}: {error}") from error
+            raise ImageRefused(f"{Path(fetch.path).name}: {error}") from error
 
     def _unfinished(self) -> list[Job]:
         return [job for job in self._store.all() if job.final is None]
@@ -300,7 +317,7 @@ class JobService:
                 log.debug("%s: %s", view.job.job_id, error)
                 run = self._service.get(view.run.run_id)
                 if view.job.final is JobStatus.FAILED and not run.is_finished:  # by somebody, just now
-                    raise _not_to_retry(status_of(replace(view.job, final=None), run)) from error
+                    raise NotToRetry(status_of(replace(view.job, final=None), run)) from error
         return self._service.keep_all([view.run.request])[0]
 
     def _reopen(self, job_id: str, run_id: str) -> Job:
@@ -361,10 +378,6 @@ def _urls(order: JobOrder) -> Iterator[str]:
         yield order.bucket.endpoint_url
 
 
-def _not_to_retry(status: JobStatus) -> RunConflict:
-    return RunConflict(f"Only a job that has failed or timed out can be retried: this one is {status.value}")
-
-
 def _reopened(job: Job, run_id: str) -> Job:
     is_same = run_id == job.run_id
     if is_same and job.final is None:
@@ -377,6 +390,7 @@ def _reopened(job: Job, run_id: str) -> Job:
         judged_at=None,
         final=None,
         error=None,
+        error_code=None,
         uploads=uploads,
         streamed=0,
         retries=job.retries + 1,

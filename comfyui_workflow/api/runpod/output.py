@@ -1,50 +1,18 @@
-"""What a job has made, as its clients read it: every file in one shape, in base64 or as the address of it."""
+"""The output of a job as worker-comfyui shapes it: every file in base64, or as its URL in a bucket."""
 
 import json
 from binascii import b2a_base64
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-from comfyui_workflow.services.jobs.words import JobView
+from comfyui_workflow.services.jobs.view import Delivered, Output
 
 PIECE_BYTES = 3 * 64 * 1024
 """Three bytes are four letters, so that pieces can be written one after the other."""
 IN_MEMORY_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivered:
-    """One file: at `url`, or else at `path` on this machine."""
-
-    filename: str
-    path: Path
-    url: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    files: tuple[Delivered, ...]
-    errors: tuple[str, ...]
-    """What was not fatal."""
-
-
-def output_of(view: JobView) -> Output:
-    files, errors = list[Delivered](), list(view.run.notices)
-    uploads = {upload.number: upload for upload in view.job.uploads}
-    for number, output in enumerate(view.run.outputs):
-        upload = uploads.get(number)
-        if output.local_path is None:
-            errors.append(f"Failed to fetch {output.filename}: {output.error or 'it did not come'}")
-        elif upload is not None and upload.error is not None:
-            errors.append(upload.error)
-        else:
-            url = upload.url if upload else None
-            files.append(Delivered(filename=output.filename, path=Path(output.local_path), url=url))
-    return Output(files=tuple(files), errors=tuple(errors))
 
 
 def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> IO[bytes]:

@@ -1,14 +1,14 @@
-"""A job in RunPod's words: its document without its files, and why it failed as worker-comfyui says it."""
+"""A job in RunPod's words: its document without its files, and the errors of worker-comfyui."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import tag_wanted
-from comfyui_workflow.runs.job import Job, JobStatus, status_of
-from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.runs.job import NOT_DELIVERED, JobStatus
+from comfyui_workflow.runs.model import Run
+from comfyui_workflow.services.jobs.view import JobView
 from comfyui_workflow.sessions.session import key_of
 
 INVALID = "Workflow validation failed"
@@ -33,23 +33,21 @@ _OF_THE_WAY = frozenset(
 _REFUSALS = r"^(The instance cannot run the workflow|ComfyUI refuses the workflow|Failed to parse workflow): "
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobView:
-    """A job and its run, as they were at one moment."""
-
-    job: Job
-    run: Run
-
-    @property
-    def status(self) -> JobStatus:
-        return status_of(self.job, self.run)
+STATUS_WORDS = {
+    JobStatus.QUEUED: "IN_QUEUE",
+    JobStatus.RUNNING: "IN_PROGRESS",
+    JobStatus.SUCCEEDED: "COMPLETED",
+    JobStatus.FAILED: "FAILED",
+    JobStatus.CANCELLED: "CANCELLED",
+    JobStatus.TIMEOUT: "TIMED_OUT",
+}
 
 
 def document_head(view: JobView, at: datetime) -> dict[str, Any]:
-    """All of it but the output. Times are in milliseconds; of a job that is over they stay as they are,
-    whatever its run still does."""
+    """The document of a job without its output. Times are in milliseconds; those of a job that is over do not
+    change, whatever its run still does."""
     run, status = view.run, view.status
-    head: dict[str, Any] = {"id": view.job.job_id, "status": status.value}
+    head: dict[str, Any] = {"id": view.job.job_id, "status": STATUS_WORDS[status]}
     ended_at = view.job.judged_at or run.end_time or at
     began_at = run.start_time if run.start_time is not None and run.start_time <= ended_at else None
     if status.is_final or began_at is not None:
@@ -59,21 +57,17 @@ def document_head(view: JobView, at: datetime) -> dict[str, Any]:
         head["executionTime"] = _ms(min(executed, ended_at - began_at))
     if run.placement is not None:
         head["workerId"] = run.placement.name
-    if status in (JobStatus.FAILED, JobStatus.TIMED_OUT):
+    if status in (JobStatus.FAILED, JobStatus.TIMEOUT):
         head["error"] = error_of(view)
     return head
 
 
 def error_of(view: JobView) -> str:
-    if view.status is JobStatus.TIMED_OUT:
+    if view.status is JobStatus.TIMEOUT:
         return f"Job timed out: executionTimeout of {view.job.execution_timeout_s or 0:g} s is over"
+    if view.job.error_code == NOT_DELIVERED:
+        return f"{NOTHING_DELIVERED}: {view.job.error}"
     return view.job.error or _error_of_run(view.run)
-
-
-def final_status(run: Run) -> JobStatus:
-    """Of a run that has ended."""
-    ends = {RunStatus.COMPLETED: JobStatus.COMPLETED, RunStatus.CANCELLED: JobStatus.CANCELLED}
-    return ends.get(run.status, JobStatus.FAILED)
 
 
 def _error_of_run(run: Run) -> str:

@@ -1,0 +1,629 @@
+"""Requests and responses of the native API, as models: the OpenAPI document is made of them.
+
+The readers of requests have sentences and limits of their own; tests hold both together
+(docs/decisions/0011-schemas-beside-readers.md).
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from comfyui_workflow.api.operations import Answer, Body
+from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
+from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
+from comfyui_workflow.instances.state import Reachability
+from comfyui_workflow.runs.batch import OnError
+from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus, SeedMode
+from comfyui_workflow.runs.webhook import DeliveryStatus
+from comfyui_workflow.workflows.editable_inputs import Kind, Role
+from comfyui_workflow.workflows.findings import Severity
+
+LARGEST_LIST_PAGE = 500
+LARGEST_BATCH_PAGE = 100
+LARGEST_WEBHOOK_PAGE = 100
+MOST_LOG_LINES = 10_000
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Money = Annotated[float, Field(description="In the currency of `price_per_hour`")]
+
+
+class Failure(Answer):
+    """An error: a sentence that a person can act on, and a stable code."""
+
+    success: Literal[False]
+    message: str
+    code: str
+
+
+class Success(Answer):
+    success: Literal[True]
+
+
+class Done(Success):
+    message: str
+
+
+# runs
+
+
+class OneRun(Body):
+    ssh_connection: str | None = Field(
+        None, description="The ssh command, `user@host:port`, the name of an instance, `any` or `any:<tag>`"
+    )
+    workflow_file: str | None = Field(None, description="Path on the server")
+    workflow: dict[str, Any] | None = Field(None, description="In API format or the editor's")
+    inputs: dict[str, Any] | None = Field(None, description="Values by `<node id or title>.<input>`")
+    seed_mode: SeedMode | None = None
+    workflow_name: str | None = None
+    input_images: list[str] | None = Field(None, description="Paths on the server")
+    output_dir: str | None = Field(None, description="Directory on the server")
+    comfyui_port: Port | None = None
+    comfyui_input_dir: str | None = Field(None, description="Absolute path on the instance")
+    comfyui_output_dir: str | None = Field(None, description="Absolute path on the instance")
+    include_previews: bool | None = None
+    priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+
+
+class RunOrder(OneRun):
+    """`ssh_connection` and `workflow` or `workflow_file` are required, but where `again` names a run that has
+    them."""
+
+    again: str | None = Field(None, description="Id of a run: what is not given is as it was there")
+
+
+class WorkflowToInspect(Body):
+    """`workflow`, `workflow_file` or `again`: one of them."""
+
+    workflow_file: str | None = None
+    workflow: dict[str, Any] | None = None
+    again: str | None = None
+
+
+class PriorityChange(Body):
+    priority: int | None = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+
+
+class ListQuery(Body):
+    limit: int = Field(50, ge=1, le=LARGEST_LIST_PAGE)
+    before: str | None = Field(None, description="`next` of the page before")
+    status: str | None = Field(None, description="One or several statuses, with commas between")
+    name: str | None = Field(None, description="A part of the workflow's or the batch's name")
+    instance: str | None = Field(None, description="Id or name")
+    batch: str | None = Field(None, description="Id")
+    grouped: Literal["true", "false"] = Field("false", description="One line for each batch")
+
+
+class PreviewQuery(Body):
+    preview: int | None = Field(
+        None, ge=16, le=2048, description="Longest side in pixels of a small WEBP instead of the file"
+    )
+
+
+class RunStarted(Done):
+    workflow_id: str
+
+
+class Node(Answer):
+    node_id: str
+    node_type: str
+    title: str | None
+    status: NodeStatus
+    progress: Percent
+    message: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+
+
+class OutputFile(Answer):
+    filename: str
+    file_type: FileType
+    remote_path: str | None
+    local_path: str | None
+    downloaded: bool
+    subfolder: str
+    folder: str
+    node_id: str
+    size_bytes: int | None
+    error: str | None
+
+
+class LivePreview(Answer):
+    number: int
+    node_id: str
+    content_type: str
+
+
+class Transfer(Answer):
+    direction: Literal["upload", "download"]
+    filename: str
+    done_bytes: int
+    total_bytes: int | None
+
+
+class RunFields(Answer):
+    """What the progress of a run and a line of the list have in common."""
+
+    workflow_id: str
+    workflow_name: str
+    prompt_id: str | None
+    ssh_connection: str
+    workflow_file: str | None
+    status: RunStatus
+    queue_position: int | None
+    current_node: str | None
+    total_nodes: int
+    completed_nodes: int
+    progress_percent: Percent
+    queue_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    last_update: datetime
+    error_message: str | None
+    failed_node: str | None
+    error_code: str | None
+    failed_node_id: str | None
+    current_node_id: str | None
+    current_node_title: str | None
+    current_node_progress: float | None
+    current_node_message: str | None
+    phase: Phase
+    message: str | None
+    submissions: int
+    cancel_requested: bool
+    instance: str | None
+    instance_id: str | None
+    batch_id: str | None
+    priority: int
+    gpu_seconds: float
+    cost: Money | None
+    pictures: list[int]
+    expected_s: float | None
+    live_preview: LivePreview | None
+
+
+class RunProgress(RunFields):
+    nodes: list[Node]
+    transfers: list[Transfer]
+    outputs: list[OutputFile]
+    notices: list[str]
+    instance_reason: str | None
+
+
+class RunLine(RunFields):
+    output_count: int
+
+
+class ProgressAnswer(Success):
+    progress: RunProgress
+
+
+class StateAnswer(Success):
+    state: RunProgress | None
+
+
+class RequestAnswer(Success):
+    request: dict[str, Any] = Field(description="A body of `execute` that asks for the same again")
+    graph: dict[str, Any] | None
+
+
+class ActiveAnswer(Success):
+    active: bool
+
+
+class OutputsAnswer(Success):
+    outputs: list[OutputFile]
+
+
+class Damage(Answer):
+    found_at: datetime
+    path: str
+    reason: str
+    outcome: str
+
+
+class DamageAnswer(Success):
+    damage: list[Damage]
+
+
+class UnderwayCounts(Answer):
+    executing: int
+    queued: int
+
+
+class NowAnswer(Success):
+    executing: list[RunLine]
+    waiting: list[RunLine]
+    counts: UnderwayCounts
+    version: int
+
+
+class Finding(Answer):
+    severity: Severity
+    code: str
+    message: str
+    node_id: str | None
+    class_type: str | None
+    title: str | None
+    input: str | None
+    nearest: list[str]
+
+
+class KeyInput(Answer):
+    """An input that a person is likely to change. `role` comes with texts, `media` with files; the bounds
+    where the instance tells them."""
+
+    name: str
+    node_id: str
+    class_type: str
+    title: str | None
+    input: str
+    kind: Kind
+    value: Any
+    role: Role | None = None
+    media: str | None = None
+    minimum: float | int | None = None
+    maximum: float | int | None = None
+    step: float | int | None = None
+    options: list[Any] | None = None
+
+
+class ValidationAnswer(Success):
+    valid: bool
+    errors: list[Finding]
+    warnings: list[Finding]
+    graph: dict[str, Any]
+    key_inputs: list[KeyInput]
+    instance: str | None
+
+
+class InspectedNode(Answer):
+    node_id: str
+    class_type: str
+    title: str | None
+
+
+class InspectAnswer(Success):
+    format: Literal["api", "editor"]
+    nodes: list[InspectedNode]
+    key_inputs: list[KeyInput]
+    needs_instance: bool
+
+
+class KeptFile(Answer):
+    path: str
+    filename: str
+
+
+class FilesAnswer(Success):
+    path: str = Field(description="Of the first of them")
+    files: list[KeptFile]
+
+
+# batches
+
+
+class BatchQuery(Body):
+    limit: int = Field(20, ge=1, le=LARGEST_BATCH_PAGE)
+    before: str | None = Field(None, description="`next` of the page before")
+
+
+class BatchBody(OneRun):
+    """Either `runs`, or the fields of one run with `rows` or a `matrix`. Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_name: str | None = None
+    runs: list["BatchRun"] | None = None
+    rows: list[dict[str, Any]] | None = Field(None, description="`inputs` of each run")
+    matrix: dict[str, list[Any]] | None = Field(None, description="One run for each combination of values")
+    on_error: OnError | None = None
+    stagger_s: float | None = Field(
+        0, ge=0, le=LONGEST_STAGGER_S, description="Between the starts of two runs"
+    )
+
+
+class BatchRun(OneRun):
+    """As the body of `execute`; other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class BatchStarted(Done):
+    batch_id: str
+    workflow_ids: list[str]
+
+
+class Picture(Answer):
+    workflow_id: str
+    number: int
+
+
+class BatchFields(Answer):
+    batch_id: str
+    batch_name: str
+    status: RunStatus
+    total: int
+    counts: dict[RunStatus, int]
+    progress_percent: Percent
+    queue_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    gpu_seconds: float
+    cost: Money | None
+    unpriced_runs: int
+    pictures: list[Picture]
+
+
+class BatchLine(BatchFields):
+    """A batch in the list of runs, with `?grouped=true`."""
+
+
+class BatchFailure(Answer):
+    workflow_id: str
+    error_message: str | None
+    error_code: str | None
+    failed_node_id: str | None
+
+
+class BatchProgress(BatchFields):
+    stagger_s: float
+    on_error: OnError
+    failures: list[BatchFailure]
+
+
+class RunsAnswer(Success):
+    workflows: list[RunLine | BatchLine]
+    total: int
+    next: str | None
+
+
+class BatchesAnswer(Success):
+    batches: list[BatchProgress]
+    next: str | None
+
+
+class BatchProgressAnswer(Success):
+    progress: BatchProgress
+
+
+class BatchCancelled(Done):
+    cancelled: int
+
+
+class BatchRetried(Done):
+    retried: int
+
+
+class BatchOutput(OutputFile):
+    workflow_id: str
+    number: int
+
+
+class BatchOutputsAnswer(Success):
+    outputs: list[BatchOutput]
+
+
+class BatchRunLine(RunLine):
+    inputs: dict[str, Any]
+
+
+class BatchSummaryAnswer(Success):
+    batch: BatchProgress
+    workflows: list[BatchRunLine]
+
+
+# instances
+
+
+class InstanceBody(Body):
+    """Other fields are refused; `id` is made of the name. `name` and `ssh_connection` are required for a new
+    one. In a change, null sets a field to its default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(None, max_length=LONGEST_NAME)
+    ssh_connection: str | None = None
+    comfyui_port: Port | None = None
+    comfyui_input_dir: str | None = Field(None, description="Absolute path on the instance")
+    comfyui_output_dir: str | None = Field(None, description="Absolute path on the instance")
+    enabled: bool | None = None
+    tags: list[str] | None = Field(None, max_length=MOST_TAGS)
+    price_per_hour: float | None = Field(None, ge=0, le=HIGHEST_PRICE)
+    host_key: str | None = Field(None, description="`SHA256:…`, as `ssh-keygen -lf` shows it")
+    local_port: int | None = Field(None, ge=1024, le=65535)
+    keep_connected: bool | None = None
+
+
+class FreeBody(Body):
+    unload_models: bool | None = True
+    free_memory: bool | None = True
+
+
+class InterruptBody(Body):
+    """One of them, or nothing: whatever runs."""
+
+    prompt_id: str | None = None
+    workflow_id: str | None = None
+
+
+class HostKeyBody(Body):
+    fingerprint: str
+
+
+class LogQuery(Body):
+    lines: int = Field(100, ge=1, le=MOST_LOG_LINES)
+
+
+class Device(Answer):
+    name: str
+    type: str
+    index: int | None
+    vram_total: int | None
+    vram_free: int | None
+
+
+class InstancePrompts(Answer):
+    running: list[str]
+    pending: list[str]
+    ours: list[str]
+    others: int
+
+
+class HostKeys(Answer):
+    known: str | None
+    offered: str
+
+
+class InstanceStatus(Answer):
+    reachability: Reachability
+    trouble: str | None
+    looked_at: datetime | None
+    comfyui_version: str | None
+    devices: list[Device]
+    prompts: InstancePrompts | None
+    round_trip_s: float | None
+    host_key_fingerprint: str | None
+    host_key: HostKeys | None
+    connected_since: datetime | None
+    idle_since: datetime | None
+    idle_s: float
+
+
+class LocalPort(Answer):
+    port: int
+    is_listening: bool
+    trouble: str | None
+    open_requests: int
+    open_sockets: int
+
+
+class InstanceEntry(Answer):
+    id: str
+    name: str
+    ssh_connection: str
+    comfyui_port: int
+    comfyui_input_dir: str
+    comfyui_output_dir: str
+    enabled: bool
+    tags: list[str]
+    price_per_hour: float | None
+    host_key: str | None
+    local_port: int | None
+    keep_connected: bool
+    state: InstanceStatus
+    local_port_state: LocalPort | None
+    idle_warning: str | None
+
+
+class InstancesAnswer(Success):
+    instances: list[InstanceEntry]
+    trouble: str | None
+
+
+class InstanceAnswer(Success):
+    instance: InstanceEntry
+    notices: list[str]
+
+
+class InstanceChanged(InstanceAnswer):
+    unfinished_runs: int
+
+
+class InstanceRemoved(Done):
+    id: str
+    unfinished_runs: int
+
+
+class Spent(Answer):
+    runs: int
+    gpu_seconds: float
+    run_cost: Money | None
+    connected_s: float
+    busy_s: float
+    idle_s: float
+    idle_cost: Money | None
+
+
+class InstanceCosts(Spent):
+    id: str
+    name: str
+    price_per_hour: float | None
+
+
+class CostsAnswer(Success):
+    instances: list[InstanceCosts]
+    removed: Spent
+    total: Spent
+
+
+class SystemStatsAnswer(Success):
+    system_stats: Any = Field(description="As ComfyUI answers")
+
+
+class QueuedPrompt(Answer):
+    prompt_id: str
+    workflow_id: str | None
+    position: int
+
+
+class QueueAnswer(Success):
+    running: list[QueuedPrompt]
+    pending: list[QueuedPrompt]
+
+
+class Interrupted(Done):
+    interrupted: list[QueuedPrompt]
+
+
+class LogAnswer(Success):
+    lines: list[str]
+
+
+class HostKeyForgotten(Done):
+    forgotten: str | None
+
+
+# webhooks
+
+
+class WebhookQuery(Body):
+    limit: int = Field(20, ge=1, le=LARGEST_WEBHOOK_PAGE)
+    before: str | None = Field(None, description="`next` of the page before")
+    workflow_id: str | None = None
+
+
+class WebhookAttempt(Answer):
+    at: datetime
+    status: int | None
+    trouble: str | None
+
+
+class Webhook(Answer):
+    id: str
+    workflow_id: str
+    url: str
+    status: DeliveryStatus
+    created_at: datetime
+    content_bytes: int
+    attempt_count: int
+    last_attempt: WebhookAttempt | None
+    next_attempt_at: datetime | None
+
+
+class WebhookWithAttempts(Webhook):
+    attempts: list[WebhookAttempt]
+
+
+class WebhooksAnswer(Success):
+    webhooks: list[Webhook]
+    next: str | None
+
+
+class WebhookAnswer(Success):
+    webhook: WebhookWithAttempts
+
+
+class WebhookResent(Done):
+    webhook: Webhook

@@ -1,0 +1,24 @@
+"""What the webhook of a job says, as RunPod sends it: one message, with the output in it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from comfyui_workflow.api.runpod.documents import document_head
+from comfyui_workflow.api.runpod.output import inline_output
+from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
+
+NAME = "runpod"
+"""In the records of jobs: it must not change."""
+LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
+"""The size of the files in a webhook; RunPod takes no larger results at all."""
+
+
+class RunPodPresenter:
+    """Implements `services.jobs.presenter.Presenter`."""
+
+    def webhook_bodies(self, view: JobView, at: datetime) -> Iterator[dict[str, Any]]:
+        body = document_head(view, at)
+        if has_output(view):
+            body["output"] = inline_output(output_of(view), LARGEST_MESSAGE_BYTES)
+        yield body

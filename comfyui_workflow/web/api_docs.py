@@ -1,0 +1,94 @@
+"""GET /docs: the OpenAPI document of all APIs, in Swagger UI, as JSON and as YAML. Asks no other host."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from importlib.resources import as_file, files
+from typing import Any
+
+import yaml
+from flask import Blueprint, Response, abort, jsonify, make_response, render_template, send_from_directory
+
+from comfyui_workflow.api.native.schemas import Failure
+from comfyui_workflow.api.openapi import openapi_document
+from comfyui_workflow.api.operations import Operation, Section, register
+
+PATH = "/docs"
+ASSETS = frozenset({"swagger-ui-bundle.js", "swagger-ui.css"})
+"""Of Swagger UI, as the package flask-swagger-ui brings it."""
+POLICY = (  # without trusted types, which Swagger UI does not know: it writes markup
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocsViews:
+    sections: tuple[Section, ...]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Made when it is first asked for: the models are not built before."""
+        return openapi_document(self.sections, version("comfyui-workflow"))
+
+    def page(self) -> Response:
+        response = make_response(render_template("docs.html"))
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def as_json(self) -> Response:
+        return jsonify(self.document)
+
+    def as_yaml(self) -> Response:
+        return Response(yaml.safe_dump(self.document, sort_keys=False), mimetype="application/yaml")
+
+    def asset(self, filename: str) -> Response:
+        if filename not in ASSETS:
+            abort(404, f"No such file of the documentation: {filename[:100]}")
+        with as_file(files("flask_swagger_ui") / "dist") as directory:
+            return send_from_directory(directory, filename)
+
+
+def create_blueprint(sections: tuple[Section, ...]) -> Blueprint:
+    routes = Blueprint("docs", __name__)
+    register(routes, SECTION.operations, DocsViews(sections=sections))
+    return routes
+
+
+SECTION = Section(
+    tag="Documentation",
+    description="This document: docs/api/openapi.md",
+    operations=(
+        Operation(
+            method="GET",
+            rule=PATH,
+            view=DocsViews.page,
+            summary="The document in Swagger UI",
+            answer="text/html",
+        ),
+        Operation(
+            method="GET",
+            rule=f"{PATH}/json",
+            view=DocsViews.as_json,
+            summary="The document as JSON",
+            answer="application/json",
+        ),
+        Operation(
+            method="GET",
+            rule=f"{PATH}/yaml",
+            view=DocsViews.as_yaml,
+            summary="The document as YAML",
+            answer="application/yaml",
+        ),
+        Operation(
+            method="GET",
+            rule=f"{PATH}/assets/<filename>",
+            view=DocsViews.asset,
+            summary="A file of Swagger UI",
+            answer="*/*",
+        ),
+    ),
+    failure=Failure,
+    has_etags=False,
+)

@@ -1,0 +1,106 @@
+"""The client reads what the server's schemas promise, and sends what they take."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from comfyui_workflow.api.native import schemas
+from comfyui_workflow.client import batch_documents, documents, instance_documents
+from comfyui_workflow.client.instances import InstanceFields
+from comfyui_workflow.client.orders import BatchOrder, Order
+
+Json = dict[str, Any]
+
+PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
+    (documents.StartedDocument, schemas.RunStarted),
+    (documents.NodeDocument, schemas.Node),
+    (documents.OutputDocument, schemas.OutputFile),
+    (documents.LivePreviewDocument, schemas.LivePreview),
+    (documents.TransferDocument, schemas.Transfer),
+    (documents.ProgressDocument, schemas.RunProgress),
+    (documents.SummaryDocument, schemas.RunLine),
+    (documents.FindingDocument, schemas.Finding),
+    (documents.InspectionDocument, schemas.ValidationAnswer),
+    (batch_documents.BatchStartedDocument, schemas.BatchStarted),
+    (batch_documents.BatchFailureDocument, schemas.BatchFailure),
+    (batch_documents.BatchProgressDocument, schemas.BatchProgress),
+    (batch_documents.BatchRunDocument, schemas.BatchRunLine),
+    (batch_documents.BatchSummaryDocument, schemas.BatchSummaryAnswer),
+    (batch_documents.BatchOutputDocument, schemas.BatchOutput),
+    (instance_documents.DeviceDocument, schemas.Device),
+    (instance_documents.PromptsDocument, schemas.InstancePrompts),
+    (instance_documents.HostKeyDocument, schemas.HostKeys),
+    (instance_documents.StateDocument, schemas.InstanceStatus),
+    (instance_documents.LocalPortDocument, schemas.LocalPort),
+    (instance_documents.InstanceDocument, schemas.InstanceEntry),
+    (instance_documents.InstanceListDocument, schemas.InstancesAnswer),
+    (instance_documents.RemovalDocument, schemas.InstanceRemoved),
+    (instance_documents.QueuedPromptDocument, schemas.QueuedPrompt),
+    (instance_documents.QueueDocument, schemas.QueueAnswer),
+    (instance_documents.InterruptionDocument, schemas.Interrupted),
+    (instance_documents.SpentDocument, schemas.Spent),
+    (instance_documents.InstanceCostsDocument, schemas.InstanceCosts),
+    (instance_documents.CostsDocument, schemas.CostsAnswer),
+]
+OWN = {"raw"}
+"""The whole answer, which the client puts in itself."""
+BESIDE_THE_ENTRY = {"InstanceDocument": {"notices", "unfinished_runs"}}
+"""Beside the entry in the answer to a change (`InstanceChanged`), and put into it by the client."""
+
+
+def test_no_document_of_the_client_is_left_out() -> None:
+    modules = (documents, batch_documents, instance_documents)
+    found = {
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, documents.Document)
+    }
+    assert found - {documents.Document} == {document for document, _ in PAIRS}
+
+
+@pytest.mark.parametrize(("document", "schema"), PAIRS)
+def test_the_client_reads_what_the_server_says(document: type[BaseModel], schema: type[BaseModel]) -> None:
+    read, said = document.model_json_schema(), schema.model_json_schema()
+    wanted = read["properties"].keys() - OWN - BESIDE_THE_ENTRY.get(document.__name__, set())
+    assert wanted <= said["properties"].keys()
+    for name in wanted:
+        taken, given = (kinds(each["properties"][name], each) for each in (read, said))
+        assert not given - taken - free(taken), f"{name}: the server says {given}, the client takes {taken}"
+    assert set(read.get("required", ())) - OWN <= set(said["required"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "schema"),
+    [(Order, schemas.RunOrder), (BatchOrder, schemas.BatchBody), (InstanceFields, schemas.InstanceBody)],
+)
+def test_the_client_sends_what_the_server_takes(sent: Any, schema: type[BaseModel]) -> None:
+    assert sent.__annotations__.keys() <= schema.model_fields.keys()
+
+
+def kinds(field: Json, owner: Json) -> set[str]:
+    """The JSON types that a field may have; the words of an enumeration; the types inside of a list."""
+    if "$ref" in field:
+        return kinds(owner["$defs"][field["$ref"].rpartition("/")[2]], owner)
+    if "anyOf" in field:
+        return set[str]().union(*(kinds(each, owner) for each in field["anyOf"]))
+    if "enum" in field:
+        return {f"word {each}" for each in field["enum"]}
+    if field.get("type") == "array":
+        return {f"{kind} in a list" for kind in kinds(field["items"], owner)}
+    return {field["type"]} if "type" in field else set()
+
+
+def free(taken: set[str]) -> set[str]:
+    """What a client that takes these types takes besides."""
+    wider = set[str]()
+    if "number" in taken:
+        wider.add("integer")
+    if "string" in taken:
+        wider |= {f"word {each}" for each in WORDS}
+    return wider
+
+
+WORDS = ("upload", "download", "unknown", "connecting", "ready", "unreachable", "continue", "stop")
+"""Enumerations that the client hands on as texts."""
