@@ -16,7 +16,7 @@ from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import Workflow
 
@@ -90,10 +90,10 @@ class Fleet:
     """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
     the next step, and `fail` lets it meet an error."""
 
-    def __init__(self, *instances: Instance, store: MemoryStore | None = None, **options: object) -> None:
+    def __init__(self, *instances: Instance, store: MemoryRunStore | None = None, **options: object) -> None:
         self.directory = FakeDirectory(list(instances))
         self.watches = FakeWatches({each.id: READY for each in instances})
-        self.store = store or MemoryStore()
+        self.store = store or MemoryRunStore()
         self.journal = RunJournal(self.store)
         self.dispatcher = Dispatcher(
             journal=self.journal,
@@ -213,7 +213,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(*instances: Instance, store: MemoryStore | None = None, **options: object) -> Iterator[Fleet]:
+def fleet_of(*instances: Instance, store: MemoryRunStore | None = None, **options: object) -> Iterator[Fleet]:
     fleet = Fleet(*instances, store=store, **options)
     try:
         yield fleet
