@@ -34,7 +34,7 @@ from comfyui_workflow.runs.model import (
 )
 from comfyui_workflow.runs.target import AnyInstance
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.workflows.model import Workflow
 
 RUNS = 100_000
@@ -132,8 +132,8 @@ def write_runs(data_dir: Path, count: int) -> None:
     finished, batches = data_dir / "runs" / "finished", data_dir / "batches"
     finished.mkdir(parents=True)
     batches.mkdir()
-    batch_files = BatchFiles(batches)
-    batch_files.open()
+    batch_store = FileBatchStore(batches)
+    batch_store.open()
     batch: Batch | None = None
     for number in range(count):
         at = BEGAN + timedelta(seconds=10 * number)
@@ -141,7 +141,7 @@ def write_runs(data_dir: Path, count: int) -> None:
             is_batch = number // BATCH_SIZE % 2 == 0
             batch = _batch(at, number) if is_batch else None
             if batch is not None:
-                batch_files.add(batch)
+                batch_store.add(batch)
         run = finished_run(number, at, batch)
         place = finished / run.run_id
         place.mkdir()

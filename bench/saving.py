@@ -15,7 +15,7 @@ from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunFilter
 from comfyui_workflow.runs.target import target_of_record
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
@@ -149,13 +149,13 @@ def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
     return median(few_ms), median(many_ms)
 
 
-def _add_live_run(store: JsonFileStore) -> str:
+def _add_live_run(store: FileRunStore) -> str:
     run = new_run(MANY + store.count())
     store.add(run)
     return run.run_id
 
 
-def _events_ms(store: JsonFileStore, run_id: str) -> list[float]:
+def _events_ms(store: FileRunStore, run_id: str) -> list[float]:
     """Phases, each of which is another and written at once."""
     journal = RunJournal(store)
     taken_ms = []
@@ -174,8 +174,8 @@ def _opening_ms(directory: Path) -> float:
 
 
 @contextmanager
-def _open(directory: Path) -> Iterator[JsonFileStore]:
-    store = JsonFileStore(directory / "data", directory / "state.json")
+def _open(directory: Path) -> Iterator[FileRunStore]:
+    store = FileRunStore(directory / "data", directory / "state.json")
     store.open()
     try:
         yield store

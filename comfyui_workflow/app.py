@@ -29,6 +29,7 @@ from comfyui_workflow.execution.live_progress import LiveView
 from comfyui_workflow.execution.prompt_marks import MarkJudge
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
 from comfyui_workflow.execution.submit import Sender
+from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.model import key_of_instance
 from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
 from comfyui_workflow.instances.monitors import Watches
@@ -59,13 +60,17 @@ from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
-from comfyui_workflow.stores.files.batch_files import BatchFiles
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.instances import FileInstanceStore
+from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.ownership import Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
+from comfyui_workflow.stores.files.usage import FileUsageStore
+from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 
@@ -103,8 +108,13 @@ class Server:
     resumption: "Resumption"
     lifecycle: Lifecycle
 
+    def open(self) -> None:
+        """Take the data directory and read every record; nothing goes on yet.
+        Raises: ConfigurationError; DataTaken; then nothing is left open."""
+        self.lifecycle.open()
+
     def start(self) -> int:
-        """Open the store and take up every unfinished run; how many.
+        """Open the stores and take up every unfinished run; how many.
         Raises: ConfigurationError; DataTaken; then nothing is left open."""
         self.lifecycle.start()
         return self.resumption.count
@@ -149,7 +159,7 @@ class Base:
 
     settings: Settings
     damage: DamageReport
-    store: JsonFileStore
+    store: FileRunStore
     api_keys: ApiKeys
     journal: RunJournal
     judge: MarkJudge
@@ -165,8 +175,8 @@ class Made:
 
     base: Base
     parts: Parts
-    batch_files: BatchFiles
-    job_files: JobFiles
+    batches: BatchStore
+    jobs: JobStore
     executor: Executor
     copies: LateCopies
     resumption: Resumption
@@ -179,21 +189,21 @@ def create_server(settings: Settings) -> Server:
     executor = create_executor(base, instances, copies, live_view)
     fleet_changes.listen(executor.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
-    batch_files, job_files = BatchFiles(base.file("batches")), JobFiles(base.file("jobs"))
+    batches, jobs = FileBatchStore(base.file("batches")), FileJobStore(base.file("jobs"))
     parts = create_parts(
         base,
         service=RunService(base.journal, base.store, executor),
         instances=instances,
         live_view=live_view,
-        batch_files=batch_files,
-        job_files=job_files,
+        batches=batches,
+        jobs=jobs,
     )
     resumption = Resumption(parts.service, parts.jobs)
     made = Made(
         base=base,
         parts=parts,
-        batch_files=batch_files,
-        job_files=job_files,
+        batches=batches,
+        jobs=jobs,
         executor=executor,
         copies=copies,
         resumption=resumption,
@@ -209,7 +219,7 @@ def create_server(settings: Settings) -> Server:
 
 def create_base(settings: Settings) -> Base:
     damage = DamageReport()
-    store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
+    store = FileRunStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
     breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
@@ -254,20 +264,20 @@ def create_parts(
     service: RunService,
     instances: Instances,
     live_view: LiveView,
-    batch_files: BatchFiles,
-    job_files: JobFiles,
+    batches: BatchStore,
+    jobs: JobStore,
 ) -> Parts:
     settings, damage = base.settings, base.damage
     web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(base.file("webhooks"), web, outbox_options(settings), damage=damage)
+    outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), web, outbox_options(settings))
     return Parts(
         service=service,
-        batches=BatchService(base.journal, base.store, service, batch_files, damage),
+        batches=BatchService(base.journal, base.store, service, batches, damage),
         jobs=create_jobs(
             settings=settings,
             journal=base.journal,
             service=service,
-            files=job_files,
+            store=jobs,
             outbox=outbox,
             web=web,
             links=base.links,
@@ -300,10 +310,10 @@ def in_order(made: Made) -> tuple[Part, ...]:
         Part(name="runs on disk", open=store.open, stop=store.close),
         # what is recovered is written already: from here on the data must be ours
         Part(name="ownership", open=watchman.start, stop=watchman.stop),
-        Part(name="batches on disk", open=made.batch_files.open),
-        Part(name="jobs on disk", open=made.job_files.open),
+        Part(name="batches on disk", open=made.batches.open),
+        Part(name="jobs on disk", open=made.jobs.open),
         Part(name="webhooks on disk", open=parts.outbox.open),
-        Part(name="duration estimates", recover=parts.service.learn),
+        Part(name="duration estimates", open=parts.service.learn),
         # a run that waits for an instance is cut off by the end of its session, and is awaited only then
         Part(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
         Part(
@@ -330,7 +340,7 @@ def in_order(made: Made) -> tuple[Part, ...]:
     )
 
 
-def keep_wanted_keys(keys: ApiKeys, store: JsonFileStore) -> None:
+def keep_wanted_keys(keys: ApiKeys, store: FileRunStore) -> None:
     """A key is gone once the prompt of its run was accepted."""
     keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
 
@@ -357,11 +367,13 @@ def create_instances(
     damage: DamageReport,
 ) -> Instances:
     """`changes` is notified when what is known of them has changed."""
-    directory = InstanceDirectory(
+    store = FileInstanceStore(
         settings.instances_path,
+        complete,
         last_good=settings.data_dir / "instances.last-good.json",
         damage=damage,
     )
+    directory = InstanceDirectory(store)
     watches = create_watches(settings, journal, links, changes, damage)
     local_ports = LocalPorts(
         lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
@@ -387,7 +399,7 @@ def create_jobs(
     settings: Settings,
     journal: RunJournal,
     service: RunService,
-    files: JobFiles,
+    store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
     links: Pool[InstanceKey, Link],
@@ -395,7 +407,7 @@ def create_jobs(
     return JobService(
         journal=journal,
         service=service,
-        files=files,
+        store=store,
         outbox=outbox,
         presenters=PRESENTERS,
         check_url=web.check,
@@ -454,7 +466,7 @@ def create_watches(
         wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
         idle_warning_s=settings.idle_warning_s,
     )
-    ledger = UsageLedger(settings.data_dir / "usage.json", damage=damage)
+    ledger = UsageLedger(FileUsageStore(settings.data_dir / "usage.json", damage))
     return Watches(
         Surroundings(
             links=links,

@@ -10,7 +10,8 @@ A `Notifier` stands between parts that would otherwise have to know each other: 
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,27 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._opened: list[Part] = []
 
-    def start(self) -> None:
-        """Raises: what a part raises; then nothing is left open."""
-        try:
+    def open(self) -> None:
+        """Nothing but the first step. Raises: what a part raises; then nothing is left open."""
+        with self._stopped_on_error():
             for part in self.parts:
                 part.open()
                 with self._lock:
                     self._opened.append(part)
+
+    def start(self) -> None:
+        """All steps. Raises: as `open`."""
+        self.open()
+        with self._stopped_on_error():
             for part in self.parts:
                 part.recover()
             for part in self.parts:
                 part.start()
+
+    @contextmanager
+    def _stopped_on_error(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             self.stop()
             raise

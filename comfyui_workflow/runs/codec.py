@@ -13,6 +13,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import (
+    NAME_IN_RECORDS,
     NodeProgress,
     OutputFile,
     Placement,
@@ -145,7 +146,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
 class SubmissionRecord:
     """The second record of what must not be lost once a prompt was submitted."""
 
-    run_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     prompt_id: str
     boot_marker: str | None
     submissions: int
@@ -165,7 +166,7 @@ def encode_submission(run: Run) -> bytes:
         placement=run.placement,
         request=request,
     )
-    rest = _submissions.dump_json(record, exclude={"request"})
+    rest = _submissions.dump_json(record, by_alias=True, exclude={"request"})
     return _merged(rest, b'{"request":' + encode_request(request) + b"}")
 
 

@@ -91,11 +91,22 @@ class RunSummary:
 
     def all_stays(self, at: datetime) -> tuple[Stay, ...]:
         """With the one at the instance where it is, or ended, if it began there."""
-        gpu_s = seconds_here(self.gpu_seconds(at), self.stays)
-        if self.instance_id is None or (self.start_time is None and not gpu_s):
-            return self.stays
-        here = Stay(instance_id=self.instance_id, gpu_s=gpu_s, price_per_hour=self.price_per_hour)
-        return (*self.stays, here)
+        here = stay_here(
+            self.instance_id,
+            seconds_here(self.gpu_seconds(at), self.stays),
+            self.price_per_hour,
+            has_begun=self.start_time is not None,
+        )
+        return (*self.stays, *here)
+
+
+def stay_here(
+    instance_id: str | None, gpu_s: float, price_per_hour: float | None, *, has_begun: bool
+) -> tuple[Stay, ...]:
+    """The stay at the instance where a run is, or ended; none where it did not begin there."""
+    if instance_id is None or not (has_begun or gpu_s):
+        return ()
+    return (Stay(instance_id=instance_id, gpu_s=gpu_s, price_per_hour=price_per_hour),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
-from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.base import Bill, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
@@ -44,7 +44,7 @@ RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 class RunService:
     """Every method may be called from any thread, and none waits for an instance."""
 
-    def __init__(self, journal: RunJournal, store: Store, executor: Executor) -> None:
+    def __init__(self, journal: RunJournal, store: RunStore, executor: Executor) -> None:
         self._journal = journal
         self._store = store
         self._executor = executor
@@ -107,6 +107,10 @@ class RunService:
     def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
         """As `summaries`, but of the runs of one batch only the newest that is wanted."""
         return [self._as_it_stands(summary) for summary in self._store.grouped(limit, before, wanted)]
+
+    def bills(self) -> Sequence[Bill]:
+        """What costs are computed from, for every run."""
+        return self._store.bills()
 
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)

@@ -13,7 +13,7 @@ from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from comfyui_workflow.workflows.model import Workflow
 
 BEFORE_S, AFTER_S = -60.0, 60.0
@@ -27,7 +27,7 @@ class Case:
         self.earlier.take()
         self.ours = Ownership(directory, directory / "server.lock")
         self.ours.take()
-        self.journal = RunJournal(MemoryStore())
+        self.journal = RunJournal(MemoryRunStore())
         self.judge = MarkJudge(self.journal, self.ours)
         request = RunRequest(
             target=target_of_record("root@host"),

@@ -18,7 +18,7 @@ from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import Workflow
 
@@ -71,7 +71,7 @@ class LockWatch:
             self.offences.append(what)
 
 
-class SlowStore(MemoryStore):
+class SlowStore(MemoryRunStore):
     """A store that may be on a slow disk."""
 
     def __init__(self) -> None:

@@ -25,9 +25,9 @@ from comfyui_workflow.scheduling.executor import Standing
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.runs.test_state_machine import GRAPH
 from tests.scheduling.making import instance, request
 
@@ -59,7 +59,7 @@ class Idle:
 class Made:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.store = MemoryStore()
+        self.store = MemoryRunStore()
         self.journal = RunJournal(self.store)
         self.executor = Idle(self.journal)
         self.service = RunService(self.journal, self.store, self.executor)
@@ -68,7 +68,7 @@ class Made:
 
     def begin_again(self) -> BatchService:
         """With what is on disk, as a server that has just started."""
-        self.files = BatchFiles(self.directory)
+        self.files = FileBatchStore(self.directory)
         self.files.open()
         self.batches = BatchService(self.journal, self.store, self.service, self.files, self.damage)
         return self.batches

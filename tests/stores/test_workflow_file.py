@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import read_regular
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import (
     ExecutedTwice,
@@ -27,10 +28,9 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.stores.files import run_store
-from comfyui_workflow.stores.files.atomic_write import read_regular
+from comfyui_workflow.stores.files import runs as run_files
 from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import check_graph
@@ -42,8 +42,8 @@ link = os.link
 EDITOR_FILE = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": [], "version": 0.4}
 
 
-def opened(directory: Path) -> JsonFileStore:
-    store = JsonFileStore(directory / "data", None)
+def opened(directory: Path) -> FileRunStore:
+    store = FileRunStore(directory / "data", None)
     store.open()
     return store
 
@@ -260,7 +260,7 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
 def test_a_graph_that_runs_share_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[object] = []
     monkeypatch.setattr(
-        run_store,
+        run_files,
         "check_graph",
         lambda given: checked.append(check_graph(given)),
     )
@@ -355,7 +355,7 @@ def test_a_finished_run_is_found_while_its_record_is_moved(
     journal.record(run.run_id, RunCompleted())
     seen: list[Run | None] = []
     monkeypatch.setattr(
-        run_store,
+        run_files,
         "flush_to_disk",
         lambda _: seen.append(store.get(run.run_id)),
     )

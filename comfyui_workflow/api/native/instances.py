@@ -31,7 +31,6 @@ from comfyui_workflow.instances.serializers import (
 )
 from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.stores.journal import now
@@ -60,9 +59,9 @@ class EntryViews:
         return answer
 
     def costs(self) -> Response:
-        watches, runs = self.instances.watches, self.service.summaries(None, None, EVERY_RUN)
+        watches, bills = self.instances.watches, self.service.bills()
         instances = self.instances.directory.all()
-        found = costs_of(instances, runs, watches.usage, watches.removed_usage(), now())
+        found = costs_of(instances, bills, watches.usage, watches.removed_usage(), now())
         return jsonify(success=True, **costs_document(found))
 
     def show(self, instance: str) -> Response:

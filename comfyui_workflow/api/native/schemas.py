@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field
 
 from comfyui_workflow.api.operations import Answer, Body
 from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
-from comfyui_workflow.delivery.webhooks.delivery import DeliveryStatus
 from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.batch import OnError
 from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus
+from comfyui_workflow.runs.webhook import DeliveryStatus
 from comfyui_workflow.workflows.editable_inputs import Kind, Role
 from comfyui_workflow.workflows.findings import Severity
 from comfyui_workflow.workflows.seed_mode import SeedMode

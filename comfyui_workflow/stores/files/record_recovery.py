@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from comfyui_workflow.errors import InvalidGraph, StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_atomically
 from comfyui_workflow.runs.codec import (
     decode_graph,
     decode_request,
@@ -19,7 +20,7 @@ from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
 from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_atomically
+from comfyui_workflow.stores.files.quarantine import keep_aside
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_directory import (
     CUT,
@@ -29,8 +30,6 @@ from comfyui_workflow.stores.files.run_directory import (
     RecordReader,
     content_of,
     is_missing,
-    keep_aside,
-    read_sealed,
     read_submission,
     whole_state,
 )
@@ -106,8 +105,8 @@ class Rebuilder:
         return replace(parts, state=state)
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
-        """With an empty workflow where that is lost. Raises: StoreError, OSError."""
-        content = read_sealed(path / "request.json", self._seal)
+        """The request, with an empty workflow where that is lost. Raises: StoreError, OSError."""
+        content = self._seal.read(path / "request.json")
         if workflow is not None or is_lost:
             return _checked(decode_request(content, workflow or Workflow(graph={})))
         try:
@@ -159,7 +158,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def _is_sealed(path: Path) -> bool:
-    """Also where the rest of it is damaged."""
+    """Whether a file begins with a seal, whatever comes after."""
     try:
         return Seal.is_sealed(read_regular(path))
     except OSError:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_new
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
 from comfyui_workflow.runs.model import RunRequest
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_new
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.workflows.model import Workflow
 
@@ -28,7 +28,7 @@ class WorkflowWriter:
         self._uses = Counter(id(request.workflow) for request in requests)
         self._written: dict[int, Path] = {}
 
-    def place(self, directory: Path, request: RunRequest) -> Path | None:
+    def write(self, directory: Path, request: RunRequest) -> Path | None:
         """None where no other run has it: then it belongs in the request. Raises: OSError."""
         workflow = id(request.workflow)
         if self._uses[workflow] == 1:
