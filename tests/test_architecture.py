@@ -65,7 +65,7 @@ PLACES = {
 WORDS_OF_RUNPOD = re.compile(
     r"""["'`]COMPLETED|JobStatus\.COMPLETED|IN_QUEUE|IN_PROGRESS|TIMED_OUT|(?i:worker-comfyui|runpod)"""
 )
-NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh"}
+NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "parsing"}
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
