@@ -38,7 +38,7 @@ from comfyui_workflow.stores.files.batch_files import BatchFiles
 from comfyui_workflow.stores.files.job_files import JobFiles
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryStore
-from tests.api.checked_client import CheckedClient
+from tests.checked_client import checked
 
 
 @dataclass
@@ -173,10 +173,9 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         opened.append(parts)
         parts.jobs.start()
         app = create_flask(parts)
-        app.test_client_class = CheckedClient
         return Api(
             app=app,
-            client=app.test_client(),
+            client=checked(app),
             journal=journal,
             service=parts.service,
             executor=executor,

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
@@ -10,6 +11,11 @@ from werkzeug.test import TestResponse
 
 from comfyui_workflow.api.operations import Operation, Section
 from comfyui_workflow.app import SECTIONS
+
+
+def checked(app: Flask) -> FlaskClient:
+    app.test_client_class = CheckedClient
+    return app.test_client()
 
 
 class CheckedClient(FlaskClient):
