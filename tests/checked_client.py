@@ -1,5 +1,10 @@
-"""A test client that holds each answer of a route against its schema in the OpenAPI document."""
+"""Answers of the server, held against their schemas in the OpenAPI document: strictly, and no field besides.
 
+checked(app)            a test client that does so with each answer
+check_answer(…)         for an answer that came another way
+"""
+
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -7,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 from werkzeug.test import TestResponse
 
 from comfyui_workflow.api.operations import Operation, Section
@@ -21,43 +27,40 @@ def checked(app: Flask) -> FlaskClient:
 class CheckedClient(FlaskClient):
     def open(self, *arguments: Any, **options: Any) -> TestResponse:
         answer = super().open(*arguments, **options)
-        if not answer.is_streamed or answer.is_json:
-            self._check(answer)
+        asked = answer.request
+        check_answer(asked.method, asked.path, answer.status_code, answer.mimetype, answer.get_data)
         return answer
 
-    def _check(self, answer: TestResponse) -> None:
-        found = self._operation(answer)
-        if found is None or answer.request.method == "HEAD":
-            return
-        section, operation = found
-        model = section.failure if answer.status_code >= 400 else operation.answer
-        if answer.status_code >= 400 or answer.status_code == operation.status:
-            check_answer(model, answer)
 
-    def _operation(self, answer: TestResponse) -> tuple[Section, Operation] | None:
-        routes = self.application.url_map.bind("localhost")
-        try:
-            rule, _ = routes.match(answer.request.path, answer.request.method, return_rule=True)
-        except HTTPException:
-            return None
-        method = "GET" if answer.request.method == "HEAD" else answer.request.method
-        return operations().get((rule.rule, method))
-
-
-def check_answer(model: type[BaseModel] | str | None, answer: TestResponse) -> None:
+def check_answer(
+    method: str, path: str, status: int, media_type: str, content: Callable[[], bytes | str]
+) -> None:
+    """`content` is asked only for a JSON body."""
+    try:
+        found, _ = _routes().bind("localhost").match(path, method)
+    except HTTPException:
+        return
+    section, operation = found
+    if status >= 400:
+        model: type[BaseModel] | str | None = section.failure
+    elif status == operation.status and method != "HEAD":
+        model = operation.answer
+    else:
+        return
     if isinstance(model, str):
-        assert not model.startswith(("application/", "text/")) or answer.mimetype == model
-    elif model is not None:
-        assert answer.mimetype == "application/json"
-        model.model_validate_json(answer.get_data(), strict=True)
+        assert not model.startswith(("application/", "text/")) or media_type == model
+    elif model is not None and method != "HEAD":
+        assert media_type == "application/json"
+        model.model_validate_json(content(), strict=True)
 
 
 @cache
-def operations() -> dict[tuple[str, str], tuple[Section, Operation]]:
-    """By Flask's rule and the method."""
-    return {
-        (rule, operation.method): (section, operation)
+def _routes() -> Map:
+    """Its endpoints are pairs of a section and an operation."""
+    found: list[tuple[str, tuple[Section, Operation]]] = [
+        (rule, (section, operation))
         for section in SECTIONS
         for operation in section.operations
         for rule in operation.rules
-    }
+    ]
+    return Map([Rule(rule, endpoint=pair, methods=[pair[1].method]) for rule, pair in found])
