@@ -17,6 +17,7 @@ from bench import (
     machine,
     many_runs,
     open_pages,
+    quick_commands,
     saving,
     transfer_rows,
     tunnel_latency,
@@ -39,6 +40,7 @@ PARTS: dict[str, Rows] = {
     "open_pages": open_pages.rows,
     "first_sight": first_sight.rows,
     "jobs": jobs.rows,
+    "quick_commands": quick_commands.rows,
 }
 
 PAGE = """# Benchmarks

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from flask import Flask
 
@@ -68,8 +67,6 @@ from comfyui_workflow.stores.files.run_store import JsonFileStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 
-ROOT = Path(__file__).parents[1]
-"""Where the files of the page are: `static/` and `templates/`."""
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 """Of those that are named by their URL."""
 IMAGE_TIMEOUT_S = 120.0
@@ -365,7 +362,7 @@ def create_watches(
 
 def create_flask(parts: Parts) -> Flask:
     """The routes over a service, whatever that is made of."""
-    app = Flask(__name__, root_path=str(ROOT))
+    app = Flask(__name__, root_path=str(pages.root_directory()))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
     auth.guard(

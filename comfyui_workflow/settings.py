@@ -1,4 +1,6 @@
-"""The settings: the only reader of the environment. Each is `COMFYUI_WORKFLOW_` and its name in capitals."""
+"""The settings. Each is an environment variable: `COMFYUI_WORKFLOW_` and its name in capitals.
+
+Nothing else reads the environment, but for `server_address.py`, which reads four of them faster."""
 
 import ipaddress
 import os
@@ -20,8 +22,8 @@ from comfyui_workflow.access.origins import Origin, origins_of_host, parse_origi
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.files.file_types import InputKind
 from comfyui_workflow.runs.job import Bucket
+from comfyui_workflow.server_address import DEFAULT_HOST, DEFAULT_PORT, PREFIX
 
-PREFIX = "COMFYUI_WORKFLOW_"
 SHORTEST_TOKEN = 16
 """Of a server that others can reach: guesses are slowed down, but many addresses may guess together."""
 WORKER_NAMES = {
@@ -45,9 +47,9 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1", description="Address to listen on. Anything but loopback needs `API_TOKEN`."
+        DEFAULT_HOST, description="Address to listen on. Anything but loopback needs `API_TOKEN`."
     )
-    port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     server_url: str | None = Field(
         None,
         description="Where the commands find the server, as `http://127.0.0.1:5000`. Unset: at `HOST` and "

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "comfyui_workflow"
 
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors"},
-    {"parsing", "access", "retry", "concurrency"},
+    {"parsing", "access", "retry", "concurrency", "server_address"},
     {"runs", "workflows"},
     {"files"},
     {"settings"},
@@ -47,17 +47,17 @@ PLACES = {
     "paramiko": {"ssh"},
     "sshtunnel": {"ssh"},
     "websocket": {"comfyui"},
-    "requests": {"comfyui", "client"},
-    "urllib3": {"safe_http", "comfyui"},
-    "certifi": {"safe_http"},
+    "requests": {"comfyui"},
+    "urllib3": {"safe_http", "comfyui", "client"},
+    "certifi": {"safe_http", "client"},
     "AntiSSRF": {"safe_http"},
     "asyncssh": {"sandbox"},
     "aiohttp": {"sandbox", "proxy"},
     "numpy": {"sandbox", "demo"},
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
-    "msgspec": {"stores"},
-    "pydantic": {"runs", "settings", "client", "cli", "sandbox", "delivery", "api"},
+    "msgspec": {"stores", "client"},
+    "pydantic": {"runs", "settings", "cli", "sandbox", "delivery", "api"},
     "yaml": {"web"},
 }
 

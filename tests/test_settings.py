@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.settings import PREFIX, Settings, load_settings
+from comfyui_workflow.server_address import PREFIX
+from comfyui_workflow.settings import Settings, load_settings
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "settings.md"
 

@@ -1,11 +1,11 @@
 """GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal
 
 from flask import Blueprint, Response, jsonify
 
+from comfyui_workflow import __version__
 from comfyui_workflow.api.mount import Parts
 from comfyui_workflow.api.operations import Answer, Operation, Section, register
 
@@ -26,7 +26,7 @@ class HealthViews:
     def health(self) -> Response:
         return jsonify(
             status="ok",
-            version=version("comfyui-workflow"),
+            version=__version__,
             unfinished_runs=self.parts.service.unfinished_count(),
             damaged_records=len(self.parts.damage.all()),
         )

@@ -15,6 +15,7 @@ from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_rows import Rows, combined_rows, read_body, read_rows
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
@@ -26,10 +27,9 @@ from comfyui_workflow.cli.options import (
     previews_option,
     priority_option,
 )
-from comfyui_workflow.cli.screen import say
+from comfyui_workflow.cli.own_server import running_or_own_server
 from comfyui_workflow.cli.servers import (
     ReachedServer,
-    running_or_own_server,
     running_server,
     server_option,
 )
@@ -39,7 +39,6 @@ from comfyui_workflow.client.orders import BatchOrder
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.batch import OnError
-from comfyui_workflow.settings import Settings, load_settings
 
 Ordering = Callable[[WorkflowServer], BatchStartedDocument]
 
@@ -109,7 +108,7 @@ def batch(
     --rows may also name a whole batch in JSON, as POST /comfyui/workflow/batch takes it; it comes alone.
     """
     order = _whole_batch(ctx, rows) or _varied_batch(rows, vary, said)
-    with sigterm_as_interrupt(), _server(load_settings(), server, detach=detach) as reached:
+    with sigterm_as_interrupt(), _server(server, detach=detach) as reached:
         if reached.is_own:
             say("No server answers, so this command serves until the batch is finished.")
         started = order(reached.client)
@@ -188,11 +187,11 @@ def _naming_row(refusal: RequestRefused, rows: Rows) -> RequestRefused:
 
 
 @contextmanager
-def _server(settings: Settings, named_url: str | None, *, detach: bool) -> Iterator[ReachedServer]:
+def _server(named_url: str | None, *, detach: bool) -> Iterator[ReachedServer]:
     """Who leaves at once leaves it to a server that stays. Raises: as `running_or_own_server`."""
     if not detach:
-        with running_or_own_server(settings, named_url) as reached:
+        with running_or_own_server(named_url) as reached:
             yield reached
         return
-    with running_server(settings, named_url) as client:
+    with running_server(named_url) as client:
         yield ReachedServer(client=client, is_own=False, named_url=named_url)

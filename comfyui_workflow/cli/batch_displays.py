@@ -23,8 +23,8 @@ from comfyui_workflow.cli.batch_text import (
     running_words,
 )
 from comfyui_workflow.cli.live_display import REFRESHES_PER_SECOND
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import clock_time, plain
-from comfyui_workflow.cli.screen import say
 from comfyui_workflow.client.batch_documents import BatchFailureDocument, BatchProgressDocument
 
 _BAR_WIDTH = 40

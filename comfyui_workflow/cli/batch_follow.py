@@ -11,7 +11,7 @@ from comfyui_workflow.client.documents import SummaryDocument
 from comfyui_workflow.client.errors import ServerUnreachable
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.client.watch import watch
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 MOST_RUNNING = 50
 """More than that fit on no screen."""

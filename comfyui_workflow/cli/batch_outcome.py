@@ -11,11 +11,12 @@ from comfyui_workflow.cli.batch_displays import batch_display
 from comfyui_workflow.cli.batch_follow import RunNames, follow_batch
 from comfyui_workflow.cli.batch_text import batch_table, end_sentence, failure_lines
 from comfyui_workflow.cli.exit_codes import interruption_code
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
-from comfyui_workflow.cli.screen import print_table, say
+from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import ReachedServer, server_words
 from comfyui_workflow.client.batch_documents import BatchOutputDocument, BatchProgressDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 def follow_to_end(ctx: click.Context, reached: ReachedServer, batch_id: str) -> BatchProgressDocument:

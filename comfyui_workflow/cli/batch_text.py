@@ -17,7 +17,7 @@ from comfyui_workflow.client.batch_documents import (
     BatchRunDocument,
 )
 from comfyui_workflow.client.documents import SummaryDocument
-from comfyui_workflow.runs.model import Phase, RunStatus
+from comfyui_workflow.runs.status import Phase, RunStatus
 
 COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
 _STATES = {RunStatus.EXECUTING: "running", RunStatus.QUEUED: "waiting"}

@@ -8,13 +8,11 @@ from comfyui_workflow.cli.batch import EXIT_CODES
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_text import COLOURS, counts_sentence
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
+from comfyui_workflow.cli.messages import say, say_where
 from comfyui_workflow.cli.options import json_option
-from comfyui_workflow.cli.run import say_where
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import ReachedServer, running_server, server_option
 from comfyui_workflow.client.batch_documents import BatchProgressDocument
-from comfyui_workflow.settings import load_settings
 
 _ID_WIDTH, _STATUS_WIDTH = 30, 9
 
@@ -32,7 +30,7 @@ def batches() -> None:
 @json_option
 def list_batches(*, limit: int, server: str | None, as_json: bool) -> None:
     """List batches, newest first."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         found = client.batches.all(limit)
     if as_json:
         click.echo(json.dumps([batch.raw for batch in found], indent=2))
@@ -49,7 +47,7 @@ def list_batches(*, limit: int, server: str | None, as_json: bool) -> None:
 @json_option
 def show(*, batch_id: str, server: str | None, as_json: bool) -> None:
     """Show what has become of each run of a batch."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         conclude_batch(reached, client.batches.progress(batch_id), as_json=as_json)
 
@@ -61,7 +59,7 @@ def show(*, batch_id: str, server: str | None, as_json: bool) -> None:
 @click.pass_context
 def watch(ctx: click.Context, *, batch_id: str, server: str | None, as_json: bool) -> None:
     """Follow a batch to its end, from wherever it is."""
-    with sigterm_as_interrupt(), running_server(load_settings(), server) as client:
+    with sigterm_as_interrupt(), running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         finished = follow_to_end(ctx, reached, batch_id)
         conclude_batch(reached, finished, as_json=as_json)
@@ -73,7 +71,7 @@ def watch(ctx: click.Context, *, batch_id: str, server: str | None, as_json: boo
 @server_option
 def cancel(*, batch_id: str, server: str | None) -> None:
     """Cancel all runs of a batch that are not finished."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(f"Cancelling {_runs(client.batches.cancel(batch_id))}")
 
 
@@ -82,7 +80,7 @@ def cancel(*, batch_id: str, server: str | None) -> None:
 @server_option
 def retry(*, batch_id: str, server: str | None) -> None:
     """Take up failed runs where they failed. Nothing is run on a GPU again."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         retried = client.batches.retry(batch_id)
     say(f"Taking up {_runs(retried)}. Follow them with: comfyui-workflow batches watch {batch_id}")
 
@@ -93,7 +91,7 @@ def retry(*, batch_id: str, server: str | None) -> None:
 @json_option
 def outputs(*, batch_id: str, server: str | None, as_json: bool) -> None:
     """Print where the outputs of a batch are, one a line, run by run."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         documents = client.batches.outputs(batch_id)
         if as_json:
             click.echo(json.dumps([document.raw for document in documents], indent=2))

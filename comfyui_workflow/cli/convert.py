@@ -8,6 +8,7 @@ import click
 
 from comfyui_workflow.cli.exit_codes import sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.offline import read_definitions, read_workflow
 from comfyui_workflow.cli.options import (
     SSH_METAVAR,
@@ -15,13 +16,13 @@ from comfyui_workflow.cli.options import (
     existing_file,
     workflow_argument,
 )
+from comfyui_workflow.cli.own_server import asking_server
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.cli.screen import say
-from comfyui_workflow.cli.servers import asking_server, server_option
+from comfyui_workflow.cli.servers import server_option
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.runs.model import Graph, RunRequest, SeedMode
-from comfyui_workflow.settings import load_settings
+from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.runs.status import SeedMode
 from comfyui_workflow.workflows.resolve import is_to_convert, remote_routes
 
 EXIT_CODES = """\b
@@ -115,7 +116,7 @@ def _convert(request: RunRequest, object_info: Path) -> Graph:
 
 def _ask(order: Order, request: RunRequest, server: str | None) -> Graph:
     """Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
-    with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
+    with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)
     if is_to_convert(request):
         _refuse_unknown(each.class_type or "" for each in inspection.errors if each.code == UNKNOWN_CLASS)

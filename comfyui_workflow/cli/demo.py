@@ -15,12 +15,13 @@ from comfyui_workflow import demo as bundled
 from comfyui_workflow.cli.demo_sandbox import DemoSandbox, port_or_free
 from comfyui_workflow.cli.exit_codes import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.follow import follow
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.cli.run_text import end_sentence
-from comfyui_workflow.cli.screen import display, say
+from comfyui_workflow.cli.screen import display
 from comfyui_workflow.client.server import WorkflowServer
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 from comfyui_workflow.settings import Settings, load_settings
 
 STEP_DELAY_S = 0.3
@@ -50,10 +51,9 @@ def demo(ctx: click.Context, *, once: bool) -> None:
         picture = _make_picture(stage)
         if picture is None:
             ctx.exit(ExitCode.FAILED)
-        if not once:
-            _invite(stage)
         click.echo(f"The picture is here:\n  {picture}")
         if not once:
+            _invite(stage)
             _serve_on(stage)
 
 
@@ -109,12 +109,12 @@ def _demo_settings(settings: Settings, root: Path) -> Settings:
 
 def _make_picture(stage: Stage) -> Path | None:
     """The picture; None, and said why, when there is none."""
-    say(f"Running {bundled.ENHANCE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
+    say(f"Running {bundled.IMAGE_TO_IMAGE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
     started = stage.client.execute(
-        workflow=bundled.ENHANCE,
+        workflow=bundled.IMAGE_TO_IMAGE,
         ssh_connection=stage.sandbox.ssh_string,
         input_images=[bundled.EXAMPLE_PICTURE],
-        workflow_name="Enhance a picture",
+        workflow_name="A picture from a picture",
     )
     with display() as shown:
         progress = follow(stage.client, started.workflow_id, shown)
@@ -133,10 +133,10 @@ def _invite(stage: Stage) -> None:
         "output_dir": str(stage.output_dir),
     }
     body = shlex.quote(json.dumps(order))
-    say(f"Serving on {url} until Ctrl-C. Try:")
-    say(f"  curl {url}/comfyui/workflow/state")
+    say("\nFrom another terminal:")
+    say(f"  comfyui-workflow list --server {url}")
     say(f"  curl {url}/comfyui/workflow/execute -H 'Content-Type: application/json' -d {body}")
-    say(f"  comfyui-workflow list --server {url}\n")
+    say(f"\nOpen this page to see the run, and to start more (Ctrl-C ends the demo):\n  {url}/")
 
 
 def _serve_on(stage: Stage) -> None:

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.client.calls import GATEWAY_STATUSES
-from comfyui_workflow.client.errors import RequestRefused, ServerUnreachable
+from comfyui_workflow.client.errors import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
 from comfyui_workflow.errors import ConfigurationError, InvalidRequest, WorkflowError
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 
 class ExitCode(IntEnum):
@@ -26,33 +25,11 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-EXIT_CODES_HELP = """\b
-Exit codes:
-  0    the run completed, its outputs are here
-  1    the run failed
-  2    the request was refused: a wrong option, file, workflow or id
-  3    the run was cancelled
-  4    no server answers
-  130  interrupted by Ctrl-C; the run itself goes on
-"""
 _OUTCOMES = {
     RunStatus.COMPLETED: ExitCode.COMPLETED,
     RunStatus.FAILED: ExitCode.FAILED,
     RunStatus.CANCELLED: ExitCode.CANCELLED,
 }
-
-
-class Commands(click.Group):
-    """A group whose commands may raise what this program raises."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except WorkflowError as error:
-            click.echo(f"Error: {plain(str(error))}", err=True)
-            ctx.exit(_error_code(error))
-        except KeyboardInterrupt as interruption:
-            ctx.exit(interruption_code(interruption))
 
 
 class Terminated(KeyboardInterrupt):
@@ -61,6 +38,14 @@ class Terminated(KeyboardInterrupt):
 
 def outcome_code(status: RunStatus) -> ExitCode:
     return _OUTCOMES[status]
+
+
+def conclude_error(error: WorkflowError | KeyboardInterrupt) -> ExitCode:
+    """Says on stderr what went wrong."""
+    if isinstance(error, KeyboardInterrupt):
+        return interruption_code(error)
+    click.echo(f"Error: {plain(str(error))}", err=True)
+    return _error_code(error)
 
 
 def interruption_code(interruption: KeyboardInterrupt) -> ExitCode:

@@ -12,14 +12,14 @@ from comfyui_workflow.cli.instance_text import (
     instance_table,
     troubles,
 )
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import json_option
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.cli.screen import print_table, say
+from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.client.instance_documents import InstanceDocument
 from comfyui_workflow.client.instances import InstanceFields
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.settings import load_settings
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _UNSET = ("comfyui-port", "input-dir", "output-dir", "tag", "price", "host-key", "local-port")
@@ -68,7 +68,7 @@ def instances() -> None:
 @json_option
 def list_instances(*, server: str | None, as_json: bool) -> None:
     """List the instances, and what was last seen of each."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         answer = client.instances.all()
     if answer.trouble:
         say(plain(answer.trouble))
@@ -87,7 +87,7 @@ def list_instances(*, server: str | None, as_json: bool) -> None:
 @json_option
 def costs(*, server: str | None, as_json: bool) -> None:
     """Tell what each instance has cost, for runs and for standing idle."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         found = client.instances.costs()
     if as_json:
         click.echo(
@@ -107,7 +107,7 @@ def costs(*, server: str | None, as_json: bool) -> None:
 @json_option
 def add(*, name: str, server: str | None, as_json: bool, **options: Any) -> None:
     """Give an instance a name."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         added = client.instances.add(**_fields(name=name, **options))
     _tell(added, f"Added {added.name}", as_json=as_json)
 
@@ -125,7 +125,7 @@ def edit(*, instance: str, unset: tuple[str, ...], server: str | None, as_json: 
     fields = {**_fields(**options), **{_field(option): None for option in unset}}
     if not fields:
         raise InvalidRequest("Nothing to change was named: comfyui-workflow instances edit --help")
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         changed = client.instances.change(instance, **cast(InstanceFields, fields))
     _tell(changed, f"Changed {changed.name}", as_json=as_json)
 
@@ -135,7 +135,7 @@ def edit(*, instance: str, unset: tuple[str, ...], server: str | None, as_json: 
 @server_option
 def remove(*, instance: str, server: str | None) -> None:
     """Take an instance from the list. Nothing happens on the machine."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         removed = client.instances.remove(instance)
     say(f"{plain(removed.message)}.{_unfinished(removed.unfinished_runs)}")
 
@@ -146,7 +146,7 @@ def remove(*, instance: str, server: str | None) -> None:
 @json_option
 def show(*, instance: str, server: str | None, as_json: bool) -> None:
     """Show what is known of an instance."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         found = client.instances.get(instance)
     if as_json:
         click.echo(json.dumps(found.raw, indent=2))
@@ -160,7 +160,7 @@ def show(*, instance: str, server: str | None, as_json: bool) -> None:
 @server_option
 def connect(*, instance: str, server: str | None) -> None:
     """Connect to an instance, and stay connected."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.instances.connect(instance)))
 
 
@@ -169,7 +169,7 @@ def connect(*, instance: str, server: str | None) -> None:
 @server_option
 def disconnect(*, instance: str, server: str | None) -> None:
     """Leave an instance alone as soon as no run needs it."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.instances.disconnect(instance)))
 
 
@@ -179,7 +179,7 @@ def disconnect(*, instance: str, server: str | None) -> None:
 @server_option
 def logs(*, instance: str, lines: int, server: str | None) -> None:
     """Print the last lines of ComfyUI's log."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         for line in client.instances.logs(instance, lines=lines):
             click.echo(plain(line))
 
@@ -190,7 +190,7 @@ def logs(*, instance: str, lines: int, server: str | None) -> None:
 @server_option
 def free(*, instance: str, keep_models: bool, server: str | None) -> None:
     """Have ComfyUI give memory back, as soon as no prompt runs."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.instances.free(instance, unload_models=not keep_models)))
 
 
@@ -201,7 +201,7 @@ def free(*, instance: str, keep_models: bool, server: str | None) -> None:
 @server_option
 def interrupt(*, instance: str, prompt: str | None, run: str | None, server: str | None) -> None:
     """Stop what runs there, whoever it is of."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.instances.interrupt(instance, prompt_id=prompt, workflow_id=run).message))
 
 
@@ -210,7 +210,7 @@ def interrupt(*, instance: str, prompt: str | None, run: str | None, server: str
 @server_option
 def forget_host_key(*, instance: str, server: str | None) -> None:
     """Accept that another machine is at the address of an instance now."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         forgotten = client.instances.forget_host_key(instance)
     known = f"Forgot {forgotten}" if forgotten else "No host key was known"
     say(f"{known}. The next machine that answers there is trusted, unless the entry names its key.")
@@ -222,7 +222,7 @@ def forget_host_key(*, instance: str, server: str | None) -> None:
 @server_option
 def accept_host_key(*, instance: str, fingerprint: str, server: str | None) -> None:
     """Trust the host key that an instance shows, of this FINGERPRINT and no other."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.instances.accept_host_key(instance, fingerprint)))
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from comfyui_workflow.cli.node_table import node_table
 from comfyui_workflow.cli.run_text import clock_time, now_sentence, plain, run_time_s, share_done
 from comfyui_workflow.client.documents import ProgressDocument
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 REFRESHES_PER_SECOND = 8
 _BAR_WIDTH = 40

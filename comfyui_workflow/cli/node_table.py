@@ -12,7 +12,7 @@ from rich.text import Text
 
 from comfyui_workflow.cli.run_text import clock_time, node_title, plain
 from comfyui_workflow.client.documents import NodeDocument
-from comfyui_workflow.runs.model import NodeStatus
+from comfyui_workflow.runs.status import NodeStatus
 
 _MARKS = {
     NodeStatus.PENDING: ("○", "dim"),

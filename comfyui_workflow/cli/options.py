@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments, options and words of help that several commands have."""
 
 from pathlib import Path
 
@@ -39,3 +39,13 @@ priority_option = click.option(
     help="Of runs that wait for the same instance the higher one goes first; 0 is usual.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, nothing else.")
+
+EXIT_CODES_HELP = """\b
+Exit codes:
+  0    the run completed, its outputs are here
+  1    the run failed
+  2    the request was refused: a wrong option, file, workflow or id
+  3    the run was cancelled
+  4    no server answers
+  130  interrupted by Ctrl-C; the run itself goes on
+"""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from comfyui_workflow.cli.run_text import node_name, now_sentence, plain
 from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
-from comfyui_workflow.runs.model import NodeStatus
+from comfyui_workflow.runs.status import NodeStatus
 
 _SAYINGS = {NodeStatus.EXECUTING: "running", NodeStatus.EXECUTED: "done", NodeStatus.FAILED: "failed"}
 

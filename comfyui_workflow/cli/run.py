@@ -1,20 +1,20 @@
 """`run` and `watch`: a run with its progress, to its end."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from comfyui_workflow.cli.exit_codes import (
-    EXIT_CODES_HELP,
     interruption_code,
     outcome_code,
     sigterm_as_interrupt,
 )
 from comfyui_workflow.cli.follow import follow
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
+from comfyui_workflow.cli.messages import say, say_where
 from comfyui_workflow.cli.options import (
+    EXIT_CODES_HELP,
     comfyui_port_option,
     input_option,
     json_option,
@@ -24,20 +24,18 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
-from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
-from comfyui_workflow.cli.screen import display, say
+from comfyui_workflow.cli.own_server import running_or_own_server
+from comfyui_workflow.cli.run_text import is_worth_a_retry
+from comfyui_workflow.cli.screen import display
 from comfyui_workflow.cli.servers import (
     ReachedServer,
-    running_or_own_server,
     running_server,
     server_option,
     server_words,
 )
-from comfyui_workflow.client.documents import OutputDocument, ProgressDocument
+from comfyui_workflow.client.documents import ProgressDocument
 from comfyui_workflow.client.orders import Order
-from comfyui_workflow.client.server import WorkflowServer
-from comfyui_workflow.runs.model import RunStatus
-from comfyui_workflow.settings import load_settings
+from comfyui_workflow.runs.status import RunStatus
 
 
 @click.command(epilog=EXIT_CODES_HELP)
@@ -89,7 +87,7 @@ def run(
         include_previews=previews,
         priority=priority,
     )
-    with sigterm_as_interrupt(), running_or_own_server(load_settings(), server) as reached:
+    with sigterm_as_interrupt(), running_or_own_server(server) as reached:
         if reached.is_own:
             say("No server answers, so this command serves until the run is finished.")
         workflow_id = reached.client.execute(**order).workflow_id
@@ -106,7 +104,7 @@ def run(
 @click.pass_context
 def watch(ctx: click.Context, *, workflow_id: str, server: str | None, as_json: bool) -> None:
     """Follow a run to its end, from wherever it is."""
-    with sigterm_as_interrupt(), running_server(load_settings(), server) as client:
+    with sigterm_as_interrupt(), running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         progress = _follow(ctx, reached, workflow_id)
         conclude(reached, progress, as_json=as_json)
@@ -146,19 +144,6 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
         say("The run made no outputs.")
     if progress.status is RunStatus.FAILED and is_worth_a_retry(progress.error_code):
         say(_retry_advice(reached, progress))
-
-
-def say_where(
-    client: WorkflowServer, workflow_id: str, outputs: Iterable[tuple[int, OutputDocument]]
-) -> None:
-    """Each with its number. Paths where the server's files are ours, URLs elsewhere."""
-    for number, output in outputs:
-        if not output.downloaded:
-            say(f"Not fetched: {plain(output.filename)} ({plain(output.error or 'not yet')})")
-        elif client.is_on_this_machine:
-            click.echo(output.local_path)
-        else:
-            click.echo(client.output_url(workflow_id, number))
 
 
 def _retry_advice(reached: ReachedServer, progress: ProgressDocument) -> str:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
-from comfyui_workflow.runs.model import NodeStatus, Phase, RunStatus
+from comfyui_workflow.runs.status import NodeStatus, Phase, RunStatus
 
 _PHASES = {
     Phase.WAITING: "Waiting",

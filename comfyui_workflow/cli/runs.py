@@ -4,14 +4,12 @@ import json
 
 import click
 
+from comfyui_workflow.cli.messages import say, say_where
 from comfyui_workflow.cli.options import HIGHEST_PRIORITY, json_option
-from comfyui_workflow.cli.run import say_where
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.cli.screen import say
 from comfyui_workflow.cli.servers import running_server, server_option
 from comfyui_workflow.client.documents import SummaryDocument
-from comfyui_workflow.runs.model import RunStatus
-from comfyui_workflow.settings import load_settings
+from comfyui_workflow.runs.status import RunStatus
 
 _COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
 _ID_WIDTH, _STATUS_WIDTH = 41, 9
@@ -42,7 +40,7 @@ def list_runs(
     as_json: bool,
 ) -> None:
     """List runs, newest first."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         runs = client.runs(limit, statuses=statuses, name=name, instance=instance, batch=batch)
     if as_json:
         click.echo(json.dumps([run.raw for run in runs], indent=2))
@@ -59,7 +57,7 @@ def list_runs(
 @server_option
 def cancel(*, workflow_id: str, server: str | None) -> None:
     """Cancel a run: its prompt is dropped from the queue, or interrupted."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.cancel(workflow_id)))
 
 
@@ -68,7 +66,7 @@ def cancel(*, workflow_id: str, server: str | None) -> None:
 @server_option
 def retry(*, workflow_id: str, server: str | None) -> None:
     """Take up a failed run where it failed, and fetch what is missing. Nothing is run on the GPU again."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.retry(workflow_id)))
     say(f"Follow it with: comfyui-workflow watch {workflow_id}")
 
@@ -79,7 +77,7 @@ def retry(*, workflow_id: str, server: str | None) -> None:
 @server_option
 def priority(*, workflow_id: str, priority: int, server: str | None) -> None:
     """Have a run that waits go before those of a lower PRIORITY: -1000 to 1000, 0 is usual."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         say(plain(client.prioritize(workflow_id, priority)))
 
 
@@ -89,7 +87,7 @@ def priority(*, workflow_id: str, priority: int, server: str | None) -> None:
 @json_option
 def outputs(*, workflow_id: str, server: str | None, as_json: bool) -> None:
     """Print where the outputs of a run are, one a line."""
-    with running_server(load_settings(), server) as client:
+    with running_server(server) as client:
         documents = client.outputs(workflow_id)
         if as_json:
             click.echo(json.dumps([document.raw for document in documents], indent=2))

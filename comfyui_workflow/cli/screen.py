@@ -1,21 +1,17 @@
-"""Where the commands speak: progress and sentences on stderr, what a script wants on stdout."""
+"""What is shown with rich: tables on stdout, progress on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.table import Table
 
 from comfyui_workflow.cli.follow import Display
 from comfyui_workflow.cli.live_display import live_display
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.plain_display import PlainDisplay
 
 _WITHOUT_END = 10_000
-
-
-def say(sentence: str = "") -> None:
-    click.echo(sentence, err=True)
 
 
 def print_table(table: Table) -> None:

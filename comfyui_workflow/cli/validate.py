@@ -14,11 +14,11 @@ from comfyui_workflow.cli.options import (
     ssh_option,
     workflow_argument,
 )
+from comfyui_workflow.cli.own_server import asking_server
 from comfyui_workflow.cli.run_text import plain
-from comfyui_workflow.cli.servers import asking_server, server_option
+from comfyui_workflow.cli.servers import server_option
 from comfyui_workflow.client.documents import FindingDocument, InspectionDocument
 from comfyui_workflow.client.orders import Order
-from comfyui_workflow.settings import load_settings
 from comfyui_workflow.workflows.findings import Severity
 
 EXIT_CODES = """\b
@@ -61,7 +61,7 @@ def validate(
         inputs=read_values(settings),
         comfyui_port=comfyui_port,
     )
-    with sigterm_as_interrupt(), asking_server(load_settings(), server) as client:
+    with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)
     if as_json:
         click.echo(json.dumps(inspection.raw, indent=2))

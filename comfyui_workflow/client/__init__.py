@@ -5,7 +5,9 @@
 docs/client.md shows what they do. Importing this opens nothing.
 """
 
-from comfyui_workflow.client.batch import BatchResult
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from comfyui_workflow.client.batch_documents import (
     BatchOutputDocument,
     BatchProgressDocument,
@@ -14,7 +16,6 @@ from comfyui_workflow.client.batch_documents import (
     BatchSummaryDocument,
 )
 from comfyui_workflow.client.batches import Batches
-from comfyui_workflow.client.comfyui import ComfyUI
 from comfyui_workflow.client.documents import (
     FindingDocument,
     InspectionDocument,
@@ -40,12 +41,8 @@ from comfyui_workflow.client.instance_documents import (
     QueueDocument,
 )
 from comfyui_workflow.client.instances import InstanceFields, NamedInstances
-from comfyui_workflow.client.monitor import Monitor
 from comfyui_workflow.client.orders import BatchOrder, Order
 from comfyui_workflow.client.server import WorkflowServer
-from comfyui_workflow.comfyui.client import Submission
-from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
-from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.errors import (
     ComfyUIError,
     ComfyUIUnavailable,
@@ -56,9 +53,18 @@ from comfyui_workflow.errors import (
     PromptRefused,
     WorkflowError,
 )
-from comfyui_workflow.runs.model import Graph, OutputFile, RunStatus
+from comfyui_workflow.runs.status import RunStatus
 from comfyui_workflow.workflows.findings import Finding, Severity
-from comfyui_workflow.workflows.validation.preflight import Verdict
+
+if TYPE_CHECKING:
+    from comfyui_workflow.client.batch import BatchResult
+    from comfyui_workflow.client.comfyui import ComfyUI
+    from comfyui_workflow.client.monitor import Monitor
+    from comfyui_workflow.comfyui.client import Submission
+    from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
+    from comfyui_workflow.comfyui.queue import QueueSnapshot
+    from comfyui_workflow.runs.model import Graph, OutputFile
+    from comfyui_workflow.workflows.validation.preflight import Verdict
 
 __all__ = [
     "BatchOrder",
@@ -112,3 +118,24 @@ __all__ = [
     "WorkflowError",
     "WorkflowServer",
 ]
+
+_IMPORTED_LATER = {
+    "BatchResult": "comfyui_workflow.client.batch",
+    "ComfyUI": "comfyui_workflow.client.comfyui",
+    "Graph": "comfyui_workflow.runs.model",
+    "HistoryEntry": "comfyui_workflow.comfyui.history",
+    "Monitor": "comfyui_workflow.client.monitor",
+    "Outcome": "comfyui_workflow.comfyui.history",
+    "OutputFile": "comfyui_workflow.runs.model",
+    "QueueSnapshot": "comfyui_workflow.comfyui.queue",
+    "Submission": "comfyui_workflow.comfyui.client",
+    "Verdict": "comfyui_workflow.workflows.validation.preflight",
+}
+"""What speaks to a ComfyUI itself, by its module: imported when it is first asked for (PEP 562), so that a
+command which asks our server does not wait for it. Type checkers read the imports above."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_IMPORTED_LATER[name]), name)

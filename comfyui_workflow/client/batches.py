@@ -15,7 +15,6 @@ from comfyui_workflow.client.batch_documents import (
     BatchSummaryDocument,
 )
 from comfyui_workflow.client.calls import Calls
-from comfyui_workflow.client.download import land_outputs
 from comfyui_workflow.client.errors import ServerUnreachable
 from comfyui_workflow.client.orders import BatchOrder, Place, check_order, hand_over
 from comfyui_workflow.client.watch import Trouble, watch
@@ -104,11 +103,13 @@ class Batches:
         answer = self._calls.ask("GET", f"{_path(batch_id)}/summary", timeout_s=LONG_ANSWER_TIMEOUT_S)
         batch = self._calls.read(BatchProgressDocument, answer.get("batch"))
         runs = self._calls.read_all(BatchRunDocument, answer.get("workflows"))
-        return BatchSummaryDocument.model_construct(batch=batch, workflows=tuple(runs), raw=answer)
+        return BatchSummaryDocument(batch=batch, workflows=tuple(runs), raw=answer)
 
     def download(self, batch_id: str, directory: Path | str) -> list[Path]:
         """Every output of its runs into a directory here; files of the same name get numbers. Raises:
         RemoteFileError when the server has not got all of them, after those that it has; StoreError."""
+        from comfyui_workflow.client.download import land_outputs  # noqa: PLC0415 - few commands fetch files
+
         return land_outputs(self.outputs(batch_id), Path(directory), self._stream)
 
     def _stream(self, output: BatchOutputDocument, _at: int) -> AbstractContextManager[Iterator[bytes]]:

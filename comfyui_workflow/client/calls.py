@@ -1,22 +1,20 @@
 """Questions to our own server over HTTP, its answers as documents, its refusals as errors."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-import requests
-from pydantic import ValidationError
+import urllib3
+from msgspec import ValidationError, convert
+from urllib3.exceptions import HTTPError, LocationValueError, ReadTimeoutError
 
+from comfyui_workflow import __version__
 from comfyui_workflow.client.documents import Document
-from comfyui_workflow.client.errors import RequestRefused, ServerUnreachable
-from comfyui_workflow.comfyui.http_responses import (
-    AnswerClock,
-    InstanceSession,
-    TimedAdapter,
-    timed_by,
-)
+from comfyui_workflow.client.errors import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
+from comfyui_workflow.client.pools import open_pools
+from comfyui_workflow.comfyui.timed_connections import AnswerClock, timed_by
 from comfyui_workflow.errors import InvalidRequest
 
 CONNECT_TIMEOUT_S = 5.0
@@ -25,8 +23,6 @@ TRANSFER_S = 120.0
 """For all of an answer, once it has begun; for the beginning of a file that comes at its slowest."""
 SLOWEST_BYTES_PER_S = 256.0
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
-GATEWAY_STATUSES = (502, 503, 504)
-"""A proxy says that the server is away; or the server, in words of its own, that the instance is."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PIECE_BYTES = 256 * 1024
 
@@ -40,22 +36,30 @@ class Calls:
         """Raises: InvalidRequest when the URL is none, or the token none that a header can carry."""
         self.url = read_url(url, "http://127.0.0.1:5000")
         self.is_on_this_machine = is_loopback(self.url)
-        self._session = InstanceSession(takes_cookies=True)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, TimedAdapter())
-        self._session.auth = _Bearer(api_token)
-        self._session.trust_env = not self.is_on_this_machine  # no proxy stands before ourselves
+        self._pools = open_pools(self.url, heeds_proxies=not self.is_on_this_machine)
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": f"comfyui-workflow/{__version__}"}
+        if api_token is not None:
+            self._headers["Authorization"] = f"Bearer {_checked_token(api_token)}"
 
     def close(self) -> None:
-        self._session.close()
+        self._pools.clear()
 
     def ask(
-        self, method: str, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **request: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        file: tuple[str, bytes] | None = None,
     ) -> dict[str, Any]:
-        """The answer, when it is a yes. Raises: RequestRefused, ServerUnreachable; InvalidRequest for a body
-        that no JSON can hold."""
+        """The answer, when it is a yes. `file` is a name and a content. Raises: RequestRefused,
+        ServerUnreachable; InvalidRequest for a body that no JSON can hold."""
         clock = AnswerClock(timeout_s + TRANSFER_S, self._endless())
-        with self._send(method, path, timeout_s, clock, **request) as response:
+        query = f"?{urlencode(params)}" if params else ""
+        content, headers = _body(json, file)
+        with self._send(method, path + query, timeout_s, clock, content=content, headers=headers) as response:
             return self._judge(response)
 
     @contextmanager
@@ -63,7 +67,7 @@ class Calls:
         """The content of a file, in pieces. Raises: as `ask`, while it is read too."""
         clock = AnswerClock(TRANSFER_S, self._endless(), bytes_per_s=SLOWEST_BYTES_PER_S)
         with self._send("GET", path, ANSWER_TIMEOUT_S, clock) as response:
-            if response.status_code != 200:
+            if response.status != 200:
                 self._judge(response)
                 raise self.foreign()
             yield self._pieces(response)
@@ -72,7 +76,7 @@ class Calls:
         """Raises: ServerUnreachable for what no server of ours says."""
         raw = value if isinstance(value, dict) else {}
         try:
-            return kind.model_validate({**raw, "raw": raw})
+            return convert({**raw, "raw": raw}, kind)
         except ValidationError as error:
             raise self.foreign() from error
 
@@ -88,42 +92,54 @@ class Calls:
     def _endless(self) -> ServerUnreachable:
         return ServerUnreachable(f"The server at {self.url} does not come to an end of its answer")
 
+    @contextmanager
     def _send(
-        self, method: str, path: str, timeout_s: float, clock: AnswerClock, **request: Any
-    ) -> requests.Response:
-        """The head of the answer; the rest is read by whoever gets it."""
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        clock: AnswerClock,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The head of the answer; the rest is read in the block."""
         try:
             with timed_by(clock):
-                return self._session.request(
+                response = self._pools.request(
                     method,
                     self.url + path,
-                    timeout=(CONNECT_TIMEOUT_S, timeout_s),
-                    allow_redirects=False,
-                    stream=True,
-                    **request,
+                    body=content,
+                    headers={**self._headers, **(headers or {})},
+                    timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
                 )
-        except requests.ConnectionError as error:
-            raise ServerUnreachable(f"No server answers at {self.url}") from error
-        except requests.Timeout as error:
+        except ReadTimeoutError as error:
             raise ServerUnreachable(f"The server at {self.url} does not answer in time") from error
-        except (requests.exceptions.InvalidJSONError, TypeError) as error:
-            raise InvalidRequest(f"This cannot be said in JSON: {error}") from error
-        except requests.RequestException as error:
+        except LocationValueError as error:
             raise ServerUnreachable(f"{self.url} cannot be asked: {error}") from error
+        except (HTTPError, OSError) as error:
+            raise ServerUnreachable(f"No server answers at {self.url}") from error
+        try:
+            yield response
+        finally:
+            response.close()
 
-    def _judge(self, response: requests.Response) -> dict[str, Any]:
+    def _judge(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         answer = self._read_json(response)
         is_ours = isinstance(answer, dict) and "code" in answer
-        if response.status_code in GATEWAY_STATUSES and not is_ours:
-            raise ServerUnreachable(f"The server behind {self.url} is away (HTTP {response.status_code})")
+        if response.status in GATEWAY_STATUSES and not is_ours:
+            raise ServerUnreachable(f"The server behind {self.url} is away (HTTP {response.status})")
         if not isinstance(answer, dict):
             raise self.foreign()
-        if response.ok and answer.get("success", True):
+        if response.status < 400 and answer.get("success", True):
             return answer
-        message = str(answer.get("message") or f"HTTP {response.status_code}")
-        raise RequestRefused(message, code=str(answer.get("code")), status=response.status_code)
+        message = str(answer.get("message") or f"HTTP {response.status}")
+        raise RequestRefused(message, code=str(answer.get("code")), status=response.status)
 
-    def _read_json(self, response: requests.Response) -> object:
+    def _read_json(self, response: urllib3.BaseHTTPResponse) -> object:
         """None for what is none. Raises: ServerUnreachable where there is no end to it."""
         content = bytearray()
         for piece in self._pieces(response):
@@ -136,10 +152,10 @@ class Calls:
         except (ValueError, RecursionError):
             return None
 
-    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+    def _pieces(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         try:
-            yield from response.iter_content(_PIECE_BYTES)
-        except requests.RequestException as error:
+            yield from response.stream(_PIECE_BYTES)
+        except (HTTPError, OSError) as error:
             raise ServerUnreachable(f"The connection to {self.url} broke while its answer came") from error
 
 
@@ -161,21 +177,26 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK_NAMES
 
 
-class _Bearer(requests.auth.AuthBase):
-    """As an auth object, so that no ~/.netrc replaces it."""
+def _checked_token(api_token: str) -> str:
+    """Raises: InvalidRequest."""
+    try:
+        api_token.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"The API token has a character that no header can carry, {error.object[error.start]}: copy it "
+            "again"
+        ) from error
+    return api_token
 
-    def __init__(self, api_token: str | None) -> None:
-        """Raises: InvalidRequest."""
-        try:
-            (api_token or "").encode("latin-1")
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                f"The API token has a character that no header can carry, {error.object[error.start]}: copy "
-                "it again"
-            ) from error
-        self._api_token = api_token
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._api_token is not None:
-            request.headers["Authorization"] = f"Bearer {self._api_token}"
-        return request
+def _body(value: object, file: tuple[str, bytes] | None) -> tuple[bytes | None, dict[str, str]]:
+    """The content of a request, and the headers that tell what it is. Raises: InvalidRequest."""
+    if file is not None:
+        content, content_type = urllib3.encode_multipart_formdata({"file": file})
+        return content, {"Content-Type": content_type}
+    if value is None:
+        return None, {}
+    try:
+        return json.dumps(value, allow_nan=False).encode(), {"Content-Type": "application/json"}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"This cannot be said in JSON: {error}") from error

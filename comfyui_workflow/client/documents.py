@@ -3,25 +3,33 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
 
-from comfyui_workflow.runs.model import FileType, NodeStatus, OutputFile, Phase, RunStatus
+from comfyui_workflow.runs.status import FileType, NodeStatus, Phase, RunStatus
 from comfyui_workflow.workflows.findings import Severity
 
-
-class Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)  # importing them is quick
+_LONG = ("raw", "graph")
 
 
-class StartedDocument(Document):
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Made by `Calls.read`, which checks the types. A struct of msgspec: it is imported and read many times
+    faster than a model of pydantic, and every command waits for it."""
+
+    def __repr__(self) -> str:
+        """Without what is long."""
+        told = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _LONG)
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+class StartedDocument(Document, frozen=True, kw_only=True):
     """A run that was started."""
 
     workflow_id: str
     message: str = ""
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class NodeDocument(Document):
+class NodeDocument(Document, frozen=True, kw_only=True):
     node_id: str
     node_type: str
     title: str | None = None
@@ -34,7 +42,7 @@ class NodeDocument(Document):
     """None where it is not known, and for a cached node."""
 
 
-class OutputDocument(Document):
+class OutputDocument(Document, frozen=True, kw_only=True):
     """`local_path` is one of the server's machine; `error` says why there is none."""
 
     filename: str
@@ -46,16 +54,10 @@ class OutputDocument(Document):
     size_bytes: int | None = None
     downloaded: bool = False
     error: str | None = None
-    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
-
-    @property
-    def file(self) -> OutputFile:
-        return OutputFile(
-            filename=self.filename, subfolder=self.subfolder, folder=self.folder, file_type=self.file_type
-        )
+    raw: dict[str, Any] = {}
 
 
-class LivePreviewDocument(Document):
+class LivePreviewDocument(Document, frozen=True, kw_only=True):
     """There is a picture, at `WorkflowServer.live_preview_url`. `number` grows with each."""
 
     number: int
@@ -63,7 +65,7 @@ class LivePreviewDocument(Document):
     content_type: str
 
 
-class TransferDocument(Document):
+class TransferDocument(Document, frozen=True, kw_only=True):
     """A file on its way between the server and the instance."""
 
     direction: str
@@ -73,7 +75,7 @@ class TransferDocument(Document):
     total_bytes: int | None = None
 
 
-class ProgressDocument(Document):
+class ProgressDocument(Document, frozen=True, kw_only=True):
     """A run. `raw` is the document as the server sent it, for those who want all of it."""
 
     workflow_id: str
@@ -111,10 +113,10 @@ class ProgressDocument(Document):
     live_preview: LivePreviewDocument | None = None
     transfers: tuple[TransferDocument, ...] = ()
     """Those on their way just now."""
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class SummaryDocument(Document):
+class SummaryDocument(Document, frozen=True, kw_only=True):
     """A line of the list."""
 
     workflow_id: str
@@ -130,10 +132,10 @@ class SummaryDocument(Document):
     priority: int = 0
     gpu_seconds: float = 0.0
     cost: float | None = None
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class FindingDocument(Document):
+class FindingDocument(Document, frozen=True, kw_only=True):
     """`message` names the node, where it is one."""
 
     severity: Severity
@@ -145,11 +147,11 @@ class FindingDocument(Document):
     nearest: tuple[str, ...] = ()
 
 
-class InspectionDocument(Document):
+class InspectionDocument(Document, frozen=True, kw_only=True):
     """What an instance would say of a workflow."""
 
     valid: bool
     errors: tuple[FindingDocument, ...]
     warnings: tuple[FindingDocument, ...]
-    graph: dict[str, Any] = Field(repr=False)
-    raw: dict[str, Any] = Field(repr=False)
+    graph: dict[str, Any]
+    raw: dict[str, Any]

@@ -26,9 +26,9 @@ def land_outputs(outputs: Sequence[SomeOutput], directory: Path, stream: Stream[
     paths = []
     for number, output in enumerate(outputs):
         if output.downloaded:
-            landing_place(output.file)  # what is refused is not even asked for
+            landing_place(_file(output))  # what is refused is not even asked for
             with stream(output, number) as pieces:
-                paths.append(land(pieces, output.file, directory))
+                paths.append(land(pieces, _file(output), directory))
     missing = [output.filename for output in outputs if not output.downloaded]
     if missing:
         raise RemoteFileError(f"The server has not got {len(missing)} outputs: {', '.join(missing)}")
@@ -62,3 +62,12 @@ def landing_place(output: OutputFile) -> Path:
         name = f"{output.subfolder}/{output.filename}"[:300]
         raise RemoteFileError(f"The instance gave a file a name that is not safe to write here: {name!r}")
     return relative
+
+
+def _file(output: OutputDocument) -> OutputFile:
+    return OutputFile(
+        filename=output.filename,
+        subfolder=output.subfolder,
+        folder=output.folder,
+        file_type=output.file_type,
+    )

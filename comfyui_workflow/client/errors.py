@@ -16,6 +16,9 @@ from comfyui_workflow.errors import ComfyUIError, WorkflowError
 if TYPE_CHECKING:
     from comfyui_workflow.client.documents import ProgressDocument
 
+GATEWAY_STATUSES = (502, 503, 504)
+"""A proxy says that the server is away; or the server, in words of its own, that the instance is."""
+
 
 class ServerUnreachable(WorkflowError):
     code = "server_unreachable"

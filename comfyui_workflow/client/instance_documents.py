@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from msgspec import field
 
 from comfyui_workflow.client.documents import Document
 
 
-class DeviceDocument(Document):
+class DeviceDocument(Document, frozen=True, kw_only=True):
     """Memory in bytes."""
 
     name: str
@@ -18,7 +18,7 @@ class DeviceDocument(Document):
     vram_free: int | None = None
 
 
-class PromptsDocument(Document):
+class PromptsDocument(Document, frozen=True, kw_only=True):
     """`ours` by workflow id; `others` is how many are not of this server."""
 
     running: tuple[str, ...] = ()
@@ -27,14 +27,14 @@ class PromptsDocument(Document):
     others: int = 0
 
 
-class HostKeyDocument(Document):
+class HostKeyDocument(Document, frozen=True, kw_only=True):
     """Fingerprints: of the key that was known, and of the one that the machine showed instead."""
 
     known: str | None = None
     offered: str | None = None
 
 
-class StateDocument(Document):
+class StateDocument(Document, frozen=True, kw_only=True):
     """What was last seen of an instance."""
 
     reachability: str
@@ -52,7 +52,7 @@ class StateDocument(Document):
     idle_s: float = 0.0
 
 
-class LocalPortDocument(Document):
+class LocalPortDocument(Document, frozen=True, kw_only=True):
     """`trouble`: why nothing listens there."""
 
     port: int
@@ -62,7 +62,7 @@ class LocalPortDocument(Document):
     open_sockets: int = 0
 
 
-class InstanceDocument(Document):
+class InstanceDocument(Document, frozen=True, kw_only=True):
     """A named instance. `notices` and `unfinished_runs` (that name it) come with it when it is changed."""
 
     id: str
@@ -83,25 +83,25 @@ class InstanceDocument(Document):
     """A sentence, once it has stood idle for long."""
     notices: tuple[str, ...] = ()
     unfinished_runs: int = 0
-    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+    raw: dict[str, Any] = field(default_factory=dict)
 
 
-class InstanceListDocument(Document):
+class InstanceListDocument(Document, frozen=True, kw_only=True):
     """`trouble`: why the file that they are kept in cannot be read as it is now."""
 
     instances: tuple[InstanceDocument, ...]
     trouble: str | None = None
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class RemovalDocument(Document):
+class RemovalDocument(Document, frozen=True, kw_only=True):
     id: str
     message: str
     unfinished_runs: int = 0
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class QueuedPromptDocument(Document):
+class QueuedPromptDocument(Document, frozen=True, kw_only=True):
     """`position`: how many go before it."""
 
     prompt_id: str
@@ -109,21 +109,21 @@ class QueuedPromptDocument(Document):
     position: int = 0
 
 
-class QueueDocument(Document):
+class QueueDocument(Document, frozen=True, kw_only=True):
     """`pending` in the order they will run."""
 
     running: tuple[QueuedPromptDocument, ...]
     pending: tuple[QueuedPromptDocument, ...]
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class InterruptionDocument(Document):
+class InterruptionDocument(Document, frozen=True, kw_only=True):
     message: str
     interrupted: tuple[QueuedPromptDocument, ...] = ()
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]
 
 
-class SpentDocument(Document):
+class SpentDocument(Document, frozen=True, kw_only=True):
     """Seconds and money; None for money where no price is known."""
 
     runs: int = 0
@@ -135,7 +135,7 @@ class SpentDocument(Document):
     idle_cost: float | None = None
 
 
-class InstanceCostsDocument(SpentDocument):
+class InstanceCostsDocument(SpentDocument, frozen=True, kw_only=True):
     """What an instance has cost since it came into the list."""
 
     id: str
@@ -143,10 +143,10 @@ class InstanceCostsDocument(SpentDocument):
     price_per_hour: float | None = None
 
 
-class CostsDocument(Document):
+class CostsDocument(Document, frozen=True, kw_only=True):
     """`removed` is what all instances have cost that are not in the list any more; the total has it too."""
 
     instances: tuple[InstanceCostsDocument, ...]
     removed: SpentDocument = SpentDocument()
     total: SpentDocument
-    raw: dict[str, Any] = Field(repr=False)
+    raw: dict[str, Any]

@@ -3,6 +3,8 @@
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.instance_documents import (
     CostsDocument,
@@ -45,7 +47,7 @@ class NamedInstances:
         answer = self._calls.ask("GET", _BASE)
         entries = self._calls.read_all(InstanceDocument, answer.get("instances"))
         listed = self._calls.read(InstanceListDocument, answer)
-        return listed.model_copy(update={"instances": tuple(entries)})
+        return replace(listed, instances=tuple(entries))
 
     def get(self, instance: str) -> InstanceDocument:
         return self._read(self._calls.ask("GET", _path(instance)))

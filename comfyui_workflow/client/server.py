@@ -19,13 +19,12 @@ from comfyui_workflow.client.documents import (
     StartedDocument,
     SummaryDocument,
 )
-from comfyui_workflow.client.download import land_outputs
 from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
 from comfyui_workflow.client.instances import NamedInstances
 from comfyui_workflow.client.orders import Order, check_order, hand_over
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import RunStatus, is_run_id
+from comfyui_workflow.runs.status import RunStatus, is_run_id
 
 UPLOAD_TIMEOUT_S = 600.0
 INSPECTION_TIMEOUT_S = 180.0
@@ -129,6 +128,7 @@ class WorkflowServer:
     def download(self, workflow_id: str, directory: Path | str) -> list[Path]:
         """Every output of the run into a directory here. Raises: RemoteFileError when the server has not got
         all of them, after those that it has; StoreError."""
+        from comfyui_workflow.client.download import land_outputs  # noqa: PLC0415 - few commands fetch files
 
         def stream(_output: OutputDocument, number: int) -> AbstractContextManager[Iterator[bytes]]:
             return self._calls.stream(f"{_run_path(workflow_id)}/outputs/{number}")
@@ -181,12 +181,11 @@ class WorkflowServer:
         read."""
         local = Path(path)
         try:
-            with local.open("rb") as file:
-                answer = self._calls.ask(
-                    "POST", f"{_BASE}/files", timeout_s=UPLOAD_TIMEOUT_S, files={"file": (local.name, file)}
-                )
+            content = local.read_bytes()
         except OSError as error:
             raise InvalidRequest(f"{local} cannot be read: {error.strerror}") from error
+        file = (local.name, content)
+        answer = self._calls.ask("POST", f"{_BASE}/files", timeout_s=UPLOAD_TIMEOUT_S, file=file)
         return str(answer.get("path"))
 
     def _hand_over(self, order: Order, ask: Callable[[dict[str, Any]], Answer]) -> Answer:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from comfyui_workflow.client.errors import ServerUnreachable, TimedOut
-from comfyui_workflow.runs.model import RunStatus
+from comfyui_workflow.runs.status import RunStatus
 
 FIRST_POLL_S = 0.3
 LONGEST_POLL_S = 2.0

@@ -13,13 +13,11 @@ from comfyui_workflow.comfyui.file_view import ViewedFile, headers_of, read_view
 from comfyui_workflow.comfyui.folders import Directories, read_directories
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS, HistoryEntry, read_history
 from comfyui_workflow.comfyui.http_responses import (
-    AnswerClock,
     Body,
     InstanceSession,
     TimedAdapter,
     read_body,
     refuse_encoding,
-    timed_by,
 )
 from comfyui_workflow.comfyui.limits import (
     Breaches,
@@ -30,6 +28,7 @@ from comfyui_workflow.comfyui.limits import (
 )
 from comfyui_workflow.comfyui.queue import Mark, QueueSnapshot, read_queue, read_running_graphs
 from comfyui_workflow.comfyui.system import System, read_system
+from comfyui_workflow.comfyui.timed_connections import AnswerClock, timed_by
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import (
     ComfyUIError,

@@ -1,6 +1,5 @@
 """A run as data: everything is frozen, and changes only through `progress.apply`."""
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,53 +7,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from comfyui_workflow.runs.status import FileType as FileType
+from comfyui_workflow.runs.status import NodeStatus as NodeStatus
+from comfyui_workflow.runs.status import Phase as Phase
+from comfyui_workflow.runs.status import RunStatus as RunStatus
+from comfyui_workflow.runs.status import SeedMode as SeedMode
+from comfyui_workflow.runs.status import is_run_id as is_run_id
+
 Graph = Mapping[str, Any]
 """A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
-
-
-class RunStatus(StrEnum):
-    """The five words of the native API."""
-
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_finished(self) -> bool:
-        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
-
-
-class Phase(StrEnum):
-    """What we are doing for the run just now; finer than its status."""
-
-    WAITING = "waiting"
-    CONNECTING = "connecting"
-    UPLOADING = "uploading"
-    SUBMITTING = "submitting"
-    QUEUED = "queued"
-    EXECUTING = "executing"
-    DOWNLOADING = "downloading"
-    FINISHED = "finished"
-
-
-class NodeStatus(StrEnum):
-    PENDING = "pending"
-    EXECUTING = "executing"
-    EXECUTED = "executed"
-    FAILED = "failed"
-
-
-class FileType(StrEnum):
-    """What an output file is, for the person who opens it."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-    MODEL_3D = "3d"
-    TEXT = "text"
-    OTHER = "file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,17 +74,6 @@ class Lost(StrEnum):
     """The prepared graph: a prompt that the instance does not have is prepared anew."""
     WORKFLOW = "workflow"
     """The workflow: what was submitted is followed to its end, and nothing can be submitted."""
-
-
-class SeedMode(StrEnum):
-    """What becomes of the seeds of a workflow when it is queued."""
-
-    SAVED = "saved"
-    """They stay as they are in the workflow."""
-    CONTROL = "control"
-    """As the editor does it: what each node's own "control after generate" says."""
-    RANDOMIZE = "randomize"
-    """Every one is drawn anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,7 +324,3 @@ def time_of_id(text: str) -> datetime:
         return datetime.fromtimestamp(at_s, UTC).replace(microsecond=min(microsecond, 999_999))
     except (OverflowError, OSError) as error:
         raise ValueError(f"{text} tells no time") from error
-
-
-def is_run_id(text: str) -> bool:
-    return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from io import BytesIO
 from typing import IO
 
@@ -14,6 +13,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
+from comfyui_workflow import __version__
 from comfyui_workflow.errors import StoreError, UrlRefused, WebError, WebUnavailable
 from comfyui_workflow.safe_http.addresses import (
     Judge,
@@ -143,7 +143,7 @@ def _ask(
     headers: Mapping[str, str],
 ) -> HTTPResponse:
     said = {
-        "User-Agent": f"comfyui-workflow/{version('comfyui-workflow')}",
+        "User-Agent": f"comfyui-workflow/{__version__}",
         "Accept-Encoding": "identity",
         "Connection": "close",
         **headers,

@@ -97,6 +97,13 @@ def create_blueprint(settings: Settings) -> Blueprint:
     return routes
 
 
+def root_directory() -> Path:
+    """The directory of `static/` and `templates/`: this package in an installed wheel, which they travel in;
+    the top of the repository in a checkout."""
+    package = Path(__file__).parent
+    return package if (package / "templates").is_dir() else package.parents[1]
+
+
 def modules_of(directory: Path) -> list[str]:
     """Of the page, so that the browser asks for all of them at once and not for one after the other."""
     found = (path.relative_to(directory).as_posix() for path in directory.rglob("*.js"))

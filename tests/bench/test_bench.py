@@ -11,6 +11,7 @@ from bench import (
     jobs,
     many_runs,
     open_pages,
+    quick_commands,
     saving,
     transfer_rows,
     tunnel_latency,
@@ -38,6 +39,7 @@ PARTS: dict[str, Part] = {
     ),
     "first sight": lambda testbed: first_sight.rows(testbed, 1, finished=(50,)),
     "jobs": lambda testbed: jobs.rows(testbed, 1, jobs.Size(running=2, requests=4)),
+    "quick commands": lambda testbed: quick_commands.rows(testbed, 1, repetitions=1, listed=5),
     "saving": lambda testbed: saving.rows(testbed, 1, few=1, many=3),
 }
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import convert
+
 from comfyui_workflow.client.documents import ProgressDocument
 
 RUN_ID = "comfyui_workflow_1_a"
@@ -21,7 +23,7 @@ def raw_progress(**fields: Any) -> dict[str, Any]:
 def progress(*nodes: dict[str, Any], **fields: Any) -> ProgressDocument:
     done = sum(node["status"] == "executed" for node in nodes)
     raw = raw_progress(nodes=list(nodes), total_nodes=len(nodes), completed_nodes=done, **fields)
-    return ProgressDocument.model_validate({**raw, "raw": raw})
+    return convert({**raw, "raw": raw}, ProgressDocument)
 
 
 def node(node_id: str, status: str = "pending", **fields: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import convert
 from rich.console import Console
 
 from comfyui_workflow.cli.batch_displays import LiveBatchDisplay, PlainBatchDisplay
@@ -30,12 +31,12 @@ def raw_batch(**fields: Any) -> dict[str, Any]:
 
 def batch(**fields: Any) -> BatchProgressDocument:
     raw = raw_batch(**fields)
-    return BatchProgressDocument.model_validate({**raw, "raw": raw})
+    return convert({**raw, "raw": raw}, BatchProgressDocument)
 
 
 def run(workflow_id: str, **fields: Any) -> BatchRunDocument:
     raw = raw_progress(workflow_id=workflow_id, **fields)
-    return BatchRunDocument.model_validate({**raw, "raw": raw})
+    return convert({**raw, "raw": raw}, BatchRunDocument)
 
 
 RUNS = [
@@ -124,7 +125,7 @@ def test_what_became_of_it() -> None:
         "number": 0,
         "local_path": "/x/a (1).png",
     }
-    outputs = [BatchOutputDocument.model_validate({**output, "raw": {}})] * 3
+    outputs = [convert({**output, "raw": {}}, BatchOutputDocument)] * 3
     console = Console(width=200)
     with console.capture() as capture:
         console.print(batch_table(RUNS, outputs, NAMES))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from filelock import FileLock
 
 from tests.cli.conftest import Command
@@ -35,6 +36,21 @@ def test_once_makes_the_picture_and_ends(taken_port: int, tmp_path: Path) -> Non
     assert picture.is_relative_to(tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f":{taken_port}" not in stderr
+    _assert_nothing_runs(tmp_path)
+
+
+def test_it_shows_steps_and_names_the_page_to_open(taken_port: int, tmp_path: Path) -> None:
+    process = _start()
+    try:
+        said = _read_until(process, "Open this page")
+        assert any("KSampler: Step" in line for line in said)
+        assert process.stderr is not None
+        url = process.stderr.readline().strip()
+        assert "<main" in requests.get(url, timeout=30).text
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
     _assert_nothing_runs(tmp_path)
 
 
@@ -77,13 +93,13 @@ def _start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def _read_until(process: "subprocess.Popen[str]", word: str) -> None:
+def _read_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
         lines.append(line)
         if word in line:
-            return
+            return lines
     raise AssertionError("".join(lines))
 
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 from rich.console import Console
 
 from comfyui_workflow.cli.instance_text import instance_lines, instance_table, troubles
@@ -27,7 +28,7 @@ def document(**fields: object) -> InstanceDocument:
         "enabled": True,
         "state": {"reachability": "unknown"},
     }
-    return InstanceDocument.model_validate({**entry, **fields})
+    return convert({**entry, **fields}, InstanceDocument)
 
 
 @pytest.mark.usefixtures("server")

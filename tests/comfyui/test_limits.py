@@ -13,8 +13,8 @@ import pytest
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import BUSIEST_SHARE, EventFeed, Pace, Subscription
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS
-from comfyui_workflow.comfyui.http_responses import AnswerClock
 from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits, KnownBreaches
+from comfyui_workflow.comfyui.timed_connections import AnswerClock
 from comfyui_workflow.errors import ComfyUIUnavailable, InstanceBroken, LimitExceeded
 from tests import hostile
 from tests.hostile import Attack, HostileComfyUI

@@ -18,8 +18,8 @@ TIMEOUT_S = 10.0
 
 @pytest.mark.parametrize(
     ("workflow", "size"),
-    [(demo.ENHANCE, (1280, 832)), (demo.TEXT_TO_IMAGE, (512, 512))],
-    ids=["enhance", "text_to_image"],
+    [(demo.ENHANCE, (1280, 832)), (demo.TEXT_TO_IMAGE, (512, 512)), (demo.IMAGE_TO_IMAGE, (640, 416))],
+    ids=["enhance", "text_to_image", "image_to_image"],
 )
 def test_it_makes_a_picture(sandbox: SandboxProcess, workflow: Path, size: tuple[int, int]) -> None:
     shutil.copy(demo.EXAMPLE_PICTURE, sandbox.input_dir)

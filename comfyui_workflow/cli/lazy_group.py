@@ -1,0 +1,48 @@
+"""A click group whose commands are imported when one of them is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+
+from comfyui_workflow.errors import WorkflowError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSource:
+    module: str
+    attribute: str
+    summary: str
+    """Its line in the help of the group, which is printed without importing it."""
+
+
+class LazyGroup(click.Group):
+    """Its commands may raise what this program raises."""
+
+    def __init__(self, *arguments: Any, sources: Mapping[str, CommandSource], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sources = sources
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.sources)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        source = self.sources.get(cmd_name)
+        if source is None:
+            return None
+        command: click.Command = getattr(import_module(source.module), source.attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, source.summary) for name, source in self.sources.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (WorkflowError, KeyboardInterrupt) as error:
+            from comfyui_workflow.cli.exit_codes import conclude_error  # noqa: PLC0415 - it imports the client
+
+            ctx.exit(conclude_error(error))

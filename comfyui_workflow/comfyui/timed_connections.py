@@ -1,0 +1,148 @@
+"""Connections of urllib3 that time every read: beneath `requests` towards instances, alone in our client.
+
+How it works. A read timeout alone never fires on a peer that sends a byte now and then, so the time of a
+whole answer is counted where its bytes are read, beneath the HTTP parser: header lines and `100 Continue`
+count too. Only the time spent in reads counts, each read at most with its own timeout, so a pause of this
+process is not the peer's fault. A streamed file is bounded by its average rate instead.
+"""
+
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPResponse
+from time import monotonic
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from comfyui_workflow.errors import WorkflowError
+
+_SENT_AT_ONCE_BYTES = 256 * 1024
+_SEND_TIMEOUT_S = 30.0
+"""For each piece of so many bytes."""
+_this_thread = threading.local()
+
+
+class AnswerClock:
+    """The time that is left for one answer. Belongs to the thread that asks.
+
+    `overdue` is raised when none is left: no part of the HTTP stack takes it for trouble of its own.
+    `bytes_per_s`: every byte that arrives gives time back at this rate, up to `limit_s`; without it `limit_s`
+    is for all of the answer.
+    """
+
+    def __init__(self, limit_s: float, overdue: WorkflowError, *, bytes_per_s: float | None = None) -> None:
+        self._overdue = overdue
+        self._limit_s = self._left_s = limit_s
+        self._bytes_per_s = bytes_per_s
+
+    def timeout_s(self, read_timeout_s: float) -> float:
+        """For the next read. Raises: `overdue` when nothing is left."""
+        self.check()
+        return min(read_timeout_s, self._left_s)
+
+    def spend(self, seconds: float, read_bytes: int) -> None:
+        self._left_s -= seconds
+        if self._bytes_per_s is not None:
+            self._left_s = min(self._limit_s, self._left_s + read_bytes / self._bytes_per_s)
+
+    def check(self) -> None:
+        """Raises: `overdue`."""
+        if self._left_s <= 0:
+            raise self._overdue
+
+
+@contextmanager
+def timed_by(clock: AnswerClock) -> Iterator[None]:
+    """What this thread asks for meanwhile is read by this clock, also afterwards."""
+    _this_thread.clock = clock
+    try:
+        yield
+    finally:
+        _this_thread.clock = None
+
+
+class _TimedRead(io.RawIOBase):
+    def __init__(self, sock: socket.socket, clock: AnswerClock, read_timeout_s: float | None) -> None:
+        super().__init__()
+        self._sock = sock
+        self._inner = sock.makefile("rb", buffering=0)
+        self._clock = clock
+        self._read_timeout_s = self._set_s = read_timeout_s or _SEND_TIMEOUT_S
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        timeout_s = self._clock.timeout_s(self._read_timeout_s)
+        if timeout_s != self._set_s:
+            self._sock.settimeout(timeout_s)
+            self._set_s = timeout_s
+        began_s, count = monotonic(), 0
+        try:
+            count = self._inner.readinto(buffer) or 0
+        except TimeoutError:
+            self._clock.spend(timeout_s, 0)
+            self._clock.check()
+            raise
+        self._clock.spend(min(monotonic() - began_s, timeout_s), count)
+        return count
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+class _TimedSocket:
+    """What an HTTPResponse asks of a socket."""
+
+    def __init__(self, sock: socket.socket, clock: AnswerClock, read_timeout_s: float | None) -> None:
+        self._read = _TimedRead(sock, clock, read_timeout_s)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._read)
+
+
+def _timed_response(
+    clock: AnswerClock, read_timeout_s: float | None, sock: socket.socket, *arguments: Any, **options: Any
+) -> HTTPResponse:
+    return HTTPResponse(_TimedSocket(sock, clock, read_timeout_s), *arguments, **options)  # type: ignore[arg-type]
+
+
+class _Timed(HTTPConnection):
+    def getresponse(self) -> Any:
+        clock: AnswerClock | None = getattr(_this_thread, "clock", None)
+        if clock is not None:
+            timeout_s = self.timeout if isinstance(self.timeout, float | int) else None
+            self.response_class = partial(_timed_response, clock, timeout_s)  # type: ignore[assignment]
+        return super().getresponse()
+
+    def send(self, data: Any) -> None:
+        """Much of it in pieces, each with a timeout of its own: a slow way is no dead one."""
+        if not isinstance(data, bytes | bytearray | memoryview) or len(data) <= _SENT_AT_ONCE_BYTES:
+            super().send(data)
+            return
+        self.sock.settimeout(_SEND_TIMEOUT_S)
+        view = memoryview(data)
+        for start in range(0, len(view), _SENT_AT_ONCE_BYTES):
+            super().send(view[start : start + _SENT_AT_ONCE_BYTES])
+
+
+class _TimedHttps(_Timed, HTTPSConnection):
+    pass
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Timed
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TimedHttps
+
+
+TIMED_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+"""For `pool_classes_by_scheme` of a pool manager."""

@@ -1,0 +1,33 @@
+"""The wheel, built once, without a package index."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    directory = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, REPOSITORY],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    (path,) = directory.iterdir()
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="session")
+def unpacked(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as `pip install --no-deps --target` makes it, but for the scripts."""
+    directory = tmp_path_factory.mktemp("unpacked")
+    wheel.extractall(directory)
+    return directory
