@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.finished_runs [RUNS] [ROUNDS]
 
 prints medians, in milliseconds. It writes the records as an earlier release wrote them; half of the runs are
-of batches of two hundred.
+of batches of two hundred, and half were ordered with an idempotency key.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -32,12 +32,15 @@ from comfyui_workflow.runs.model import (
     RunStatus,
     new_run_id,
 )
+from comfyui_workflow.runs.target import AnyInstance
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.workflows.model import Workflow
 
 RUNS = 100_000
 ROUNDS = 5
 BATCH_SIZE = 200
+LOOK_UPS = 1000
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 LIST = "/comfyui/workflow"
 QUESTIONS = {
@@ -63,24 +66,33 @@ def main() -> None:
         data_dir = Path(directory) / "data"
         write_runs(data_dir, asked.runs)
         measure_start(data_dir)  # makes the list of summaries
-        starts, warm_ups, answers = [], [], dict[str, list[float]]()
-        for _ in range(asked.rounds):
-            start_ms, warm_up_ms, answered = measure_start(data_dir)
-            starts.append(start_ms)
-            warm_ups.append(warm_up_ms)
-            for name, times_ms in answered.items():
+        measured = [measure_start(data_dir) for _ in range(asked.rounds)]
+        answers = dict[str, list[float]]()
+        for each in measured:
+            for name, times_ms in each.answers_ms.items():
                 answers.setdefault(name, []).extend(times_ms)
         print(f"{asked.runs} finished runs, median of {asked.rounds}")
-        print(f"{'start':>24}: {median(starts):8.0f} ms")
-        print(f"{'batches summed up':>24}: {median(warm_ups):8.0f} ms later, in the background")
+        print(f"{'start':>24}: {median(each.start_ms for each in measured):8.0f} ms")
+        warm_up_ms = median(each.warm_up_ms for each in measured)
+        print(f"{'batches summed up':>24}: {warm_up_ms:8.0f} ms later, in the background")
+        print(f"{'idempotency key':>24}: {median(each.key_ms for each in measured):8.4f} ms to find its run")
         for name, times_ms in answers.items():
             first, again = median(times_ms[::2]), median(times_ms[1::2])
             print(f"{name:>24}: {first:8.1f} ms the first time, {again:8.1f} ms again")
 
 
-def measure_start(data_dir: Path) -> tuple[float, float, dict[str, list[float]]]:
-    """The start; what is done in the background after it; and each question then, asked once and once more by
-    somebody else."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    start_ms: float
+    warm_up_ms: float
+    """Of what is done in the background after the start."""
+    key_ms: float
+    """To find a run by its idempotency key, or none: mean of many."""
+    answers_ms: dict[str, list[float]]
+    """Of each question, asked once and once more by somebody else."""
+
+
+def measure_start(data_dir: Path) -> Measured:
     settings = load_settings(data_dir=data_dir, state_file=data_dir.parent / "state.json")
     server = create_server(settings)
     began_s = time.perf_counter()
@@ -88,12 +100,11 @@ def measure_start(data_dir: Path) -> tuple[float, float, dict[str, list[float]]]
     start_ms = 1000 * (time.perf_counter() - began_s)
     try:
         warm_up_ms = _timed_ms(_wait_for_warm_up)
+        keys = [f"{number:016x}" for number in range(LOOK_UPS)]
+        key_ms = _timed_ms(lambda: list(map(server.store.by_idempotency_key, keys))) / LOOK_UPS
         client = server.app.test_client()
-        return (
-            start_ms,
-            warm_up_ms,
-            {name: [_ask(client, url, n) for n in (0, 1)] for name, url in QUESTIONS.items()},
-        )
+        answers_ms = {name: [_ask(client, url, n) for n in (0, 1)] for name, url in QUESTIONS.items()}
+        return Measured(start_ms=start_ms, warm_up_ms=warm_up_ms, key_ms=key_ms, answers_ms=answers_ms)
     finally:
         server.stop()
 
@@ -121,8 +132,8 @@ def write_runs(data_dir: Path, count: int) -> None:
     finished, batches = data_dir / "runs" / "finished", data_dir / "batches"
     finished.mkdir(parents=True)
     batches.mkdir()
-    batch_files = BatchFiles(batches)
-    batch_files.open()
+    batch_store = FileBatchStore(batches)
+    batch_store.open()
     batch: Batch | None = None
     for number in range(count):
         at = BEGAN + timedelta(seconds=10 * number)
@@ -130,7 +141,7 @@ def write_runs(data_dir: Path, count: int) -> None:
             is_batch = number // BATCH_SIZE % 2 == 0
             batch = _batch(at, number) if is_batch else None
             if batch is not None:
-                batch_files.add(batch)
+                batch_store.add(batch)
         run = finished_run(number, at, batch)
         place = finished / run.run_id
         place.mkdir()
@@ -145,8 +156,8 @@ def _batch(at: datetime, number: int) -> Batch:
 def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
     instance = f"gpu-{number % 8}"
     request = RunRequest(
-        ssh_connection="any",
-        graph={"1": {"class_type": "SaveImage", "inputs": {}}},
+        target=AnyInstance(),
+        workflow=Workflow(graph={"1": {"class_type": "SaveImage", "inputs": {}}}),
         workflow_name=f"night-{number % 50}",
         output_dir="/tmp/outputs",
         comfyui_port=18188,
@@ -155,7 +166,7 @@ def finished_run(number: int, at: datetime, batch: Batch | None) -> Run:
         batch_id=None if batch is None else batch.batch_id,
     )
     run = Run(
-        run_id=new_run_id(at),
+        run_id=new_run_id(at, f"{number:016x}" if number % 2 else None),
         request=request,
         queue_time=at,
         last_update=at + timedelta(seconds=9),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.table import Figure, Row, at_most, median
 from bench.testbed import Testbed, Way
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 

@@ -12,10 +12,13 @@ from bench.testbed import Testbed
 from comfyui_workflow.runs.codec import encode_request, encode_run
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunFilter
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.runs.target import target_of_record
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import sink_ids
+from comfyui_workflow.workflows.model import Workflow
 
 FEW = 10
 MANY = 10_000
@@ -106,7 +109,7 @@ def _taking_up(testbed: Testbed, runs: int, many: int) -> Row:
     nodes = planned_nodes(graph, sink_ids(graph))
     with _open(directory) as store:
         waiting = [new_run(number) for number in range(many)]
-        request = replace(waiting[0].request, graph=graph)
+        request = replace(waiting[0].request, workflow=Workflow(graph=graph))
         store.add_all([replace(run, request=request, nodes=nodes) for run in waiting])
     opening = Figure(value=median([_opening_ms(directory) for _ in range(runs)]), unit="ms")
     return Row(
@@ -146,13 +149,13 @@ def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
     return median(few_ms), median(many_ms)
 
 
-def _add_live_run(store: JsonFileStore) -> str:
+def _add_live_run(store: FileRunStore) -> str:
     run = new_run(MANY + store.count())
     store.add(run)
     return run.run_id
 
 
-def _events_ms(store: JsonFileStore, run_id: str) -> list[float]:
+def _events_ms(store: FileRunStore, run_id: str) -> list[float]:
     """Phases, each of which is another and written at once."""
     journal = RunJournal(store)
     taken_ms = []
@@ -171,8 +174,8 @@ def _opening_ms(directory: Path) -> float:
 
 
 @contextmanager
-def _open(directory: Path) -> Iterator[JsonFileStore]:
-    store = JsonFileStore(directory / "data", directory / "state.json")
+def _open(directory: Path) -> Iterator[FileRunStore]:
+    store = FileRunStore(directory / "data", directory / "state.json")
     store.open()
     try:
         yield store
@@ -188,8 +191,8 @@ def new_run(number: int) -> Run:
     }
     at = datetime.now(UTC)
     request = RunRequest(
-        ssh_connection="ssh -p 40738 root@198.51.100.7",
-        graph=graph,
+        target=target_of_record("ssh -p 40738 root@198.51.100.7"),
+        workflow=Workflow(graph=graph),
         workflow_name="bench.json",
         output_dir="/tmp/outputs",
         comfyui_port=8188,

@@ -15,7 +15,7 @@ from bench.delay_proxy import delay_proxy
 from bench.table import Figure, Row, at_most, median, percentile
 from bench.testbed import Testbed, Way
 from bench.websocket_load import websocket_load
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 

@@ -28,6 +28,7 @@ from comfyui_workflow.execution.live_progress import LiveView
 from comfyui_workflow.execution.prompt_marks import MarkJudge
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
 from comfyui_workflow.execution.submit import Sender
+from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.model import key_of_instance
 from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
 from comfyui_workflow.instances.monitors import Watches
@@ -57,13 +58,17 @@ from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.stores.base import BatchStore, JobStore
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.api_keys import ApiKeys
-from comfyui_workflow.stores.files.batch_files import BatchFiles
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.instances import FileInstanceStore
+from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.ownership import Watchman
 from comfyui_workflow.stores.files.private_directories import close_to_others
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
+from comfyui_workflow.stores.files.usage import FileUsageStore
+from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 
@@ -97,17 +102,17 @@ class Server:
 
     app: Flask
     parts: Parts
-    store: JsonFileStore
-    batch_files: BatchFiles
-    job_files: JobFiles
+    store: FileRunStore
+    batches: BatchStore
+    jobs: JobStore
     executor: Executor
     links: Pool[InstanceKey, Link]
     copies: LateCopies
     watchman: Watchman
     api_keys: ApiKeys = field(default_factory=ApiKeys)
 
-    def start(self) -> int:
-        """Open the store and take up every unfinished run; how many.
+    def open(self) -> None:
+        """Take the data directory and read every record; nothing goes on yet.
         Raises: ConfigurationError; DataTaken."""
         parts, instances = self.parts, self.parts.instances
         data_dir = parts.settings.data_dir
@@ -116,12 +121,18 @@ class Server:
         instances.directory.load()
         self.api_keys.take_from_records(data_dir / "runs")
         self.store.open()
-        self.watchman.start()
         self.api_keys.keep_only({run.run_id for run in self.store.unfinished() if not run.is_accepted})
-        self.batch_files.open()
-        self.job_files.open()
+        self.batches.open()
+        self.jobs.open()
         parts.outbox.open()
         parts.service.learn()
+
+    def start(self) -> int:
+        """Open the stores and take up every unfinished run; how many.
+        Raises: ConfigurationError; DataTaken."""
+        self.open()
+        self.watchman.start()
+        parts, instances = self.parts, self.parts.instances
         instances.watches.load({each.id: each for each in instances.directory.all()})
         parts.batches.resume()
         instances.local_ports.start()
@@ -166,7 +177,7 @@ class Server:
 
 def create_server(settings: Settings) -> Server:
     damage = DamageReport()
-    store = JsonFileStore(settings.data_dir, settings.state_file, damage=damage)
+    store = FileRunStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
     breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
@@ -200,18 +211,18 @@ def create_server(settings: Settings) -> Server:
         options=dispatch_options(settings),
     )
     service = RunService(journal, store, executor)
-    batch_files = BatchFiles(settings.data_dir / "batches")
-    job_files = JobFiles(settings.data_dir / "jobs")
+    batches = FileBatchStore(settings.data_dir / "batches")
+    jobs = FileJobStore(settings.data_dir / "jobs")
     web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(settings.data_dir / "webhooks", web, outbox_options(settings), damage=damage)
+    outbox = Outbox(FileWebhookStore(settings.data_dir / "webhooks", damage), web, outbox_options(settings))
     parts = Parts(
         service=service,
-        batches=BatchService(journal, store, service, batch_files, damage),
+        batches=BatchService(journal, store, service, batches, damage),
         jobs=create_jobs(
             settings=settings,
             journal=journal,
             service=service,
-            files=job_files,
+            store=jobs,
             outbox=outbox,
             web=web,
             links=links,
@@ -229,8 +240,8 @@ def create_server(settings: Settings) -> Server:
         app=create_flask(parts),
         parts=parts,
         store=store,
-        batch_files=batch_files,
-        job_files=job_files,
+        batches=batches,
+        jobs=jobs,
         executor=executor,
         links=links,
         api_keys=api_keys,
@@ -251,11 +262,13 @@ def create_instances(
     damage: DamageReport,
 ) -> Instances:
     """`tell` is called when what is known of them has changed."""
-    directory = InstanceDirectory(
+    store = FileInstanceStore(
         settings.instances_path,
+        complete,
         last_good=settings.data_dir / "instances.last-good.json",
         damage=damage,
     )
+    directory = InstanceDirectory(store)
     watches = create_watches(settings, journal, links, tell, damage)
     local_ports = LocalPorts(
         lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
@@ -281,7 +294,7 @@ def create_jobs(
     settings: Settings,
     journal: RunJournal,
     service: RunService,
-    files: JobFiles,
+    store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
     links: Pool[InstanceKey, Link],
@@ -289,7 +302,7 @@ def create_jobs(
     return JobService(
         journal=journal,
         service=service,
-        files=files,
+        store=store,
         outbox=outbox,
         presenters=PRESENTERS,
         check_url=web.check,
@@ -348,7 +361,7 @@ def create_watches(
         wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
         idle_warning_s=settings.idle_warning_s,
     )
-    ledger = UsageLedger(settings.data_dir / "usage.json", damage=damage)
+    ledger = UsageLedger(FileUsageStore(settings.data_dir / "usage.json", damage))
     return Watches(
         Surroundings(
             links=links,

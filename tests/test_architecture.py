@@ -13,7 +13,8 @@ PACKAGE = ROOT / "comfyui_workflow"
 LAYERS = [  # from the ground up; a module may import its own layer and those above it in this list
     {"errors"},
     {"parsing", "access", "retry", "concurrency", "server_address"},
-    {"runs", "workflows"},
+    {"workflows"},
+    {"runs"},
     {"files"},
     {"settings"},
     {"ssh", "storage", "safe_http"},
@@ -57,14 +58,14 @@ PLACES = {
     "click": {"cli", "sandbox"},
     "rich": {"cli"},
     "msgspec": {"stores", "client"},
-    "pydantic": {"runs", "settings", "cli", "sandbox", "delivery", "api"},
+    "pydantic": {"runs", "settings", "cli", "sandbox", "api"},
     "yaml": {"web"},
 }
 
 WORDS_OF_RUNPOD = re.compile(
     r"""["'`]COMPLETED|JobStatus\.COMPLETED|IN_QUEUE|IN_PROGRESS|TIMED_OUT|(?i:worker-comfyui|runpod)"""
 )
-NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh"}
+NAMES_OF_OTHERS = {"app.py", "settings.py", "client", "ssh", "parsing"}
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
@@ -106,6 +107,13 @@ def test_the_core_is_pure() -> None:
     for top, imported, path in modules():
         if top in ("runs", "workflows"):
             assert imported.split(".")[0] not in impure, f"{path} imports {imported}"
+
+
+def test_only_the_composition_root_chooses_a_store() -> None:
+    implementations = ("comfyui_workflow.stores.files", "comfyui_workflow.stores.memory")
+    for top, imported, path in modules():
+        if top not in ("stores", "app", "sandbox", "execution"):  # execution: the process's own token
+            assert not imported.startswith(implementations), f"{path} imports {imported}"
 
 
 def test_no_api_imports_another() -> None:

@@ -42,8 +42,8 @@ def test_runs_that_wait_for_an_instance_are_cut_off_and_awaited_before_the_store
         app=Flask("app"),
         parts=parts,
         store=recorder,
-        batch_files=recorder,
-        job_files=recorder,
+        batches=recorder,
+        jobs=recorder,
         executor=recorder,
         links=recorder,
         copies=Recorder([True]),  # type: ignore[arg-type]

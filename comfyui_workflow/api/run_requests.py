@@ -18,19 +18,21 @@ from comfyui_workflow.api.request import (
     text,
 )
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.instances.model import Instance, tag_wanted
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
-from comfyui_workflow.runs.model import RunRequest, SeedMode
+from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.scheduling.capacity import Directory, States
 from comfyui_workflow.services.path_policy import LocalFiles
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.workflows.graph import check_json
-from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
+from comfyui_workflow.workflows.input_formats import read_workflow
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 MOST_RUNS = 10_000
 """Of one batch."""
@@ -82,7 +84,7 @@ class OrderReader:
         """The body of `execute`, with the defaults of the specification."""
         return self._read(body, _Workflows(self.files))
 
-    def read_workflow(self, body: dict[str, Any]) -> GivenWorkflow:
+    def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Of the same body, the workflow alone."""
         return _Workflows(self.files).read(body)[1]
 
@@ -92,19 +94,14 @@ class OrderReader:
         ssh_connection = text(body, "ssh_connection")
         if not ssh_connection:
             raise InvalidRequest("ssh_connection is required")
-        workflow_file, given = workflows.read(body)
-        inputs = _inputs(body, given)
-        instance = self.directory.get(ssh_connection)
-        is_any = tag_wanted(ssh_connection) is not None
-        address = None if instance or is_any else self._address(ssh_connection)
-        default_port = (address and address.comfyui_port) or defaults.COMFYUI_PORT
+        workflow_file, workflow = workflows.read(body)
+        inputs = _inputs(body, workflow)
+        target = self._target(ssh_connection)
         default_name = Path(workflow_file).name if workflow_file else "workflow"
         return RunRequest(
-            ssh_connection=ssh_connection,
-            instance_id=instance.id if instance else None,
+            target=target,
             workflow_file=workflow_file,
-            graph=given.graph,
-            editor_file=given.editor_file,
+            workflow=workflow,
             inputs=inputs,
             seed_mode=_seed_mode(body),
             workflow_name=text(body, "workflow_name") or default_name,
@@ -112,7 +109,7 @@ class OrderReader:
             output_dir=self.files.output_dir(
                 text(body, "output_dir") or str(self.settings.default_output_dir)
             ),
-            comfyui_port=integer(body, "comfyui_port", default_port, 1, 65535),
+            comfyui_port=integer(body, "comfyui_port", usual_port(target), 1, 65535),
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
@@ -125,21 +122,27 @@ class OrderReader:
             self.uploads.used(Path(image))
         return images
 
-    def _address(self, ssh_connection: str) -> SshAddress:
+    def _target(self, ssh_connection: str) -> Target:
         """A word alone is more likely to be a name than a host, where there are names."""
+        instance = self.directory.get(ssh_connection)
+        if instance is not None:
+            return InstanceId(text=ssh_connection, instance_id=instance.id)
+        return read_any(ssh_connection) or self._address(ssh_connection)
+
+    def _address(self, ssh_connection: str) -> Address:
         names = [each.name for each in self.directory.all()]
         if names and re.fullmatch(r"[\w-]+", ssh_connection):
             raise InvalidRequest(
                 f'No instance is called "{ssh_connection}": there are {", ".join(names)}. '
                 f"If it is a host, write: ssh {ssh_connection}"
             )
-        return parse_ssh_address(ssh_connection)
+        return read_address(ssh_connection)
 
     def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
         """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is
         the first that is enabled, one that is ready if there is one."""
         request = self.read(body)
-        tag = tag_wanted(request.ssh_connection)
+        tag = tag_of(request.target)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
         else:
@@ -186,11 +189,10 @@ class OrderReader:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = rows_of(body.get("matrix"), body.get("rows"), MOST_RUNS)
         request = self.read(body)
-        given = request.graph or read_given(request.editor_file).outline
         varied = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
             try:
-                with_inputs(given, row, Definitions({}))
+                with_inputs(request.workflow.outline, row, Definitions({}))
             except InvalidRequest as error:
                 raise InvalidRequest(f"run {number}: {error}") from error
             named_by_others = varied - _texts(row)
@@ -202,10 +204,16 @@ def read_priority(body: dict[str, Any]) -> int:
     return integer(body, "priority", 0, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
 
 
+def usual_port(target: Target) -> int:
+    """ComfyUI's port where a body does not say it: that of the ssh string's -L, if it has one."""
+    told = target.ssh.comfyui_port if isinstance(target, Address) else None
+    return told or defaults.COMFYUI_PORT
+
+
 def _placed(request: RunRequest, instance: Instance) -> RunRequest:
     return replace(
         request,
-        ssh_connection=instance.ssh_connection,
+        target=Address(text=instance.ssh_connection, ssh=instance.address),
         comfyui_port=instance.comfyui_port,
         comfyui_input_dir=instance.comfyui_input_dir,
         comfyui_output_dir=instance.comfyui_output_dir,
@@ -240,34 +248,40 @@ def _on_error(body: dict[str, Any]) -> OnError:
 
 
 class _Workflows:
-    """Of the runs of one batch: a file that many of them name is read once, and one workflow is one object,
-    which is kept once."""
+    """Reader of the workflows of one request: a file that many runs of a batch name is read once, and equal
+    workflows are one object, which is kept once."""
 
     def __init__(self, files: LocalFiles) -> None:
         self._files = files
-        self._of_files: dict[str, GivenWorkflow] = {}
-        self._of_contents: dict[bytes, GivenWorkflow] = {}
+        self._of_files: dict[str, Workflow] = {}
+        self._of_contents: dict[bytes, Workflow] = {}
 
-    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
+    def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
         """A path, or the workflow itself, in either format; the path is kept as it was given."""
         workflow_file = text(body, "workflow_file")
         inline = body.get("workflow")
         if workflow_file and inline is not None:
             raise InvalidRequest("Give workflow_file or workflow, not both")
         if inline is not None:
-            return None, self._one_object(read_given(inline))
+            return None, self._one_object(inline)
         if not workflow_file:
             raise InvalidRequest("workflow_file is required")
         if workflow_file not in self._of_files:
             self._of_files[workflow_file] = self._files.read_workflow(workflow_file)
         return workflow_file, self._of_files[workflow_file]
 
-    def _one_object(self, given: GivenWorkflow) -> GivenWorkflow:
-        content = json.dumps([given.graph, given.editor_file]).encode()
-        return self._of_contents.setdefault(hashlib.sha256(content).digest(), given)
+    def _one_object(self, inline: Any) -> Workflow:
+        """Read once, however many runs have it."""
+        try:
+            content = hashlib.sha256(json.dumps(inline).encode()).digest()
+        except RecursionError:
+            return read_workflow(inline)  # which refuses it with a sentence
+        if content not in self._of_contents:
+            self._of_contents[content] = read_workflow(inline)
+        return self._of_contents[content]
 
 
-def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
+def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:
     """Names that the workflow has not got are told at once; what the instance allows, it is asked."""
     inputs = body.get("inputs")
     if inputs is None:
@@ -275,7 +289,7 @@ def _inputs(body: dict[str, Any], given: GivenWorkflow) -> dict[str, Any]:
     if not isinstance(inputs, dict):
         raise InvalidRequest('inputs must be an object: {"<node id or title>.<input>": value}')
     check_json(inputs)
-    with_inputs(given.outline, inputs, Definitions({}))
+    with_inputs(workflow.outline, inputs, Definitions({}))
     return inputs
 
 

@@ -12,7 +12,7 @@ from comfyui_workflow.cli.batch_follow import RunNames, follow_batch
 from comfyui_workflow.cli.batch_text import batch_table, end_sentence, failure_lines
 from comfyui_workflow.cli.exit_codes import interruption_code
 from comfyui_workflow.cli.messages import say
-from comfyui_workflow.cli.run_text import is_worth_a_retry, plain
+from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import ReachedServer, server_words
 from comfyui_workflow.client.batch_documents import BatchOutputDocument, BatchProgressDocument
@@ -59,9 +59,8 @@ def _say_where(reached: ReachedServer, batch_id: str, outputs: Sequence[BatchOut
 
 
 def _advice(reached: ReachedServer, progress: BatchProgressDocument) -> str:
-    """A retry never runs a prompt again, so it helps only with what a prompt is not to blame for."""
     where = server_words(reached)
-    if not any(is_worth_a_retry(failure.error_code) for failure in progress.failures):
+    if not progress.can_retry:
         listed = f"comfyui-workflow list --status failed --batch {progress.batch_id}{where}"
         return f"All that failed: {listed}"
     first = "start comfyui-workflow serve, then: " if reached.is_own else ""

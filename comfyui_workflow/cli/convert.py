@@ -21,9 +21,10 @@ from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import server_option
 from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.runs.model import Graph, RunRequest
-from comfyui_workflow.runs.status import SeedMode
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.resolve import is_to_convert, remote_routes
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 EXIT_CODES = """\b
 Exit codes:
@@ -83,24 +84,16 @@ def convert(
     _print(json.dumps(graph, indent=2), output)
 
 
-def _request(workflow: Path, order: Order) -> RunRequest:
-    """Only what conversion looks at. Raises: InvalidRequest."""
-    given = read_workflow(workflow)
-    return RunRequest(
-        ssh_connection=order["ssh_connection"],
-        graph=given.graph,
-        editor_file=given.editor_file,
+def _request(workflow: Path, order: Order) -> GraphRequest:
+    """Raises: InvalidRequest."""
+    return GraphRequest(
+        workflow=read_workflow(workflow),
         inputs=order["inputs"],
         seed_mode=SeedMode(order["seed_mode"] or SeedMode.SAVED),
-        workflow_name=workflow.name,
-        output_dir="",
-        comfyui_port=order["comfyui_port"] or 0,
-        comfyui_input_dir="",
-        comfyui_output_dir="",
     )
 
 
-def _convert(request: RunRequest, object_info: Path) -> Graph:
+def _convert(request: GraphRequest, object_info: Path) -> Graph:
     """Without any instance. Raises: InvalidRequest."""
     from comfyui_workflow.execution.prepare import graph_for  # noqa: PLC0415 - only it needs what a run is made of
 
@@ -114,7 +107,7 @@ def _convert(request: RunRequest, object_info: Path) -> Graph:
     return graph
 
 
-def _ask(order: Order, request: RunRequest, server: str | None) -> Graph:
+def _ask(order: Order, request: GraphRequest, server: str | None) -> Graph:
     """Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
     with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)

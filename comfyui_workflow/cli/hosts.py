@@ -3,8 +3,8 @@
 import click
 
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.parsing.ssh_destination import read_destination
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.ssh.destination import read_destination
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 

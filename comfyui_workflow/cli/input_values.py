@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.status import SeedMode
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
 _NAME_AND_VALUE = re.compile(r"([^.]*\.[^=]*)=(.*)", re.DOTALL)

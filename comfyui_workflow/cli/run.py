@@ -25,7 +25,6 @@ from comfyui_workflow.cli.options import (
     workflow_argument,
 )
 from comfyui_workflow.cli.own_server import running_or_own_server
-from comfyui_workflow.cli.run_text import is_worth_a_retry
 from comfyui_workflow.cli.screen import display
 from comfyui_workflow.cli.servers import (
     ReachedServer,
@@ -142,7 +141,7 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
     say_where(reached.client, progress.workflow_id, enumerate(progress.outputs))
     if progress.status is RunStatus.COMPLETED and not progress.outputs:
         say("The run made no outputs.")
-    if progress.status is RunStatus.FAILED and is_worth_a_retry(progress.error_code):
+    if progress.can_retry:
         say(_retry_advice(reached, progress))
 
 

@@ -68,11 +68,6 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def is_worth_a_retry(error_code: str | None) -> bool:
-    """Not when it was the order or the prompt itself that failed: a retry never changes or runs it again."""
-    return not (error_code or "").startswith(("prompt_", "invalid_"))
-
-
 def money(cost: float | None) -> str:
     """In the user's own currency; empty where it is not known."""
     if cost is None:

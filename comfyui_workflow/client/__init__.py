@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from comfyui_workflow.comfyui.client import Submission
     from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
     from comfyui_workflow.comfyui.queue import QueueSnapshot
-    from comfyui_workflow.runs.model import Graph, OutputFile
+    from comfyui_workflow.runs.model import OutputFile
+    from comfyui_workflow.workflows.graph import Graph
     from comfyui_workflow.workflows.validation.preflight import Verdict
 
 __all__ = [
@@ -122,7 +123,7 @@ __all__ = [
 _IMPORTED_LATER = {
     "BatchResult": "comfyui_workflow.client.batch",
     "ComfyUI": "comfyui_workflow.client.comfyui",
-    "Graph": "comfyui_workflow.runs.model",
+    "Graph": "comfyui_workflow.workflows.graph",
     "HistoryEntry": "comfyui_workflow.comfyui.history",
     "Monitor": "comfyui_workflow.client.monitor",
     "Outcome": "comfyui_workflow.comfyui.history",

@@ -11,7 +11,7 @@ from comfyui_workflow.client.prompts import Prompts, UnderWay
 from comfyui_workflow.client.validate import checked_graph
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.errors import Stopped, WorkflowError
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 WAKE_S = 0.5
 

@@ -43,6 +43,8 @@ class BatchProgressDocument(Document, frozen=True, kw_only=True):
     """None where no price is known."""
     unpriced_runs: int = 0
     """Those that executed at no known price: the cost is without them."""
+    can_retry: bool = False
+    """Whether `retry` would take up one of its runs."""
     failures: tuple[BatchFailureDocument, ...] = ()
     raw: dict[str, Any]
 

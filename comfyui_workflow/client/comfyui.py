@@ -18,7 +18,8 @@ from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.system import System
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import Graph, OutputFile
+from comfyui_workflow.runs.model import OutputFile
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 Answer = TypeVar("Answer")

@@ -97,6 +97,10 @@ class ProgressDocument(Document, frozen=True, kw_only=True):
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
+    can_retry: bool = False
+    """Whether `retry` would be accepted."""
+    retry_refused: str | None = None
+    """Why it would not, in a sentence."""
     phase: Phase = Phase.WAITING
     message: str | None = None
     """What happens just now, in words."""
@@ -127,6 +131,8 @@ class SummaryDocument(Document, frozen=True, kw_only=True):
     queue_time: datetime
     error_message: str | None = None
     """The beginning of it, when it is long."""
+    can_retry: bool = False
+    retry_refused: str | None = None
     instance: str | None = None
     batch_id: str | None = None
     priority: int = 0

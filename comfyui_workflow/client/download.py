@@ -10,10 +10,10 @@ from comfyui_workflow.client.documents import OutputDocument
 from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.files.atomic_placement import (
     check_wholeness,
-    remove,
+    place_atomically,
     safe_relative_path,
-    settle,
 )
+from comfyui_workflow.files.partial_files import remove
 from comfyui_workflow.runs.model import OutputFile
 
 SomeOutput = TypeVar("SomeOutput", bound=OutputDocument)
@@ -47,7 +47,7 @@ def land(pieces: Iterable[bytes], output: OutputFile, directory: Path) -> Path:
             for piece in pieces:
                 file.write(piece)
         check_wholeness(part, output)
-        return settle(part, directory / relative)
+        return place_atomically(part, directory / relative)
     except OSError as error:
         reason = error.strerror or error
         raise StoreError(f"{output.filename} cannot be written to {directory}: {reason}") from error

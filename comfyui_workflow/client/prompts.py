@@ -17,7 +17,7 @@ from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.comfyui.prompt_tracker import DEAF_AFTER_S
 from comfyui_workflow.comfyui.shared_queue import QueueView
 from comfyui_workflow.errors import ComfyUIUnavailable
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)

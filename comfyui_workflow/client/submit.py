@@ -14,7 +14,7 @@ from comfyui_workflow.comfyui.prompt_lookup import (
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 from comfyui_workflow.retry import Patience, wait
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 Answer = TypeVar("Answer")
 

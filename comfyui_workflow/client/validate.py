@@ -6,10 +6,9 @@ from typing import Any
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.remote_validation import verdict_of
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.editor.file import is_editor_format
 from comfyui_workflow.workflows.findings import Finding
-from comfyui_workflow.workflows.graph import check_graph, check_json
+from comfyui_workflow.workflows.graph import Graph, check_graph, check_json
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.preflight import Verdict
 

@@ -38,7 +38,7 @@ from comfyui_workflow.errors import (
     PromptRefused,
 )
 from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0

@@ -10,7 +10,8 @@ from typing import Any
 
 from comfyui_workflow.comfyui.queue import Mark, read_mark
 from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
-from comfyui_workflow.runs.model import FileType, Graph, OutputFile
+from comfyui_workflow.runs.model import FileType, OutputFile
+from comfyui_workflow.workflows.graph import Graph
 
 MOST_OUTPUTS = 50_000
 """Of one prompt: each is a file to fetch, and an entry of the record."""

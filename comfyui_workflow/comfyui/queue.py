@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 _LATEST_S = 1e12
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight

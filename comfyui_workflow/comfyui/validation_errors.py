@@ -5,9 +5,8 @@ from itertools import islice
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows import input_errors
-from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 
 MOST_FINDINGS = 50

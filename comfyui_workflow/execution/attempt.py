@@ -42,10 +42,11 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import Lost, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 CANCEL_GRACE_S = 2.0

@@ -17,10 +17,9 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.ssh.sftp.files import RemoteFiles
-from comfyui_workflow.workflows.graph import with_renamed_input
+from comfyui_workflow.workflows.graph import Graph, with_renamed_input
 
 _LOGGER = logging.getLogger(__name__)
 

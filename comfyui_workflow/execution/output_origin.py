@@ -17,8 +17,9 @@ from typing import Any
 from comfyui_workflow.comfyui.client import answer_or
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
-from comfyui_workflow.runs.model import Graph, OutputFile, Run
+from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.image_metadata import embedded_workflow
 from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, is_of_this_graph
 

@@ -26,9 +26,9 @@ from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.execution.output_origin import OriginCheck, Written
 from comfyui_workflow.files.atomic_placement import (
     check_wholeness,
-    flush_settled,
+    flush_placed,
+    place_atomically,
     safe_relative_path,
-    settle,
 )
 from comfyui_workflow.files.partial_files import LocalPart, alone_with, is_kept, remove
 from comfyui_workflow.runs.model import OutputFile, Run
@@ -87,7 +87,7 @@ class OutputFetcher:
         part.parent.mkdir(parents=True, exist_ok=True)
         remote_path = self._download(output, part)
         self._stop_if_asked()
-        local = settle(part, place)
+        local = place_atomically(part, place)
         remove(part)
         size_bytes = local.stat().st_size
         return replace(
@@ -98,7 +98,7 @@ class OutputFetcher:
         """Those that are here, with their names. Raises: StoreError."""
         directory = Path(self._run.request.output_dir)
         try:
-            flush_settled([Path(each.local_path) for each in outputs if each.local_path], directory)
+            flush_placed([Path(each.local_path) for each in outputs if each.local_path], directory)
         except OSError as error:
             raise StoreError(f"It cannot be written to {directory}: {error.strerror}") from error
 

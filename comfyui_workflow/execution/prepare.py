@@ -8,11 +8,11 @@ from typing import Any
 
 from comfyui_workflow.comfyui.remote_validation import verdict_of
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.runs.model import Graph, RunRequest
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.workflows.editor.conversion import Queueing
 from comfyui_workflow.workflows.findings import errors, sentence
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.graph import Graph, check_graph
+from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
 from comfyui_workflow.workflows.validation.preflight import Verdict
@@ -20,7 +20,7 @@ from comfyui_workflow.workflows.validation.preflight import Verdict
 _random = random.SystemRandom()
 
 
-def prepared_graph(link: Link, request: RunRequest) -> Graph:
+def prepared_graph(link: Link, request: GraphRequest) -> Graph:
     """What will be submitted; the request's own graph where there is nothing to do. Raises: InvalidRequest;
     what the link raises when it breaks."""
     definitions = link.definitions()
@@ -29,7 +29,7 @@ def prepared_graph(link: Link, request: RunRequest) -> Graph:
 
 
 def graph_for(
-    request: RunRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
+    request: GraphRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
 ) -> Graph:
     """Converted now, with seeds drawn and inputs set, for whoever has these node classes.
     Raises: InvalidRequest."""
@@ -40,7 +40,7 @@ def graph_for(
         remote_choices=remote_choices,
     )
     graph = graph_of(request, definitions, queueing, _random.randint)
-    return graph if graph is request.graph else check_graph(graph)
+    return graph if graph is request.workflow.graph else check_graph(graph)
 
 
 def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:

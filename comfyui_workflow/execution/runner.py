@@ -23,6 +23,7 @@ from comfyui_workflow.execution.attempt import Passage
 from comfyui_workflow.execution.live_progress import LiveView, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
 from comfyui_workflow.execution.submit import Sender
+from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.retry import FurthestSeen, Patience, wait
 from comfyui_workflow.runs.events import (
     Event,
@@ -38,7 +39,6 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import Phase, Run
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.sessions.session import InstanceKey, Link, key_of
-from comfyui_workflow.ssh.address import SshAddress
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
 

@@ -45,11 +45,12 @@ from comfyui_workflow.runs.events import (
     PromptSentAgain,
     PromptVanished,
 )
-from comfyui_workflow.runs.model import Graph, Lost, Phase, Run
+from comfyui_workflow.runs.model import Lost, Phase, Run
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
-from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.graph import Graph, output_ids
 
 T = TypeVar("T")
 
@@ -293,11 +294,11 @@ class Submitter:
 
 def extra_data_of(run: Run, process: str, api_key: str | None = None) -> dict[str, Any]:
     """Kept by ComfyUI as it is. `extra_pnginfo` is what its nodes write into the pictures they save."""
-    request, data = run.request, dict[str, Any]()
+    editor_file, data = run.request.workflow.editor_file, dict[str, Any]()
     data[CORRELATION_KEY] = correlation_of(run)
     data[SENDER_KEY] = {"process": process, "sent_at": time.time()}
-    if request.editor_file is not None:
-        data["extra_pnginfo"] = {"workflow": request.editor_file}
+    if editor_file is not None:
+        data["extra_pnginfo"] = {"workflow": editor_file}
     if api_key is not None:
         data["api_key_comfy_org"] = api_key
     return data

@@ -1,6 +1,5 @@
 """A file that has arrived gets its name: whole, never over a different file, never outside the directory."""
 
-import contextlib
 import errno
 import filecmp
 import os
@@ -46,28 +45,23 @@ def check_wholeness(part: Path, output: OutputFile) -> None:
         raise RemoteFileError(reason)
 
 
-def settle(part: Path, wanted: Path) -> Path:
+def place_atomically(part: Path, wanted: Path) -> Path:
     """Give the finished file its name, which leads to the whole content also after a power cut. The same
     content there already is the same file; a different one stays, and ours is called `name (1).png`."""
     flush_to_disk([part])  # or the next try would find an empty file of that name, and take it for another's
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in range(10_000):
-        place = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
-        if _claim(part, place) or _is_same(part, place):
-            return place
+        path = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        if _claim(part, path) or _is_same(part, path):
+            return path
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
 
 
-def flush_settled(files: Sequence[Path], directory: Path) -> None:
+def flush_placed(files: Sequence[Path], directory: Path) -> None:
     """Bring files below the directory to the disk, with their names and the directories that were made for
     them. Raises: OSError."""
     folders = {folder for file in files for folder in file.parents if folder.is_relative_to(directory)}
     flush_to_disk([*files, *folders, *({directory.parent} if files else ())])
-
-
-def remove(part: Path) -> None:
-    with contextlib.suppress(OSError):  # its directory may be what cannot be written
-        part.unlink(missing_ok=True)
 
 
 def _is_no_name_here(name: str) -> bool:
@@ -77,31 +71,31 @@ def _is_no_name_here(name: str) -> bool:
         return True
 
 
-def _claim(part: Path, place: Path) -> bool:
+def _claim(part: Path, path: Path) -> bool:
     """Rename without ever replacing: a second name first, which fails where there is one already."""
     try:
-        os.link(part, place, follow_symlinks=False)
+        os.link(part, path, follow_symlinks=False)
     except FileExistsError:
         return False
     except FileNotFoundError:
         raise
     except OSError:  # a file system without hard links
-        return _claim_by_creation(part, place)
+        return _claim_by_creation(part, path)
     return True
 
 
-def _claim_by_creation(part: Path, place: Path) -> bool:
+def _claim_by_creation(part: Path, path: Path) -> bool:
     try:
-        place.touch(exist_ok=False)
+        path.touch(exist_ok=False)
     except FileExistsError:
         return False
     try:
-        part.replace(place)
+        part.replace(path)
     except OSError:
-        place.unlink()
+        path.unlink()
         raise
     return True
 
 
-def _is_same(part: Path, place: Path) -> bool:
-    return place.is_file() and not place.is_symlink() and filecmp.cmp(part, place, shallow=False)
+def _is_same(part: Path, path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and filecmp.cmp(part, path, shallow=False)

@@ -34,7 +34,7 @@ class LocalPart:
         self._is_resumable = is_resumable
         self._file: int | None = None
         self.size_bytes: int | None = None
-        """Of the whole file, where that was told."""
+        """Size of the whole file, where that was told."""
         self.is_begun = False
         """Set by `begin`; for whoever uses it to clear."""
 
@@ -45,7 +45,7 @@ class LocalPart:
         self.close()
 
     def kept_version(self) -> str | None:
-        """Of which version of the file the bytes that are here are; None where none are of use."""
+        """Version of the file that the bytes here belong to; None where none are of use."""
         noted = _noted(self.path) if self._is_resumable else {}
         version = noted.get("version")
         return version if isinstance(version, str) and noted.get("boot") == _boot_id() else None
@@ -91,12 +91,12 @@ class LocalPart:
                 left = left[os.write(self._file, left) :]
 
     def free_bytes(self) -> int:
-        """What the disk has left. Raises: StoreError."""
+        """Bytes that the disk has left. Raises: StoreError."""
         with self._in_our_words():
             return shutil.disk_usage(self.path.parent).free
 
     def discard(self) -> None:
-        """What came is of no use."""
+        """Remove what came: it is of no use."""
         self.close()
         remove(self.path)
 
@@ -194,7 +194,7 @@ def _noted(part: Path) -> dict[str, object]:
 
 
 def _boot_id() -> str:
-    """Another one after each start of this machine; empty where it has none."""
+    """An id that changes with each start of this machine; empty where it has none."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

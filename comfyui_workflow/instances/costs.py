@@ -7,9 +7,9 @@ from datetime import datetime
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState
-from comfyui_workflow.instances.usage import RemovedUsage, Usage
 from comfyui_workflow.runs.model import Stay
-from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.usage import RemovedUsage, Usage
+from comfyui_workflow.stores.base import Bill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +38,18 @@ class FleetCosts:
 
 def costs_of(
     instances: Sequence[Instance],
-    summaries: Iterable[RunSummary],
+    bills: Iterable[Bill],
     usage_of: Callable[[str], Usage],
     removed: RemovedUsage,
     at: datetime,
 ) -> FleetCosts:
     usages = {each.id: usage_of(each.id) for each in instances}
     stays: dict[str | None, list[_StayOfRun]] = defaultdict(list)
-    for summary in summaries:
-        for stay in summary.all_stays(at):
+    for bill in bills:
+        for stay in bill.all_stays(at):
             usage = usages.get(stay.instance_id)
-            is_there_now = usage is not None and not _had_ended(summary, usage.since)
-            stays[stay.instance_id if is_there_now else None].append((summary.run_id, stay))
+            is_there_now = usage is not None and not _had_ended(bill, usage.since)
+            stays[stay.instance_id if is_there_now else None].append((bill.run_id, stay))
     listed = tuple(
         (each, _costs(stays[each.id], usages[each.id], usages[each.id].idle_cost(each.price_per_hour)))
         for each in instances
@@ -94,7 +94,7 @@ def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -
     )
 
 
-def _had_ended(run: RunSummary, since: datetime | None) -> bool:
+def _had_ended(run: Bill, since: datetime | None) -> bool:
     """Before the instance of that id came into the directory: it was at an earlier one."""
     return since is not None and run.end_time is not None and run.end_time < since
 

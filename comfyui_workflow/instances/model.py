@@ -1,14 +1,12 @@
 """A named instance, as data."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.runs.model import Placement, RunRequest
+from comfyui_workflow.runs.target import Address
 from comfyui_workflow.sessions.session import InstanceKey
-from comfyui_workflow.ssh.address import parse_ssh_address
-
-ANY = "any"
-"""Instead of a name: whichever instance is best; `any:<tag>`: of those that have the tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,11 @@ class Instance:
     keep_connected: bool = False
     """A connection is kept whether or not a run needs it: since `connect`, until `disconnect`."""
 
+    @cached_property
+    def address(self) -> SshAddress:
+        """Raises: InvalidAddress."""
+        return parse_ssh_address(self.ssh_connection)
+
     def is_meant_by(self, tag: str) -> bool:
         """Whether it is one of those that `any:<tag>` may choose; `any` has the empty tag."""
         return self.enabled and (not tag or self.has_tag(tag))
@@ -41,19 +44,11 @@ class Instance:
         return tag.lower() in (each.lower() for each in self.tags)
 
 
-def tag_wanted(ssh_connection: str) -> str | None:
-    """ "" for `any`, the tag for `any:<tag>` in small letters, None for what names one machine."""
-    word, colon, tag = ssh_connection.partition(":")
-    if word.strip().lower() != ANY or (colon and not tag.strip()):
-        return None
-    return tag.strip().lower()
-
-
 @lru_cache(maxsize=1024)
 def key_of_instance(instance: Instance) -> InstanceKey:
     """Raises: InvalidAddress."""
     return InstanceKey(
-        address=parse_ssh_address(instance.ssh_connection),
+        address=instance.address,
         comfyui_port=instance.comfyui_port,
         host_key=instance.host_key,
     )
@@ -72,7 +67,7 @@ def placement_of(request: RunRequest, instance: Instance, reason: str) -> Placem
         price_per_hour=instance.price_per_hour,
         reason=reason,
     )
-    if request.instance_id is not None or tag_wanted(request.ssh_connection) is not None:
+    if not isinstance(request.target, Address):
         return whole
     return replace(
         whole,

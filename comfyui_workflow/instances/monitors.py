@@ -8,7 +8,7 @@ from math import inf
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.monitor import Surroundings, Watch
 from comfyui_workflow.instances.state import InstanceState
-from comfyui_workflow.instances.usage import RemovedUsage, Usage
+from comfyui_workflow.runs.usage import RemovedUsage, Usage
 from comfyui_workflow.stores.journal import now
 
 

@@ -15,10 +15,11 @@ from itertools import chain, count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
-from comfyui_workflow.instances.model import ANY, Instance
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.parsing.fields import flag, integer, refuse_others, remote_dir, text
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
+from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.ssh import defaults
-from comfyui_workflow.ssh.address import parse_ssh_address
 
 KNOWN_FIELDS = frozenset(field.name for field in fields_of(Instance))
 RESERVED = (ANY, "costs")

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from comfyui_workflow.parsing.untrusted import a_list, read_json
-from comfyui_workflow.stores.files.atomic_write import (
+from comfyui_workflow.files.atomic_write import (
     make_private_directory,
     read_regular,
     write_atomically,
 )
+from comfyui_workflow.parsing.untrusted import a_list, read_json
 
 log = logging.getLogger(__name__)
 

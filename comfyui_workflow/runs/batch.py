@@ -12,6 +12,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.model import RunRequest, RunStatus, id_time
+from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import MOST_PICTURES, RunSummary
 
 Row = dict[str, Any]
@@ -67,6 +68,11 @@ class BatchProgress:
     failures: tuple[RunSummary, ...]
     pictures: tuple[tuple[str, int], ...]
     """Run and number of the output: one of each of the newest runs that have any, before a second one."""
+
+    @property
+    def can_retry(self) -> bool:
+        """A retry of one of its runs would be accepted."""
+        return any(retry_refusal(run) is None for run in self.failures)
 
     @property
     def status(self) -> RunStatus:

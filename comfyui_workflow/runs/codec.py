@@ -3,7 +3,7 @@ the rest as a log of changes. So is the workflow of a request, where many runs s
 one line."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,16 +13,18 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.changes import newest_state, with_changes
 from comfyui_workflow.runs.model import (
-    Graph,
+    NAME_IN_RECORDS,
     NodeProgress,
     OutputFile,
     Placement,
     Run,
     RunRequest,
     Stay,
-    Workflow,
 )
 from comfyui_workflow.runs.summary import RunSummary
+from comfyui_workflow.runs.target import AnyInstance, Target, target_of_record
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import Workflow
 
 _requests = TypeAdapter(RunRequest)
 _runs = TypeAdapter(Run)
@@ -34,12 +36,15 @@ _summaries = TypeAdapter(RunSummary)
 
 
 def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
-    """With its workflow, or without."""
-    return _requests.dump_json(request, exclude=None if has_workflow else {"graph", "editor_file"})
+    """With its workflow, or without: a flat object, in which the target is the text that was written."""
+    target = _TargetTexts(ssh_connection=request.ssh_connection, instance_id=request.instance_id)
+    others = _requests.dump_json(request, exclude={"target", "workflow"})
+    rest = _merged(_target_texts.dump_json(target), others)
+    return _merged(rest, encode_workflow(request.workflow)) if has_workflow else rest
 
 
-def encode_workflow(request: RunRequest) -> bytes:
-    return _workflows.dump_json(Workflow(graph=request.graph, editor_file=request.editor_file))
+def encode_workflow(workflow: Workflow) -> bytes:
+    return _workflows.dump_json(workflow)
 
 
 def decode_workflow(content: bytes) -> Workflow:
@@ -141,7 +146,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
 class SubmissionRecord:
     """The second record of what must not be lost once a prompt was submitted."""
 
-    run_id: str
+    run_id: str = field(metadata=NAME_IN_RECORDS)
     prompt_id: str
     boot_marker: str | None
     submissions: int
@@ -152,22 +157,25 @@ class SubmissionRecord:
 
 def encode_submission(run: Run) -> bytes:
     """Of a run with a prompt id."""
-    return _submissions.dump_json(
-        SubmissionRecord(
-            run_id=run.run_id,
-            prompt_id=run.prompt_id or "",
-            boot_marker=run.boot_marker,
-            submissions=run.submissions,
-            placement=run.placement,
-            request=replace(run.request, graph={}, editor_file=None),
-        )
+    request = replace(run.request, workflow=Workflow(graph={}))
+    record = SubmissionRecord(
+        run_id=run.run_id,
+        prompt_id=run.prompt_id or "",
+        boot_marker=run.boot_marker,
+        submissions=run.submissions,
+        placement=run.placement,
+        request=request,
     )
+    rest = _submissions.dump_json(record, by_alias=True, exclude={"request"})
+    return _merged(rest, b'{"request":' + encode_request(request) + b"}")
 
 
 def decode_submission(content: bytes) -> SubmissionRecord:
     """Raises: StoreError."""
     try:
-        return _submissions.validate_json(content)
+        fields = _states.validate_json(content)
+        request = _decode_request(_states.dump_json(fields.get("request")), None)  # type: ignore[arg-type]
+        return _submissions.validate_python({**fields, "request": request})
     except ValidationError as error:
         raise StoreError(f"not the record of a submission: {_first_line(error)}") from error
 
@@ -233,19 +241,43 @@ def decode_batch(content: bytes) -> Batch:
 
 
 def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
-    """Raises: ValidationError, TypeError."""
-    if workflow is None:
-        return _requests.validate_json(request)
-    asked = _requests.validate_python({"graph": {}, **_states.validate_json(request)})
-    return replace(asked, graph=workflow.graph, editor_file=workflow.editor_file)
+    """Raises: ValidationError."""
+    own = _workflows.validate_json(request) if workflow is None else workflow
+    texts = _target_texts.validate_json(request)
+    target = target_of_record(texts.ssh_connection, texts.instance_id)
+    others = vars(_other_fields.validate_json(request))
+    return RunRequest(**{**others, "workflow": own, "target": target})
 
 
+def _merged(first: bytes, second: bytes) -> bytes:
+    """The JSON of one object, of that of two that have members."""
+    return first[:-1] + b"," + second[1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TargetTexts:
+    """The fields of a record that tell a target."""
+
+    ssh_connection: str
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OtherFields(RunRequest):
+    """The fields of a record that are a request's own, under the same names."""
+
+    target: Target = field(default_factory=AnyInstance)
+    workflow: Workflow = field(default_factory=lambda: Workflow(graph={}))
+
+
+_target_texts = TypeAdapter(_TargetTexts)
+_other_fields = TypeAdapter(_OtherFields)
 _batches = TypeAdapter(Batch)
 _submissions = TypeAdapter(SubmissionRecord)
 _states = TypeAdapter(dict[str, Any])
 _EMPTY = RunRequest(
-    ssh_connection="",
-    graph={},
+    target=AnyInstance(),
+    workflow=Workflow(graph={}),
     workflow_name="",
     output_dir="",
     comfyui_port=1,

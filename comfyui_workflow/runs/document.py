@@ -6,6 +6,7 @@ from typing import Any
 
 from comfyui_workflow.runs.batch import BatchProgress
 from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
+from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 
 
@@ -53,13 +54,14 @@ def batch_document(progress: BatchProgress) -> dict[str, Any]:
         "gpu_seconds": round(progress.gpu_s, 3),
         "cost": None if progress.cost is None else round(progress.cost, 6),
         "unpriced_runs": progress.unpriced,
+        "can_retry": progress.can_retry,
         "pictures": [{"workflow_id": run_id, "number": number} for run_id, number in progress.pictures],
     }
 
 
 def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[str, Any]:
     """The fields of the specification first, then our own."""
-    cost = summary.cost(at)
+    cost, retry_refused = summary.cost(at), retry_refusal(summary)
     return {
         "workflow_id": summary.run_id,
         "workflow_name": summary.workflow_name,
@@ -88,6 +90,8 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
         "message": summary.message,
         "submissions": summary.submissions,
         "cancel_requested": summary.is_cancel_requested,
+        "can_retry": retry_refused is None,
+        "retry_refused": retry_refused,
         "instance": summary.instance_name,
         "instance_id": summary.instance_id,
         "batch_id": summary.batch_id,

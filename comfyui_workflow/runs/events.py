@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
-from comfyui_workflow.runs.model import Graph, NodeProgress, OutputFile, Phase, Placement
+from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase, Placement
+from comfyui_workflow.workflows.graph import Graph
 
 
 class Saving(Enum):

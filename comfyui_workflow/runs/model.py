@@ -1,21 +1,20 @@
 """A run as data: everything is frozen, and changes only through `progress.apply`."""
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
 
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.runs.status import FileType as FileType
 from comfyui_workflow.runs.status import NodeStatus as NodeStatus
 from comfyui_workflow.runs.status import Phase as Phase
 from comfyui_workflow.runs.status import RunStatus as RunStatus
-from comfyui_workflow.runs.status import SeedMode as SeedMode
 from comfyui_workflow.runs.status import is_run_id as is_run_id
-
-Graph = Mapping[str, Any]
-"""A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
+from comfyui_workflow.runs.target import InstanceId, Target, address_of
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import GraphRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +62,10 @@ class OutputFile:
         return (self.folder, self.subfolder, self.filename)
 
 
+DAMAGED = "record_damaged"
+"""The error code of a run that could not go on since its record was damaged."""
+
+
 class Lost(StrEnum):
     """What a damaged record no longer tells of a run, and what follows from it for its prompt."""
 
@@ -77,28 +80,10 @@ class Lost(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workflow:
-    """What is asked to run: the part of a request that many requests have in common."""
-
-    graph: Graph
-    editor_file: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
+class RunRequest(GraphRequest):
     """What a person asked for. Written once, never changed."""
 
-    ssh_connection: str
-    """An ssh string, the name of an instance, `any`, or `any:<tag>`."""
-    instance_id: str | None = None
-    """Of the instance that was named."""
-    graph: Graph
-    """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
-    editor_file: Mapping[str, Any] | None = None
-    """The workflow as the editor saves it; it goes along with the prompt, and outputs open there again."""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    """Values to set, by `<node id or title>.<input>`."""
-    seed_mode: SeedMode = SeedMode.SAVED
+    target: Target
     workflow_name: str
     output_dir: str
     workflow_file: str | None = None
@@ -122,6 +107,16 @@ class RunRequest:
     batch_total: int | None = None
     batch_on_error: str | None = None
 
+    @property
+    def ssh_connection(self) -> str:
+        """The target as it was written."""
+        return self.target.text
+
+    @property
+    def instance_id(self) -> str | None:
+        """Of the instance that was named."""
+        return self.target.instance_id if isinstance(self.target, InstanceId) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -136,6 +131,11 @@ class Placement:
     host_key: str | None = None
     price_per_hour: float | None = None
     reason: str
+
+    @cached_property
+    def address(self) -> SshAddress:
+        """Raises: InvalidAddress."""
+        return parse_ssh_address(self.ssh_connection)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +224,11 @@ class Run:
         return self.request.ssh_connection if self.placement is None else self.placement.ssh_connection
 
     @property
+    def address(self) -> SshAddress:
+        """Raises: InvalidAddress."""
+        return address_of(self.request.target) if self.placement is None else self.placement.address
+
+    @property
     def comfyui_port(self) -> int:
         return self.request.comfyui_port if self.placement is None else self.placement.comfyui_port
 
@@ -239,7 +244,7 @@ class Run:
 
     @property
     def graph(self) -> Graph:
-        return self.request.graph if self.prepared_graph is None else self.prepared_graph
+        return self.request.workflow.graph if self.prepared_graph is None else self.prepared_graph
 
     @property
     def is_finished(self) -> bool:
@@ -298,15 +303,25 @@ def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...])
     return sum(costs) if costs else None
 
 
-def new_run_id(at: datetime, order_key: str | None = None) -> str:
-    """An id that sorts by time of creation: Unix seconds, then microseconds and, in hexadecimal, what the
-    order is known by, or chance."""
-    return f"comfyui_workflow_{id_time(at)}{order_key or secrets.token_hex(4)}"
+_MICROSECOND_DIGITS = 5
+_KEY_DIGITS = 16
+
+
+def new_run_id(at: datetime, idempotency_key: str | None = None) -> str:
+    """An id that sorts by time of creation: Unix seconds, then, in hexadecimal, five digits of microseconds
+    and the sixteen of the idempotency key, or eight by chance."""
+    return f"comfyui_workflow_{id_time(at)}{idempotency_key or secrets.token_hex(4)}"
+
+
+def idempotency_key_of(run_id: str) -> str | None:
+    """The sixteen hexadecimal digits; None of a run that was ordered without a key."""
+    end = run_id.rpartition("_")[2]
+    return end[_MICROSECOND_DIGITS:] if len(end) == _MICROSECOND_DIGITS + _KEY_DIGITS else None
 
 
 def id_time(at: datetime) -> str:
     """The part of an id that sorts by time; ten digits of seconds, also where a clock begins in 1970."""
-    return f"{int(at.timestamp()):010d}_{at.microsecond:05x}"
+    return f"{int(at.timestamp()):010d}_{at.microsecond:0{_MICROSECOND_DIGITS}x}"
 
 
 def later_than(last: datetime | None, at: datetime) -> datetime:
@@ -320,7 +335,7 @@ def time_of_id(text: str) -> datetime:
     seconds, _, rest = text.rpartition("_")
     at_s = int(seconds.rpartition("_")[2])
     try:
-        microsecond = int(rest[:5], 16) if len(rest) >= 13 else 999_999
+        microsecond = int(rest[:_MICROSECOND_DIGITS], 16) if len(rest) >= 13 else 999_999
         return datetime.fromtimestamp(at_s, UTC).replace(microsecond=min(microsecond, 999_999))
     except (OverflowError, OSError) as error:
         raise ValueError(f"{text} tells no time") from error

@@ -1,10 +1,17 @@
-"""What can become of one node of a run. `progress` says when."""
+"""The nodes of a run: which there will be, and the changes of one of them (`state_machine` says when)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from comfyui_workflow.runs.events import NodeStep
 from comfyui_workflow.runs.model import NodeProgress, NodeStatus
+from comfyui_workflow.workflows.graph import Graph, execution_order, node_title
+
+
+def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress, ...]:
+    """The nodes that these outputs need, pending, in the order ComfyUI is expected to run them."""
+    return tuple(_pending(graph, node_id) for node_id in execution_order(graph, output_ids))
 
 
 def cached(node: NodeProgress, node_ids: frozenset[str]) -> NodeProgress:
@@ -64,3 +71,8 @@ def begun_anew(node: NodeProgress, message: str) -> NodeProgress:
     return replace(
         node, status=NodeStatus.PENDING, progress=0.0, message=message, start_time=None, end_time=None
     )
+
+
+def _pending(graph: Graph, node_id: str) -> NodeProgress:
+    node = graph[node_id]
+    return NodeProgress(node_id=node_id, node_type=node["class_type"], title=node_title(node))

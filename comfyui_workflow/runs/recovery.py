@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from comfyui_workflow.runs.codec import SubmissionRecord
 from comfyui_workflow.runs.model import (
-    Graph,
+    DAMAGED,
     Lost,
     Phase,
     Placement,
@@ -19,12 +19,13 @@ from comfyui_workflow.runs.model import (
     RunStatus,
     time_of_id,
 )
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.runs.target import target_of_record
+from comfyui_workflow.workflows.graph import Graph, sink_ids
+from comfyui_workflow.workflows.model import Workflow
 
 LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
-DAMAGED = "record_damaged"
-"""The error code of a run that could not go on since its record was damaged."""
 _ORDER_ANEW = "Its workflow is lost: execute it anew"
 _UNKNOWN = "unknown (its record was damaged)"
 
@@ -35,7 +36,7 @@ class Parts:
 
     run_id: str
     request: RunRequest | None
-    """Its graph is empty where the workflow is lost."""
+    """Its workflow is empty where that is lost."""
     graph: Graph | None
     state: Run | None
     """Of the log as far as it is whole, with the request and graph of here. Where `troubles` names the log,
@@ -58,8 +59,8 @@ def request_of(parts: Parts) -> RunRequest:
         return parts.submission.request
     summary = parts.summary
     return RunRequest(
-        ssh_connection=summary.ssh_connection if summary else "",
-        graph={},
+        target=target_of_record(summary.ssh_connection if summary else ""),
+        workflow=Workflow(graph={}),
         workflow_name=summary.workflow_name if summary else _UNKNOWN,
         workflow_file=summary.workflow_file if summary else None,
         batch_id=summary.batch_id if summary else None,
@@ -91,10 +92,10 @@ def _rebuilt_around(parts: Parts, state: Run) -> Run:
     lost = set(state.lost)
     if GRAPH in parts.troubles and state.submissions > 0:
         lost.add(Lost.GRAPH)
-    if not _has_workflow(state):
+    if state.request.workflow.is_lost:
         lost.add(Lost.WORKFLOW)
     run = replace(state, lost=frozenset(lost))
-    if run.is_finished or run.graph or _has_workflow(run):
+    if run.is_finished or run.graph or not run.request.workflow.is_lost:
         return run
     if run.request.output_dir and (run.prompt_id is not None or run.are_outputs_known):
         return run  # what was submitted is followed to its end
@@ -110,7 +111,7 @@ def _rebuilt_state(parts: Parts) -> Run:
         return _submitted(run, submission)
     if run.prompt_id is not None:
         return replace(run, lost=run.lost | {Lost.STATE})
-    if not run.graph and not _has_workflow(run):
+    if not run.graph and run.request.workflow.is_lost:
         return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
     if parts.tells_submissions and SUBMISSION not in parts.troubles:
         return replace(run, lost=run.lost | {Lost.PROGRESS})
@@ -149,12 +150,13 @@ def _as_known(parts: Parts) -> Run:
     if parts.state is not None:
         return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
     request, at = request_of(parts), _created_at(parts.run_id)
+    graph = request.workflow.graph
     return Run(
         run_id=parts.run_id,
         request=request,
         queue_time=at,
         last_update=at,
-        nodes=planned_nodes(request.graph, sink_ids(request.graph)) if request.graph else (),
+        nodes=planned_nodes(graph, sink_ids(graph)) if graph else (),
         priority=request.priority,
         prepared_graph=parts.graph if parts.is_finished or parts.submission is not None else None,
         lost=_lost_workflow(request),
@@ -177,13 +179,8 @@ def _submitted(run: Run, submission: SubmissionRecord) -> Run:
     )
 
 
-def _has_workflow(run: Run) -> bool:
-    return bool(run.request.graph) or run.request.editor_file is not None
-
-
 def _lost_workflow(request: RunRequest) -> frozenset[Lost]:
-    is_there = bool(request.graph) or request.editor_file is not None
-    return frozenset() if is_there else frozenset({Lost.WORKFLOW})
+    return frozenset({Lost.WORKFLOW} if request.workflow.is_lost else ())
 
 
 def _told(summary: RunSummary) -> dict[str, object]:

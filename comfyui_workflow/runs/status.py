@@ -52,16 +52,5 @@ class FileType(StrEnum):
     OTHER = "file"
 
 
-class SeedMode(StrEnum):
-    """What becomes of the seeds of a workflow when it is queued."""
-
-    SAVED = "saved"
-    """They stay as they are in the workflow."""
-    CONTROL = "control"
-    """As the editor does it: what each node's own "control after generate" says."""
-    RANDOMIZE = "randomize"
-    """Every one is drawn anew."""
-
-
 def is_run_id(text: str) -> bool:
     return re.fullmatch(r"comfyui_workflow_[0-9]{1,12}_[0-9a-f]{1,32}", text) is not None

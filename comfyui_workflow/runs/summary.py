@@ -7,6 +7,7 @@ from datetime import datetime
 from comfyui_workflow.runs.model import (
     NAME_IN_RECORDS,
     FileType,
+    Lost,
     NodeProgress,
     Phase,
     Run,
@@ -59,6 +60,7 @@ class RunSummary:
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
+    lost: frozenset[Lost] = frozenset()
     queue_time: datetime
     last_update: datetime
     start_time: datetime | None = None
@@ -89,11 +91,22 @@ class RunSummary:
 
     def all_stays(self, at: datetime) -> tuple[Stay, ...]:
         """With the one at the instance where it is, or ended, if it began there."""
-        gpu_s = seconds_here(self.gpu_seconds(at), self.stays)
-        if self.instance_id is None or (self.start_time is None and not gpu_s):
-            return self.stays
-        here = Stay(instance_id=self.instance_id, gpu_s=gpu_s, price_per_hour=self.price_per_hour)
-        return (*self.stays, here)
+        here = stay_here(
+            self.instance_id,
+            seconds_here(self.gpu_seconds(at), self.stays),
+            self.price_per_hour,
+            has_begun=self.start_time is not None,
+        )
+        return (*self.stays, *here)
+
+
+def stay_here(
+    instance_id: str | None, gpu_s: float, price_per_hour: float | None, *, has_begun: bool
+) -> tuple[Stay, ...]:
+    """The stay at the instance where a run is, or ended; none where it did not begin there."""
+    if instance_id is None or not (has_begun or gpu_s):
+        return ()
+    return (Stay(instance_id=instance_id, gpu_s=gpu_s, price_per_hour=price_per_hour),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +175,7 @@ def summary_of(run: Run) -> RunSummary:
         error_code=run.error_code,
         failed_node=run.node_type(run.failed_node_id),
         failed_node_id=run.failed_node_id,
+        lost=run.lost,
         queue_time=run.queue_time,
         last_update=run.last_update,
         start_time=run.start_time,

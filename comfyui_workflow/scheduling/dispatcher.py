@@ -15,9 +15,10 @@ from typing import Protocol
 
 from comfyui_workflow.concurrency import MOST_AT_ONCE, parallel_map
 from comfyui_workflow.errors import DataTaken, RunNotFound, Stopped, StoreError
-from comfyui_workflow.instances.model import Instance, placement_of, tag_wanted
+from comfyui_workflow.instances.model import Instance, placement_of
 from comfyui_workflow.runs.events import Event, PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
+from comfyui_workflow.runs.target import tag_of
 from comfyui_workflow.scheduling.capacity import Directory, Floor, States
 from comfyui_workflow.scheduling.executor import Execute, GivesWay, Standing
 from comfyui_workflow.scheduling.failover import (
@@ -308,7 +309,7 @@ class Dispatcher:
         return f"{here.name}: {str(error).rstrip('.')}; another instance is chosen"
 
     def _should_leave(self, run: Run, here: Placement, error: Exception, failing_for_s: float) -> bool:
-        tag = tag_wanted(run.request.ssh_connection)
+        tag = tag_of(run.request.target)
         if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
             return False
         for instance in self._floor.meant(tag):  # one of them may have to take it over

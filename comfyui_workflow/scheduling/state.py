@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
-from comfyui_workflow.instances.model import Instance, tag_wanted
+from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.retry import Patience
 from comfyui_workflow.runs.events import Event, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.target import AnyInstance, InstanceId, tag_of
 from comfyui_workflow.scheduling.capacity import Floor, reasons_sentence, usable_key
 from comfyui_workflow.scheduling.choice import choose
 from comfyui_workflow.scheduling.delay_queue import LaterRuns
@@ -309,7 +310,7 @@ class Board:
         higher = (head for head in heads if head.priority > run.priority)
         if any(carried.key in self.floor.keys_for(head.target) for head in higher):
             return "A run of higher priority goes first"
-        tag = tag_wanted(run.request.ssh_connection)
+        tag = tag_of(run.request.target)
         if tag is None:
             return None
         if all(key != carried.key for _, key in self.floor.ready(tag)):
@@ -348,11 +349,11 @@ class Board:
 
     def _target(self, run: Run) -> Target:
         """Raises: InvalidAddress."""
-        tag = tag_wanted(run.request.ssh_connection)
-        if tag is not None:
-            return AnyOf(tag=tag)
-        if run.request.instance_id is not None:
-            return Named(instance_id=run.request.instance_id)
+        match run.request.target:
+            case AnyInstance(tag=tag):
+                return AnyOf(tag=tag)
+            case InstanceId(instance_id=instance_id):
+                return Named(instance_id=instance_id)
         key = key_of(run)
         instance = self.floor.instance_at(key)
         return At(key=key) if instance is None else Named(instance_id=instance.id)

@@ -18,13 +18,11 @@ from comfyui_workflow.runs.batch import (
     progress_of,
 )
 from comfyui_workflow.runs.events import CancelRequested, RunCancelled
-from comfyui_workflow.runs.model import Run, RunStatus, later_than, time_of_id
-from comfyui_workflow.runs.recovery import DAMAGED
+from comfyui_workflow.runs.model import DAMAGED, Run, RunStatus, later_than, time_of_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.services.runs import RunService
-from comfyui_workflow.stores.base import Store
+from comfyui_workflow.stores.base import BatchStore, RunStore, Unreadable
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.batch_files import BatchFiles
 from comfyui_workflow.stores.journal import RunJournal, now
 
 log = logging.getLogger(__name__)
@@ -43,9 +41,9 @@ class BatchService:
     def __init__(
         self,
         journal: RunJournal,
-        store: Store,
+        store: RunStore,
         service: RunService,
-        files: BatchFiles,
+        batches: BatchStore,
         damage: DamageReport | None = None,
     ) -> None:
         self._damage = damage or DamageReport()
@@ -55,7 +53,7 @@ class BatchService:
         self._journal = journal
         self._store = store
         self._service = service
-        self._files = files
+        self._batches = batches
         journal.listen(self._heed)
 
     def submit(self, order: BatchOrder) -> Batch:
@@ -84,7 +82,7 @@ class BatchService:
         ]
         runs = self._service.keep_all(requests)
         try:
-            self._files.add(batch)
+            self._batches.add(batch)
         except BaseException:
             self._refuse(runs)
             raise
@@ -93,21 +91,21 @@ class BatchService:
 
     def progress(self, batch_id: str) -> BatchProgress:
         """Raises: BatchNotFound."""
-        return self._progress_of(self._files.get(batch_id))
+        return self._progress_of(self._batches.get(batch_id))
 
     def runs(self, batch_id: str) -> list[RunSummary]:
         """In the order they were ordered. Raises: BatchNotFound."""
-        self._files.get(batch_id)
+        self._batches.get(batch_id)
         return self._store.of_batch(batch_id)
 
     def page(self, limit: int, before: str | None) -> list[BatchProgress]:
         """Newest first."""
-        return [self.progress(batch_id) for batch_id in self._files.page(limit, before)]
+        return [self.progress(batch_id) for batch_id in self._batches.page(limit, before)]
 
     def warm_up(self) -> None:
         """Sum up the newest batches, so that nobody waits for that who lists them first."""
         left = RUNS_WARMED_UP
-        for batch_id in self._files.page(MOST_PROGRESSES_KEPT, None):
+        for batch_id in self._batches.page(MOST_PROGRESSES_KEPT, None):
             with suppress(BatchNotFound):
                 left -= self.progress(batch_id).batch.total
             if left <= 0:
@@ -115,14 +113,14 @@ class BatchService:
 
     def named(self, part: str) -> frozenset[str]:
         """Ids of those with that in their name, in capitals or not."""
-        return self._files.named(part)
+        return self._batches.named(part)
 
     def progress_of_run(self, run: RunSummary) -> BatchProgress | None:
         """Of the batch that it belongs to, if it does. One that was never accepted is what its runs are."""
         if run.batch_id is None:
             return None
         try:
-            return self._progress_of(self._files.get(run.batch_id))
+            return self._progress_of(self._batches.get(run.batch_id))
         except BatchNotFound:
             return progress_of(
                 self._batch_of_runs(run.batch_id, run), self._store.of_batch(run.batch_id), now()
@@ -134,7 +132,7 @@ class BatchService:
         unfinished = [run for run in self.runs(batch_id) if not run.is_finished]
         if not unfinished:
             raise RunConflict(f"Every run of the batch is finished already: {batch_id}")
-        self._files.add(replace(self._files.get(batch_id), cancelled_at=now()))
+        self._batches.add(replace(self._batches.get(batch_id), cancelled_at=now()))
         return self._service.cancel_all([run.run_id for run in reversed(unfinished)])
 
     def retry(self, batch_id: str) -> int:
@@ -149,15 +147,15 @@ class BatchService:
     def resume(self) -> None:
         """Before the unfinished runs are taken up: what a server that died has left half done, and what a
         disk has damaged."""
-        for damaged_id, reason in sorted(self._files.damaged.items()):
-            self._mend(damaged_id, reason)
+        for unreadable_id, damaged in sorted(self._batches.unreadable.items()):
+            self._restore(unreadable_id, damaged)
         for run in self._store.unfinished():
             batch_id = run.request.batch_id
             if batch_id is None:
                 continue
             if not self._is_accepted(batch_id):
                 self._refuse([run])
-            elif _was_cancelled(run, self._files.get(batch_id)):
+            elif _was_cancelled(run, self._batches.get(batch_id)):
                 ending = RunCancelled() if run.prompt_id is None else CancelRequested()
                 self._journal.record(run.run_id, ending)
 
@@ -175,7 +173,7 @@ class BatchService:
 
     def _stop_if_asked(self, batch_id: str, failed_id: str) -> None:
         """Prompts that are at an instance go on: they are paid for."""
-        if not self._is_accepted(batch_id) or self._files.get(batch_id).on_error is not OnError.STOP:
+        if not self._is_accepted(batch_id) or self._batches.get(batch_id).on_error is not OnError.STOP:
             return
         waiting = [
             run for run in self._store.of_batch(batch_id) if not run.is_finished and run.prompt_id is None
@@ -183,15 +181,15 @@ class BatchService:
         reason = f"Not started: the run {failed_id} of the same batch has failed"
         self._service.cancel_all([run.run_id for run in reversed(waiting)], reason)
 
-    def _mend(self, batch_id: str, reason: str) -> None:
-        """Where no run is there to make it of, the damaged record stays as it is."""
-        path, runs = self._files.path_of(batch_id), self._store.of_batch(batch_id)
+    def _restore(self, batch_id: str, damaged: Unreadable) -> None:
+        """Make a batch again from its runs. Where there are none, the damaged record stays as it is."""
+        runs = self._store.of_batch(batch_id)
         if not runs:
             outcome = "No run of this batch is there, so it is not listed"
         else:
-            self._files.mend(self._batch_of_runs(batch_id, runs[0]))
+            self._batches.replace_unreadable(self._batch_of_runs(batch_id, runs[0]))
             outcome = f"The batch was made anew of its {len(runs)} runs; none of them was cancelled"
-        self._damage.add(path, reason, outcome)
+        self._damage.add(damaged.path, damaged.reason, outcome)
 
     def _batch_of_runs(self, batch_id: str, told: RunSummary) -> Batch:
         """What the runs of a batch tell of it, one of them first: all but a cancel, and but its name where an
@@ -224,7 +222,7 @@ class BatchService:
     def _id_time(self, at: datetime) -> datetime:
         """For the id of a new batch: later than that of every other, also where a clock was set back."""
         with self._ordering:
-            known = self._files.latest_id()
+            known = self._batches.latest_id()
             self._last_at = later_than(self._last_at or (time_of_id(known) if known else None), at)
             return self._last_at
 
@@ -242,7 +240,7 @@ class BatchService:
 
     def _is_accepted(self, batch_id: str) -> bool:
         try:
-            self._files.get(batch_id)
+            self._batches.get(batch_id)
         except BatchNotFound:
             return False
         return True

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.runs.target import read_any
 from comfyui_workflow.stores.base import Lesson
 from comfyui_workflow.stores.journal import RunJournal
 
@@ -58,5 +58,5 @@ def _keys(summary: Lesson) -> Iterator[_Key]:
         return
     if summary.instance_id is not None:
         yield summary.instance_id, summary.graph_signature
-    if tag_wanted(summary.ssh_connection) is None:
+    if read_any(summary.ssh_connection) is None:
         yield summary.ssh_connection, summary.graph_signature

@@ -14,7 +14,8 @@ from comfyui_workflow.files.sensitive_paths import (
     reason_not_to_use,
 )
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given_file
+from comfyui_workflow.workflows.input_formats import read_workflow_file
+from comfyui_workflow.workflows.model import Workflow
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
 SENT_HERE = ("uploads", "outputs")
@@ -56,13 +57,13 @@ class LocalFiles:
         self._read_roots = (*(self._readable or ()), *sent_here, *places)
         self._write_roots = (*(self._writable or ()), *sent_here[1:], *places)
 
-    def read_workflow(self, path: str) -> GivenWorkflow:
+    def read_workflow(self, path: str) -> Workflow:
         """From JSON in either format, or a picture. Raises: FileRefused, InvalidGraph."""
         local = self._readable_file(path, "Workflow file")
         try:
             if local.stat().st_size > LARGEST_WORKFLOW_BYTES:
                 raise InvalidGraph(f"Failed to parse workflow: {path} is too large to be one")
-            return read_given_file(local.read_bytes())
+            return read_workflow_file(local.read_bytes())
         except OSError as error:
             raise FileRefused(f"Workflow file cannot be read: {path} ({error.strerror})") from error
         except (ValueError, RecursionError) as error:

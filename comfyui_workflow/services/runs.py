@@ -15,49 +15,36 @@ from comfyui_workflow.runs.events import (
     RetryRequested,
     TakenUp,
 )
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
 from comfyui_workflow.runs.model import (
-    Lost,
     NodeProgress,
     OutputFile,
     Run,
     RunRequest,
-    RunStatus,
     later_than,
     new_run_id,
     time_of_id,
 )
-from comfyui_workflow.runs.recovery import DAMAGED
+from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.duration_estimates import Expectations
-from comfyui_workflow.stores.base import Store, Wanted
+from comfyui_workflow.stores.base import Bill, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
-from comfyui_workflow.workflows.input_formats import outline
+from comfyui_workflow.workflows.graph import sink_ids
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.resolve import is_to_convert
 from comfyui_workflow.workflows.signature import is_changed_by, signature
 
-_AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
-_IN_VAIN = {
-    **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
-    "api_key_gone": "The API key of Comfy.org that came with it is not kept: order it anew, with the key",
-    IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
-    "which fetches them again (POST /retry/<job_id>)",
-}
-"""Why failures are not taken up that another try can only repeat, or that would run the GPU again."""
-
 MOST_LESSONS = 20_000
 """So many of the newest finished runs tell how long others should take."""
-ORDERS_KNOWN = 1000
-"""So many of the newest runs are looked at for one that was made for the same order."""
 RunOrSummary = TypeVar("RunOrSummary", Run, RunSummary)
 
 
 class RunService:
     """Every method may be called from any thread, and none waits for an instance."""
 
-    def __init__(self, journal: RunJournal, store: Store, executor: Executor) -> None:
+    def __init__(self, journal: RunJournal, store: RunStore, executor: Executor) -> None:
         self._journal = journal
         self._store = store
         self._executor = executor
@@ -66,14 +53,14 @@ class RunService:
         self._id_lock = Lock()
         self._last_id_at: datetime | None = None
 
-    def submit(self, request: RunRequest, order_key: str | None = None) -> Run:
-        """On disk before this returns. An order with a key (16 hexadecimal digits) that one of the newest
-        runs was made for is that run's. Raises: StoreError."""
-        if order_key is None:
+    def submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
+        """On disk before this returns. With an idempotency key (16 hexadecimal digits), the run that was
+        ordered with it before, if there is one. Raises: StoreError."""
+        if idempotency_key is None:
             return self._submit(request)
         with self._ordering:
-            before = self._ordered_as(order_key)
-            return self._submit(request, order_key) if before is None else self.get(before)
+            before = self._store.by_idempotency_key(idempotency_key)
+            return self._submit(request, idempotency_key) if before is None else self.get(before)
 
     def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """All on disk before this returns, in this order by their ids, and not started. Raises: StoreError;
@@ -81,9 +68,9 @@ class RunService:
         at, plans, runs = now(), dict[int, _Plan](), []
         id_at = self._id_time(at, len(requests))
         for number, request in enumerate(requests):
-            workflow = id(request.graph or request.editor_file)  # one object, where it is one workflow
+            workflow = id(request.workflow)  # one object, where it is one workflow
             if workflow not in plans:
-                plans[workflow] = _plan(request)
+                plans[workflow] = _plan(request.workflow)
             later = timedelta(microseconds=number)
             run_id = new_run_id(id_at + later)
             runs.append(_new_run(request, at + later, plans[workflow], run_id))
@@ -120,6 +107,10 @@ class RunService:
     def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
         """As `summaries`, but of the runs of one batch only the newest that is wanted."""
         return [self._as_it_stands(summary) for summary in self._store.grouped(limit, before, wanted)]
+
+    def bills(self) -> Sequence[Bill]:
+        """What costs are computed from, for every run."""
+        return self._store.bills()
 
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)
@@ -190,10 +181,10 @@ class RunService:
         self._executor.look_again(run_id)
         return run
 
-    def _submit(self, request: RunRequest, order_key: str | None = None) -> Run:
+    def _submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
         at = now()
-        run_id = new_run_id(self._id_time(at), order_key)
-        run = _new_run(request, at, _plan(request), run_id)
+        run_id = new_run_id(self._id_time(at), idempotency_key)
+        run = _new_run(request, at, _plan(request.workflow), run_id)
         self._journal.add(run)
         self._executor.start(run.run_id)
         return run
@@ -208,10 +199,6 @@ class RunService:
             self._last_id_at = first + timedelta(microseconds=count - 1)
         return first
 
-    def _ordered_as(self, order_key: str) -> str | None:
-        newest = self._store.summaries(ORDERS_KNOWN)
-        return next((each.run_id for each in newest if each.run_id.endswith(order_key)), None)
-
     def _as_it_stands(self, run: RunOrSummary) -> RunOrSummary:
         standing = None if run.is_finished else self._executor.standing(run.run_id)
         if standing is None or run.is_cancel_requested:
@@ -222,12 +209,9 @@ class RunService:
         """Take up a failed run where it failed: reach the instance again, fetch what is missing. Never runs
         a prompt again. Raises: RunNotFound; RunConflict where that would be all a retry could do."""
         run = self.get(run_id)
-        if run.status is not RunStatus.FAILED:
-            raise RunConflict(f"Only a failed run can be retried, and this one is {run.status.value}")
-        if run.error_code in _IN_VAIN:
-            raise RunConflict(_IN_VAIN[run.error_code])
-        if run.error_code == DAMAGED and Lost.STATE not in run.lost:
-            raise RunConflict("Its workflow is lost with its damaged record: execute it anew")
+        refusal = retry_refusal(run)
+        if refusal is not None:
+            raise RunConflict(refusal)
         run = self._journal.record(run_id, RetryRequested())
         self._executor.start(run_id)
         return run
@@ -262,8 +246,8 @@ class _Plan:
     graph_signature: str
 
 
-def _plan(request: RunRequest) -> _Plan:
-    graph = request.graph or outline(request.editor_file)
+def _plan(workflow: Workflow) -> _Plan:
+    graph = workflow.outline
     return _Plan(
         nodes=planned_nodes(graph, sink_ids(graph)),
         graph_signature=signature(graph),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from comfyui_workflow.errors import FileRefused, StoreError
+from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.files.sensitive_paths import holds_private_key, is_key_name
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.stores.files.atomic_write import make_private_directory
 
 log = logging.getLogger(__name__)
 

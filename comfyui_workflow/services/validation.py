@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfyui_workflow.execution.prepare import look_over, prepared_graph
-from comfyui_workflow.runs.model import Graph, RunRequest
+from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.target import address_of
 from comfyui_workflow.sessions.leases import Links, Places, lease_within
 from comfyui_workflow.sessions.session import InstanceKey
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 MOST_AT_ONCE = 4
@@ -34,7 +35,7 @@ class Inspector:
         """One attempt, given up after half a minute. Raises: InvalidRequest for what is no graph at all;
         InstanceError, ComfyUIError, Stopped; ServerBusy when too many ask at once."""
         key = InstanceKey(
-            address=parse_ssh_address(request.ssh_connection),
+            address=address_of(request.target),
             comfyui_port=request.comfyui_port,
             host_key=host_key,
         )

@@ -19,11 +19,11 @@ from comfyui_workflow.comfyui.output_names import SavedNames
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.shared_queue import QueueView
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
+from comfyui_workflow.files.atomic_write import write_atomically
+from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.atomic_write import write_atomically
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class InstanceKey:
 def key_of(run: Run) -> InstanceKey:
     """Raises: InvalidAddress."""
     return InstanceKey(
-        address=parse_ssh_address(run.ssh_connection),
+        address=run.address,
         comfyui_port=run.comfyui_port,
         host_key=run.placement.host_key if run.placement else None,
     )

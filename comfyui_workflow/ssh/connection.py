@@ -19,7 +19,7 @@ from contextlib import ExitStack
 import paramiko
 
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.ssh.address import SshAddress
+from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh.keepalive import supervisor
 from comfyui_workflow.ssh.options import ConnectionOptions
 from comfyui_workflow.ssh.sftp.channels import SftpChannels

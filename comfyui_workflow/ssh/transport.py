@@ -17,8 +17,8 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.ssh_exception import IncompatiblePeer
 
 from comfyui_workflow.errors import AuthenticationFailed
+from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh import keepalive
-from comfyui_workflow.ssh.address import SshAddress
 from comfyui_workflow.ssh.keys import FoundKeys, find_keys
 from comfyui_workflow.ssh.options import ConnectionOptions
 from comfyui_workflow.ssh.sockets import connect, connection_failed

@@ -21,7 +21,7 @@ import sshtunnel
 
 from comfyui_workflow.access.peer_users import is_of_another_user
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.ssh.address import SshAddress
+from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh.sockets import connection_failed
 
 # sshtunnel tells of each refused local connection; who made that connection tells it better.

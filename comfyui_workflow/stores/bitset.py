@@ -1,13 +1,14 @@
-"""Sets of positions as bits: of a hundred thousand runs a set is twelve kilobytes, and two of them are
+"""Sets of positions as bits: a set of a hundred thousand runs is twelve kilobytes, and two of them are
 intersected in microseconds."""
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 _WORD = 64
 
 
 class Bits:
-    """A set of positions that can be changed. To be guarded by its owner."""
+    """A set of positions that can be changed. Not thread-safe."""
 
     __slots__ = ("_bytes", "_value")
 
@@ -36,14 +37,14 @@ class Bits:
 
 
 class Positions:
-    """A set of positions that is mostly small. To be guarded by its owner."""
+    """A set of positions that is mostly small, at 4 bytes for each. Not thread-safe."""
 
     __slots__ = ("_bits", "_few")
 
     _MOST = 512
 
     def __init__(self) -> None:
-        self._few: list[int] = []
+        self._few = array("I")
         self._bits: Bits | None = None
 
     def add(self, position: int) -> None:
@@ -55,7 +56,7 @@ class Positions:
             self._bits = Bits()
             for each in self._few:
                 self._bits.add(each)
-            self._few = []
+            self._few = array("I")
 
     def discard(self, position: int) -> None:
         if self._bits is not None:
@@ -64,7 +65,7 @@ class Positions:
             self._few.remove(position)
 
     @property
-    def few(self) -> list[int]:
+    def few(self) -> Sequence[int]:
         """All of them, unless `many` tells them."""
         return self._few
 

@@ -1,4 +1,4 @@
-"""What of the data directory could not be read, and what became of it: told in the log and by the API."""
+"""Report of damaged files in the data directory and what became of them, for the log and the API."""
 
 import logging
 import threading
@@ -22,11 +22,11 @@ class Damage:
     reason: str
     """Why it cannot be read."""
     outcome: str
-    """What was done instead, and what a person may do: a sentence."""
+    """A sentence: what was done instead, and what a person may do."""
 
 
 class DamageReport:
-    """Since this server was started. Every method may be called from any thread."""
+    """Damage that was found since this server was started. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

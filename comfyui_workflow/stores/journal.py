@@ -9,7 +9,7 @@ from comfyui_workflow.runs.batch import last_start
 from comfyui_workflow.runs.events import Event
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.state_machine import apply
-from comfyui_workflow.stores.base import Store
+from comfyui_workflow.stores.base import RunStore
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 
 
@@ -21,7 +21,7 @@ class RunJournal:
     """Every method may be called from any thread."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], datetime] = now, api_keys: ApiKeys | None = None
+        self, store: RunStore, clock: Callable[[], datetime] = now, api_keys: ApiKeys | None = None
     ) -> None:
         self._store = store
         self._api_keys = api_keys or ApiKeys()
@@ -105,7 +105,7 @@ class RunJournal:
         return self._api_keys.get(run_id)
 
     def last_start(self, batch_id: str) -> datetime | None:
-        """Of the runs of a batch."""
+        """Latest start among the runs of a batch."""
         return last_start(self._store.of_batch(batch_id))
 
     def wait(self, run_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:

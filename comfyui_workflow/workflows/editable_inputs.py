@@ -10,8 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.parsing.untrusted import an_object
-from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.workflows.graph import closure, node_title
+from comfyui_workflow.workflows.graph import Graph, closure, node_title
 from comfyui_workflow.workflows.model_files import is_model
 from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, InputDefinition
 from comfyui_workflow.workflows.validation.files import names_files, place

@@ -8,8 +8,10 @@ from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.runs.model import Graph, NodeProgress
 from comfyui_workflow.workflows.node_definitions import Definitions
+
+Graph = Mapping[str, Any]
+"""A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
 
 DEEPEST_NESTING = 100
 """Readers of JSON give up at 200 levels and more, ours of the record of a run among them."""
@@ -41,9 +43,9 @@ def check_graph(value: object) -> Graph:
     return value
 
 
-def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress, ...]:
-    """The nodes that these outputs need, in the order ComfyUI is expected to run them: whatever is ready,
-    outputs and what leads straight to them first."""
+def execution_order(graph: Graph, output_ids: Iterable[str]) -> list[str]:
+    """Ids of the nodes that these outputs need, in the order ComfyUI is expected to run them: whatever is
+    ready, outputs and what leads straight to them first."""
     wanted = set(output_ids)
     needed = _needed(graph, wanted)
     near = {source for node_id in wanted if node_id in graph for source in sources(graph, node_id)}
@@ -59,7 +61,7 @@ def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress
         chosen = heappop(ready)[-1]
         order.append(chosen)
         sorter.done(chosen)
-    return tuple(_pending(graph, node_id) for node_id in order)
+    return order
 
 
 def sink_ids(graph: Graph) -> list[str]:
@@ -189,11 +191,6 @@ def _needed(graph: Graph, wanted: set[str]) -> list[str]:
     """In the order of the graph's own nodes."""
     found = closure((node_id for node_id in wanted if node_id in graph), lambda key: sources(graph, key))
     return [node_id for node_id in graph if node_id in found]
-
-
-def _pending(graph: Graph, node_id: str) -> NodeProgress:
-    node = graph[node_id]
-    return NodeProgress(node_id=node_id, node_type=node["class_type"], title=node_title(node))
 
 
 def node_title(node: Mapping[str, Any]) -> str | None:

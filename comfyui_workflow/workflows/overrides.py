@@ -5,8 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.runs.model import Graph
-from comfyui_workflow.workflows.graph import node_title
+from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 

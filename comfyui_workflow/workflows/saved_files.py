@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 
 NUMBERING_CLASSES = frozenset(
     {

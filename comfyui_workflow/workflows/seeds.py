@@ -4,9 +4,10 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-from comfyui_workflow.runs.model import Graph, SeedMode
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_SEED = 1125899906842624
 """2^50, the largest the editor makes: beyond it a browser counts in steps."""

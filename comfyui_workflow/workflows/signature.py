@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model_files import is_model
 
 _SEEDS = frozenset({"seed"})

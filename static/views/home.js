@@ -215,7 +215,7 @@ function batchInside(batch, runs, done) {
   return [
     el("div.actions", {},
       done < batch.total ? button("Cancel the rest", "cancelBatch", { id: batch.batch_id, name: batch.batch_name }) : null,
-      batch.counts.failed ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
+      batch.can_retry ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
       batch.pictures.length ? el("a.button", { href: `${address}/outputs.zip`, download: "" }, "Download all") : null),
     el("ul.rows", {}, runs.map((run, place) => runRow(run, `${run.workflow_name} ${batch.total - place}`))),
     batch.total > runs.length

@@ -9,7 +9,6 @@ import { timeline } from "../timeline.js";
 import * as labels from "../labels.js";
 
 const MANY_NODES = 12;
-const RETRIED_IN_VAIN = new Set(["prompt_failed", "prompt_refused", "prompt_lost", "image_not_fetched"]);
 const NODE_STATES = { pending: "Waiting", executing: "Running", executed: "Done", failed: "Failed" };
 
 export const title = (data) => data?.run.workflow_name ?? "Run";
@@ -46,7 +45,6 @@ export function draw({ run, graph, learnedAt }) {
 }
 
 function head(run) {
-  const again = run.status === "failed" && !RETRIED_IN_VAIN.has(run.error_code);
   return el("header.head", { "data-key": "head" },
     el("div", {},
       el("h1", { tabindex: -1 }, run.workflow_name),
@@ -54,7 +52,7 @@ function head(run) {
     el("div.actions", {},
       run.end_time ? null : button(run.cancel_requested ? "Cancelling…" : "Cancel", "cancel",
         { id: run.workflow_id, name: run.workflow_name }, run.cancel_requested ? "waiting" : "plain"),
-      again ? button("Retry", "retry", { id: run.workflow_id }) : null,
+      run.can_retry ? button("Retry", "retry", { id: run.workflow_id }) : null,
       el("a.button", { href: toStart({ from: run.workflow_id }) }, "Run again with changes"),
       run.outputs.some((output) => output.downloaded)
         ? el("a.button.primary", { href: `${RUNS}/${run.workflow_id}/outputs.zip`, download: "" }, "Download all") : null));

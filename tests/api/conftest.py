@@ -16,7 +16,6 @@ from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.execution.live_progress import LiveView
 from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
 from comfyui_workflow.instances.monitors import Watches
-from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.instances.requests import Asker
 from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.instances.usage import UsageLedger
@@ -33,12 +32,14 @@ from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
-from comfyui_workflow.stores.base import Store
-from comfyui_workflow.stores.files.batch_files import BatchFiles
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.base import RunStore
+from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.jobs import FileJobStore
+from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore, MemoryWebhookStore
 from tests.checked_client import checked
+from tests.instances.files import directory_in
 
 
 @dataclass
@@ -88,10 +89,6 @@ def unreachable() -> Pool[InstanceKey, Link]:
     return Pool(refuse)
 
 
-def unreachable_inspector() -> Inspector:
-    return Inspector(unreachable())
-
-
 @contextmanager
 def _no_way(instance_id: str) -> Iterator[str]:
     raise ConnectionFailed(f"{instance_id} cannot be reached")
@@ -103,14 +100,14 @@ def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Insta
     watches = Watches(
         Surroundings(
             links=links,
-            ledger=UsageLedger(settings.data_dir / "usage.json"),
+            ledger=UsageLedger(FileUsageStore(settings.data_dir / "usage.json")),
             options=WatchOptions(),
             is_given_up=lambda _: None,
             tell=lambda: None,
         )
     )
     return Instances(
-        directory=InstanceDirectory(settings.instances_path),
+        directory=directory_in(settings.instances_path),
         watches=watches,
         asker=Asker(links, watches.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
@@ -121,7 +118,7 @@ def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Insta
 def parts_of(
     settings: Settings,
     journal: RunJournal,
-    store: Store,
+    store: RunStore,
     executor: Executor,
     *,
     files: LocalFiles | None = None,
@@ -130,28 +127,28 @@ def parts_of(
     """What an API is built on, without a way to any instance but `links`."""
     links = links or unreachable()
     service = RunService(journal, store, executor)
-    batch_files = BatchFiles(settings.data_dir / "batches")
-    batch_files.open()
-    job_files = JobFiles(settings.data_dir / "jobs")
-    job_files.open()
+    batches = FileBatchStore(settings.data_dir / "batches")
+    batches.open()
+    job_store = FileJobStore(settings.data_dir / "jobs")
+    job_store.open()
     web = GuardedClient(may_reach_private=settings.webhook_private)
-    outbox = Outbox(settings.data_dir / "webhooks", web)
+    outbox = Outbox(MemoryWebhookStore(), web)
     outbox.open()
     return Parts(
         service=service,
-        batches=BatchService(journal, store, service, batch_files),
+        batches=BatchService(journal, store, service, batches),
         jobs=create_jobs(
             settings=settings,
             journal=journal,
             service=service,
-            files=job_files,
+            store=job_store,
             outbox=outbox,
             web=web,
             links=links,
         ),
         outbox=outbox,
         instances=named_instances(settings, links),
-        inspector=unreachable_inspector(),
+        inspector=Inspector(links),
         live_view=LiveView(),
         files=files or LocalFiles(readable_dirs=None, writable_dirs=None),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
@@ -166,7 +163,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     def make(*, links: Pool[InstanceKey, Link] | None = None, **overrides: object) -> Api:
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
         settings = load_settings(**fields)
-        store = MemoryStore()
+        store = MemoryRunStore()
         journal = RunJournal(store)
         executor = IdleExecutor()
         parts = parts_of(settings, journal, store, executor, files=local_files(settings), links=links)

@@ -12,7 +12,7 @@ from comfyui_workflow.api.run_requests import RUN_FIELDS
 from comfyui_workflow.runs.events import RunCompleted
 from comfyui_workflow.runs.model import OutputFile, RunRequest
 from comfyui_workflow.services.path_policy import LocalFiles
-from comfyui_workflow.workflows.input_formats import GivenWorkflow
+from comfyui_workflow.workflows.model import Workflow
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
 
@@ -33,7 +33,7 @@ def test_a_file_that_many_runs_name_is_read_once(
 ) -> None:
     read, opened = LocalFiles.read_workflow, list[str]()
 
-    def counted(files: LocalFiles, path: str) -> GivenWorkflow:
+    def counted(files: LocalFiles, path: str) -> Workflow:
         opened.append(path)
         return read(files, path)
 
@@ -43,7 +43,7 @@ def test_a_file_that_many_runs_name_is_read_once(
         Path(path).write_text(json.dumps(GRAPH))
     _, requests = order(api, *({"workflow_file": path} for path in [*paths, *paths]))
     assert opened == paths
-    assert requests[0].graph is requests[2].graph
+    assert requests[0].workflow is requests[2].workflow
     assert [request.workflow_name for request in requests] == ["a.json", "b.json"] * 2
     order(api, {"workflow_file": paths[0]})
     assert len(opened) == 3  # it may be another by then
@@ -52,9 +52,11 @@ def test_a_file_that_many_runs_name_is_read_once(
 def test_one_workflow_that_was_sent_with_each_run_is_one_object(api: Api) -> None:
     sent = [GRAPH, OTHER, GRAPH, ALMOST]
     _, requests = order(api, *({"workflow": workflow, "inputs": {"1.image": "b.png"}} for workflow in sent))
-    assert [json.dumps(request.graph) for request in requests] == [json.dumps(graph) for graph in sent]
-    assert requests[0].graph is requests[2].graph
-    assert len({id(request.graph) for request in requests}) == 3
+    assert [json.dumps(request.workflow.graph) for request in requests] == [
+        json.dumps(graph) for graph in sent
+    ]
+    assert requests[0].workflow is requests[2].workflow
+    assert len({id(request.workflow) for request in requests}) == 3
 
 
 def test_the_summary_tells_the_inputs_and_the_outputs_tell_the_files(api: Api) -> None:

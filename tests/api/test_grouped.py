@@ -66,6 +66,7 @@ def test_a_batch_is_one_row_with_what_its_page_says(api: Api, tmp_path: Path) ->
         "gpu_seconds",
         "cost",
         "unpriced_runs",
+        "can_retry",
         "pictures",
     }
 

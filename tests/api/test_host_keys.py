@@ -9,8 +9,8 @@ import pytest
 
 from comfyui_workflow.app import open_link
 from comfyui_workflow.errors import AuthenticationFailed, HostKeyRefused
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
 from tests.api.conftest import Api

@@ -17,8 +17,10 @@ from comfyui_workflow.api.native.instances import tail
 from comfyui_workflow.app import open_link
 from comfyui_workflow.runs.events import PromptPrepared
 from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.workflows.model import Workflow
 from tests.api.conftest import Api
 from tests.integration.graphs import slow
 from tests.sandbox_process import SandboxProcess
@@ -146,9 +148,8 @@ def test_a_broken_file_is_told_and_kept(api: Api) -> None:
 
 def request_for(instance_id: str | None) -> RunRequest:
     return RunRequest(
-        ssh_connection="primary" if instance_id else SSH,
-        instance_id=instance_id,
-        graph={"1": {"class_type": "SaveImage", "inputs": {}}},
+        target=target_of_record("primary" if instance_id else SSH, instance_id),
+        workflow=Workflow(graph={"1": {"class_type": "SaveImage", "inputs": {}}}),
         workflow_name="a",
         output_dir="/tmp",
         comfyui_port=18188,

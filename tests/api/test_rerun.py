@@ -110,7 +110,7 @@ def test_again_with_changes(api: Api, tmp_path: Path) -> None:
     before, after = (api.journal.get(each).request for each in (first, second))
     assert after.inputs == {"Photo.image": "a.png", "2.filename_prefix": "again"}
     assert after.priority == 3
-    assert after.graph["3"]["inputs"]["seed"] == seed
+    assert after.workflow.graph["3"]["inputs"]["seed"] == seed
     assert replace(after, inputs=before.inputs, priority=before.priority) == before
 
 
@@ -118,7 +118,7 @@ def test_again_with_another_workflow(api: Api) -> None:
     first = submitted(api, ssh_connection=SSH, workflow=GRAPH, workflow_name="mine")
     other = {**GRAPH, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
     request = api.journal.get(submitted(api, again=first, workflow=other)).request
-    assert (request.graph, request.ssh_connection, request.workflow_name) == (other, SSH, "mine")
+    assert (request.workflow.graph, request.ssh_connection, request.workflow_name) == (other, SSH, "mine")
 
 
 @pytest.mark.parametrize(

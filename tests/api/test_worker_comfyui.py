@@ -363,10 +363,10 @@ def test_what_is_wrong_with_a_request_is_said_in_its_words(api: Api) -> None:
 
 def test_the_input_may_be_a_text_and_the_workflow_the_editors(api: Api) -> None:
     answer = api.client.post("/run", json={"input": json.dumps({"workflow": GRAPH})})
-    assert api.journal.get(answer.json["id"]).request.graph == GRAPH
+    assert api.journal.get(answer.json["id"]).request.workflow.graph == GRAPH
     editor = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": []}
     answer = api.client.post("/run", json={"input": {"workflow": editor}})
-    assert api.journal.get(answer.json["id"]).request.editor_file == editor
+    assert api.journal.get(answer.json["id"]).request.workflow.editor_file == editor
 
 
 def test_images_are_kept_under_their_names_with_or_without_a_data_uri(api: Api) -> None:

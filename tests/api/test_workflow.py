@@ -15,6 +15,7 @@ from PIL import Image
 
 from comfyui_workflow.runs import events
 from comfyui_workflow.runs.model import FileType, OutputFile, Placement
+from comfyui_workflow.runs.target import target_of_record
 from tests.api.conftest import Api
 
 GRAPH = {
@@ -108,7 +109,7 @@ def test_runs_are_listed_as_asked(api: Api) -> None:
     oldest = execute(api, workflow=GRAPH, workflow_name="a cat").json["workflow_id"]
     request = api.journal.get(oldest).request
     middle, newest = (
-        api.service.submit(replace(request, workflow_name=name, ssh_connection=connection)).run_id
+        api.service.submit(replace(request, workflow_name=name, target=target_of_record(connection))).run_id
         for name, connection in (("a Dog", "gpu-1"), ("two dogs", SSH))
     )
     api.journal.record(oldest, events.RunFailed(code="prompt_failed", message="no"))
@@ -319,6 +320,20 @@ def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: 
     assert "execute it anew" in answer.json["message"]
 
 
+@pytest.mark.parametrize("code", [None, "connection_failed", "prompt_failed", "api_key_gone"])
+def test_the_document_says_what_a_retry_would_be_answered(api: Api, code: str | None) -> None:
+    run_id = execute(api, workflow=GRAPH).json["workflow_id"]
+    if code is not None:
+        api.journal.record(run_id, events.RunFailed(code=code, message="x"))
+    url = f"/comfyui/workflow/{run_id}"
+    told = api.client.get(f"{url}/progress").json["progress"]
+    (line,) = api.client.get("/comfyui/workflow").json["workflows"]
+    assert (line["can_retry"], line["retry_refused"]) == (told["can_retry"], told["retry_refused"])
+    answer = api.client.post(f"{url}/retry")
+    assert told["can_retry"] is (answer.status_code == 200)
+    assert told["retry_refused"] == (None if told["can_retry"] else answer.json["message"])
+
+
 def run_with_output(api: Api, path: Path) -> str:
     run_id: str = execute(api, workflow=GRAPH).json["workflow_id"]
     output = OutputFile(filename=path.name, file_type=FileType.IMAGE)
@@ -517,6 +532,13 @@ def test_an_order_with_a_key_is_one_run_however_often_it_comes(api: Api, workflo
     }
     assert len(others | {first}) == 4
     assert len(api.executor.started) == 4
+
+
+def test_an_order_with_a_key_is_found_among_all_runs(api: Api, workflow_file: str) -> None:
+    first = with_key(api, "mine", workflow_file)
+    api.journal.record(first, events.RunCompleted())
+    api.service.keep_all([api.journal.get(first).request] * 1500)
+    assert with_key(api, "mine", workflow_file) == first
 
 
 def test_orders_with_one_key_at_the_same_time_are_one_run(api: Api, workflow_file: str) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from comfyui_workflow.runs.events import PromptSucceeded, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_run_id
 from comfyui_workflow.runs.state_machine import apply
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from tests.runs.test_state_machine import AT, new_run
 
 
 def record(data_dir: Path, runs: Sequence[Run]) -> None:
-    store = JsonFileStore(data_dir, None)
+    store = FileRunStore(data_dir, None)
     store.open()
     queued = new_run().status
     store.add_all([replace(run, status=queued) for run in runs])

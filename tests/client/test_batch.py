@@ -18,7 +18,7 @@ from comfyui_workflow.client import (
 )
 from comfyui_workflow.client.prompts import Prompts, UnderWay
 from comfyui_workflow.errors import Stopped
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 from tests.sandbox.graphs import graph_with_a_link_to_nowhere, quick_graph, slow_graph
 from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 

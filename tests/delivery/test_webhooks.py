@@ -11,15 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.delivery.webhooks.delivery import (
-    Attempt,
-    Delivery,
-    DeliveryStatus,
-    after_attempt,
-    delivery_id_of,
-    new_delivery,
-)
-from comfyui_workflow.delivery.webhooks.delivery_files import DeliveryFiles
 from comfyui_workflow.delivery.webhooks.queue import MOST_AT_ONE_SERVER, DeliveryRow
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.errors import (
@@ -29,7 +20,16 @@ from comfyui_workflow.errors import (
     StoreError,
     UrlRefused,
 )
+from comfyui_workflow.runs.webhook import (
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    after_attempt,
+    delivery_id_of,
+    new_delivery,
+)
 from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from tests.delivery.receiver import (
     ELSEWHERE,
     LOOPBACK,
@@ -68,7 +68,9 @@ def open_outbox(tmp_path: Path, clock: Clock) -> Callable[..., Outbox]:
     """Whenever it is called: a server that starts on the same files."""
 
     def opened(directory: Path = tmp_path / "webhooks", client: GuardedClient | None = None) -> Outbox:
-        outbox = Outbox(directory, client or GuardedClient(may_reach_private=True), OPTIONS, clock)
+        outbox = Outbox(
+            FileWebhookStore(directory), client or GuardedClient(may_reach_private=True), OPTIONS, clock
+        )
         outbox.open()
         return outbox
 
@@ -242,7 +244,7 @@ def test_content_without_a_record_does_not_stay(
     def fail(*_: object) -> None:
         raise StoreError("The webhook cannot be saved: No space left on device")
 
-    monkeypatch.setattr(DeliveryFiles, "save", fail)
+    monkeypatch.setattr(FileWebhookStore, "save", fail)
     with pytest.raises(StoreError):
         outbox.add(receiver.url(), BODY, RUN)
     assert [path.name for path in (tmp_path / "webhooks").iterdir()] == ["set-aside"]
@@ -403,7 +405,9 @@ def test_no_secret_of_a_url_is_logged(
 class TestThreads:
     @pytest.fixture
     def started(self, tmp_path: Path) -> Iterator[Outbox]:
-        outbox = Outbox(tmp_path / "webhooks", GuardedClient(may_reach_private=True), OPTIONS)
+        outbox = Outbox(
+            FileWebhookStore(tmp_path / "webhooks"), GuardedClient(may_reach_private=True), OPTIONS
+        )
         outbox.open()
         outbox.start()
         yield outbox

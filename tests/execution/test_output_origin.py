@@ -15,8 +15,9 @@ from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.errors import RemoteFileError, RemoteFileOverwritten
 from comfyui_workflow.execution.output_origin import OriginCheck, Written
-from comfyui_workflow.runs.model import Graph, OutputFile
+from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.workflows.graph import Graph
 from tests.runs.test_state_machine import new_run
 
 BEGAN = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

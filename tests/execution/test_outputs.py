@@ -18,9 +18,10 @@ from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.files.partial_files import LocalPart
-from comfyui_workflow.runs.model import Graph, OutputFile
+from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.sessions.session import Link
 from comfyui_workflow.ssh.sftp.files import RemoteFile, version_of
+from comfyui_workflow.workflows.graph import Graph
 from tests.runs.test_state_machine import new_run
 
 

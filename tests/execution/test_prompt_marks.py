@@ -10,9 +10,11 @@ from comfyui_workflow.errors import DataTaken
 from comfyui_workflow.execution.prompt_marks import MarkJudge
 from comfyui_workflow.runs.events import PromptPrepared, PromptSentAgain, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
+from comfyui_workflow.workflows.model import Workflow
 
 BEFORE_S, AFTER_S = -60.0, 60.0
 """Beside the start of this process."""
@@ -25,11 +27,11 @@ class Case:
         self.earlier.take()
         self.ours = Ownership(directory, directory / "server.lock")
         self.ours.take()
-        self.journal = RunJournal(MemoryStore())
+        self.journal = RunJournal(MemoryRunStore())
         self.judge = MarkJudge(self.journal, self.ours)
         request = RunRequest(
-            ssh_connection="root@host",
-            graph={},
+            target=target_of_record("root@host"),
+            workflow=Workflow(graph={}),
             workflow_name="w",
             output_dir="/nowhere",
             comfyui_port=1,

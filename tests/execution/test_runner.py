@@ -21,13 +21,15 @@ from comfyui_workflow.runs.events import (
     TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.executor import FreeTurn
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
+from comfyui_workflow.workflows.model import Workflow
 
 
-class FullStore(MemoryStore):
+class FullStore(MemoryRunStore):
     """Takes nothing that must be saved, for the first `refusals` times."""
 
     def __init__(self, refusals: int) -> None:
@@ -66,15 +68,15 @@ class OfInstance(FreeTurn):
 
 
 def started(
-    store: MemoryStore,
+    store: MemoryRunStore,
     links: "Refusing | LettingThroughWhatIsSmall",
     removed: threading.Event | None = None,
     patience_s: float = 120.0,
 ) -> tuple[RunJournal, str, Callable[[Callable[[], bool]], None]]:
     journal = RunJournal(store)
     request = RunRequest(
-        ssh_connection="root@host",
-        graph={},
+        target=target_of_record("root@host"),
+        workflow=Workflow(graph={}),
         workflow_name="w",
         output_dir="/nowhere",
         comfyui_port=1,
@@ -114,7 +116,7 @@ def test_a_full_disk_is_not_tried_in_a_hurry() -> None:
 
 def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it_waits_for() -> None:
     removed = threading.Event()
-    journal, run_id, execute = started(MemoryStore(), Refusing(ConnectionFailed("no route")), removed)
+    journal, run_id, execute = started(MemoryRunStore(), Refusing(ConnectionFailed("no route")), removed)
     journal.record(run_id, PromptPrepared(prompt_id="p", boot_marker=None))
     stop = threading.Event()
     runner = threading.Thread(target=execute, args=(stop.is_set,))
@@ -156,7 +158,7 @@ class LettingThroughWhatIsSmall:
 
 def test_a_link_that_connects_and_brings_nothing_is_not_tried_for_ever() -> None:
     links = LettingThroughWhatIsSmall()
-    journal, run_id, execute = started(MemoryStore(), links, patience_s=2.0)
+    journal, run_id, execute = started(MemoryRunStore(), links, patience_s=2.0)
     stop = threading.Event()
     last = threading.Timer(60, stop.set)
     last.start()
@@ -176,7 +178,7 @@ def test_only_what_comes_further_than_before_is_progress() -> None:
 
 
 def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
-    journal, run_id, _ = started(MemoryStore(), Refusing())
+    journal, run_id, _ = started(MemoryRunStore(), Refusing())
     said = (
         PhaseEntered(phase=Phase.CONNECTING, message="Connecting"),
         NoticeGiven(message="look"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.files import disk_flush as flush
+from comfyui_workflow.files.atomic_write import make_private_directory, write_atomically
 from comfyui_workflow.files.disk_flush import GroupFlush, bring_to_disk
-from comfyui_workflow.stores.files.atomic_write import make_private_directory, write_atomically
 from tests.sandbox.running_comfyui import wait_until
 
 WAIT_S = 20
@@ -110,7 +110,7 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another_and_then_its
         (path,) = paths
         steps.append((path.name.split(".")[-2] if path.is_file() else "directory", target.read_bytes()))
 
-    monkeypatch.setattr("comfyui_workflow.stores.files.atomic_write.flush_to_disk", note)
+    monkeypatch.setattr("comfyui_workflow.files.atomic_write.flush_to_disk", note)
     write_atomically(target, b"new")
     assert steps == [("file", b"old"), ("directory", b"new")]
     write_atomically(target, b"newer", must_reach_disk=False)
@@ -121,7 +121,7 @@ def test_the_names_of_new_directories_are_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = set[Path]()
-    monkeypatch.setattr("comfyui_workflow.stores.files.atomic_write.flush_to_disk", flushed.update)
+    monkeypatch.setattr("comfyui_workflow.files.atomic_write.flush_to_disk", flushed.update)
     make_private_directory(tmp_path / "a" / "b" / "c")
     assert flushed == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
     flushed.clear()

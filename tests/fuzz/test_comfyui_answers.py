@@ -16,8 +16,9 @@ from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_fin
 from comfyui_workflow.errors import ComfyUIError, InstanceError, WorkflowError
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
-from comfyui_workflow.workflows.graph import output_ids, planned_nodes
+from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.peer import Peer

@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.editor.conversion import Queueing, convert
 from comfyui_workflow.workflows.graph import check_graph
-from comfyui_workflow.workflows.input_formats import read_given
+from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.resolve import settling
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.seeds import with_new_seeds
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, numbers, objects, texts, values
@@ -156,7 +156,7 @@ def test_a_nearly_right_file_is_converted_or_refused(file: Json, mode: SeedMode)
 @given(value=files | values | st.sampled_from(FILES).flatmap(mutations))
 def test_whatever_is_given_is_a_workflow_or_is_refused(value: Json) -> None:
     try:
-        workflow = read_given(value)
+        workflow = read_workflow(value)
     except InvalidGraph as error:
         assert str(error)
         return

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
-from comfyui_workflow.workflows.graph import (
-    check_graph,
-    output_ids,
-    planned_nodes,
-    sink_ids,
-    with_renamed_input,
-)
+from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_renamed_input
 from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values
@@ -61,7 +56,7 @@ def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, An
         node.node_id for node in planned_nodes(graph, output_ids(graph, Definitions(definitions)))
     } <= set(graph)
     run = new_run(graph)
-    assert decode_run(encode_request(run.request), encode_run(run)).request.graph == json.loads(
+    assert decode_run(encode_request(run.request), encode_run(run)).request.workflow.graph == json.loads(
         json.dumps(graph)
     )
     assert check_graph(with_renamed_input(dict(graph), "a.png", "b.png"))

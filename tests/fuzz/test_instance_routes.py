@@ -18,12 +18,13 @@ from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.checked_client import checked
 from tests.fuzz.effort import effort
 from tests.fuzz.test_routes import METHODS, TYPES, headers
 from tests.fuzz.values import Json, mutations, texts, values, wire
+from tests.instances.files import directory_in
 
 BASE = "/comfyui/instances"
 STATUSES = (200, 201, 400, 401, 403, 404, 405, 409, 413, 415, 502, 503)
@@ -46,6 +47,7 @@ FULL: dict[str, Json] = {
 class Api:
     client: FlaskClient
     directory: InstanceDirectory
+    file: Path
 
     def emptied(self) -> "Api":
         for instance in self.directory.all():
@@ -53,7 +55,7 @@ class Api:
         return self
 
     def is_kept(self) -> bool:
-        again = InstanceDirectory(self.directory.file)
+        again = directory_in(self.file)
         again.load()
         return again.all() == self.directory.all()
 
@@ -62,9 +64,13 @@ class Api:
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     directory = tmp_path_factory.mktemp("instances")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", max_upload_mb=1)
-    store = MemoryStore()
+    store = MemoryRunStore()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
-    yield Api(client=checked(create_flask(parts)), directory=parts.instances.directory)
+    yield Api(
+        client=checked(create_flask(parts)),
+        directory=parts.instances.directory,
+        file=settings.instances_path,
+    )
     parts.instances.watches.close(5)
 
 
@@ -203,7 +209,7 @@ def test_the_file_may_hold_anything(
 ) -> None:
     file = Path(tmp_path_factory.getbasetemp()) / "anything.json"
     file.write_bytes(content)
-    directory = InstanceDirectory(file)
+    directory = directory_in(file)
     try:
         directory.load()
     except ConfigurationError as error:
@@ -211,6 +217,6 @@ def test_the_file_may_hold_anything(
         return
     before = directory.all()
     added = directory.add({"name": "one more", "ssh_connection": "root@192.0.2.9"})
-    again = InstanceDirectory(file)
+    again = directory_in(file)
     again.load()
     assert again.all() == (*before, added)

@@ -15,7 +15,7 @@ from comfyui_workflow.api.runpod.routes import BARE
 from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.job import decode_job
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.checked_client import checked
@@ -48,7 +48,7 @@ BODY = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     directory = tmp_path_factory.mktemp("jobs")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", max_upload_mb=1)
-    store = JsonFileStore(settings.data_dir, settings.state_file)
+    store = FileRunStore(settings.data_dir, settings.state_file)
     store.open()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
     yield checked(create_flask(parts))

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.input_formats import read_given_file
+from comfyui_workflow.workflows.input_formats import read_workflow_file
 from tests.fuzz.effort import effort
 from tests.fuzz.values import objects, texts, values
 from tests.workflows import pictures
@@ -60,7 +60,7 @@ def changed(draw: st.DrawFn) -> bytes:
 @example(content=pictures.png(width=2**31 - 1, height=2**31 - 1))
 def test_a_picture_has_a_workflow_or_is_refused(content: bytes) -> None:
     try:
-        given = read_given_file(content)
+        given = read_workflow_file(content)
     except InvalidGraph as error:
         assert str(error)
     except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 
@@ -46,7 +46,7 @@ class Served:
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory = tmp_path_factory.mktemp("raw")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", port=0, max_upload_mb=1)
-    store = MemoryStore()
+    store = MemoryRunStore()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
     http = HttpThread(Served(create_flask(parts), refusals(settings)), settings)
     http.start()

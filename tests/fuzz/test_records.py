@@ -23,7 +23,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import Lost, OutputFile, Run, RunStatus
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.workflows.graph import check_graph
 from tests.fuzz.effort import effort
 from tests.fuzz.values import mutations, values, wire
@@ -48,7 +48,7 @@ RECORDS = {
 APART = {
     "request.json": json.loads(encode_request(SPOILED.request, has_workflow=False)),
     "run.jsonl": RECORDS["run.jsonl"],
-    "workflow.json": json.loads(encode_workflow(SPOILED.request)),
+    "workflow.json": json.loads(encode_workflow(SPOILED.request.workflow)),
 }
 TIMES = [
     "0001-01-01T00:00:00+14:00",
@@ -95,12 +95,12 @@ def check_store(root: Path, state: bytes | None = None) -> None:
     state_file = root / "state.json"
     if state is not None:
         state_file.write_bytes(state)
-    store = JsonFileStore(root, state_file)
+    store = FileRunStore(root, state_file)
     store.open()
     try:
         for run in store.unfinished():
             if Lost.WORKFLOW not in run.lost:
-                check_graph(run.request.graph)  # what will be submitted
+                check_graph(run.request.workflow.graph)  # what will be submitted
         for run_id in {run.run_id for run in [*store.unfinished(), *store.page(100)]}:
             check_run(store, run_id)
         assert NEIGHBOUR.run_id in [run.run_id for run in store.page(1000)]
@@ -116,7 +116,7 @@ def check_store(root: Path, state: bytes | None = None) -> None:
         store.close()
 
 
-def check_run(store: JsonFileStore, run_id: str) -> None:
+def check_run(store: FileRunStore, run_id: str) -> None:
     run = store.get(run_id)
     assert run is not None
     assert run.run_id == run_id
@@ -195,7 +195,7 @@ def test_a_stray_thing_in_the_data_directory_is_no_obstacle(
 
 
 def test_finished_records_that_cannot_be_read_do_not_end_the_list(tmp_path: Path) -> None:
-    store = JsonFileStore(tmp_path, None)
+    store = FileRunStore(tmp_path, None)
     store.open()
     ids = [f"comfyui_workflow_1700000000_{number:04x}" for number in range(40)]
     for run_id, number in zip(ids, itertools.count()):

@@ -21,7 +21,7 @@ from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_directory import RecordReader
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.checked_client import checked
@@ -36,7 +36,7 @@ SENTENCES = (400, 401, 403, 404, 405, 409, 412, 413, 415, 416)
 @dataclass(frozen=True, kw_only=True)
 class Api:
     client: FlaskClient
-    store: JsonFileStore
+    store: FileRunStore
     directory: Path
     run_id: str
     output: Path
@@ -62,7 +62,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     settings = load_settings(
         data_dir=directory / "data", state_file=directory / "state.json", max_upload_mb=1
     )
-    store = JsonFileStore(settings.data_dir, settings.state_file)
+    store = FileRunStore(settings.data_dir, settings.state_file)
     store.open()
     journal = RunJournal(store)
     app = create_flask(parts_of(settings, journal, store, IdleExecutor()))

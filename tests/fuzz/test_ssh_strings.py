@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
-from comfyui_workflow.ssh.command_line import LONGEST_CHARACTERS
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+from comfyui_workflow.parsing.ssh_command_line import LONGEST_CHARACTERS
 from tests.fuzz.effort import effort
 from tests.fuzz.values import values
 

@@ -25,9 +25,10 @@ from comfyui_workflow.runs.events import (
     RunFailed,
 )
 from comfyui_workflow.runs.model import NodeStatus, OutputFile, Phase, Placement, Run, RunStatus
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.workflows.graph import sink_ids
 from tests.fuzz.effort import effort
 from tests.runs.test_state_machine import AT, GRAPH, new_run
 

@@ -12,9 +12,9 @@ from comfyui_workflow.runs.events import Event, RetryRequested, RunFailed
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunFilter, summary_of
-from comfyui_workflow.stores.base import Store
-from comfyui_workflow.stores.files.run_store import JsonFileStore
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.base import RunStore
+from comfyui_workflow.stores.files.runs import FileRunStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.fuzz.effort import effort
 from tests.fuzz.test_state_machine import happened
 from tests.runs.test_state_machine import AT, new_run
@@ -61,7 +61,7 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=14))
 def test_the_list_says_what_the_records_say(story: list[Add | Happen | Reopen]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        memory, root = MemoryStore(), Path(directory)
+        memory, root = MemoryRunStore(), Path(directory)
         store = opened(root)
         try:
             for step in story:
@@ -79,13 +79,13 @@ def test_the_list_says_what_the_records_say(story: list[Add | Happen | Reopen]) 
             store.close()
 
 
-def opened(root: Path) -> JsonFileStore:
-    store = JsonFileStore(root, None, clock=lambda: 0.0)
+def opened(root: Path) -> FileRunStore:
+    store = FileRunStore(root, None, clock=lambda: 0.0)
     store.open()
     return store
 
 
-def take(store: Store, step: Add | Happen) -> None:
+def take(store: RunStore, step: Add | Happen) -> None:
     if isinstance(step, Add):
         new = [number for number in step.numbers if store.get(run_id(number)) is None]
         store.add_all([run_number(number, step.batch_id) for number in new])
@@ -98,7 +98,7 @@ def take(store: Store, step: Add | Happen) -> None:
             )
 
 
-def reopened(store: JsonFileStore, root: Path, step: Reopen) -> JsonFileStore:
+def reopened(store: FileRunStore, root: Path, step: Reopen) -> FileRunStore:
     """Killed: the lock goes, nothing else is done."""
     if step.closes:
         store.close()
@@ -113,7 +113,7 @@ def reopened(store: JsonFileStore, root: Path, step: Reopen) -> JsonFileStore:
     return opened(root)
 
 
-def check(store: Store) -> None:
+def check(store: RunStore) -> None:
     runs = store.page(MOST + 1)
     lines = [summary_of(run) for run in runs]
     assert store.summaries() == lines

@@ -20,7 +20,7 @@ from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.api.conftest import IdleExecutor, parts_of
 from tests.checked_client import checked
 from tests.fuzz.effort import effort
@@ -93,7 +93,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """Whoever waits is answered at once, as by a server that is about to stop."""
     directory = tmp_path_factory.mktemp("worker")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", max_upload_mb=1)
-    store = MemoryStore()
+    store = MemoryRunStore()
     journal = RunJournal(store)
     parts = parts_of(settings, journal, store, IdleExecutor())
     parts.instances.directory.add(

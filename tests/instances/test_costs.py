@@ -8,9 +8,11 @@ import pytest
 from comfyui_workflow.instances.costs import costs_of, idle_warning
 from comfyui_workflow.instances.model import placement_of
 from comfyui_workflow.instances.state import InstanceState, Reachability
-from comfyui_workflow.instances.usage import RemovedUsage, Usage, UsageLedger
+from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.runs import events
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.runs.usage import RemovedUsage, Usage
+from comfyui_workflow.stores.files.usage import FileUsageStore
 from tests.runs.test_state_machine import AT, after, new_run
 from tests.scheduling.making import instance, request
 
@@ -103,7 +105,7 @@ def test_what_a_removed_instance_has_cost_stays_in_the_total() -> None:
 
 
 def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_path: Path) -> None:
-    ledger = UsageLedger(tmp_path / "usage.json")
+    ledger = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
     ledger.keep_to({}, AT)  # nobody has read yet what there was
     ledger.load()
     ledger.keep_to({"a": 2.0, "b": None}, AT)
@@ -115,7 +117,7 @@ def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_pa
     ledger.keep_to({"a": 9.0}, AT)
     ledger.add("a", connected_s=1, busy_s=0)
     ledger.save()
-    again = UsageLedger(tmp_path / "usage.json")
+    again = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
     again.load()
     for each in (ledger, again):
         assert each.get("a") == Usage(connected_s=1, busy_s=0, since=AT)
@@ -125,12 +127,12 @@ def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_pa
 
 
 def test_the_ledger_outlives_the_server(tmp_path: Path) -> None:
-    ledger = UsageLedger(tmp_path / "usage.json")
+    ledger = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
     ledger.load()
     ledger.add("a", connected_s=10, busy_s=4)
     ledger.add("a", connected_s=5, busy_s=0)
     ledger.save()
-    again = UsageLedger(tmp_path / "usage.json")
+    again = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
     again.load()
     assert again.get("a") == Usage(connected_s=15, busy_s=4)
     assert (again.get("a").idle_s, again.get("b")) == (11, Usage())
@@ -138,7 +140,7 @@ def test_the_ledger_outlives_the_server(tmp_path: Path) -> None:
 
 def test_the_ledger_is_saved_now_and_then(tmp_path: Path) -> None:
     now_s = [0.0]
-    ledger = UsageLedger(tmp_path / "usage.json", lambda: now_s[0])
+    ledger = UsageLedger(FileUsageStore(tmp_path / "usage.json"), lambda: now_s[0])
     ledger.add("a", connected_s=1, busy_s=0)
     assert not (tmp_path / "usage.json").exists()
     now_s[0] = 31.0
@@ -153,7 +155,7 @@ def test_the_ledger_is_saved_now_and_then(tmp_path: Path) -> None:
 def test_a_spoiled_ledger_begins_anew(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "usage.json"
     file.write_bytes(content)
-    ledger = UsageLedger(file)
+    ledger = UsageLedger(FileUsageStore(file))
     ledger.load()
     assert ledger.get("a") == Usage()
     file.unlink()

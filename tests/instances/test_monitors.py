@@ -14,6 +14,7 @@ from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.stores.files.usage import FileUsageStore
 from tests.scheduling.making import instance
 
 
@@ -26,7 +27,7 @@ def watches(tmp_path: Path) -> Iterator[Watches]:
     made = Watches(
         Surroundings(
             links=Pool(refuse),
-            ledger=UsageLedger(tmp_path / "usage.json"),
+            ledger=UsageLedger(FileUsageStore(tmp_path / "usage.json")),
             options=WatchOptions(),
             is_given_up=lambda _: None,
             tell=lambda: None,

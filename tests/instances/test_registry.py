@@ -18,7 +18,9 @@ from comfyui_workflow.errors import (
     InvalidRequest,
     StoreError,
 )
-from comfyui_workflow.instances.registry import LOOK_EVERY_S, InstanceDirectory
+from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.stores.files.instances import LOOK_EVERY_S
+from tests.instances.files import directory_in
 
 SSH = "ssh -p 40738 root@198.53.64.194"
 WAIT_S = 10.0
@@ -41,8 +43,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def directory(tmp_path: Path, clock: Clock) -> InstanceDirectory:
-    made = InstanceDirectory(tmp_path / "new" / "instances.json", clock)
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "instances.json"
+
+
+@pytest.fixture
+def directory(file: Path, clock: Clock) -> InstanceDirectory:
+    made = directory_in(file, clock)
     made.load()
     return made
 
@@ -51,17 +58,17 @@ def entry(name: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "ssh_connection": SSH, **fields}
 
 
-def edit(directory: InstanceDirectory, content: Any) -> None:
-    directory.file.parent.mkdir(exist_ok=True)
-    directory.file.write_text(content if isinstance(content, str) else json.dumps(content))
+def edit(file: Path, content: Any) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def names(directory: InstanceDirectory) -> list[str]:
     return [instance.name for instance in directory.all()]
 
 
-def saved(directory: InstanceDirectory) -> Any:
-    return json.loads(directory.file.read_text())
+def saved(file: Path) -> Any:
+    return json.loads(file.read_text())
 
 
 def listener(directory: InstanceDirectory) -> "threading.Semaphore":
@@ -70,19 +77,19 @@ def listener(directory: InstanceDirectory) -> "threading.Semaphore":
     return told
 
 
-def test_without_a_file_there_are_none(directory: InstanceDirectory) -> None:
+def test_without_a_file_there_are_none(directory: InstanceDirectory, file: Path) -> None:
     assert (directory.all(), directory.trouble, directory.get("x")) == ((), None, None)
-    assert not directory.file.exists()
+    assert not file.exists()
 
 
-def test_what_is_added_is_there_at_the_next_start(directory: InstanceDirectory) -> None:
+def test_what_is_added_is_there_at_the_next_start(directory: InstanceDirectory, file: Path) -> None:
     added = directory.add(entry("Die Große", tags=["big"], comfyui_port=None))
     assert added.id == "die-groe"
-    again = InstanceDirectory(directory.file)
+    again = directory_in(file)
     again.load()
     assert again.all() == (added,)
-    assert saved(directory) == {"instances": [{"id": "die-groe", **entry("Die Große", tags=["big"])}]}
-    assert stat.S_IMODE(directory.file.stat().st_mode) == 0o600
+    assert saved(file) == {"instances": [{"id": "die-groe", **entry("Die Große", tags=["big"])}]}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("word", ["primary-gpu", "Primary GPU", "PRIMARY gpu", " primary gpu "])
@@ -124,44 +131,48 @@ def test_a_name_that_is_the_id_of_another_is_refused(directory: InstanceDirector
     assert names(directory) == ["Second"]
 
 
-def test_what_is_removed_is_gone(directory: InstanceDirectory) -> None:
+def test_what_is_removed_is_gone(directory: InstanceDirectory, file: Path) -> None:
     directory.add(entry("a"))
     directory.add(entry("b"))
     assert directory.remove("A").id == "a"
     assert names(directory) == ["b"]
-    assert [each["name"] for each in saved(directory)["instances"]] == ["b"]
+    assert [each["name"] for each in saved(file)["instances"]] == ["b"]
 
 
-def test_an_edit_is_taken_up_after_a_second(directory: InstanceDirectory, clock: Clock) -> None:
+def test_an_edit_is_taken_up_after_a_second(directory: InstanceDirectory, clock: Clock, file: Path) -> None:
     directory.add(entry("a"))
     told = listener(directory)
-    edit(directory, {"instances": [entry("b"), entry("c")]})
+    edit(file, {"instances": [entry("b"), entry("c")]})
     assert names(directory) == ["a"]
     clock.pass_by()
     assert names(directory) == ["b", "c"]
     assert told.acquire(timeout=WAIT_S)
 
 
-def test_an_edit_that_nobody_has_read_yet_is_not_overwritten(directory: InstanceDirectory) -> None:
+def test_an_edit_that_nobody_has_read_yet_is_not_overwritten(
+    directory: InstanceDirectory, file: Path
+) -> None:
     directory.add(entry("a"))
-    edit(directory, {"instances": [entry("b")]})
+    edit(file, {"instances": [entry("b")]})
     directory.add(entry("c"))
     assert names(directory) == ["b", "c"]
 
 
-def test_what_the_server_does_not_know_stays_in_the_file(directory: InstanceDirectory, clock: Clock) -> None:
-    edit(directory, {"comment": "mine", "instances": [entry("a", colour="red", note=None), entry("b")]})
+def test_what_the_server_does_not_know_stays_in_the_file(
+    directory: InstanceDirectory, clock: Clock, file: Path
+) -> None:
+    edit(file, {"comment": "mine", "instances": [entry("a", colour="red", note=None), entry("b")]})
     clock.pass_by()
     directory.change("a", {"enabled": False})
     directory.remove("b")
     expected = {"id": "a", **entry("a", colour="red", note=None, enabled=False)}
-    assert saved(directory) == {"comment": "mine", "instances": [expected]}
+    assert saved(file) == {"comment": "mine", "instances": [expected]}
 
 
 def test_entries_without_an_id_get_one_that_nobody_else_is_called(
-    directory: InstanceDirectory, clock: Clock
+    directory: InstanceDirectory, clock: Clock, file: Path
 ) -> None:
-    edit(directory, {"instances": [entry("GPU 1"), entry("gpu-1"), entry("x", id="gpu-1-2"), entry("gpu.1")]})
+    edit(file, {"instances": [entry("GPU 1"), entry("gpu-1"), entry("x", id="gpu-1-2"), entry("gpu.1")]})
     clock.pass_by()
     ids = [instance.id for instance in directory.all()]
     assert ids == ["gpu-1-3", "gpu-1", "gpu-1-2", "gpu-1-4"]
@@ -182,16 +193,16 @@ BROKEN = [
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_a_broken_edit_leaves_the_last_good_one_in_force_and_is_not_overwritten(
-    directory: InstanceDirectory, clock: Clock, content: str, caplog: pytest.LogCaptureFixture
+    directory: InstanceDirectory, clock: Clock, content: str, caplog: pytest.LogCaptureFixture, file: Path
 ) -> None:
     directory.add(entry("a"))
     told = listener(directory)
-    edit(directory, content)
+    edit(file, content)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             clock.pass_by()
             assert names(directory) == ["a"]
-            assert str(directory.file) in (directory.trouble or "")
+            assert str(file) in (directory.trouble or "")
     assert len(caplog.records) == 1
     for write in (
         lambda: directory.add(entry("b")),
@@ -200,61 +211,65 @@ def test_a_broken_edit_leaves_the_last_good_one_in_force_and_is_not_overwritten(
     ):
         with pytest.raises(InstancesFileBroken, match="Nothing was changed"):
             write()
-    assert directory.file.read_text() == content
+    assert file.read_text() == content
     assert not told.acquire(blocking=False)
-    edit(directory, {"instances": [entry("b")]})
+    edit(file, {"instances": [entry("b")]})
     clock.pass_by()
     assert (names(directory), directory.trouble) == (["b"], None)
 
 
-def test_trouble_names_the_entry_and_the_field(directory: InstanceDirectory, clock: Clock) -> None:
-    edit(directory, {"instances": [entry("a"), entry("b", local_port=80)]})
+def test_trouble_names_the_entry_and_the_field(
+    directory: InstanceDirectory, clock: Clock, file: Path
+) -> None:
+    edit(file, {"instances": [entry("a"), entry("b", local_port=80)]})
     clock.pass_by()
     assert "instance 2 (b): local_port" in (directory.trouble or "")
 
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_a_server_does_not_start_with_a_broken_file(tmp_path: Path, content: str) -> None:
-    directory = InstanceDirectory(tmp_path / "instances.json")
-    edit(directory, content)
+    file = tmp_path / "instances.json"
+    directory = directory_in(file)
+    edit(file, content)
     with pytest.raises(ConfigurationError, match=r"instances\.json"):
         directory.load()
 
 
 def test_a_file_that_may_not_be_read_is_trouble_until_it_may(tmp_path: Path, clock: Clock) -> None:
     """A directory in its place: root may read everything else."""
-    directory = InstanceDirectory(tmp_path / "instances.json", clock)
-    directory.file.mkdir()
+    file = tmp_path / "instances.json"
+    directory = directory_in(file, clock)
+    file.mkdir()
     with pytest.raises(ConfigurationError, match="directory"):
         directory.load()
-    directory.file.rmdir()
+    file.rmdir()
     clock.pass_by()
     clock.pass_by()
     assert directory.trouble is None
 
 
 def test_a_file_that_an_editor_is_replacing_is_missed_once(
-    directory: InstanceDirectory, clock: Clock
+    directory: InstanceDirectory, clock: Clock, file: Path
 ) -> None:
     directory.add(entry("a"))
-    content = directory.file.read_text()
-    directory.file.unlink()
+    content = file.read_text()
+    file.unlink()
     clock.pass_by()
     assert names(directory) == ["a"]
-    directory.file.write_text(content)
+    file.write_text(content)
     clock.pass_by()
     assert names(directory) == ["a"]
-    directory.file.unlink()
+    file.unlink()
     for expected in (["a"], []):
         clock.pass_by()
         assert names(directory) == expected
 
 
 def test_a_disk_that_takes_nothing_changes_nothing(
-    directory: InstanceDirectory, monkeypatch: pytest.MonkeyPatch
+    directory: InstanceDirectory, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     directory.add(entry("a"))
-    before = directory.file.read_bytes()
+    before = file.read_bytes()
 
     def refuse(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
@@ -263,7 +278,7 @@ def test_a_disk_that_takes_nothing_changes_nothing(
     with pytest.raises(StoreError, match="No space left"):
         directory.add(entry("b"))
     assert names(directory) == ["a"]
-    assert directory.file.read_bytes() == before
+    assert file.read_bytes() == before
 
 
 def test_listeners_are_told_of_each_change_and_of_no_refusal(directory: InstanceDirectory) -> None:
@@ -278,7 +293,9 @@ def test_listeners_are_told_of_each_change_and_of_no_refusal(directory: Instance
     assert told == [["a"], ["b"], []]
 
 
-def test_a_listener_may_hold_a_lock_that_a_reader_holds(directory: InstanceDirectory, clock: Clock) -> None:
+def test_a_listener_may_hold_a_lock_that_a_reader_holds(
+    directory: InstanceDirectory, clock: Clock, file: Path
+) -> None:
     lock = threading.Lock()
     told = threading.Event()
 
@@ -288,14 +305,14 @@ def test_a_listener_may_hold_a_lock_that_a_reader_holds(directory: InstanceDirec
         told.set()
 
     directory.listen(listen)
-    edit(directory, {"instances": [entry("a")]})
+    edit(file, {"instances": [entry("a")]})
     clock.pass_by()
     with lock:
         assert names(directory) == ["a"]
     assert told.wait(WAIT_S)
 
 
-def test_many_at_once_lose_nothing(directory: InstanceDirectory) -> None:
+def test_many_at_once_lose_nothing(directory: InstanceDirectory, file: Path) -> None:
     def work(number: int) -> None:
         directory.add(entry(f"gpu {number}"))
         directory.change(f"gpu-{number}", {"tags": [str(number)]})
@@ -308,7 +325,7 @@ def test_many_at_once_lose_nothing(directory: InstanceDirectory) -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert sorted(names(directory)) == ["gpu 0", "gpu 2", "gpu 4", "gpu 6"]
-    assert {tuple(each["tags"]) for each in saved(directory)["instances"]} == {("0",), ("2",), ("4",), ("6",)}
+    assert {tuple(each["tags"]) for each in saved(file)["instances"]} == {("0",), ("2",), ("4",), ("6",)}
 
 
 def _carried_out(work: Callable[[int], None], number: int) -> Callable[[], None]:

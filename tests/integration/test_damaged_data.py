@@ -23,9 +23,9 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.sessions.session import server_id
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.workflows.graph import Graph
 from tests.checked_client import checked
 from tests.damage import damaged
 

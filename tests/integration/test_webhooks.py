@@ -8,6 +8,7 @@ import requests
 
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.safe_http.client import GuardedClient
+from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from tests.delivery.receiver import Answer, Heard, receiving
 from tests.server_process import Json, ServerProcess
 
@@ -22,7 +23,7 @@ def test_a_server_killed_before_it_has_the_answer_sends_the_webhook_again(tmp_pa
         is_dead.set()
         return Answer()
 
-    waiting = Outbox(server.data_dir / "webhooks", GuardedClient(may_reach_private=True))
+    waiting = Outbox(FileWebhookStore(server.data_dir / "webhooks"), GuardedClient(may_reach_private=True))
     waiting.open()
     with receiving() as receiver:
         receiver.answers = [kill, Answer()]

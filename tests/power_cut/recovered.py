@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_workflow.errors import BatchNotFound
-from comfyui_workflow.instances.registry import InstanceDirectory
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.files.batch_files import BatchFiles
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.batches import FileBatchStore
+from comfyui_workflow.stores.files.runs import FileRunStore
+from tests.instances.files import directory_in
 from tests.power_cut.judgement import Finding, Kind
 from tests.power_cut.model import Record, State
 from tests.server_process import Json
@@ -73,7 +73,7 @@ class Recovery:
 
     def findings(self, state: State, promises: Promises) -> list[Finding]:
         self._build(state)
-        store = JsonFileStore(self.place / self.data, None)
+        store = FileRunStore(self.place / self.data, None)
         store.open()
         try:
             return [
@@ -126,7 +126,7 @@ class Recovery:
             if is_output and not name.startswith(".") and content != self.whole[path]:
                 yield Finding(kind=Kind.STRAY, what=f"{name} has its name, and {len(content)} bytes")
 
-    def _of_runs(self, store: JsonFileStore, promises: Promises) -> Iterator[Finding]:
+    def _of_runs(self, store: FileRunStore, promises: Promises) -> Iterator[Finding]:
         for run_id in promises.runs:
             run = store.get(run_id)
             if run is None:
@@ -164,12 +164,12 @@ class Recovery:
             return batch_id is not None and self._batches().get(batch_id).cancelled_at is not None
         return False
 
-    def _batches(self) -> BatchFiles:
-        files = BatchFiles(self.place / self.data / "batches")
+    def _batches(self) -> FileBatchStore:
+        files = FileBatchStore(self.place / self.data / "batches")
         files.open()
         return files
 
-    def _of_outputs(self, state: State, store: JsonFileStore) -> Iterator[Finding]:
+    def _of_outputs(self, state: State, store: FileRunStore) -> Iterator[Finding]:
         """Of every run that there is: what it says to be here is."""
         for run in store.page(1000):
             for output in run.outputs:
@@ -186,7 +186,7 @@ class Recovery:
                 yield Finding(kind=Kind.BATCH_LOST, what=batch_id)
 
     def _of_instances(self, promises: Promises) -> Iterator[Finding]:
-        directory = InstanceDirectory(self.place / self.data / "instances.json")
+        directory = directory_in(self.place / self.data / "instances.json")
         directory.load()
         found = {instance.name: instance.price_per_hour for instance in directory.all()}
         for name, price in promises.instances.items():

@@ -13,10 +13,11 @@ from comfyui_workflow.api.native import batches, instances, rerun, runs, webhook
 from comfyui_workflow.api.runpod import routes
 from comfyui_workflow.app import create_server
 from comfyui_workflow.cli import main
-from comfyui_workflow.delivery.webhooks.delivery import delivery_document, new_delivery
+from comfyui_workflow.delivery.webhooks.serializers import delivery_document
 from comfyui_workflow.instances.schema import KNOWN_FIELDS
 from comfyui_workflow.instances.serializers import state_document
 from comfyui_workflow.instances.state import InstanceState
+from comfyui_workflow.runs.webhook import new_delivery
 from comfyui_workflow.settings import load_settings
 
 ROOT = Path(__file__).parents[2]

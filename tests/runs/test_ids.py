@@ -8,7 +8,7 @@ import pytest
 from comfyui_workflow.runs.batch import BatchOrder
 from comfyui_workflow.runs.model import is_run_id, later_than, new_run_id, time_of_id
 from comfyui_workflow.services.runs import RunService
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from tests.runs.test_state_machine import GRAPH
 from tests.scheduling.making import request
@@ -67,7 +67,7 @@ def test_after_a_restart_a_clock_that_was_set_back_gives_no_smaller_id(
         monkeypatch.setattr(
             "comfyui_workflow.services.runs.now", lambda ahead=ahead: AT + timedelta(hours=ahead)
         )
-        store = JsonFileStore(tmp_path, None)
+        store = FileRunStore(tmp_path, None)
         store.open()
         journal = RunJournal(store)
         ids.append(RunService(journal, store, Idle(journal)).submit(request(graph=GRAPH)).run_id)

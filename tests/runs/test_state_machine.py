@@ -24,9 +24,12 @@ from comfyui_workflow.runs.model import (
     is_run_id,
     new_run_id,
 )
+from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.workflows.graph import planned_nodes, sink_ids
+from comfyui_workflow.runs.target import target_of_record
+from comfyui_workflow.workflows.graph import sink_ids
+from comfyui_workflow.workflows.model import Workflow
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GRAPH = {
@@ -46,8 +49,8 @@ PROMPTS = [
 
 def new_run(graph: dict[str, object] = GRAPH) -> Run:
     request = RunRequest(
-        ssh_connection="ssh root@192.0.2.1",
-        graph=graph,
+        target=target_of_record("ssh root@192.0.2.1"),
+        workflow=Workflow(graph=graph),
         workflow_name="test",
         output_dir="/tmp/x",
         comfyui_port=18188,

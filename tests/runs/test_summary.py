@@ -6,6 +6,7 @@ import pytest
 
 from comfyui_workflow.runs.model import Placement, RunStatus
 from comfyui_workflow.runs.summary import LONGEST_MESSAGE, RunFilter, summary_of
+from comfyui_workflow.runs.target import AnyInstance, target_of_record
 from tests.runs.test_state_machine import new_run
 
 PLACEMENT = Placement(
@@ -19,10 +20,10 @@ PLACEMENT = Placement(
     reason="the only one",
 )
 RUN = replace(
-    new_run(), request=replace(new_run().request, ssh_connection="any", workflow_name="Große Karte")
+    new_run(), request=replace(new_run().request, target=AnyInstance(), workflow_name="Große Karte")
 )
 PLACED = summary_of(replace(RUN, placement=PLACEMENT, gpu_s=10.0))
-ASKED = summary_of(replace(RUN, request=replace(RUN.request, ssh_connection="primary")))
+ASKED = summary_of(replace(RUN, request=replace(RUN.request, target=target_of_record("primary"))))
 
 
 def test_an_instance_tells_what_it_costs() -> None:

@@ -6,7 +6,7 @@ import paramiko
 import pytest
 import requests
 
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from tests.instance import Instance
 
 TIMEOUT_S = 10.0

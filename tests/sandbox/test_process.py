@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from comfyui_workflow import demo
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from tests.sandbox_process import SandboxProcess
 
 

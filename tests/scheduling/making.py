@@ -3,18 +3,22 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Turn
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.model import Workflow
 
 READY = InstanceState(reachability=Reachability.READY, prompts=Prompts())
 AWAY = InstanceState(reachability=Reachability.UNREACHABLE, trouble="no route to host")
@@ -34,17 +38,23 @@ def instance(name: str, **fields: object) -> Instance:
     return Instance(**{**known, **fields})  # type: ignore[arg-type]
 
 
-def request(ssh_connection: str = "any", **fields: object) -> RunRequest:
+def request(
+    ssh_connection: str = "any",
+    instance_id: str | None = None,
+    graph: Graph | None = None,
+    editor_file: Mapping[str, Any] | None = None,
+    **fields: object,
+) -> RunRequest:
     known: dict[str, object] = {
-        "ssh_connection": ssh_connection,
-        "graph": {},
+        "target": target_of_record(ssh_connection, instance_id),
         "workflow_name": "w",
         "output_dir": "/nowhere",
         "comfyui_port": 8188,
         "comfyui_input_dir": "/mine/in",
         "comfyui_output_dir": "/mine/out",
     }
-    return RunRequest(**{**known, **fields})  # type: ignore[arg-type]
+    workflow = Workflow(graph=graph or {}, editor_file=editor_file)
+    return RunRequest(**{**known, "workflow": workflow, **fields})  # type: ignore[arg-type]
 
 
 @dataclass
@@ -80,10 +90,10 @@ class Fleet:
     """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
     the next step, and `fail` lets it meet an error."""
 
-    def __init__(self, *instances: Instance, store: MemoryStore | None = None, **options: object) -> None:
+    def __init__(self, *instances: Instance, store: MemoryRunStore | None = None, **options: object) -> None:
         self.directory = FakeDirectory(list(instances))
         self.watches = FakeWatches({each.id: READY for each in instances})
-        self.store = store or MemoryStore()
+        self.store = store or MemoryRunStore()
         self.journal = RunJournal(self.store)
         self.dispatcher = Dispatcher(
             journal=self.journal,
@@ -203,7 +213,7 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(*instances: Instance, store: MemoryStore | None = None, **options: object) -> Iterator[Fleet]:
+def fleet_of(*instances: Instance, store: MemoryRunStore | None = None, **options: object) -> Iterator[Fleet]:
     fleet = Fleet(*instances, store=store, **options)
     try:
         yield fleet

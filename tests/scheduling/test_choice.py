@@ -2,7 +2,6 @@
 
 import pytest
 
-from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.scheduling.choice import Candidate, choose
 from comfyui_workflow.workflows.model_files import models_named
 from tests.scheduling.making import instance
@@ -59,14 +58,3 @@ def test_models_are_known_by_their_names() -> None:
         "4": "no node",
     }
     assert models_named(graph) == {"x/SD.Safetensors", "q4.gguf"}
-
-
-@pytest.mark.parametrize(
-    ("text", "tag"),
-    [
-        ("any", ""), ("ANY", ""), (" any ", ""), ("any:video", "video"), ("any: video ", "video"),
-        ("any:", None), ("anything", None), ("ssh root@any", None), ("any@host", None), ("", None),
-    ],
-)  # fmt: skip
-def test_any_and_its_tag(text: str, tag: str | None) -> None:
-    assert tag_wanted(text) == tag

@@ -374,6 +374,15 @@ def test_a_staggered_run_starts_when_it_is_due() -> None:
         assert now() >= (fleet.journal.get(later).request.not_before or now())
 
 
+def test_a_run_whose_ssh_string_is_none_any_more_fails_with_the_sentence_that_refuses_it() -> None:
+    with fleet_of(instance("a")) as fleet:
+        (run_id,) = fleet.submit(request("ssh -D 1080 root@host"))
+        fleet.until(lambda: fleet.journal.get(run_id).is_finished)
+        run = fleet.journal.get(run_id)
+        assert run.error_code == "invalid_ssh_connection"
+        assert "dynamic forwarding is not accepted" in str(run.error_message)
+
+
 def staggered(seconds: float, count: int) -> list[RunRequest]:
     return [request(batch_id="b", stagger_s=seconds) for _ in range(count)]
 

@@ -25,9 +25,9 @@ from comfyui_workflow.scheduling.executor import Standing
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.batch_files import BatchFiles
+from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.runs.test_state_machine import GRAPH
 from tests.scheduling.making import instance, request
 
@@ -59,7 +59,7 @@ class Idle:
 class Made:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.store = MemoryStore()
+        self.store = MemoryRunStore()
         self.journal = RunJournal(self.store)
         self.executor = Idle(self.journal)
         self.service = RunService(self.journal, self.store, self.executor)
@@ -68,7 +68,7 @@ class Made:
 
     def begin_again(self) -> BatchService:
         """With what is on disk, as a server that has just started."""
-        self.files = BatchFiles(self.directory)
+        self.files = FileBatchStore(self.directory)
         self.files.open()
         self.batches = BatchService(self.journal, self.store, self.service, self.files, self.damage)
         return self.batches
@@ -151,6 +151,7 @@ def test_an_error_changes_nothing_otherwise(made: Made) -> None:
     batch_id, ids = made.submit(2)
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     assert made.statuses(batch_id) == ["failed", "queued"]
+    assert not made.batches.progress(batch_id).can_retry
     with pytest.raises(RunConflict):  # the workflow itself was at fault
         made.batches.retry(batch_id)
 
@@ -159,6 +160,7 @@ def test_cancel_and_retry_of_a_batch(made: Made) -> None:
     batch_id, ids = made.submit(3)
     made.journal.record(ids[0], RunCompleted())
     made.journal.record(ids[1], RunFailed(code="connection_failed", message="cut"))
+    assert made.batches.progress(batch_id).can_retry
     assert made.batches.retry(batch_id) == 1
     assert made.batches.cancel(batch_id) == 2
     assert made.statuses(batch_id) == ["completed", "cancelled", "cancelled"]

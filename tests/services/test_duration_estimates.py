@@ -8,15 +8,17 @@ import pytest
 
 from comfyui_workflow.app import create_server
 from comfyui_workflow.runs import events
-from comfyui_workflow.runs.model import FileType, OutputFile, Run, SeedMode, new_run_id
+from comfyui_workflow.runs.model import FileType, OutputFile, Run, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.services import duration_estimates
 from comfyui_workflow.services.duration_estimates import Expectations
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.signature import signature
 from tests.runs.test_state_machine import AT, GRAPH, new_run
 from tests.runs.test_summary import PLACEMENT
@@ -31,7 +33,7 @@ def waiting(number: int = 0, ssh_connection: str = SSH, signature: str | None = 
     return replace(
         run,
         run_id=new_run_id(AT + timedelta(seconds=number)),
-        request=replace(run.request, ssh_connection=ssh_connection),
+        request=replace(run.request, target=target_of_record(ssh_connection)),
         graph_signature=signature,
     )
 
@@ -51,7 +53,7 @@ def completed(run: Run, execution_s: float, *happened: events.Event) -> Run:
 
 class Learned:
     def __init__(self) -> None:
-        self.journal = RunJournal(MemoryStore())
+        self.journal = RunJournal(MemoryRunStore())
         self.expectations = Expectations(self.journal)
 
     def learn(self, *runs: Run) -> None:
@@ -149,7 +151,7 @@ def test_a_line_tells_of_pictures_that_are_here_and_of_the_node_that_runs() -> N
 
 
 def test_a_graph_that_may_still_change_has_no_signature_yet() -> None:
-    service = RunService(journal := RunJournal(MemoryStore()), MemoryStore(), Idle(journal))
+    service = RunService(journal := RunJournal(MemoryRunStore()), MemoryRunStore(), Idle(journal))
 
     def signature_of(**fields: object) -> str | None:
         return service.submit(request(graph=GRAPH, **fields)).graph_signature

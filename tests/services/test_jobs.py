@@ -41,9 +41,9 @@ from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.view import JobView, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage import s3
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.runs.test_state_machine import GRAPH
 from tests.scheduling.making import request
 from tests.services.test_batches import Idle
@@ -82,7 +82,7 @@ class Made:
     def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
         self.options = options
-        self.store = MemoryStore()
+        self.store = MemoryRunStore()
         self.letters = Letters()
         self.refused: set[str] = set()
         self.web: dict[str, bytes | WebError] = {}
@@ -94,12 +94,12 @@ class Made:
         self.journal = RunJournal(self.store)
         self.executor = Idle(self.journal)
         self.service = RunService(self.journal, self.store, self.executor)
-        self.files = JobFiles(self.directory / "jobs")
+        self.files = FileJobStore(self.directory / "jobs")
         self.files.open()
         self.jobs = JobService(
             journal=self.journal,
             service=self.service,
-            files=self.files,
+            store=self.files,
             outbox=self.letters,
             presenters=Presenters(
                 by_name={**PRESENTERS.by_name, "other": Other()}, unnamed=PRESENTERS.unnamed
@@ -318,7 +318,7 @@ def test_while_it_cannot_be_saved_as_final_its_client_is_told_under_one_id(
     failed, cancelled = (made.submit(webhook="https://c.example/h") for _ in range(2))
     made.files.update(cancelled, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
     with monkeypatch.context() as patch:
-        patch.setattr(JobFiles, "update", disk_full)
+        patch.setattr(FileJobStore, "update", disk_full)
         made.jobs.stop()
         made.start()
         made.journal.record(failed, RunFailed(code="connection_failed", message="x"))
@@ -573,7 +573,7 @@ def test_a_job_follows_its_run_though_that_could_not_be_saved_at_once(
     made.journal.record(job_id, RunFailed(code="connection_failed", message="x"))
     made.final(job_id)
     with monkeypatch.context() as patch:
-        patch.setattr(JobFiles, "update", disk_full)
+        patch.setattr(FileJobStore, "update", disk_full)
         made.service.retry(job_id)
     made.jobs.stop()
     made.start()

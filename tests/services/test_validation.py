@@ -6,14 +6,16 @@ import pytest
 
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
 from comfyui_workflow.runs.model import RunRequest
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.services import validation
 from comfyui_workflow.services.validation import MOST_AT_ONCE, Inspector
 from comfyui_workflow.sessions.session import InstanceKey, Link
 from comfyui_workflow.ssh.pool import Pool
+from comfyui_workflow.workflows.model import Workflow
 
 REQUEST = RunRequest(
-    ssh_connection="ssh root@gpu",
-    graph={"1": {"class_type": "A", "inputs": {}}},
+    target=target_of_record("ssh root@gpu"),
+    workflow=Workflow(graph={"1": {"class_type": "A", "inputs": {}}}),
     workflow_name="a",
     output_dir="/tmp",
     comfyui_port=8188,

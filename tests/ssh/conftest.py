@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from tests.sshd import Sshd

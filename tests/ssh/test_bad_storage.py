@@ -18,7 +18,7 @@ from comfyui_workflow.errors import (
     StoreError,
 )
 from comfyui_workflow.files.partial_files import LocalPart, remove
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.sftp import files as files_module
 from comfyui_workflow.ssh.sftp.session import SftpSession

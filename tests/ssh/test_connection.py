@@ -22,7 +22,7 @@ from comfyui_workflow.errors import (
     KeyRefused,
     WorkflowError,
 )
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.ssh.sockets import connect

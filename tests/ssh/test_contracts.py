@@ -14,9 +14,9 @@ import requests
 import sshtunnel
 
 from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh import connection as connection_module
 from comfyui_workflow.ssh import tunnel as tunnel_module
-from comfyui_workflow.ssh.address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.sftp.session import ALL_THERE_IS, FIRST_NUMBER, READING, SftpSession
 from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel

@@ -20,7 +20,7 @@ from comfyui_workflow.errors import (
     Stopped,
     StoreError,
 )
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.sftp import files as files_module
 from comfyui_workflow.ssh.sftp.files import RemoteFiles

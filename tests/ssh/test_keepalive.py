@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.keepalive import supervisor
 from tests.ssh.conftest import TinyWeb, no_thread_left, wait_until

@@ -11,7 +11,7 @@ import paramiko
 import pytest
 
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.transport import WINDOW_SLACK_BYTES, BoundedTransport
 from comfyui_workflow.ssh.transport_socket import wire_over_socket

@@ -16,7 +16,7 @@ from comfyui_workflow.errors import (
     RemoteFileMissing,
     Stopped,
 )
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.sftp import upload
 from comfyui_workflow.ssh.sftp.files import RemoteFiles

@@ -7,8 +7,8 @@ from contextlib import closing
 import paramiko
 import pytest
 
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh import transport_socket as wire_module
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.transport_socket import Wire, wire_over_socket
 from tests.ssh.conftest import TinyWeb, wait_until

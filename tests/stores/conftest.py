@@ -26,7 +26,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             return write(descriptor, content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("comfyui_workflow.stores.files.atomic_write.os.fdopen", fdopen)
-    monkeypatch.setattr("comfyui_workflow.stores.files.atomic_write.os.write", write_half)
+    monkeypatch.setattr("comfyui_workflow.files.atomic_write.os.fdopen", fdopen)
+    monkeypatch.setattr("comfyui_workflow.files.atomic_write.os.write", write_half)
     yield is_full
     is_full.clear()

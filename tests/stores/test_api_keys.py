@@ -9,20 +9,22 @@ from comfyui_workflow.app import create_server
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import PromptAccepted, PromptPrepared, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
+from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.private_directories import PRIVATE
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.stores.memory import MemoryStore
+from comfyui_workflow.stores.memory import MemoryRunStore
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
+from comfyui_workflow.workflows.model import Workflow
 
 KEY = "comfyui-0123456789abcdef"
 
 
 def new_run(*, has_key: bool = True) -> Run:
     request = RunRequest(
-        ssh_connection="root@host",
-        graph={"1": {"class_type": "A", "inputs": {}}},
+        target=target_of_record("root@host"),
+        workflow=Workflow(graph={"1": {"class_type": "A", "inputs": {}}}),
         workflow_name="w",
         output_dir="/nowhere",
         comfyui_port=1,
@@ -49,7 +51,7 @@ def files_with_the_key(directory: Path) -> list[str]:
 def test_a_key_is_gone_when_its_prompt_was_accepted_or_its_run_has_ended(
     tmp_path: Path, keys: ApiKeys, event: PromptAccepted | RunFailed | RunCancelled
 ) -> None:
-    journal, run = RunJournal(MemoryStore(), api_keys=keys), new_run()
+    journal, run = RunJournal(MemoryRunStore(), api_keys=keys), new_run()
     journal.add(run)
     journal.keep_api_key(run.run_id, KEY)
     journal.record(run.run_id, PromptPrepared(prompt_id="p", boot_marker=None))

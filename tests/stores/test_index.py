@@ -7,9 +7,9 @@ import pytest
 
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
-from comfyui_workflow.stores.index import Catalogue
-from comfyui_workflow.stores.index_keys import keys_of
-from tests.stores.test_contract import run_number
+from comfyui_workflow.stores.index import RunIndex
+from comfyui_workflow.stores.summary_keys import keys_of
+from tests.stores.test_run_contract import run_number
 
 STATUSES = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 FILTERS = [
@@ -31,7 +31,7 @@ class Kept:
     def __init__(self, count: int, chance: random.Random) -> None:
         self.looks = 0
         self.summaries = {each.run_id: each for each in map(self._made(chance), range(count))}
-        self.catalogue = Catalogue(self._look)
+        self.index = RunIndex(self._look)
 
     def _look(self, run_id: str) -> RunSummary:
         self.looks += 1
@@ -72,34 +72,34 @@ def test_it_finds_what_a_look_at_each_finds(seed: int) -> None:
     kept = Kept(150, chance)
     known = list(kept.summaries.values())
     chance.shuffle(known)
-    kept.catalogue.add_finished(keys_of(each) for each in known[:100])
+    kept.index.add_finished(keys_of(each) for each in known[:100])
     for each in known[100:]:
         kept.summaries[each.run_id] = replace(each, status=RunStatus.QUEUED)
-        kept.catalogue.add(each.run_id, each.batch_id)
+        kept.index.add(each.run_id, each.batch_id)
     for each in chance.sample(known, 40):  # taken up again, or ended
         status = chance.choice([*STATUSES, RunStatus.QUEUED])
         kept.summaries[each.run_id] = replace(each, status=status)
         if status is RunStatus.QUEUED:
-            kept.catalogue.add(each.run_id, each.batch_id)
+            kept.index.add(each.run_id, each.batch_id)
         else:
-            kept.catalogue.end(keys_of(kept.summaries[each.run_id]))
+            kept.index.end(keys_of(kept.summaries[each.run_id]))
     for wanted in FILTERS:
         expected, groups = kept.wanted(wanted), kept.grouped(wanted)
-        assert kept.catalogue.count(wanted) == len(expected)
-        assert [each.run_id for each in kept.catalogue.newest(None, None, wanted)] == expected
-        assert [each.run_id for each in kept.catalogue.grouped(None, None, wanted)] == groups
+        assert kept.index.count(wanted) == len(expected)
+        assert [each.run_id for each in kept.index.newest(None, None, wanted)] == expected
+        assert [each.run_id for each in kept.index.grouped(None, None, wanted)] == groups
         for before in expected[::20]:
             older = [each for each in expected if each < before]
-            assert [each.run_id for each in kept.catalogue.newest(7, before, wanted)] == older[:7]
+            assert [each.run_id for each in kept.index.newest(7, before, wanted)] == older[:7]
 
 
 @pytest.mark.parametrize("wanted", FILTERS)
 def test_of_finished_runs_no_summary_is_looked_at_but_those_of_the_page(wanted: RunFilter) -> None:
     kept = Kept(3000, random.Random(1))
-    kept.catalogue.add_finished(map(keys_of, kept.summaries.values()))
-    page = kept.catalogue.newest(50, None, wanted)
+    kept.index.add_finished(map(keys_of, kept.summaries.values()))
+    page = kept.index.newest(50, None, wanted)
     assert kept.looks == len(page)
-    assert kept.catalogue.count(wanted) == len(kept.wanted(wanted))
+    assert kept.index.count(wanted) == len(kept.wanted(wanted))
     assert kept.looks == len(page)
-    groups = kept.catalogue.grouped(50, None, wanted)
+    groups = kept.index.grouped(50, None, wanted)
     assert kept.looks == len(page) + len(groups)

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui_workflow.errors import DataTaken
 from comfyui_workflow.stores.files.ownership import MOST_TOKENS, Ownership
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from tests.stores.test_workflow_file import graph, runs_of
 
 
@@ -28,12 +28,12 @@ def test_all_earlier_processes_are_known(tmp_path: Path) -> None:
 
 
 def test_who_has_lost_the_lock_changes_nothing_more(tmp_path: Path) -> None:
-    store = JsonFileStore(tmp_path / "data", None)
+    store = FileRunStore(tmp_path / "data", None)
     store.open()
     (run,) = runs_of(graph(1), range(1))
     store.add(run)
     (tmp_path / "data" / "server.lock").unlink()
-    other = JsonFileStore(tmp_path / "data", None)
+    other = FileRunStore(tmp_path / "data", None)
     other.open()
     with pytest.raises(DataTaken, match="another server may have been started"):
         store.update(run.run_id, lambda run: run)

@@ -9,7 +9,7 @@ import pytest
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.stores.files.record_format import NewerRecord, Seal
 from tests.damage import damaged
-from tests.stores.test_contract import opened, run_number
+from tests.stores.test_run_contract import opened, run_number
 
 RECORD = json.dumps({"workflow_id": "x", "n": 1, "text": "\u00e4", "path": "/data/uploads/a.png"}).encode()
 WHERE = Path("run.json")

@@ -16,17 +16,18 @@ from comfyui_workflow.runs.codec import decode_summary, encode_run, encode_summa
 from comfyui_workflow.runs.events import RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import summary_of
+from comfyui_workflow.stores.files import summary_log
 from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from comfyui_workflow.stores.journal import RunJournal
-from tests.stores.test_contract import check_summaries, in_batch, opened, run_number
+from tests.stores.test_run_contract import check_summaries, in_batch, opened, run_number
 
 ALL = [run_number(n).run_id for n in (2, 1, 0)]
 
 
 @contextmanager
-def reopened(tmp_path: Path) -> Iterator[JsonFileStore]:
+def reopened(tmp_path: Path) -> Iterator[FileRunStore]:
     store = opened(tmp_path)
     try:
         yield store
@@ -182,10 +183,10 @@ def test_on_a_full_disk_a_run_ends_and_the_list_knows(
         store.add(run_number(3))
         append = store._summary_log._append
 
-        def on_a_full_disk(line: bytes, *, must_reach_disk: bool = False) -> None:
+        def on_a_full_disk(line: bytes) -> int:
             full_disk.set()
             try:
-                append(line, must_reach_disk=must_reach_disk)
+                return append(line)
             finally:
                 full_disk.clear()
 
@@ -209,7 +210,7 @@ import sys
 from pathlib import Path
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.summary_log import SummaryLog
-from tests.stores.test_contract import opened, run_number
+from tests.stores.test_run_contract import opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunFailed
 store = opened(Path({str(tmp_path)!r}))
@@ -237,6 +238,42 @@ for turn in range(100000):
             told_of = {summary.run_id: summary.error_message for summary in store.summaries()}
         last = run_number(said[-1] % 20).run_id
         assert told_of[last] in (None, *(str(turn) for turn in range(said[-1], said[-1] + 100)))
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"{}\n" * 400)])
+def test_a_file_that_somebody_changes_while_the_server_runs_tells_nothing_false(
+    tmp_path: Path, lines: Path, change: Callable[[Path], object]
+) -> None:
+    with reopened(tmp_path) as store:
+        store.summaries(1)
+        change(lines)
+        check_summaries(store, 3)
+        store.add(run_number(3))
+        RunJournal(store).record(run_number(3).run_id, RunCompleted())
+        check_summaries(store, 4)
+    with reopened(tmp_path) as store:
+        check_summaries(store, 4)
+
+
+def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary_log, "MOST_HELD", 2)
+    log = SummaryLog(tmp_path / "finished.jsonl", Seal())
+    told = [replace(summary_of(run_number(n)), message="ä" * 5000 * n) for n in range(4)]
+    for summary in told:
+        log.append(summary)
+        log.append(summary)
+    for _ in range(2):
+        assert [log.get(each.run_id) for each in told] == told
+        assert len(log._held) == 2
+    again = SummaryLog(log.path, Seal())
+    again.load(again.read().found, is_rewritten=True)
+    log.strike_out(told[0].run_id)
+    assert log.get(told[0].run_id) is None
+    assert [again.get(each.run_id) for each in told] == told
+    for each in (log, again):
+        each.close()
 
 
 def test_a_summary_of_everything_that_is_not_usual_is_kept() -> None:

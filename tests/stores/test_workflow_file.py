@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import read_regular
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import (
     ExecutedTwice,
@@ -25,14 +27,14 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Run, RunStatus, Workflow
-from comfyui_workflow.stores.files import run_store
-from comfyui_workflow.stores.files.atomic_write import read_regular
+from comfyui_workflow.runs.model import Run, RunStatus
+from comfyui_workflow.stores.files import runs as run_files
 from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.files.run_store import JsonFileStore
+from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.model import Workflow
 from tests.fuzz.effort import effort
 from tests.runs.test_state_machine import new_run
 
@@ -40,8 +42,8 @@ link = os.link
 EDITOR_FILE = {"nodes": [{"id": 1, "type": "LoadImage"}], "links": [], "version": 0.4}
 
 
-def opened(directory: Path) -> JsonFileStore:
-    store = JsonFileStore(directory / "data", None)
+def opened(directory: Path) -> FileRunStore:
+    store = FileRunStore(directory / "data", None)
     store.open()
     return store
 
@@ -53,13 +55,16 @@ def graph(color: int) -> dict[str, object]:
     }
 
 
-def runs_of(workflow: dict[str, object], numbers: range, **request: object) -> list[Run]:
-    first = new_run(workflow)
+def runs_of(
+    given: dict[str, object] | Workflow, numbers: range, editor_file: dict[str, object] | None = None
+) -> list[Run]:
+    workflow = given if isinstance(given, Workflow) else Workflow(graph=given, editor_file=editor_file)
+    first = new_run(dict(workflow.graph))
     return [
         replace(
             first,
             run_id=f"comfyui_workflow_17000000{n:02}_abc",
-            request=replace(first.request, inputs={"1.color": n}, **request),  # type: ignore[arg-type]
+            request=replace(first.request, inputs={"1.color": n}, workflow=workflow),
         )
         for n in numbers
     ]
@@ -95,8 +100,7 @@ def test_one_workflow_of_many_runs_is_one_file_and_after_a_restart_one_object(tm
     again = opened(tmp_path)
     found = again.unfinished()
     assert found == [*shared, *others, alone]
-    assert len({id(run.request.graph) for run in found}) == 3
-    assert len({id(run.request.editor_file) for run in found[:20]}) == 1
+    assert len({id(run.request.workflow) for run in found}) == 3
     assert len({id(run.nodes) for run in found[:20]}) == 1
     again.close()
 
@@ -146,7 +150,7 @@ def test_where_there_are_no_links_there_are_copies(
     assert {stat.S_IMODE(workflow_path(tmp_path, run).stat().st_mode) for run in runs} == {0o600}
     again = opened(tmp_path)
     assert again.unfinished() == runs
-    assert len({id(run.request.graph) for run in again.unfinished()}) == 1
+    assert len({id(run.request.workflow.graph) for run in again.unfinished()}) == 1
     again.close()
 
 
@@ -256,7 +260,7 @@ def test_what_is_no_file_of_ours_is_not_read_and_keeps_nobody_waiting(
 def test_a_graph_that_runs_share_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[object] = []
     monkeypatch.setattr(
-        run_store,
+        run_files,
         "check_graph",
         lambda given: checked.append(check_graph(given)),
     )
@@ -351,7 +355,7 @@ def test_a_finished_run_is_found_while_its_record_is_moved(
     journal.record(run.run_id, RunCompleted())
     seen: list[Run | None] = []
     monkeypatch.setattr(
-        run_store,
+        run_files,
         "flush_to_disk",
         lambda _: seen.append(store.get(run.run_id)),
     )
@@ -398,7 +402,12 @@ def test_whatever_runs_share_they_are_there_after_a_restart(
     batches: list[list[tuple[int, object, bool]]], has_links: bool
 ) -> None:
     """Each batch is a list of (which workflow, its editor file, whether the run is finished)."""
-    graphs = [graph(color) for color in range(3)]
+    workflows: dict[str, Workflow] = {}
+
+    def workflow(color: int, editor_file: Any) -> Workflow:
+        made = Workflow(graph=graph(color), editor_file=editor_file)
+        return workflows.setdefault(json.dumps([color, editor_file]), made)
+
     with (
         tempfile.TemporaryDirectory() as name,
         nullcontext() if has_links else patch("os.link", no_links(errno.EPERM)),
@@ -407,7 +416,7 @@ def test_whatever_runs_share_they_are_there_after_a_restart(
         journal = RunJournal(store)
         for batch in batches:
             added = [
-                runs_of(graphs[color], range(n, n + 1), editor_file=editor_file)[0]
+                runs_of(workflow(color, editor_file), range(n, n + 1))[0]
                 for (color, editor_file, _), n in zip(batch, numbers, strict=False)
             ]
             store.add_all(added)

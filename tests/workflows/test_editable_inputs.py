@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.workflows.editable_inputs import key_inputs
-from comfyui_workflow.workflows.input_formats import outline
+from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from tests.workflows.making import class_of, file, node, socket, subgraph
@@ -26,6 +27,10 @@ GRAPH = {
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lake"}},
     "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": ["3", 0], "batch_size": True}},
 }  # fmt: skip
+
+
+def outline(given: Any) -> Graph:
+    return read_workflow(given).outline
 
 
 def told(graph: Any, definitions: Definitions = NOTHING) -> dict[str, str]:

@@ -3,13 +3,8 @@
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.graph import (
-    check_graph,
-    output_ids,
-    planned_nodes,
-    sink_ids,
-    with_renamed_input,
-)
+from comfyui_workflow.runs.nodes import planned_nodes
+from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_renamed_input
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 

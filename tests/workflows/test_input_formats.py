@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.input_formats import outline, read_given, read_given_file
+from comfyui_workflow.workflows.input_formats import read_workflow, read_workflow_file
 from tests.workflows.making import file, node, socket
 from tests.workflows.pictures import png, text
 
@@ -15,19 +15,19 @@ FILE = file(node(1, "A"), node(2, "B", inputs=[socket("x", 1)]), node(3, "Note")
 
 
 def test_a_graph() -> None:
-    given = read_given(GRAPH)
+    given = read_workflow(GRAPH)
     assert given.graph is GRAPH
     assert given.editor_file is None
 
 
 def test_an_editors_file_waits_for_an_instance() -> None:
-    given = read_given(FILE)
+    given = read_workflow(FILE)
     assert given.graph == {}
     assert given.editor_file is FILE
 
 
 def test_an_editors_file_is_known_in_outline_without_an_instance() -> None:
-    found = outline(FILE)
+    found = read_workflow(FILE).outline
     assert {key: (one["class_type"], one["inputs"]) for key, one in found.items()} == {
         "1": ("A", {}),
         "2": ("B", {"x": ["1", 0]}),
@@ -49,14 +49,14 @@ def test_an_editors_file_is_known_in_outline_without_an_instance() -> None:
 )
 def test_what_cannot_run_anywhere_is_refused_at_once(value: Any, words: str) -> None:
     with pytest.raises(InvalidGraph, match=words):
-        read_given(value)
+        read_workflow(value)
 
 
 def test_a_file_on_disk_is_json_or_a_picture() -> None:
-    assert read_given_file(json.dumps(GRAPH).encode()).graph == GRAPH
-    assert read_given_file(json.dumps(FILE).encode()).editor_file == FILE
+    assert read_workflow_file(json.dumps(GRAPH).encode()).graph == GRAPH
+    assert read_workflow_file(json.dumps(FILE).encode()).editor_file == FILE
     with pytest.raises(ValueError):
-        read_given_file(b"neither")
+        read_workflow_file(b"neither")
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_a_file_on_disk_is_json_or_a_picture() -> None:
 )
 def test_a_picture_brings_what_made_it(prompt: Any, workflow: Any, graph: Any, editor_file: Any) -> None:
     texts = [("prompt", prompt), ("workflow", workflow)]
-    given = read_given_file(png(*(text(name, json.dumps(value)) for name, value in texts if value)))
+    given = read_workflow_file(png(*(text(name, json.dumps(value)) for name, value in texts if value)))
     assert (given.graph, given.editor_file) == (graph, editor_file)
 
 
 def test_a_picture_with_a_broken_graph_is_refused() -> None:
     with pytest.raises(InvalidGraph, match="node 1 is not an object"):
-        read_given_file(png(text("prompt", '{"1": 5}'), text("workflow", json.dumps(FILE))))
+        read_workflow_file(png(text("prompt", '{"1": 5}'), text("workflow", json.dumps(FILE))))

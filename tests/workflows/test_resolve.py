@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.editor.conversion import Queueing
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from tests.runs.test_state_machine import new_run
 from tests.workflows.making import AT, class_of, file, node
 
@@ -24,7 +25,8 @@ def highest(least: int, most: int) -> int:
 
 
 def request(**changes: Any) -> Any:
-    return replace(new_run(GRAPH).request, **changes)
+    workflow = Workflow(graph=changes.pop("graph", GRAPH), editor_file=changes.pop("editor_file", None))
+    return replace(new_run().request, workflow=workflow, **changes)
 
 
 def inputs(**changes: Any) -> Any:
@@ -55,7 +57,7 @@ def test_the_seed_that_is_submitted(asked: Any, seed: int) -> None:
 def test_a_graph_that_nothing_is_to_be_done_to_is_the_same_object() -> None:
     asked = request()
     queueing = Queueing(at=AT, choose=lambda choices: choices[0])
-    assert graph_of(asked, DEFINITIONS, queueing, highest) is asked.graph
+    assert graph_of(asked, DEFINITIONS, queueing, highest) is asked.workflow.graph
 
 
 def test_remote_choices_are_asked_for_only_where_they_are_taken() -> None:

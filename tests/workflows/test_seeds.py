@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.runs.model import SeedMode
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.seeds import LARGEST_SEED, settled, with_new_seeds
 from tests.workflows.making import class_of, definition
 

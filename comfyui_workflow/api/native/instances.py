@@ -31,10 +31,8 @@ from comfyui_workflow.instances.serializers import (
 )
 from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.runs.summary import EVERY_RUN
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.sessions.session import Link
-from comfyui_workflow.ssh.address import parse_ssh_address
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
@@ -61,9 +59,9 @@ class EntryViews:
         return answer
 
     def costs(self) -> Response:
-        watches, runs = self.instances.watches, self.service.summaries(None, None, EVERY_RUN)
+        watches, bills = self.instances.watches, self.service.bills()
         instances = self.instances.directory.all()
-        found = costs_of(instances, runs, watches.usage, watches.removed_usage(), now())
+        found = costs_of(instances, bills, watches.usage, watches.removed_usage(), now())
         return jsonify(success=True, **costs_document(found))
 
     def show(self, instance: str) -> Response:
@@ -179,8 +177,7 @@ class ConnectionViews:
 
     def forget_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        address = parse_ssh_address(found.ssh_connection)
-        known_hosts = self.instances.known_hosts
+        address, known_hosts = found.address, self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
         self.instances.watches.look_now(found.id)
@@ -218,7 +215,7 @@ def tail(log: str, most: int) -> list[str]:
 
 def _notices(instance: Instance) -> list[str]:
     """What of its ssh string is ignored, or will be trouble."""
-    return list(parse_ssh_address(instance.ssh_connection).notices)
+    return list(instance.address.notices)
 
 
 def _unfinished_runs(service: RunService, instance: Instance) -> int:

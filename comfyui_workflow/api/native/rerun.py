@@ -3,19 +3,20 @@
 from typing import Any
 
 from comfyui_workflow.api.request import text
-from comfyui_workflow.instances.model import tag_wanted
-from comfyui_workflow.runs.model import Graph, Run, RunRequest, SeedMode
+from comfyui_workflow.api.run_requests import usual_port
+from comfyui_workflow.runs.model import Run, RunRequest
 from comfyui_workflow.scheduling.capacity import Directory
 from comfyui_workflow.ssh import defaults
-from comfyui_workflow.ssh.address import parse_ssh_address
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 
 def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
     """What was left to its default is left out: with another instance, that default may be another."""
     asked = {
         "ssh_connection": _connection(request, directory),
-        "workflow": request.editor_file if is_to_convert(request) else request.graph,
+        "workflow": _workflow_asked(request),
         "workflow_name": request.workflow_name,
         "output_dir": request.output_dir,
     }
@@ -23,7 +24,7 @@ def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
         "inputs": ({}, dict(request.inputs)),
         "seed_mode": (SeedMode.SAVED, request.seed_mode.value),
         "input_images": ([], list(request.input_images)),
-        "comfyui_port": (_usual_port(request), request.comfyui_port),
+        "comfyui_port": (usual_port(request.target), request.comfyui_port),
         "comfyui_input_dir": (defaults.INPUT_DIR, request.comfyui_input_dir),
         "comfyui_output_dir": (defaults.OUTPUT_DIR, request.comfyui_output_dir),
         "include_previews": (False, request.include_previews),
@@ -61,8 +62,13 @@ def workflow_of(run: Run) -> Any:
     """What was or will be submitted; while the instance has a say in that, as far as it is known."""
     known, request = graph_of_run(run), run.request
     if known is not None or is_to_convert(request):
-        return known or request.editor_file
+        return known or request.workflow.editor_file
     return foreseen_graph(request)
+
+
+def _workflow_asked(request: RunRequest) -> Any:
+    workflow = request.workflow
+    return workflow.editor_file if is_to_convert(request) else workflow.graph
 
 
 def _connection(request: RunRequest, directory: Directory) -> str:
@@ -71,9 +77,3 @@ def _connection(request: RunRequest, directory: Directory) -> str:
     if instance is None or directory.get(request.ssh_connection) == instance:
         return request.ssh_connection
     return instance.id
-
-
-def _usual_port(request: RunRequest) -> int:
-    if request.instance_id is not None or tag_wanted(request.ssh_connection) is not None:
-        return defaults.COMFYUI_PORT
-    return parse_ssh_address(request.ssh_connection).comfyui_port or defaults.COMFYUI_PORT

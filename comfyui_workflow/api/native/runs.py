@@ -39,7 +39,7 @@ from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.editable_inputs import key_inputs
 from comfyui_workflow.workflows.findings import errors, warnings
 from comfyui_workflow.workflows.graph import node_title
-from comfyui_workflow.workflows.input_formats import GivenWorkflow
+from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 PREFIX = "/comfyui/workflow"
@@ -55,7 +55,7 @@ class OrderViews:
     directory: Directory
 
     def execute(self) -> Response:
-        run = self.service.submit(self.orders.read(self._body_of_order()), _order_key())
+        run = self.service.submit(self.orders.read(self._body_of_order()), _idempotency_key())
         return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
     def validate(self) -> Response:
@@ -227,9 +227,9 @@ def local_output(run: Run, number: int) -> Path:
     return path
 
 
-def _order_key() -> str | None:
-    """Of a client that may ask once more, since it has not heard the answer. With the body, so that no other
-    order is taken for the same."""
+def _idempotency_key() -> str | None:
+    """Idempotency key: the first 64 bits of a hash of the header and the body, so that no other order is
+    taken for the same. None without the header."""
     given = request.headers.get("Idempotency-Key")
     return sha256(given.encode() + b"\0" + request.get_data()).hexdigest()[:16] if given else None
 
@@ -245,7 +245,7 @@ def _inspection_document(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _given_document(given: GivenWorkflow) -> dict[str, Any]:
+def _given_document(given: Workflow) -> dict[str, Any]:
     """What is known of a workflow without any instance."""
     nodes = given.outline.items()
     return {

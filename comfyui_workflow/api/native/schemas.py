@@ -12,13 +12,14 @@ from pydantic.config import JsonDict
 
 from comfyui_workflow.api.operations import Answer, Body
 from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
-from comfyui_workflow.delivery.webhooks.delivery import DeliveryStatus
 from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.batch import OnError
-from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus, SeedMode
+from comfyui_workflow.runs.model import FileType, NodeStatus, Phase, RunStatus
+from comfyui_workflow.runs.webhook import DeliveryStatus
 from comfyui_workflow.workflows.editable_inputs import Kind, Role
 from comfyui_workflow.workflows.findings import Severity
+from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_LIST_PAGE = 500
 LARGEST_BATCH_PAGE = 100
@@ -191,6 +192,10 @@ class RunFields(Answer):
     message: str | None
     submissions: int
     cancel_requested: bool
+    can_retry: bool
+    """Whether a retry would be accepted."""
+    retry_refused: str | None
+    """The sentence it would be refused with."""
     instance: str | None
     instance_id: str | None
     batch_id: str | None
@@ -372,6 +377,8 @@ class BatchFields(Answer):
     gpu_seconds: float
     cost: Money | None
     unpriced_runs: int
+    can_retry: bool
+    """Whether a retry would take up one of its runs."""
     pictures: list[Picture]
 
 

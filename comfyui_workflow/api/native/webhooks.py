@@ -9,8 +9,8 @@ from comfyui_workflow.api.mount import Api, Parts
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import number
-from comfyui_workflow.delivery.webhooks.delivery import attempt_document, delivery_document
 from comfyui_workflow.delivery.webhooks.sender import Outbox
+from comfyui_workflow.delivery.webhooks.serializers import attempt_document, delivery_document
 
 PREFIX = "/comfyui/webhooks"
 

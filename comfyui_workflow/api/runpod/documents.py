@@ -4,12 +4,10 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.runs.job import NOT_DELIVERED, JobStatus
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.runs.target import Address, AnyInstance, InstanceId, UnreadableTarget
 from comfyui_workflow.services.jobs.view import JobView
-from comfyui_workflow.sessions.session import key_of
 
 INVALID = "Workflow validation failed"
 NO_IMAGES = "Failed to upload one or more input images"
@@ -97,12 +95,13 @@ def _execution_error(run: Run, said: str) -> str:
 def _place(run: Run) -> str:
     if run.placement is not None:
         return run.placement.name
-    if run.request.instance_id is not None or tag_wanted(run.ssh_connection) is not None:
-        return run.ssh_connection
-    try:
-        return key_of(run).address.label
-    except InvalidRequest:
-        return "of no address"
+    match run.request.target:
+        case Address(ssh=ssh):
+            return ssh.label
+        case InstanceId(text=text) | AnyInstance(text=text):
+            return text
+        case UnreadableTarget():
+            return "of no address"
 
 
 def _ms(duration: timedelta) -> int:

@@ -16,9 +16,9 @@ from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
-from comfyui_workflow.instances.model import ANY
 from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, Fetch, JobOrder
+from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.scheduling.capacity import Directory
 from comfyui_workflow.services.uploads import Uploads
 

@@ -20,10 +20,10 @@ from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
 from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
-from comfyui_workflow.instances.model import tag_wanted
 from comfyui_workflow.instances.services import Instances
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
+from comfyui_workflow.runs.target import read_any
 from comfyui_workflow.server.body_limits import BodyLimit
 from comfyui_workflow.services.jobs.service import ImageRefused, JobService, NotToRetry
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
@@ -207,10 +207,10 @@ def _job_counts(jobs: JobService, endpoint: str) -> dict[str, int]:
 
 def _worker_counts(instances: Instances, endpoint: str) -> dict[str, int]:
     """An instance is a worker: initializing while it is not known to be ready, throttled while it is away."""
-    tag = tag_wanted(endpoint)
+    meant = read_any(endpoint)
     counted = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled"), 0)
     for instance in instances.directory.all():
-        if instance.is_meant_by(tag) if tag is not None else instance.id == endpoint:
+        if instance.is_meant_by(meant.tag) if meant else instance.id == endpoint:
             counted[_worker_word(instances.watches.state(instance.id))] += 1
     counted["ready"] = counted["idle"]
     return counted

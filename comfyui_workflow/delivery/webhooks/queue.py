@@ -4,7 +4,7 @@ thread, no file and no network, and is given the time."""
 from collections import Counter
 from datetime import datetime, timedelta
 
-from comfyui_workflow.delivery.webhooks.delivery import Delivery
+from comfyui_workflow.runs.webhook import Delivery
 from comfyui_workflow.safe_http.urls import origin_of
 
 MOST_AT_ONCE = 8
@@ -16,7 +16,7 @@ class DeliveryRow:
     def __init__(self) -> None:
         self._known: dict[str, Delivery] = {}
         self._waiting: dict[str, Delivery] = {}
-        """Of the known ones."""
+        """The known ones that are to be sent."""
         self._claimed: dict[str, str] = {}
         """Those that a thread has to do with, and their servers."""
 

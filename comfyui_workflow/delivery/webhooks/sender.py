@@ -9,18 +9,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.delivery.webhooks.delivery import (
-    Attempt,
-    Delivery,
-    DeliveryStatus,
-    after_attempt,
-    new_delivery,
-    once_more,
-)
-from comfyui_workflow.delivery.webhooks.delivery_files import DeliveryFiles
 from comfyui_workflow.delivery.webhooks.queue import DeliveryRow
 from comfyui_workflow.errors import (
     DeliveryNotFound,
@@ -29,9 +19,17 @@ from comfyui_workflow.errors import (
     UrlRefused,
     WebError,
 )
+from comfyui_workflow.runs.webhook import (
+    Attempt,
+    Delivery,
+    DeliveryStatus,
+    after_attempt,
+    new_delivery,
+    once_more,
+)
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.safe_http.urls import origin_of
-from comfyui_workflow.stores.damage import DamageReport
+from comfyui_workflow.stores.base import WebhookStore
 from comfyui_workflow.stores.journal import now
 
 log = logging.getLogger(__name__)
@@ -43,11 +41,11 @@ _LONGEST_REST_S = 60.0
 @dataclass(frozen=True, kw_only=True)
 class OutboxOptions:
     timeout_s: float = 30
-    """Of one try."""
+    """Limit of one attempt."""
     patience_s: float = 86_400
-    """Since the webhook was added; then it is given up."""
+    """After this time since it was added a webhook is given up."""
     kept_s: float = 604_800
-    """Since it was delivered or given up; then it is forgotten."""
+    """After this time since it was delivered or given up a webhook is forgotten."""
 
 
 class Outbox:
@@ -55,13 +53,12 @@ class Outbox:
 
     def __init__(
         self,
-        directory: Path,
+        store: WebhookStore,
         client: GuardedClient,
         options: OutboxOptions | None = None,
         clock: Callable[[], datetime] = now,
-        damage: DamageReport | None = None,
     ) -> None:
-        self._files = DeliveryFiles(directory, damage)
+        self._store = store
         self._client = client
         self._options = options or OutboxOptions()
         self._clock = clock
@@ -71,11 +68,11 @@ class Outbox:
 
     def open(self) -> None:
         """Raises: ConfigurationError."""
-        for delivery in self._files.open():
+        for delivery in self._store.open():
             self._row.keep(delivery)
 
     def start(self) -> None:
-        """Once it is open."""
+        """To be called once it is open."""
         threading.Thread(target=self._dispatch, name="outbox", daemon=True).start()
 
     def stop(self, timeout_s: float) -> bool:
@@ -100,7 +97,7 @@ class Outbox:
             return known
         content = json.dumps(body).encode()
         delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id)
-        self._files.add(delivery, content)
+        self._store.add(delivery, content)
         with self._changed:
             self._row.keep(delivery)
             self._changed.notify_all()
@@ -126,7 +123,7 @@ class Outbox:
             self._row.claim(delivery)
         try:
             again = once_more(delivery, self._clock())
-            self._files.save(again)
+            self._store.save(again)
             delivery = again
         finally:
             self._release(delivery)
@@ -157,14 +154,14 @@ class Outbox:
             if rests and not due and not old and not self._is_stopping:
                 self._changed.wait(min(self._row.until_next_s(at) or _LONGEST_REST_S, _LONGEST_REST_S))
         for delivery_id in old:
-            self._files.remove(delivery_id)
+            self._store.remove(delivery_id)
         return due
 
     def _attempt(self, delivery: Delivery) -> None:
         try:
             delivery = after_attempt(delivery, self._try(delivery), self._options.patience_s)
             _tell(delivery)
-            self._files.save(delivery)
+            self._store.save(delivery)
         except StoreError as error:
             log.error("%s: %s; after a restart it may be sent once more", delivery.delivery_id, error)
         finally:
@@ -173,7 +170,7 @@ class Outbox:
     def _try(self, delivery: Delivery) -> Attempt:
         status = trouble = None
         try:
-            content = self._files.content(delivery.delivery_id)
+            content = self._store.content(delivery.delivery_id)
             headers = {"Content-Type": "application/json", "Webhook-Id": delivery.delivery_id}
             status = self._client.post(delivery.url, content, headers, self._options.timeout_s)
         except (UrlRefused, WebError, StoreError) as error:

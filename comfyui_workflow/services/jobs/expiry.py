@@ -9,7 +9,7 @@ from comfyui_workflow.errors import JobNotFound, StoreError
 from comfyui_workflow.runs.job import Job, JobStatus
 from comfyui_workflow.services.jobs.deadlines import Deadlines
 from comfyui_workflow.services.jobs.view import JobView
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import now
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,14 @@ class Lifetimes:
     def __init__(
         self,
         *,
-        files: JobFiles,
+        store: JobStore,
         deadlines: Deadlines,
         look: Callable[[str], JobView],
         cancel_run: Callable[[str, str], None],
         ended: Callable[[str], None],
     ) -> None:
         """`cancel_run(run_id, reason)`; `ended(job_id)`: there is a verdict."""
-        self._files = files
+        self._store = store
         self._deadlines = deadlines
         self._look = look
         self._cancel_run = cancel_run
@@ -45,10 +45,10 @@ class Lifetimes:
 
     def _expire(self, job_id: str) -> None:
         try:
-            job = self._files.get(job_id)
+            job = self._store.get(job_id)
             if job.final is None:
                 self._cancel_run(job.run_id, "The ttl of its job is over")
-            self._files.remove(job_id)
+            self._store.remove(job_id)
         except JobNotFound:
             return
         except StoreError as error:
@@ -77,7 +77,7 @@ class Lifetimes:
         """Whether that could be saved."""
         job_id, run_id = view.job.job_id, view.run.run_id
         try:
-            job = self._files.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMEOUT))
+            job = self._store.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMEOUT))
             self._cancel_run(run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
         except StoreError as error:
             log.error("%s is over, but that cannot be saved: %s", job_id, error)

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfyui_workflow.delivery.webhooks.delivery import delivery_id_of
 from comfyui_workflow.errors import (
     JobNotFound,
     RunNotFound,
@@ -21,10 +20,11 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, Job, JobStatus, Upload
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus
+from comfyui_workflow.runs.webhook import delivery_id_of
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.view import JobView, final_status
 from comfyui_workflow.storage.base import Send, Storage
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EndingTools:
-    files: JobFiles
+    store: JobStore
     journal: RunJournal
     outbox: Outbox
     presenters: Presenters
@@ -118,11 +118,11 @@ class JobEndings:
 
     def _end(self, job_id: str) -> None:
         """Raises: JobNotFound, StoreError; then everything that was not done is done by the next call."""
-        job = self._tools.files.get(job_id)
+        job = self._tools.store.get(job_id)
         try:
             run = self._tools.journal.get(job.run_id)
         except RunNotFound:
-            self._tools.files.update(
+            self._tools.store.update(
                 job_id,
                 lambda job: replace(job, final=JobStatus.FAILED, error="Its run is not there any more"),
             )
@@ -133,7 +133,7 @@ class JobEndings:
             job = self._brought_away(job, run)
         view = JobView(job=_judged(job, run), run=run)
         self._tell_client(view)
-        self._tools.files.update(job_id, lambda _: view.job)  # what its client was told is what counts
+        self._tools.store.update(job_id, lambda _: view.job)  # what its client was told is what counts
         self._tools.told(view)
 
     def _brought_away(self, job: Job, run: Run) -> Job:
@@ -150,7 +150,7 @@ class JobEndings:
         fresh = {upload.number: upload for upload in self._uploads(job, bucket, missing)}
         kept = [upload for upload in job.uploads if upload.number not in fresh]
         uploads = tuple(sorted([*kept, *fresh.values()], key=lambda upload: upload.number))
-        return self._tools.files.update(job.job_id, lambda job: replace(job, uploads=uploads))
+        return self._tools.store.update(job.job_id, lambda job: replace(job, uploads=uploads))
 
     def _uploads(self, job: Job, bucket: Bucket, outputs: list[tuple[int, OutputFile]]) -> Iterator[Upload]:
         for number, output in outputs:
@@ -182,7 +182,7 @@ class JobEndings:
             return replace(job, final=JobStatus.FAILED, error=f"Internal error: {type(error).__name__}")
 
         try:
-            job = self._tools.files.update(job_id, failed)
+            job = self._tools.store.update(job_id, failed)
             self._tools.told(JobView(job=job, run=self._tools.journal.get(job.run_id)))
         except (JobNotFound, RunNotFound, StoreError) as trouble:
             log.error("%s: %s", job_id, trouble)

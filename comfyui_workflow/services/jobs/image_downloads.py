@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO
 
 from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRefused, WebError
+from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
 from comfyui_workflow.runs.model import Phase
 from comfyui_workflow.services.jobs.deadlines import Deadlines
 from comfyui_workflow.services.jobs.download_queue import FetchRow, WantedImage
-from comfyui_workflow.stores.files.atomic_write import make_private_directory
-from comfyui_workflow.stores.files.job_files import JobFiles
+from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ class ImageFetcher:
     def __init__(
         self,
         *,
-        files: JobFiles,
+        store: JobStore,
         journal: RunJournal,
         deadlines: Deadlines,
         fetch: FetchUrl,
         start: Callable[[str], None],
     ) -> None:
         """`start` is called with the id of a run whose images are here, or that is cancelled."""
-        self._files = files
+        self._store = store
         self._journal = journal
         self._deadlines = deadlines
         self._fetch = fetch
@@ -93,7 +93,7 @@ class ImageFetcher:
 
     def _try_to_bring(self, image: WantedImage) -> None:
         try:
-            job = self._files.get(image.job_id)
+            job = self._store.get(image.job_id)
             if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
                 self._bring(job, image)
             else:
@@ -124,7 +124,7 @@ class ImageFetcher:
         entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
         self._journal.record(job.run_id, entered)
         _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
-        return self._files.update(job.job_id, lambda job: _without(job, fetch))
+        return self._store.update(job.job_id, lambda job: _without(job, fetch))
 
     def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
         if not error.is_transient or tries >= TRIES:
@@ -136,7 +136,7 @@ class ImageFetcher:
 
     def _again(self, job_id: str, tries: int) -> None:
         try:
-            self.put(self._files.get(job_id), tries)
+            self.put(self._store.get(job_id), tries)
         except JobNotFound:
             log.debug("%s is not known any more", job_id)
 

@@ -31,8 +31,8 @@ from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.view import Delivered, JobView, has_output, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage.base import Send
+from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.job_files import JobFiles
 from comfyui_workflow.stores.journal import RunJournal, now
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class JobService:
         *,
         journal: RunJournal,
         service: RunService,
-        files: JobFiles,
+        store: JobStore,
         outbox: Outbox,
         presenters: Presenters,
         check_url: Callable[[str], None],
@@ -81,7 +81,7 @@ class JobService:
         `refresh` is called after each job, with its run."""
         self._journal = journal
         self._service = service
-        self._files = files
+        self._store = store
         self._refresh = refresh
         self._check_url = check_url
         self._changed = threading.Condition()
@@ -89,7 +89,7 @@ class JobService:
         self._deadlines = Deadlines()
         self._endings = JobEndings(
             EndingTools(
-                files=files,
+                store=store,
                 journal=journal,
                 outbox=outbox,
                 presenters=presenters,
@@ -100,14 +100,14 @@ class JobService:
             )
         )
         self._lifetimes = Lifetimes(
-            files=files,
+            store=store,
             deadlines=self._deadlines,
             look=self.get,
             cancel_run=self._cancel_run,
             ended=self._endings.put,
         )
         self._images = ImageFetcher(
-            files=files,
+            store=store,
             journal=journal,
             deadlines=self._deadlines,
             fetch=fetch,
@@ -140,7 +140,7 @@ class JobService:
         try:
             if order.comfy_org_api_key is not None:
                 self._journal.keep_api_key(run.run_id, order.comfy_org_api_key)
-            self._files.add(job)
+            self._store.add(job)
         except StoreError:
             ended = RunCancelled(message="The job could not be saved, so it was not started")
             self._journal.record(run.run_id, ended)
@@ -152,7 +152,7 @@ class JobService:
 
     def get(self, job_id: str) -> JobView:
         """Raises: JobNotFound."""
-        job = self._files.get(job_id)
+        job = self._store.get(job_id)
         try:
             return JobView(job=job, run=self._service.get(job.run_id))
         except RunNotFound as error:
@@ -162,7 +162,7 @@ class JobService:
         """When it is final, or as it is when the time is over. Raises: JobNotFound."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_stopping or self._files.get(job_id).final is not None, timeout_s
+                lambda: self._is_stopping or self._store.get(job_id).final is not None, timeout_s
             )
         return self.get(job_id)
 
@@ -177,7 +177,7 @@ class JobService:
             before[:] = [job.streamed]
             return replace(job, streamed=max(job.streamed, len(files)))
 
-        self._files.update(job_id, taken)
+        self._store.update(job_id, taken)
         return view, files[before[0] :]
 
     def outputs_left(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
@@ -188,7 +188,7 @@ class JobService:
     def cancel(self, job_id: str) -> JobView:
         """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
         is. Raises: JobNotFound, StoreError."""
-        job = self._files.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
+        job = self._store.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
         if job.final is None:
             self._cancel_run(job.run_id, None)
             self._endings.put(job.job_id)
@@ -214,7 +214,7 @@ class JobService:
 
     def counts(self, endpoint: str) -> Mapping[JobStatus | str, int]:
         """By status, and `retried`."""
-        jobs = [job for job in self._files.all() if job.endpoint == endpoint]
+        jobs = [job for job in self._store.all() if job.endpoint == endpoint]
         counted: Counter[JobStatus | str] = Counter(job.final for job in jobs if job.final is not None)
         counted.update(view.status for view in self._views(job for job in jobs if job.final is None))
         counted["retried"] = sum(job.retries for job in jobs)
@@ -222,15 +222,15 @@ class JobService:
 
     def mend(self, damage: DamageReport) -> None:
         """Before the unfinished runs are taken up: jobs with a damaged record, made anew of their runs."""
-        for name, reason in sorted(self._files.damaged.items()):
+        for name, damaged in sorted(self._store.unreadable.items()):
             try:
                 run = self._service.get(name)
             except RunNotFound:
                 outcome = "No run of this job is there, so it is not known any more"
             else:
-                self._files.mend(job_of_run(run, now()))
+                self._store.replace_unreadable(job_of_run(run, now()))
                 outcome = _JOB_MENDED
-            damage.add(self._files.path_of(name), reason, outcome)
+            damage.add(damaged.path, damaged.reason, outcome)
 
     def held_back(self) -> frozenset[str]:
         """Runs that must not be started yet."""
@@ -239,7 +239,7 @@ class JobService:
     def start(self) -> None:
         """After the unfinished runs are taken up: what a server that died has left half done."""
         underway = {run.run_id for run in self._service.unfinished()}
-        for job in self._files.all():
+        for job in self._store.all():
             self._lifetimes.watch(job)
             if job.final is JobStatus.FAILED and job.run_id in underway:
                 self._follow(job.job_id, job.run_id)
@@ -274,7 +274,7 @@ class JobService:
             raise ImageRefused(f"{Path(fetch.path).name}: {error}") from error
 
     def _unfinished(self) -> list[Job]:
-        return [job for job in self._files.all() if job.final is None]
+        return [job for job in self._store.all() if job.final is None]
 
     def _is_purged(self, job: Job) -> bool:
         """Whether it was in the queue until now. Raises: StoreError."""
@@ -282,7 +282,7 @@ class JobService:
             if job.verdict is not None or not self._service.cancel_unless_begun(job.run_id):
                 return False
             cancelled = partial(with_verdict, run_id=job.run_id, verdict=JobStatus.CANCELLED)
-            self._endings.put(self._files.update(job.job_id, cancelled).job_id)
+            self._endings.put(self._store.update(job.job_id, cancelled).job_id)
         except (JobNotFound, RunNotFound) as error:  # its time was over just now
             log.debug("%s: %s", job.job_id, error)
             return False
@@ -322,7 +322,7 @@ class JobService:
 
     def _reopen(self, job_id: str, run_id: str) -> Job:
         """It is carried out by that run. Raises: JobNotFound, StoreError."""
-        job = self._files.update(job_id, partial(_reopened, run_id=run_id))
+        job = self._store.update(job_id, partial(_reopened, run_id=run_id))
         self._lifetimes.watch(job)
         self._endings.put(job_id)
         return job
@@ -336,12 +336,12 @@ class JobService:
     # what happens to a job by itself
 
     def _heed(self, run: Run) -> None:
-        job = self._files.of_run(run.run_id)
+        job = self._store.of_run(run.run_id)
         if job is not None:
             self._endings.put(job.job_id)
 
     def _heed_reopening(self, run: Run) -> None:
-        job = self._files.of_run(run.run_id)
+        job = self._store.of_run(run.run_id)
         if job is not None:
             self._follow(job.job_id, run.run_id)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
-from comfyui_workflow.files.disk_flush import flush_to_disk
-from comfyui_workflow.runs.model import is_run_id
-from comfyui_workflow.stores.files.atomic_write import (
+from comfyui_workflow.files.atomic_write import (
     make_private_directory,
     read_regular,
     write_atomically,
 )
+from comfyui_workflow.files.disk_flush import flush_to_disk
+from comfyui_workflow.runs.model import is_run_id
+from comfyui_workflow.stores.files.quarantine import QUARANTINE
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class ApiKeys:
             return None
 
     def forget(self, run_id: str) -> None:
-        """What cannot be removed is an error in the log, and is tried again at the next start."""
+        """Remove a key. One that cannot be removed is logged as an error, and is tried again at the next
+        start."""
         if self._directory is None:
             return
         try:
@@ -66,7 +68,7 @@ class ApiKeys:
             log.error("The API key of %s cannot be removed: %s", run_id, error.strerror)
 
     def keep_only(self, run_ids: Collection[str]) -> None:
-        """At a start: a server that died may have left others."""
+        """Remove the keys of all other runs, at a start: a server that died may have left some."""
         for path in self._files():
             if path.name not in run_ids:
                 self.forget(path.name)
@@ -80,9 +82,9 @@ class ApiKeys:
             make_private_directory(self._directory)
             if (self._directory / MARK).exists():
                 return
-            for place in ("live", "finished", "set-aside"):
-                for path in (runs / place).glob("*/request.json"):
-                    self._take_from(path, is_live=place == "live")
+            for directory in ("live", "finished", QUARANTINE):
+                for path in (runs / directory).glob("*/request.json"):
+                    self._take_from(path, is_live=directory == "live")
             write_atomically(self._directory / MARK, b"")
         except (OSError, StoreError) as error:
             raise ConfigurationError(f"API keys of earlier runs cannot be removed: {error}") from error

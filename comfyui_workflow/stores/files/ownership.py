@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfyui_workflow.errors import DataTaken, StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_atomically
 from comfyui_workflow.parsing.untrusted import an_object
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,6 @@ class Watchman:
 
 
 def _identity(path: Path) -> Identity:
-    """Of a file: device, number, and when it was written. Raises: OSError."""
+    """Identity of a file: device, number, and when it was written. Raises: OSError."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_mtime_ns

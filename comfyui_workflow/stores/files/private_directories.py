@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.stores.files.atomic_write import make_private_directory
+from comfyui_workflow.files.atomic_write import make_private_directory
 
 log = logging.getLogger(__name__)
 

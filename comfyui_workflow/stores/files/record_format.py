@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
+from comfyui_workflow.files.atomic_write import read_regular
 
 VERSION = 1
 _HEAD = re.compile(rb'\{"version":([0-9]{1,9}),"crc32":"([0-9a-f]{8})"(,?)')
@@ -67,6 +68,10 @@ class Seal:
         if version > VERSION:
             raise NewerRecord.at(where, version)
         return b"{" + self._with_own_paths(body)
+
+    def read(self, path: Path) -> bytes:
+        """The record in a file. Raises: StoreError when it is damaged; NewerRecord; OSError."""
+        return self.unseal(read_regular(path), path)
 
     def _with_own_paths(self, body: bytes) -> bytes:
         return body if self._own is None else body.replace(_MARK, self._own)

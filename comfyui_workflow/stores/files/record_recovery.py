@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from comfyui_workflow.errors import InvalidGraph, StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_atomically
 from comfyui_workflow.runs.codec import (
     decode_graph,
     decode_request,
@@ -15,11 +16,11 @@ from comfyui_workflow.runs.codec import (
     encode_request,
     encode_run,
 )
-from comfyui_workflow.runs.model import Graph, Run, RunRequest, Workflow, is_run_id
+from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
 from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_atomically
+from comfyui_workflow.stores.files.quarantine import keep_aside
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_directory import (
     CUT,
@@ -29,14 +30,13 @@ from comfyui_workflow.stores.files.run_directory import (
     RecordReader,
     content_of,
     is_missing,
-    keep_aside,
-    read_sealed,
     read_submission,
     whole_state,
 )
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG
 from comfyui_workflow.stores.files.workflow_file import FILE_NAME as WORKFLOW
-from comfyui_workflow.workflows.graph import check_graph
+from comfyui_workflow.workflows.graph import Graph, check_graph
+from comfyui_workflow.workflows.model import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Rebuilder:
 
         workflow = part(WORKFLOW, lambda: self._reader.workflows.read(path))
         request = part("request.json", lambda: self._request(path, workflow, is_lost=WORKFLOW in troubles))
-        if request is not None and not request.graph and request.editor_file is None:
+        if request is not None and request.workflow.is_lost:
             troubles.setdefault(WORKFLOW, "it is missing")
         graph = part(GRAPH, lambda: self._graph(path))
         submission = part(SUBMISSION, lambda: read_submission(path, self._seal))
@@ -105,8 +105,8 @@ class Rebuilder:
         return replace(parts, state=state)
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
-        """With an empty graph where the workflow is lost. Raises: StoreError, OSError."""
-        content = read_sealed(path / "request.json", self._seal)
+        """The request, with an empty workflow where that is lost. Raises: StoreError, OSError."""
+        content = self._seal.read(path / "request.json")
         if workflow is not None or is_lost:
             return _checked(decode_request(content, workflow or Workflow(graph={})))
         try:
@@ -147,8 +147,8 @@ class Rebuilder:
 
 def _checked(request: RunRequest) -> RunRequest:
     """Raises: InvalidGraph."""
-    if request.graph:
-        check_graph(request.graph)
+    if request.workflow.graph:
+        check_graph(request.workflow.graph)
     return request
 
 
@@ -158,7 +158,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def _is_sealed(path: Path) -> bool:
-    """Also where the rest of it is damaged."""
+    """Whether a file begins with a seal, whatever comes after."""
     try:
         return Seal.is_sealed(read_regular(path))
     except OSError:

@@ -9,7 +9,6 @@ power cut can take what was not flushed yet, and nothing else.
 import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import (
+    read_regular,
+    write_atomically,
+    write_new,
+)
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.changes import begins_with_state
 from comfyui_workflow.runs.codec import (
@@ -31,16 +35,11 @@ from comfyui_workflow.runs.codec import (
     encode_run,
     encode_submission,
 )
-from comfyui_workflow.runs.model import OutputFile, Run, Workflow, is_run_id
-from comfyui_workflow.stores.files.atomic_write import (
-    make_private_directory,
-    read_regular,
-    write_atomically,
-    write_new,
-)
+from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
 from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader, WorkflowWriter
+from comfyui_workflow.workflows.model import Workflow
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +80,9 @@ def was_never_accepted(path: Path, seal: Seal) -> bool:
 
 
 def write_submission(path: Path, run: Run, seal: Seal) -> None:
-    """Of a run whose prompt is about to be submitted, after its log says so. It is read where the log is
-    damaged, so it need not be on the disk first, and a disk that does not take it stops nobody."""
+    """Write the submission of a run whose prompt is about to be submitted, after its log says so. It is read
+    where the log is damaged, so it need not be on the disk first, and a disk that does not take it stops
+    nobody."""
     try:
         write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)), must_reach_disk=False)
     except OSError as error:
@@ -90,7 +90,8 @@ def write_submission(path: Path, run: Run, seal: Seal) -> None:
 
 
 class RecordReader:
-    """What its runs have in common is one object in memory. Its methods may be called from any thread."""
+    """Reads records. What several runs have in common is one object in memory. Its methods may be called from
+    any thread."""
 
     def __init__(self, seal: Seal, most_workflows: int | None = None) -> None:
         self.seal = seal
@@ -98,9 +99,9 @@ class RecordReader:
         self.nodes = NodeMemory()
 
     def read(self, path: Path) -> Run:
-        """What every record has is read last: then nothing was missing because the record was just moved.
+        """A run. Files that every record has are read last: a record that is just being moved lacks nothing.
         Raises: StoreError, NewerRecord, OSError."""
-        request = read_sealed(path / "request.json", self.seal)
+        request = self.seal.read(path / "request.json")
         workflow, graph = self.workflows.read(path), content_of(path / GRAPH)
         submission = read_submission(path, self.seal)
         run = self._decode(request, read_state(path, self.seal), graph, workflow)
@@ -130,7 +131,7 @@ def read_submission(path: Path, seal: Seal) -> SubmissionRecord | None:
 
 def read_inputs(path: Path, seal: Seal) -> Mapping[str, Any]:
     """Raises: StoreError, OSError."""
-    return decode_inputs(read_sealed(path / "request.json", seal))
+    return decode_inputs(seal.read(path / "request.json"))
 
 
 def read_outputs(path: Path, seal: Seal) -> Sequence[OutputFile]:
@@ -138,15 +139,10 @@ def read_outputs(path: Path, seal: Seal) -> Sequence[OutputFile]:
     return decode_outputs(read_state(path, seal))
 
 
-def read_sealed(path: Path, seal: Seal) -> bytes:
-    """Raises: StoreError when it is damaged; NewerRecord; OSError."""
-    return seal.unseal(read_regular(path), path)
-
-
 def refuse_newer(path: Path, seal: Seal) -> None:
     """Raises: NewerRecord. Whatever else may be wrong with the record is not told here."""
     with suppress(StoreError, OSError):
-        read_sealed(path / "request.json", seal)
+        seal.read(path / "request.json")
     with suppress(StoreError, OSError):
         read_state(path, seal)
 
@@ -160,18 +156,18 @@ def read_state(path: Path, seal: Seal) -> bytes:
 
 
 def whole_state(path: Path, seal: Seal) -> LogRead:
-    """What of it is whole. Raises: StoreError where that is nothing; NewerRecord; OSError."""
+    """The whole part of the state. Raises: StoreError where there is none; NewerRecord; OSError."""
     content = content_of(path / LOG)
     read = None if content is None else read_log(content, path / LOG, seal)
     if read is not None and begins_with_state(read.content):
         return read
     if content is not None and not (path / OLD_STATE).exists():
         raise StoreError(f"there is no whole state in {LOG}")
-    return LogRead(content=read_sealed(path / OLD_STATE, seal), trouble=None)
+    return LogRead(content=seal.read(path / OLD_STATE), trouble=None)
 
 
 def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: Seal) -> list[Path]:
-    workflow = workflows.place(path, run.request)
+    workflow = workflows.write(path, run.request)
     write_new(path / "request.json", seal.seal(encode_request(run.request, has_workflow=workflow is None)))
     write_new(path / LOG, seal.seal(encode_run(run)) + b"\n")
     return [path / "request.json", path / LOG, *([workflow] if workflow else [])]
@@ -185,7 +181,7 @@ def _has_state(path: Path, seal: Seal) -> bool:
 
 def _has_request(path: Path, seal: Seal) -> bool:
     with suppress(OSError, StoreError):
-        decode_inputs(read_sealed(path / "request.json", seal))
+        decode_inputs(seal.read(path / "request.json"))
         return True
     return False
 
@@ -213,27 +209,6 @@ def content_of(path: Path) -> bytes | None:
 def is_missing(path: Path) -> bool:
     """Neither a file nor anything else is there."""
     return not os.path.lexists(path)
-
-
-def set_aside(path: Path, directory: Path, reason: str, name: str | None = None) -> None:
-    """For a person to look at. What cannot be moved stays where it is."""
-    aside = directory / f"{(name or path.name)[:120]}-{time.time_ns()}"
-    log.error("Set aside %r as %r: %s", str(path), str(aside), reason)
-    try:
-        shutil.move(path, aside)
-    except OSError as error:
-        log.error("%r stays where it is: %s", str(path), error.strerror)
-
-
-def keep_aside(path: Path, directory: Path, reason: str, name: str) -> None:
-    """As `set_aside`, but the file stays in its place, too, until another one replaces it: needs no room."""
-    aside = directory / f"{name[:120]}-{time.time_ns()}"
-    with suppress(OSError):  # then the link says what is wrong
-        make_private_directory(directory)
-    try:
-        os.link(path, aside, follow_symlinks=False)
-    except OSError:  # a directory, or a file system without links
-        set_aside(path, directory, reason, name)
 
 
 def remove(path: Path) -> None:

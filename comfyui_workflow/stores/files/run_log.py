@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import append_line, write_atomically, write_new
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.changes import encode_change, is_state
 from comfyui_workflow.runs.codec import encode_graph, encode_run
-from comfyui_workflow.runs.model import Graph, Run
-from comfyui_workflow.stores.files.atomic_write import append_line, write_atomically, write_new
+from comfyui_workflow.runs.model import Run
 from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.workflows.graph import Graph
 
 LOG, GRAPH = "run.jsonl", "graph.json"
 COMPACT_AFTER_BYTES = 1024 * 1024
@@ -26,7 +27,7 @@ _COMPACT_AFTER_TIMES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class LogRead:
-    """What of a log is whole, from its beginning or its last whole state."""
+    """The whole part of a log, from its beginning or its last whole state."""
 
     content: bytes
     trouble: str | None

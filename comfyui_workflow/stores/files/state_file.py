@@ -10,9 +10,9 @@ import logging
 import threading
 from pathlib import Path
 
+from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.runs.document import progress_document
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.files.atomic_write import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class StateFile:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """What was shown is written when this returns."""
+        """The run that was shown last is written when this returns."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()

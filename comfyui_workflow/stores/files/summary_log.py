@@ -1,42 +1,61 @@
 """Summaries of finished runs in one file, a line for each: so that opening ten thousand of them reads a file
 and not ten thousand records. What it lacks is read from the records; what it says must be true.
 
+In memory there is only where the line of each run begins. A summary is read when somebody asks for it, and
+those that were asked for last are held.
+
 A run that is taken up again is struck out, and that is on disk before the run changes. So whatever becomes of
 the lines that follow (a full disk, a killed server, a power cut), no line tells of a run as it was before.
 """
 
 import logging
+import os
 import threading
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import append_line, write_atomically
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.stores.files.atomic_write import append_line, write_atomically
-from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.index_keys import SummaryLine, keys_of_line
+from comfyui_workflow.stores.files.record_format import NewerRecord, Seal
+from comfyui_workflow.stores.summary_keys import SummaryKeys, decode_keys
 
 log = logging.getLogger(__name__)
 
+MOST_HELD = 4096
+"""Summaries that were asked for last; each is about a kilobyte."""
 _STRUCK = b"struck out: "
+_READ_BYTES = 4096
+"""Bytes that are read at once: most lines are shorter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SummaryLine:
+    """A line of the file: the JSON in it, the fields that the index needs, and where it begins, in bytes."""
+
+    summary: bytes
+    keys: SummaryKeys
+    begins_at: int
 
 
 @dataclass(kw_only=True)
 class Lines:
-    """What the last line of each run says."""
+    """The last line of each run, by run id."""
 
     found: dict[str, SummaryLine] = field(default_factory=dict)
     count: int = 0
-    """Of all lines."""
+    """All lines."""
     damaged: int = 0
-    """That cannot be read, though they were written whole."""
+    """Lines that cannot be read, though they were written whole."""
     cut_short: int = 0
-    """By a server that was killed, or a power cut."""
+    """Lines that a killed server or a power cut has left unfinished."""
     are_old: bool = False
-    """Some are without the head that an earlier release did not write."""
+    """Some lines are without the seal that an earlier release did not write."""
 
 
 class SummaryLog:
@@ -46,6 +65,11 @@ class SummaryLog:
         self.path = path
         self._seal = seal
         self._lock = threading.Lock()
+        self._begins_at: dict[str, int] = {}
+        self._unsaved: dict[str, bytes] = {}
+        """Summaries whose lines the disk did not take."""
+        self._held: OrderedDict[str, RunSummary] = OrderedDict()
+        self._descriptor: int | None = None
 
     def read(self) -> Lines:
         """A line that is none is skipped. Lines are not flushed, so a power cut may leave the last one short,
@@ -57,55 +81,155 @@ class SummaryLog:
             return lines
         given = [*ended, last] if last else ended
         lines.count = len(given)
+        begins_at = 0
         for number, line in enumerate(given):
-            if line.startswith(_STRUCK):
-                lines.found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
-                continue
-            is_sealed = self._seal.is_sealed(line)
-            try:
-                read = self._read(line, is_sealed=is_sealed)
-            except StoreError:
-                if number == len(ended) or b"\0" in line:
-                    lines.cut_short += 1
-                else:
-                    lines.damaged += bool(line)
-                continue
-            lines.are_old = lines.are_old or not is_sealed
-            lines.found[read.keys.run_id] = read
+            self._read_line(lines, line, begins_at, is_last=number == len(ended))
+            begins_at += len(line) + 1
         return lines
 
-    def _read(self, line: bytes, *, is_sealed: bool) -> SummaryLine:
-        """One without a checksum is checked as a whole. Raises: StoreError, NewerRecord."""
-        summary = self._seal.unseal(line, self.path)
-        if not is_sealed:
-            decode_summary(summary)
-        return SummaryLine(line=summary, keys=keys_of_line(summary))
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._begins_at or run_id in self._unsaved
+
+    def get(self, run_id: str) -> RunSummary | None:
+        """None for a run that the file does not tell of, or not any more."""
+        with self._lock:
+            held = self._held.get(run_id)
+            if held is not None:
+                self._held.move_to_end(run_id)
+                return held
+            begins_at = self._begins_at.get(run_id)
+        try:
+            summary = self._read_summary(run_id, begins_at)
+        except (StoreError, NewerRecord, OSError) as error:
+            log.error("%s: its line in %s cannot be read: %s", run_id, self.path, error)
+            self.close()  # what lies there now may be another file
+            return None
+        if summary is not None:
+            self._hold(summary, begins_at)
+        return summary
 
     def append(self, summary: RunSummary) -> None:
-        """Not at once on disk. Where it cannot be written, the next start reads the record instead."""
-        try:
-            self._append(self._seal.seal(encode_summary(summary)))
-        except OSError as error:
-            log.warning("%s: its line in the list is not saved: %s", summary.run_id, error.strerror)
+        """Not at once on disk. A line that cannot be written is held in memory, and the next start reads the
+        record instead."""
+        run_id, content = summary.run_id, encode_summary(summary)
+        line = self._seal.seal(content)
+        with self._lock:
+            self._forget(run_id)
+            try:
+                self._begins_at[run_id] = self._append(line) - len(line) - 1
+            except OSError as error:
+                log.warning("%s: its line in the list is not saved: %s", run_id, error.strerror)
+                self._unsaved[run_id] = content
 
     def strike_out(self, run_id: str) -> None:
-        """On disk when this returns. Raises: OSError."""
-        self._append(_STRUCK + run_id.encode(), must_reach_disk=True)
+        """On disk when this returns. Raises: OSError; then the run is told of as before."""
+        with self._lock:
+            self._append(_STRUCK + run_id.encode())
+        flush_to_disk([self.path])
+        with self._lock:
+            self._forget(run_id)
 
-    def rewrite(self, summaries: Iterable[SummaryLine | RunSummary]) -> None:
-        """These and no others. Where it cannot be done, the file stays as it was."""
-        lines = [
-            self._seal.seal(each.line if isinstance(each, SummaryLine) else encode_summary(each)) + b"\n"
-            for each in summaries
-        ]
+    def load(self, known: Mapping[str, SummaryLine | RunSummary], *, is_rewritten: bool) -> None:
+        """Tell of these runs from now on: of lines that were read, and of summaries that there are no lines
+        of. `is_rewritten` makes the file anew, of these and no others; where that cannot be done, it stays as
+        it was."""
+        with self._lock:
+            self._begins_at = {
+                each.keys.run_id: each.begins_at for each in known.values() if isinstance(each, SummaryLine)
+            }
+            self._unsaved = {
+                run_id: encode_summary(each)
+                for run_id, each in known.items()
+                if not isinstance(each, SummaryLine)
+            }
+            self._held.clear()
+            if is_rewritten:
+                self._rewrite(known)
+
+    def close(self) -> None:
+        with self._lock:
+            self._close_file()
+
+    def _read_line(self, lines: Lines, line: bytes, begins_at: int, *, is_last: bool) -> None:
+        if line.startswith(_STRUCK):
+            lines.found.pop(line.removeprefix(_STRUCK).decode(errors="replace"), None)
+            return
+        is_sealed = self._seal.is_sealed(line)
         try:
-            with self._lock:
-                write_atomically(self.path, b"".join(lines))
+            summary = self._seal.unseal(line, self.path)
+            if not is_sealed:
+                decode_summary(summary)  # without a checksum it is checked as a whole
+            keys = decode_keys(summary)
+        except StoreError:
+            if is_last or b"\0" in line:
+                lines.cut_short += 1
+            else:
+                lines.damaged += bool(line)
+            return
+        lines.are_old = lines.are_old or not is_sealed
+        lines.found[keys.run_id] = SummaryLine(summary=summary, keys=keys, begins_at=begins_at)
+
+    def _read_summary(self, run_id: str, begins_at: int | None) -> RunSummary | None:
+        """Raises: StoreError, OSError."""
+        if begins_at is None:
+            unsaved = self._unsaved.get(run_id)
+            return None if unsaved is None else decode_summary(unsaved)
+        with self._lock:
+            line = self._line_at(begins_at)
+        summary = decode_summary(self._seal.unseal(line, self.path))
+        if summary.run_id != run_id:
+            raise StoreError("somebody has changed the file")
+        return summary
+
+    def _line_at(self, begins_at: int) -> bytes:
+        """Raises: OSError."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        line = b""
+        while b"\n" not in line:
+            part = os.pread(self._descriptor, _READ_BYTES, begins_at + len(line))
+            if not part:
+                break
+            line += part
+        return line.partition(b"\n")[0]
+
+    def _hold(self, summary: RunSummary, begins_at: int | None) -> None:
+        """Unless the run has changed meanwhile."""
+        with self._lock:
+            if self._begins_at.get(summary.run_id) != begins_at:
+                return
+            self._held[summary.run_id] = summary
+            if len(self._held) > MOST_HELD:
+                self._held.popitem(last=False)
+
+    def _forget(self, run_id: str) -> None:
+        self._begins_at.pop(run_id, None)
+        self._unsaved.pop(run_id, None)
+        self._held.pop(run_id, None)
+
+    def _append(self, line: bytes) -> int:
+        """The size of the file then. Raises: OSError."""
+        return append_line(self.path, line)
+
+    def _rewrite(self, known: Mapping[str, SummaryLine | RunSummary]) -> None:
+        lines = {
+            run_id: self._seal.seal(each.summary if isinstance(each, SummaryLine) else encode_summary(each))
+            for run_id, each in known.items()
+        }
+        try:
+            write_atomically(self.path, b"".join(line + b"\n" for line in lines.values()))
         except OSError as error:
             log.warning("%s cannot be written: %s", self.path, error.strerror)
+            return
+        self._close_file()
+        self._unsaved.clear()
+        begins_at = 0
+        for run_id, line in lines.items():
+            self._begins_at[run_id] = begins_at
+            begins_at += len(line) + 1
 
-    def _append(self, line: bytes, *, must_reach_disk: bool = False) -> None:
-        with self._lock:
-            append_line(self.path, line)
-        if must_reach_disk:
-            flush_to_disk([self.path])
+    def _close_file(self) -> None:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import read_regular, write_new
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
-from comfyui_workflow.runs.model import RunRequest, Workflow
-from comfyui_workflow.stores.files.atomic_write import read_regular, write_new
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.workflows.model import Workflow
 
 FILE_NAME = "workflow.json"
 
@@ -24,17 +25,17 @@ class WorkflowWriter:
 
     def __init__(self, requests: Sequence[RunRequest], seal: Seal) -> None:
         self._seal = seal
-        self._uses = Counter(map(_identity, requests))
-        self._written: dict[tuple[int, int], Path] = {}
+        self._uses = Counter(id(request.workflow) for request in requests)
+        self._written: dict[int, Path] = {}
 
-    def place(self, directory: Path, request: RunRequest) -> Path | None:
+    def write(self, directory: Path, request: RunRequest) -> Path | None:
         """None where no other run has it: then it belongs in the request. Raises: OSError."""
-        workflow = _identity(request)
+        workflow = id(request.workflow)
         if self._uses[workflow] == 1:
             return None
         path = directory / FILE_NAME
         if workflow not in self._written or not _link(self._written[workflow], path):
-            write_new(path, self._seal.seal(encode_workflow(request)))
+            write_new(path, self._seal.seal(encode_workflow(request.workflow)))
             self._written[workflow] = path
         return path
 
@@ -77,10 +78,6 @@ class WorkflowReader:
                 self._of_contents.clear()
             self._of_files[file] = self._of_contents[digest] = workflow
         return workflow
-
-
-def _identity(request: RunRequest) -> tuple[int, int]:
-    return (id(request.graph), id(request.editor_file))
 
 
 def _link(source: Path, path: Path) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from comfyui_workflow.runs.model import Graph
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
 
 _FOLDER_MARKS = {"[output]": "output", "[input]": "input", "[temp]": "temp"}

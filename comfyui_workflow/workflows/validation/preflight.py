@@ -13,8 +13,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from comfyui_workflow.parsing.untrusted import shown
-from comfyui_workflow.runs.model import Graph
 from comfyui_workflow.workflows.findings import Finding, Severity
+from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.dependencies import Dependencies
 from comfyui_workflow.workflows.validation.files import FilesKnown, unused

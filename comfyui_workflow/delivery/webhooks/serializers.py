@@ -1,0 +1,27 @@
+"""A webhook's delivery as JSON for the API."""
+
+from typing import Any
+
+from comfyui_workflow.runs.document import word_time
+from comfyui_workflow.runs.webhook import Attempt, Delivery
+from comfyui_workflow.safe_http.urls import shown_url
+
+
+def delivery_document(delivery: Delivery) -> dict[str, Any]:
+    """As the list tells it: nothing that lets somebody else send, or ask, in our place."""
+    last = delivery.attempts[-1] if delivery.attempts else None
+    return {
+        "id": delivery.delivery_id,
+        "workflow_id": delivery.run_id,
+        "url": shown_url(delivery.url),
+        "status": delivery.status.value,
+        "created_at": word_time(delivery.created_at),
+        "content_bytes": delivery.content_bytes,
+        "attempt_count": len(delivery.attempts),
+        "last_attempt": last and attempt_document(last),
+        "next_attempt_at": word_time(delivery.next_at),
+    }
+
+
+def attempt_document(attempt: Attempt) -> dict[str, Any]:
+    return {"at": word_time(attempt.at), "status": attempt.status, "trouble": attempt.trouble}

@@ -1,0 +1,120 @@
+"""The documents of the named instances, parsed. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from comfyui_workflow.errors import InstanceNotFound, InvalidRequest
+from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.instances.schema import (
+    KNOWN_FIELDS,
+    new_id,
+    read_id,
+    read_instance,
+    refuse_clash,
+)
+from comfyui_workflow.stores.base import Document, InstanceDocuments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    instance: Instance
+    raw: Document
+    """As it was written: what is not there is as usual, and stays so when that changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Every entry, and what else was written beside them."""
+
+    entries: tuple[Entry, ...] = ()
+    rest: Document = field(default_factory=dict)
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        return tuple(entry.instance for entry in self.entries)
+
+    @property
+    def documents(self) -> InstanceDocuments:
+        return InstanceDocuments(documents=tuple(entry.raw for entry in self.entries), rest=self.rest)
+
+    def with_entry(self, instance_id: str, raw: Document) -> "Content":
+        """A new one at the end, or the one of that id as it is now. Raises: InvalidRequest."""
+        instance = read_instance(raw, instance_id)
+        others = [each for each in self.instances if each.id != instance_id]
+        refuse_clash(instance, others)
+        entry = Entry(instance=instance, raw=_as_written(raw, instance_id))
+        places = {each.instance.id: each for each in self.entries} | {instance_id: entry}
+        return Content(entries=tuple(places.values()), rest=self.rest)
+
+    def without(self, instance_id: str) -> "Content":
+        kept = tuple(entry for entry in self.entries if entry.instance.id != instance_id)
+        return Content(entries=kept, rest=self.rest)
+
+    def find(self, id_or_name: str) -> Entry | None:
+        """By its id, or by its name in any case: no name is the id of another instance."""
+        wanted = id_or_name.strip().casefold()
+        return next((entry for entry in self.entries if wanted in _called_by(entry.instance)), None)
+
+    def require(self, id_or_name: str) -> Entry:
+        """Raises: InstanceNotFound."""
+        entry = self.find(id_or_name)
+        if entry is None:
+            raise InstanceNotFound(f"There is no instance called {id_or_name[:100]}")
+        return entry
+
+
+def content_of(documents: InstanceDocuments) -> Content:
+    """Raises: InvalidRequest, naming the entry and the field."""
+    return Content(entries=tuple(_entries(documents.documents)), rest=documents.rest)
+
+
+def complete(documents: InstanceDocuments) -> InstanceDocuments:
+    """The same, where every document has an id. Raises: InvalidRequest."""
+    return content_of(documents).documents
+
+
+def _entries(raws: Sequence[Any]) -> Iterator[Entry]:
+    """An entry that has no id yet gets one that is neither id nor name of another."""
+    taken = {word for raw in raws if isinstance(raw, dict) for word in _words(raw)}
+    read: list[Instance] = []
+    for number, raw in enumerate(raws, start=1):
+        try:
+            entry = _entry(raw, taken, read)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"instance {number}{_named(raw)}: {error}") from error
+        taken.add(entry.instance.id)
+        read.append(entry.instance)
+        yield entry
+
+
+def _entry(raw: Any, taken: set[str], others: list[Instance]) -> Entry:
+    if not isinstance(raw, dict):
+        raise InvalidRequest("it is not an object")
+    given_id = read_id(raw)
+    instance = read_instance(raw, given_id or "")
+    if given_id is None:
+        own_name = instance.name.casefold()
+        instance = replace(instance, id=new_id(instance.name, taken - {own_name}))
+    refuse_clash(instance, others)
+    return Entry(instance=instance, raw=_as_written(raw, instance.id))
+
+
+def _words(raw: Document) -> Iterator[str]:
+    """Words that no other instance may be called by."""
+    given = (raw.get("id"), raw.get("name"))
+    return (word.strip().casefold() for word in given if isinstance(word, str))
+
+
+def _as_written(raw: Document, instance_id: str) -> Document:
+    kept = {name: value for name, value in raw.items() if value is not None or name not in KNOWN_FIELDS}
+    return {"id": instance_id} | kept | {"id": instance_id}
+
+
+def _named(raw: object) -> str:
+    name = raw.get("name") if isinstance(raw, dict) else None
+    return f" ({name})" if isinstance(name, str) and len(name) <= 64 and name.isprintable() else ""
+
+
+def _called_by(instance: Instance) -> tuple[str, str]:
+    return (instance.id, instance.name.casefold())

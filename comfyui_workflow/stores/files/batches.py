@@ -1,0 +1,77 @@
+"""Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`, written after their runs, and when they are
+cancelled. All are read at the start and held in memory.
+
+A batch without a file was never accepted. One whose file cannot be read was accepted, and is made again from
+its runs.
+"""
+
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from comfyui_workflow.errors import StoreError
+from comfyui_workflow.runs.batch import Batch
+from comfyui_workflow.runs.codec import decode_batch, encode_batch
+from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.files.record_files import RecordFiles
+from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.memory import MemoryBatchStore
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile("batch_[0-9]{1,12}_[0-9a-f]{1,32}")
+
+
+class FileBatchStore:
+    def __init__(self, directory: Path) -> None:
+        self._files = RecordFiles(directory, "batch", Seal(directory.parent))
+        self._held = MemoryBatchStore()
+        self._lock = threading.Lock()
+        self._unreadable: dict[str, Unreadable] = {}
+
+    def open(self) -> None:
+        """Raises: ConfigurationError, also where a newer release has written one."""
+        self._files.open()
+        for batch_id, read in self._files.read_all(_ID, decode_batch, lambda batch: batch.batch_id):
+            if isinstance(read, Unreadable):
+                self._unreadable[batch_id] = read
+            else:
+                self._held.add(read)
+
+    @property
+    def unreadable(self) -> Mapping[str, Unreadable]:
+        with self._lock:
+            return dict(self._unreadable)
+
+    def replace_unreadable(self, batch: Batch) -> None:
+        """The damaged file is kept in quarantine."""
+        with self._lock:
+            damaged = self._unreadable.pop(batch.batch_id, None)
+        if damaged is not None:
+            self._files.keep_aside(batch.batch_id, damaged.reason)
+        try:
+            self.add(batch)
+        except StoreError as error:
+            log.error("%s: %s", batch.batch_id, error)
+            self._held.add(batch)
+
+    def add(self, batch: Batch) -> None:
+        self._files.write(batch.batch_id, encode_batch(batch))
+        self._held.add(batch)
+        with self._lock:
+            self._unreadable.pop(batch.batch_id, None)
+
+    def get(self, batch_id: str) -> Batch:
+        return self._held.get(batch_id)
+
+    def page(self, limit: int, before: str | None) -> list[str]:
+        return self._held.page(limit, before)
+
+    def latest_id(self) -> str | None:
+        held = self._held.latest_id()
+        return max([*self.unreadable, *([held] if held else [])], default=None)
+
+    def named(self, part: str) -> frozenset[str]:
+        return self._held.named(part)

@@ -1,0 +1,80 @@
+"""A directory of small records: a sealed JSON file `<name>.json` for each."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from comfyui_workflow.errors import ConfigurationError, StoreError
+from comfyui_workflow.files.atomic_write import make_private_directory, write_atomically
+from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.files.quarantine import QUARANTINE, keep_aside
+from comfyui_workflow.stores.files.record_format import Seal
+
+T = TypeVar("T")
+
+
+class RecordFiles:
+    """Every method may be called from any thread."""
+
+    def __init__(self, directory: Path, kind: str, seal: Seal) -> None:
+        """`kind` is what a record is called in error messages."""
+        self._directory = directory
+        self._kind = kind
+        self._seal = seal
+
+    def open(self) -> None:
+        """Raises: ConfigurationError."""
+        try:
+            make_private_directory(self._directory)
+        except OSError as error:
+            raise self._cannot_use(error) from error
+
+    def path_of(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+    def read_all(
+        self, names: re.Pattern[str], decode: Callable[[bytes], T], name_of: Callable[[T], str]
+    ) -> Iterator[tuple[str, T | Unreadable]]:
+        """Every record whose file name fits `names`, in the order of the names. Raises: ConfigurationError,
+        also where a newer release has written one."""
+        try:
+            found = sorted(self._directory.glob("*.json"))
+        except OSError as error:
+            raise self._cannot_use(error) from error
+        for path in found:
+            if names.fullmatch(path.stem):
+                read: T | Unreadable = self._read(path, decode, name_of)
+                yield path.stem, read
+
+    def write(self, name: str, record: bytes) -> None:
+        """On disk when this returns. Raises: StoreError."""
+        try:
+            write_atomically(self.path_of(name), self._seal.seal(record))
+        except OSError as error:
+            raise StoreError(f"The {self._kind} cannot be saved: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Raises: StoreError."""
+        try:
+            self.path_of(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"The {self._kind} cannot be removed: {error.strerror}") from error
+
+    def keep_aside(self, name: str, reason: str) -> None:
+        """Keep a damaged file in quarantine, until another one replaces it in its place, too."""
+        path = self.path_of(name)
+        keep_aside(path, self._directory / QUARANTINE, reason, path.name)
+
+    def _read(self, path: Path, decode: Callable[[bytes], T], name_of: Callable[[T], str]) -> T | Unreadable:
+        """Raises: NewerRecord."""
+        try:
+            record = decode(self._seal.read(path))
+            if name_of(record) != path.stem:
+                raise StoreError(f"it is the record of another {self._kind}")
+        except (StoreError, OSError) as error:
+            return Unreadable(path=str(path), reason=str(error))
+        return record
+
+    def _cannot_use(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(f"{self._directory} cannot be used: {error.strerror}")

@@ -1,0 +1,38 @@
+"""Usage of instances in one JSON file, written anew each time."""
+
+import logging
+from pathlib import Path
+
+from comfyui_workflow.errors import StoreError
+from comfyui_workflow.files.atomic_write import write_atomically
+from comfyui_workflow.runs.usage import UsageTotals, decode_usage, encode_usage
+from comfyui_workflow.stores.damage import DamageReport
+from comfyui_workflow.stores.files.quarantine import keep_aside
+from comfyui_workflow.stores.files.record_format import Seal
+
+log = logging.getLogger(__name__)
+
+
+class FileUsageStore:
+    def __init__(self, file: Path, damage: DamageReport | None = None) -> None:
+        self._file = file
+        self._seal = Seal()
+        self._damage = damage or DamageReport()
+
+    def open(self) -> UsageTotals:
+        """A file that cannot be read is kept aside. Raises: NewerRecord."""
+        try:
+            return decode_usage(self._seal.unseal(self._file.read_bytes(), self._file))
+        except FileNotFoundError:
+            return UsageTotals()
+        except (OSError, StoreError) as error:
+            keep_aside(self._file, self._file.parent, str(error), f"{self._file.name}.damaged")
+            outcome = "How long instances were connected and busy before now is lost: their costs begin anew"
+            self._damage.add(self._file, error, outcome)
+            return UsageTotals()
+
+    def save(self, totals: UsageTotals) -> None:
+        try:
+            write_atomically(self._file, self._seal.seal(encode_usage(totals)))
+        except OSError as error:
+            log.warning("The usage of instances cannot be saved in %s: %s", self._file, error.strerror)

@@ -1,0 +1,289 @@
+"""SSH strings: what people paste is understood, what could do harm is refused by name."""
+
+import ipaddress
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyui_workflow.errors import InvalidAddress
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+
+
+def address(host: str, port: int = 22, user: str = "root", **more: object) -> SshAddress:
+    return SshAddress(host=host, port=port, user=user, **more)  # type: ignore[arg-type]
+
+
+VAST = address("198.53.64.194", 40738, comfyui_port=8080)
+VAST_COMMAND = "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:8080"
+PLAIN = address("1.2.3.4", 40738)
+
+ACCEPTED = {
+    VAST_COMMAND: VAST,
+    "ssh -p 12345 root@ssh5.vast.ai -L 8080:localhost:8080": address(
+        "ssh5.vast.ai", 12345, comfyui_port=8080
+    ),
+    "ssh://root@ssh5.vast.ai:12345": address("ssh5.vast.ai", 12345),
+    "ssh://ssh5.vast.ai/": address("ssh5.vast.ai"),
+    "SSH ssh://root@[2001:db8::1]:2222": address("2001:db8::1", 2222),
+    "ssh root@1.2.3.4 -p 17445 -i ~/.ssh/id_ed25519": address("1.2.3.4", 17445, key_file="~/.ssh/id_ed25519"),
+    "ssh pod1-6441103b@ssh.runpod.io -i ~/.ssh/id_ed25519": address(
+        "ssh.runpod.io", user="pod1-6441103b", key_file="~/.ssh/id_ed25519"
+    ),
+    "ssh ubuntu@1.2.3.4": address("1.2.3.4", user="ubuntu"),
+    "ssh -i key.pem ubuntu@gpu.example.com": address("gpu.example.com", user="ubuntu", key_file="key.pem"),
+    "ssh -i '/keys/my key.pem' 1.2.3.4": address("1.2.3.4", key_file="/keys/my key.pem"),
+    r"ssh -i /keys/my\ key.pem 1.2.3.4": address("1.2.3.4", key_file="/keys/my key.pem"),
+    "ssh -p40738 root@1.2.3.4": PLAIN,
+    "ssh -Np 40738 root@1.2.3.4": PLAIN,
+    "ssh -vvv -NfTp40738 root@1.2.3.4": PLAIN,
+    "ssh -L8080:localhost:8080 1.2.3.4": address("1.2.3.4", comfyui_port=8080),
+    "ssh -NL 1:localhost:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188),
+    "ssh -L 127.0.0.1:8188:127.0.0.1:8188 1.2.3.4": address(
+        "1.2.3.4", comfyui_port=8188, comfyui_host="127.0.0.1"
+    ),
+    "ssh -L [::1]:80:localhost:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188),
+    "ssh -L :80:LOCALHOST:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188),
+    "ssh -L 8080:[::1]:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188, comfyui_host="::1"),
+    "ssh -L 8080:localhost:8080 -L 9:localhost:18188 1.2.3.4": address("1.2.3.4", comfyui_port=18188),
+    "ssh -L 1:localhost:8080 -L 2:localhost:1111 1.2.3.4": address("1.2.3.4", comfyui_port=8080),
+    "ssh -l root 1.2.3.4": address("1.2.3.4"),
+    "ssh -lubuntu 1.2.3.4": address("1.2.3.4", user="ubuntu"),
+    "ssh -oPort=40738 root@1.2.3.4": PLAIN,
+    'ssh -o "Port 40738" root@1.2.3.4': PLAIN,
+    "ssh -o port=40738 -p 40738 root@1.2.3.4": PLAIN,
+    "ssh -o StrictHostKeyChecking=no -p 40738 root@1.2.3.4": PLAIN,
+    "ssh -J me@bastion:2200 root@10.0.0.5": address("10.0.0.5", jump=address("bastion", 2200, "me")),
+    "ssh -J a@one,two:23 root@10.0.0.5": address(
+        "10.0.0.5", jump=address("two", 23, jump=address("one", 22, "a"))
+    ),
+    "root@1.2.3.4 -p 22": address("1.2.3.4"),
+    "root@1.2.3.4:40738": PLAIN,
+    "1.2.3.4:40738": PLAIN,
+    "1.2.3.4": address("1.2.3.4"),
+    "gpu-box": address("gpu-box"),
+    "GPU.Example.COM.": address("gpu.example.com"),
+    "root@[2001:db8::1]:40738": address("2001:db8::1", 40738),
+    "[2001:db8::1]": address("2001:db8::1"),
+    "root@2001:0db8:0::1": address("2001:db8::1"),
+    "::1": address("::1"),
+    f"`{VAST_COMMAND}`": VAST,
+    f"```bash\n{VAST_COMMAND}\n```": VAST,
+    f"$ {VAST_COMMAND}": VAST,
+    f"`$ {VAST_COMMAND}`": VAST,
+    f'"{VAST_COMMAND}"': VAST,
+    f"“{VAST_COMMAND}”": VAST,
+    f"\n  {VAST_COMMAND}\r\n\n": VAST,
+    VAST_COMMAND.replace(" ", "\u00a0"): VAST,
+    VAST_COMMAND.replace(" ", "\t"): VAST,
+    VAST_COMMAND.replace("-", "–"): VAST,
+    VAST_COMMAND.replace("-", "—"): VAST,
+    "\ufeff" + VAST_COMMAND.replace("root", "ro\u200bot"): VAST,
+    "ssh -i ‘key.pem’ 1.2.3.4": address("1.2.3.4", key_file="key.pem"),
+    "ssh -p 40738 root@198.53.64.194 \\\n  -L 8080:localhost:8080": VAST,
+    "ssh -p 40738 root@198.53.64.194 \\ \r\n  -L 8080:localhost:8080": VAST,
+    "ssh.exe -p 40738 root@1.2.3.4": PLAIN,
+    "/usr/bin/ssh -p 40738 root@1.2.3.4": PLAIN,
+    "ssh -p 40738 -- root@1.2.3.4": PLAIN,
+}
+
+REFUSED = {
+    # options that run programs, read files or open more than the one way
+    "ssh -o ProxyCommand=id root@1.2.3.4": "ProxyCommand",
+    "ssh -oProxyCommand=id root@1.2.3.4": "ProxyCommand",
+    "ssh -o 'proxycommand id' root@1.2.3.4": "proxycommand",
+    "ssh -o LocalCommand=id root@1.2.3.4": "LocalCommand",
+    "ssh -o KnownHostsCommand=id root@1.2.3.4": "KnownHostsCommand",
+    "ssh -o PermitLocalCommand=yes root@1.2.3.4": "PermitLocalCommand",
+    "ssh -o Include=/etc/passwd root@1.2.3.4": "Include",
+    "ssh -o 'Match exec id' root@1.2.3.4": "Match",
+    "ssh -o UserKnownHostsFile=/dev/null root@1.2.3.4": "UserKnownHostsFile",
+    "ssh root@1.2.3.4 -o": "-o",
+    "ssh -F /tmp/config root@1.2.3.4": "-F /tmp/config",
+    "ssh -F/tmp/config root@1.2.3.4": "-F /tmp/config",
+    "ssh -E /tmp/log root@1.2.3.4": "-E",
+    "ssh -S /tmp/socket root@1.2.3.4": "-S",
+    "ssh -I /tmp/lib.so root@1.2.3.4": "-I",
+    "ssh -R 8080:localhost:8080 root@1.2.3.4": "-R",
+    "ssh -D 1080 root@1.2.3.4": "-D",
+    "ssh -W host:22 root@1.2.3.4": "-W",
+    "ssh -w 0:0 root@1.2.3.4": "-w",
+    "ssh -G root@1.2.3.4": "-G",
+    "ssh -M root@1.2.3.4": "-M",
+    "ssh -NM root@1.2.3.4": "-M",
+    "ssh -Z root@1.2.3.4": "-Z",
+    "ssh --help root@1.2.3.4": "--",
+    # a command
+    "ssh root@1.2.3.4 nvidia-smi": "nvidia-smi",
+    "ssh root@1.2.3.4 -p 22 -- rm -rf x": "rm",
+    "ssh root@1.2.3.4 root@5.6.7.8": "root@5.6.7.8",
+    # hosts and users
+    "ssh -- -oProxyCommand=id": "-oProxyCommand=id",
+    "ssh -l -oProxyCommand=id 1.2.3.4": "-oProxyCommand=id",
+    "ssh://-oProxyCommand=id": "-oProxyCommand=id",
+    "ssh -J -oProxyCommand=id root@1.2.3.4": "-oProxyCommand=id",
+    "ssh -J bastion -J other 1.2.3.4": "-J",
+    "ssh -oroot@host 1.2.3.4": "-o root@host",
+    "root@-host": "root@-host",
+    "-host": "-h",
+    "@1.2.3.4": "user name",
+    "root@": "host name",
+    "root @1.2.3.4": "@1.2.3.4",
+    "ro\u043et@1.2.3.4": "user name",
+    "root@ex\u0430mple.com": "host name",
+    "root@a..b": "host name",
+    "root@under score": "score",
+    "root@" + "a" * 64: "host name",
+    "root@" + "a." * 130 + "com": "host name",
+    "root@999.1.1.1": "IP address",
+    "root@127.1": "IP address",
+    "root@2130706433": "IP address",
+    "root@0x7f.1": "IP address",
+    "root@0177.0.0.1": "IP address",
+    "root@[1.2.3.4]:22": "brackets",
+    "root@[2001:db8::1]x": "IPv6",
+    "root@[2001:db8::1": "IPv6",
+    "root@fe80::1%eth0": "IPv6",
+    "root@1.2.3.4:22:33": "IPv6",
+    "ssh://root@host/path": "host name",
+    "ssh://root@host:22/path": "22/path",
+    "http://root@host": "http",
+    "ssh -l ssh://root host": "passwords",
+    # ports
+    "ssh -p 0 1.2.3.4": '"0"',
+    "ssh -p 65536 1.2.3.4": '"65536"',
+    "ssh -p -1 1.2.3.4": '"-1"',
+    "ssh -p 22x 1.2.3.4": '"22x"',
+    "ssh -p ٢٢ 1.2.3.4": "from 1 to 65535",
+    "ssh -p '' 1.2.3.4": "-p",
+    "ssh 1.2.3.4 -p": "-p",
+    "1.2.3.4:": "from 1 to 65535",
+    "1.2.3.4:0": '"0"',
+    "ssh -oPort=x 1.2.3.4": '"x"',
+    "ssh -p 22 1.2.3.4:23": "two different ports",
+    "ssh -p 22 -oPort=23 1.2.3.4": "two different ports",
+    "ssh -l me root@1.2.3.4": "two different users",
+    # forwards that lead elsewhere
+    "ssh -L 8080:10.0.0.1:8080 1.2.3.4": "localhost",
+    "ssh -L 8080:169.254.169.254:80 1.2.3.4": "-L 8080:169.254.169.254:80",
+    "ssh -L 8080:localhost:0 1.2.3.4": '"0"',
+    "ssh -L 8080:localhost 1.2.3.4": "-L 8080:localhost",
+    "ssh -L 8080 1.2.3.4": "-L 8080",
+    "ssh -L /tmp/s:localhost:8188 1.2.3.4": "/tmp/s",
+    "ssh -L 8080:/var/run/docker.sock 1.2.3.4": "docker.sock",
+    # a shell's characters, more than a line, what cannot be seen
+    "ssh root@1.2.3.4; id": ";",
+    "ssh root@1.2.3.4 && id": "&",
+    "ssh root@1.2.3.4 | id": "|",
+    "ssh root@$(id)": "$",
+    "ssh root@`id`": "`",
+    "ssh root@1.2.3.4 > /tmp/x": ">",
+    "ssh root@1.2.3.4 < /tmp/x": "<",
+    "ssh root@{a,b}": "{",
+    "ssh root@*": "*",
+    "ssh -i 'a;b' 1.2.3.4": ";",
+    "ssh root@host\\": "\\",
+    "ssh -i C:\\Users\\me\\key 1.2.3.4": "\\",
+    "ssh root@1.2.3.4\nid": "more than one line",
+    "ssh root@1.2.3.4\r-p 22": "more than one line",
+    "ssh root@1.2.3.4\u2028id": "more than one line",
+    "ssh root@1.2.3.4\x00": "U+0000",
+    "ssh root@1.2.3.4\x1b[31m": "U+001B",
+    "ssh root@1.2.3.4\x1f": "U+001F",
+    "ssh \u202eroot@1.2.3.4": "U+202E",
+    "ssh 'root@1.2.3.4": "quote",
+    "": "no host",
+    " \n ": "no host",
+    "ssh": "no host",
+    "ssh -p 22": "no host",
+    "x" * 2001: "2000",
+    "sshpass -p hunter2 ssh root@1.2.3.4": "sshpass",
+    "root:hunter2@1.2.3.4": "passwords",
+    "ssh ssh://root:hunter2@1.2.3.4": "passwords",
+    "ssh ssh://root:hunter2@hu@1.2.3.4:bad": "from 1 to 65535",
+}
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_what_people_paste_is_understood(text: str) -> None:
+    assert parse_ssh_address(text) == ACCEPTED[text]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_could_do_harm_is_refused_by_name(text: str) -> None:
+    with pytest.raises(InvalidAddress) as refusal:
+        parse_ssh_address(text)
+    assert REFUSED[text] in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize("thing", [None, 22, b"ssh root@1.2.3.4", ["ssh"], {"host": "1.2.3.4"}, True])
+def test_only_text_is_an_address(thing: object) -> None:
+    with pytest.raises(InvalidAddress, match=f"not {type(thing).__name__}"):
+        parse_ssh_address(thing)
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("ssh -o StrictHostKeyChecking=no 1.2.3.4", "always checked"),
+        ("ssh -A 1.2.3.4", "never forwarded"),
+        ("ssh -C 1.2.3.4", "-C is ignored"),
+        ("ssh -i a -i b 1.2.3.4", "only the first"),
+        ("ssh x@ssh.runpod.io", "SSH over exposed TCP"),
+        ("ssh -L 1:localhost:8080 -L 2:localhost:8188 1.2.3.4", "port 8188"),
+    ],
+)
+def test_what_is_ignored_is_said(text: str, notice: str) -> None:
+    assert [notice in sentence for sentence in parse_ssh_address(text).notices] == [True]
+
+
+def test_notices_do_not_make_another_instance() -> None:
+    assert parse_ssh_address("ssh -AA 1.2.3.4") == parse_ssh_address("1.2.3.4")
+    assert len(parse_ssh_address("ssh -AA 1.2.3.4").notices) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("1.2.3.4:5", "root@1.2.3.4:5"), ("me@[::1]:5", "me@[::1]:5"), ("me@::1", "me@[::1]:22")],
+)
+def test_the_label_reads_back(text: str, label: str) -> None:
+    assert parse_ssh_address(text).label == label
+    assert parse_ssh_address(label) == parse_ssh_address(text)
+
+
+WORDS = (
+    """ssh -p -L -o -i -J -- - 22 root@ @ : 1.2.3.4 [::1] ssh:// 8080: localhost ' " Port= – , = / ~ % $ \\"""
+)
+PIECES = st.sampled_from([*WORDS.split(), "\n", " ", " ", " ", "\u00a0", "\x00"])
+
+
+@given(st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join)))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        parsed = parse_ssh_address(text)
+    except InvalidAddress as refusal:
+        assert str(refusal).isprintable()
+        return
+    assert 1 <= parsed.port <= 65535
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", parsed.user)
+    assert re.fullmatch(r"[a-z0-9_][a-z0-9._-]*", parsed.host) or ipaddress.IPv6Address(parsed.host)
+    assert parse_ssh_address(parsed.label).label == parsed.label
+
+
+HOSTS = st.one_of(
+    st.ip_addresses().map(str).filter(lambda host: "%" not in host),
+    st.from_regex(r"[a-z][a-z0-9]{0,8}(\.[a-z][a-z0-9]{0,8}){0,2}", fullmatch=True),
+)
+
+
+@given(HOSTS, st.integers(1, 65535), st.integers(1, 65535), st.booleans())
+def test_every_spelling_is_the_same_address(host: str, port: int, comfyui_port: int, is_after: bool) -> None:
+    options = f"-p {port} -L 1:localhost:{comfyui_port}"
+    command = f"ssh me@{host} {options}" if is_after else f"ssh {options} me@{host}"
+    parsed = parse_ssh_address(command)
+    assert (parsed.port, parsed.user, parsed.comfyui_port) == (port, "me", comfyui_port)
+    assert parse_ssh_address(f"ssh://{parsed.label}").label == parsed.label
