@@ -23,6 +23,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus, Stay, new_run_id
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, summary_of
+from comfyui_workflow.runs.target import InstanceId
 from comfyui_workflow.stores.base import RunStore, Wanted
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
@@ -175,7 +176,7 @@ def test_bills_are_those_of_the_summaries(store: RunStore) -> None:
             journal.record(run_number(n).run_id, ExecutionEnded(execution_s=n * 5.0))
             journal.record(run_number(n).run_id, end)
     moved = replace(run_number(3), stays=(Stay(instance_id="a", gpu_s=3.0, price_per_hour=2.0),), gpu_s=7.0)
-    store.add(replace(moved, request=replace(moved.request, instance_id="b")))
+    store.add(replace(moved, request=replace(moved.request, target=InstanceId(text="b", instance_id="b"))))
     journal.record(moved.run_id, RunCompleted())
     expected = {each.run_id: (each.end_time, each.all_stays(later)) for each in store.summaries()}
     assert {each.run_id: (each.end_time, each.all_stays(later)) for each in store.bills()} == expected
