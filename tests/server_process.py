@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import requests
 
+from tests.checked_client import check_answer
 from tests.processes import Process, start_python
 
 Json = dict[str, Any]
@@ -86,10 +88,10 @@ class ServerProcess:
         return self.log_file.read_text()
 
     def post(self, path: str, body: object | None = None) -> requests.Response:
-        return requests.post(self.url + path, json=body, timeout=30)
+        return _checked(requests.post(self.url + path, json=body, timeout=30))
 
     def get(self, path: str) -> Json:
-        answer = requests.get(self.url + path, timeout=30)
+        answer = _checked(requests.get(self.url + path, timeout=30))
         answer.raise_for_status()
         found: Json = answer.json()
         return found
@@ -129,3 +131,11 @@ class ServerProcess:
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("COMFYUI_WORKFLOW_")}
         return inherited | {f"COMFYUI_WORKFLOW_{name.upper()}": str(value) for name, value in own.items()}
+
+
+def _checked(answer: requests.Response) -> requests.Response:
+    """Held against its schema."""
+    path = unquote(urlsplit(answer.url).path)
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+    check_answer(str(answer.request.method), path, answer.status_code, media_type, lambda: answer.content)
+    return answer

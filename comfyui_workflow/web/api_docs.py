@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from importlib.resources import as_file, files
 from typing import Any
 
 import yaml
 from flask import Blueprint, Response, abort, jsonify, make_response, render_template, send_from_directory
 
+from comfyui_workflow import __version__
 from comfyui_workflow.api.native.schemas import Failure
 from comfyui_workflow.api.openapi import openapi_document
 from comfyui_workflow.api.operations import Operation, Section, register
@@ -29,7 +29,7 @@ class DocsViews:
     @cached_property
     def document(self) -> dict[str, Any]:
         """Made when it is first asked for: the models are not built before."""
-        return openapi_document(self.sections, version("comfyui-workflow"))
+        return openapi_document(self.sections, __version__)
 
     def page(self) -> Response:
         response = make_response(render_template("docs.html"))

@@ -38,7 +38,7 @@ from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore, MemoryWebhookStore
-from tests.api.checked_client import CheckedClient
+from tests.checked_client import checked
 from tests.instances.files import directory_in
 
 
@@ -170,10 +170,9 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         opened.append(parts)
         parts.jobs.start()
         app = create_flask(parts)
-        app.test_client_class = CheckedClient
         return Api(
             app=app,
-            client=app.test_client(),
+            client=checked(app),
             journal=journal,
             service=parts.service,
             executor=executor,

@@ -52,6 +52,17 @@ def test_every_variable_of_a_path_is_a_parameter(api: Api) -> None:
             assert named == re.findall(r"{(\w+)}", path)
 
 
+def test_examples_are_taken_by_their_schemas(api: Api) -> None:
+    with_examples = [schemas.RunOrder, schemas.BatchBody, schemas.InstanceBody]
+    described = document(api)["components"]["schemas"]
+    for model in with_examples:
+        (example,) = described[model.__name__]["examples"]
+        model.model_validate({**example})
+    assert {name for name, each in described.items() if "examples" in each} == {
+        model.__name__ for model in with_examples
+    }
+
+
 def test_operations_have_ids_of_their_own(api: Api) -> None:
     ids = [each["operationId"] for methods in document(api)["paths"].values() for each in methods.values()]
     assert len(ids) == len(set(ids))

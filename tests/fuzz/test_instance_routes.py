@@ -20,6 +20,7 @@ from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.api.conftest import IdleExecutor, parts_of
+from tests.checked_client import checked
 from tests.fuzz.effort import effort
 from tests.fuzz.test_routes import METHODS, TYPES, headers
 from tests.fuzz.values import Json, mutations, texts, values, wire
@@ -66,7 +67,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     store = MemoryRunStore()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
     yield Api(
-        client=create_flask(parts).test_client(),
+        client=checked(create_flask(parts)),
         directory=parts.instances.directory,
         file=settings.instances_path,
     )

@@ -18,6 +18,7 @@ from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
+from tests.checked_client import checked
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, texts, values, wire
 from tests.runs.test_state_machine import GRAPH
@@ -50,7 +51,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     store = FileRunStore(settings.data_dir, settings.state_file)
     store.open()
     parts = parts_of(settings, RunJournal(store), store, IdleExecutor())
-    yield create_flask(parts).test_client()
+    yield checked(create_flask(parts))
     for record in (directory / "jobs").glob("comfyui_workflow_*.json"):
         decode_job(record.read_bytes())
     store.close()

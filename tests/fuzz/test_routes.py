@@ -24,6 +24,7 @@ from comfyui_workflow.stores.files.run_directory import RecordReader
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
 from tests.api.conftest import IdleExecutor, parts_of
+from tests.checked_client import checked
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values, wire
 from tests.runs.test_state_machine import GRAPH, new_run
@@ -73,7 +74,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         run.run_id, OutputsFound(outputs=(OutputFile(filename="picture.png", local_path=str(output)),))
     )
     journal.record(run.run_id, RunFailed(code="prompt_failed", message="no"))
-    yield Api(client=app.test_client(), store=store, directory=directory, run_id=run.run_id, output=output)
+    yield Api(client=checked(app), store=store, directory=directory, run_id=run.run_id, output=output)
     store.close()
 
 

@@ -22,6 +22,7 @@ from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore
 from tests.api.conftest import IdleExecutor, parts_of
+from tests.checked_client import checked
 from tests.fuzz.effort import effort
 from tests.fuzz.test_routes import GET, METHODS, SENTENCES, TYPES, headers
 from tests.fuzz.values import texts
@@ -98,7 +99,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     parts.instances.directory.add(
         {"name": "gpu", "ssh_connection": "ssh root@192.0.2.1", "tags": ["big"], "enabled": False}
     )
-    client = create_flask(parts).test_client()
+    client = checked(create_flask(parts))
     parts.jobs.start()
     ids = jobs_in_every_state(client, parts, journal, directory)
     parts.jobs.stop()

@@ -26,6 +26,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.sessions.session import server_id
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.workflows.graph import Graph
+from tests.checked_client import checked
 from tests.damage import damaged
 
 BASE = "/comfyui/workflow"
@@ -54,7 +55,7 @@ def serving(directory: Path) -> Iterator[tuple[Server, FlaskClient]]:
     server = create_server(settings)
     try:
         server.start()
-        yield server, server.app.test_client()
+        yield server, checked(server.app)
     finally:
         server.stop()
 

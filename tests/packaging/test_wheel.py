@@ -91,7 +91,7 @@ def test_it_serves_the_page_in_an_empty_directory(served: str) -> None:
     assert "<main" in page.text
     named = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
     assert len(named) > 10
-    for path in named:
+    for path in (*named, "/docs", "/docs/json", "/docs/assets/swagger-ui-bundle.js", "/static/docs.js"):
         assert requests.get(served + path, timeout=TIMEOUT_S).status_code == 200, path
     health = requests.get(f"{served}/health", timeout=TIMEOUT_S).json()
     assert health["version"] == comfyui_workflow.__version__

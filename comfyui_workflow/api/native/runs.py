@@ -261,7 +261,11 @@ def _given_document(given: Workflow) -> dict[str, Any]:
 
 def _pixels(text: str) -> int:
     """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
-    return 256 if text in ("", "1", "true") else number(text, "preview", 16, 2048)
+    return (
+        256
+        if text in ("", "1", "true")
+        else number(text, "preview", schemas.LEAST_PREVIEW_PX, schemas.LARGEST_PREVIEW_PX)
+    )
 
 
 ORDER_OPERATIONS = (

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from comfyui_workflow.api.operations import Answer, Body
 from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
@@ -23,7 +24,20 @@ from comfyui_workflow.workflows.seed_mode import SeedMode
 LARGEST_LIST_PAGE = 500
 LARGEST_BATCH_PAGE = 100
 LARGEST_WEBHOOK_PAGE = 100
+LEAST_PREVIEW_PX, LARGEST_PREVIEW_PX = 16, 2048
 MOST_LOG_LINES = 10_000
+
+EXAMPLE_OF_RUN: JsonDict = {
+    "ssh_connection": "ssh -p 40123 root@203.0.113.7",
+    "workflow_file": "/home/me/portrait.json",
+    "inputs": {"6.text": "a lake at dawn"},
+}
+EXAMPLE_OF_BATCH: JsonDict = {
+    **EXAMPLE_OF_RUN,
+    "inputs": {},
+    "rows": [{"6.text": "a lake"}, {"6.text": "a hill"}],
+}
+EXAMPLE_OF_INSTANCE: JsonDict = {"name": "left", "ssh_connection": "ssh -p 40123 root@203.0.113.7"}
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -71,6 +85,8 @@ class RunOrder(OneRun):
     """`ssh_connection` and `workflow` or `workflow_file` are required, but where `again` names a run that has
     them."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_OF_RUN]})
+
     again: str | None = Field(None, description="Id of a run: what is not given is as it was there")
 
 
@@ -98,7 +114,10 @@ class ListQuery(Body):
 
 class PreviewQuery(Body):
     preview: int | None = Field(
-        None, ge=16, le=2048, description="Longest side in pixels of a small WEBP instead of the file"
+        None,
+        ge=LEAST_PREVIEW_PX,
+        le=LARGEST_PREVIEW_PX,
+        description="Longest side in pixels of a small WEBP instead of the file",
     )
 
 
@@ -317,7 +336,7 @@ class BatchQuery(Body):
 class BatchBody(OneRun):
     """Either `runs`, or the fields of one run with `rows` or a `matrix`. Other fields are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_BATCH]})
 
     batch_name: str | None = None
     runs: list["BatchRun"] | None = None
@@ -428,7 +447,7 @@ class InstanceBody(Body):
     """Other fields are refused; `id` is made of the name. `name` and `ssh_connection` are required for a new
     one. In a change, null sets a field to its default."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_INSTANCE]})
 
     name: str | None = Field(None, max_length=LONGEST_NAME)
     ssh_connection: str | None = None
