@@ -33,7 +33,7 @@ class Promises:
 
     def hear(self, mark: Record) -> None:
         if mark["what"] == "posting":
-            self.posted[mark["workflow_id"]] = mark["prompt_id"]
+            self.posted[mark["run_id"]] = mark["prompt_id"]
             return
         body, parts = mark["body"], mark["path"].removeprefix("/comfyui/").split("/")
         match [mark["method"], *parts]:
