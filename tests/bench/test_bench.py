@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from bench import (
+    finished_runs,
     first_contact,
     first_sight,
     jobs,
@@ -81,3 +83,10 @@ def test_the_table_is_markdown() -> None:
 def test_percentile_is_a_measured_value() -> None:
     assert percentile(range(1, 101), 99) == 99
     assert percentile([5.0], 90) == 5.0
+
+
+def test_finished_runs_are_measured(tmp_path: Path) -> None:
+    finished_runs.write_runs(tmp_path / "data", 20)
+    measured = finished_runs.measure_start(tmp_path / "data")
+    assert measured.start_ms > 0
+    assert measured.answers_ms.keys() == finished_runs.QUESTIONS.keys()
