@@ -8,18 +8,20 @@ from concurrent.futures import Future
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
 AGE_S = 1.0
+SOON_S = 1.0
 SHARE = 50
 """`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
 
 
 class QueueView:
-    """May be called from any thread. One asks, and the others wait for its answer instead of asking too; no
-    answer is one for all of them, so that nobody waits for several timeouts one after another."""
+    """May be called from any thread. One asks, and the others wait for its answer instead of asking too. An
+    error that came soon is only for the one who asked: the next one asks again. One that took long is for all
+    of them, so that nobody waits for several timeouts one after another."""
 
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
-        self._asking: Future[QueueSnapshot] | None = None
+        self._asking: Future[QueueSnapshot | None] | None = None
         self._known: QueueSnapshot | None = None
         self._valid_until_s = 0.0
 
@@ -32,21 +34,28 @@ class QueueView:
             if asking is None:
                 asking = self._asking = Future()
         if is_mine:
-            self._answer(asking)
-        return asking.result()
+            return self._answer(asking)
+        answer = asking.result()
+        return self() if answer is None else answer
 
-    def _answer(self, asking: "Future[QueueSnapshot]") -> None:
+    def _answer(self, asking: "Future[QueueSnapshot | None]") -> QueueSnapshot:
+        """Those who wait get None where they may ask again. Raises: what `ask` raises."""
         began_s = time.monotonic()
         try:
             found = self._ask()
-        except BaseException as error:  # noqa: BLE001 - it is raised again in everybody who waits
+        except BaseException as error:
+            is_soon = time.monotonic() - began_s < SOON_S
             with self._lock:
                 self._asking = None
-            asking.set_exception(error)
-            return
+            if is_soon:
+                asking.set_result(None)
+            else:
+                asking.set_exception(error)
+            raise
         ended_s = time.monotonic()
         with self._lock:
             self._known = found
             self._valid_until_s = ended_s + max(AGE_S, SHARE * (ended_s - began_s))
             self._asking = None
         asking.set_result(found)
+        return found

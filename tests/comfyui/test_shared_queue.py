@@ -17,8 +17,9 @@ LIMIT_S = 10.0
 class Instance:
     """Answers when it is let, or not at all."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, failures: int = 9) -> None:
         self.asked = 0
+        self.failures = failures
         self.is_asked = threading.Event()
         self.may_answer = threading.Event()
         self.error = error
@@ -27,7 +28,7 @@ class Instance:
         self.asked += 1
         self.is_asked.set()
         assert self.may_answer.wait(LIMIT_S)
-        if self.error is not None:
+        if self.error is not None and self.asked <= self.failures:
             raise self.error
         return EMPTY
 
@@ -45,6 +46,7 @@ def test_all_who_wait_get_what_one_of_them_is_told(
             return super().result(timeout)
 
     monkeypatch.setattr(shared_queue, "Future", Told)
+    monkeypatch.setattr(shared_queue, "SOON_S", 0.0)
     view = QueueView(instance.queue)
     with ThreadPoolExecutor(others + 1) as threads:
         first = threads.submit(view)
@@ -56,6 +58,29 @@ def test_all_who_wait_get_what_one_of_them_is_told(
         outcomes = [each.exception(LIMIT_S) for each in (first, *looks)]
     assert outcomes == [error] * 4
     assert instance.asked == 1
+
+
+def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = Instance(ComfyUIUnavailable("half an answer"), failures=1)
+    waiting = threading.Event()
+
+    class Told(Future[QueueSnapshot]):
+        def result(self, timeout: float | None = None) -> QueueSnapshot:
+            waiting.set()
+            return super().result(timeout)
+
+    monkeypatch.setattr(shared_queue, "Future", Told)
+    monkeypatch.setattr(shared_queue, "SOON_S", LIMIT_S)
+    view = QueueView(instance.queue)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(view)
+        assert instance.is_asked.wait(LIMIT_S)
+        second = threads.submit(view)
+        assert waiting.wait(LIMIT_S)
+        instance.may_answer.set()
+        assert isinstance(first.exception(LIMIT_S), ComfyUIUnavailable)
+        assert second.result(LIMIT_S) is EMPTY
+    assert instance.asked == 2
 
 
 def test_after_trouble_it_is_asked_anew() -> None:
