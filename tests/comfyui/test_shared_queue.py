@@ -33,6 +33,17 @@ class Instance:
         return EMPTY
 
 
+def future_that_tells(waiting: threading.Semaphore) -> type[Future[QueueSnapshot]]:
+    """`waiting` is released whenever somebody begins to wait for a result."""
+
+    class Told(Future[QueueSnapshot]):
+        def result(self, timeout: float | None = None) -> QueueSnapshot:
+            waiting.release()
+            return super().result(timeout)
+
+    return Told
+
+
 @pytest.mark.parametrize("error", [None, ComfyUIUnavailable("timed out")])
 def test_all_who_wait_get_what_one_of_them_is_told(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None
@@ -40,12 +51,7 @@ def test_all_who_wait_get_what_one_of_them_is_told(
     instance, others = Instance(error), 3
     waiting = threading.Semaphore(0)
 
-    class Told(Future[QueueSnapshot]):
-        def result(self, timeout: float | None = None) -> QueueSnapshot:
-            waiting.release()
-            return super().result(timeout)
-
-    monkeypatch.setattr(shared_queue, "Future", Told)
+    monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
     monkeypatch.setattr(shared_queue, "SOON_S", 0.0)
     view = QueueView(instance.queue)
     with ThreadPoolExecutor(others + 1) as threads:
@@ -62,21 +68,15 @@ def test_all_who_wait_get_what_one_of_them_is_told(
 
 def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = Instance(ComfyUIUnavailable("half an answer"), failures=1)
-    waiting = threading.Event()
-
-    class Told(Future[QueueSnapshot]):
-        def result(self, timeout: float | None = None) -> QueueSnapshot:
-            waiting.set()
-            return super().result(timeout)
-
-    monkeypatch.setattr(shared_queue, "Future", Told)
+    waiting = threading.Semaphore(0)
+    monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
     monkeypatch.setattr(shared_queue, "SOON_S", LIMIT_S)
     view = QueueView(instance.queue)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(view)
         assert instance.is_asked.wait(LIMIT_S)
         second = threads.submit(view)
-        assert waiting.wait(LIMIT_S)
+        assert waiting.acquire(timeout=LIMIT_S)
         instance.may_answer.set()
         assert isinstance(first.exception(LIMIT_S), ComfyUIUnavailable)
         assert second.result(LIMIT_S) is EMPTY
