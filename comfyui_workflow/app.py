@@ -15,29 +15,29 @@ from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
-from comfyui_workflow.api.mount import Parts, find_body_limit, mount, places
+from comfyui_workflow.api.mount import ApiServices, find_body_limit, mount, places
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
 from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
-from comfyui_workflow.comfyui.limits import MB, Breaches, InstanceLimits, KnownBreaches
-from comfyui_workflow.comfyui.queue import Mark
+from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, LimitBreaches
+from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
-from comfyui_workflow.execution.late_copies import LateCopies
-from comfyui_workflow.execution.live_progress import LiveView
-from comfyui_workflow.execution.prompt_marks import MarkJudge
+from comfyui_workflow.execution.late_copies import LateDuplicates
+from comfyui_workflow.execution.live_progress import LiveProgress
+from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
-from comfyui_workflow.execution.submit import Sender
+from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.instances.entries import complete
 from comfyui_workflow.instances.model import key_of_instance
-from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
-from comfyui_workflow.instances.monitors import Watches
-from comfyui_workflow.instances.registry import InstanceDirectory
-from comfyui_workflow.instances.requests import Asker
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.instances.monitor import MonitorContext, MonitorOptions
+from comfyui_workflow.instances.monitors import InstanceMonitors
+from comfyui_workflow.instances.registry import InstanceRegistry
+from comfyui_workflow.instances.requests import InstanceRequests
+from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
-from comfyui_workflow.lifecycle import Lifecycle, Notifier, Part
+from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.proxy.used_ports import UsedPorts
@@ -51,11 +51,11 @@ from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
 from comfyui_workflow.services.jobs.worker_refresh import refresher
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
-from comfyui_workflow.services.validation import Inspector
-from comfyui_workflow.sessions.session import InstanceKey, Link, client_id, server_id
+from comfyui_workflow.services.validation import ValidationService
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
@@ -66,7 +66,7 @@ from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
-from comfyui_workflow.stores.files.ownership import Watchman
+from comfyui_workflow.stores.files.ownership import OwnershipMonitor
 from comfyui_workflow.stores.files.private_directories import close_to_others
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
@@ -103,8 +103,8 @@ class Server:
     """The app, and the life of everything behind it."""
 
     app: Flask
-    base: "Base"
-    parts: Parts
+    base: "Foundation"
+    parts: ApiServices
     resumption: "Resumption"
     lifecycle: Lifecycle
 
@@ -154,7 +154,7 @@ class Resumption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class Foundation:
     """What everything else is made of: the records, and the sessions to instances."""
 
     settings: Settings
@@ -162,30 +162,30 @@ class Base:
     store: FileRunStore
     api_keys: ApiKeys
     journal: RunJournal
-    judge: MarkJudge
-    links: Pool[InstanceKey, Link]
+    judge: PromptMarkCheck
+    sessions: Pool[InstanceKey, ComfyUISession]
 
     def file(self, name: str) -> Path:
         return self.settings.data_dir / name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class Components:
     """What has a life of its own, beside the parts that routes use."""
 
-    base: Base
-    parts: Parts
+    base: Foundation
+    parts: ApiServices
     batches: BatchStore
     jobs: JobStore
     executor: Executor
-    copies: LateCopies
+    copies: LateDuplicates
     resumption: Resumption
 
 
 def create_server(settings: Settings) -> Server:
-    base, fleet_changes, live_view = create_base(settings), Notifier(), LiveView()
-    instances = create_instances(settings, base.journal, base.links, fleet_changes, base.damage)
-    copies = LateCopies(base.links, base.journal, settings.late_copies_s)
+    base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
+    instances = create_instances(settings, base.journal, base.sessions, fleet_changes, base.damage)
+    copies = LateDuplicates(base.sessions, base.journal, settings.late_copies_s)
     executor = create_executor(base, instances, copies, live_view)
     fleet_changes.listen(executor.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
@@ -199,7 +199,7 @@ def create_server(settings: Settings) -> Server:
         jobs=jobs,
     )
     resumption = Resumption(parts.service, parts.jobs)
-    made = Made(
+    made = Components(
         base=base,
         parts=parts,
         batches=batches,
@@ -217,60 +217,62 @@ def create_server(settings: Settings) -> Server:
     )
 
 
-def create_base(settings: Settings) -> Base:
+def create_base(settings: Settings) -> Foundation:
     damage = DamageReport()
     store = FileRunStore(settings.data_dir, settings.state_file, damage=damage)
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
-    breaches, judge = KnownBreaches(), MarkJudge(journal, store.ownership)
-    return Base(
+    breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
+    return Foundation(
         settings=settings,
         damage=damage,
         store=store,
         api_keys=api_keys,
         journal=journal,
         judge=judge,
-        links=Pool(
+        sessions=Pool(
             lambda key: open_link(key, settings, breaches.of(key), judge.judge),
             idle_s=settings.connection_idle_s,
         ),
     )
 
 
-def create_executor(base: Base, instances: Instances, copies: LateCopies, live_view: LiveView) -> Dispatcher:
+def create_executor(
+    base: Foundation, instances: InstanceServices, copies: LateDuplicates, live_view: LiveProgress
+) -> Dispatcher:
     settings, ownership = base.settings, base.store.ownership
-    sender = Sender(
+    sender = SubmissionContext(
         server=lambda: server_id(settings.data_dir),
         process=ownership.token,
         check_data=ownership.check,
-        is_taken_up=base.journal.is_taken_up,
+        is_resumed=base.journal.is_resumed,
         has_seen_other=base.judge.has_seen_other,
         expect_copies=copies.expect,
         in_doubt_s=settings.in_doubt_s,
     )
-    runner = Runner(base.journal, base.links, runner_options(settings), live_view, sender)
+    runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender)
     return Dispatcher(
         journal=base.journal,
         directory=instances.directory,
-        watches=instances.watches,
+        monitors=instances.monitors,
         execute=runner.execute,
         options=dispatch_options(settings),
     )
 
 
 def create_parts(
-    base: Base,
+    base: Foundation,
     *,
     service: RunService,
-    instances: Instances,
-    live_view: LiveView,
+    instances: InstanceServices,
+    live_view: LiveProgress,
     batches: BatchStore,
     jobs: JobStore,
-) -> Parts:
+) -> ApiServices:
     settings, damage = base.settings, base.damage
     web = GuardedClient(may_reach_private=settings.webhook_private)
     outbox = Outbox(FileWebhookStore(base.file("webhooks"), damage), web, outbox_options(settings))
-    return Parts(
+    return ApiServices(
         service=service,
         batches=BatchService(base.journal, base.store, service, batches, damage),
         jobs=create_jobs(
@@ -280,63 +282,65 @@ def create_parts(
             store=jobs,
             outbox=outbox,
             web=web,
-            links=base.links,
+            sessions=base.sessions,
         ),
         outbox=outbox,
         instances=instances,
-        inspector=Inspector(base.links),
+        inspector=ValidationService(base.sessions),
         live_view=live_view,
-        files=local_files(settings),
+        files=path_policy(settings),
         uploads=Uploads(base.file("uploads"), settings.uploads_kept_s, service.images_needed),
         settings=settings,
         damage=damage,
     )
 
 
-def in_order(made: Made) -> tuple[Part, ...]:
+def in_order(made: Components) -> tuple[Component, ...]:
     """Every part of the server in the order in which it is opened, recovered and started; it is stopped the
     other way round. A part comes after all that it uses while it runs."""
     base, parts, instances = made.base, made.parts, made.parts.instances
-    store, keys, watchman = base.store, base.api_keys, Watchman(base.store.ownership)
+    store, keys, watchman = base.store, base.api_keys, OwnershipMonitor(base.store.ownership)
     return (
-        Part(name="data directory", open=partial(close_to_others, base.settings.data_dir)),
-        Part(name="host keys", open=partial(look_at_names_and_keys, instances.known_hosts, parts.damage)),
-        Part(name="instances", open=instances.directory.load),
-        Part(
+        Component(name="data directory", open=partial(close_to_others, base.settings.data_dir)),
+        Component(
+            name="host keys", open=partial(look_at_names_and_keys, instances.known_hosts, parts.damage)
+        ),
+        Component(name="instances", open=instances.directory.load),
+        Component(
             name="API keys",
             open=partial(keys.take_from_records, base.file("runs")),
             recover=partial(keep_wanted_keys, keys, store),
         ),
-        Part(name="runs on disk", open=store.open, stop=store.close),
+        Component(name="runs on disk", open=store.open, stop=store.close),
         # what is recovered is written already: from here on the data must be ours
-        Part(name="ownership", open=watchman.start, stop=watchman.stop),
-        Part(name="batches on disk", open=made.batches.open),
-        Part(name="jobs on disk", open=made.jobs.open),
-        Part(name="webhooks on disk", open=parts.outbox.open),
-        Part(name="duration estimates", open=parts.service.learn),
+        Component(name="ownership", open=watchman.start, stop=watchman.stop),
+        Component(name="batches on disk", open=made.batches.open),
+        Component(name="jobs on disk", open=made.jobs.open),
+        Component(name="webhooks on disk", open=parts.outbox.open),
+        Component(name="duration estimates", open=parts.service.learn),
         # a run that waits for an instance is cut off by the end of its session, and is awaited only then
-        Part(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
-        Part(
+        Component(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
+        Component(
             name="monitors",
             start=partial(load_monitors, instances),
-            stop=partial(instances.watches.close, WATCH_STOP_S),
+            stop=partial(instances.monitors.close, WATCH_STOP_S),
         ),
-        Part(name="sessions", stop=base.links.close),
-        Part(name="late copies", stop=made.copies.stop),
-        Part(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
-        Part(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),
-        Part(
+        Component(name="sessions", stop=base.sessions.close),
+        Component(name="late copies", stop=made.copies.stop),
+        Component(name="runs", start=made.resumption.start, stop=partial(made.executor.stop, POLITE_STOP_S)),
+        Component(name="webhooks", start=parts.outbox.start, stop=partial(parts.outbox.stop, OUTBOX_STOP_S)),
+        Component(
             name="batches",
             recover=parts.batches.resume,
             start=partial(start_batches, parts.batches),
         ),
-        Part(
+        Component(
             name="jobs",
             recover=partial(parts.jobs.mend, parts.damage),
             start=parts.jobs.start,
             stop=parts.jobs.stop,
         ),
-        Part(name="local ports", start=instances.local_ports.start, stop=instances.local_ports.stop),
+        Component(name="local ports", start=instances.local_ports.start, stop=instances.local_ports.stop),
     )
 
 
@@ -345,13 +349,13 @@ def keep_wanted_keys(keys: ApiKeys, store: FileRunStore) -> None:
     keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
 
 
-def load_monitors(instances: Instances) -> None:
-    instances.watches.load({each.id: each for each in instances.directory.all()})
+def load_monitors(instances: InstanceServices) -> None:
+    instances.monitors.load({each.id: each for each in instances.directory.all()})
 
 
 def start_batches(batches: BatchService) -> None:
     """Once their runs are taken up."""
-    batches.heed_failures()
+    batches.on_run_failed()
     start_in_thread("warm-up", batches.warm_up)
 
 
@@ -362,10 +366,10 @@ def start_in_thread(name: str, work: Callable[[], object]) -> None:
 def create_instances(
     settings: Settings,
     journal: RunJournal,
-    links: Pool[InstanceKey, Link],
+    sessions: Pool[InstanceKey, ComfyUISession],
     changes: Notifier,
     damage: DamageReport,
-) -> Instances:
+) -> InstanceServices:
     """`changes` is notified when what is known of them has changed."""
     store = FileInstanceStore(
         settings.instances_path,
@@ -373,23 +377,23 @@ def create_instances(
         last_good=settings.data_dir / "instances.last-good.json",
         damage=damage,
     )
-    directory = InstanceDirectory(store)
-    watches = create_watches(settings, journal, links, changes, damage)
+    directory = InstanceRegistry(store)
+    monitors = create_monitors(settings, journal, sessions, changes, damage)
     local_ports = LocalPorts(
-        lambda instance_id: borrow(instance_id, directory, watches, links), policy=port_policy(settings)
+        lambda instance_id: borrow(instance_id, directory, monitors, sessions), policy=port_policy(settings)
     )
 
     def keep_up() -> None:
-        watches.keep_to({instance.id: instance for instance in directory.all()})
+        monitors.reconcile({instance.id: instance for instance in directory.all()})
         local_ports.follow(ports_wanted(directory))
         changes.notify()
 
     directory.listen(keep_up)
-    return Instances(
+    return InstanceServices(
         local_ports=local_ports,
         directory=directory,
-        watches=watches,
-        asker=Asker(links, watches.state),
+        monitors=monitors,
+        asker=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
     )
 
@@ -402,7 +406,7 @@ def create_jobs(
     store: JobStore,
     outbox: Outbox,
     web: GuardedClient,
-    links: Pool[InstanceKey, Link],
+    sessions: Pool[InstanceKey, ComfyUISession],
 ) -> JobService:
     return JobService(
         journal=journal,
@@ -414,7 +418,7 @@ def create_jobs(
         send=web.exchange,
         fetch=lambda url, file: web.download(url, file, LARGEST_IMAGE_BYTES, IMAGE_TIMEOUT_S),
         bucket=settings.bucket,
-        refresh=refresher(links) if settings.refresh_worker else None,
+        refresh=refresher(sessions) if settings.refresh_worker else None,
     )
 
 
@@ -431,7 +435,7 @@ def look_at_names_and_keys(known_hosts: KnownHosts, damage: DamageReport) -> Non
         raise ConfigurationError(str(error)) from error
 
 
-def ports_wanted(directory: InstanceDirectory) -> dict[str, PortWanted]:
+def ports_wanted(directory: InstanceRegistry) -> dict[str, PortWanted]:
     return {
         instance.id: PortWanted(
             name=instance.name,
@@ -445,31 +449,34 @@ def ports_wanted(directory: InstanceDirectory) -> dict[str, PortWanted]:
 
 @contextmanager
 def borrow(
-    instance_id: str, directory: InstanceDirectory, watches: Watches, links: Pool[InstanceKey, Link]
+    instance_id: str,
+    directory: InstanceRegistry,
+    monitors: InstanceMonitors,
+    sessions: Pool[InstanceKey, ComfyUISession],
 ) -> Iterator[str]:
     """The way to the ComfyUI of an instance, for its local port."""
     instance = directory.require(instance_id)
-    watches.want(instance)
-    with links.lease(key_of_instance(instance)) as link:
-        link.connection.check_port()
-        yield link.connection.base_url
+    monitors.acquire(instance)
+    with sessions.lease(key_of_instance(instance)) as session:
+        session.connection.check_port()
+        yield session.connection.base_url
 
 
-def create_watches(
+def create_monitors(
     settings: Settings,
     journal: RunJournal,
-    links: Pool[InstanceKey, Link],
+    sessions: Pool[InstanceKey, ComfyUISession],
     changes: Notifier,
     damage: DamageReport,
-) -> Watches:
-    options = WatchOptions(
+) -> InstanceMonitors:
+    options = MonitorOptions(
         wanted_for_s=max(settings.connection_idle_s, settings.idle_warning_s + WARNING_SEEN_S),
         idle_warning_s=settings.idle_warning_s,
     )
     ledger = UsageLedger(FileUsageStore(settings.data_dir / "usage.json", damage))
-    return Watches(
-        Surroundings(
-            links=links,
+    return InstanceMonitors(
+        MonitorContext(
+            sessions=sessions,
             ledger=ledger,
             options=options,
             is_given_up=lambda correlation: is_given_up(journal, correlation),
@@ -478,7 +485,7 @@ def create_watches(
     )
 
 
-def create_flask(parts: Parts) -> Flask:
+def create_flask(parts: ApiServices) -> Flask:
     """The routes over a service, whatever that is made of."""
     app = Flask(__name__, root_path=str(pages.root_directory()))
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -501,7 +508,7 @@ def create_flask(parts: Parts) -> Flask:
 def refusals(settings: Settings) -> Refusals:
     """Bodies that are refused before they are read: too large for their path, or from nobody we know."""
     return Refusals(
-        find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_let_in, settings)
+        find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_authorized, settings)
     )
 
 
@@ -516,13 +523,13 @@ def create_app(settings: Settings | None = None) -> Flask:
 def open_link(
     key: InstanceKey,
     settings: Settings,
-    breaches: Breaches | None = None,
-    on_mark: Callable[[Mark], None] = lambda _: None,
-) -> Link:
+    breaches: LimitBreaches | None = None,
+    on_mark: Callable[[PromptMark], None] = lambda _: None,
+) -> ComfyUISession:
     """Raises: what `open_connection` raises; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
-    limits, breaches = instance_limits(settings), breaches or Breaches()
+    limits, breaches = instance_limits(settings), breaches or LimitBreaches()
     feed = EventFeed(
         connection.base_url,
         our_id,
@@ -539,7 +546,7 @@ def open_link(
         breaches=breaches,
         on_mark=on_mark,
     )
-    return Link(connection, client, feed)
+    return ComfyUISession(connection, client, feed)
 
 
 def instance_limits(settings: Settings) -> InstanceLimits:
@@ -563,8 +570,8 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
     )
 
 
-def local_files(settings: Settings) -> LocalFiles:
-    return LocalFiles(
+def path_policy(settings: Settings) -> PathPolicy:
+    return PathPolicy(
         readable_dirs=settings.readable_dirs,
         writable_dirs=settings.writable_dirs,
         kinds=settings.allowed_kinds,

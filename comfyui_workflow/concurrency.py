@@ -9,7 +9,7 @@ which raises, or waits on the token, which wakes it at once. Nobody polls:
 
 A token may have parents: it is cancelled with the first of them, for the same reason.
 
-A `Crew` is an ordered parallel map that stops as a whole:
+A `ParallelMap` is an ordered parallel map that stops as a whole:
 
     crew = Crew(4, stop)
     with crew.results(work, items) as results:     # in the order of the items
@@ -123,7 +123,7 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
         return list(threads.map(work, items))
 
 
-class Crew:
+class ParallelMap:
     def __init__(self, most: int, stop: CancelToken) -> None:
         self._most = max(1, most)
         self._asked = stop

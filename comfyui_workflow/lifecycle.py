@@ -1,11 +1,11 @@
-"""The life of a server's parts: opened, recovered, started and stopped in one declared order.
+"""Lifecycle of the server's components: opened, recovered, started and stopped in one declared order.
 
-How it works. A `Part` says what it does at each step; the order of all parts is one tuple. Starting takes all
-of them through `open`, then all through `recover`, then all through `start`; stopping takes those that were
-opened through `stop`, the last one first. What fails on the way up ends the start: whatever was opened is
-stopped, and the error comes out.
+How it works. A `Component` says what it does at each step; the order of all components is one tuple. A start
+calls `open` on all of them, then `recover` on all, then `start` on all. A stop calls `stop` on those that
+were opened, in reverse order. If a step of the start fails, the opened components are stopped and the error
+is raised.
 
-A `Notifier` stands between parts that would otherwise have to know each other: it is made first.
+A `Notifier` connects components that would otherwise need references to each other; it is created first.
 """
 
 import logging
@@ -22,7 +22,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Component:
     """A part of the server. `stop` comes also after `open` alone, and must be quick."""
 
     name: str
@@ -38,10 +38,10 @@ class Part:
 class Lifecycle:
     """May be stopped from any thread, and more than once."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Component]) -> None:
         self.parts = tuple(parts)
         self._lock = threading.Lock()
-        self._opened: list[Part] = []
+        self._opened: list[Component] = []
 
     def open(self) -> None:
         """Nothing but the first step. Raises: what a part raises; then nothing is left open."""

@@ -11,7 +11,7 @@ _SOON = 2
 JITTER = 0.3
 
 
-class Patience:
+class Backoff:
     """Counts failures in a row. Waits grow from half a second to fifteen, with a jitter of 30 %, so that
     many runs of one instance do not all come back at the same moment."""
 
@@ -46,7 +46,7 @@ class Patience:
         return 0.0 if self._failing_since_s is None else self._clock() - self._failing_since_s
 
 
-class FurthestSeen:
+class HighWaterMarks:
     """How far each of several things has ever come. May be used by several threads."""
 
     def __init__(self, on_further: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from comfyui_workflow.concurrency import CancelToken, Crew
+from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ConnectionFailed, Stopped
 
 LIMIT_S = 10.0
@@ -85,12 +85,12 @@ def test_the_results_come_in_order_and_the_work_is_done_at_the_same_time() -> No
         meeting.wait(10)
         return item * 2
 
-    with Crew(4, CancelToken()).results(work, [4, 3, 2, 1]) as results:
+    with ParallelMap(4, CancelToken()).results(work, [4, 3, 2, 1]) as results:
         assert list(results) == [8, 6, 4, 2]
 
 
 def test_one_at_a_time_is_one_at_a_time() -> None:
-    with Crew(1, CancelToken()).results(lambda item: threading.current_thread(), [1, 2, 3]) as results:
+    with ParallelMap(1, CancelToken()).results(lambda item: threading.current_thread(), [1, 2, 3]) as results:
         assert len(set(results)) == 1
 
 
@@ -102,14 +102,14 @@ def test_who_waits_for_work_that_never_ends_is_heard_all_the_same(items: list[in
         stop.cancel("cancelled")
         ends.wait(60)
 
-    with pytest.raises(Stopped, match="cancelled"), Crew(2, stop).results(work, items) as results:
+    with pytest.raises(Stopped, match="cancelled"), ParallelMap(2, stop).results(work, items) as results:
         list(results)
     assert not ends.is_set()
     ends.set()
 
 
 def test_a_failure_ends_the_others_and_comes_out_when_they_have_ended() -> None:
-    crew = Crew(2, CancelToken())
+    crew = ParallelMap(2, CancelToken())
     is_working = threading.Event()
     ended: list[int] = []
 
@@ -134,7 +134,7 @@ def test_a_failure_ends_the_others_and_comes_out_when_they_have_ended() -> None:
 def test_who_is_asked_to_stop_stops() -> None:
     stop = CancelToken()
     stop.cancel("the server is stopping")
-    crew = Crew(2, stop)
+    crew = ParallelMap(2, stop)
     with (
         pytest.raises(Stopped, match="the server is stopping"),
         crew.results(lambda _: crew.stop.check(), [1, 2]) as results,

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from comfyui_workflow.app import Server, create_server
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.lifecycle import Lifecycle, Notifier, Part
+from comfyui_workflow.lifecycle import Component, Lifecycle, Notifier
 from comfyui_workflow.settings import Settings
 
 LIMIT_S = 10.0
@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def part(self, name: str, fails_at: str | None = None) -> Part:
+    def part(self, name: str, fails_at: str | None = None) -> Component:
         def step(kind: str) -> Callable[[], None]:
             def act() -> None:
                 self.heard.append(f"{kind} {name}")
@@ -34,7 +34,7 @@ class Recorder:
 
             return act
 
-        return Part(name=name, **{kind: step(kind) for kind in STEPS})
+        return Component(name=name, **{kind: step(kind) for kind in STEPS})
 
 
 def test_every_part_is_opened_before_any_is_recovered_and_all_are_stopped_backwards() -> None:
@@ -68,7 +68,7 @@ def test_a_part_that_does_not_stop_keeps_no_other_from_it() -> None:
         raise OSError("stuck")
 
     recorder = Recorder()
-    lifecycle = Lifecycle([recorder.part("a"), Part(name="b", stop=fail)])
+    lifecycle = Lifecycle([recorder.part("a"), Component(name="b", stop=fail)])
     lifecycle.start()
     lifecycle.stop()
     assert recorder.heard[-1] == "stop a"
@@ -144,7 +144,7 @@ def test_a_failed_start_leaves_no_thread_and_no_lock(tmp_path: Path, step: str, 
     server = server_in(tmp_path)
     parts = list(server.lifecycle.parts)
     at = {"first": 0, "middle": len(parts) // 2, "last": len(parts)}[position]
-    parts.insert(at, Part(name="broken", **{step: fail}))
+    parts.insert(at, Component(name="broken", **{step: fail}))
     broken = replace(server, lifecycle=Lifecycle(parts))
     with pytest.raises(ConfigurationError, match="it cannot be"):
         broken.start()

@@ -11,11 +11,11 @@ from flask import Response
 from zipstream import ZipStream
 
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.sessions.leases import Places
+from comfyui_workflow.sessions.leases import ConcurrencyLimit
 
 MOST_AT_ONCE = 4
 LONGEST_NAME = 100
-_places = Places(MOST_AT_ONCE, f"{MOST_AT_ONCE} archives are being sent just now")
+_places = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} archives are being sent just now")
 """Each keeps a thread of the server for as long as somebody takes to receive it."""
 _NOT_IN_NAMES = re.compile('[<>:"|?*/\\\\\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 """What some system takes for something else, and what makes a name read otherwise than it is."""

@@ -69,7 +69,7 @@ def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: C
         g.is_page_refused = True
         raise Forbidden(sentence)
     is_open = request.path in open_paths or request.endpoint == "static"
-    if request.method == "OPTIONS" or is_open or is_let_in(settings):
+    if request.method == "OPTIONS" or is_open or is_authorized(settings):
         return
     refuse_guesses(settings)
     raise Unauthorized(
@@ -78,7 +78,7 @@ def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: C
     )
 
 
-def is_let_in(settings: Settings) -> bool:
+def is_authorized(settings: Settings) -> bool:
     """Whether the request brings the token, or a login where a page of ours asks. A browser sends that along
     whoever asks, and takes everything on the same host for the same site: so not for pages of other ports."""
     if settings.api_token is None:
@@ -89,7 +89,7 @@ def is_let_in(settings: Settings) -> bool:
     return is_own_page() and has_login(request.cookies.getlist(COOKIE), token, int(time.time()))
 
 
-def may_be_let_in(settings: Settings, headers: Mapping[str, str]) -> bool:
+def may_be_authorized(settings: Settings, headers: Mapping[str, str]) -> bool:
     """The same of the head of a request whose body has not been read; of whichever page. Names of `headers`
     are in capitals, with `_`."""
     if settings.api_token is None:

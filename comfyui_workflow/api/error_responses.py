@@ -41,11 +41,11 @@ STATUSES: tuple[tuple[type[WorkflowError], int], ...] = (
 )
 
 
-def word_error(error: WorkflowError) -> Response:
+def error_response(error: WorkflowError) -> Response:
     return failure(str(error), status_of(error), error.code)
 
 
-def word_http_error(error: HTTPException) -> Response:
+def http_error_response(error: HTTPException) -> Response:
     code = "refused" if error.code in (401, 403) else "http"
     response = failure(error.description or error.name, error.code or 500, code)
     keep_headers(error, response)

@@ -6,13 +6,13 @@ from typing import Literal
 from flask import Blueprint, Response, jsonify
 
 from comfyui_workflow import __version__
-from comfyui_workflow.api.mount import Parts
-from comfyui_workflow.api.operations import Answer, Operation, Section, register
+from comfyui_workflow.api.mount import ApiServices
+from comfyui_workflow.api.operations import Operation, ResponseBody, Section, register
 
 PATH = "/health"
 
 
-class Health(Answer):
+class Health(ResponseBody):
     status: Literal["ok"]
     version: str
     unfinished_runs: int
@@ -21,7 +21,7 @@ class Health(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class HealthViews:
-    parts: Parts
+    parts: ApiServices
 
     def health(self) -> Response:
         return jsonify(
@@ -32,7 +32,7 @@ class HealthViews:
         )
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("health", __name__)
     register(routes, SECTION.operations, HealthViews(parts=parts))
     return routes

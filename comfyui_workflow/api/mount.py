@@ -14,15 +14,15 @@ from comfyui_workflow.api.etags import revalidated
 from comfyui_workflow.api.operations import Section
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.execution.live_progress import LiveView
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.execution.live_progress import LiveProgress
+from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.server.body_limits import BodyLimit, FindLimit
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.service import JobService
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
-from comfyui_workflow.services.validation import Inspector
+from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.stores.damage import DamageReport
 
@@ -30,17 +30,17 @@ MB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class ApiServices:
     """What an API is built on."""
 
     service: RunService
     batches: BatchService
     jobs: JobService
     outbox: Outbox
-    instances: Instances
-    inspector: Inspector
-    live_view: LiveView
-    files: LocalFiles
+    instances: InstanceServices
+    inspector: ValidationService
+    live_view: LiveProgress
+    files: PathPolicy
     uploads: Uploads
     settings: Settings
     damage: DamageReport = field(default_factory=DamageReport)
@@ -53,9 +53,9 @@ class Api:
     prefix: str
     also_at: tuple[str, ...] = ()
     """Other paths that are its own."""
-    create_blueprint: Callable[[Parts], Blueprint]
-    word_error: Callable[[WorkflowError], Response]
-    word_http_error: Callable[[HTTPException], Response]
+    create_blueprint: Callable[[ApiServices], Blueprint]
+    error_response: Callable[[WorkflowError], Response]
+    http_error_response: Callable[[HTTPException], Response]
     body_limit: Callable[[str], BodyLimit | None] = lambda _: None
     """The limit of a path, where this API has one of its own; it is asked before the body is read."""
     section: Section | None = None
@@ -83,7 +83,7 @@ def find_body_limit(settings: Settings, apis: tuple[Api, ...]) -> FindLimit:
     return limit_of
 
 
-def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
+def mount(app: Flask, parts: ApiServices, apis: tuple[Api, ...]) -> None:
     """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
 
     def owners() -> list[tuple[str, Api]]:
@@ -96,5 +96,5 @@ def mount(app: Flask, parts: Parts, apis: tuple[Api, ...]) -> None:
     for api in apis:
         app.register_blueprint(api.create_blueprint(parts))
     app.after_request(lambda response: revalidated(response) if owners() else response)
-    app.register_error_handler(WorkflowError, lambda error: owner().word_error(error))
-    app.register_error_handler(HTTPException, lambda error: owner().word_http_error(error))
+    app.register_error_handler(WorkflowError, lambda error: owner().error_response(error))
+    app.register_error_handler(HTTPException, lambda error: owner().http_error_response(error))

@@ -17,7 +17,7 @@ def _without_additional_properties(schema: dict[str, Any]) -> None:
     schema.pop("additionalProperties", None)
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     """The body of a response. A test holds that it has these fields and no others; a later release may add
     some, so the document does not exclude them."""
 
@@ -26,7 +26,7 @@ class Answer(BaseModel):
     )
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """The body or the query of a request. It documents what the readers read: docs/decisions/0011."""
 
     model_config = ConfigDict(extra="ignore", defer_build=True)

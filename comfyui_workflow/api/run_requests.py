@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import (
     flag,
     integer,
@@ -22,8 +22,8 @@ from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
-from comfyui_workflow.scheduling.capacity import Directory, States
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
@@ -59,13 +59,13 @@ RUN_FIELDS = frozenset(
 BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
 
 
-def order_reader(parts: Parts) -> "OrderReader":
+def order_reader(parts: ApiServices) -> "OrderReader":
     instances = parts.instances
     return OrderReader(
         files=parts.files,
         uploads=parts.uploads,
         directory=instances.directory,
-        states=instances.watches,
+        states=instances.monitors,
         settings=parts.settings,
     )
 
@@ -74,10 +74,10 @@ def order_reader(parts: Parts) -> "OrderReader":
 class OrderReader:
     """Every method raises InvalidRequest, naming the field."""
 
-    files: LocalFiles
+    files: PathPolicy
     uploads: Uploads
-    directory: Directory
-    states: States
+    directory: Registry
+    states: InstanceStates
     settings: Settings
 
     def read(self, body: dict[str, Any]) -> RunRequest:
@@ -251,7 +251,7 @@ class _Workflows:
     """Reader of the workflows of one request: a file that many runs of a batch name is read once, and equal
     workflows are one object, which is kept once."""
 
-    def __init__(self, files: LocalFiles) -> None:
+    def __init__(self, files: PathPolicy) -> None:
         self._files = files
         self._of_files: dict[str, Workflow] = {}
         self._of_contents: dict[bytes, Workflow] = {}
@@ -301,7 +301,7 @@ def _seed_mode(body: dict[str, Any]) -> SeedMode:
         raise InvalidRequest(f"seed_mode must be one of {', '.join(SeedMode)}") from error
 
 
-def _images(body: dict[str, Any], files: LocalFiles) -> tuple[str, ...]:
+def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
     images = body.get("input_images")
     if images is None:
         return ()

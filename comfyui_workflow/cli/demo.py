@@ -30,7 +30,7 @@ _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class DemoEnvironment:
     """What runs while the demo runs."""
 
     client: WorkflowServer
@@ -58,7 +58,7 @@ def demo(ctx: click.Context, *, once: bool) -> None:
 
 
 @contextmanager
-def _stage(settings: Settings) -> Iterator[Stage]:
+def _stage(settings: Settings) -> Iterator[DemoEnvironment]:
     """Raises: ConfigurationError."""
     root = settings.data_dir / "demo"
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ def _stage(settings: Settings) -> Iterator[Stage]:
         url = stack.enter_context(serve_in_this_process(_demo_settings(settings, root)))
         say(f"Serving on {url}")
         client = stack.enter_context(WorkflowServer(url))
-        yield Stage(client=client, sandbox=sandbox, output_dir=root / "outputs")
+        yield DemoEnvironment(client=client, sandbox=sandbox, output_dir=root / "outputs")
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _demo_settings(settings: Settings, root: Path) -> Settings:
     )
 
 
-def _make_picture(stage: Stage) -> Path | None:
+def _make_picture(stage: DemoEnvironment) -> Path | None:
     """The picture; None, and said why, when there is none."""
     say(f"Running {bundled.IMAGE_TO_IMAGE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
     started = stage.client.execute(
@@ -125,7 +125,7 @@ def _make_picture(stage: Stage) -> Path | None:
     return None
 
 
-def _invite(stage: Stage) -> None:
+def _invite(stage: DemoEnvironment) -> None:
     url = stage.client.url
     order = {
         "ssh_connection": stage.sandbox.ssh_string,
@@ -139,7 +139,7 @@ def _invite(stage: Stage) -> None:
     say(f"\nOpen this page to see the run, and to start more (Ctrl-C ends the demo):\n  {url}/")
 
 
-def _serve_on(stage: Stage) -> None:
+def _serve_on(stage: DemoEnvironment) -> None:
     try:
         stage.sandbox.wait()
     except KeyboardInterrupt:

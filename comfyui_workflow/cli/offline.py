@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 def read_workflow(path: Path) -> Workflow:
     """Raises: FileRefused, InvalidGraph."""
-    files = LocalFiles(readable_dirs=None, writable_dirs=())
+    files = PathPolicy(readable_dirs=None, writable_dirs=())
     return files.read_workflow(str(path))
 
 

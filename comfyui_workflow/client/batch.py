@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from comfyui_workflow.client.prompts import Prompts, UnderWay
+from comfyui_workflow.client.prompts import ActivePrompt, Prompts
 from comfyui_workflow.client.validate import checked_graph
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.concurrency import CancelToken
@@ -107,7 +107,7 @@ class Batch:
         self._places.release()
         return BatchResult(index=index, prompt_id=prompt_id, error=error)
 
-    def _finish(self, index: int, under_way: UnderWay) -> BatchResult:
+    def _finish(self, index: int, under_way: ActivePrompt) -> BatchResult:
         try:
             entry = self._prompts.finish(under_way, self._timeout_s, self._is_over)
         except WorkflowError as error:

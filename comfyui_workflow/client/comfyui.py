@@ -10,7 +10,7 @@ from comfyui_workflow.client.calls import is_loopback, read_url
 from comfyui_workflow.client.download import land, landing_place
 from comfyui_workflow.client.monitor import Monitor
 from comfyui_workflow.client.prompts import Prompts
-from comfyui_workflow.client.submit import patiently
+from comfyui_workflow.client.submit import with_backoff
 from comfyui_workflow.client.validate import Validator, checked_graph, with_editor_file
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
 from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
@@ -155,7 +155,7 @@ class ComfyUI:
         runs. Without an id it stops whatever runs, whoever sent it; what waits goes on. Returns at once; a
         node that is at work may finish first. One that is over stays as it is."""
         if prompt_id is None:
-            self._patiently(self._client.interrupt)
+            self._with_backoff(self._client.interrupt)
         else:
             self._prompts.interrupt(prompt_id)
 
@@ -167,33 +167,33 @@ class ComfyUI:
     def queue(self) -> QueueSnapshot:
         """Prompt ids, those that run and those that wait in the order they will; `position` counts those
         ahead of one."""
-        return self._patiently(self._client.queue)
+        return self._with_backoff(self._client.queue)
 
     def history(self, prompt_id: str) -> HistoryEntry | None:
         """How a prompt ended; None for one that waits, runs or is unknown."""
-        return self._patiently(lambda: self._client.history(prompt_id))
+        return self._with_backoff(lambda: self._client.history(prompt_id))
 
     def recent_history(self, limit: int = 100) -> list[HistoryEntry]:
         """The prompts that ended last, the latest one last."""
-        return self._patiently(lambda: self._client.recent_history(limit))
+        return self._with_backoff(lambda: self._client.recent_history(limit))
 
     def system_stats(self) -> System:
         """Its version and devices, with memory in bytes."""
-        return self._patiently(self._client.system)
+        return self._with_backoff(self._client.system)
 
     def definitions(self) -> dict[str, Any]:
         """Every node class that it has (`/object_info`); a megabyte."""
-        return self._patiently(self._client.definitions)
+        return self._with_backoff(self._client.definitions)
 
     def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
         """ComfyUI unloads its models, and forgets results that it kept for the next prompt, as soon as
         nothing runs."""
-        self._patiently(lambda: self._client.free(unload_models=unload_models, free_memory=free_memory))
+        self._with_backoff(lambda: self._client.free(unload_models=unload_models, free_memory=free_memory))
 
     def validate(self, graph: object, *, structure_only: bool = False) -> Verdict:
         """What ComfyUI would say of the graph, all of it; nothing is submitted. `would_run` says whether it
         would, `findings` why not, and what you should know. With `structure_only` nothing is asked."""
-        return self._patiently(lambda: self._validator.verdict(graph, structure_only=structure_only))
+        return self._with_backoff(lambda: self._validator.verdict(graph, structure_only=structure_only))
 
     def monitor(self) -> Monitor:
         """Calls of your own for what ComfyUI says on its websocket; `with` it, or `connect` it."""
@@ -214,7 +214,7 @@ class ComfyUI:
                 )
 
         try:
-            name = self._patiently(upload)
+            name = self._with_backoff(upload)
         except OSError as error:
             raise InvalidRequest(f"{local} cannot be read: {error.strerror}") from error
         return f"{subfolder.rstrip('/')}/{name}" if subfolder else name
@@ -242,7 +242,7 @@ class ComfyUI:
             with self._client.view(file.filename, subfolder=file.subfolder, folder=file.folder) as pieces:
                 return land(pieces, file, directory)
 
-        return self._patiently(fetch)
+        return self._with_backoff(fetch)
 
-    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        return patiently(ask, self._patience_s)
+    def _with_backoff(self, ask: Callable[[], Answer]) -> Answer:
+        return with_backoff(ask, self._patience_s)

@@ -7,22 +7,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.client.submit import OneSubmission, patiently
-from comfyui_workflow.client.wait import Waiting, judged
+from comfyui_workflow.client.submit import ClientSubmission, with_backoff
+from comfyui_workflow.client.wait import PromptWait, judged
 from comfyui_workflow.comfyui.cancel import Canceller
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
 from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
 from comfyui_workflow.comfyui.prompt_tracker import DEAF_AFTER_S
-from comfyui_workflow.comfyui.shared_queue import QueueView
+from comfyui_workflow.comfyui.shared_queue import SharedQueue
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable
 from comfyui_workflow.workflows.graph import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnderWay:
+class ActivePrompt:
     """A prompt that was submitted, and an ear for it until `stack` is closed."""
 
     prompt_id: str
@@ -38,7 +38,7 @@ class Prompts:
         self._url = url
         self._client_id = client_id
         self._patience_s = patience_s
-        self._queue = QueueView(client.queue)
+        self._queue = SharedQueue(client.queue)
         self._lock = threading.Lock()
         self._feed: EventFeed | None = None
         self._cancelled: set[str] = set()
@@ -70,7 +70,7 @@ class Prompts:
     ) -> Submission:
         """`is_new`: this id has not been sent yet by anybody, so that it need not be looked for.
         Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
-        submission = OneSubmission(
+        submission = ClientSubmission(
             client=self._client,
             graph=graph,
             prompt_id=prompt_id,
@@ -82,7 +82,7 @@ class Prompts:
         )
         began_s = time.monotonic()
         try:
-            return patiently(submission.attempt, self._patience_s, stop)
+            return with_backoff(submission.attempt, self._patience_s, stop)
         except ComfyUIUnavailable as error:
             if not submission.may_be_there:
                 raise
@@ -96,7 +96,7 @@ class Prompts:
             with self._lock:
                 self._last_submission_s = (began_s, time.monotonic())
 
-    def send(self, graph: Graph, stop: CancelToken | None = None) -> UnderWay:
+    def send(self, graph: Graph, stop: CancelToken | None = None) -> ActivePrompt:
         """Submitted, with an ear for it from before that. Raises: as `submit`."""
         prompt_id = new_prompt_id()
         with ExitStack() as stack:
@@ -105,10 +105,10 @@ class Prompts:
             accepted_id = submission.prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
                 subscription = stack.enter_context(self.feed().subscribe(accepted_id))
-            return UnderWay(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())
+            return ActivePrompt(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())
 
     def finish(
-        self, under_way: UnderWay, timeout_s: float | None, stop: CancelToken | None = None
+        self, under_way: ActivePrompt, timeout_s: float | None, stop: CancelToken | None = None
     ) -> HistoryEntry:
         """Its entry, when it succeeded. Raises: as `ComfyUI.wait`; Stopped."""
         prompt_id = under_way.prompt_id
@@ -120,12 +120,12 @@ class Prompts:
     def wait(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry:
         with ExitStack() as stack:
             subscription = stack.enter_context(self.feed().subscribe(prompt_id))
-            under_way = UnderWay(prompt_id=prompt_id, subscription=subscription, stack=stack.pop_all())
+            under_way = ActivePrompt(prompt_id=prompt_id, subscription=subscription, stack=stack.pop_all())
         return self.finish(under_way, timeout_s)
 
     def interrupt(self, prompt_id: str) -> None:
         self._cancelled.add(prompt_id)
-        patiently(Canceller(self._client, prompt_id).ask, self._patience_s)
+        with_backoff(Canceller(self._client, prompt_id).ask, self._patience_s)
 
     def cancel(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry | None:
         """Asked again until it has ended, since ComfyUI confirms nothing."""
@@ -152,8 +152,8 @@ class Prompts:
         timeout_s: float | None,
         at_each_look: Callable[[], None] = lambda: None,
         stop: CancelToken | None = None,
-    ) -> Waiting:
-        return Waiting(
+    ) -> PromptWait:
+        return PromptWait(
             client=self._client,
             feed=self.feed(),
             queue=self._queue,

@@ -8,19 +8,19 @@ from typing import Any, TypeVar
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or
 from comfyui_workflow.comfyui.prompt_lookup import FoundPrompt
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
-from comfyui_workflow.comfyui.submit import Owner, PromptKey, submit_once
+from comfyui_workflow.comfyui.submit import PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable
-from comfyui_workflow.retry import Patience
+from comfyui_workflow.retry import Backoff
 from comfyui_workflow.workflows.graph import Graph
 
 Answer = TypeVar("Answer")
 
 
-def patiently(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | None = None) -> Answer:
+def with_backoff(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | None = None) -> Answer:
     """Again and again while ComfyUI is away, but no longer than that. Raises: ComfyUIUnavailable; Stopped;
     what else `ask` raises."""
-    patience, stop = Patience(), stop or CancelToken()
+    patience, stop = Backoff(), stop or CancelToken()
     while True:
         try:
             return ask()
@@ -33,7 +33,7 @@ def patiently(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | 
 
 
 @dataclass(kw_only=True)
-class OneSubmission(Owner):
+class ClientSubmission(PromptSender):
     """`may_be_there`: it may have been sent already, so ComfyUI is asked before it is sent."""
 
     client: ComfyUIClient

@@ -19,14 +19,14 @@ from comfyui_workflow.errors import (
     PromptFailed,
     PromptLost,
 )
-from comfyui_workflow.retry import Patience
+from comfyui_workflow.retry import Backoff
 
 AWAY_LIMIT_S = 600.0
 """A ComfyUI may be restarted, a connection cut; this long, it is not coming back."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class PromptWait:
     """For a prompt that was submitted. `at_each_look` is called at least once a second."""
 
     client: ComfyUIClient
@@ -41,7 +41,7 @@ class Waiting:
         """How it ended; None for one that is in neither queue nor history. Raises: TimedOut; InstanceBroken
         when it will never end; ComfyUIUnavailable when ComfyUI is away for too long; Stopped."""
         deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        patience = Patience()
+        patience = Backoff()
         while True:
             try:
                 return self._follow(subscription, deadline_s, patience)
@@ -53,7 +53,7 @@ class Waiting:
                 self._check(deadline_s)
 
     def _follow(
-        self, subscription: Subscription, deadline_s: float | None, patience: Patience
+        self, subscription: Subscription, deadline_s: float | None, patience: Backoff
     ) -> HistoryEntry | None:
         follower = PromptFollower(
             self.client, self.feed, self.queue, self.prompt_id, stall_limit_s=0, stop=self.stop

@@ -13,20 +13,20 @@ from comfyui_workflow.comfyui.file_view import ViewedFile, headers_of, read_view
 from comfyui_workflow.comfyui.folders import Directories, read_directories
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS, HistoryEntry, read_history
 from comfyui_workflow.comfyui.http_responses import (
-    Body,
+    AnswerBody,
     InstanceSession,
     TimedAdapter,
     read_body,
     refuse_encoding,
 )
 from comfyui_workflow.comfyui.limits import (
-    Breaches,
     InstanceLimits,
+    LimitBreaches,
     too_many_outputs,
     too_slow,
     too_slow_file,
 )
-from comfyui_workflow.comfyui.queue import Mark, QueueSnapshot, read_queue, read_running_graphs
+from comfyui_workflow.comfyui.queue import PromptMark, QueueSnapshot, read_queue, read_running_graphs
 from comfyui_workflow.comfyui.system import System, read_system
 from comfyui_workflow.comfyui.timed_connections import AnswerClock, timed_by
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
@@ -67,7 +67,7 @@ class Answer:
     """A whole answer, within the limits. `what` is the method and the path that it answers."""
 
     status: int
-    body: Body
+    body: AnswerBody
     what: str
     path: str
 
@@ -85,8 +85,8 @@ class ComfyUIClient:
         absence: str = "ComfyUI is not running on the instance, or the tunnel is gone",
         heeds_environment: bool = False,
         limits: InstanceLimits | None = None,
-        breaches: Breaches | None = None,
-        on_mark: Callable[[Mark], None] = lambda _: None,
+        breaches: LimitBreaches | None = None,
+        on_mark: Callable[[PromptMark], None] = lambda _: None,
     ) -> None:
         """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
         names, has no business in a tunnel. `breaches` are shared with the websocket to the same instance.
@@ -95,7 +95,7 @@ class ComfyUIClient:
         self._on_mark = on_mark
         self._base_url = base_url
         self._limits = limits or InstanceLimits()
-        self._breaches = breaches or Breaches()
+        self._breaches = breaches or LimitBreaches()
         self.definitions_values = 0
         """How many JSON values the definitions had when they were last asked for; 0 for few."""
         self._absence = absence

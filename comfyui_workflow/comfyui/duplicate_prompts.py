@@ -4,7 +4,7 @@ from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
 
-class Copies:
+class DuplicatePrompts:
     """Drops the copies of a prompt that is followed, and leaves one. A copy has the same id, or, at a ComfyUI
     that chooses the ids, the same correlation and another id."""
 

@@ -17,7 +17,7 @@ from websocket import ABNF
 
 from comfyui_workflow.comfyui.bounded_socket import BoundedSocket
 from comfyui_workflow.comfyui.http_responses import bounded_json
-from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits
+from comfyui_workflow.comfyui.limits import InstanceLimits, LimitBreaches
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
 from comfyui_workflow.comfyui.previews import Preview, PreviewReader
 from comfyui_workflow.errors import LimitExceeded
@@ -92,7 +92,7 @@ class Subscription:
             return taken
 
 
-class Pace:
+class Throttle:
     """How much of a processor this thread takes: all threads of this process share one, and the messages of
     one instance must not keep the others waiting."""
 
@@ -128,12 +128,12 @@ class EventFeed:
         longest_wait_s: float = LONGEST_WAIT_S,
         *,
         limits: InstanceLimits | None = None,
-        breaches: Breaches | None = None,
+        breaches: LimitBreaches | None = None,
     ) -> None:
         """`longest_wait_s`: between two tries to open it. `breaches` are shared with the client of the same
         instance, so that a limit broken here is told where it is asked next."""
         self._limits = limits or InstanceLimits()
-        self._breaches = breaches or Breaches()
+        self._breaches = breaches or LimitBreaches()
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         self.client_id = client_id
         self._longest_wait_s = longest_wait_s
@@ -242,7 +242,7 @@ class EventFeed:
         self._previews = PreviewReader()
         self._times_connected += 1
         self._connected.set()
-        pace = Pace()
+        pace = Throttle()
         while not self._is_left():
             try:
                 opcode, content = socket.receive()

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.comfyui.queue import Mark, read_mark
+from comfyui_workflow.comfyui.queue import PromptMark, read_mark
 from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.workflows.graph import Graph
@@ -34,7 +34,7 @@ class HistoryEntry:
     prompt_id: str
     outcome: Outcome
     outputs: tuple[OutputFile, ...]
-    mark: Mark | None = None
+    mark: PromptMark | None = None
     """What a server of ours wrote into it."""
     error_message: str | None = None
     error_type: str | None = None

@@ -59,7 +59,7 @@ class TimedAdapter(requests.adapters.HTTPAdapter):
         return manager
 
 
-class Body:
+class AnswerBody:
     """The bytes of one answer: in memory, or in a file without a name where there are many."""
 
     def __init__(self, content: bytes | IO[bytes]) -> None:
@@ -130,7 +130,7 @@ def refuse_encoding(response: requests.Response, what: str) -> None:
         raise is_encoded(what, encoding)
 
 
-def read_body(response: requests.Response, most_bytes: int, most_values: int, where: str) -> Body:
+def read_body(response: requests.Response, most_bytes: int, most_values: int, where: str) -> AnswerBody:
     """To be closed. `where` ends the sentence of a broken limit.
     Raises: LimitExceeded; urllib3's HTTPError, http.client.HTTPException, OSError."""
     raw = response.raw
@@ -139,11 +139,11 @@ def read_body(response: requests.Response, most_bytes: int, most_values: int, wh
         if announced > most_bytes:
             raise too_many_bytes(where, most_bytes)
         if announced <= _KEPT_IN_MEMORY_BYTES:
-            return Body(raw.read(decode_content=False))
+            return AnswerBody(raw.read(decode_content=False))
     return _spooled(raw, most_bytes, most_values, where)
 
 
-def _spooled(raw: Any, most_bytes: int, most_values: int, where: str) -> Body:
+def _spooled(raw: Any, most_bytes: int, most_values: int, where: str) -> AnswerBody:
     file = tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY_BYTES)  # noqa: SIM115 - the body closes it
     try:
         count = values = 0
@@ -159,11 +159,11 @@ def _spooled(raw: Any, most_bytes: int, most_values: int, where: str) -> Body:
             file.seek(0)
             content = file.read()
             file.close()
-            return Body(content)
+            return AnswerBody(content)
     except BaseException:
         file.close()
         raise
-    return Body(file)
+    return AnswerBody(file)
 
 
 def _keep(file: IO[bytes], piece: bytes) -> None:

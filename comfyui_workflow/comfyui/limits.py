@@ -45,7 +45,7 @@ class InstanceLimits:
         return self.answer_bytes if is_large else min(SMALL_ANSWER_BYTES, self.answer_bytes)
 
 
-class Breaches:
+class LimitBreaches:
     """The latest broken limit of one instance. May be used from any thread."""
 
     def __init__(
@@ -78,11 +78,11 @@ class KnownBreaches:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_key: OrderedDict[Hashable, Breaches] = OrderedDict()
+        self._by_key: OrderedDict[Hashable, LimitBreaches] = OrderedDict()
 
-    def of(self, key: Hashable) -> Breaches:
+    def of(self, key: Hashable) -> LimitBreaches:
         with self._lock:
-            found = self._by_key.pop(key, None) or Breaches()
+            found = self._by_key.pop(key, None) or LimitBreaches()
             self._by_key[key] = found
             if len(self._by_key) > MOST_INSTANCES:
                 self._by_key.popitem(last=False)

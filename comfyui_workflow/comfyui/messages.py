@@ -11,7 +11,7 @@ from comfyui_workflow.runs.events import (
     NodesCached,
     NodeStarted,
     NodeStep,
-    NoticeGiven,
+    NoticeAdded,
 )
 
 Message = Mapping[str, Any]
@@ -55,7 +55,7 @@ class MessageReader:
             case "progress" if not self._has_states and isinstance(data.get("node"), str):
                 yield NodesAdvanced(steps={data["node"]: _step(data)})
             case "execution_error" if data.get("exception_type") == "ExecutionBlocked":
-                yield NoticeGiven(message=f"Blocked, not failed: {_text(data.get('exception_message'))}")
+                yield NoticeAdded(message=f"Blocked, not failed: {_text(data.get('exception_message'))}")
 
 
 def _steps(nodes: object) -> dict[str, NodeStep]:

@@ -14,7 +14,7 @@ FileKey = tuple[str, str, str]
 _MOST_NAMES = 10_000
 
 
-class SavedNames:
+class FileNaming:
     """What is known of the save nodes of one instance. Every method may be called from any thread."""
 
     def __init__(self) -> None:

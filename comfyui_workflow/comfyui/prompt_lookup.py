@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.queue import CORRELATION_KEY, Mark
+from comfyui_workflow.comfyui.queue import CORRELATION_KEY, PromptMark
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 
 LOOK_AGAIN_AFTER_S = 1.0
@@ -25,7 +25,7 @@ class FoundPrompt:
     """`mark`: what a server of ours wrote into it, where ComfyUI showed it."""
 
     prompt_id: str
-    mark: Mark | None = None
+    mark: PromptMark | None = None
 
 
 def new_prompt_id() -> str:
@@ -68,7 +68,7 @@ def takes_our_ids(client: ComfyUIClient) -> bool:
     return numbers is not None and tuple(map(int, numbers.groups())) >= TAKES_OUR_IDS
 
 
-def find_mark_of_run(client: ComfyUIClient, run_id: str) -> Mark | None:
+def find_mark_of_run(client: ComfyUIClient, run_id: str) -> PromptMark | None:
     """The mark at the last prompt of a run that the queue or the recent history has, whichever submission it
     was."""
     recent = (entry.mark for entry in client.recent_history(_RECENT) if entry.mark is not None)

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.duplicate_prompts import Copies
+from comfyui_workflow.comfyui.duplicate_prompts import DuplicatePrompts
 from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.messages import MessageReader, says_ended
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.comfyui.stall_detector import StallWatch
+from comfyui_workflow.comfyui.stall_detector import StallDetector
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
@@ -45,7 +45,7 @@ class PromptFollower:
         prompt_id: str,
         *,
         stall_limit_s: float,
-        copies: Copies | None = None,
+        copies: DuplicatePrompts | None = None,
         on_copy: Callable[[], None] = lambda: None,
         stop: CancelToken | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -61,7 +61,7 @@ class PromptFollower:
         self._prompt_id = prompt_id
         self._clock = clock
         self._reader = MessageReader()
-        self._stall = StallWatch(client, stall_limit_s, clock)
+        self._stall = StallDetector(client, stall_limit_s, clock)
         self._position: int | None = -1
         self._looks_without_answer = 0
         self._began_at_s = clock()

@@ -17,7 +17,7 @@ SENDER_KEY = "comfyui_workflow_sender"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class PromptMark:
     """Our words in the `extra_data` of one prompt in queue or history."""
 
     prompt_id: str
@@ -46,7 +46,7 @@ class QueueSnapshot:
     running: tuple[str, ...]
     pending: tuple[str, ...]
     correlations: Mapping[str, str]
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[PromptMark, ...] = ()
     """One for each prompt that has one, copies of one id included."""
 
     def __contains__(self, prompt_id: object) -> bool:
@@ -88,7 +88,7 @@ def read_running_graphs(answer: Mapping[str, Any]) -> dict[str, Graph]:
     return {item[1]: item[2] for item in running if isinstance(item[2], dict)}
 
 
-def read_mark(item: Any) -> Mark | None:
+def read_mark(item: Any) -> PromptMark | None:
     """What we wrote into the `extra_data` of a queue item, which history keeps too."""
     match item:
         case [_, str() as prompt_id, _, dict() as extra, *_]:
@@ -97,7 +97,7 @@ def read_mark(item: Any) -> Mark | None:
             return None
     if not isinstance(value, str) or not value:
         return None
-    return Mark(
+    return PromptMark(
         prompt_id=prompt_id,
         correlation=value,
         process=a_text(sender.get("process")),

@@ -13,7 +13,7 @@ SHARE = 50
 """`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
 
 
-class QueueView:
+class SharedQueue:
     """May be called from any thread. One asks, and the others wait for its answer instead of asking too. An
     error that came soon is only for the one who asked: the next one asks again. One that took long is for all
     of them, so that nobody waits for several timeouts one after another."""

@@ -16,7 +16,7 @@ LOOK_AT_LOG_AFTER_S = 10.0
 ADVICE = "Restart ComfyUI on the instance"
 
 
-class StallWatch:
+class StallDetector:
     """For one prompt. `limit_s` is how long it may run in silence; 0 means for ever."""
 
     def __init__(

@@ -12,8 +12,8 @@ sent; whenever the answer is missing, ComfyUI is asked for that id before the pr
 
 A copy that arrives still later is found by whoever follows the prompt: see `duplicate_prompts`.
 
-What differs between senders is an `Owner`: a run keeps a journal, the public client tries again for some
-seconds, a local port sends what somebody else has written.
+What differs between senders is a `PromptSender`: a run keeps a journal, the public client tries again for
+some seconds, a local port sends what somebody else has written.
 """
 
 import time
@@ -48,7 +48,7 @@ class PromptKey:
     correlation: str
 
 
-class Owner(ABC):
+class PromptSender(ABC):
     """The sender of one prompt. Every method is called by the thread that submits it."""
 
     @property
@@ -88,7 +88,7 @@ class Owner(ABC):
         """Called as soon as it is known that ComfyUI has the prompt."""
 
 
-def submit_once(client: ComfyUIClient, owner: Owner, stop: CancelToken) -> Submission | None:
+def submit_once(client: ComfyUIClient, owner: PromptSender, stop: CancelToken) -> Submission | None:
     """The prompt as ComfyUI has it, sent now or before; None where it is not there and may not be sent again.
     After ComfyUIUnavailable it may be called again with the same owner.
     Raises: ComfyUIUnavailable, PromptRefused, Stopped; what the owner raises."""
@@ -120,14 +120,14 @@ def look_for(look: Callable[[], T | None], in_doubt_s: float, stop: CancelToken)
     return found
 
 
-def _send_first(client: ComfyUIClient, owner: Owner, stop: CancelToken) -> Submission:
+def _send_first(client: ComfyUIClient, owner: PromptSender, stop: CancelToken) -> Submission:
     with owner.slot():
         stop.check()
         known = owner.find_unrecorded()
         return _send(client, owner) if known is None else _found(owner, known)
 
 
-def _send(client: ComfyUIClient, owner: Owner) -> Submission:
+def _send(client: ComfyUIClient, owner: PromptSender) -> Submission:
     owner.note_sending()
     try:
         submission = owner.send()
@@ -140,7 +140,7 @@ def _send(client: ComfyUIClient, owner: Owner) -> Submission:
     return submission
 
 
-def _found(owner: Owner, known: FoundPrompt) -> Submission:
+def _found(owner: PromptSender, known: FoundPrompt) -> Submission:
     submission = Submission(prompt_id=known.prompt_id, node_errors={})
     owner.accepted(submission)
     return submission

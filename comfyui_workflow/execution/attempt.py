@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from comfyui_workflow.comfyui.cancel import Canceller
-from comfyui_workflow.comfyui.duplicate_prompts import Copies
+from comfyui_workflow.comfyui.duplicate_prompts import DuplicatePrompts
 from comfyui_workflow.comfyui.event_stream import Subscription
 from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
-from comfyui_workflow.concurrency import CancelToken, Crew
+from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.execution.late_copies import STOPPED, TWICE
 from comfyui_workflow.execution.live_progress import LiveRun
@@ -23,15 +23,15 @@ from comfyui_workflow.execution.outputs import (
     not_fetched_sentence,
 )
 from comfyui_workflow.execution.prepare import look_over, prepared_graph, refuse_unless_it_runs
-from comfyui_workflow.execution.submit import MAY_HAVE_RUN, Sender, Submitter, correlation_of
-from comfyui_workflow.retry import Patience
+from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
+from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import (
     Event,
     ExecutedTwice,
     ExecutionEnded,
     GraphPrepared,
     NodesPlanned,
-    NoticeGiven,
+    NoticeAdded,
     OutputsFetched,
     OutputsFound,
     PhaseEntered,
@@ -42,10 +42,10 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Lost, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import LostParts, OutputFile, Phase, Run, RunStatus
 from comfyui_workflow.runs.nodes import planned_nodes
-from comfyui_workflow.scheduling.executor import Turn
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.scheduling.executor import ExecutionContext
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
@@ -75,20 +75,20 @@ def has_advanced(before: Run, after: Run) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passage:
+class RunAttempt:
     """One run on one open link, from what ComfyUI knows of it to its end."""
 
     journal: RunJournal
-    link: Link
+    session: ComfyUISession
     live: LiveRun
     run_id: str
-    turn: Turn
-    patience: Patience
+    context: ExecutionContext
+    backoff: Backoff
     abort: CancelToken
     """For waits before the prompt is there."""
     resubmissions_of_running: int
     stall_limit_s: float
-    sender: Sender
+    sender: SubmissionContext
 
     def go(self) -> None:
         """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
@@ -104,7 +104,7 @@ class Passage:
             self._complete()
             return
         if not run.is_accepted:  # once the prompt is there, ComfyUI has had its say of what runs
-            self.link.refuse_if_broken()
+            self.session.refuse_if_broken()
             run = self._prepare(run)
             self._plan_nodes(run)
         ended = self._submit_and_follow(run)
@@ -123,7 +123,7 @@ class Passage:
         before = self._run()
         after = self.journal.record(self.run_id, event)
         if has_advanced(before, after):
-            self.patience.reset()
+            self.backoff.reset()
         return after
 
     def _prepare(self, run: Run) -> Run:
@@ -132,19 +132,19 @@ class Passage:
         if run.prompt_id is not None:
             return run
         if run.prepared_graph is None:
-            graph = prepared_graph(self.link, run.request)
+            graph = prepared_graph(self.session, run.request)
             if graph is not run.graph:
                 run = self._record(GraphPrepared(graph=graph))
-        verdict = look_over(self.link, run.graph, run.request.input_images)
+        verdict = look_over(self.session, run.graph, run.request.input_images)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
             if finding.node_id is None:  # of nodes ComfyUI itself says in a moment whether it minds
-                self._record(NoticeGiven(message=str(finding)))
+                self._record(NoticeAdded(message=str(finding)))
         return self._run()
 
     def _plan_nodes(self, run: Run) -> None:
         """With the instance's node definitions it is known which nodes are outputs."""
-        outputs = output_ids(run.graph, self.link.definitions())
+        outputs = output_ids(run.graph, self.session.definitions())
         nodes = planned_nodes(run.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
@@ -154,25 +154,25 @@ class Passage:
         prompt_id = self.sender.prompt_id_for(run)
         was_accepted = run.is_accepted
         with ExitStack() as stack:
-            subscription = stack.enter_context(self.link.feed.subscribe(prompt_id, self.live.show))
+            subscription = stack.enter_context(self.session.feed.subscribe(prompt_id, self.live.show))
             submitted = self._ensure_submitted(run, prompt_id, subscription)
             if submitted is None:
                 return None if self._run().is_cancel_requested else PromptEnded(entry=None)
             accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
-                subscription = stack.enter_context(self.link.feed.subscribe(accepted_id, self.live.show))
+                subscription = stack.enter_context(self.session.feed.subscribe(accepted_id, self.live.show))
             follower = PromptFollower(
-                self.link.client,
-                self.link.feed,
-                self.link.queue,
+                self.session.client,
+                self.session.feed,
+                self.session.queue,
                 accepted_id,
                 stall_limit_s=self.stall_limit_s,
                 copies=self._copies(submitted) if was_accepted or submitted.is_sent_again else None,
                 on_copy=self._note_copy,
-                stop=self.turn.stop,
+                stop=self.context.stop,
             )
-            canceller = Canceller(self.link.client, accepted_id)
-            with self.link.remembering_if_broken(), self.turn.cancelled.calling(subscription.wake):
+            canceller = Canceller(self.session.client, accepted_id)
+            with self.session.remembering_if_broken(), self.context.cancelled.calling(subscription.wake):
                 self._heed_requests(canceller)  # of while it was submitted
                 for item in follower.follow(subscription):
                     match item:
@@ -180,7 +180,7 @@ class Passage:
                             return item
                         case Event():
                             self._record(item)
-                            self.patience.reset()  # ComfyUI has told of the prompt, if nothing new
+                            self.backoff.reset()  # ComfyUI has told of the prompt, if nothing new
                     self._heed_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
@@ -188,8 +188,8 @@ class Passage:
         self._record(ExecutedTwice(message=TWICE.format(STOPPED)))
 
     def _ensure_submitted(self, run: Run, prompt_id: str, subscription: Subscription) -> Run | None:
-        submitter = Submitter(
-            link=self.link,
+        submitter = RunSubmission(
+            session=self.session,
             record=self._record,
             stop=self.abort,
             place=self._place,
@@ -216,17 +216,17 @@ class Passage:
         for event in (event for message in messages for event in reader.events(message)):
             self._record(event)
 
-    def _copies(self, run: Run) -> Copies:
-        return Copies(self.link.client, run.prompt_id or "", correlation_of(run))
+    def _copies(self, run: Run) -> DuplicatePrompts:
+        return DuplicatePrompts(self.session.client, run.prompt_id or "", correlation_of(run))
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         """To wait for a place is no failure."""
         began_s = time.monotonic()
-        classes = self._save_classes(self.link.definitions())
-        may_overwrite = any(not self.link.saved_names.is_numbering(each) for each in classes)
-        with self.turn.place(self.abort, may_overwrite=may_overwrite):
-            self.patience.excuse(time.monotonic() - began_s)
+        classes = self._save_classes(self.session.definitions())
+        may_overwrite = any(not self.session.saved_names.is_numbering(each) for each in classes)
+        with self.context.place(self.abort, may_overwrite=may_overwrite):
+            self.backoff.excuse(time.monotonic() - began_s)
             yield
 
     def _save_classes(self, definitions: Definitions | None) -> set[str]:
@@ -239,7 +239,7 @@ class Passage:
         """What a prompt that was cached tells of its files, an earlier one has told."""
         graph = self._run().graph
         by_class: dict[str, list[OutputFile]] = {
-            each: [] for each in self._save_classes(self.link.known_definitions)
+            each: [] for each in self._save_classes(self.session.known_definitions)
         }
         for output in entry.outputs:
             class_type = graph[output.node_id]["class_type"] if output.node_id in graph else None
@@ -248,13 +248,13 @@ class Passage:
         for class_type, outputs in by_class.items():
             if not any(output.is_cached for output in outputs):
                 names = [output.key for output in outputs]
-                self.link.saved_names.learn(class_type, entry.prompt_id, names)
+                self.session.saved_names.learn(class_type, entry.prompt_id, names)
 
     def _api_key(self) -> str | None:
         return self.journal.api_key(self.run_id)
 
     def _heed_requests(self, canceller: Canceller) -> None:
-        self.turn.stop.check()
+        self.context.stop.check()
         if self._run().is_cancel_requested:
             canceller.ask()
 
@@ -264,9 +264,9 @@ class Passage:
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
-        elif Lost.STATE in run.lost:
+        elif LostParts.STATE in run.lost:
             raise RecordDamaged(MAY_HAVE_RUN)
-        elif self.link.is_same_boot(run.boot_marker):
+        elif self.session.is_same_boot(run.boot_marker):
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
         elif not run.is_accepted:
             self._unheard_of(run)
@@ -295,7 +295,7 @@ class Passage:
         if self._run().is_sent_again:
             self.sender.expect_copies(self._run())
         self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
-        self.turn.leave_place()
+        self.context.release_slot()
         outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
         if entry.outcome is Outcome.SUCCESS:
             self._learn_names(entry)
@@ -333,8 +333,8 @@ class Passage:
     def _fetch_missing(self, stop: CancelToken) -> None:
         run = self._run()
         missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
-        crew = Crew(self.link.connection.files.transfers_at_once, stop)
-        fetcher = OutputFetcher(self.link, run, crew.stop, self.live)
+        crew = ParallelMap(self.session.connection.files.transfers_at_once, stop)
+        fetcher = OutputFetcher(self.session, run, crew.stop, self.live)
         with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
             while missing:
                 position, output = missing[0]
@@ -349,11 +349,11 @@ class Passage:
     def _fetching(self) -> Iterator[CancelToken]:
         """The token of the transfers, cancelled a little after the run is. Small files arrive meanwhile: a
         success that wins the race against a cancel is one."""
-        stop = CancelToken(self.turn.stop)
+        stop = CancelToken(self.context.stop)
         end = FetchingCancelled("cancelled while the outputs were fetched")
         grace = threading.Timer(CANCEL_GRACE_S, stop.cancel, [end])
         grace.daemon = True
-        with self.turn.cancelled.calling(grace.start):
+        with self.context.cancelled.calling(grace.start):
             try:
                 yield stop
             finally:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from comfyui_workflow.concurrency import CancelToken, Crew
+from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import (
     FileRefused,
     RemoteFileError,
@@ -17,7 +17,7 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import RemoteFiles
 from comfyui_workflow.workflows.graph import Graph, with_renamed_input
 
@@ -28,7 +28,7 @@ Sending = Callable[[], AbstractContextManager[Report]]
 
 
 def upload_inputs(
-    link: Link,
+    session: ComfyUISession,
     graph: Graph,
     images: tuple[str, ...],
     input_dir: str,
@@ -38,12 +38,12 @@ def upload_inputs(
     live: LiveRun,
 ) -> Graph:
     """Bring every image to the instance; the graph that names each as it is called there.
-    Raises: FileRefused when one is not readable any more; what the link raises when it breaks; Stopped."""
-    crew = Crew(link.connection.files.transfers_at_once, stop)
+    Raises: FileRefused when one is not readable any more; what the session raises when it breaks; Stopped."""
+    crew = ParallelMap(session.connection.files.transfers_at_once, stop)
 
     def upload(local: Path) -> str:
         sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop)
-        return _upload_input(link, local, input_dir, sending, crew.stop)
+        return _upload_input(session, local, input_dir, sending, crew.stop)
 
     with crew.results(upload, [Path(image) for image in images]) as remote_names:
         for position, local in enumerate(map(Path, images), start=1):
@@ -54,29 +54,31 @@ def upload_inputs(
     return graph
 
 
-def _upload_input(link: Link, local: Path, input_dir: str, sending: Sending, stop: CancelToken) -> str:
+def _upload_input(
+    session: ComfyUISession, local: Path, input_dir: str, sending: Sending, stop: CancelToken
+) -> str:
     """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
     arrived, its own directory; where there is no way by SFTP, or it stands still, its upload route."""
     digest = _sha256(local)
-    for directory in _directories(link, input_dir):
+    for directory in _directories(session, input_dir):
         try:
-            name = _place(link.connection.files, local, directory, sending, digest=digest, stop=stop)
+            name = _place(session.connection.files, local, directory, sending, digest=digest, stop=stop)
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
         except RemoteFileError:
             continue
-        if link.client.has_file(name, folder="input"):
+        if session.client.has_file(name, folder="input"):
             return name
     with local.open("rb") as file, sending() as report:
         report(0, os.fstat(file.fileno()).st_size)
-        return link.client.upload(file, local.name)
+        return session.client.upload(file, local.name)
 
 
-def _directories(link: Link, configured: str) -> Iterator[str]:
+def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
     """Where to try, ComfyUI's own word last: asking costs round trips, and is rarely needed."""
     yield configured
-    own = link.directories().input_dir
+    own = session.directories().input_dir
     if own is not None and own != configured:
         yield own
 

@@ -18,7 +18,7 @@ from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError, WorkflowError
 from comfyui_workflow.runs.events import ExecutedTwice
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.sessions.session import InstanceKey, Link, key_of
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, key_of
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
 
@@ -31,11 +31,13 @@ TWICE = "ComfyUI executed it twice: the network delivered a copy of the prompt a
 STOPPED, RAN = "The copy was stopped", "The copy ran to its end"
 
 
-class LateCopies:
+class LateDuplicates:
     """One thread for each instance where a copy may arrive; none otherwise. May be used from any thread."""
 
-    def __init__(self, links: Pool[InstanceKey, Link], journal: RunJournal, watch_s: float) -> None:
-        self._links = links
+    def __init__(
+        self, sessions: Pool[InstanceKey, ComfyUISession], journal: RunJournal, watch_s: float
+    ) -> None:
+        self._links = sessions
         self._journal = journal
         self._watch_s = watch_s
         self._lock = threading.Lock()
@@ -61,9 +63,9 @@ class LateCopies:
     def _watch(self, key: InstanceKey) -> None:
         while self._has_any(key):
             try:
-                with self._links.lease(key, stop=self._closing) as link:
-                    while link.is_alive and self._has_any(key):
-                        self._look(link, key)
+                with self._links.lease(key, stop=self._closing) as session:
+                    while session.is_alive and self._has_any(key):
+                        self._look(session, key)
                         self._closing.wait(LOOK_S)
             except DataTaken:
                 return
@@ -81,23 +83,23 @@ class LateCopies:
                 return False
             return True
 
-    def _look(self, link: Link, key: InstanceKey) -> None:
+    def _look(self, session: ComfyUISession, key: InstanceKey) -> None:
         with self._lock:
             expected = dict(self._expected.get(key, {}))
-        seen = link.queue()
+        seen = session.queue()
         if any(mark.run_id in expected for mark in seen.marks):
-            self._drop(link, link.client.queue(), expected)
+            self._drop(session, session.client.queue(), expected)
         for each in expected.values():
-            if each.has_run_again(link):
+            if each.has_run_again(session):
                 self._say(each, RAN)
 
-    def _drop(self, link: Link, fresh: QueueSnapshot, expected: "dict[str, _Expected]") -> None:
+    def _drop(self, session: ComfyUISession, fresh: QueueSnapshot, expected: "dict[str, _Expected]") -> None:
         for mark in {mark.prompt_id: mark for mark in fresh.marks}.values():
             each = expected.get(mark.run_id)
             if each is None or not each.is_unwanted(mark.submission, self._journal.get(mark.run_id)):
                 continue
             log.warning("%s: a late copy of its prompt %s is dropped", mark.run_id, mark.prompt_id)
-            stop(link.client, fresh, mark.prompt_id)
+            stop(session.client, fresh, mark.prompt_id)
             if mark.prompt_id in fresh.running:
                 self._say(each, STOPPED)
 
@@ -134,9 +136,9 @@ class _Expected:
         is_ended = run.is_finished or run.are_outputs_known
         return is_ended or run.prompt_id is None or run.submissions != submission
 
-    def has_run_again(self, link: Link) -> bool:
+    def has_run_again(self, session: ComfyUISession) -> bool:
         """Whether history tells of another execution of the prompt than at the first look."""
-        entry = None if self._prompt_id is None else link.client.history(self._prompt_id)
+        entry = None if self._prompt_id is None else session.client.history(self._prompt_id)
         if entry is None or entry.execution_began_at is None:
             return False
         before, self._began_at = self._began_at, entry.execution_began_at

@@ -88,7 +88,7 @@ class LiveRun:
             return list(self._transfers)
 
 
-class LiveView:
+class LiveProgress:
     """Every method may be called from any thread."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from comfyui_workflow.comfyui.client import answer_or
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.image_metadata import embedded_workflow
 from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, is_of_this_graph
@@ -34,7 +34,7 @@ _PROMPTS_SINCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WriteTime:
     """When a file was modified last, by the clock of the instance: between these seconds."""
 
     earliest_s: float
@@ -44,12 +44,12 @@ class Written:
 class OriginCheck:
     """Of the outputs of one run. May be used from several threads."""
 
-    def __init__(self, link: Link, run: Run) -> None:
-        self._link = link
+    def __init__(self, session: ComfyUISession, run: Run) -> None:
+        self._session = session
         self._run = run
         self._given = frozenset(Path(image).name for image in run.request.input_images)
 
-    def check(self, output: OutputFile, part: Path, written: Written | None) -> None:
+    def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """`written` is None where nobody tells. Raises: RemoteFileOverwritten; RemoteFileError for a file
         that was there before the prompt and is of another one."""
         class_type = _class_of(self._run.graph, output.node_id)
@@ -90,16 +90,16 @@ class OriginCheck:
     def _is_ours(self, prompt: HistoryEntry | Graph) -> bool:
         return isinstance(prompt, HistoryEntry) and prompt.prompt_id == self._run.prompt_id
 
-    def _exactly_written(self, output: OutputFile) -> Written | None:
+    def _exactly_written(self, output: OutputFile) -> WriteTime | None:
         """To the nanosecond, as ComfyUI's web server tells."""
         if output.made_before is None:
             return None
         with contextlib.suppress(RemoteFileError):
-            seen = self._link.client.look_at(
+            seen = self._session.client.look_at(
                 output.filename, subfolder=output.subfolder, folder=output.folder
             )
             if seen.modified_ns is not None:
-                return Written(earliest_s=seen.modified_ns / 1e9, latest_s=seen.modified_ns / 1e9)
+                return WriteTime(earliest_s=seen.modified_ns / 1e9, latest_s=seen.modified_ns / 1e9)
         return None
 
     def _proof(self, graph: Graph, output: OutputFile, part: Path) -> bool | None:
@@ -116,13 +116,13 @@ class OriginCheck:
 
     def _executed_graph(self) -> Graph:
         """As ComfyUI executed it, where it still knows: nodes may change a prompt as it arrives."""
-        entry = answer_or(lambda: self._link.client.history(self._run.prompt_id or ""), None)
+        entry = answer_or(lambda: self._session.client.history(self._run.prompt_id or ""), None)
         return self._run.graph if entry is None or entry.graph is None else entry.graph
 
     def _prompts_since(self) -> Iterator[HistoryEntry | Graph]:
         """Prompts that executed after ours: some of those that are over, which history has in their order,
         and what runs."""
-        client, ours = self._link.client, self._run.prompt_id
+        client, ours = self._session.client, self._run.prompt_id
         recent = answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
         is_told = any(entry.prompt_id == ours for entry in recent)
         yield from dropwhile(lambda entry: is_told and entry.prompt_id != ours, recent)
@@ -142,20 +142,20 @@ def _names(prompt: HistoryEntry | Graph, output: OutputFile, class_type: str | N
     return any(isinstance(node, dict) and node.get("class_type") == class_type for node in prompt.values())
 
 
-def _is_older(output: OutputFile, written: Written | None) -> bool:
+def _is_older(output: OutputFile, written: WriteTime | None) -> bool:
     if written is None or output.made_after is None:
         return False
     return written.latest_s < output.made_after.timestamp() - CLOCK_TOLERANCE_S
 
 
-def _is_surely_of_then(output: OutputFile, written: Written | None) -> bool:
+def _is_surely_of_then(output: OutputFile, written: WriteTime | None) -> bool:
     """Before any other prompt could have begun."""
     if written is None or output.made_before is None:
         return False
     return written.latest_s <= output.made_before.timestamp() - _SOON_S
 
 
-def _is_later(output: OutputFile, written: Written) -> bool:
+def _is_later(output: OutputFile, written: WriteTime) -> bool:
     if output.made_before is None:
         return False
     return written.earliest_s > output.made_before.timestamp() + _TIMESTAMP_S

@@ -24,7 +24,7 @@ from comfyui_workflow.errors import (
     StoreError,
 )
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
-from comfyui_workflow.execution.output_origin import OriginCheck, Written
+from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.files.atomic_placement import (
     check_wholeness,
     flush_placed,
@@ -33,7 +33,7 @@ from comfyui_workflow.files.atomic_placement import (
 )
 from comfyui_workflow.files.partial_files import LocalPart, alone_with, is_kept, remove
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import version_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -44,17 +44,17 @@ _KEPT_FREE_BYTES = 64 * 1024 * 1024
 class OutputFetcher:
     """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
 
-    def __init__(self, link: Link, run: Run, stop: CancelToken, live: LiveRun) -> None:
-        self._link = link
+    def __init__(self, session: ComfyUISession, run: Run, stop: CancelToken, live: LiveRun) -> None:
+        self._session = session
         self._run = run
         self._stop = stop
         self._live = live
         self._silence: RemoteFilesSilent | None = None
-        self._origin = OriginCheck(link, run)
+        self._origin = OriginCheck(session, run)
 
     def fetch(self, output: OutputFile) -> OutputFile:
         """The output as it is now: with a `local_path`, or with an `error` that says why there is none.
-        Raises: StoreError while the local disk does not take it; what the link raises when it breaks."""
+        Raises: StoreError while the local disk does not take it; what the session raises when it breaks."""
         relative = safe_relative_path(output)
         if relative is None:
             return replace(output, error="The instance gave it a name that is not safe to write here")
@@ -147,15 +147,15 @@ class OutputFetcher:
         configured = self._run.comfyui_output_dir if folder == "output" else None
         if configured is not None:
             yield configured
-        own = self._link.directories().of(folder)
+        own = self._session.directories().of(folder)
         if own is not None and own != configured:
             yield own
 
     def _copy(self, output: OutputFile, remote: str, part: LocalPart, report: Report) -> str:
-        found = self._link.connection.files.fetch(remote, part, progress=report)
+        found = self._session.connection.files.fetch(remote, part, progress=report)
         part.close()
         modified_s = found.modified_at.timestamp()
-        self._check(output, part.path, Written(earliest_s=modified_s, latest_s=modified_s + 1))
+        self._check(output, part.path, WriteTime(earliest_s=modified_s, latest_s=modified_s + 1))
         return remote
 
     def _view(self, output: OutputFile, part: LocalPart, report: Report) -> str | None:
@@ -163,7 +163,7 @@ class OutputFetcher:
         modified_ns = self._view_content(output, part, report)
         part.close()
         modified_s = None if modified_ns is None else modified_ns / 1e9
-        written = None if modified_s is None else Written(earliest_s=modified_s, latest_s=modified_s)
+        written = None if modified_s is None else WriteTime(earliest_s=modified_s, latest_s=modified_s)
         self._check(output, part.path, written)
         return next(reversed(list(self._remote_paths(output))), None)
 
@@ -171,7 +171,7 @@ class OutputFetcher:
         """From where it broke off; all of it where that is of another version, or ComfyUI does not do it.
         Returns when the file was modified."""
         view = partial(
-            self._link.client.view, output.filename, subfolder=output.subfolder, folder=output.folder
+            self._session.client.view, output.filename, subfolder=output.subfolder, folder=output.folder
         )
         kept_version = part.kept_version()
         kept_bytes = part.kept_bytes() if kept_version else 0
@@ -182,7 +182,7 @@ class OutputFetcher:
         with view() as viewed:
             return _take(viewed, part, report)
 
-    def _check(self, output: OutputFile, part: Path, written: Written | None) -> None:
+    def _check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """Whether it is whole, and this run's. Raises: RemoteFileError."""
         check_wholeness(part, output)
         self._origin.check(output, part, written)

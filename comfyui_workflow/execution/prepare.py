@@ -8,7 +8,7 @@ from typing import Any
 
 from comfyui_workflow.comfyui.remote_validation import verdict_of
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.editor.conversion import Queueing
 from comfyui_workflow.workflows.findings import errors, sentence
 from comfyui_workflow.workflows.graph import Graph, check_graph
@@ -20,12 +20,12 @@ from comfyui_workflow.workflows.validation.preflight import Verdict
 _random = random.SystemRandom()
 
 
-def prepared_graph(link: Link, request: GraphRequest) -> Graph:
+def prepared_graph(session: ComfyUISession, request: GraphRequest) -> Graph:
     """What will be submitted; the request's own graph where there is nothing to do. Raises: InvalidRequest;
     what the link raises when it breaks."""
-    definitions = link.definitions()
+    definitions = session.definitions()
     routes = remote_routes(request, definitions)
-    return graph_for(request, definitions, {route: link.client.choices(route) for route in routes})
+    return graph_for(request, definitions, {route: session.client.choices(route) for route in routes})
 
 
 def graph_for(
@@ -43,15 +43,15 @@ def graph_for(
     return graph if graph is request.workflow.graph else check_graph(graph)
 
 
-def look_over(link: Link, graph: Graph, images: tuple[str, ...]) -> Verdict:
+def look_over(session: ComfyUISession, graph: Graph, images: tuple[str, ...]) -> Verdict:
     """What this instance would say of the graph. A refusal by what was known of its nodes is not believed
     before it has been asked anew: a model may have arrived since, and a newer ComfyUI puts its own nodes in
     the place of some that it has not got any more."""
-    verdict = _look_over(link, graph, images, frozenset())
+    verdict = _look_over(session, graph, images, frozenset())
     if verdict.would_run:
         return verdict
-    link.forget_definitions()
-    return _look_over(link, graph, images, link.client.replaced_classes())
+    session.forget_definitions()
+    return _look_over(session, graph, images, session.client.replaced_classes())
 
 
 def refuse_unless_it_runs(verdict: Verdict) -> None:
@@ -64,6 +64,8 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
     raise refusal
 
 
-def _look_over(link: Link, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]) -> Verdict:
+def _look_over(
+    session: ComfyUISession, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]
+) -> Verdict:
     provided = frozenset(Path(image).name for image in images)
-    return verdict_of(link.client, graph, link.definitions(), provided=provided, replaced=replaced)
+    return verdict_of(session.client, graph, session.definitions(), provided=provided, replaced=replaced)

@@ -5,14 +5,14 @@ prompt tells which server process sent it and when, so a server can see at the i
 not explain. The server that notices stops and leaves everything as it is.
 """
 
-from comfyui_workflow.comfyui.queue import Mark
+from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.journal import RunJournal
 
 
-class MarkJudge:
+class PromptMarkCheck:
     """May be used from any thread."""
 
     def __init__(self, journal: RunJournal, ownership: Ownership) -> None:
@@ -24,7 +24,7 @@ class MarkJudge:
         """Whether a prompt of our runs was seen that another process than this one had sent."""
         return self._has_seen_other
 
-    def judge(self, mark: Mark) -> None:
+    def judge(self, mark: PromptMark) -> None:
         """Raises: DataTaken, when another server works on our data."""
         self._ownership.check()
         if mark.process is None or mark.process == self._ownership.token:
@@ -43,7 +43,7 @@ class MarkJudge:
                 "again"
             )
 
-    def _is_explained(self, mark: Mark, process: str, run: Run) -> bool:
+    def _is_explained(self, mark: PromptMark, process: str, run: Run) -> bool:
         """By our data. A submission of which they do not know may be one whose record a power cut took: then
         it was sent before this process began."""
         is_before_us = mark.sent_at_s is None or mark.sent_at_s <= self._ownership.began_at_s

@@ -20,26 +20,26 @@ from comfyui_workflow.errors import (
     StoreError,
     WorkflowError,
 )
-from comfyui_workflow.execution.attempt import Passage
-from comfyui_workflow.execution.live_progress import LiveView, OnBytes
+from comfyui_workflow.execution.attempt import RunAttempt
+from comfyui_workflow.execution.live_progress import LiveProgress, OnBytes
 from comfyui_workflow.execution.outputs import not_fetched_sentence, remove_parts
-from comfyui_workflow.execution.submit import Sender
+from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.parsing.ssh_address import SshAddress
-from comfyui_workflow.retry import FurthestSeen, Patience
+from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.events import (
+    AttemptFailed,
     Event,
     InstanceChosen,
     InstanceLeft,
-    NoticeGiven,
+    NoticeAdded,
     PhaseEntered,
     RunCancelled,
     RunCompleted,
     RunFailed,
-    TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run
-from comfyui_workflow.scheduling.executor import Turn
-from comfyui_workflow.sessions.session import InstanceKey, Link, key_of
+from comfyui_workflow.scheduling.executor import ExecutionContext
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, key_of
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
 
@@ -67,42 +67,44 @@ class Runner:
     def __init__(
         self,
         journal: RunJournal,
-        links: Pool[InstanceKey, Link],
+        sessions: Pool[InstanceKey, ComfyUISession],
         options: RunnerOptions,
-        live_view: LiveView,
-        sender: Sender | None = None,
+        live_view: LiveProgress,
+        sender: SubmissionContext | None = None,
     ) -> None:
-        self._sender = sender or Sender()
+        self._sender = sender or SubmissionContext()
         self._journal = journal
-        self._links = links
+        self._sessions = sessions
         self._options = options
         self._live_view = live_view
 
-    def execute(self, run_id: str, turn: Turn) -> None:
-        """Returns when the run is finished or has left its instance, or soon after `turn.stop`; then the
+    def execute(self, run_id: str, context: ExecutionContext) -> None:
+        """Returns when the run is finished or has left its instance, or soon after `context.stop`; then the
         run goes on at the next start. So it does when another server works on the data. Never raises:
         what goes wrong becomes the run's status."""
         with suppress(DataTaken):
-            self._carry_on(run_id, turn)
+            self._carry_on(run_id, context)
 
-    def _carry_on(self, run_id: str, turn: Turn) -> None:
-        patience = Patience()
-        furthest = FurthestSeen(patience.reset)
-        while not turn.stop.is_set:
+    def _carry_on(self, run_id: str, context: ExecutionContext) -> None:
+        backoff = Backoff()
+        high_water_marks = HighWaterMarks(backoff.reset)
+        while not context.stop.is_set:
             try:
-                self._attempt(run_id, turn, patience, furthest)
+                self._attempt(run_id, context, backoff, high_water_marks)
             except DataTaken:
                 raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
-                ending = self._ending(run_id, error, patience, turn)
+                ending = self._ending(run_id, error, backoff, context)
                 trouble = error if ending is None else self._end(run_id, ending)
                 if trouble is None:
                     return
-                self._pause(run_id, trouble, patience, turn)
+                self._pause(run_id, trouble, backoff, context)
             if self._journal.get(run_id).is_finished:
                 return
 
-    def _attempt(self, run_id: str, turn: Turn, patience: Patience, furthest: FurthestSeen) -> None:
+    def _attempt(
+        self, run_id: str, context: ExecutionContext, backoff: Backoff, high_water_marks: HighWaterMarks
+    ) -> None:
         """That it connects is no progress yet: a link may let through what is small, and nothing else."""
         run = self._journal.get(run_id)
         if run.is_finished:
@@ -111,37 +113,42 @@ class Runner:
             # the server ended just before it could say so
             self._journal.record(run_id, RunCompleted())
             return
-        with self._abort_token(run_id, turn) as abort:
+        with self._abort_token(run_id, context) as abort:
             abort.check()
-            self._attempt_on_link(self._place(run, turn), turn, patience, furthest, abort)
+            self._attempt_on_session(self._place(run, context), context, backoff, high_water_marks, abort)
 
-    def _attempt_on_link(
-        self, run: Run, turn: Turn, patience: Patience, furthest: FurthestSeen, abort: CancelToken
+    def _attempt_on_session(
+        self,
+        run: Run,
+        context: ExecutionContext,
+        backoff: Backoff,
+        high_water_marks: HighWaterMarks,
+        abort: CancelToken,
     ) -> None:
         run_id, key = run.run_id, key_of(run)
-        if patience.failing_for_s() == 0:
+        if backoff.failing_for_s() == 0:
             self._announce(run_id, key.address)
         with (
-            self._links.lease(key, stop=abort) as link,
-            self._live_view.open(run_id, _bytes_noted_in(furthest)) as live,
+            self._sessions.lease(key, stop=abort) as session,
+            self._live_view.open(run_id, _bytes_noted_in(high_water_marks)) as live,
         ):
-            link.prove(again=patience.failing_for_s() > 0)
-            patience.reached()
-            Passage(
+            session.ping(again=backoff.failing_for_s() > 0)
+            backoff.reached()
+            RunAttempt(
                 journal=self._journal,
-                link=link,
+                session=session,
                 live=live,
                 run_id=run_id,
-                turn=turn,
-                patience=patience,
+                context=context,
+                backoff=backoff,
                 abort=abort,
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
                 sender=self._sender,
             ).go()
 
-    def _place(self, run: Run, turn: Turn) -> Run:
-        placement = turn.placement(run)
+    def _place(self, run: Run, context: ExecutionContext) -> Run:
+        placement = context.placement(run)
         if placement is None or placement == run.placement:
             return run
         return self._journal.record(run.run_id, InstanceChosen(placement=placement))
@@ -149,15 +156,15 @@ class Runner:
     def _announce(self, run_id: str, address: SshAddress) -> None:
         """What we do now, and what of the ssh string we leave undone."""
         for notice in address.notices:
-            self._journal.record(run_id, NoticeGiven(message=notice))
+            self._journal.record(run_id, NoticeAdded(message=notice))
         connecting = PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
         self._journal.record(run_id, connecting)
 
     @contextmanager
-    def _abort_token(self, run_id: str, turn: Turn) -> Iterator[CancelToken]:
+    def _abort_token(self, run_id: str, context: ExecutionContext) -> Iterator[CancelToken]:
         """The token of one attempt. A run whose prompt was never submitted, or has brought its outputs about,
         ends as soon as it is cancelled; one that was submitted ends when ComfyUI says so."""
-        abort = CancelToken(turn.stop)
+        abort = CancelToken(context.stop)
 
         def abort_if_no_answer_is_needed() -> None:
             run = self._journal.get(run_id)
@@ -165,10 +172,12 @@ class Runner:
                 abort.cancel("the run is cancelled")
 
         abort_if_no_answer_is_needed()
-        with turn.cancelled.calling(abort_if_no_answer_is_needed):
+        with context.cancelled.calling(abort_if_no_answer_is_needed):
             yield abort
 
-    def _ending(self, run_id: str, error: Exception, patience: Patience, turn: Turn) -> Event | None:
+    def _ending(
+        self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext
+    ) -> Event | None:
         """How the run ends by this error, or leaves its instance; None when it goes on here."""
         run = self._journal.get(run_id)
         if run.is_cancel_requested:
@@ -178,22 +187,22 @@ class Runner:
                 return RunCancelled(message=not_fetched_sentence(run))
             if isinstance(error, InstanceBroken):
                 return RunCancelled(message=str(error))
-            if isinstance(error, InstanceError | ComfyUIError) and turn.is_instance_gone(run):
+            if isinstance(error, InstanceError | ComfyUIError) and context.is_instance_gone(run):
                 return RunCancelled(message=_NOBODY_TO_ASK)
         else:
-            reason = turn.reason_to_leave(run, error, patience.failing_for_s())
+            reason = context.reason_to_leave(run, error, backoff.failing_for_s())
             if reason is not None:
                 return InstanceLeft(message=reason)
-        return None if isinstance(error, Stopped) else self._failure(run, error, patience)
+        return None if isinstance(error, Stopped) else self._failure(run, error, backoff)
 
-    def _failure(self, run: Run, error: Exception, patience: Patience) -> Event | None:
+    def _failure(self, run: Run, error: Exception, backoff: Backoff) -> Event | None:
         if not isinstance(error, WorkflowError):
             log.exception("%s: a bug of this server", run.run_id, exc_info=error)
             return RunFailed(code="internal", message=f"Internal error: {type(error).__name__}")
         if not error.is_transient:
             node_id = error.node_id if isinstance(error, InvalidGraph) else None
             return RunFailed(code=error.code, message=str(error), node_id=node_id)
-        return self._impatient_ending(run, error, patience.failing_for_s())
+        return self._impatient_ending(run, error, backoff.failing_for_s())
 
     def _impatient_ending(self, run: Run, error: WorkflowError, failing_for_s: float) -> Event | None:
         if run.is_cancel_requested and failing_for_s > self._options.cancel_patience_s:
@@ -204,16 +213,16 @@ class Runner:
         limit_s = options.lost_contact_patience_s if run.prompt_id else options.contact_patience_s
         return RunFailed(code=error.code, message=str(error)) if failing_for_s > limit_s else None
 
-    def _pause(self, run_id: str, error: Exception, patience: Patience, turn: Turn) -> None:
+    def _pause(self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext) -> None:
         if isinstance(error, Stopped):
             return
-        wait_s = patience.next_wait_s()
+        wait_s = backoff.next_wait_s()
         log.info("%s: %s; trying again in %.1f s", run_id, error, wait_s)
         was_cancelled = self._journal.get(run_id).is_cancel_requested
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
-        self._journal.record(run_id, TroubleMet(message=f"{str(error).rstrip('.')}; {aim}"))
+        self._journal.record(run_id, AttemptFailed(message=f"{str(error).rstrip('.')}; {aim}"))
 
-        CancelToken(turn.stop, *_news_for(turn, was_cancelled=was_cancelled)).wait(wait_s)
+        CancelToken(context.stop, *_news_for(context, was_cancelled=was_cancelled)).wait(wait_s)
 
     def _end(self, run_id: str, ending: Event) -> StoreError | None:
         """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
@@ -230,12 +239,12 @@ class Runner:
         return None
 
 
-def _news_for(turn: Turn, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
+def _news_for(context: ExecutionContext, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
     """What a pause ends for: a cancel; after that, that nobody can be asked any more, which is told once."""
     if not was_cancelled:
-        return (turn.cancelled,)
-    return () if turn.instance_gone.is_set else (turn.instance_gone,)
+        return (context.cancelled,)
+    return () if context.instance_gone.is_set else (context.instance_gone,)
 
 
-def _bytes_noted_in(furthest: FurthestSeen) -> OnBytes:
-    return lambda direction, filename, done_bytes: furthest.note((direction, filename), done_bytes)
+def _bytes_noted_in(high_water_marks: HighWaterMarks) -> OnBytes:
+    return lambda direction, filename, done_bytes: high_water_marks.note((direction, filename), done_bytes)

@@ -23,7 +23,7 @@ from comfyui_workflow.comfyui.prompt_lookup import (
     find_prompt,
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
-from comfyui_workflow.comfyui.submit import IN_DOUBT_S, Owner, PromptKey, look_for, submit_once
+from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, look_for, submit_once
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged
@@ -32,7 +32,7 @@ from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.runs.events import (
     Event,
     NodesPlanned,
-    NoticeGiven,
+    NoticeAdded,
     PhaseEntered,
     PromptAccepted,
     PromptFound,
@@ -40,9 +40,9 @@ from comfyui_workflow.runs.events import (
     PromptSentAgain,
     PromptVanished,
 )
-from comfyui_workflow.runs.model import Lost, Phase, Run
+from comfyui_workflow.runs.model import LostParts, Phase, Run
 from comfyui_workflow.runs.nodes import planned_nodes
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import Graph, output_ids
@@ -64,7 +64,7 @@ that both follow has ended: it looks every two seconds. Random, so that two serv
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sender:
+class SubmissionContext:
     """What the submissions of one server process have in common."""
 
     server: Callable[[], uuid.UUID] = uuid.uuid4
@@ -73,7 +73,7 @@ class Sender:
     """The token of this process."""
     check_data: Callable[[], None] = lambda: None
     """Raises: DataTaken, when another server works on the data."""
-    is_taken_up: Callable[[str], bool] = lambda _: False
+    is_resumed: Callable[[str], bool] = lambda _: False
     """Whether the run was there before this process."""
     has_seen_other: Callable[[], bool] = lambda: False
     """Whether a prompt of ours was seen that an earlier process had sent."""
@@ -97,18 +97,18 @@ class Sender:
         return self.in_doubt_s - max(0.0, since_s)
 
 
-class Submitter(Owner):
+class RunSubmission(PromptSender):
     """Submits the prompt of one run over one open link."""
 
     def __init__(
         self,
         *,
-        link: Link,
+        session: ComfyUISession,
         record: Callable[[Event], Run],
         stop: CancelToken,
         place: Callable[[], AbstractContextManager[None]],
         live: LiveRun,
-        sender: Sender,
+        sender: SubmissionContext,
         is_cancelled: Callable[[], bool],
         run: Run,
         prompt_id: str,
@@ -118,7 +118,7 @@ class Submitter(Owner):
         still kept."""
         self._api_key = api_key
         self._is_cancelled = is_cancelled
-        self._link = link
+        self._session = session
         self._journal_record = record
         self._sender = sender
         self._stop = stop
@@ -131,10 +131,10 @@ class Submitter(Owner):
     def ensure_submitted(self) -> Run | None:
         """The run with its prompt accepted, submitted now if it was not before; None when ComfyUI has not got
         it and it was cancelled, or ComfyUI was restarted since it was sent.
-        Raises: PromptRefused; Stopped; what the link raises when it breaks, to be called again then."""
+        Raises: PromptRefused; Stopped; what the session raises when it breaks, to be called again then."""
         if self._run.is_accepted:
             return self._run
-        submission = submit_once(self._link.client, self, self._stop)
+        submission = submit_once(self._session.client, self, self._stop)
         return None if submission is None else self._run
 
     # Owner
@@ -168,13 +168,13 @@ class Submitter(Owner):
         """The prompt that ComfyUI has already, though our data do not know of it: a power cut can take the
         record of a submission."""
         run = self._run
-        if not self._sender.is_taken_up(run.run_id):
+        if not self._sender.is_resumed(run.run_id):
             return None
-        if self._sender.has_seen_other() and self._link.is_first_after_start():
+        if self._sender.has_seen_other() and self._session.is_first_after_start():
             self._stop.wait(random.uniform(*OTHER_SERVER_SHOWS_WITHIN_S))  # noqa: S311 - guards nothing
             self._stop.check()
         correlation = _correlation(run, run.submissions + 1)
-        known = find_prompt(self._link.client, self._prompt_id, correlation, is_thorough=False)
+        known = find_prompt(self._session.client, self._prompt_id, correlation, is_thorough=False)
         if known is not None:
             process = (known.mark.process if known.mark else None) or ""
             self._record_prepared(known.prompt_id, process)
@@ -188,14 +188,14 @@ class Submitter(Owner):
 
     def send(self) -> Submission:
         """With an ear on the websocket, if it can be had: what is said before is never said again."""
-        self._link.feed.wait_connected(FEED_WAIT_S)
+        self._session.feed.wait_connected(FEED_WAIT_S)
         self._sender.check_data()
-        return self._link.client.submit(
+        return self._session.client.submit(
             self._graph,
             prompt_id=self._run.prompt_id or "",
-            client_id=self._link.feed.client_id,
+            client_id=self._session.feed.client_id,
             extra_data=extra_data_of(self._run, self._sender.process, self._api_key()),
-            definitions=lambda: self._link.definitions().object_info,
+            definitions=lambda: self._session.definitions().object_info,
         )
 
     def accepted(self, submission: Submission) -> None:
@@ -209,32 +209,32 @@ class Submitter(Owner):
         self._run = self._journal_record(event)
 
     def _record_prepared(self, prompt_id: str, process: str) -> None:
-        marker = self._link.boot_marker()
+        marker = self._session.boot_marker()
         self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=marker, process=process))
 
     def _is_restarted_since(self) -> bool:
         """Whether ComfyUI was restarted after the prompt was sent: it may have run it before, and has
         forgotten that. False where it is not known."""
         marker = self._run.boot_marker
-        return marker is not None and not self._link.is_same_boot(marker)
+        return marker is not None and not self._session.is_same_boot(marker)
 
     def _after_damage(self) -> FoundPrompt | None:
         """The prompt that the instance has of the run; None where one may be submitted. The prompt by
         its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
         with the graph, which is to be prepared anew."""
         run = self._run
-        if run.prompt_id is None and run.lost & {Lost.STATE, Lost.PROGRESS}:
+        if run.prompt_id is None and run.lost & {LostParts.STATE, LostParts.PROGRESS}:
             mark = look_for(
-                lambda: find_mark_of_run(self._link.client, run.run_id), self.in_doubt_for_s(), self._stop
+                lambda: find_mark_of_run(self._session.client, run.run_id), self.in_doubt_for_s(), self._stop
             )
             if mark is not None:
                 self._record(PromptFound(prompt_id=mark.prompt_id, submissions=mark.submission or 1))
                 return FoundPrompt(prompt_id=mark.prompt_id, mark=mark)
-        if Lost.STATE in run.lost:
+        if LostParts.STATE in run.lost:
             raise RecordDamaged(MAY_HAVE_RUN)
         if not run.graph:
             raise RecordDamaged(_NOTHING_TO_SUBMIT)
-        if Lost.GRAPH in run.lost and run.prompt_id is not None:
+        if LostParts.GRAPH in run.lost and run.prompt_id is not None:
             self._record(PromptVanished(message=_PREPARED_ANEW))
             raise ComfyUIUnavailable(_PREPARED_ANEW)
         return None
@@ -244,7 +244,7 @@ class Submitter(Owner):
         if not request.input_images:
             return run.graph
         return upload_inputs(
-            self._link,
+            self._session,
             run.graph,
             request.input_images,
             run.comfyui_input_dir,
@@ -262,7 +262,7 @@ class Submitter(Owner):
         run = self._run
         if not run.request.has_comfy_org_api_key or self._api_key() is not None:
             return
-        needing = nodes_that_need_a_key(run.graph, self._link.definitions().object_info)
+        needing = nodes_that_need_a_key(run.graph, self._session.definitions().object_info)
         if needing:
             raise ApiKeyGone(
                 "The prompt cannot be submitted again: the API key of Comfy.org that came with it is not "
@@ -271,7 +271,7 @@ class Submitter(Owner):
 
     def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:
         """Outputs that failed validation are dropped, and what only they need does not run."""
-        graph, definitions = self._graph, self._link.definitions()
+        graph, definitions = self._graph, self._session.definitions()
         findings = "; ".join(node_findings(node_errors, graph, definitions.object_info))
         kept = [
             node_id
@@ -280,7 +280,7 @@ class Submitter(Owner):
         ]
         self._record(NodesPlanned(nodes=planned_nodes(graph, kept)))
         self._record(
-            NoticeGiven(
+            NoticeAdded(
                 message=f"ComfyUI leaves out some outputs of the workflow and runs the rest: {findings}"
             )
         )

@@ -9,7 +9,7 @@ from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState
 from comfyui_workflow.runs.model import Stay
 from comfyui_workflow.runs.usage import RemovedUsage, Usage
-from comfyui_workflow.stores.base import Bill
+from comfyui_workflow.stores.base import BillableRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +38,14 @@ class FleetCosts:
 
 def costs_of(
     instances: Sequence[Instance],
-    bills: Iterable[Bill],
+    billable_runs: Iterable[BillableRun],
     usage_of: Callable[[str], Usage],
     removed: RemovedUsage,
     at: datetime,
 ) -> FleetCosts:
     usages = {each.id: usage_of(each.id) for each in instances}
     stays: dict[str | None, list[_StayOfRun]] = defaultdict(list)
-    for bill in bills:
+    for bill in billable_runs:
         for stay in bill.all_stays(at):
             usage = usages.get(stay.instance_id)
             is_there_now = usage is not None and not _had_ended(bill, usage.since)
@@ -94,7 +94,7 @@ def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -
     )
 
 
-def _had_ended(run: Bill, since: datetime | None) -> bool:
+def _had_ended(run: BillableRun, since: datetime | None) -> bool:
     """Before the instance of that id came into the directory: it was at an earlier one."""
     return since is not None and run.end_time is not None and run.end_time < since
 

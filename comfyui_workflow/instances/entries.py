@@ -17,17 +17,17 @@ from comfyui_workflow.stores.base import Document, InstanceDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegistryEntry:
     instance: Instance
     raw: Document
     """As it was written: what is not there is as usual, and stays so when that changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class RegistryContent:
     """Every entry, and what else was written beside them."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[RegistryEntry, ...] = ()
     rest: Document = field(default_factory=dict)
 
     @property
@@ -38,25 +38,25 @@ class Content:
     def documents(self) -> InstanceDocuments:
         return InstanceDocuments(documents=tuple(entry.raw for entry in self.entries), rest=self.rest)
 
-    def with_entry(self, instance_id: str, raw: Document) -> "Content":
+    def with_entry(self, instance_id: str, raw: Document) -> "RegistryContent":
         """A new one at the end, or the one of that id as it is now. Raises: InvalidRequest."""
         instance = read_instance(raw, instance_id)
         others = [each for each in self.instances if each.id != instance_id]
         refuse_clash(instance, others)
-        entry = Entry(instance=instance, raw=_as_written(raw, instance_id))
+        entry = RegistryEntry(instance=instance, raw=_as_written(raw, instance_id))
         places = {each.instance.id: each for each in self.entries} | {instance_id: entry}
-        return Content(entries=tuple(places.values()), rest=self.rest)
+        return RegistryContent(entries=tuple(places.values()), rest=self.rest)
 
-    def without(self, instance_id: str) -> "Content":
+    def without(self, instance_id: str) -> "RegistryContent":
         kept = tuple(entry for entry in self.entries if entry.instance.id != instance_id)
-        return Content(entries=kept, rest=self.rest)
+        return RegistryContent(entries=kept, rest=self.rest)
 
-    def find(self, id_or_name: str) -> Entry | None:
+    def find(self, id_or_name: str) -> RegistryEntry | None:
         """By its id, or by its name in any case: no name is the id of another instance."""
         wanted = id_or_name.strip().casefold()
         return next((entry for entry in self.entries if wanted in _called_by(entry.instance)), None)
 
-    def require(self, id_or_name: str) -> Entry:
+    def require(self, id_or_name: str) -> RegistryEntry:
         """Raises: InstanceNotFound."""
         entry = self.find(id_or_name)
         if entry is None:
@@ -64,9 +64,9 @@ class Content:
         return entry
 
 
-def content_of(documents: InstanceDocuments) -> Content:
+def content_of(documents: InstanceDocuments) -> RegistryContent:
     """Raises: InvalidRequest, naming the entry and the field."""
-    return Content(entries=tuple(_entries(documents.documents)), rest=documents.rest)
+    return RegistryContent(entries=tuple(_entries(documents.documents)), rest=documents.rest)
 
 
 def complete(documents: InstanceDocuments) -> InstanceDocuments:
@@ -74,7 +74,7 @@ def complete(documents: InstanceDocuments) -> InstanceDocuments:
     return content_of(documents).documents
 
 
-def _entries(raws: Sequence[Any]) -> Iterator[Entry]:
+def _entries(raws: Sequence[Any]) -> Iterator[RegistryEntry]:
     """An entry that has no id yet gets one that is neither id nor name of another."""
     taken = {word for raw in raws if isinstance(raw, dict) for word in _words(raw)}
     read: list[Instance] = []
@@ -88,7 +88,7 @@ def _entries(raws: Sequence[Any]) -> Iterator[Entry]:
         yield entry
 
 
-def _entry(raw: Any, taken: set[str], others: list[Instance]) -> Entry:
+def _entry(raw: Any, taken: set[str], others: list[Instance]) -> RegistryEntry:
     if not isinstance(raw, dict):
         raise InvalidRequest("it is not an object")
     given_id = read_id(raw)
@@ -97,7 +97,7 @@ def _entry(raw: Any, taken: set[str], others: list[Instance]) -> Entry:
         own_name = instance.name.casefold()
         instance = replace(instance, id=new_id(instance.name, taken - {own_name}))
     refuse_clash(instance, others)
-    return Entry(instance=instance, raw=_as_written(raw, instance.id))
+    return RegistryEntry(instance=instance, raw=_as_written(raw, instance.id))
 
 
 def _words(raw: Document) -> Iterator[str]:

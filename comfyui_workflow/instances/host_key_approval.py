@@ -2,11 +2,11 @@
 
 from comfyui_workflow.errors import HostKeyConflict, OfferedKey
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.instances.services import InstanceServices
 
 
 def accept_host_key(
-    instances: Instances, instance: Instance, fingerprint: str, *, pinned_for_all: str | None
+    instances: InstanceServices, instance: Instance, fingerprint: str, *, pinned_for_all: str | None
 ) -> None:
     """The key that was shown and no other: should a third machine answer next, it is refused. Where the entry
     pins a key it pins this one. Raises: HostKeyConflict, StoreError."""
@@ -20,12 +20,12 @@ def accept_host_key(
         )
     else:
         instances.known_hosts.trust(offered)
-    instances.watches.want(instances.directory.require(instance.id))
-    instances.watches.look_now(instance.id)
+    instances.monitors.acquire(instances.directory.require(instance.id))
+    instances.monitors.look_now(instance.id)
 
 
-def _offered(instances: Instances, instance: Instance, fingerprint: str) -> OfferedKey:
-    offered = instances.watches.state(instance.id).offered_key
+def _offered(instances: InstanceServices, instance: Instance, fingerprint: str) -> OfferedKey:
+    offered = instances.monitors.state(instance.id).offered_key
     if offered is None:
         raise HostKeyConflict(
             f"{instance.name} has not shown another host key than the known one: connect to it, and look at "

@@ -1,8 +1,8 @@
 """What is going on at each instance that somebody wants: one thread each, so that none waits for another.
 
-An instance is wanted for a while after each `want`, and from `connect` to `disconnect`. While it is, its link
-is kept open and looked at every few seconds; what was seen is a frozen `InstanceState` that anybody may read
-at any time without waiting.
+An instance is wanted for a while after each `acquire`, and from `connect` to `disconnect`. While it is, its
+session is kept open and polled every few seconds; the result is a frozen `InstanceState` that any thread may
+read without waiting.
 """
 
 import logging
@@ -20,8 +20,8 @@ from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.instances.usage import UsageLedger
-from comfyui_workflow.retry import Patience
-from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.retry import Backoff
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import now
 
@@ -35,30 +35,30 @@ SYSTEM_LOOK_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions:
+class MonitorOptions:
     wanted_for_s: float = 300.0
     idle_warning_s: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class MonitorContext:
     """What all watches share."""
 
-    links: Pool[InstanceKey, Link]
+    sessions: Pool[InstanceKey, ComfyUISession]
     ledger: UsageLedger
-    options: WatchOptions
+    options: MonitorOptions
     is_given_up: Callable[[str], bool | None]
     """Whether our run wants the prompt of that correlation no more; None for a run that is not ours."""
     tell: Callable[[], None]
     """Called, with no lock held, when an instance became ready or ceased to be."""
 
 
-class Watch:
+class InstanceMonitor:
     """One instance. Its thread ends when nobody wants it any more, and begins anew when somebody does."""
 
-    def __init__(self, instance: Instance, around: Surroundings) -> None:
+    def __init__(self, instance: Instance, context: MonitorContext) -> None:
         self.instance = instance
-        self._around = around
+        self._context = context
         self._wanted_until_s = 0.0
         self._state = InstanceState()
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class Watch:
     def is_wanted(self) -> bool:
         return self.wanted_for_s > 0
 
-    def want(self, for_s: float) -> None:
+    def acquire(self, for_s: float) -> None:
         with self._lock:
             self._wanted_until_s = max(self._wanted_until_s, time.monotonic() + for_s)
             if self._is_over or self._thread is not None:
@@ -102,7 +102,7 @@ class Watch:
             )
             self._thread.start()
 
-    def unwant(self) -> None:
+    def release(self) -> None:
         self._wanted_until_s = 0.0
         self._leave()
 
@@ -134,7 +134,7 @@ class Watch:
             thread.join(timeout_s)
 
     def _run(self) -> None:
-        patience = Patience()
+        patience = Backoff()
         while True:
             with self._lock:
                 if not self.is_wanted:
@@ -145,9 +145,9 @@ class Watch:
             self._leave_off()
             if self.is_wanted:
                 self._wait(patience.next_wait_s() if can_pass else HOPELESS_WAIT_S)
-        self._around.tell()
+        self._context.tell()
 
-    def _look_on_until_trouble(self, patience: Patience) -> bool:
+    def _look_on_until_trouble(self, patience: Backoff) -> bool:
         """Whether it can pass by itself."""
         try:
             self._look_on(patience)
@@ -159,28 +159,28 @@ class Watch:
             return error.is_transient
         return True
 
-    def _look_on(self, patience: Patience) -> None:
-        """As long as the link holds. Raises: what the link raises."""
+    def _look_on(self, patience: Backoff) -> None:
+        """As long as the link holds. Raises: what the session raises."""
         key, wanted_for_s = key_of_instance(self.instance), self.wanted_for_s
         leaving = self._leaving = CancelToken()
         if not self.is_wanted:
             return
         timeout_s = None if wanted_for_s == inf else wanted_for_s
-        with self._around.links.lease(key, stop=leaving, timeout_s=timeout_s) as link:
-            link.prove(again=True)
-            self._drop_what_was_given_up(link)
+        with self._context.sessions.lease(key, stop=leaving, timeout_s=timeout_s) as session:
+            session.ping(again=True)
+            self._drop_what_was_given_up(session)
             self._is_in_trouble = False
             self._set(connected_since=self._state.connected_since or now(), trouble=None, offered_key=None)
-            while self.is_wanted and link.is_alive and not self._is_in_trouble:
-                self._look(link)
+            while self.is_wanted and session.is_alive and not self._is_in_trouble:
+                self._look(session)
                 patience.reset()
                 self._wait(LOOK_S)
 
-    def _look(self, link: Link) -> None:
-        remaining = link.client.probe()
-        self._heed_restart(link)
-        prompts = self._prompts(link.queue()) if remaining else Prompts()
-        self._ask_system(link)
+    def _look(self, session: ComfyUISession) -> None:
+        remaining = session.client.probe()
+        self._heed_restart(session)
+        prompts = self._prompts(session.queue()) if remaining else Prompts()
+        self._ask_system(session)
         self._account(prompts.is_busy)
         idle_since = None if prompts.is_busy else self._state.idle_since or now()
         self._set(
@@ -188,18 +188,18 @@ class Watch:
             looked_at=now(),
             prompts=prompts,
             idle_since=idle_since,
-            round_trip_s=link.connection.round_trip_s,
-            host_key_fingerprint=link.connection.host_key_fingerprint,
+            round_trip_s=session.connection.round_trip_s,
+            host_key_fingerprint=session.connection.host_key_fingerprint,
         )
         self._warn_if_idle()
 
-    def _heed_restart(self, link: Link) -> None:
+    def _heed_restart(self, session: ComfyUISession) -> None:
         """After trouble and behind a new websocket there may be another ComfyUI, which has nothing loaded:
         the last boot marker that is known tells."""
-        socket = link.feed.times_connected
-        marker = self._marker = self._marker or link.known_marker
-        if socket != self._socket and not answer_or(lambda: link.is_same_boot(marker), False):
-            self._marker = link.known_marker
+        socket = session.feed.times_connected
+        marker = self._marker = self._marker or session.known_marker
+        if socket != self._socket and not answer_or(lambda: session.is_same_boot(marker), False):
+            self._marker = session.known_marker
             self.memory_emptied()
         self._socket = socket
 
@@ -207,7 +207,7 @@ class Watch:
         ours = {
             prompt_id: correlation.partition("/")[0]
             for correlation, prompt_id in queue.correlations.items()
-            if self._around.is_given_up(correlation) is not None
+            if self._context.is_given_up(correlation) is not None
         }
         there = (*queue.running, *queue.pending)
         return Prompts(
@@ -217,23 +217,23 @@ class Watch:
             others=sum(prompt_id not in ours for prompt_id in there),
         )
 
-    def _drop_what_was_given_up(self, link: Link) -> None:
+    def _drop_what_was_given_up(self, session: ComfyUISession) -> None:
         """A run that went elsewhere when this instance was away must not run here as well."""
-        if not link.client.probe():
+        if not session.client.probe():
             return
-        queue = link.client.queue()
+        queue = session.client.queue()
         for correlation, prompt_id in queue.correlations.items():
-            if self._around.is_given_up(correlation):
+            if self._context.is_given_up(correlation):
                 log.info("%s: dropping the prompt %s, which was given up", self.instance.name, prompt_id)
-                link.client.delete_pending(prompt_id)
+                session.client.delete_pending(prompt_id)
                 if prompt_id in queue.running:
-                    link.client.interrupt(prompt_id)
+                    session.client.interrupt(prompt_id)
 
-    def _ask_system(self, link: Link) -> None:
+    def _ask_system(self, session: ComfyUISession) -> None:
         if time.monotonic() - self._system_asked_s < SYSTEM_LOOK_S:
             return
         self._system_asked_s = time.monotonic()
-        system = link.client.system()
+        system = session.client.system()
         self._set(comfyui_version=system.comfyui_version, devices=system.devices)
 
     def _account(self, is_busy: bool) -> None:
@@ -241,7 +241,7 @@ class Watch:
         at_s = time.monotonic()
         if self._looked_at_s is not None:
             spent_s = at_s - self._looked_at_s
-            self._around.ledger.add(
+            self._context.ledger.add(
                 self.instance.id, connected_s=spent_s, busy_s=spent_s if self._was_busy else 0.0
             )
         self._looked_at_s, self._was_busy = at_s, is_busy
@@ -252,7 +252,7 @@ class Watch:
 
     def _warn_if_idle(self) -> None:
         idle_s = self._state.idle_s(now())
-        is_long = idle_s > self._around.options.idle_warning_s > 0
+        is_long = idle_s > self._context.options.idle_warning_s > 0
         if is_long and not self._has_warned:
             log.warning("%s has had nothing to do for %.0f min", self.instance.name, idle_s / 60)
         self._has_warned = is_long
@@ -272,4 +272,4 @@ class Watch:
                 changes = {**changes, "reachability": before.reachability}
             self._state = replace(before, **changes)
         if before.is_ready != self._state.is_ready:
-            self._around.tell()
+            self._context.tell()

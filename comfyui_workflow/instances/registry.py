@@ -1,6 +1,6 @@
 """The named instances: read, added, changed and removed by id or name.
 
-InstanceDirectory(store)
+InstanceRegistry(store)
     load()                                   raises ConfigurationError where they cannot be read
     all(), get(id_or_name), require(id_or_name), trouble
     add(fields), change(id_or_name, fields), remove(id_or_name)
@@ -9,18 +9,18 @@ InstanceDirectory(store)
 
 from collections.abc import Callable
 
-from comfyui_workflow.instances.entries import Content, content_of
+from comfyui_workflow.instances.entries import RegistryContent, content_of
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.schema import new_id, read_instance, refuse_unknown
 from comfyui_workflow.stores.base import Document, InstanceDocuments, InstanceStore
 
 
-class InstanceDirectory:
+class InstanceRegistry:
     """Every method may be called from any thread."""
 
     def __init__(self, store: InstanceStore) -> None:
         self._store = store
-        self._parsed = (InstanceDocuments(), Content())
+        self._parsed = (InstanceDocuments(), RegistryContent())
 
     def load(self) -> None:
         """Raises: ConfigurationError."""
@@ -52,7 +52,7 @@ class InstanceDirectory:
         refuse_unknown(fields)
         added: list[str] = []
 
-        def with_new(content: Content) -> Content:
+        def with_new(content: RegistryContent) -> RegistryContent:
             taken = {name for each in content.instances for name in (each.id, each.name.casefold())}
             added[:] = [new_id(read_instance(fields, "").name, taken)]
             return content.with_entry(added[0], fields)
@@ -64,7 +64,7 @@ class InstanceDirectory:
         refuse_unknown(fields)
         changed: list[str] = []
 
-        def with_changed(content: Content) -> Content:
+        def with_changed(content: RegistryContent) -> RegistryContent:
             entry = content.require(id_or_name)
             changed[:] = [entry.instance.id]
             return content.with_entry(entry.instance.id, {**entry.raw, **fields})
@@ -75,18 +75,18 @@ class InstanceDirectory:
         """Raises: InstanceNotFound."""
         removed: list[Instance] = []
 
-        def without(content: Content) -> Content:
+        def without(content: RegistryContent) -> RegistryContent:
             removed[:] = [content.require(id_or_name).instance]
             return content.without(removed[0].id)
 
         self._update(without)
         return removed[0]
 
-    def _update(self, change: Callable[[Content], Content]) -> Content:
+    def _update(self, change: Callable[[RegistryContent], RegistryContent]) -> RegistryContent:
         updated = self._store.update(lambda documents: change(self._parse(documents)).documents)
         return self._parse(updated)
 
-    def _parse(self, documents: InstanceDocuments) -> Content:
+    def _parse(self, documents: InstanceDocuments) -> RegistryContent:
         """Once, as long as nothing changes."""
         known = self._parsed
         if known[0] is not documents:

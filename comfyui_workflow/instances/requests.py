@@ -8,8 +8,8 @@ from typing import TypeVar
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
-from comfyui_workflow.sessions.leases import Links, Places, lease_within
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_within
+from comfyui_workflow.sessions.session import ComfyUISession
 
 MOST_AT_ONCE = 8
 MOST_OF_ONE = 2
@@ -20,17 +20,19 @@ _LAST_WORD_S = 0.5
 T = TypeVar("T")
 
 
-class Asker:
+class InstanceRequests:
     """May be called from any thread."""
 
-    def __init__(self, links: Links, state_of: Callable[[str], InstanceState]) -> None:
-        self._links = links
+    def __init__(self, sessions: Sessions, state_of: Callable[[str], InstanceState]) -> None:
+        self._sessions = sessions
         self._state_of = state_of
-        self._places = Places(MOST_AT_ONCE, f"{MOST_AT_ONCE} requests are waiting for instances just now")
+        self._places = ConcurrencyLimit(
+            MOST_AT_ONCE, f"{MOST_AT_ONCE} requests are waiting for instances just now"
+        )
         self._lock = threading.Lock()
         self._asked: dict[str, int] = {}
 
-    def ask(self, instance: Instance, work: Callable[[Link], T]) -> T:
+    def ask(self, instance: Instance, work: Callable[[ComfyUISession], T]) -> T:
         """Given up after ten seconds; at once where it is known that the instance cannot be reached. The work
         itself may go on a little in its own thread, which counts against its instance.
         Raises: InvalidAddress, InstanceError, ComfyUIError, ServerBusy, Stopped, and what the work raises."""
@@ -49,15 +51,15 @@ class Asker:
                 f"{instance.name} cannot be reached: {state.trouble or 'no reason is known'}"
             )
 
-    def _start(self, instance: Instance, work: Callable[[Link], T]) -> "Future[T]":
+    def _start(self, instance: Instance, work: Callable[[ComfyUISession], T]) -> "Future[T]":
         key = key_of_instance(instance)
         answer: Future[T] = Future()
 
         def ask() -> None:
             """Its place is free before the answer is there: who has it may ask again."""
             try:
-                with lease_within(self._links, key, PATIENCE_S) as link:
-                    found = work(link)
+                with lease_within(self._sessions, key, PATIENCE_S) as session:
+                    found = work(session)
             except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is waited for
                 self._leave(instance)
                 answer.set_exception(error)

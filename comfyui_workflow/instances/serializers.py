@@ -9,7 +9,7 @@ from comfyui_workflow.instances.costs import Costs, FleetCosts
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts
 from comfyui_workflow.proxy.model import PortState
-from comfyui_workflow.runs.document import word_time
+from comfyui_workflow.runs.document import serialize_time
 
 
 def instance_document(instance: Instance) -> dict[str, Any]:
@@ -33,15 +33,15 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
     return {
         "reachability": state.reachability.value,
         "trouble": state.trouble,
-        "looked_at": word_time(state.looked_at),
+        "looked_at": serialize_time(state.looked_at),
         "comfyui_version": state.comfyui_version,
         "devices": [_device(device) for device in state.devices],
         "prompts": None if state.prompts is None else _prompts(state.prompts),
         "round_trip_s": state.round_trip_s,
         "host_key_fingerprint": state.host_key_fingerprint,
         "host_key": None if state.offered_key is None else _host_key(state.offered_key),
-        "connected_since": word_time(state.connected_since),
-        "idle_since": word_time(state.idle_since),
+        "connected_since": serialize_time(state.connected_since),
+        "idle_since": serialize_time(state.idle_since),
         "idle_s": round(state.idle_s(at), 1),
     }
 

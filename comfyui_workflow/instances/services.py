@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from comfyui_workflow.instances.monitors import Watches
-from comfyui_workflow.instances.registry import InstanceDirectory
-from comfyui_workflow.instances.requests import Asker
+from comfyui_workflow.instances.monitors import InstanceMonitors
+from comfyui_workflow.instances.registry import InstanceRegistry
+from comfyui_workflow.instances.requests import InstanceRequests
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instances:
-    directory: InstanceDirectory
-    watches: Watches
-    asker: Asker
+class InstanceServices:
+    directory: InstanceRegistry
+    monitors: InstanceMonitors
+    asker: InstanceRequests
     known_hosts: KnownHosts
     local_ports: LocalPorts
 

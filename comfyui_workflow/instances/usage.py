@@ -54,7 +54,7 @@ class UsageLedger:
         if is_due:
             self.save()
 
-    def keep_to(self, prices: Mapping[str, float | None], at: datetime) -> None:
+    def reconcile(self, prices: Mapping[str, float | None], at: datetime) -> None:
         """These are the named instances now, with their prices. The usage of any other is moved to those that
         were removed; one that comes, or comes again, begins with nothing. Ignored before `load`."""
         with self._lock:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from comfyui_workflow.comfyui.messages import prompt_id_of, says_ended
-from comfyui_workflow.proxy.error_responses import Away
+from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.http import BROKEN
-from comfyui_workflow.proxy.lease import Approach
+from comfyui_workflow.proxy.lease import InstanceLease
 from comfyui_workflow.proxy.missed_events import MOST_PROMPTS, message_of
 from comfyui_workflow.proxy.send_queue import Frame
 from comfyui_workflow.proxy.upstream import UpstreamSocket
@@ -27,10 +27,10 @@ HEARD_BY_ALL = ("progress", "progress_state", "execution_interrupted")
 OPEN_WITHIN_S = 5.0
 
 
-class SharedFeed:
+class AnonymousEvents:
     """Of one port. Open while somebody listens and it was needed once. Belongs to the event loop."""
 
-    def __init__(self, approach: Approach) -> None:
+    def __init__(self, approach: InstanceLease) -> None:
         self.client_id = str(uuid.uuid4())
         """Not the same after a restart: the old socket of the same id may still be open at ComfyUI, and would
         take the new one with it when it ends."""
@@ -85,7 +85,7 @@ class SharedFeed:
             self.socket = socket
             self._is_open.set()
             await socket.ended()
-        except (Away, *BROKEN) as error:
+        except (InstanceUnreachable, *BROKEN) as error:
             log.info("%s: nothing is heard of prompts without a client id: %s", self._approach.name, error)
         finally:
             self.socket = None

@@ -8,12 +8,12 @@ from typing import Any
 import aiohttp
 from aiohttp import WSMsgType, web
 
-from comfyui_workflow.proxy.anonymous_events import SharedFeed
+from comfyui_workflow.proxy.anonymous_events import AnonymousEvents
 from comfyui_workflow.proxy.headers import OF_A_HANDSHAKE, travelling
 from comfyui_workflow.proxy.http import cut
-from comfyui_workflow.proxy.lease import Approach
+from comfyui_workflow.proxy.lease import InstanceLease
 from comfyui_workflow.proxy.registry import SocketRegistry
-from comfyui_workflow.proxy.send_queue import Outbox
+from comfyui_workflow.proxy.send_queue import SendQueue
 from comfyui_workflow.proxy.upstream import Ending, UpstreamSocket
 from comfyui_workflow.proxy.websocket_urls import client_id_in, is_comfyui_socket
 
@@ -26,14 +26,18 @@ class ClientSocket:
     """Belongs to the event loop."""
 
     def __init__(
-        self, approach: Approach, feed: SharedFeed, registry: SocketRegistry, without: tuple[str, ...] = ()
+        self,
+        approach: InstanceLease,
+        feed: AnonymousEvents,
+        registry: SocketRegistry,
+        without: tuple[str, ...] = (),
     ) -> None:
         """Headers `without` stay here."""
         self._approach = approach
         self._feed = feed
         self._registry = registry
         self._without = without
-        self._outbox = Outbox()
+        self._outbox = SendQueue()
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Raises: Away."""

@@ -9,7 +9,7 @@ from comfyui_workflow.errors import ComfyUIUnavailable
 RETRY_AFTER_S = 5
 
 
-class Away(ComfyUIUnavailable):
+class InstanceUnreachable(ComfyUIUnavailable):
     """The instance cannot be reached, and nothing was sent to it."""
 
 
@@ -17,7 +17,7 @@ class AnswerLost(ComfyUIUnavailable):
     """The request was sent, and nobody knows what became of it."""
 
 
-def away(error: Away) -> web.Response:
+def away(error: InstanceUnreachable) -> web.Response:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return web.json_response(_body("instance_unreachable", str(error)), status=503, headers=headers)
 

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from aiohttp import web
 
-from comfyui_workflow.proxy.error_responses import AnswerLost, Away
+from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import travelling
-from comfyui_workflow.proxy.lease import Approach, Way
+from comfyui_workflow.proxy.lease import InstanceLease, Upstream
 
 BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LONGEST_HEARD_BYTES = 1024 * 1024
 
 
-class Heard:
+class RelayedAnswer:
     """The beginning of an answer that was passed on. `on_end` is called when all of it was."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
@@ -32,20 +32,21 @@ class Heard:
 
 async def forward(
     request: web.BaseRequest,
-    approach: Approach,
+    approach: InstanceLease,
     *,
     body: bytes | None = None,
-    heard: Heard | None = None,
+    heard: RelayedAnswer | None = None,
     without: tuple[str, ...] = (),
 ) -> web.StreamResponse:
-    """`body` is sent instead of the request's own; headers `without` are left out. On a way that turns out to
-    be broken another one is tried, but nothing that could do something is ever sent twice. Raises: Away,
-    AnswerLost."""
+    """`body` is sent instead of the request's own; headers `without` are left out. A broken connection is
+    replaced once, but a request that could change something is never sent twice.
+
+    Raises: InstanceUnreachable, AnswerLost."""
     for is_last in (False, True):
         async with approach.use() as way:
             try:
                 answer = await _send(request, approach, way, body, without)
-            except Away:
+            except InstanceUnreachable:
                 if is_last:
                     raise
                 continue
@@ -75,13 +76,17 @@ def cut(request: web.BaseRequest) -> None:
 
 
 async def _send(
-    request: web.BaseRequest, approach: Approach, way: Way, body: bytes | None, without: tuple[str, ...]
+    request: web.BaseRequest,
+    approach: InstanceLease,
+    way: Upstream,
+    body: bytes | None,
+    without: tuple[str, ...],
 ) -> aiohttp.ClientResponse:
-    """Raises: Away where nothing was sent, or nothing that does anything; AnswerLost."""
+    """Raises: InstanceUnreachable where nothing was sent, or nothing that does anything; AnswerLost."""
     is_harmless = request.method in ("GET", "HEAD") and not request.body_exists
     try:
         if not is_harmless:
-            await way.prove()
+            await way.ping()
     except BROKEN as error:
         raise approach.forget(way, error) from error
     try:
@@ -98,7 +103,7 @@ async def _send(
 
 async def _start(
     request: web.BaseRequest,
-    way: Way,
+    way: Upstream,
     body: bytes | None,
     without: tuple[str, ...],
     session: aiohttp.ClientSession,
@@ -118,7 +123,7 @@ async def _start(
 
 
 async def _pass_on(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, heard: Heard | None
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, heard: RelayedAnswer | None
 ) -> web.StreamResponse:
     response = web.StreamResponse(
         status=answer.status, reason=answer.reason, headers=travelling(answer.raw_headers)

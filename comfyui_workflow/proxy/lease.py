@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.proxy.error_responses import Away
+from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +32,21 @@ LONGEST_LINE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
 
 
-class TooMuch(aiohttp.ClientPayloadError):
+class AnswerTooLong(aiohttp.ClientPayloadError):
     """An answer that is read here, and not passed on, is longer than it may be."""
 
 
 async def whole(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
-    """Raises: TooMuch; aiohttp.ClientError, OSError, TimeoutError."""
+    """Raises: AnswerTooLong; aiohttp.ClientError, OSError, TimeoutError."""
     content = bytearray()
     async for piece in answer.content.iter_any():
         content += piece
         if len(content) > most_bytes:
-            raise TooMuch(f"it sends more than {most_bytes} bytes in answer to {answer.url.path}")
+            raise AnswerTooLong(f"it sends more than {most_bytes} bytes in answer to {answer.url.path}")
     return bytes(content)
 
 
-class Loan:
+class SessionThread:
     """A way borrowed by a thread of its own: `borrow` blocks, and the event loop must not. Made on the loop.
     `base_url` is settled once it is borrowed, or with a WorkflowError."""
 
@@ -89,11 +89,11 @@ class Loan:
             self.base_url.exception()  # nobody may be waiting for it
 
 
-class Way:
+class Upstream:
     """An instance's ComfyUI as it can be reached now. `kept` keeps its connections; `fresh` opens one for
     each request, so that none can turn out to be dead when a request is on it."""
 
-    def __init__(self, loan: Loan, base_url: str) -> None:
+    def __init__(self, loan: SessionThread, base_url: str) -> None:
         self.base_url = base_url
         self.is_broken = False
         self.user_count = 0
@@ -108,7 +108,7 @@ class Way:
     def heard(self) -> None:
         self._heard_at_s = time.monotonic()
 
-    async def prove(self) -> None:
+    async def ping(self) -> None:
         """That a ComfyUI answers, before something is sent that must not be sent twice.
         Raises: aiohttp.ClientError, OSError, TimeoutError."""
         if time.monotonic() - self._heard_at_s < PROVEN_FOR_S:
@@ -128,26 +128,26 @@ class Way:
         self._loan.join(timeout_s)
 
 
-class Approach:
+class InstanceLease:
     """Belongs to the event loop. `trouble` is why the instance could not be reached lately."""
 
     def __init__(self, borrow: Callable[[], AbstractContextManager[str]], name: str) -> None:
         self.name = name
         self.trouble: str | None = None
         self._borrow = borrow
-        self._way: Way | None = None
-        self._opening: asyncio.Task[Way] | None = None
+        self._way: Upstream | None = None
+        self._opening: asyncio.Task[Upstream] | None = None
         self._refused_until_s = 0.0
         self._refusal = ""
         self._idle: asyncio.TimerHandle | None = None
-        self._all: set[Way] = set()
+        self._all: set[Upstream] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._loan: Loan | None = None
+        self._loan: SessionThread | None = None
         self._is_closed = False
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[Way]:
-        """Raises: Away."""
+    async def use(self) -> AsyncIterator[Upstream]:
+        """Raises: InstanceUnreachable."""
         way = await self._current()
         way.user_count += 1
         try:
@@ -156,20 +156,20 @@ class Approach:
             way.user_count -= 1
             self._settle(way)
 
-    def succeeded(self, way: Way) -> None:
+    def succeeded(self, way: Upstream) -> None:
         way.heard()
         self.trouble = None
 
-    def forget(self, way: Way, why: BaseException) -> Away:
+    def forget(self, way: Upstream, why: BaseException) -> InstanceUnreachable:
         """It broke, or leads nowhere: the next one who wants a way borrows it anew. What to tell of it."""
         way.is_broken = True
         if self._way is way:
             self._way = None
         self._settle(way)
         self.trouble = f"ComfyUI on {self.name} does not answer: {_reason(why)}."
-        return Away(self.trouble)
+        return InstanceUnreachable(self.trouble)
 
-    async def close(self) -> list[Way]:
+    async def close(self) -> list[Upstream]:
         """Gives everything back; what has been on loan, for who wants to wait for that."""
         self._is_closed = True
         if self._opening:
@@ -182,42 +182,42 @@ class Approach:
         await asyncio.gather(*(way.close() for way in ways), *self._closing)
         return ways
 
-    async def _current(self) -> Way:
+    async def _current(self) -> Upstream:
         if self._is_closed:
-            raise Away(f"The local port of {self.name} is being closed.")
+            raise InstanceUnreachable(f"The local port of {self.name} is being closed.")
         if self._way:
             return self._way
         if self._opening is None:
             if time.monotonic() < self._refused_until_s:
-                raise Away(self._refusal)
+                raise InstanceUnreachable(self._refusal)
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
         try:
             return await asyncio.wait_for(asyncio.shield(self._opening), PATIENCE_S)
         except TimeoutError:
             self.trouble = f"{self.name} cannot be reached: no connection after {PATIENCE_S:.0f} s."
-            raise Away(self.trouble) from None
+            raise InstanceUnreachable(self.trouble) from None
 
-    async def _open(self) -> Way:
-        loan = self._loan = Loan(self._borrow, self.name)
+    async def _open(self) -> Upstream:
+        loan = self._loan = SessionThread(self._borrow, self.name)
         try:
             base_url = await loan.base_url
         except WorkflowError as error:
             self.trouble = self._refusal = f"{self.name} cannot be reached: {error}"
             age_s = REFUSAL_AGE_S if error.is_transient else LASTING_REFUSAL_AGE_S
             self._refused_until_s = time.monotonic() + age_s
-            raise Away(self.trouble) from error
-        way = self._way = Way(loan, base_url)
+            raise InstanceUnreachable(self.trouble) from error
+        way = self._way = Upstream(loan, base_url)
         self._all.add(way)
         self._settle(way)
         return way
 
-    def _opened(self, opening: asyncio.Task[Way]) -> None:
+    def _opened(self, opening: asyncio.Task[Upstream]) -> None:
         self._opening = self._loan = None
         if not opening.cancelled():
             opening.exception()  # whoever waited has got it; there may be nobody
 
-    def _settle(self, way: Way) -> None:
+    def _settle(self, way: Upstream) -> None:
         """Closes it if it is of no use any more, soon if it is idle."""
         if way.is_broken:
             self._close(way)
@@ -226,7 +226,7 @@ class Approach:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(LINGER_S, self._close, way)
 
-    def _close(self, way: Way) -> None:
+    def _close(self, way: Upstream) -> None:
         if way.user_count or way not in self._all:
             return
         if self._way is way:

@@ -12,12 +12,12 @@ from aiohttp import web
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.proxy import error_responses
-from comfyui_workflow.proxy.anonymous_events import SharedFeed
+from comfyui_workflow.proxy.anonymous_events import AnonymousEvents
 from comfyui_workflow.proxy.client_socket import ClientSocket
-from comfyui_workflow.proxy.error_responses import AnswerLost, Away
+from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import refusal_of, told_to_us, travelling
-from comfyui_workflow.proxy.http import Heard, forward
-from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, Approach, Way
+from comfyui_workflow.proxy.http import RelayedAnswer, forward
+from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
@@ -44,9 +44,9 @@ class LocalPort:
     ) -> None:
         self.wanted = wanted
         self._policy = policy
-        self._approach = Approach(borrow, wanted.name)
+        self._approach = InstanceLease(borrow, wanted.name)
         self._registry = SocketRegistry()
-        self._feed = SharedFeed(self._approach)
+        self._feed = AnonymousEvents(self._approach)
         self._listening: list[asyncio.Server] = []
         self._port = wanted.port
         self._trouble: str | None = None
@@ -95,7 +95,7 @@ class LocalPort:
         self._listening = [await loop.create_server(self._http, sock=each) for each in sockets]
         self._watching = loop.create_task(self._http.watch())
 
-    async def close(self) -> list[Way]:
+    async def close(self) -> list[Upstream]:
         """Cuts off everybody. What has been on loan, for who wants to wait for that."""
         for server in self._listening:
             server.close()
@@ -125,7 +125,7 @@ class LocalPort:
             if _is_upgrade(request):
                 return await self._answer_socket(request)
             return await self._answer_request(request)
-        except Away as error:
+        except InstanceUnreachable as error:
             return error_responses.away(error)
         except AnswerLost as error:
             return error_responses.answer_lost(error)
@@ -168,7 +168,7 @@ class LocalPort:
         prompt = await read_prompt(request, self._feed.client_id)
         if prompt.is_ours:
             await self._feed.need()
-        heard = Heard(lambda: self._submitted(prompt, heard.status, bytes(heard.body)))
+        heard = RelayedAnswer(lambda: self._submitted(prompt, heard.status, bytes(heard.body)))
         without = self._not_for_it(request)
         with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
             try:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
-from comfyui_workflow.proxy.lease import Way
+from comfyui_workflow.proxy.lease import Upstream
 from comfyui_workflow.proxy.model import Borrow, PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.port import LIMITS, LocalPort
 
@@ -41,7 +41,7 @@ class LocalPorts:
         self._wanted: Mapping[str, PortWanted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._on_loan: list[Way] = []
+        self._on_loan: list[Upstream] = []
 
     def start(self) -> None:
         self._policy.used_ports.load()

@@ -9,7 +9,7 @@ import aiohttp
 from comfyui_workflow.comfyui.http_responses import bounded_json
 from comfyui_workflow.errors import LimitExceeded
 from comfyui_workflow.parsing.untrusted import a_list, an_object
-from comfyui_workflow.proxy.lease import TooMuch, Way, whole
+from comfyui_workflow.proxy.lease import AnswerTooLong, Upstream, whole
 from comfyui_workflow.proxy.missed_events import message_of
 
 ASK_TIMEOUT_S = 15.0
@@ -17,7 +17,7 @@ MOST_ANSWER_BYTES = 32 * 1024 * 1024
 MOST_VALUES = 500_000
 
 
-async def queued_ids(way: Way) -> tuple[set[str], set[str]]:
+async def queued_ids(way: Upstream) -> tuple[set[str], set[str]]:
     """Of what runs, and of what waits. Raises: aiohttp.ClientError, OSError, TimeoutError."""
     queue = an_object(await _ask(way, "/queue"))
     running, pending = (
@@ -27,7 +27,7 @@ async def queued_ids(way: Way) -> tuple[set[str], set[str]]:
     return running, pending
 
 
-async def history_of(way: Way, prompt_id: str) -> object:
+async def history_of(way: Upstream, prompt_id: str) -> object:
     """Raises: aiohttp.ClientError, OSError, TimeoutError."""
     return await _ask(way, f"/history/{quote(prompt_id, safe='')}")
 
@@ -42,7 +42,7 @@ def with_prompt_id(frame: str, prompt_id: str) -> str:
     )
 
 
-async def _ask(way: Way, target: str) -> object:
+async def _ask(way: Upstream, target: str) -> object:
     """Raises: aiohttp.ClientError, OSError, TimeoutError."""
     timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
     async with way.kept.get(way.url(target), timeout=timeout, allow_redirects=False) as answer:
@@ -53,4 +53,4 @@ async def _ask(way: Way, target: str) -> object:
     except ValueError as error:
         raise aiohttp.ClientPayloadError(f"{target} answered with what is no JSON") from error
     except LimitExceeded as error:
-        raise TooMuch(str(error)) from error
+        raise AnswerTooLong(str(error)) from error

@@ -10,7 +10,7 @@ Frame = str | bytes
 LARGEST_BACKLOG_BYTES = 64 * 1024 * 1024
 
 
-class Outbox:
+class SendQueue:
     """Belongs to the event loop."""
 
     def __init__(self) -> None:

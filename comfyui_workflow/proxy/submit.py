@@ -20,12 +20,12 @@ from aiohttp import web
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, RawAnswer, Submission
 from comfyui_workflow.comfyui.prompt_lookup import takes_our_ids
-from comfyui_workflow.comfyui.submit import IN_DOUBT_S, Owner, PromptKey, submit_once
+from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable, PromptRefused
 from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json
-from comfyui_workflow.proxy.error_responses import AnswerLost, Away
-from comfyui_workflow.proxy.lease import Approach
+from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
+from comfyui_workflow.proxy.lease import InstanceLease
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class LostPrompt:
     lost_at_s: float
 
 
-async def resubmit(lost: LostPrompt, approach: Approach) -> RawAnswer:
+async def resubmit(lost: LostPrompt, approach: InstanceLease) -> RawAnswer:
     """ComfyUI's answer, or one in its words where it has the prompt already. Raises: AnswerLost."""
     until_s = time.monotonic() + RESUBMIT_FOR_S
     owner, stop = PortPrompt(lost), CancelToken()
@@ -56,7 +56,7 @@ async def resubmit(lost: LostPrompt, approach: Approach) -> RawAnswer:
         while True:
             try:
                 return await _resubmit_now(owner, approach, stop)
-            except (Away, ComfyUIUnavailable) as error:
+            except (InstanceUnreachable, ComfyUIUnavailable) as error:
                 if isinstance(error, AnswerLost) or time.monotonic() > until_s:
                     raise _not_known(approach.name) from error
                 log.info("%s: the prompt %s is looked for again: %s", approach.name, lost.prompt_id, error)
@@ -70,7 +70,7 @@ def response_of(answer: RawAnswer) -> web.Response:
     return web.Response(status=answer.status, body=answer.content, content_type=kind)
 
 
-class PortPrompt(Owner):
+class PortPrompt(PromptSender):
     """The prompt of one client of a local port. `client` leads to the instance as it can be reached now."""
 
     def __init__(self, lost: LostPrompt) -> None:
@@ -114,7 +114,7 @@ def accepted_id(status: int, content: bytes) -> str | None:
         return None
 
 
-async def _resubmit_now(owner: PortPrompt, approach: Approach, stop: CancelToken) -> RawAnswer:
+async def _resubmit_now(owner: PortPrompt, approach: InstanceLease, stop: CancelToken) -> RawAnswer:
     async with approach.use() as way:
         try:
             answer = await _in_thread(partial(_submit, way.base_url, owner, stop, approach.name))

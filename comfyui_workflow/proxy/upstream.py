@@ -10,9 +10,9 @@ import aiohttp
 from aiohttp import WSMsgType
 
 from comfyui_workflow.parsing.untrusted import a_text, an_object
-from comfyui_workflow.proxy.error_responses import Away
+from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.http import BROKEN
-from comfyui_workflow.proxy.lease import PATIENCE_S, Approach, Way
+from comfyui_workflow.proxy.lease import PATIENCE_S, InstanceLease, Upstream
 from comfyui_workflow.proxy.missed_events import UnfinishedPrompts, message_of
 from comfyui_workflow.proxy.prompt_status import history_of, queued_ids, with_prompt_id
 from comfyui_workflow.proxy.send_queue import Frame
@@ -61,7 +61,7 @@ class UpstreamSocket:
 
     def __init__(
         self,
-        approach: Approach,
+        approach: InstanceLease,
         target: str,
         deliver: Callable[[Frame], None],
         *,
@@ -101,7 +101,9 @@ class UpstreamSocket:
         return self.was_reopened or self.has_predecessor
 
     async def start(self) -> None:
-        """Returns once it is open. Raises: Away; aiohttp.WSServerHandshakeError where ComfyUI refuses it."""
+        """Returns once it is open.
+
+        Raises: InstanceUnreachable; aiohttp.WSServerHandshakeError where ComfyUI refuses it."""
         self._running = asyncio.create_task(self._run())
         is_open = asyncio.create_task(self._open.wait())
         try:
@@ -194,7 +196,7 @@ class UpstreamSocket:
             await asyncio.sleep(pause_s)
             try:
                 return await self._live(left_s)
-            except (Away, *BROKEN) as error:
+            except (InstanceUnreachable, *BROKEN) as error:
                 log.debug("%s: the websocket could not be opened again: %s", self._approach.name, error)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return Ending(code=SERVICE_RESTART, reason=b"The instance cannot be reached.")
@@ -214,14 +216,14 @@ class UpstreamSocket:
                 self._socket = None
                 self._open.clear()
 
-    async def _enter(self, stack: AsyncExitStack) -> tuple[Way, aiohttp.ClientWebSocketResponse]:
+    async def _enter(self, stack: AsyncExitStack) -> tuple[Upstream, aiohttp.ClientWebSocketResponse]:
         """On a way that turns out to be broken another one is tried, once."""
         for is_last in (False, True):
             async with AsyncExitStack() as attempt:
                 way = await attempt.enter_async_context(self._approach.use())
                 try:
                     socket = await self._connect(way)
-                except Away:
+                except InstanceUnreachable:
                     if is_last:
                         raise
                     continue
@@ -230,7 +232,7 @@ class UpstreamSocket:
                 return way, socket
         raise AssertionError("the last try returns or raises")
 
-    async def _connect(self, way: Way) -> aiohttp.ClientWebSocketResponse:
+    async def _connect(self, way: Upstream) -> aiohttp.ClientWebSocketResponse:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 socket = await way.kept.ws_connect(
@@ -298,7 +300,7 @@ class UpstreamSocket:
         """ComfyUI's first message says which one it chose."""
         self.client_id = a_text(an_object(message_of(frame).get("data")).get("sid"))
 
-    async def _catch_up(self, way: Way) -> bool:
+    async def _catch_up(self, way: Upstream) -> bool:
         """Tells what ended while nobody listened. False where a prompt is nowhere any more."""
         self._told_of.clear()
         waiting = self.unfinished.prompt_ids

@@ -48,9 +48,9 @@ def batch_document(progress: BatchProgress) -> dict[str, Any]:
         "total": batch.total,
         "counts": {status.value: count for status, count in progress.counts.items()},
         "progress_percent": progress.percent,
-        "queue_time": word_time(batch.created_at),
-        "start_time": word_time(progress.start_time),
-        "end_time": word_time(progress.end_time),
+        "queue_time": serialize_time(batch.created_at),
+        "start_time": serialize_time(progress.start_time),
+        "end_time": serialize_time(progress.end_time),
         "gpu_seconds": round(progress.gpu_s, 3),
         "cost": None if progress.cost is None else round(progress.cost, 6),
         "unpriced_runs": progress.unpriced,
@@ -74,10 +74,10 @@ def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[s
         "total_nodes": summary.total_nodes,
         "completed_nodes": summary.completed_nodes,
         "progress_percent": summary.progress_percent,
-        "queue_time": word_time(summary.queue_time),
-        "start_time": word_time(summary.start_time),
-        "end_time": word_time(summary.end_time),
-        "last_update": word_time(summary.last_update),
+        "queue_time": serialize_time(summary.queue_time),
+        "start_time": serialize_time(summary.start_time),
+        "end_time": serialize_time(summary.end_time),
+        "last_update": serialize_time(summary.last_update),
         "error_message": summary.error_message,
         "failed_node": summary.failed_node,
         "error_code": summary.error_code,
@@ -127,12 +127,12 @@ def _node_document(node: NodeProgress) -> dict[str, Any]:
         "status": node.status.value,
         "progress": node.progress,
         "message": node.message,
-        "start_time": word_time(node.start_time, "milliseconds"),
-        "end_time": word_time(node.end_time, "milliseconds"),
+        "start_time": serialize_time(node.start_time, "milliseconds"),
+        "end_time": serialize_time(node.end_time, "milliseconds"),
     }
 
 
-def word_time(at: datetime | None, precision: str = "seconds") -> str | None:
+def serialize_time(at: datetime | None, precision: str = "seconds") -> str | None:
     """As the specification writes times: `2026-01-02T03:04:05Z`. In `milliseconds`: `…:05.678Z`."""
     if at is None:
         return None

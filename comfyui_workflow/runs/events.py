@@ -10,7 +10,7 @@ from comfyui_workflow.runs.model import NodeProgress, OutputFile, Phase, Placeme
 from comfyui_workflow.workflows.graph import Graph
 
 
-class Saving(Enum):
+class Durability(Enum):
     """How much depends on the event being on disk before anything else happens."""
 
     SYNCED = "on disk even if the power fails now, or the step is not taken"
@@ -21,7 +21,7 @@ class Saving(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    saving: ClassVar[Saving] = Saving.STEP
+    saving: ClassVar[Durability] = Durability.STEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +33,21 @@ class PhaseEntered(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TroubleMet(Event):
+class AttemptFailed(Event):
     """Something failed that can pass; the run goes on trying."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakenUp(Event):
+class RunResumed(Event):
     """This server has started, and goes on with the run: since its last step nobody has looked at it."""
 
-    saving: ClassVar[Saving] = Saving.TICK
+    saving: ClassVar[Durability] = Durability.TICK
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoticeGiven(Event):
+class NoticeAdded(Event):
     """Something a person should know and need not act on."""
 
     message: str
@@ -55,7 +55,7 @@ class NoticeGiven(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorityChanged(Event):
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     priority: int
 
 
@@ -71,7 +71,7 @@ class InstanceLeft(Event):
     """The run leaves its instance, to be given to another one. A prompt that was submitted there is given
     up, whatever becomes of it."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     message: str
 
 
@@ -80,7 +80,7 @@ class GraphPrepared(Event):
     """The graph to submit was made of the workflow: converted, seeds drawn, inputs set. Once and for all:
     a prompt that is submitted again is the same."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     graph: Graph
 
 
@@ -95,7 +95,7 @@ class NodesPlanned(Event):
 class PromptPrepared(Event):
     """The prompt is about to be submitted under this id. From here on we ask before we submit again."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     prompt_id: str
     boot_marker: str | None
     process: str = ""
@@ -106,7 +106,7 @@ class PromptPrepared(Event):
 class PromptSentAgain(Event):
     """The prompt is about to be sent once more under its id: ComfyUI was asked, and does not have it."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Durability] = Durability.MUST
     process: str = ""
 
 
@@ -121,7 +121,7 @@ class ExecutedTwice(Event):
 class PromptAccepted(Event):
     """ComfyUI has the prompt, under this id (an old ComfyUI chooses one of its own)."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Durability] = Durability.MUST
     prompt_id: str
 
 
@@ -129,14 +129,14 @@ class PromptAccepted(Event):
 class PromptFound(Event):
     """ComfyUI has a prompt of a run whose record was damaged, found by what goes along with it."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     prompt_id: str
     submissions: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePositionChanged(Event):
-    saving: ClassVar[Saving] = Saving.TICK
+    saving: ClassVar[Durability] = Durability.TICK
     position: int
 
 
@@ -174,7 +174,7 @@ class NodesAdvanced(Event):
     """Steps within nodes; what is not named stays as it was. At the `first_look` at a prompt, what is
     finished may have been so for long."""
 
-    saving: ClassVar[Saving] = Saving.TICK
+    saving: ClassVar[Durability] = Durability.TICK
     steps: Mapping[str, NodeStep]
     first_look: bool = False
 
@@ -184,7 +184,7 @@ class ExecutionEnded(Event):
     """The prompt executes no more; ComfyUI itself may have told for how long it did, and since when, by a
     clock of its own."""
 
-    saving: ClassVar[Saving] = Saving.TICK
+    saving: ClassVar[Durability] = Durability.TICK
     execution_s: float | None
     began_at: datetime | None = None
 
@@ -193,7 +193,7 @@ class ExecutionEnded(Event):
 class PromptSucceeded(Event):
     """ComfyUI finished; `outputs` is all it made. The run is not completed before they are here."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Durability] = Durability.MUST
     outputs: tuple[OutputFile, ...]
 
 
@@ -216,7 +216,7 @@ class OutputsFetched(Event):
 class PromptVanished(Event):
     """In neither queue nor history: the prompt is lost, and will be submitted again under a new id."""
 
-    saving: ClassVar[Saving] = Saving.MUST
+    saving: ClassVar[Durability] = Durability.MUST
     message: str
 
 
@@ -224,7 +224,7 @@ class PromptVanished(Event):
 class CancelRequested(Event):
     """By a person; or for the `reason`, which the run tells when it has ended."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     reason: str | None = None
     unless_begun: bool = False
     """Then nothing is asked of a run that executes, or that was asked before."""
@@ -234,17 +234,17 @@ class CancelRequested(Event):
 class RetryRequested(Event):
     """A failed run is taken up again where it failed. The only event that opens a finished run."""
 
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCompleted(Event):
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed(Event):
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     code: str
     message: str
     node_id: str | None = None
@@ -253,5 +253,5 @@ class RunFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunCancelled(Event):
-    saving: ClassVar[Saving] = Saving.SYNCED
+    saving: ClassVar[Durability] = Durability.SYNCED
     message: str | None = None

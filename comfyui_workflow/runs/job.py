@@ -60,7 +60,7 @@ class Upload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetch:
+class ImageDownload:
     """An image that is to be fetched before the run may start."""
 
     url: str
@@ -81,7 +81,7 @@ class JobOrder:
     execution_timeout_s: float | None = None
     ttl_s: float
     bucket: Bucket | None = None
-    fetches: tuple[Fetch, ...] = ()
+    fetches: tuple[ImageDownload, ...] = ()
     comfy_org_api_key: str | None = field(default=None, repr=False)
 
 
@@ -102,7 +102,7 @@ class Job:
     execution_timeout_s: float | None = None
     bucket: Bucket | None = None
     """Its client's own; None uses that of the server, if it has one."""
-    fetches: tuple[Fetch, ...] = ()
+    fetches: tuple[ImageDownload, ...] = ()
     """What is still missing; until then its run is not started."""
     verdict: JobStatus | None = None
     """CANCELLED as soon as that was said; TIMEOUT unless its run comes to an end of its own meanwhile."""

@@ -66,7 +66,7 @@ DAMAGED = "record_damaged"
 """The error code of a run that could not go on since its record was damaged."""
 
 
-class Lost(StrEnum):
+class LostParts(StrEnum):
     """What a damaged record no longer tells of a run, and what follows from it for its prompt."""
 
     STATE = "state"
@@ -215,7 +215,7 @@ class Run:
     gpu_since: datetime | None = None
     contact_lost_at: datetime | None = None
     """Since when it is not known whether the prompt still executes."""
-    lost: frozenset[Lost] = frozenset()
+    lost: frozenset[LostParts] = frozenset()
     """What its record, which was damaged, no longer tells."""
 
     @property

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from comfyui_workflow.runs.codec import SubmissionRecord
 from comfyui_workflow.runs.model import (
     DAMAGED,
-    Lost,
+    LostParts,
     Phase,
     Placement,
     Run,
@@ -31,7 +31,7 @@ _UNKNOWN = "unknown (its record was damaged)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class RecordParts:
     """What can be read of a record; None for a part that is damaged or was never there."""
 
     run_id: str
@@ -51,7 +51,7 @@ class Parts:
     """The release that wrote it kept a submission.json once a prompt was submitted."""
 
 
-def request_of(parts: Parts) -> RunRequest:
+def request_of(parts: RecordParts) -> RunRequest:
     """The request; where it is damaged, that of the submission, or what the summary tells."""
     if parts.request is not None:
         return parts.request
@@ -71,7 +71,7 @@ def request_of(parts: Parts) -> RunRequest:
     )
 
 
-def rebuilt(parts: Parts) -> Run:
+def rebuilt(parts: RecordParts) -> Run:
     """Ready to be kept: it goes on, or has ended and says why."""
     if parts.state is not None and LOG not in parts.troubles:
         run = _rebuilt_around(parts, parts.state)
@@ -82,18 +82,18 @@ def rebuilt(parts: Parts) -> Run:
     return replace(run, notices=(*run.notices, _notice(parts)))
 
 
-def _notice(parts: Parts) -> str:
+def _notice(parts: RecordParts) -> str:
     files = "; ".join(f"{name}: {reason}" for name, reason in parts.troubles.items())
     return f"A part of the record of this run was damaged and is kept aside ({files})"
 
 
-def _rebuilt_around(parts: Parts, state: Run) -> Run:
+def _rebuilt_around(parts: RecordParts, state: Run) -> Run:
     """Where its log is whole."""
     lost = set(state.lost)
     if GRAPH in parts.troubles and state.submissions > 0:
-        lost.add(Lost.GRAPH)
+        lost.add(LostParts.GRAPH)
     if state.request.workflow.is_lost:
-        lost.add(Lost.WORKFLOW)
+        lost.add(LostParts.WORKFLOW)
     run = replace(state, lost=frozenset(lost))
     if run.is_finished or run.graph or not run.request.workflow.is_lost:
         return run
@@ -102,7 +102,7 @@ def _rebuilt_around(parts: Parts, state: Run) -> Run:
     return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
 
 
-def _rebuilt_state(parts: Parts) -> Run:
+def _rebuilt_state(parts: RecordParts) -> Run:
     """A run that had not ended, from its request and what of its log is whole."""
     run, submission = _as_known(parts), parts.submission
     if not run.request.output_dir:
@@ -110,22 +110,22 @@ def _rebuilt_state(parts: Parts) -> Run:
     if submission is not None and submission.submissions > run.submissions:
         return _submitted(run, submission)
     if run.prompt_id is not None:
-        return replace(run, lost=run.lost | {Lost.STATE})
+        return replace(run, lost=run.lost | {LostParts.STATE})
     if not run.graph and run.request.workflow.is_lost:
         return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
     if parts.tells_submissions and SUBMISSION not in parts.troubles:
-        return replace(run, lost=run.lost | {Lost.PROGRESS})
+        return replace(run, lost=run.lost | {LostParts.PROGRESS})
     return _failed(
-        replace(run, lost=run.lost | {Lost.STATE}),
+        replace(run, lost=run.lost | {LostParts.STATE}),
         "The record of the run was damaged on this machine, and its prompt may have been submitted. A retry "
         "looks for it at the instance and fetches what it made; it submits nothing",
     )
 
 
-def _rebuilt_end(parts: Parts) -> Run:
+def _rebuilt_end(parts: RecordParts) -> Run:
     """A run that had ended, from its summary and what of its log is whole."""
     known, summary = _as_known(parts), parts.summary
-    run = replace(known, lost=known.lost | {Lost.STATE})
+    run = replace(known, lost=known.lost | {LostParts.STATE})
     where = run.request.output_dir or "its output directory"
     if summary is None:
         return _failed(
@@ -145,7 +145,7 @@ def _rebuilt_end(parts: Parts) -> Run:
     return replace(_failed(ended, message), end_time=summary.end_time, last_update=summary.last_update)
 
 
-def _as_known(parts: Parts) -> Run:
+def _as_known(parts: RecordParts) -> Run:
     """What of the log is whole, or else the run as it was ordered."""
     if parts.state is not None:
         return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
@@ -175,12 +175,12 @@ def _submitted(run: Run, submission: SubmissionRecord) -> Run:
         submissions=submission.submissions,
         placement=submission.placement,
         gpu_since=None,
-        lost=run.lost | {Lost.STATE},
+        lost=run.lost | {LostParts.STATE},
     )
 
 
-def _lost_workflow(request: RunRequest) -> frozenset[Lost]:
-    return frozenset({Lost.WORKFLOW} if request.workflow.is_lost else ())
+def _lost_workflow(request: RunRequest) -> frozenset[LostParts]:
+    return frozenset({LostParts.WORKFLOW} if request.workflow.is_lost else ())
 
 
 def _told(summary: RunSummary) -> dict[str, object]:

@@ -4,7 +4,7 @@ never runs a prompt a second time."""
 from typing import Protocol
 
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
-from comfyui_workflow.runs.model import DAMAGED, Lost, RunStatus
+from comfyui_workflow.runs.model import DAMAGED, LostParts, RunStatus
 
 _AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
 _REFUSED = {
@@ -26,13 +26,13 @@ class Retryable(Protocol):
     def error_code(self) -> str | None: ...
 
     @property
-    def lost(self) -> frozenset[Lost]: ...
+    def lost(self) -> frozenset[LostParts]: ...
 
 
 def retry_refusal(run: Retryable) -> str | None:
     """The sentence that refuses a retry; None where it is accepted."""
     if run.status is not RunStatus.FAILED:
         return f"Only a failed run can be retried, and this one is {run.status.value}"
-    if run.error_code == DAMAGED and Lost.STATE not in run.lost:
+    if run.error_code == DAMAGED and LostParts.STATE not in run.lost:
         return "Its workflow is lost with its damaged record: execute it anew"
     return _REFUSED.get(run.error_code or "")

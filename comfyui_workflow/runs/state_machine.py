@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from comfyui_workflow.runs import nodes
 from comfyui_workflow.runs.events import (
+    AttemptFailed,
     CancelRequested,
     Event,
     ExecutedTwice,
@@ -18,7 +19,7 @@ from comfyui_workflow.runs.events import (
     NodesCached,
     NodesPlanned,
     NodeStarted,
-    NoticeGiven,
+    NoticeAdded,
     OutputsFetched,
     OutputsFound,
     PhaseEntered,
@@ -34,11 +35,10 @@ from comfyui_workflow.runs.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
-    TakenUp,
-    TroubleMet,
+    RunResumed,
 )
 from comfyui_workflow.runs.model import (
-    Lost,
+    LostParts,
     NodeProgress,
     NodeStatus,
     OutputFile,
@@ -74,11 +74,11 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
     match event:
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
-        case TroubleMet():
+        case AttemptFailed():
             return _in_trouble(run, event.message, at)
-        case TakenUp():
+        case RunResumed():
             return run if run.executes_since is None else replace(run, contact_lost_at=run.last_update)
-        case NoticeGiven() | ExecutedTwice():
+        case NoticeAdded() | ExecutedTwice():
             return _with_notice(run, event.message)
         case PriorityChanged():
             return replace(run, priority=event.priority)
@@ -87,7 +87,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
-            lost = run.lost - {Lost.GRAPH}
+            lost = run.lost - {LostParts.GRAPH}
             return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph), lost=lost)
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
@@ -158,7 +158,7 @@ def _prepared(run: Run, event: PromptPrepared, at: datetime) -> Run:
         submissions=run.submissions + 1,
         sent_by=(event.process,),
         sent_at=at,
-        lost=run.lost - {Lost.PROGRESS},
+        lost=run.lost - {LostParts.PROGRESS},
         phase=Phase.SUBMITTING,
         message="Submitting the prompt",
     )
@@ -188,7 +188,7 @@ def _accepted(run: Run, event: PromptAccepted) -> Run:
         run,
         prompt_id=event.prompt_id,
         is_accepted=True,
-        lost=run.lost - {Lost.STATE, Lost.PROGRESS},
+        lost=run.lost - {LostParts.STATE, LostParts.PROGRESS},
         phase=Phase.EXECUTING if has_begun else Phase.QUEUED,
         message=None if has_begun else _WAITING,
     )

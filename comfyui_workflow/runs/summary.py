@@ -7,7 +7,7 @@ from datetime import datetime
 from comfyui_workflow.runs.model import (
     NAME_IN_RECORDS,
     FileType,
-    Lost,
+    LostParts,
     NodeProgress,
     Phase,
     Run,
@@ -60,7 +60,7 @@ class RunSummary:
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
-    lost: frozenset[Lost] = frozenset()
+    lost: frozenset[LostParts] = frozenset()
     queue_time: datetime
     last_update: datetime
     start_time: datetime | None = None

@@ -24,7 +24,7 @@ class DeliveryStatus(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class DeliveryAttempt:
     at: datetime
     status: int | None = None
     """HTTP status of the answer, if one came."""
@@ -51,7 +51,7 @@ class Delivery:
     content_bytes: int
     failures: int = 0
     """In a row, since then."""
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[DeliveryAttempt, ...] = ()
 
     @property
     def ended_at(self) -> datetime | None:
@@ -105,11 +105,11 @@ def damaged_delivery(
         next_at=None,
         status=DeliveryStatus.GIVEN_UP,
         content_bytes=content_bytes,
-        attempts=(Attempt(at=at, trouble=told),),
+        attempts=(DeliveryAttempt(at=at, trouble=told),),
     )
 
 
-def after_attempt(delivery: Delivery, attempt: Attempt, patience_s: float) -> Delivery:
+def after_attempt(delivery: Delivery, attempt: DeliveryAttempt, patience_s: float) -> Delivery:
     attempts = (*delivery.attempts, attempt)[-MOST_ATTEMPTS_KEPT:]
     if attempt.is_success:
         return replace(delivery, attempts=attempts, status=DeliveryStatus.DELIVERED, next_at=None)

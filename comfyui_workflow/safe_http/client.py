@@ -24,7 +24,7 @@ from comfyui_workflow.safe_http.addresses import (
     known_addresses,
     resolve_name,
 )
-from comfyui_workflow.safe_http.connections import Leash, open_http
+from comfyui_workflow.safe_http.connections import ExchangeDeadline, open_http
 from comfyui_workflow.safe_http.urls import Target, read_url, redirected
 
 MOST_REDIRECTS = 5
@@ -45,7 +45,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class HttpAnswer:
     status: int
     headers: Mapping[str, str]
     content: bytes
@@ -74,7 +74,10 @@ class GuardedClient:
     def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
         """The status of the answer, whatever it is; the rest of it is not read. Raises: UrlRefused,
         WebError."""
-        with Leash(timeout_s) as leash, self._answer("POST", url, content, headers, leash) as answer:
+        with (
+            ExchangeDeadline(timeout_s) as leash,
+            self._answer("POST", url, content, headers, leash) as answer,
+        ):
             return answer.status
 
     def fetch(self, url: str, most_bytes: int, timeout_s: float) -> Fetched:
@@ -85,22 +88,22 @@ class GuardedClient:
 
     def download(self, url: str, file: IO[bytes], most_bytes: int, timeout_s: float) -> str | None:
         """A whole file, never whole in memory; its content type. Raises: as `fetch`; StoreError."""
-        with Leash(timeout_s) as leash, self._answer("GET", url, None, {}, leash) as answer:
+        with ExchangeDeadline(timeout_s) as leash, self._answer("GET", url, None, {}, leash) as answer:
             origin = read_url(url).origin
             _check_status(answer.status, origin)
             for piece in _pieces(answer, most_bytes, origin):
                 _keep(file, piece)
             return answer.headers.get("Content-Type")
 
-    def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+    def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
         """For a library that speaks a protocol of its own: one request, and its answer whatever it is; no
         redirect is followed. Raises: UrlRefused; WebError; WebUnavailable, when another try may do better."""
         with (
-            Leash(_EXCHANGE_S) as leash,
+            ExchangeDeadline(_EXCHANGE_S) as leash,
             self._answer(method, url, content, headers, leash, follows_redirects=False) as answer,
         ):
             said = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))
-            return Answered(status=answer.status, headers=dict(answer.headers), content=said)
+            return HttpAnswer(status=answer.status, headers=dict(answer.headers), content=said)
 
     @contextmanager
     def _answer(
@@ -109,7 +112,7 @@ class GuardedClient:
         url: str,
         content: Body,
         headers: Mapping[str, str],
-        leash: Leash,
+        leash: ExchangeDeadline,
         *,
         follows_redirects: bool = True,
     ) -> Iterator[HTTPResponse]:
@@ -130,7 +133,7 @@ class GuardedClient:
                 target = _next_target(target, url)
         raise WebError(f"{target.origin} redirects again and again")
 
-    def _open(self, target: Target, leash: Leash) -> HTTPConnection:
+    def _open(self, target: Target, leash: ExchangeDeadline) -> HTTPConnection:
         endpoints = checked_addresses(target.host, target.port, self._resolve, self._may_reach)
         return open_http(target, endpoints, leash, self._tls)
 
@@ -164,7 +167,7 @@ def _next_target(before: Target, url: str) -> Target:
 
 
 @contextmanager
-def _in_words(target: Target, leash: Leash) -> Iterator[None]:
+def _in_words(target: Target, leash: ExchangeDeadline) -> Iterator[None]:
     try:
         yield
     except (HTTPError, http.client.HTTPException, OSError) as error:

@@ -14,7 +14,7 @@ from comfyui_workflow.safe_http.addresses import Endpoint
 from comfyui_workflow.safe_http.urls import Target
 
 
-class Leash:
+class ExchangeDeadline:
     """The time that one exchange may take in all. When it is over its socket is cut, whatever it waits for: a
     server that sends a byte now and then keeps nobody."""
 
@@ -68,7 +68,7 @@ class Leash:
 
 
 def open_http(
-    target: Target, endpoints: Sequence[Endpoint], leash: Leash, tls: ssl.SSLContext
+    target: Target, endpoints: Sequence[Endpoint], leash: ExchangeDeadline, tls: ssl.SSLContext
 ) -> HTTPConnection:
     """Not connected yet. It says the host of the URL wherever a host is said, in TLS too; only its socket is
     ours. Raises: TimeoutError."""
@@ -97,7 +97,7 @@ class _PinnedHttps(_Pinned, HTTPSConnection):
     pass
 
 
-def _open_first(endpoints: Sequence[Endpoint], leash: Leash) -> socket.socket:
+def _open_first(endpoints: Sequence[Endpoint], leash: ExchangeDeadline) -> socket.socket:
     """The first that answers. Each gets its share of the time, so that a silent one leaves some to the
     others."""
     for number, endpoint in enumerate(endpoints):
@@ -110,7 +110,7 @@ def _open_first(endpoints: Sequence[Endpoint], leash: Leash) -> socket.socket:
     raise OSError("no address")
 
 
-def _open(endpoint: Endpoint, leash: Leash, timeout_s: float) -> socket.socket:
+def _open(endpoint: Endpoint, leash: ExchangeDeadline, timeout_s: float) -> socket.socket:
     opened = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         opened.settimeout(timeout_s)

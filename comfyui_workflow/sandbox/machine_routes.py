@@ -3,8 +3,8 @@
 from aiohttp import web
 
 from comfyui_workflow.sandbox.backend import Backend
-from comfyui_workflow.sandbox.object_info import word_class, word_classes
-from comfyui_workflow.sandbox.system import model_folders, models_in, newest_files, word_system
+from comfyui_workflow.sandbox.object_info import serialize_class, serialize_classes
+from comfyui_workflow.sandbox.system import model_folders, models_in, newest_files, serialize_system
 from comfyui_workflow.sandbox.uploads import UploadRefused, store_image, store_mask
 from comfyui_workflow.sandbox.viewing import view
 from comfyui_workflow.sandbox.websockets import SERVER_FEATURES
@@ -51,18 +51,18 @@ class MachineRoutes:
         return view(request.query, self._backend.folders)
 
     async def object_info(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(word_classes(self._backend.node_classes, self._backend.folders))
+        return web.json_response(serialize_classes(self._backend.node_classes, self._backend.folders))
 
     async def object_info_of(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["node_class"]
         node_class = self._backend.node_classes.get(name)
         if node_class is None:
             return web.json_response({})
-        return web.json_response({name: word_class(name, node_class, self._backend.folders)})
+        return web.json_response({name: serialize_class(name, node_class, self._backend.folders)})
 
     async def system_stats(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(
-            word_system(
+            serialize_system(
                 is_old=self._backend.faults.is_old,
                 address=self._backend.address,
                 folders=self._backend.folders,

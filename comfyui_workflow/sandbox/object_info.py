@@ -5,11 +5,11 @@ from typing import Any
 from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
 
 
-def word_classes(node_classes: NodeClasses, folders: Folders) -> dict[str, Any]:
-    return {name: word_class(name, node_class, folders) for name, node_class in node_classes.items()}
+def serialize_classes(node_classes: NodeClasses, folders: Folders) -> dict[str, Any]:
+    return {name: serialize_class(name, node_class, folders) for name, node_class in node_classes.items()}
 
 
-def word_class(name: str, node_class: type[SandboxNode], folders: Folders) -> dict[str, Any]:
+def serialize_class(name: str, node_class: type[SandboxNode], folders: Folders) -> dict[str, Any]:
     input_types = node_class.input_types(folders)
     outputs = list(node_class.RETURN_TYPES)
     return {

@@ -18,7 +18,9 @@ _MODEL_FOLDERS = (
 _ALSO_IN_OUTPUT = ("checkpoints", "loras", "vae", "diffusion_models")
 
 
-def word_system(*, is_old: bool, address: tuple[str, int], folders: Folders, preview: str) -> dict[str, Any]:
+def serialize_system(
+    *, is_old: bool, address: tuple[str, int], folders: Folders, preview: str
+) -> dict[str, Any]:
     """The answer to GET /system_stats; `argv` is how a real server would have been started."""
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

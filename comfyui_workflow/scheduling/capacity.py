@@ -146,14 +146,14 @@ class Slots:
         """`at` is of the wall clock."""
         self.models, self.models_at = models, at
 
-    def leave_place(self, run_id: str) -> None:
+    def release_slot(self, run_id: str) -> None:
         """Its prompt is over; its files are still there."""
         self.stop_asking(run_id)
         self.on_the_way.pop(run_id, None)
         self.with_prompt.discard(run_id)
 
     def leave(self, run_id: str) -> None:
-        self.leave_place(run_id)
+        self.release_slot(run_id)
         self.keeping_names.discard(run_id)
 
     def ahead_of(self, run_id: str) -> int:
@@ -162,7 +162,7 @@ class Slots:
         return len(self.with_prompt) + sum(1 for _ in before)
 
 
-class Directory(Protocol):
+class Registry(Protocol):
     """The named instances. Both methods may read a file that a person has written."""
 
     def all(self) -> Sequence[Instance]: ...
@@ -170,7 +170,7 @@ class Directory(Protocol):
     def get(self, id_or_name: str) -> Instance | None: ...
 
 
-class States(Protocol):
+class InstanceStates(Protocol):
     def state(self, instance_id: str) -> InstanceState:
         """As it was seen last; asks nobody."""
 
@@ -178,7 +178,7 @@ class States(Protocol):
 class Capacity:
     """The instances as they were seen last, and the slots of each. To be guarded by its owner."""
 
-    def __init__(self, states: States, *, most_prompts: int, most_on_the_way: int) -> None:
+    def __init__(self, states: InstanceStates, *, most_prompts: int, most_on_the_way: int) -> None:
         """`most_prompts`: prompts of ours on one instance at a time; `most_on_the_way`: runs that bring their
         inputs there meanwhile."""
         self.most_prompts = most_prompts

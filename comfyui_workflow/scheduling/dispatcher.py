@@ -23,8 +23,8 @@ from comfyui_workflow.instances.model import Instance, placement_of
 from comfyui_workflow.runs.events import PhaseEntered
 from comfyui_workflow.runs.model import Phase, Placement, Run
 from comfyui_workflow.runs.target import tag_of
-from comfyui_workflow.scheduling.capacity import Capacity, Directory, States
-from comfyui_workflow.scheduling.executor import Execute, GivesWay, Standing
+from comfyui_workflow.scheduling.capacity import Capacity, InstanceStates, Registry
+from comfyui_workflow.scheduling.executor import Execute, Preempted, QueueStatus
 from comfyui_workflow.scheduling.failover import (
     is_instance_trouble,
     is_refusal,
@@ -37,13 +37,13 @@ from comfyui_workflow.scheduling.state import (
     EndRun,
     FindModels,
     Instruction,
-    PutAgain,
+    MonitorInstance,
+    NotifyCancelled,
+    NotifyInstanceRemoved,
+    Requeue,
     SchedulerState,
-    SlotAnswer,
+    SlotDecision,
     StartRun,
-    TellCancelled,
-    TellInstanceGone,
-    WatchInstance,
 )
 from comfyui_workflow.scheduling.threads import RunThreads
 from comfyui_workflow.stores.journal import RunJournal, now
@@ -60,8 +60,8 @@ _FOR_A_PLACE = "for a place on the instance"
 _FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
 
 
-class Watches(States, Protocol):
-    def want(self, instance: Instance) -> None:
+class Monitors(InstanceStates, Protocol):
+    def acquire(self, instance: Instance) -> None:
         """It is looked at from now on, for a while."""
 
     def report(self, instance_id: str, error: Exception) -> None:
@@ -84,19 +84,19 @@ class Dispatcher:
         self,
         *,
         journal: RunJournal,
-        directory: Directory,
-        watches: Watches,
+        directory: Registry,
+        monitors: Monitors,
         execute: Execute,
         options: DispatchOptions,
     ) -> None:
         self._journal = journal
         self._directory = directory
-        self._watches = watches
+        self._monitors = monitors
         self._execute = execute
         self._options = options
         self._clock = SteadyClock()
         capacity = Capacity(
-            watches,
+            monitors,
             most_prompts=options.prompts_per_instance,
             most_on_the_way=options.on_the_way_per_instance,
         )
@@ -109,7 +109,7 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self, run_id: str) -> None:
-        """Whoever changes the record after it was read here calls `look_again`."""
+        """Whoever changes the record after it was read here calls `recheck`."""
         run = self._journal.get(run_id)
         if tag_of(run.request.target) is None:
             self._see_instances()  # the run may name one that was added just now
@@ -121,7 +121,7 @@ class Dispatcher:
             self._state.put(run, self._clock(), last_start)
             self._wake()
 
-    def look_again(self, run_id: str) -> None:
+    def recheck(self, run_id: str) -> None:
         run = self._journal.get(run_id)
         while True:
             with self._changed:
@@ -140,7 +140,7 @@ class Dispatcher:
             self._wake()
         return waiting
 
-    def standing(self, run_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> QueueStatus | None:
         with self._changed:
             return self._state.standing(run_id, self._clock())
 
@@ -221,15 +221,15 @@ class Dispatcher:
                     self._threads.start(each.run_id)
                 case EndRun():
                     endings.append(each)
-                case PutAgain():
+                case Requeue():
                     self.start(each.run_id)
                 case FindModels():
                     self._find_models(each.run_id)
-                case WatchInstance():
-                    self._watches.want(each.instance)
-                case TellCancelled():
+                case MonitorInstance():
+                    self._monitors.acquire(each.instance)
+                case NotifyCancelled():
                     each.run.cancelled.cancel("the run is cancelled")
-                case TellInstanceGone():
+                case NotifyInstanceRemoved():
                     each.run.instance_gone.cancel("its instance was removed")
                 case _:
                     assert_never(each)
@@ -266,7 +266,9 @@ class Dispatcher:
         with self._changed:
             active = self._state.active(run_id)
         try:
-            self._execute(run_id, _Turn(dispatcher=self, active=active, stop=self._threads.stopping))
+            self._execute(
+                run_id, _DispatchedContext(dispatcher=self, active=active, stop=self._threads.stopping)
+            )
         finally:
             self._take_back(run_id)
 
@@ -299,9 +301,9 @@ class Dispatcher:
                 self._changed.notify_all()  # the next one may submit
 
     def _wait_for_slot(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> None:
-        """Raises: GivesWay, Stopped."""
+        """Raises: Preempted, Stopped."""
 
-        def ask() -> SlotAnswer:
+        def ask() -> SlotDecision:
             return self._state.ask_for_slot(
                 active.run_id, self._clock(), time.monotonic(), may_overwrite=may_overwrite
             )
@@ -313,11 +315,11 @@ class Dispatcher:
             self._journal.record(active.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
             self._wait_until_given(ask, abort)
 
-    def _wait_until_given(self, ask: Callable[[], SlotAnswer], abort: CancelToken) -> None:
+    def _wait_until_given(self, ask: Callable[[], SlotDecision], abort: CancelToken) -> None:
         with abort.notifying(self._changed), self._changed:
             while not (answer := ask()).is_given:
                 if answer.preempted is not None:
-                    raise GivesWay(answer.preempted)
+                    raise Preempted(answer.preempted)
                 abort.check()
                 self._changed.wait(answer.asks_again_in_s)
 
@@ -328,7 +330,7 @@ class Dispatcher:
             self._state.submitted(active.run_id, models, now())
             self._wake()
 
-    def leave_place(self, active: ActiveRun) -> None:
+    def release_slot(self, active: ActiveRun) -> None:
         with self._changed:
             self._state.leave_slot(active.run_id)
             self._wake()
@@ -336,13 +338,13 @@ class Dispatcher:
     def reason_to_leave(
         self, active: ActiveRun, run: Run, error: Exception, failing_for_s: float
     ) -> str | None:
-        if isinstance(error, GivesWay):
+        if isinstance(error, Preempted):
             return str(error)
         here = run.placement
         if here is None:
             return None
         if is_instance_trouble(error):
-            self._watches.report(here.instance_id, error)
+            self._monitors.report(here.instance_id, error)
         if not self._should_leave(run, here, error, failing_for_s):
             return None
         with self._changed:
@@ -358,7 +360,7 @@ class Dispatcher:
         with self._changed:
             meant = self._state.meant(tag)
         for instance in meant:  # one of them may have to take it over
-            self._watches.want(instance)
+            self._monitors.acquire(instance)
         with self._changed:
             is_another_ready = self._state.is_another_ready(tag, here.instance_id)
         return should_leave(
@@ -376,7 +378,7 @@ def _says_the_same(one: Run, other: Run) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Turn:
+class _DispatchedContext:
     """`executors.Turn`, of one run."""
 
     dispatcher: Dispatcher
@@ -400,8 +402,8 @@ class _Turn:
     def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
         return self.dispatcher.place(self.active, abort, may_overwrite)
 
-    def leave_place(self) -> None:
-        self.dispatcher.leave_place(self.active)
+    def release_slot(self) -> None:
+        self.dispatcher.release_slot(self.active)
 
     def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
         return self.dispatcher.reason_to_leave(self.active, run, error, failing_for_s)

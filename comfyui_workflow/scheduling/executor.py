@@ -10,7 +10,7 @@ from comfyui_workflow.errors import Stopped
 from comfyui_workflow.runs.model import Placement, Run
 
 
-class Turn(Protocol):
+class ExecutionContext(Protocol):
     """What a run that is being carried out may ask of the executor that gave it its turn."""
 
     @property
@@ -36,24 +36,24 @@ class Turn(Protocol):
         `may_overwrite` files of another one waits until those are fetched, and until the run ends no other of
         that kind is submitted. Raises: Stopped."""
 
-    def leave_place(self) -> None:
+    def release_slot(self) -> None:
         """The prompt executes no more: the next one may come."""
 
     def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
         """A sentence when, after this error, the run should leave its instance to be given to another."""
 
 
-class GivesWay(Stopped):
+class Preempted(Stopped):
     """The run was about to be next, and another one goes first."""
 
 
-Execute = Callable[[str, Turn], None]
+Execute = Callable[[str, ExecutionContext], None]
 """`execute(run_id, turn)`: returns when the run is finished or has left its instance, or soon after
 `turn.stop` is cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class QueueStatus:
     """Of a run that waits for its turn."""
 
     position: int
@@ -66,14 +66,14 @@ class Executor(Protocol):
     def start(self, run_id: str) -> None:
         """Carry the run out, sooner or later; returns at once (but for `inline`)."""
 
-    def look_again(self, run_id: str) -> None:
+    def recheck(self, run_id: str) -> None:
         """The run was cancelled, or got another priority."""
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         """Of these, the ones that wait for their turn, which they never get from now on: soon they end as
         cancelled. Of many it is much faster than one by one."""
 
-    def standing(self, run_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> QueueStatus | None:
         """None for a run whose prompt is at the instance, or was."""
 
     def stop(self, timeout_s: float) -> bool:
@@ -81,7 +81,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeTurn:
+class UnlimitedContext:
     """The turn of a run whose executor limits nothing."""
 
     stop: CancelToken
@@ -97,7 +97,7 @@ class FreeTurn:
     def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def leave_place(self) -> None:
+    def release_slot(self) -> None:
         pass
 
     def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.scheduling.executor import Execute, FreeTurn, Standing
+from comfyui_workflow.scheduling.executor import Execute, QueueStatus, UnlimitedContext
 
 
 class InlineExecutor:
@@ -16,11 +16,11 @@ class InlineExecutor:
         if not self._stop.is_set:
             cancelled = self._cancelled[run_id] = CancelToken()
             try:
-                self._execute(run_id, FreeTurn(stop=self._stop, cancelled=cancelled))
+                self._execute(run_id, UnlimitedContext(stop=self._stop, cancelled=cancelled))
             finally:
                 del self._cancelled[run_id]
 
-    def look_again(self, run_id: str) -> None:
+    def recheck(self, run_id: str) -> None:
         """For a run that was cancelled: priorities mean nothing here."""
         cancelled = self._cancelled.get(run_id)
         if cancelled is not None:
@@ -29,7 +29,7 @@ class InlineExecutor:
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, run_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> QueueStatus | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:

@@ -28,13 +28,13 @@ from datetime import datetime, timedelta
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.retry import Patience
+from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import Event, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.target import AnyInstance, InstanceId, tag_of
 from comfyui_workflow.scheduling.capacity import Capacity, Slots, reasons_sentence, usable_key
 from comfyui_workflow.scheduling.choice import choose
-from comfyui_workflow.scheduling.executor import Standing
+from comfyui_workflow.scheduling.executor import QueueStatus
 from comfyui_workflow.scheduling.pacing import DelayQueue, Pacing, Stagger
 from comfyui_workflow.scheduling.pending_queue import (
     AnyOf,
@@ -79,7 +79,7 @@ class EndRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PutAgain:
+class Requeue:
     """Read its record and put it: somebody wanted it to go on before its turn was over."""
 
     run_id: str
@@ -94,27 +94,29 @@ class FindModels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchInstance:
+class MonitorInstance:
     """Look at it: runs wait for it, or are there."""
 
     instance: Instance
 
 
 @dataclass(frozen=True, kw_only=True)
-class TellCancelled:
+class NotifyCancelled:
     """Wake the thread that carries it out: the run is cancelled."""
 
     run: ActiveRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class TellInstanceGone:
+class NotifyInstanceRemoved:
     """Wake the thread that carries it out: its instance was removed."""
 
     run: ActiveRun
 
 
-Instruction = StartRun | EndRun | PutAgain | FindModels | WatchInstance | TellCancelled | TellInstanceGone
+Instruction = (
+    StartRun | EndRun | Requeue | FindModels | MonitorInstance | NotifyCancelled | NotifyInstanceRemoved
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlotAnswer:
+class SlotDecision:
     """Whether a run may submit its prompt now. If not, it asks again when something has changed, or after
     `asks_again_in_s`; and it leaves its instance where it is `preempted`, a sentence."""
 
@@ -191,7 +193,7 @@ class SchedulerState:
         self._models: dict[str, frozenset[str]] = {}
         self._refusals: dict[str, dict[str, str]] = {}
         self._refusals_since: datetime | None = None
-        self._pauses: dict[str, Patience] = {}
+        self._pauses: dict[str, Backoff] = {}
         self._nobody_since: dict[str, datetime] = {}
 
     # what happens
@@ -228,7 +230,7 @@ class SchedulerState:
         turn = self._turns.get(run.run_id)
         if turn is not None:
             turn.priority = run.priority
-            return (TellCancelled(run=turn.run),) if run.is_cancel_requested else ()
+            return (NotifyCancelled(run=turn.run),) if run.is_cancel_requested else ()
         if run.is_cancel_requested and run.run_id in self._queued:
             self._end(run.run_id, RunCancelled())
         elif run.is_cancel_requested:
@@ -256,9 +258,9 @@ class SchedulerState:
         self._capacity.slots_of(turn.run.key).leave(run.run_id)
         if run.is_finished:
             self._forget(run.run_id)
-            return (PutAgain(run_id=run.run_id),) if turn.is_wanted_again else ()
+            return (Requeue(run_id=run.run_id),) if turn.is_wanted_again else ()
         if turn.needs_pause and run.prompt_id is None and not run.is_cancel_requested:
-            patience = self._pauses.setdefault(run.run_id, Patience())
+            patience = self._pauses.setdefault(run.run_id, Backoff())
             rests_until = at + timedelta(seconds=patience.next_wait_s())
             self._queue(_queued(run), last_start, rests_until, is_pause=True)
         else:
@@ -283,7 +285,7 @@ class SchedulerState:
 
     # the slot of an active run
 
-    def ask_for_slot(self, run_id: str, at: datetime, at_s: float, *, may_overwrite: bool) -> SlotAnswer:
+    def ask_for_slot(self, run_id: str, at: datetime, at_s: float, *, may_overwrite: bool) -> SlotDecision:
         """To be told by `stop_asking` when the prompt is there, or could not be submitted. A run that comes
         too soon after another of its batch does not ask, and keeps nobody waiting. `at_s`: monotonic."""
         turn, slots = self._turns[run_id], self._slots(run_id)
@@ -292,8 +294,8 @@ class SchedulerState:
             if turn.stagger is not None:
                 self._pacing.started(turn.stagger, at)
                 turn.stagger = None
-            return SlotAnswer(is_given=True)
-        return SlotAnswer(
+            return SlotDecision(is_given=True)
+        return SlotDecision(
             is_given=False,
             asks_again_in_s=due_in_s or slots.waits_for_s(run_id, at_s),
             is_held=slots.is_held(run_id),
@@ -310,7 +312,7 @@ class SchedulerState:
 
     def leave_slot(self, run_id: str) -> None:
         """Its prompt executes no more."""
-        self._slots(run_id).leave_place(run_id)
+        self._slots(run_id).release_slot(run_id)
 
     # what is asked
 
@@ -326,15 +328,17 @@ class SchedulerState:
     def is_another_ready(self, tag: str, instance_id: str) -> bool:
         return any(each.id != instance_id for each, _ in self._capacity.ready(tag))
 
-    def standing(self, run_id: str, at: datetime) -> Standing | None:
+    def standing(self, run_id: str, at: datetime) -> QueueStatus | None:
         pending = self._pending.get(run_id)
         if pending is not None:
             position = self._capacity.position(pending, self._pending.ahead_of(pending))
-            return Standing(position=position, message=self._why_pending(pending, at))
+            return QueueStatus(position=position, message=self._why_pending(pending, at))
         if run_id in self._turns:
             slots = self._slots(run_id)
             return (
-                Standing(position=slots.ahead_of(run_id), message=None) if slots.is_asking(run_id) else None
+                QueueStatus(position=slots.ahead_of(run_id), message=None)
+                if slots.is_asking(run_id)
+                else None
             )
         starts_at = self._delayed.get(run_id)
         return None if starts_at is None else self._standing_delayed(run_id, starts_at)
@@ -508,7 +512,7 @@ class SchedulerState:
             del self._refusals[run_id]
             self._make_pending(run_id)
 
-    def _watched(self) -> tuple[WatchInstance, ...]:
+    def _watched(self) -> tuple[MonitorInstance, ...]:
         """The instances of those who wait and of those who are there."""
         tags = {head.target.tag for head in self._pending.heads() if isinstance(head.target, AnyOf)}
         meant = (each for tag in tags for each in self._capacity.meant(tag))
@@ -518,13 +522,13 @@ class SchedulerState:
             if each.run.instance_id
         )
         wanted = {each.id: each for each in (*meant, *used) if each is not None}
-        return tuple(WatchInstance(instance=each) for each in wanted.values())
+        return tuple(MonitorInstance(instance=each) for each in wanted.values())
 
-    def _stranded(self) -> tuple[TellInstanceGone, ...]:
+    def _stranded(self) -> tuple[NotifyInstanceRemoved, ...]:
         """Those whose named instance was removed."""
         active = [turn.run for turn in self._turns.values() if not turn.run.instance_gone.is_set]
         return tuple(
-            TellInstanceGone(run=each)
+            NotifyInstanceRemoved(run=each)
             for each in active
             if each.instance_id is not None and self._capacity.instance(each.instance_id) is None
         )
@@ -604,11 +608,11 @@ class SchedulerState:
             return f"The next run of its batch is to be started at {due:%H:%M:%S} UTC"
         return self._capacity.why_waiting(run, self._refusals.get(run.run_id, {}))
 
-    def _standing_delayed(self, run_id: str, starts_at: datetime) -> Standing:
+    def _standing_delayed(self, run_id: str, starts_at: datetime) -> QueueStatus:
         """It is staggered, or rests after trouble, of which it tells itself."""
         is_staggered = run_id in self._not_yet
         message = f"To be started at {starts_at:%H:%M:%S} UTC" if is_staggered else None
-        return Standing(position=len(self._pending), message=message)
+        return QueueStatus(position=len(self._pending), message=message)
 
     def _end(self, run_id: str, ending: Event) -> None:
         self._unqueue(run_id)

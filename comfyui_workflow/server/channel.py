@@ -26,7 +26,7 @@ SENT_AT_ONCE_BYTES = 256 * 1024
 """A piece is copied before the kernel takes as much of it as it has room for."""
 
 
-class Owner(Protocol):
+class ChannelListener(Protocol):
     """The `Listener` of a channel; waitress calls it `server`."""
 
     loop: EventLoop
@@ -43,7 +43,7 @@ class Owner(Protocol):
 class TimedChannel(RefusingChannel):
     """Belongs to the loop's thread, but for `service`, `write_soon` and `hold_answer`: workers call these."""
 
-    server: Owner
+    server: ChannelListener
     request: RefusingParser | None
     sendbuf_len: int
     _left_over = b""

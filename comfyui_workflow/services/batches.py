@@ -21,7 +21,7 @@ from comfyui_workflow.runs.events import CancelRequested, RunCancelled
 from comfyui_workflow.runs.model import DAMAGED, Run, RunStatus, later_than, time_of_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.services.runs import RunService
-from comfyui_workflow.stores.base import BatchStore, RunStore, Unreadable
+from comfyui_workflow.stores.base import BatchStore, RunStore, UnreadableRecord
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.journal import RunJournal, now
 
@@ -159,7 +159,7 @@ class BatchService:
                 ending = RunCancelled() if run.prompt_id is None else CancelRequested()
                 self._journal.record(run.run_id, ending)
 
-    def heed_failures(self) -> None:
+    def on_run_failed(self) -> None:
         """After they were taken up: a server may have died between a failure and what follows from it."""
         batch_ids = {run.request.batch_id for run in self._store.unfinished()} - {None}
         for batch_id in batch_ids:
@@ -181,7 +181,7 @@ class BatchService:
         reason = f"Not started: the run {failed_id} of the same batch has failed"
         self._service.cancel_all([run.run_id for run in reversed(waiting)], reason)
 
-    def _restore(self, batch_id: str, damaged: Unreadable) -> None:
+    def _restore(self, batch_id: str, damaged: UnreadableRecord) -> None:
         """Make a batch again from its runs. Where there are none, the damaged record stays as it is."""
         runs = self._store.of_batch(batch_id)
         if not runs:

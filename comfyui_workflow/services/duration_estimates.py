@@ -7,7 +7,7 @@ from statistics import median
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.target import read_any
-from comfyui_workflow.stores.base import Lesson
+from comfyui_workflow.stores.base import DurationSample
 from comfyui_workflow.stores.journal import RunJournal
 
 LEARNED_FROM = 5
@@ -19,7 +19,7 @@ MOST_KNOWN = 2000
 _Key = tuple[str, str]
 
 
-class Expectations:
+class DurationEstimates:
     """Every method may be called from any thread."""
 
     def __init__(self, journal: RunJournal) -> None:
@@ -27,7 +27,7 @@ class Expectations:
         self._last_s: dict[_Key, tuple[float, ...]] = {}
         journal.listen(self._learn_of_run)
 
-    def learn(self, oldest_first: Iterable[Lesson]) -> None:
+    def learn(self, oldest_first: Iterable[DurationSample]) -> None:
         with self._lock:
             for summary in oldest_first:
                 self._learn(summary)
@@ -44,7 +44,7 @@ class Expectations:
     def _learn_of_run(self, run: Run) -> None:
         self.learn([summary_of(run)])
 
-    def _learn(self, summary: Lesson) -> None:
+    def _learn(self, summary: DurationSample) -> None:
         if summary.prompt_s is not None:
             for key in _keys(summary):
                 self._last_s[key] = (*self._last_s.pop(key, ()), summary.prompt_s)[-LEARNED_FROM:]
@@ -52,7 +52,7 @@ class Expectations:
                 del self._last_s[next(iter(self._last_s))]
 
 
-def _keys(summary: Lesson) -> Iterator[_Key]:
+def _keys(summary: DurationSample) -> Iterator[_Key]:
     """By its instance, where that is known; by its ssh string, which a run that waits has before."""
     if summary.graph_signature is None:
         return

@@ -32,7 +32,7 @@ _PHRASES = {
 }
 
 
-class LocalFiles:
+class PathPolicy:
     """`None` for directories means any, but for what is private (`private_files`). Symbolic links count as
     where they lead. An input is of one of `kinds` (None: of any) by its content, unless it was sent here by
     a client. `default_output_dir` may be hidden, as directories of the settings may. Nothing of `data_dir`

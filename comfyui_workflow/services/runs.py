@@ -13,7 +13,7 @@ from comfyui_workflow.runs.events import (
     CancelRequested,
     PriorityChanged,
     RetryRequested,
-    TakenUp,
+    RunResumed,
 )
 from comfyui_workflow.runs.model import (
     NodeProgress,
@@ -28,8 +28,8 @@ from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.scheduling.executor import Executor
-from comfyui_workflow.services.duration_estimates import Expectations
-from comfyui_workflow.stores.base import Bill, RunStore, Wanted
+from comfyui_workflow.services.duration_estimates import DurationEstimates
+from comfyui_workflow.stores.base import BillableRun, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
@@ -48,7 +48,7 @@ class RunService:
         self._journal = journal
         self._store = store
         self._executor = executor
-        self._expectations = Expectations(journal)
+        self._expectations = DurationEstimates(journal)
         self._ordering = Lock()
         self._id_lock = Lock()
         self._last_id_at: datetime | None = None
@@ -108,9 +108,9 @@ class RunService:
         """As `summaries`, but of the runs of one batch only the newest that is wanted."""
         return [self._as_it_stands(summary) for summary in self._store.grouped(limit, before, wanted)]
 
-    def bills(self) -> Sequence[Bill]:
+    def billable_runs(self) -> Sequence[BillableRun]:
         """What costs are computed from, for every run."""
-        return self._store.bills()
+        return self._store.billable_runs()
 
     def count(self, wanted: Wanted) -> int:
         return self._store.count(wanted)
@@ -150,14 +150,14 @@ class RunService:
         if self.get(run_id).is_finished:
             raise RunConflict(f"The run is already finished: {run_id}")
         run = self._journal.record(run_id, CancelRequested(reason=reason))
-        self._executor.look_again(run_id)
+        self._executor.recheck(run_id)
         return run
 
     def cancel_unless_begun(self, run_id: str) -> bool:
         """Whether the run was in the queue, and this asked it to end. Raises: RunNotFound, StoreError."""
         is_asked = self._journal.is_changed_by(run_id, CancelRequested(unless_begun=True))
         if is_asked:
-            self._executor.look_again(run_id)
+            self._executor.recheck(run_id)
         return is_asked
 
     def cancel_all(self, run_ids: Sequence[str], reason: str | None = None) -> int:
@@ -178,7 +178,7 @@ class RunService:
         if self.get(run_id).is_finished:
             raise RunConflict(f"The run is already finished: {run_id}")
         run = self._journal.record(run_id, PriorityChanged(priority=priority))
-        self._executor.look_again(run_id)
+        self._executor.recheck(run_id)
         return run
 
     def _submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
@@ -218,15 +218,15 @@ class RunService:
 
     def learn(self) -> None:
         """From the runs that are finished: how long others should take."""
-        self._expectations.learn(self._store.lessons(MOST_LESSONS))
+        self._expectations.learn(self._store.duration_samples(MOST_LESSONS))
 
     def resume(self, held_back: Container[str] = ()) -> int:
         """Take up every unfinished run but those; how many there were."""
-        self._journal.take_up(run.run_id for run in self._store.unfinished())
+        self._journal.resume_run(run.run_id for run in self._store.unfinished())
         unfinished = [run for run in self._store.unfinished() if run.run_id not in held_back]
         for run in unfinished:
             if run.executes_since is not None:
-                self._journal.record(run.run_id, TakenUp())
+                self._journal.record(run.run_id, RunResumed())
             self._executor.start(run.run_id)
         return len(unfinished)
 

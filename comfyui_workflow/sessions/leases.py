@@ -5,26 +5,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy
-from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 
-Links = Pool[InstanceKey, Link]
+Sessions = Pool[InstanceKey, ComfyUISession]
 
 
 @contextmanager
-def lease_within(links: Links, key: InstanceKey, patience_s: float) -> Iterator[Link]:
+def lease_within(sessions: Sessions, key: InstanceKey, patience_s: float) -> Iterator[ComfyUISession]:
     """Raises: InstanceError, ConnectionFailed when the time is over; Stopped when the server stops."""
     with ExitStack() as stack:
         try:
-            link = stack.enter_context(links.lease(key, timeout_s=patience_s))
+            session = stack.enter_context(sessions.lease(key, timeout_s=patience_s))
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"{key.address.label} has not let us in within {patience_s:.0f} s; try again"
             ) from error
-        yield link
+        yield session
 
 
-class Places:
+class ConcurrencyLimit:
     """Who asks an instance waits for it in a thread of the server; most of those are left for the others."""
 
     def __init__(self, most_at_once: int, busy_sentence: str) -> None:

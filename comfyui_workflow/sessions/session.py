@@ -15,9 +15,9 @@ from pathlib import Path
 from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.folders import Directories
-from comfyui_workflow.comfyui.output_names import SavedNames
+from comfyui_workflow.comfyui.output_names import FileNaming
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.comfyui.shared_queue import QueueView
+from comfyui_workflow.comfyui.shared_queue import SharedQueue
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
 from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.parsing.ssh_address import SshAddress
@@ -85,15 +85,15 @@ class LargeDefinitions:
         self._large_values = large_values
         self._most_values = most_values
         self._lock = threading.Lock()
-        self._kept: OrderedDict[weakref.ref[Link], int] = OrderedDict()
+        self._kept: OrderedDict[weakref.ref[ComfyUISession], int] = OrderedDict()
 
-    def used(self, link: "Link", values: int) -> "list[Link]":
+    def used(self, session: "ComfyUISession", values: int) -> "list[ComfyUISession]":
         """The links that must drop theirs now: those that used them longest ago."""
         if values <= self._large_values:
             return []
         with self._lock:
-            self._kept[weakref.ref(link)] = values
-            self._kept.move_to_end(weakref.ref(link))
+            self._kept[weakref.ref(session)] = values
+            self._kept.move_to_end(weakref.ref(session))
             dropped = []
             for gone in [ref for ref in self._kept if ref() is None]:
                 del self._kept[gone]
@@ -102,7 +102,7 @@ class LargeDefinitions:
         return [each for each in dropped if each is not None]
 
 
-class Link:
+class ComfyUISession:
     """Shared by all runs of an instance; every method may be called from any thread."""
 
     def __init__(self, connection: Connection, client: ComfyUIClient, feed: EventFeed) -> None:
@@ -110,11 +110,11 @@ class Link:
         self.client = client
         self.feed = feed
         self._lock = threading.Lock()
-        self._queue = QueueView(client.queue)
+        self._queue = SharedQueue(client.queue)
         self._definitions: Definitions | None = None
         self._definitions_asked_s = 0.0
         self._directories: Directories | None = None
-        self.saved_names = SavedNames()
+        self.saved_names = FileNaming()
         self._marker: str | None = None
         self._known_of_socket = 0
         self._is_proven = False
@@ -130,7 +130,7 @@ class Link:
         self.feed.close()
         self.client.close()
 
-    def prove(self, *, again: bool) -> None:
+    def ping(self, *, again: bool) -> None:
         """That a ComfyUI answers at all: asked once, and `again` after trouble, so that a run on a warm link
         does not pay for it. Raises: ComfyUIUnavailable."""
         if again or not self._is_proven:

@@ -79,14 +79,14 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not self.is_alive:
                 raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
-            raise ConnectionFailed(_word_refused_port(error, self.comfyui_port)) from error
+            raise ConnectionFailed(_refused_port_error(error, self.comfyui_port)) from error
 
     def close(self) -> None:
         """Cuts off everybody who still uses it: nothing is said to the peer, which may be frozen."""
         with self._closing:
             self._opened.close()
             self._tunnel.close()
-        supervisor.look_again()
+        supervisor.recheck()
 
 
 def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
@@ -130,7 +130,7 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 
-def _word_refused_port(error: Exception, port: int) -> str:
+def _refused_port_error(error: Exception, port: int) -> str:
     """paramiko's reason may be missing when two threads are refused at once: then it is the usual one."""
     if "timeout" in str(error).lower():
         return f"The instance does not answer when asked for its port {port}."

@@ -17,16 +17,21 @@ import time
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 
-from comfyui_workflow.ssh.transport_socket import Wire
+from comfyui_workflow.ssh.transport_socket import TransportSocket
 
 LONGEST_TICK_S = 1.0
 
 
-class Watch:
+class KeepaliveWatch:
     """One connection under watch."""
 
     def __init__(
-        self, transport: paramiko.Transport, wire: Wire, *, interval_s: float, silence_limit_s: float
+        self,
+        transport: paramiko.Transport,
+        wire: TransportSocket,
+        *,
+        interval_s: float,
+        silence_limit_s: float,
     ) -> None:
         self._transport = transport
         self._wire = wire
@@ -88,14 +93,14 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._watches: list[Watch] = []
+        self._watches: list[KeepaliveWatch] = []
         self._thread: threading.Thread | None = None
 
     @property
     def is_running(self) -> bool:
         return self._thread is not None
 
-    def add(self, watch: Watch) -> None:
+    def add(self, watch: KeepaliveWatch) -> None:
         with self._changed:
             self._watches.append(watch)
             self._changed.notify_all()
@@ -103,7 +108,7 @@ class Supervisor:
                 self._thread = threading.Thread(target=self._run, name="SSH liveness", daemon=True)
                 self._thread.start()
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """For who just closed a connection: its watch ends now, not at the next tick."""
         with self._changed:
             self._changed.notify_all()
@@ -116,7 +121,7 @@ class Supervisor:
                 watch.count_silence(now - before)
             before = now
 
-    def _wait_for_tick(self) -> list[Watch]:
+    def _wait_for_tick(self) -> list[KeepaliveWatch]:
         with self._changed:
             self._drop_those_over()
             if self._watches:
@@ -134,10 +139,14 @@ supervisor = Supervisor()
 
 
 def watch(
-    transport: paramiko.Transport, wire: Wire, *, interval_s: float = 5.0, silence_limit_s: float = 15.0
+    transport: paramiko.Transport,
+    wire: TransportSocket,
+    *,
+    interval_s: float = 5.0,
+    silence_limit_s: float = 15.0,
 ) -> None:
     """From now on until the transport is closed. Call it once the transport is authenticated."""
-    supervisor.add(Watch(transport, wire, interval_s=interval_s, silence_limit_s=silence_limit_s))
+    supervisor.add(KeepaliveWatch(transport, wire, interval_s=interval_s, silence_limit_s=silence_limit_s))
 
 
 def _request_for_an_answer() -> paramiko.Message:

@@ -22,7 +22,7 @@ from comfyui_workflow.ssh import keepalive
 from comfyui_workflow.ssh.keys import FoundKeys, find_keys
 from comfyui_workflow.ssh.options import ConnectionOptions
 from comfyui_workflow.ssh.sockets import connect, connection_failed
-from comfyui_workflow.ssh.transport_socket import Wire, wire_over_jump, wire_over_socket
+from comfyui_workflow.ssh.transport_socket import TransportSocket, wire_over_jump, wire_over_socket
 
 # sshd drops connections beyond ten that are not yet authenticated (MaxStartups).
 HANDSHAKES_AT_ONCE = 3
@@ -66,7 +66,7 @@ class BoundedTransport(paramiko.Transport):
 @dataclass(frozen=True, kw_only=True)
 class OpenTransport:
     transport: paramiko.Transport
-    wire: Wire
+    wire: TransportSocket
     host_key_fingerprint: str
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def _handshake_slot(address: SshAddress, options: ConnectionOptions) -> Iterator
         slots.release()
 
 
-def _connect(address: SshAddress, options: ConnectionOptions) -> Wire:
+def _connect(address: SshAddress, options: ConnectionOptions) -> TransportSocket:
     return wire_over_socket(
         connect(
             address.host,
@@ -150,7 +150,7 @@ def _open_jump_channel(
         raise connection_failed(f"the jump host does not reach {address.label}", error) from error
 
 
-def _prepare(wire: Wire, address: SshAddress, options: ConnectionOptions) -> paramiko.Transport:
+def _prepare(wire: TransportSocket, address: SshAddress, options: ConnectionOptions) -> paramiko.Transport:
     transport = BoundedTransport(wire)  # type: ignore[arg-type]
     transport.set_log_channel(LOG_CHANNEL)
     transport.banner_timeout = options.connect_timeout_s

@@ -18,7 +18,7 @@ LARGEST_PACKET_BYTES = 1024 * 1024
 MOST_HANDSHAKE_BYTES = 256 * 1024
 
 
-class Wire:
+class TransportSocket:
     """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump).
 
     `acknowledges_at_once`: until a session runs on the connection, sshd holds a small packet back until the
@@ -84,16 +84,16 @@ def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
 
 
-def wire_over_socket(stream: socket.socket) -> Wire:
+def wire_over_socket(stream: socket.socket) -> TransportSocket:
     def close() -> None:
         # The shutdown wakes up a thread that reads; close alone would leave it to its timeout.
         with contextlib.suppress(OSError):
             stream.shutdown(socket.SHUT_RDWR)
         stream.close()
 
-    return Wire(stream, close=close)
+    return TransportSocket(stream, close=close)
 
 
-def wire_over_jump(channel: paramiko.Channel, jump: paramiko.Transport) -> Wire:
+def wire_over_jump(channel: paramiko.Channel, jump: paramiko.Transport) -> TransportSocket:
     """The jump serves this wire alone. Closing a channel would talk to the peer, which may be frozen."""
-    return Wire(channel, close=jump.close)
+    return TransportSocket(channel, close=jump.close)

@@ -39,7 +39,7 @@ _NAMES_A_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class BucketAddress:
     """Where a bucket is: with S3, its name is a part of the path."""
 
     endpoint_url: str
@@ -48,7 +48,7 @@ class Place:
     key_prefix: str = ""
 
 
-def place_of(bucket: Bucket) -> Place:
+def place_of(bucket: Bucket) -> BucketAddress:
     """The URL may name the bucket, first in its path or first in its host; otherwise it is named after the
     month. Raises: StorageError."""
     try:
@@ -62,7 +62,7 @@ def place_of(bucket: Bucket) -> Place:
     named = None if bucket.bucket_name or first else _NAMES_A_BUCKET.fullmatch(host)
     service = named["service"] if named else host
     region = _NAMES_A_REGION.search(service)
-    return Place(
+    return BucketAddress(
         endpoint_url=f"{url.scheme}://{_bracketed(service)}{f':{port}' if port else ''}",
         bucket_name=bucket.bucket_name or first or (named["bucket"] if named else time.strftime("%m-%y")),
         region=region["region"] if region else "us-east-1",

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from comfyui_workflow.runs.batch import Batch
-from comfyui_workflow.runs.events import Saving
+from comfyui_workflow.runs.events import Durability
 from comfyui_workflow.runs.job import Job
 from comfyui_workflow.runs.model import OutputFile, Run, Stay
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary
@@ -24,7 +24,7 @@ Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable:
+class UnreadableRecord:
     """A record that was accepted once and cannot be read now."""
 
     path: str
@@ -32,7 +32,7 @@ class Unreadable:
     reason: str
 
 
-class Lesson(Protocol):
+class DurationSample(Protocol):
     """Fields of a finished run's summary that duration estimates are computed from."""
 
     @property
@@ -48,7 +48,7 @@ class Lesson(Protocol):
     def prompt_s(self) -> float | None: ...
 
 
-class Bill(Protocol):
+class BillableRun(Protocol):
     """Fields of a run's summary that costs are computed from."""
 
     @property
@@ -82,7 +82,7 @@ class RunStore(Protocol):
     def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
         """As for `inputs`."""
 
-    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
         """Replace a run by `change(run)`, which is pure and may be called more than once; no two updates of
         one run overlap. Raises: RunNotFound; StoreError when it must be saved and cannot: nothing changed."""
 
@@ -122,10 +122,10 @@ class RunStore(Protocol):
     def batch_stamp(self, batch_id: str) -> int | None:
         """A number that changes with each change of a run of the batch; None while one is not finished."""
 
-    def bills(self) -> Sequence[Bill]:
+    def billable_runs(self) -> Sequence[BillableRun]:
         """One of each run. Of ten thousand finished ones no record is read, and no summary."""
 
-    def lessons(self, most: int) -> Sequence[Lesson]:
+    def duration_samples(self, most: int) -> Sequence[DurationSample]:
         """The newest finished runs whose prompt told how long it takes, at most `most`, oldest first."""
 
     def close(self) -> None: ...
@@ -153,7 +153,7 @@ class BatchStore(Protocol):
         """Ids of the batches with `part` in their name, in capitals or not."""
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         """Accepted batches that cannot be read, by id."""
 
     def replace_unreadable(self, batch: Batch) -> None:
@@ -186,7 +186,7 @@ class JobStore(Protocol):
         """Nothing to do for a job that is not there. Raises: StoreError."""
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         """Accepted jobs that cannot be read, by the ids of their runs."""
 
     def replace_unreadable(self, job: Job) -> None:

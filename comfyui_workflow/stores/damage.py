@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from comfyui_workflow.runs.document import word_time
+from comfyui_workflow.runs.document import serialize_time
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class DamageReport:
 
 def damage_document(damage: Damage) -> dict[str, Any]:
     return {
-        "found_at": word_time(damage.found_at),
+        "found_at": serialize_time(damage.found_at),
         "path": damage.path,
         "reason": damage.reason,
         "outcome": damage.outcome,

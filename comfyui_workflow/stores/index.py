@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from comfyui_workflow.runs.model import Run, idempotency_key_of
 from comfyui_workflow.runs.summary import EVERY_RUN, RunFilter, RunSummary, summary_of
-from comfyui_workflow.stores.base import Bill, Wanted
+from comfyui_workflow.stores.base import BillableRun, Wanted
 from comfyui_workflow.stores.bitset import Bits, Positions, below, bits_of, highest_first, union
 from comfyui_workflow.stores.summary_keys import SummaryKeys, instance_words
 
@@ -92,14 +92,14 @@ class RunIndex:
         with self._lock:
             return None if self._unfinished_of_batch[batch_id] else self._changes[batch_id]
 
-    def lessons(self, most: int) -> list[SummaryKeys]:
+    def duration_samples(self, most: int) -> list[SummaryKeys]:
         """Oldest first, the newest of those that ended with a time to learn from."""
         with self._lock:
             newest = (self._finished.get(each) for each in reversed(self._ids))
             told = (keys for keys in newest if keys is not None and keys.prompt_s is not None)
             return list(itertools.islice(told, most))[::-1]
 
-    def bills(self) -> list[Bill]:
+    def billable_runs(self) -> list[BillableRun]:
         with self._lock:
             finished, unfinished = list(self._finished.values()), list(self._unfinished)
         return [*finished, *self._summaries(unfinished)]

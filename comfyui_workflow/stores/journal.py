@@ -37,11 +37,11 @@ class RunJournal:
         """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
         return self._turning_points
 
-    def take_up(self, run_ids: Iterable[str]) -> None:
+    def resume_run(self, run_ids: Iterable[str]) -> None:
         """Runs that were there before this process: their records may be older than what they did."""
         self._taken_up.update(run_ids)
 
-    def is_taken_up(self, run_id: str) -> bool:
+    def is_resumed(self, run_id: str) -> bool:
         return run_id in self._taken_up
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:

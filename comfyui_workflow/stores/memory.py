@@ -8,13 +8,20 @@ from typing import Any
 
 from comfyui_workflow.errors import BatchNotFound, JobNotFound, RunNotFound, StoreError
 from comfyui_workflow.runs.batch import Batch
-from comfyui_workflow.runs.events import Saving
+from comfyui_workflow.runs.events import Durability
 from comfyui_workflow.runs.job import Job, record_name
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
 from comfyui_workflow.runs.usage import UsageTotals
 from comfyui_workflow.runs.webhook import Delivery
-from comfyui_workflow.stores.base import Bill, Change, InstanceDocuments, Lesson, Unreadable, Wanted
+from comfyui_workflow.stores.base import (
+    BillableRun,
+    Change,
+    DurationSample,
+    InstanceDocuments,
+    UnreadableRecord,
+    Wanted,
+)
 from comfyui_workflow.stores.index import KeptRun, RunIndex
 
 
@@ -47,7 +54,7 @@ class MemoryRunStore:
         run = self.get(run_id)
         return None if run is None else run.outputs
 
-    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
         with self._lock:
             kept = self._runs.get(run_id)
             if kept is None:
@@ -89,10 +96,10 @@ class MemoryRunStore:
     def batch_stamp(self, batch_id: str) -> int | None:
         return None
 
-    def bills(self) -> Sequence[Bill]:
+    def billable_runs(self) -> Sequence[BillableRun]:
         return self.summaries()
 
-    def lessons(self, most: int) -> Sequence[Lesson]:
+    def duration_samples(self, most: int) -> Sequence[DurationSample]:
         newest = (summary for summary in self.summaries() if summary.is_finished and summary.prompt_s)
         return list(itertools.islice(newest, most))[::-1]
 
@@ -134,7 +141,7 @@ class MemoryBatchStore:
             return frozenset(each for each, batch in self._batches.items() if part in batch.name.casefold())
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         return {}
 
     def replace_unreadable(self, batch: Batch) -> None:
@@ -181,7 +188,7 @@ class MemoryJobStore:
                 self._names_of_runs.pop(removed.run_id, None)
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         return {}
 
     def replace_unreadable(self, job: Job) -> None:

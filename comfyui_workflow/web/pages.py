@@ -18,10 +18,10 @@ from flask import (
 from werkzeug.exceptions import TooManyRequests
 
 from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value, is_token
-from comfyui_workflow.api.auth import is_let_in, is_own_page, refuse_guesses
+from comfyui_workflow.api.auth import is_authorized, is_own_page, refuse_guesses
 from comfyui_workflow.api.error_responses import keep_headers
 from comfyui_workflow.api.guess_limit import note_wrong
-from comfyui_workflow.api.operations import Body, Operation, Section, register
+from comfyui_workflow.api.operations import Operation, RequestBody, Section, register
 from comfyui_workflow.settings import Settings
 
 PATH = "/"
@@ -41,7 +41,7 @@ _LOGIN_POLICY = (
 _OF_OTHER_PAGES = frozenset({"login.js", "docs.js"})
 
 
-class LoginForm(Body):
+class LoginForm(RequestBody):
     token: str
 
 
@@ -50,7 +50,7 @@ class PageViews:
     settings: Settings
 
     def page(self) -> Response:
-        if not is_let_in(self.settings):
+        if not is_authorized(self.settings):
             try:
                 refuse_guesses(self.settings)
             except TooManyRequests as error:

@@ -9,26 +9,26 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from comfyui_workflow.api.mount import Parts
-from comfyui_workflow.app import create_flask, create_jobs, local_files
+from comfyui_workflow.api.mount import ApiServices
+from comfyui_workflow.app import create_flask, create_jobs, path_policy
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import ConnectionFailed
-from comfyui_workflow.execution.live_progress import LiveView
-from comfyui_workflow.instances.monitor import Surroundings, WatchOptions
-from comfyui_workflow.instances.monitors import Watches
-from comfyui_workflow.instances.requests import Asker
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.execution.live_progress import LiveProgress
+from comfyui_workflow.instances.monitor import MonitorContext, MonitorOptions
+from comfyui_workflow.instances.monitors import InstanceMonitors
+from comfyui_workflow.instances.requests import InstanceRequests
+from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.proxy.ports import LocalPorts
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.service import JobService
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
-from comfyui_workflow.services.validation import Inspector
-from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.services.validation import ValidationService
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
@@ -49,7 +49,7 @@ class IdleExecutor:
     def start(self, run_id: str) -> None:
         self.started.append(run_id)
 
-    def look_again(self, run_id: str) -> None:
+    def recheck(self, run_id: str) -> None:
         pass
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
@@ -70,8 +70,8 @@ class Api:
     service: RunService
     executor: IdleExecutor
     jobs: JobService
-    instances: Instances
-    live_view: LiveView
+    instances: InstanceServices
+    live_view: LiveProgress
     outbox: Outbox
     settings: Settings
     tmp_path: Path
@@ -80,10 +80,10 @@ class Api:
         return self.settings.data_dir / "uploads"
 
 
-def unreachable() -> Pool[InstanceKey, Link]:
+def unreachable() -> Pool[InstanceKey, ComfyUISession]:
     """As if no instance could be reached."""
 
-    def refuse(key: InstanceKey) -> Link:
+    def refuse(key: InstanceKey) -> ComfyUISession:
         raise ConnectionFailed(f"Failed to create SSH tunnel: {key.address.label} cannot be reached.")
 
     return Pool(refuse)
@@ -95,21 +95,21 @@ def _no_way(instance_id: str) -> Iterator[str]:
     yield
 
 
-def named_instances(settings: Settings, links: Pool[InstanceKey, Link]) -> Instances:
+def named_instances(settings: Settings, sessions: Pool[InstanceKey, ComfyUISession]) -> InstanceServices:
     """Without a dispatcher that would take note of them."""
-    watches = Watches(
-        Surroundings(
-            links=links,
+    monitors = InstanceMonitors(
+        MonitorContext(
+            sessions=sessions,
             ledger=UsageLedger(FileUsageStore(settings.data_dir / "usage.json")),
-            options=WatchOptions(),
+            options=MonitorOptions(),
             is_given_up=lambda _: None,
             tell=lambda: None,
         )
     )
-    return Instances(
+    return InstanceServices(
         directory=directory_in(settings.instances_path),
-        watches=watches,
-        asker=Asker(links, watches.state),
+        monitors=monitors,
+        asker=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
         local_ports=LocalPorts(_no_way),
     )
@@ -121,11 +121,11 @@ def parts_of(
     store: RunStore,
     executor: Executor,
     *,
-    files: LocalFiles | None = None,
-    links: Pool[InstanceKey, Link] | None = None,
-) -> Parts:
-    """What an API is built on, without a way to any instance but `links`."""
-    links = links or unreachable()
+    files: PathPolicy | None = None,
+    sessions: Pool[InstanceKey, ComfyUISession] | None = None,
+) -> ApiServices:
+    """What an API is built on, without a way to any instance but `sessions`."""
+    sessions = sessions or unreachable()
     service = RunService(journal, store, executor)
     batches = FileBatchStore(settings.data_dir / "batches")
     batches.open()
@@ -134,7 +134,7 @@ def parts_of(
     web = GuardedClient(may_reach_private=settings.webhook_private)
     outbox = Outbox(MemoryWebhookStore(), web)
     outbox.open()
-    return Parts(
+    return ApiServices(
         service=service,
         batches=BatchService(journal, store, service, batches),
         jobs=create_jobs(
@@ -144,13 +144,13 @@ def parts_of(
             store=job_store,
             outbox=outbox,
             web=web,
-            links=links,
+            sessions=sessions,
         ),
         outbox=outbox,
-        instances=named_instances(settings, links),
-        inspector=Inspector(links),
-        live_view=LiveView(),
-        files=files or LocalFiles(readable_dirs=None, writable_dirs=None),
+        instances=named_instances(settings, sessions),
+        inspector=ValidationService(sessions),
+        live_view=LiveProgress(),
+        files=files or PathPolicy(readable_dirs=None, writable_dirs=None),
         uploads=Uploads(settings.data_dir / "uploads", settings.uploads_kept_s, service.images_needed),
         settings=settings,
     )
@@ -158,15 +158,15 @@ def parts_of(
 
 @pytest.fixture
 def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Api]]:
-    opened: list[Parts] = []
+    opened: list[ApiServices] = []
 
-    def make(*, links: Pool[InstanceKey, Link] | None = None, **overrides: object) -> Api:
+    def make(*, sessions: Pool[InstanceKey, ComfyUISession] | None = None, **overrides: object) -> Api:
         fields = {"data_dir": tmp_path / "data", "state_file": tmp_path / "state.json", **overrides}
         settings = load_settings(**fields)
         store = MemoryRunStore()
         journal = RunJournal(store)
         executor = IdleExecutor()
-        parts = parts_of(settings, journal, store, executor, files=local_files(settings), links=links)
+        parts = parts_of(settings, journal, store, executor, files=path_policy(settings), sessions=sessions)
         opened.append(parts)
         parts.jobs.start()
         app = create_flask(parts)
@@ -187,7 +187,7 @@ def make_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     yield make
     for parts in opened:
         parts.jobs.stop()
-        parts.instances.watches.close(5)
+        parts.instances.monitors.close(5)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from comfyui_workflow.api.run_requests import RUN_FIELDS
 from comfyui_workflow.runs.events import RunCompleted
 from comfyui_workflow.runs.model import OutputFile, RunRequest
-from comfyui_workflow.services.path_policy import LocalFiles
+from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.workflows.model import Workflow
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
@@ -31,13 +31,13 @@ def order(api: Api, *runs: dict[str, Any]) -> tuple[str, list[RunRequest]]:
 def test_a_file_that_many_runs_name_is_read_once(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, opened = LocalFiles.read_workflow, list[str]()
+    read, opened = PathPolicy.read_workflow, list[str]()
 
-    def counted(files: LocalFiles, path: str) -> Workflow:
+    def counted(files: PathPolicy, path: str) -> Workflow:
         opened.append(path)
         return read(files, path)
 
-    monkeypatch.setattr(LocalFiles, "read_workflow", counted)
+    monkeypatch.setattr(PathPolicy, "read_workflow", counted)
     paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
     for path in paths:
         Path(path).write_text(json.dumps(GRAPH))

@@ -6,7 +6,7 @@ import pytest
 
 from comfyui_workflow.execution.prepare import prepared_graph
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.workflows.editor.conversion import _Conversion
 from comfyui_workflow.workflows.node_definitions import Definitions
@@ -46,7 +46,7 @@ class ReadyLink:
 
     is_alive = True
 
-    def prove(self, *, again: bool) -> None:
+    def ping(self, *, again: bool) -> None:
         pass
 
     def definitions(self) -> Definitions:
@@ -67,14 +67,14 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> Conversions:
 
 @pytest.fixture
 def reached(make_api: Any) -> Api:
-    links = Pool[InstanceKey, Link](lambda key: cast(Link, ReadyLink()))
-    return cast(Api, make_api(links=links))
+    sessions = Pool[InstanceKey, ComfyUISession](lambda key: cast(ComfyUISession, ReadyLink()))
+    return cast(Api, make_api(sessions=sessions))
 
 
 def carried_out(run: Run) -> None:
     """The stages after the order: the choice of an instance asks for model files, the attempt prepares."""
     foreseen_graph(run.request)
-    prepared_graph(cast(Link, ReadyLink()), run.request)
+    prepared_graph(cast(ComfyUISession, ReadyLink()), run.request)
 
 
 def test_a_run_is_converted_once_before_its_instance_is_asked_and_once_with_its_classes(

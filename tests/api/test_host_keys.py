@@ -40,15 +40,15 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def api(make_api: Callable[..., Api], machine: Machine) -> Iterator[Api]:
-    links = Pool(machine.open)
-    yield make_api(links=links)
-    links.close()
+    sessions = Pool(machine.open)
+    yield make_api(sessions=sessions)
+    sessions.close()
 
 
 def connected(api: Api, **fields: Any) -> None:
     """As the directory would tell the watches in a whole server."""
-    directory, watches = api.instances.directory, api.instances.watches
-    directory.listen(lambda: watches.keep_to({each.id: each for each in directory.all()}))
+    directory, monitors = api.instances.directory, api.instances.monitors
+    directory.listen(lambda: monitors.reconcile({each.id: each for each in directory.all()}))
     added(api, **fields)
     api.client.post(f"{BASE}/primary/connect")
 
@@ -62,7 +62,7 @@ def shows(api: Api, machine: Machine, key: paramiko.PKey) -> None:
     api.client.post(f"{BASE}/primary/connect")
 
 
-def is_let_in(api: Api, key: paramiko.PKey) -> bool:
+def is_authorized(api: Api, key: paramiko.PKey) -> bool:
     seen = state(api, "primary")
     return seen["host_key"] is None and f"{key.fingerprint} is the machine we know" in (seen["trouble"] or "")
 
@@ -73,7 +73,7 @@ def offers(api: Api, known: str, offered: paramiko.PKey) -> bool:
 
 def test_the_new_key_is_accepted_and_a_third_is_not(api: Api, machine: Machine) -> None:
     connected(api)
-    eventually(lambda: is_let_in(api, OLD))
+    eventually(lambda: is_authorized(api, OLD))
     shows(api, machine, NEW)
     eventually(lambda: offers(api, OLD.fingerprint, NEW))
     for fingerprint in (OLD.fingerprint, THIRD.fingerprint, "SHA256:", NEW.fingerprint[:-1]):
@@ -84,7 +84,7 @@ def test_the_new_key_is_accepted_and_a_third_is_not(api: Api, machine: Machine) 
     assert accepted(api, f" {NEW.fingerprint}= ").status_code == 200
     eventually(lambda: offers(api, NEW.fingerprint, THIRD))
     shows(api, machine, NEW)
-    eventually(lambda: is_let_in(api, NEW))
+    eventually(lambda: is_authorized(api, NEW))
     refused(accepted(api, NEW.fingerprint), 409, "host_key_conflict")
 
 
@@ -93,20 +93,20 @@ def test_where_the_entry_pins_a_key_it_pins_the_new_one(api: Api, machine: Machi
     eventually(lambda: offers(api, PIN, OLD))
     assert accepted(api, OLD.fingerprint).status_code == 200
     assert api.client.get(f"{BASE}/primary").json["instance"]["host_key"] == OLD.fingerprint
-    eventually(lambda: is_let_in(api, OLD))
+    eventually(lambda: is_authorized(api, OLD))
     shows(api, machine, NEW)
     eventually(lambda: offers(api, OLD.fingerprint, NEW))
 
 
 def test_what_the_settings_pin_is_theirs(make_api: Callable[..., Api], machine: Machine) -> None:
-    links = Pool(machine.open)
-    api = make_api(links=links, ssh_host_key=PIN)
+    sessions = Pool(machine.open)
+    api = make_api(sessions=sessions, ssh_host_key=PIN)
     connected(api)
-    eventually(lambda: is_let_in(api, OLD))
+    eventually(lambda: is_authorized(api, OLD))
     shows(api, machine, NEW)
     eventually(lambda: offers(api, OLD.fingerprint, NEW))
     assert "SSH_HOST_KEY" in refused(accepted(api, NEW.fingerprint), 409, "host_key_conflict")
-    links.close()
+    sessions.close()
 
 
 @pytest.mark.parametrize("fingerprint", [None, "", 5, ["SHA256:"], "SHA256:x\ny"])
@@ -121,8 +121,8 @@ def test_a_real_machine_is_let_in_again(
     make_api: Callable[..., Api], sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
     settings = load_settings(data_dir=tmp_path / "data", state_file=tmp_path / "state.json")
-    links = Pool(lambda key: open_link(key, settings))
-    api = make_api(links=links)
+    sessions = Pool(lambda key: open_link(key, settings))
+    api = make_api(sessions=sessions)
     address = parse_ssh_address(sandbox.ssh_string)
     api.instances.known_hosts.check(address.host, address.port, OLD)
     connected(api, ssh_connection=sandbox.ssh_string)
@@ -133,7 +133,7 @@ def test_a_real_machine_is_let_in_again(
     eventually(lambda: state(api, "primary")["reachability"] == "ready")
     ready = state(api, "primary")
     assert (ready["host_key"], ready["host_key_fingerprint"]) == (None, seen["host_key"]["offered"])
-    links.close()
+    sessions.close()
 
 
 def test_others_keep_their_keys(tmp_path: Path) -> None:

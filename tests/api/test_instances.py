@@ -196,9 +196,9 @@ def test_the_tail_of_a_log_is_as_it_was_last_drawn(log: str, most: int, lines: l
 @pytest.fixture
 def fleet(make_api: Callable[..., Api], tmp_path: Path) -> Iterator[Api]:
     settings = load_settings(data_dir=tmp_path / "data", state_file=tmp_path / "state.json")
-    links = Pool(lambda key: open_link(key, settings))
-    yield make_api(links=links)
-    links.close()
+    sessions = Pool(lambda key: open_link(key, settings))
+    yield make_api(sessions=sessions)
+    sessions.close()
 
 
 @pytest.fixture
@@ -298,15 +298,15 @@ def test_one_that_is_connected_tells_its_state(fleet: Api, sandbox: SandboxProce
 
 
 def test_one_stays_connected_when_its_entry_is_changed(fleet: Api, sandbox: SandboxProcess) -> None:
-    directory, watches = fleet.instances.directory, fleet.instances.watches
-    directory.listen(lambda: watches.keep_to({each.id: each for each in directory.all()}))
+    directory, monitors = fleet.instances.directory, fleet.instances.monitors
+    directory.listen(lambda: monitors.reconcile({each.id: each for each in directory.all()}))
     add_sandbox(fleet, sandbox)
     fleet.client.post(f"{BASE}/gpu/connect")
     eventually(lambda: state(fleet, "gpu")["reachability"] == "ready")
     fleet.client.patch(f"{BASE}/gpu", json={"tags": ["big"]})
     eventually(lambda: state(fleet, "gpu")["reachability"] == "ready")
     fleet.client.delete(f"{BASE}/gpu")
-    assert watches.state("gpu").reachability == "unknown"
+    assert monitors.state("gpu").reachability == "unknown"
 
 
 def test_a_dead_and_a_frozen_one_slow_no_request_about_another(

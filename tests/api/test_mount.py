@@ -10,8 +10,8 @@ def api(prefix: str) -> Api:
     return Api(
         prefix=prefix,
         create_blueprint=lambda _: Blueprint(prefix.replace("/", "_"), __name__),
-        word_error=lambda _: _said_by(prefix),
-        word_http_error=lambda _: _said_by(prefix),
+        error_response=lambda _: _said_by(prefix),
+        http_error_response=lambda _: _said_by(prefix),
     )
 
 

@@ -13,7 +13,7 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.openapi import openapi_document, path_of
-from comfyui_workflow.api.operations import Body, Operation
+from comfyui_workflow.api.operations import Operation, RequestBody
 from comfyui_workflow.api.run_requests import BATCH_FIELDS, RUN_FIELDS
 from comfyui_workflow.api.runpod.requests import Endpoint, job_order_reader
 from comfyui_workflow.api.runpod.schemas import JobBody
@@ -186,7 +186,7 @@ def listening(api: Api) -> tuple[Api, list[Heard]]:
     ],
 )
 def test_a_small_body_is_read_as_its_schema_says(
-    listening: tuple[Api, list[Heard]], path: str, schema: type[Body]
+    listening: tuple[Api, list[Heard]], path: str, schema: type[RequestBody]
 ) -> None:
     api, bodies = listening
     run_id = execute(api, workflow=GRAPH).json["workflow_id"]
@@ -211,11 +211,11 @@ def test_a_query_is_read_as_its_schema_says(api: Api) -> None:
     api.client.post(f"/cancel/{job_id}")
     api.app.request_class = Listening
     for path, operation in _operations(instance="a", endpoint_id="any", job_id=job_id):
-        if "preview" in names(operation.query or Body):
+        if "preview" in names(operation.query or RequestBody):
             continue  # needs a file: below
         asked.clear()
         api.client.open(path, method=operation.method, json={} if operation.body else None)
-        assert asked == names(operation.query or Body), f"{operation.method} {path}"
+        assert asked == names(operation.query or RequestBody), f"{operation.method} {path}"
 
 
 def test_the_size_of_a_preview_is_read_as_its_schema_says(api: Api) -> None:

@@ -16,7 +16,7 @@ from comfyui_workflow.execution.submit import extra_data_of
 from comfyui_workflow.runs.events import (
     ExecutionEnded,
     ExecutionStarted,
-    NoticeGiven,
+    NoticeAdded,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -110,7 +110,7 @@ def test_a_job_is_a_run_and_tells_how_it_goes(api: Api) -> None:
 
 def test_every_kind_of_file_comes_in_the_same_shape_and_what_was_not_fatal_beside(api: Api) -> None:
     job_id = run(api)
-    api.journal.record(job_id, NoticeGiven(message="something to know"))
+    api.journal.record(job_id, NoticeAdded(message="something to know"))
     output = complete(api, job_id, v_mp4=b"video" * 1_000_000, s_flac=b"", gone_png=b"x")["output"]
     assert [each["filename"] for each in output["images"]] == ["v.mp4", "s.flac", "gone.png"]
     assert base64.b64decode(output["images"][0]["data"]) == b"video" * 1_000_000

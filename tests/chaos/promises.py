@@ -84,7 +84,7 @@ def once_or_told(trial: Trial, done: Json) -> Iterator[str]:
     """A copy that finds the GPU idle begins at once, with all results in the cache: then that is told."""
     yield from completed(trial, done)
     wait_until(lambda: trial.prompts_got() == 2, 30, "the late POST does not arrive")
-    wait_until(lambda: not trial.prompts_there(), 20, "the copy is not dropped")
+    wait_until(lambda: not trial.remote_queue_of(), 20, "the copy is not dropped")
     if len(trial.executions()) == 1:
         return
     try:

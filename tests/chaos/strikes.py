@@ -81,7 +81,7 @@ def hold_back_a_post(trial: Trial) -> None:
     trial.tell(hold=True, freeze_s=0.001, answers=[_late(LATE_S)])
     trial.until(lambda p: p["phase"] == "queued")
     wait_until(lambda: trial.prompts_got() == 2, 30, "the late POST does not arrive")
-    wait_until(lambda: len(trial.prompts_there()) == 1, NOTICE_WITHIN_S, "the copy is not dropped")
+    wait_until(lambda: len(trial.remote_queue_of()) == 1, NOTICE_WITHIN_S, "the copy is not dropped")
     trial.tell(hold=False)
 
 

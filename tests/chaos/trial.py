@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_directory import RecordReader
 from tests.integration.graphs import node
 from tests.sandbox_process import SandboxProcess
@@ -101,7 +101,7 @@ class Trial:
         for place in ("live", "finished"):
             record = self.server.data_dir / "runs" / place / self.run
             with suppress(FileNotFoundError):
-                return RecordReader(Seal(self.server.data_dir)).read(record).status.value
+                return RecordReader(RecordFormat(self.server.data_dir)).read(record).status.value
         return "gone"
 
     def tell(self, **faults: object) -> None:
@@ -129,7 +129,7 @@ class Trial:
         log = requests.get(f"{self.sandbox.comfyui_url}/internal/logs/raw", timeout=10).text
         return log.count("got prompt")
 
-    def prompts_there(self) -> list[str]:
+    def remote_queue_of(self) -> list[str]:
         """Ids of those that run or wait."""
         queue = requests.get(f"{self.sandbox.comfyui_url}/queue", timeout=10).json()
         return [item[1] for item in queue["queue_running"] + queue["queue_pending"]]

@@ -16,7 +16,7 @@ from comfyui_workflow.client import (
     PromptRefused,
     TimedOut,
 )
-from comfyui_workflow.client.prompts import Prompts, UnderWay
+from comfyui_workflow.client.prompts import ActivePrompt, Prompts
 from comfyui_workflow.errors import Stopped
 from comfyui_workflow.workflows.graph import Graph
 from tests.sandbox.graphs import graph_with_a_link_to_nowhere, quick_graph, slow_graph
@@ -105,7 +105,7 @@ def test_submissions_are_staggered(comfyui: ComfyUI, monkeypatch: pytest.MonkeyP
     sent_at_s: list[float] = []
     send = Prompts.send
 
-    def sending(*arguments: Any) -> UnderWay:
+    def sending(*arguments: Any) -> ActivePrompt:
         sent_at_s.append(time.monotonic())
         return send(*arguments)
 

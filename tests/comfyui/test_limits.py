@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.event_stream import BUSIEST_SHARE, EventFeed, Pace, Subscription
+from comfyui_workflow.comfyui.event_stream import BUSIEST_SHARE, EventFeed, Subscription, Throttle
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS
-from comfyui_workflow.comfyui.limits import Breaches, InstanceLimits, KnownBreaches
+from comfyui_workflow.comfyui.limits import InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.timed_connections import AnswerClock
 from comfyui_workflow.errors import ComfyUIUnavailable, InstanceBroken, LimitExceeded
 from tests import hostile
@@ -193,7 +193,7 @@ def test_a_file_may_take_as_long_as_it_comes() -> None:
 
 def test_an_instance_that_broke_a_limit_is_not_asked_for_a_while() -> None:
     now_s = [0.0]
-    breaches = Breaches(remembered_s=60, clock=lambda: now_s[0])
+    breaches = LimitBreaches(remembered_s=60, clock=lambda: now_s[0])
     with (
         HostileComfyUI({"/queue": hostile.bomb(BIG)}) as there,
         closing(ComfyUIClient(there.url, limits=LIMITS, breaches=breaches)) as client,
@@ -237,8 +237,8 @@ def test_the_clock_counts_no_pause_of_ours() -> None:
 
 
 @contextmanager
-def listening(attack: Attack, key: str = "/ws") -> Iterator[tuple[EventFeed, HostileComfyUI, Breaches]]:
-    breaches = Breaches()
+def listening(attack: Attack, key: str = "/ws") -> Iterator[tuple[EventFeed, HostileComfyUI, LimitBreaches]]:
+    breaches = LimitBreaches()
     with HostileComfyUI({key: attack}) as there:
         feed = EventFeed(there.url, "client", limits=LIMITS, breaches=breaches)
         feed.start()
@@ -249,7 +249,7 @@ def listening(attack: Attack, key: str = "/ws") -> Iterator[tuple[EventFeed, Hos
             assert not feed._thread.is_alive()
 
 
-def broken(breaches: Breaches) -> str:
+def broken(breaches: LimitBreaches) -> str:
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         try:
@@ -307,7 +307,7 @@ def test_messages_that_nobody_takes_do_not_pile_up() -> None:
 
 def test_a_feed_takes_its_share_of_the_processor_and_no_more() -> None:
     now_s, worked_s = [0.0], [0.0]
-    pace = Pace(lambda: now_s[0], lambda: worked_s[0])
+    pace = Throttle(lambda: now_s[0], lambda: worked_s[0])
     now_s[0] = worked_s[0] = 0.05
     assert pace.break_s() == 0
     now_s[0] = worked_s[0] = 0.2

@@ -9,7 +9,7 @@ from comfyui_workflow.comfyui.history import Outcome, file_type, read_history, r
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.queue import read_queue
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
-from comfyui_workflow.runs.events import NodesAdvanced, NodeStarted, NoticeGiven
+from comfyui_workflow.runs.events import NodesAdvanced, NodeStarted, NoticeAdded
 from comfyui_workflow.runs.model import FileType
 
 TRACES = Path(__file__).parents[1] / "traces"
@@ -140,7 +140,7 @@ def test_an_old_comfyui_ends_a_node_by_beginning_the_next() -> None:
 def test_a_blocked_execution_is_a_notice_not_an_end() -> None:
     data = {"prompt_id": "p", "exception_type": "ExecutionBlocked", "exception_message": "why"}
     assert list(MessageReader().events({"type": "execution_error", "data": data})) == [
-        NoticeGiven(message="Blocked, not failed: why")
+        NoticeAdded(message="Blocked, not failed: why")
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui_workflow.comfyui import shared_queue
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.comfyui.shared_queue import QueueView
+from comfyui_workflow.comfyui.shared_queue import SharedQueue
 from comfyui_workflow.errors import ComfyUIUnavailable
 
 EMPTY = QueueSnapshot(running=(), pending=(), correlations={})
@@ -53,7 +53,7 @@ def test_all_who_wait_get_what_one_of_them_is_told(
 
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
     monkeypatch.setattr(shared_queue, "SOON_S", 0.0)
-    view = QueueView(instance.queue)
+    view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(others + 1) as threads:
         first = threads.submit(view)
         assert instance.is_asked.wait(LIMIT_S)
@@ -71,7 +71,7 @@ def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pyte
     waiting = threading.Semaphore(0)
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
     monkeypatch.setattr(shared_queue, "SOON_S", LIMIT_S)
-    view = QueueView(instance.queue)
+    view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(view)
         assert instance.is_asked.wait(LIMIT_S)
@@ -86,7 +86,7 @@ def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pyte
 def test_after_trouble_it_is_asked_anew() -> None:
     instance = Instance(ComfyUIUnavailable("timed out"))
     instance.may_answer.set()
-    view = QueueView(instance.queue)
+    view = SharedQueue(instance.queue)
     with pytest.raises(ComfyUIUnavailable):
         view()
     instance.error = None

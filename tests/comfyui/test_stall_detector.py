@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.stall_detector import StallWatch, worker_death
+from comfyui_workflow.comfyui.stall_detector import StallDetector, worker_death
 from comfyui_workflow.errors import ComfyUIError, InstanceBroken
 
 TRACE = """got prompt
@@ -33,8 +33,8 @@ class Log:
         return self.text
 
 
-def watch(log: Log, clock: list[float], limit_s: float = 100) -> StallWatch:
-    return StallWatch(cast(ComfyUIClient, log), limit_s, lambda: clock[0])
+def watch(log: Log, clock: list[float], limit_s: float = 100) -> StallDetector:
+    return StallDetector(cast(ComfyUIClient, log), limit_s, lambda: clock[0])
 
 
 def test_the_trace_of_a_dead_worker_is_found() -> None:

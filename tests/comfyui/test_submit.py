@@ -11,7 +11,7 @@ from comfyui_workflow.comfyui import submit
 from comfyui_workflow.comfyui.client import Submission
 from comfyui_workflow.comfyui.prompt_lookup import FoundPrompt
 from comfyui_workflow.comfyui.queue import QueueSnapshot
-from comfyui_workflow.comfyui.submit import Owner, PromptKey, submit_once
+from comfyui_workflow.comfyui.submit import PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable, Stopped
 
@@ -38,7 +38,7 @@ class Instance:
         return SimpleNamespace(comfyui_version="0.3.64")
 
 
-class Journal(Owner):
+class Journal(PromptSender):
     """An owner that writes down what it is asked to do."""
 
     def __init__(self, *, is_sent: bool = False, in_doubt_s: float = 0.0, is_lost: bool = False) -> None:

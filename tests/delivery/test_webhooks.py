@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.delivery.webhooks.queue import MOST_AT_ONE_SERVER, DeliveryRow
+from comfyui_workflow.delivery.webhooks.queue import MOST_AT_ONE_SERVER, DeliveryQueue
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.errors import (
     ConfigurationError,
@@ -21,8 +21,8 @@ from comfyui_workflow.errors import (
     UrlRefused,
 )
 from comfyui_workflow.runs.webhook import (
-    Attempt,
     Delivery,
+    DeliveryAttempt,
     DeliveryStatus,
     after_attempt,
     delivery_id_of,
@@ -96,7 +96,7 @@ def test_a_webhook_is_on_disk_and_then_delivered(
     assert heard.headers["Webhook-Id"] == added.delivery_id
     delivered = outbox.get(added.delivery_id)
     assert (delivered.status, delivered.next_at) == (DeliveryStatus.DELIVERED, None)
-    assert delivered.attempts == (Attempt(at=AT, status=200),)
+    assert delivered.attempts == (DeliveryAttempt(at=AT, status=200),)
     clock.forward(86_400)
     assert outbox.deliver_due() == 0
 
@@ -125,7 +125,7 @@ def test_waits_grow_until_it_is_given_up() -> None:
     delivery, waits = new_delivery("https://a.example/", RUN, 2, AT), []
     while delivery.next_at is not None:
         before = delivery.next_at
-        delivery = after_attempt(delivery, Attempt(at=before, trouble="no"), 86_400)
+        delivery = after_attempt(delivery, DeliveryAttempt(at=before, trouble="no"), 86_400)
         waits.append((delivery.next_at or before) - before)
     assert [each.total_seconds() for each in waits[:9]] == [10, 10, 30, 60, 300, 900, 1800, 3600, 3600]
     assert delivery.status is DeliveryStatus.GIVEN_UP
@@ -133,8 +133,10 @@ def test_waits_grow_until_it_is_given_up() -> None:
     assert len(delivery.attempts) < 40
 
 
-@pytest.mark.parametrize("attempt", [Attempt(at=AT, status=status) for status in (199, 301, 303, 410, 503)])
-def test_only_2xx_is_taken(attempt: Attempt) -> None:
+@pytest.mark.parametrize(
+    "attempt", [DeliveryAttempt(at=AT, status=status) for status in (199, 301, 303, 410, 503)]
+)
+def test_only_2xx_is_taken(attempt: DeliveryAttempt) -> None:
     assert after_attempt(new_delivery("https://a.example/", RUN, 2, AT), attempt, 100).next_at is not None
 
 
@@ -444,7 +446,7 @@ class TestThreads:
 
 
 def test_places_are_shared() -> None:
-    row = DeliveryRow()
+    row = DeliveryQueue()
     for number in range(30):
         host = "slow" if number < 20 else f"host{number}"
         row.keep(_delivery(number, f"https://{host}.example/"))
@@ -452,7 +454,7 @@ def test_places_are_shared() -> None:
     assert [each.url for each in first].count("https://slow.example/") == 2
     assert len(first) == 8
     assert row.claim_due(AT) == []
-    row.release(after_attempt(first[0], Attempt(at=AT, status=500), 86_400))
+    row.release(after_attempt(first[0], DeliveryAttempt(at=AT, status=500), 86_400))
     assert [each.url for each in row.claim_due(AT)] == ["https://slow.example/"]
     assert row.until_next_s(AT) == 10
 

@@ -16,11 +16,11 @@ from comfyui_workflow.comfyui.previews import Place, Preview
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.inputs import upload_inputs
-from comfyui_workflow.execution.live_progress import Direction, LiveView
+from comfyui_workflow.execution.live_progress import Direction, LiveProgress
 from comfyui_workflow.execution.outputs import OutputFetcher
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import RemoteFile
 from comfyui_workflow.workflows.graph import Graph
 from tests.runs.test_state_machine import new_run
@@ -34,7 +34,7 @@ def preview(picture: bytes = b"1", node_id: str = "3") -> Preview:
 
 
 def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
-    view = LiveView()
+    view = LiveProgress()
     nothing = {"live_preview": None, "transfers": []}
     with view.open("a") as first, view.open("b") as second:
         assert view.document("a") == nothing
@@ -53,7 +53,7 @@ def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
 
 
 def test_a_run_that_came_back_is_not_dropped_with_the_one_before() -> None:
-    view = LiveView()
+    view = LiveProgress()
     with view.open("a"):
         late = view.open("a")
         late.__enter__().show(preview())
@@ -66,7 +66,7 @@ def test_a_run_that_came_back_is_not_dropped_with_the_one_before() -> None:
 class Instance:
     """The parts of a link that files use. While a file travels, it is seen what the run shows."""
 
-    live: LiveView
+    live: LiveProgress
     has_sftp: bool = True
     seen: list[Any] = field(default_factory=list)
     own: Directories = field(default_factory=Directories)
@@ -140,7 +140,13 @@ def transfer(direction: str, filename: str, done_bytes: int, total_bytes: int | 
 def send(instance: Instance, photo: Path) -> None:
     with instance.live.open("a") as live:
         upload_inputs(
-            cast(Link, instance), {}, (str(photo),), "/input", say=print, stop=CancelToken(), live=live
+            cast(ComfyUISession, instance),
+            {},
+            (str(photo),),
+            "/input",
+            say=print,
+            stop=CancelToken(),
+            live=live,
         )
         assert instance.live.document("a")["transfers"] == []
 
@@ -148,11 +154,11 @@ def send(instance: Instance, photo: Path) -> None:
 def test_a_file_on_its_way_up_tells_how_far_it_is(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"12345678")
-    instance = Instance(LiveView())
+    instance = Instance(LiveProgress())
     send(instance, photo)
     at = [(0, None), (0, None), (0, 8), (4, 8)]
     assert instance.seen == [transfer("upload", "photo.png", done, total) for done, total in at]
-    instance = Instance(LiveView(), has_sftp=False)
+    instance = Instance(LiveProgress(), has_sftp=False)
     send(instance, photo)
     assert instance.seen == [transfer("upload", "photo.png", 0, 8)]
 
@@ -162,9 +168,9 @@ def test_a_file_on_its_way_down_tells_how_far_it_is(tmp_path: Path) -> None:
     run = replace(run, request=replace(run.request, output_dir=str(tmp_path)))
     by_sftp, through_the_tunnel = [(0, None), (0, None), (0, 8), (4, 8)], [(4, None), (8, None)]
     for has_sftp, at in ((True, by_sftp), (False, through_the_tunnel)):
-        instance = Instance(LiveView(), has_sftp=has_sftp)
+        instance = Instance(LiveProgress(), has_sftp=has_sftp)
         with instance.live.open("a") as live:
-            fetched = OutputFetcher(cast(Link, instance), run, CancelToken(), live).fetch(
+            fetched = OutputFetcher(cast(ComfyUISession, instance), run, CancelToken(), live).fetch(
                 OutputFile(filename="a.bin")
             )
             assert instance.live.document("a")["transfers"] == []
@@ -175,7 +181,7 @@ def test_a_file_on_its_way_down_tells_how_far_it_is(tmp_path: Path) -> None:
 def test_a_transfer_stops_when_it_is_asked_to_and_is_shown_no_more() -> None:
     stop = CancelToken()
     stop.cancel("asked")
-    view = LiveView()
+    view = LiveProgress()
     with view.open("a") as live:
         with pytest.raises(Stopped), live.transfer(Direction.UPLOAD, "x", stop) as report:
             report(1, 2)

@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.errors import RemoteFileError, RemoteFileOverwritten
-from comfyui_workflow.execution.output_origin import OriginCheck, Written
+from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from tests.runs.test_state_machine import new_run
 
@@ -84,8 +84,8 @@ def check(
     Image.new("RGB", (8, 8)).save(tmp_path / "part", format="PNG", pnginfo=texts)
     run = replace(new_run(ours(1)), prompt_id="ours")
     at = None if at_s is None else ENDED.timestamp() + at_s
-    written = None if at is None else Written(earliest_s=at, latest_s=at + 1)
-    OriginCheck(cast(Link, comfyui), run).check(output, tmp_path / "part", written)
+    written = None if at is None else WriteTime(earliest_s=at, latest_s=at + 1)
+    OriginCheck(cast(ComfyUISession, comfyui), run).check(output, tmp_path / "part", written)
 
 
 @pytest.mark.parametrize("seed", [1, 2, None])

@@ -20,7 +20,7 @@ from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import OutputFetcher, missing_sentence
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.runs.model import OutputFile
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import RemoteFile, version_of
 from comfyui_workflow.workflows.graph import Graph
 from tests.runs.test_state_machine import new_run
@@ -88,7 +88,7 @@ def fetcher(
 ) -> OutputFetcher:
     run = new_run()
     run = replace(run, request=replace(run.request, output_dir=str(output_dir)))
-    return OutputFetcher(cast(Link, instance), run, stop or CancelToken(), live or LiveRun())
+    return OutputFetcher(cast(ComfyUISession, instance), run, stop or CancelToken(), live or LiveRun())
 
 
 def files_in(directory: Path) -> dict[str, bytes]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.comfyui.queue import Mark
+from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.errors import DataTaken
-from comfyui_workflow.execution.prompt_marks import MarkJudge
+from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.runs.events import PromptPrepared, PromptSentAgain, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.runs.target import target_of_record
@@ -28,7 +28,7 @@ class Case:
         self.ours = Ownership(directory, directory / "server.lock")
         self.ours.take()
         self.journal = RunJournal(MemoryRunStore())
-        self.judge = MarkJudge(self.journal, self.ours)
+        self.judge = PromptMarkCheck(self.journal, self.ours)
         request = RunRequest(
             target=target_of_record("root@host"),
             workflow=Workflow(graph={}),
@@ -45,8 +45,8 @@ class Case:
         event = PromptPrepared(prompt_id="p", boot_marker=None, process=process)
         self.journal.record(self.run.run_id, event)
 
-    def mark(self, submission: int, process: str | None, sent_s: float) -> Mark:
-        return Mark(
+    def mark(self, submission: int, process: str | None, sent_s: float) -> PromptMark:
+        return PromptMark(
             prompt_id="p",
             correlation=f"{self.run.run_id}/{submission}",
             process=process,
@@ -59,7 +59,7 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-EXPLAINED: dict[str, Callable[[Case], Mark]] = {
+EXPLAINED: dict[str, Callable[[Case], PromptMark]] = {
     "sent by this process": lambda case: case.mark(1, case.ours.token, AFTER_S),
     "sent by the process before, and recorded": lambda case: (
         case.sent(case.earlier.token) or case.mark(1, case.earlier.token, AFTER_S)  # type: ignore[func-returns-value]
@@ -68,9 +68,11 @@ EXPLAINED: dict[str, Callable[[Case], Mark]] = {
         1, case.earlier.token, BEFORE_S
     ),
     "of a version that did not tell": lambda case: case.mark(7, None, AFTER_S),
-    "of somebody else's run": lambda case: Mark(prompt_id="p", correlation="x/1", process="y", sent_at_s=1),
+    "of somebody else's run": lambda case: PromptMark(
+        prompt_id="p", correlation="x/1", process="y", sent_at_s=1
+    ),
 }
-UNEXPLAINED: dict[str, Callable[[Case], Mark]] = {
+UNEXPLAINED: dict[str, Callable[[Case], PromptMark]] = {
     "sent by a process that was never here": lambda case: case.mark(1, "stranger", BEFORE_S),
     "sent by a process before after this one began": lambda case: case.mark(1, case.earlier.token, AFTER_S),
     "sent by both": lambda case: (

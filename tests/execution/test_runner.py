@@ -9,21 +9,21 @@ from typing import Any
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, StoreError
 from comfyui_workflow.execution.attempt import has_advanced
-from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
-from comfyui_workflow.retry import FurthestSeen, Patience
+from comfyui_workflow.retry import Backoff, HighWaterMarks
 from comfyui_workflow.runs.events import (
+    AttemptFailed,
     CancelRequested,
+    Durability,
     ExecutionStarted,
-    NoticeGiven,
+    NoticeAdded,
     PhaseEntered,
     PromptPrepared,
-    Saving,
-    TroubleMet,
 )
 from comfyui_workflow.runs.model import Phase, Run, RunRequest, RunStatus, new_run_id
 from comfyui_workflow.runs.target import target_of_record
-from comfyui_workflow.scheduling.executor import FreeTurn
+from comfyui_workflow.scheduling.executor import UnlimitedContext
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryRunStore
@@ -37,8 +37,8 @@ class FullStore(MemoryRunStore):
         super().__init__()
         self._left = refusals
 
-    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
-        if saving in (Saving.MUST, Saving.SYNCED) and self._left:
+    def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
+        if saving in (Durability.MUST, Durability.SYNCED) and self._left:
             self._left -= 1
             raise StoreError("No space left on device")
         return super().update(run_id, change, saving)
@@ -59,7 +59,7 @@ class Refusing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfInstance(FreeTurn):
+class OfInstance(UnlimitedContext):
     """The turn of a run on a named instance, which may be removed."""
 
     def is_instance_gone(self, run: Run) -> bool:
@@ -68,9 +68,9 @@ class OfInstance(FreeTurn):
 
 def started(
     store: MemoryRunStore,
-    links: "Refusing | LettingThroughWhatIsSmall",
+    sessions: "Refusing | LettingThroughWhatIsSmall",
     patience_s: float = 120.0,
-) -> tuple[RunJournal, str, Callable[[FreeTurn], None]]:
+) -> tuple[RunJournal, str, Callable[[UnlimitedContext], None]]:
     journal = RunJournal(store)
     request = RunRequest(
         target=target_of_record("root@host"),
@@ -83,52 +83,52 @@ def started(
     )
     run = Run(run_id=new_run_id(now()), request=request, queue_time=now(), last_update=now())
     journal.add(run)
-    runner = Runner(journal, links, RunnerOptions(contact_patience_s=patience_s), LiveView())  # type: ignore[arg-type]
+    runner = Runner(journal, sessions, RunnerOptions(contact_patience_s=patience_s), LiveProgress())  # type: ignore[arg-type]
     return (
         journal,
         run.run_id,
-        lambda turn: runner.execute(run.run_id, turn),
+        lambda context: runner.execute(run.run_id, context),
     )
 
 
 def test_an_end_that_cannot_be_saved_yet_is_saved_later() -> None:
-    links = Refusing()
-    journal, run_id, execute = started(FullStore(refusals=1), links)
-    execute(FreeTurn(stop=CancelToken()))
+    sessions = Refusing()
+    journal, run_id, execute = started(FullStore(refusals=1), sessions)
+    execute(UnlimitedContext(stop=CancelToken()))
     assert journal.get(run_id).status is RunStatus.FAILED
-    assert links.attempts == 2
+    assert sessions.attempts == 2
 
 
 def test_a_full_disk_is_not_tried_in_a_hurry() -> None:
-    links = Refusing()
-    _, _, execute = started(FullStore(refusals=1_000_000), links)
+    sessions = Refusing()
+    _, _, execute = started(FullStore(refusals=1_000_000), sessions)
     stop = CancelToken()
     timer = threading.Timer(1.0, stop.cancel)
     timer.start()
-    execute(FreeTurn(stop=stop))
+    execute(UnlimitedContext(stop=stop))
     timer.join()
-    assert links.attempts <= 4
+    assert sessions.attempts <= 4
 
 
 def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it_waits_for() -> None:
     journal, run_id, execute = started(MemoryRunStore(), Refusing(ConnectionFailed("no route")))
     journal.record(run_id, PromptPrepared(prompt_id="p", boot_marker=None))
-    turn = OfInstance(stop=CancelToken())
-    runner = threading.Thread(target=execute, args=(turn,))
+    context = OfInstance(stop=CancelToken())
+    runner = threading.Thread(target=execute, args=(context,))
     runner.start()
     try:
         away = journal.wait(run_id, lambda run: run.message == "no route; trying again", 10)
         assert away.status is RunStatus.QUEUED
         journal.record(run_id, CancelRequested())
-        turn.cancelled.cancel()
+        context.cancelled.cancel()
         aim = "no route; trying again, to cancel the prompt there"
         assert journal.wait(run_id, lambda run: run.message == aim, 10).message == aim
-        turn.instance_gone.cancel()
+        context.instance_gone.cancel()
         ended = journal.wait(run_id, lambda run: run.is_finished, 20)
         assert ended.status is RunStatus.CANCELLED
         assert "Its instance was removed" in str(ended.error_message)
     finally:
-        turn.stop.cancel()
+        context.stop.cancel()
         runner.join(10)
     assert not runner.is_alive()
 
@@ -145,7 +145,7 @@ class LettingThroughWhatIsSmall:
         self.attempts += 1
         yield self
 
-    def prove(self, *, again: bool) -> None:
+    def ping(self, *, again: bool) -> None:
         pass
 
     def refuse_if_broken(self) -> None:
@@ -153,21 +153,21 @@ class LettingThroughWhatIsSmall:
 
 
 def test_a_link_that_connects_and_brings_nothing_is_not_tried_for_ever() -> None:
-    links = LettingThroughWhatIsSmall()
-    journal, run_id, execute = started(MemoryRunStore(), links, patience_s=2.0)
+    sessions = LettingThroughWhatIsSmall()
+    journal, run_id, execute = started(MemoryRunStore(), sessions, patience_s=2.0)
     stop = CancelToken()
     last = threading.Timer(60, stop.cancel)
     last.start()
-    execute(FreeTurn(stop=stop))
+    execute(UnlimitedContext(stop=stop))
     last.cancel()
     ended = journal.get(run_id)
     assert (ended.status, ended.error_message) == (RunStatus.FAILED, "no answer within 30 s")
-    assert 3 <= links.attempts <= 6
+    assert 3 <= sessions.attempts <= 6
 
 
 def test_only_what_comes_further_than_before_is_progress() -> None:
     seen: list[int] = []
-    furthest = FurthestSeen(lambda: seen.append(1))
+    furthest = HighWaterMarks(lambda: seen.append(1))
     for name, done_bytes in (("a", 0), ("a", 5), ("a", 5), ("a", 3), ("b", 3), ("a", 6)):
         furthest.note(name, done_bytes)
     assert len(seen) == 3
@@ -177,11 +177,11 @@ def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
     journal, run_id, _ = started(MemoryRunStore(), Refusing())
     said = (
         PhaseEntered(phase=Phase.CONNECTING, message="Connecting"),
-        NoticeGiven(message="look"),
-        TroubleMet(message="cut"),
+        NoticeAdded(message="look"),
+        AttemptFailed(message="cut"),
         PromptPrepared(prompt_id="p", boot_marker=None),
         ExecutionStarted(),
-        TroubleMet(message="cut"),
+        AttemptFailed(message="cut"),
         ExecutionStarted(),
         CancelRequested(),
     )
@@ -194,21 +194,21 @@ def test_what_only_says_what_is_done_for_a_run_brings_it_no_further() -> None:
 
 def test_to_wait_for_something_else_is_no_failing() -> None:
     now_s = 0.0
-    patience = Patience(lambda: now_s)
-    patience.next_wait_s()
+    backoff = Backoff(lambda: now_s)
+    backoff.next_wait_s()
     now_s = 100.0
-    patience.excuse(90.0)
-    assert patience.failing_for_s() == 10.0
-    patience.reset()
-    patience.excuse(90.0)
-    assert patience.failing_for_s() == 0.0
+    backoff.excuse(90.0)
+    assert backoff.failing_for_s() == 10.0
+    backoff.reset()
+    backoff.excuse(90.0)
+    assert backoff.failing_for_s() == 0.0
 
 
 def test_who_answers_is_asked_again_soon_and_is_given_no_more_time() -> None:
     now_s = 0.0
-    patience = Patience(lambda: now_s)
-    longest_s = max(patience.next_wait_s() for _ in range(10))
+    backoff = Backoff(lambda: now_s)
+    longest_s = max(backoff.next_wait_s() for _ in range(10))
     now_s = 100.0
-    patience.reached()
-    assert patience.next_wait_s() < longest_s / 2
-    assert patience.failing_for_s() == 100.0
+    backoff.reached()
+    assert backoff.next_wait_s() < longest_s / 2
+    assert backoff.failing_for_s() == 100.0

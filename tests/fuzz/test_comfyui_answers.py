@@ -15,7 +15,7 @@ from comfyui_workflow.comfyui.history import wanted_outputs
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
 from comfyui_workflow.errors import ComfyUIError, InstanceError, WorkflowError
 from comfyui_workflow.runs.codec import encode_run
-from comfyui_workflow.runs.events import NoticeGiven, PromptSucceeded, RunFailed
+from comfyui_workflow.runs.events import NoticeAdded, PromptSucceeded, RunFailed
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.workflows.graph import output_ids
@@ -145,7 +145,7 @@ def submit(client: ComfyUIClient) -> None:
         GRAPH, prompt_id=PROMPT_ID, client_id="c", extra_data=EXTRA, definitions=lambda: definitions
     )
     findings = "; ".join(node_findings(answer.node_errors, GRAPH, definitions))
-    saved(NoticeGiven(message=findings))
+    saved(NoticeAdded(message=findings))
     dropped_outputs(answer.node_errors)
 
 

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from comfyui_workflow.app import create_flask
 from comfyui_workflow.errors import ConfigurationError
-from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.instances.registry import InstanceRegistry
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.stores.memory import MemoryRunStore
@@ -46,7 +46,7 @@ FULL: dict[str, Json] = {
 @dataclass(frozen=True, kw_only=True)
 class Api:
     client: FlaskClient
-    directory: InstanceDirectory
+    directory: InstanceRegistry
     file: Path
 
     def emptied(self) -> "Api":
@@ -71,7 +71,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         directory=parts.instances.directory,
         file=settings.instances_path,
     )
-    parts.instances.watches.close(5)
+    parts.instances.monitors.close(5)
 
 
 def check(answer: TestResponse) -> None:

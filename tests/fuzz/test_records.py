@@ -16,11 +16,11 @@ from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.events import (
     NodesAdvanced,
     NodeStep,
-    NoticeGiven,
+    NoticeAdded,
     RetryRequested,
     RunFailed,
 )
-from comfyui_workflow.runs.model import Lost, OutputFile, Run, RunStatus
+from comfyui_workflow.runs.model import LostParts, OutputFile, Run, RunStatus
 from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.stores.files.runs import FileRunStore
@@ -99,7 +99,7 @@ def check_store(root: Path, state: bytes | None = None) -> None:
     store.open()
     try:
         for run in store.unfinished():
-            if Lost.WORKFLOW not in run.lost:
+            if LostParts.WORKFLOW not in run.lost:
                 check_graph(run.request.workflow.graph)  # what will be submitted
         for run_id in {run.run_id for run in [*store.unfinished(), *store.page(100)]}:
             check_run(store, run_id)
@@ -109,7 +109,7 @@ def check_store(root: Path, state: bytes | None = None) -> None:
         assert found.request == NEIGHBOUR.request
         assert store.latest() is not None
         store.update(
-            NEIGHBOUR.run_id, lambda run: apply(run, NoticeGiven(message="x"), AT + timedelta(days=1))
+            NEIGHBOUR.run_id, lambda run: apply(run, NoticeAdded(message="x"), AT + timedelta(days=1))
         )
         assert (root.parent / "outside").read_text() == "untouched"
     finally:
@@ -124,7 +124,7 @@ def check_run(store: FileRunStore, run_id: str) -> None:
     assert store.outputs(run_id) == run.outputs
     for document in (progress_document(run), summary_document(summary_of(run))):
         json.dumps(document, allow_nan=False).encode()
-    change = RetryRequested() if run.is_finished else NoticeGiven(message="seen")
+    change = RetryRequested() if run.is_finished else NoticeAdded(message="seen")
     changed = store.update(run_id, lambda run: apply(run, change, AT + timedelta(days=1)))
     assert changed.run_id == run_id
     assert store.get(run_id) == changed

@@ -19,7 +19,7 @@ from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.events import OutputsFound, RunFailed
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.settings import load_settings
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_directory import RecordReader
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.journal import RunJournal
@@ -106,7 +106,7 @@ def is_kept_whole(api: Api, answer: TestResponse) -> None:
     assert again.status_code == 200
     path = api.directory / "data" / "runs" / "live" / answer.json["workflow_id"]
     assert {entry.name for entry in path.iterdir()} == {"request.json", "run.jsonl"}
-    assert RecordReader(Seal(path.parents[2])).read(path) == api.store.get(path.name)
+    assert RecordReader(RecordFormat(path.parents[2])).read(path) == api.store.get(path.name)
 
 
 EDITOR_FILE: dict[str, Json] = {

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.app import create_flask
 from comfyui_workflow.runs.events import ExecutionStarted, OutputsFound, RunCompleted, RunFailed
 from comfyui_workflow.runs.job import record_name
@@ -105,11 +105,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     parts.jobs.stop()
     ids["webhook"] = parts.outbox.add("https://client.example/hook", {"id": "x"}, "run").delivery_id
     yield Api(client=client, ids=ids)
-    parts.instances.watches.close(5)
+    parts.instances.monitors.close(5)
 
 
 def jobs_in_every_state(
-    client: FlaskClient, parts: Parts, journal: RunJournal, directory: Path
+    client: FlaskClient, parts: ApiServices, journal: RunJournal, directory: Path
 ) -> dict[str, str]:
     picture = directory / "picture.png"
     picture.write_bytes(b"picture")

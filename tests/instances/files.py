@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfyui_workflow.instances.entries import complete
-from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.instances.registry import InstanceRegistry
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 
 
-def directory_in(file: Path, clock: Callable[[], float] = time.monotonic) -> InstanceDirectory:
-    return InstanceDirectory(FileInstanceStore(file, complete, clock))
+def directory_in(file: Path, clock: Callable[[], float] = time.monotonic) -> InstanceRegistry:
+    return InstanceRegistry(FileInstanceStore(file, complete, clock))

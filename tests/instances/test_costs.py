@@ -106,15 +106,15 @@ def test_what_a_removed_instance_has_cost_stays_in_the_total() -> None:
 
 def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_path: Path) -> None:
     ledger = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
-    ledger.keep_to({}, AT)  # nobody has read yet what there was
+    ledger.reconcile({}, AT)  # nobody has read yet what there was
     ledger.load()
-    ledger.keep_to({"a": 2.0, "b": None}, AT)
+    ledger.reconcile({"a": 2.0, "b": None}, AT)
     for name in ("a", "b"):
         ledger.add(name, connected_s=3600, busy_s=1800)
-    ledger.keep_to({"a": 3.0}, AT)
-    ledger.keep_to({}, AT)
+    ledger.reconcile({"a": 3.0}, AT)
+    ledger.reconcile({}, AT)
     ledger.add("a", connected_s=5, busy_s=0)  # its watch has just looked once more
-    ledger.keep_to({"a": 9.0}, AT)
+    ledger.reconcile({"a": 9.0}, AT)
     ledger.add("a", connected_s=1, busy_s=0)
     ledger.save()
     again = UsageLedger(FileUsageStore(tmp_path / "usage.json"))
@@ -122,7 +122,7 @@ def test_the_usage_of_an_instance_that_is_added_again_begins_with_nothing(tmp_pa
     for each in (ledger, again):
         assert each.get("a") == Usage(connected_s=1, busy_s=0, since=AT)
         assert each.removed == RemovedUsage(usage=Usage(connected_s=7200, busy_s=3600), idle_cost=1.5)
-    again.keep_to({}, AT)  # taken out of the file while no server ran, so that its price is not known
+    again.reconcile({}, AT)  # taken out of the file while no server ran, so that its price is not known
     assert again.removed == RemovedUsage(usage=Usage(connected_s=7201, busy_s=3600), idle_cost=1.5)
 
 

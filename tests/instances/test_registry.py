@@ -18,7 +18,7 @@ from comfyui_workflow.errors import (
     InvalidRequest,
     StoreError,
 )
-from comfyui_workflow.instances.registry import InstanceDirectory
+from comfyui_workflow.instances.registry import InstanceRegistry
 from comfyui_workflow.stores.files.instances import LOOK_EVERY_S
 from tests.instances.files import directory_in
 
@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def directory(file: Path, clock: Clock) -> InstanceDirectory:
+def directory(file: Path, clock: Clock) -> InstanceRegistry:
     made = directory_in(file, clock)
     made.load()
     return made
@@ -63,7 +63,7 @@ def edit(file: Path, content: Any) -> None:
     file.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def names(directory: InstanceDirectory) -> list[str]:
+def names(directory: InstanceRegistry) -> list[str]:
     return [instance.name for instance in directory.all()]
 
 
@@ -71,18 +71,18 @@ def saved(file: Path) -> Any:
     return json.loads(file.read_text())
 
 
-def listener(directory: InstanceDirectory) -> "threading.Semaphore":
+def listener(directory: InstanceRegistry) -> "threading.Semaphore":
     told = threading.Semaphore(0)
     directory.listen(told.release)
     return told
 
 
-def test_without_a_file_there_are_none(directory: InstanceDirectory, file: Path) -> None:
+def test_without_a_file_there_are_none(directory: InstanceRegistry, file: Path) -> None:
     assert (directory.all(), directory.trouble, directory.get("x")) == ((), None, None)
     assert not file.exists()
 
 
-def test_what_is_added_is_there_at_the_next_start(directory: InstanceDirectory, file: Path) -> None:
+def test_what_is_added_is_there_at_the_next_start(directory: InstanceRegistry, file: Path) -> None:
     added = directory.add(entry("Die Große", tags=["big"], comfyui_port=None))
     assert added.id == "die-groe"
     again = directory_in(file)
@@ -93,20 +93,20 @@ def test_what_is_added_is_there_at_the_next_start(directory: InstanceDirectory, 
 
 
 @pytest.mark.parametrize("word", ["primary-gpu", "Primary GPU", "PRIMARY gpu", " primary gpu "])
-def test_one_is_found_by_its_id_or_its_name(directory: InstanceDirectory, word: str) -> None:
+def test_one_is_found_by_its_id_or_its_name(directory: InstanceRegistry, word: str) -> None:
     added = directory.add(entry("Primary GPU"))
     assert directory.get(word) == directory.require(word) == added
 
 
 @pytest.mark.parametrize("word", ["", "nobody", "\ud83d", "x" * 1000])
-def test_who_is_not_there_is_not_found(directory: InstanceDirectory, word: str) -> None:
+def test_who_is_not_there_is_not_found(directory: InstanceRegistry, word: str) -> None:
     assert directory.get(word) is None
     for ask in (directory.require, directory.remove, lambda name: directory.change(name, {})):
         with pytest.raises(InstanceNotFound):
             ask(word)
 
 
-def test_a_change_keeps_the_id_and_what_is_not_named(directory: InstanceDirectory) -> None:
+def test_a_change_keeps_the_id_and_what_is_not_named(directory: InstanceRegistry) -> None:
     directory.add(entry("Primary", comfyui_port=9000, price_per_hour=0.4))
     changed = directory.change("primary", {"name": "Second", "comfyui_port": None})
     assert (changed.id, changed.name, changed.comfyui_port) == ("primary", "Second", 18188)
@@ -117,13 +117,13 @@ def test_a_change_keeps_the_id_and_what_is_not_named(directory: InstanceDirector
         directory.change("primary", {"id": "other"})
 
 
-def test_a_port_that_was_never_named_follows_the_ssh_string(directory: InstanceDirectory) -> None:
+def test_a_port_that_was_never_named_follows_the_ssh_string(directory: InstanceRegistry) -> None:
     directory.add(entry("Primary"))
     changed = directory.change("primary", {"ssh_connection": f"{SSH} -L 8080:localhost:8188"})
     assert changed.comfyui_port == 8188
 
 
-def test_a_name_that_is_the_id_of_another_is_refused(directory: InstanceDirectory) -> None:
+def test_a_name_that_is_the_id_of_another_is_refused(directory: InstanceRegistry) -> None:
     directory.add(entry("Primary"))
     directory.change("primary", {"name": "Second"})
     with pytest.raises(InvalidRequest, match=r"^name"):
@@ -131,7 +131,7 @@ def test_a_name_that_is_the_id_of_another_is_refused(directory: InstanceDirector
     assert names(directory) == ["Second"]
 
 
-def test_what_is_removed_is_gone(directory: InstanceDirectory, file: Path) -> None:
+def test_what_is_removed_is_gone(directory: InstanceRegistry, file: Path) -> None:
     directory.add(entry("a"))
     directory.add(entry("b"))
     assert directory.remove("A").id == "a"
@@ -139,7 +139,7 @@ def test_what_is_removed_is_gone(directory: InstanceDirectory, file: Path) -> No
     assert [each["name"] for each in saved(file)["instances"]] == ["b"]
 
 
-def test_an_edit_is_taken_up_after_a_second(directory: InstanceDirectory, clock: Clock, file: Path) -> None:
+def test_an_edit_is_taken_up_after_a_second(directory: InstanceRegistry, clock: Clock, file: Path) -> None:
     directory.add(entry("a"))
     told = listener(directory)
     edit(file, {"instances": [entry("b"), entry("c")]})
@@ -149,9 +149,7 @@ def test_an_edit_is_taken_up_after_a_second(directory: InstanceDirectory, clock:
     assert told.acquire(timeout=WAIT_S)
 
 
-def test_an_edit_that_nobody_has_read_yet_is_not_overwritten(
-    directory: InstanceDirectory, file: Path
-) -> None:
+def test_an_edit_that_nobody_has_read_yet_is_not_overwritten(directory: InstanceRegistry, file: Path) -> None:
     directory.add(entry("a"))
     edit(file, {"instances": [entry("b")]})
     directory.add(entry("c"))
@@ -159,7 +157,7 @@ def test_an_edit_that_nobody_has_read_yet_is_not_overwritten(
 
 
 def test_what_the_server_does_not_know_stays_in_the_file(
-    directory: InstanceDirectory, clock: Clock, file: Path
+    directory: InstanceRegistry, clock: Clock, file: Path
 ) -> None:
     edit(file, {"comment": "mine", "instances": [entry("a", colour="red", note=None), entry("b")]})
     clock.pass_by()
@@ -170,7 +168,7 @@ def test_what_the_server_does_not_know_stays_in_the_file(
 
 
 def test_entries_without_an_id_get_one_that_nobody_else_is_called(
-    directory: InstanceDirectory, clock: Clock, file: Path
+    directory: InstanceRegistry, clock: Clock, file: Path
 ) -> None:
     edit(file, {"instances": [entry("GPU 1"), entry("gpu-1"), entry("x", id="gpu-1-2"), entry("gpu.1")]})
     clock.pass_by()
@@ -193,7 +191,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_a_broken_edit_leaves_the_last_good_one_in_force_and_is_not_overwritten(
-    directory: InstanceDirectory, clock: Clock, content: str, caplog: pytest.LogCaptureFixture, file: Path
+    directory: InstanceRegistry, clock: Clock, content: str, caplog: pytest.LogCaptureFixture, file: Path
 ) -> None:
     directory.add(entry("a"))
     told = listener(directory)
@@ -218,9 +216,7 @@ def test_a_broken_edit_leaves_the_last_good_one_in_force_and_is_not_overwritten(
     assert (names(directory), directory.trouble) == (["b"], None)
 
 
-def test_trouble_names_the_entry_and_the_field(
-    directory: InstanceDirectory, clock: Clock, file: Path
-) -> None:
+def test_trouble_names_the_entry_and_the_field(directory: InstanceRegistry, clock: Clock, file: Path) -> None:
     edit(file, {"instances": [entry("a"), entry("b", local_port=80)]})
     clock.pass_by()
     assert "instance 2 (b): local_port" in (directory.trouble or "")
@@ -249,7 +245,7 @@ def test_a_file_that_may_not_be_read_is_trouble_until_it_may(tmp_path: Path, clo
 
 
 def test_a_file_that_an_editor_is_replacing_is_missed_once(
-    directory: InstanceDirectory, clock: Clock, file: Path
+    directory: InstanceRegistry, clock: Clock, file: Path
 ) -> None:
     directory.add(entry("a"))
     content = file.read_text()
@@ -266,7 +262,7 @@ def test_a_file_that_an_editor_is_replacing_is_missed_once(
 
 
 def test_a_disk_that_takes_nothing_changes_nothing(
-    directory: InstanceDirectory, monkeypatch: pytest.MonkeyPatch, file: Path
+    directory: InstanceRegistry, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     directory.add(entry("a"))
     before = file.read_bytes()
@@ -281,7 +277,7 @@ def test_a_disk_that_takes_nothing_changes_nothing(
     assert file.read_bytes() == before
 
 
-def test_listeners_are_told_of_each_change_and_of_no_refusal(directory: InstanceDirectory) -> None:
+def test_listeners_are_told_of_each_change_and_of_no_refusal(directory: InstanceRegistry) -> None:
     told = []
     directory.listen(lambda: told.append(names(directory)))
     directory.add(entry("a"))
@@ -294,7 +290,7 @@ def test_listeners_are_told_of_each_change_and_of_no_refusal(directory: Instance
 
 
 def test_a_listener_may_hold_a_lock_that_a_reader_holds(
-    directory: InstanceDirectory, clock: Clock, file: Path
+    directory: InstanceRegistry, clock: Clock, file: Path
 ) -> None:
     lock = threading.Lock()
     told = threading.Event()
@@ -312,7 +308,7 @@ def test_a_listener_may_hold_a_lock_that_a_reader_holds(
     assert told.wait(WAIT_S)
 
 
-def test_many_at_once_lose_nothing(directory: InstanceDirectory, file: Path) -> None:
+def test_many_at_once_lose_nothing(directory: InstanceRegistry, file: Path) -> None:
     def work(number: int) -> None:
         directory.add(entry(f"gpu {number}"))
         directory.change(f"gpu-{number}", {"tags": [str(number)]})

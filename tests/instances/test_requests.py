@@ -9,7 +9,7 @@ import pytest
 from comfyui_workflow.errors import ComfyUIUnavailable, ConnectionFailed, ServerBusy
 from comfyui_workflow.instances import requests
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_OF_ONE, Asker
+from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_OF_ONE, InstanceRequests
 from comfyui_workflow.instances.schema import read_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.sessions.session import InstanceKey
@@ -35,14 +35,14 @@ def instance(name: str) -> Instance:
 def asker(
     open_link: Callable[[InstanceKey], Any] = OpenLink,
     state_of: Callable[[str], InstanceState] = lambda _: InstanceState(),
-) -> Asker:
-    return Asker(Pool(open_link), state_of)
+) -> InstanceRequests:
+    return InstanceRequests(Pool(open_link), state_of)
 
 
 class Asking:
     """Somebody who asks in a thread, and waits until `answer` is let go."""
 
-    def __init__(self, asker: Asker, name: str) -> None:
+    def __init__(self, asker: InstanceRequests, name: str) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         self.answer: object = None
         self._thread = threading.Thread(target=self._ask, args=(asker, name))
@@ -57,21 +57,21 @@ class Asking:
         self._thread.join(WAIT_S)
         return self.answer
 
-    def _ask(self, asker: Asker, name: str) -> None:
+    def _ask(self, asker: InstanceRequests, name: str) -> None:
         try:
             self.answer = asker.ask(instance(name), self._work)
         except (ServerBusy, ConnectionFailed) as error:
             self.has_begun.set()
             self.answer = error
 
-    def _work(self, link: Any) -> str:
+    def _work(self, session: Any) -> str:
         self.has_begun.set()
         self.may_end.wait(WAIT_S)
-        return str(link.host)
+        return str(session.host)
 
 
 def test_the_answer_is_what_the_work_found() -> None:
-    assert asker().ask(instance("a"), lambda link: link.host) == "a"  # type: ignore[attr-defined]
+    assert asker().ask(instance("a"), lambda session: session.host) == "a"  # type: ignore[attr-defined]
 
 
 def test_what_goes_wrong_is_told_as_it_is() -> None:
@@ -102,10 +102,10 @@ def test_one_that_is_slow_makes_no_other_wait_and_is_not_asked_by_many() -> None
         assert each.has_begun.wait(WAIT_S)
     with pytest.raises(ServerBusy, match="slow is being asked 2 things"):
         shared.ask(instance("slow"), pytest.fail)
-    assert shared.ask(instance("quick"), lambda link: link.host) == "quick"  # type: ignore[attr-defined]
+    assert shared.ask(instance("quick"), lambda session: session.host) == "quick"  # type: ignore[attr-defined]
     assert all(each.is_waiting for each in slow)
     assert [each.end() for each in slow] == ["slow"] * MOST_OF_ONE
-    assert shared.ask(instance("slow"), lambda link: link.host) == "slow"  # type: ignore[attr-defined]
+    assert shared.ask(instance("slow"), lambda session: session.host) == "slow"  # type: ignore[attr-defined]
 
 
 def test_most_of_the_threads_are_left_for_others() -> None:

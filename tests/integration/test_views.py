@@ -16,7 +16,7 @@ from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import OutputFetcher, remove_parts
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from tests.runs.test_state_machine import new_run
 from tests.sandbox_process import SandboxProcess
 
@@ -47,7 +47,7 @@ class WithoutFiles:
 class Fetching:
     """Tries to fetch one output, each of which tells where it began."""
 
-    link: WithoutFiles
+    session: WithoutFiles
     run: Run
 
     def fetch(self, most_bytes: int | None = None) -> tuple[int, OutputFile | None]:
@@ -60,7 +60,7 @@ class Fetching:
             if most_bytes is not None and done_bytes > most_bytes:
                 stop.cancel("enough")
 
-        fetcher = OutputFetcher(cast(Link, self.link), self.run, stop, LiveRun(on_bytes=note))
+        fetcher = OutputFetcher(cast(ComfyUISession, self.session), self.run, stop, LiveRun(on_bytes=note))
         done: OutputFile | None = None
         with contextlib.suppress(Stopped):
             done = fetcher.fetch(OUTPUT)

@@ -13,7 +13,7 @@ import websocket
 from yarl import URL
 
 from comfyui_workflow.proxy import upstream
-from comfyui_workflow.proxy.lease import Approach, TooMuch, Way
+from comfyui_workflow.proxy.lease import AnswerTooLong, InstanceLease, Upstream
 from comfyui_workflow.proxy.missed_events import message_of
 from comfyui_workflow.proxy.model import PortState, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
@@ -78,13 +78,13 @@ def test_an_answer_is_passed_on_as_it_comes_and_not_unpacked() -> None:
     ids=["flood", "many values", "chunks"],
 )
 def test_what_the_port_itself_asks_is_read_within_limits(
-    attack: Attack, ask: Callable[[Way], Awaitable[Any]]
+    attack: Attack, ask: Callable[[Upstream], Awaitable[Any]]
 ) -> None:
     async def asked(url: str) -> None:
         async with aiohttp.ClientSession() as session:
             way = type("StandIn", (), {"kept": session, "url": lambda _, target: URL(url + target)})()
-            with pytest.raises((TooMuch, aiohttp.ClientPayloadError)):
-                await ask(cast(Way, way))
+            with pytest.raises((AnswerTooLong, aiohttp.ClientPayloadError)):
+                await ask(cast(Upstream, way))
 
     with HostileComfyUI({"/queue": attack, "/history": attack}) as there:
         asyncio.run(asked(there.url))
@@ -96,7 +96,7 @@ def test_what_is_held_back_is_let_go_when_it_is_much(monkeypatch: pytest.MonkeyP
     delivered: list[Frame] = []
 
     async def hold() -> None:
-        socket = UpstreamSocket(cast(Approach, None), "/ws", delivered.append)
+        socket = UpstreamSocket(cast(InstanceLease, None), "/ws", delivered.append)
         with socket.holding():
             socket._pass_on(b"x" * 900)
             assert delivered == []

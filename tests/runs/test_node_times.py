@@ -68,7 +68,7 @@ def test_a_node_of_several_parts_begins_once() -> None:
 
 
 def test_what_happened_while_nobody_looked_has_no_time() -> None:
-    away = [(1, NodeStarted(node_id="1")), (2, events.TroubleMet(message="cut"))]
+    away = [(1, NodeStarted(node_id="1")), (2, events.AttemptFailed(message="cut"))]
     back = NodesAdvanced(steps={"1": DONE, "2": DONE, "3": working()}, first_look=True)
     run = played([*away, (900, back), (905, NodesAdvanced(steps={"3": DONE}))])
     assert times(run) == [(1, None), (None, None), (None, 905)]

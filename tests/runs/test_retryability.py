@@ -6,13 +6,13 @@ import pytest
 
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.document import progress_document, summary_document
-from comfyui_workflow.runs.model import Lost, Run, RunStatus
+from comfyui_workflow.runs.model import LostParts, Run, RunStatus
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import summary_of
 from tests.runs.test_state_machine import new_run
 
 
-def failed(code: str | None, *lost: Lost) -> Run:
+def failed(code: str | None, *lost: LostParts) -> Run:
     return replace(new_run(), status=RunStatus.FAILED, error_code=code, lost=frozenset(lost))
 
 
@@ -23,8 +23,8 @@ def failed(code: str | None, *lost: Lost) -> Run:
         (failed("invalid_workflow"), None),
         (failed("outputs_missing"), None),
         (failed(None), None),
-        (failed("record_damaged", Lost.STATE), None),
-        (failed("record_damaged", Lost.WORKFLOW), "lost with its damaged record: execute it anew"),
+        (failed("record_damaged", LostParts.STATE), None),
+        (failed("record_damaged", LostParts.WORKFLOW), "lost with its damaged record: execute it anew"),
         (failed("prompt_failed"), "execute it anew"),
         (failed("prompt_refused"), "execute it anew"),
         (failed("prompt_lost"), "execute it anew"),

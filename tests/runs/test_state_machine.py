@@ -152,12 +152,12 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
     unheard = after(new_run(), events.ExecutionEnded(execution_s=5.0))
     assert (unheard.gpu_s, unheard.cost(unheard.last_update)) == (5.0, None)
     assert after(run, events.RunFailed(code="x", message="y")).gpu_s == 2.0
-    away = after(run, events.TroubleMet(message="cut"), events.TroubleMet(message="still"))
+    away = after(run, events.AttemptFailed(message="cut"), events.AttemptFailed(message="still"))
     assert away.gpu_seconds(AT + timedelta(days=1)) == 2.0
     assert summary_of(away).gpu_seconds(AT + timedelta(days=1)) == 2.0
     assert after(away, events.PromptVanished(message="a died")).gpu_s == 2.0  # what nobody saw is not counted
     assert after(away, events.ExecutionStarted(), events.PromptVanished(message="a died")).gpu_s == 5.0
-    unseen = apply(run, events.TakenUp(), AT + timedelta(days=1))
+    unseen = apply(run, events.RunResumed(), AT + timedelta(days=1))
     assert after(unseen, events.CancelRequested(), events.PromptVanished(message="lost")).gpu_s == 1.0
     found = apply(unseen, events.ExecutionStarted(), unseen.last_update)
     assert apply(found, events.RunFailed(code="x", message="y"), unseen.last_update).gpu_s > 86_000
@@ -166,13 +166,13 @@ def test_the_gpu_is_paid_for_as_long_as_comfyui_says_it_worked() -> None:
 def test_a_prompt_executes_for_all_we_know_only_while_somebody_looks() -> None:
     run = after(new_run(), events.ExecutionStarted())
     assert run.executes_since == AT + timedelta(seconds=1)
-    for away in (after(run, events.TroubleMet(message="cut")), after(run, events.TakenUp())):
+    for away in (after(run, events.AttemptFailed(message="cut")), after(run, events.RunResumed())):
         assert away.executes_since is None
         assert away.gpu_seconds(AT + timedelta(days=1)) == (away.contact_lost_at - AT).total_seconds() - 1
         assert after(away, events.ExecutionStarted()).executes_since == run.executes_since
         assert after(away, events.ExecutionEnded(execution_s=None)).gpu_s == away.gpu_seconds(AT)
-    assert after(run, events.TakenUp()).contact_lost_at == run.last_update
-    assert after(new_run(), events.TakenUp()).contact_lost_at is None
+    assert after(run, events.RunResumed()).contact_lost_at == run.last_update
+    assert after(new_run(), events.RunResumed()).contact_lost_at is None
 
 
 def test_what_began_unseen_began_when_comfyui_says_unless_that_cannot_be() -> None:
@@ -221,7 +221,7 @@ def test_what_is_said_of_a_run_is_what_happens_now() -> None:
         events.PromptPrepared(prompt_id="p", boot_marker=None),
         events.PromptAccepted(prompt_id="p"),
     )
-    trouble = events.TroubleMet(message="connection refused; trying again")
+    trouble = events.AttemptFailed(message="connection refused; trying again")
     connecting = events.PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
     queued = after(accepted, events.QueuePositionChanged(position=1), trouble)
     assert (queued.phase, queued.message) == (Phase.WAITING, trouble.message)

@@ -10,12 +10,12 @@ from typing import Any
 
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
-from comfyui_workflow.runs.events import Event, InstanceChosen, InstanceLeft, RunCompleted, Saving
+from comfyui_workflow.runs.events import Durability, Event, InstanceChosen, InstanceLeft, RunCompleted
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
-from comfyui_workflow.scheduling.executor import Turn
+from comfyui_workflow.scheduling.executor import ExecutionContext
 from comfyui_workflow.stores.base import Change
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryRunStore
@@ -82,7 +82,7 @@ class SlowStore(MemoryRunStore):
         self.lock_watch.look("a record is read")
         return super().get(run_id)
 
-    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
         self.lock_watch.look("a record is written")
         return super().update(run_id, change, saving)
 
@@ -106,7 +106,7 @@ class FakeDirectory:
 
 
 @dataclass
-class FakeWatches:
+class FakeMonitors:
     states: dict[str, InstanceState]
     wanted: set[str] = field(default_factory=set)
     believes_reports: bool = True
@@ -114,7 +114,7 @@ class FakeWatches:
     def state(self, instance_id: str) -> InstanceState:
         return self.states.get(instance_id, InstanceState())
 
-    def want(self, instance: Instance) -> None:
+    def acquire(self, instance: Instance) -> None:
         self.wanted.add(instance.id)
 
     def report(self, instance_id: str, error: Exception) -> None:
@@ -131,12 +131,12 @@ class Fleet:
         self.store = store or SlowStore()
         self.lock_watch = self.store.lock_watch
         self.directory = FakeDirectory(list(instances), self.lock_watch)
-        self.watches = FakeWatches({each.id: READY for each in instances})
+        self.monitors = FakeMonitors({each.id: READY for each in instances})
         self.journal = RunJournal(self.store)
         self.dispatcher = Dispatcher(
             journal=self.journal,
             directory=self.directory,
-            watches=self.watches,
+            monitors=self.monitors,
             execute=self._execute,
             options=DispatchOptions(**options),  # type: ignore[arg-type]
         )
@@ -146,7 +146,7 @@ class Fleet:
         self.submitted: list[str] = []
         self._changed = threading.Condition()
         self.turns_taken: Counter[str] = Counter()
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[str, ExecutionContext] = {}
         self._wishes: dict[str, list[object]] = {}
 
     def submit(self, *requests: RunRequest) -> list[str]:
@@ -185,14 +185,14 @@ class Fleet:
     def finish(self, run_id: str) -> None:
         self._wish(run_id, "finish")
 
-    def turn(self, run_id: str) -> Turn:
+    def turn(self, run_id: str) -> ExecutionContext:
         return self._turns[run_id]
 
     def is_instance_gone(self, run_id: str) -> bool:
         return self._turns[run_id].is_instance_gone(self.journal.get(run_id))
 
-    def leave_place(self, run_id: str) -> None:
-        self._turns[run_id].leave_place()
+    def release_slot(self, run_id: str) -> None:
+        self._turns[run_id].release_slot()
 
     def end(self, run_id: str, ending: Event) -> None:
         """By any event; then, still in its turn, `before_giving_back`."""
@@ -215,7 +215,7 @@ class Fleet:
             self._wishes.setdefault(run_id, []).append(wish)
             self._changed.notify_all()
 
-    def _execute(self, run_id: str, turn: Turn) -> None:
+    def _execute(self, run_id: str, turn: ExecutionContext) -> None:
         run = self.journal.get(run_id)
         placement = turn.placement(run)
         if placement is not None:
@@ -231,7 +231,7 @@ class Fleet:
             if reason is not None:
                 self.journal.record(run_id, InstanceLeft(message=reason))
 
-    def _hold(self, run_id: str, turn: Turn) -> None:
+    def _hold(self, run_id: str, turn: ExecutionContext) -> None:
         with self._changed:
             self._turns[run_id] = turn
             self.turns_taken[run_id] += 1

@@ -78,7 +78,7 @@ def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
         (second,) = fleet.submit(request())
         fleet.until(lambda: fleet.where(second) == "a")
         assert fleet.carried() == {first}
-        fleet.leave_place(first)
+        fleet.release_slot(first)
         fleet.until(lambda: fleet.carried() == {first, second})
 
 
@@ -102,7 +102,7 @@ def test_a_name_and_an_ssh_string_lead_there_and_nowhere_else() -> None:
 
 def test_only_instances_that_are_enabled_have_the_tag_and_are_ready_are_chosen() -> None:
     with fleet_of(instance("a", enabled=False), instance("b"), instance("c", tags=("video",))) as fleet:
-        fleet.watches.states["b"] = AWAY
+        fleet.monitors.states["b"] = AWAY
         video, other = fleet.submit(request("any:video"), request("any:print"))
         fleet.until(lambda: fleet.carried() == {video})
         assert fleet.where(video) == "c"
@@ -110,21 +110,21 @@ def test_only_instances_that_are_enabled_have_the_tag_and_are_ready_are_chosen()
         assert standing is not None
         assert standing.message == "Waiting for an instance: none with the tag print is enabled"
         fleet.directory.instances.append(instance("d", tags=("print", "video")))
-        fleet.watches.states["d"] = READY
+        fleet.monitors.states["d"] = READY
         fleet.dispatcher.wake()
         fleet.until(lambda: fleet.carried() == {video, other})
-        assert fleet.watches.wanted >= {"c", "d"}
+        assert fleet.monitors.wanted >= {"c", "d"}
 
 
 def test_why_a_run_waits_is_told() -> None:
     with fleet_of(instance("a"), instance("b")) as fleet:
-        fleet.watches.states = {"a": AWAY}
+        fleet.monitors.states = {"a": AWAY}
         (run,) = fleet.submit(request())
-        fleet.until(lambda: fleet.watches.wanted == {"a", "b"})
+        fleet.until(lambda: fleet.monitors.wanted == {"a", "b"})
         standing = fleet.dispatcher.standing(run)
         assert standing is not None
         assert standing.message == "Waiting for an instance. a: no route to host; b: it is unknown"
-        fleet.watches.states["b"] = AWAY
+        fleet.monitors.states["b"] = AWAY
         standing = fleet.dispatcher.standing(run)
         assert standing is not None
         assert standing.message == "Waiting for an instance. a, b: no route to host"
@@ -138,7 +138,7 @@ def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
         fleet.finish(running)
         fleet.until(lambda: fleet.carried() == {urgent})
         fleet.journal.record(late, PriorityChanged(priority=1))
-        fleet.dispatcher.look_again(late)
+        fleet.dispatcher.recheck(late)
         fleet.finish(urgent)
         fleet.until(lambda: fleet.carried() == {late})
         fleet.finish(late)
@@ -203,12 +203,12 @@ def test_who_has_brought_its_inputs_gives_way_to_a_higher_priority() -> None:
 
 def test_who_waits_for_a_place_goes_to_an_instance_that_has_nothing_to_do() -> None:
     with fleet_of(instance("a"), instance("b"), prompts_per_instance=1) as fleet:
-        fleet.watches.states["b"] = AWAY
+        fleet.monitors.states["b"] = AWAY
         (running,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {running})
         (next_one,) = fleet.submit(request())
         fleet.until(lambda: fleet.where(next_one) == "a")
-        fleet.watches.states["b"] = READY
+        fleet.monitors.states["b"] = READY
         fleet.dispatcher.wake()
         fleet.until(lambda: fleet.carried() == {running, next_one})
         assert fleet.where(next_one) == "b"
@@ -220,7 +220,7 @@ def test_who_waits_for_a_place_does_not_wait_for_an_instance_that_went_away() ->
         fleet.until(lambda: fleet.carried() == {running})
         (next_one,) = fleet.submit(request())
         fleet.until(lambda: fleet.where(next_one) == "a")
-        fleet.watches.states["a"] = AWAY
+        fleet.monitors.states["a"] = AWAY
         fleet.dispatcher.wake()
         fleet.until(lambda: fleet.where(next_one) is None)
         standing = fleet.dispatcher.standing(next_one)
@@ -232,7 +232,7 @@ def test_trouble_that_meets_a_run_wherever_it_goes_does_not_send_it_round_in_cir
     with fleet_of(instance("a")) as fleet:
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {run})
-        fleet.watches.believes_reports = False  # what it looks at is well
+        fleet.monitors.believes_reports = False  # what it looks at is well
         fleet.fail(run, ConnectionFailed("cut"))
         fleet.until(lambda: fleet.dispatcher.standing(run) is not None)
         rests = fleet.dispatcher.standing(run)
@@ -249,7 +249,7 @@ def test_a_run_leaves_an_instance_in_trouble_before_its_prompt_is_there() -> Non
         assert fleet.where(run) == "a"
         fleet.fail(run, AuthenticationFailed("no key is accepted"))
         fleet.until(lambda: fleet.where(run) == "b" and fleet.carried() == {run})
-        assert fleet.watches.state("a").trouble == "no key is accepted"
+        assert fleet.monitors.state("a").trouble == "no key is accepted"
 
 
 @pytest.mark.parametrize("is_another_ready", [True, False])
@@ -257,7 +257,7 @@ def test_a_prompt_that_was_submitted_is_given_up_only_for_an_instance_that_is_th
     is_another_ready: bool,
 ) -> None:
     with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
-        fleet.watches.states["b"] = READY if is_another_ready else AWAY
+        fleet.monitors.states["b"] = READY if is_another_ready else AWAY
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {run})
         fleet.journal.record(run, PromptPrepared(prompt_id="p", boot_marker=None))
@@ -286,7 +286,7 @@ def test_what_no_instance_can_run_fails_with_the_reason_of_each() -> None:
 
 def test_a_refusal_by_one_leaves_the_row_to_the_others() -> None:
     with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
-        fleet.watches.states["b"] = AWAY
+        fleet.monitors.states["b"] = AWAY
         (refused,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {refused})
         fleet.fail(refused, RemoteFileError("no space left"))
@@ -300,7 +300,7 @@ def test_a_refusal_by_one_leaves_the_row_to_the_others() -> None:
 
 def test_when_no_instance_is_ready_for_too_long_the_run_fails_and_says_why() -> None:
     with fleet_of(instance("a"), any_patience_s=0.0) as fleet:
-        fleet.watches.states["a"] = AWAY
+        fleet.monitors.states["a"] = AWAY
         (run,) = fleet.submit(request())
         failed = fleet.journal.wait(run, lambda run: run.is_finished, 10)
         assert (failed.error_code, failed.error_message) == (
@@ -324,7 +324,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
         assert "To be started at" in str(standing.message)
         for run in (waiting, later):
             fleet.journal.record(run, CancelRequested())
-            fleet.dispatcher.look_again(run)
+            fleet.dispatcher.recheck(run)
             assert fleet.journal.wait(run, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
 
 
@@ -332,7 +332,7 @@ def test_a_run_that_is_held_back_is_cancelled_at_once() -> None:
     with fleet_of() as fleet:
         held_back = fleet.add(request()).run_id
         fleet.journal.record(held_back, CancelRequested())
-        fleet.dispatcher.look_again(held_back)
+        fleet.dispatcher.recheck(held_back)
         assert fleet.journal.wait(held_back, lambda run: run.is_finished, 10).status is RunStatus.CANCELLED
 
 
@@ -357,9 +357,9 @@ def test_a_run_that_is_carried_out_is_woken_by_a_cancel_and_by_a_stop() -> None:
         first, second = fleet.submit(request(), request())
         fleet.until(lambda: fleet.carried() == {first, second})
         turns = [fleet.turn(each) for each in (first, second)]
-        fleet.dispatcher.look_again(first)  # its priority may have changed
+        fleet.dispatcher.recheck(first)  # its priority may have changed
         fleet.journal.record(second, CancelRequested())
-        fleet.dispatcher.look_again(second)
+        fleet.dispatcher.recheck(second)
         assert [turn.cancelled.is_set for turn in turns] == [False, True]
         assert not any(turn.stop.is_set for turn in turns)
     assert all(turn.stop.is_set for turn in turns)
@@ -544,7 +544,7 @@ def test_a_run_that_is_taken_up_again_just_when_its_turn_ends_is_not_forgotten()
 def test_an_old_refusal_is_not_believed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "REFUSALS_AGE", timedelta(seconds=0.2))
     with fleet_of(instance("a", price_per_hour=0.1), instance("b")) as fleet:
-        fleet.watches.states["b"] = AWAY
+        fleet.monitors.states["b"] = AWAY
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.carried() == {run})
         fleet.fail(run, InvalidGraph("a lacks a model"))

@@ -70,7 +70,7 @@ def test_runs_that_may_overwrite_each_others_files_come_one_by_one_and_keep_nobo
     assert slots.ask("first", 2, at_s=0, may_overwrite=True)
     slots.stop_asking("first")
     assert not slots.ask("second", 2, at_s=0, may_overwrite=True), "the first one has its place still"
-    slots.leave_place("first")
+    slots.release_slot("first")
     assert not slots.ask("second", 2, at_s=0, may_overwrite=True), "its files are not fetched yet"
     assert slots.is_asking("second")
     assert slots.ask("numbered", 2, at_s=0)

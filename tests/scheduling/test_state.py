@@ -9,22 +9,22 @@ from comfyui_workflow.scheduling.state import (
     Decision,
     EndRun,
     FindModels,
-    PutAgain,
+    MonitorInstance,
+    NotifyCancelled,
+    NotifyInstanceRemoved,
+    Requeue,
     SchedulerState,
     StartRun,
-    TellCancelled,
-    TellInstanceGone,
-    WatchInstance,
 )
 from comfyui_workflow.stores.journal import now
-from tests.scheduling.making import READY, FakeWatches, fleet_of, instance, request
+from tests.scheduling.making import READY, FakeMonitors, fleet_of, instance, request
 
 AT = now()
 MODELS = frozenset({"sd.safetensors"})
 
 
 def state_of(*names: str) -> SchedulerState:
-    states = FakeWatches(dict.fromkeys(names, READY))
+    states = FakeMonitors(dict.fromkeys(names, READY))
     state = SchedulerState(Capacity(states, most_prompts=2, most_on_the_way=1), timedelta(days=1))
     state.see([instance(name) for name in names], number=1)
     return state
@@ -48,7 +48,7 @@ def test_a_run_that_is_put_is_started_once_where_there_is_room() -> None:
         state.put(run, AT)
     assert started(state) == [run.run_id for run in runs[:3]]
     assert started(state) == []
-    assert decided(state).instructions == (WatchInstance(instance=instance("a")),)
+    assert decided(state).instructions == (MonitorInstance(instance=instance("a")),)
     state.take_back(replace(runs[0], status=RunStatus.COMPLETED), AT)
     assert started(state) == [runs[3].run_id]
 
@@ -59,7 +59,7 @@ def test_a_run_that_is_put_while_it_is_active_is_put_again_when_its_turn_is_over
     decided(state)
     state.put(run, AT)  # it was finished, and taken up again just then
     finished = replace(run, status=RunStatus.FAILED)
-    assert state.take_back(finished, AT) == (PutAgain(run_id=run.run_id),)
+    assert state.take_back(finished, AT) == (Requeue(run_id=run.run_id),)
     state.put(finished, AT)  # what is finished by then has nothing to wait for
     assert started(state) == []
 
@@ -88,9 +88,9 @@ def test_an_active_run_that_is_cancelled_or_loses_its_instance_is_told() -> None
     decided(state)
     active = state.active(run.run_id)
     assert state.change(replace(run, priority=3), AT) == ()
-    assert state.change(replace(run, is_cancel_requested=True), AT) == (TellCancelled(run=active),)
+    assert state.change(replace(run, is_cancel_requested=True), AT) == (NotifyCancelled(run=active),)
     state.see([], number=2)
-    assert TellInstanceGone(run=active) in decided(state).instructions
+    assert NotifyInstanceRemoved(run=active) in decided(state).instructions
 
 
 def test_an_older_look_at_the_directory_that_comes_late_is_passed_over() -> None:

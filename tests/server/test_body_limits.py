@@ -46,7 +46,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Served, str]]:
     limit_of = find_body_limit(settings, (routes.API,))
     server = Served(Flask("app"), Refusals(find_limit=limit_of))
     guard(server.app, settings, frozenset(), ["/"], limit_of)
-    server.app.register_error_handler(RequestEntityTooLarge, routes.word_http_error)
+    server.app.register_error_handler(RequestEntityTooLarge, routes.http_error_response)
 
     @server.app.post("/<path:path>")
     def count(path: str) -> str:

@@ -21,7 +21,7 @@ from comfyui_workflow.runs.events import (
 )
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import EVERY_RUN
-from comfyui_workflow.scheduling.executor import Standing
+from comfyui_workflow.scheduling.executor import QueueStatus
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.damage import DamageReport
@@ -42,14 +42,14 @@ class Idle:
     def start(self, run_id: str) -> None:
         self.started.append(run_id)
 
-    def look_again(self, run_id: str) -> None:
+    def recheck(self, run_id: str) -> None:
         if self.journal.get(run_id).is_cancel_requested:
             self.journal.record(run_id, RunCancelled())
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, run_id: str) -> Standing | None:
+    def standing(self, run_id: str) -> QueueStatus | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:
@@ -141,7 +141,7 @@ def test_an_error_stops_those_that_wait(
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     if dies_before:
         assert made.statuses(batch_id) == ["failed", "queued", "queued", "queued"]
-        made.batches.heed_failures()
+        made.batches.on_run_failed()
     assert made.statuses(batch_id) == ["failed", "queued", "cancelled", "cancelled"]
     told = made.journal.get(ids[3]).error_message
     assert told == f"Not started: the run {ids[0]} of the same batch has failed"

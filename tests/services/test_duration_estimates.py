@@ -13,7 +13,7 @@ from comfyui_workflow.runs.state_machine import apply
 from comfyui_workflow.runs.summary import RunSummary, summary_of
 from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.services import duration_estimates
-from comfyui_workflow.services.duration_estimates import Expectations
+from comfyui_workflow.services.duration_estimates import DurationEstimates
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
@@ -54,7 +54,7 @@ def completed(run: Run, execution_s: float, *happened: events.Event) -> Run:
 class Learned:
     def __init__(self) -> None:
         self.journal = RunJournal(MemoryRunStore())
-        self.expectations = Expectations(self.journal)
+        self.expectations = DurationEstimates(self.journal)
 
     def learn(self, *runs: Run) -> None:
         self.expectations.learn(summary_of(run) for run in runs)
@@ -175,6 +175,8 @@ def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
             assert server.parts.service.expected_s(waiting(1)) == expected_s
             if expected_s is None:
                 server.base.store.add(run)
-                server.base.store.update(run.run_id, lambda each: completed(each, 7.0), events.Saving.MUST)
+                server.base.store.update(
+                    run.run_id, lambda each: completed(each, 7.0), events.Durability.MUST
+                )
         finally:
             server.stop()

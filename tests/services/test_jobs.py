@@ -23,18 +23,18 @@ from comfyui_workflow.errors import (
     WebUnavailable,
 )
 from comfyui_workflow.runs.events import (
+    AttemptFailed,
     ExecutionEnded,
     ExecutionStarted,
     RunCancelled,
     RunCompleted,
     RunFailed,
-    TroubleMet,
 )
-from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, Fetch, Job, JobOrder, JobStatus
+from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, ImageDownload, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
-from comfyui_workflow.safe_http.client import Answered, Body, GuardedClient
+from comfyui_workflow.safe_http.client import Body, GuardedClient, HttpAnswer
 from comfyui_workflow.services.jobs.expiry import with_verdict
-from comfyui_workflow.services.jobs.finalizer import JobEndings
+from comfyui_workflow.services.jobs.finalizer import JobFinalizer
 from comfyui_workflow.services.jobs.image_downloads import ImageFetcher
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -116,7 +116,7 @@ class Made:
         if url in self.refused:
             raise UrlRefused("not there")
 
-    def send(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+    def send(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
         if any(url.startswith(refused) for refused in self.refused):
             raise UrlRefused("not there")
         return GuardedClient(may_reach_private=True).exchange(method, url, content, headers)
@@ -200,7 +200,7 @@ def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
 def test_out_of_contact_no_job_times_out(made: Made) -> None:
     job_id = made.submit(execution_timeout_s=0.2)
     made.journal.record(job_id, ExecutionStarted())
-    made.journal.record(job_id, TroubleMet(message="The connection is cut"))
+    made.journal.record(job_id, AttemptFailed(message="The connection is cut"))
     time.sleep(0.6)
     assert made.job(job_id).verdict is None
     made.journal.record(job_id, ExecutionEnded(execution_s=0.1))
@@ -224,7 +224,7 @@ def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is frozen, which nobody knows yet: the instance hears of the cancel too late."""
-    monkeypatch.setattr(made.executor, "look_again", lambda _: None)
+    monkeypatch.setattr(made.executor, "recheck", lambda _: None)
     done, failed, cancelled = (made.submit(execution_timeout_s=0.2) for _ in range(3))
     for job_id in (done, failed, cancelled):
         made.journal.record(job_id, ExecutionStarted())
@@ -450,7 +450,7 @@ def test_a_bucket_that_leads_elsewhere_by_now_gets_nothing(made: Made, s3_url: s
 def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = made.submit(execution_timeout_s=30)
     with monkeypatch.context() as patch:
-        patch.setattr(JobEndings, "put", lambda self, job_id: None)  # the server dies before that
+        patch.setattr(JobFinalizer, "put", lambda self, job_id: None)  # the server dies before that
         ended, timed_out = made.submit(webhook="https://c.example/h"), made.submit()
         made.complete(ended, b"picture")
         made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMEOUT))
@@ -467,7 +467,7 @@ def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.Mo
 def test_a_run_waits_for_images_from_the_web(made: Made) -> None:
     path = made.directory / "uploads" / "1" / "a.png"
     made.web["https://w.example/a"] = b"picture"
-    job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path=str(path)),))
+    job_id = made.submit(fetches=(ImageDownload(url="https://w.example/a", path=str(path)),))
     until(lambda: made.executor.started == [job_id])
     assert path.read_bytes() == b"picture"
     assert not made.job(job_id).fetches
@@ -480,7 +480,7 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
     slow, missing = "https://w.example/a", "https://w.example/b"
     made.web = {slow: WebUnavailable("took too long"), missing: WebError("404")}
     for url, tries in ((slow, 4), (missing, 1)):
-        job_id = made.submit(fetches=(Fetch(url=url, path=str(made.directory / "a.png")),))
+        job_id = made.submit(fetches=(ImageDownload(url=url, path=str(made.directory / "a.png")),))
         assert made.final(job_id).final is JobStatus.FAILED
         assert made.journal.get(job_id).error_code == "image_not_fetched"
         with pytest.raises(RunConflict, match="retry its job"):
@@ -497,7 +497,7 @@ def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
     """One begins, and somebody else purges, right before the first purge asks a run to end."""
     monkeypatch.setattr(ImageFetcher, "put", lambda self, job: None)
     waiting, begun = made.submit(), made.submit()
-    fetching = made.submit(fetches=(Fetch(url="https://w.example/a", path="/nowhere"),))
+    fetching = made.submit(fetches=(ImageDownload(url="https://w.example/a", path="/nowhere"),))
     cancel, others = made.service.cancel_unless_begun, list[int]()
 
     def late(run_id: str) -> bool:
@@ -589,7 +589,7 @@ def disk_full(*_: object) -> Job:
 def test_a_slow_server_of_images_keeps_no_others_waiting(made: Made) -> None:
     def ordered(url: str, number: int = 0) -> str:
         path = made.directory / f"{number}.png"
-        return made.submit(fetches=(Fetch(url=url, path=str(path)),))
+        return made.submit(fetches=(ImageDownload(url=url, path=str(path)),))
 
     slow = [ordered(f"https://slow.example/{number}", number) for number in range(20)]
     made.web["https://w.example/a"] = b"picture"
@@ -604,7 +604,7 @@ def test_images_of_one_job_come_one_after_another_from_wherever(made: Made) -> N
     urls = ["https://w.example/a", "https://other.example/b", "https://w.example/c"]
     made.web = {url: url.encode() for url in urls}
     paths = [made.directory / url[-1] for url in urls]
-    fetches = [Fetch(url=url, path=str(path)) for url, path in zip(urls, paths, strict=True)]
+    fetches = [ImageDownload(url=url, path=str(path)) for url, path in zip(urls, paths, strict=True)]
     job_id = made.submit(fetches=tuple(fetches))
     until(lambda: made.executor.started == [job_id])
     assert (made.fetched, [path.read_bytes().decode() for path in paths]) == (urls, urls)
@@ -616,7 +616,7 @@ def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
     with monkeypatch.context() as patch:
         patch.setattr(ImageFetcher, "put", lambda self, job: None)  # the server dies before that
         path = str(made.directory / "a.png")
-        job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path=path),))
+        job_id = made.submit(fetches=(ImageDownload(url="https://w.example/a", path=path),))
     made.jobs.stop()
     made.web["https://w.example/a"] = b"picture"
     made.start()
@@ -627,7 +627,7 @@ def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
 def test_who_waits_for_an_image_can_be_cancelled(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ImageFetcher, "put", lambda self, job: None)
-        job_id = made.submit(fetches=(Fetch(url="https://w.example/a", path="/nowhere"),))
+        job_id = made.submit(fetches=(ImageDownload(url="https://w.example/a", path="/nowhere"),))
         assert made.jobs.held_back() == {job_id}
     made.jobs.cancel(job_id)
     assert made.final(job_id).final is JobStatus.CANCELLED

@@ -8,8 +8,8 @@ from comfyui_workflow.errors import ConnectionFailed, ServerBusy, Stopped
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import target_of_record
 from comfyui_workflow.services import validation
-from comfyui_workflow.services.validation import MOST_AT_ONCE, Inspector
-from comfyui_workflow.sessions.session import InstanceKey, Link
+from comfyui_workflow.services.validation import MOST_AT_ONCE, ValidationService
+from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.workflows.model import Workflow
 
@@ -31,7 +31,7 @@ class SilentInstance:
         self.is_asked = threading.Event()
         self.may_answer = threading.Event()
 
-    def open(self, _key: InstanceKey) -> Link:
+    def open(self, _key: InstanceKey) -> ComfyUISession:
         self.is_asked.set()
         self.may_answer.wait(10)
         raise ConnectionFailed("refused")
@@ -41,7 +41,7 @@ def test_an_instance_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(validation, "PATIENCE_S", 0.05)
     instance = SilentInstance()
     with pytest.raises(ConnectionFailed, match="root@gpu:22 has not let us in"):
-        Inspector(Pool(instance.open)).inspect(REQUEST)
+        ValidationService(Pool(instance.open)).inspect(REQUEST)
     instance.may_answer.set()
 
 
@@ -49,12 +49,12 @@ def test_a_server_that_stops_says_so() -> None:
     pool = Pool(SilentInstance().open)
     pool.close()
     with pytest.raises(Stopped, match="stopping"):
-        Inspector(pool).inspect(REQUEST)
+        ValidationService(pool).inspect(REQUEST)
 
 
 def test_only_so_many_ask_at_once() -> None:
     instance = SilentInstance()
-    inspector = Inspector(Pool(instance.open))
+    inspector = ValidationService(Pool(instance.open))
     answers: list[Exception] = []
     waiting = [threading.Thread(target=_ask, args=(inspector, answers)) for _ in range(MOST_AT_ONCE + 1)]
     for thread in waiting:
@@ -69,7 +69,7 @@ def test_only_so_many_ask_at_once() -> None:
     assert len(answers) == MOST_AT_ONCE + 1
 
 
-def _ask(inspector: Inspector, answers: list[Exception]) -> None:
+def _ask(inspector: ValidationService, answers: list[Exception]) -> None:
     try:
         inspector.inspect(REQUEST)
     except (ServerBusy, ConnectionFailed) as error:

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.sessions import session as link_module
-from comfyui_workflow.sessions.session import LargeDefinitions, Link, server_id
+from comfyui_workflow.sessions.session import ComfyUISession, LargeDefinitions, server_id
 
 
 def test_the_name_of_a_server_stays(tmp_path: Path) -> None:
@@ -49,13 +49,15 @@ class Machine:
 def test_only_so_much_is_kept_of_what_unusually_large_machines_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "_large_definitions", LargeDefinitions(10, 100))
     machines = [Machine(values) for values in (60, 60, 9, 200)]
-    links = [Link(cast(Any, machine), cast(Any, machine), cast(Any, machine)) for machine in machines]
-    for each in links[:3]:
+    sessions = [
+        ComfyUISession(cast(Any, machine), cast(Any, machine), cast(Any, machine)) for machine in machines
+    ]
+    for each in sessions[:3]:
         each.definitions()
-    for each in links[:3]:
+    for each in sessions[:3]:
         each.definitions()
     assert [machine.times_asked for machine in machines[:3]] == [2, 2, 1]
-    links[3].definitions()
-    links[3].definitions()
-    links[2].definitions()
+    sessions[3].definitions()
+    sessions[3].definitions()
+    sessions[2].definitions()
     assert [machine.times_asked for machine in machines] == [2, 2, 1, 1]

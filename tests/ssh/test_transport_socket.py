@@ -10,7 +10,7 @@ import pytest
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh import transport_socket as wire_module
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
-from comfyui_workflow.ssh.transport_socket import Wire, wire_over_socket
+from comfyui_workflow.ssh.transport_socket import TransportSocket, wire_over_socket
 from tests.ssh.conftest import TinyWeb, wait_until
 from tests.sshd import Sshd
 
@@ -70,14 +70,14 @@ def test_a_connection_turns_it_off_with_its_first_session_and_leaves_the_jump_ho
     server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The jump host serves no session: its sshd goes on holding small packets back."""
-    wires: list[Wire] = []
-    original = Wire.__init__
+    wires: list[TransportSocket] = []
+    original = TransportSocket.__init__
 
-    def remember(wire: Wire, *arguments: object, **named: object) -> None:
+    def remember(wire: TransportSocket, *arguments: object, **named: object) -> None:
         original(wire, *arguments, **named)  # type: ignore[arg-type]
         wires.append(wire)
 
-    monkeypatch.setattr(Wire, "__init__", remember)
+    monkeypatch.setattr(TransportSocket, "__init__", remember)
     jump_host = f"{server.user}@{server.host}:{server.port}"
     address = parse_ssh_address(f"{server.ssh_string()} -J {jump_host}")
     with closing(open_connection(address, web.port, options)) as connection:

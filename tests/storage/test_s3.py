@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebUnavailable
-from comfyui_workflow.safe_http.client import Answered, Body, GuardedClient
+from comfyui_workflow.safe_http.client import Body, GuardedClient, HttpAnswer
 from comfyui_workflow.storage.s3 import Bucket, S3Storage, place_of
 from tests.storage.s3_server import keys_in, make_bucket
 
@@ -56,7 +56,7 @@ def test_with_a_way_of_its_own_every_request_takes_it(s3_url: str, tmp_path: Pat
     path.write_bytes(bytes(range(256)) * 80_000)
     asked: list[str] = []
 
-    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
         asked.append(method)
         return ANYWHERE.exchange(method, url.replace(NOWHERE, s3_url), content, headers)
 
@@ -69,7 +69,7 @@ def test_with_a_way_of_its_own_every_request_takes_it(s3_url: str, tmp_path: Pat
 def test_a_way_that_is_refused_is_an_error_at_once(picture: Path) -> None:
     asked: list[str] = []
 
-    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
         asked.append(url)
         raise UrlRefused("it leads to an address that is not public")
 
@@ -82,7 +82,7 @@ def test_a_way_that_is_broken_is_tried_again(s3_url: str, picture: Path) -> None
     make_bucket(s3_url, "patient")
     troubles = [WebUnavailable("it took too long"), WebUnavailable("it took too long")]
 
-    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> Answered:
+    def send(method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
         if troubles:
             raise troubles.pop()
         return ANYWHERE.exchange(method, url, content, headers)

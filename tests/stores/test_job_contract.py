@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import JobNotFound
-from comfyui_workflow.runs.job import Bucket, Fetch, Job, JobStatus, Upload
+from comfyui_workflow.runs.job import Bucket, ImageDownload, Job, JobStatus, Upload
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.memory import MemoryJobStore
@@ -41,7 +41,7 @@ def job(number: int, prefix: str = "") -> Job:
         expires_at=AT + timedelta(days=1),
         webhook="https://a.example/hook",
         bucket=Bucket(endpoint_url="https://s3.example", access_key_id="id", secret_access_key="key"),
-        fetches=(Fetch(url="https://a.example/cat.png", path="/in/cat.png"),),
+        fetches=(ImageDownload(url="https://a.example/cat.png", path="/in/cat.png"),),
         uploads=(Upload(number=0, error="refused"),),
     )
 

@@ -8,31 +8,33 @@ import pytest
 
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ApiKeyGone
-from comfyui_workflow.execution.submit import Sender, Submitter
+from comfyui_workflow.execution.submit import RunSubmission, SubmissionContext
 from tests.stores.test_api_keys import KEY, new_run
 
 
-def submitter(definition: dict[str, Any], key: str | None, *, submitted: list[dict[str, Any]]) -> Submitter:
+def submitter(
+    definition: dict[str, Any], key: str | None, *, submitted: list[dict[str, Any]]
+) -> RunSubmission:
     """Of an instance that has one class, and keeps what it is given."""
 
     def submit(graph: object, *, extra_data: dict[str, Any], **_: object) -> SimpleNamespace:
         submitted.append(extra_data)
         return SimpleNamespace(node_errors={}, prompt_id="p")
 
-    link: Any = SimpleNamespace(
+    session: Any = SimpleNamespace(
         definitions=lambda: SimpleNamespace(object_info={"A": definition}),
         boot_marker=lambda: None,
         feed=SimpleNamespace(wait_connected=lambda _: True, client_id="c"),
         client=SimpleNamespace(submit=submit),
     )
     live: Any = None
-    return Submitter(
-        link=link,
+    return RunSubmission(
+        session=session,
         record=lambda event: new_run(),
         stop=CancelToken(),
         place=nullcontext,
         live=live,
-        sender=Sender(),
+        sender=SubmissionContext(),
         is_cancelled=lambda: False,
         run=new_run(),
         prompt_id="p",

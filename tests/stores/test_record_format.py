@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
-from comfyui_workflow.stores.files.record_format import NewerRecord, Seal
+from comfyui_workflow.stores.files.record_format import NewerRecord, RecordFormat
 from tests.damage import damaged
 from tests.stores.test_run_contract import opened, run_number
 
@@ -17,17 +17,17 @@ WHERE = Path("run.json")
 
 @pytest.mark.parametrize("record", [RECORD, b"{}", b'{"1":{}}'])
 def test_a_record_comes_back_as_it_was(record: bytes) -> None:
-    sealed = Seal().seal(record)
+    sealed = RecordFormat().seal(record)
     assert json.loads(sealed)["version"] == 1
-    assert Seal().unseal(sealed, WHERE) == record
-    assert Seal().unseal(record, WHERE) == record  # of an earlier release
+    assert RecordFormat().unseal(sealed, WHERE) == record
+    assert RecordFormat().unseal(record, WHERE) == record  # of an earlier release
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_damaged_record_is_refused_or_is_as_it_was(seed: int) -> None:
-    spoiled = damaged(Seal().seal(RECORD), random.Random(seed))
+    spoiled = damaged(RecordFormat().seal(RECORD), random.Random(seed))
     try:
-        read = Seal().unseal(spoiled, WHERE)
+        read = RecordFormat().unseal(spoiled, WHERE)
     except (StoreError, NewerRecord):
         return
     try:
@@ -37,21 +37,21 @@ def test_a_damaged_record_is_refused_or_is_as_it_was(seed: int) -> None:
 
 
 def test_no_single_bit_makes_a_record_one_of_a_newer_release() -> None:
-    sealed = Seal().seal(RECORD)
+    sealed = RecordFormat().seal(RECORD)
     for at in range(len(sealed)):
         for bit in range(8):
             spoiled = sealed[:at] + bytes([sealed[at] ^ (1 << bit)]) + sealed[at + 1 :]
             try:
-                Seal().unseal(spoiled, WHERE)
+                RecordFormat().unseal(spoiled, WHERE)
             except StoreError:
                 continue
 
 
 def test_paths_below_the_data_directory_move_along() -> None:
-    sealed = Seal(Path("/data")).seal(RECORD)
-    moved = json.loads(Seal(Path("/elsewhere/data")).unseal(sealed, WHERE))
+    sealed = RecordFormat(Path("/data")).seal(RECORD)
+    moved = json.loads(RecordFormat(Path("/elsewhere/data")).unseal(sealed, WHERE))
     assert moved["path"] == "/elsewhere/data/uploads/a.png"
-    assert json.loads(Seal(Path("/data")).unseal(sealed, WHERE)) == json.loads(RECORD)
+    assert json.loads(RecordFormat(Path("/data")).unseal(sealed, WHERE)) == json.loads(RECORD)
 
 
 @pytest.mark.parametrize("version", [2, 4, 99])

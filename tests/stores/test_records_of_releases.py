@@ -27,7 +27,7 @@ def opened(directory: Path) -> Server:
     server = create_server(load_settings(data_dir=directory / "data", state_file=directory / "state.json"))
     server.open()
     instances = server.parts.instances
-    instances.watches.load({each.id: each for each in instances.directory.all()})
+    instances.monitors.load({each.id: each for each in instances.directory.all()})
     return server
 
 

@@ -11,14 +11,14 @@ import pytest
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.events import (
     CancelRequested,
+    Durability,
     ExecutionEnded,
     ExecutionStarted,
-    NoticeGiven,
+    NoticeAdded,
     PromptPrepared,
     RetryRequested,
     RunCompleted,
     RunFailed,
-    Saving,
 )
 from comfyui_workflow.runs.model import OutputFile, Run, RunStatus, Stay, new_run_id
 from comfyui_workflow.runs.state_machine import apply
@@ -61,7 +61,7 @@ def test_pages_are_newest_first_and_join_without_gap(store: RunStore) -> None:
     for n in (3, 1, 5, 2, 4):
         store.add(run_number(n))
         if n in (1, 5, 4):
-            store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+            store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
     latest = store.latest()
     assert latest is not None
     assert latest.run_id == run_number(5).run_id
@@ -98,7 +98,7 @@ def test_wanted_runs_are_listed_and_counted(store: RunStore) -> None:
     for n in range(6):
         store.add(in_batch(run_number(n), "b" if n % 2 else None))
     for n in (0, 1, 2):
-        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
     ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
     cases: list[tuple[Wanted, list[int]]] = [
         (EVERY_RUN, [5, 4, 3, 2, 1, 0]),
@@ -130,7 +130,7 @@ def test_runs_of_a_batch_are_one_where_its_newest_is_that_is_wanted(store: RunSt
     for n, batch_id in enumerate(["a", "b", None, "a", "b", None, "a", None]):
         store.add(in_batch(run_number(n), batch_id))
     for n in (3, 4, 5):
-        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+        store.update(run_number(n).run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
     ended = RunFilter(statuses=frozenset({RunStatus.COMPLETED}))
     cases: list[tuple[Wanted, list[str]]] = [
         (EVERY_RUN, ["07", "06", "05", "04", "02"]),
@@ -179,7 +179,7 @@ def test_bills_are_those_of_the_summaries(store: RunStore) -> None:
     store.add(replace(moved, request=replace(moved.request, target=InstanceId(text="b", instance_id="b"))))
     journal.record(moved.run_id, RunCompleted())
     expected = {each.run_id: (each.end_time, each.all_stays(later)) for each in store.summaries()}
-    assert {each.run_id: (each.end_time, each.all_stays(later)) for each in store.bills()} == expected
+    assert {each.run_id: (each.end_time, each.all_stays(later)) for each in store.billable_runs()} == expected
     assert [stay.gpu_s for stay in expected[moved.run_id][1]] == [3.0, 4.0]
 
 
@@ -189,7 +189,7 @@ def test_inputs_and_outputs_are_those_of_the_run(store: RunStore) -> None:
     runs = [replace(run, request=replace(run.request, inputs={"1.seed": [1, {"a": None}]})) for run in runs]
     store.add(runs[0])
     store.add_all(runs[1:])
-    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
     for run in runs:
         assert store.inputs(run.run_id) == run.request.inputs
         assert store.outputs(run.run_id) == run.outputs
@@ -206,7 +206,7 @@ def test_a_run_is_found_by_its_idempotency_key(store: RunStore) -> None:
     runs = [keyed_run(n, key) for n, key in enumerate(keys)]
     store.add_all([runs[2], run_number(4)])
     store.add(runs[0])
-    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Saving.MUST)
+    store.update(runs[2].run_id, lambda run: apply(run, RunCompleted(), AT), Durability.MUST)
     assert [store.by_idempotency_key(key) for key in keys] == [runs[0].run_id, None, runs[2].run_id]
     assert store.by_idempotency_key(run_number(4).run_id[-8:]) is None
     again, older = keyed_run(9, keys[0]), keyed_run(-9, keys[0])
@@ -225,7 +225,7 @@ def test_updates_of_one_run_from_many_threads_are_all_kept(store: RunStore) -> N
 
     def give_notices(thread: int) -> None:
         for n in range(16):
-            event = NoticeGiven(message=f"{thread}.{n}")
+            event = NoticeAdded(message=f"{thread}.{n}")
             store.update(run.run_id, lambda run, event=event: apply(run, event, AT))
 
     threads = [threading.Thread(target=give_notices, args=(n,)) for n in range(6)]

@@ -20,7 +20,7 @@ from comfyui_workflow.runs.events import (
     NodesAdvanced,
     NodeStarted,
     NodeStep,
-    NoticeGiven,
+    NoticeAdded,
     OutputsFetched,
     PriorityChanged,
     PromptPrepared,
@@ -100,12 +100,12 @@ import sys
 from pathlib import Path
 from tests.stores.test_run_contract import keyed_run, opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.runs.events import NoticeGiven
+from comfyui_workflow.runs.events import NoticeAdded
 store = opened(Path({str(tmp_path)!r}))
 store.add(run_number(1))
 journal = RunJournal(store)
 for n in range(100000):
-    journal.record(run_number(1).run_id, NoticeGiven(message=str(n % 50)))
+    journal.record(run_number(1).run_id, NoticeAdded(message=str(n % 50)))
     print(n, flush=True)
 """
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -230,7 +230,7 @@ def test_on_a_full_disk_a_step_that_must_be_saved_is_not_taken(
     run = journal.record(run_number(1).run_id, ExecutionStarted())
     assert run.status is RunStatus.EXECUTING
     full_disk.clear()
-    journal.record(run_number(1).run_id, NoticeGiven(message="room again"))
+    journal.record(run_number(1).run_id, NoticeAdded(message="room again"))
     store.close()
     again = opened(tmp_path)
     (kept,) = again.unfinished()

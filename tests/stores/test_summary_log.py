@@ -17,7 +17,7 @@ from comfyui_workflow.runs.events import RetryRequested, RunCompleted, RunFailed
 from comfyui_workflow.runs.model import RunStatus
 from comfyui_workflow.runs.summary import summary_of
 from comfyui_workflow.stores.files import summary_log
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from comfyui_workflow.stores.journal import RunJournal
@@ -51,7 +51,7 @@ def record(lines: Path, n: int) -> Path:
 
 def told(lines: Path) -> set[str]:
     """Of which runs the file tells, in not many more lines than there are."""
-    read = SummaryLog(lines, Seal()).read()
+    read = SummaryLog(lines, RecordFormat()).read()
     assert read.count <= 2 * len(read.found)
     return set(read.found)
 
@@ -212,7 +212,7 @@ from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from tests.stores.test_run_contract import opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.runs.events import NoticeGiven, RetryRequested, RunFailed
+from comfyui_workflow.runs.events import NoticeAdded, RetryRequested, RunFailed
 store = opened(Path({str(tmp_path)!r}))
 journal = RunJournal(store)
 if not store.count():
@@ -222,7 +222,7 @@ for run in store.unfinished():
 for turn in range(100000):
     run_id = run_number(turn % 20).run_id
     journal.record(run_id, RetryRequested())
-    journal.record(run_id, NoticeGiven(message=str(turn)))
+    journal.record(run_id, NoticeAdded(message=str(turn)))
     journal.record(run_id, RunFailed(code="connection_failed", message=str(turn)))
     print(turn, flush=True)
 """
@@ -259,7 +259,7 @@ def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summary_log, "MOST_HELD", 2)
-    log = SummaryLog(tmp_path / "finished.jsonl", Seal())
+    log = SummaryLog(tmp_path / "finished.jsonl", RecordFormat())
     told = [replace(summary_of(run_number(n)), message="ä" * 5000 * n) for n in range(4)]
     for summary in told:
         log.append(summary)
@@ -267,7 +267,7 @@ def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
     for _ in range(2):
         assert [log.get(each.run_id) for each in told] == told
         assert len(log._held) == 2
-    again = SummaryLog(log.path, Seal())
+    again = SummaryLog(log.path, RecordFormat())
     again.load(again.read().found, is_rewritten=True)
     log.strike_out(told[0].run_id)
     assert log.get(told[0].run_id) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.runs.webhook import Attempt, Delivery, after_attempt, new_delivery
+from comfyui_workflow.runs.webhook import Delivery, DeliveryAttempt, after_attempt, new_delivery
 from comfyui_workflow.stores.base import WebhookStore
 from comfyui_workflow.stores.files.webhooks import FileWebhookStore
 from comfyui_workflow.stores.memory import MemoryWebhookStore
@@ -42,7 +42,7 @@ def test_one_is_kept_as_it_is_now(start: Start) -> None:
     store = start()
     store.open()
     store.add(delivery(1), b"{}")
-    attempted = after_attempt(delivery(1), Attempt(at=AT, status=500), patience_s=3600)
+    attempted = after_attempt(delivery(1), DeliveryAttempt(at=AT, status=500), patience_s=3600)
     store.save(attempted)
     assert start().open() == [attempted]
     assert store.content(attempted.delivery_id) == b"{}"

@@ -22,14 +22,14 @@ from comfyui_workflow.files.atomic_write import read_regular
 from comfyui_workflow.runs.codec import encode_run
 from comfyui_workflow.runs.events import (
     ExecutedTwice,
-    NoticeGiven,
+    NoticeAdded,
     RetryRequested,
     RunCompleted,
     RunFailed,
 )
 from comfyui_workflow.runs.model import Run, RunStatus
 from comfyui_workflow.stores.files import runs as run_files
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader
 from comfyui_workflow.stores.journal import RunJournal
@@ -372,7 +372,7 @@ def test_a_reader_holds_only_so_many_workflows(tmp_path: Path) -> None:
     for color in range(4):
         (tmp_path / str(color)).mkdir()
         (tmp_path / str(color) / "workflow.json").write_text(json.dumps({"graph": graph(color)}))
-    reader = WorkflowReader(2, Seal())
+    reader = WorkflowReader(2, RecordFormat())
     read = [reader.read(tmp_path / str(color)) for color in (0, 1, 1, 0, 2, 3, 0, 2)]
     assert [each and each.graph for each in read] == [graph(color) for color in (0, 1, 1, 0, 2, 3, 0, 2)]
     assert read[0] is read[3]
@@ -421,7 +421,7 @@ def test_whatever_runs_share_they_are_there_after_a_restart(
             ]
             store.add_all(added)
             for run, (_, _, is_finished) in zip(added, batch, strict=True):
-                event = RunCompleted() if is_finished else NoticeGiven(message="seen")
+                event = RunCompleted() if is_finished else NoticeAdded(message="seen")
                 journal.record(run.run_id, event)
         expected = store.page(100)
         store.close()

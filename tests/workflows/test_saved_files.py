@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.comfyui.output_names import SavedNames
+from comfyui_workflow.comfyui.output_names import FileNaming
 from comfyui_workflow.workflows.saved_files import is_of_this_graph
 
 ONE, TWO = ("output", "", "a_00001.png"), ("output", "", "a_00002.png")
 
 
 def test_what_nobody_knows_is_learned_from_two_prompts() -> None:
-    names = SavedNames()
+    names = FileNaming()
     assert names.is_numbering("SaveImage")
     assert not names.is_numbering("Own")
     names.learn("Own", "p1", [ONE])
@@ -24,7 +24,7 @@ def test_what_nobody_knows_is_learned_from_two_prompts() -> None:
 
 
 def test_a_name_that_comes_back_is_one_that_is_written_over_for_good() -> None:
-    names = SavedNames()
+    names = FileNaming()
     for prompt_id, file in (("p1", ONE), ("p2", TWO), ("p3", ONE)):
         names.learn("Own", prompt_id, [file])
     assert not names.is_numbering("Own")
@@ -33,7 +33,7 @@ def test_a_name_that_comes_back_is_one_that_is_written_over_for_good() -> None:
 
 
 def test_a_node_that_saves_nothing_overwrites_nothing() -> None:
-    names = SavedNames()
+    names = FileNaming()
     names.learn("ShowText", "p1", [])
     assert names.is_numbering("ShowText")
 

@@ -7,8 +7,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api.archives import send_archive
-from comfyui_workflow.api.error_responses import word_error, word_http_error
-from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.error_responses import error_response, http_error_response
+from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.operations import Operation, Section, register
@@ -100,7 +100,7 @@ class BatchViews:
                 yield run_id, at, output
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("batches", __name__)
     views = BatchViews(
         batches=parts.batches,
@@ -147,14 +147,14 @@ OPERATIONS = (
         view=BatchViews.some,
         summary="The batches, newest first",
         query=schemas.BatchQuery,
-        answer=schemas.BatchesAnswer,
+        answer=schemas.BatchesResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<batch_id>/progress",
         view=BatchViews.progress,
         summary="The progress of a batch",
-        answer=schemas.BatchProgressAnswer,
+        answer=schemas.BatchProgressResponse,
     ),
     Operation(
         method="POST",
@@ -175,7 +175,7 @@ OPERATIONS = (
         rule=f"{PREFIX}/<batch_id>/outputs",
         view=BatchViews.outputs,
         summary="The output files of a batch",
-        answer=schemas.BatchOutputsAnswer,
+        answer=schemas.BatchOutputsResponse,
     ),
     Operation(
         method="GET",
@@ -189,15 +189,15 @@ OPERATIONS = (
         rule=f"{PREFIX}/<batch_id>/summary",
         view=BatchViews.summary,
         summary="A batch and each of its runs, with the inputs that were set",
-        answer=schemas.BatchSummaryAnswer,
+        answer=schemas.BatchSummaryResponse,
     ),
 )
 
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
+    error_response=error_response,
+    http_error_response=http_error_response,
     section=Section(
         tag="Batches",
         description="Many runs in one request: docs/api/batch.md",

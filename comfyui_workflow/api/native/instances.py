@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from comfyui_workflow.api.error_responses import word_error, word_http_error
-from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.error_responses import error_response, http_error_response
+from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import flag, json_body, number, optional_json_body, text
@@ -19,9 +19,9 @@ from comfyui_workflow.instances.host_key_approval import accept_host_key
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.remote_queue import (
     IsWanted,
-    PromptThere,
-    interrupt_there,
-    prompts_there,
+    RemotePrompt,
+    interrupt_prompt,
+    remote_queue_of,
 )
 from comfyui_workflow.instances.serializers import (
     costs_document,
@@ -29,10 +29,10 @@ from comfyui_workflow.instances.serializers import (
     port_document,
     state_document,
 )
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.services.runs import RunService
-from comfyui_workflow.sessions.session import Link
+from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
@@ -44,7 +44,7 @@ class EntryViews:
     """The entries of the list of instances."""
 
     service: RunService
-    instances: Instances
+    instances: InstanceServices
     idle_warning_s: float
 
     def every(self) -> Response:
@@ -59,9 +59,9 @@ class EntryViews:
         return answer
 
     def costs(self) -> Response:
-        watches, bills = self.instances.watches, self.service.bills()
+        monitors, billable_runs = self.instances.monitors, self.service.billable_runs()
         instances = self.instances.directory.all()
-        found = costs_of(instances, bills, watches.usage, watches.removed_usage(), now())
+        found = costs_of(instances, billable_runs, monitors.usage, monitors.removed_usage(), now())
         return jsonify(success=True, **costs_document(found))
 
     def show(self, instance: str) -> Response:
@@ -85,7 +85,7 @@ class EntryViews:
         return jsonify(success=True, message=message, id=removed.id, unfinished_runs=unfinished)
 
     def _document(self, instance: Instance) -> dict[str, Any]:
-        at, state = now(), self.instances.watches.state(instance.id)
+        at, state = now(), self.instances.monitors.state(instance.id)
         port = self.instances.local_ports.state(instance.id)
         return {
             **instance_document(instance),
@@ -100,15 +100,15 @@ class RequestViews:
     """Requests to the ComfyUI of an instance."""
 
     service: RunService
-    instances: Instances
+    instances: InstanceServices
 
     def system_stats(self, instance: str) -> Response:
-        answer = self._ask(instance, lambda link: link.client.system_stats())
+        answer = self._ask(instance, lambda session: session.client.system_stats())
         return jsonify(success=True, system_stats=in_json(answer))
 
     def queue(self, instance: str) -> Response:
-        snapshot = self._ask(instance, lambda link: link.client.queue())
-        there = prompts_there(snapshot, lambda run_id: _is_run(self.service, run_id))
+        snapshot = self._ask(instance, lambda session: session.client.queue())
+        there = remote_queue_of(snapshot, lambda run_id: _is_run(self.service, run_id))
         return jsonify(
             success=True,
             running=list(map(_prompt_document, there.running)),
@@ -123,9 +123,9 @@ class RequestViews:
             raise InvalidRequest("unload_models or free_memory must be true, or there is nothing to do")
         found = self.instances.directory.require(instance)
         self.instances.asker.ask(
-            found, lambda link: link.client.free(unload_models=unload_models, free_memory=free_memory)
+            found, lambda session: session.client.free(unload_models=unload_models, free_memory=free_memory)
         )
-        self.instances.watches.memory_emptied(found.id)
+        self.instances.monitors.memory_emptied(found.id)
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
     def interrupt(self, instance: str) -> Response:
@@ -133,8 +133,8 @@ class RequestViews:
         found = self.instances.directory.require(instance)
         stopped = self.instances.asker.ask(
             found,
-            lambda link: interrupt_there(
-                link,
+            lambda session: interrupt_prompt(
+                session,
                 is_wanted,
                 is_ours=lambda run_id: _is_run(self.service, run_id),
                 announce=lambda prompt: _cancel_run_of(self.service, prompt),
@@ -149,10 +149,10 @@ class RequestViews:
 
     def logs(self, instance: str) -> Response:
         most = number(request.args.get("lines", "100"), "lines", 1, schemas.MOST_LOG_LINES)
-        log = self._ask(instance, lambda link: link.client.log())
+        log = self._ask(instance, lambda session: session.client.log())
         return jsonify(success=True, lines=tail(log, most))
 
-    def _ask(self, instance: str, ask: Callable[[Link], Answered]) -> Answered:
+    def _ask(self, instance: str, ask: Callable[[ComfyUISession], Answered]) -> Answered:
         return self.instances.asker.ask(self.instances.directory.require(instance), ask)
 
 
@@ -160,18 +160,18 @@ class RequestViews:
 class ConnectionViews:
     """The connection to an instance, and its host key."""
 
-    instances: Instances
+    instances: InstanceServices
     pinned_for_all: str | None
 
     def connect(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        self.instances.watches.connect(found)
+        self.instances.monitors.connect(found)
         self.instances.directory.change(found.id, {"keep_connected": True})
         return jsonify(success=True, message=f"Connecting to {found.name}, until it is disconnected")
 
     def disconnect(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        self.instances.watches.disconnect(found.id)
+        self.instances.monitors.disconnect(found.id)
         self.instances.directory.change(found.id, {"keep_connected": None})
         return jsonify(success=True, message=f"{found.name} is left alone as soon as no run needs it")
 
@@ -180,7 +180,7 @@ class ConnectionViews:
         address, known_hosts = found.address, self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
-        self.instances.watches.look_now(found.id)
+        self.instances.monitors.look_now(found.id)
         return jsonify(
             success=True,
             message=_forgotten_sentence(found, is_forgotten=is_forgotten),
@@ -196,7 +196,7 @@ class ConnectionViews:
         return jsonify(success=True, message=f"The host key of {found.name} is trusted from now on")
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("instances", __name__)
     service, instances, settings = parts.service, parts.instances, parts.settings
     entries = EntryViews(service=service, instances=instances, idle_warning_s=settings.idle_warning_s)
@@ -235,7 +235,7 @@ def _is_run(service: RunService, workflow_id: str) -> bool:
     return True
 
 
-def _cancel_run_of(service: RunService, prompt: PromptThere) -> None:
+def _cancel_run_of(service: RunService, prompt: RemotePrompt) -> None:
     """So that it knows who stops it. One that has gone elsewhere since is not meant."""
     if prompt.run_id is None or service.get(prompt.run_id).prompt_id != prompt.prompt_id:
         return
@@ -255,7 +255,7 @@ def _read_wanted(body: dict[str, Any]) -> IsWanted | None:
     return (lambda prompt: prompt.run_id == workflow_id) if workflow_id else None
 
 
-def _prompt_document(prompt: PromptThere) -> dict[str, Any]:
+def _prompt_document(prompt: RemotePrompt) -> dict[str, Any]:
     return {
         "prompt_id": prompt.prompt_id,
         "workflow_id": prompt.run_id,
@@ -276,7 +276,7 @@ ENTRY_OPERATIONS = (
         rule=PREFIX,
         view=EntryViews.every,
         summary="The named instances and their states",
-        answer=schemas.InstancesAnswer,
+        answer=schemas.InstancesResponse,
     ),
     Operation(
         method="POST",
@@ -285,21 +285,21 @@ ENTRY_OPERATIONS = (
         summary="Add an instance",
         body=schemas.InstanceBody,
         status=201,
-        answer=schemas.InstanceAnswer,
+        answer=schemas.InstanceResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/costs",
         view=EntryViews.costs,
         summary="What each instance has cost",
-        answer=schemas.CostsAnswer,
+        answer=schemas.CostsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<instance>",
         view=EntryViews.show,
         summary="An instance and its state",
-        answer=schemas.InstanceAnswer,
+        answer=schemas.InstanceResponse,
     ),
     Operation(
         method="PATCH",
@@ -324,14 +324,14 @@ REQUEST_OPERATIONS = (
         rule=f"{PREFIX}/<instance>/system_stats",
         view=RequestViews.system_stats,
         summary="What ComfyUI says of its machine",
-        answer=schemas.SystemStatsAnswer,
+        answer=schemas.SystemStatsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<instance>/queue",
         view=RequestViews.queue,
         summary="The prompts at an instance",
-        answer=schemas.QueueAnswer,
+        answer=schemas.QueueResponse,
     ),
     Operation(
         method="POST",
@@ -357,7 +357,7 @@ REQUEST_OPERATIONS = (
         view=RequestViews.logs,
         summary="The last lines of ComfyUI's log",
         query=schemas.LogQuery,
-        answer=schemas.LogAnswer,
+        answer=schemas.LogResponse,
     ),
 )
 
@@ -396,8 +396,8 @@ CONNECTION_OPERATIONS = (
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
+    error_response=error_response,
+    http_error_response=http_error_response,
     section=Section(
         tag="Instances",
         description="Named machines, and requests to them: docs/api/instances.md",

@@ -5,14 +5,14 @@ from typing import Any
 from comfyui_workflow.api.request import text
 from comfyui_workflow.api.run_requests import usual_port
 from comfyui_workflow.runs.model import Run, RunRequest
-from comfyui_workflow.scheduling.capacity import Directory
+from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 
-def body_again(request: RunRequest, directory: Directory) -> dict[str, Any]:
+def body_again(request: RunRequest, directory: Registry) -> dict[str, Any]:
     """What was left to its default is left out: with another instance, that default may be another."""
     asked = {
         "ssh_connection": _connection(request, directory),
@@ -71,7 +71,7 @@ def _workflow_asked(request: RunRequest) -> Any:
     return workflow.editor_file if is_to_convert(request) else workflow.graph
 
 
-def _connection(request: RunRequest, directory: Directory) -> str:
+def _connection(request: RunRequest, directory: Registry) -> str:
     """As it was asked; an instance that goes by another name since, by its id."""
     instance = directory.get(request.instance_id) if request.instance_id else None
     if instance is None or directory.get(request.ssh_connection) == instance:

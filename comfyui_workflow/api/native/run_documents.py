@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.runs.document import progress_document, summary_document
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import RunSummary
@@ -17,7 +17,7 @@ class RunDocuments:
     """A finished run shows nothing any more, even while its thread still puts its things away."""
 
     service: RunService
-    live_view: LiveView
+    live_view: LiveProgress
 
     def progress(self, run: Run) -> dict[str, Any]:
         document = progress_document(run, now(), self.service.expected_s(run))

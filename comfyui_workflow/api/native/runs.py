@@ -8,9 +8,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from comfyui_workflow.api.archives import send_archive
-from comfyui_workflow.api.error_responses import word_error, word_http_error
+from comfyui_workflow.api.error_responses import error_response, http_error_response
 from comfyui_workflow.api.files import send_live_preview, send_output, send_preview
-from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.rerun import (
     body_again,
@@ -26,14 +26,14 @@ from comfyui_workflow.api.request import json_body, number
 from comfyui_workflow.api.response_cache import SharedAnswers, shared_answers
 from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_priority
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
-from comfyui_workflow.execution.live_progress import LiveView
+from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.runs.document import output_document
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.summary import summary_of
-from comfyui_workflow.scheduling.capacity import Directory
+from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
-from comfyui_workflow.services.validation import Inspection, Inspector
+from comfyui_workflow.services.validation import ValidationResult, ValidationService
 from comfyui_workflow.stores.damage import DamageReport, damage_document
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.editable_inputs import key_inputs
@@ -50,9 +50,9 @@ class OrderViews:
     """Routes that take a workflow."""
 
     service: RunService
-    inspector: Inspector
+    inspector: ValidationService
     orders: OrderReader
-    directory: Directory
+    directory: Registry
 
     def execute(self) -> Response:
         run = self.service.submit(self.orders.read(self._body_of_order()), _idempotency_key())
@@ -84,7 +84,7 @@ class RunViews:
     """Routes of one run, and of those that are under way."""
 
     service: RunService
-    directory: Directory
+    directory: Registry
     documents: RunDocuments
     answers: SharedAnswers
     damage_report: DamageReport
@@ -150,7 +150,7 @@ class FileViews:
     """The files of a run, its live preview, and files that are sent here."""
 
     service: RunService
-    live_view: LiveView
+    live_view: LiveProgress
     uploads: Uploads
 
     def outputs(self, workflow_id: str) -> Response:
@@ -185,7 +185,7 @@ class FileViews:
         return jsonify(success=True, path=named[0]["path"], files=named)
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("workflow", __name__)
     service, directory = parts.service, parts.instances.directory
     documents = RunDocuments(service=service, live_view=parts.live_view)
@@ -234,7 +234,7 @@ def _idempotency_key() -> str | None:
     return sha256(given.encode() + b"\0" + request.get_data()).hexdigest()[:16] if given else None
 
 
-def _inspection_document(inspection: Inspection) -> dict[str, Any]:
+def _inspection_document(inspection: ValidationResult) -> dict[str, Any]:
     verdict = inspection.verdict
     return {
         "valid": verdict.would_run,
@@ -283,7 +283,7 @@ ORDER_OPERATIONS = (
         view=OrderViews.validate,
         summary="Ask the instance whether it can run a workflow",
         body=schemas.RunOrder,
-        answer=schemas.ValidationAnswer,
+        answer=schemas.ValidationResponse,
     ),
     Operation(
         method="POST",
@@ -291,7 +291,7 @@ ORDER_OPERATIONS = (
         view=OrderViews.inspect,
         summary="Look into a workflow, without any instance",
         body=schemas.WorkflowToInspect,
-        answer=schemas.InspectAnswer,
+        answer=schemas.InspectResponse,
     ),
 )
 
@@ -301,14 +301,14 @@ RUN_OPERATIONS = (
         rule=f"{PREFIX}/<workflow_id>/progress",
         view=RunViews.progress,
         summary="The progress of a run",
-        answer=schemas.ProgressAnswer,
+        answer=schemas.ProgressResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/request",
         view=RunViews.asked,
         summary="What a run was asked for, and the graph that it submits",
-        answer=schemas.RequestAnswer,
+        answer=schemas.RequestResponse,
     ),
     Operation(
         method="POST",
@@ -337,28 +337,28 @@ RUN_OPERATIONS = (
         rule=f"{PREFIX}/<workflow_id>/active",
         view=RunViews.active,
         summary="Whether a run is still going on",
-        answer=schemas.ActiveAnswer,
+        answer=schemas.ActiveResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/state",
         view=RunViews.state,
         summary="The progress of the latest run",
-        answer=schemas.StateAnswer,
+        answer=schemas.StateResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/now",
         view=RunViews.underway,
         summary="The runs that execute or wait",
-        answer=schemas.NowAnswer,
+        answer=schemas.NowResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/damage",
         view=RunViews.damage,
         summary="Records on disk that could not be read",
-        answer=schemas.DamageAnswer,
+        answer=schemas.DamageResponse,
     ),
 )
 
@@ -369,7 +369,7 @@ LIST_OPERATIONS = (
         view=RunList.runs,
         summary="The runs, newest first",
         query=schemas.ListQuery,
-        answer=schemas.RunsAnswer,
+        answer=schemas.RunsResponse,
     ),
 )
 
@@ -379,7 +379,7 @@ FILE_OPERATIONS = (
         rule=f"{PREFIX}/<workflow_id>/outputs",
         view=FileViews.outputs,
         summary="The output files of a run",
-        answer=schemas.OutputsAnswer,
+        answer=schemas.OutputsResponse,
     ),
     Operation(
         method="GET",
@@ -409,15 +409,15 @@ FILE_OPERATIONS = (
         view=FileViews.keep_files,
         summary="Keep a workflow or an image on the server",
         upload="file",
-        answer=schemas.FilesAnswer,
+        answer=schemas.FilesResponse,
     ),
 )
 
 API = Api(
     prefix="/comfyui",
     create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
+    error_response=error_response,
+    http_error_response=http_error_response,
     section=Section(
         tag="Runs",
         description="One workflow on one instance: docs/api/workflow.md",

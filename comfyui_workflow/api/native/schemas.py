@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from comfyui_workflow.api.operations import Answer, Body
+from comfyui_workflow.api.operations import RequestBody, ResponseBody
 from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
 from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
 from comfyui_workflow.instances.state import Reachability
@@ -44,7 +44,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Money = Annotated[float, Field(description="In the currency of `price_per_hour`")]
 
 
-class Failure(Answer):
+class Failure(ResponseBody):
     """An error: a sentence that a person can act on, and a stable code."""
 
     success: Literal[False]
@@ -52,7 +52,7 @@ class Failure(Answer):
     code: str
 
 
-class Success(Answer):
+class Success(ResponseBody):
     success: Literal[True]
 
 
@@ -63,7 +63,7 @@ class Done(Success):
 # runs
 
 
-class OneRun(Body):
+class OneRun(RequestBody):
     ssh_connection: str | None = Field(
         None, description="The ssh command, `user@host:port`, the name of an instance, `any` or `any:<tag>`"
     )
@@ -90,7 +90,7 @@ class RunOrder(OneRun):
     again: str | None = Field(None, description="Id of a run: what is not given is as it was there")
 
 
-class WorkflowToInspect(Body):
+class WorkflowToInspect(RequestBody):
     """`workflow`, `workflow_file` or `again`: one of them."""
 
     workflow_file: str | None = None
@@ -98,11 +98,11 @@ class WorkflowToInspect(Body):
     again: str | None = None
 
 
-class PriorityChange(Body):
+class PriorityChange(RequestBody):
     priority: int | None = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
 
 
-class ListQuery(Body):
+class ListQuery(RequestBody):
     limit: int = Field(50, ge=1, le=LARGEST_LIST_PAGE)
     before: str | None = Field(None, description="`next` of the page before")
     status: str | None = Field(None, description="One or several statuses, with commas between")
@@ -112,7 +112,7 @@ class ListQuery(Body):
     grouped: Literal["true", "false"] = Field("false", description="One line for each batch")
 
 
-class PreviewQuery(Body):
+class PreviewQuery(RequestBody):
     preview: int | None = Field(
         None,
         ge=LEAST_PREVIEW_PX,
@@ -125,7 +125,7 @@ class RunStarted(Done):
     workflow_id: str
 
 
-class Node(Answer):
+class Node(ResponseBody):
     node_id: str
     node_type: str
     title: str | None
@@ -136,7 +136,7 @@ class Node(Answer):
     end_time: datetime | None
 
 
-class OutputFile(Answer):
+class OutputFile(ResponseBody):
     filename: str
     file_type: FileType
     remote_path: str | None
@@ -149,20 +149,20 @@ class OutputFile(Answer):
     error: str | None
 
 
-class LivePreview(Answer):
+class LivePreview(ResponseBody):
     number: int
     node_id: str
     content_type: str
 
 
-class Transfer(Answer):
+class Transfer(ResponseBody):
     direction: Literal["upload", "download"]
     filename: str
     done_bytes: int
     total_bytes: int | None
 
 
-class RunFields(Answer):
+class RunFields(ResponseBody):
     """What the progress of a run and a line of the list have in common."""
 
     workflow_id: str
@@ -219,51 +219,51 @@ class RunLine(RunFields):
     output_count: int
 
 
-class ProgressAnswer(Success):
+class ProgressResponse(Success):
     progress: RunProgress
 
 
-class StateAnswer(Success):
+class StateResponse(Success):
     state: RunProgress | None
 
 
-class RequestAnswer(Success):
+class RequestResponse(Success):
     request: dict[str, Any] = Field(description="A body of `execute` that asks for the same again")
     graph: dict[str, Any] | None
 
 
-class ActiveAnswer(Success):
+class ActiveResponse(Success):
     active: bool
 
 
-class OutputsAnswer(Success):
+class OutputsResponse(Success):
     outputs: list[OutputFile]
 
 
-class Damage(Answer):
+class Damage(ResponseBody):
     found_at: datetime
     path: str
     reason: str
     outcome: str
 
 
-class DamageAnswer(Success):
+class DamageResponse(Success):
     damage: list[Damage]
 
 
-class UnderwayCounts(Answer):
+class UnderwayCounts(ResponseBody):
     executing: int
     queued: int
 
 
-class NowAnswer(Success):
+class NowResponse(Success):
     executing: list[RunLine]
     waiting: list[RunLine]
     counts: UnderwayCounts
     version: int
 
 
-class Finding(Answer):
+class Finding(ResponseBody):
     severity: Severity
     code: str
     message: str
@@ -274,7 +274,7 @@ class Finding(Answer):
     nearest: list[str]
 
 
-class KeyInput(Answer):
+class KeyInput(ResponseBody):
     """An input that a person is likely to change. `role` comes with texts, `media` with files; the bounds
     where the instance tells them."""
 
@@ -293,7 +293,7 @@ class KeyInput(Answer):
     options: list[Any] | None = None
 
 
-class ValidationAnswer(Success):
+class ValidationResponse(Success):
     valid: bool
     errors: list[Finding]
     warnings: list[Finding]
@@ -302,25 +302,25 @@ class ValidationAnswer(Success):
     instance: str | None
 
 
-class InspectedNode(Answer):
+class InspectedNode(ResponseBody):
     node_id: str
     class_type: str
     title: str | None
 
 
-class InspectAnswer(Success):
+class InspectResponse(Success):
     format: Literal["api", "editor"]
     nodes: list[InspectedNode]
     key_inputs: list[KeyInput]
     needs_instance: bool
 
 
-class KeptFile(Answer):
+class KeptFile(ResponseBody):
     path: str
     filename: str
 
 
-class FilesAnswer(Success):
+class FilesResponse(Success):
     path: str = Field(description="Of the first of them")
     files: list[KeptFile]
 
@@ -328,7 +328,7 @@ class FilesAnswer(Success):
 # batches
 
 
-class BatchQuery(Body):
+class BatchQuery(RequestBody):
     limit: int = Field(20, ge=1, le=LARGEST_BATCH_PAGE)
     before: str | None = Field(None, description="`next` of the page before")
 
@@ -359,12 +359,12 @@ class BatchStarted(Done):
     workflow_ids: list[str]
 
 
-class Picture(Answer):
+class Picture(ResponseBody):
     workflow_id: str
     number: int
 
 
-class BatchFields(Answer):
+class BatchFields(ResponseBody):
     batch_id: str
     batch_name: str
     status: RunStatus
@@ -386,7 +386,7 @@ class BatchLine(BatchFields):
     """A batch in the list of runs, with `?grouped=true`."""
 
 
-class BatchFailure(Answer):
+class BatchFailure(ResponseBody):
     workflow_id: str
     error_message: str | None
     error_code: str | None
@@ -399,18 +399,18 @@ class BatchProgress(BatchFields):
     failures: list[BatchFailure]
 
 
-class RunsAnswer(Success):
+class RunsResponse(Success):
     workflows: list[RunLine | BatchLine]
     total: int
     next: str | None
 
 
-class BatchesAnswer(Success):
+class BatchesResponse(Success):
     batches: list[BatchProgress]
     next: str | None
 
 
-class BatchProgressAnswer(Success):
+class BatchProgressResponse(Success):
     progress: BatchProgress
 
 
@@ -427,7 +427,7 @@ class BatchOutput(OutputFile):
     number: int
 
 
-class BatchOutputsAnswer(Success):
+class BatchOutputsResponse(Success):
     outputs: list[BatchOutput]
 
 
@@ -435,7 +435,7 @@ class BatchRunLine(RunLine):
     inputs: dict[str, Any]
 
 
-class BatchSummaryAnswer(Success):
+class BatchSummaryResponse(Success):
     batch: BatchProgress
     workflows: list[BatchRunLine]
 
@@ -443,7 +443,7 @@ class BatchSummaryAnswer(Success):
 # instances
 
 
-class InstanceBody(Body):
+class InstanceBody(RequestBody):
     """Other fields are refused; `id` is made of the name. `name` and `ssh_connection` are required for a new
     one. In a change, null sets a field to its default."""
 
@@ -462,27 +462,27 @@ class InstanceBody(Body):
     keep_connected: bool | None = None
 
 
-class FreeBody(Body):
+class FreeBody(RequestBody):
     unload_models: bool | None = True
     free_memory: bool | None = True
 
 
-class InterruptBody(Body):
+class InterruptBody(RequestBody):
     """One of them, or nothing: whatever runs."""
 
     prompt_id: str | None = None
     workflow_id: str | None = None
 
 
-class HostKeyBody(Body):
+class HostKeyBody(RequestBody):
     fingerprint: str
 
 
-class LogQuery(Body):
+class LogQuery(RequestBody):
     lines: int = Field(100, ge=1, le=MOST_LOG_LINES)
 
 
-class Device(Answer):
+class Device(ResponseBody):
     name: str
     type: str
     index: int | None
@@ -490,19 +490,19 @@ class Device(Answer):
     vram_free: int | None
 
 
-class InstancePrompts(Answer):
+class InstancePrompts(ResponseBody):
     running: list[str]
     pending: list[str]
     ours: list[str]
     others: int
 
 
-class HostKeys(Answer):
+class HostKeys(ResponseBody):
     known: str | None
     offered: str
 
 
-class InstanceStatus(Answer):
+class InstanceStatus(ResponseBody):
     reachability: Reachability
     trouble: str | None
     looked_at: datetime | None
@@ -517,7 +517,7 @@ class InstanceStatus(Answer):
     idle_s: float
 
 
-class LocalPort(Answer):
+class LocalPort(ResponseBody):
     port: int
     is_listening: bool
     trouble: str | None
@@ -525,7 +525,7 @@ class LocalPort(Answer):
     open_sockets: int
 
 
-class InstanceEntry(Answer):
+class InstanceEntry(ResponseBody):
     id: str
     name: str
     ssh_connection: str
@@ -543,17 +543,17 @@ class InstanceEntry(Answer):
     idle_warning: str | None
 
 
-class InstancesAnswer(Success):
+class InstancesResponse(Success):
     instances: list[InstanceEntry]
     trouble: str | None
 
 
-class InstanceAnswer(Success):
+class InstanceResponse(Success):
     instance: InstanceEntry
     notices: list[str]
 
 
-class InstanceChanged(InstanceAnswer):
+class InstanceChanged(InstanceResponse):
     unfinished_runs: int
 
 
@@ -562,7 +562,7 @@ class InstanceRemoved(Done):
     unfinished_runs: int
 
 
-class Spent(Answer):
+class Spent(ResponseBody):
     runs: int
     gpu_seconds: float
     run_cost: Money | None
@@ -578,23 +578,23 @@ class InstanceCosts(Spent):
     price_per_hour: float | None
 
 
-class CostsAnswer(Success):
+class CostsResponse(Success):
     instances: list[InstanceCosts]
     removed: Spent
     total: Spent
 
 
-class SystemStatsAnswer(Success):
+class SystemStatsResponse(Success):
     system_stats: Any = Field(description="As ComfyUI answers")
 
 
-class QueuedPrompt(Answer):
+class QueuedPrompt(ResponseBody):
     prompt_id: str
     workflow_id: str | None
     position: int
 
 
-class QueueAnswer(Success):
+class QueueResponse(Success):
     running: list[QueuedPrompt]
     pending: list[QueuedPrompt]
 
@@ -603,7 +603,7 @@ class Interrupted(Done):
     interrupted: list[QueuedPrompt]
 
 
-class LogAnswer(Success):
+class LogResponse(Success):
     lines: list[str]
 
 
@@ -614,19 +614,19 @@ class HostKeyForgotten(Done):
 # webhooks
 
 
-class WebhookQuery(Body):
+class WebhookQuery(RequestBody):
     limit: int = Field(20, ge=1, le=LARGEST_WEBHOOK_PAGE)
     before: str | None = Field(None, description="`next` of the page before")
     workflow_id: str | None = None
 
 
-class WebhookAttempt(Answer):
+class WebhookAttempt(ResponseBody):
     at: datetime
     status: int | None
     trouble: str | None
 
 
-class Webhook(Answer):
+class Webhook(ResponseBody):
     id: str
     workflow_id: str
     url: str
@@ -642,12 +642,12 @@ class WebhookWithAttempts(Webhook):
     attempts: list[WebhookAttempt]
 
 
-class WebhooksAnswer(Success):
+class WebhooksResponse(Success):
     webhooks: list[Webhook]
     next: str | None
 
 
-class WebhookAnswer(Success):
+class WebhookResponse(Success):
     webhook: WebhookWithAttempts
 
 

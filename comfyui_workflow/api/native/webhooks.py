@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Response, jsonify, request
 
-from comfyui_workflow.api.error_responses import word_error, word_http_error
-from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.error_responses import error_response, http_error_response
+from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import number
@@ -38,7 +38,7 @@ class WebhookViews:
         return jsonify(success=True, webhook=delivery_document(found), message="The webhook is sent again")
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
     register(routes, OPERATIONS, WebhookViews(outbox=parts.outbox))
     return routes
@@ -51,14 +51,14 @@ OPERATIONS = (
         view=WebhookViews.some,
         summary="Webhooks, newest first",
         query=schemas.WebhookQuery,
-        answer=schemas.WebhooksAnswer,
+        answer=schemas.WebhooksResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<webhook_id>",
         view=WebhookViews.one,
         summary="A webhook and each attempt to deliver it",
-        answer=schemas.WebhookAnswer,
+        answer=schemas.WebhookResponse,
     ),
     Operation(
         method="POST",
@@ -72,8 +72,8 @@ OPERATIONS = (
 API = Api(
     prefix=PREFIX,
     create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
+    error_response=error_response,
+    http_error_response=http_error_response,
     section=Section(
         tag="Webhooks",
         description="What became of each webhook: docs/api/webhooks.md",

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-from comfyui_workflow.services.jobs.view import Delivered, Output
+from comfyui_workflow.services.jobs.view import DeliveredFile, Output
 
 PIECE_BYTES = 3 * 64 * 1024
 """Three bytes are four letters, so that pieces can be written one after the other."""
@@ -27,7 +27,7 @@ def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> I
         return file
 
 
-def spooled_stream(head: dict[str, Any], files: Sequence[Delivered], directory: Path) -> IO[bytes]:
+def spooled_stream(head: dict[str, Any], files: Sequence[DeliveredFile], directory: Path) -> IO[bytes]:
     """As the document, with a chunk for each file."""
     with _spooling(directory) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "stream": [')
@@ -63,7 +63,7 @@ def _spooling(directory: Path) -> Iterator[IO[bytes]]:
         stack.pop_all()
 
 
-def _write_images(file: IO[bytes], files: Sequence[Delivered], form: bytes) -> list[str]:
+def _write_images(file: IO[bytes], files: Sequence[DeliveredFile], form: bytes) -> list[str]:
     """With commas between; what could not be read, in sentences."""
     errors, separator = list[str](), b""
     before, _, after = form.partition(b"%s")
@@ -80,7 +80,7 @@ def _write_images(file: IO[bytes], files: Sequence[Delivered], form: bytes) -> l
     return errors
 
 
-def _write_image(file: IO[bytes], each: Delivered, source: IO[bytes] | None) -> None:
+def _write_image(file: IO[bytes], each: DeliveredFile, source: IO[bytes] | None) -> None:
     named = {"filename": each.filename, "type": _type(each)}
     if source is None:
         file.write(json.dumps({**named, "data": each.url}).encode())
@@ -92,11 +92,11 @@ def _write_image(file: IO[bytes], each: Delivered, source: IO[bytes] | None) -> 
     file.write(b'"}')
 
 
-def _type(each: Delivered) -> str:
+def _type(each: DeliveredFile) -> str:
     return "base64" if each.url is None else "s3_url"
 
 
-def _gone(each: Delivered, error: OSError) -> str:
+def _gone(each: DeliveredFile, error: OSError) -> str:
     return f"{each.filename} cannot be read: {error.strerror} ({each.path})"
 
 

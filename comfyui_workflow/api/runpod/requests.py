@@ -10,16 +10,16 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
-from comfyui_workflow.api.mount import Parts
+from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import flag, integer, text
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
-from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, Fetch, JobOrder
+from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, ImageDownload, JobOrder
 from comfyui_workflow.runs.target import ANY
-from comfyui_workflow.scheduling.capacity import Directory
+from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.services.uploads import Uploads
 
 LOW_PRIORITY = -100
@@ -40,7 +40,7 @@ class Endpoint:
     ssh_connection: str
 
 
-def job_order_reader(parts: Parts) -> "JobOrderReader":
+def job_order_reader(parts: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
         orders=order_reader(parts),
         uploads=parts.uploads,
@@ -55,7 +55,7 @@ class JobOrderReader:
 
     orders: OrderReader
     uploads: Uploads
-    directory: Directory
+    directory: Registry
     default_endpoint: str
 
     def endpoint(self, endpoint_id: str | None) -> Endpoint:
@@ -115,11 +115,11 @@ class JobOrderReader:
             fetches=fetches,
         )
 
-    def _places(self, images: "Images") -> Iterator[Fetch]:
+    def _places(self, images: "Images") -> Iterator[ImageDownload]:
         for name, image in images.items():
             if isinstance(image, str):
                 with _in_words():
-                    yield Fetch(url=image, path=str(self.uploads.place_for(name)))
+                    yield ImageDownload(url=image, path=str(self.uploads.place_for(name)))
 
     def _kept(self, images: "Images") -> Iterator[str]:
         for name, image in images.items():

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import wrap_file
 
 from comfyui_workflow.api.error_responses import keep_headers, status_of
-from comfyui_workflow.api.mount import Api, Parts
+from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
 from comfyui_workflow.api.runpod import schemas
@@ -20,12 +20,12 @@ from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
 from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
-from comfyui_workflow.instances.services import Instances
+from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
 from comfyui_workflow.runs.target import read_any
 from comfyui_workflow.server.body_limits import BodyLimit
-from comfyui_workflow.services.jobs.service import ImageRefused, JobService, NotToRetry
+from comfyui_workflow.services.jobs.service import ImageRefused, JobNotRetryable, JobService
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
 from comfyui_workflow.stores.journal import now
 
@@ -44,7 +44,7 @@ class JobViews:
 
     jobs: JobService
     orders: JobOrderReader
-    instances: Instances
+    instances: InstanceServices
     limits: RateLimits
     waiting: BoundedSemaphore
     default_endpoint: str
@@ -82,7 +82,7 @@ class JobViews:
         self._check_rate("retry", endpoint_id)
         try:
             self.jobs.retry(job_id)
-        except NotToRetry as error:
+        except JobNotRetryable as error:
             raise RunConflict(
                 "Only a job that has failed or timed out can be retried: "
                 f"this one is {STATUS_WORDS[error.status]}"
@@ -127,7 +127,7 @@ class JobViews:
         return _spooled(spooled_document(head, output_of(view), self.spool_dir))
 
 
-def create_blueprint(parts: Parts) -> Blueprint:
+def create_blueprint(parts: ApiServices) -> Blueprint:
     routes = Blueprint("worker_comfyui", __name__)
     views = JobViews(
         jobs=parts.jobs,
@@ -155,11 +155,11 @@ def body_limit(path: str) -> BodyLimit | None:
     )
 
 
-def word_error(error: WorkflowError) -> Response:
+def error_response(error: WorkflowError) -> Response:
     return _failure(str(error), status_of(error))
 
 
-def word_http_error(error: HTTPException) -> Response:
+def http_error_response(error: HTTPException) -> Response:
     response = _failure(error.description or error.name, error.code or 500)
     keep_headers(error, response)
     return response
@@ -205,13 +205,13 @@ def _job_counts(jobs: JobService, endpoint: str) -> dict[str, int]:
     }
 
 
-def _worker_counts(instances: Instances, endpoint: str) -> dict[str, int]:
+def _worker_counts(instances: InstanceServices, endpoint: str) -> dict[str, int]:
     """An instance is a worker: initializing while it is not known to be ready, throttled while it is away."""
     meant = read_any(endpoint)
     counted = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled"), 0)
     for instance in instances.directory.all():
         if instance.is_meant_by(meant.tag) if meant else instance.id == endpoint:
-            counted[_worker_word(instances.watches.state(instance.id))] += 1
+            counted[_worker_word(instances.monitors.state(instance.id))] += 1
     counted["ready"] = counted["idle"]
     return counted
 
@@ -232,7 +232,7 @@ OPERATIONS = (
         view=JobViews.run,
         summary="Start a job",
         body=schemas.JobBody,
-        answer=schemas.JobStanding,
+        answer=schemas.JobStatusResponse,
     ),
     Operation(
         method="POST",
@@ -242,7 +242,7 @@ OPERATIONS = (
         summary="Start a job and wait for its end",
         body=schemas.JobBody,
         query=schemas.WaitQuery,
-        answer=schemas.JobAnswer,
+        answer=schemas.JobResponse,
     ),
     Operation(
         method="GET",
@@ -250,7 +250,7 @@ OPERATIONS = (
         bare_rule="/status/<job_id>",
         view=JobViews.status,
         summary="The status of a job, with its output",
-        answer=schemas.JobAnswer,
+        answer=schemas.JobResponse,
     ),
     Operation(
         method="GET",
@@ -259,7 +259,7 @@ OPERATIONS = (
         view=JobViews.status_sync,
         summary="Wait for the end of a job",
         query=schemas.WaitQuery,
-        answer=schemas.JobAnswer,
+        answer=schemas.JobResponse,
     ),
     Operation(
         method="GET",
@@ -267,7 +267,7 @@ OPERATIONS = (
         bare_rule="/stream/<job_id>",
         view=JobViews.stream,
         summary="The outputs that nobody has taken yet",
-        answer=schemas.StreamAnswer,
+        answer=schemas.StreamResponse,
     ),
     Operation(
         method="POST",
@@ -275,7 +275,7 @@ OPERATIONS = (
         bare_rule="/status/<job_id>",
         view=JobViews.status,
         summary="The status of a job, with its output",
-        answer=schemas.JobAnswer,
+        answer=schemas.JobResponse,
     ),
     Operation(
         method="POST",
@@ -284,7 +284,7 @@ OPERATIONS = (
         view=JobViews.status_sync,
         summary="Wait for the end of a job",
         query=schemas.WaitQuery,
-        answer=schemas.JobAnswer,
+        answer=schemas.JobResponse,
     ),
     Operation(
         method="POST",
@@ -292,7 +292,7 @@ OPERATIONS = (
         bare_rule="/stream/<job_id>",
         view=JobViews.stream,
         summary="The outputs that nobody has taken yet",
-        answer=schemas.StreamAnswer,
+        answer=schemas.StreamResponse,
     ),
     Operation(
         method="POST",
@@ -300,7 +300,7 @@ OPERATIONS = (
         bare_rule="/cancel/<job_id>",
         view=JobViews.cancel,
         summary="Cancel a job",
-        answer=schemas.JobStanding,
+        answer=schemas.JobStatusResponse,
     ),
     Operation(
         method="POST",
@@ -308,7 +308,7 @@ OPERATIONS = (
         bare_rule="/retry/<job_id>",
         view=JobViews.retry,
         summary="Take up a job that has failed or timed out",
-        answer=schemas.JobStanding,
+        answer=schemas.JobStatusResponse,
     ),
     Operation(
         method="POST",
@@ -331,8 +331,8 @@ API = Api(
     prefix=PREFIX,
     also_at=BARE,
     create_blueprint=create_blueprint,
-    word_error=word_error,
-    word_http_error=word_http_error,
+    error_response=error_response,
+    http_error_response=http_error_response,
     body_limit=body_limit,
     section=Section(
         tag="Jobs",

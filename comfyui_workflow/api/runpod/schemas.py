@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from comfyui_workflow.api.operations import Answer, Body
+from comfyui_workflow.api.operations import RequestBody, ResponseBody
 from comfyui_workflow.api.runpod.requests import (
     LEAST_TIMEOUT_MS,
     LEAST_TTL_MS,
@@ -23,22 +23,22 @@ LONGEST_WAIT_MS = 300_000
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 
 
-class JobFailure(Answer):
+class JobFailure(ResponseBody):
     error: str
 
 
-class InputImage(Body):
+class InputImage(RequestBody):
     name: str
     image: str = Field(description="Base64, a data URI, or a URL")
 
 
-class JobInput(Body):
+class JobInput(RequestBody):
     workflow: dict[str, Any] = Field(description="In API format or the editor's")
     images: list[InputImage] | None = None
     comfy_org_api_key: str | None = None
 
 
-class Policy(Body):
+class Policy(RequestBody):
     executionTimeout: int | None = Field(  # noqa: N815 - RunPod's word
         None, ge=LEAST_TIMEOUT_MS, le=LONGEST_MS, description="Milliseconds"
     )
@@ -46,14 +46,14 @@ class Policy(Body):
     lowPriority: bool | None = False  # noqa: N815
 
 
-class S3Config(Body):
+class S3Config(RequestBody):
     endpointUrl: str = Field(max_length=LONGEST_URL)  # noqa: N815
     accessId: str  # noqa: N815
     accessSecret: str  # noqa: N815
     bucketName: str | None = None  # noqa: N815
 
 
-class JobBody(Body):
+class JobBody(RequestBody):
     """`input` may be the text of its JSON, too."""
 
     input: JobInput
@@ -62,23 +62,23 @@ class JobBody(Body):
     s3Config: S3Config | None = None  # noqa: N815
 
 
-class WaitQuery(Body):
+class WaitQuery(RequestBody):
     wait: int = Field(USUAL_WAIT_MS, ge=LEAST_WAIT_MS, le=LONGEST_WAIT_MS, description="Milliseconds")
 
 
-class OutputImage(Answer):
+class OutputImage(ResponseBody):
     filename: str
     type: Literal["base64", "s3_url"]
     data: str
 
 
-class JobOutput(Answer):
+class JobOutput(ResponseBody):
     images: list[OutputImage]
     errors: list[str] = Field(default=[], description="What was not fatal")
     status: Literal["success_no_images"] | None = None
 
 
-class JobHead(Answer):
+class JobHead(ResponseBody):
     """Times in milliseconds."""
 
     id: str
@@ -89,29 +89,29 @@ class JobHead(Answer):
     error: str | None = None
 
 
-class JobAnswer(JobHead):
+class JobResponse(JobHead):
     output: JobOutput | None = None
 
 
-class StreamChunk(Answer):
+class StreamChunk(ResponseBody):
     output: OutputImage
 
 
-class StreamAnswer(JobHead):
+class StreamResponse(JobHead):
     stream: list[StreamChunk]
 
 
-class JobStanding(Answer):
+class JobStatusResponse(ResponseBody):
     id: str
     status: Status
 
 
-class QueuePurged(Answer):
+class QueuePurged(ResponseBody):
     removed: int
     status: Literal["completed"]
 
 
-class JobCounts(Answer):
+class JobCounts(ResponseBody):
     completed: int
     failed: int
     inProgress: int  # noqa: N815
@@ -119,7 +119,7 @@ class JobCounts(Answer):
     retried: int
 
 
-class WorkerCounts(Answer):
+class WorkerCounts(ResponseBody):
     idle: int
     initializing: int
     ready: int
@@ -127,6 +127,6 @@ class WorkerCounts(Answer):
     throttled: int
 
 
-class EndpointHealth(Answer):
+class EndpointHealth(ResponseBody):
     jobs: JobCounts
     workers: WorkerCounts

@@ -12,7 +12,7 @@ MOST_AT_ONE_SERVER = 2
 """One that does not answer keeps no more places than these from the others."""
 
 
-class DeliveryRow:
+class DeliveryQueue:
     def __init__(self) -> None:
         self._known: dict[str, Delivery] = {}
         self._waiting: dict[str, Delivery] = {}

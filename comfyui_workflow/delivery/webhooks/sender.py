@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.delivery.webhooks.queue import DeliveryRow
+from comfyui_workflow.delivery.webhooks.queue import DeliveryQueue
 from comfyui_workflow.errors import (
     DeliveryNotFound,
     RunConflict,
@@ -20,8 +20,8 @@ from comfyui_workflow.errors import (
     WebError,
 )
 from comfyui_workflow.runs.webhook import (
-    Attempt,
     Delivery,
+    DeliveryAttempt,
     DeliveryStatus,
     after_attempt,
     new_delivery,
@@ -63,7 +63,7 @@ class Outbox:
         self._options = options or OutboxOptions()
         self._clock = clock
         self._changed = threading.Condition()
-        self._row = DeliveryRow()
+        self._row = DeliveryQueue()
         self._is_stopping = False
 
     def open(self) -> None:
@@ -167,7 +167,7 @@ class Outbox:
         finally:
             self._release(delivery)
 
-    def _try(self, delivery: Delivery) -> Attempt:
+    def _try(self, delivery: Delivery) -> DeliveryAttempt:
         status = trouble = None
         try:
             content = self._store.content(delivery.delivery_id)
@@ -178,7 +178,7 @@ class Outbox:
         except Exception as error:
             log.exception("%s: internal error", delivery.delivery_id)
             trouble = f"Internal error: {type(error).__name__}"
-        return Attempt(at=self._clock(), status=status, trouble=trouble)
+        return DeliveryAttempt(at=self._clock(), status=status, trouble=trouble)
 
     def _release(self, delivery: Delivery) -> None:
         with self._changed:

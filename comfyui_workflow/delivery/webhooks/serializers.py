@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from comfyui_workflow.runs.document import word_time
-from comfyui_workflow.runs.webhook import Attempt, Delivery
+from comfyui_workflow.runs.document import serialize_time
+from comfyui_workflow.runs.webhook import Delivery, DeliveryAttempt
 from comfyui_workflow.safe_http.urls import shown_url
 
 
@@ -15,13 +15,13 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
         "workflow_id": delivery.run_id,
         "url": shown_url(delivery.url),
         "status": delivery.status.value,
-        "created_at": word_time(delivery.created_at),
+        "created_at": serialize_time(delivery.created_at),
         "content_bytes": delivery.content_bytes,
         "attempt_count": len(delivery.attempts),
         "last_attempt": last and attempt_document(last),
-        "next_attempt_at": word_time(delivery.next_at),
+        "next_attempt_at": serialize_time(delivery.next_at),
     }
 
 
-def attempt_document(attempt: Attempt) -> dict[str, Any]:
-    return {"at": word_time(attempt.at), "status": attempt.status, "trouble": attempt.trouble}
+def attempt_document(attempt: DeliveryAttempt) -> dict[str, Any]:
+    return {"at": serialize_time(attempt.at), "status": attempt.status, "trouble": attempt.trouble}

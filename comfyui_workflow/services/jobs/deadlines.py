@@ -15,7 +15,7 @@ LONGEST_SLEEP_S = 3600.0
 """The clock may be set meanwhile."""
 
 
-class Deadlines:
+class Timer:
     """Every method may be called from any thread."""
 
     def __init__(self, clock: Callable[[], datetime] = now) -> None:

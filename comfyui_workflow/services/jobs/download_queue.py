@@ -10,7 +10,7 @@ MOST_AT_ONE_SERVER = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class WantedImage:
+class QueuedDownload:
     """The next one of a job."""
 
     job_id: str
@@ -19,16 +19,16 @@ class WantedImage:
     """This one included."""
 
 
-class FetchRow:
+class DownloadQueue:
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[WantedImage]] = {}
+        self._waiting: dict[str, deque[QueuedDownload]] = {}
         """By their servers; that which was asked last comes last."""
         self._places: Counter[str] = Counter()
 
-    def put(self, image: WantedImage) -> None:
+    def put(self, image: QueuedDownload) -> None:
         self._waiting.setdefault(origin_of(image.url), deque()).append(image)
 
-    def take(self) -> WantedImage | None:
+    def take(self) -> QueuedDownload | None:
         """One whose server has a place for it, until it is given back."""
         server = next((each for each in self._waiting if self._places[each] < MOST_AT_ONE_SERVER), None)
         if server is None:
@@ -40,7 +40,7 @@ class FetchRow:
         self._places[server] += 1
         return image
 
-    def give_back(self, image: WantedImage) -> None:
+    def give_back(self, image: QueuedDownload) -> None:
         server = origin_of(image.url)
         self._places[server] -= 1
         if not self._places[server]:

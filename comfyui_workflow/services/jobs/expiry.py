@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from comfyui_workflow.errors import JobNotFound, StoreError
 from comfyui_workflow.runs.job import Job, JobStatus
-from comfyui_workflow.services.jobs.deadlines import Deadlines
+from comfyui_workflow.services.jobs.deadlines import Timer
 from comfyui_workflow.services.jobs.view import JobView
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import now
@@ -21,12 +21,12 @@ LOOK_AGAIN_S = 1.0
 """Whether the instance can be asked again what became of the prompt."""
 
 
-class Lifetimes:
+class JobExpiry:
     def __init__(
         self,
         *,
         store: JobStore,
-        deadlines: Deadlines,
+        deadlines: Timer,
         look: Callable[[str], JobView],
         cancel_run: Callable[[str, str], None],
         ended: Callable[[str], None],

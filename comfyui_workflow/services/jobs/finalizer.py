@@ -34,17 +34,17 @@ AGAIN_AFTER_S = 5.0
 """Where the local disk did not take it."""
 
 
-class Outbox(Protocol):
+class WebhookOutbox(Protocol):
     def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> object:
         """On disk when this returns; delivered sooner or later, and once under that id. Raises: StoreError,
         UrlRefused."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndingTools:
+class FinalizerTools:
     store: JobStore
     journal: RunJournal
-    outbox: Outbox
+    outbox: WebhookOutbox
     presenters: Presenters
     bucket: Bucket | None
     """Of the server."""
@@ -56,10 +56,10 @@ class EndingTools:
     """`again(job_id, seconds)`: put it in once more then."""
 
 
-class JobEndings:
+class JobFinalizer:
     """Has threads of its own, so that a slow bucket keeps no run and no request waiting."""
 
-    def __init__(self, tools: EndingTools) -> None:
+    def __init__(self, tools: FinalizerTools) -> None:
         self._tools = tools
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()

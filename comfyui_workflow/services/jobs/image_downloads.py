@@ -15,10 +15,10 @@ from comfyui_workflow.errors import JobNotFound, RunNotFound, StoreError, UrlRef
 from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, Fetch, Job
+from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, ImageDownload, Job
 from comfyui_workflow.runs.model import Phase
-from comfyui_workflow.services.jobs.deadlines import Deadlines
-from comfyui_workflow.services.jobs.download_queue import FetchRow, WantedImage
+from comfyui_workflow.services.jobs.deadlines import Timer
+from comfyui_workflow.services.jobs.download_queue import DownloadQueue, QueuedDownload
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
 
@@ -38,7 +38,7 @@ class ImageFetcher:
         *,
         store: JobStore,
         journal: RunJournal,
-        deadlines: Deadlines,
+        deadlines: Timer,
         fetch: FetchUrl,
         start: Callable[[str], None],
     ) -> None:
@@ -49,7 +49,7 @@ class ImageFetcher:
         self._fetch = fetch
         self._start = start
         self._changed = threading.Condition()
-        self._row = FetchRow()
+        self._row = DownloadQueue()
         self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"images {number}", daemon=True)
@@ -69,7 +69,7 @@ class ImageFetcher:
     def put(self, job: Job, tries: int = 1) -> None:
         """One that misses an image. `tries`: of the next one, this one included."""
         with self._changed:
-            self._row.put(WantedImage(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
+            self._row.put(QueuedDownload(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -81,7 +81,7 @@ class ImageFetcher:
                     self._row.give_back(image)
                     self._changed.notify_all()
 
-    def _next(self) -> WantedImage | None:
+    def _next(self) -> QueuedDownload | None:
         """None when it is time to stop."""
         with self._changed:
             while not self._is_stopping:
@@ -91,7 +91,7 @@ class ImageFetcher:
                 self._changed.wait()
             return None
 
-    def _try_to_bring(self, image: WantedImage) -> None:
+    def _try_to_bring(self, image: QueuedDownload) -> None:
         try:
             job = self._store.get(image.job_id)
             if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
@@ -101,7 +101,7 @@ class ImageFetcher:
         except (JobNotFound, RunNotFound) as error:
             log.debug("%s: %s", image.job_id, error)
 
-    def _bring(self, job: Job, image: WantedImage) -> None:
+    def _bring(self, job: Job, image: QueuedDownload) -> None:
         """Raises: JobNotFound, RunNotFound."""
         try:
             after = self._brought(job, job.fetches[0])
@@ -118,7 +118,7 @@ class ImageFetcher:
             else:
                 self._start(after.run_id)
 
-    def _brought(self, job: Job, fetch: Fetch) -> Job:
+    def _brought(self, job: Job, fetch: ImageDownload) -> Job:
         """Without that which is here now."""
         name = Path(fetch.path).name
         entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
@@ -147,7 +147,7 @@ class ImageFetcher:
             log.error("%s: %s", job.job_id, trouble)
 
 
-def _without(job: Job, done: Fetch) -> Job:
+def _without(job: Job, done: ImageDownload) -> Job:
     return replace(job, fetches=tuple(fetch for fetch in job.fetches if fetch != done))
 
 

@@ -15,7 +15,7 @@ from comfyui_workflow.runs.events import RunCancelled
 from comfyui_workflow.runs.job import (
     SYNC_PREFIX,
     Bucket,
-    Fetch,
+    ImageDownload,
     Job,
     JobOrder,
     JobStatus,
@@ -23,12 +23,12 @@ from comfyui_workflow.runs.job import (
     status_of,
 )
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.services.jobs.deadlines import Deadlines
-from comfyui_workflow.services.jobs.expiry import Lifetimes, with_verdict
-from comfyui_workflow.services.jobs.finalizer import EndingTools, JobEndings, Outbox
+from comfyui_workflow.services.jobs.deadlines import Timer
+from comfyui_workflow.services.jobs.expiry import JobExpiry, with_verdict
+from comfyui_workflow.services.jobs.finalizer import FinalizerTools, JobFinalizer, WebhookOutbox
 from comfyui_workflow.services.jobs.image_downloads import FetchUrl, ImageFetcher
 from comfyui_workflow.services.jobs.presenter import Presenters
-from comfyui_workflow.services.jobs.view import Delivered, JobView, has_output, output_of
+from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, has_output, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage.base import Send
 from comfyui_workflow.stores.base import JobStore
@@ -50,7 +50,7 @@ class ImageRefused(UrlRefused):
     """An image that is named by its URL may not be fetched from there. The sentence begins with its name."""
 
 
-class NotToRetry(RunConflict):
+class JobNotRetryable(RunConflict):
     """A job in this status is not taken up again."""
 
     def __init__(self, status: JobStatus) -> None:
@@ -69,7 +69,7 @@ class JobService:
         journal: RunJournal,
         service: RunService,
         store: JobStore,
-        outbox: Outbox,
+        outbox: WebhookOutbox,
         presenters: Presenters,
         check_url: Callable[[str], None],
         send: Send,
@@ -86,9 +86,9 @@ class JobService:
         self._check_url = check_url
         self._changed = threading.Condition()
         self._is_stopping = False
-        self._deadlines = Deadlines()
-        self._endings = JobEndings(
-            EndingTools(
+        self._deadlines = Timer()
+        self._endings = JobFinalizer(
+            FinalizerTools(
                 store=store,
                 journal=journal,
                 outbox=outbox,
@@ -99,7 +99,7 @@ class JobService:
                 again=self._put_later,
             )
         )
-        self._lifetimes = Lifetimes(
+        self._lifetimes = JobExpiry(
             store=store,
             deadlines=self._deadlines,
             look=self.get,
@@ -166,7 +166,7 @@ class JobService:
             )
         return self.get(job_id)
 
-    def take_outputs(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
+    def take_outputs(self, job_id: str) -> tuple[JobView, tuple[DeliveredFile, ...]]:
         """Those that nobody has taken yet: each is handed out once. None before it is final.
         Raises: JobNotFound, StoreError."""
         view = self.get(job_id)
@@ -180,7 +180,7 @@ class JobService:
         self._store.update(job_id, taken)
         return view, files[before[0] :]
 
-    def outputs_left(self, job_id: str) -> tuple[JobView, tuple[Delivered, ...]]:
+    def outputs_left(self, job_id: str) -> tuple[JobView, tuple[DeliveredFile, ...]]:
         """As `take_outputs`, and takes none. Raises: JobNotFound."""
         view = self.get(job_id)
         return view, _streamed(view)[view.job.streamed :]
@@ -196,11 +196,11 @@ class JobService:
 
     def retry(self, job_id: str) -> JobView:
         """Takes up what can be taken up; where its prompt would only fail again or was cut off, there is a
-        new run. Raises: JobNotFound; NotToRetry unless it has failed or timed out; StoreError."""
+        new run. Raises: JobNotFound; JobNotRetryable unless it has failed or timed out; StoreError."""
         with self._retrying:  # of two at once the second finds it in the queue
             view = self.get(job_id)
             if view.job.final not in (JobStatus.FAILED, JobStatus.TIMEOUT):
-                raise NotToRetry(view.status)
+                raise JobNotRetryable(view.status)
             run = view.run if view.run.status is RunStatus.COMPLETED else self._run_again(view)
             job = self._reopen(job_id, run.run_id)
             if run.run_id != view.run.run_id:
@@ -266,7 +266,7 @@ class JobService:
         self._images.stop()
         self._endings.stop(STOP_S)
 
-    def _check_image(self, fetch: Fetch) -> None:
+    def _check_image(self, fetch: ImageDownload) -> None:
         """Raises: ImageRefused, naming it."""
         try:
             self._check_url(fetch.url)
@@ -317,7 +317,7 @@ class JobService:
                 log.debug("%s: %s", view.job.job_id, error)
                 run = self._service.get(view.run.run_id)
                 if view.job.final is JobStatus.FAILED and not run.is_finished:  # by somebody, just now
-                    raise NotToRetry(status_of(replace(view.job, final=None), run)) from error
+                    raise JobNotRetryable(status_of(replace(view.job, final=None), run)) from error
         return self._service.keep_all([view.run.request])[0]
 
     def _reopen(self, job_id: str, run_id: str) -> Job:
@@ -366,7 +366,7 @@ class JobService:
         self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._endings.put(job_id))
 
 
-def _streamed(view: JobView) -> tuple[Delivered, ...]:
+def _streamed(view: JobView) -> tuple[DeliveredFile, ...]:
     return output_of(view).files if has_output(view) and view.job.final is not None else ()
 
 

@@ -20,7 +20,7 @@ class JobView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivered:
+class DeliveredFile:
     """One file: at `url`, or else at `path` on this machine."""
 
     filename: str
@@ -30,7 +30,7 @@ class Delivered:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    files: tuple[Delivered, ...]
+    files: tuple[DeliveredFile, ...]
     errors: tuple[str, ...]
     """Sentences about what went wrong and was not fatal."""
 
@@ -48,7 +48,7 @@ def has_output(view: JobView) -> bool:
 
 
 def output_of(view: JobView) -> Output:
-    files, errors = list[Delivered](), list(view.run.notices)
+    files, errors = list[DeliveredFile](), list(view.run.notices)
     uploads = {upload.number: upload for upload in view.job.uploads}
     for number, output in enumerate(view.run.outputs):
         upload = uploads.get(number)
@@ -58,5 +58,5 @@ def output_of(view: JobView) -> Output:
             errors.append(upload.error)
         else:
             url = upload.url if upload else None
-            files.append(Delivered(filename=output.filename, path=Path(output.local_path), url=url))
+            files.append(DeliveredFile(filename=output.filename, path=Path(output.local_path), url=url))
     return Output(files=tuple(files), errors=tuple(errors))

@@ -187,12 +187,12 @@ class SftpSession:
         return number
 
     def _send(self, packet: bytes) -> int:
-        sent_bytes = self._patiently(lambda: self._channel.send(packet))
+        sent_bytes = self._with_backoff(lambda: self._channel.send(packet))
         if not sent_bytes:
             raise EOFError
         return sent_bytes
 
-    def _patiently(self, act: Callable[[], Done]) -> Done:
+    def _with_backoff(self, act: Callable[[], Done]) -> Done:
         """Raises: TimeoutError when nothing moves for too long; what `heed` raises."""
         self._channel.settimeout(min(WAKE_UP_S, self._silence_timeout_s))
         until_s = time.monotonic() + self._silence_timeout_s
@@ -217,7 +217,7 @@ class SftpSession:
 
     def _take_packet(self) -> None:
         while len(self._received) < (size_bytes := self._next_packet_bytes()):
-            arrived = self._patiently(lambda: self._channel.recv(ALL_THERE_IS))
+            arrived = self._with_backoff(lambda: self._channel.recv(ALL_THERE_IS))
             if not arrived:
                 raise EOFError
             self._received += arrived

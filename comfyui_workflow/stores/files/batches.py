@@ -14,9 +14,9 @@ from pathlib import Path
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.codec import decode_batch, encode_batch
-from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.base import UnreadableRecord
 from comfyui_workflow.stores.files.record_files import RecordFiles
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.memory import MemoryBatchStore
 
 log = logging.getLogger(__name__)
@@ -26,22 +26,22 @@ _ID = re.compile("batch_[0-9]{1,12}_[0-9a-f]{1,32}")
 
 class FileBatchStore:
     def __init__(self, directory: Path) -> None:
-        self._files = RecordFiles(directory, "batch", Seal(directory.parent))
+        self._files = RecordFiles(directory, "batch", RecordFormat(directory.parent))
         self._held = MemoryBatchStore()
         self._lock = threading.Lock()
-        self._unreadable: dict[str, Unreadable] = {}
+        self._unreadable: dict[str, UnreadableRecord] = {}
 
     def open(self) -> None:
         """Raises: ConfigurationError, also where a newer release has written one."""
         self._files.open()
         for batch_id, read in self._files.read_all(_ID, decode_batch, lambda batch: batch.batch_id):
-            if isinstance(read, Unreadable):
+            if isinstance(read, UnreadableRecord):
                 self._unreadable[batch_id] = read
             else:
                 self._held.add(read)
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         with self._lock:
             return dict(self._unreadable)
 

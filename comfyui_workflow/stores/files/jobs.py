@@ -9,9 +9,9 @@ from pathlib import Path
 
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.job import Job, decode_job, encode_job, record_name
-from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.base import UnreadableRecord
 from comfyui_workflow.stores.files.record_files import RecordFiles
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.memory import MemoryJobStore
 
 log = logging.getLogger(__name__)
@@ -22,9 +22,9 @@ _NAME = re.compile("comfyui_workflow_.*", re.DOTALL)
 
 class FileJobStore:
     def __init__(self, directory: Path) -> None:
-        self._files = RecordFiles(directory, "job", Seal(directory.parent))
+        self._files = RecordFiles(directory, "job", RecordFormat(directory.parent))
         self._held = MemoryJobStore()
-        self._unreadable: dict[str, Unreadable] = {}
+        self._unreadable: dict[str, UnreadableRecord] = {}
         self._locks = [threading.Lock() for _ in range(_STRIPES)]
 
     def open(self) -> None:
@@ -32,13 +32,13 @@ class FileJobStore:
         where a newer release has written one."""
         self._files.open()
         for name, read in self._files.read_all(_NAME, decode_job, lambda job: record_name(job.job_id)):
-            if isinstance(read, Unreadable):
+            if isinstance(read, UnreadableRecord):
                 self._unreadable[name] = read
             else:
                 self._held.add(read)
 
     @property
-    def unreadable(self) -> Mapping[str, Unreadable]:
+    def unreadable(self) -> Mapping[str, UnreadableRecord]:
         return dict(self._unreadable)
 
     def replace_unreadable(self, job: Job) -> None:

@@ -129,7 +129,7 @@ class Ownership:
         return [token for token in found if isinstance(token, str)]
 
 
-class Watchman:
+class OwnershipMonitor:
     """A thread that looks every second whether the data are still ours."""
 
     def __init__(self, ownership: Ownership) -> None:

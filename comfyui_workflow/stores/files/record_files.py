@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.files.atomic_write import make_private_directory, write_atomically
-from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.base import UnreadableRecord
 from comfyui_workflow.stores.files.quarantine import QUARANTINE, keep_aside
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class RecordFiles:
     """Every method may be called from any thread."""
 
-    def __init__(self, directory: Path, kind: str, seal: Seal) -> None:
+    def __init__(self, directory: Path, kind: str, seal: RecordFormat) -> None:
         """`kind` is what a record is called in error messages."""
         self._directory = directory
         self._kind = kind
@@ -35,7 +35,7 @@ class RecordFiles:
 
     def read_all(
         self, names: re.Pattern[str], decode: Callable[[bytes], T], name_of: Callable[[T], str]
-    ) -> Iterator[tuple[str, T | Unreadable]]:
+    ) -> Iterator[tuple[str, T | UnreadableRecord]]:
         """Every record whose file name fits `names`, in the order of the names. Raises: ConfigurationError,
         also where a newer release has written one."""
         try:
@@ -44,7 +44,7 @@ class RecordFiles:
             raise self._cannot_use(error) from error
         for path in found:
             if names.fullmatch(path.stem):
-                read: T | Unreadable = self._read(path, decode, name_of)
+                read: T | UnreadableRecord = self._read(path, decode, name_of)
                 yield path.stem, read
 
     def write(self, name: str, record: bytes) -> None:
@@ -66,14 +66,16 @@ class RecordFiles:
         path = self.path_of(name)
         keep_aside(path, self._directory / QUARANTINE, reason, path.name)
 
-    def _read(self, path: Path, decode: Callable[[bytes], T], name_of: Callable[[T], str]) -> T | Unreadable:
+    def _read(
+        self, path: Path, decode: Callable[[bytes], T], name_of: Callable[[T], str]
+    ) -> T | UnreadableRecord:
         """Raises: NewerRecord."""
         try:
             record = decode(self._seal.read(path))
             if name_of(record) != path.stem:
                 raise StoreError(f"it is the record of another {self._kind}")
         except (StoreError, OSError) as error:
-            return Unreadable(path=str(path), reason=str(error))
+            return UnreadableRecord(path=str(path), reason=str(error))
         return record
 
     def _cannot_use(self, error: OSError) -> ConfigurationError:

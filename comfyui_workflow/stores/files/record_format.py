@@ -36,7 +36,7 @@ class NewerRecord(ConfigurationError):
         )
 
 
-class Seal:
+class RecordFormat:
     """Puts records into the form in which they are kept, and takes them out of it. Immutable."""
 
     def __init__(self, data_dir: Path | None = None) -> None:

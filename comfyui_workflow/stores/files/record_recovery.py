@@ -17,11 +17,11 @@ from comfyui_workflow.runs.codec import (
     encode_run,
 )
 from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
-from comfyui_workflow.runs.recovery import Parts, rebuilt, request_of
+from comfyui_workflow.runs.recovery import RecordParts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.quarantine import keep_aside
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_directory import (
     CUT,
     NO_END,
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Rebuilder:
+class RecordRecovery:
     def __init__(self, reader: RecordReader, aside: Path, damage: DamageReport) -> None:
         self._reader = reader
         self._seal = reader.seal
@@ -65,7 +65,7 @@ class Rebuilder:
             self._damage.add(path / name, reason, _outcome(run))
         return run
 
-    def _read(self, path: Path, *, is_finished: bool, summary: RunSummary | None) -> Parts:
+    def _read(self, path: Path, *, is_finished: bool, summary: RunSummary | None) -> RecordParts:
         troubles: dict[str, str] = {}
 
         def part(name: str, read: Callable[[], T]) -> T | None:
@@ -85,7 +85,7 @@ class Rebuilder:
             troubles.setdefault(WORKFLOW, "it is missing")
         graph = part(GRAPH, lambda: self._graph(path))
         submission = part(SUBMISSION, lambda: read_submission(path, self._seal))
-        parts = Parts(
+        parts = RecordParts(
             run_id=path.name,
             request=request,
             graph=graph,
@@ -132,7 +132,7 @@ class Rebuilder:
         is_graph_used = run.submissions > 0 or run.is_finished
         return replace(run, prepared_graph=graph if is_graph_used else None)
 
-    def _keep(self, path: Path, run: Run, parts: Parts) -> None:
+    def _keep(self, path: Path, run: Run, parts: RecordParts) -> None:
         """The damaged files are kept aside, and the record is whole again. Whenever this ends, what was whole
         is still there. Raises: OSError."""
         for name in parts.troubles:
@@ -160,7 +160,7 @@ def _holds_a_run(path: Path) -> bool:
 def _is_sealed(path: Path) -> bool:
     """Whether a file begins with a seal, whatever comes after."""
     try:
-        return Seal.is_sealed(read_regular(path))
+        return RecordFormat.is_sealed(read_regular(path))
     except OSError:
         return False
 

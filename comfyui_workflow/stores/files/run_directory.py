@@ -36,7 +36,7 @@ from comfyui_workflow.runs.codec import (
     encode_submission,
 )
 from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_log import GRAPH, LOG, LogRead, read_log
 from comfyui_workflow.stores.files.workflow_file import WorkflowReader, WorkflowWriter
 from comfyui_workflow.workflows.model import Workflow
@@ -52,7 +52,7 @@ NO_END = "it does not tell how the run ended: its last lines are lost"
 CUT = "a prompt was submitted that the log of the run does not tell of: its last lines are lost"
 
 
-def create_records(live: Path, runs: Sequence[Run], seal: Seal) -> None:
+def create_records(live: Path, runs: Sequence[Run], seal: RecordFormat) -> None:
     """All of them, on the disk when this returns, or none. A power cut before may leave some. Raises:
     OSError."""
     workflows = WorkflowWriter([run.request for run in runs], seal)
@@ -70,7 +70,7 @@ def create_records(live: Path, runs: Sequence[Run], seal: Seal) -> None:
         raise
 
 
-def was_never_accepted(path: Path, seal: Seal) -> bool:
+def was_never_accepted(path: Path, seal: RecordFormat) -> bool:
     """Whether a server died, or the power failed, before it could answer for this run: then neither its
     request nor its first state is whole, and nothing else was ever written."""
     is_record = is_run_id(path.name) and path.is_dir() and not path.is_symlink()
@@ -79,7 +79,7 @@ def was_never_accepted(path: Path, seal: Seal) -> bool:
     )
 
 
-def write_submission(path: Path, run: Run, seal: Seal) -> None:
+def write_submission(path: Path, run: Run, seal: RecordFormat) -> None:
     """Write the submission of a run whose prompt is about to be submitted, after its log says so. It is read
     where the log is damaged, so it need not be on the disk first, and a disk that does not take it stops
     nobody."""
@@ -93,7 +93,7 @@ class RecordReader:
     """Reads records. What several runs have in common is one object in memory. Its methods may be called from
     any thread."""
 
-    def __init__(self, seal: Seal, most_workflows: int | None = None) -> None:
+    def __init__(self, seal: RecordFormat, most_workflows: int | None = None) -> None:
         self.seal = seal
         self.workflows = WorkflowReader(most_workflows, seal)
         self.nodes = NodeMemory()
@@ -122,24 +122,24 @@ class RecordReader:
         return replace(run, prepared_graph=decode_graph(self.seal.unseal(graph, Path(GRAPH))))
 
 
-def read_submission(path: Path, seal: Seal) -> SubmissionRecord | None:
+def read_submission(path: Path, seal: RecordFormat) -> SubmissionRecord | None:
     """None where no prompt was submitted, or an earlier release has submitted it; or where a power cut took
     the content, which was not flushed. Raises: StoreError, NewerRecord, OSError."""
     content = content_of(path / SUBMISSION)
     return decode_submission(seal.unseal(content, path / SUBMISSION)) if content else None
 
 
-def read_inputs(path: Path, seal: Seal) -> Mapping[str, Any]:
+def read_inputs(path: Path, seal: RecordFormat) -> Mapping[str, Any]:
     """Raises: StoreError, OSError."""
     return decode_inputs(seal.read(path / "request.json"))
 
 
-def read_outputs(path: Path, seal: Seal) -> Sequence[OutputFile]:
+def read_outputs(path: Path, seal: RecordFormat) -> Sequence[OutputFile]:
     """Raises: StoreError, OSError."""
     return decode_outputs(read_state(path, seal))
 
 
-def refuse_newer(path: Path, seal: Seal) -> None:
+def refuse_newer(path: Path, seal: RecordFormat) -> None:
     """Raises: NewerRecord. Whatever else may be wrong with the record is not told here."""
     with suppress(StoreError, OSError):
         seal.read(path / "request.json")
@@ -147,7 +147,7 @@ def refuse_newer(path: Path, seal: Seal) -> None:
         read_state(path, seal)
 
 
-def read_state(path: Path, seal: Seal) -> bytes:
+def read_state(path: Path, seal: RecordFormat) -> bytes:
     """The log, or what older records have in its place. Raises: StoreError, NewerRecord, OSError."""
     read = whole_state(path, seal)
     if read.trouble is not None:
@@ -155,7 +155,7 @@ def read_state(path: Path, seal: Seal) -> bytes:
     return read.content
 
 
-def whole_state(path: Path, seal: Seal) -> LogRead:
+def whole_state(path: Path, seal: RecordFormat) -> LogRead:
     """The whole part of the state. Raises: StoreError where there is none; NewerRecord; OSError."""
     content = content_of(path / LOG)
     read = None if content is None else read_log(content, path / LOG, seal)
@@ -166,20 +166,20 @@ def whole_state(path: Path, seal: Seal) -> LogRead:
     return LogRead(content=seal.read(path / OLD_STATE), trouble=None)
 
 
-def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: Seal) -> list[Path]:
+def _write_files(path: Path, run: Run, workflows: WorkflowWriter, seal: RecordFormat) -> list[Path]:
     workflow = workflows.write(path, run.request)
     write_new(path / "request.json", seal.seal(encode_request(run.request, has_workflow=workflow is None)))
     write_new(path / LOG, seal.seal(encode_run(run)) + b"\n")
     return [path / "request.json", path / LOG, *([workflow] if workflow else [])]
 
 
-def _has_state(path: Path, seal: Seal) -> bool:
+def _has_state(path: Path, seal: RecordFormat) -> bool:
     with suppress(OSError, StoreError):
         return bool(whole_state(path, seal).content)
     return False
 
 
-def _has_request(path: Path, seal: Seal) -> bool:
+def _has_request(path: Path, seal: RecordFormat) -> bool:
     with suppress(OSError, StoreError):
         decode_inputs(seal.read(path / "request.json"))
         return True

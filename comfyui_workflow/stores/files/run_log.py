@@ -15,7 +15,7 @@ from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.changes import encode_change, is_state
 from comfyui_workflow.runs.codec import encode_graph, encode_run
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.workflows.graph import Graph
 
 LOG, GRAPH = "run.jsonl", "graph.json"
@@ -34,7 +34,7 @@ class LogRead:
     """Why the rest cannot be used; None where nothing is missing that anybody relied on."""
 
 
-def read_log(content: bytes, path: Path, seal: Seal) -> LogRead:
+def read_log(content: bytes, path: Path, seal: RecordFormat) -> LogRead:
     """The lines without their seals. A line without a line break, at the end, was cut short: it was not on
     the disk when anybody relied on it. So was one that a whole state follows. Any other that cannot be read
     is damaged. Raises: NewerRecord."""
@@ -60,7 +60,7 @@ def read_log(content: bytes, path: Path, seal: Seal) -> LogRead:
     return LogRead(content=b"\n".join([*whole, b""]), trouble=trouble)
 
 
-def _unsealed(line: bytes, path: Path, seal: Seal) -> bytes | None:
+def _unsealed(line: bytes, path: Path, seal: RecordFormat) -> bytes | None:
     """None for a line that is none. Raises: NewerRecord."""
     try:
         read = seal.unseal(line, path)
@@ -73,7 +73,7 @@ def _unsealed(line: bytes, path: Path, seal: Seal) -> bytes | None:
 class RunLog:
     """Not to be used by two threads at a time."""
 
-    def __init__(self, directory: Path, run: Run, seal: Seal, *, is_new: bool) -> None:
+    def __init__(self, directory: Path, run: Run, seal: RecordFormat, *, is_new: bool) -> None:
         """`run` is what the directory says; a new one is a single state."""
         self._seal = seal
         self._directory = directory

@@ -32,15 +32,15 @@ from comfyui_workflow.errors import (
 )
 from comfyui_workflow.files.atomic_write import make_private_directory
 from comfyui_workflow.files.disk_flush import flush_to_disk
-from comfyui_workflow.runs.events import Saving
+from comfyui_workflow.runs.events import Durability
 from comfyui_workflow.runs.model import OutputFile, Run, is_run_id
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
-from comfyui_workflow.stores.base import Bill, Change, Lesson, Wanted
+from comfyui_workflow.stores.base import BillableRun, Change, DurationSample, Wanted
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.ownership import Ownership
 from comfyui_workflow.stores.files.quarantine import QUARANTINE, set_aside
-from comfyui_workflow.stores.files.record_format import Seal
-from comfyui_workflow.stores.files.record_recovery import Rebuilder
+from comfyui_workflow.stores.files.record_format import RecordFormat
+from comfyui_workflow.stores.files.record_recovery import RecordRecovery
 from comfyui_workflow.stores.files.run_directory import (
     RecordReader,
     create_records,
@@ -95,10 +95,10 @@ class FileRunStore:
         self.ownership = Ownership(data_dir, data_dir / "server.lock")
         self._live: dict[str, _Live] = {}
         self.damage = damage or DamageReport()
-        self._seal = Seal(data_dir)
+        self._seal = RecordFormat(data_dir)
         self._index = RunIndex(self._summary)
         self._finished_records = RecordReader(self._seal, _MOST_WORKFLOWS)
-        self._rebuilder = Rebuilder(RecordReader(self._seal, _MOST_WORKFLOWS), self._aside, self.damage)
+        self._rebuilder = RecordRecovery(RecordReader(self._seal, _MOST_WORKFLOWS), self._aside, self.damage)
         self._rebuilding = threading.Lock()
         self._summary_log = SummaryLog(self._root / "finished.jsonl", self._seal)
         self._holding = threading.Lock()
@@ -138,7 +138,7 @@ class FileRunStore:
         with suppress(DataTaken, StoreError):
             self.ownership.check()
             for entry in [entry for entry in self._live.values() if not entry.is_saved]:
-                self._try_save(entry, entry.run, Saving.STEP)
+                self._try_save(entry, entry.run, Durability.STEP)
         self.ownership.leave()
         self._summary_log.close()
         if self._state_file is not None:
@@ -169,7 +169,7 @@ class FileRunStore:
     def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
         return self._read(run_id, lambda run: run.outputs, lambda path: read_outputs(path, self._seal))
 
-    def update(self, run_id: str, change: Change, saving: Saving = Saving.STEP) -> Run:
+    def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
         self.ownership.check()
         with self._run_locks[hash(run_id) % _STRIPES]:
             entry = self._live.get(run_id) or self._finished_entry(run_id)
@@ -224,11 +224,11 @@ class FileRunStore:
     def batch_stamp(self, batch_id: str) -> int | None:
         return self._index.batch_stamp(batch_id)
 
-    def bills(self) -> Sequence[Bill]:
-        return self._index.bills()
+    def billable_runs(self) -> Sequence[BillableRun]:
+        return self._index.billable_runs()
 
-    def lessons(self, most: int) -> Sequence[Lesson]:
-        return self._index.lessons(most)
+    def duration_samples(self, most: int) -> Sequence[DurationSample]:
+        return self._index.duration_samples(most)
 
     def _summary(self, run_id: str) -> RunSummary | None:
         """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
@@ -401,14 +401,14 @@ class FileRunStore:
             run = self._rebuild_finished(run_id)
             return None if run is None else of_run(run)
 
-    def _save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
+    def _save(self, entry: _Live, changed: Run, saving: Durability) -> bool:
         """Whether it was time to write."""
-        if saving is Saving.TICK and self._clock() - entry.saved_at_s < TICK_S:
+        if saving is Durability.TICK and self._clock() - entry.saved_at_s < TICK_S:
             entry.run, entry.is_saved = changed, False
             return False
         is_saved = True
-        if saving in (Saving.MUST, Saving.SYNCED):
-            entry.log.append(changed, must_reach_disk=saving is Saving.SYNCED)
+        if saving in (Durability.MUST, Durability.SYNCED):
+            entry.log.append(changed, must_reach_disk=saving is Durability.SYNCED)
             if changed.prompt_id is not None and changed.prompt_id != entry.run.prompt_id:
                 write_submission(self._live_path(changed.run_id), changed, self._seal)
         else:
@@ -416,7 +416,7 @@ class FileRunStore:
         entry.run, entry.saved_at_s, entry.is_saved = changed, self._clock(), is_saved
         return True
 
-    def _try_save(self, entry: _Live, changed: Run, saving: Saving) -> bool:
+    def _try_save(self, entry: _Live, changed: Run, saving: Durability) -> bool:
         try:
             entry.log.append(changed, must_reach_disk=False)
         except StoreError as error:

@@ -22,7 +22,7 @@ from comfyui_workflow.files.atomic_write import append_line, write_atomically
 from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.codec import decode_summary, encode_summary
 from comfyui_workflow.runs.summary import RunSummary
-from comfyui_workflow.stores.files.record_format import NewerRecord, Seal
+from comfyui_workflow.stores.files.record_format import NewerRecord, RecordFormat
 from comfyui_workflow.stores.summary_keys import SummaryKeys, decode_keys
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Lines:
 class SummaryLog:
     """Every method may be called from any thread."""
 
-    def __init__(self, path: Path, seal: Seal) -> None:
+    def __init__(self, path: Path, seal: RecordFormat) -> None:
         self.path = path
         self._seal = seal
         self._lock = threading.Lock()

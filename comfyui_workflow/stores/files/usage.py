@@ -8,7 +8,7 @@ from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.runs.usage import UsageTotals, decode_usage, encode_usage
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.quarantine import keep_aside
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class FileUsageStore:
     def __init__(self, file: Path, damage: DamageReport | None = None) -> None:
         self._file = file
-        self._seal = Seal()
+        self._seal = RecordFormat()
         self._damage = damage or DamageReport()
 
     def open(self) -> UsageTotals:

@@ -15,11 +15,11 @@ from comfyui_workflow.files.atomic_write import (
 from comfyui_workflow.parsing.untrusted import an_object, read_json
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.webhook import Delivery, damaged_delivery, decode_delivery, encode_delivery
-from comfyui_workflow.stores.base import Unreadable
+from comfyui_workflow.stores.base import UnreadableRecord
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.quarantine import QUARANTINE
 from comfyui_workflow.stores.files.record_files import RecordFiles
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _ID = re.compile("webhook_[0-9]{1,12}_[0-9a-f]{1,32}")
 class FileWebhookStore:
     def __init__(self, directory: Path, damage: DamageReport | None = None) -> None:
         self._directory = directory
-        self._files = RecordFiles(directory, "webhook", Seal())
+        self._files = RecordFiles(directory, "webhook", RecordFormat())
         self._damage = damage or DamageReport()
 
     def open(self) -> list[Delivery]:
@@ -42,7 +42,7 @@ class FileWebhookStore:
         except OSError as error:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
         return [
-            self._replaced(delivery_id, read) if isinstance(read, Unreadable) else read
+            self._replaced(delivery_id, read) if isinstance(read, UnreadableRecord) else read
             for delivery_id, read in self._files.read_all(
                 _ID, decode_delivery, lambda delivery: delivery.delivery_id
             )
@@ -83,7 +83,7 @@ class FileWebhookStore:
             ):
                 self._unlink(path)
 
-    def _replaced(self, delivery_id: str, damaged: Unreadable) -> Delivery:
+    def _replaced(self, delivery_id: str, damaged: UnreadableRecord) -> Delivery:
         content = self._content_or_nothing(delivery_id)
         at = datetime.now(UTC)
         delivery = damaged_delivery(delivery_id, _run_told(content), len(content), at, damaged.reason)

@@ -14,7 +14,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.files.atomic_write import read_regular, write_new
 from comfyui_workflow.runs.codec import decode_workflow, encode_workflow
 from comfyui_workflow.runs.model import RunRequest
-from comfyui_workflow.stores.files.record_format import Seal
+from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.workflows.model import Workflow
 
 FILE_NAME = "workflow.json"
@@ -23,7 +23,7 @@ FILE_NAME = "workflow.json"
 class WorkflowWriter:
     """For runs that are added at once: one workflow is one object that several of them have."""
 
-    def __init__(self, requests: Sequence[RunRequest], seal: Seal) -> None:
+    def __init__(self, requests: Sequence[RunRequest], seal: RecordFormat) -> None:
         self._seal = seal
         self._uses = Counter(id(request.workflow) for request in requests)
         self._written: dict[int, Path] = {}
@@ -44,7 +44,7 @@ class WorkflowReader:
     """The same file is the same object, and so are files of the same content. Every method may be called from
     any thread."""
 
-    def __init__(self, most: int | None, seal: Seal) -> None:
+    def __init__(self, most: int | None, seal: RecordFormat) -> None:
         """It forgets them all once there are more than so many."""
         self._seal = seal
         self._most = most
