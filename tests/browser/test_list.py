@@ -1,5 +1,6 @@
 """All runs: found by name, state and instance, page by page, a batch as one row that opens."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
@@ -7,8 +8,9 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import RECORDED, instances_url
 from tests.browser.dashboard import Dashboard
-from tests.integration.graphs import painted
+from tests.integration.graphs import failing, painted
 from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
 
 ON_A_PAGE = 30
 
@@ -146,3 +148,34 @@ def test_the_rest_of_a_batch_is_cancelled(
     expect(batch.get_by_role("button", name="Cancel the rest")).to_have_count(0)
     counts = dashboard.server.get(f"/batch/{batch_id}/progress")["progress"]["counts"]
     assert counts["cancelled"] == 3
+
+
+def test_only_a_batch_that_can_be_retried_offers_it(
+    make_dashboard: Callable[[ServerProcess], Dashboard],
+    make_server: Callable[..., ServerProcess],
+    sandbox: SandboxProcess,
+    tmp_path: Path,
+) -> None:
+    """A broken node fails again; an instance that could not be reached may be back."""
+    server = make_server(contact_patience_s=0)
+    dashboard = make_dashboard(server)
+    common = {"ssh_connection": sandbox.ssh_string, "output_dir": str(tmp_path / "out"), "rows": [{}, {}]}
+    sandbox.faults(refuse_ssh_s=600)
+    away = server.post("/batch", {**common, "workflow": painted(), "batch_name": "away"}).json()
+    for run_id in away["workflow_ids"]:
+        server.until_finished(run_id)
+    sandbox.reset()
+    broken = server.post("/batch", {**common, "workflow": failing("x"), "batch_name": "broken"}).json()
+    for run_id in broken["workflow_ids"]:
+        server.until_finished(run_id)
+
+    dashboard.open()
+    batches = dashboard.part("All runs").locator("details.batch")
+    for name in ("away", "broken"):
+        batches.filter(has_text=name).locator("summary .name").click()
+        expect(batches.filter(has_text=name).locator("li.row .chip", has_text="Failed")).to_have_count(2)
+    retry = batches.get_by_role("button", name="Retry what failed")
+    expect(retry).to_have_count(1)
+    batches.filter(has_text="away").get_by_role("button", name="Retry what failed").click()
+    expect(batches.filter(has_text="away").locator("summary .chip")).to_have_text("Completed")
+    expect(retry).to_have_count(0)
