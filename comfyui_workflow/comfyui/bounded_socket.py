@@ -22,8 +22,8 @@ LARGE_BYTES = 2 * 1024 * 1024
 LARGE_MESSAGE_S = 60.0
 """For a message of more than that, from when its turn has come."""
 _LONGEST_CONTROL_BYTES = 125
-_LOOK_UP_S = 0.2
-_turns = threading.BoundedSemaphore(1)
+_STOP_CHECK_S = 0.2
+_large_message_slot = threading.BoundedSemaphore(1)
 """Large messages are in memory one at a time until they have been read, however many instances there are."""
 
 
@@ -56,10 +56,10 @@ class BoundedSocket(websocket.WebSocket):
 
     def drop(self) -> None:
         """Hangs up at once."""
-        self._frames.end_turn()
+        self._frames.release_slot()
         self.shutdown()  # type: ignore[no-untyped-call]
 
-    def leave(self, timeout_s: float) -> None:
+    def close_gracefully(self, timeout_s: float) -> None:
         """Closes politely, within the time."""
         until_s = time.monotonic() + timeout_s
         self._should_stop = lambda: time.monotonic() >= until_s
@@ -103,16 +103,16 @@ class _BoundedFrames(frame_buffer):
         super().__init__(receive, True)
         self._most_bytes = most_bytes
         self._should_stop = should_stop
-        self._begun_bytes = self._pieces = 0
-        self._turn_until_s: float | None = None
+        self._message_bytes = self._pieces = 0
+        self._slot_until_s: float | None = None
 
     def recv_frame(self) -> ABNF:
         """Raises: LimitExceeded, before anything of the content is read."""
-        if not self._begun_bytes:
-            self.end_turn()
+        if not self._message_bytes:
+            self.release_slot()
         frame: ABNF = super().recv_frame()
         if frame.fin and frame.opcode < ABNF.OPCODE_CLOSE:
-            self._begun_bytes = self._pieces = 0
+            self._message_bytes = self._pieces = 0
         return frame
 
     def recv_length(self) -> None:
@@ -123,32 +123,32 @@ class _BoundedFrames(frame_buffer):
             if self.length > _LONGEST_CONTROL_BYTES:
                 raise websocket.WebSocketProtocolException("a control frame is too long")
             return
-        self._begun_bytes += self.length
+        self._message_bytes += self.length
         self._pieces += 1
-        if self._begun_bytes > self._most_bytes or self._pieces > MOST_PIECES:
+        if self._message_bytes > self._most_bytes or self._pieces > MOST_PIECES:
             raise too_large_message(self._most_bytes)
 
     def recv_strict(self, bufsize: int) -> bytes:
-        if self._begun_bytes > LARGE_BYTES:
-            self._wait_for_turn()
+        if self._message_bytes > LARGE_BYTES:
+            self._acquire_slot()
         received: bytes = super().recv_strict(bufsize)
         return received
 
     def check_time(self) -> None:
         """Raises: LimitExceeded."""
-        if self._turn_until_s is not None and time.monotonic() > self._turn_until_s:
+        if self._slot_until_s is not None and time.monotonic() > self._slot_until_s:
             raise too_slow_message(LARGE_MESSAGE_S)
 
-    def end_turn(self) -> None:
+    def release_slot(self) -> None:
         """Idempotent."""
-        if self._turn_until_s is not None:
-            self._turn_until_s = None
-            _turns.release()
+        if self._slot_until_s is not None:
+            self._slot_until_s = None
+            _large_message_slot.release()
 
-    def _wait_for_turn(self) -> None:
+    def _acquire_slot(self) -> None:
         """Raises: websocket.WebSocketTimeoutException, to be called again."""
-        while self._turn_until_s is None:
-            if _turns.acquire(timeout=_LOOK_UP_S):
-                self._turn_until_s = time.monotonic() + LARGE_MESSAGE_S
+        while self._slot_until_s is None:
+            if _large_message_slot.acquire(timeout=_STOP_CHECK_S):
+                self._slot_until_s = time.monotonic() + LARGE_MESSAGE_S
             elif self._should_stop():
                 raise websocket.WebSocketTimeoutException("asked to stop")

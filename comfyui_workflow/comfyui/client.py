@@ -43,7 +43,7 @@ from comfyui_workflow.workflows.graph import Graph
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 
-Said = TypeVar("Said")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class ComfyUIClient:
         said = self._ask("POST", "/prompt", json=body)
         if said.status in (400, 413):
             raise PromptRefused(refusal_sentence(self._lenient_object(said), graph, definitions()))
-        answer = self._object(_good(said))
+        answer = self._object(_check_status(said))
         accepted_id = a_text(answer.get("prompt_id"))
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
@@ -185,27 +185,27 @@ class ComfyUIClient:
             yield _pieces(response, "its history was read")
 
     def delete_pending(self, prompt_id: str) -> None:
-        _good(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
+        _check_status(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
 
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Without an id whatever runs; before 0.3.57 with one too: ask the queue first."""
-        _good(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
+        _check_status(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """ComfyUI does it as soon as no prompt runs."""
         wanted = {"unload_models": unload_models, "free_memory": free_memory}
-        _good(self._ask("POST", "/free", json=wanted))
+        _check_status(self._ask("POST", "/free", json=wanted))
 
     def definitions(self) -> dict[str, Any]:
         """Every node class this ComfyUI has (`/object_info`)."""
-        answer = _good(self._ask("GET", "/object_info"))
+        answer = _check_status(self._ask("GET", "/object_info"))
         found = self._object(answer)
         self.definitions_values = answer.body.values
         return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
     def choices(self, route: str) -> list[Any]:
         """What a route has to choose from; nothing where it does not answer with a list."""
-        answer = answer_or(lambda: _good(self._ask("GET", route)), None)
+        answer = answer_or(lambda: _check_status(self._ask("GET", route)), None)
         try:
             return [] if answer is None else a_list(self._json(answer))
         except ValueError:
@@ -243,7 +243,7 @@ class ComfyUIClient:
         this one replaces it. Without the subfolder."""
         fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
         answer = self._ask("POST", "/upload/image", files={"image": (name, file)}, data=fields)
-        return a_text(self._object(_good(answer)).get("name")) or name
+        return a_text(self._object(_check_status(answer)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
         """`name` may have directories before it, below `folder`."""
@@ -252,7 +252,7 @@ class ComfyUIClient:
         answer = self._ask("HEAD", "/view", params=params)
         if answer.status == 404:
             return False
-        _good(answer)
+        _check_status(answer)
         return True
 
     @contextmanager
@@ -277,12 +277,12 @@ class ComfyUIClient:
         return read_system(self.system_stats())
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self._object(_good(self._ask("GET", path, params=params)))
+        return self._object(_check_status(self._ask("GET", path, params=params)))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         what = f"{method} {_route(path)}"
         clock = AnswerClock(self._limits.answer_s, too_slow(what, self._limits.answer_s))
-        with self._judged(what), self._send(method, path, clock, **arguments) as response:
+        with self._translating_errors(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
             body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
             return Answer(status=response.status_code, body=body, what=what, path=path)
@@ -292,7 +292,7 @@ class ComfyUIClient:
         what = f"{method} {_route(path)}"
         limits = self._limits
         clock = AnswerClock(limits.answer_s, too_slow_file(), bytes_per_s=limits.stream_bytes_per_s)
-        with self._judged(what):
+        with self._translating_errors(what):
             response = self._send(method, path, clock, **arguments)
             try:
                 refuse_encoding(response, what)
@@ -314,7 +314,7 @@ class ComfyUIClient:
             )
 
     @contextmanager
-    def _judged(self, what: str) -> Iterator[None]:
+    def _translating_errors(self, what: str) -> Iterator[None]:
         """Trouble in our words. Raises: LimitExceeded, which is remembered; ComfyUIUnavailable."""
         try:
             yield
@@ -354,7 +354,7 @@ class ComfyUIClient:
             return {"error": {"message": message}}
 
 
-def answer_or(ask: Callable[[], Said], otherwise: Said) -> Said:
+def answer_or(ask: Callable[[], Result], otherwise: Result) -> Result:
     """For what not every ComfyUI tells. Raises: ComfyUIUnavailable, since that may pass; InstanceBroken."""
     try:
         return ask()
@@ -364,7 +364,7 @@ def answer_or(ask: Callable[[], Said], otherwise: Said) -> Said:
         return otherwise
 
 
-def _good(answer: Answer) -> Answer:
+def _check_status(answer: Answer) -> Answer:
     """Raises: ComfyUIUnavailable for 5xx, ComfyUIError for what else is not 200."""
     if 200 <= answer.status < 300:
         return answer

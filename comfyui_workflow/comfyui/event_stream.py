@@ -32,16 +32,16 @@ REOPEN_AFTER_S = 0.5
 first, and given time."""
 LONGEST_WAIT_S = 5.0
 
-BUSIEST_SHARE = 0.25
+MAX_CPU_SHARE = 0.25
 """Of one processor, for all that one instance says: more of it is read later."""
 BURST_S = 0.1
 """Of the processor, at once."""
-LONGEST_BREAK_S = 1.0
+LONGEST_PAUSE_S = 1.0
 MOST_WAITING = 10_000
 MOST_WAITING_BYTES = 8 * 1024 * 1024
 """Messages of one prompt that nobody has taken; of more, the oldest are dropped."""
 
-_NO_SOCKET = (websocket.WebSocketException, OSError, ValueError, OverflowError, MemoryError, LimitExceeded)
+_SOCKET_ERRORS = (websocket.WebSocketException, OSError, ValueError, OverflowError, MemoryError, LimitExceeded)
 """What an attempt at a socket may end with: lengths in the head of a refusal are read as they are."""
 
 Listener = Callable[[Message], None]
@@ -103,15 +103,15 @@ class Throttle:
         self._worked_s = worked_s
         self._begin()
 
-    def break_s(self) -> float:
+    def pause_s(self) -> float:
         """How long to rest now; 0 or less as long as it is within its share."""
         worked_s = self._worked_s() - self._worked_before_s
         passed_s = self._clock() - self._began_s
         if worked_s <= BURST_S:
             return 0.0
-        rest_s = worked_s / BUSIEST_SHARE - passed_s
+        pause_s = worked_s / MAX_CPU_SHARE - passed_s
         self._begin()
-        return min(rest_s, LONGEST_BREAK_S)
+        return min(pause_s, LONGEST_PAUSE_S)
 
     def _begin(self) -> None:
         self._began_s = self._clock()
@@ -144,7 +144,7 @@ class EventFeed:
         self._closing = threading.Event()
         self._renewing = threading.Event()
         self._connected = threading.Event()
-        self._heard_at_s = time.monotonic()
+        self._received_at_s = time.monotonic()
         self._times_connected = 0
         self._thread = threading.Thread(target=self._run, name=f"feed {base_url}", daemon=True)
 
@@ -171,7 +171,7 @@ class EventFeed:
 
     def silence_s(self) -> float:
         """Since anything at all was heard, about whatever prompt."""
-        return time.monotonic() - self._heard_at_s
+        return time.monotonic() - self._received_at_s
 
     @contextmanager
     def subscribe(self, prompt_id: str, show: Show | None = None) -> Iterator[Subscription]:
@@ -190,31 +190,31 @@ class EventFeed:
                     del self._subscriptions[prompt_id]
 
     @contextmanager
-    def listen(self, hear: Listener) -> Iterator[None]:
-        """`hear` gets every message, of whatever prompt or of none. The thread of the feed calls it, so it
+    def listen(self, on_message: Listener) -> Iterator[None]:
+        """`on_message` gets every message, of whatever prompt or of none. The thread of the feed calls it, so it
         must return at once: a socket that nobody reads holds up ComfyUI's messages to everybody."""
         with self._lock:
-            self._listeners.append(hear)
+            self._listeners.append(on_message)
         try:
             yield
         finally:
             with self._lock:
-                self._listeners.remove(hear)
+                self._listeners.remove(on_message)
 
     def _run(self) -> None:
         wait_s = REOPEN_AFTER_S
         while not self._closing.is_set():
-            heard = self._connect_and_read()
-            wait_s = REOPEN_AFTER_S if heard else min(2 * wait_s, self._longest_wait_s)
+            was_open = self._connect_and_read()
+            wait_s = REOPEN_AFTER_S if was_open else min(2 * wait_s, self._longest_wait_s)
             self._closing.wait(wait_s)
 
     def _connect_and_read(self) -> bool:
         """Whether the socket could be opened. Not tried while a broken limit is remembered."""
-        socket = BoundedSocket(self._limits.message_bytes, self._is_left)
+        socket = BoundedSocket(self._limits.message_bytes, self._should_leave)
         try:
             self._breaches.refuse()
             socket.open(self._url, CONNECT_TIMEOUT_S)
-        except _NO_SOCKET as error:
+        except _SOCKET_ERRORS as error:
             log.debug("no websocket to %s: %s", self._url, error)
             socket.drop()
             return False
@@ -223,14 +223,14 @@ class EventFeed:
         except LimitExceeded as error:
             log.warning("%s: %s", self._url, self._breaches.record(error))
             socket.drop()
-        except _NO_SOCKET as error:
+        except _SOCKET_ERRORS as error:
             log.debug("the websocket to %s broke: %s", self._url, error)
         finally:
             self._connected.clear()
-            socket.leave(timeout_s=1)
+            socket.close_gracefully(timeout_s=1)
         return True
 
-    def _is_left(self) -> bool:
+    def _should_leave(self) -> bool:
         return self._closing.is_set() or self._renewing.is_set()
 
     def _read(self, socket: BoundedSocket) -> None:
@@ -242,8 +242,8 @@ class EventFeed:
         self._previews = PreviewReader()
         self._times_connected += 1
         self._connected.set()
-        pace = Throttle()
-        while not self._is_left():
+        throttle = Throttle()
+        while not self._should_leave():
             try:
                 opcode, content = socket.receive()
             except websocket.WebSocketTimeoutException:
@@ -251,13 +251,13 @@ class EventFeed:
             if opcode == ABNF.OPCODE_CLOSE:
                 return
             if opcode == ABNF.OPCODE_TEXT:
-                self._heard_at_s = time.monotonic()
+                self._received_at_s = time.monotonic()
                 self._dispatch(content)
             elif opcode == ABNF.OPCODE_BINARY:
-                self._heard_at_s = time.monotonic()
+                self._received_at_s = time.monotonic()
                 self._show(content)
-            if (break_s := pace.break_s()) > 0:
-                self._closing.wait(break_s)
+            if (pause_s := throttle.pause_s()) > 0:
+                self._closing.wait(pause_s)
 
     def _dispatch(self, frame: bytes) -> None:
         """Raises: LimitExceeded."""
@@ -269,13 +269,13 @@ class EventFeed:
             return
         if not isinstance(message, dict):
             return
-        self._previews.hear(message)
+        self._previews.observe(message)
         with self._lock:
             listeners = list(self._listeners)
         for subscription in self._subscribed(prompt_id_of(message)):
             subscription.put(message, len(frame))
-        for hear in listeners:
-            hear(message)
+        for on_message in listeners:
+            on_message(message)
 
     def _show(self, frame: bytes) -> None:
         preview = self._previews.read(frame)

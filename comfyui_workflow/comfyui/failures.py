@@ -2,19 +2,19 @@
 
 from comfyui_workflow.comfyui.history import HistoryEntry
 
-LONGEST_SAID = 10_000
+MAX_MESSAGE_CHARS = 10_000
 
 
 def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
-    said = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
+    message = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
     where = f" (node {entry.failed_node_id}, {node_type})" if node_type else ""
-    return f"Node execution failed: {said}{where}"
+    return f"Node execution failed: {message}{where}"
 
 
 def comfyui_said(entry: HistoryEntry) -> str:
     """Its own words, in one line, of a length that a record and a list can have."""
-    said = " ".join((entry.error_message or "ComfyUI does not say why")[: 2 * LONGEST_SAID].split())
-    return said if len(said) <= LONGEST_SAID else said[: LONGEST_SAID - 1] + "…"
+    message = " ".join((entry.error_message or "ComfyUI does not say why")[: 2 * MAX_MESSAGE_CHARS].split())
+    return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 def is_out_of_memory(entry: HistoryEntry) -> bool:

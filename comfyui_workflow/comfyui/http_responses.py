@@ -17,7 +17,7 @@ import urllib3
 from comfyui_workflow.comfyui.limits import (
     BYTES_WORTH_COUNTING,
     InstanceLimits,
-    is_encoded,
+    compressed_answer,
     too_many_bytes,
     too_many_values,
     value_count,
@@ -106,12 +106,12 @@ def _counted_json(content: bytes, most_values: int, most_bytes: int, where: str)
     most_wide_bytes = most_bytes // _WIDEST_CHARACTER_BYTES
     if len(content) > most_wide_bytes and not content.isascii():
         raise too_many_bytes(f"{where}, in other characters than ASCII", most_wide_bytes)
-    with _without_collecting():
+    with _gc_disabled():
         return read_json(content)
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     """JSON has no cycles, and looking for them while it is read takes several times as long as reading it, in
     which no other thread runs. One at a time."""
     was_enabled = gc.isenabled()
@@ -127,7 +127,7 @@ def refuse_encoding(response: requests.Response, what: str) -> None:
     """Raises: LimitExceeded."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise is_encoded(what, encoding)
+        raise compressed_answer(what, encoding)
 
 
 def read_body(response: requests.Response, most_bytes: int, most_values: int, where: str) -> AnswerBody:
@@ -170,5 +170,5 @@ def _keep(file: IO[bytes], piece: bytes) -> None:
     try:
         file.write(piece)
     except OSError as error:
-        place = tempfile.gettempdir()
-        raise StoreError(f"A long answer cannot be kept in {place}: {error.strerror}") from error
+        directory = tempfile.gettempdir()
+        raise StoreError(f"A long answer cannot be kept in {directory}: {error.strerror}") from error

@@ -120,7 +120,7 @@ def too_slow_file() -> LimitExceeded:
     return _breach("sends a file as slowly as if it were never to end", None)
 
 
-def is_encoded(what: str, encoding: str) -> LimitExceeded:
+def compressed_answer(what: str, encoding: str) -> LimitExceeded:
     return _breach(f"compresses its answer to {what} ({shown(encoding)}), which was not asked for", None)
 
 

@@ -35,7 +35,7 @@ class MessageReader:
 
     def __init__(self) -> None:
         self._has_states = False
-        self._has_looked = False
+        self._has_seen_state = False
 
     def events(self, message: Message) -> Iterator[Event]:
         """None for types we do not know: custom nodes send messages of their own."""
@@ -47,8 +47,8 @@ class MessageReader:
                 yield NodesCached(node_ids=frozenset(map(shown, a_list(data.get("nodes")))))
             case "progress_state":
                 self._has_states = True
-                yield NodesAdvanced(steps=_steps(data.get("nodes")), first_look=not self._has_looked)
-                self._has_looked = True
+                yield NodesAdvanced(steps=_steps(data.get("nodes")), first_look=not self._has_seen_state)
+                self._has_seen_state = True
             case "executing" if isinstance(data.get("node"), str):
                 node_id = _displayed(data)
                 yield NodeStarted(node_id=node_id, ends_others=not self._has_states)

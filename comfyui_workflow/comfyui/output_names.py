@@ -19,14 +19,14 @@ class FileNaming:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fresh: set[str] = set()
-        self._fixed: set[str] = set()
+        self._numbering: set[str] = set()
+        self._overwriting: set[str] = set()
         self._names: dict[str, dict[FileKey, str]] = {}
 
     def is_numbering(self, class_type: str) -> bool:
         """Whether each of its files has a name of its own, as far as is known."""
         with self._lock:
-            return class_type in NUMBERING_CLASSES or class_type in self._fresh
+            return class_type in NUMBERING_CLASSES or class_type in self._numbering
 
     def learn(self, class_type: str, prompt_id: str, files: Iterable[FileKey]) -> None:
         """What a prompt told of the files of such nodes, which it did not take from a cache: new names in
@@ -34,12 +34,12 @@ class FileNaming:
         files = set(files)
         with self._lock:
             known = self._names.setdefault(class_type, {})
-            is_first = all(told_by == prompt_id for told_by in known.values())
+            is_first = all(seen_in == prompt_id for seen_in in known.values())
             if any(known.get(file, prompt_id) != prompt_id for file in files):
-                self._fixed.add(class_type)
-                self._fresh.discard(class_type)
-            elif class_type not in self._fixed and (not files or not is_first):
-                self._fresh.add(class_type)
+                self._overwriting.add(class_type)
+                self._numbering.discard(class_type)
+            elif class_type not in self._overwriting and (not files or not is_first):
+                self._numbering.add(class_type)
             if len(known) > _MOST_NAMES:
                 known.clear()
             known.update(dict.fromkeys(files, prompt_id))

@@ -36,7 +36,7 @@ class PreviewReader:
     def __init__(self) -> None:
         self._place: Place | None = None
 
-    def hear(self, message: Message) -> None:
+    def observe(self, message: Message) -> None:
         if message.get("type") in ("execution_start", "executing", "progress"):
             data = an_object(message.get("data"))
             self._place = _place(prompt_id_of(message), data.get("display_node") or data.get("node"))

@@ -15,7 +15,7 @@ TAKES_OUR_IDS = (0, 3, 45)
 _RECENT = 50
 MOST_HISTORY_BYTES = 2_000_000_000
 HISTORY_LIMIT_S = 120.0
-_LONGEST_BETWEEN = 1024
+_OVERLAP_BYTES = 1024
 """Bytes of history that are kept from one piece to the next, so that no word is cut in two."""
 _ENTRY = re.compile(rb'"prompt":\s*\[\s*-?[0-9][0-9.eE+-]*,\s*"([^"\\]{1,200})"')
 
@@ -93,7 +93,7 @@ def _find_in_all_history(client: ComfyUIClient, correlation: str) -> FoundPrompt
     """Read as it comes, and never held as a whole: it may be ten thousand prompts, each with its workflow.
     Versions that choose their own ids give it in one piece only."""
     needle = f'"{CORRELATION_KEY}": "{correlation}"'.encode()
-    window, newest, read = b"", b"", 0
+    window, last_id, read = b"", b"", 0
     until_s = time.monotonic() + HISTORY_LIMIT_S
     with client.whole_history() as pieces:
         for piece in pieces:
@@ -106,10 +106,10 @@ def _find_in_all_history(client: ComfyUIClient, correlation: str) -> FoundPrompt
             window += piece
             at = window.find(needle)
             ids = _ENTRY.findall(window if at < 0 else window[:at])
-            newest = ids[-1] if ids else newest
+            last_id = ids[-1] if ids else last_id
             if at >= 0:
-                return _confirmed(client, newest.decode(errors="replace"), correlation)
-            window = window[-_LONGEST_BETWEEN:]
+                return _confirmed(client, last_id.decode(errors="replace"), correlation)
+            window = window[-_OVERLAP_BYTES:]
     return None
 
 

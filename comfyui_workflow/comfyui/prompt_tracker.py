@@ -16,15 +16,15 @@ from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
 
 TICK_S = 1.0
-FIRST_LOOK_S = 0.25
-LOOK_S = 2.0
+FIRST_POLL_S = 0.25
+POLL_S = 2.0
 """How often we ask, unless the websocket has said something of this prompt meanwhile."""
 DEAF_AFTER_S = 1.0
 """A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
 SILENCE_BEFORE_RENEWAL_S = 5.0
 """A node may be silent for longer, so this doubles: a new socket costs little, a deaf one all progress."""
 LONGEST_SILENCE_S = 60.0
-POISONED_AFTER = 5
+MAX_FAILED_POLLS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class PromptFollower:
         self._reader = MessageReader()
         self._stall = StallDetector(client, stall_limit_s, clock)
         self._position: int | None = -1
-        self._looks_without_answer = 0
+        self._failed_polls = 0
         self._began_at_s = clock()
         self._renewal_after_s = DEAF_AFTER_S
 
@@ -75,41 +75,41 @@ class PromptFollower:
             yield from self._follow(subscription)
 
     def _follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
-        interval_s, is_heard = FIRST_LOOK_S, False
-        look_at = self._clock() + interval_s
+        interval_s, has_messages = FIRST_POLL_S, False
+        next_poll_s = self._clock() + interval_s
         while True:
             self._stop.check()
-            messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
+            messages = subscription.take(min(TICK_S, max(0.0, next_poll_s - self._clock())))
             for message in messages:
-                self._stall.heard()
+                self._stall.record_progress()
                 yield from self._reader.events(message)
             has_ended = any(map(says_ended, messages))
-            is_heard = is_heard or bool(messages)
-            if has_ended or self._clock() >= look_at:
-                found = self._look(has_ended, is_heard)
+            has_messages = has_messages or bool(messages)
+            if has_ended or self._clock() >= next_poll_s:
+                found = self._poll(has_ended, has_messages)
                 if isinstance(found, PromptEnded):
-                    self._renew_if_nothing_was_heard(subscription)
+                    self._renew_if_silent(subscription)
                     yield found
                     return
                 yield found
-                interval_s, is_heard = min(1.5 * interval_s, LOOK_S), False
-                look_at = self._clock() + interval_s
+                interval_s, has_messages = min(1.5 * interval_s, POLL_S), False
+                next_poll_s = self._clock() + interval_s
             else:
                 yield None
             self._renew_if_deaf()
 
-    def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
+    def _poll(self, has_ended: bool, has_messages: bool) -> Event | PromptEnded | None:
         """What the websocket told needs no asking. The queue, which all runs here share a view of, comes
         before the history, which each must ask for itself; what is in neither may have moved meanwhile."""
-        if is_heard and not has_ended and self._copies is None:
+        if has_messages and not has_ended and self._copies is None:
             return None
         snapshot = None if has_ended else self._queue()
         if snapshot is not None and self._prompt_id in snapshot:
-            return self._look_for_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
+            return self._drop_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
         return PromptEnded(entry=entry) if entry is not None else self._confirm_absence()
 
-    def _look_for_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
+    def _drop_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
         """PromptEnded when what runs is a copy: the prompt itself is in the history already."""
         if self._copies is None:
             return None
@@ -122,7 +122,7 @@ class PromptFollower:
         """`position` is None for the one that runs. Raises: InstanceBroken."""
         if position != self._position:
             self._position = position
-            self._stall.heard()
+            self._stall.record_progress()
         self._stall.check(is_running=position is None)
         return ExecutionStarted() if position is None else QueuePositionChanged(position=position)
 
@@ -132,7 +132,7 @@ class PromptFollower:
         if self._prompt_id in snapshot:
             return self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
-        if entry is None and self._looks_without_answer:
+        if entry is None and self._failed_polls:
             return None
         return PromptEnded(entry=entry)
 
@@ -143,11 +143,11 @@ class PromptFollower:
             entry = self._client.history(self._prompt_id)
         except ComfyUIUnavailable as error:
             self._client.probe()  # raises in its turn where it is not only this prompt
-            self._looks_without_answer += 1
-            if self._looks_without_answer >= POISONED_AFTER:
+            self._failed_polls += 1
+            if self._failed_polls >= MAX_FAILED_POLLS:
                 raise ComfyUIError(f"ComfyUI cannot tell how the prompt ended: {error}") from error
             return None
-        self._looks_without_answer = 0
+        self._failed_polls = 0
         return entry
 
     def _renew_if_deaf(self) -> None:
@@ -160,7 +160,7 @@ class PromptFollower:
                 LONGEST_SILENCE_S, max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)
             )
 
-    def _renew_if_nothing_was_heard(self, subscription: Subscription) -> None:
+    def _renew_if_silent(self, subscription: Subscription) -> None:
         """A prompt that begins and ends in silence: the next one would not be heard of either."""
         if self._feed.silence_s() > time.monotonic() - subscription.began_at_s:
             self._feed.renew()

@@ -101,11 +101,11 @@ def read_mark(item: Any) -> PromptMark | None:
         prompt_id=prompt_id,
         correlation=value,
         process=a_text(sender.get("process")),
-        sent_at_s=_a_time(sender.get("sent_at")),
+        sent_at_s=_parse_time(sender.get("sent_at")),
     )
 
 
-def _a_time(value: object) -> float | None:
+def _parse_time(value: object) -> float | None:
     match value:
         case bool():
             return None

@@ -8,7 +8,7 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 
-MOST_FILES_ASKED = 50
+MOST_FILES_CHECKED = 50
 
 
 def verdict_of(
@@ -22,17 +22,17 @@ def verdict_of(
     """`provided`: names of files that will be brought; `replaced`: classes that it has others for."""
     named = files_named(graph, definitions)
     listed = {(each.folder, each.name) for each in named if each.is_listed}
-    asked = _to_ask_for(named, provided)
-    there = {
-        (folder, name) for folder, name in asked[:MOST_FILES_ASKED] if client.has_file(name, folder=folder)
+    to_check = _files_to_check(named, provided)
+    existing = {
+        (folder, name) for folder, name in to_check[:MOST_FILES_CHECKED] if client.has_file(name, folder=folder)
     }
     files = FilesKnown(
-        provided=provided, found=frozenset(listed | there), is_asked=len(asked) <= MOST_FILES_ASKED
+        provided=provided, found=frozenset(listed | existing), is_asked=len(to_check) <= MOST_FILES_CHECKED
     )
     return preflight(graph, definitions, files=files, replaced=replaced)
 
 
-def _to_ask_for(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
+def _files_to_check(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
     """(folder, name), once for each file that neither comes along nor is listed: each is a round trip."""
     return list(
         dict.fromkeys(

@@ -7,9 +7,9 @@ from concurrent.futures import Future
 
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
-AGE_S = 1.0
-SOON_S = 1.0
-SHARE = 50
+MAX_AGE_S = 1.0
+FAST_FAILURE_S = 1.0
+INTERVAL_FACTOR = 50
 """`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
 
 
@@ -21,7 +21,7 @@ class SharedQueue:
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
-        self._asking: Future[QueueSnapshot | None] | None = None
+        self._pending: Future[QueueSnapshot | None] | None = None
         self._known: QueueSnapshot | None = None
         self._valid_until_s = 0.0
 
@@ -30,32 +30,32 @@ class SharedQueue:
         with self._lock:
             if self._known is not None and time.monotonic() < self._valid_until_s:
                 return self._known
-            asking, is_mine = self._asking, self._asking is None
-            if asking is None:
-                asking = self._asking = Future()
+            pending, is_mine = self._pending, self._pending is None
+            if pending is None:
+                pending = self._pending = Future()
         if is_mine:
-            return self._answer(asking)
-        answer = asking.result()
+            return self._answer(pending)
+        answer = pending.result()
         return self() if answer is None else answer
 
-    def _answer(self, asking: "Future[QueueSnapshot | None]") -> QueueSnapshot:
+    def _answer(self, pending: "Future[QueueSnapshot | None]") -> QueueSnapshot:
         """Those who wait get None where they may ask again. Raises: what `ask` raises."""
         began_s = time.monotonic()
         try:
             found = self._ask()
         except BaseException as error:
-            is_soon = time.monotonic() - began_s < SOON_S
+            is_fast = time.monotonic() - began_s < FAST_FAILURE_S
             with self._lock:
-                self._asking = None
-            if is_soon:
-                asking.set_result(None)
+                self._pending = None
+            if is_fast:
+                pending.set_result(None)
             else:
-                asking.set_exception(error)
+                pending.set_exception(error)
             raise
         ended_s = time.monotonic()
         with self._lock:
             self._known = found
-            self._valid_until_s = ended_s + max(AGE_S, SHARE * (ended_s - began_s))
-            self._asking = None
-        asking.set_result(found)
+            self._valid_until_s = ended_s + max(MAX_AGE_S, INTERVAL_FACTOR * (ended_s - began_s))
+            self._pending = None
+        pending.set_result(found)
         return found

@@ -26,26 +26,26 @@ class StallDetector:
         self._limit_s = limit_s
         self._clock = clock
         self._quiet_since_s = clock()
-        self._look_at_s = clock() + LOOK_AT_LOG_AFTER_S
+        self._next_log_check_s = clock() + LOOK_AT_LOG_AFTER_S
 
-    def heard(self) -> None:
+    def record_progress(self) -> None:
         """Something happened to the prompt."""
         self._quiet_since_s = self._clock()
-        self._look_at_s = self._clock() + LOOK_AT_LOG_AFTER_S
+        self._next_log_check_s = self._clock() + LOOK_AT_LOG_AFTER_S
 
     def check(self, *, is_running: bool) -> None:
         """To be called whenever the queue still has the prompt. Raises: InstanceBroken."""
         quiet_s = self._clock() - self._quiet_since_s
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
-            self._look_at_log()
+        if self._clock() >= self._next_log_check_s:
+            self._next_log_check_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
+            self._check_log()
         if is_running and 0 < self._limit_s <= quiet_s:
             raise InstanceBroken(
                 f"The prompt has been running for {quiet_s:.0f} s without a sign of progress: "
                 f"the worker of ComfyUI seems to be dead. {ADVICE}"
             )
 
-    def _look_at_log(self) -> None:
+    def _check_log(self) -> None:
         try:
             reason = worker_death(self._client.log())
         except (ComfyUIUnavailable, InstanceBroken):

@@ -88,24 +88,24 @@ class PromptSender(ABC):
         """Called as soon as it is known that ComfyUI has the prompt."""
 
 
-def submit_once(client: ComfyUIClient, owner: PromptSender, stop: CancelToken) -> Submission | None:
+def submit_once(client: ComfyUIClient, sender: PromptSender, stop: CancelToken) -> Submission | None:
     """The prompt as ComfyUI has it, sent now or before; None where it is not there and may not be sent again.
     After ComfyUIUnavailable it may be called again with the same owner.
-    Raises: ComfyUIUnavailable, PromptRefused, Stopped; what the owner raises."""
-    sent = owner.sent
+    Raises: ComfyUIUnavailable, PromptRefused, Stopped; what the sender raises."""
+    sent = sender.sent
     if sent is not None:
-        known = look_for(lambda: _find(client, sent), owner.in_doubt_for_s(), stop)
-        if known is not None:
-            return _found(owner, known)
-        if not owner.may_be_sent_again():
+        found_prompt = look_for(lambda: _find(client, sent), sender.in_doubt_for_s(), stop)
+        if found_prompt is not None:
+            return _found(sender, found_prompt)
+        if not sender.may_be_sent_again():
             return None
-    known = owner.prepare()
-    if known is not None:
-        return _found(owner, known)
+    found_prompt = sender.prepare()
+    if found_prompt is not None:
+        return _found(sender, found_prompt)
     stop.check()
     if sent is None:
-        return _send_first(client, owner, stop)
-    submission = _send(client, owner)
+        return _send_first(client, sender, stop)
+    submission = _send(client, sender)
     drop_copies(client, submission.prompt_id)
     return submission
 
@@ -120,29 +120,29 @@ def look_for(look: Callable[[], T | None], in_doubt_s: float, stop: CancelToken)
     return found
 
 
-def _send_first(client: ComfyUIClient, owner: PromptSender, stop: CancelToken) -> Submission:
-    with owner.slot():
+def _send_first(client: ComfyUIClient, sender: PromptSender, stop: CancelToken) -> Submission:
+    with sender.slot():
         stop.check()
-        known = owner.find_unrecorded()
-        return _send(client, owner) if known is None else _found(owner, known)
+        found_prompt = sender.find_unrecorded()
+        return _send(client, sender) if found_prompt is None else _found(sender, found_prompt)
 
 
-def _send(client: ComfyUIClient, owner: PromptSender) -> Submission:
-    owner.note_sending()
+def _send(client: ComfyUIClient, sender: PromptSender) -> Submission:
+    sender.note_sending()
     try:
-        submission = owner.send()
+        submission = sender.send()
     except ComfyUIUnavailable:
-        known = None if owner.sent is None else _find(client, owner.sent)
-        if known is None:
+        found_prompt = None if sender.sent is None else _find(client, sender.sent)
+        if found_prompt is None:
             raise
-        return _found(owner, known)
-    owner.accepted(submission)
+        return _found(sender, found_prompt)
+    sender.accepted(submission)
     return submission
 
 
-def _found(owner: PromptSender, known: FoundPrompt) -> Submission:
-    submission = Submission(prompt_id=known.prompt_id, node_errors={})
-    owner.accepted(submission)
+def _found(sender: PromptSender, found_prompt: FoundPrompt) -> Submission:
+    submission = Submission(prompt_id=found_prompt.prompt_id, node_errors={})
+    sender.accepted(submission)
     return submission
 
 

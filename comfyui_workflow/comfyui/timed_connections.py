@@ -72,16 +72,16 @@ class _TimedRead(io.RawIOBase):
         self._sock = sock
         self._inner = sock.makefile("rb", buffering=0)
         self._clock = clock
-        self._read_timeout_s = self._set_s = read_timeout_s or _SEND_TIMEOUT_S
+        self._read_timeout_s = self._current_timeout_s = read_timeout_s or _SEND_TIMEOUT_S
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         timeout_s = self._clock.timeout_s(self._read_timeout_s)
-        if timeout_s != self._set_s:
+        if timeout_s != self._current_timeout_s:
             self._sock.settimeout(timeout_s)
-            self._set_s = timeout_s
+            self._current_timeout_s = timeout_s
         began_s, count = monotonic(), 0
         try:
             count = self._inner.readinto(buffer) or 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.event_stream import BUSIEST_SHARE, EventFeed, Subscription, Throttle
+from comfyui_workflow.comfyui.event_stream import MAX_CPU_SHARE, EventFeed, Subscription, Throttle
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS
 from comfyui_workflow.comfyui.limits import InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.timed_connections import AnswerClock
@@ -309,8 +309,8 @@ def test_a_feed_takes_its_share_of_the_processor_and_no_more() -> None:
     now_s, worked_s = [0.0], [0.0]
     pace = Throttle(lambda: now_s[0], lambda: worked_s[0])
     now_s[0] = worked_s[0] = 0.05
-    assert pace.break_s() == 0
+    assert pace.pause_s() == 0
     now_s[0] = worked_s[0] = 0.2
-    assert pace.break_s() == pytest.approx(0.2 / BUSIEST_SHARE - 0.2)
+    assert pace.pause_s() == pytest.approx(0.2 / MAX_CPU_SHARE - 0.2)
     now_s[0], worked_s[0] = 100, 0.4
-    assert pace.break_s() <= 0
+    assert pace.pause_s() <= 0

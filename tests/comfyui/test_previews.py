@@ -48,7 +48,7 @@ def test_a_recorded_preview_belongs_to_the_node_that_was_at_work(name: str) -> N
     reader, at_work, count = PreviewReader(), None, 0
     for each in RECORDED[name]:
         if "text" in each:
-            reader.hear(each["text"])
+            reader.observe(each["text"])
             data = each["text"]["data"]
             if each["text"]["type"] == "executing" and data["node"] is not None:
                 at_work = Place(prompt_id=data["prompt_id"], node_id=data["node"])
@@ -91,9 +91,9 @@ def test_what_a_node_expanded_into_shows_at_the_node() -> None:
 )
 def test_without_a_node_at_work_nobody_knows_whose_preview_it_is(message: dict[str, Any]) -> None:
     reader = PreviewReader()
-    reader.hear(STARTED)
+    reader.observe(STARTED)
     assert reader.read(without_ids()) is not None
-    reader.hear(message)
+    reader.observe(message)
     assert reader.read(without_ids()) is None
 
 
@@ -122,7 +122,7 @@ def test_a_preview_comes_to_the_run_of_its_prompt_alone() -> None:
 )
 def test_whatever_comes_is_a_picture_or_nothing(frame: bytes) -> None:
     reader = PreviewReader()
-    reader.hear(STARTED)
+    reader.observe(STARTED)
     found = reader.read(frame)
     assert found is None or found.content_type.startswith("image/")
     assert reader.read(with_metadata(b"[" * 100_000)) is None

@@ -52,7 +52,7 @@ def test_all_who_wait_get_what_one_of_them_is_told(
     waiting = threading.Semaphore(0)
 
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
-    monkeypatch.setattr(shared_queue, "SOON_S", 0.0)
+    monkeypatch.setattr(shared_queue, "FAST_FAILURE_S", 0.0)
     view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(others + 1) as threads:
         first = threads.submit(view)
@@ -70,7 +70,7 @@ def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pyte
     instance = Instance(ComfyUIUnavailable("half an answer"), failures=1)
     waiting = threading.Semaphore(0)
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
-    monkeypatch.setattr(shared_queue, "SOON_S", LIMIT_S)
+    monkeypatch.setattr(shared_queue, "FAST_FAILURE_S", LIMIT_S)
     view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(view)

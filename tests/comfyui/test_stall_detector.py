@@ -60,7 +60,7 @@ def test_without_a_trace_silence_tells_and_any_sign_of_life_counts() -> None:
         stall = watch(log, clock)
         clock[0] += 90
         stall.check(is_running=True)
-        stall.heard()
+        stall.record_progress()
         clock[0] += 90
         stall.check(is_running=True)
         clock[0] += 20

@@ -170,7 +170,7 @@ def test_a_slow_instance_delays_no_other(
         assert requests.get(quick, timeout=LIMIT_S).status_code == 200
         assert state_of(local_ports, "slow").open_requests == 30
         assert len(our_threads()) == 3, "one loop, and one for each way"
-        monkeypatch.setattr(lease, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.05)
         given_up = requests.get(slow, timeout=LIMIT_S)
         assert given_up.status_code == 503
         assert "no connection after" in given_up.json()["error"]["message"]
@@ -182,7 +182,7 @@ def test_a_slow_instance_delays_no_other(
 
 
 def test_an_idle_way_is_given_back(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LINGER_S", 0.2)
+    monkeypatch.setattr(lease, "IDLE_TIMEOUT_S", 0.2)
     listener = listen(setting)
     listener.wait_for_type("status")
     setting.get("/prompt")

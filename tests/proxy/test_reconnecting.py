@@ -20,7 +20,7 @@ from tests.sandbox.running_comfyui import Listener, wait_until
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "REFUSAL_AGE_S", 0.1)
+    monkeypatch.setattr(lease, "FAILURE_CACHE_S", 0.1)
     monkeypatch.setattr(registry, "DEAF_AFTER_S", 0.3)
 
 

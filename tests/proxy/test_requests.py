@@ -244,8 +244,8 @@ def test_a_new_way_is_borrowed_where_the_old_one_broke(
     setting: Setting, comfyui: RunningComfyUI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Noticed before the prompt is sent, if nothing was heard for a while."""
-    monkeypatch.setattr(lease, "PROVEN_FOR_S", 0.0)
-    monkeypatch.setattr(lease, "LINGER_S", 1000.0)
+    monkeypatch.setattr(lease, "PING_VALID_S", 0.0)
+    monkeypatch.setattr(lease, "IDLE_TIMEOUT_S", 1000.0)
     assert setting.get("/prompt").status_code == 200
     setting.relay.is_open = False
     setting.relay.cut()
