@@ -1,8 +1,9 @@
-"""A websocket of websocket-client that takes no message of more than so many bytes.
+"""A websocket of the websocket-client library with a limit on the size of a message.
 
-websocket-client reads a frame of any announced length, and every piece of a message in pieces, before anybody
-can look at it: so the length is judged when it was announced. It also loops, without coming back, for as long
-as the peer sends something that is no message; here each of its reads asks whether to go on.
+How it works. websocket-client reads a frame of any announced length, and all fragments of a message, before
+the caller can check anything. So the length is checked here as soon as it is announced. The library also
+loops without returning while the peer sends frames that are no messages; here each of its reads checks
+`should_stop` first.
 """
 
 import threading
@@ -17,21 +18,24 @@ from comfyui_workflow.comfyui.limits import too_large_message, too_slow_message
 
 HANDSHAKE_TIMEOUT_S = 15.0
 MOST_PIECES = 256
-"""Of one message: joining them copies the beginning again for each. ComfyUI sends every message in one."""
+"""Fragments of one message: each new fragment copies all earlier ones. ComfyUI sends every message in one
+frame."""
 LARGE_BYTES = 2 * 1024 * 1024
 LARGE_MESSAGE_S = 60.0
-"""For a message of more than that, from when its turn has come."""
+"""Time limit for a message of more than LARGE_BYTES, counted from the acquisition of the slot."""
 _LONGEST_CONTROL_BYTES = 125
 _STOP_CHECK_S = 0.2
 _large_message_slot = threading.BoundedSemaphore(1)
-"""Large messages are in memory one at a time until they have been read, however many instances there are."""
+"""Only one large message at a time is in memory until it is read, for all instances together."""
 
 
 class BoundedSocket(websocket.WebSocket):
-    """`should_stop` is asked before each read; while it holds, reads time out."""
+    """`should_stop` is called before each read; while it returns True, reads time out."""
 
     def __init__(self, most_bytes: int, should_stop: Callable[[], bool]) -> None:
-        super().__init__(skip_utf8_validation=True)  # in Python, byte by byte; who reads a text decodes it
+        super().__init__(
+            skip_utf8_validation=True
+        )  # it is slow (Python, byte by byte); the reader decodes the text anyway
         self._should_stop = should_stop
         self._frames = _BoundedFrames(self._recv, most_bytes, self._asks_to_stop)
         self.frame_buffer = self._frames
@@ -44,23 +48,23 @@ class BoundedSocket(websocket.WebSocket):
             self.connect(  # type: ignore[no-untyped-call]
                 url,
                 suppress_origin=True,
-                redirect_limit=0,  # it would lead out of the tunnel, to wherever the instance says
+                redirect_limit=0,  # a redirect could lead out of the tunnel, to any address
             )
         self._is_open = True
 
     def receive(self) -> tuple[int, bytes]:
-        """The opcode and the content of the next message, ping or pong; of opcode CLOSE when it was closed.
-        Raises: LimitExceeded; websocket.WebSocketException, OSError."""
+        """Returns the opcode and the content of the next message, ping or pong; opcode CLOSE if the peer
+        closed the socket. Raises: LimitExceeded; websocket.WebSocketException, OSError."""
         opcode, frame = self.recv_data_frame(control_frame=True)
         return (opcode, b"") if opcode == ABNF.OPCODE_CLOSE else (opcode, frame.data)
 
     def drop(self) -> None:
-        """Hangs up at once."""
+        """Closes the connection at once, without a closing handshake."""
         self._frames.release_slot()
         self.shutdown()  # type: ignore[no-untyped-call]
 
     def close_gracefully(self, timeout_s: float) -> None:
-        """Closes politely, within the time."""
+        """Closes with a handshake, within the timeout."""
         until_s = time.monotonic() + timeout_s
         self._should_stop = lambda: time.monotonic() >= until_s
         self.close(timeout=timeout_s)
@@ -78,7 +82,8 @@ class BoundedSocket(websocket.WebSocket):
 
     @contextmanager
     def _cut_after(self, timeout_s: float) -> Iterator[None]:
-        """The handshake is read byte by byte, each with a timeout of its own."""
+        """Time limit for the whole handshake: the library reads it byte by byte, each with a timeout of its
+        own."""
         timer = threading.Timer(timeout_s, self._cut)
         timer.daemon = True
         timer.start()
@@ -92,7 +97,7 @@ class BoundedSocket(websocket.WebSocket):
         if sock is not None:
             try:
                 sock.shutdown(2)
-            except OSError:  # not connected, or not any more
+            except OSError:  # not connected yet, or closed already
                 return
 
 
@@ -107,7 +112,7 @@ class _BoundedFrames(frame_buffer):
         self._slot_until_s: float | None = None
 
     def recv_frame(self) -> ABNF:
-        """Raises: LimitExceeded, before anything of the content is read."""
+        """Raises: LimitExceeded before any content is read."""
         if not self._message_bytes:
             self.release_slot()
         frame: ABNF = super().recv_frame()
@@ -146,7 +151,7 @@ class _BoundedFrames(frame_buffer):
             _large_message_slot.release()
 
     def _acquire_slot(self) -> None:
-        """Raises: websocket.WebSocketTimeoutException, to be called again."""
+        """Raises: websocket.WebSocketTimeoutException when asked to stop; the read may be repeated."""
         while self._slot_until_s is None:
             if _large_message_slot.acquire(timeout=_STOP_CHECK_S):
                 self._slot_until_s = time.monotonic() + LARGE_MESSAGE_S

@@ -1,7 +1,8 @@
-"""Whether the save nodes of an instance give each file a name of its own.
+"""Learns if the save nodes of an instance give each file a new name.
 
-A node like SaveImage numbers its files; others write over `final.png` with every prompt. Which they do is
-told nowhere: of ComfyUI's own nodes it is known, of others it is learned from the names that they tell of.
+How it works. A node like SaveImage numbers its files; others overwrite `final.png` with every prompt. ComfyUI
+does not tell which kind a node is. It is known for ComfyUI's own nodes; for others it is learned from the
+file names that they report.
 """
 
 import threading
@@ -10,12 +11,12 @@ from collections.abc import Iterable
 from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES
 
 FileKey = tuple[str, str, str]
-"""Folder, subfolder, name."""
+"""(folder, subfolder, name)."""
 _MOST_NAMES = 10_000
 
 
 class FileNaming:
-    """What is known of the save nodes of one instance. Every method may be called from any thread."""
+    """Knowledge about the save nodes of one instance. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,13 +25,14 @@ class FileNaming:
         self._names: dict[str, dict[FileKey, str]] = {}
 
     def is_numbering(self, class_type: str) -> bool:
-        """Whether each of its files has a name of its own, as far as is known."""
+        """True if each file of the node class gets a new name, as far as is known."""
         with self._lock:
             return class_type in NUMBERING_CLASSES or class_type in self._numbering
 
     def learn(self, class_type: str, prompt_id: str, files: Iterable[FileKey]) -> None:
-        """What a prompt told of the files of such nodes, which it did not take from a cache: new names in
-        two prompts are numbered ones, one name in two of them is one that is written over."""
+        """Records the file names that a prompt reported for nodes of a class, without those from the cache.
+        Different names in two prompts mean that the class numbers its files; the same name in two prompts
+        means that it overwrites."""
         files = set(files)
         with self._lock:
             known = self._names.setdefault(class_type, {})

@@ -1,4 +1,4 @@
-"""One view of `/queue` for all who wait for a prompt there."""
+"""One copy of `/queue` for all runs that wait for a prompt there."""
 
 import threading
 import time
@@ -10,13 +10,15 @@ from comfyui_workflow.comfyui.queue import QueueSnapshot
 MAX_AGE_S = 1.0
 FAST_FAILURE_S = 1.0
 INTERVAL_FACTOR = 50
-"""`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
+"""`/queue` contains every prompt in full, so the interval is at least 50 times as long as the request
+took."""
 
 
 class SharedQueue:
-    """May be called from any thread. One asks, and the others wait for its answer instead of asking too. An
-    error that came soon is only for the one who asked: the next one asks again. One that took long is for all
-    of them, so that nobody waits for several timeouts one after another."""
+    """May be called from any thread. One thread requests the queue, and the others wait for its result. An
+    error that came fast is raised only in the thread that made the request, and the next thread requests
+    again. A slow error (a timeout) is raised in all of them, so that nobody waits for several timeouts in a
+    row."""
 
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask
@@ -26,7 +28,8 @@ class SharedQueue:
         self._valid_until_s = 0.0
 
     def __call__(self) -> QueueSnapshot:
-        """A second old at most, older where it is long. Raises: what `ask` raises."""
+        """Returns a snapshot that is at most a second old, older if the queue is long. Raises: what `ask`
+        raises."""
         with self._lock:
             if self._known is not None and time.monotonic() < self._valid_until_s:
                 return self._known
@@ -39,7 +42,7 @@ class SharedQueue:
         return self() if answer is None else answer
 
     def _answer(self, pending: "Future[QueueSnapshot | None]") -> QueueSnapshot:
-        """Those who wait get None where they may ask again. Raises: what `ask` raises."""
+        """Waiting threads get None if they may request again. Raises: what `ask` raises."""
         began_s = time.monotonic()
         try:
             found = self._ask()

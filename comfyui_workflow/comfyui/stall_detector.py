@@ -1,8 +1,8 @@
-"""Telling a prompt that takes long from one that never ends.
+"""Detects a prompt that will never end, as opposed to one that takes long.
 
-When the worker thread of a ComfyUI dies, everything else answers on: the queue shows the prompt as running
-for ever, an interrupt has no effect, and no other prompt starts. Its log has the trace, unless the thread
-ended by a SystemExit; then only time tells.
+How it works. When the worker thread of a ComfyUI dies, the HTTP routes still answer: the queue shows the
+prompt as running for ever, an interrupt has no effect, and no other prompt starts. The log contains the
+traceback, unless the thread ended by a SystemExit; then only a time limit helps.
 """
 
 import re
@@ -17,7 +17,7 @@ ADVICE = "Restart ComfyUI on the instance"
 
 
 class StallDetector:
-    """For one prompt. `limit_s` is how long it may run in silence; 0 means for ever."""
+    """Watches one prompt. `limit_s` is how long it may run without a message; 0 means no limit."""
 
     def __init__(
         self, client: ComfyUIClient, limit_s: float, clock: Callable[[], float] = time.monotonic
@@ -29,7 +29,7 @@ class StallDetector:
         self._next_log_check_s = clock() + LOOK_AT_LOG_AFTER_S
 
     def record_progress(self) -> None:
-        """Something happened to the prompt."""
+        """To be called when something happened to the prompt."""
         self._quiet_since_s = self._clock()
         self._next_log_check_s = self._clock() + LOOK_AT_LOG_AFTER_S
 
@@ -51,13 +51,14 @@ class StallDetector:
         except (ComfyUIUnavailable, InstanceBroken):
             raise
         except ComfyUIError:
-            return  # a version that does not show it
+            return  # this version does not serve its log
         if reason is not None:
             raise InstanceBroken(f"The worker of ComfyUI has died ({reason}). {ADVICE}")
 
 
 def worker_death(log: str) -> str | None:
-    """The last line of the trace that the worker thread left; None when it left none."""
+    """Returns the exception line of the worker thread's traceback in the log; None if there is no
+    traceback."""
     _, died, trace = log.rpartition("(prompt_worker):")
     if not died:
         return None

@@ -1,4 +1,4 @@
-"""Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
+"""Formats ComfyUI's refusal of a prompt: which node, which input, which values are allowed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -10,12 +10,13 @@ from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 
 MOST_FINDINGS = 50
-"""In one sentence."""
+"""In one error message."""
 
 
 def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
-    """From the body of a 400: `{"error": {type, message, details}, "node_errors": {id: {errors: [..]}}}`.
-    The node definitions (`/object_info`) tell what is allowed where ComfyUI leaves out a long list."""
+    """Reads the body of a 400 response: `{"error": {type, message, details}, "node_errors": {id: {errors:
+    [..]}}}`. The node definitions (`/object_info`) supply the allowed values where ComfyUI leaves out a long
+    list."""
     findings = list(islice(node_findings(answer.get("node_errors"), graph, definitions), MOST_FINDINGS))
     if not findings:
         findings = [_format_general(answer.get("error"))]
@@ -30,7 +31,7 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
 
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
-    """The output nodes that do not run because of these errors."""
+    """Returns the ids of the output nodes that do not run because of these errors."""
     lists = [a_list(an_object(node).get("dependent_outputs")) for node in node_errors.values()]
     return {shown(output) for outputs in lists for output in outputs}
 
@@ -63,7 +64,11 @@ def _format_finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> 
     if not isinstance(extra.get("input_name"), str):
         return _format_general(error)
     formatter = _FORMATTERS.get(shown(error.get("type")))
-    return formatter(error, extra, definition) if formatter else f'input "{extra["input_name"]}": {_format_general(error)}'
+    return (
+        formatter(error, extra, definition)
+        if formatter
+        else f'input "{extra["input_name"]}": {_format_general(error)}'
+    )
 
 
 def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:

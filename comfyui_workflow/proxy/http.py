@@ -95,7 +95,9 @@ async def _send(
     except BROKEN as error:
         raise lease.forget(upstream, error) from error
     try:
-        return await _start(request, upstream, body, without, upstream.kept if is_harmless else upstream.fresh)
+        return await _start(
+            request, upstream, body, without, upstream.kept if is_harmless else upstream.fresh
+        )
     except BROKEN as error:
         gone = lease.forget(upstream, error)
         if is_harmless or isinstance(error, aiohttp.ClientConnectorError):

@@ -15,7 +15,7 @@ from comfyui_workflow.proxy import error_responses
 from comfyui_workflow.proxy.anonymous_events import AnonymousEvents
 from comfyui_workflow.proxy.client_socket import ClientSocket
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
-from comfyui_workflow.proxy.headers import refusal_of, server_token_headers, forwarded_headers
+from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
 from comfyui_workflow.proxy.http import RelayedAnswer, forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted

@@ -1,9 +1,9 @@
 """All local ports of this server, on one thread with one event loop.
 
-  LocalPorts(borrow, limits, policy)
-      start(), stop()                         stop closes everything within about two seconds
-      set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
-      state(instance_id) -> PortState | None  None for an instance that has no port here
+LocalPorts(borrow, limits, policy)
+    start(), stop()                         stop closes everything within about two seconds
+    set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
+    state(instance_id) -> PortState | None  None for an instance that has no port here
 """
 
 import asyncio
@@ -71,7 +71,9 @@ class LocalPorts:
             if applied is not None:
                 applied.result(APPLY_TIMEOUT_S)
         except TimeoutError:
-            log.warning("the local ports have not changed within %.0f s; the change continues", APPLY_TIMEOUT_S)
+            log.warning(
+                "the local ports have not changed within %.0f s; the change continues", APPLY_TIMEOUT_S
+            )
 
     def follow(self, wanted: Mapping[str, PortWanted]) -> "Future[None] | None":
         """Like `set_ports`, but does not wait. Returns None before `start`."""

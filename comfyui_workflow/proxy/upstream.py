@@ -141,7 +141,9 @@ class UpstreamSocket:
         self._has_sent = True
         await self._open.wait()
         if self._socket:
-            with suppress(ConnectionError):  # it has just broken; a frame in transit is lost, as on any socket
+            with suppress(
+                ConnectionError
+            ):  # it has just broken; a frame in transit is lost, as on any socket
                 await (
                     self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame)
                 )

@@ -163,7 +163,9 @@ def _ask(
     if target.authorization is not None:
         received["Authorization"] = target.authorization
     connection.connect()
-    with suppress(BrokenPipeError, ConnectionResetError):  # the server may answer before it has read the whole request
+    with suppress(
+        BrokenPipeError, ConnectionResetError
+    ):  # the server may answer before it has read the whole request
         connection.request(method, target.path, body=content, headers=received, preload_content=False)
     return connection.getresponse()
 

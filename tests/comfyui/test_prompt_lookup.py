@@ -75,7 +75,7 @@ def test_absent_is_said_only_after_all_of_it(version: str | None) -> None:
 def test_a_history_that_is_too_long_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_lookup, "MOST_HISTORY_BYTES", 20_000)
     client: Any = OldComfyUI(entries(300, None), 1000)
-    with pytest.raises(ComfyUIUnavailable, match="too long to be looked through"):
+    with pytest.raises(ComfyUIUnavailable, match="too long to search"):
         find_prompt(client, "not this", "run/1")
 
 

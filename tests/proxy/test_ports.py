@@ -93,7 +93,7 @@ def test_a_port_that_another_program_has(
     state = state_of(local_ports, "one")
     assert (state.is_listening, state.port) == (False, port)
     assert state.trouble and state.trouble.startswith(
-        f"Port {port} of this machine cannot be had for primary: "
+        f"Port {port} of this machine cannot be opened for primary: "
     )
     assert state_of(local_ports, "two").is_listening
     taken.close()
