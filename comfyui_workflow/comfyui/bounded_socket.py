@@ -30,19 +30,19 @@ _large_message_slot = threading.BoundedSemaphore(1)
 
 
 class BoundedSocket(websocket.WebSocket):
-    """`should_stop` is called before each read; while it returns True, reads time out."""
+    """Websocket with a limit on each message. `should_stop` is called before each read; while it returns
+    True, reads time out."""
 
     def __init__(self, most_bytes: int, should_stop: Callable[[], bool]) -> None:
-        super().__init__(
-            skip_utf8_validation=True
-        )  # it is slow (Python, byte by byte); the reader decodes the text anyway
+        # The validation is slow (Python, byte by byte), and the reader decodes the text anyway.
+        super().__init__(skip_utf8_validation=True)
         self._should_stop = should_stop
         self._frames = _BoundedFrames(self._recv, most_bytes, self._asks_to_stop)
         self.frame_buffer = self._frames
         self._is_open = False
 
     def open(self, url: str, timeout_s: float) -> None:
-        """Raises: websocket.WebSocketException, OSError, ValueError."""
+        """Connects and makes the handshake. Raises: websocket.WebSocketException, OSError, ValueError."""
         self.settimeout(timeout_s)
         with self._cut_after(HANDSHAKE_TIMEOUT_S):
             self.connect(  # type: ignore[no-untyped-call]

@@ -143,10 +143,10 @@ class ComfyUIClient:
         """Submits a prompt. Not idempotent: ComfyUI runs the same id twice. `definitions` is called only
         after a refusal; the node definitions make the message more precise. Raises: PromptRefused."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
-        said = self._ask("POST", "/prompt", json=body)
-        if said.status in (400, 413):
-            raise PromptRefused(refusal_sentence(self._lenient_object(said), graph, definitions()))
-        answer = self._object(_check_status(said))
+        response = self._ask("POST", "/prompt", json=body)
+        if response.status in (400, 413):
+            raise PromptRefused(refusal_sentence(self._lenient_object(response), graph, definitions()))
+        answer = self._object(_check_status(response))
         accepted_id = a_text(answer.get("prompt_id"))
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")

@@ -35,7 +35,7 @@ class HistoryEntry:
     outcome: Outcome
     outputs: tuple[OutputFile, ...]
     mark: PromptMark | None = None
-    """The mark of the server process (one of ours) that submitted the prompt."""
+    """The mark that the submitting server process wrote, if it was one of ours."""
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None

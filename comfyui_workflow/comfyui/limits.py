@@ -29,9 +29,9 @@ MOST_INSTANCES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceLimits:
-    """`answer_bytes` limits the routes whose responses grow with the machine (`/object_info`, `/queue`,
-    `/history`); `answer_s` the time from a request to the last byte of its response; `stream_bytes_per_s` is
-    the slowest average rate of a file."""
+    """Limits for one instance. `answer_bytes` is for routes whose responses grow with the machine
+    (`/object_info`, `/queue`, `/history`); `answer_s` is the time from a request to the last byte of its
+    response; `stream_bytes_per_s` is the slowest average rate of a file."""
 
     answer_bytes: int = 64 * MB
     answer_s: float = 120.0
@@ -127,7 +127,8 @@ def compressed_answer(what: str, encoding: str) -> LimitExceeded:
 def _breach(what: str, setting: str | None) -> LimitExceeded:
     raised = f", or raise COMFYUI_WORKFLOW_{setting} if you trust it" if setting else ""
     return LimitExceeded(
-        f"ComfyUI on the instance {what}: this server sends it no more requests for now. Restart it there{raised}"
+        f"ComfyUI on the instance {what}: this server sends it no more requests for now. "
+        f"Restart it there{raised}"
     )
 
 

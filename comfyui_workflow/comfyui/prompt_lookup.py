@@ -13,7 +13,7 @@ from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 LOOK_AGAIN_AFTER_S = 1.0
 """A prompt that is absent twice, this long apart, is absent: data that was in transit when a connection broke
 has arrived by then."""
-TAKES_OUR_IDS = (0, 3, 45)
+ACCEPTS_PROMPT_IDS_SINCE = (0, 3, 45)
 _RECENT = 50
 MOST_HISTORY_BYTES = 2_000_000_000
 HISTORY_LIMIT_S = 120.0
@@ -55,10 +55,10 @@ def find_prompt(
         return FoundPrompt(prompt_id=prompt_id, mark=entry.mark)
     for mark in marks.values():
         return FoundPrompt(prompt_id=mark.prompt_id, mark=mark)
-    return None if takes_our_ids(client) else _find_in_history(client, correlation, is_thorough)
+    return None if accepts_prompt_ids(client) else _find_in_history(client, correlation, is_thorough)
 
 
-def takes_our_ids(client: ComfyUIClient) -> bool:
+def accepts_prompt_ids(client: ComfyUIClient) -> bool:
     """True if this ComfyUI is known to run a prompt under the id that it was sent with (since 0.3.45)."""
     try:
         version = client.system().comfyui_version or ""
@@ -67,7 +67,7 @@ def takes_our_ids(client: ComfyUIClient) -> bool:
     except ComfyUIError:
         return False
     numbers = re.match(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", version)
-    return numbers is not None and tuple(map(int, numbers.groups())) >= TAKES_OUR_IDS
+    return numbers is not None and tuple(map(int, numbers.groups())) >= ACCEPTS_PROMPT_IDS_SINCE
 
 
 def find_mark_of_run(client: ComfyUIClient, run_id: str) -> PromptMark | None:

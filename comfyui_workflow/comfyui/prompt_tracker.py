@@ -37,8 +37,8 @@ class PromptEnded:
 
 
 class PromptFollower:
-    """`queue` returns the copy of `/queue` that the runs of one instance share: it may be a second or two
-    old."""
+    """Tracks one prompt. `queue` returns the copy of `/queue` that the runs of one instance share: it may be
+    a second or two old."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class PromptFollower:
             self._renew_if_deaf()
 
     def _poll(self, has_ended: bool, has_messages: bool) -> Event | PromptEnded | None:
-        """Skips the poll if the websocket has reported. Requests the queue (shared by all runs of the
-        instance) before the history (one request per run). A prompt that is in neither may have moved from
-        one to the other meanwhile."""
+        """Polls the queue and the history. Skipped if the websocket had messages of the prompt, unless they
+        report its end. The queue (shared by all runs of the instance) is requested before the history (one
+        request per run). A prompt that is in neither may have moved from one to the other meanwhile."""
         if has_messages and not has_ended and self._copies is None:
             return None
         snapshot = None if has_ended else self._queue()

@@ -19,8 +19,9 @@ def verdict_of(
     provided: frozenset[str] = frozenset(),
     replaced: frozenset[str] = frozenset(),
 ) -> Verdict:
-    """`provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI
-    replaces itself."""
+    """Returns the verdict of the preflight for this ComfyUI. Checks at most MOST_FILES_CHECKED files.
+    `provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI replaces
+    itself."""
     named = files_named(graph, definitions)
     listed = {(each.folder, each.name) for each in named if each.is_listed}
     to_check = _files_to_check(named, provided)

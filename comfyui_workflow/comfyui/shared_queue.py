@@ -17,8 +17,8 @@ took."""
 class SharedQueue:
     """May be called from any thread. One thread requests the queue, and the others wait for its result. An
     error that came fast is raised only in the thread that made the request, and the next thread requests
-    again. A slow error (a timeout) is raised in all of them, so that nobody waits for several timeouts in a
-    row."""
+    again. A slow error (a timeout) is raised in all of them, so that no thread waits for several timeouts in
+    a row."""
 
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask

@@ -27,7 +27,8 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
     for node_id, node in an_object(node_errors).items():
         for error in a_list(an_object(node).get("errors")):
             if isinstance(error, dict):
-                yield f"{_node_name(str(node_id), graph)}: {_format_finding(error, _definition(node, definitions))}"
+                finding = _format_finding(error, _definition(node, definitions))
+                yield f"{_node_name(str(node_id), graph)}: {finding}"
 
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
@@ -117,8 +118,8 @@ _FORMATTERS: dict[str, _Formatter] = {
 def _option(extra: Mapping[str, Any], key: str) -> str:
     match extra.get("input_config"):
         case [_, dict() as options]:
-            return shown(options.get(key, "not told"))
-    return "not told"
+            return shown(options.get(key, "unknown"))
+    return "unknown"
 
 
 def _declared(definition: Mapping[str, Any], name: str) -> object:

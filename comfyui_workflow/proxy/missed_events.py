@@ -114,7 +114,7 @@ def message_of(frame: str) -> Mapping[str, Any]:
 
 
 def _last_messages(entry: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the last message of each type in the history entry; there they are [[type, data], ...]."""
+    """Returns the last message of each type in the history entry, which has them as [[type, data], ...]."""
     messages = a_list(an_object(entry.get("status")).get("messages"))
     return {
         each[0]: each[1]

@@ -82,7 +82,7 @@ class LocalPort:
         if self._listening:
             return
         try:
-            sockets = _bound(self.wanted.port)
+            sockets = _listening_sockets(self.wanted.port)
         except OSError as error:
             self._trouble = (
                 f"Port {self.wanted.port} of this machine cannot be opened for {self.wanted.name}: "
@@ -209,11 +209,11 @@ class LocalPort:
 
 
 def _is_upgrade(request: web.BaseRequest) -> bool:
-    asked = request.headers.get("Connection", "").lower()
-    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in asked
+    connection = request.headers.get("Connection", "").lower()
+    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
 
 
-def _bound(port: int) -> list[socket.socket]:
+def _listening_sockets(port: int) -> list[socket.socket]:
     """Listens on 127.0.0.1, and on ::1 if that is possible. Raises: OSError."""
     first = _listener(socket.AF_INET, ("127.0.0.1", port))
     with suppress(OSError):

@@ -19,7 +19,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, RawAnswer, Submission
-from comfyui_workflow.comfyui.prompt_lookup import takes_our_ids
+from comfyui_workflow.comfyui.prompt_lookup import accepts_prompt_ids
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable, PromptRefused
@@ -134,7 +134,7 @@ def _submit(base_url: str, sender: PortPrompt, stop: CancelToken, name: str) -> 
     Stopped."""
     client = sender.client = ComfyUIClient(base_url, read_timeout_s=READ_TIMEOUT_S)
     with closing(client), suppress(PromptRefused):  # `sender.answer` has the response
-        if not takes_our_ids(client):
+        if not accepts_prompt_ids(client):
             raise _answer_lost(name)
         submission = submit_once(client, sender, stop)
         if submission is not None and sender.answer is None:

@@ -59,7 +59,8 @@ GONE = Ending(code=1001, reason=b"The connection to the instance broke.")
 
 
 class UpstreamSocket:
-    """`deliver` gets every frame, in order, and must not block. Belongs to the event loop.
+    """A websocket to ComfyUI that reopens itself. `deliver` gets every frame, in order, and must not block.
+    Belongs to the event loop.
 
     `client_id` is the one in `target`, or the one that ComfyUI chose; it stays the same when the socket is
     reopened. A socket other than ComfyUI's `/ws` ends when its connection ends: what it missed cannot be
@@ -141,9 +142,8 @@ class UpstreamSocket:
         self._has_sent = True
         await self._open.wait()
         if self._socket:
-            with suppress(
-                ConnectionError
-            ):  # it has just broken; a frame in transit is lost, as on any socket
+            # If the connection has just broken, the frame is lost, like any frame in transit.
+            with suppress(ConnectionError):
                 await (
                     self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame)
                 )

@@ -154,19 +154,18 @@ def _ask(
     content: Body,
     headers: Mapping[str, str],
 ) -> HTTPResponse:
-    received = {
+    all_headers = {
         "User-Agent": f"comfyui-workflow/{__version__}",
         "Accept-Encoding": "identity",
         "Connection": "close",
         **headers,
     }
     if target.authorization is not None:
-        received["Authorization"] = target.authorization
+        all_headers["Authorization"] = target.authorization
     connection.connect()
-    with suppress(
-        BrokenPipeError, ConnectionResetError
-    ):  # the server may answer before it has read the whole request
-        connection.request(method, target.path, body=content, headers=received, preload_content=False)
+    # The server may answer before it has read the whole request.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.request(method, target.path, body=content, headers=all_headers, preload_content=False)
     return connection.getresponse()
 
 
