@@ -12,8 +12,8 @@ prompt. Whenever the response is missing, ComfyUI is asked for that id before th
 
 A copy that arrives later still is found by the code that tracks the prompt: see `duplicate_prompts`.
 
-Each kind of sender is a subclass of `PromptSender`: a run writes a journal, the public client retries for some
-seconds, a local port sends a body that its client wrote.
+Each kind of sender is a subclass of `PromptSender`: a run writes a journal, the public client retries for
+some seconds, a local port sends a body that its client wrote.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What one instance may send: each limit, broken by a server that is out to break it."""
+"""Tests of the limits on one instance: each is exceeded by a hostile server."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ DEADLINE_S = 30.0
 LIMITS = InstanceLimits(answer_bytes=1_000_000, answer_s=60.0, message_bytes=1_000_000, values=10_000)
 SHORT = replace(LIMITS, answer_s=1.0, stream_bytes_per_s=256)
 BIG = 1_000_000_000
-"""More than would ever come in a test: only one that is not cut off would send all of it."""
+"""More than could be sent during a test: only a client without a limit would read it all."""
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def test_no_answer_is_read_further_than_its_limit(path: str) -> None:
             pytest.raises(LimitExceeded, match=words),
         ):
             ASK[path](client)
-        assert there.sent_bytes < 20_000_000  # some of it in the buffers of both ends
+        assert there.sent_bytes < 20_000_000  # some of it is in the buffers of both ends
 
 
 @pytest.mark.parametrize("path", ASK)

@@ -1,4 +1,4 @@
-"""Previews as real ComfyUI servers sent them, and as none would."""
+"""Tests of preview frames: recorded from real ComfyUI servers, and malformed ones."""
 
 import json
 import struct
@@ -34,7 +34,7 @@ def without_ids(picture: bytes = JPEG) -> bytes:
 
 
 def frame_of(recorded: dict[str, Any]) -> bytes:
-    """Of a recorded frame only the beginning is kept, and what it was about."""
+    """Rebuilds a recorded frame: only its beginning, its length and its metadata were kept."""
     head, magic = bytes.fromhex(recorded["head"])[:8], bytes.fromhex(recorded["magic"])
     meta = b"" if recorded["meta"] is None else json.dumps(recorded["meta"]).encode()
     if meta:
@@ -85,7 +85,7 @@ def test_what_a_node_expanded_into_shows_at_the_node() -> None:
     [
         {"type": "executing", "data": {"node": None, "prompt_id": "ours"}},
         {"type": "execution_start", "data": {"prompt_id": "next"}},
-        {"type": "executing", "data": {"node": "7"}},  # after a reconnect nobody says of which prompt
+        {"type": "executing", "data": {"node": "7"}},  # after a reconnect without the prompt id
         {"type": "progress", "data": None},
     ],
 )

@@ -1,4 +1,4 @@
-"""One view of the queue for several threads."""
+"""Tests of the shared copy of the queue, with several threads."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ LIMIT_S = 10.0
 
 
 class Instance:
-    """Answers when it is let, or not at all."""
+    """Answers only when the test allows it."""
 
     def __init__(self, error: Exception | None = None, failures: int = 9) -> None:
         self.asked = 0
@@ -34,7 +34,7 @@ class Instance:
 
 
 def future_that_tells(waiting: threading.Semaphore) -> type[Future[QueueSnapshot]]:
-    """`waiting` is released whenever somebody begins to wait for a result."""
+    """`waiting` is released whenever a thread begins to wait for a result."""
 
     class Told(Future[QueueSnapshot]):
         def result(self, timeout: float | None = None) -> QueueSnapshot:

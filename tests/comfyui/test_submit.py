@@ -1,4 +1,4 @@
-"""The one way to submit a prompt: what is asked, noted and sent, and in which order."""
+"""Tests of `submit_once`: what is requested, recorded and sent, and in which order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ KEY = PromptKey(prompt_id="p", correlation="run/1")
 
 
 class Instance:
-    """A ComfyUI that has the prompt from the look on that `arrives_at` says."""
+    """A ComfyUI that has the prompt from lookup number `arrives_at` on."""
 
     def __init__(self, arrives_at: int | None = None) -> None:
         self.looks = 0
@@ -39,7 +39,7 @@ class Instance:
 
 
 class Journal(PromptSender):
-    """An owner that writes down what it is asked to do."""
+    """A sender that records which of its methods are called."""
 
     def __init__(self, *, is_sent: bool = False, in_doubt_s: float = 0.0, is_lost: bool = False) -> None:
         self.done: list[str] = []

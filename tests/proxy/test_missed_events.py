@@ -1,4 +1,4 @@
-"""What a websocket has yet to hear of its prompts."""
+"""Tests of the events that a websocket has not received yet."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ports come and go as wanted, whatever becomes of the instances behind them."""
+"""Tests that ports open and close as configured, whatever state their instances are in."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
-    """A port that another program has."""
+    """A port that another program uses."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
@@ -33,7 +33,7 @@ MakePorts = Callable[[Borrow], LocalPorts]
 
 @pytest.fixture
 def make_ports() -> Iterator[MakePorts]:
-    """Not started; stopped in the end, whatever becomes of the test."""
+    """Ports that are not started; they are stopped at the end, even if the test fails."""
     made: list[LocalPorts] = []
 
     def make(borrow: Borrow) -> LocalPorts:
@@ -209,7 +209,8 @@ def test_stopping_closes_everything(setting: Setting) -> None:
 
 
 def test_stopping_amid_everything(comfyui: RunningComfyUI, make_ports: MakePorts) -> None:
-    """A way that is still being opened, one that is broken, a client that waits for an answer."""
+    """With a session that is still being opened, a broken connection, and a client that waits for a
+    response."""
     leave = threading.Event()
 
     @contextmanager
