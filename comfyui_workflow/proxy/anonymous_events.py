@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Listener = Callable[[Frame], None]
 
 BROADCAST_TYPES = ("progress", "progress_state", "execution_interrupted")
-"""Message types that ComfyUI itself sends to every socket for a prompt without a client id."""
+"""Types of the messages that ComfyUI itself sends to every socket if the prompt has no client id."""
 OPEN_WITHIN_S = 5.0
 
 

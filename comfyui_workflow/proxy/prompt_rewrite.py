@@ -32,8 +32,9 @@ def is_prompt(request: web.BaseRequest) -> bool:
 
 
 async def read_prompt(request: web.BaseRequest, our_id: str) -> PromptBody:
-    """Reads the request body and adds what is missing. Without a client id, ComfyUI would report the prompt's
-    progress to no socket. Without a prompt id, the prompt could not be looked up after a lost response."""
+    """Reads the request body and adds what is missing. Without a client id, ComfyUI would report the start
+    and the end of the prompt to no socket. Without a prompt id, the prompt could not be looked up after a
+    lost response."""
     content = b"".join([piece async for piece in body_of(request)])
     if "Content-Encoding" in request.headers or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         return PromptBody(content=content, client_id=None)

@@ -28,7 +28,8 @@ class SocketRegistry:
 
     @asynccontextmanager
     async def registered(self, socket: UpstreamSocket) -> AsyncIterator[None]:
-        """Closes other sockets of the same client id first, then registers this one. Closes it at the end."""
+        """Disconnects other sockets of the same client id from ComfyUI first (`displace`), then registers
+        this one. Closes it at the end."""
         if socket.client_id is not None:
             await self._displace_others(socket.client_id)
             socket.has_predecessor = socket.client_id in self._client_ids
@@ -57,11 +58,11 @@ class SocketRegistry:
                 socket.unfinished.expect(prompt_id)
 
     def renew_deaf_sockets(self) -> None:
-        """To be called after a submission, which ComfyUI announces to every socket. A socket that receives
-        nothing for DEAF_AFTER_S, and had a predecessor with its client id, is deaf and is reopened."""
+        """To be called after a submission, which ComfyUI announces to every socket. A socket that may be
+        deaf, and receives nothing for DEAF_AFTER_S, is reopened."""
         loop = asyncio.get_running_loop()
         for socket in self._all:
-            if socket.may_be_forgotten:
+            if socket.may_be_deaf:
                 loop.call_later(DEAF_AFTER_S, self._renew_if_deaf, socket, socket.received_count)
 
     async def close(self) -> None:

@@ -104,9 +104,9 @@ class UpstreamSocket:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     @property
-    def may_be_forgotten(self) -> bool:
-        """True if there was an earlier socket with this client id, whose end ComfyUI may notice only now (and
-        then make this socket deaf)."""
+    def may_be_deaf(self) -> bool:
+        """True if there was an earlier socket with this client id. ComfyUI may notice its end only now, and
+        then this socket becomes deaf."""
         return self.was_reopened or self.has_predecessor
 
     async def start(self) -> None:
@@ -271,7 +271,7 @@ class UpstreamSocket:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Ending | None:
         while True:
             try:
-                message = await socket.receive(SILENCE_S if self.may_be_forgotten else None)
+                message = await socket.receive(SILENCE_S if self.may_be_deaf else None)
             except TimeoutError:
                 if self.unfinished.prompt_ids:
                     return None
