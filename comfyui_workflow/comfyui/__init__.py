@@ -1,1 +1,1 @@
-"""One ComfyUI: its HTTP routes, its websocket, its words read as our events."""
+"""Access to one ComfyUI: its HTTP routes, its websocket, and the meaning of its responses."""

@@ -1,4 +1,4 @@
-"""Asking ComfyUI to drop one prompt and no other."""
+"""Cancels one prompt of a ComfyUI, and no other."""
 
 import time
 from collections.abc import Callable
@@ -9,8 +9,8 @@ ASK_EVERY_S = 1.0
 
 
 class Canceller:
-    """ComfyUI confirms nothing, and loses an interrupt that comes between two prompts: so it is asked again
-    until the prompt is gone."""
+    """ComfyUI does not confirm a cancellation, and loses an interrupt that arrives between two prompts. So
+    the request is repeated every ASK_EVERY_S until the prompt is gone."""
 
     def __init__(
         self, client: ComfyUIClient, prompt_id: str, clock: Callable[[], float] = time.monotonic
@@ -21,8 +21,8 @@ class Canceller:
         self._ask_at_s = 0.0
 
     def ask(self) -> None:
-        """To be called at every tick. A version that ignores the id interrupts whatever runs, so an interrupt
-        goes out only while ours is seen running."""
+        """To be called at every tick. An interrupt is sent only while the queue shows this prompt as running:
+        versions that ignore the id interrupt whatever runs."""
         if self._clock() < self._ask_at_s:
             return
         self._ask_at_s = self._clock() + ASK_EVERY_S

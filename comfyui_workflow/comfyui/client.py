@@ -1,4 +1,5 @@
-"""The HTTP routes of one ComfyUI, typed. Nothing here retries; errors say whether a retry makes sense."""
+"""Typed HTTP client for the routes of one ComfyUI. It never retries; the error class tells if a retry makes
+sense."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,12 +44,13 @@ from comfyui_workflow.workflows.graph import Graph
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 
-Said = TypeVar("Said")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """ComfyUI's answer to a prompt. `node_errors` tells of output nodes that it dropped; the rest runs."""
+    """ComfyUI's response to a prompt. `node_errors` lists output nodes that ComfyUI dropped; the other nodes
+    run."""
 
     prompt_id: str
     node_errors: Mapping[str, Any]
@@ -56,7 +58,7 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class RawAnswer:
-    """An answer as it came, for whoever passes it on."""
+    """A response that is relayed unchanged."""
 
     status: int
     content: bytes
@@ -64,7 +66,8 @@ class RawAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A whole answer, within the limits. `what` is the method and the path that it answers."""
+    """A complete response within the limits. `what` is the method and the path of its request, for
+    messages."""
 
     status: int
     body: AnswerBody
@@ -73,9 +76,9 @@ class Answer:
 
 
 class ComfyUIClient:
-    """Every method may be called from any thread, and raises ComfyUIUnavailable when there is no answer, or
-    none that ComfyUI would give; LimitExceeded where it is more than `limits` allow, and for a while after
-    that; ComfyUIError when ComfyUI says that it cannot."""
+    """Every method may be called from any thread. Each of them raises ComfyUIUnavailable if there is no
+    response, or one that ComfyUI would not send; LimitExceeded if the response exceeds `limits`, and for a
+    while after that; ComfyUIError if ComfyUI reports an error."""
 
     def __init__(
         self,
@@ -88,16 +91,21 @@ class ComfyUIClient:
         breaches: LimitBreaches | None = None,
         on_mark: Callable[[PromptMark], None] = lambda _: None,
     ) -> None:
-        """`absence` is the sentence for when nothing answers. A proxy of this machine, which its environment
-        names, has no business in a tunnel. `breaches` are shared with the websocket to the same instance.
-        `on_mark` is called with each mark of ours that is seen at a prompt, before anything is made of it;
-        what it raises is raised."""
+        """`absence` is the message for a refused connection.
+
+        `heeds_environment`: use the proxy settings of the environment, and keep cookies. False for an
+        instance: a proxy of this machine must not be used inside an SSH tunnel.
+
+        `breaches` are shared with the websocket of the same instance. `on_mark` is called with each mark
+        (PromptMark) in a response of `/queue` or `/history`, before the response is used; its exceptions are
+        passed on.
+        """
         self._on_mark = on_mark
         self._base_url = base_url
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or LimitBreaches()
         self.definitions_values = 0
-        """How many JSON values the definitions had when they were last asked for; 0 for few."""
+        """Number of JSON values in the last `/object_info` response; 0 if it was small."""
         self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = InstanceSession(takes_cookies=heeds_environment)
@@ -107,8 +115,8 @@ class ComfyUIClient:
             self._session.mount(scheme, self._adapter)
 
     def close(self) -> None:
-        """Hangs up now. The session alone would leave that to the garbage collector, and an error that
-        somebody keeps holds its connections back from that."""
+        """Closes all connections now. `Session.close` alone would leave that to the garbage collector, and a
+        stored exception can keep its connections alive."""
         pools = self._adapter.poolmanager.pools
         for key in pools.keys():  # noqa: SIM118 - urllib3 refuses to iterate over them
             if pool := pools.get(key):
@@ -116,7 +124,8 @@ class ComfyUIClient:
         self._session.close()
 
     def probe(self) -> int:
-        """Prompts in the queue, the running one included: the cheapest question."""
+        """Returns the number of prompts in the queue, the running one included. The cheapest request of
+        ComfyUI."""
         remaining = an_object(self._get_object("/prompt").get("exec_info")).get("queue_remaining")
         if not isinstance(remaining, int):
             raise ComfyUIUnavailable("What answers on the ComfyUI port is not a ComfyUI")
@@ -131,20 +140,20 @@ class ComfyUIClient:
         extra_data: Mapping[str, Any],
         definitions: Callable[[], Mapping[str, Any]],
     ) -> Submission:
-        """Not idempotent: ComfyUI runs the same id twice. `definitions` are asked for at a refusal only.
-        Raises: PromptRefused, in words that the node definitions help to find."""
+        """Submits a prompt. Not idempotent: ComfyUI runs the same id twice. `definitions` is called only
+        after a refusal; the node definitions make the message more precise. Raises: PromptRefused."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
-        said = self._ask("POST", "/prompt", json=body)
-        if said.status in (400, 413):
-            raise PromptRefused(refusal_sentence(self._lenient_object(said), graph, definitions()))
-        answer = self._object(_good(said))
+        response = self._ask("POST", "/prompt", json=body)
+        if response.status in (400, 413):
+            raise PromptRefused(refusal_sentence(self._lenient_object(response), graph, definitions()))
+        answer = self._object(_check_status(response))
         accepted_id = a_text(answer.get("prompt_id"))
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
         return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
 
     def post_raw(self, path: str, content: bytes, *, headers: Mapping[str, str]) -> RawAnswer:
-        """Whatever ComfyUI says to it, if it says anything."""
+        """Posts to ComfyUI and returns the response, whatever its status."""
         answer = self._ask("POST", path, data=content, headers=headers)
         try:
             return RawAnswer(status=answer.status, content=answer.body.whole())
@@ -158,11 +167,12 @@ class ComfyUIClient:
         return snapshot
 
     def running_graphs(self) -> dict[str, Graph]:
-        """What runs now, by prompt ids."""
+        """Returns the running graphs by prompt id."""
         return read_running_graphs(self._get_object("/queue"))
 
     def history(self, prompt_id: str) -> HistoryEntry | None:
-        """None for a prompt that is queued, running or unknown: the queue tells which."""
+        """Returns the history entry of a prompt. None if the prompt is queued, running or unknown: the queue
+        tells which."""
         entry = self._get_object(f"/history/{prompt_id}").get(prompt_id)
         found = read_history(prompt_id, entry) if isinstance(entry, dict) else None
         if found is not None and len(found.outputs) > MOST_OUTPUTS:
@@ -177,7 +187,7 @@ class ComfyUIClient:
 
     @contextmanager
     def whole_history(self) -> Iterator[Iterator[bytes]]:
-        """`/history` as it comes, in pieces: as JSON it may be larger than the memory."""
+        """Yields `/history` in pieces: the whole JSON may be larger than the memory."""
         response = self._request("GET", "/history", stream=True)
         with response:
             if response.status_code != 200:
@@ -185,43 +195,46 @@ class ComfyUIClient:
             yield _pieces(response, "its history was read")
 
     def delete_pending(self, prompt_id: str) -> None:
-        _good(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
+        _check_status(self._ask("POST", "/queue", json={"delete": [prompt_id]}))
 
     def interrupt(self, prompt_id: str | None = None) -> None:
-        """Without an id whatever runs; before 0.3.57 with one too: ask the queue first."""
-        _good(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
+        """Interrupts the prompt, or whatever runs if there is no id. Versions before 0.3.57 ignore the id:
+        check the queue first."""
+        _check_status(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
-        """ComfyUI does it as soon as no prompt runs."""
+        """Asks ComfyUI to free memory. It does so as soon as no prompt runs."""
         wanted = {"unload_models": unload_models, "free_memory": free_memory}
-        _good(self._ask("POST", "/free", json=wanted))
+        _check_status(self._ask("POST", "/free", json=wanted))
 
     def definitions(self) -> dict[str, Any]:
-        """Every node class this ComfyUI has (`/object_info`)."""
-        answer = _good(self._ask("GET", "/object_info"))
+        """Returns every node class of this ComfyUI (`/object_info`)."""
+        answer = _check_status(self._ask("GET", "/object_info"))
         found = self._object(answer)
         self.definitions_values = answer.body.values
         return {name: definition for name, definition in found.items() if isinstance(definition, dict)}
 
     def choices(self, route: str) -> list[Any]:
-        """What a route has to choose from; nothing where it does not answer with a list."""
-        answer = answer_or(lambda: _good(self._ask("GET", route)), None)
+        """Returns the list that a route answers with; [] if it answers with something else."""
+        answer = answer_or(lambda: _check_status(self._ask("GET", route)), None)
         try:
             return [] if answer is None else a_list(self._json(answer))
         except ValueError:
             return []
 
     def replaced_classes(self) -> frozenset[str]:
-        """Classes that this ComfyUI has not got any more, and replaces by itself; only newer ones do."""
+        """Returns the node classes that this ComfyUI does not have any more and replaces itself. Only newer
+        versions do that; older ones give an empty set."""
         return answer_or(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
 
     def directories(self) -> Directories:
-        """Raises: ComfyUIError where this ComfyUI does not tell them."""
+        """Returns the directories of this ComfyUI. Raises: ComfyUIError if this version does not tell
+        them."""
         paths = self._get_object("/internal/folder_paths")
         return read_directories(paths, an_object(self.system_stats().get("system")).get("argv"))
 
     def log(self) -> str:
-        """The last lines of its log. Raises: ComfyUIError where this ComfyUI does not show it."""
+        """Returns the last lines of ComfyUI's log. Raises: ComfyUIError if this version does not serve it."""
         entries = self._get_object("/internal/logs/raw").get("entries")
         lines = (
             [entry.get("m") for entry in entries if isinstance(entry, dict)]
@@ -239,33 +252,33 @@ class ComfyUIClient:
         subfolder: str = "",
         replaces: bool = False,
     ) -> str:
-        """The name ComfyUI gave the file: another one when a different file of that name is there, unless
-        this one replaces it. Without the subfolder."""
+        """Uploads a file. Returns its name without the subfolder: a new name if another file has this name
+        already, unless `replaces` is set."""
         fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
         answer = self._ask("POST", "/upload/image", files={"image": (name, file)}, data=fields)
-        return a_text(self._object(_good(answer)).get("name")) or name
+        return a_text(self._object(_check_status(answer)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
-        """`name` may have directories before it, below `folder`."""
+        """True if the file exists. `name` may contain directories below `folder`."""
         subfolder, _, filename = name.rpartition("/")
         params = {"filename": filename, "type": folder, "subfolder": subfolder}
         answer = self._ask("HEAD", "/view", params=params)
         if answer.status == 404:
             return False
-        _good(answer)
+        _check_status(answer)
         return True
 
     @contextmanager
     def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:
-        """The content of a file; from `start` on, where ComfyUI does that.
-        Raises: RemoteFileMissing; RemoteFileError for any answer but the file."""
+        """Yields the content of a file, from byte `start` on if ComfyUI supports that. Raises:
+        RemoteFileMissing; RemoteFileError for any response but the file."""
         params = {"filename": filename, "subfolder": subfolder, "type": folder}
         response = self._request("GET", "/view", params=params, headers=headers_of(start), stream=True)
         with response:
             yield read_view(response, filename, start)
 
     def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
-        """What it tells of a file, without its content. Raises: as `view`."""
+        """Returns what ComfyUI tells about a file, without its content (HEAD). Raises: as `view`."""
         params = {"filename": filename, "subfolder": subfolder, "type": folder}
         with self._request("HEAD", "/view", params=params, headers=headers_of(0)) as response:
             return read_view(response, filename, 0)
@@ -277,22 +290,22 @@ class ComfyUIClient:
         return read_system(self.system_stats())
 
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self._object(_good(self._ask("GET", path, params=params)))
+        return self._object(_check_status(self._ask("GET", path, params=params)))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         what = f"{method} {_route(path)}"
         clock = AnswerClock(self._limits.answer_s, too_slow(what, self._limits.answer_s))
-        with self._judged(what), self._send(method, path, clock, **arguments) as response:
+        with self._translating_errors(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
             body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
             return Answer(status=response.status_code, body=body, what=what, path=path)
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        """The head of an answer; its content comes in pieces, of which none may be long in coming."""
+        """Returns the head of a response; its body is read in pieces, with a minimum average rate."""
         what = f"{method} {_route(path)}"
         limits = self._limits
         clock = AnswerClock(limits.answer_s, too_slow_file(), bytes_per_s=limits.stream_bytes_per_s)
-        with self._judged(what):
+        with self._translating_errors(what):
             response = self._send(method, path, clock, **arguments)
             try:
                 refuse_encoding(response, what)
@@ -314,8 +327,9 @@ class ComfyUIClient:
             )
 
     @contextmanager
-    def _judged(self, what: str) -> Iterator[None]:
-        """Trouble in our words. Raises: LimitExceeded, which is remembered; ComfyUIUnavailable."""
+    def _translating_errors(self, what: str) -> Iterator[None]:
+        """Translates errors of the HTTP libraries. Raises: LimitExceeded, which is recorded;
+        ComfyUIUnavailable."""
         try:
             yield
         except LimitExceeded as error:
@@ -324,7 +338,7 @@ class ComfyUIClient:
             if _is_timeout(error):
                 raise ComfyUIUnavailable(f"ComfyUI does not answer ({what} timed out)") from error
             raise ComfyUIUnavailable(self._absence) from error
-        except ValueError as error:  # a Location that is none
+        except ValueError as error:  # an invalid Location header
             raise ComfyUIUnavailable(self._absence) from error
 
     def _json(self, answer: Answer) -> Any:
@@ -354,8 +368,9 @@ class ComfyUIClient:
             return {"error": {"message": message}}
 
 
-def answer_or(ask: Callable[[], Said], otherwise: Said) -> Said:
-    """For what not every ComfyUI tells. Raises: ComfyUIUnavailable, since that may pass; InstanceBroken."""
+def answer_or(ask: Callable[[], Result], otherwise: Result) -> Result:
+    """Returns `otherwise` if ComfyUI reports an error: for routes that some versions do not have. Raises:
+    ComfyUIUnavailable, since a retry may succeed; InstanceBroken."""
     try:
         return ask()
     except (ComfyUIUnavailable, InstanceBroken):
@@ -364,8 +379,9 @@ def answer_or(ask: Callable[[], Said], otherwise: Said) -> Said:
         return otherwise
 
 
-def _good(answer: Answer) -> Answer:
-    """Raises: ComfyUIUnavailable for 5xx, ComfyUIError for what else is not 200."""
+def _check_status(answer: Answer) -> Answer:
+    """Returns a successful response. Raises: ComfyUIUnavailable for 5xx, ComfyUIError for any other status
+    than 2xx."""
     if 200 <= answer.status < 300:
         return answer
     answer.body.close()
@@ -374,7 +390,7 @@ def _good(answer: Answer) -> Answer:
 
 
 def _route(path: str) -> str:
-    """As sentences name it: without the id of a prompt, which tells a person nothing."""
+    """The path for messages: without the id of a prompt, which tells a person nothing."""
     return "/history" if path.startswith("/history/") else path
 
 

@@ -1,12 +1,13 @@
-"""Copies of one prompt in ComfyUI's queue: a network can deliver what was sent before it was sent again."""
+"""Duplicates of one prompt in ComfyUI's queue. They arise when a prompt was sent again and the network
+delivers the first copy late."""
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
 
 class DuplicatePrompts:
-    """Drops the copies of a prompt that is followed, and leaves one. A copy has the same id, or, at a ComfyUI
-    that chooses the ids, the same correlation and another id."""
+    """Deletes the duplicates of a tracked prompt, and leaves one. A duplicate has the same id. If ComfyUI
+    chooses the ids, it has another id and the same correlation."""
 
     def __init__(self, client: ComfyUIClient, prompt_id: str, correlation: str) -> None:
         self._client = client
@@ -14,13 +15,13 @@ class DuplicatePrompts:
         self._correlation = correlation
 
     def drop(self, seen: QueueSnapshot) -> bool:
-        """Whether a copy had begun beside the prompt. `seen` may be a second old: what it shows is looked at
-        again before anything is dropped."""
+        """Deletes duplicates. Returns True if one of them had already started, besides the tracked prompt.
+        `seen` may be a second old, so the queue is requested again before anything is deleted."""
         if not self._has_copies(seen):
             return False
         fresh = self._client.queue()
         for _ in range(fresh.copies(self._prompt_id) - 1):
-            self._client.delete_pending(self._prompt_id)  # one for each call, and never the running one
+            self._client.delete_pending(self._prompt_id)  # each call deletes one, and never the running one
         others = self._others(fresh)
         for other in others:
             stop(self._client, fresh, other)
@@ -34,8 +35,8 @@ class DuplicatePrompts:
 
 
 def stop(client: ComfyUIClient, fresh: QueueSnapshot, prompt_id: str) -> None:
-    """All prompts of that id. An interrupt goes out only while it is seen running: versions before 0.3.57
-    stop whatever runs."""
+    """Deletes or interrupts all prompts with that id. An interrupt is sent only if the prompt is seen
+    running: versions before 0.3.57 interrupt whatever runs."""
     for _ in range(fresh.pending.count(prompt_id)):
         client.delete_pending(prompt_id)
     if prompt_id in fresh.running:

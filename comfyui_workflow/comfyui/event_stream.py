@@ -1,7 +1,9 @@
-"""The one websocket to a ComfyUI, its messages sorted by prompt.
+"""The websocket to one ComfyUI; dispatches its messages by prompt.
 
-The websocket is a hint, never the truth: it can go deaf without closing, and nothing is replayed. What a
-run must know it asks `/queue` and `/history` for; here it only learns sooner.
+How it works. A thread reads the socket, and reopens it when it breaks. The messages of a prompt go to its
+subscriptions. They only speed things up, and are never the source of truth: the socket can become deaf (open,
+but it receives nothing), and ComfyUI replays nothing. Everything that a run depends on is read from `/queue`
+and `/history`.
 """
 
 import json
@@ -26,30 +28,40 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 RECEIVE_TIMEOUT_S = 0.5
-"""A read of the websocket library blocks, and no token wakes it: so often it looks whether to go on."""
+"""A read of the websocket library blocks and cannot be woken. So it ends after this time, to check for a
+stop."""
 REOPEN_AFTER_S = 0.5
-"""When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
-first, and given time."""
+"""When an old socket of a client id closes, ComfyUI unregisters the new one with it. So the old one is closed
+first, and ComfyUI gets this time to notice it."""
 LONGEST_WAIT_S = 5.0
 
-BUSIEST_SHARE = 0.25
-"""Of one processor, for all that one instance says: more of it is read later."""
+MAX_CPU_SHARE = 0.25
+"""Share of one processor for the messages of one instance; further messages are read later."""
 BURST_S = 0.1
-"""Of the processor, at once."""
-LONGEST_BREAK_S = 1.0
+"""Processor time that may be used without a pause."""
+LONGEST_PAUSE_S = 1.0
 MOST_WAITING = 10_000
 MOST_WAITING_BYTES = 8 * 1024 * 1024
-"""Messages of one prompt that nobody has taken; of more, the oldest are dropped."""
+"""Messages of one prompt that were not taken yet. Above these limits, the oldest are dropped."""
 
-_NO_SOCKET = (websocket.WebSocketException, OSError, ValueError, OverflowError, MemoryError, LimitExceeded)
-"""What an attempt at a socket may end with: lengths in the head of a refusal are read as they are."""
+_SOCKET_ERRORS = (
+    websocket.WebSocketException,
+    OSError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    LimitExceeded,
+)
+"""Errors of an attempt to open the socket. Some come from a refused handshake: its header contains lengths
+that the library parses unchecked."""
 
 Listener = Callable[[Message], None]
 Show = Callable[[Preview], None]
 
 
 class Subscription:
-    """The messages of one prompt, waiting to be taken; its previews are shown at once, or not at all."""
+    """Queue of the messages of one prompt. Previews are not queued: they are passed to `show` at once, or
+    dropped."""
 
     def __init__(self, show: Show | None = None) -> None:
         self.began_at_s = time.monotonic()
@@ -60,8 +72,8 @@ class Subscription:
         self._arrived = threading.Condition()
 
     def put(self, message: Message, size_bytes: int = 0) -> None:
-        """`progress_state` is a full picture each time, so only the last of several in a row is kept.
-        `size_bytes`: of its text."""
+        """Adds a message of `size_bytes` of text. Each `progress_state` contains the full state, so only the
+        last of several in a row is kept."""
         with self._arrived:
             is_state = message.get("type") == "progress_state"
             if is_state and self._messages and self._messages[-1][0].get("type") == "progress_state":
@@ -76,13 +88,14 @@ class Subscription:
         return len(self._messages) > MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
 
     def wake(self) -> None:
-        """Whoever waits for messages, or is about to, waits no longer. Returns at once."""
+        """Ends the current `take`, or the next one if none waits. Returns at once."""
         with self._arrived:
             self._is_woken = True
             self._arrived.notify()
 
     def take(self, timeout_s: float) -> list[Message]:
-        """All that has arrived; waits for the first one. Empty when the time is over, or when woken."""
+        """Waits for the first message, then returns all that have arrived. Empty after the timeout or
+        `wake`."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._messages or self._is_woken, timeout_s)
             self._is_woken = False
@@ -93,8 +106,8 @@ class Subscription:
 
 
 class Throttle:
-    """How much of a processor this thread takes: all threads of this process share one, and the messages of
-    one instance must not keep the others waiting."""
+    """Limits the processor time of the current thread: all threads of this process share one processor, and
+    the messages of one instance must not delay the others."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, worked_s: Callable[[], float] = time.thread_time
@@ -103,15 +116,15 @@ class Throttle:
         self._worked_s = worked_s
         self._begin()
 
-    def break_s(self) -> float:
-        """How long to rest now; 0 or less as long as it is within its share."""
+    def pause_s(self) -> float:
+        """Returns how long to pause now; 0 or less while the thread is within its share."""
         worked_s = self._worked_s() - self._worked_before_s
         passed_s = self._clock() - self._began_s
         if worked_s <= BURST_S:
             return 0.0
-        rest_s = worked_s / BUSIEST_SHARE - passed_s
+        pause_s = worked_s / MAX_CPU_SHARE - passed_s
         self._begin()
-        return min(rest_s, LONGEST_BREAK_S)
+        return min(pause_s, LONGEST_PAUSE_S)
 
     def _begin(self) -> None:
         self._began_s = self._clock()
@@ -119,7 +132,7 @@ class Throttle:
 
 
 class EventFeed:
-    """Owns a thread that reads the socket and opens it again whenever it breaks."""
+    """Owns a thread that reads the socket, and reopens it whenever it breaks."""
 
     def __init__(
         self,
@@ -130,8 +143,9 @@ class EventFeed:
         limits: InstanceLimits | None = None,
         breaches: LimitBreaches | None = None,
     ) -> None:
-        """`longest_wait_s`: between two tries to open it. `breaches` are shared with the client of the same
-        instance, so that a limit broken here is told where it is asked next."""
+        """`longest_wait_s`: maximum pause between two attempts to open the socket. `breaches` are shared
+        with the HTTP client of the same instance, so that its next request reports a limit that was
+        exceeded here."""
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or LimitBreaches()
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
@@ -144,7 +158,7 @@ class EventFeed:
         self._closing = threading.Event()
         self._renewing = threading.Event()
         self._connected = threading.Event()
-        self._heard_at_s = time.monotonic()
+        self._received_at_s = time.monotonic()
         self._times_connected = 0
         self._thread = threading.Thread(target=self._run, name=f"feed {base_url}", daemon=True)
 
@@ -157,7 +171,7 @@ class EventFeed:
             self._thread.join(timeout=RECEIVE_TIMEOUT_S + 1)
 
     def renew(self) -> None:
-        """Close the socket and open a new one: the cure for a deaf one. Returns at once."""
+        """Closes the socket and opens a new one, in case it is deaf. Returns at once."""
         self._connected.clear()
         self._renewing.set()
 
@@ -166,17 +180,18 @@ class EventFeed:
 
     @property
     def times_connected(self) -> int:
-        """Grows with each new socket: ComfyUI may have been restarted in between."""
+        """Grows with each new socket. ComfyUI may have been restarted in between."""
         return self._times_connected
 
     def silence_s(self) -> float:
-        """Since anything at all was heard, about whatever prompt."""
-        return time.monotonic() - self._heard_at_s
+        """Returns the seconds since the last message, whatever its prompt."""
+        return time.monotonic() - self._received_at_s
 
     @contextmanager
     def subscribe(self, prompt_id: str, show: Show | None = None) -> Iterator[Subscription]:
-        """To be entered before the prompt is submitted: its first messages may come before the answer.
-        `show` gets its previews, from the thread of the feed, as `listen` says."""
+        """Yields the subscription of one prompt. To be entered before the prompt is submitted: its first
+        messages may arrive before the response. `show` gets the previews, in the thread of the feed: it must
+        return at once, see `listen`."""
         subscription = Subscription(show)
         with self._lock:
             self._subscriptions.setdefault(prompt_id, []).append(subscription)
@@ -190,31 +205,31 @@ class EventFeed:
                     del self._subscriptions[prompt_id]
 
     @contextmanager
-    def listen(self, hear: Listener) -> Iterator[None]:
-        """`hear` gets every message, of whatever prompt or of none. The thread of the feed calls it, so it
-        must return at once: a socket that nobody reads holds up ComfyUI's messages to everybody."""
+    def listen(self, on_message: Listener) -> Iterator[None]:
+        """Passes every message to `on_message`, with or without a prompt. It is called in the thread of the
+        feed and must return at once: a socket that is not read delays ComfyUI's messages to every client."""
         with self._lock:
-            self._listeners.append(hear)
+            self._listeners.append(on_message)
         try:
             yield
         finally:
             with self._lock:
-                self._listeners.remove(hear)
+                self._listeners.remove(on_message)
 
     def _run(self) -> None:
         wait_s = REOPEN_AFTER_S
         while not self._closing.is_set():
-            heard = self._connect_and_read()
-            wait_s = REOPEN_AFTER_S if heard else min(2 * wait_s, self._longest_wait_s)
+            was_open = self._connect_and_read()
+            wait_s = REOPEN_AFTER_S if was_open else min(2 * wait_s, self._longest_wait_s)
             self._closing.wait(wait_s)
 
     def _connect_and_read(self) -> bool:
-        """Whether the socket could be opened. Not tried while a broken limit is remembered."""
-        socket = BoundedSocket(self._limits.message_bytes, self._is_left)
+        """Returns True if the socket could be opened. Does not try while an exceeded limit is remembered."""
+        socket = BoundedSocket(self._limits.message_bytes, self._should_leave)
         try:
             self._breaches.refuse()
             socket.open(self._url, CONNECT_TIMEOUT_S)
-        except _NO_SOCKET as error:
+        except _SOCKET_ERRORS as error:
             log.debug("no websocket to %s: %s", self._url, error)
             socket.drop()
             return False
@@ -223,18 +238,19 @@ class EventFeed:
         except LimitExceeded as error:
             log.warning("%s: %s", self._url, self._breaches.record(error))
             socket.drop()
-        except _NO_SOCKET as error:
+        except _SOCKET_ERRORS as error:
             log.debug("the websocket to %s broke: %s", self._url, error)
         finally:
             self._connected.clear()
-            socket.leave(timeout_s=1)
+            socket.close_gracefully(timeout_s=1)
         return True
 
-    def _is_left(self) -> bool:
+    def _should_leave(self) -> bool:
         return self._closing.is_set() or self._renewing.is_set()
 
     def _read(self, socket: BoundedSocket) -> None:
-        """Until it breaks, is renewed, or the feed is closed. The flags must be the first frame we send."""
+        """Reads until the socket breaks, is renewed, or the feed is closed. ComfyUI requires that the feature
+        flags are the first frame of the client."""
         flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
         socket.send(json.dumps(flags))
         socket.settimeout(RECEIVE_TIMEOUT_S)
@@ -242,8 +258,8 @@ class EventFeed:
         self._previews = PreviewReader()
         self._times_connected += 1
         self._connected.set()
-        pace = Throttle()
-        while not self._is_left():
+        throttle = Throttle()
+        while not self._should_leave():
             try:
                 opcode, content = socket.receive()
             except websocket.WebSocketTimeoutException:
@@ -251,13 +267,13 @@ class EventFeed:
             if opcode == ABNF.OPCODE_CLOSE:
                 return
             if opcode == ABNF.OPCODE_TEXT:
-                self._heard_at_s = time.monotonic()
+                self._received_at_s = time.monotonic()
                 self._dispatch(content)
             elif opcode == ABNF.OPCODE_BINARY:
-                self._heard_at_s = time.monotonic()
+                self._received_at_s = time.monotonic()
                 self._show(content)
-            if (break_s := pace.break_s()) > 0:
-                self._closing.wait(break_s)
+            if (pause_s := throttle.pause_s()) > 0:
+                self._closing.wait(pause_s)
 
     def _dispatch(self, frame: bytes) -> None:
         """Raises: LimitExceeded."""
@@ -269,13 +285,13 @@ class EventFeed:
             return
         if not isinstance(message, dict):
             return
-        self._previews.hear(message)
+        self._previews.observe(message)
         with self._lock:
             listeners = list(self._listeners)
         for subscription in self._subscribed(prompt_id_of(message)):
             subscription.put(message, len(frame))
-        for hear in listeners:
-            hear(message)
+        for on_message in listeners:
+            on_message(message)
 
     def _show(self, frame: bytes) -> None:
         preview = self._previews.read(frame)

@@ -1,24 +1,25 @@
-"""Why a prompt failed, in the words of the native API, with what ComfyUI said and where."""
+"""Error messages of failed prompts for the native API: what ComfyUI reported, and for which node."""
 
 from comfyui_workflow.comfyui.history import HistoryEntry
 
-LONGEST_SAID = 10_000
+MAX_MESSAGE_CHARS = 10_000
 
 
 def failure_sentence(entry: HistoryEntry, node_type: str | None) -> str:
-    said = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
+    message = "Out of memory" if is_out_of_memory(entry) else comfyui_said(entry)
     where = f" (node {entry.failed_node_id}, {node_type})" if node_type else ""
-    return f"Node execution failed: {said}{where}"
+    return f"Node execution failed: {message}{where}"
 
 
 def comfyui_said(entry: HistoryEntry) -> str:
-    """Its own words, in one line, of a length that a record and a list can have."""
-    said = " ".join((entry.error_message or "ComfyUI does not say why")[: 2 * LONGEST_SAID].split())
-    return said if len(said) <= LONGEST_SAID else said[: LONGEST_SAID - 1] + "…"
+    """Returns ComfyUI's message in one line of at most MAX_MESSAGE_CHARS characters, so that a record and a
+    list can hold it."""
+    message = " ".join((entry.error_message or "ComfyUI does not say why")[: 2 * MAX_MESSAGE_CHARS].split())
+    return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 def is_out_of_memory(entry: HistoryEntry) -> bool:
-    """Some forms of it come under other types, and only their text tells."""
+    """Checks the message as well as the error type: some out-of-memory errors have other types."""
     text = f"{entry.error_type} {entry.error_message}"
     signs = ("OutOfMemoryError", "out of memory", "Allocation on device", "MemoryError")
     return any(sign in text for sign in signs)

@@ -1,4 +1,4 @@
-"""An answer to `GET /view`, read: which bytes of which version of a file it has."""
+"""Reads a response of `GET /view`: which bytes of which version of a file it has."""
 
 import re
 from collections.abc import Iterator
@@ -12,27 +12,27 @@ PIECE_BYTES = 256 * 1024
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _TAG = re.compile(r'"([0-9a-f]{1,16})-([0-9a-f]{1,16})"')
-"""Of aiohttp, on which ComfyUI is built: when the file was modified, in nanoseconds, and its size."""
+"""ETag of aiohttp, which ComfyUI is built on: modification time in nanoseconds and size, both hexadecimal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewedFile:
-    """To be iterated over once: the bytes from `start` to the end of the file.
-    Raises meanwhile: ComfyUIUnavailable when the connection breaks; RemoteFileError for bytes too many."""
+    """The bytes from `start` to the end of the file. Can be iterated over once. Raises while iterating:
+    ComfyUIUnavailable if the connection breaks; RemoteFileError for too many bytes."""
 
     pieces: Iterator[bytes]
     start: int = 0
     size_bytes: int | None = None
-    """Of the whole file; None where the answer does not tell."""
+    """Size of the whole file; None if the response does not tell it."""
     tag: str | None = None
-    """Another one as soon as the file is another."""
+    """ETag or Last-Modified: changes when the file changes."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self.pieces
 
     @property
     def modified_ns(self) -> int | None:
-        """By the clock of the instance."""
+        """Modification time by the clock of the instance; None if the tag does not tell it."""
         found = _TAG.fullmatch(self.tag or "")
         if found is None or int(found[2], 16) != self.size_bytes:
             return None
@@ -40,7 +40,8 @@ class ViewedFile:
 
 
 def headers_of(start: int) -> dict[str, str]:
-    """For the bytes from `start` on. Nothing packed: its length would be another."""
+    """Returns the request headers for the bytes from `start` on. Asks for no compression, since the length of
+    a compressed response is not the length of the file."""
     headers = {"Accept-Encoding": "identity"}
     return {**headers, "Range": f"bytes={start}-"} if start else headers
 
@@ -53,7 +54,7 @@ def read_view(response: requests.Response, filename: str, wanted_start: int) -> 
     if response.status_code == 206:
         start, size_bytes = _range(response, filename, wanted_start)
     elif response.status_code != 200:
-        raise RemoteFileError(f"ComfyUI does not give out {filename} (HTTP {response.status_code})")
+        raise RemoteFileError(f"ComfyUI does not send {filename} (HTTP {response.status_code})")
     left_bytes = None if size_bytes is None else size_bytes - start
     return ViewedFile(
         pieces=_pieces(response, filename, left_bytes),
@@ -64,19 +65,19 @@ def read_view(response: requests.Response, filename: str, wanted_start: int) -> 
 
 
 def _length(response: requests.Response) -> int | None:
-    """None for what is packed all the same: the length is that of the package."""
+    """Returns Content-Length; None if the response is compressed nevertheless."""
     length = response.headers.get("Content-Length", "")
     is_plain = response.headers.get("Content-Encoding", "identity") in ("", "identity")
     return int(length) if is_plain and re.fullmatch(r"[0-9]{1,18}", length) else None
 
 
 def _range(response: requests.Response, filename: str, wanted_start: int) -> tuple[int, int]:
-    """Where it begins, and the size of the whole. Raises: RemoteFileError unless it goes from there to the
-    end."""
+    """Returns the first byte and the size of the whole file. Raises: RemoteFileError unless the range goes
+    from `wanted_start` to the end."""
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     first, last, size_bytes = map(int, found.groups()) if found else (-1, -1, 0)
     if first != wanted_start or last != size_bytes - 1:
-        raise RemoteFileError(f"ComfyUI gives out another part of {filename} than was asked for")
+        raise RemoteFileError(f"ComfyUI sends another part of {filename} than was requested")
     return first, size_bytes
 
 
@@ -86,7 +87,7 @@ def _pieces(response: requests.Response, filename: str, expected_bytes: int | No
         for piece in response.iter_content(PIECE_BYTES):
             done_bytes += len(piece)
             if expected_bytes is not None and done_bytes > expected_bytes:
-                raise RemoteFileError(f"ComfyUI sends more of {filename} than it said there is")
+                raise RemoteFileError(f"ComfyUI sends more bytes of {filename} than it announced")
             yield piece
     except requests.RequestException as error:
         raise ComfyUIUnavailable("The connection broke while a file was being fetched") from error

@@ -1,4 +1,4 @@
-"""Where a ComfyUI keeps its files, as far as its answers tell: none of them says it outright."""
+"""Derives the directories of a ComfyUI from its responses: no route names them directly."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 _ALSO_BELOW_OUTPUT = ("checkpoints", "loras", "vae", "diffusion_models")
-"""Kinds of models that ComfyUI also looks for in a directory of that name below its output directory."""
+"""Model kinds for which ComfyUI also searches a directory of that name below its output directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Directories:
-    """Absolute paths on the instance; None where it does not tell."""
+    """Absolute paths on the instance; None if they are not known."""
 
     input_dir: str | None = None
     output_dir: str | None = None
@@ -23,15 +23,15 @@ class Directories:
 
 
 def read_directories(folder_paths: Mapping[str, Any], argv: object) -> Directories:
-    """From `/internal/folder_paths` (`{kind: [path]}`) and the `argv` of `/system_stats`. The paths are a
-    guess where no option names them, and are checked by whoever uses them."""
+    """Reads `/internal/folder_paths` (`{kind: [path]}`) and the `argv` of `/system_stats`. Without a
+    command-line option the paths are a guess, and the caller must check them."""
     base = _base(folder_paths)
     given = {name: _option(argv, f"--{name}-directory") for name in ("input", "output", "temp")}
     temp = given["temp"] or base
     return Directories(
         input_dir=given["input"] or _below(base, "input"),
         output_dir=given["output"] or _output(folder_paths) or _below(base, "output"),
-        temp_dir=_below(temp, "temp"),  # the option names the parent
+        temp_dir=_below(temp, "temp"),  # the option names the parent directory
     )
 
 
@@ -43,7 +43,7 @@ def _base(folder_paths: Mapping[str, Any]) -> str | None:
 
 
 def _output(folder_paths: Mapping[str, Any]) -> str | None:
-    """The one parent, other than a directory of models, that all these kinds share."""
+    """Returns the one parent directory that all these kinds share, other than a directory named `models`."""
     parents = [
         {
             str(PurePosixPath(path).parent)
@@ -62,7 +62,8 @@ def _paths(folder_paths: Mapping[str, Any], kind: str) -> list[str]:
 
 
 def _option(argv: object, name: str) -> str | None:
-    """`--name value` or `--name=value`. A relative path tells nothing: relative to what?"""
+    """Returns the value of `--name value` or `--name=value`. Relative paths are ignored: their base is not
+    known."""
     words = [word for word in argv if isinstance(word, str)] if isinstance(argv, list) else []
     values = [after for word, after in pairwise(words) if word == name]
     values += [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]

@@ -1,4 +1,4 @@
-"""An entry of `/history`, read: how a prompt ended and what it made."""
+"""Reads an entry of `/history`: how a prompt ended, and its outputs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,13 +14,13 @@ from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.workflows.graph import Graph
 
 MOST_OUTPUTS = 50_000
-"""Of one prompt: each is a file to fetch, and an entry of the record."""
+"""Limit per prompt: each output is a file to download and an entry of the record."""
 LATEST_MS = 250_000_000_000_000
-"""A little before the last day that a datetime can tell."""
+"""A little before the last day that a `datetime` can represent."""
 
 
 Window = tuple[datetime | None, datetime | None]
-"""When a prompt began and when it ended, by the clock of the instance."""
+"""Start and end of a prompt, by the clock of the instance."""
 
 
 class Outcome(StrEnum):
@@ -35,24 +35,24 @@ class HistoryEntry:
     outcome: Outcome
     outputs: tuple[OutputFile, ...]
     mark: PromptMark | None = None
-    """What a server of ours wrote into it."""
+    """The mark that the submitting server process wrote, if it was one of ours."""
     error_message: str | None = None
     error_type: str | None = None
     failed_node_id: str | None = None
     failed_node_type: str | None = None
     ui: Mapping[str, Any] = field(default_factory=dict)
-    """All that each node shows, by node id, as ComfyUI tells it."""
+    """UI output of each node by node id, as ComfyUI reports it."""
     execution_began_at: datetime | None = None
     execution_s: float | None = None
-    """Both by ComfyUI's own clock; None for a version that does not tell."""
+    """Both times are by ComfyUI's own clock; None if this version does not report them."""
     graph: Graph | None = None
-    """What was executed."""
+    """The graph that was executed."""
 
 
 def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
-    """`status_str` alone lies both ways: a cycle met at run time says success, an interrupt says error. The
-    messages tell; before August 2024 there are none, and the status is all there is. Of more than
-    MOST_OUTPUTS outputs one more is read."""
+    """Reads one entry. `status_str` alone is not reliable: a cycle found at run time gives "success", an
+    interrupt gives "error". So the messages decide; versions before August 2024 have no messages, and there
+    the status decides. Returns at most MOST_OUTPUTS + 1 outputs, so that the caller can detect too many."""
     status = an_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
@@ -79,8 +79,8 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
 
 
 def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
-    """Every file a node shows, under whatever key (`images`, `gifs`, `audio`, `3d`, …), and one file of its
-    texts, however many there are."""
+    """Yields every file that a node shows, under any key (`images`, `gifs`, `audio`, `3d`, …), and one file
+    that joins all its texts."""
     lists = an_object(shown)
     for value in (value for values in lists.values() for value in a_list(values)):
         if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
@@ -91,13 +91,14 @@ def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
 
 
 def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
-    """Files in the temp directory are previews: only when asked for. A file named twice is one file."""
+    """Removes previews (files in the temp directory) unless they are wanted, and files that are listed
+    twice."""
     by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
     return tuple(by_key.values())
 
 
 def _graph(item: object) -> Graph | None:
-    """Of an item of the queue, which history keeps too."""
+    """Returns the graph of a queue item; history entries contain the item, too."""
     match item:
         case [_, _, dict() as graph, *_]:
             return graph
@@ -113,7 +114,7 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
 
 
 def _execution_ms(messages: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float]:
-    """From when until when. The timestamps are in milliseconds; nobody vouches for them."""
+    """Returns start and end in milliseconds, if they are plausible."""
     ends = ("execution_success", "execution_error", "execution_interrupted")
     began = messages.get("execution_start", {}).get("timestamp")
     ended = next((messages[end].get("timestamp") for end in ends if end in messages), None)

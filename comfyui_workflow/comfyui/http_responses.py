@@ -1,6 +1,8 @@
-"""HTTP to an instance with limits on each answer: a `requests` session over timed connections.
+"""HTTP responses of an instance, with limits on each: a `requests` session over timed connections.
 
-Nothing compressed is asked for, and nothing compressed is taken: so a few bytes stay a few bytes.
+How it works. The client asks for no compression and refuses compressed responses, so a few bytes cannot
+expand to many. A body is read in pieces and counted; more than 4 MB go to a temporary file. The number of
+JSON values is estimated before the JSON is parsed.
 """
 
 import gc
@@ -17,7 +19,7 @@ import urllib3
 from comfyui_workflow.comfyui.limits import (
     BYTES_WORTH_COUNTING,
     InstanceLimits,
-    is_encoded,
+    compressed_answer,
     too_many_bytes,
     too_many_values,
     value_count,
@@ -30,7 +32,7 @@ _PIECE_BYTES = 64 * 1024
 _KEPT_IN_MEMORY_BYTES = 4 * 1024 * 1024
 _WIDEST_CHARACTER_BYTES = 4
 _parsing = threading.Lock()
-"""Large answers become objects one at a time, so that the memory for that is needed once, however many
+"""Large responses are parsed one at a time, so that the memory for that is needed only once, however many
 instances there are."""
 
 
@@ -40,7 +42,7 @@ class InstanceSession(requests.Session):
     def __init__(self, *, takes_cookies: bool) -> None:
         super().__init__()
         self.headers["Accept-Encoding"] = "identity"
-        if not takes_cookies:  # they would pile up, and be sent along
+        if not takes_cookies:  # cookies would accumulate and be sent with every request
             self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
@@ -60,11 +62,11 @@ class TimedAdapter(requests.adapters.HTTPAdapter):
 
 
 class AnswerBody:
-    """The bytes of one answer: in memory, or in a file without a name where there are many."""
+    """The body of one response: in memory, or in an unnamed temporary file if it is long."""
 
     def __init__(self, content: bytes | IO[bytes]) -> None:
         self.values = 0
-        """How many JSON values there are at most, once it was read; 0 for few."""
+        """Upper bound of the number of JSON values, set by `json`; 0 for short bodies."""
         self._content = content
 
     def beginning(self, most_bytes: int) -> bytes:
@@ -77,7 +79,7 @@ class AnswerBody:
         return self._content if isinstance(self._content, bytes) else self.beginning(-1)
 
     def json(self, limits: InstanceLimits, where: str) -> Any:
-        """Raises: LimitExceeded; ValueError for what is no JSON."""
+        """Parses the body. Raises: LimitExceeded; ValueError for invalid JSON."""
         if isinstance(self._content, bytes) and len(self._content) < BYTES_WORTH_COUNTING:
             return read_json(self._content)
         with _parsing:
@@ -91,9 +93,8 @@ class AnswerBody:
 
 
 def bounded_json(content: bytes, most_values: int, most_bytes: int, where: str) -> Any:
-    """JSON that is counted before it becomes objects, long ones one at a time. `most_bytes` is of the text
-    that it is decoded to; `where` ends the sentence of a broken limit.
-    Raises: LimitExceeded; ValueError for what is no JSON."""
+    """Parses JSON after counting its values; long texts one at a time. `most_bytes` limits the decoded text;
+    `where` is the end of the error message. Raises: LimitExceeded; ValueError for invalid JSON."""
     if len(content) < BYTES_WORTH_COUNTING:
         return read_json(content)
     with _parsing:
@@ -106,14 +107,14 @@ def _counted_json(content: bytes, most_values: int, most_bytes: int, where: str)
     most_wide_bytes = most_bytes // _WIDEST_CHARACTER_BYTES
     if len(content) > most_wide_bytes and not content.isascii():
         raise too_many_bytes(f"{where}, in other characters than ASCII", most_wide_bytes)
-    with _without_collecting():
+    with _gc_disabled():
         return read_json(content)
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """JSON has no cycles, and looking for them while it is read takes several times as long as reading it, in
-    which no other thread runs. One at a time."""
+def _gc_disabled() -> Iterator[None]:
+    """Disables the garbage collector: parsed JSON has no cycles, and searching for them takes several times
+    as long as parsing, while no other thread runs. To be used by one thread at a time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -127,12 +128,12 @@ def refuse_encoding(response: requests.Response, what: str) -> None:
     """Raises: LimitExceeded."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise is_encoded(what, encoding)
+        raise compressed_answer(what, encoding)
 
 
 def read_body(response: requests.Response, most_bytes: int, most_values: int, where: str) -> AnswerBody:
-    """To be closed. `where` ends the sentence of a broken limit.
-    Raises: LimitExceeded; urllib3's HTTPError, http.client.HTTPException, OSError."""
+    """Reads a body within the limits; the caller closes it. `where` is the end of the error message. Raises:
+    LimitExceeded; urllib3's HTTPError, http.client.HTTPException, OSError."""
     raw = response.raw
     announced = raw.length_remaining
     if announced is not None:
@@ -170,5 +171,7 @@ def _keep(file: IO[bytes], piece: bytes) -> None:
     try:
         file.write(piece)
     except OSError as error:
-        place = tempfile.gettempdir()
-        raise StoreError(f"A long answer cannot be kept in {place}: {error.strerror}") from error
+        directory = tempfile.gettempdir()
+        raise StoreError(
+            f"A long answer of ComfyUI cannot be stored in {directory}: {error.strerror}"
+        ) from error

@@ -1,4 +1,4 @@
-"""An answer of ComfyUI that is handed on as it is: Python writes numbers that JSON has not got."""
+"""Makes a response of ComfyUI valid JSON before it is passed on: Python also writes NaN and Infinity."""
 
 import math
 from typing import Any
@@ -9,9 +9,10 @@ DEEPEST_NESTING = 50
 
 
 def in_json(value: Any, levels: int = DEEPEST_NESTING) -> Any:
-    """The same, with null for NaN and Infinity. Raises: ComfyUIUnavailable for what is nested without end."""
+    """Returns the same value with null for NaN and Infinity. Raises: ComfyUIUnavailable if it is nested
+    deeper than `levels`."""
     if levels == 0:
-        raise ComfyUIUnavailable("ComfyUI answered with something that is nested too deeply")
+        raise ComfyUIUnavailable("ComfyUI answered with JSON that is nested too deeply")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Limits on what one instance may send, and the record of an instance that broke one.
+"""Limits on what one instance may send, and the record of exceeded limits.
 
-The bytes of an instance are not trusted: a rented machine can be hostile, or only broken. Every answer is
-bounded by its bytes, by the number of JSON values that it would become, and by the time it takes; every
-websocket message by its bytes. An instance that breaks a limit raises LimitExceeded, and is not asked again
-for a while.
+How it works. The data of an instance is not trusted: a rented machine can be hostile, or just broken. Every
+response is limited in bytes, in the number of JSON values that it would become, and in time; every websocket
+message in bytes. Exceeding a limit raises LimitExceeded, and the instance gets no requests for a while
+(REMEMBERED_S).
 """
 
 import threading
@@ -17,21 +17,21 @@ from comfyui_workflow.parsing.untrusted import shown
 
 MB = 1024 * 1024
 SMALL_ANSWER_BYTES = 4 * MB
-"""Answers of fixed content (`/prompt`, `/system_stats`, `/upload/image`): a few KB; refusals of a prompt and
-the log have more."""
+"""Limit for routes with small responses (`/prompt`, `/system_stats`, `/upload/image`): these have a few KB;
+refusals of a prompt and the log have more."""
 MOST_VALUES = 1_000_000
-"""JSON values of one answer or message. Each takes up to 120 bytes of memory, however short it is written."""
+"""JSON values of one response or message. Each takes up to 120 bytes of memory, even if its text is short."""
 BYTES_WORTH_COUNTING = 256 * 1024
 REMEMBERED_S = 60.0
 MOST_INSTANCES = 1000
-"""Whose breaches are remembered."""
+"""Number of instances whose breaches are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceLimits:
-    """`answer_bytes` bounds the routes whose answers grow with the machine (`/object_info`, `/queue`,
-    `/history`); `answer_s` the time from a request to the last byte of its answer; `stream_bytes_per_s` is
-    the slowest average rate of a file."""
+    """Limits for one instance. `answer_bytes` is for routes whose responses grow with the machine
+    (`/object_info`, `/queue`, `/history`); `answer_s` is the time from a request to the last byte of its
+    response; `stream_bytes_per_s` is the slowest average rate of a file."""
 
     answer_bytes: int = 64 * MB
     answer_s: float = 120.0
@@ -40,13 +40,13 @@ class InstanceLimits:
     stream_bytes_per_s: float = 256.0
 
     def of(self, path: str) -> int:
-        """Most bytes of the answer to a request of that path."""
+        """Returns the byte limit for the response to a request of that path."""
         is_large = path.startswith(("/object_info", "/queue", "/history"))
         return self.answer_bytes if is_large else min(SMALL_ANSWER_BYTES, self.answer_bytes)
 
 
 class LimitBreaches:
-    """The latest broken limit of one instance. May be used from any thread."""
+    """The last exceeded limit of one instance. May be used from any thread."""
 
     def __init__(
         self, remembered_s: float = REMEMBERED_S, clock: Callable[[], float] = time.monotonic
@@ -73,8 +73,8 @@ class LimitBreaches:
 
 
 class KnownBreaches:
-    """Those of each instance, by a key of the caller's: they outlive its connection, which an instance that
-    floods may lose. May be used from any thread."""
+    """The breaches of each instance, by a key that the caller chooses. They outlive the connection, since an
+    instance that floods may lose it. May be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,7 +90,7 @@ class KnownBreaches:
 
 
 def too_many_bytes(where: str, most_bytes: int, setting: str = "LARGEST_ANSWER_MB") -> LimitExceeded:
-    """`where`: as "in answer to GET /queue"."""
+    """`where` is a phrase like "in answer to GET /queue"."""
     return _breach(f"sends more than {_size(most_bytes)} {where}", setting)
 
 
@@ -99,7 +99,7 @@ def too_large_message(most_bytes: int) -> LimitExceeded:
 
 
 def too_slow_message(seconds: float) -> LimitExceeded:
-    return _breach(f"does not come to an end of a large websocket message within {seconds:.0f} s", None)
+    return _breach(f"does not finish a large websocket message within {seconds:.0f} s", None)
 
 
 def too_many_values(where: str, most: int) -> LimitExceeded:
@@ -111,28 +111,30 @@ def too_many_outputs(most: int) -> LimitExceeded:
 
 
 def too_slow(what: str, seconds: float) -> LimitExceeded:
-    return _breach(
-        f"does not come to an end of its answer to {what} within {seconds:.0f} s", "ANSWER_TIMEOUT_S"
-    )
+    return _breach(f"does not finish its answer to {what} within {seconds:.0f} s", "ANSWER_TIMEOUT_S")
 
 
 def too_slow_file() -> LimitExceeded:
-    return _breach("sends a file as slowly as if it were never to end", None)
+    return _breach("sends a file too slowly", None)
 
 
-def is_encoded(what: str, encoding: str) -> LimitExceeded:
-    return _breach(f"compresses its answer to {what} ({shown(encoding)}), which was not asked for", None)
+def compressed_answer(what: str, encoding: str) -> LimitExceeded:
+    return _breach(
+        f"compresses its answer to {what} ({shown(encoding)}), which this server did not ask for", None
+    )
 
 
 def _breach(what: str, setting: str | None) -> LimitExceeded:
     raised = f", or raise COMFYUI_WORKFLOW_{setting} if you trust it" if setting else ""
     return LimitExceeded(
-        f"ComfyUI on the instance {what}: it is not asked any more for now. Restart it there{raised}"
+        f"ComfyUI on the instance {what}: this server sends it no more requests for now. "
+        f"Restart it there{raised}"
     )
 
 
 def value_count(content: bytes) -> int:
-    """An upper bound of the JSON values in it, without reading it as JSON: commas in texts count too."""
+    """Returns an upper bound of the number of JSON values, without parsing: commas inside texts are counted,
+    too."""
     return content.count(b",") + content.count(b"[") + content.count(b"{")
 
 

@@ -1,4 +1,4 @@
-"""What ComfyUI says on its websocket, read as events of a run."""
+"""Converts ComfyUI's websocket messages to events of a run."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,20 +25,22 @@ def prompt_id_of(message: Message) -> str | None:
 
 
 def says_ended(message: Message) -> bool:
-    """`executing` without a node: sent once the history has the outcome, whatever it is."""
+    """True for an `executing` message without a node: ComfyUI sends it once the history has the outcome,
+    whatever that is."""
     return message.get("type") == "executing" and message["data"].get("node") is None
 
 
 class MessageReader:
-    """Reads the messages of one prompt. `progress_state` (since 0.3.45) tells all there is to know about the
-    nodes; without it, a node has ended when the next one begins."""
+    """Reads the messages of one prompt. `progress_state` (since 0.3.45) contains the full state of all nodes.
+    Without it, a node counts as finished when the next one starts."""
 
     def __init__(self) -> None:
         self._has_states = False
-        self._has_looked = False
+        self._has_seen_state = False
 
     def events(self, message: Message) -> Iterator[Event]:
-        """None for types we do not know: custom nodes send messages of their own."""
+        """Yields the events of one message; none for unknown types: custom nodes send messages of their
+        own."""
         data = message["data"]
         match message.get("type"):
             case "execution_start":
@@ -47,8 +49,8 @@ class MessageReader:
                 yield NodesCached(node_ids=frozenset(map(shown, a_list(data.get("nodes")))))
             case "progress_state":
                 self._has_states = True
-                yield NodesAdvanced(steps=_steps(data.get("nodes")), first_look=not self._has_looked)
-                self._has_looked = True
+                yield NodesAdvanced(steps=_steps(data.get("nodes")), first_look=not self._has_seen_state)
+                self._has_seen_state = True
             case "executing" if isinstance(data.get("node"), str):
                 node_id = _displayed(data)
                 yield NodeStarted(node_id=node_id, ends_others=not self._has_states)
@@ -59,8 +61,8 @@ class MessageReader:
 
 
 def _steps(nodes: object) -> dict[str, NodeStep]:
-    """By the id of the node that shows in the workflow: what a node expanded into runs on its account, and
-    its own entry is the one that counts."""
+    """Returns the steps by the id of the node in the submitted workflow. A node may expand into other nodes
+    at run time; they are shown under its id, but its own entry decides."""
     entries = [entry for entry in an_object(nodes).values() if isinstance(entry, dict)]
     own = {_shown_as(e): _step(e) for e in entries if e.get("node_id") == _shown_as(e)}
     inner = {_shown_as(e): NodeStep(value=0, maximum=1) for e in entries}
@@ -85,7 +87,7 @@ def _displayed(data: Mapping[str, Any]) -> str:
 
 
 def _number(value: object) -> float:
-    """Never NaN or infinite: both come over the wire, and no browser reads them."""
+    """Returns 0 for NaN and infinite values: both occur in messages, and no browser can parse them."""
     return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0.0
 
 

@@ -1,7 +1,7 @@
-"""The pictures that a ComfyUI shows while it samples: binary frames on its websocket.
+"""Preview pictures that ComfyUI sends while it samples: binary frames on its websocket.
 
-u32 1, u32 format, picture            to a socket that did not ask for more; and before 0.3.45
-u32 4, u32 length, JSON, picture      the JSON tells the prompt and the node
+u32 1, u32 format, picture            for a socket without feature flags; and before 0.3.45
+u32 4, u32 length, JSON, picture      the JSON has the ids of the prompt and the node
 """
 
 import struct
@@ -11,7 +11,7 @@ from comfyui_workflow.comfyui.messages import Message, prompt_id_of
 from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json, shown
 
 LARGEST_PICTURE_BYTES = 4 * 1024 * 1024
-"""A preview has 150 KB at most. A node that sends whole pictures in its place sends them as outputs, too."""
+"""A preview has 150 KB at most. A node that sends full pictures as previews also sends them as outputs."""
 _HEAD = struct.Struct(">II")
 _WITHOUT_IDS, _WITH_METADATA = 1, 4
 
@@ -26,23 +26,24 @@ class Place:
 class Preview:
     place: Place
     content_type: str
-    """What the picture is by its own first bytes: never more than a picture."""
+    """Detected from the first bytes; always an image type."""
     picture: bytes
 
 
 class PreviewReader:
-    """For one socket: a frame without ids belongs to the node that was last told of on the same one."""
+    """Reads the binary frames of one socket. A frame without ids belongs to the node of the last message on
+    the same socket."""
 
     def __init__(self) -> None:
         self._place: Place | None = None
 
-    def hear(self, message: Message) -> None:
+    def observe(self, message: Message) -> None:
         if message.get("type") in ("execution_start", "executing", "progress"):
             data = an_object(message.get("data"))
             self._place = _place(prompt_id_of(message), data.get("display_node") or data.get("node"))
 
     def read(self, frame: bytes) -> Preview | None:
-        """None for what is no preview."""
+        """Returns None if the frame is no preview."""
         if len(frame) < _HEAD.size or len(frame) > LARGEST_PICTURE_BYTES:
             return None
         kind, length = _HEAD.unpack_from(frame)

@@ -1,4 +1,5 @@
-"""Whether ComfyUI has a prompt: asked before anything is sent again, since it runs one id twice."""
+"""Looks a prompt up in ComfyUI. This is done before a prompt is sent again, since ComfyUI runs the same id
+twice."""
 
 import re
 import time
@@ -10,41 +11,42 @@ from comfyui_workflow.comfyui.queue import CORRELATION_KEY, PromptMark
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 
 LOOK_AGAIN_AFTER_S = 1.0
-"""Absent twice, so long apart, is absent: what was under way when a connection broke has arrived by then."""
-TAKES_OUR_IDS = (0, 3, 45)
+"""A prompt that is absent twice, this long apart, is absent: data that was in transit when a connection broke
+has arrived by then."""
+ACCEPTS_PROMPT_IDS_SINCE = (0, 3, 45)
 _RECENT = 50
 MOST_HISTORY_BYTES = 2_000_000_000
 HISTORY_LIMIT_S = 120.0
-_LONGEST_BETWEEN = 1024
-"""Bytes of history that are kept from one piece to the next, so that no word is cut in two."""
+_OVERLAP_BYTES = 1024
+"""Bytes of history that are kept from one piece to the next, so that no match is cut in two."""
 _ENTRY = re.compile(rb'"prompt":\s*\[\s*-?[0-9][0-9.eE+-]*,\s*"([^"\\]{1,200})"')
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPrompt:
-    """`mark`: what a server of ours wrote into it, where ComfyUI showed it."""
+    """`mark`: the mark of one of our servers in the prompt, if ComfyUI showed it."""
 
     prompt_id: str
     mark: PromptMark | None = None
 
 
 def new_prompt_id() -> str:
-    """Newer versions take nothing but a UUID with hyphens, in lower case."""
+    """Returns a new UUID with hyphens, in lower case: newer versions accept nothing else."""
     return str(uuid.uuid4())
 
 
 def derived_prompt_id(server: uuid.UUID, correlation: str) -> str:
-    """The prompt id of one submission of one run: the same whenever it is asked for, so that a prompt can be
-    found of which the record was lost."""
+    """Returns the prompt id of one submission of one run. It is derived, not random, so that the prompt can
+    be found even if the record of the submission was lost."""
     return str(uuid.uuid5(server, correlation))
 
 
 def find_prompt(
     client: ComfyUIClient, prompt_id: str, correlation: str, *, is_thorough: bool = True
 ) -> FoundPrompt | None:
-    """The id under which ComfyUI has the prompt: queue, then history, then our own key in its `extra_data`
-    for a ComfyUI that chose an id of its own: in all of its history, or in the newest part unless
-    `is_thorough`. Raises: ComfyUIUnavailable, also where its history is too long to be looked through."""
+    """Returns the prompt if ComfyUI has it. Searches the queue, then the history, then our own key in
+    `extra_data` (for a ComfyUI that chose its own id): in the whole history, or in its newest part unless
+    `is_thorough`. Raises: ComfyUIUnavailable, also if the history is too long to search."""
     snapshot = client.queue()
     marks = {mark.prompt_id: mark for mark in snapshot.marks if mark.correlation == correlation}
     if prompt_id in snapshot:
@@ -53,11 +55,11 @@ def find_prompt(
         return FoundPrompt(prompt_id=prompt_id, mark=entry.mark)
     for mark in marks.values():
         return FoundPrompt(prompt_id=mark.prompt_id, mark=mark)
-    return None if takes_our_ids(client) else _find_in_history(client, correlation, is_thorough)
+    return None if accepts_prompt_ids(client) else _find_in_history(client, correlation, is_thorough)
 
 
-def takes_our_ids(client: ComfyUIClient) -> bool:
-    """Whether this ComfyUI is known to run a prompt under the id that it was sent with: since 0.3.45."""
+def accepts_prompt_ids(client: ComfyUIClient) -> bool:
+    """True if this ComfyUI is known to run a prompt under the id that it was sent with (since 0.3.45)."""
     try:
         version = client.system().comfyui_version or ""
     except ComfyUIUnavailable:
@@ -65,19 +67,18 @@ def takes_our_ids(client: ComfyUIClient) -> bool:
     except ComfyUIError:
         return False
     numbers = re.match(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", version)
-    return numbers is not None and tuple(map(int, numbers.groups())) >= TAKES_OUR_IDS
+    return numbers is not None and tuple(map(int, numbers.groups())) >= ACCEPTS_PROMPT_IDS_SINCE
 
 
 def find_mark_of_run(client: ComfyUIClient, run_id: str) -> PromptMark | None:
-    """The mark at the last prompt of a run that the queue or the recent history has, whichever submission it
-    was."""
+    """Returns the mark with the highest submission number of a run, from the queue and the recent history."""
     recent = (entry.mark for entry in client.recent_history(_RECENT) if entry.mark is not None)
     own = [mark for mark in (*client.queue().marks, *recent) if mark.run_id == run_id]
     return max(own, key=lambda mark: mark.submission or 0, default=None)
 
 
 def drop_copies(client: ComfyUIClient, prompt_id: str) -> None:
-    """After a second POST of one id: should the first have arrived late, one of the two goes."""
+    """After a second POST of one id: if the first one arrived late, deletes one of the two."""
     if client.queue().copies(prompt_id) > 1:
         client.delete_pending(prompt_id)
 
@@ -90,31 +91,31 @@ def _find_in_history(client: ComfyUIClient, correlation: str, is_thorough: bool)
 
 
 def _find_in_all_history(client: ComfyUIClient, correlation: str) -> FoundPrompt | None:
-    """Read as it comes, and never held as a whole: it may be ten thousand prompts, each with its workflow.
-    Versions that choose their own ids give it in one piece only."""
+    """Reads the history in pieces, never as a whole in memory: it may have ten thousand prompts, each with
+    its workflow. Versions that choose their own ids send it in one response only."""
     needle = f'"{CORRELATION_KEY}": "{correlation}"'.encode()
-    window, newest, read = b"", b"", 0
+    window, last_id, read = b"", b"", 0
     until_s = time.monotonic() + HISTORY_LIMIT_S
     with client.whole_history() as pieces:
         for piece in pieces:
             read += len(piece)
             if read > MOST_HISTORY_BYTES or time.monotonic() > until_s:
                 raise ComfyUIUnavailable(
-                    "Whether ComfyUI has the prompt already is not known: its history is too long to be "
-                    "looked through. Clear its history, or execute the workflow anew"
+                    "It is not known if ComfyUI already has the prompt: its history is too long to search. "
+                    "Clear the history of ComfyUI, or run the workflow again"
                 )
             window += piece
             at = window.find(needle)
             ids = _ENTRY.findall(window if at < 0 else window[:at])
-            newest = ids[-1] if ids else newest
+            last_id = ids[-1] if ids else last_id
             if at >= 0:
-                return _confirmed(client, newest.decode(errors="replace"), correlation)
-            window = window[-_LONGEST_BETWEEN:]
+                return _confirmed(client, last_id.decode(errors="replace"), correlation)
+            window = window[-_OVERLAP_BYTES:]
     return None
 
 
 def _confirmed(client: ComfyUIClient, prompt_id: str, correlation: str) -> FoundPrompt:
     entry = client.history(prompt_id) if prompt_id else None
     if entry is None or entry.mark is None or entry.mark.correlation != correlation:
-        raise ComfyUIUnavailable("ComfyUI has the prompt in its history and does not tell under which id")
+        raise ComfyUIUnavailable("ComfyUI has the prompt in its history, but its id cannot be read")
     return FoundPrompt(prompt_id=prompt_id, mark=entry.mark)

@@ -1,4 +1,4 @@
-"""Following one prompt from submission to its end, by the websocket and by asking."""
+"""Tracks one prompt from its submission to its end, by websocket messages and by polling."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,26 +16,29 @@ from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable
 from comfyui_workflow.runs.events import Event, ExecutionStarted, QueuePositionChanged
 
 TICK_S = 1.0
-FIRST_LOOK_S = 0.25
-LOOK_S = 2.0
-"""How often we ask, unless the websocket has said something of this prompt meanwhile."""
+FIRST_POLL_S = 0.25
+POLL_S = 2.0
+"""Polling interval; a poll is skipped if the websocket had messages of this prompt meanwhile."""
 DEAF_AFTER_S = 1.0
-"""A submission makes every socket hear a `status`; one that hears nothing for so long is deaf."""
+"""ComfyUI sends a `status` to every socket after each submission; a socket that receives nothing within this
+time is deaf (open, but ComfyUI sends it nothing)."""
 SILENCE_BEFORE_RENEWAL_S = 5.0
-"""A node may be silent for longer, so this doubles: a new socket costs little, a deaf one all progress."""
+"""A node may be silent for longer, so this doubles after each renewal: a new socket costs little, a deaf one
+loses all progress."""
 LONGEST_SILENCE_S = 60.0
-POISONED_AFTER = 5
+MAX_FAILED_POLLS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEnded:
-    """ComfyUI is done with the prompt; `entry` is None when it is in neither queue nor history."""
+    """The prompt has ended; `entry` is None if it is neither in the queue nor in the history."""
 
     entry: HistoryEntry | None
 
 
 class PromptFollower:
-    """`queue` is a view of `/queue` that runs of one instance share: it may be a second or two old."""
+    """Tracks one prompt. `queue` returns the copy of `/queue` that the runs of one instance share: it may be
+    a second or two old."""
 
     def __init__(
         self,
@@ -50,8 +53,8 @@ class PromptFollower:
         stop: CancelToken | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`copies`: of a prompt that may have been sent more than once. `on_copy` is called when one of them
-        had begun as well."""
+        """`copies` is set for a prompt that may have been sent more than once. `on_copy` is called if one of
+        the duplicates had started as well."""
         self._copies = copies
         self._on_copy = on_copy
         self._stop = stop or CancelToken()
@@ -63,54 +66,56 @@ class PromptFollower:
         self._reader = MessageReader()
         self._stall = StallDetector(client, stall_limit_s, clock)
         self._position: int | None = -1
-        self._looks_without_answer = 0
+        self._failed_polls = 0
         self._began_at_s = clock()
         self._renewal_after_s = DEAF_AFTER_S
 
     def follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
-        """Events as they happen, None at least once a second and when woken, PromptEnded as the last.
-        Raises: ComfyUIUnavailable when ComfyUI cannot be asked; InstanceBroken when it will never end;
-        Stopped."""
+        """Yields events as they happen, None at least once a second and when woken, and PromptEnded as the
+        last. Raises: ComfyUIUnavailable if ComfyUI cannot be reached; InstanceBroken if the prompt will never
+        end; Stopped."""
         with self._stop.calling(subscription.wake):
             yield from self._follow(subscription)
 
     def _follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:
-        interval_s, is_heard = FIRST_LOOK_S, False
-        look_at = self._clock() + interval_s
+        interval_s, has_messages = FIRST_POLL_S, False
+        next_poll_s = self._clock() + interval_s
         while True:
             self._stop.check()
-            messages = subscription.take(min(TICK_S, max(0.0, look_at - self._clock())))
+            messages = subscription.take(min(TICK_S, max(0.0, next_poll_s - self._clock())))
             for message in messages:
-                self._stall.heard()
+                self._stall.record_progress()
                 yield from self._reader.events(message)
             has_ended = any(map(says_ended, messages))
-            is_heard = is_heard or bool(messages)
-            if has_ended or self._clock() >= look_at:
-                found = self._look(has_ended, is_heard)
+            has_messages = has_messages or bool(messages)
+            if has_ended or self._clock() >= next_poll_s:
+                found = self._poll(has_ended, has_messages)
                 if isinstance(found, PromptEnded):
-                    self._renew_if_nothing_was_heard(subscription)
+                    self._renew_if_silent(subscription)
                     yield found
                     return
                 yield found
-                interval_s, is_heard = min(1.5 * interval_s, LOOK_S), False
-                look_at = self._clock() + interval_s
+                interval_s, has_messages = min(1.5 * interval_s, POLL_S), False
+                next_poll_s = self._clock() + interval_s
             else:
                 yield None
             self._renew_if_deaf()
 
-    def _look(self, has_ended: bool, is_heard: bool) -> Event | PromptEnded | None:
-        """What the websocket told needs no asking. The queue, which all runs here share a view of, comes
-        before the history, which each must ask for itself; what is in neither may have moved meanwhile."""
-        if is_heard and not has_ended and self._copies is None:
+    def _poll(self, has_ended: bool, has_messages: bool) -> Event | PromptEnded | None:
+        """Polls the queue and the history. Skipped if the websocket had messages of the prompt, unless they
+        report its end. The queue (shared by all runs of the instance) is requested before the history (one
+        request per run). A prompt that is in neither may have moved from one to the other meanwhile."""
+        if has_messages and not has_ended and self._copies is None:
             return None
         snapshot = None if has_ended else self._queue()
         if snapshot is not None and self._prompt_id in snapshot:
-            return self._look_for_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
+            return self._drop_copies(snapshot) or self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
         return PromptEnded(entry=entry) if entry is not None else self._confirm_absence()
 
-    def _look_for_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
-        """PromptEnded when what runs is a copy: the prompt itself is in the history already."""
+    def _drop_copies(self, snapshot: QueueSnapshot) -> PromptEnded | None:
+        """Deletes duplicates. Returns PromptEnded if the running prompt is a duplicate: the prompt itself is
+        in the history already."""
         if self._copies is None:
             return None
         if self._copies.drop(snapshot):
@@ -119,35 +124,35 @@ class PromptFollower:
         return None if entry is None else PromptEnded(entry=entry)
 
     def _in_queue(self, position: int | None) -> Event:
-        """`position` is None for the one that runs. Raises: InstanceBroken."""
+        """`position` is None for the running prompt. Raises: InstanceBroken."""
         if position != self._position:
             self._position = position
-            self._stall.heard()
+            self._stall.record_progress()
         self._stall.check(is_running=position is None)
         return ExecutionStarted() if position is None else QueuePositionChanged(position=position)
 
     def _confirm_absence(self) -> Event | PromptEnded | None:
-        """The shared view may be older than the submission, so absence needs a fresh look."""
+        """Requests the queue again: the shared copy may be older than the submission."""
         snapshot = self._client.queue()
         if self._prompt_id in snapshot:
             return self._in_queue(snapshot.position(self._prompt_id))
         entry = self._history()
-        if entry is None and self._looks_without_answer:
+        if entry is None and self._failed_polls:
             return None
         return PromptEnded(entry=entry)
 
     def _history(self) -> HistoryEntry | None:
-        """A result that cannot be encoded makes ComfyUI answer 500 for this prompt for ever.
-        Raises: ComfyUIError once that is beyond doubt."""
+        """If a result cannot be encoded as JSON, ComfyUI always answers 500 for this prompt. Raises:
+        ComfyUIError once that is certain."""
         try:
             entry = self._client.history(self._prompt_id)
         except ComfyUIUnavailable as error:
-            self._client.probe()  # raises in its turn where it is not only this prompt
-            self._looks_without_answer += 1
-            if self._looks_without_answer >= POISONED_AFTER:
+            self._client.probe()  # raises, too, if not only this prompt is affected
+            self._failed_polls += 1
+            if self._failed_polls >= MAX_FAILED_POLLS:
                 raise ComfyUIError(f"ComfyUI cannot tell how the prompt ended: {error}") from error
             return None
-        self._looks_without_answer = 0
+        self._failed_polls = 0
         return entry
 
     def _renew_if_deaf(self) -> None:
@@ -160,7 +165,8 @@ class PromptFollower:
                 LONGEST_SILENCE_S, max(SILENCE_BEFORE_RENEWAL_S, 2 * self._renewal_after_s)
             )
 
-    def _renew_if_nothing_was_heard(self, subscription: Subscription) -> None:
-        """A prompt that begins and ends in silence: the next one would not be heard of either."""
+    def _renew_if_silent(self, subscription: Subscription) -> None:
+        """Renews the socket if no message came between the start and the end of the prompt: the next prompt
+        would have no messages either."""
         if self._feed.silence_s() > time.monotonic() - subscription.began_at_s:
             self._feed.renew()

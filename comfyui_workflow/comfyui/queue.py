@@ -1,4 +1,4 @@
-"""`GET /queue`, read."""
+"""Reads a response of `GET /queue`."""
 
 import re
 from collections.abc import Mapping
@@ -11,20 +11,21 @@ from comfyui_workflow.workflows.graph import Graph
 _LATEST_S = 1e12
 
 CORRELATION_KEY = "comfyui_workflow"
-"""Our key in a prompt's `extra_data`, which every ComfyUI keeps verbatim in queue and history."""
+"""Our key in a prompt's `extra_data`, which every ComfyUI keeps unchanged in queue and history."""
 SENDER_KEY = "comfyui_workflow_sender"
-"""Beside it: `{"process": str, "sent_at": Unix seconds}`, the server process that sent it, and when."""
+"""A second key: `{"process": str, "sent_at": Unix seconds}`, the server process that sent the prompt, and
+when."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptMark:
-    """Our words in the `extra_data` of one prompt in queue or history."""
+    """Our data in the `extra_data` of one prompt in queue or history."""
 
     prompt_id: str
     correlation: str
     """`<workflow id>/<submission>`."""
     process: str | None = None
-    """The server process that sent it; None of a version that did not tell."""
+    """The server process that sent the prompt; None if its version did not write that."""
     sent_at_s: float | None = None
     """Unix seconds, by the clock of the sender."""
 
@@ -40,20 +41,20 @@ class PromptMark:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSnapshot:
-    """Prompt ids; `pending` in the order they will run. `correlations` maps our own key in `extra_data`
-    to prompt ids: old versions choose the ids themselves."""
+    """Prompt ids; `pending` in the order of execution. `correlations` maps our key in `extra_data` to prompt
+    ids: old versions choose the ids themselves."""
 
     running: tuple[str, ...]
     pending: tuple[str, ...]
     correlations: Mapping[str, str]
     marks: tuple[PromptMark, ...] = ()
-    """One for each prompt that has one, copies of one id included."""
+    """One for each prompt that has a mark, duplicates of one id included."""
 
     def __contains__(self, prompt_id: object) -> bool:
         return prompt_id in self.running or prompt_id in self.pending
 
     def position(self, prompt_id: str) -> int | None:
-        """Prompts ahead of this pending one, those that run included."""
+        """Returns the number of prompts ahead of this pending one, running ones included."""
         if prompt_id not in self.pending:
             return None
         return len(self.running) + self.pending.index(prompt_id)
@@ -62,12 +63,14 @@ class QueueSnapshot:
         return (*self.running, *self.pending).count(prompt_id)
 
     def ids_of(self, correlation: str) -> tuple[str, ...]:
-        """Of the prompts with that mark: ids of their own, where ComfyUI chose them."""
+        """Returns the ids of the prompts with that correlation. There may be several if ComfyUI chooses the
+        ids."""
         return tuple(dict.fromkeys(mark.prompt_id for mark in self.marks if mark.correlation == correlation))
 
 
 def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
-    """`queue_pending` is a heap as it lies in memory: the order of execution is by number, then by id."""
+    """Sorts `queue_pending` by number, then by id, which is the order of execution: ComfyUI sends its heap as
+    it is in memory."""
     running = [item for item in a_list(answer.get("queue_running")) if _is_item(item)]
     pending = sorted(
         (item for item in a_list(answer.get("queue_pending")) if _is_item(item)),
@@ -83,13 +86,13 @@ def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
 
 
 def read_running_graphs(answer: Mapping[str, Any]) -> dict[str, Graph]:
-    """By prompt ids."""
+    """Returns the running graphs by prompt id."""
     running = [item for item in a_list(answer.get("queue_running")) if _is_item(item) and len(item) > 2]
     return {item[1]: item[2] for item in running if isinstance(item[2], dict)}
 
 
 def read_mark(item: Any) -> PromptMark | None:
-    """What we wrote into the `extra_data` of a queue item, which history keeps too."""
+    """Returns our data in the `extra_data` of a queue item; history entries contain the item, too."""
     match item:
         case [_, str() as prompt_id, _, dict() as extra, *_]:
             value, sender = extra.get(CORRELATION_KEY), an_object(extra.get(SENDER_KEY))
@@ -101,11 +104,11 @@ def read_mark(item: Any) -> PromptMark | None:
         prompt_id=prompt_id,
         correlation=value,
         process=a_text(sender.get("process")),
-        sent_at_s=_a_time(sender.get("sent_at")),
+        sent_at_s=_parse_time(sender.get("sent_at")),
     )
 
 
-def _a_time(value: object) -> float | None:
+def _parse_time(value: object) -> float | None:
     match value:
         case bool():
             return None

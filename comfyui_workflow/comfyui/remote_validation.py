@@ -1,4 +1,4 @@
-"""What a ComfyUI would say of a graph, from its definitions and the files that it has."""
+"""Predicts ComfyUI's validation of a graph, from its node definitions and the files on the instance."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 
-MOST_FILES_ASKED = 50
+MOST_FILES_CHECKED = 50
 
 
 def verdict_of(
@@ -19,21 +19,26 @@ def verdict_of(
     provided: frozenset[str] = frozenset(),
     replaced: frozenset[str] = frozenset(),
 ) -> Verdict:
-    """`provided`: names of files that will be brought; `replaced`: classes that it has others for."""
+    """Returns the verdict of the preflight for this ComfyUI. Checks at most MOST_FILES_CHECKED files.
+    `provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI replaces
+    itself."""
     named = files_named(graph, definitions)
     listed = {(each.folder, each.name) for each in named if each.is_listed}
-    asked = _to_ask_for(named, provided)
-    there = {
-        (folder, name) for folder, name in asked[:MOST_FILES_ASKED] if client.has_file(name, folder=folder)
+    to_check = _files_to_check(named, provided)
+    existing = {
+        (folder, name)
+        for folder, name in to_check[:MOST_FILES_CHECKED]
+        if client.has_file(name, folder=folder)
     }
     files = FilesKnown(
-        provided=provided, found=frozenset(listed | there), is_asked=len(asked) <= MOST_FILES_ASKED
+        provided=provided, found=frozenset(listed | existing), is_asked=len(to_check) <= MOST_FILES_CHECKED
     )
     return preflight(graph, definitions, files=files, replaced=replaced)
 
 
-def _to_ask_for(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
-    """(folder, name), once for each file that neither comes along nor is listed: each is a round trip."""
+def _files_to_check(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
+    """Returns (folder, name), once for each file that is neither provided nor listed: each check is a round
+    trip."""
     return list(
         dict.fromkeys(
             (each.folder, each.name)

@@ -1,4 +1,4 @@
-"""One view of `/queue` for all who wait for a prompt there."""
+"""One copy of `/queue` for all runs that wait for a prompt there."""
 
 import threading
 import time
@@ -7,55 +7,58 @@ from concurrent.futures import Future
 
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 
-AGE_S = 1.0
-SOON_S = 1.0
-SHARE = 50
-"""`/queue` carries every prompt in full: it is asked for at most a fiftieth of the time."""
+MAX_AGE_S = 1.0
+FAST_FAILURE_S = 1.0
+INTERVAL_FACTOR = 50
+"""`/queue` contains every prompt in full, so the interval is at least 50 times as long as the request
+took."""
 
 
 class SharedQueue:
-    """May be called from any thread. One asks, and the others wait for its answer instead of asking too. An
-    error that came soon is only for the one who asked: the next one asks again. One that took long is for all
-    of them, so that nobody waits for several timeouts one after another."""
+    """May be called from any thread. One thread requests the queue, and the others wait for its result. An
+    error that came fast is raised only in the thread that made the request, and the next thread requests
+    again. A slow error (a timeout) is raised in all of them, so that no thread waits for several timeouts in
+    a row."""
 
     def __init__(self, ask: Callable[[], QueueSnapshot]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
-        self._asking: Future[QueueSnapshot | None] | None = None
+        self._pending: Future[QueueSnapshot | None] | None = None
         self._known: QueueSnapshot | None = None
         self._valid_until_s = 0.0
 
     def __call__(self) -> QueueSnapshot:
-        """A second old at most, older where it is long. Raises: what `ask` raises."""
+        """Returns a snapshot that is at most a second old, older if the queue is long. Raises: what `ask`
+        raises."""
         with self._lock:
             if self._known is not None and time.monotonic() < self._valid_until_s:
                 return self._known
-            asking, is_mine = self._asking, self._asking is None
-            if asking is None:
-                asking = self._asking = Future()
+            pending, is_mine = self._pending, self._pending is None
+            if pending is None:
+                pending = self._pending = Future()
         if is_mine:
-            return self._answer(asking)
-        answer = asking.result()
+            return self._answer(pending)
+        answer = pending.result()
         return self() if answer is None else answer
 
-    def _answer(self, asking: "Future[QueueSnapshot | None]") -> QueueSnapshot:
-        """Those who wait get None where they may ask again. Raises: what `ask` raises."""
+    def _answer(self, pending: "Future[QueueSnapshot | None]") -> QueueSnapshot:
+        """Waiting threads get None if they may request again. Raises: what `ask` raises."""
         began_s = time.monotonic()
         try:
             found = self._ask()
         except BaseException as error:
-            is_soon = time.monotonic() - began_s < SOON_S
+            is_fast = time.monotonic() - began_s < FAST_FAILURE_S
             with self._lock:
-                self._asking = None
-            if is_soon:
-                asking.set_result(None)
+                self._pending = None
+            if is_fast:
+                pending.set_result(None)
             else:
-                asking.set_exception(error)
+                pending.set_exception(error)
             raise
         ended_s = time.monotonic()
         with self._lock:
             self._known = found
-            self._valid_until_s = ended_s + max(AGE_S, SHARE * (ended_s - began_s))
-            self._asking = None
-        asking.set_result(found)
+            self._valid_until_s = ended_s + max(MAX_AGE_S, INTERVAL_FACTOR * (ended_s - began_s))
+            self._pending = None
+        pending.set_result(found)
         return found

@@ -1,8 +1,8 @@
-"""Telling a prompt that takes long from one that never ends.
+"""Detects a prompt that will never end, as opposed to one that takes long.
 
-When the worker thread of a ComfyUI dies, everything else answers on: the queue shows the prompt as running
-for ever, an interrupt has no effect, and no other prompt starts. Its log has the trace, unless the thread
-ended by a SystemExit; then only time tells.
+How it works. When the worker thread of a ComfyUI dies, the HTTP routes still answer: the queue shows the
+prompt as running for ever, an interrupt has no effect, and no other prompt starts. The log contains the
+traceback, unless the thread ended by a SystemExit; then only a time limit helps.
 """
 
 import re
@@ -17,7 +17,7 @@ ADVICE = "Restart ComfyUI on the instance"
 
 
 class StallDetector:
-    """For one prompt. `limit_s` is how long it may run in silence; 0 means for ever."""
+    """Watches one prompt. `limit_s` is how long it may run without a message; 0 means no limit."""
 
     def __init__(
         self, client: ComfyUIClient, limit_s: float, clock: Callable[[], float] = time.monotonic
@@ -26,38 +26,39 @@ class StallDetector:
         self._limit_s = limit_s
         self._clock = clock
         self._quiet_since_s = clock()
-        self._look_at_s = clock() + LOOK_AT_LOG_AFTER_S
+        self._next_log_check_s = clock() + LOOK_AT_LOG_AFTER_S
 
-    def heard(self) -> None:
-        """Something happened to the prompt."""
+    def record_progress(self) -> None:
+        """To be called when something happened to the prompt."""
         self._quiet_since_s = self._clock()
-        self._look_at_s = self._clock() + LOOK_AT_LOG_AFTER_S
+        self._next_log_check_s = self._clock() + LOOK_AT_LOG_AFTER_S
 
     def check(self, *, is_running: bool) -> None:
         """To be called whenever the queue still has the prompt. Raises: InstanceBroken."""
         quiet_s = self._clock() - self._quiet_since_s
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
-            self._look_at_log()
+        if self._clock() >= self._next_log_check_s:
+            self._next_log_check_s = self._clock() + max(LOOK_AT_LOG_AFTER_S, quiet_s)
+            self._check_log()
         if is_running and 0 < self._limit_s <= quiet_s:
             raise InstanceBroken(
                 f"The prompt has been running for {quiet_s:.0f} s without a sign of progress: "
                 f"the worker of ComfyUI seems to be dead. {ADVICE}"
             )
 
-    def _look_at_log(self) -> None:
+    def _check_log(self) -> None:
         try:
             reason = worker_death(self._client.log())
         except (ComfyUIUnavailable, InstanceBroken):
             raise
         except ComfyUIError:
-            return  # a version that does not show it
+            return  # this version does not serve its log
         if reason is not None:
             raise InstanceBroken(f"The worker of ComfyUI has died ({reason}). {ADVICE}")
 
 
 def worker_death(log: str) -> str | None:
-    """The last line of the trace that the worker thread left; None when it left none."""
+    """Returns the exception line of the worker thread's traceback in the log; None if there is no
+    traceback."""
     _, died, trace = log.rpartition("(prompt_worker):")
     if not died:
         return None

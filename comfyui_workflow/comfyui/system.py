@@ -1,4 +1,4 @@
-"""`GET /system_stats`, read: what a ComfyUI is and what it computes with."""
+"""Reads `GET /system_stats`: the version of a ComfyUI and its devices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A GPU, or what a ComfyUI computes with instead. Memory in bytes; None where it is not told."""
+    """A GPU, or another device that ComfyUI computes on. Memory in bytes; None if it is not reported."""
 
     name: str
     type: str

@@ -1,9 +1,10 @@
-"""Connections of urllib3 that time every read: beneath `requests` towards instances, alone in our client.
+"""Connections of urllib3 with a time limit for a whole response: used by `requests` towards instances, and
+directly by our own client.
 
-How it works. A read timeout alone never fires on a peer that sends a byte now and then, so the time of a
-whole answer is counted where its bytes are read, beneath the HTTP parser: header lines and `100 Continue`
-count too. Only the time spent in reads counts, each read at most with its own timeout, so a pause of this
-process is not the peer's fault. A streamed file is bounded by its average rate instead.
+How it works. A read timeout alone never fires if the peer sends one byte now and then. So the time of a whole
+response is counted where its bytes are read, below the HTTP parser: header lines and `100 Continue` count,
+too. Only the time in reads counts, each read at most with its own timeout, so a pause of this process is not
+counted. A streamed file is limited by its average rate instead.
 """
 
 import io
@@ -23,16 +24,16 @@ from comfyui_workflow.errors import WorkflowError
 
 _SENT_AT_ONCE_BYTES = 256 * 1024
 _SEND_TIMEOUT_S = 30.0
-"""For each piece of so many bytes."""
+"""For each piece of _SENT_AT_ONCE_BYTES."""
 _this_thread = threading.local()
 
 
 class AnswerClock:
-    """The time that is left for one answer. Belongs to the thread that asks.
+    """The time that is left for one response. Belongs to the thread that makes the request.
 
-    `overdue` is raised when none is left: no part of the HTTP stack takes it for trouble of its own.
-    `bytes_per_s`: every byte that arrives gives time back at this rate, up to `limit_s`; without it `limit_s`
-    is for all of the answer.
+    `overdue` is raised when no time is left; no part of the HTTP stack catches this class as an error of its
+    own. With `bytes_per_s`, every byte that arrives gives time back at this rate, up to `limit_s`; without
+    it, `limit_s` is the limit for the whole response.
     """
 
     def __init__(self, limit_s: float, overdue: WorkflowError, *, bytes_per_s: float | None = None) -> None:
@@ -41,7 +42,7 @@ class AnswerClock:
         self._bytes_per_s = bytes_per_s
 
     def timeout_s(self, read_timeout_s: float) -> float:
-        """For the next read. Raises: `overdue` when nothing is left."""
+        """Returns the timeout for the next read. Raises: `overdue` if no time is left."""
         self.check()
         return min(read_timeout_s, self._left_s)
 
@@ -58,7 +59,8 @@ class AnswerClock:
 
 @contextmanager
 def timed_by(clock: AnswerClock) -> Iterator[None]:
-    """What this thread asks for meanwhile is read by this clock, also afterwards."""
+    """Responses to requests that this thread makes inside the block are read with this clock, also after the
+    block."""
     _this_thread.clock = clock
     try:
         yield
@@ -72,16 +74,16 @@ class _TimedRead(io.RawIOBase):
         self._sock = sock
         self._inner = sock.makefile("rb", buffering=0)
         self._clock = clock
-        self._read_timeout_s = self._set_s = read_timeout_s or _SEND_TIMEOUT_S
+        self._read_timeout_s = self._current_timeout_s = read_timeout_s or _SEND_TIMEOUT_S
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         timeout_s = self._clock.timeout_s(self._read_timeout_s)
-        if timeout_s != self._set_s:
+        if timeout_s != self._current_timeout_s:
             self._sock.settimeout(timeout_s)
-            self._set_s = timeout_s
+            self._current_timeout_s = timeout_s
         began_s, count = monotonic(), 0
         try:
             count = self._inner.readinto(buffer) or 0
@@ -98,7 +100,7 @@ class _TimedRead(io.RawIOBase):
 
 
 class _TimedSocket:
-    """What an HTTPResponse asks of a socket."""
+    """The part of the socket interface that HTTPResponse uses."""
 
     def __init__(self, sock: socket.socket, clock: AnswerClock, read_timeout_s: float | None) -> None:
         self._read = _TimedRead(sock, clock, read_timeout_s)
@@ -122,7 +124,7 @@ class _Timed(HTTPConnection):
         return super().getresponse()
 
     def send(self, data: Any) -> None:
-        """Much of it in pieces, each with a timeout of its own: a slow way is no dead one."""
+        """Sends long data in pieces, each with a timeout of its own: a slow connection is not a dead one."""
         if not isinstance(data, bytes | bytearray | memoryview) or len(data) <= _SENT_AT_ONCE_BYTES:
             super().send(data)
             return
@@ -145,4 +147,4 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 TIMED_POOLS = {"http": _HttpPool, "https": _HttpsPool}
-"""For `pool_classes_by_scheme` of a pool manager."""
+"""For the attribute `pool_classes_by_scheme` of a pool manager."""

@@ -1,4 +1,4 @@
-"""Why ComfyUI refuses a prompt, in words: which node, which input, what is allowed."""
+"""Formats ComfyUI's refusal of a prompt: which node, which input, which values are allowed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -10,15 +10,16 @@ from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 
 MOST_FINDINGS = 50
-"""In one sentence."""
+"""In one error message."""
 
 
 def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mapping[str, Any]) -> str:
-    """From the body of a 400: `{"error": {type, message, details}, "node_errors": {id: {errors: [..]}}}`.
-    The node definitions (`/object_info`) tell what is allowed where ComfyUI leaves out a long list."""
+    """Reads the body of a 400 response: `{"error": {type, message, details}, "node_errors": {id: {errors:
+    [..]}}}`. The node definitions (`/object_info`) supply the allowed values where ComfyUI leaves out a long
+    list."""
     findings = list(islice(node_findings(answer.get("node_errors"), graph, definitions), MOST_FINDINGS))
     if not findings:
-        findings = [_general(answer.get("error"))]
+        findings = [_format_general(answer.get("error"))]
     return "ComfyUI refuses the workflow: " + "; ".join(findings)
 
 
@@ -26,16 +27,17 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
     for node_id, node in an_object(node_errors).items():
         for error in a_list(an_object(node).get("errors")):
             if isinstance(error, dict):
-                yield f"{_node_name(str(node_id), graph)}: {_finding(error, _definition(node, definitions))}"
+                finding = _format_finding(error, _definition(node, definitions))
+                yield f"{_node_name(str(node_id), graph)}: {finding}"
 
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
-    """The output nodes that do not run because of these errors."""
+    """Returns the ids of the output nodes that do not run because of these errors."""
     lists = [a_list(an_object(node).get("dependent_outputs")) for node in node_errors.values()]
     return {shown(output) for outputs in lists for output in outputs}
 
 
-def _general(error: object) -> str:
+def _format_general(error: object) -> str:
     if not isinstance(error, dict):
         return shown(error or "it does not say why")
     message = shown(error.get("message") or error.get("type") or "it does not say why")
@@ -58,12 +60,16 @@ def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
     return an_object(definitions.get(shown(node.get("class_type"))))
 
 
-def _finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
+def _format_finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
     extra = an_object(error.get("extra_info"))
     if not isinstance(extra.get("input_name"), str):
-        return _general(error)
-    word = _WORDS.get(shown(error.get("type")))
-    return word(error, extra, definition) if word else f'input "{extra["input_name"]}": {_general(error)}'
+        return _format_general(error)
+    formatter = _FORMATTERS.get(shown(error.get("type")))
+    return (
+        formatter(error, extra, definition)
+        if formatter
+        else f'input "{extra["input_name"]}": {_format_general(error)}'
+    )
 
 
 def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
@@ -97,8 +103,8 @@ def _custom(error: Mapping[str, Any], extra: Mapping[str, Any], _: Mapping[str, 
     return shown(error.get("details") or f'input "{extra["input_name"]}" is not valid')
 
 
-_Word = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], str]
-_WORDS: dict[str, _Word] = {
+_Formatter = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], str]
+_FORMATTERS: dict[str, _Formatter] = {
     "required_input_missing": _missing,
     "invalid_input_type": _wrong_type,
     "value_smaller_than_min": _too_small,
@@ -112,8 +118,8 @@ _WORDS: dict[str, _Word] = {
 def _option(extra: Mapping[str, Any], key: str) -> str:
     match extra.get("input_config"):
         case [_, dict() as options]:
-            return shown(options.get(key, "not told"))
-    return "not told"
+            return shown(options.get(key, "unknown"))
+    return "unknown"
 
 
 def _declared(definition: Mapping[str, Any], name: str) -> object:

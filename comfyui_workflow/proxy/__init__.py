@@ -1,1 +1,2 @@
-"""The ComfyUI of an instance at a loopback port of this machine, as if it ran here."""
+"""Local ports: loopback ports of this machine that forward to the ComfyUI of an instance, as if it ran
+here."""

@@ -1,4 +1,4 @@
-"""The answers that a local port gives by itself, in the shape of ComfyUI's own refusals."""
+"""Responses that a local port creates itself, in the JSON format of ComfyUI's refusals."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ class InstanceUnreachable(ComfyUIUnavailable):
 
 
 class AnswerLost(ComfyUIUnavailable):
-    """The request was sent, and nobody knows what became of it."""
+    """The request was sent, but the response was lost: it is not known if the request took effect."""
 
 
-def away(error: InstanceUnreachable) -> web.Response:
+def unreachable_response(error: InstanceUnreachable) -> web.Response:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return web.json_response(_body("instance_unreachable", str(error)), status=503, headers=headers)
 
 
-def answer_lost(error: AnswerLost) -> web.Response:
-    """No Retry-After: it is not for a library to send it again."""
+def answer_lost_response(error: AnswerLost) -> web.Response:
+    """Without a Retry-After header, since HTTP libraries must not repeat this request automatically."""
     return web.json_response(_body("answer_lost", str(error)), status=502)
 
 
-def refused(message: str, status: int = 403) -> web.Response:
+def refused_response(message: str, status: int = 403) -> web.Response:
     return web.json_response(_body("refused", message), status=status)
 
 

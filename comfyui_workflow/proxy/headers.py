@@ -1,4 +1,5 @@
-"""Which headers travel on, and which requests a local port takes at all."""
+"""Headers that are forwarded to the instance, and the check of Host and Origin for requests to a local
+port."""
 
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from comfyui_workflow.access.origins import (
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.proxy.model import PortPolicy
 
-OF_ONE_CONNECTION = {
+HOP_BY_HOP_HEADERS = {
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -27,8 +28,8 @@ OF_ONE_CONNECTION = {
     "transfer-encoding",
     "upgrade",
 }
-"""RFC 9110, 7.6.1: they speak of the connection they came on."""
-OF_A_HANDSHAKE = {
+"""RFC 9110, section 7.6.1: headers that belong to one connection only."""
+HANDSHAKE_HEADERS = {
     "sec-websocket-key",
     "sec-websocket-version",
     "sec-websocket-extensions",
@@ -37,14 +38,15 @@ OF_A_HANDSHAKE = {
 }
 
 
-def told_to_us(headers: Mapping[str, str], token: str | None) -> tuple[str, ...]:
-    """Names of headers that are not for the instance: the token of this server."""
+def server_token_headers(headers: Mapping[str, str], token: str | None) -> tuple[str, ...]:
+    """Names of the headers that must not reach the instance, because they contain the token of this
+    server."""
     return ("authorization",) if is_bearer(headers.get("Authorization", ""), token) else ()
 
 
-def travelling(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
-    """All headers that are meant for the other end, in their order, repeated ones too. Not our own login: a
-    browser knows hosts, not ports."""
+def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
+    """Returns all end-to-end headers, in their order, repeated ones included. The login cookie of this server
+    is removed: browsers send cookies to every port of a host."""
     pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
     named = {
         each.strip().lower()
@@ -52,9 +54,9 @@ def travelling(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict
         if name.lower() == "connection"
         for each in value.split(",")
     }
-    dropped = OF_ONE_CONNECTION | named | set(without)
-    told = (_without_login(name, value) for name, value in pairs if name.lower() not in dropped)
-    return CIMultiDict((name, value) for name, value in told if value is not None)
+    dropped = HOP_BY_HOP_HEADERS | named | set(without)
+    kept = (_without_login(name, value) for name, value in pairs if name.lower() not in dropped)
+    return CIMultiDict((name, value) for name, value in kept if value is not None)
 
 
 def _without_login(name: str, value: str) -> tuple[str, str | None]:
@@ -62,12 +64,15 @@ def _without_login(name: str, value: str) -> tuple[str, str | None]:
 
 
 def refusal_of(headers: Mapping[str, str], method: str, policy: PortPolicy) -> str | None:
-    """A sentence where a page of another site asks, by a name bound to this machine (DNS rebinding) or across
-    origins; also a page of another port of this machine, and one without an origin. None for the port's own
-    pages, for those of `policy.origins`, and for programs."""
+    """Returns the reason to refuse the request, or None.
+
+    Refused are: requests with a host name that is not loopback (DNS rebinding); requests from pages of other
+    sites, of another port of this machine, and from pages without an origin. Allowed are: the port's own
+    pages, pages of `policy.origins`, and programs.
+    """
     host, origin = headers.get("Host"), headers.get("Origin")
     if host is not None and not is_loopback_name(_host_name(f"//{host}")):
-        return "A local port answers only as localhost or 127.0.0.1: this request calls it by another name."
+        return "A local port answers only at localhost or 127.0.0.1: this request uses another host name."
     if origin is not None:
         return None if _may_use(parse_origin(origin), host or "", policy) else _refused_page(origin)
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") or _follows_a_link(headers, method):
@@ -86,19 +91,19 @@ def _may_use(page: Origin | None, host: str, policy: PortPolicy) -> bool:
 
 def _refused_page(origin: str) -> str:
     return (
-        f"Pages of {shown(origin)} may not use this port: it answers its own pages, and programs "
-        "(COMFYUI_WORKFLOW_LOCAL_PORT_ORIGINS names others)."
+        f"Pages of {shown(origin)} may not use this port: it answers only its own pages and programs "
+        "(allow others with COMFYUI_WORKFLOW_LOCAL_PORT_ORIGINS)."
     )
 
 
 def _follows_a_link(headers: Mapping[str, str], method: str) -> bool:
-    """To a page of its own: whoever shows the link sees nothing of it."""
-    asked = [headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest")]
-    return method == "GET" and asked == ["navigate", "document"]
+    """True for navigation to a page of this port: the page with the link cannot read the response."""
+    fetched_as = [headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest")]
+    return method == "GET" and fetched_as == ["navigate", "document"]
 
 
 def _host_name(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return ""

@@ -1,4 +1,5 @@
-"""One request to ComfyUI and its answer, byte for byte, neither ever whole in memory."""
+"""Forwards one HTTP request to ComfyUI and the response to the client, byte for byte, in pieces: neither is
+ever whole in memory."""
 
 import asyncio
 import socket
@@ -9,16 +10,17 @@ import aiohttp
 from aiohttp import web
 
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
-from comfyui_workflow.proxy.headers import travelling
+from comfyui_workflow.proxy.headers import forwarded_headers
 from comfyui_workflow.proxy.lease import InstanceLease, Upstream
 
 BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LONGEST_HEARD_BYTES = 1024 * 1024
+MAX_RELAYED_BYTES = 1024 * 1024
 
 
 class RelayedAnswer:
-    """The beginning of an answer that was passed on. `on_end` is called when all of it was."""
+    """The status and the first MAX_RELAYED_BYTES of a response that was relayed. `on_end` is called after the
+    last byte."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
         self.status = 0
@@ -26,40 +28,43 @@ class RelayedAnswer:
         self.on_end = on_end
 
     def add(self, piece: bytes) -> None:
-        if len(self.body) < LONGEST_HEARD_BYTES:
+        if len(self.body) < MAX_RELAYED_BYTES:
             self.body += piece
 
 
 async def forward(
     request: web.BaseRequest,
-    approach: InstanceLease,
+    lease: InstanceLease,
     *,
     body: bytes | None = None,
-    heard: RelayedAnswer | None = None,
+    relayed: RelayedAnswer | None = None,
     without: tuple[str, ...] = (),
 ) -> web.StreamResponse:
-    """`body` is sent instead of the request's own; headers `without` are left out. A broken connection is
-    replaced once, but a request that could change something is never sent twice.
+    """Forwards a request and returns the response. `body` replaces the request's own body; headers in
+    `without` are not sent. A broken connection is replaced once, but a request that may change something is
+    never sent twice.
 
-    Raises: InstanceUnreachable, AnswerLost."""
+    Raises: InstanceUnreachable, AnswerLost.
+    """
     for is_last in (False, True):
-        async with approach.use() as way:
+        async with lease.use() as upstream:
             try:
-                answer = await _send(request, approach, way, body, without)
+                answer = await _send(request, lease, upstream, body, without)
             except InstanceUnreachable:
                 if is_last:
                     raise
                 continue
             try:
-                approach.succeeded(way)
-                return await _pass_on(request, answer, heard)
+                lease.succeeded(upstream)
+                return await _pass_on(request, answer, relayed)
             finally:
                 answer.release()
     raise AssertionError("the last try returns or raises")
 
 
 async def body_of(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    """As it comes in. A client that asks first is told to go on once the body is wanted."""
+    """Yields the request body as it arrives. Sends `100 Continue` to a client that expects it, once the body
+    is wanted."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
         request.transport.write(CONTINUE)
     async for piece in request.content.iter_any():
@@ -67,7 +72,7 @@ async def body_of(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 
 def cut(request: web.BaseRequest) -> None:
-    """Hang up so that what was sent until now can not be taken for the whole."""
+    """Resets the connection, so that the client cannot mistake a partial response for a complete one."""
     if request.transport is None:
         return
     if raw := request.transport.get_extra_info("socket"):
@@ -77,44 +82,46 @@ def cut(request: web.BaseRequest) -> None:
 
 async def _send(
     request: web.BaseRequest,
-    approach: InstanceLease,
-    way: Upstream,
+    lease: InstanceLease,
+    upstream: Upstream,
     body: bytes | None,
     without: tuple[str, ...],
 ) -> aiohttp.ClientResponse:
-    """Raises: InstanceUnreachable where nothing was sent, or nothing that does anything; AnswerLost."""
+    """Raises: InstanceUnreachable if nothing was sent, or only a request without side effects; AnswerLost."""
     is_harmless = request.method in ("GET", "HEAD") and not request.body_exists
     try:
         if not is_harmless:
-            await way.ping()
+            await upstream.ping()
     except BROKEN as error:
-        raise approach.forget(way, error) from error
+        raise lease.forget(upstream, error) from error
     try:
-        return await _start(request, way, body, without, way.kept if is_harmless else way.fresh)
+        return await _start(
+            request, upstream, body, without, upstream.kept if is_harmless else upstream.fresh
+        )
     except BROKEN as error:
-        gone = approach.forget(way, error)
+        gone = lease.forget(upstream, error)
         if is_harmless or isinstance(error, aiohttp.ClientConnectorError):
             raise gone from error
         raise AnswerLost(
-            f"The connection to {approach.name} was lost while it was asked: "
-            "it may or may not have done what it was asked for."
+            f"The connection to {lease.name} was lost before the response came: "
+            "the request may or may not have taken effect."
         ) from error
 
 
 async def _start(
     request: web.BaseRequest,
-    way: Upstream,
+    upstream: Upstream,
     body: bytes | None,
     without: tuple[str, ...],
     session: aiohttp.ClientSession,
 ) -> aiohttp.ClientResponse:
     is_streamed = body is None and request.body_exists
     expects = request.headers.get("Expect", "").lower() == "100-continue"
-    ours = ("expect", *without, *(() if body is None else ("content-length",)))
-    headers = travelling(request.raw_headers, *ours)
+    dropped = ("expect", *without, *(() if body is None else ("content-length",)))
+    headers = forwarded_headers(request.raw_headers, *dropped)
     return await session.request(
         request.method,
-        way.url(request.raw_path),
+        upstream.url(request.raw_path),
         headers=headers,
         data=body_of(request) if is_streamed else body,
         allow_redirects=False,
@@ -123,23 +130,23 @@ async def _start(
 
 
 async def _pass_on(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, heard: RelayedAnswer | None
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, relayed: RelayedAnswer | None
 ) -> web.StreamResponse:
     response = web.StreamResponse(
-        status=answer.status, reason=answer.reason, headers=travelling(answer.raw_headers)
+        status=answer.status, reason=answer.reason, headers=forwarded_headers(answer.raw_headers)
     )
     await response.prepare(request)
-    if heard:
-        heard.status = answer.status
+    if relayed:
+        relayed.status = answer.status
     try:
         async for piece in answer.content.iter_any():
-            if heard:
-                heard.add(piece)
+            if relayed:
+                relayed.add(piece)
             await response.write(piece)
     except (*BROKEN, asyncio.IncompleteReadError):
         cut(request)
         return response
-    if heard:
-        heard.on_end()
+    if relayed:
+        relayed.on_end()
     await response.write_eof()
     return response

@@ -1,7 +1,9 @@
-"""The prompts whose end a websocket has yet to hear of, and what it missed while it was away.
+"""Replays the events that a client missed while its websocket to ComfyUI was disconnected.
 
-ComfyUI replays nothing. A client that waits for the end of its prompt would wait for ever if the connection
-underneath was away just then: so it is told from ComfyUI's history, in ComfyUI's own words.
+How it works. ComfyUI replays nothing: a client that waits for the end of its prompt would wait for ever if
+the connection was down at that moment. So UnfinishedPrompts records which events of each prompt the client
+received. After a reconnect, the missing events are generated from ComfyUI's history, in the format of
+ComfyUI's own messages.
 """
 
 import json
@@ -19,36 +21,39 @@ MOST_NODES = 10_000
 LONGEST_READ = 4 * 1024 * 1024
 SHORT = 256 * 1024
 MOST_VALUES = 100_000
-"""Of one message: it is read on the event loop, where everybody waits for it."""
+"""JSON values of one message: it is parsed on the event loop, which blocks all other connections
+meanwhile."""
 
 
 @dataclass
-class _Told:
+class _Delivered:
     has_started: bool = False
     ends: set[str] = field(default_factory=set)
     executed: set[str] = field(default_factory=set)
 
 
 class UnfinishedPrompts:
-    """Of one websocket. Belongs to the event loop."""
+    """The prompts of one websocket that have not ended, and the events that its client received. Belongs to
+    the event loop."""
 
     def __init__(self) -> None:
-        self._told: dict[str, _Told] = {}
+        self._delivered: dict[str, _Delivered] = {}
         self._ended: dict[str, None] = {}
 
     @property
     def prompt_ids(self) -> list[str]:
-        return list(self._told)
+        return list(self._delivered)
 
     def expect(self, prompt_id: str) -> None:
-        """It was submitted. Its end may have been heard of before the answer that says so."""
+        """Records that a prompt was submitted. Its end may have arrived before the response to the
+        submission."""
         if prompt_id not in self._ended:
-            self._told.setdefault(prompt_id, _Told())
-            _keep_newest(self._told)
+            self._delivered.setdefault(prompt_id, _Delivered())
+            _keep_newest(self._delivered)
 
-    def hear(self, frame: str) -> None:
-        """What ComfyUI says; only `execut…` messages are about more than progress, and so is only their
-        beginning looked at."""
+    def observe(self, frame: str) -> None:
+        """Records a message of ComfyUI. Only messages of the types `execut…` matter here, so frames without
+        that at their beginning are not parsed."""
         if "execut" not in frame[:40]:
             return
         message = message_of(frame)
@@ -59,46 +64,47 @@ class UnfinishedPrompts:
             self._end(prompt_id)
             return
         self.expect(prompt_id)
-        told, kind = self._told.get(prompt_id, _Told()), message["type"]
-        told.has_started |= kind == "execution_start"
-        if kind == "executed" and len(told.executed) < MOST_NODES:
-            told.executed.add(shown(message["data"].get("node")))
+        delivered, kind = self._delivered.get(prompt_id, _Delivered()), message["type"]
+        delivered.has_started |= kind == "execution_start"
+        if kind == "executed" and len(delivered.executed) < MOST_NODES:
+            delivered.executed.add(shown(message["data"].get("node")))
         elif kind in ENDINGS:
-            told.ends.add(kind)
+            delivered.ends.add(kind)
 
     def missed(self, prompt_id: str, history: object) -> Iterator[str]:
-        """The messages about a prompt that has ended meanwhile; none where its history is empty."""
+        """Yields the missed messages of a prompt that has ended; none if the history has no entry for it."""
         entry = an_object(an_object(history).get(prompt_id))
         if not entry:
             return
-        told = self._end(prompt_id)
-        said = _said(entry)
-        if not told.has_started and "execution_start" in said:
-            yield _word("execution_start", said["execution_start"])
+        delivered = self._end(prompt_id)
+        messages = _last_messages(entry)
+        if not delivered.has_started and "execution_start" in messages:
+            yield _serialize("execution_start", messages["execution_start"])
         for node_id, output in an_object(entry.get("outputs")).items():
-            if node_id not in told.executed:
+            if node_id not in delivered.executed:
                 shown_at = an_object(an_object(entry.get("meta")).get(node_id)).get("display_node", node_id)
                 data = {"node": node_id, "display_node": shown_at, "output": output, "prompt_id": prompt_id}
-                yield _word("executed", data)
+                yield _serialize("executed", data)
         for kind in ENDINGS:
-            if kind in said and kind not in told.ends:
-                yield _word(kind, said[kind])
-        yield _word("executing", {"node": None, "prompt_id": prompt_id})
+            if kind in messages and kind not in delivered.ends:
+                yield _serialize(kind, messages[kind])
+        yield _serialize("executing", {"node": None, "prompt_id": prompt_id})
 
-    def _end(self, prompt_id: str) -> _Told:
+    def _end(self, prompt_id: str) -> _Delivered:
         self._ended[prompt_id] = None
         _keep_newest(self._ended)
-        return self._told.pop(prompt_id, _Told())
+        return self._delivered.pop(prompt_id, _Delivered())
 
 
 def _keep_newest(prompts: dict[str, Any]) -> None:
-    """The oldest is given up where there are very many."""
+    """Drops the oldest prompt if there are more than MOST_PROMPTS."""
     if len(prompts) > MOST_PROMPTS:
         prompts.pop(next(iter(prompts)))
 
 
 def message_of(frame: str) -> Mapping[str, Any]:
-    """An empty one for what is none, and for one that is longer than any that tells of a prompt's course."""
+    """Parses a message. Returns {} if it is no JSON object, or longer than any message about the course of a
+    prompt."""
     if len(frame) > LONGEST_READ or (len(frame) > SHORT and value_count(frame.encode()) > MOST_VALUES):
         return {}
     try:
@@ -107,8 +113,8 @@ def message_of(frame: str) -> Mapping[str, Any]:
         return {}
 
 
-def _said(entry: Mapping[str, Any]) -> dict[str, object]:
-    """The last message of each type that the history keeps: [[type, data], ...]."""
+def _last_messages(entry: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the last message of each type in the history entry, which has them as [[type, data], ...]."""
     messages = a_list(an_object(entry.get("status")).get("messages"))
     return {
         each[0]: each[1]
@@ -117,5 +123,5 @@ def _said(entry: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _word(kind: str, data: object) -> str:
+def _serialize(kind: str, data: object) -> str:
     return json.dumps({"type": kind, "data": data})

@@ -1,4 +1,4 @@
-"""What is wanted of a local port, and how it stands."""
+"""Configuration and state of a local port."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,14 +9,16 @@ from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.proxy.used_ports import UsedPorts
 
 Borrow = Callable[[str], AbstractContextManager[str]]
-"""The way to the instance of that id, opened if it is not: `with borrow(instance_id) as base_url:`.
-May block; is entered and left in a thread of its own. Raises: WorkflowError, in words for clients."""
+"""Leases the session of the instance with that id, and yields the URL of its ComfyUI: `with
+borrow(instance_id) as base_url:`. May block: it is entered and left in a thread of its own. Raises:
+WorkflowError with a message for clients."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PortPolicy:
-    """Requests that local ports accept. `origins`: of pages that may use them, besides each port's own.
-    `users`: those of this machine who may; others need the `token`, where there is one."""
+    """Rules for the requests that local ports accept. `origins`: pages that may use the ports, besides each
+    port's own pages. `users`: local users who may connect without a token; other users need `token`, if one
+    is set."""
 
     origins: frozenset[Origin] = frozenset()
     users: PeerUsers = field(default_factory=PeerUsers)
@@ -26,8 +28,9 @@ class PortPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class PortWanted:
-    """`name` is the instance's, for sentences. Port 0 asks for a free one. `address` tells where the instance
-    is: once it is another, everybody is cut off, and who comes again is led there."""
+    """Requested configuration of a port. `name` is the name of the instance, for messages. Port 0 selects a
+    free port. `address` is the address of the instance: when it changes, all connections are closed, and new
+    ones go to the new address."""
 
     name: str
     port: int
@@ -36,7 +39,8 @@ class PortWanted:
 
 @dataclass(frozen=True, kw_only=True)
 class PortState:
-    """`trouble` is a sentence: why the port cannot be had, or the instance could not be reached lately."""
+    """State of a port. `trouble` is a sentence: why the port cannot be opened, or why the instance could not
+    be reached last time."""
 
     port: int
     is_listening: bool

@@ -1,4 +1,4 @@
-"""One local port: the sockets it listens on, and who answers what comes in."""
+"""One local port: its listening sockets, and the handling of requests."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from comfyui_workflow.proxy import error_responses
 from comfyui_workflow.proxy.anonymous_events import AnonymousEvents
 from comfyui_workflow.proxy.client_socket import ClientSocket
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
-from comfyui_workflow.proxy.headers import refusal_of, told_to_us, travelling
+from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
 from comfyui_workflow.proxy.http import RelayedAnswer, forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
 from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
@@ -27,13 +27,13 @@ from comfyui_workflow.proxy.submit import LostPrompt, accepted_id, response_of, 
 log = logging.getLogger(__name__)
 
 LIMITS = ConnectionLimits(most=2_000)
-"""Each may need another connection to the instance."""
+"""Each client connection may need a connection to the instance."""
 LINGERING_S = 10.0
 CUT_WITHIN_S = 0.5
 
 
 class LocalPort:
-    """Belongs to the event loop, but for `state`."""
+    """Belongs to the event loop, except `state`."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class LocalPort:
     ) -> None:
         self.wanted = wanted
         self._policy = policy
-        self._approach = InstanceLease(borrow, wanted.name)
+        self._lease = InstanceLease(borrow, wanted.name)
         self._registry = SocketRegistry()
-        self._feed = AnonymousEvents(self._approach)
+        self._feed = AnonymousEvents(self._lease)
         self._listening: list[asyncio.Server] = []
         self._port = wanted.port
         self._trouble: str | None = None
@@ -68,24 +68,24 @@ class LocalPort:
 
     @property
     def state(self) -> PortState:
-        """From any thread."""
+        """May be read from any thread."""
         return PortState(
             port=self._port,
             is_listening=bool(self._listening),
-            trouble=self._trouble or self._approach.trouble,
+            trouble=self._trouble or self._lease.trouble,
             open_requests=self._request_count,
             open_sockets=self._socket_count,
         )
 
     async def listen(self) -> None:
-        """Nothing where it listens already. What goes wrong is in the state."""
+        """Opens the port; does nothing if it is open. An error is recorded in `state`."""
         if self._listening:
             return
         try:
-            sockets = _bound(self.wanted.port)
+            sockets = _listening_sockets(self.wanted.port)
         except OSError as error:
             self._trouble = (
-                f"Port {self.wanted.port} of this machine cannot be had for {self.wanted.name}: "
+                f"Port {self.wanted.port} of this machine cannot be opened for {self.wanted.name}: "
                 f"{error.strerror}. Another program may be using it."
             )
             return
@@ -96,7 +96,8 @@ class LocalPort:
         self._watching = loop.create_task(self._http.watch())
 
     async def close(self) -> list[Upstream]:
-        """Cuts off everybody. What has been on loan, for who wants to wait for that."""
+        """Closes the port and all its connections. Returns the Upstreams that were open, for a caller that
+        waits for the release of their sessions."""
         for server in self._listening:
             server.close()
         self._listening = []
@@ -108,7 +109,7 @@ class LocalPort:
         await self._http.shutdown(CUT_WITHIN_S)
         await self._feed.close()
         await self._registry.close()
-        return await self._approach.close()
+        return await self._lease.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         with self._http.answering(request):
@@ -118,27 +119,27 @@ class LocalPort:
         sentence = self._refusal_of_peer(request)
         sentence = sentence or refusal_of(request.headers, request.method, self._policy)
         if sentence:
-            return error_responses.refused(sentence)
+            return error_responses.refused_response(sentence)
         if not request.raw_path.startswith("/"):
-            return error_responses.refused("A local port is not a proxy.", 400)
+            return error_responses.refused_response("A local port is not a proxy.", 400)
         try:
             if _is_upgrade(request):
                 return await self._answer_socket(request)
             return await self._answer_request(request)
         except InstanceUnreachable as error:
-            return error_responses.away(error)
+            return error_responses.unreachable_response(error)
         except AnswerLost as error:
-            return error_responses.answer_lost(error)
+            return error_responses.answer_lost_response(error)
 
     def _refusal_of_peer(self, request: web.BaseRequest) -> str | None:
-        """Asked once for each connection."""
-        if self._not_for_it(request) or request.transport is None:
+        """Checks the local user once per connection, and caches the result."""
+        if self._headers_to_drop(request) or request.transport is None:
             return None
         if request.transport not in self._peers:
             connection = request.transport.get_extra_info("socket")
             try:
                 self._peers[request.transport] = self._policy.users.refusal(connection)
-            except OSError:  # it is gone already
+            except OSError:  # the client has disconnected
                 return "This connection has ended"
         return self._peers[request.transport]
 
@@ -150,30 +151,30 @@ class LocalPort:
             self._socket_count -= 1
 
     def _client_socket(self, request: web.BaseRequest) -> ClientSocket:
-        return ClientSocket(self._approach, self._feed, self._registry, self._not_for_it(request))
+        return ClientSocket(self._lease, self._feed, self._registry, self._headers_to_drop(request))
 
-    def _not_for_it(self, request: web.BaseRequest) -> tuple[str, ...]:
-        return told_to_us(request.headers, self._policy.token)
+    def _headers_to_drop(self, request: web.BaseRequest) -> tuple[str, ...]:
+        return server_token_headers(request.headers, self._policy.token)
 
     async def _answer_request(self, request: web.BaseRequest) -> web.StreamResponse:
         self._request_count += 1
         try:
             if is_prompt(request):
                 return await self._submit(request)
-            return await forward(request, self._approach, without=self._not_for_it(request))
+            return await forward(request, self._lease, without=self._headers_to_drop(request))
         finally:
             self._request_count -= 1
 
     async def _submit(self, request: web.BaseRequest) -> web.StreamResponse:
         prompt = await read_prompt(request, self._feed.client_id)
-        if prompt.is_ours:
-            await self._feed.need()
-        heard = RelayedAnswer(lambda: self._submitted(prompt, heard.status, bytes(heard.body)))
-        without = self._not_for_it(request)
-        with self._feed.holding() if prompt.is_ours else self._registry.holding(prompt.client_id):
+        if prompt.has_our_client_id:
+            await self._feed.ensure_open()
+        relayed = RelayedAnswer(lambda: self._submitted(prompt, relayed.status, bytes(relayed.body)))
+        without = self._headers_to_drop(request)
+        with self._feed.holding() if prompt.has_our_client_id else self._registry.holding(prompt.client_id):
             try:
                 return await forward(
-                    request, self._approach, body=prompt.content, heard=heard, without=without
+                    request, self._lease, body=prompt.content, relayed=relayed, without=without
                 )
             except AnswerLost:
                 if prompt.prompt_id is None:
@@ -188,32 +189,32 @@ class LocalPort:
             prompt_id=prompt_id,
             content=prompt.content,
             path=request.raw_path,
-            headers=travelling(request.raw_headers, "expect", "content-length", *without),
+            headers=forwarded_headers(request.raw_headers, "expect", "content-length", *without),
             lost_at_s=time.monotonic(),
         )
-        answer = await resubmit(lost, self._approach)
+        answer = await resubmit(lost, self._lease)
         self._submitted(prompt, answer.status, answer.content)
         return response_of(answer)
 
     def _submitted(self, prompt: PromptBody, status: int, content: bytes) -> None:
-        """Its messages may have come before the answer."""
+        """Registers an accepted prompt. Its messages may have come before the response."""
         prompt_id = accepted_id(status, content)
         if prompt_id is None:
             return
-        if prompt.is_ours:
+        if prompt.has_our_client_id:
             self._feed.submitted(prompt_id)
         elif prompt.client_id:
             self._registry.expect(prompt.client_id, prompt_id)
-        self._registry.look_for_deaf_ones()
+        self._registry.renew_deaf_sockets()
 
 
 def _is_upgrade(request: web.BaseRequest) -> bool:
-    asked = request.headers.get("Connection", "").lower()
-    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in asked
+    connection = request.headers.get("Connection", "").lower()
+    return request.headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
 
 
-def _bound(port: int) -> list[socket.socket]:
-    """On 127.0.0.1, and on ::1 where that can be had. Raises: OSError."""
+def _listening_sockets(port: int) -> list[socket.socket]:
+    """Listens on 127.0.0.1, and on ::1 if that is possible. Raises: OSError."""
     first = _listener(socket.AF_INET, ("127.0.0.1", port))
     with suppress(OSError):
         return [first, _listener(socket.AF_INET6, ("::1", first.getsockname()[1]))]

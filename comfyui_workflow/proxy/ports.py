@@ -1,4 +1,4 @@
-"""Every local port of this server, on one thread with one event loop.
+"""All local ports of this server, on one thread with one event loop.
 
 LocalPorts(borrow, limits, policy)
     start(), stop()                         stop closes everything within about two seconds
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 APPLY_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 2.0
 LISTEN_AGAIN_AFTER_S = 10.0
-"""For ports that another program has just now."""
+"""Retry interval for ports that another program occupies."""
 
 
 class LocalPorts:
-    """Every method may be called from any thread. Nothing is opened before `start`, and no way to an instance
-    before somebody asks for it."""
+    """Every method may be called from any thread. No port is opened before `start`, and no connection to an
+    instance before its first request."""
 
     def __init__(
         self, borrow: Borrow, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
@@ -41,7 +41,7 @@ class LocalPorts:
         self._wanted: Mapping[str, PortWanted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._on_loan: list[Upstream] = []
+        self._closing_upstreams: list[Upstream] = []
 
     def start(self) -> None:
         self._policy.used_ports.load()
@@ -53,27 +53,30 @@ class LocalPorts:
         self.set_ports(self._wanted)
 
     def stop(self) -> None:
-        """Idempotent. A way that is still being opened is given back as soon as it is open."""
+        """Idempotent. A session that is still being opened is released as soon as it is open."""
         loop, self._loop = self._loop, None
         if loop is None or self._thread is None:
             return
         until_s = time.monotonic() + STOP_TIMEOUT_S
         loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(STOP_TIMEOUT_S)
-        for way in self._on_loan:
-            way.join(max(0.0, until_s - time.monotonic()))
+        for upstream in self._closing_upstreams:
+            upstream.join(max(0.0, until_s - time.monotonic()))
 
     def set_ports(self, wanted: Mapping[str, PortWanted]) -> None:
-        """Before `start` it is only remembered. Returns when it is done, or after a moment."""
+        """Opens and closes ports to match `wanted`. Waits until that is done, at most APPLY_TIMEOUT_S. Before
+        `start` it only stores the configuration."""
         applied = self.follow(wanted)
         try:
             if applied is not None:
                 applied.result(APPLY_TIMEOUT_S)
         except TimeoutError:
-            log.warning("the local ports are slow to change; they go on")
+            log.warning(
+                "the local ports have not changed within %.0f s; the change continues", APPLY_TIMEOUT_S
+            )
 
     def follow(self, wanted: Mapping[str, PortWanted]) -> "Future[None] | None":
-        """As `set_ports`, without waiting for it."""
+        """Like `set_ports`, but does not wait. Returns None before `start`."""
         self._wanted = dict(wanted)
         self._policy.used_ports.add(each.port for each in wanted.values())
         if self._loop is None:
@@ -81,7 +84,8 @@ class LocalPorts:
         return asyncio.run_coroutine_threadsafe(self._apply(self._wanted), self._loop)
 
     def numbers(self) -> frozenset[int]:
-        """Every port that is wanted or open now, or was before, also before this start."""
+        """Returns every port that is wanted, open, or was used before, also before this start of the
+        server."""
         return self._policy.used_ports.all()
 
     def state(self, instance_id: str) -> PortState | None:
@@ -99,10 +103,11 @@ class LocalPorts:
         async with self._changing:
             ports, self._ports = list(self._ports.values()), {}
             closed = await asyncio.gather(*(port.close() for port in ports))
-        self._on_loan = [way for ways in closed for way in ways]
+        self._closing_upstreams = [upstream for upstreams in closed for upstream in upstreams]
 
     async def _apply(self, wanted: Mapping[str, PortWanted]) -> None:
-        """Those that go are closed first: a port may change hands."""
+        """Closes ports first and opens the new ones afterwards: a port number may move to another
+        instance."""
         async with self._changing:
             staying = {key: port for key, port in self._ports.items() if wanted.get(key) == port.wanted}
             going = [port for key, port in self._ports.items() if key not in staying]

@@ -1,4 +1,4 @@
-"""A prompt on its way to ComfyUI: whose messages are about it, and the id by which it can be asked for."""
+"""Adds a client id and a prompt id to a prompt that a client of a local port submits."""
 
 import asyncio
 import json
@@ -13,18 +13,18 @@ from comfyui_workflow.proxy.http import body_of
 
 PATHS = ("/prompt", "/api/prompt")
 LARGE_BYTES = 1024 * 1024
-"""Such a one is read in a thread, so that everything else goes on meanwhile."""
+"""A larger body is parsed in a thread, so that the event loop does not block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBody:
-    """What is sent, and the ids of client and prompt that ComfyUI reads in it; None where it reads none."""
+    """The body to send, and the client id and prompt id that ComfyUI reads in it; None if it reads none."""
 
     content: bytes
     client_id: str | None
     prompt_id: str | None = None
-    is_ours: bool = False
-    """Whether the client id is."""
+    has_our_client_id: bool = False
+    """True if the client id was added here."""
 
 
 def is_prompt(request: web.BaseRequest) -> bool:
@@ -32,19 +32,20 @@ def is_prompt(request: web.BaseRequest) -> bool:
 
 
 async def read_prompt(request: web.BaseRequest, our_id: str) -> PromptBody:
-    """With our client id in it where it has none: without one, ComfyUI would tell nobody how it goes. With a
-    prompt id as well: without one, nobody could ask for it when the answer is lost."""
+    """Reads the request body and adds what is missing. Without a client id, ComfyUI would report the start
+    and the end of the prompt to no socket. Without a prompt id, the prompt could not be looked up after a
+    lost response."""
     content = b"".join([piece async for piece in body_of(request)])
     if "Content-Encoding" in request.headers or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
         return PromptBody(content=content, client_id=None)
     if len(content) > LARGE_BYTES:
-        return await asyncio.to_thread(_addressed, content, our_id)
-    return _addressed(content, our_id)
+        return await asyncio.to_thread(_add_ids, content, our_id)
+    return _add_ids(content, our_id)
 
 
-def _addressed(content: bytes, our_id: str) -> PromptBody:
-    """Ours are written at the very end: of names that are there twice ComfyUI reads the last. All else stays
-    as it is, and so does whatever ComfyUI would refuse."""
+def _add_ids(content: bytes, our_id: str) -> PromptBody:
+    """Adds the ids at the end of the JSON object: if a name occurs twice, ComfyUI uses the last one. Every
+    other byte stays the same. A body that ComfyUI would refuse is not changed."""
     try:
         body = json.loads(content.decode())
     except (ValueError, RecursionError):
@@ -53,19 +54,19 @@ def _addressed(content: bytes, our_id: str) -> PromptBody:
     if not isinstance(extra_data, dict) or not isinstance(body.get("prompt"), dict):
         return PromptBody(content=content, client_id=None)
     given = body["client_id"] if "client_id" in body else extra_data.get("client_id")
-    ours = {} if given is not None else {"client_id": our_id}
+    added_ids = {} if given is not None else {"client_id": our_id}
     if "prompt_id" not in body:
-        ours["prompt_id"] = new_prompt_id()
+        added_ids["prompt_id"] = new_prompt_id()
     return PromptBody(
-        content=_with(content, ours),
+        content=_append_fields(content, added_ids),
         client_id=our_id if given is None else a_text(given),
-        prompt_id=ours.get("prompt_id") or a_text(body["prompt_id"]),
-        is_ours=given is None,
+        prompt_id=added_ids.get("prompt_id") or a_text(body["prompt_id"]),
+        has_our_client_id=given is None,
     )
 
 
-def _with(content: bytes, ours: Mapping[str, str]) -> bytes:
-    """An object as text, with more names at its end."""
+def _append_fields(content: bytes, fields: Mapping[str, str]) -> bytes:
+    """Returns the JSON object with fields appended, as text."""
     end = content.rindex(b"}")
-    added = b"".join(f",{json.dumps(name)}:{json.dumps(value)}".encode() for name, value in ours.items())
+    added = b"".join(f",{json.dumps(name)}:{json.dumps(value)}".encode() for name, value in fields.items())
     return content[:end] + added + content[end:]

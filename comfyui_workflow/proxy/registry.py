@@ -1,7 +1,9 @@
-"""The open websockets of a port by client id: no two of one id at a time.
+"""The open websockets of a local port, at most one per client id.
 
-ComfyUI keeps one socket for each client id, and when an old one ends it forgets the newest: a page that is
-reloaded would never hear anything again if its old socket closed after the new one had come.
+How it works. ComfyUI keeps one socket per client id. When an old socket with that id closes, ComfyUI
+unregisters the id, even if a newer socket uses it: the newer one is then *deaf* (open, but it receives
+nothing). A page that is reloaded would become deaf if its old socket closed after the new one opened. So the
+old socket is closed first, and a socket that looks deaf is reopened.
 """
 
 import asyncio
@@ -20,15 +22,16 @@ class SocketRegistry:
     def __init__(self) -> None:
         self._all: set[UpstreamSocket] = set()
         self._client_ids: set[str] = set()
-        """All that ever came: the end of one may reach ComfyUI late."""
+        """All client ids that were ever used: ComfyUI may notice the end of an old socket late."""
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def registered(self, socket: UpstreamSocket) -> AsyncIterator[None]:
-        """Others of its client id are out of the way first. It is closed in the end."""
+        """Disconnects other sockets of the same client id from ComfyUI first (`displace`), then registers
+        this one. Closes it at the end."""
         if socket.client_id is not None:
-            await self._make_way(socket.client_id)
+            await self._displace_others(socket.client_id)
             socket.has_predecessor = socket.client_id in self._client_ids
             self._client_ids.add(socket.client_id)
         self._all.add(socket)
@@ -49,33 +52,33 @@ class SocketRegistry:
             yield
 
     def expect(self, client_id: str, prompt_id: str) -> None:
-        """That prompt was submitted for who has this client id."""
+        """Records that a client with this client id submitted a prompt."""
         for socket in self._all:
             if socket.client_id == client_id:
                 socket.unfinished.expect(prompt_id)
 
-    def look_for_deaf_ones(self) -> None:
-        """A prompt was submitted, which ComfyUI tells every socket. One that does not hear it, and came after
-        another of its client id, was forgotten with that, and is opened once more."""
+    def renew_deaf_sockets(self) -> None:
+        """To be called after a submission, which ComfyUI announces to every socket. A socket that may be
+        deaf, and receives nothing for DEAF_AFTER_S, is reopened."""
         loop = asyncio.get_running_loop()
         for socket in self._all:
-            if socket.may_be_forgotten:
-                loop.call_later(DEAF_AFTER_S, self._renew_if_deaf, socket, socket.heard_count)
+            if socket.may_be_deaf:
+                loop.call_later(DEAF_AFTER_S, self._renew_if_deaf, socket, socket.received_count)
 
     async def close(self) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _make_way(self, client_id: str) -> None:
+    async def _displace_others(self, client_id: str) -> None:
         for socket in list(self._all):
             if socket.client_id == client_id:
                 await socket.displace()
         if closing := self._closing.pop(client_id, None):
             await asyncio.wait({closing})
 
-    def _renew_if_deaf(self, socket: UpstreamSocket, heard_count: int) -> None:
-        if socket in self._all and socket.heard_count == heard_count:
+    def _renew_if_deaf(self, socket: UpstreamSocket, received_count: int) -> None:
+        if socket in self._all and socket.received_count == received_count:
             self._spawn(socket.renew())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

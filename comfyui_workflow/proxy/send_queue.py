@@ -1,4 +1,4 @@
-"""What a client's websocket has yet to read. Nobody who puts something in ever waits for the client."""
+"""Frames that wait until a client's websocket can take them. Putting a frame never blocks."""
 
 import asyncio
 from collections import deque
@@ -15,14 +15,14 @@ class SendQueue:
 
     def __init__(self) -> None:
         self.overflowed = asyncio.Event()
-        """The client has not read for too long."""
+        """Set when the client reads too slowly: the backlog is full."""
         self._frames: deque[Frame] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
 
     def put(self, frame: Frame) -> None:
-        """One frame alone may be larger than the backlog."""
+        """Adds a frame. A single frame may be larger than the limit of the backlog."""
         if self.overflowed.is_set() or (self._frames and self._bytes + len(frame) > LARGEST_BACKLOG_BYTES):
             self.overflowed.set()
             return
@@ -32,7 +32,7 @@ class SendQueue:
         self._emptied.clear()
 
     async def deliver(self, socket: web.WebSocketResponse) -> None:
-        """Until the client is gone. Raises: ConnectionError."""
+        """Sends the frames until the client disconnects. Raises: ConnectionError."""
         while True:
             await self._filled.wait()
             frame = self._frames[0]

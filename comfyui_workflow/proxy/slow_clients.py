@@ -1,4 +1,4 @@
-"""The clients' connections of one local port: cut off where they are too slow, or too many."""
+"""The client connections of one local port: closed if they are too slow, or too many."""
 
 import asyncio
 import socket
@@ -23,30 +23,30 @@ from comfyui_workflow.access.connection_limits import (
 SWEEP_EVERY_S = 1.0
 CLOSED_AT_ONCE = 1 / 64
 _ACKNOWLEDGED_AT = 120
-"""Where Linux' `tcp_info` has `tcpi_bytes_acked`."""
+"""Offset of `tcpi_bytes_acked` in the `tcp_info` of Linux."""
 
 
 class WatchedHandler(web.RequestHandler):
-    """One connection. `request` is the one that is being answered, which may be a websocket's."""
+    """One connection. `request` is the request in progress, which may be a websocket."""
 
-    __slots__ = ("clock", "heard_before_bytes", "heard_bytes", "request", "request_count")
+    __slots__ = ("clock", "received_before_bytes", "received_bytes", "request", "request_count")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.clock = Clock(since_s=time.monotonic())
-        self.heard_bytes = 0
-        self.heard_before_bytes = 0
-        """Until the end of the latest answer."""
+        self.received_bytes = 0
+        self.received_before_bytes = 0
+        """Value of `received_bytes` at the end of the last response."""
         self.request: web.BaseRequest | None = None
         self.request_count = 0
 
     def data_received(self, data: bytes) -> None:
-        self.heard_bytes += len(data)
+        self.received_bytes += len(data)
         super().data_received(data)
 
 
 class WatchedServer(web.Server):
-    """Belongs to the event loop; `watch` runs for as long as it listens."""
+    """Belongs to the event loop; `watch` runs as long as the port listens."""
 
     def __init__(self, handler: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(handler, **options)
@@ -69,7 +69,7 @@ class WatchedServer(web.Server):
             yield
         finally:
             handler.request = None
-            handler.heard_before_bytes = handler.heard_bytes
+            handler.received_before_bytes = handler.received_bytes
 
     async def watch(self) -> None:
         while True:
@@ -104,7 +104,7 @@ class WatchedServer(web.Server):
 
 def _observed(handler: WatchedHandler) -> Observed:
     stage = _stage(handler)
-    moved = _acknowledged_bytes(handler) if stage is Stage.SENDING else handler.heard_bytes
+    moved = _acknowledged_bytes(handler) if stage is Stage.SENDING else handler.received_bytes
     return Observed(stage=stage, part=handler.request_count, moved_bytes=moved or 0)
 
 
@@ -113,10 +113,10 @@ def _stage(handler: WatchedHandler) -> Stage:
     if transport.get_write_buffer_size() and _acknowledged_bytes(handler) is not None:
         return Stage.SENDING
     if handler.request is not None:
-        # Where we do not read, it is the instance that is slow.
+        # If reading is paused, the instance is slow, not the client.
         is_body = not handler.request.content.is_eof() and transport.is_reading()
         return Stage.BODY if is_body else Stage.WORKING
-    if handler.heard_bytes > handler.heard_before_bytes:
+    if handler.received_bytes > handler.received_before_bytes:
         return Stage.HEAD
     return Stage.IDLE if handler.request_count else Stage.SILENT
 
@@ -131,7 +131,7 @@ def _cut(handler: WatchedHandler) -> None:
 
 
 def _acknowledged_bytes(handler: WatchedHandler) -> int | None:
-    """What the client has taken of all that was sent to it; None where the system does not tell."""
+    """Returns how many of the sent bytes the client has acknowledged; None if the system does not tell."""
     found = handler.transport.get_extra_info("socket") if handler.transport else None
     if found is None or not hasattr(socket, "TCP_INFO"):
         return None

@@ -1,9 +1,9 @@
-"""A prompt that a client posted at a local port and whose answer was lost: it gets into the queue once.
+"""Resubmits a prompt of a local client whose response was lost, so that it is queued exactly once.
 
-How it works. What is posted gets a prompt id, if it has none (`prompt_rewrite`), and is sent byte for byte.
-Only where the connection breaks before ComfyUI answers does this come in: the instance is asked for that id
-over a new connection, and the prompt is sent again where it is not there, by `comfyui.submit`. A ComfyUI that
-chooses the ids itself cannot be asked for one: there the client is told that the answer was lost.
+How it works. Every posted prompt gets a prompt id if it has none (`prompt_rewrite`), and is sent byte for
+byte. This module is used only if the connection breaks before ComfyUI answers: the instance is asked for that
+id over a new connection, and the prompt is sent again if ComfyUI does not have it (`comfyui.submit`). A
+ComfyUI that chooses the ids itself cannot be asked: then the client gets the error `answer_lost`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, RawAnswer, Submission
-from comfyui_workflow.comfyui.prompt_lookup import takes_our_ids
+from comfyui_workflow.comfyui.prompt_lookup import accepts_prompt_ids
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable, PromptRefused
@@ -30,7 +30,7 @@ from comfyui_workflow.proxy.lease import InstanceLease
 log = logging.getLogger(__name__)
 
 RESUBMIT_FOR_S = 45.0
-"""How long the client of a lost answer waits for another one."""
+"""How long the client waits for a replacement of the lost response."""
 PAUSE_S = 1.0
 READ_TIMEOUT_S = 10.0
 
@@ -39,7 +39,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class LostPrompt:
-    """What was sent without an answer, at a moment of the monotonic clock. `path` has its query."""
+    """A request that got no response. `path` includes the query; `lost_at_s` is a time of the monotonic
+    clock."""
 
     prompt_id: str
     content: bytes
@@ -48,21 +49,22 @@ class LostPrompt:
     lost_at_s: float
 
 
-async def resubmit(lost: LostPrompt, approach: InstanceLease) -> RawAnswer:
-    """ComfyUI's answer, or one in its words where it has the prompt already. Raises: AnswerLost."""
+async def resubmit(lost: LostPrompt, lease: InstanceLease) -> RawAnswer:
+    """Returns ComfyUI's response, or one in the same format if ComfyUI already has the prompt. Raises:
+    AnswerLost."""
     until_s = time.monotonic() + RESUBMIT_FOR_S
-    owner, stop = PortPrompt(lost), CancelToken()
+    sender, stop = PortPrompt(lost), CancelToken()
     try:
         while True:
             try:
-                return await _resubmit_now(owner, approach, stop)
+                return await _resubmit_now(sender, lease, stop)
             except (InstanceUnreachable, ComfyUIUnavailable) as error:
                 if isinstance(error, AnswerLost) or time.monotonic() > until_s:
-                    raise _not_known(approach.name) from error
-                log.info("%s: the prompt %s is looked for again: %s", approach.name, lost.prompt_id, error)
+                    raise _answer_lost(lease.name) from error
+                log.info("%s: the prompt %s is looked up again: %s", lease.name, lost.prompt_id, error)
             await asyncio.sleep(PAUSE_S)
     finally:
-        stop.cancel("its client waits no longer")
+        stop.cancel("the client does not wait any longer")
 
 
 def response_of(answer: RawAnswer) -> web.Response:
@@ -71,7 +73,8 @@ def response_of(answer: RawAnswer) -> web.Response:
 
 
 class PortPrompt(PromptSender):
-    """The prompt of one client of a local port. `client` leads to the instance as it can be reached now."""
+    """The prompt of one client of a local port. `client` is the HTTP client of the current connection to the
+    instance."""
 
     def __init__(self, lost: LostPrompt) -> None:
         self.client: ComfyUIClient | None = None
@@ -87,11 +90,11 @@ class PortPrompt(PromptSender):
         return IN_DOUBT_S - (time.monotonic() - self._lost_at_s)
 
     def note_sending(self) -> None:
-        """Nothing is kept: who restarts this server cuts its clients off."""
+        """Stores nothing: a restart of this server disconnects its clients anyway."""
 
     def send(self) -> Submission:
         if self.client is None:
-            raise AssertionError("the way to the instance comes first")
+            raise AssertionError("the client must be set first")
         lost = self._lost
         try:
             self.answer = answer = self.client.post_raw(lost.path, lost.content, headers=lost.headers)
@@ -105,7 +108,7 @@ class PortPrompt(PromptSender):
 
 
 def accepted_id(status: int, content: bytes) -> str | None:
-    """The prompt's id, where ComfyUI took it."""
+    """Returns the prompt id if ComfyUI accepted the prompt."""
     if status != 200:
         return None
     try:
@@ -114,42 +117,43 @@ def accepted_id(status: int, content: bytes) -> str | None:
         return None
 
 
-async def _resubmit_now(owner: PortPrompt, approach: InstanceLease, stop: CancelToken) -> RawAnswer:
-    async with approach.use() as way:
+async def _resubmit_now(sender: PortPrompt, lease: InstanceLease, stop: CancelToken) -> RawAnswer:
+    async with lease.use() as upstream:
         try:
-            answer = await _in_thread(partial(_submit, way.base_url, owner, stop, approach.name))
+            answer = await _in_thread(partial(_submit, upstream.base_url, sender, stop, lease.name))
         except AnswerLost:
             raise
         except ComfyUIUnavailable as error:
-            raise approach.forget(way, error) from error
-        approach.succeeded(way)
+            raise lease.forget(upstream, error) from error
+        lease.succeeded(upstream)
         return answer
 
 
-def _submit(base_url: str, owner: PortPrompt, stop: CancelToken, name: str) -> RawAnswer:
-    """Raises: ComfyUIUnavailable; AnswerLost; Stopped."""
-    client = owner.client = ComfyUIClient(base_url, read_timeout_s=READ_TIMEOUT_S)
-    with closing(client), suppress(PromptRefused):  # its words are the answer
-        if not takes_our_ids(client):
-            raise _not_known(name)
-        submission = submit_once(client, owner, stop)
-        if submission is not None and owner.answer is None:
-            return RawAnswer(status=200, content=_words_of(submission))
-    if owner.answer is None:
-        raise _not_known(name)
-    return owner.answer
+def _submit(base_url: str, sender: PortPrompt, stop: CancelToken, name: str) -> RawAnswer:
+    """Looks the prompt up and submits it if it is absent. Blocks. Raises: ComfyUIUnavailable; AnswerLost;
+    Stopped."""
+    client = sender.client = ComfyUIClient(base_url, read_timeout_s=READ_TIMEOUT_S)
+    with closing(client), suppress(PromptRefused):  # `sender.answer` has the response
+        if not accepts_prompt_ids(client):
+            raise _answer_lost(name)
+        submission = submit_once(client, sender, stop)
+        if submission is not None and sender.answer is None:
+            return RawAnswer(status=200, content=_serialize_submission(submission))
+    if sender.answer is None:
+        raise _answer_lost(name)
+    return sender.answer
 
 
-def _words_of(submission: Submission) -> bytes:
-    """Its number in the queue is not told to who asks later: no client can do anything with it."""
-    said = {"prompt_id": submission.prompt_id, "number": 0, "node_errors": {}}
-    return web.json_response(said).body  # type: ignore[return-value]
+def _serialize_submission(submission: Submission) -> bytes:
+    """`number` is 0, since the queue number is not known any more. No client can use it."""
+    body = {"prompt_id": submission.prompt_id, "number": 0, "node_errors": {}}
+    return web.json_response(body).body  # type: ignore[return-value]
 
 
-def _not_known(name: str) -> AnswerLost:
+def _answer_lost(name: str) -> AnswerLost:
     return AnswerLost(
-        f"The connection to {name} was lost while it was asked: "
-        "it may or may not have done what it was asked for."
+        f"The connection to {name} was lost before the response came: "
+        "the request may or may not have taken effect."
     )
 
 
@@ -162,11 +166,11 @@ def _is_json(content: bytes) -> bool:
 
 
 async def _in_thread(work: Callable[[], Result]) -> Result:
-    """In a thread of its own that keeps no process alive, as those of `asyncio.to_thread` do."""
+    """Runs `work` in a daemon thread. Threads of `asyncio.to_thread` would keep the process alive."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: Exception | None) -> None:
+    def resolve(result: Result | None, error: Exception | None) -> None:
         if future.done():
             return
         if error is not None:
@@ -178,12 +182,12 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
         result = error = None
         try:
             result = work()
-        except Exception as caught:  # noqa: BLE001 - whoever awaits it gets it
+        except Exception as caught:  # noqa: BLE001 - raised again by `await future`
             error = caught
         try:
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(resolve, result, error)
         except RuntimeError:
-            log.debug("nobody waits any more for what a thread of a local port did")
+            log.debug("the event loop has ended before a resubmission")
 
     threading.Thread(target=run, name="resubmission", daemon=True).start()
     return await future

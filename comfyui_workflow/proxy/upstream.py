@@ -1,4 +1,10 @@
-"""A websocket to ComfyUI that outlives the connection it runs on."""
+"""A websocket to ComfyUI that survives broken connections.
+
+How it works. When the connection breaks, the socket is opened again with the same client id, for up to
+REOPEN_FOR_S. Then it requests the state of the prompts that its client waits for, and delivers the events
+that were missed (`missed_events`). A prompt that ComfyUI does not know any more ends the socket with code
+1012: ComfyUI was restarted.
+"""
 
 import asyncio
 import logging
@@ -12,7 +18,7 @@ from aiohttp import WSMsgType
 from comfyui_workflow.parsing.untrusted import a_text, an_object
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.http import BROKEN
-from comfyui_workflow.proxy.lease import PATIENCE_S, InstanceLease, Upstream
+from comfyui_workflow.proxy.lease import OPEN_TIMEOUT_S, InstanceLease, Upstream
 from comfyui_workflow.proxy.missed_events import UnfinishedPrompts, message_of
 from comfyui_workflow.proxy.prompt_status import history_of, queued_ids, with_prompt_id
 from comfyui_workflow.proxy.send_queue import Frame
@@ -21,20 +27,20 @@ from comfyui_workflow.proxy.websocket_urls import client_id_in, is_comfyui_socke
 log = logging.getLogger(__name__)
 
 REOPEN_AFTER_S = 0.5
-"""When an old socket of a client id closes, ComfyUI unregisters the new one with it: so the old one is closed
-first, and given time."""
+"""When an old socket of a client id closes, ComfyUI unregisters the new one with it. So the old one is closed
+first, and ComfyUI gets this time to notice it."""
 LONGEST_PAUSE_S = 3.0
 REOPEN_FOR_S = 30.0
 HANDSHAKE_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 1.0
 SILENCE_S = 30.0
-"""A socket that was opened again and is silent for so long although a prompt goes on may be one that ComfyUI
-has forgotten, because its predecessor ended only now: it is opened once more, and told what it missed."""
+"""A reopened socket that receives nothing for this time, while a prompt is unfinished, may be deaf: ComfyUI
+unregistered its client id when the predecessor ended late. It is opened once more, and catches up."""
 LONGEST_HOLD_S = 1.0
 LARGEST_HOLD_BYTES = 16 * 1024 * 1024
-"""More is delivered at once."""
+"""If more than this is held back, it is delivered at once."""
 LARGEST_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Of an instance, unpacked: a larger one ends the socket."""
+"""Limit for a message of the instance, after decompression; a larger one ends the socket."""
 SERVICE_RESTART = 1012
 GOING_AWAY = (1001, SERVICE_RESTART)
 FRAME_HEAD = 40
@@ -42,7 +48,7 @@ FRAME_HEAD = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a websocket ended: what its client is told."""
+    """Close code and reason for the client."""
 
     code: int
     reason: bytes = b""
@@ -53,15 +59,17 @@ GONE = Ending(code=1001, reason=b"The connection to the instance broke.")
 
 
 class UpstreamSocket:
-    """`deliver` gets every frame, in order, and must not block. Belongs to the event loop.
+    """A websocket to ComfyUI that reopens itself. `deliver` gets every frame, in order, and must not block.
+    Belongs to the event loop.
 
-    `client_id` is the one in `target`, or the one that ComfyUI chose: it is kept when the socket is opened
-    again. A socket that is no ComfyUI `/ws` ends when its connection does: nobody knows what it missed.
+    `client_id` is the one in `target`, or the one that ComfyUI chose; it stays the same when the socket is
+    reopened. A socket other than ComfyUI's `/ws` ends when its connection ends: what it missed cannot be
+    known.
     """
 
     def __init__(
         self,
-        approach: InstanceLease,
+        lease: InstanceLease,
         target: str,
         deliver: Callable[[Frame], None],
         *,
@@ -74,8 +82,8 @@ class UpstreamSocket:
         self.protocol: str | None = None
         self.was_reopened = False
         self.has_predecessor = False
-        self.heard_count = 0
-        self._approach = approach
+        self.received_count = 0
+        self._lease = lease
         self._target = target
         self._deliver = deliver
         self._held: list[Frame] = []
@@ -89,21 +97,23 @@ class UpstreamSocket:
         self._has_sent = False
         self._ignores_flags = False
         self._is_displaced = False
-        self._told_of: set[str] = set()
+        self._replayed_ids: set[str] = set()
         self._running_id: str | None = None
         self._open = asyncio.Event()
         self._running: asyncio.Task[Ending] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     @property
-    def may_be_forgotten(self) -> bool:
-        """One of its client id was there before it, whose end ComfyUI may come to know of only now."""
+    def may_be_deaf(self) -> bool:
+        """True if there was an earlier socket with this client id. ComfyUI may notice its end only now, and
+        then this socket becomes deaf."""
         return self.was_reopened or self.has_predecessor
 
     async def start(self) -> None:
-        """Returns once it is open.
+        """Returns once the socket is open.
 
-        Raises: InstanceUnreachable; aiohttp.WSServerHandshakeError where ComfyUI refuses it."""
+        Raises: InstanceUnreachable; aiohttp.WSServerHandshakeError if ComfyUI refuses it.
+        """
         self._running = asyncio.create_task(self._run())
         is_open = asyncio.create_task(self._open.wait())
         try:
@@ -117,7 +127,8 @@ class UpstreamSocket:
         return await asyncio.shield(self._running) if self._running else GONE
 
     async def close(self) -> None:
-        """Politely, so that ComfyUI has forgotten this socket before another of its client id comes."""
+        """Closes with a handshake, so that ComfyUI has unregistered this socket before another one with its
+        client id opens."""
         if self._running:
             self._running.cancel()
             await asyncio.wait({self._running})
@@ -125,21 +136,23 @@ class UpstreamSocket:
                 self._running.exception()
 
     async def send(self, frame: Frame) -> None:
-        """Waits while it is being opened again."""
+        """Waits while the socket is being reopened."""
         if not self._has_sent and isinstance(frame, str) and message_of(frame).get("type") == "feature_flags":
             self._flags = frame
         self._has_sent = True
         await self._open.wait()
         if self._socket:
-            with suppress(ConnectionError):  # it has just broken; a frame on its way is lost, as with any
+            # If the connection has just broken, the frame is lost, like any frame in transit.
+            with suppress(ConnectionError):
                 await (
                     self._socket.send_str(frame) if isinstance(frame, str) else self._socket.send_bytes(frame)
                 )
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """What is heard meanwhile is delivered afterwards, or after a second: ComfyUI answers a prompt before
-        it tells what becomes of it, and clients begin to listen once they have the answer."""
+        """Holds back received frames until the block ends, at most LONGEST_HOLD_S. Clients begin to listen
+        for the events of a prompt once they have the response to their submission, so the response must come
+        first."""
         hold = object()
         self._holds.add(hold)
         timer = asyncio.get_running_loop().call_later(LONGEST_HOLD_S, self._release, hold)
@@ -169,17 +182,18 @@ class UpstreamSocket:
             self._deliver_held()
 
     async def displace(self) -> None:
-        """Another socket of this client id takes over. This one stays, and hears nothing, as in ComfyUI."""
+        """Another socket takes over this client id. This one stays open and receives nothing, as in
+        ComfyUI."""
         self._is_displaced = True
         await self.renew()
 
     async def renew(self) -> None:
-        """The cure for a deaf one."""
+        """Closes the connection, so that it is opened again: a reopened socket is not deaf."""
         if self._socket:
             await self._socket.close()
 
     async def _run(self) -> Ending:
-        ending = await self._live(PATIENCE_S + HANDSHAKE_TIMEOUT_S)
+        ending = await self._live(OPEN_TIMEOUT_S + HANDSHAKE_TIMEOUT_S)
         while ending is None:
             ending = await self._reopen()
         return ending
@@ -197,16 +211,16 @@ class UpstreamSocket:
             try:
                 return await self._live(left_s)
             except (InstanceUnreachable, *BROKEN) as error:
-                log.debug("%s: the websocket could not be opened again: %s", self._approach.name, error)
+                log.debug("%s: the websocket could not be opened again: %s", self._lease.name, error)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return Ending(code=SERVICE_RESTART, reason=b"The instance cannot be reached.")
 
     async def _live(self, limit_s: float) -> Ending | None:
-        """One connection, from its opening to its end. None where it broke."""
+        """Runs one connection from its opening to its end. Returns None if it broke."""
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(limit_s):
-                way, socket = await self._enter(stack)
-                if self.was_reopened and not await self._catch_up(way):
+                upstream, socket = await self._enter(stack)
+                if self.was_reopened and not await self._catch_up(upstream):
                     return Ending(code=SERVICE_RESTART, reason=b"A prompt was lost: ComfyUI was restarted.")
             self._socket = socket
             self._open.set()
@@ -217,26 +231,26 @@ class UpstreamSocket:
                 self._open.clear()
 
     async def _enter(self, stack: AsyncExitStack) -> tuple[Upstream, aiohttp.ClientWebSocketResponse]:
-        """On a way that turns out to be broken another one is tried, once."""
+        """Opens the websocket; retries once on a new Upstream if the first one is broken."""
         for is_last in (False, True):
             async with AsyncExitStack() as attempt:
-                way = await attempt.enter_async_context(self._approach.use())
+                upstream = await attempt.enter_async_context(self._lease.use())
                 try:
-                    socket = await self._connect(way)
+                    socket = await self._connect(upstream)
                 except InstanceUnreachable:
                     if is_last:
                         raise
                     continue
                 attempt.push_async_callback(socket.close)
                 stack.push_async_callback(attempt.pop_all().aclose)
-                return way, socket
+                return upstream, socket
         raise AssertionError("the last try returns or raises")
 
-    async def _connect(self, way: Upstream) -> aiohttp.ClientWebSocketResponse:
+    async def _connect(self, upstream: Upstream) -> aiohttp.ClientWebSocketResponse:
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                socket = await way.kept.ws_connect(
-                    way.url(with_client_id(self._target, self.client_id)),
+                socket = await upstream.kept.ws_connect(
+                    upstream.url(with_client_id(self._target, self.client_id)),
                     headers=self._headers,
                     protocols=self._protocols,
                     compress=15 if self._compress else 0,
@@ -246,8 +260,8 @@ class UpstreamSocket:
         except aiohttp.WSServerHandshakeError:
             raise
         except BROKEN as error:
-            raise self._approach.forget(way, error) from error
-        self._approach.succeeded(way)
+            raise self._lease.forget(upstream, error) from error
+        self._lease.succeeded(upstream)
         self.protocol = socket.protocol
         if self._flags is not None:
             self._ignores_flags = True
@@ -257,64 +271,65 @@ class UpstreamSocket:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Ending | None:
         while True:
             try:
-                message = await socket.receive(SILENCE_S if self.may_be_forgotten else None)
+                message = await socket.receive(SILENCE_S if self.may_be_deaf else None)
             except TimeoutError:
                 if self.unfinished.prompt_ids:
                     return None
                 continue
             if message.type is WSMsgType.TEXT:
-                self._hear(message.data)
+                self._receive(message.data)
             elif message.type is WSMsgType.BINARY:
-                self.heard_count += 1
+                self.received_count += 1
                 self._pass_on(message.data)
             elif message.type is WSMsgType.CLOSE and message.data not in GOING_AWAY:
                 return Ending(
                     code=message.data or aiohttp.WSCloseCode.OK, reason=(message.extra or "").encode()
                 )
             elif socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
-                self._approach.trouble = (
-                    f"ComfyUI on {self._approach.name} sends a websocket message of more than "
+                self._lease.trouble = (
+                    f"ComfyUI on {self._lease.name} sends a websocket message of more than "
                     f"{LARGEST_MESSAGE_BYTES // 1024**2} MB: the socket was closed. Restart it there."
                 )
                 return TOO_BIG
             else:
                 return None
 
-    def _hear(self, frame: str) -> None:
-        self.heard_count += 1
+    def _receive(self, frame: str) -> None:
+        self.received_count += 1
         if self.client_id is None:
             self._learn_id(frame)
         if self._ignores_flags and frame[:FRAME_HEAD].find('"feature_flags"') >= 0:
             self._ignores_flags = False  # the answer to the flags sent again
             return
-        if any(prompt_id in frame for prompt_id in self._told_of):
+        if any(prompt_id in frame for prompt_id in self._replayed_ids):
             return
         if self.was_reopened and '"executing"' in frame[:FRAME_HEAD] and '"prompt_id"' not in frame:
             if self._running_id is None:
                 return
             frame = with_prompt_id(frame, self._running_id)
-        self.unfinished.hear(frame)
+        self.unfinished.observe(frame)
         self._pass_on(frame)
 
     def _learn_id(self, frame: str) -> None:
-        """ComfyUI's first message says which one it chose."""
+        """Reads the client id that ComfyUI chose from its first message."""
         self.client_id = a_text(an_object(message_of(frame).get("data")).get("sid"))
 
-    async def _catch_up(self, way: Upstream) -> bool:
-        """Tells what ended while nobody listened. False where a prompt is nowhere any more."""
-        self._told_of.clear()
+    async def _catch_up(self, upstream: Upstream) -> bool:
+        """Delivers the end of each prompt that ended while the socket was disconnected. Returns False if
+        ComfyUI does not know a prompt any more."""
+        self._replayed_ids.clear()
         waiting = self.unfinished.prompt_ids
         if not waiting:
             return True
-        running, pending = await queued_ids(way)
+        running, pending = await queued_ids(upstream)
         self._running_id = next((prompt_id for prompt_id in waiting if prompt_id in running), None)
         for prompt_id in waiting:
             if prompt_id in running or prompt_id in pending:
                 continue
-            frames = list(self.unfinished.missed(prompt_id, await history_of(way, prompt_id)))
+            frames = list(self.unfinished.missed(prompt_id, await history_of(upstream, prompt_id)))
             if not frames:
                 return False
-            self._told_of.add(prompt_id)
+            self._replayed_ids.add(prompt_id)
             for frame in frames:
                 self._pass_on(frame)
         return True

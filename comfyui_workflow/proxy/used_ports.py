@@ -1,5 +1,5 @@
-"""Every port of this machine that has led to an instance, also before this start: a page from there may still
-be open in a browser, and its JavaScript is the instance's."""
+"""Every port of this machine that ever led to an instance, also before this start. A page from such a port
+may still be open in a browser, and its JavaScript comes from the instance."""
 
 import logging
 import threading
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class UsedPorts:
-    """Kept in a file as a JSON list of numbers; in memory only where there is none. Every method may be
-    called from any thread."""
+    """Stored in a file as a JSON list of numbers; only in memory without a file. Every method may be called
+    from any thread."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
@@ -26,7 +26,8 @@ class UsedPorts:
         self._numbers: frozenset[int] = frozenset()
 
     def load(self) -> None:
-        """A file that cannot be read is a warning in the log, and is written anew with the next port."""
+        """Reads the file. If it cannot be read, a warning is logged, and the next new port writes it
+        again."""
         try:
             known = [] if self._file is None else a_list(read_json(read_regular(self._file)))
         except FileNotFoundError:
@@ -41,7 +42,8 @@ class UsedPorts:
         return self._numbers
 
     def add(self, numbers: Iterable[int]) -> None:
-        """A disk that does not take them is a warning in the log: until the next start they are known."""
+        """Adds ports and writes the file. If it cannot be written, a warning is logged, and the ports are
+        known until the next start only."""
         with self._lock:
             found = self._numbers | {number for number in numbers if number}
             if found == self._numbers:

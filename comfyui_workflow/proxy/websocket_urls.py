@@ -1,4 +1,4 @@
-"""What a client asks for when it opens a websocket: path and query, as they came."""
+"""Request targets of websockets: path and query, as the client sent them."""
 
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ def client_id_in(target: str) -> str | None:
 
 
 def with_client_id(target: str, client_id: str | None) -> str:
-    """The target as it is, where it has the id already."""
+    """Returns the target with that client id; unchanged if it has the id already."""
     if client_id is None or client_id_in(target) == client_id:
         return target
     path, _, query = target.partition("?")

@@ -1,4 +1,5 @@
-"""Which addresses a URL of somebody else may lead to: public ones alone, all that its name has."""
+"""Address check for outgoing requests to URLs that users give. A host is accepted only if all addresses of
+its name are public."""
 
 import ipaddress
 import socket
@@ -15,7 +16,7 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One address of a name, as a socket takes it."""
+    """One resolved address of a host, in the form that the `socket` module takes."""
 
     family: int
     address: SocketAddress
@@ -26,15 +27,16 @@ class Endpoint:
 
 
 Resolve = Callable[[str, int], Sequence[Endpoint]]
-"""Every address of a name. Raises: OSError (`socket.gaierror`), UnicodeError."""
-Judge = Callable[[IpAddress], bool]
-_OTHER_SPELLINGS_OF_IPV4 = ipaddress.ip_network("::/96")
-_SPECIAL = (*map(ipaddress.ip_network, IPAddressRanges.recommended_latest), _OTHER_SPELLINGS_OF_IPV4)
+"""Returns every address of a host name. Raises: OSError (`socket.gaierror`), UnicodeError."""
+AddressCheck = Callable[[IpAddress], bool]
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+_SPECIAL = (*map(ipaddress.ip_network, IPAddressRanges.recommended_latest), _IPV4_COMPATIBLE)
 
 
 def is_public(address: IpAddress) -> bool:
-    """By the registry of special addresses that Python has, and by a list that is kept for this purpose: it
-    has what is special by use (metadata services), too, and does not depend on how old this Python is."""
+    """True if the address is in neither of two lists: Python's registry of special addresses, and the list of
+    the AntiSSRF package. The second list also has addresses that are special by use (metadata services), and
+    does not depend on the Python version."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
     is_special = any(address in network for network in _SPECIAL)
@@ -42,13 +44,13 @@ def is_public(address: IpAddress) -> bool:
 
 
 def resolve_name(host: str, port: int) -> Sequence[Endpoint]:
-    """As the system does it, with its own time limit."""
+    """Resolves the name with the resolver of the system, which has its own timeout."""
     return _endpoints(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 def known_addresses(host: str) -> Sequence[Endpoint]:
-    """Of a host that is written as a number, however it is written (`127.1`, `0x7f000001`), and of this
-    machine; of any other name none. Nobody is asked."""
+    """Returns the addresses of a host that needs no DNS query: a number in any notation (`127.1`,
+    `0x7f000001`), or a name of this machine (`localhost`). Returns () for every other name."""
     is_local = f".{host.rstrip('.')}".endswith(".localhost")
     try:
         number = "127.0.0.1" if is_local else host
@@ -59,18 +61,18 @@ def known_addresses(host: str) -> Sequence[Endpoint]:
         return ()
 
 
-def check_addresses(host: str, endpoints: Sequence[Endpoint], may_reach: Judge) -> None:
-    """One that is not public spoils all: who can make a name have it can make it the only one.
-    Raises: UrlRefused."""
+def check_addresses(host: str, endpoints: Sequence[Endpoint], may_reach: AddressCheck) -> None:
+    """Refuses a host if any of its addresses is not public: the owner of the name could make that address the
+    only one. Raises: UrlRefused."""
     if not all(may_reach(endpoint.ip) for endpoint in endpoints):
         raise UrlRefused(
-            f"{host} leads to an address that is not public. "
-            "Only with COMFYUI_WORKFLOW_WEBHOOK_PRIVATE=true does the server go there"
+            f"{host} has an address that is not public. "
+            "The server connects to it only with COMFYUI_WORKFLOW_WEBHOOK_PRIVATE=true"
         )
 
 
-def checked_addresses(host: str, port: int, resolve: Resolve, may_reach: Judge) -> Sequence[Endpoint]:
-    """Every address of a host. Raises: UrlRefused, WebUnavailable."""
+def checked_addresses(host: str, port: int, resolve: Resolve, may_reach: AddressCheck) -> Sequence[Endpoint]:
+    """Resolves a host and checks every address. Raises: UrlRefused, WebUnavailable."""
     check_addresses(host, known_addresses(host), may_reach)
     try:
         endpoints = resolve(host, port)

@@ -1,4 +1,10 @@
-"""HTTP to a URL that somebody gave us: only where it may lead, only for so long, only so much."""
+"""HTTP client for URLs that users give (webhooks, images, buckets). It limits the addresses, the time and the
+size of every exchange.
+
+How it works. The host of a URL is resolved once, and every address is checked (`addresses`). The connection
+goes to one of the checked addresses, so a second DNS answer cannot redirect it (`connections`). Each redirect
+is checked in the same way. A deadline closes the socket when the time of the whole exchange is over.
+"""
 
 import http.client
 import ssl
@@ -16,7 +22,7 @@ from urllib3.response import HTTPResponse
 from comfyui_workflow import __version__
 from comfyui_workflow.errors import StoreError, UrlRefused, WebError, WebUnavailable
 from comfyui_workflow.safe_http.addresses import (
-    Judge,
+    AddressCheck,
     Resolve,
     check_addresses,
     checked_addresses,
@@ -29,8 +35,8 @@ from comfyui_workflow.safe_http.urls import Target, read_url, redirected
 
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 307, 308)
-"""Each is followed with the same method: a webhook that became a GET would arrive without its content."""
-_IN_TROUBLE = (408, 425, 429)
+"""All of them are followed with the same method: a webhook that became a GET would lose its body."""
+_TRANSIENT_STATUSES = (408, 425, 429)
 _PIECE_BYTES = 64 * 1024
 _LARGEST_ANSWER_BYTES = 1024 * 1024
 _EXCHANGE_S = 300.0
@@ -52,58 +58,61 @@ class HttpAnswer:
 
 
 class GuardedClient:
-    """Every method may be called from any thread. Takes no proxy from the environment: that would look up the
-    names itself."""
+    """HTTP client with address checks. Every method may be called from any thread. Ignores proxy settings of
+    the environment: a proxy would resolve the names itself."""
 
     def __init__(
         self,
         *,
         may_reach_private: bool,
         resolve: Resolve = resolve_name,
-        is_public: Judge = is_public,
+        is_public: AddressCheck = is_public,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._may_reach: Judge = (lambda _: True) if may_reach_private else is_public
+        self._may_reach: AddressCheck = (lambda _: True) if may_reach_private else is_public
         self._resolve = resolve
         self._tls = tls or _tls()
 
     def check(self, url: str) -> None:
-        """What can be known without asking anybody. Raises: UrlRefused."""
+        """Checks the URL without any network access. Raises: UrlRefused."""
         check_addresses(read_url(url).host, known_addresses(read_url(url).host), self._may_reach)
 
     def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> int:
-        """The status of the answer, whatever it is; the rest of it is not read. Raises: UrlRefused,
+        """Returns the status of the response, whatever it is; does not read the body. Raises: UrlRefused,
         WebError."""
         with (
-            ExchangeDeadline(timeout_s) as leash,
-            self._answer("POST", url, content, headers, leash) as answer,
+            ExchangeDeadline(timeout_s) as deadline,
+            self._answer("POST", url, content, headers, deadline) as answer,
         ):
             return answer.status
 
     def fetch(self, url: str, most_bytes: int, timeout_s: float) -> Fetched:
-        """A whole file. Raises: UrlRefused; WebError; WebUnavailable, when another try may do better."""
+        """Downloads a file into memory. Raises: UrlRefused; WebError; WebUnavailable if a retry may
+        succeed."""
         content = BytesIO()
         content_type = self.download(url, content, most_bytes, timeout_s)
         return Fetched(content=content.getvalue(), content_type=content_type)
 
     def download(self, url: str, file: IO[bytes], most_bytes: int, timeout_s: float) -> str | None:
-        """A whole file, never whole in memory; its content type. Raises: as `fetch`; StoreError."""
-        with ExchangeDeadline(timeout_s) as leash, self._answer("GET", url, None, {}, leash) as answer:
+        """Downloads a file in pieces, never as a whole in memory; returns its content type. Raises: as
+        `fetch`; StoreError."""
+        with ExchangeDeadline(timeout_s) as deadline, self._answer("GET", url, None, {}, deadline) as answer:
             origin = read_url(url).origin
             _check_status(answer.status, origin)
             for piece in _pieces(answer, most_bytes, origin):
-                _keep(file, piece)
+                _write(file, piece)
             return answer.headers.get("Content-Type")
 
     def exchange(self, method: str, url: str, content: Body, headers: Mapping[str, str]) -> HttpAnswer:
-        """For a library that speaks a protocol of its own: one request, and its answer whatever it is; no
-        redirect is followed. Raises: UrlRefused; WebError; WebUnavailable, when another try may do better."""
+        """Sends one request and returns the response, whatever its status. Follows no redirect. For a
+        library with a protocol of its own (S3). Raises: UrlRefused; WebError; WebUnavailable if a retry
+        may succeed."""
         with (
-            ExchangeDeadline(_EXCHANGE_S) as leash,
-            self._answer(method, url, content, headers, leash, follows_redirects=False) as answer,
+            ExchangeDeadline(_EXCHANGE_S) as deadline,
+            self._answer(method, url, content, headers, deadline, follows_redirects=False) as answer,
         ):
-            said = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))
-            return HttpAnswer(status=answer.status, headers=dict(answer.headers), content=said)
+            received = b"".join(_pieces(answer, _LARGEST_ANSWER_BYTES, read_url(url).origin))
+            return HttpAnswer(status=answer.status, headers=dict(answer.headers), content=received)
 
     @contextmanager
     def _answer(
@@ -112,30 +121,30 @@ class GuardedClient:
         url: str,
         content: Body,
         headers: Mapping[str, str],
-        leash: ExchangeDeadline,
+        deadline: ExchangeDeadline,
         *,
         follows_redirects: bool = True,
     ) -> Iterator[HTTPResponse]:
-        """Of whoever answers in the end; every redirect is checked like the first URL."""
+        """Yields the final response; every redirect target is checked like the first URL."""
         target = read_url(url)
         for _ in range(MOST_REDIRECTS + 1):
             with (
-                _in_words(target, leash),
-                closing(self._open(target, leash)) as connection,
+                _translating_errors(target, deadline),
+                closing(self._open(target, deadline)) as connection,
                 closing(_ask(connection, method, target, content, headers)) as answer,
             ):
                 location = answer.headers.get("Location")
                 if not follows_redirects or answer.status not in _REDIRECTS or location is None:
                     yield answer
-                    leash.left_s()  # what was cut can look like what has ended
+                    deadline.left_s()  # a cut connection can look like the end of the body
                     return
                 url = redirected(url, location)
                 target = _next_target(target, url)
-        raise WebError(f"{target.origin} redirects again and again")
+        raise WebError(f"{target.origin} redirects more than {MOST_REDIRECTS} times")
 
-    def _open(self, target: Target, leash: ExchangeDeadline) -> HTTPConnection:
+    def _open(self, target: Target, deadline: ExchangeDeadline) -> HTTPConnection:
         endpoints = checked_addresses(target.host, target.port, self._resolve, self._may_reach)
-        return open_http(target, endpoints, leash, self._tls)
+        return open_http(target, endpoints, deadline, self._tls)
 
 
 def _ask(
@@ -145,17 +154,18 @@ def _ask(
     content: Body,
     headers: Mapping[str, str],
 ) -> HTTPResponse:
-    said = {
+    all_headers = {
         "User-Agent": f"comfyui-workflow/{__version__}",
         "Accept-Encoding": "identity",
         "Connection": "close",
         **headers,
     }
     if target.authorization is not None:
-        said["Authorization"] = target.authorization
+        all_headers["Authorization"] = target.authorization
     connection.connect()
-    with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it heard all
-        connection.request(method, target.path, body=content, headers=said, preload_content=False)
+    # The server may answer before it has read the whole request.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.request(method, target.path, body=content, headers=all_headers, preload_content=False)
     return connection.getresponse()
 
 
@@ -167,36 +177,36 @@ def _next_target(before: Target, url: str) -> Target:
 
 
 @contextmanager
-def _in_words(target: Target, leash: ExchangeDeadline) -> Iterator[None]:
+def _translating_errors(target: Target, deadline: ExchangeDeadline) -> Iterator[None]:
     try:
         yield
     except (HTTPError, http.client.HTTPException, OSError) as error:
-        if leash.is_over or isinstance(error, (TimeoutError, ReadTimeoutError)):
+        if deadline.is_over or isinstance(error, (TimeoutError, ReadTimeoutError)):
             raise WebUnavailable(f"{target.origin} took too long") from error
-        raise WebUnavailable(f"{target.origin} {_words(error)}") from error
+        raise WebUnavailable(f"{target.origin} {_describe(error)}") from error
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     match error:
         case ssl.SSLError():
-            return f"does not speak TLS as it should: {error.reason or error}"
+            return f"caused a TLS error: {error.reason or error}"
         case ConnectionRefusedError():
             return "refuses connections"
         case OSError(strerror=str()) if error.strerror:
             return f"cannot be reached: {error.strerror}"
         case _:
-            return "does not answer as a web server does"
+            return "does not send a valid HTTP response"
 
 
 def _check_status(status: int, origin: str) -> None:
-    if status >= 500 or status in _IN_TROUBLE:
+    if status >= 500 or status in _TRANSIENT_STATUSES:
         raise WebUnavailable(f"{origin} answers with status {status}")
     if status != 200:
         raise WebError(f"{origin} answers with status {status}")
 
 
 def _pieces(answer: HTTPResponse, most_bytes: int, origin: str) -> Iterator[bytes]:
-    """Unpacked, where it is packed. Raises: WebError."""
+    """Yields the body in pieces, decompressed if it is compressed. Raises: WebError if it is too long."""
     count = 0
     while piece := answer.read(_PIECE_BYTES):
         count += len(piece)
@@ -205,16 +215,17 @@ def _pieces(answer: HTTPResponse, most_bytes: int, origin: str) -> Iterator[byte
         yield piece
 
 
-def _keep(file: IO[bytes], piece: bytes) -> None:
-    """Trouble of the file is none of the web. Raises: StoreError."""
+def _write(file: IO[bytes], piece: bytes) -> None:
+    """Separates errors of the local file from errors of the network. Raises: StoreError."""
     try:
         file.write(piece)
     except OSError as error:
-        raise StoreError(f"What is fetched cannot be stored: {error.strerror}") from error
+        raise StoreError(f"The downloaded file cannot be stored: {error.strerror}") from error
 
 
 def _tls() -> ssl.SSLContext:
-    """With the authorities of this system, and those that came along where it has none."""
+    """Trusts the certificate authorities of this system and those of the `certifi` package, since a system
+    may have none."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

@@ -1,4 +1,4 @@
-"""Connections that go to the very addresses that were checked, and end when their time is over."""
+"""Connections to addresses that were checked before, with a deadline for the whole exchange."""
 
 import socket
 import ssl
@@ -15,15 +15,15 @@ from comfyui_workflow.safe_http.urls import Target
 
 
 class ExchangeDeadline:
-    """The time that one exchange may take in all. When it is over its socket is cut, whatever it waits for: a
-    server that sends a byte now and then keeps nobody."""
+    """Time limit of one whole HTTP exchange. At the end of the time a timer shuts the socket down, whatever
+    the thread waits for: read timeouts alone do not stop a server that sends one byte now and then."""
 
     def __init__(self, timeout_s: float) -> None:
         self._until_s = time.monotonic() + timeout_s
         self._timer = threading.Timer(timeout_s, self._cut)
         self._timer.daemon = True
         self._lock = threading.Lock()
-        self._held: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._is_over = False
 
     def __enter__(self) -> Self:
@@ -34,50 +34,52 @@ class ExchangeDeadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        self._let_go()
+        self._release()
 
     @property
     def is_over(self) -> bool:
         return self._is_over
 
     def left_s(self) -> float:
-        """Raises: TimeoutError."""
+        """Returns the remaining time. Raises: TimeoutError if none is left."""
         left_s = self._until_s - time.monotonic()
         if left_s <= 0 or self._is_over:
             raise TimeoutError
         return left_s
 
-    def hold(self, opened: socket.socket) -> None:
-        """In place of the one before. By a descriptor of its own: TLS takes over the other one."""
-        self._let_go()
+    def attach(self, opened: socket.socket) -> None:
+        """Sets the socket that the timer shuts down; replaces the previous one. Keeps a duplicate of the
+        descriptor, since TLS takes over the original. Raises: TimeoutError."""
+        self._release()
         with self._lock:
-            self._held = opened.dup()
+            self._socket = opened.dup()
         self.left_s()
 
     def _cut(self) -> None:
         with self._lock:
             self._is_over = True
-            if self._held is not None:
-                _shut(self._held)
+            if self._socket is not None:
+                _shut_down(self._socket)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         with self._lock:
-            held, self._held = self._held, None
+            held, self._socket = self._socket, None
         if held is not None:
             held.close()
 
 
 def open_http(
-    target: Target, endpoints: Sequence[Endpoint], leash: ExchangeDeadline, tls: ssl.SSLContext
+    target: Target, endpoints: Sequence[Endpoint], deadline: ExchangeDeadline, tls: ssl.SSLContext
 ) -> HTTPConnection:
-    """Not connected yet. It says the host of the URL wherever a host is said, in TLS too; only its socket is
-    ours. Raises: TimeoutError."""
+    """Returns a connection that is not connected yet. The host name of the URL stays in the Host header,
+    in TLS (SNI) and in the certificate check; only the socket goes to a checked address. Raises:
+    TimeoutError."""
     connection: _PinnedHttp | _PinnedHttps
     if target.is_encrypted:
-        connection = _PinnedHttps(target.host, target.port, timeout=leash.left_s(), ssl_context=tls)
+        connection = _PinnedHttps(target.host, target.port, timeout=deadline.left_s(), ssl_context=tls)
     else:
-        connection = _PinnedHttp(target.host, target.port, timeout=leash.left_s())
-    connection.open_socket = lambda: _open_first(endpoints, leash)
+        connection = _PinnedHttp(target.host, target.port, timeout=deadline.left_s())
+    connection.open_socket = lambda: _open_first(endpoints, deadline)
     return connection
 
 
@@ -85,7 +87,7 @@ class _Pinned:
     open_socket: Callable[[], socket.socket]
 
     def _new_conn(self) -> socket.socket:
-        """Here urllib3 would ask for the addresses of the name once more."""
+        """Overrides the method of urllib3 that would resolve the name a second time."""
         return self.open_socket()
 
 
@@ -97,35 +99,35 @@ class _PinnedHttps(_Pinned, HTTPSConnection):
     pass
 
 
-def _open_first(endpoints: Sequence[Endpoint], leash: ExchangeDeadline) -> socket.socket:
-    """The first that answers. Each gets its share of the time, so that a silent one leaves some to the
-    others."""
+def _open_first(endpoints: Sequence[Endpoint], deadline: ExchangeDeadline) -> socket.socket:
+    """Connects to the first endpoint that accepts. The remaining time is divided among the remaining
+    endpoints, so a silent one does not use up all of it."""
     for number, endpoint in enumerate(endpoints):
         others = len(endpoints) - number
         try:
-            return _open(endpoint, leash, leash.left_s() / others)
+            return _open(endpoint, deadline, deadline.left_s() / others)
         except OSError:
-            if others == 1 or leash.is_over:
+            if others == 1 or deadline.is_over:
                 raise
     raise OSError("no address")
 
 
-def _open(endpoint: Endpoint, leash: ExchangeDeadline, timeout_s: float) -> socket.socket:
+def _open(endpoint: Endpoint, deadline: ExchangeDeadline, timeout_s: float) -> socket.socket:
     opened = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         opened.settimeout(timeout_s)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        leash.hold(opened)
+        deadline.attach(opened)
         opened.connect(endpoint.address)
-        opened.settimeout(leash.left_s())
+        opened.settimeout(deadline.left_s())
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _shut(held: socket.socket) -> None:
+def _shut_down(held: socket.socket) -> None:
     try:
         held.shutdown(socket.SHUT_RDWR)
-    except OSError:  # not connected, or not any more
+    except OSError:  # not connected yet, or closed already
         return

@@ -1,4 +1,4 @@
-"""URLs that somebody gave us: read one way, by one parser, and shown without their secrets."""
+"""URLs that users give: parsed by one parser everywhere, and shown without their secrets."""
 
 import re
 from base64 import b64encode
@@ -16,21 +16,21 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a URL leads."""
+    """A parsed URL."""
 
     is_encrypted: bool
     host: str
     """An IPv6 address has no brackets here."""
     port: int
     path: str
-    """With the query, as it goes over the wire."""
+    """Path and query, as the request line has them."""
     authorization: str | None
     origin: str
-    """Scheme, host and port: all of a URL that may be said aloud."""
+    """Scheme, host and port: the only part of a URL that may be logged."""
 
 
 def read_url(url: str) -> Target:
-    """Raises: UrlRefused."""
+    """Parses a URL. Raises: UrlRefused."""
     parsed = _parse(url)
     port = _PORTS[parsed.scheme or ""] if parsed.port is None else parsed.port
     if not parsed.host or "%" in parsed.host or port == 0:
@@ -46,27 +46,27 @@ def read_url(url: str) -> Target:
 
 
 def redirected(url: str, location: str) -> str:
-    """Raises: UrlRefused."""
+    """Resolves the Location of a redirect against the URL. Raises: UrlRefused."""
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise UrlRefused(f"{origin_of(url)} redirects to something that is no URL") from error
+        raise UrlRefused(f"{origin_of(url)} redirects to an invalid URL") from error
 
 
 def origin_of(url: str) -> str:
-    """For logs: without the path, too, which of some webhooks is the secret."""
+    """Returns the origin, for logs. The path is left out too: in some webhook URLs it is the secret."""
     try:
         return read_url(url).origin
     except UrlRefused:
-        return "a URL that is none"
+        return "an invalid URL"
 
 
 def shown_url(url: str) -> str:
-    """For whoever may see which webhooks there are: without a password and what is in the query."""
+    """Returns the URL without password and query, for users who may list the webhooks."""
     try:
         target = read_url(url)
     except UrlRefused:
-        return "a URL that is none"
+        return "an invalid URL"
     path, mark, _ = target.path.partition("?")
     return f"{target.origin}{path}{'?…' if mark else ''}"
 

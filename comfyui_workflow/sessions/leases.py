@@ -1,4 +1,4 @@
-"""A link for whoever waits in a request of somebody's: for so long at most, and so many of them at once."""
+"""Leases a session to an HTTP request, with a timeout and a limit on concurrent leases."""
 
 import threading
 from collections.abc import Iterator
@@ -13,27 +13,29 @@ Sessions = Pool[InstanceKey, ComfyUISession]
 
 @contextmanager
 def lease_within(sessions: Sessions, key: InstanceKey, patience_s: float) -> Iterator[ComfyUISession]:
-    """Raises: InstanceError, ConnectionFailed when the time is over; Stopped when the server stops."""
+    """Yields the session of the instance; connects first if there is none. Raises: InstanceError;
+    ConnectionFailed after `patience_s`; Stopped when the server stops."""
     with ExitStack() as stack:
         try:
             session = stack.enter_context(sessions.lease(key, timeout_s=patience_s))
         except TimeoutError as error:
             raise ConnectionFailed(
-                f"{key.address.label} has not let us in within {patience_s:.0f} s; try again"
+                f"No connection to {key.address.label} within {patience_s:.0f} s; try again"
             ) from error
         yield session
 
 
 class ConcurrencyLimit:
-    """Who asks an instance waits for it in a thread of the server; most of those are left for the others."""
+    """Limits how many HTTP requests wait for instances at the same time. Each of them occupies a thread of
+    the server, and most threads must stay free for other requests."""
 
-    def __init__(self, most_at_once: int, busy_sentence: str) -> None:
-        self._free = threading.BoundedSemaphore(most_at_once)
+    def __init__(self, max_concurrent: int, busy_sentence: str) -> None:
+        self._free = threading.BoundedSemaphore(max_concurrent)
         self._busy_sentence = busy_sentence
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Raises: ServerBusy when there is none left."""
+        """Occupies one slot. Raises: ServerBusy if no slot is free."""
         if not self._free.acquire(blocking=False):
             raise ServerBusy(f"{self._busy_sentence}; try again in a moment")
         try:

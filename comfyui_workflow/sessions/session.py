@@ -1,4 +1,5 @@
-"""An open way to one ComfyUI: the connection, its HTTP client, its websocket, and what is known of it."""
+"""Session with one ComfyUI: the SSH connection, the HTTP client, the websocket, and cached answers of this
+ComfyUI."""
 
 import logging
 import threading
@@ -28,21 +29,24 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 
 log = logging.getLogger(__name__)
 
-_NAMED_ANEW = "This server has a new name: what prompts say that were submitted before is asked for instead"
+_NEW_ID_NOTICE = (
+    "This server has a new id. ComfyUI sends messages about earlier prompts to the old id, so this server "
+    "requests their state instead"
+)
 LARGE_VALUES = 200_000
 MOST_LARGE_VALUES = 1_500_000
 DEFINITIONS_AGE_S = 1.0
-"""Younger ones are believed when they lack something: there is a megabyte of them."""
+"""A younger copy is not fetched again when a node class is missing in it: `/object_info` has a megabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceKey:
-    """What makes two runs share one connection."""
+    """Two runs with equal keys share one connection."""
 
     address: SshAddress
     comfyui_port: int
     host_key: str | None = None
-    """The fingerprint that the machine must show, where one was pinned."""
+    """The pinned SSH fingerprint of the machine; None if none was pinned."""
 
 
 def key_of(run: Run) -> InstanceKey:
@@ -55,31 +59,34 @@ def key_of(run: Run) -> InstanceKey:
 
 
 def server_id(data_dir: Path, damage: DamageReport | None = None) -> uuid.UUID:
-    """Made once for a data directory; anew where it is spoiled, which is told. Raises: StoreError."""
+    """Returns the persistent id of this server. It is created once per data directory; if the file is
+    damaged, it is created again and the damage is reported. Raises: StoreError."""
     file = data_dir / "server_id"
     made = uuid.uuid4()
     try:
         with suppress(FileNotFoundError):
             return uuid.UUID(file.read_text())
     except ValueError as error:
-        (damage or DamageReport()).add(file, error, _NAMED_ANEW)
+        (damage or DamageReport()).add(file, error, _NEW_ID_NOTICE)
     except OSError as error:
-        raise StoreError(f"The name of this server cannot be read: {error.strerror} ({file})") from error
+        raise StoreError(f"The id of this server cannot be read: {error.strerror} ({file})") from error
     try:
         write_atomically(file, str(made).encode())
     except OSError as error:
-        raise StoreError(f"The name of this server cannot be saved: {error.strerror} ({file})") from error
+        raise StoreError(f"The id of this server cannot be saved: {error.strerror} ({file})") from error
     return made
 
 
 def client_id(key: InstanceKey, server: uuid.UUID) -> str:
-    """The same for this server and instance for ever: a prompt's messages go to the id it came with."""
+    """Returns the websocket client id. It never changes for this server and instance: ComfyUI sends the
+    messages of a prompt to the client id that the prompt was submitted with."""
     return str(uuid.uuid5(server, f"{key.address.label} {key.comfyui_port}"))
 
 
 class LargeDefinitions:
-    """Links whose definitions are unusually large. Only so many JSON values are kept of all of these, so that
-    no number of instances fills the memory with what they say of themselves. May be used from any thread."""
+    """Least-recently-used limit on the memory for large node definitions. Counts the sessions whose
+    definitions are unusually large, and limits their total number of JSON values, so that no number of
+    instances fills the memory. May be used from any thread."""
 
     def __init__(self, large_values: int = LARGE_VALUES, most_values: int = MOST_LARGE_VALUES) -> None:
         self._large_values = large_values
@@ -87,8 +94,9 @@ class LargeDefinitions:
         self._lock = threading.Lock()
         self._kept: OrderedDict[weakref.ref[ComfyUISession], int] = OrderedDict()
 
-    def used(self, session: "ComfyUISession", values: int) -> "list[ComfyUISession]":
-        """The links that must drop theirs now: those that used them longest ago."""
+    def record_use(self, session: "ComfyUISession", values: int) -> "list[ComfyUISession]":
+        """Records that a session used its definitions. Returns the sessions that must drop theirs now: the
+        least recently used ones."""
         if values <= self._large_values:
             return []
         with self._lock:
@@ -103,7 +111,7 @@ class LargeDefinitions:
 
 
 class ComfyUISession:
-    """Shared by all runs of an instance; every method may be called from any thread."""
+    """Shared by all runs of an instance. Every method may be called from any thread."""
 
     def __init__(self, connection: Connection, client: ComfyUIClient, feed: EventFeed) -> None:
         self.connection = connection
@@ -116,9 +124,9 @@ class ComfyUISession:
         self._directories: Directories | None = None
         self.saved_names = FileNaming()
         self._marker: str | None = None
-        self._known_of_socket = 0
-        self._is_proven = False
-        self._is_first_asked = False
+        self._known_connections = 0
+        self._has_answered = False
+        self._is_start_reported = False
         self._broken: tuple[str, str | None] | None = None
 
     @property
@@ -131,56 +139,59 @@ class ComfyUISession:
         self.client.close()
 
     def ping(self, *, again: bool) -> None:
-        """That a ComfyUI answers at all: asked once, and `again` after trouble, so that a run on a warm link
-        does not pay for it. Raises: ComfyUIUnavailable."""
-        if again or not self._is_proven:
+        """Checks that ComfyUI answers: only once, and with `again` also after an error, so a run on an
+        established session does not pay for the request. Raises: ComfyUIUnavailable."""
+        if again or not self._has_answered:
             self.client.probe()
-            self._is_proven = True
+            self._has_answered = True
 
     def is_first_after_start(self) -> bool:
-        """True once, for whoever asks first."""
+        """Returns True for the first call only."""
         with self._lock:
-            is_first, self._is_first_asked = not self._is_first_asked, True
+            is_first, self._is_start_reported = not self._is_start_reported, True
         return is_first
 
     def queue(self) -> QueueSnapshot:
-        """A view of `/queue` shared by all runs here: a second old at most, older where it is long."""
+        """Returns the copy of `/queue` that all runs of this instance share: at most one second old, older if
+        the queue is long."""
         return self._queue()
 
     def definitions(self) -> Definitions:
-        """`/object_info`, asked for once until ComfyUI may have been restarted."""
+        """Returns `/object_info`; cached until ComfyUI may have been restarted."""
         self._forget_after_reconnect()
         known = self._definitions
         if known is None:
             known = self._definitions = Definitions(self.client.definitions())
             self._definitions_asked_s = time.monotonic()
-        for other in _large_definitions.used(self, self.client.definitions_values):
+        for other in _large_definitions.record_use(self, self.client.definitions_values):
             other.drop_definitions()
         return known
 
     @property
     def known_definitions(self) -> Definitions | None:
-        """Where they were asked for."""
+        """The cached definitions; None if they were not fetched yet."""
         return self._definitions
 
     def drop_definitions(self) -> None:
-        """They are asked for when they are wanted again."""
+        """Removes the cached definitions; the next use fetches them again."""
         self._definitions = None
 
     def forget_definitions(self) -> None:
-        """They are asked for anew, unless that was just done."""
+        """Removes the cached definitions unless they were fetched less than DEFINITIONS_AGE_S ago."""
         if time.monotonic() - self._definitions_asked_s > DEFINITIONS_AGE_S:
             self._definitions = None
 
     def directories(self) -> Directories:
-        """ComfyUI's own directories; all None where it does not tell them."""
+        """Returns the directories of ComfyUI; all None if this version does not tell them."""
         known = self._directories
         if known is None:
             known = self._directories = answer_or(self.client.directories, Directories())
         return known
 
     def boot_marker(self) -> str | None:
-        """A file in ComfyUI's temp directory, which it empties at every start. None where it takes none."""
+        """Returns the name of a file in the temp directory of ComfyUI, uploaded if it does not exist yet.
+        ComfyUI empties that directory at every start, so a missing file means a restart. None if ComfyUI
+        refuses the upload."""
         self._forget_after_reconnect()
         if self._marker is None:
             name = f"comfyui_workflow_{uuid.uuid4().hex}.txt"
@@ -194,16 +205,17 @@ class ComfyUISession:
 
     @property
     def known_marker(self) -> str | None:
-        """The boot marker, where one was made."""
+        """The boot marker; None if none was uploaded yet."""
         return self._marker
 
     def is_same_boot(self, marker: str | None) -> bool:
-        """Whether ComfyUI is known not to have been restarted since it took the marker."""
+        """True if ComfyUI certainly was not restarted since the marker was uploaded."""
         return marker is not None and self.client.has_file(marker, folder="temp")
 
     @contextmanager
     def remembering_if_broken(self) -> Iterator[None]:
-        """So that the next run need not find out for itself."""
+        """Remembers an InstanceBroken error that is raised inside, so that the next run fails at once
+        (`refuse_if_broken`)."""
         try:
             yield
         except InstanceBroken as error:
@@ -211,7 +223,7 @@ class ComfyUISession:
             raise
 
     def refuse_if_broken(self) -> None:
-        """Raises: InstanceBroken, until ComfyUI is restarted."""
+        """Raises: InstanceBroken as remembered, until ComfyUI is restarted."""
         if self._broken is not None:
             reason, marker = self._broken
             if self.is_same_boot(marker):
@@ -219,10 +231,11 @@ class ComfyUISession:
             self._broken = None
 
     def _forget_after_reconnect(self) -> None:
-        """A new websocket may be a new ComfyUI, with other nodes and an empty temp directory."""
+        """Clears the caches after a reconnect, unless the boot marker is still there: behind a new websocket
+        may be a new ComfyUI process, with other nodes and an empty temp directory."""
         with self._lock:
-            is_known = self.feed.times_connected <= max(1, self._known_of_socket)
-            self._known_of_socket = self.feed.times_connected
+            is_known = self.feed.times_connected <= max(1, self._known_connections)
+            self._known_connections = self.feed.times_connected
         if not is_known and not self.is_same_boot(self._marker):
             self._definitions = self._directories = self._marker = None
 

@@ -213,7 +213,7 @@ HOSTILE = (
         name="ComfyUI answers a drip to /history",
         steps=(Step.EXECUTING,),
         strike=strikes.answer_wrongly("/history", "drip"),
-        promise=failed("instance_broken", "does not come to an end of its answer to GET /history"),
+        promise=failed("instance_broken", "does not finish its answer to GET /history"),
         settings={"answer_timeout_s": 3},
     ),
 )

@@ -1,4 +1,4 @@
-"""The HTTP client against servers that are a few lines long."""
+"""Tests of the HTTP client, against minimal servers."""
 
 import socket
 import threading

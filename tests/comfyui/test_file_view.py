@@ -1,4 +1,4 @@
-"""Answers to `GET /view` that are the file, and those that are not."""
+"""Tests of `GET /view`: responses that contain the file, and responses that do not."""
 
 from collections.abc import Iterator
 

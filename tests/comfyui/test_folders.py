@@ -1,4 +1,4 @@
-"""Where a ComfyUI keeps its files, read from answers as a real one gives them."""
+"""Tests of the directories that are derived from responses as a real ComfyUI sends them."""
 
 from typing import Any
 

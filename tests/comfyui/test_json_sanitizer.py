@@ -1,4 +1,4 @@
-"""What ComfyUI answers is handed on as JSON that everybody reads."""
+"""Tests that responses of ComfyUI are passed on as valid JSON."""
 
 import json
 from typing import Any

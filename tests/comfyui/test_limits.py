@@ -1,4 +1,4 @@
-"""What one instance may send: each limit, broken by a server that is out to break it."""
+"""Tests of the limits on one instance: each is exceeded by a hostile server."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
-from comfyui_workflow.comfyui.event_stream import BUSIEST_SHARE, EventFeed, Subscription, Throttle
+from comfyui_workflow.comfyui.event_stream import MAX_CPU_SHARE, EventFeed, Subscription, Throttle
 from comfyui_workflow.comfyui.history import MOST_OUTPUTS
 from comfyui_workflow.comfyui.limits import InstanceLimits, KnownBreaches, LimitBreaches
 from comfyui_workflow.comfyui.timed_connections import AnswerClock
@@ -23,7 +23,7 @@ DEADLINE_S = 30.0
 LIMITS = InstanceLimits(answer_bytes=1_000_000, answer_s=60.0, message_bytes=1_000_000, values=10_000)
 SHORT = replace(LIMITS, answer_s=1.0, stream_bytes_per_s=256)
 BIG = 1_000_000_000
-"""More than would ever come in a test: only one that is not cut off would send all of it."""
+"""More than could be sent during a test: only a client without a limit would read it all."""
 
 
 @contextmanager
@@ -60,14 +60,14 @@ def test_no_answer_is_read_further_than_its_limit(path: str) -> None:
             pytest.raises(LimitExceeded, match=words),
         ):
             ASK[path](client)
-        assert there.sent_bytes < 20_000_000  # some of it in the buffers of both ends
+        assert there.sent_bytes < 20_000_000  # some of it is in the buffers of both ends
 
 
 @pytest.mark.parametrize("path", ASK)
 def test_an_answer_that_drips_is_cut(path: str) -> None:
     with (
         asking({path: hostile.drip()}, SHORT) as client,
-        pytest.raises(LimitExceeded, match=r"does not come to an end .* within 1 s"),
+        pytest.raises(LimitExceeded, match=r"does not finish .* within 1 s"),
     ):
         ASK[path](client)
 
@@ -186,7 +186,7 @@ def test_a_file_may_take_as_long_as_it_comes() -> None:
         assert len(view(client)) == pieces * 1000
     with (
         asking({"/view": hostile.drip()}, SHORT) as client,
-        pytest.raises(LimitExceeded, match="as slowly as if"),
+        pytest.raises(LimitExceeded, match="too slowly"),
     ):
         view(client)
 
@@ -309,8 +309,8 @@ def test_a_feed_takes_its_share_of_the_processor_and_no_more() -> None:
     now_s, worked_s = [0.0], [0.0]
     pace = Throttle(lambda: now_s[0], lambda: worked_s[0])
     now_s[0] = worked_s[0] = 0.05
-    assert pace.break_s() == 0
+    assert pace.pause_s() == 0
     now_s[0] = worked_s[0] = 0.2
-    assert pace.break_s() == pytest.approx(0.2 / BUSIEST_SHARE - 0.2)
+    assert pace.pause_s() == pytest.approx(0.2 / MAX_CPU_SHARE - 0.2)
     now_s[0], worked_s[0] = 100, 0.4
-    assert pace.break_s() <= 0
+    assert pace.pause_s() <= 0

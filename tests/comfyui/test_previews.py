@@ -1,4 +1,4 @@
-"""Previews as real ComfyUI servers sent them, and as none would."""
+"""Tests of preview frames: recorded from real ComfyUI servers, and malformed ones."""
 
 import json
 import struct
@@ -34,7 +34,7 @@ def without_ids(picture: bytes = JPEG) -> bytes:
 
 
 def frame_of(recorded: dict[str, Any]) -> bytes:
-    """Of a recorded frame only the beginning is kept, and what it was about."""
+    """Rebuilds a recorded frame: only its beginning, its length and its metadata were kept."""
     head, magic = bytes.fromhex(recorded["head"])[:8], bytes.fromhex(recorded["magic"])
     meta = b"" if recorded["meta"] is None else json.dumps(recorded["meta"]).encode()
     if meta:
@@ -48,7 +48,7 @@ def test_a_recorded_preview_belongs_to_the_node_that_was_at_work(name: str) -> N
     reader, at_work, count = PreviewReader(), None, 0
     for each in RECORDED[name]:
         if "text" in each:
-            reader.hear(each["text"])
+            reader.observe(each["text"])
             data = each["text"]["data"]
             if each["text"]["type"] == "executing" and data["node"] is not None:
                 at_work = Place(prompt_id=data["prompt_id"], node_id=data["node"])
@@ -85,15 +85,15 @@ def test_what_a_node_expanded_into_shows_at_the_node() -> None:
     [
         {"type": "executing", "data": {"node": None, "prompt_id": "ours"}},
         {"type": "execution_start", "data": {"prompt_id": "next"}},
-        {"type": "executing", "data": {"node": "7"}},  # after a reconnect nobody says of which prompt
+        {"type": "executing", "data": {"node": "7"}},  # after a reconnect without the prompt id
         {"type": "progress", "data": None},
     ],
 )
 def test_without_a_node_at_work_nobody_knows_whose_preview_it_is(message: dict[str, Any]) -> None:
     reader = PreviewReader()
-    reader.hear(STARTED)
+    reader.observe(STARTED)
     assert reader.read(without_ids()) is not None
-    reader.hear(message)
+    reader.observe(message)
     assert reader.read(without_ids()) is None
 
 
@@ -122,7 +122,7 @@ def test_a_preview_comes_to_the_run_of_its_prompt_alone() -> None:
 )
 def test_whatever_comes_is_a_picture_or_nothing(frame: bytes) -> None:
     reader = PreviewReader()
-    reader.hear(STARTED)
+    reader.observe(STARTED)
     found = reader.read(frame)
     assert found is None or found.content_type.startswith("image/")
     assert reader.read(with_metadata(b"[" * 100_000)) is None

@@ -1,4 +1,4 @@
-"""Looking for a prompt at a ComfyUI that chose its id, whose history comes in pieces."""
+"""Tests of the lookup of a prompt at a ComfyUI that chose its id and sends its history in pieces."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from comfyui_workflow.errors import ComfyUIUnavailable
 
 
 class OldComfyUI:
-    """Its history, in pieces of so many bytes."""
+    """Sends its history in pieces of a given size in bytes."""
 
     def __init__(self, entries: dict[str, Any], piece_bytes: int, version: str | None = "0.3.41") -> None:
         self._entries = entries
@@ -45,7 +45,7 @@ class OldComfyUI:
 
 
 def entries(count: int, ours: int | None) -> dict[str, Any]:
-    """One of them with our mark, and a graph with an input that looks like an entry."""
+    """History entries; one has our mark, and a graph with an input that looks like an entry."""
     made = {}
     for number in range(count):
         extra = {CORRELATION_KEY: "run/1"} if number == ours else {}
@@ -75,7 +75,7 @@ def test_absent_is_said_only_after_all_of_it(version: str | None) -> None:
 def test_a_history_that_is_too_long_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_lookup, "MOST_HISTORY_BYTES", 20_000)
     client: Any = OldComfyUI(entries(300, None), 1000)
-    with pytest.raises(ComfyUIUnavailable, match="too long to be looked through"):
+    with pytest.raises(ComfyUIUnavailable, match="too long to search"):
         find_prompt(client, "not this", "run/1")
 
 

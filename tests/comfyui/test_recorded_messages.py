@@ -1,4 +1,4 @@
-"""What ComfyUI answers, read: histories, queues and refusals as recorded from real servers."""
+"""Tests of the parsers with histories, queues and refusals that were recorded from real ComfyUI servers."""
 
 import json
 from pathlib import Path

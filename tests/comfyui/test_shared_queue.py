@@ -1,4 +1,4 @@
-"""One view of the queue for several threads."""
+"""Tests of the shared copy of the queue, with several threads."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ LIMIT_S = 10.0
 
 
 class Instance:
-    """Answers when it is let, or not at all."""
+    """Answers only when the test allows it."""
 
     def __init__(self, error: Exception | None = None, failures: int = 9) -> None:
         self.asked = 0
@@ -34,7 +34,7 @@ class Instance:
 
 
 def future_that_tells(waiting: threading.Semaphore) -> type[Future[QueueSnapshot]]:
-    """`waiting` is released whenever somebody begins to wait for a result."""
+    """`waiting` is released whenever a thread begins to wait for a result."""
 
     class Told(Future[QueueSnapshot]):
         def result(self, timeout: float | None = None) -> QueueSnapshot:
@@ -52,7 +52,7 @@ def test_all_who_wait_get_what_one_of_them_is_told(
     waiting = threading.Semaphore(0)
 
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
-    monkeypatch.setattr(shared_queue, "SOON_S", 0.0)
+    monkeypatch.setattr(shared_queue, "FAST_FAILURE_S", 0.0)
     view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(others + 1) as threads:
         first = threads.submit(view)
@@ -70,7 +70,7 @@ def test_an_error_that_came_soon_is_only_for_the_one_who_asked(monkeypatch: pyte
     instance = Instance(ComfyUIUnavailable("half an answer"), failures=1)
     waiting = threading.Semaphore(0)
     monkeypatch.setattr(shared_queue, "Future", future_that_tells(waiting))
-    monkeypatch.setattr(shared_queue, "SOON_S", LIMIT_S)
+    monkeypatch.setattr(shared_queue, "FAST_FAILURE_S", LIMIT_S)
     view = SharedQueue(instance.queue)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(view)

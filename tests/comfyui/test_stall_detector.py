@@ -1,4 +1,4 @@
-"""Telling a prompt that takes long from one that never ends."""
+"""Tests that a prompt that never ends is told apart from one that takes long."""
 
 from typing import cast
 
@@ -20,7 +20,7 @@ comfy_execution.graph.NodeNotFoundError: Node 99 not found
 
 
 class Log:
-    """A ComfyUI of which only the log matters."""
+    """A ComfyUI that serves only its log."""
 
     def __init__(self, text: str | None) -> None:
         self.text = text
@@ -60,7 +60,7 @@ def test_without_a_trace_silence_tells_and_any_sign_of_life_counts() -> None:
         stall = watch(log, clock)
         clock[0] += 90
         stall.check(is_running=True)
-        stall.heard()
+        stall.record_progress()
         clock[0] += 90
         stall.check(is_running=True)
         clock[0] += 20

@@ -1,4 +1,4 @@
-"""The one way to submit a prompt: what is asked, noted and sent, and in which order."""
+"""Tests of `submit_once`: what is requested, recorded and sent, and in which order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ KEY = PromptKey(prompt_id="p", correlation="run/1")
 
 
 class Instance:
-    """A ComfyUI that has the prompt from the look on that `arrives_at` says."""
+    """A ComfyUI that has the prompt from lookup number `arrives_at` on."""
 
     def __init__(self, arrives_at: int | None = None) -> None:
         self.looks = 0
@@ -39,7 +39,7 @@ class Instance:
 
 
 class Journal(PromptSender):
-    """An owner that writes down what it is asked to do."""
+    """A sender that records which of its methods are called."""
 
     def __init__(self, *, is_sent: bool = False, in_doubt_s: float = 0.0, is_lost: bool = False) -> None:
         self.done: list[str] = []
@@ -82,9 +82,9 @@ class Journal(PromptSender):
         self.done.append(f"accepted {submission.prompt_id}")
 
 
-def submitted(owner: Journal, instance: Instance, stop: CancelToken | None = None) -> Submission | None:
+def submitted(sender: Journal, instance: Instance, stop: CancelToken | None = None) -> Submission | None:
     client: Any = instance
-    return submit_once(client, owner, stop or CancelToken())
+    return submit_once(client, sender, stop or CancelToken())
 
 
 @pytest.fixture
@@ -93,43 +93,43 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_prompt_is_noted_before_it_is_sent_within_its_slot() -> None:
-    owner = Journal()
-    assert submitted(owner, Instance()) is not None
-    assert owner.done == ["prepared", "slot taken", "noted", "sent", "accepted p", "slot left"]
+    sender = Journal()
+    assert submitted(sender, Instance()) is not None
+    assert sender.done == ["prepared", "slot taken", "noted", "sent", "accepted p", "slot left"]
 
 
 def test_after_a_lost_answer_comfyui_is_asked_at_once() -> None:
-    owner, instance = Journal(is_lost=True), Instance(arrives_at=1)
-    assert submitted(owner, instance) is not None
-    assert (owner.done.count("sent"), instance.looks) == (1, 1)
+    sender, instance = Journal(is_lost=True), Instance(arrives_at=1)
+    assert submitted(sender, instance) is not None
+    assert (sender.done.count("sent"), instance.looks) == (1, 1)
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_in_doubt_is_held_until_it_turns_up() -> None:
-    owner, instance = Journal(is_sent=True, in_doubt_s=10.0), Instance(arrives_at=5)
-    assert submitted(owner, instance) is not None
-    assert (owner.done, instance.looks) == (["accepted p"], 5)
+    sender, instance = Journal(is_sent=True, in_doubt_s=10.0), Instance(arrives_at=5)
+    assert submitted(sender, instance) is not None
+    assert (sender.done, instance.looks) == (["accepted p"], 5)
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_absent_for_as_long_as_it_is_in_doubt_is_sent_again() -> None:
-    owner, instance = Journal(is_sent=True, in_doubt_s=0.1), Instance()
-    assert submitted(owner, instance) is not None
-    assert owner.done == ["prepared", "noted", "sent", "accepted p"]
+    sender, instance = Journal(is_sent=True, in_doubt_s=0.1), Instance()
+    assert submitted(sender, instance) is not None
+    assert sender.done == ["prepared", "noted", "sent", "accepted p"]
     assert instance.looks > 2
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_nobody_wants_any_more_is_not_sent_again() -> None:
-    owner = Journal(is_sent=True)
-    owner.wants_it = False
-    assert submitted(owner, Instance()) is None
-    assert owner.done == []
+    sender = Journal(is_sent=True)
+    sender.wants_it = False
+    assert submitted(sender, Instance()) is None
+    assert sender.done == []
 
 
 def test_who_stops_waits_for_nothing_that_is_in_doubt() -> None:
-    owner, stop = Journal(is_sent=True, in_doubt_s=60.0), CancelToken()
+    sender, stop = Journal(is_sent=True, in_doubt_s=60.0), CancelToken()
     stop.cancel("the server is stopping")
     with pytest.raises(Stopped, match="the server is stopping"):
-        submitted(owner, Instance(), stop)
-    assert owner.done == []
+        submitted(sender, Instance(), stop)
+    assert sender.done == []

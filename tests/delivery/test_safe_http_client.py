@@ -87,7 +87,7 @@ def test_a_name_of_somebody_else_is_not_asked_for_while_it_is_checked() -> None:
 
 
 def test_a_name_that_leads_to_a_private_address_is_refused(receiver: Receiver) -> None:
-    with pytest.raises(UrlRefused, match=r"evil\.example leads"):
+    with pytest.raises(UrlRefused, match=r"evil\.example has"):
         guarded(Names(evil_example=[[ELSEWHERE]])).post(receiver.url(host="evil.example"), b"{}", {}, 10)
 
 
@@ -172,7 +172,7 @@ def test_a_redirect_to_something_else_is_refused(receiver: Receiver, location: s
 
 def test_redirects_end(receiver: Receiver) -> None:
     receiver.answers = [Answer(status=302, headers={"Location": "/hook"})]
-    with pytest.raises(WebError, match="again and again"):
+    with pytest.raises(WebError, match="more than 5 times"):
         ANYWHERE.post(receiver.url(), b"{}", {}, 10)
     assert len(receiver.heard) == 6
 
@@ -258,7 +258,7 @@ def test_something_that_is_no_web_server() -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         thread = threading.Thread(target=_say, args=(server, b"SSH-2.0-OpenSSH_9.6\r\n"))
         thread.start()
-        with pytest.raises(WebUnavailable, match="does not answer as a web server does"):
+        with pytest.raises(WebUnavailable, match="does not send a valid HTTP response"):
             ANYWHERE.post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, 10)
         thread.join()
 

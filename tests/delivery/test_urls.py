@@ -24,7 +24,7 @@ def test_a_url_is_read() -> None:
 def test_its_secrets_are_not_shown() -> None:
     assert shown_url(SECRET) == "https://hooks.example.com:8443/services/T0/B1?…"
     assert origin_of(SECRET) == "https://hooks.example.com:8443"
-    assert shown_url("nonsense with secret") == origin_of("nonsense with secret") == "a URL that is none"
+    assert shown_url("nonsense with secret") == origin_of("nonsense with secret") == "an invalid URL"
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ SIEGE: Mapping[str, tuple[dict[str, Attack], str]] = {
     "frame": ({"/ws": hostile.huge_frame(3_000_000_000)}, "websocket message of more than 32 MB"),
     "pieces": ({"/ws": hostile.pieces_for_ever()}, "websocket message"),
     "dense-message": ({"/ws": dense_message}, "websocket message"),
-    "drip": ({"/history": hostile.drip()}, "does not come to an end of its answer to GET /history"),
-    "drip-of-a-head": ({"GET /prompt": hostile.drip_head()}, "does not come to an end of its answer to GET"),
-    "continue": ({"/prompt": hostile.continue_for_ever}, "does not come to an end of its answer to GET"),
+    "drip": ({"/history": hostile.drip()}, "does not finish its answer to GET /history"),
+    "drip-of-a-head": ({"GET /prompt": hostile.drip_head()}, "does not finish its answer to GET"),
+    "continue": ({"/prompt": hostile.continue_for_ever}, "does not finish its answer to GET"),
     "chatter": ({"/ws": hostile.many_messages}, ""),
     "objects": ({"/object_info": values_within_limits}, ""),
 }

@@ -15,6 +15,6 @@ def comfyui(tmp_path: Path) -> Iterator[RunningComfyUI]:
 
 @pytest.fixture
 def setting(comfyui: RunningComfyUI) -> Iterator[Setting]:
-    """Port 0: a free one; the way is borrowed at the first request."""
+    """Port 0 selects a free port; the session is leased at the first request."""
     with local_port(comfyui) as made:
         yield made

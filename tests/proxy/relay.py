@@ -1,4 +1,4 @@
-"""A TCP relay between a local port and its ComfyUI: the tunnel, as far as it can break."""
+"""A TCP relay between a local port and its ComfyUI: simulates an SSH tunnel that can break."""
 
 import socket
 import struct
@@ -10,7 +10,8 @@ ABORT = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """While `is_open` is False it is a tunnel to a port where nothing listens: accepted, and hung up on."""
+    """While `is_open` is False, it acts like a tunnel to a port where nothing listens: it accepts connections
+    and closes them."""
 
     def __init__(self, target_port: int) -> None:
         self.is_open = True
@@ -34,7 +35,7 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Every connection there is, without a word."""
+        """Cuts every open connection, without a closing handshake."""
         with self._lock:
             sockets, self._sockets = self._sockets, set()
         for each in sockets:

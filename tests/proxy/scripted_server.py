@@ -1,4 +1,4 @@
-"""An HTTP server that answers with bytes a test gives it, and keeps the bytes it was sent."""
+"""An HTTP server that answers with bytes that a test sets, and records the bytes that it receives."""
 
 import socket
 import threading
@@ -10,8 +10,8 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class ScriptedServer:
-    """Every request gets `answer`, and the connection is closed after it; questions whether it is alive are
-    answered, and not kept. None: hang up instead of answering."""
+    """Answers every request with `answer` and closes the connection; None closes without an answer. Pings
+    (`GET /prompt`) are answered, too, but not recorded."""
 
     def __init__(self, answer: bytes | None = GOOD) -> None:
         self.answer = answer
@@ -45,7 +45,7 @@ class ScriptedServer:
 
 
 def _read_request(connection: socket.socket) -> bytes:
-    """The head, and the body where its length is given."""
+    """Reads the head, and the body if its length is given."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)

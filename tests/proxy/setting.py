@@ -1,4 +1,4 @@
-"""A sandbox ComfyUI behind a local port, and a relay between them that can be cut."""
+"""A sandbox ComfyUI behind a local port, with a relay between them that can be cut."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI
 
 @dataclass
 class Lender:
-    """What gives the way to the instance, and counts."""
+    """Yields the URL of the instance as `borrow` does, and counts the leases."""
 
     base_url: str
     error: WorkflowError | None = None

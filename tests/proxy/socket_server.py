@@ -1,4 +1,4 @@
-"""A websocket server that says what a test likes, and keeps what it is told."""
+"""A websocket server that sends what a test sets, and records what it receives."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from tests.sandbox.running_comfyui import LIMIT_S, wait_until
 
 
 class SocketServer:
-    """`sockets` are all that ever came, in their order; `said` what their clients said."""
+    """`sockets` are all sockets that were ever opened, in order; `said` has the frames of their clients."""
 
     def __init__(self) -> None:
         self.sockets: list[web.WebSocketResponse] = []
@@ -46,7 +46,8 @@ class SocketServer:
         self._do(socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
 
     def answer_prompts(self) -> None:
-        """Those that were submitted, and that will be: until then they wait for their answer."""
+        """Answers the prompts that were submitted, and all later ones. Before this call they wait for their
+        response."""
         self._loop.call_soon_threadsafe(self._may_answer.set)
 
     def close(self, code: int, reason: bytes, number: int = -1) -> None:

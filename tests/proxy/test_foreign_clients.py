@@ -1,4 +1,5 @@
-"""Clients that others wrote for ComfyUI, as they are, on a local port: tests/install_foreign_clients.sh."""
+"""Tests of third-party ComfyUI clients, unmodified, at a local port; tests/install_foreign_clients.sh
+installs them."""
 
 import json
 from pathlib import Path

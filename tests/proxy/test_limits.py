@@ -1,4 +1,4 @@
-"""What a hostile instance sends to a local port is bounded there too."""
+"""Tests that a local port limits what a hostile instance sends."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What a websocket has yet to hear of its prompts."""
+"""Tests of the events that a websocket has not received yet."""
 
 import json
 from typing import Any
@@ -40,15 +40,15 @@ def test_all_of_it_was_missed() -> None:
 def test_only_the_very_end_was_missed() -> None:
     prompts = UnfinishedPrompts()
     for frame in (word("execution_start"), word("executed", node="9"), word("executed", node="5:1")):
-        prompts.hear(frame)
-    prompts.hear(word("execution_success"))
+        prompts.observe(frame)
+    prompts.observe(word("execution_success"))
     assert kinds(list(prompts.missed("a", HISTORY))) == ["executing"]
 
 
 def test_nothing_was_missed() -> None:
     prompts = UnfinishedPrompts()
-    prompts.hear(word("execution_start"))
-    prompts.hear(word("executing", node=None))
+    prompts.observe(word("execution_start"))
+    prompts.observe(word("executing", node=None))
     prompts.expect("a")
     assert prompts.prompt_ids == [], "the answer came after the end"
 
@@ -63,7 +63,7 @@ def test_what_the_history_does_not_know_is_still_waited_for() -> None:
 def test_strange_words_do_no_harm() -> None:
     prompts = UnfinishedPrompts()
     for frame in ("execut", '"execut', "[]", '{"type": "executed"}', '{"type": "executed", "data": 1}'):
-        prompts.hear(frame)
+        prompts.observe(frame)
     for history in (None, {"a": 1}, {"a": {"status": {"messages": [1, [], [1, 2]]}, "outputs": []}}):
         prompts.expect("a")
         assert kinds(list(prompts.missed("a", history))) in ([], ["executing"])

@@ -1,4 +1,4 @@
-"""Ports come and go as wanted, whatever becomes of the instances behind them."""
+"""Tests that ports open and close as configured, whatever state their instances are in."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
-    """A port that another program has."""
+    """A port that another program uses."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
@@ -33,7 +33,7 @@ MakePorts = Callable[[Borrow], LocalPorts]
 
 @pytest.fixture
 def make_ports() -> Iterator[MakePorts]:
-    """Not started; stopped in the end, whatever becomes of the test."""
+    """Ports that are not started; they are stopped at the end, even if the test fails."""
     made: list[LocalPorts] = []
 
     def make(borrow: Borrow) -> LocalPorts:
@@ -93,7 +93,7 @@ def test_a_port_that_another_program_has(
     state = state_of(local_ports, "one")
     assert (state.is_listening, state.port) == (False, port)
     assert state.trouble and state.trouble.startswith(
-        f"Port {port} of this machine cannot be had for primary: "
+        f"Port {port} of this machine cannot be opened for primary: "
     )
     assert state_of(local_ports, "two").is_listening
     taken.close()
@@ -170,7 +170,7 @@ def test_a_slow_instance_delays_no_other(
         assert requests.get(quick, timeout=LIMIT_S).status_code == 200
         assert state_of(local_ports, "slow").open_requests == 30
         assert len(our_threads()) == 3, "one loop, and one for each way"
-        monkeypatch.setattr(lease, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.05)
         given_up = requests.get(slow, timeout=LIMIT_S)
         assert given_up.status_code == 503
         assert "no connection after" in given_up.json()["error"]["message"]
@@ -182,7 +182,7 @@ def test_a_slow_instance_delays_no_other(
 
 
 def test_an_idle_way_is_given_back(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LINGER_S", 0.2)
+    monkeypatch.setattr(lease, "IDLE_TIMEOUT_S", 0.2)
     listener = listen(setting)
     listener.wait_for_type("status")
     setting.get("/prompt")
@@ -209,7 +209,8 @@ def test_stopping_closes_everything(setting: Setting) -> None:
 
 
 def test_stopping_amid_everything(comfyui: RunningComfyUI, make_ports: MakePorts) -> None:
-    """A way that is still being opened, one that is broken, a client that waits for an answer."""
+    """With a session that is still being opened, a broken connection, and a client that waits for a
+    response."""
     leave = threading.Event()
 
     @contextmanager

@@ -1,4 +1,5 @@
-"""The way to the instance breaks under a client's websocket: it stays open, and misses no end of a prompt."""
+"""Tests of broken connections under a client's websocket: it stays open, and receives the end of every
+prompt."""
 
 import json
 import struct
@@ -20,7 +21,7 @@ from tests.sandbox.running_comfyui import Listener, wait_until
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "REFUSAL_AGE_S", 0.1)
+    monkeypatch.setattr(lease, "FAILURE_CACHE_S", 0.1)
     monkeypatch.setattr(registry, "DEAF_AFTER_S", 0.3)
 
 
@@ -86,7 +87,7 @@ def test_a_prompt_that_fails_meanwhile(setting: Setting) -> None:
 
 
 def test_a_prompt_that_is_lost_meanwhile(setting: Setting) -> None:
-    """ComfyUI was restarted: its client is told, since nothing will ever come."""
+    """ComfyUI was restarted: the client's socket is closed, since nothing more will come."""
     setting.comfyui.faults(hold=True)
     client = connect(setting.port, "/ws?clientId=me")
     client.recv()
@@ -125,7 +126,7 @@ def test_the_flags_are_said_again_and_answered_once(setting: Setting) -> None:
 
 
 def test_a_deaf_socket_is_noticed_by_its_silence(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a prompt goes on; that it was forgotten may come much later than it was opened."""
+    """During a prompt: ComfyUI may unregister the socket long after it was opened."""
     monkeypatch.setattr(upstream, "SILENCE_S", 0.5)
     setting.comfyui.pace.allow(1)
     listener = listen(setting, "?clientId=me")
@@ -200,7 +201,7 @@ def after_another(setting: Setting) -> Listener:
 
 @pytest.mark.parametrize("open_one", [opened_again, after_another])
 def test_a_deaf_socket_is_noticed(setting: Setting, open_one: Callable[[Setting], Listener]) -> None:
-    """That ComfyUI forgot when another of its client id ended: the next prompt brings it to light."""
+    """ComfyUI unregistered it when another socket of its client id ended; the next prompt shows that."""
     listener = open_one(setting)
     thief = Listener(setting.comfyui, "?clientId=me")
     thief.wait_for_type("status")

@@ -1,4 +1,4 @@
-"""Requests and answers through a local port are what they are without it, byte for byte."""
+"""Tests that requests and responses through a local port are the same as without it, byte for byte."""
 
 import gzip
 import http.client
@@ -29,7 +29,7 @@ CHANGING = {"Date", "Transfer-Encoding", "Connection"}
 
 @pytest.fixture
 def scripted() -> Iterator[tuple[ScriptedServer, int]]:
-    """A server that says what the test likes, and the local port before it."""
+    """A server that answers what the test sets, behind a local port."""
     with ScriptedServer() as server:
         ports = LocalPorts(Lender(server.base_url).borrow)
         ports.start()
@@ -124,7 +124,7 @@ def test_what_is_too_large_is_refused_by_comfyui(setting: Setting) -> None:
 
 
 def test_a_client_that_asks_before_it_sends(setting: Setting) -> None:
-    """curl does, with large files."""
+    """curl does this (`Expect: 100-continue`) with large files."""
     body = json.dumps({"delete": ["x"]}).encode()
     with socket.create_connection(("127.0.0.1", setting.port), timeout=LIMIT_S) as client:
         client.sendall(
@@ -215,7 +215,7 @@ def test_half_an_answer_never_looks_whole(
 def test_what_does_something_is_never_sent_twice(
     scripted: tuple[ScriptedServer, int], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is a prompt, where nobody says whether it is there."""
+    """This includes a prompt, if it cannot be found out whether ComfyUI has it."""
     monkeypatch.setattr(submit, "RESUBMIT_FOR_S", 0.0)
     server, port = scripted
     server.answer = None
@@ -228,7 +228,7 @@ def test_what_does_something_is_never_sent_twice(
 
 
 def test_what_only_asks_is_asked_again(setting: Setting) -> None:
-    """A connection that is kept may have died meanwhile, and so may the way."""
+    """A reused connection may be dead, and the tunnel below it, too."""
     with requests.Session() as session:
         assert session.get(setting.url("/prompt"), timeout=LIMIT_S).status_code == 200
         setting.relay.cut()
@@ -243,9 +243,9 @@ def test_what_only_asks_is_asked_again(setting: Setting) -> None:
 def test_a_new_way_is_borrowed_where_the_old_one_broke(
     setting: Setting, comfyui: RunningComfyUI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Noticed before the prompt is sent, if nothing was heard for a while."""
-    monkeypatch.setattr(lease, "PROVEN_FOR_S", 0.0)
-    monkeypatch.setattr(lease, "LINGER_S", 1000.0)
+    """This is noticed before the prompt is sent, if there was no response for a while."""
+    monkeypatch.setattr(lease, "PING_VALID_S", 0.0)
+    monkeypatch.setattr(lease, "IDLE_TIMEOUT_S", 1000.0)
     assert setting.get("/prompt").status_code == 200
     setting.relay.is_open = False
     setting.relay.cut()
@@ -361,7 +361,7 @@ class _Pieces:
 
 
 class _Recorded:
-    """What http.client reads an answer from."""
+    """A socket from which http.client reads a recorded response."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""Clients of a local port that are idle, slow or too many."""
+"""Tests of clients of a local port that are idle, slow or too many."""
 
 import socket
 import time
@@ -31,7 +31,7 @@ def connected(setting: Setting) -> Iterator[socket.socket]:
 
 
 def asked(client: socket.socket) -> bytes:
-    """All of the answer."""
+    """Sends a request and returns the whole response."""
     client.sendall(GET)
     heard = b""
     while not heard.endswith(b"]}"):
@@ -42,7 +42,8 @@ def asked(client: socket.socket) -> bytes:
 
 
 def drip(client: socket.socket, every_s: float) -> bytes:
-    """Byte for byte until the connection is closed; what came back. Raises: AssertionError if it is not."""
+    """Sends byte by byte until the connection is closed; returns the response. Raises: AssertionError if it
+    is not closed."""
     heard, until_s = b"", time.monotonic() + LIMIT_S
     client.settimeout(every_s)
     while time.monotonic() < until_s:

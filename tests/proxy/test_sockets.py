@@ -1,4 +1,4 @@
-"""Websockets through a local port: what is heard is what is heard without it."""
+"""Tests that a websocket through a local port receives the same as one without it."""
 
 import json
 import re
@@ -28,7 +28,7 @@ FLAGS = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
 
 
 class Through:
-    """The local port, as what a listener asks for its port."""
+    """The local port, with the interface that a listener uses for its port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -40,7 +40,7 @@ def listen(setting: Setting, query: str = "") -> Listener:
 
 @pytest.fixture
 def scripted() -> Iterator[tuple[SocketServer, int]]:
-    """A websocket server that says what the test likes, and the local port before it."""
+    """A websocket server that sends what the test sets, behind a local port."""
     with SocketServer() as server:
         ports = LocalPorts(Lender(server.base_url).borrow)
         ports.start()
@@ -58,7 +58,7 @@ def connect(port: int, path: str = "/ws?clientId=me", **options: Any) -> websock
 
 
 def run_heard(listener: Listener, client_id: str, *, seed: int, post: Any) -> list[Any]:
-    """Every frame about one prompt, without what differs from one to the next."""
+    """Returns every frame about one prompt, without the parts that differ between prompts."""
     listener.send(FLAGS)
     listener.wait_for_type("feature_flags")
     graph = slow_graph(seed=seed, steps=3)
@@ -80,7 +80,8 @@ def test_frames_are_the_same(setting: Setting, comfyui: RunningComfyUI) -> None:
 
 
 def test_prompts_without_a_client_id_are_heard_of(setting: Setting, comfyui: RunningComfyUI) -> None:
-    """By sockets without one as if they were theirs, once; by others as far as ComfyUI tells everybody."""
+    """Sockets without a client id receive all their events, once; other sockets receive what ComfyUI
+    broadcasts."""
     anonymous, another, named = listen(setting), listen(setting), listen(setting, "?clientId=named")
     prompt_id = setting.post("/prompt", {"prompt": slow_graph(steps=3)}).json()["prompt_id"]
     for each in (anonymous, another):
@@ -125,7 +126,7 @@ def test_a_prompt_put_at_the_instance_itself_is_heard_of_once(
 
 
 def test_each_socket_has_a_name_of_its_own(setting: Setting) -> None:
-    """The editor takes it for its client id."""
+    """The editor uses it as its client id."""
     first, second = listen(setting), listen(setting)
     names = [each.wait_for_type("status")["sid"] for each in (first, second)]
     assert len(set(names)) == 2
@@ -152,7 +153,8 @@ def test_a_client_id_that_is_there_stays(setting: Setting, given: dict[str, Any]
 
 
 def test_a_page_that_is_loaded_again_hears(setting: Setting) -> None:
-    """ComfyUI forgets the newest socket of a client id when an older one ends, here or there first."""
+    """ComfyUI unregisters the newest socket of a client id when an older one ends, no matter which
+    side closes it first."""
     first = listen(setting, "?clientId=page")
     second = listen(setting, "?clientId=page")
     first.socket.close()
@@ -187,7 +189,7 @@ def test_frames_of_any_size_down_and_of_four_megabytes_up(scripted: tuple[Socket
     client.send_binary(b"x" * (4 * 1024 * 1024 - 1))
     client.send("hello")
     wait_until(lambda: len(server.said) == 2)
-    with suppress(ConnectionError):  # it hangs up while it is told
+    with suppress(ConnectionError):  # it closes the connection during the send
         client.send_binary(b"x" * (4 * 1024 * 1024 + 1))
         assert client.recv_data()[1][:2] == struct.pack(">H", 1009)
     wait_until(lambda: server.closed_with)
@@ -235,7 +237,7 @@ def test_the_handshake_travels(scripted: tuple[SocketServer, int]) -> None:
 
 
 def submitted(server: SocketServer, port: int) -> Future[int]:
-    """Its status; the prompt has arrived."""
+    """Returns the status; the prompt has arrived."""
     graph = {"1": {"class_type": "A", "inputs": {}}}
     body = {"prompt": graph, "client_id": "me", "prompt_id": str(uuid.uuid4())}
     answered: Future[int] = Future()
@@ -289,14 +291,15 @@ def test_an_answer_that_does_not_come_keeps_nothing_back_for_long(
 def test_who_does_not_read_holds_up_nobody(
     scripted: tuple[SocketServer, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is kept a while, then it is cut off; meanwhile the others hear everything at once."""
+    """Frames are stored for a while, then the client is disconnected; the other clients receive everything at
+    once."""
     monkeypatch.setattr(send_queue, "LARGEST_BACKLOG_BYTES", 8 * 1024 * 1024)
     server, port = scripted
     sleeper = connect(port, "/ws?clientId=sleeper", sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
     server.wait_for_sockets(1)
     reader = connect(port, "/ws?clientId=reader")
     for number in range(40):
-        with suppress(ConnectionError):  # once it is cut off
+        with suppress(ConnectionError):  # after it was disconnected
             server.send(b"x" * 1024 * 1024, number=0)
         server.send(str(number), number=1)
         assert reader.recv() == str(number)

@@ -1,4 +1,4 @@
-"""The Python code of the specification, taken out of it as it stands, run against a local port."""
+"""Runs the Python code of the specification, unmodified, against a local port."""
 
 import json
 import re
@@ -19,13 +19,13 @@ CLIENT, USAGE, BATCH, MONITOR, VALIDATION, RETRY = BLOCKS
 
 
 def at(port: int, code: str) -> str:
-    """The text says 8188, the port of the primary instance; the tests have free ones."""
+    """The specification uses 8188, the port of the primary instance; the tests use free ports."""
     return code.replace(":8188", f":{port}")
 
 
 @pytest.fixture
 def spec(setting: Setting) -> dict[str, Any]:
-    """The names that the specification defines, its client among them."""
+    """The names that the specification defines, including its client."""
     names: dict[str, Any] = {}
     exec(at(setting.port, CLIENT), names)
     return names
@@ -48,7 +48,7 @@ def test_the_client(setting: Setting, spec: dict[str, Any]) -> None:
 def test_the_usage_example(
     setting: Setting, spec: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its graph has no output node, so ComfyUI refuses it; the rest of it runs on one that has."""
+    """Its graph has no output node, so ComfyUI refuses it; the rest of it runs on a graph that has one."""
     with pytest.raises(KeyError, match="prompt_id"):
         exec(at(setting.port, USAGE), spec)
     head, rest = at(setting.port, USAGE).split("# Submit\n")
@@ -59,7 +59,7 @@ def test_the_usage_example(
 
 
 def test_a_batch(setting: Setting, spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """What the example leaves open is `create_i2v_workflow` and the prompts; its pauses are cut short."""
+    """The example leaves `create_i2v_workflow` and the prompts open; its pauses are shortened."""
     spec["time"] = _Hasty()
     input_dir = setting.comfyui.folders.input_dir
     for number in range(1, 6):
@@ -76,10 +76,10 @@ def test_a_batch(setting: Setting, spec: dict[str, Any], capsys: pytest.CaptureF
 
 def test_the_monitor(setting: Setting, spec: dict[str, Any]) -> None:
     """It opens its websocket without a client id, and the client submits without one: ComfyUI itself would
-    tell it of progress alone."""
+    send it only progress messages."""
     setting.comfyui.pace.allow(0)
     printed: list[str] = []
-    names: dict[str, Any] = {"print": printed.append}  # from a thread of its own, also after the test
+    names: dict[str, Any] = {"print": printed.append}  # called from another thread, also after the test
     before, after = at(setting.port, MONITOR).split("# Submit workflows...")
     heard: list[dict[str, Any]] = []
     exec(before, names)
@@ -111,7 +111,7 @@ def test_validation_and_retries(setting: Setting, spec: dict[str, Any]) -> None:
 
 
 class _Hasty:
-    """`time`, for which a second is a hundredth."""
+    """The `time` module with seconds that are 100 times shorter."""
 
     time = staticmethod(time.time)
 

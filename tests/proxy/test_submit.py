@@ -1,4 +1,4 @@
-"""A prompt that a client posts at a local port runs once, whatever becomes of the answer."""
+"""Tests that a prompt posted at a local port runs once, even if the response is lost."""
 
 import uuid
 from typing import Any

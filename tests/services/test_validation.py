@@ -40,7 +40,7 @@ class SilentInstance:
 def test_an_instance_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "PATIENCE_S", 0.05)
     instance = SilentInstance()
-    with pytest.raises(ConnectionFailed, match="root@gpu:22 has not let us in"):
+    with pytest.raises(ConnectionFailed, match="No connection to root@gpu:22 within"):
         ValidationService(Pool(instance.open)).inspect(REQUEST)
     instance.may_answer.set()
 

@@ -1,4 +1,4 @@
-"""What an open way to a ComfyUI needs to know of this server."""
+"""Tests of the server id, the client id and the caches of a session."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.sessions import session as link_module
+from comfyui_workflow.sessions import session as session_module
 from comfyui_workflow.sessions.session import ComfyUISession, LargeDefinitions, server_id
 
 
@@ -30,7 +30,7 @@ def test_a_name_that_cannot_be_saved_is_trouble_that_can_pass(tmp_path: Path) ->
 
 
 class Machine:
-    """As much of a client, a websocket and a connection as definitions need."""
+    """The parts of a client, a websocket and a connection that definitions need."""
 
     times_connected = 1
 
@@ -47,7 +47,7 @@ class Machine:
 
 
 def test_only_so_much_is_kept_of_what_unusually_large_machines_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_large_definitions", LargeDefinitions(10, 100))
+    monkeypatch.setattr(session_module, "_large_definitions", LargeDefinitions(10, 100))
     machines = [Machine(values) for values in (60, 60, 9, 200)]
     sessions = [
         ComfyUISession(cast(Any, machine), cast(Any, machine), cast(Any, machine)) for machine in machines
