@@ -27,6 +27,8 @@ SILENCE_BEFORE_RENEWAL_S = 5.0
 loses all progress."""
 LONGEST_SILENCE_S = 60.0
 MAX_FAILED_POLLS = 5
+MIN_FAILING_S = 10.0
+"""A proxy in front of ComfyUI can answer 500 to several polls in a row before it recovers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class PromptFollower:
         self._stall = StallDetector(client, stall_limit_s, clock)
         self._position: int | None = -1
         self._failed_polls = 0
+        self._failing_since_s = 0.0
         self._began_at_s = clock()
         self._renewal_after_s = DEAF_AFTER_S
 
@@ -148,8 +151,11 @@ class PromptFollower:
             entry = self._client.history(self._prompt_id)
         except ComfyUIUnavailable as error:
             self._client.probe()  # raises, too, if not only this prompt is affected
+            if self._failed_polls == 0:
+                self._failing_since_s = self._clock()
             self._failed_polls += 1
-            if self._failed_polls >= MAX_FAILED_POLLS:
+            is_lasting = self._clock() - self._failing_since_s >= MIN_FAILING_S
+            if is_lasting and self._failed_polls >= MAX_FAILED_POLLS:
                 raise ComfyUIError(f"ComfyUI cannot tell how the prompt ended: {error}") from error
             return None
         self._failed_polls = 0

@@ -30,18 +30,18 @@ class SharedQueue:
     def __call__(self) -> QueueSnapshot:
         """Returns a snapshot that is at most a second old, older if the queue is long. Raises: what `ask`
         raises."""
-        with self._lock:
-            if self._known is not None and time.monotonic() < self._valid_until_s:
-                return self._known
-            pending, is_mine = self._pending, self._pending is None
-            if pending is None:
-                pending = self._pending = Future()
-        if is_mine:
-            return self._answer(pending)
-        answer = pending.result()
-        return self() if answer is None else answer
+        while True:
+            with self._lock:
+                if self._known is not None and time.monotonic() < self._valid_until_s:
+                    return self._known
+                pending, is_mine = self._pending, self._pending is None
+                if pending is None:
+                    pending = self._pending = Future()
+            answer = self._request(pending) if is_mine else pending.result()
+            if answer is not None:
+                return answer
 
-    def _answer(self, pending: "Future[QueueSnapshot | None]") -> QueueSnapshot:
+    def _request(self, pending: "Future[QueueSnapshot | None]") -> QueueSnapshot:
         """Waiting threads get None if they may request again. Raises: what `ask` raises."""
         began_s = time.monotonic()
         try:
