@@ -35,7 +35,7 @@ def follow(clock: Clock, recovers_at_s: float) -> Iterator[Any]:
             raise ComfyUIUnavailable("HTTP 500")
         return ENTRY
 
-    empty = QueueSnapshot(running=(), pending=())
+    empty = QueueSnapshot(running=(), pending=(), correlations={})
     client: Any = SimpleNamespace(history=history, probe=lambda: None, queue=lambda: empty)
     feed: Any = SimpleNamespace(silence_s=lambda: 0.0)
     subscription: Any = SimpleNamespace(take=clock.take, wake=lambda: None, began_at_s=0.0)
