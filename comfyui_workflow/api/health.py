@@ -1,4 +1,4 @@
-"""GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
+"""GET /health: a liveness check. Needs no token; of the runs it shows only the number."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +16,9 @@ class Health(ResponseBody):
     status: Literal["ok"]
     version: str
     unfinished_runs: int
+    """Number of runs that wait or execute."""
     damaged_records: int
+    """Number of records on disk that could not be read since the server was started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,14 @@ def create_blueprint(parts: ApiServices) -> Blueprint:
 
 SECTION = Section(
     tag="Health",
-    description="Whether the server is there",
+    description="Liveness of the server",
     operations=(
         Operation(
             method="GET",
             rule=PATH,
             view=HealthViews.health,
-            summary="Whether the server is there",
+            summary="Check that the server is alive",
+            description="Needs no API token.",
             answer=Health,
         ),
     ),
