@@ -165,8 +165,8 @@ def _refusal_of_origin(
 ) -> str | None:
     if page is not None and is_at_local_port(page, local_ports):
         return (
-            f"Pages of {page} may never use this server: that port leads, or has led, to an instance, "
-            "whose pages they are (local_ports.json in the data directory lists such ports)"
+            f"Pages of {page} may never use this server: that port leads, or has led, to an instance "
+            "(local_ports.json in the data directory lists such ports)"
         )
     if page is not None and (_is_own_origin(page) or page in allowed):
         return None

@@ -23,9 +23,9 @@ from comfyui_workflow.access.login_cookie import is_login, is_sealed, is_token
 from comfyui_workflow.server.body_limits import HOLD_ANSWER
 
 FREE_GUESSES = 10
-FORGIVEN_EVERY_S = 6.0
+FORGET_INTERVAL_S = 6.0
 """One guess is forgotten per interval: ten guesses a minute get no delay."""
-HELD_S = 1.0
+DELAY_PER_GUESS_S = 1.0
 """Delay of the response for each guess above `FREE_GUESSES`."""
 MOST_COUNTED = FREE_GUESSES + 10
 MOST_ADDRESSES = 10_000
@@ -59,7 +59,7 @@ def record_guesses(guesses: Iterable[str]) -> None:
     if not wait_s:
         return
     hold: Callable[[float], None] = request.environ.get(HOLD_ANSWER, lambda _: None)
-    hold(HELD_S * wait_s / FORGIVEN_EVERY_S)
+    hold(DELAY_PER_GUESS_S * wait_s / FORGET_INTERVAL_S)
     raise TooManyRequests(
         "Too many wrong API tokens came from this address: try again later. The right one works at once.",
         retry_after=max(1, round(wait_s)),
@@ -69,11 +69,11 @@ def record_guesses(guesses: Iterable[str]) -> None:
 @dataclass
 class _Record:
     """Leaky bucket of one network: `level` guesses at the time `at_s`; `level` falls by one every
-    `FORGIVEN_EVERY_S`."""
+    `FORGET_INTERVAL_S`."""
 
     at_s: float
     level: float = 0.0
-    known: deque[bytes] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    seen: deque[bytes] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
 
 class TokenGuesses:
@@ -86,23 +86,24 @@ class TokenGuesses:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     def add(self, address: str, guesses: Iterable[str]) -> float:
-        """Returns how many seconds the address must wait; 0 while it has at most `FREE_GUESSES`."""
+        """Counts the guesses. Returns how many seconds the address must wait: 0 if all guesses are
+        repetitions, or while there are at most `FREE_GUESSES`."""
         hashes = [
             hashlib.blake2b(value.encode(errors="replace"), key=self._key).digest() for value in guesses
         ]
         with self._lock:
-            record = self._record(_network(address))
-            new = [digest for digest in dict.fromkeys(hashes) if digest not in record.known]
+            record = self._record(_network_of(address))
+            new = [digest for digest in dict.fromkeys(hashes) if digest not in record.seen]
             if not new:
                 return 0.0
-            record.known.extend(new)
+            record.seen.extend(new)
             record.level = min(MOST_COUNTED, record.level + len(new))
-            return max(0.0, record.level - FREE_GUESSES) * FORGIVEN_EVERY_S
+            return max(0.0, record.level - FREE_GUESSES) * FORGET_INTERVAL_S
 
     def _record(self, network: str) -> _Record:
         now_s = self._now_s()
         record = self._records.pop(network, None) or _Record(at_s=now_s)
-        record.level = max(0.0, record.level - (now_s - record.at_s) / FORGIVEN_EVERY_S)
+        record.level = max(0.0, record.level - (now_s - record.at_s) / FORGET_INTERVAL_S)
         record.at_s = now_s
         self._records[network] = record
         while len(self._records) > MOST_ADDRESSES:
@@ -116,7 +117,7 @@ def _token_in(authorization: str) -> str:
     return given.strip() if scheme.lower() == "bearer" else header
 
 
-def _network(address: str) -> str:
+def _network_of(address: str) -> str:
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

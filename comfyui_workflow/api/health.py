@@ -23,20 +23,20 @@ class Health(ResponseBody):
 
 @dataclass(frozen=True, kw_only=True)
 class HealthViews:
-    parts: ApiServices
+    services: ApiServices
 
     def health(self) -> Response:
         return jsonify(
             status="ok",
             version=__version__,
-            unfinished_runs=self.parts.service.unfinished_count(),
-            damaged_records=len(self.parts.damage.all()),
+            unfinished_runs=self.services.service.unfinished_count(),
+            damaged_records=len(self.services.damage.all()),
         )
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("health", __name__)
-    register(routes, SECTION.operations, HealthViews(parts=parts))
+    register(routes, SECTION.operations, HealthViews(services=services))
     return routes
 
 

@@ -84,7 +84,7 @@ def find_body_limit(settings: Settings, apis: tuple[Api, ...]) -> FindLimit:
     return limit_of
 
 
-def mount(app: Flask, parts: ApiServices, apis: tuple[Api, ...]) -> None:
+def mount(app: Flask, services: ApiServices, apis: tuple[Api, ...]) -> None:
     """Registers the routes and the error handlers. The handlers look up the API by path, because Flask does
     not call the error handlers of a blueprint for a routing error (404, 405)."""
 
@@ -96,7 +96,7 @@ def mount(app: Flask, parts: ApiServices, apis: tuple[Api, ...]) -> None:
         return max(owners(), key=lambda item: len(item[0]), default=("", apis[0]))[1]
 
     for api in apis:
-        app.register_blueprint(api.create_blueprint(parts))
+        app.register_blueprint(api.create_blueprint(services))
     app.after_request(lambda response: with_etag(response) if owners() else response)
     app.register_error_handler(WorkflowError, lambda error: owner().error_response(error))
     app.register_error_handler(HTTPException, lambda error: owner().http_error_response(error))

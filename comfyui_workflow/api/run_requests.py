@@ -60,14 +60,14 @@ body."""
 BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
 
 
-def order_reader(parts: ApiServices) -> "OrderReader":
-    instances = parts.instances
+def order_reader(services: ApiServices) -> "OrderReader":
+    instances = services.instances
     return OrderReader(
-        files=parts.files,
-        uploads=parts.uploads,
+        files=services.files,
+        uploads=services.uploads,
         directory=instances.directory,
         states=instances.monitors,
-        settings=parts.settings,
+        settings=services.settings,
     )
 
 
@@ -234,9 +234,9 @@ def _texts(row: dict[str, Any]) -> frozenset[str]:
 
 def _check_batch_fields(body: dict[str, Any]) -> None:
     refuse_others(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
-    beside = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
-    if beside:
-        raise InvalidRequest(f"{beside[0]} says nothing beside runs: each of them has its own")
+    conflicting = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
+    if conflicting:
+        raise InvalidRequest(f"{conflicting[0]} cannot be combined with runs: each run has its own")
 
 
 def _stagger_s(body: dict[str, Any]) -> float:
@@ -248,9 +248,9 @@ def _stagger_s(body: dict[str, Any]) -> float:
 
 
 def _on_error(body: dict[str, Any]) -> OnError:
-    word = text(body, "on_error") or OnError.CONTINUE.value
+    value = text(body, "on_error") or OnError.CONTINUE.value
     try:
-        return OnError(word)
+        return OnError(value)
     except ValueError as error:
         raise InvalidRequest(f"on_error must be one of {', '.join(OnError)}") from error
 
@@ -323,6 +323,7 @@ def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
     duplicate = next((name for name in names if names.count(name) > 1), None)
     if duplicate is not None:
         raise InvalidRequest(
-            f"input_images has two different files called {duplicate}; ComfyUI knows them by name"
+            f"input_images has two different files called {duplicate}; "
+            "ComfyUI distinguishes files by name only"
         )
     return paths

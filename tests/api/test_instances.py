@@ -257,7 +257,7 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     answer = fleet.client.post(url).json
     assert "not a run of this server" in answer["message"]
     eventually(lambda: running(fleet) == [])
-    assert fleet.client.post(url).json["message"] == "Nothing was seen running on gpu"
+    assert fleet.client.post(url).json["message"] == "No prompt is running on gpu"
 
 
 def test_a_run_that_went_elsewhere_is_not_cancelled_with_the_prompt_it_left(

@@ -155,7 +155,7 @@ def test_a_job_is_read_as_its_schema_says(api: Api) -> None:
     bucket = {"endpointUrl": "https://s3.example", "accessId": "i", "accessSecret": "s"}
     given = {"workflow": GRAPH, "images": [image]}
     body = Heard({"input": given, "policy": {"ttl": 20_000}, "s3Config": bucket})
-    _reader(api).read(body, Endpoint(word="any", ssh_connection="any"), is_sync=False)
+    _reader(api).read(body, Endpoint(key="any", ssh_connection="any"), is_sync=False)
     _check_read(body, JobBody)
 
 

@@ -101,14 +101,14 @@ class BatchViews:
                 yield run_id, at, output
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("batches", __name__)
     views = BatchViews(
-        batches=parts.batches,
-        service=parts.service,
-        orders=order_reader(parts),
-        documents=RunDocuments(service=parts.service, live_view=parts.live_view),
-        cache=create_response_cache(routes, lambda: parts.service.turning_points),
+        batches=services.batches,
+        service=services.service,
+        orders=order_reader(services),
+        documents=RunDocuments(service=services.service, live_view=services.live_view),
+        cache=create_response_cache(routes, lambda: services.service.turning_points),
     )
     register(routes, OPERATIONS, views)
     return routes

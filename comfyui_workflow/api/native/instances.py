@@ -146,7 +146,7 @@ class RequestViews:
             success=True,
             message=f"{found.name} stops {description}"
             if stopped
-            else f"Nothing was seen running on {found.name}",
+            else f"No prompt is running on {found.name}",
             interrupted=list(map(_prompt_document, stopped)),
         )
 
@@ -170,13 +170,15 @@ class ConnectionViews:
         found = self.instances.directory.require(instance)
         self.instances.monitors.connect(found)
         self.instances.directory.change(found.id, {"keep_connected": True})
-        return jsonify(success=True, message=f"Connecting to {found.name}, until it is disconnected")
+        return jsonify(
+            success=True, message=f"Connecting to {found.name}; the connection is kept until you disconnect"
+        )
 
     def disconnect(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
         self.instances.monitors.disconnect(found.id)
         self.instances.directory.change(found.id, {"keep_connected": None})
-        return jsonify(success=True, message=f"{found.name} is left alone as soon as no run needs it")
+        return jsonify(success=True, message=f"{found.name} is disconnected as soon as no run needs it")
 
     def forget_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
@@ -199,9 +201,9 @@ class ConnectionViews:
         return jsonify(success=True, message=f"The host key of {found.name} is trusted from now on")
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("instances", __name__)
-    service, instances, settings = parts.service, parts.instances, parts.settings
+    service, instances, settings = services.service, services.instances, services.settings
     entries = EntryViews(service=service, instances=instances, idle_warning_s=settings.idle_warning_s)
     register(routes, ENTRY_OPERATIONS, entries)
     register(routes, REQUEST_OPERATIONS, RequestViews(service=service, instances=instances))

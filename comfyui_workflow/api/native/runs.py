@@ -185,16 +185,16 @@ class FileViews:
         return jsonify(success=True, path=named[0]["path"], files=named)
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("workflow", __name__)
-    service, directory = parts.service, parts.instances.directory
-    documents = RunDocuments(service=service, live_view=parts.live_view)
+    service, directory = services.service, services.instances.directory
+    documents = RunDocuments(service=service, live_view=services.live_view)
     cache = create_response_cache(routes, lambda: service.turning_points)
-    orders = order_reader(parts)
+    orders = order_reader(services)
     register(
         routes,
         ORDER_OPERATIONS,
-        OrderViews(service=service, inspector=parts.inspector, orders=orders, directory=directory),
+        OrderViews(service=service, inspector=services.inspector, orders=orders, directory=directory),
     )
     register(
         routes,
@@ -204,12 +204,12 @@ def create_blueprint(parts: ApiServices) -> Blueprint:
             directory=directory,
             documents=documents,
             cache=cache,
-            damage_report=parts.damage,
+            damage_report=services.damage,
         ),
     )
-    run_list = RunList(service=service, batches=parts.batches, documents=documents, cache=cache)
+    run_list = RunList(service=service, batches=services.batches, documents=documents, cache=cache)
     register(routes, LIST_OPERATIONS, run_list)
-    files = FileViews(service=service, live_view=parts.live_view, uploads=parts.uploads)
+    files = FileViews(service=service, live_view=services.live_view, uploads=services.uploads)
     register(routes, FILE_OPERATIONS, files)
     return routes
 

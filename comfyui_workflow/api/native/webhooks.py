@@ -38,9 +38,9 @@ class WebhookViews:
         return jsonify(success=True, webhook=delivery_document(found), message="The webhook is sent again")
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
-    register(routes, OPERATIONS, WebhookViews(outbox=parts.outbox))
+    register(routes, OPERATIONS, WebhookViews(outbox=services.outbox))
     return routes
 
 

@@ -37,6 +37,6 @@ class RateLimits:
             return
         free_at_s = self._limiter.get_window_stats(item, operation, endpoint).reset_time
         raise TooManyRequests(
-            f"Too many requests: {operation} may be asked {MAX_REQUESTS[operation]} times in {WINDOW_S} s",
+            f"Too many requests: at most {MAX_REQUESTS[operation]} {operation} requests in {WINDOW_S} s",
             retry_after=max(1, round(free_at_s - time.time())),
         )

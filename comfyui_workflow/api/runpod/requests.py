@@ -34,19 +34,19 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """The target of a job. `word` is the normalized name, which is the same for every spelling of the
+    """The target of a job. `key` is the normalized name, which is the same for every spelling of the
     endpoint."""
 
-    word: str
+    key: str
     ssh_connection: str
 
 
-def job_order_reader(parts: ApiServices) -> "JobOrderReader":
+def job_order_reader(services: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
-        orders=order_reader(parts),
-        uploads=parts.uploads,
-        directory=parts.instances.directory,
-        default_endpoint=parts.settings.default_endpoint,
+        orders=order_reader(services),
+        uploads=services.uploads,
+        directory=services.instances.directory,
+        default_endpoint=services.settings.default_endpoint,
     )
 
 
@@ -66,14 +66,14 @@ class JobOrderReader:
             return self._default()
         instance = self.directory.get(endpoint_id)
         if instance is not None:
-            return Endpoint(word=instance.id, ssh_connection=instance.name)
+            return Endpoint(key=instance.id, ssh_connection=instance.name)
         if endpoint_id.lower() == ANY:
-            return Endpoint(word=ANY, ssh_connection=ANY)
+            return Endpoint(key=ANY, ssh_connection=ANY)
         if any(each.has_tag(endpoint_id) for each in self.directory.all()):
             tagged = f"{ANY}:{endpoint_id.lower()}"
-            return Endpoint(word=tagged, ssh_connection=tagged)
+            return Endpoint(key=tagged, ssh_connection=tagged)
         raise InstanceNotFound(
-            f"Endpoint not found: {endpoint_id[:100]} is no instance, no tag of one, and not {ANY}"
+            f"Endpoint not found: {endpoint_id[:100]} is neither an instance, nor a tag of one, nor {ANY}"
         )
 
     def _default(self) -> Endpoint:
@@ -81,7 +81,7 @@ class JobOrderReader:
         try:
             return self.endpoint(self.default_endpoint)
         except InstanceNotFound:
-            return Endpoint(word=self.default_endpoint, ssh_connection=self.default_endpoint)
+            return Endpoint(key=self.default_endpoint, ssh_connection=self.default_endpoint)
 
     def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
         """Parses the body and stores its inline images on this server."""
@@ -107,7 +107,7 @@ class JobOrderReader:
                 has_comfy_org_api_key=key is not None,
             ),
             comfy_org_api_key=key,
-            endpoint=endpoint.word,
+            endpoint=endpoint.key,
             presenter=NAME,
             is_sync=is_sync,
             webhook=webhook,

@@ -92,16 +92,16 @@ class JobViews:
 
     def purge_queue(self, endpoint_id: str | None) -> Response:
         self._check_rate("purge-queue", endpoint_id)
-        removed = self.jobs.purge(self.orders.endpoint(endpoint_id).word)
+        removed = self.jobs.purge(self.orders.endpoint(endpoint_id).key)
         return jsonify(removed=removed, status="completed")
 
     def health(self, endpoint_id: str) -> Response:
-        word = self.orders.endpoint(endpoint_id).word
-        return jsonify(jobs=_job_counts(self.jobs, word), workers=_worker_counts(self.instances, word))
+        key = self.orders.endpoint(endpoint_id).key
+        return jsonify(jobs=_job_counts(self.jobs, key), workers=_worker_counts(self.instances, key))
 
-    def _check_rate(self, word: str, endpoint_id: str | None) -> None:
+    def _check_rate(self, operation: str, endpoint_id: str | None) -> None:
         """Raises: TooManyRequests."""
-        self.limits.check(word, (endpoint_id or self.default_endpoint).lower())
+        self.limits.check(operation, (endpoint_id or self.default_endpoint).lower())
 
     def _submitted(self, endpoint_id: str | None, *, is_sync: bool) -> JobView:
         endpoint = self.orders.endpoint(endpoint_id)
@@ -129,16 +129,16 @@ class JobViews:
         return _spooled(spooled_document(head, output_of(view), self.spool_dir))
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("worker_comfyui", __name__)
     views = JobViews(
-        jobs=parts.jobs,
-        orders=job_order_reader(parts),
-        instances=parts.instances,
-        limits=RateLimits(enabled=parts.settings.rate_limits),
+        jobs=services.jobs,
+        orders=job_order_reader(services),
+        instances=services.instances,
+        limits=RateLimits(enabled=services.settings.rate_limits),
         waiting=BoundedSemaphore(MAX_WAITING),
-        default_endpoint=parts.settings.default_endpoint,
-        spool_dir=parts.settings.data_dir,
+        default_endpoint=services.settings.default_endpoint,
+        spool_dir=services.settings.data_dir,
     )
     register(routes, OPERATIONS, views)
     return routes
@@ -146,14 +146,14 @@ def create_blueprint(parts: ApiServices) -> Blueprint:
 
 def body_limit(path: str) -> BodyLimit | None:
     """Returns RunPod's limit for the body of a path; called before the body is read."""
-    found = re.fullmatch(rf"({PREFIX}/[^/]+)?/(?P<word>run|runsync)", path)
+    found = re.fullmatch(rf"({PREFIX}/[^/]+)?/(?P<operation>run|runsync)", path)
     if found is None:
         return None
-    max_mb = LARGEST_BODIES_MB[found["word"]]
+    max_mb = LARGEST_BODIES_MB[found["operation"]]
     return BodyLimit(
         most_bytes=max_mb * MB,
-        message=f"Request body is larger than {max_mb} MB, the most that /{found['word']} takes: "
-        "name large images by their URL",
+        message=f"Request body is larger than {max_mb} MB, the most that /{found['operation']} takes: "
+        "send large images as URLs",
     )
 
 
