@@ -1,4 +1,4 @@
-"""Guesses at the API token are slowed down; who has it is let in all the time."""
+"""Guesses of the API token are delayed; the right token always works."""
 
 import socket
 import threading
@@ -33,7 +33,7 @@ def bearer(api: Api, token: str) -> int:
 
 
 def bare(api: Api, token: str) -> int:
-    """As clients of RunPod may send it."""
+    """Some clients of RunPod send the token without the scheme."""
     return api.client.get("/v2/any/health", headers={"Authorization": token}).status_code
 
 
@@ -159,7 +159,7 @@ def test_the_answer_to_a_guess_is_kept_back_for_a_while(url: str) -> None:
 
 
 def test_no_thread_waits_with_it(url: str) -> None:
-    """There are more of them than threads; meanwhile the right token is answered, from the same address."""
+    """With more delayed requests than threads, the right token from the same address still works."""
 
     def guess(number: int) -> None:
         with suppress(requests.ConnectionError):  # the test ends before all are answered
@@ -178,7 +178,7 @@ def test_no_thread_waits_with_it(url: str) -> None:
 
 @pytest.mark.parametrize("credential", ["none", "wrong"])
 def test_a_stranger_cannot_leave_a_large_body(url: str, credential: str) -> None:
-    """Who has the token, or a login, can."""
+    """A client with the token or a login can."""
     headers = {} if credential == "none" else {"Authorization": "Bearer wrong"}
     pieces = (bytes(65536) for _ in range(100))
     answer = requests.post(f"{url}/comfyui/workflow/files", data=pieces, headers=headers, timeout=LIMIT_S)

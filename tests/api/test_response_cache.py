@@ -1,4 +1,4 @@
-"""The list is made once for all who ask at about the same time, and what was changed is in it."""
+"""The response cache: one response for simultaneous requests, invalidated by every change."""
 
 import threading
 from collections.abc import Callable
@@ -15,7 +15,7 @@ LIST = "/comfyui/workflow"
 
 
 class Asked:
-    """Answers that are counted, at a time and of a version that the test sets."""
+    """A cache of numbered responses, with a clock and a version that the test sets."""
 
     def __init__(self) -> None:
         self.now_s, self.version, self.made, self.takes_s = 100.0, 1, 0, 0.0
@@ -23,7 +23,7 @@ class Asked:
         self.app = Flask("test")
 
     def ask(self, question: str = "a", meanwhile: Callable[[], object] | None = None) -> int:
-        """Which of those that were made it is."""
+        """Returns the number of the response that the cache delivers."""
 
         def make() -> Response:
             self.made += 1

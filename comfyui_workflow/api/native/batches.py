@@ -174,8 +174,8 @@ OPERATIONS = (
         rule=f"{PREFIX}/<batch_id>/retry",
         view=BatchViews.retry,
         summary="Retry the failed runs of a batch",
-        description="Each run resumes at the step that failed, like `retry` of a run. Errors: 404 "
-        "`batch_not_found`.",
+        description="Each run resumes at the step that failed, like `retry` of a run. "
+        "Errors: 404 `batch_not_found`, 409 no run can be retried.",
         answer=schemas.BatchRetried,
     ),
     Operation(

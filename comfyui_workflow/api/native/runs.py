@@ -366,8 +366,8 @@ RUN_OPERATIONS = (
         rule=f"{PREFIX}/now",
         view=RunViews.active_runs,
         summary="List the runs that execute or wait",
-        description="The response may be half a second old, but always includes the changes of earlier "
-        "requests.",
+        description="Concurrent requests share one response: node progress may be about 0.5 s old. "
+        "Changes by earlier requests are always included.",
         answer=schemas.NowResponse,
     ),
     Operation(
