@@ -166,7 +166,7 @@ OPERATIONS = (
         view=BatchViews.cancel,
         summary="Cancel all unfinished runs of a batch",
         description="When this returns, no run of the batch starts any more; runs on an instance may "
-        "take a few seconds to end. Errors: 404 `batch_not_found`.",
+        "take a few seconds to end. Errors: 404 `batch_not_found`, 409 all runs are finished.",
         answer=schemas.BatchCancelled,
     ),
     Operation(

@@ -41,7 +41,7 @@ def repeated_run_id(body: dict[str, Any]) -> str | None:
 
 def merge_bodies(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Merges a new body into the body of an earlier run. New values have precedence; `inputs` are merged by
-    name."""
+    name; a new `workflow_file` also replaces the earlier `workflow`."""
     names_workflow = {"workflow", "workflow_file"} & body.keys()
     kept = {name: value for name, value in before.items() if not (names_workflow and name == "workflow")}
     inputs = body.get("inputs")
