@@ -104,7 +104,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
         time.sleep(0.02)
     for part in ("ComfyUI 0.", "GB free", "idle", " ms", "SHA256:"):
         assert part in shown
-    assert "left alone" in command("instances", "disconnect", "gpu").stderr
+    assert "is disconnected as soon as" in command("instances", "disconnect", "gpu").stderr
     unshown = command("instances", "accept-host-key", "gpu", "SHA256:x")
     assert (unshown.exit_code != 0, "has not shown another" in unshown.stderr) == (True, True)
     forgotten = command("instances", "forget-host-key", "gpu").stderr
