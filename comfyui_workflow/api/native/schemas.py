@@ -98,7 +98,7 @@ class OneRun(RequestBody):
     include_previews: bool | None = None
     """Also download the images of PreviewImage nodes. Default: false."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
-    """Of the runs that wait for the same instance, the one with the highest priority starts first. Default:
+    """The run with the highest priority starts first, among runs that wait for the same instance. Default:
     0."""
 
 
@@ -126,7 +126,7 @@ class WorkflowToInspect(RequestBody):
 
 class PriorityChange(RequestBody):
     priority: int | None = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
-    """Of the runs that wait for the same instance, the one with the highest priority starts first."""
+    """The run with the highest priority starts first, among runs that wait for the same instance."""
 
 
 class ListQuery(RequestBody):
@@ -333,7 +333,7 @@ class Damage(ResponseBody):
     reason: str
     """Why the file could not be read."""
     outcome: str
-    """What the server did instead."""
+    """The action that the server took instead."""
 
 
 class DamageResponse(Success):
