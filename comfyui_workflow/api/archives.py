@@ -1,4 +1,8 @@
-"""Output files in one ZIP: as they are, read while they are sent, and of a size that is told before."""
+"""Sends output files as one ZIP archive.
+
+How it works: the files are stored without compression, so the size of the archive is known before the first
+byte is sent (`Content-Length`). Each file is read only while it is sent; nothing is written to disk.
+"""
 
 import re
 import unicodedata
@@ -14,36 +18,39 @@ from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.sessions.leases import ConcurrencyLimit
 
 MOST_AT_ONCE = 4
-LONGEST_NAME = 100
-_places = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} archives are being sent just now")
-"""Each keeps a thread of the server for as long as somebody takes to receive it."""
-_NOT_IN_NAMES = re.compile('[<>:"|?*/\\\\\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
-"""What some system takes for something else, and what makes a name read otherwise than it is."""
+MAX_NAME_LENGTH = 100
+_archive_limit = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} archives are being sent just now")
+"""Each archive occupies a thread of the server until the client has received it."""
+_FORBIDDEN_CHARACTERS = re.compile('[<>:"|?*/\\\\\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+"""Characters that some operating system does not allow in a file name, and bidirectional control characters,
+which make a name read differently from what it is."""
 _WORKFLOW_ENDING = re.compile(r"\.(json|png|webp|jpe?g)$", re.IGNORECASE)
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def send_archive(outputs: Iterable[OutputFile], name: str) -> Response | None:
-    """None where none of them is here. What is missing is left out. Raises: ServerBusy."""
+    """Returns the archive as a response, or None if no output is on this disk. Missing files are left out.
+    Raises: ServerBusy."""
     archive = ZipStream(sized=True)
-    for path, inner_name in _files_here(outputs):
+    for path, inner_name in _local_files(outputs):
         archive.add_path(path, inner_name, recurse=False)
     if not archive.num_queued():
         return None
     with ExitStack() as until_sent:
-        until_sent.enter_context(_places.taken())
+        until_sent.enter_context(_archive_limit.taken())
         response = Response(archive, mimetype="application/zip")
         response.content_length = len(archive)
         response.call_on_close(until_sent.pop_all().close)
-    safe_name = _safe(_WORKFLOW_ENDING.sub("", name))[:LONGEST_NAME]
-    response.headers.set("Content-Disposition", "attachment", **_in_a_header(safe_name))
+    safe_name = _safe_name(_WORKFLOW_ENDING.sub("", name))[:MAX_NAME_LENGTH]
+    response.headers.set("Content-Disposition", "attachment", **_filename_parameters(safe_name))
     response.headers["Cache-Control"] = "private, no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-def _in_a_header(name: str) -> dict[str, str]:
-    """Headers are ASCII: any other name goes along in quoted UTF-8 (RFC 6266)."""
+def _filename_parameters(name: str) -> dict[str, str]:
+    """Returns the parameters of `Content-Disposition`. Headers are ASCII: a name with other characters is
+    added as percent-encoded UTF-8 (RFC 6266)."""
     if name.isascii():
         return {"filename": f"{name}.zip"}
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip("_. ")
@@ -53,8 +60,9 @@ def _in_a_header(name: str) -> dict[str, str]:
     }
 
 
-def _files_here(outputs: Iterable[OutputFile]) -> Iterator[tuple[Path, str]]:
-    """Each file once, however many runs made it, under a name of its own."""
+def _local_files(outputs: Iterable[OutputFile]) -> Iterator[tuple[Path, str]]:
+    """Yields the path of each existing file and its unique name in the archive. A file that several runs list
+    is yielded once."""
     paths: set[Path] = set()
     names: set[str] = set()
     for output in outputs:
@@ -62,15 +70,16 @@ def _files_here(outputs: Iterable[OutputFile]) -> Iterator[tuple[Path, str]]:
         if path is None or path in paths or not path.is_file():
             continue
         paths.add(path)
-        yield path, _unlike(names, PurePosixPath(*_folders(output), _safe(path.name)))
+        yield path, _unique_name(names, PurePosixPath(*_folders(output), _safe_name(path.name)))
 
 
 def _folders(output: OutputFile) -> list[str]:
-    return [_safe(folder) for folder in output.subfolder.split("/") if folder]
+    return [_safe_name(folder) for folder in output.subfolder.split("/") if folder]
 
 
-def _unlike(names: set[str], wanted: PurePosixPath) -> str:
-    """Some systems know no difference between capitals and small letters."""
+def _unique_name(names: set[str], wanted: PurePosixPath) -> str:
+    """Returns the wanted name, with a number if it is taken. The comparison ignores case, as some file
+    systems do."""
     name, number = wanted, 1
     while str(name).casefold() in names:
         number += 1
@@ -79,6 +88,6 @@ def _unlike(names: set[str], wanted: PurePosixPath) -> str:
     return str(name)
 
 
-def _safe(name: str) -> str:
-    plain = _NOT_IN_NAMES.sub("_", name).encode("utf-8", "replace").decode().strip().rstrip(".")
-    return f"_{plain}" if not plain or plain == "." or _RESERVED.fullmatch(plain) else plain
+def _safe_name(name: str) -> str:
+    plain = _FORBIDDEN_CHARACTERS.sub("_", name).encode("utf-8", "replace").decode().strip().rstrip(".")
+    return f"_{plain}" if not plain or plain == "." or _RESERVED_NAMES.fullmatch(plain) else plain

@@ -1,4 +1,14 @@
-"""Who may come in: the token, or a browser that has logged in with it; and no page of another site."""
+"""Authorization of requests: the API token or a login cookie. Requests from pages of other sites are refused.
+
+How it works: the checks run before the route of every request, in this order:
+
+1. The connection: a client that the server refused when it accepted the connection (`PEER_REFUSAL`).
+2. `Host`: on loopback only known names are accepted, which prevents DNS rebinding.
+3. `Origin`, else `Sec-Fetch-Site` and `Referer`: the page that sent the request must belong to this server or
+   to an allowed origin.
+4. The API token or the login cookie. Open paths skip this check.
+5. The size of the body.
+"""
 
 import re
 import time
@@ -19,7 +29,7 @@ from comfyui_workflow.access.origins import (
     origins_of_host,
     parse_origin,
 )
-from comfyui_workflow.api.guess_limit import guesses_in, has_login, has_token, note_wrong
+from comfyui_workflow.api.guess_limit import guesses_in, has_login, has_token, record_guesses
 from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.server.body_limits import FindLimit
 from comfyui_workflow.server.peer_channels import PEER_REFUSAL
@@ -27,26 +37,28 @@ from comfyui_workflow.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 PortNumbers = Callable[[], Collection[int]]
-"""Ports of this machine whose pages are an instance's."""
+"""Returns the local ports whose pages belong to an instance."""
 
 
 def guard(
     app: Flask,
     settings: Settings,
     open_paths: frozenset[str],
-    places: Iterable[str],
-    limit_of: FindLimit,
+    api_paths: Iterable[str],
+    find_limit: FindLimit,
     *,
     local_ports: PortNumbers = frozenset,
 ) -> None:
-    """Checks every request before its route: whose connection it came on, `Host` against names that are bound
-    to us by somebody else (DNS rebinding), `Origin`, `Sec-Fetch-Site` and `Referer` against pages of other
-    origins, then the token. What is open has no secrets, or asks for itself. Then the size of its body. The
-    API that is asked words the refusal; `places` are where the APIs are, which pages of the allowed origins
-    may use. Pages of `local_ports` are the instance's and may use nothing, whatever the settings allow."""
+    """Registers the checks, which run before the route of every request.
+
+    `open_paths` need no token: they have no secrets, or check the token themselves. `api_paths` are the
+    prefixes of the APIs, the only paths that get CORS headers for the allowed origins. Pages at `local_ports`
+    belong to instances and are always refused, whatever the settings allow. The API that owns the path
+    formats the error.
+    """
     app.after_request(_without_cors_if_refused)
     allowed = {"origins": [re.compile(rf"^{re.escape(str(each))}$") for each in settings.cors_origins]}
-    CORS(app, resources={rf"{re.escape(place)}(/|$)": allowed for place in places})
+    CORS(app, resources={rf"{re.escape(path)}(/|$)": allowed for path in api_paths})
 
     @app.before_request
     def check() -> None:
@@ -54,7 +66,7 @@ def guard(
 
     @app.before_request
     def check_size() -> None:
-        limit = limit_of(request.path)
+        limit = find_limit(request.path)
         if (request.content_length or 0) > limit.most_bytes:
             raise RequestEntityTooLarge(limit.message)
 
@@ -71,7 +83,7 @@ def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: C
     is_open = request.path in open_paths or request.endpoint == "static"
     if request.method == "OPTIONS" or is_open or is_authorized(settings):
         return
-    refuse_guesses(settings)
+    record_failed_authorization(settings)
     raise Unauthorized(
         "An API token is needed: Authorization: Bearer <token>",
         www_authenticate=WWWAuthenticate("bearer"),
@@ -79,8 +91,9 @@ def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: C
 
 
 def is_authorized(settings: Settings) -> bool:
-    """Whether the request brings the token, or a login where a page of ours asks. A browser sends that along
-    whoever asks, and takes everything on the same host for the same site: so not for pages of other ports."""
+    """True if the request has the API token, or a login cookie and comes from a page of this server. The page
+    is checked because a browser sends the cookie with every request to this host, also from pages at other
+    ports: for `SameSite` they are the same site."""
     if settings.api_token is None:
         return True
     token = settings.api_token.get_secret_value()
@@ -90,8 +103,8 @@ def is_authorized(settings: Settings) -> bool:
 
 
 def may_be_authorized(settings: Settings, headers: Mapping[str, str]) -> bool:
-    """The same of the head of a request whose body has not been read; of whichever page. Names of `headers`
-    are in capitals, with `_`."""
+    """Like `is_authorized`, for a request whose body has not been read; does not check the page. The names in
+    `headers` are upper case with `_`."""
     if settings.api_token is None:
         return True
     token = settings.api_token.get_secret_value()
@@ -100,25 +113,26 @@ def may_be_authorized(settings: Settings, headers: Mapping[str, str]) -> bool:
     return has_login(parse_cookie(headers.get("COOKIE", "")).getlist(COOKIE), token, int(time.time()))
 
 
-def refuse_guesses(settings: Settings) -> None:
-    """For a request that was not let in. Raises: TooManyRequests."""
+def record_failed_authorization(settings: Settings) -> None:
+    """Records the wrong tokens of a request that failed authorization. Raises: TooManyRequests."""
     if settings.api_token is not None:
         token = settings.api_token.get_secret_value()
         cookies = request.cookies.getlist(COOKIE) if is_own_page() else []
-        note_wrong(guesses_in(request.headers.get("Authorization", ""), cookies, token))
+        record_guesses(guesses_in(request.headers.get("Authorization", ""), cookies, token))
 
 
 def is_own_page() -> bool:
-    """Whether a page of ours asks, or nobody's: a person, a command."""
+    """True if a page of this server sent the request, or no page at all (typed URL, bookmark, command-line
+    client)."""
     origin = request.headers.get("Origin")
-    asks = request.headers.get("Sec-Fetch-Site", "none")
-    return (origin is None or _is_own(parse_origin(origin))) and (
-        asks in ("same-origin", "none") or _follows_a_link()
+    fetch_site = request.headers.get("Sec-Fetch-Site", "none")
+    return (origin is None or _is_own_origin(parse_origin(origin))) and (
+        fetch_site in ("same-origin", "none") or _is_top_level_navigation()
     )
 
 
 def _is_host_known(settings: Settings) -> bool:
-    """Only a server on loopback is safe by the name it is called; elsewhere the token keeps it."""
+    """Checks the host name for a server on loopback only: every other server is protected by its token."""
     if not settings.is_loopback:
         return True
     name = _host_name(f"//{request.host}")
@@ -128,55 +142,61 @@ def _is_host_known(settings: Settings) -> bool:
 def _refusal_of_page(
     allowed: Collection[Origin], local_ports: Collection[int], open_paths: frozenset[str]
 ) -> str | None:
-    """A sentence for a page that may not use the server; None for programs, and for those that may. A browser
-    tells the page in `Origin`; where it leaves that out, in `Referer`, and whether it is ours in
-    `Sec-Fetch-Site`. A page that hides its `Referer` is refused, too."""
+    """Returns the error message for a page that may not use the server; None for programs and for allowed
+    pages. A browser names the page in `Origin`; without `Origin`, in `Referer`, and `Sec-Fetch-Site` says
+    whether the page has the same origin. A page that hides its `Referer` is refused."""
     origin = request.headers.get("Origin")
     if origin is not None:
         return _refusal_of_origin(parse_origin(origin), origin, allowed, local_ports)
-    asks, referer = request.headers.get("Sec-Fetch-Site"), request.headers.get("Referer")
-    if asks in ("same-origin", "none") or _follows_a_link() or (asks is None and not referer):
+    fetch_site, referer = request.headers.get("Sec-Fetch-Site"), request.headers.get("Referer")
+    if (
+        fetch_site in ("same-origin", "none")
+        or _is_top_level_navigation()
+        or (fetch_site is None and not referer)
+    ):
         return None
-    if asks is None and request.method == "GET" and request.path in open_paths:
-        return None  # an old browser that follows a link: the page has no secrets in it
+    if fetch_site is None and request.method == "GET" and request.path in open_paths:
+        return None  # a browser without Sec-Fetch-* that follows a link: the answer has no secrets
     return _refusal_of_origin(origin_of_url(referer or ""), referer or "other sites", allowed, local_ports)
 
 
 def _refusal_of_origin(
-    page: Origin | None, told: str, allowed: Collection[Origin], local_ports: Collection[int]
+    page: Origin | None, page_name: str, allowed: Collection[Origin], local_ports: Collection[int]
 ) -> str | None:
     if page is not None and is_at_local_port(page, local_ports):
         return (
-            f"Pages of {page} may never use this server: that port leads, or has led, to an instance, "
-            "whose pages they are (local_ports.json in the data directory lists such ports)"
+            f"Pages of {page} may never use this server: that port leads, or has led, to an instance "
+            "(local_ports.json in the data directory lists such ports)"
         )
-    if page is not None and (_is_own(page) or page in allowed):
+    if page is not None and (_is_own_origin(page) or page in allowed):
         return None
     return (
-        f"Pages of {shown(told)} may not use this server (COMFYUI_WORKFLOW_CORS_HOSTS names those that may)"
+        f"Pages of {shown(page_name)} may not use this server "
+        "(COMFYUI_WORKFLOW_CORS_HOSTS names those that may)"
     )
 
 
-def _is_own(origin: Origin | None) -> bool:
+def _is_own_origin(origin: Origin | None) -> bool:
     return origin in origins_of_host(request.host)
 
 
 def _without_cors_if_refused(response: Response) -> Response:
-    """A page that is refused cannot even read the refusal."""
+    """Removes the CORS headers, so that a refused page cannot read the error."""
     if g.get("is_page_refused"):
         for name in [each for each, _ in response.headers if each.lower().startswith("access-control-")]:
             del response.headers[name]
     return response
 
 
-def _follows_a_link() -> bool:
-    """To a page of its own: whoever shows the link sees nothing of it. A frame or a picture is not one."""
-    asked = [request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest")]
-    return request.method == "GET" and asked == ["navigate", "document"]
+def _is_top_level_navigation() -> bool:
+    """True for a top-level navigation: the linking page cannot read the answer. False for frames and
+    images."""
+    fetch_metadata = [request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest")]
+    return request.method == "GET" and fetch_metadata == ["navigate", "document"]
 
 
 def _host_name(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return ""

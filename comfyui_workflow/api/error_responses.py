@@ -1,4 +1,5 @@
-"""What went wrong, as the JSON APIs say it: `{"success": false, "message": …, "code": …}` under a status."""
+"""Errors of the native API as JSON: `{"success": false, "message": …, "code": …}` with the HTTP status of the
+error."""
 
 from flask import Response, jsonify
 from werkzeug.exceptions import HTTPException
@@ -53,10 +54,11 @@ def http_error_response(error: HTTPException) -> Response:
 
 
 def keep_headers(error: HTTPException, response: Response) -> None:
-    """Those of an error that tell a client what to do about it."""
-    said = error.get_response().headers
+    """Copies the headers of the error that tell the client how to proceed: `Allow`, `Retry-After` and
+    `WWW-Authenticate`."""
+    error_headers = error.get_response().headers
     kept = ("Allow", "Retry-After", "WWW-Authenticate")
-    response.headers.update({name: said[name] for name in kept if name in said})
+    response.headers.update({name: error_headers[name] for name in kept if name in error_headers})
 
 
 def failure(message: str, status: int, code: str) -> Response:
@@ -66,4 +68,4 @@ def failure(message: str, status: int, code: str) -> Response:
 
 
 def status_of(error: WorkflowError) -> int:
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+    return next((status for error_type, status in STATUSES if isinstance(error, error_type)), 500)

@@ -1,12 +1,14 @@
-"""Answers that need not be sent again: who has one already is told that it is still true."""
+"""Conditional GET requests: `ETag`, `If-None-Match` and 304."""
 
 from flask import Response, request
 
 
-def revalidated(response: Response) -> Response:
-    """For every answer on its way out. One in JSON to a GET gets an ETag of its content, and becomes a 304
-    for who names it in `If-None-Match`; a browser keeps it, and asks each time. Errors stay as they are, and
-    so do files, which have their own."""
+def with_etag(response: Response) -> Response:
+    """Adds an ETag of the content to a JSON response, or turns it into a 304 if the client has that version.
+
+    Applies to GET and HEAD with status 200. The browser stores the response and revalidates it each time.
+    Errors are not changed; neither are files, which have their own ETag.
+    """
     is_json = response.is_json and not response.direct_passthrough
     if request.method not in ("GET", "HEAD") or response.status_code != 200 or not is_json:
         return response

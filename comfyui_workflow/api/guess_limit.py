@@ -1,9 +1,10 @@
-"""The API token in a request, and a limit for those who guess it.
+"""Checks the API token of a request, and limits the rate of guesses per address.
 
-A right token or login is let in at once, whatever came from the same address before. Every wrong one is a
-guess. After a few of them an address is answered 429 instead of 401, and the answer is kept back for seconds
-by the loop of the HTTP server, on no thread of it. The same wrong one again is no guess: it tells nothing
-new, and a page whose login has ended asks with it again and again.
+How it works: a correct token or login is accepted at once, whatever the same address has sent before. Every
+wrong token counts as a guess of its address. After `FREE_GUESSES` the address gets 429 instead of 401, and
+the event loop of the HTTP server delays the response by seconds; this occupies no thread. The same wrong
+token again is not counted: an attacker learns nothing from it, and a page whose login has expired sends it in
+every request.
 """
 
 import hashlib
@@ -22,20 +23,21 @@ from comfyui_workflow.access.login_cookie import is_login, is_sealed, is_token
 from comfyui_workflow.server.body_limits import HOLD_ANSWER
 
 FREE_GUESSES = 10
-FORGIVEN_EVERY_S = 6.0
-"""Ten guesses a minute are answered at once."""
-HELD_S = 1.0
-"""For each guess over that."""
+FORGET_INTERVAL_S = 6.0
+"""One guess is forgotten per interval: ten guesses a minute get no delay."""
+DELAY_PER_GUESS_S = 1.0
+"""Delay of the response for each guess above `FREE_GUESSES`."""
 MOST_COUNTED = FREE_GUESSES + 10
 MOST_ADDRESSES = 10_000
 REMEMBERED = 32
-"""Of the wrong ones of an address, to know them again."""
+"""Wrong tokens that are remembered per address, as hashes, so that a repetition is not counted."""
 IPV6_NETWORK = 64
-"""What one customer of a provider has at least."""
+"""Prefix length: the smallest network that a provider gives to one customer."""
 
 
 def has_token(authorization: str, token: str) -> bool:
-    """As a bearer token; or bare, as some clients send theirs."""
+    """True if the `Authorization` header has the token, with or without the `Bearer` scheme (some clients
+    omit it)."""
     return is_token(_token_in(authorization), token)
 
 
@@ -44,19 +46,20 @@ def has_login(cookies: Iterable[str], token: str, at_s: int) -> bool:
 
 
 def guesses_in(authorization: str, cookies: Iterable[str], token: str) -> list[str]:
-    """What a request that was not let in has tried. A login that has ended is no guess."""
-    tried = [_token_in(authorization), *(value for value in cookies if not is_sealed(value, token))]
-    return [value for value in tried if value]
+    """Returns the wrong tokens and cookies of a request. A login that has expired is not a guess."""
+    guesses = [_token_in(authorization), *(value for value in cookies if not is_sealed(value, token))]
+    return [value for value in guesses if value]
 
 
-def note_wrong(tried: Iterable[str]) -> None:
-    """Of the request that is being answered. Raises: TooManyRequests, for an address that guesses."""
-    guesses: TokenGuesses = current_app.extensions.setdefault("token_guesses", TokenGuesses())
-    wait_s = guesses.add(request.remote_addr or "", tried)
+def record_guesses(guesses: Iterable[str]) -> None:
+    """Counts the guesses of the current request. Raises: TooManyRequests if its address has too many; the
+    response is then delayed."""
+    counter: TokenGuesses = current_app.extensions.setdefault("token_guesses", TokenGuesses())
+    wait_s = counter.add(request.remote_addr or "", guesses)
     if not wait_s:
         return
     hold: Callable[[float], None] = request.environ.get(HOLD_ANSWER, lambda _: None)
-    hold(HELD_S * wait_s / FORGIVEN_EVERY_S)
+    hold(DELAY_PER_GUESS_S * wait_s / FORGET_INTERVAL_S)
     raise TooManyRequests(
         "Too many wrong API tokens came from this address: try again later. The right one works at once.",
         retry_after=max(1, round(wait_s)),
@@ -65,15 +68,16 @@ def note_wrong(tried: Iterable[str]) -> None:
 
 @dataclass
 class _Record:
-    """`level` guesses at `at_s`; it falls by one every `FORGIVEN_EVERY_S`."""
+    """Leaky bucket of one network: `level` guesses at the time `at_s`; `level` falls by one every
+    `FORGET_INTERVAL_S`."""
 
     at_s: float
     level: float = 0.0
-    known: deque[bytes] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    seen: deque[bytes] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
 
 class TokenGuesses:
-    """Wrong tokens by the address that they came from. From any thread."""
+    """Counts wrong tokens by address. Thread-safe."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -81,22 +85,25 @@ class TokenGuesses:
         self._lock = threading.Lock()
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
-    def add(self, address: str, tried: Iterable[str]) -> float:
-        """For how long the address should wait now, in seconds; 0 while it has guessed a few times only."""
-        marks = [hashlib.blake2b(value.encode(errors="replace"), key=self._key).digest() for value in tried]
+    def add(self, address: str, guesses: Iterable[str]) -> float:
+        """Counts the guesses. Returns how many seconds the address must wait: 0 if all guesses are
+        repetitions, or while there are at most `FREE_GUESSES`."""
+        hashes = [
+            hashlib.blake2b(value.encode(errors="replace"), key=self._key).digest() for value in guesses
+        ]
         with self._lock:
-            record = self._record(_network(address))
-            new = [mark for mark in dict.fromkeys(marks) if mark not in record.known]
+            record = self._record(_network_of(address))
+            new = [digest for digest in dict.fromkeys(hashes) if digest not in record.seen]
             if not new:
                 return 0.0
-            record.known.extend(new)
+            record.seen.extend(new)
             record.level = min(MOST_COUNTED, record.level + len(new))
-            return max(0.0, record.level - FREE_GUESSES) * FORGIVEN_EVERY_S
+            return max(0.0, record.level - FREE_GUESSES) * FORGET_INTERVAL_S
 
     def _record(self, network: str) -> _Record:
         now_s = self._now_s()
         record = self._records.pop(network, None) or _Record(at_s=now_s)
-        record.level = max(0.0, record.level - (now_s - record.at_s) / FORGIVEN_EVERY_S)
+        record.level = max(0.0, record.level - (now_s - record.at_s) / FORGET_INTERVAL_S)
         record.at_s = now_s
         self._records[network] = record
         while len(self._records) > MOST_ADDRESSES:
@@ -105,12 +112,12 @@ class TokenGuesses:
 
 
 def _token_in(authorization: str) -> str:
-    said = authorization.strip()
-    scheme, _, given = said.partition(" ")
-    return given.strip() if scheme.lower() == "bearer" else said
+    header = authorization.strip()
+    scheme, _, given = header.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else header
 
 
-def _network(address: str) -> str:
+def _network_of(address: str) -> str:
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

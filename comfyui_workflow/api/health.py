@@ -1,4 +1,4 @@
-"""GET /health: whether the server is there. Needs no token and tells nothing of the runs but their number."""
+"""GET /health: a liveness check. Needs no token; of the runs it shows only the number."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,37 +16,40 @@ class Health(ResponseBody):
     status: Literal["ok"]
     version: str
     unfinished_runs: int
+    """Number of runs that wait or execute."""
     damaged_records: int
+    """Number of records on disk that could not be read since the server was started."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HealthViews:
-    parts: ApiServices
+    services: ApiServices
 
     def health(self) -> Response:
         return jsonify(
             status="ok",
             version=__version__,
-            unfinished_runs=self.parts.service.unfinished_count(),
-            damaged_records=len(self.parts.damage.all()),
+            unfinished_runs=self.services.service.unfinished_count(),
+            damaged_records=len(self.services.damage.all()),
         )
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("health", __name__)
-    register(routes, SECTION.operations, HealthViews(parts=parts))
+    register(routes, SECTION.operations, HealthViews(services=services))
     return routes
 
 
 SECTION = Section(
     tag="Health",
-    description="Whether the server is there",
+    description="Liveness of the server",
     operations=(
         Operation(
             method="GET",
             rule=PATH,
             view=HealthViews.health,
-            summary="Whether the server is there",
+            summary="Check that the server is alive",
+            description="Needs no API token.",
             answer=Health,
         ),
     ),

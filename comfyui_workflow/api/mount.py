@@ -1,7 +1,8 @@
-"""The APIs, one file a wire format. Each offers `API`; this is the table of where they are mounted.
+"""Mounts the APIs on the Flask app.
 
-An API file knows how its clients name an instance, hand over a graph and its files, and word answers and
-errors. No file here imports another; what they share is below them.
+How it works: each wire format is a package with its own routes, request readers, schemas and error format,
+and offers an `API` object. APIs do not import each other; shared code is in this package or below it. Each
+path belongs to the API with the longest matching prefix, which formats the errors of that path.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from comfyui_workflow.api.etags import revalidated
+from comfyui_workflow.api.etags import with_etag
 from comfyui_workflow.api.operations import Section
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.errors import WorkflowError
@@ -31,7 +32,7 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ApiServices:
-    """What an API is built on."""
+    """The services that the APIs call."""
 
     service: RunService
     batches: BatchService
@@ -48,27 +49,27 @@ class ApiServices:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """One wire format: its routes under `prefix`, and how it words what went wrong there."""
+    """One wire format: its routes under `prefix` and the format of its errors."""
 
     prefix: str
-    also_at: tuple[str, ...] = ()
-    """Other paths that are its own."""
+    other_prefixes: tuple[str, ...] = ()
+    """Other prefixes that belong to this API."""
     create_blueprint: Callable[[ApiServices], Blueprint]
     error_response: Callable[[WorkflowError], Response]
     http_error_response: Callable[[HTTPException], Response]
     body_limit: Callable[[str], BodyLimit | None] = lambda _: None
-    """The limit of a path, where this API has one of its own; it is asked before the body is read."""
+    """Returns the limit of a path, or None for the limit of the server. Called before the body is read."""
     section: Section | None = None
-    """Its routes in the OpenAPI document."""
+    """The routes as a section of the OpenAPI document."""
 
 
 def places(apis: tuple[Api, ...]) -> list[str]:
-    """The paths below which each is."""
-    return [place for api in apis for place in (api.prefix, *api.also_at)]
+    """Returns the prefixes of all APIs."""
+    return [prefix for api in apis for prefix in (api.prefix, *api.other_prefixes)]
 
 
 def find_body_limit(settings: Settings, apis: tuple[Api, ...]) -> FindLimit:
-    """The strictest limit of a path: the server's, or one of an API."""
+    """Returns a function that finds the smallest limit of a path: that of the server or of an API."""
     most_mb = settings.max_upload_mb
     general = BodyLimit(
         most_bytes=most_mb * MB,
@@ -83,18 +84,19 @@ def find_body_limit(settings: Settings, apis: tuple[Api, ...]) -> FindLimit:
     return limit_of
 
 
-def mount(app: Flask, parts: ApiServices, apis: tuple[Api, ...]) -> None:
-    """Flask hands a routing 404 or 405 to no blueprint, so the API that owns the path is asked here."""
+def mount(app: Flask, services: ApiServices, apis: tuple[Api, ...]) -> None:
+    """Registers the routes and the error handlers. The handlers look up the API by path, because Flask does
+    not call the error handlers of a blueprint for a routing error (404, 405)."""
 
     def owners() -> list[tuple[str, Api]]:
-        prefixes = ((prefix, api) for api in apis for prefix in (api.prefix, *api.also_at))
+        prefixes = ((prefix, api) for api in apis for prefix in (api.prefix, *api.other_prefixes))
         return [(prefix, api) for prefix, api in prefixes if f"{request.path}/".startswith(f"{prefix}/")]
 
     def owner() -> Api:
-        return max(owners(), key=lambda owned: len(owned[0]), default=("", apis[0]))[1]
+        return max(owners(), key=lambda item: len(item[0]), default=("", apis[0]))[1]
 
     for api in apis:
-        app.register_blueprint(api.create_blueprint(parts))
-    app.after_request(lambda response: revalidated(response) if owners() else response)
+        app.register_blueprint(api.create_blueprint(services))
+    app.after_request(lambda response: with_etag(response) if owners() else response)
     app.register_error_handler(WorkflowError, lambda error: owner().error_response(error))
     app.register_error_handler(HTTPException, lambda error: owner().http_error_response(error))

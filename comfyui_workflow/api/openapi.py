@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document of all APIs, made of their tables of operations and of their schemas."""
+"""Generates the OpenAPI 3.1 document from the tables of operations and the pydantic models."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,14 +24,14 @@ def openapi_document(sections: Iterable[Section], version: str) -> Json:
     for section in listed:
         for operation in section.operations:
             for rule in operation.rules:
-                described = _operation(operation, rule, section, schemas)
-                paths.setdefault(path_of(rule), {})[operation.method.lower()] = described
+                entry = _operation(operation, rule, section, schemas)
+                paths.setdefault(path_of(rule), {})[operation.method.lower()] = entry
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "comfyui-workflow",
             "version": version,
-            "description": "Runs ComfyUI workflows on rented GPUs over SSH, and brings every picture home.",
+            "description": "Runs ComfyUI workflows on rented GPUs over SSH and downloads every output file.",
         },
         "tags": [{"name": each.tag, "description": each.description} for each in listed],
         "paths": paths,
@@ -44,7 +44,7 @@ def openapi_document(sections: Iterable[Section], version: str) -> Json:
 
 
 def path_of(rule: str) -> str:
-    """Flask's rule as a path template: `/runs/<int:number>` is `/runs/{number}`."""
+    """Converts a Flask rule to a path template: `/runs/<int:number>` to `/runs/{number}`."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
@@ -60,21 +60,23 @@ def _models(sections: Iterable[Section]) -> Iterator[type[BaseModel]]:
 def _operation(
     operation: Operation, rule: str, section: Section, schemas: dict[type[BaseModel], Json]
 ) -> Json:
-    described: Json = {
+    entry: Json = {
         "tags": [section.tag],
         "operationId": _operation_id(operation, rule),
         "summary": operation.summary,
         "responses": _responses(operation, section, schemas),
     }
-    parameters = [*_path_parameters(rule), *_query_parameters(operation.query)]
+    if operation.description:
+        entry["description"] = operation.description
+    parameters = [*_path_parameters(rule, section.path_parameters), *_query_parameters(operation.query)]
     if parameters:
-        described["parameters"] = parameters
+        entry["parameters"] = parameters
     body = _request_body(operation, schemas)
     if body is not None:
-        described["requestBody"] = body
+        entry["requestBody"] = body
     if section.is_open:
-        described["security"] = []
-    return described
+        entry["security"] = []
+    return entry
 
 
 def _operation_id(operation: Operation, rule: str) -> str:
@@ -85,10 +87,15 @@ def _operation_id(operation: Operation, rule: str) -> str:
 def _responses(operation: Operation, section: Section, schemas: dict[type[BaseModel], Json]) -> Json:
     responses: Json = {str(operation.status): _response(operation, schemas)}
     if section.has_etags and operation.method == "GET" and not isinstance(operation.answer, str):
-        responses["304"] = {"description": "Nothing has changed since the `ETag` in `If-None-Match`"}
+        responses["304"] = {
+            "description": "Not modified: the response still has the `ETag` in `If-None-Match`"
+        }
     if section.failure is not None:
         content = {"application/json": {"schema": schemas[section.failure]}}
-        responses["default"] = {"description": "What went wrong, as a sentence", "content": content}
+        responses["default"] = {
+            "description": "Error: a sentence for the user and, in the native API, a stable code",
+            "content": content,
+        }
     return responses
 
 
@@ -101,19 +108,21 @@ def _response(operation: Operation, schemas: dict[type[BaseModel], Json]) -> Jso
     return {"description": operation.summary, "content": {"application/json": {"schema": schemas[answer]}}}
 
 
-def _path_parameters(rule: str) -> Iterator[Json]:
+def _path_parameters(rule: str, descriptions: Mapping[str, str]) -> Iterator[Json]:
     for kind, name in re.findall(r"<(?:(\w+):)?(\w+)>", rule):
         schema: Json = {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"}
-        yield {"name": name, "in": "path", "required": True, "schema": schema}
+        described = {"description": descriptions[name]} if name in descriptions else {}
+        yield {"name": name, "in": "path", "required": True, **described, "schema": schema}
 
 
 def _query_parameters(query: type[BaseModel] | None) -> Iterator[Json]:
     if query is None:
         return
-    found = query.model_json_schema(ref_template=_REF)
-    for name, schema in found["properties"].items():
-        described = {key: value for key, value in schema.items() if key != "title"}
-        yield {"name": name, "in": "query", "required": False, "schema": described}
+    model_schema = query.model_json_schema(ref_template=_REF)
+    for name, field in model_schema["properties"].items():
+        schema = {key: value for key, value in field.items() if key not in ("title", "description")}
+        described = {"description": field["description"]} if "description" in field else {}
+        yield {"name": name, "in": "query", "required": False, **described, "schema": schema}
 
 
 def _request_body(operation: Operation, schemas: dict[type[BaseModel], Json]) -> Json | None:

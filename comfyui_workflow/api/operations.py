@@ -1,11 +1,12 @@
-"""Routes as a table: how each is registered with Flask, and what the OpenAPI document says of it.
+"""Tables of routes, which both Flask and the OpenAPI document read.
 
-A table is read twice, by `register` and by `openapi`, so that no route is there without its description.
+How it works: an `Operation` has the method, the path, the view, the schemas and the description of one route.
+`register` adds it to Flask and `openapi` writes it into the document, so no route can lack a description.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,39 +19,48 @@ def _without_additional_properties(schema: dict[str, Any]) -> None:
 
 
 class ResponseBody(BaseModel):
-    """The body of a response. A test holds that it has these fields and no others; a later release may add
-    some, so the document does not exclude them."""
+    """The body of a response. Docstrings of fields become descriptions in the document.
+
+    The tests accept no other fields. A later release may add some, so the document does not exclude them.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", defer_build=True, json_schema_extra=_without_additional_properties
+        extra="forbid",
+        defer_build=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_without_additional_properties,
     )
 
 
 class RequestBody(BaseModel):
-    """The body or the query of a request. It documents what the readers read: docs/decisions/0011."""
+    """The body or the query of a request, for the document only: requests are parsed by other code
+    (docs/decisions/0011-schemas-beside-readers.md)."""
 
-    model_config = ConfigDict(extra="ignore", defer_build=True)
+    model_config = ConfigDict(extra="ignore", defer_build=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     method: str
     rule: str
-    """Flask's rule, from the root: `/comfyui/workflow/<workflow_id>/progress`."""
+    """The full Flask rule: `/comfyui/workflow/<workflow_id>/progress`."""
     view: Callable[..., Response]
-    """A method of the class of views that `register` gets an object of."""
+    """An unbound method; `register` binds it to its `views`."""
     summary: str
+    """One line, without a period."""
+    description: str = ""
+    """Markdown: behaviour, limits and errors that the summary does not say."""
     answer: type[BaseModel] | str
-    """The model of a JSON body, or the media type of another one."""
+    """The model of a JSON body, or the media type of another body; empty for no body."""
     status: int = 200
     body: type[BaseModel] | None = None
     body_type: str = "application/json"
     upload: str | None = None
-    """The field of a multipart form that has the file."""
+    """The name of the form field with the file, for multipart requests."""
     is_body_optional: bool = False
     query: type[BaseModel] | None = None
     bare_rule: str | None = None
-    """A second place, where the first variable of the rule is not given: the view gets None."""
+    """A second rule without the first variable, for which the view gets None."""
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -65,10 +75,12 @@ class Section:
     description: str
     operations: tuple[Operation, ...]
     failure: type[BaseModel] | None = None
-    """The body of every error; None where errors are pages."""
+    """The model of every error body; None if errors are HTML pages."""
     has_etags: bool = True
     is_open: bool = False
-    """Whether it needs no API token."""
+    """True if the routes need no API token."""
+    path_parameters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Descriptions of the variables in paths, by name."""
 
 
 def register(routes: Blueprint, operations: Iterable[Operation], views: object) -> None:
@@ -82,7 +94,7 @@ def register(routes: Blueprint, operations: Iterable[Operation], views: object) 
 
 
 def variables_of(rule: str) -> list[str]:
-    """Their names, in order."""
+    """Returns the names of the variables of a rule, in order."""
     return re.findall(r"<(?:\w+:)?(\w+)>", rule)
 
 

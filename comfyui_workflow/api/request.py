@@ -1,4 +1,5 @@
-"""Body and query of a request, read one way by every API. Raises: InvalidRequest, naming the field."""
+"""Parses the body and the query of a request, in the same way for every API. Every function raises
+InvalidRequest, which names the field."""
 
 import re
 from typing import Any
@@ -30,7 +31,8 @@ __all__ = [
 
 
 def json_body() -> dict[str, Any]:
-    """A page of another site can send any content type but JSON without being asked first."""
+    """Returns the JSON object of the body. Requires the content type `application/json`: a page of another
+    site can send the other common types without a CORS preflight."""
     if _has_no_body():
         raise InvalidRequest("Request body is required")
     if not request.is_json:
@@ -47,7 +49,7 @@ def json_body() -> dict[str, Any]:
 
 
 def optional_json_body() -> dict[str, Any]:
-    """Nothing is the same as `{}`."""
+    """Returns the JSON object of the body; `{}` without a body."""
     return {} if _has_no_body() else json_body()
 
 

@@ -1,4 +1,8 @@
-"""One answer for all who ask the same at about the same time: fifty open pages are served as one."""
+"""A short-lived cache of JSON responses: fifty open pages cost as much as one.
+
+How it works: an entry is valid for `SHARED_S`, or longer if the response was expensive. A new version of the
+data, or any request that may change something, invalidates all entries at once.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,66 +11,67 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, request
 
 SHARED_S = 0.5
-MOST_OF_A_CORE = 0.05
-"""What was dear to make is shared for longer: making it anew must not take more than that."""
+MAX_CORE_SHARE = 0.05
+"""Limit for the time spent on one response, as a fraction: a response that took t seconds stays valid for t /
+0.05 seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Answer:
+class _Entry:
     stamp: tuple[int, int]
     until_s: float
     body: bytes
     etag: str | None
 
 
-class SharedAnswers:
-    """An answer is shared for a moment, and no longer than until `version` changes or a request has changed
-    something. Every method may be called from any thread."""
+class ResponseCache:
+    """Caches responses until `version` changes, a request has changed something, or they expire. Thread-
+    safe."""
 
     def __init__(self, version: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._version = version
         self._clock = clock
         self._changes = 0
-        self._answers: dict[str, _Answer] = {}
+        self._entries: dict[str, _Entry] = {}
 
-    def forget(self) -> None:
-        """Something was changed. Whatever is being made now is not shared with those who ask from now on."""
+    def invalidate(self) -> None:
+        """Invalidates all entries, also responses that another thread is producing now."""
         self._changes += 1
 
-    def answer(self, question: str, make: Callable[[], Response]) -> Response:
-        """What `make` gives, or gave to who asked the same: JSON under status 200."""
+    def response_of(self, key: str, make: Callable[[], Response]) -> Response:
+        """Returns the cached response of `key`, or calls `make`, which must return JSON with status 200."""
         stamp, began_s = (self._version(), self._changes), self._clock()
-        known = self._answers.get(question)
-        if known is None or known.stamp != stamp or known.until_s <= began_s:
-            known = self._keep(question, make(), stamp, began_s)
-        response = Response(known.body, mimetype="application/json")
-        if known.etag is not None:
-            response.set_etag(known.etag)
+        entry = self._entries.get(key)
+        if entry is None or entry.stamp != stamp or entry.until_s <= began_s:
+            entry = self._keep(key, make(), stamp, began_s)
+        response = Response(entry.body, mimetype="application/json")
+        if entry.etag is not None:
+            response.set_etag(entry.etag)
         return response
 
-    def _keep(self, question: str, response: Response, stamp: tuple[int, int], began_s: float) -> _Answer:
+    def _keep(self, key: str, response: Response, stamp: tuple[int, int], began_s: float) -> _Entry:
         made_s = self._clock()
         response.add_etag()
-        made = _Answer(
+        made = _Entry(
             stamp=stamp,
-            until_s=made_s + max(SHARED_S, (made_s - began_s) / MOST_OF_A_CORE),
+            until_s=made_s + max(SHARED_S, (made_s - began_s) / MAX_CORE_SHARE),
             body=response.get_data(),
             etag=response.get_etag()[0],
         )
-        # a new dictionary, so that nobody walks through one that changes
-        fresh = {each: answer for each, answer in self._answers.items() if answer.until_s > made_s}
-        self._answers = {**fresh, question: made}
+        # a new dictionary, because other threads may iterate over the old one
+        fresh = {each: entry for each, entry in self._entries.items() if entry.until_s > made_s}
+        self._entries = {**fresh, key: made}
         return made
 
 
-def shared_answers(routes: Blueprint, version: Callable[[], int]) -> SharedAnswers:
-    """For some of these routes; whoever has changed something, by whatever route, sees it in them."""
-    answers = SharedAnswers(version)
+def create_response_cache(routes: Blueprint, version: Callable[[], int]) -> ResponseCache:
+    """Creates a cache that every request which may change something invalidates, on any route of the app."""
+    cache = ResponseCache(version)
 
     @routes.after_app_request
-    def heed(response: Response) -> Response:
+    def invalidate_after_change(response: Response) -> Response:
         if request.method not in ("GET", "HEAD", "OPTIONS"):
-            answers.forget()
+            cache.invalidate()
         return response
 
-    return answers
+    return cache

@@ -1,4 +1,4 @@
-"""What a person orders: one run, or a batch of them, as the body of a request."""
+"""Parses the body of a request into a run or a batch of runs."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 MOST_RUNS = 10_000
-"""Of one batch."""
+"""Maximum number of runs in a batch."""
 HIGHEST_PRIORITY = 1000
 LONGEST_STAGGER_S = 86_400
 RUN_FIELDS = frozenset(
@@ -55,24 +55,25 @@ RUN_FIELDS = frozenset(
         "workflow_name",
     }
 )
-"""Of the body of `execute`; `again` is taken out of it before it comes here."""
+"""Fields of the body of `execute`, without `again`, which the routes resolve before this module sees the
+body."""
 BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
 
 
-def order_reader(parts: ApiServices) -> "OrderReader":
-    instances = parts.instances
+def order_reader(services: ApiServices) -> "OrderReader":
+    instances = services.instances
     return OrderReader(
-        files=parts.files,
-        uploads=parts.uploads,
+        files=services.files,
+        uploads=services.uploads,
         directory=instances.directory,
         states=instances.monitors,
-        settings=parts.settings,
+        settings=services.settings,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderReader:
-    """Every method raises InvalidRequest, naming the field."""
+    """Parses request bodies. Every method raises InvalidRequest, which names the field."""
 
     files: PathPolicy
     uploads: Uploads
@@ -81,11 +82,11 @@ class OrderReader:
     settings: Settings
 
     def read(self, body: dict[str, Any]) -> RunRequest:
-        """The body of `execute`, with the defaults of the specification."""
+        """Parses the body of `execute`, with the defaults of the specification."""
         return self._read(body, _Workflows(self.files))
 
     def read_workflow(self, body: dict[str, Any]) -> Workflow:
-        """Of the same body, the workflow alone."""
+        """Parses only the workflow of such a body."""
         return _Workflows(self.files).read(body)[1]
 
     def _read(self, body: dict[str, Any], workflows: "_Workflows") -> RunRequest:
@@ -109,7 +110,7 @@ class OrderReader:
             output_dir=self.files.output_dir(
                 text(body, "output_dir") or str(self.settings.default_output_dir)
             ),
-            comfyui_port=integer(body, "comfyui_port", usual_port(target), 1, 65535),
+            comfyui_port=integer(body, "comfyui_port", default_comfyui_port(target), 1, 65535),
             comfyui_input_dir=remote_dir(body, "comfyui_input_dir", defaults.INPUT_DIR),
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
@@ -123,13 +124,16 @@ class OrderReader:
         return images
 
     def _target(self, ssh_connection: str) -> Target:
-        """A word alone is more likely to be a name than a host, where there are names."""
+        """Returns the named instance, `any` or an address. A name has precedence: a single word could be a
+        host too."""
         instance = self.directory.get(ssh_connection)
         if instance is not None:
             return InstanceId(text=ssh_connection, instance_id=instance.id)
         return read_any(ssh_connection) or self._address(ssh_connection)
 
     def _address(self, ssh_connection: str) -> Address:
+        """Refuses a single word if there are named instances: it is more likely a mistyped name than a
+        host."""
         names = [each.name for each in self.directory.all()]
         if names and re.fullmatch(r"[\w-]+", ssh_connection):
             raise InvalidRequest(
@@ -138,25 +142,29 @@ class OrderReader:
             )
         return read_address(ssh_connection)
 
-    def read_placed(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
-        """For who asks an instance right now: with its ssh string in the place of its name. For `any` it is
-        the first that is enabled, one that is ready if there is one."""
+    def read_with_instance(self, body: dict[str, Any]) -> tuple[RunRequest, Instance | None]:
+        """Parses the body of `execute` for a request that contacts the instance at once. Returns the run with
+        the ssh string in place of the name, and the instance. For `any` this is the first enabled instance
+        that is ready, else the first enabled one; for an ssh string, None."""
         request = self.read(body)
         tag = tag_of(request.target)
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
         else:
-            meant = [each for each in self.directory.all() if each.is_meant_by(tag)]
-            if not meant:
+            candidates = [each for each in self.directory.all() if each.is_meant_by(tag)]
+            if not candidates:
                 raise InvalidRequest("No such instance is enabled: POST /comfyui/instances adds one")
-            instance = next((each for each in meant if self.states.state(each.id).is_ready), meant[0])
-        return (_placed(request, instance) if instance else request), instance
+            instance = next(
+                (each for each in candidates if self.states.state(each.id).is_ready), candidates[0]
+            )
+        return (_with_address_of(request, instance) if instance else request), instance
 
     def read_batch(self, body: dict[str, Any]) -> BatchOrder:
-        """A list of bodies in `runs`; or one body, run with each of `rows` or for all of a `matrix`."""
+        """Parses a batch: a list of bodies in `runs`, or one body with the `rows` or the `matrix` of its
+        inputs."""
         if not body:
             raise InvalidRequest("Request body is required")
-        _refuse_slips(body)
+        _check_batch_fields(body)
         requests = list(self._requests(body))
         if not requests:
             raise InvalidRequest("The batch has no runs in it")
@@ -170,7 +178,7 @@ class OrderReader:
     def _requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         runs = body.get("runs")
         if runs is None:
-            yield from self._varied(body)
+            yield from self._expanded_requests(body)
             return
         if "matrix" in body or "rows" in body:
             raise InvalidRequest("Give runs, or matrix, or rows: one of them")
@@ -185,18 +193,18 @@ class OrderReader:
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
-    def _varied(self, body: dict[str, Any]) -> Iterator[RunRequest]:
+    def _expanded_requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = rows_of(body.get("matrix"), body.get("rows"), MOST_RUNS)
         request = self.read(body)
-        varied = frozenset[str]().union(*map(_texts, rows))
+        all_texts = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
             try:
                 with_inputs(request.workflow.outline, row, Definitions({}))
             except InvalidRequest as error:
                 raise InvalidRequest(f"run {number}: {error}") from error
-            named_by_others = varied - _texts(row)
-            images = [each for each in request.input_images if Path(each).name not in named_by_others]
+            used_by_others = all_texts - _texts(row)
+            images = [each for each in request.input_images if Path(each).name not in used_by_others]
             yield replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
 
 
@@ -204,13 +212,13 @@ def read_priority(body: dict[str, Any]) -> int:
     return integer(body, "priority", 0, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
 
 
-def usual_port(target: Target) -> int:
-    """ComfyUI's port where a body does not say it: that of the ssh string's -L, if it has one."""
-    told = target.ssh.comfyui_port if isinstance(target, Address) else None
-    return told or defaults.COMFYUI_PORT
+def default_comfyui_port(target: Target) -> int:
+    """Returns the default of `comfyui_port`: the port of `-L` in the ssh string, else ComfyUI's usual one."""
+    given = target.ssh.comfyui_port if isinstance(target, Address) else None
+    return given or defaults.COMFYUI_PORT
 
 
-def _placed(request: RunRequest, instance: Instance) -> RunRequest:
+def _with_address_of(request: RunRequest, instance: Instance) -> RunRequest:
     return replace(
         request,
         target=Address(text=instance.ssh_connection, ssh=instance.address),
@@ -224,11 +232,11 @@ def _texts(row: dict[str, Any]) -> frozenset[str]:
     return frozenset(value for value in row.values() if isinstance(value, str))
 
 
-def _refuse_slips(body: dict[str, Any]) -> None:
+def _check_batch_fields(body: dict[str, Any]) -> None:
     refuse_others(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
-    beside = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
-    if beside:
-        raise InvalidRequest(f"{beside[0]} says nothing beside runs: each of them has its own")
+    conflicting = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
+    if conflicting:
+        raise InvalidRequest(f"{conflicting[0]} cannot be combined with runs: each run has its own")
 
 
 def _stagger_s(body: dict[str, Any]) -> float:
@@ -240,49 +248,50 @@ def _stagger_s(body: dict[str, Any]) -> float:
 
 
 def _on_error(body: dict[str, Any]) -> OnError:
-    word = text(body, "on_error") or OnError.CONTINUE.value
+    value = text(body, "on_error") or OnError.CONTINUE.value
     try:
-        return OnError(word)
+        return OnError(value)
     except ValueError as error:
         raise InvalidRequest(f"on_error must be one of {', '.join(OnError)}") from error
 
 
 class _Workflows:
-    """Reader of the workflows of one request: a file that many runs of a batch name is read once, and equal
-    workflows are one object, which is kept once."""
+    """Reads the workflows of one request. A file that many runs of a batch name is read once, and equal
+    workflows become one object, which is stored once."""
 
     def __init__(self, files: PathPolicy) -> None:
         self._files = files
-        self._of_files: dict[str, Workflow] = {}
-        self._of_contents: dict[bytes, Workflow] = {}
+        self._by_path: dict[str, Workflow] = {}
+        self._by_hash: dict[bytes, Workflow] = {}
 
     def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
-        """A path, or the workflow itself, in either format; the path is kept as it was given."""
+        """Returns the path as given (None for an inline workflow) and the workflow, which may have either
+        format."""
         workflow_file = text(body, "workflow_file")
         inline = body.get("workflow")
         if workflow_file and inline is not None:
             raise InvalidRequest("Give workflow_file or workflow, not both")
         if inline is not None:
-            return None, self._one_object(inline)
+            return None, self._deduplicated(inline)
         if not workflow_file:
             raise InvalidRequest("workflow_file is required")
-        if workflow_file not in self._of_files:
-            self._of_files[workflow_file] = self._files.read_workflow(workflow_file)
-        return workflow_file, self._of_files[workflow_file]
+        if workflow_file not in self._by_path:
+            self._by_path[workflow_file] = self._files.read_workflow(workflow_file)
+        return workflow_file, self._by_path[workflow_file]
 
-    def _one_object(self, inline: Any) -> Workflow:
-        """Read once, however many runs have it."""
+    def _deduplicated(self, inline: Any) -> Workflow:
         try:
-            content = hashlib.sha256(json.dumps(inline).encode()).digest()
+            digest = hashlib.sha256(json.dumps(inline).encode()).digest()
         except RecursionError:
-            return read_workflow(inline)  # which refuses it with a sentence
-        if content not in self._of_contents:
-            self._of_contents[content] = read_workflow(inline)
-        return self._of_contents[content]
+            return read_workflow(inline)  # it raises the error for too deep nesting
+        if digest not in self._by_hash:
+            self._by_hash[digest] = read_workflow(inline)
+        return self._by_hash[digest]
 
 
 def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:
-    """Names that the workflow has not got are told at once; what the instance allows, it is asked."""
+    """Parses `inputs`. Refuses names that the workflow does not have; values are checked later, against the
+    node definitions of the instance."""
     inputs = body.get("inputs")
     if inputs is None:
         return {}
@@ -311,9 +320,10 @@ def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
         raise InvalidRequest("input_images must be a list of file paths")
     paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
     names = [Path(path).name for path in paths]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
         raise InvalidRequest(
-            f"input_images has two different files called {twice}; ComfyUI knows them by name"
+            f"input_images has two different files called {duplicate}; "
+            "ComfyUI distinguishes files by name only"
         )
     return paths

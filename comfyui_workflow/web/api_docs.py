@@ -1,4 +1,5 @@
-"""GET /docs: the OpenAPI document of all APIs, in Swagger UI, as JSON and as YAML. Asks no other host."""
+"""GET /docs: the OpenAPI document of all APIs, in Swagger UI, as JSON and as YAML. The page loads nothing
+from other hosts."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,8 @@ from comfyui_workflow.api.operations import Operation, Section, register
 
 PATH = "/docs"
 ASSETS = frozenset({"swagger-ui-bundle.js", "swagger-ui.css"})
-"""Of Swagger UI, as the package flask-swagger-ui brings it."""
-POLICY = (  # without trusted types, which Swagger UI does not know: it writes markup
+"""The files of Swagger UI that are served, from the package flask-swagger-ui."""
+POLICY = (  # no require-trusted-types-for: Swagger UI does not support it, it writes markup
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -28,7 +29,7 @@ class DocsViews:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Made when it is first asked for: the models are not built before."""
+        """Generated at the first request; the models are not built before (`defer_build`)."""
         return openapi_document(self.sections, __version__)
 
     def page(self) -> Response:
@@ -58,34 +59,34 @@ def create_blueprint(sections: tuple[Section, ...]) -> Blueprint:
 
 SECTION = Section(
     tag="Documentation",
-    description="This document: docs/api/openapi.md",
+    description="The OpenAPI document itself. Details: docs/api/openapi.md",
     operations=(
         Operation(
             method="GET",
             rule=PATH,
             view=DocsViews.page,
-            summary="The document in Swagger UI",
+            summary="Show the document in Swagger UI",
             answer="text/html",
         ),
         Operation(
             method="GET",
             rule=f"{PATH}/json",
             view=DocsViews.as_json,
-            summary="The document as JSON",
+            summary="Get the document as JSON",
             answer="application/json",
         ),
         Operation(
             method="GET",
             rule=f"{PATH}/yaml",
             view=DocsViews.as_yaml,
-            summary="The document as YAML",
+            summary="Get the document as YAML",
             answer="application/yaml",
         ),
         Operation(
             method="GET",
             rule=f"{PATH}/assets/<filename>",
             view=DocsViews.asset,
-            summary="A file of Swagger UI",
+            summary="Get a file of Swagger UI",
             answer="*/*",
         ),
     ),

@@ -1,4 +1,5 @@
-"""GET /: the page that shows the runs. It uses the public API only. With an API token, a login before it."""
+"""GET /: the web page with the runs. It uses the public API only. If an API token is set, the login page
+comes first."""
 
 import time
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from flask import (
 from werkzeug.exceptions import TooManyRequests
 
 from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value, is_token
-from comfyui_workflow.api.auth import is_authorized, is_own_page, refuse_guesses
+from comfyui_workflow.api.auth import is_authorized, is_own_page, record_failed_authorization
 from comfyui_workflow.api.error_responses import keep_headers
-from comfyui_workflow.api.guess_limit import note_wrong
+from comfyui_workflow.api.guess_limit import record_guesses
 from comfyui_workflow.api.operations import Operation, RequestBody, Section, register
 from comfyui_workflow.settings import Settings
 
@@ -28,21 +29,24 @@ PATH = "/"
 LOGIN_PATH = "/login"
 LOGOUT_PATH = "/logout"
 OPEN_PATHS = frozenset({PATH, LOGIN_PATH, LOGOUT_PATH})
-"""They look for the token themselves."""
-_OWN = "script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; connect-src 'self'"
+"""Paths that the authorization of requests skips: their views check the token themselves."""
+_OWN_SOURCES = (
+    "script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; connect-src 'self'"
+)
 _POLICY = (
-    f"default-src 'none'; {_OWN}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    f"default-src 'none'; {_OWN_SOURCES}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _LOGIN_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-_OF_OTHER_PAGES = frozenset({"login.js", "docs.js"})
+_SCRIPTS_OF_OTHER_PAGES = frozenset({"login.js", "docs.js"})
 
 
 class LoginForm(RequestBody):
     token: str
+    """The API token of the server (`COMFYUI_WORKFLOW_API_TOKEN`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,37 +56,37 @@ class PageViews:
     def page(self) -> Response:
         if not is_authorized(self.settings):
             try:
-                refuse_guesses(self.settings)
+                record_failed_authorization(self.settings)
             except TooManyRequests as error:
-                return _slow_down(error)
+                return _too_many_requests(error)
             return _login_page()
         modules = modules_of(Path(current_app.static_folder or "static"))
         return _page("index.html", _POLICY, modules=modules, has_login=self._token is not None)
 
-    def ask(self) -> Response:
-        return _to_the_page()
+    def redirect_to_page(self) -> Response:
+        return _redirect_to_page()
 
     def login(self) -> Response:
         if not is_own_page():
             abort(403, "Only the page of this server itself may log in")
         if self._token is None:
-            return _to_the_page()
+            return _redirect_to_page()
         given = request.form.get("token", "").strip()
         if not is_token(given, self._token):
             try:
-                note_wrong([given] if given else [])
+                record_guesses([given] if given else [])
             except TooManyRequests as error:
-                return _slow_down(error)
+                return _too_many_requests(error)
             return _login_page("This is not the token of this server.", 401)
-        response = _to_the_page()
-        _keep(response, cookie_value(self._token, int(time.time())), LASTS_S)
+        response = _redirect_to_page()
+        _set_cookie(response, cookie_value(self._token, int(time.time())), LASTS_S)
         return response
 
     def logout(self) -> Response:
         if not is_own_page():
             abort(403, "Only the page of this server itself may log out")
-        response = _to_the_page()
-        _keep(response, "", 0)
+        response = _redirect_to_page()
+        _set_cookie(response, "", 0)
         return response
 
     @property
@@ -98,49 +102,51 @@ def create_blueprint(settings: Settings) -> Blueprint:
 
 
 def root_directory() -> Path:
-    """The directory of `static/` and `templates/`: this package in an installed wheel, which they travel in;
-    the top of the repository in a checkout."""
+    """Returns the directory of `static/` and `templates/`: this package in an installed wheel, the top
+    directory in a checkout of the repository."""
     package = Path(__file__).parent
     return package if (package / "templates").is_dir() else package.parents[1]
 
 
 def modules_of(directory: Path) -> list[str]:
-    """Of the page, so that the browser asks for all of them at once and not for one after the other."""
+    """Returns the JavaScript modules of the page. The page preloads them, so the browser requests all of them
+    at once."""
     found = (path.relative_to(directory).as_posix() for path in directory.rglob("*.js"))
-    return sorted(name for name in found if name not in _OF_OTHER_PAGES)
+    return sorted(name for name in found if name not in _SCRIPTS_OF_OTHER_PAGES)
 
 
-def _login_page(trouble: str = "", status: int = 200) -> Response:
-    """Who follows a link of another site comes without a cookie, which is for this site alone: the page loads
-    itself again, then as one of ours."""
-    response = _page("login.html", _LOGIN_POLICY, trouble=trouble)
+def _login_page(error_message: str = "", status: int = 200) -> Response:
+    """Returns the login page. After a link on another site the browser does not send the `SameSite=Strict`
+    cookie; then the page reloads itself, and this second request has the cookie."""
+    response = _page("login.html", _LOGIN_POLICY, trouble=error_message)
     response.status_code = status
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         response.headers["Refresh"] = f"0; url={PATH}"
     return response
 
 
-def _slow_down(error: TooManyRequests) -> Response:
+def _too_many_requests(error: TooManyRequests) -> Response:
     response = _login_page(error.description or "", 429)
     keep_headers(error, response)
     return response
 
 
-def _page(template: str, policy: str, **told: object) -> Response:
-    response = make_response(render_template(template, **told))
+def _page(template: str, policy: str, **values: object) -> Response:
+    response = make_response(render_template(template, **values))
     response.headers["Content-Security-Policy"] = policy
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def _to_the_page() -> Response:
+def _redirect_to_page() -> Response:
     return make_response(redirect(PATH, 303))
 
 
-def _keep(response: Response, value: str, for_s: int) -> None:
-    """Over HTTPS never over anything else, also where something in front of us ends it."""
+def _set_cookie(response: Response, value: str, max_age_s: int) -> None:
+    """Sets the login cookie. It gets `Secure` if the request came over HTTPS, also if a reverse proxy
+    terminates TLS (seen in `Origin`)."""
     is_secure = request.is_secure or request.headers.get("Origin", "").startswith("https:")
-    response.set_cookie(COOKIE, value, max_age=for_s, httponly=True, samesite="Strict", secure=is_secure)
+    response.set_cookie(COOKIE, value, max_age=max_age_s, httponly=True, samesite="Strict", secure=is_secure)
 
 
 OPERATIONS = (
@@ -148,17 +154,24 @@ OPERATIONS = (
         method="GET",
         rule=PATH,
         view=PageViews.page,
-        summary="The page that shows the runs, or the login",
+        summary="Show the page with the runs, or the login page",
         answer="text/html",
     ),
     Operation(
-        method="GET", rule=LOGIN_PATH, view=PageViews.ask, summary="Leads to the page", status=303, answer=""
+        method="GET",
+        rule=LOGIN_PATH,
+        view=PageViews.redirect_to_page,
+        summary="Redirect to the page",
+        status=303,
+        answer="",
     ),
     Operation(
         method="POST",
         rule=LOGIN_PATH,
         view=PageViews.login,
-        summary="Log in: a cookie that counts for a month",
+        summary="Log in",
+        description="Sets a cookie that is valid for 30 days and redirects to `/`. "
+        "Errors: 401 wrong token; 403 form of another site; 429 too many wrong tokens from this address.",
         body=LoginForm,
         body_type="application/x-www-form-urlencoded",
         status=303,
@@ -172,14 +185,14 @@ STATIC = Operation(
     method="GET",
     rule="/static/<path:filename>",
     view=Flask.send_static_file,
-    summary="A file of the page",
+    summary="Get a file of the page",
     answer="*/*",
 )
-"""Flask itself adds this route."""
+"""Flask adds this route; the operation is for the document only."""
 
 SECTION = Section(
     tag="Page",
-    description="The page in a browser: docs/page.md",
+    description="The web page. Details: docs/page.md",
     operations=(*OPERATIONS, STATIC),
     has_etags=False,
     is_open=True,

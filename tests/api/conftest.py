@@ -1,4 +1,4 @@
-"""The API over a service that keeps runs in memory and carries none out."""
+"""Fixtures: the API with runs in memory that are never executed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,7 +81,7 @@ class Api:
 
 
 def unreachable() -> Pool[InstanceKey, ComfyUISession]:
-    """As if no instance could be reached."""
+    """A session pool whose connections always fail."""
 
     def refuse(key: InstanceKey) -> ComfyUISession:
         raise ConnectionFailed(f"Failed to create SSH tunnel: {key.address.label} cannot be reached.")
@@ -96,7 +96,7 @@ def _no_way(instance_id: str) -> Iterator[str]:
 
 
 def named_instances(settings: Settings, sessions: Pool[InstanceKey, ComfyUISession]) -> InstanceServices:
-    """Without a dispatcher that would take note of them."""
+    """Instance services without a dispatcher."""
     monitors = InstanceMonitors(
         MonitorContext(
             sessions=sessions,
@@ -124,7 +124,7 @@ def parts_of(
     files: PathPolicy | None = None,
     sessions: Pool[InstanceKey, ComfyUISession] | None = None,
 ) -> ApiServices:
-    """What an API is built on, without a way to any instance but `sessions`."""
+    """The services of an API. Instances are reachable only through `sessions`."""
     sessions = sessions or unreachable()
     service = RunService(journal, store, executor)
     batches = FileBatchStore(settings.data_dir / "batches")

@@ -1,4 +1,4 @@
-"""All outputs in one ZIP: whole, under safe names, each once."""
+"""ZIP archives of outputs: complete content, safe names, each file once."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Authorization of requests: token, host name and origin of the page."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +109,7 @@ LOCAL_PORT = ["http://127.0.0.1:8188", "http://localhost:8188", "http://[::1]:81
 
 @pytest.mark.parametrize("origin", LOCAL_PORT)
 def test_a_page_of_an_instance_is_never_allowed(make_api: Callable[..., Api], origin: str) -> None:
-    """Also where a setting says so, and where it is the server's own spelling."""
+    """Neither a setting nor a host name of the server itself allows it."""
     api = make_api(cors_hosts=",".join([*LOCAL_PORT, "http://localhost:3000"]))
     fields = {"name": "left", "ssh_connection": SSH, "local_port": 8188}
     assert api.client.post("/comfyui/instances", json=fields).status_code == 201
@@ -129,7 +129,7 @@ def test_a_page_of_an_instance_is_never_allowed(make_api: Callable[..., Api], or
 def test_a_local_port_of_an_instance_that_is_gone_stays_one(
     make_api: Callable[..., Api], tmp_path: Path
 ) -> None:
-    """A page from there may still be open."""
+    """A page from that port may still be open in a browser."""
     used = UsedPorts(tmp_path / "data" / "local_ports.json")
     used.add([8188])
     headers = {"Origin": "http://127.0.0.1:8188"}

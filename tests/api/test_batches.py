@@ -1,4 +1,4 @@
-"""Batches at their border: one workflow is one object, and what is told of the runs."""
+"""Batches over HTTP: equal workflows are stored once, and the documents of the runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""How often an editor's file is converted on its way from the request to the graph that is submitted."""
+"""Number of conversions of an editor file between the request and the submitted graph."""
 
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ RUNS = 50
 
 
 class Conversions:
-    """Counts them: `without` node definitions (outlines), and `with_definitions` of an instance."""
+    """Counts conversions: `without` node definitions (outlines) and `with_definitions` of an instance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.without = self.with_definitions = 0
@@ -42,7 +42,7 @@ class Conversions:
 
 
 class ReadyLink:
-    """An open session of an instance that has the one class."""
+    """An open session of an instance that has one node class."""
 
     is_alive = True
 
@@ -72,7 +72,8 @@ def reached(make_api: Any) -> Api:
 
 
 def carried_out(run: Run) -> None:
-    """The stages after the order: the choice of an instance asks for model files, the attempt prepares."""
+    """Executes the stages after the request: choosing an instance (needs the model files) and preparing the
+    graph."""
     foreseen_graph(run.request)
     prepared_graph(cast(ComfyUISession, ReadyLink()), run.request)
 

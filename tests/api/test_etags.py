@@ -1,4 +1,4 @@
-"""What a page has already is not sent to it again."""
+"""Conditional GET: a response that the client already has is not sent again."""
 
 import json
 from pathlib import Path

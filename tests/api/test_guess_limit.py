@@ -1,4 +1,4 @@
-"""Guesses at the API token are slowed down; who has it is let in all the time."""
+"""Guesses of the API token are delayed; the right token always works."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value
-from comfyui_workflow.api.guess_limit import FORGIVEN_EVERY_S, FREE_GUESSES, HELD_S, TokenGuesses
+from comfyui_workflow.api.guess_limit import DELAY_PER_GUESS_S, FORGET_INTERVAL_S, FREE_GUESSES, TokenGuesses
 from comfyui_workflow.app import refusals
 from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.http import REQUEST_THREADS, HttpThread
@@ -33,7 +33,7 @@ def bearer(api: Api, token: str) -> int:
 
 
 def bare(api: Api, token: str) -> int:
-    """As clients of RunPod may send it."""
+    """Some clients of RunPod send the token without the scheme."""
     return api.client.get("/v2/any/health", headers={"Authorization": token}).status_code
 
 
@@ -103,9 +103,9 @@ def test_guesses_are_forgiven_with_time_and_counted_for_each_address() -> None:
     hands = Hands()
     guesses = TokenGuesses(hands.now_s)
     waits = [guesses.add("192.0.2.1", [str(number)]) for number in range(1000)]
-    assert waits[: FREE_GUESSES + 1] == [0.0] * FREE_GUESSES + [FORGIVEN_EVERY_S]
+    assert waits[: FREE_GUESSES + 1] == [0.0] * FREE_GUESSES + [FORGET_INTERVAL_S]
     assert guesses.add("192.0.2.2", ["x"]) == 0.0
-    hands.at_s += waits[-1] + FORGIVEN_EVERY_S
+    hands.at_s += waits[-1] + FORGET_INTERVAL_S
     assert guesses.add("192.0.2.1", ["y"]) == 0.0
     for number in range(100):
         guesses.add(f"2001:db8::{number:x}", [f"a {number}"])
@@ -155,11 +155,11 @@ def test_the_answer_to_a_guess_is_kept_back_for_a_while(url: str) -> None:
         assert ask(url, str(number)) == 401
     began_s = time.monotonic()
     assert ask(url, "one more") == 429
-    assert time.monotonic() - began_s > 0.9 * HELD_S
+    assert time.monotonic() - began_s > 0.9 * DELAY_PER_GUESS_S
 
 
 def test_no_thread_waits_with_it(url: str) -> None:
-    """There are more of them than threads; meanwhile the right token is answered, from the same address."""
+    """With more delayed requests than threads, the right token from the same address still works."""
 
     def guess(number: int) -> None:
         with suppress(requests.ConnectionError):  # the test ends before all are answered
@@ -178,7 +178,7 @@ def test_no_thread_waits_with_it(url: str) -> None:
 
 @pytest.mark.parametrize("credential", ["none", "wrong"])
 def test_a_stranger_cannot_leave_a_large_body(url: str, credential: str) -> None:
-    """Who has the token, or a login, can."""
+    """A client with the token or a login can."""
     headers = {} if credential == "none" else {"Authorization": "Bearer wrong"}
     pieces = (bytes(65536) for _ in range(100))
     answer = requests.post(f"{url}/comfyui/workflow/files", data=pieces, headers=headers, timeout=LIMIT_S)

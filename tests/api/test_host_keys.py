@@ -1,4 +1,5 @@
-"""A machine that shows another host key than the known one: both are told, exactly the new one accepted."""
+"""A machine presents another host key than the known one: the API shows both, and accepts exactly the new
+one."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ PIN = "SHA256:" + "a" * 43
 
 
 class Machine:
-    """At the address of `primary`; shows whichever host key it has."""
+    """The machine at the address of `primary`; presents the host key `key`."""
 
     def __init__(self, known_hosts: KnownHosts) -> None:
         self.key = OLD
@@ -46,7 +47,7 @@ def api(make_api: Callable[..., Api], machine: Machine) -> Iterator[Api]:
 
 
 def connected(api: Api, **fields: Any) -> None:
-    """As the directory would tell the watches in a whole server."""
+    """Adds and connects an instance, with the registry wired to the monitors as in the server."""
     directory, monitors = api.instances.directory, api.instances.monitors
     directory.listen(lambda: monitors.reconcile({each.id: each for each in directory.all()}))
     added(api, **fields)

@@ -1,4 +1,5 @@
-"""/comfyui/instances over HTTP: the list, and asking sandboxes, one that is dead and one that is frozen."""
+"""/comfyui/instances over HTTP: the registry, and requests to sandboxes, to a dead and to a frozen
+instance."""
 
 import socket
 import threading
@@ -203,7 +204,7 @@ def fleet(make_api: Callable[..., Api], tmp_path: Path) -> Iterator[Api]:
 
 @pytest.fixture
 def frozen() -> Iterator[socket.socket]:
-    """An address that takes connections and says nothing."""
+    """A socket that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(WAIT_S)
         yield listening
@@ -257,7 +258,7 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     answer = fleet.client.post(url).json
     assert "not a run of this server" in answer["message"]
     eventually(lambda: running(fleet) == [])
-    assert fleet.client.post(url).json["message"] == "Nothing was seen running on gpu"
+    assert fleet.client.post(url).json["message"] == "No prompt is running on gpu"
 
 
 def test_a_run_that_went_elsewhere_is_not_cancelled_with_the_prompt_it_left(
@@ -353,7 +354,7 @@ def running(api: Api) -> list[str]:
 
 
 def submitted(sandbox: SandboxProcess, extra_data: dict[str, str]) -> str:
-    """By somebody at the instance itself."""
+    """Submits a prompt directly at the instance, not through this server."""
     graph = slow(steps=600, prefix=uuid.uuid4().hex)
     body = {"prompt": graph, "extra_data": extra_data}
     answer = requests.post(f"{sandbox.comfyui_url}/prompt", json=body, timeout=WAIT_S)

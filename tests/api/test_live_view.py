@@ -1,4 +1,4 @@
-"""What a run shows while it is carried out, over HTTP."""
+"""Live progress of a run over HTTP: previews and transfers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Each API words what goes wrong below its own prefix, and nothing besides."""
+"""Each API formats the errors of the paths below its own prefix only."""
 
 import pytest
 from flask import Blueprint, Flask, Response, jsonify

@@ -1,4 +1,4 @@
-"""The OpenAPI document: it is one, it has every route, and it says what the readers of requests read."""
+"""The OpenAPI document: it is valid, has every route, and agrees with the code that parses requests."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -102,11 +102,11 @@ def test_with_a_token_it_wants_it_as_the_rest_does(make_api: Callable[..., Api],
     assert api.client.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
-# what the readers read
+# fields that the parsers read
 
 
 class Heard(dict[str, Any]):
-    """An object in a body that notes which of its fields are asked for."""
+    """An object in a body that records which fields are read."""
 
     def __init__(self, fields: Json) -> None:
         super().__init__({name: heard(value) for name, value in fields.items()})
@@ -155,13 +155,13 @@ def test_a_job_is_read_as_its_schema_says(api: Api) -> None:
     bucket = {"endpointUrl": "https://s3.example", "accessId": "i", "accessSecret": "s"}
     given = {"workflow": GRAPH, "images": [image]}
     body = Heard({"input": given, "policy": {"ttl": 20_000}, "s3Config": bucket})
-    _reader(api).read(body, Endpoint(word="any", ssh_connection="any"), is_sync=False)
+    _reader(api).read(body, Endpoint(key="any", ssh_connection="any"), is_sync=False)
     _check_read(body, JobBody)
 
 
 @pytest.fixture
 def listening(api: Api) -> tuple[Api, list[Heard]]:
-    """The bodies of its requests note what is read of them."""
+    """An API whose request bodies record which fields are read."""
     bodies: list[Heard] = []
 
     class Listening(Request):
@@ -226,7 +226,7 @@ def test_the_size_of_a_preview_is_read_as_its_schema_says(api: Api) -> None:
 
 
 def _operations(**named: str) -> Iterator[tuple[str, Operation]]:
-    """All that answer JSON, at paths with these names in them."""
+    """Yields every operation that returns JSON, and its path with these values."""
     for section in SECTIONS:
         for operation in section.operations:
             for rule in operation.rules if not isinstance(operation.answer, str) else ():

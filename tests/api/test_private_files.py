@@ -1,4 +1,4 @@
-"""What is private is no input and no place for outputs, through whichever API it is asked for."""
+"""Private files are refused as inputs and as output directories, in every API."""
 
 import base64
 import io
@@ -31,7 +31,8 @@ def text(path: Path, content: str) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With a key, a hidden picture, a link that leads to each, and a picture that anybody may use."""
+    """A home directory with a key, a hidden picture, a symbolic link to each, and a picture that is not
+    private."""
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     text(home / ".ssh" / "id_ed25519", KEY)
@@ -48,7 +49,8 @@ def execute(api: Api, **fields: object) -> TestResponse:
 
 
 def refusal(api: Api, **fields: object) -> str:
-    """The sentence, the same for one run, for validating it, in a list of runs and as rows of a table."""
+    """Returns the error message, which is the same for a run, a validation, a list of runs and rows of a
+    batch."""
     body = {"ssh_connection": SSH, "workflow": GRAPH, **fields}
     if "workflow_file" in fields:
         del body["workflow"]
@@ -132,7 +134,7 @@ def test_jobs_bring_no_keys(api: Api, home: Path) -> None:
 
 
 def test_a_hidden_data_directory_works(make_api: Callable[..., Api], home: Path) -> None:
-    """The usual one is below `~/.local`."""
+    """The default data directory is below `~/.local`."""
     data = home / ".local" / "share" / "comfyui-workflow"
     api = make_api(data_dir=data)
     sent = api.client.post(

@@ -1,4 +1,4 @@
-"""What a run was asked for, as the body that asks for it again."""
+"""The body that requests an earlier run again."""
 
 import json
 from dataclasses import replace

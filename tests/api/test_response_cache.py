@@ -1,4 +1,4 @@
-"""The list is made once for all who ask at about the same time, and what was changed is in it."""
+"""The response cache: one response for simultaneous requests, invalidated by every change."""
 
 import threading
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from flask import Flask, Response, jsonify
 
-from comfyui_workflow.api.response_cache import SHARED_S, SharedAnswers
+from comfyui_workflow.api.response_cache import SHARED_S, ResponseCache
 from comfyui_workflow.runs import events
 from tests.api.conftest import Api
 from tests.api.test_workflow import GRAPH, SSH
@@ -15,15 +15,15 @@ LIST = "/comfyui/workflow"
 
 
 class Asked:
-    """Answers that are counted, at a time and of a version that the test sets."""
+    """A cache of numbered responses, with a clock and a version that the test sets."""
 
     def __init__(self) -> None:
         self.now_s, self.version, self.made, self.takes_s = 100.0, 1, 0, 0.0
-        self.answers = SharedAnswers(lambda: self.version, lambda: self.now_s)
+        self.cache = ResponseCache(lambda: self.version, lambda: self.now_s)
         self.app = Flask("test")
 
     def ask(self, question: str = "a", meanwhile: Callable[[], object] | None = None) -> int:
-        """Which of those that were made it is."""
+        """Returns the number of the response that the cache delivers."""
 
         def make() -> Response:
             self.made += 1
@@ -34,7 +34,7 @@ class Asked:
             return answer
 
         with self.app.test_request_context():
-            found: int = self.answers.answer(question, make).json
+            found: int = self.cache.response_of(question, make).json
             return found
 
 
@@ -62,12 +62,12 @@ def test_a_change_ends_it(asked: Asked) -> None:
     assert asked.ask() == 1
     asked.version += 1
     assert [asked.ask(), asked.ask()] == [2, 2]
-    asked.answers.forget()
+    asked.cache.invalidate()
     assert [asked.ask(), asked.ask()] == [3, 3]
 
 
 def test_what_was_made_before_a_change_is_not_given_after_it(asked: Asked) -> None:
-    assert asked.ask(meanwhile=asked.answers.forget) == 1
+    assert asked.ask(meanwhile=asked.cache.invalidate) == 1
     assert asked.ask() == 2
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_kept_for_ever(asked: Asked) -> None:
     for number in range(50):
         asked.ask(str(number))
         asked.now_s += 1
-    assert len(asked.answers._answers) == 1
+    assert len(asked.cache._entries) == 1
 
 
 def test_an_error_is_not_shared(asked: Asked) -> None:

@@ -1,4 +1,4 @@
-"""A target is parsed once on its way from a request through the server."""
+"""The target of a request is parsed only once."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SSH = "ssh -p 40738 root@198.51.100.7 -L 8080:localhost:8080"
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Texts that are parsed as ssh strings."""
+    """The texts that were parsed as ssh strings."""
     texts: list[object] = []
     read_words = ssh_address.read_words
 

@@ -1,4 +1,4 @@
-"""What became of each webhook, and sending one again, over HTTP."""
+"""Delivery status of webhooks, and sending one again, over HTTP."""
 
 from collections.abc import Callable
 

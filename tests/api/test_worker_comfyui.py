@@ -1,4 +1,4 @@
-"""The API of worker-comfyui, as its clients speak it, over runs that nobody carries out."""
+"""The API of worker-comfyui from the view of its clients, with runs that are never executed."""
 
 import base64
 import json

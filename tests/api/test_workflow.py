@@ -1,4 +1,4 @@
-"""The native API at its border: what it takes, what it refuses and in which words."""
+"""The native API over HTTP: accepted and refused requests, and the error messages."""
 
 import io
 import json

@@ -93,7 +93,7 @@ def test_what_cannot_be_done_is_refused_with_a_sentence(command: Command, argume
 def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
     command("instances", "add", "gpu", "--ssh", sandbox.ssh_string)
     assert "as soon as no prompt runs" in command("instances", "free", "gpu", "--keep-models").stderr
-    assert "Nothing was seen running" in command("instances", "interrupt", "gpu").stderr
+    assert "No prompt is running" in command("instances", "interrupt", "gpu").stderr
     refused = command("instances", "interrupt", "gpu", "--prompt", "x")
     assert (refused.exit_code, "does not run there" in refused.stderr) == (2, True)
     assert command("instances", "logs", "gpu").exit_code == 0
@@ -104,7 +104,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
         time.sleep(0.02)
     for part in ("ComfyUI 0.", "GB free", "idle", " ms", "SHA256:"):
         assert part in shown
-    assert "left alone" in command("instances", "disconnect", "gpu").stderr
+    assert "is disconnected as soon as" in command("instances", "disconnect", "gpu").stderr
     unshown = command("instances", "accept-host-key", "gpu", "SHA256:x")
     assert (unshown.exit_code != 0, "has not shown another" in unshown.stderr) == (True, True)
     forgotten = command("instances", "forget-host-key", "gpu").stderr

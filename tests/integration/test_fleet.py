@@ -212,7 +212,7 @@ def test_a_model_that_one_instance_lacks_is_looked_for_on_the_others(fleet: Mach
         ({"runs": [1]}, "runs must be a list of objects"),
         ({"runs": [], "rows": []}, "one of them"),
         ({"runs": [{}], "on_eror": "stop"}, "on_eror is no field of a batch; there are batch_name, "),
-        ({"runs": [{}], "ssh_connection": "any"}, "ssh_connection says nothing beside runs"),
+        ({"runs": [{}], "ssh_connection": "any"}, "ssh_connection cannot be combined with runs"),
         ({"runs": [{"ssh_connection": "any", "rows": [{}]}]}, "runs[0]: rows is no field of a run"),
         ({"ssh_connection": "any", "workflow": painted()}, "one of them"),
         ({"ssh_connection": "any", "workflow": painted(), "matrix": {}}, "no runs"),

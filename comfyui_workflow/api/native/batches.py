@@ -13,7 +13,7 @@ from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
-from comfyui_workflow.api.response_cache import SharedAnswers, shared_answers
+from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import BatchNotFound
 from comfyui_workflow.runs.batch import BatchProgress
@@ -25,7 +25,7 @@ from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/workflow/batch"
-MOST_FAILURES_SHOWN = 20
+MAX_FAILURES_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class BatchViews:
     service: RunService
     orders: OrderReader
     documents: RunDocuments
-    answers: SharedAnswers
+    cache: ResponseCache
 
     def submit(self) -> Response:
         batch = self.batches.submit(self.orders.read_batch(json_body()))
@@ -43,14 +43,14 @@ class BatchViews:
             success=True, batch_id=batch.batch_id, workflow_ids=ids, message=f"{len(ids)} runs are queued"
         )
 
-    def some(self) -> Response:
-        return self.answers.answer(request.full_path, self._page)
+    def list_batches(self) -> Response:
+        return self.cache.response_of(request.full_path, self._page)
 
     def progress(self, batch_id: str) -> Response:
-        def answer() -> Response:
+        def make() -> Response:
             return jsonify(success=True, progress=progress_document(self.batches.progress(batch_id)))
 
-        return self.answers.answer(request.path, answer)
+        return self.cache.response_of(request.path, make)
 
     def cancel(self, batch_id: str) -> Response:
         cancelled = self.batches.cancel(batch_id)
@@ -71,7 +71,7 @@ class BatchViews:
         outputs = [output for _, _, output in self._outputs(batch_id)]
         sent = send_archive(outputs, self.batches.progress(batch_id).batch.name)
         if sent is None:
-            raise BatchNotFound(f"No output of the batch is here: {batch_id}")
+            raise BatchNotFound(f"No output of the batch is on the server: {batch_id}")
         return sent
 
     def summary(self, batch_id: str) -> Response:
@@ -93,21 +93,22 @@ class BatchViews:
         )
 
     def _outputs(self, batch_id: str) -> Iterator[tuple[str, int, OutputFile]]:
-        """(run, number of the output, output), of all runs that have any. Raises: BatchNotFound."""
+        """Yields (run id, number of the output, output) for every output of the batch. Raises:
+        BatchNotFound."""
         found = [run.run_id for run in self.batches.runs(batch_id) if run.output_count]
         for run_id in found:
             for at, output in enumerate(self.service.outputs(run_id)):
                 yield run_id, at, output
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("batches", __name__)
     views = BatchViews(
-        batches=parts.batches,
-        service=parts.service,
-        orders=order_reader(parts),
-        documents=RunDocuments(service=parts.service, live_view=parts.live_view),
-        answers=shared_answers(routes, lambda: parts.service.turning_points),
+        batches=services.batches,
+        service=services.service,
+        orders=order_reader(services),
+        documents=RunDocuments(service=services.service, live_view=services.live_view),
+        cache=create_response_cache(routes, lambda: services.service.turning_points),
     )
     register(routes, OPERATIONS, views)
     return routes
@@ -119,7 +120,7 @@ def progress_document(progress: BatchProgress) -> dict[str, Any]:
         **batch_document(progress),
         "stagger_s": batch.stagger_s,
         "on_error": batch.on_error.value,
-        "failures": [_failure(run) for run in progress.failures[:MOST_FAILURES_SHOWN]],
+        "failures": [_failure(run) for run in progress.failures[:MAX_FAILURES_SHOWN]],
     }
 
 
@@ -137,15 +138,17 @@ OPERATIONS = (
         method="POST",
         rule=PREFIX,
         view=BatchViews.submit,
-        summary="Start many runs at once",
+        summary="Start a batch of runs",
+        description="Stores all runs or none, and returns as soon as they are stored. Errors: 400 if "
+        "any run is invalid (the message has its number), 507 local disk full.",
         body=schemas.BatchBody,
         answer=schemas.BatchStarted,
     ),
     Operation(
         method="GET",
         rule=PREFIX,
-        view=BatchViews.some,
-        summary="The batches, newest first",
+        view=BatchViews.list_batches,
+        summary="List batches, newest first",
         query=schemas.BatchQuery,
         answer=schemas.BatchesResponse,
     ),
@@ -153,42 +156,51 @@ OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<batch_id>/progress",
         view=BatchViews.progress,
-        summary="The progress of a batch",
+        summary="Get the progress of a batch",
+        description="Errors: 404 `batch_not_found`.",
         answer=schemas.BatchProgressResponse,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<batch_id>/cancel",
         view=BatchViews.cancel,
-        summary="Cancel all runs of a batch that are not finished",
+        summary="Cancel all unfinished runs of a batch",
+        description="When this returns, no run of the batch starts any more; runs on an instance may "
+        "take a few seconds to end. Errors: 404 `batch_not_found`, 409 all runs are finished.",
         answer=schemas.BatchCancelled,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<batch_id>/retry",
         view=BatchViews.retry,
-        summary="Take up the failed runs of a batch",
+        summary="Retry the failed runs of a batch",
+        description="Each run resumes at the step that failed, like `retry` of a run. "
+        "Errors: 404 `batch_not_found`, 409 no run can be retried.",
         answer=schemas.BatchRetried,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<batch_id>/outputs",
         view=BatchViews.outputs,
-        summary="The output files of a batch",
+        summary="List the output files of a batch",
+        description="Errors: 404 `batch_not_found`.",
         answer=schemas.BatchOutputsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<batch_id>/outputs.zip",
         view=BatchViews.archive,
-        summary="All output files of a batch in one file",
+        summary="Download all output files of a batch as one ZIP",
+        description="Not compressed. Files that are not on the server are left out. Errors: 404 no "
+        "output is on the server, 503 four archives are being sent.",
         answer="application/zip",
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<batch_id>/summary",
         view=BatchViews.summary,
-        summary="A batch and each of its runs, with the inputs that were set",
+        summary="Get a batch and all its runs, with the inputs that were set",
+        description="Errors: 404 `batch_not_found`.",
         answer=schemas.BatchSummaryResponse,
     ),
 )
@@ -200,8 +212,9 @@ API = Api(
     http_error_response=http_error_response,
     section=Section(
         tag="Batches",
-        description="Many runs in one request: docs/api/batch.md",
+        description="Many runs in one request. Details: docs/api/batch.md",
         operations=OPERATIONS,
         failure=schemas.Failure,
+        path_parameters={"batch_id": "Id of the batch"},
     ),
 )

@@ -1,4 +1,5 @@
-"""/comfyui/instances/*: the named instances, what is known of them, and asking one of them something."""
+"""/comfyui/instances/*: the registry of named instances, their states and costs, and requests to one
+instance."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,18 +37,18 @@ from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import now
 
 PREFIX = "/comfyui/instances"
-Answered = TypeVar("Answered")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EntryViews:
-    """The entries of the list of instances."""
+    """Routes of the registry: list, add, change and remove instances, and their costs."""
 
     service: RunService
     instances: InstanceServices
     idle_warning_s: float
 
-    def every(self) -> Response:
+    def list_instances(self) -> Response:
         directory = self.instances.directory
         documents = [self._document(instance) for instance in directory.all()]
         return jsonify(success=True, instances=documents, trouble=directory.trouble)
@@ -97,7 +98,7 @@ class EntryViews:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestViews:
-    """Requests to the ComfyUI of an instance."""
+    """Routes that send a request to the ComfyUI of an instance."""
 
     service: RunService
     instances: InstanceServices
@@ -108,11 +109,11 @@ class RequestViews:
 
     def queue(self, instance: str) -> Response:
         snapshot = self._ask(instance, lambda session: session.client.queue())
-        there = remote_queue_of(snapshot, lambda run_id: _is_run(self.service, run_id))
+        remote_queue = remote_queue_of(snapshot, lambda run_id: _is_run(self.service, run_id))
         return jsonify(
             success=True,
-            running=list(map(_prompt_document, there.running)),
-            pending=list(map(_prompt_document, there.pending)),
+            running=list(map(_prompt_document, remote_queue.running)),
+            pending=list(map(_prompt_document, remote_queue.pending)),
         )
 
     def free(self, instance: str) -> Response:
@@ -129,7 +130,7 @@ class RequestViews:
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
     def interrupt(self, instance: str) -> Response:
-        is_wanted = _read_wanted(optional_json_body())
+        is_wanted = _read_prompt_filter(optional_json_body())
         found = self.instances.directory.require(instance)
         stopped = self.instances.asker.ask(
             found,
@@ -140,25 +141,27 @@ class RequestViews:
                 announce=lambda prompt: _cancel_run_of(self.service, prompt),
             ),
         )
-        words = ", ".join(prompt.words for prompt in stopped)
+        description = ", ".join(prompt.words for prompt in stopped)
         return jsonify(
             success=True,
-            message=f"{found.name} stops {words}" if stopped else f"Nothing was seen running on {found.name}",
+            message=f"{found.name} stops {description}"
+            if stopped
+            else f"No prompt is running on {found.name}",
             interrupted=list(map(_prompt_document, stopped)),
         )
 
     def logs(self, instance: str) -> Response:
-        most = number(request.args.get("lines", "100"), "lines", 1, schemas.MOST_LOG_LINES)
+        max_lines = number(request.args.get("lines", "100"), "lines", 1, schemas.MOST_LOG_LINES)
         log = self._ask(instance, lambda session: session.client.log())
-        return jsonify(success=True, lines=tail(log, most))
+        return jsonify(success=True, lines=tail(log, max_lines))
 
-    def _ask(self, instance: str, ask: Callable[[ComfyUISession], Answered]) -> Answered:
+    def _ask(self, instance: str, ask: Callable[[ComfyUISession], T]) -> T:
         return self.instances.asker.ask(self.instances.directory.require(instance), ask)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionViews:
-    """The connection to an instance, and its host key."""
+    """Routes of the connection to an instance and of its host key."""
 
     instances: InstanceServices
     pinned_for_all: str | None
@@ -167,13 +170,15 @@ class ConnectionViews:
         found = self.instances.directory.require(instance)
         self.instances.monitors.connect(found)
         self.instances.directory.change(found.id, {"keep_connected": True})
-        return jsonify(success=True, message=f"Connecting to {found.name}, until it is disconnected")
+        return jsonify(
+            success=True, message=f"Connecting to {found.name}; the connection is kept until you disconnect"
+        )
 
     def disconnect(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
         self.instances.monitors.disconnect(found.id)
         self.instances.directory.change(found.id, {"keep_connected": None})
-        return jsonify(success=True, message=f"{found.name} is left alone as soon as no run needs it")
+        return jsonify(success=True, message=f"{found.name} is disconnected as soon as no run needs it")
 
     def forget_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
@@ -183,7 +188,7 @@ class ConnectionViews:
         self.instances.monitors.look_now(found.id)
         return jsonify(
             success=True,
-            message=_forgotten_sentence(found, is_forgotten=is_forgotten),
+            message=_forgotten_message(found, is_forgotten=is_forgotten),
             forgotten=fingerprint if is_forgotten else None,
         )
 
@@ -196,9 +201,9 @@ class ConnectionViews:
         return jsonify(success=True, message=f"The host key of {found.name} is trusted from now on")
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("instances", __name__)
-    service, instances, settings = parts.service, parts.instances, parts.settings
+    service, instances, settings = services.service, services.instances, services.settings
     entries = EntryViews(service=service, instances=instances, idle_warning_s=settings.idle_warning_s)
     register(routes, ENTRY_OPERATIONS, entries)
     register(routes, REQUEST_OPERATIONS, RequestViews(service=service, instances=instances))
@@ -207,24 +212,25 @@ def create_blueprint(parts: ApiServices) -> Blueprint:
     return routes
 
 
-def tail(log: str, most: int) -> list[str]:
-    """A progress bar draws itself over and over in one line: as it was last."""
-    lines = log.removesuffix("\n").split("\n")[-most:] if log else []
+def tail(log: str, max_lines: int) -> list[str]:
+    """Returns the last lines of a log. A progress bar overwrites its line with carriage returns: only its
+    last state is returned."""
+    lines = log.removesuffix("\n").split("\n")[-max_lines:] if log else []
     return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
 
 
 def _notices(instance: Instance) -> list[str]:
-    """What of its ssh string is ignored, or will be trouble."""
+    """Returns the warnings about its ssh string: ignored options, and options that will cause errors."""
     return list(instance.address.notices)
 
 
 def _unfinished_runs(service: RunService, instance: Instance) -> int:
-    return sum(_names(run, instance) for run in service.unfinished())
+    return sum(_uses(run, instance) for run in service.unfinished())
 
 
-def _names(run: Run, instance: Instance) -> bool:
-    placed_at = None if run.placement is None else run.placement.instance_id
-    return instance.id in (run.request.instance_id, placed_at)
+def _uses(run: Run, instance: Instance) -> bool:
+    assigned_id = None if run.placement is None else run.placement.instance_id
+    return instance.id in (run.request.instance_id, assigned_id)
 
 
 def _is_run(service: RunService, workflow_id: str) -> bool:
@@ -236,15 +242,16 @@ def _is_run(service: RunService, workflow_id: str) -> bool:
 
 
 def _cancel_run_of(service: RunService, prompt: RemotePrompt) -> None:
-    """So that it knows who stops it. One that has gone elsewhere since is not meant."""
+    """Cancels the run of a prompt before the prompt is interrupted, so that the run ends as cancelled. Does
+    nothing if the run has another prompt since."""
     if prompt.run_id is None or service.get(prompt.run_id).prompt_id != prompt.prompt_id:
         return
-    with suppress(RunConflict):  # it has just ended
+    with suppress(RunConflict):  # the run has just ended
         service.cancel(prompt.run_id)
 
 
-def _read_wanted(body: dict[str, Any]) -> IsWanted | None:
-    """None for whatever runs."""
+def _read_prompt_filter(body: dict[str, Any]) -> IsWanted | None:
+    """Parses `prompt_id` or `workflow_id`. Returns None if every running prompt is to be stopped."""
     prompt_id, workflow_id = text(body, "prompt_id"), text(body, "workflow_id")
     if prompt_id and workflow_id:
         raise InvalidRequest("Give prompt_id or workflow_id, not both")
@@ -263,7 +270,7 @@ def _prompt_document(prompt: RemotePrompt) -> dict[str, Any]:
     }
 
 
-def _forgotten_sentence(instance: Instance, *, is_forgotten: bool) -> str:
+def _forgotten_message(instance: Instance, *, is_forgotten: bool) -> str:
     pinned = "; its entry pins the host key, which stays as it is" if instance.host_key else ""
     if not is_forgotten:
         return f"No host key of {instance.name} was known{pinned}"
@@ -274,8 +281,9 @@ ENTRY_OPERATIONS = (
     Operation(
         method="GET",
         rule=PREFIX,
-        view=EntryViews.every,
-        summary="The named instances and their states",
+        view=EntryViews.list_instances,
+        summary="List the instances and their states",
+        description="Returns the last known states; never contacts an instance.",
         answer=schemas.InstancesResponse,
     ),
     Operation(
@@ -283,6 +291,8 @@ ENTRY_OPERATIONS = (
         rule=PREFIX,
         view=EntryViews.add,
         summary="Add an instance",
+        description="Errors: 400 invalid field, or the name or the local port is taken; 409 the file of the "
+        "instances cannot be read.",
         body=schemas.InstanceBody,
         status=201,
         answer=schemas.InstanceResponse,
@@ -291,21 +301,25 @@ ENTRY_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/costs",
         view=EntryViews.costs,
-        summary="What each instance has cost",
+        summary="Get the costs of the instances",
+        description="Costs of runs and of idle time since each instance was added.",
         answer=schemas.CostsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<instance>",
         view=EntryViews.show,
-        summary="An instance and its state",
+        summary="Get an instance and its state",
+        description="Errors: 404 `instance_not_found`.",
         answer=schemas.InstanceResponse,
     ),
     Operation(
         method="PATCH",
         rule=f"{PREFIX}/<instance>",
         view=EntryViews.change,
-        summary="Change an instance",
+        summary="Change fields of an instance",
+        description="Errors: 400 invalid field; 404 `instance_not_found`; 409 the file of the instances "
+        "cannot be read.",
         body=schemas.InstanceBody,
         answer=schemas.InstanceChanged,
     ),
@@ -313,7 +327,9 @@ ENTRY_OPERATIONS = (
         method="DELETE",
         rule=f"{PREFIX}/<instance>",
         view=EntryViews.remove,
-        summary="Remove an instance from the list",
+        summary="Remove an instance",
+        description="Removes the entry only; nothing changes on the machine. Errors: 404 "
+        "`instance_not_found`; 409 the file of the instances cannot be read.",
         answer=schemas.InstanceRemoved,
     ),
 )
@@ -323,21 +339,30 @@ REQUEST_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<instance>/system_stats",
         view=RequestViews.system_stats,
-        summary="What ComfyUI says of its machine",
+        summary="Get the system stats of ComfyUI",
+        description="Connects first if necessary, and waits at most 10 s. Errors: 404 "
+        "`instance_not_found`, 502 instance or ComfyUI unreachable, 503 too many requests "
+        "at once.",
         answer=schemas.SystemStatsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<instance>/queue",
         view=RequestViews.queue,
-        summary="The prompts at an instance",
+        summary="List the prompts in the queue of an instance",
+        description="Connects first if necessary, and waits at most 10 s. Errors: 404 "
+        "`instance_not_found`, 502 instance or ComfyUI unreachable, 503 too many requests "
+        "at once.",
         answer=schemas.QueueResponse,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<instance>/free",
         view=RequestViews.free,
-        summary="Free the memory of an instance",
+        summary="Unload models and free the memory of an instance",
+        description="ComfyUI does this as soon as no prompt is running. Connects first if necessary, "
+        "and waits at most 10 s. Errors: 404 `instance_not_found`, 502 instance or ComfyUI "
+        "unreachable, 503 too many requests at once.",
         body=schemas.FreeBody,
         is_body_optional=True,
         answer=schemas.Done,
@@ -346,7 +371,9 @@ REQUEST_OPERATIONS = (
         method="POST",
         rule=f"{PREFIX}/<instance>/interrupt",
         view=RequestViews.interrupt,
-        summary="Stop a prompt that runs at an instance",
+        summary="Stop the running prompt of an instance",
+        description="If the prompt belongs to a run of this server, the run is cancelled. Errors: 409 "
+        "the given prompt is not running; others as for `queue`.",
         body=schemas.InterruptBody,
         is_body_optional=True,
         answer=schemas.Interrupted,
@@ -355,7 +382,10 @@ REQUEST_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<instance>/logs",
         view=RequestViews.logs,
-        summary="The last lines of ComfyUI's log",
+        summary="Get the last lines of ComfyUI's log",
+        description="Connects first if necessary, and waits at most 10 s. Errors: 404 "
+        "`instance_not_found`, 502 instance or ComfyUI unreachable, 503 too many requests "
+        "at once.",
         query=schemas.LogQuery,
         answer=schemas.LogResponse,
     ),
@@ -366,14 +396,17 @@ CONNECTION_OPERATIONS = (
         method="POST",
         rule=f"{PREFIX}/<instance>/connect",
         view=ConnectionViews.connect,
-        summary="Connect to an instance, and stay connected",
+        summary="Connect to an instance and stay connected",
+        description="Returns at once. The connection is kept until `disconnect`, also across restarts of the "
+        "server. Errors: 404 `instance_not_found`.",
         answer=schemas.Done,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<instance>/disconnect",
         view=ConnectionViews.disconnect,
-        summary="Disconnect from an instance as soon as no run needs it",
+        summary="Disconnect from an instance",
+        description="The connection is closed as soon as no run needs it. Errors: 404 `instance_not_found`.",
         answer=schemas.Done,
     ),
     Operation(
@@ -381,13 +414,17 @@ CONNECTION_OPERATIONS = (
         rule=f"{PREFIX}/<instance>/forget-host-key",
         view=ConnectionViews.forget_host_key,
         summary="Forget the host key of an instance",
+        description="The next key that the machine at this address presents is trusted. Errors: 404 "
+        "`instance_not_found`.",
         answer=schemas.HostKeyForgotten,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<instance>/accept-host-key",
         view=ConnectionViews.accept_host_key,
-        summary="Trust the host key that the machine shows",
+        summary="Trust the host key that the machine presents",
+        description="`fingerprint` must be that of the presented key. Errors: 404 `instance_not_found`, 409 "
+        "`host_key_conflict`.",
         body=schemas.HostKeyBody,
         answer=schemas.Done,
     ),
@@ -400,8 +437,9 @@ API = Api(
     http_error_response=http_error_response,
     section=Section(
         tag="Instances",
-        description="Named machines, and requests to them: docs/api/instances.md",
+        description="Named instances, their states, and requests to them. Details: docs/api/instances.md",
         operations=(*ENTRY_OPERATIONS, *REQUEST_OPERATIONS, *CONNECTION_OPERATIONS),
         failure=schemas.Failure,
+        path_parameters={"instance": "Id of the instance, or its name (case-insensitive)"},
     ),
 )

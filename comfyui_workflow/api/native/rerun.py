@@ -1,9 +1,9 @@
-"""The body of `execute` that would ask for what a run was asked for, and the graph that it submits."""
+"""Rebuilds the `execute` body of a run, for running it again, and the graph that the run submits."""
 
 from typing import Any
 
 from comfyui_workflow.api.request import text
-from comfyui_workflow.api.run_requests import usual_port
+from comfyui_workflow.api.run_requests import default_comfyui_port
 from comfyui_workflow.runs.model import Run, RunRequest
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.ssh import defaults
@@ -12,34 +12,36 @@ from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 
-def body_again(request: RunRequest, directory: Registry) -> dict[str, Any]:
-    """What was left to its default is left out: with another instance, that default may be another."""
-    asked = {
-        "ssh_connection": _connection(request, directory),
-        "workflow": _workflow_asked(request),
+def request_body_of(request: RunRequest, directory: Registry) -> dict[str, Any]:
+    """Returns a body of `execute` that requests the same run. Values equal to their default are left out:
+    with another instance the default may differ."""
+    required = {
+        "ssh_connection": _target_text(request, directory),
+        "workflow": _requested_workflow(request),
         "workflow_name": request.workflow_name,
         "output_dir": request.output_dir,
     }
-    usual = {
+    optional = {
         "inputs": ({}, dict(request.inputs)),
         "seed_mode": (SeedMode.SAVED, request.seed_mode.value),
         "input_images": ([], list(request.input_images)),
-        "comfyui_port": (usual_port(request.target), request.comfyui_port),
+        "comfyui_port": (default_comfyui_port(request.target), request.comfyui_port),
         "comfyui_input_dir": (defaults.INPUT_DIR, request.comfyui_input_dir),
         "comfyui_output_dir": (defaults.OUTPUT_DIR, request.comfyui_output_dir),
         "include_previews": (False, request.include_previews),
         "priority": (0, request.priority),
     }
-    return asked | {name: value for name, (default, value) in usual.items() if value != default}
+    return required | {name: value for name, (default, value) in optional.items() if value != default}
 
 
-def run_meant(body: dict[str, Any]) -> str | None:
-    """The id of the run that a body asks for again. Raises: InvalidRequest."""
+def repeated_run_id(body: dict[str, Any]) -> str | None:
+    """Returns `again` of a body: the id of the run to repeat, or None. Raises: InvalidRequest."""
     return text(body, "again") or None
 
 
-def with_changes(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """The body, with what it does not say as before. Inputs are set besides those of before, and win."""
+def merge_bodies(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """Merges a new body into the body of an earlier run. New values have precedence; `inputs` are merged by
+    name; a new `workflow_file` also replaces the earlier `workflow`."""
     names_workflow = {"workflow", "workflow_file"} & body.keys()
     kept = {name: value for name, value in before.items() if not (names_workflow and name == "workflow")}
     inputs = body.get("inputs")
@@ -49,30 +51,32 @@ def with_changes(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]
 
 
 def graph_of_run(run: Run) -> Graph | None:
-    """What was or will be submitted; None while the instance has a say in it and has not been reached."""
+    """Returns the graph that the run submits. None if it depends on the instance (conversion, inputs, random
+    seeds) and is not prepared yet."""
     request = run.request
-    is_asked_for_as_it_is = not (
+    is_submitted_unchanged = not (
         is_to_convert(request) or request.inputs or request.seed_mode is SeedMode.RANDOMIZE
     )
-    is_known = run.prepared_graph is not None or run.prompt_id is not None or is_asked_for_as_it_is
+    is_known = run.prepared_graph is not None or run.prompt_id is not None or is_submitted_unchanged
     return run.graph if is_known else None
 
 
 def workflow_of(run: Run) -> Any:
-    """What was or will be submitted; while the instance has a say in that, as far as it is known."""
+    """Returns the graph that the run submits; if it is not known yet, the editor file or a preview of the
+    graph."""
     known, request = graph_of_run(run), run.request
     if known is not None or is_to_convert(request):
         return known or request.workflow.editor_file
     return foreseen_graph(request)
 
 
-def _workflow_asked(request: RunRequest) -> Any:
+def _requested_workflow(request: RunRequest) -> Any:
     workflow = request.workflow
     return workflow.editor_file if is_to_convert(request) else workflow.graph
 
 
-def _connection(request: RunRequest, directory: Registry) -> str:
-    """As it was asked; an instance that goes by another name since, by its id."""
+def _target_text(request: RunRequest, directory: Registry) -> str:
+    """Returns the target as requested; the id of the instance if its name has changed since."""
     instance = directory.get(request.instance_id) if request.instance_id else None
     if instance is None or directory.get(request.ssh_connection) == instance:
         return request.ssh_connection

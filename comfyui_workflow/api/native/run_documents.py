@@ -1,4 +1,4 @@
-"""Runs as the API tells them: what is known of each, how long it should take, what it shows just now."""
+"""JSON documents of runs: the stored state, the expected duration and the live progress."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from comfyui_workflow.stores.journal import now
 
 @dataclass(frozen=True, kw_only=True)
 class RunDocuments:
-    """A finished run shows nothing any more, even while its thread still puts its things away."""
+    """Builds the documents. A finished run has no live progress, even while its thread still cleans up."""
 
     service: RunService
     live_view: LiveProgress

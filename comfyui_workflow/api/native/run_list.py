@@ -1,4 +1,4 @@
-"""The list of runs: all or some of them, newest first, with one row for each batch where that is wanted."""
+"""The list of runs, newest first: filtered, in pages, and optionally with one row for each batch."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from flask import Response, jsonify, request
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.request import number, switch
-from comfyui_workflow.api.response_cache import SharedAnswers
+from comfyui_workflow.api.response_cache import ResponseCache
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.document import batch_document
 from comfyui_workflow.runs.model import RunStatus
@@ -24,21 +24,21 @@ class RunList:
     service: RunService
     batches: BatchService
     documents: RunDocuments
-    answers: SharedAnswers
+    cache: ResponseCache
 
     def runs(self) -> Response:
-        return self.answers.answer(request.full_path, self._page)
+        return self.cache.response_of(request.full_path, self._page)
 
     def _page(self) -> Response:
         limit = number(request.args.get("limit", "50"), "limit", 1, schemas.LARGEST_LIST_PAGE)
         is_grouped = switch(request.args.get("grouped") or "false", "grouped")
-        look = self.service.grouped if is_grouped else self.service.summaries
-        wanted, at = _wanted(self.batches), now()
-        found = look(limit, request.args.get("before"), wanted)
+        find = self.service.grouped if is_grouped else self.service.summaries
+        run_filter, at = _read_filter(self.batches), now()
+        found = find(limit, request.args.get("before"), run_filter)
         return jsonify(
             success=True,
             workflows=[self._line(summary, at, is_grouped=is_grouped) for summary in found],
-            total=self.service.count(wanted),
+            total=self.service.count(run_filter),
             next=found[-1].run_id if len(found) == limit else None,
         )
 
@@ -47,8 +47,8 @@ class RunList:
         return self.documents.line(summary, at) if batch is None else batch_document(batch)
 
 
-def _wanted(batches: BatchService) -> RunFilter:
-    """Of the query; what is empty there is not asked for."""
+def _read_filter(batches: BatchService) -> RunFilter:
+    """Parses the filter of the query. An empty parameter is ignored."""
     name = request.args.get("name") or None
     return RunFilter(
         statuses=_statuses(request.args.get("status") or ""),
@@ -60,9 +60,9 @@ def _wanted(batches: BatchService) -> RunFilter:
 
 
 def _statuses(given: str) -> frozenset[RunStatus]:
-    """`?status=failed,cancelled`."""
+    """Parses a list such as `failed,cancelled`. Raises: InvalidRequest."""
     try:
-        return frozenset(RunStatus(word.strip()) for word in given.split(",")) if given else frozenset()
+        return frozenset(RunStatus(status.strip()) for status in given.split(",")) if given else frozenset()
     except ValueError as error:
         raise InvalidRequest(
             f"status must be one or several of {', '.join(RunStatus)}, with commas between them"

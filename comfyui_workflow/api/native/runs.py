@@ -1,4 +1,4 @@
-"""/comfyui/workflow/*: the native API (Workflow Execution API v1.0, and what we add to it)."""
+"""/comfyui/workflow/*: the native API (Workflow Execution API v1.0 with extensions)."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,17 +13,17 @@ from comfyui_workflow.api.files import send_live_preview, send_output, send_prev
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.rerun import (
-    body_again,
     graph_of_run,
-    run_meant,
-    with_changes,
+    merge_bodies,
+    repeated_run_id,
+    request_body_of,
     workflow_of,
 )
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.native.run_list import RunList
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import json_body, number
-from comfyui_workflow.api.response_cache import SharedAnswers, shared_answers
+from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
 from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_priority
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.execution.live_progress import LiveProgress
@@ -47,7 +47,7 @@ PREFIX = "/comfyui/workflow"
 
 @dataclass(frozen=True, kw_only=True)
 class OrderViews:
-    """Routes that take a workflow."""
+    """Routes whose body is a run or a workflow."""
 
     service: RunService
     inspector: ValidationService
@@ -55,46 +55,46 @@ class OrderViews:
     directory: Registry
 
     def execute(self) -> Response:
-        run = self.service.submit(self.orders.read(self._body_of_order()), _idempotency_key())
+        run = self.service.submit(self.orders.read(self._execute_body()), _idempotency_key())
         return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
     def validate(self) -> Response:
-        asked, instance = self.orders.read_placed(self._body_of_order())
-        inspection = self.inspector.inspect(asked, host_key=instance.host_key if instance else None)
+        run_request, instance = self.orders.read_with_instance(self._execute_body())
+        inspection = self.inspector.inspect(run_request, host_key=instance.host_key if instance else None)
         return jsonify(
             success=True, **_inspection_document(inspection), instance=instance.name if instance else None
         )
 
     def inspect(self) -> Response:
         body = json_body()
-        again = run_meant(body)
-        given = body if again is None else {"workflow": workflow_of(self.service.get(again))}
-        return jsonify(success=True, **_given_document(self.orders.read_workflow(given)))
+        repeated = repeated_run_id(body)
+        given = body if repeated is None else {"workflow": workflow_of(self.service.get(repeated))}
+        return jsonify(success=True, **_workflow_document(self.orders.read_workflow(given)))
 
-    def _body_of_order(self) -> dict[str, Any]:
+    def _execute_body(self) -> dict[str, Any]:
         body = json_body()
-        again = run_meant(body)
-        if again is None:
+        repeated = repeated_run_id(body)
+        if repeated is None:
             return body
-        return with_changes(body_again(self.service.get(again).request, self.directory), body)
+        return merge_bodies(request_body_of(self.service.get(repeated).request, self.directory), body)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunViews:
-    """Routes of one run, and of those that are under way."""
+    """Routes of one run, of the active runs, and of damaged records."""
 
     service: RunService
     directory: Registry
     documents: RunDocuments
-    answers: SharedAnswers
+    cache: ResponseCache
     damage_report: DamageReport
 
     def progress(self, workflow_id: str) -> Response:
         return jsonify(success=True, progress=self.documents.progress(self.service.get(workflow_id)))
 
-    def asked(self, workflow_id: str) -> Response:
+    def request_of_run(self, workflow_id: str) -> Response:
         run = self.service.get(workflow_id)
-        body = body_again(run.request, self.directory)
+        body = request_body_of(run.request, self.directory)
         return jsonify(success=True, request=body, graph=graph_of_run(run))
 
     def cancel(self, workflow_id: str) -> Response:
@@ -117,11 +117,10 @@ class RunViews:
         return jsonify(success=True, state=self.documents.progress(run) if run else None)
 
     def damage(self) -> Response:
-        """The records on disk that could not be read since the server was started."""
         return jsonify(success=True, damage=[damage_document(each) for each in self.damage_report.all()])
 
-    def underway(self) -> Response:
-        return self.answers.answer(request.path, self._now_document)
+    def active_runs(self) -> Response:
+        return self.cache.response_of(request.path, self._now_document)
 
     def active(self, workflow_id: str) -> Response:
         try:
@@ -147,7 +146,7 @@ class RunViews:
 
 @dataclass(frozen=True, kw_only=True)
 class FileViews:
-    """The files of a run, its live preview, and files that are sent here."""
+    """Routes of output files, live previews and uploaded files."""
 
     service: RunService
     live_view: LiveProgress
@@ -161,7 +160,7 @@ class FileViews:
         run = self.service.get(workflow_id)
         sent = send_archive(run.outputs, run.request.workflow_name)
         if sent is None:
-            raise RunNotFound(f"No output of {workflow_id} is here")
+            raise RunNotFound(f"No output of {workflow_id} is on the server")
         return sent
 
     def output_file(self, workflow_id: str, number: int) -> Response:
@@ -173,28 +172,29 @@ class FileViews:
         run = self.service.get(workflow_id)
         live = self.live_view.preview(workflow_id)
         if live is None or run.is_finished:
-            return Response(status=204)  # no failure: whoever was told of one asks a moment too late
+            # not an error: the preview may end between the progress response and this request
+            return Response(status=204)
         return send_live_preview(live.preview.picture, live.preview.content_type)
 
-    def keep_files(self) -> Response:
+    def upload_files(self) -> Response:
         uploads = [upload for upload in request.files.values() if upload.filename]
         if not uploads:
             raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
-        kept = [self.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
-        named = [{"path": str(path), "filename": path.name} for path in kept]
+        saved = [self.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
+        named = [{"path": str(path), "filename": path.name} for path in saved]
         return jsonify(success=True, path=named[0]["path"], files=named)
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("workflow", __name__)
-    service, directory = parts.service, parts.instances.directory
-    documents = RunDocuments(service=service, live_view=parts.live_view)
-    answers = shared_answers(routes, lambda: service.turning_points)
-    orders = order_reader(parts)
+    service, directory = services.service, services.instances.directory
+    documents = RunDocuments(service=service, live_view=services.live_view)
+    cache = create_response_cache(routes, lambda: service.turning_points)
+    orders = order_reader(services)
     register(
         routes,
         ORDER_OPERATIONS,
-        OrderViews(service=service, inspector=parts.inspector, orders=orders, directory=directory),
+        OrderViews(service=service, inspector=services.inspector, orders=orders, directory=directory),
     )
     register(
         routes,
@@ -203,19 +203,19 @@ def create_blueprint(parts: ApiServices) -> Blueprint:
             service=service,
             directory=directory,
             documents=documents,
-            answers=answers,
-            damage_report=parts.damage,
+            cache=cache,
+            damage_report=services.damage,
         ),
     )
-    run_list = RunList(service=service, batches=parts.batches, documents=documents, answers=answers)
+    run_list = RunList(service=service, batches=services.batches, documents=documents, cache=cache)
     register(routes, LIST_OPERATIONS, run_list)
-    files = FileViews(service=service, live_view=parts.live_view, uploads=parts.uploads)
+    files = FileViews(service=service, live_view=services.live_view, uploads=services.uploads)
     register(routes, FILE_OPERATIONS, files)
     return routes
 
 
 def local_output(run: Run, number: int) -> Path:
-    """The n-th output of a run, counted from 0. Raises: RunNotFound."""
+    """Returns the path of output `number` (counted from 0) of a run. Raises: RunNotFound."""
     if number >= len(run.outputs):
         raise RunNotFound(f"Output not found: {run.run_id} has {len(run.outputs)} outputs")
     output = run.outputs[number]
@@ -228,10 +228,10 @@ def local_output(run: Run, number: int) -> Path:
 
 
 def _idempotency_key() -> str | None:
-    """Idempotency key: the first 64 bits of a hash of the header and the body, so that no other order is
-    taken for the same. None without the header."""
-    given = request.headers.get("Idempotency-Key")
-    return sha256(given.encode() + b"\0" + request.get_data()).hexdigest()[:16] if given else None
+    """Returns the idempotency key: the first 64 bits of a hash of the header and the body, so a request with
+    another body does not match. None without the header."""
+    header = request.headers.get("Idempotency-Key")
+    return sha256(header.encode() + b"\0" + request.get_data()).hexdigest()[:16] if header else None
 
 
 def _inspection_document(inspection: ValidationResult) -> dict[str, Any]:
@@ -245,22 +245,22 @@ def _inspection_document(inspection: ValidationResult) -> dict[str, Any]:
     }
 
 
-def _given_document(given: Workflow) -> dict[str, Any]:
-    """What is known of a workflow without any instance."""
-    nodes = given.outline.items()
+def _workflow_document(workflow: Workflow) -> dict[str, Any]:
+    """Returns the parts of the document that need no instance."""
+    nodes = workflow.outline.items()
     return {
-        "format": "api" if given.graph else "editor",
+        "format": "api" if workflow.graph else "editor",
         "nodes": [
             {"node_id": node_id, "class_type": node["class_type"], "title": node_title(node)}
             for node_id, node in nodes
         ],
-        "key_inputs": [each.document() for each in key_inputs(given.outline, Definitions({}))],
-        "needs_instance": not given.graph,
+        "key_inputs": [each.document() for each in key_inputs(workflow.outline, Definitions({}))],
+        "needs_instance": not workflow.graph,
     }
 
 
 def _pixels(text: str) -> int:
-    """`?preview=256`: the longest side. `?preview=` and `?preview=true` mean the usual size."""
+    """Parses `preview`: the longest side in pixels. `1`, `true` and an empty value mean 256."""
     return (
         256
         if text in ("", "1", "true")
@@ -274,6 +274,9 @@ ORDER_OPERATIONS = (
         rule=f"{PREFIX}/execute",
         view=OrderViews.execute,
         summary="Start a run",
+        description="Returns as soon as the run is stored. With the header `Idempotency-Key`, a repeated "
+        "request with the same body returns the existing run. Errors: 400 invalid field or file, "
+        "404 no run with the id `again`, 507 local disk full.",
         body=schemas.RunOrder,
         answer=schemas.RunStarted,
     ),
@@ -281,7 +284,10 @@ ORDER_OPERATIONS = (
         method="POST",
         rule=f"{PREFIX}/validate",
         view=OrderViews.validate,
-        summary="Ask the instance whether it can run a workflow",
+        summary="Validate a workflow on an instance",
+        description="Takes the body of `execute`, but submits and uploads nothing. Returns 200 also if the "
+        "workflow is not valid. Errors: 400 not a workflow, 502 instance or ComfyUI unreachable, "
+        "503 four validations are in progress, 504 the server is stopping.",
         body=schemas.RunOrder,
         answer=schemas.ValidationResponse,
     ),
@@ -289,7 +295,8 @@ ORDER_OPERATIONS = (
         method="POST",
         rule=f"{PREFIX}/inspect",
         view=OrderViews.inspect,
-        summary="Look into a workflow, without any instance",
+        summary="Inspect a workflow without an instance",
+        description="Errors: 400 not a workflow, 404 no run with the id `again`.",
         body=schemas.WorkflowToInspect,
         answer=schemas.InspectResponse,
     ),
@@ -300,14 +307,16 @@ RUN_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/progress",
         view=RunViews.progress,
-        summary="The progress of a run",
+        summary="Get the progress of a run",
+        description="Errors: 404 `run_not_found`.",
         answer=schemas.ProgressResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/request",
-        view=RunViews.asked,
-        summary="What a run was asked for, and the graph that it submits",
+        view=RunViews.request_of_run,
+        summary="Get the request of a run and the graph that it submits",
+        description="Errors: 404 `run_not_found`.",
         answer=schemas.RequestResponse,
     ),
     Operation(
@@ -315,13 +324,17 @@ RUN_OPERATIONS = (
         rule=f"{PREFIX}/<workflow_id>/cancel",
         view=RunViews.cancel,
         summary="Cancel a run",
+        description="Stops the prompt of this run and no other. Returns at once; the run ends when the "
+        "instance confirms. Errors: 404 unknown or finished run.",
         answer=schemas.Done,
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/<workflow_id>/retry",
         view=RunViews.retry,
-        summary="Take up a failed run where it failed",
+        summary="Retry a failed run",
+        description="Resumes at the step that failed; never executes the prompt again. Errors: 404 "
+        "`run_not_found`, 409 the run cannot be retried (`retry_refused` says why).",
         answer=schemas.Done,
     ),
     Operation(
@@ -329,6 +342,7 @@ RUN_OPERATIONS = (
         rule=f"{PREFIX}/<workflow_id>/priority",
         view=RunViews.priority,
         summary="Change the priority of a run",
+        description="Errors: 400 invalid priority, 404 `run_not_found`, 409 the run is finished.",
         body=schemas.PriorityChange,
         answer=schemas.Done,
     ),
@@ -336,28 +350,32 @@ RUN_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/active",
         view=RunViews.active,
-        summary="Whether a run is still going on",
+        summary="Check whether a run is active",
+        description="Returns false for an unknown run.",
         answer=schemas.ActiveResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/state",
         view=RunViews.state,
-        summary="The progress of the latest run",
+        summary="Get the progress of the latest run",
         answer=schemas.StateResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/now",
-        view=RunViews.underway,
-        summary="The runs that execute or wait",
+        view=RunViews.active_runs,
+        summary="List the runs that execute or wait",
+        description="Concurrent requests share one response: node progress may be about 0.5 s old. "
+        "Changes by earlier requests are always included.",
         answer=schemas.NowResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/damage",
         view=RunViews.damage,
-        summary="Records on disk that could not be read",
+        summary="List records on disk that could not be read",
+        description="Since the start of the server.",
         answer=schemas.DamageResponse,
     ),
 )
@@ -367,7 +385,8 @@ LIST_OPERATIONS = (
         method="GET",
         rule=PREFIX,
         view=RunList.runs,
-        summary="The runs, newest first",
+        summary="List runs, newest first",
+        description="Errors: 400 invalid parameter.",
         query=schemas.ListQuery,
         answer=schemas.RunsResponse,
     ),
@@ -378,21 +397,26 @@ FILE_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/outputs",
         view=FileViews.outputs,
-        summary="The output files of a run",
+        summary="List the output files of a run",
+        description="Errors: 404 `run_not_found`.",
         answer=schemas.OutputsResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/outputs.zip",
         view=FileViews.archive,
-        summary="All output files of a run in one file",
+        summary="Download all output files of a run as one ZIP",
+        description="Not compressed. Files that are not on the server are left out. Errors: 404 no "
+        "output is on the server, 503 four archives are being sent.",
         answer="application/zip",
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/outputs/<int:number>",
         view=FileViews.output_file,
-        summary="One output file, whole, in ranges or as a small picture",
+        summary="Download one output file",
+        description="Outputs are counted from 0. Supports `Range`, `If-None-Match` and previews. "
+        "Errors: 400 no preview of this file, 404 no such output, or not downloaded.",
         query=schemas.PreviewQuery,
         answer="*/*",
     ),
@@ -400,14 +424,18 @@ FILE_OPERATIONS = (
         method="GET",
         rule=f"{PREFIX}/<workflow_id>/live-preview",
         view=FileViews.live_preview,
-        summary="The picture that ComfyUI shows of a run just now; 204 for none",
+        summary="Get the live preview of a run",
+        description="The latest picture of the node that executes. 204 without a body if there is none. "
+        "Errors: 404 `run_not_found`.",
         answer="image/*",
     ),
     Operation(
         method="POST",
         rule=f"{PREFIX}/files",
-        view=FileViews.keep_files,
-        summary="Keep a workflow or an image on the server",
+        view=FileViews.upload_files,
+        summary="Upload workflows or images to the server",
+        description="Returns the paths for `workflow_file` and `input_images`. Errors: 400 no file in "
+        "the form, 507 local disk full.",
         upload="file",
         answer=schemas.FilesResponse,
     ),
@@ -420,8 +448,9 @@ API = Api(
     http_error_response=http_error_response,
     section=Section(
         tag="Runs",
-        description="One workflow on one instance: docs/api/workflow.md",
+        description="Runs: one execution of a workflow on an instance. Details: docs/api/workflow.md",
         operations=(*ORDER_OPERATIONS, *RUN_OPERATIONS, *LIST_OPERATIONS, *FILE_OPERATIONS),
         failure=schemas.Failure,
+        path_parameters={"workflow_id": "Id of the run", "number": "Number of the output, counted from 0"},
     ),
 )

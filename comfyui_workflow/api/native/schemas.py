@@ -1,6 +1,7 @@
-"""Requests and responses of the native API, as models: the OpenAPI document is made of them.
+"""Requests and responses of the native API as pydantic models, for the OpenAPI document.
 
-The readers of requests have sentences and limits of their own; tests hold both together
+Docstrings of models and fields become descriptions in the document. Requests are parsed by other code, with
+its own error messages and limits; tests check that both agree
 (docs/decisions/0011-schemas-beside-readers.md).
 """
 
@@ -45,11 +46,13 @@ Money = Annotated[float, Field(description="In the currency of `price_per_hour`"
 
 
 class Failure(ResponseBody):
-    """An error: a sentence that a person can act on, and a stable code."""
+    """An error: a message for the user and a stable code for programs."""
 
     success: Literal[False]
     message: str
+    """One sentence: what happened and what to do."""
     code: str
+    """Stable error code, for example `invalid_request` (list: docs/api/workflow.md, "Error codes")."""
 
 
 class Success(ResponseBody):
@@ -58,164 +61,243 @@ class Success(ResponseBody):
 
 class Done(Success):
     message: str
+    """One sentence about what was done."""
 
 
 # runs
 
 
 class OneRun(RequestBody):
-    ssh_connection: str | None = Field(
-        None, description="The ssh command, `user@host:port`, the name of an instance, `any` or `any:<tag>`"
-    )
-    workflow_file: str | None = Field(None, description="Path on the server")
-    workflow: dict[str, Any] | None = Field(None, description="In API format or the editor's")
-    inputs: dict[str, Any] | None = Field(None, description="Values by `<node id or title>.<input>`")
+    ssh_connection: str | None = None
+    """The target: the ssh command of the provider, `user@host:port`, `ssh://…`, the name of an instance,
+    `any` (any enabled instance) or `any:<tag>`."""
+    workflow_file: str | None = None
+    """Path on the server of a workflow in API or editor format, or of a PNG, WEBP or JPEG that contains
+    one."""
+    workflow: dict[str, Any] | None = None
+    """The workflow itself, in API or editor format. Give either this or `workflow_file`."""
+    inputs: dict[str, Any] | None = None
+    """Values to set, by `<node id or title>.<input>`: `{"6.text": "a lake", "KSampler.steps": 30}`. An
+    unknown or ambiguous name is an error (400)."""
     seed_mode: SeedMode | None = None
+    """Treatment of seeds: `saved` (default) keeps them, `control` applies each node's "control after
+    generate", `randomize` draws new ones."""
     workflow_name: str | None = None
-    input_images: list[str] | None = Field(None, description="Paths on the server")
-    output_dir: str | None = Field(None, description="Directory on the server")
+    """Display name. Default: the name of the file, else `workflow`."""
+    input_images: list[str] | None = None
+    """Paths on the server of files that are uploaded to the instance, each under its own file name."""
+    output_dir: str | None = None
+    """Directory on the server for the output files. Default: the setting `COMFYUI_WORKFLOW_OUTPUT_DIR`, else
+    `/tmp/comfyui_outputs`, or `outputs` in the data directory if writing is limited to it."""
     comfyui_port: Port | None = None
-    comfyui_input_dir: str | None = Field(None, description="Absolute path on the instance")
-    comfyui_output_dir: str | None = Field(None, description="Absolute path on the instance")
+    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188."""
+    comfyui_input_dir: str | None = None
+    """Absolute path of ComfyUI's input directory on the instance. Default: `/workspace/ComfyUI/input`."""
+    comfyui_output_dir: str | None = None
+    """Absolute path of ComfyUI's output directory on the instance. Default: `/workspace/ComfyUI/output`."""
     include_previews: bool | None = None
+    """Also download the images of PreviewImage nodes. Default: false."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    """The run with the highest priority starts first, among runs that wait for the same instance. Default:
+    0."""
 
 
 class RunOrder(OneRun):
-    """`ssh_connection` and `workflow` or `workflow_file` are required, but where `again` names a run that has
-    them."""
+    """The fields of one run. `ssh_connection` and one of `workflow` and `workflow_file` are required, unless
+    `again` names a run that has them. Unknown fields are ignored; null means the default."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_OF_RUN]})
 
-    again: str | None = Field(None, description="Id of a run: what is not given is as it was there")
+    again: str | None = None
+    """Id of an earlier run. Fields that are missing in this body are taken from that run; `inputs` are merged
+    by name."""
 
 
 class WorkflowToInspect(RequestBody):
-    """`workflow`, `workflow_file` or `again`: one of them."""
+    """Give exactly one of `workflow`, `workflow_file` and `again`."""
 
     workflow_file: str | None = None
+    """Path on the server of a workflow, or of a picture that contains one."""
     workflow: dict[str, Any] | None = None
+    """The workflow itself, in API or editor format."""
     again: str | None = None
+    """Id of a run, whose workflow is inspected."""
 
 
 class PriorityChange(RequestBody):
     priority: int | None = Field(0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    """The run with the highest priority starts first, among runs that wait for the same instance."""
 
 
 class ListQuery(RequestBody):
     limit: int = Field(50, ge=1, le=LARGEST_LIST_PAGE)
-    before: str | None = Field(None, description="`next` of the page before")
-    status: str | None = Field(None, description="One or several statuses, with commas between")
-    name: str | None = Field(None, description="A part of the workflow's or the batch's name")
-    instance: str | None = Field(None, description="Id or name")
-    batch: str | None = Field(None, description="Id")
-    grouped: Literal["true", "false"] = Field("false", description="One line for each batch")
+    """Maximum number of rows."""
+    before: str | None = None
+    """Page cursor: `next` of the previous page. Only runs older than this id are listed."""
+    status: str | None = None
+    """One or several statuses, separated by commas: `failed,cancelled`. Default: all."""
+    name: str | None = None
+    """Part of the name of the workflow or of the batch; case-insensitive."""
+    instance: str | None = None
+    """Id or name of an instance: lists the runs assigned to it, and those that wait for it by name."""
+    batch: str | None = None
+    """Id of a batch: lists its runs."""
+    grouped: Literal["true", "false"] = "false"
+    """`true`: one row for each batch instead of a row for each of its runs."""
 
 
 class PreviewQuery(RequestBody):
-    preview: int | None = Field(
-        None,
-        ge=LEAST_PREVIEW_PX,
-        le=LARGEST_PREVIEW_PX,
-        description="Longest side in pixels of a small WEBP instead of the file",
-    )
+    preview: int | None = Field(None, ge=LEAST_PREVIEW_PX, le=LARGEST_PREVIEW_PX)
+    """Returns a WEBP whose longest side has at most this many pixels, instead of the file. An empty value
+    means 256. Error 400 if the file is not a picture."""
 
 
 class RunStarted(Done):
     workflow_id: str
+    """Id of the run."""
 
 
 class Node(ResponseBody):
     node_id: str
     node_type: str
+    """Class of the node."""
     title: str | None
     status: NodeStatus
     progress: Percent
+    """Percent, 0 to 100."""
     message: str | None
+    """Progress in words, for example `Step 45/100`; `Cached` for a node that did not run."""
     start_time: datetime | None
+    """UTC, with milliseconds. Null for a cached node, and if the instance was not reachable at that time."""
     end_time: datetime | None
+    """Like `start_time`."""
 
 
 class OutputFile(ResponseBody):
     filename: str
     file_type: FileType
     remote_path: str | None
+    """Path on the instance."""
     local_path: str | None
+    """Path on the server; null while the file is not downloaded."""
     downloaded: bool
     subfolder: str
+    """Subdirectory of ComfyUI's output directory; empty for none."""
     folder: str
+    """ComfyUI's directory: `output` or `temp`."""
     node_id: str
+    """The node that made the file."""
     size_bytes: int | None
     error: str | None
+    """Why the file is not downloaded; null otherwise."""
 
 
 class LivePreview(ResponseBody):
     number: int
+    """Grows with each picture: fetch the picture again when this has changed."""
     node_id: str
+    """The node that made the picture."""
     content_type: str
+    """`image/jpeg`, `image/png` or `image/webp`."""
 
 
 class Transfer(ResponseBody):
     direction: Literal["upload", "download"]
+    """`upload`: to the instance. `download`: from the instance."""
     filename: str
     done_bytes: int
     total_bytes: int | None
+    """Null while the size is not known."""
 
 
 class RunFields(ResponseBody):
-    """What the progress of a run and a line of the list have in common."""
+    """Fields that the progress of a run and its row in the list have in common. Times are in UTC."""
 
     workflow_id: str
+    """Id of the run."""
     workflow_name: str
     prompt_id: str | None
+    """Id of the prompt at ComfyUI; null before the first submission."""
     ssh_connection: str
+    """The target as requested: an ssh string, the name of an instance, or `any`."""
     workflow_file: str | None
+    """Path on the server as requested; null for an inline workflow."""
     status: RunStatus
     queue_position: int | None
+    """Number of prompts ahead on the instance, including the one that executes; null while the prompt is not
+    in the queue."""
     current_node: str | None
+    """Class of the node that executes."""
     total_nodes: int
+    """Number of nodes that the outputs need; 0 while this is not known."""
     completed_nodes: int
     progress_percent: Percent
+    """Completed nodes as a percentage of all nodes, 0 to 100."""
     queue_time: datetime
+    """Time of the request."""
     start_time: datetime | None
+    """Start of the execution on the instance."""
     end_time: datetime | None
     last_update: datetime
     error_message: str | None
+    """One sentence; in lists at most 300 characters."""
     failed_node: str | None
+    """Class of the node that failed."""
     error_code: str | None
+    """Stable error code (list: docs/api/workflow.md, "Error codes")."""
     failed_node_id: str | None
     current_node_id: str | None
     current_node_title: str | None
     current_node_progress: float | None
+    """Percent, 0 to 100."""
     current_node_message: str | None
+    """Progress in words, for example `Step 45/100`."""
     phase: Phase
+    """Current step of the server; finer than `status`."""
     message: str | None
+    """Current step in words."""
     submissions: int
+    """Number of times the prompt was submitted; more than 1 after a restart of ComfyUI."""
     cancel_requested: bool
     can_retry: bool
-    """Whether a retry would be accepted."""
+    """True if `retry` would be accepted."""
     retry_refused: str | None
-    """The sentence it would be refused with."""
+    """The error message that `retry` would return; null if it would be accepted."""
     instance: str | None
+    """Name of the instance that the run was assigned to."""
     instance_id: str | None
+    """Id of the assigned instance, or of the requested one before the assignment."""
     batch_id: str | None
     priority: int
     gpu_seconds: float
+    """Seconds that prompts of this run have executed on GPUs."""
     cost: Money | None
+    """Cost of `gpu_seconds`, each at the price of its instance at that time; null if no price is known."""
     pictures: list[int]
+    """Numbers of the first downloaded image outputs, at most 4."""
     expected_s: float | None
+    """Expected duration of the prompt in seconds: the median of the last five completed runs of the same
+    graph on the same instance. Null if unknown, and for a finished run."""
     live_preview: LivePreview | None
 
 
 class RunProgress(RunFields):
+    """The progress of one run."""
+
     nodes: list[Node]
+    """Nodes that the outputs need, in the expected order of execution."""
     transfers: list[Transfer]
+    """Files that are uploaded or downloaded at the moment."""
     outputs: list[OutputFile]
     notices: list[str]
+    """Information that needs no action."""
     instance_reason: str | None
+    """Why this instance was chosen."""
 
 
 class RunLine(RunFields):
+    """A run as a row of a list."""
+
     output_count: int
 
 
@@ -225,15 +307,19 @@ class ProgressResponse(Success):
 
 class StateResponse(Success):
     state: RunProgress | None
+    """The latest run; null if there is none."""
 
 
 class RequestResponse(Success):
-    request: dict[str, Any] = Field(description="A body of `execute` that asks for the same again")
+    request: dict[str, Any]
+    """A body of `execute` that requests the same run again. Values equal to their default are left out."""
     graph: dict[str, Any] | None
+    """The graph that the run submits; null while it is not known."""
 
 
 class ActiveResponse(Success):
     active: bool
+    """True while the run is not finished; false for a finished or unknown run."""
 
 
 class OutputsResponse(Success):
@@ -243,8 +329,11 @@ class OutputsResponse(Success):
 class Damage(ResponseBody):
     found_at: datetime
     path: str
+    """Path of the file on the server."""
     reason: str
+    """Why the file could not be read."""
     outcome: str
+    """The action that the server took instead."""
 
 
 class DamageResponse(Success):
@@ -258,48 +347,67 @@ class UnderwayCounts(ResponseBody):
 
 class NowResponse(Success):
     executing: list[RunLine]
+    """Runs that execute, oldest first, at most 20."""
     waiting: list[RunLine]
+    """The next 5 runs of the queue, in their order."""
     counts: UnderwayCounts
+    """Number of all runs that execute or wait."""
     version: int
+    """Grows when a run is added, starts, ends, or is to start again. Request the list again only when this
+    has changed."""
 
 
 class Finding(ResponseBody):
     severity: Severity
     code: str
+    """ComfyUI's own code if it has one, for example `value_not_in_list`."""
     message: str
     node_id: str | None
     class_type: str | None
     title: str | None
     input: str | None
+    """Name of the input of the node."""
     nearest: list[str]
+    """Similar values that the instance has."""
 
 
 class KeyInput(ResponseBody):
-    """An input that a person is likely to change. `role` comes with texts, `media` with files; the bounds
-    where the instance tells them."""
+    """An input that a user is likely to change. `role` is present for texts, `media` for files; `minimum`,
+    `maximum`, `step` and `options` if the instance defines them."""
 
     name: str
+    """Key for `inputs`: `<node id>.<input>`."""
     node_id: str
     class_type: str
     title: str | None
     input: str
+    """Name of the input of the node."""
     kind: Kind
     value: Any
+    """Text, number or boolean. An integer that JavaScript cannot represent exactly is a string, and may be
+    sent as a string."""
     role: Role | None = None
+    """For a text: the kind of prompt that it is connected to; null if unknown."""
     media: str | None = None
+    """For a file: `image`, `video` or `audio`; null for another type."""
     minimum: float | int | None = None
     maximum: float | int | None = None
     step: float | int | None = None
     options: list[Any] | None = None
+    """Allowed values."""
 
 
 class ValidationResponse(Success):
     valid: bool
+    """True if ComfyUI would run at least one output of the workflow."""
     errors: list[Finding]
+    """Reasons why ComfyUI would refuse the workflow; empty exactly if `valid` is true."""
     warnings: list[Finding]
     graph: dict[str, Any]
+    """The graph that would be submitted."""
     key_inputs: list[KeyInput]
     instance: str | None
+    """Name of the instance that was asked; null for an ssh string."""
 
 
 class InspectedNode(ResponseBody):
@@ -310,18 +418,23 @@ class InspectedNode(ResponseBody):
 
 class InspectResponse(Success):
     format: Literal["api", "editor"]
+    """`editor`: only an instance can convert the workflow to a graph."""
     nodes: list[InspectedNode]
     key_inputs: list[KeyInput]
+    """Found by names and values only, without the node definitions of an instance."""
     needs_instance: bool
+    """True if `validate` returns more: for the editor format."""
 
 
 class KeptFile(ResponseBody):
     path: str
+    """Path on the server, for `workflow_file` or `input_images`."""
     filename: str
 
 
 class FilesResponse(Success):
-    path: str = Field(description="Of the first of them")
+    path: str
+    """Path of the first file."""
     files: list[KeptFile]
 
 
@@ -330,26 +443,33 @@ class FilesResponse(Success):
 
 class BatchQuery(RequestBody):
     limit: int = Field(20, ge=1, le=LARGEST_BATCH_PAGE)
-    before: str | None = Field(None, description="`next` of the page before")
+    """Maximum number of batches."""
+    before: str | None = None
+    """Page cursor: `next` of the previous page."""
 
 
 class BatchBody(OneRun):
-    """Either `runs`, or the fields of one run with `rows` or a `matrix`. Other fields are refused."""
+    """Either `runs`, or the fields of one run with `rows` or a `matrix`; at most 10,000 runs. Unknown fields
+    are refused."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_BATCH]})
 
     batch_name: str | None = None
+    """Display name. Default: the name of the workflow of the first run."""
     runs: list["BatchRun"] | None = None
-    rows: list[dict[str, Any]] | None = Field(None, description="`inputs` of each run")
-    matrix: dict[str, list[Any]] | None = Field(None, description="One run for each combination of values")
+    """The runs of the batch, each with its own fields."""
+    rows: list[dict[str, Any]] | None = None
+    """The `inputs` of each run."""
+    matrix: dict[str, list[Any]] | None = None
+    """Values of each input; one run for each combination. The last input changes fastest."""
     on_error: OnError | None = None
-    stagger_s: float | None = Field(
-        0, ge=0, le=LONGEST_STAGGER_S, description="Between the starts of two runs"
-    )
+    """`continue` (default), or `stop`: if a run fails, the waiting runs are cancelled."""
+    stagger_s: float | None = Field(0, ge=0, le=LONGEST_STAGGER_S)
+    """Minimum time between the starts of two runs, in seconds."""
 
 
 class BatchRun(OneRun):
-    """As the body of `execute`; other fields are refused."""
+    """The body of `execute` without `again`. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -357,33 +477,49 @@ class BatchRun(OneRun):
 class BatchStarted(Done):
     batch_id: str
     workflow_ids: list[str]
+    """Ids of the runs, in the order of the request."""
 
 
 class Picture(ResponseBody):
     workflow_id: str
     number: int
+    """Number of the output of that run, counted from 0."""
 
 
 class BatchFields(ResponseBody):
+    """Fields of a batch. Times are in UTC."""
+
     batch_id: str
     batch_name: str
     status: RunStatus
+    """`queued` until the first run starts, `executing` until all are finished, then the worst status of the
+    runs: `failed`, `cancelled`, `completed`."""
     total: int
+    """Number of runs."""
     counts: dict[RunStatus, int]
+    """Number of runs with each status."""
     progress_percent: Percent
+    """Mean of the runs, 0 to 100."""
     queue_time: datetime
+    """Time of the request."""
     start_time: datetime | None
+    """Start of the first run."""
     end_time: datetime | None
+    """End of the last run; null until all runs are finished."""
     gpu_seconds: float
+    """Seconds that prompts of all runs have executed on GPUs."""
     cost: Money | None
+    """Null if no price is known."""
     unpriced_runs: int
+    """Number of runs that executed without a known price; `cost` does not include them."""
     can_retry: bool
-    """Whether a retry would take up one of its runs."""
+    """True if `retry` would resume at least one run."""
     pictures: list[Picture]
+    """Downloaded image outputs of the newest runs, at most 4."""
 
 
 class BatchLine(BatchFields):
-    """A batch in the list of runs, with `?grouped=true`."""
+    """A batch as a row of the list of runs, with `?grouped=true`."""
 
 
 class BatchFailure(ResponseBody):
@@ -394,20 +530,27 @@ class BatchFailure(ResponseBody):
 
 
 class BatchProgress(BatchFields):
+    """The progress of one batch."""
+
     stagger_s: float
+    """Minimum time between the starts of two runs, in seconds."""
     on_error: OnError
     failures: list[BatchFailure]
+    """The first 20 runs that failed."""
 
 
 class RunsResponse(Success):
     workflows: list[RunLine | BatchLine]
     total: int
+    """Number of runs that match the filter, on all pages."""
     next: str | None
+    """`before` of the next page; null on the last page."""
 
 
 class BatchesResponse(Success):
     batches: list[BatchProgress]
     next: str | None
+    """`before` of the next page; null on the last page."""
 
 
 class BatchProgressResponse(Success):
@@ -416,15 +559,18 @@ class BatchProgressResponse(Success):
 
 class BatchCancelled(Done):
     cancelled: int
+    """Number of runs that are cancelled."""
 
 
 class BatchRetried(Done):
     retried: int
+    """Number of runs that are resumed."""
 
 
 class BatchOutput(OutputFile):
     workflow_id: str
     number: int
+    """Number of the output of that run, counted from 0."""
 
 
 class BatchOutputsResponse(Success):
@@ -433,6 +579,7 @@ class BatchOutputsResponse(Success):
 
 class BatchRunLine(RunLine):
     inputs: dict[str, Any]
+    """The `inputs` that were set for this run."""
 
 
 class BatchSummaryResponse(Success):
@@ -444,89 +591,140 @@ class BatchSummaryResponse(Success):
 
 
 class InstanceBody(RequestBody):
-    """Other fields are refused; `id` is made of the name. `name` and `ssh_connection` are required for a new
-    one. In a change, null sets a field to its default."""
+    """The fields of an instance. A new instance needs `name` and `ssh_connection`. In a change, only the
+    given fields change, and null sets a field to its default. Unknown fields are refused; `id` is made from
+    the name and cannot be set."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_INSTANCE]})
 
     name: str | None = Field(None, max_length=LONGEST_NAME)
+    """Unique, case-insensitive; printable characters without `/`. Not `any`, not `costs`, and not like an ssh
+    string."""
     ssh_connection: str | None = None
+    """The ssh command of the provider, `user@host:port` or `ssh://…`."""
     comfyui_port: Port | None = None
-    comfyui_input_dir: str | None = Field(None, description="Absolute path on the instance")
-    comfyui_output_dir: str | None = Field(None, description="Absolute path on the instance")
+    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188."""
+    comfyui_input_dir: str | None = None
+    """Absolute path on the instance. Default: `/workspace/ComfyUI/input`."""
+    comfyui_output_dir: str | None = None
+    """Absolute path on the instance. Default: `/workspace/ComfyUI/output`."""
     enabled: bool | None = None
+    """True (default) if runs for `any` may be assigned to the instance."""
     tags: list[str] | None = Field(None, max_length=MOST_TAGS)
+    """Words without spaces, commas and colons, for `any:<tag>`."""
     price_per_hour: float | None = Field(None, ge=0, le=HIGHEST_PRICE)
-    host_key: str | None = Field(None, description="`SHA256:…`, as `ssh-keygen -lf` shows it")
+    """In your currency."""
+    host_key: str | None = None
+    """Fingerprint that the host key must have: `SHA256:…`, as `ssh-keygen -lf` shows it. Default: the first
+    key is trusted."""
     local_port: int | None = Field(None, ge=1024, le=65535)
+    """Port on the loopback interface of the server that forwards to ComfyUI of the instance. Default:
+    none."""
     keep_connected: bool | None = None
+    """True: the server stays connected even if no run needs the instance, also after a restart. Default:
+    false."""
 
 
 class FreeBody(RequestBody):
+    """At least one of them must be true (400 otherwise)."""
+
     unload_models: bool | None = True
+    """Unload the models from memory."""
     free_memory: bool | None = True
+    """Free cached memory."""
 
 
 class InterruptBody(RequestBody):
-    """One of them, or nothing: whatever runs."""
+    """At most one of the two fields. Without a field, every running prompt is stopped."""
 
     prompt_id: str | None = None
+    """Stop this prompt, if it is running."""
     workflow_id: str | None = None
+    """Stop the prompt of this run, if it is running."""
 
 
 class HostKeyBody(RequestBody):
     fingerprint: str
+    """Fingerprint of the key to trust: `state.host_key.offered` of the instance, `SHA256:…`."""
 
 
 class LogQuery(RequestBody):
     lines: int = Field(100, ge=1, le=MOST_LOG_LINES)
+    """Maximum number of lines."""
 
 
 class Device(ResponseBody):
+    """A GPU or another device that ComfyUI computes with."""
+
     name: str
     type: str
     index: int | None
     vram_total: int | None
+    """Bytes."""
     vram_free: int | None
+    """Bytes."""
 
 
 class InstancePrompts(ResponseBody):
+    """The queue of ComfyUI at the time `looked_at`."""
+
     running: list[str]
+    """Prompt ids."""
     pending: list[str]
+    """Prompt ids."""
     ours: list[str]
+    """Ids of the runs of this server that have a prompt in the queue."""
     others: int
+    """Number of prompts that do not belong to this server."""
 
 
 class HostKeys(ResponseBody):
     known: str | None
+    """Fingerprint of the trusted key."""
     offered: str
+    """Fingerprint of the key that the machine presented."""
 
 
 class InstanceStatus(ResponseBody):
+    """The last known state of an instance. Reading it never contacts the instance. Times are in UTC."""
+
     reachability: Reachability
+    """`unknown` (not contacted yet), `connecting`, `ready` or `unreachable`."""
     trouble: str | None
+    """Why the instance is unreachable; otherwise the last error, until the next success."""
     looked_at: datetime | None
+    """Time of the last successful check."""
     comfyui_version: str | None
     devices: list[Device]
     prompts: InstancePrompts | None
     round_trip_s: float | None
+    """Round-trip time in seconds, measured when the connection was opened."""
     host_key_fingerprint: str | None
+    """Fingerprint of the host key of the last connection."""
     host_key: HostKeys | None
+    """Both fingerprints if the machine presented another key than the trusted one; null otherwise."""
     connected_since: datetime | None
     idle_since: datetime | None
+    """Time since which the connected instance has had an empty queue."""
     idle_s: float
+    """Seconds since `idle_since`; 0 while the instance is busy or not connected."""
 
 
 class LocalPort(ResponseBody):
     port: int
     is_listening: bool
     trouble: str | None
+    """Why the port cannot be opened, or why the instance could not be reached."""
     open_requests: int
     open_sockets: int
+    """Number of open websockets."""
 
 
 class InstanceEntry(ResponseBody):
+    """A named instance; `InstanceBody` describes the fields that can be set."""
+
     id: str
+    """Made from the name; never changes."""
     name: str
     ssh_connection: str
     comfyui_port: int
@@ -540,36 +738,53 @@ class InstanceEntry(ResponseBody):
     keep_connected: bool
     state: InstanceStatus
     local_port_state: LocalPort | None
+    """Null without a local port."""
     idle_warning: str | None
+    """A sentence if the instance is connected and has been idle for longer than
+    `COMFYUI_WORKFLOW_IDLE_WARNING_S`."""
 
 
 class InstancesResponse(Success):
     instances: list[InstanceEntry]
     trouble: str | None
+    """Why the file of the instances cannot be read; null otherwise."""
 
 
 class InstanceResponse(Success):
     instance: InstanceEntry
     notices: list[str]
+    """Options of the ssh string that are ignored or will cause errors."""
 
 
 class InstanceChanged(InstanceResponse):
     unfinished_runs: int
+    """Number of unfinished runs that name this instance or are assigned to it."""
 
 
 class InstanceRemoved(Done):
     id: str
     unfinished_runs: int
+    """Number of unfinished runs that name this instance or are assigned to it."""
 
 
 class Spent(ResponseBody):
+    """Costs and usage since the instance was added, across restarts of the server."""
+
     runs: int
+    """Number of runs that started there."""
     gpu_seconds: float
+    """Seconds that prompts of these runs executed, by the clock of ComfyUI."""
     run_cost: Money | None
+    """Cost of `gpu_seconds`, at the price at the time each run was assigned; null if no price is known."""
     connected_s: float
+    """Seconds that the instance was connected."""
     busy_s: float
+    """Seconds of `connected_s` with a prompt in the queue."""
     idle_s: float
+    """Rest of `connected_s`."""
     idle_cost: Money | None
+    """Cost of `idle_s` at the current price (of a removed instance: at its last price); null if no price is
+    known."""
 
 
 class InstanceCosts(Spent):
@@ -581,34 +796,43 @@ class InstanceCosts(Spent):
 class CostsResponse(Success):
     instances: list[InstanceCosts]
     removed: Spent
+    """Sum of all removed instances."""
     total: Spent
+    """Sum of `instances` and `removed`."""
 
 
 class SystemStatsResponse(Success):
-    system_stats: Any = Field(description="As ComfyUI answers")
+    system_stats: Any
+    """The response of ComfyUI's `/system_stats`, unchanged."""
 
 
 class QueuedPrompt(ResponseBody):
     prompt_id: str
     workflow_id: str | None
+    """Id of the run; null for a prompt that does not belong to this server."""
     position: int
+    """Number of prompts ahead; 0 for a running prompt."""
 
 
 class QueueResponse(Success):
     running: list[QueuedPrompt]
     pending: list[QueuedPrompt]
+    """In the order of execution."""
 
 
 class Interrupted(Done):
     interrupted: list[QueuedPrompt]
+    """The prompts that were told to stop; empty if none was running."""
 
 
 class LogResponse(Success):
     lines: list[str]
+    """Oldest first."""
 
 
 class HostKeyForgotten(Done):
     forgotten: str | None
+    """Fingerprint of the removed key; null if none was known."""
 
 
 # webhooks
@@ -616,35 +840,50 @@ class HostKeyForgotten(Done):
 
 class WebhookQuery(RequestBody):
     limit: int = Field(20, ge=1, le=LARGEST_WEBHOOK_PAGE)
-    before: str | None = Field(None, description="`next` of the page before")
+    """Maximum number of webhooks."""
+    before: str | None = None
+    """Page cursor: `next` of the previous page."""
     workflow_id: str | None = None
+    """Id of a run: lists its webhooks only."""
 
 
 class WebhookAttempt(ResponseBody):
     at: datetime
     status: int | None
+    """HTTP status of the receiver; null if no response was received."""
     trouble: str | None
+    """Why no response was received; null otherwise."""
 
 
 class Webhook(ResponseBody):
+    """A webhook and the state of its delivery. Times are in UTC."""
+
     id: str
+    """The receiver gets it in the header `Webhook-Id`."""
     workflow_id: str
+    """Id of the run."""
     url: str
+    """Without password and query."""
     status: DeliveryStatus
     created_at: datetime
+    """End of the job."""
     content_bytes: int
+    """Size of the JSON body."""
     attempt_count: int
     last_attempt: WebhookAttempt | None
     next_attempt_at: datetime | None
+    """Null if no attempt is scheduled."""
 
 
 class WebhookWithAttempts(Webhook):
     attempts: list[WebhookAttempt]
+    """The last 100 attempts."""
 
 
 class WebhooksResponse(Success):
     webhooks: list[Webhook]
     next: str | None
+    """`before` of the next page; null on the last page."""
 
 
 class WebhookResponse(Success):

@@ -1,4 +1,4 @@
-"""/comfyui/webhooks: what became of each webhook, and sending one again."""
+"""/comfyui/webhooks: delivery status of webhooks, and sending one again."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ PREFIX = "/comfyui/webhooks"
 class WebhookViews:
     outbox: Outbox
 
-    def some(self) -> Response:
+    def list_webhooks(self) -> Response:
         limit = number(request.args.get("limit", "20"), "limit", 1, schemas.LARGEST_WEBHOOK_PAGE)
         found = self.outbox.deliveries(limit, request.args.get("before"), request.args.get("workflow_id"))
         return jsonify(
@@ -28,7 +28,7 @@ class WebhookViews:
             next=found[-1].delivery_id if len(found) == limit else None,
         )
 
-    def one(self, webhook_id: str) -> Response:
+    def show(self, webhook_id: str) -> Response:
         found = self.outbox.get(webhook_id)
         attempts = [attempt_document(each) for each in found.attempts]
         return jsonify(success=True, webhook={**delivery_document(found), "attempts": attempts})
@@ -38,9 +38,9 @@ class WebhookViews:
         return jsonify(success=True, webhook=delivery_document(found), message="The webhook is sent again")
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
-    register(routes, OPERATIONS, WebhookViews(outbox=parts.outbox))
+    register(routes, OPERATIONS, WebhookViews(outbox=services.outbox))
     return routes
 
 
@@ -48,16 +48,17 @@ OPERATIONS = (
     Operation(
         method="GET",
         rule=PREFIX,
-        view=WebhookViews.some,
-        summary="Webhooks, newest first",
+        view=WebhookViews.list_webhooks,
+        summary="List webhooks, newest first",
         query=schemas.WebhookQuery,
         answer=schemas.WebhooksResponse,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<webhook_id>",
-        view=WebhookViews.one,
-        summary="A webhook and each attempt to deliver it",
+        view=WebhookViews.show,
+        summary="Get a webhook and its delivery attempts",
+        description="Errors: 404 `webhook_not_found`.",
         answer=schemas.WebhookResponse,
     ),
     Operation(
@@ -65,6 +66,8 @@ OPERATIONS = (
         rule=f"{PREFIX}/<webhook_id>/resend",
         view=WebhookViews.resend,
         summary="Send a webhook again",
+        description="Sends at once and restarts the retry schedule. Errors: 404 `webhook_not_found`, 409 the "
+        "webhook is being sent.",
         answer=schemas.WebhookResent,
     ),
 )
@@ -76,8 +79,9 @@ API = Api(
     http_error_response=http_error_response,
     section=Section(
         tag="Webhooks",
-        description="What became of each webhook: docs/api/webhooks.md",
+        description="Delivery of webhooks. Details: docs/api/webhooks.md",
         operations=OPERATIONS,
         failure=schemas.Failure,
+        path_parameters={"webhook_id": "Id of the webhook"},
     ),
 )

@@ -1,4 +1,5 @@
-"""A job in RunPod's words: its document without its files, and the errors of worker-comfyui."""
+"""JSON documents of jobs in RunPod's format, without output files, with the error messages of worker-
+comfyui."""
 
 import re
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ INVALID = "Workflow validation failed"
 NO_IMAGES = "Failed to upload one or more input images"
 NOTHING_DELIVERED = "Job processing failed"
 
-_OF_THE_WAY = frozenset(
+_CONNECTION_ERRORS = frozenset(
     {
         "instance",
         "connection_failed",
@@ -28,7 +29,9 @@ _OF_THE_WAY = frozenset(
         "no_instance",
     }
 )
-_REFUSALS = r"^(The instance cannot run the workflow|ComfyUI refuses the workflow|Failed to parse workflow): "
+_REFUSAL_PREFIXES = (
+    r"^(The instance cannot run the workflow|ComfyUI refuses the workflow|Failed to parse workflow): "
+)
 
 
 STATUS_WORDS = {
@@ -42,8 +45,8 @@ STATUS_WORDS = {
 
 
 def document_head(view: JobView, at: datetime) -> dict[str, Any]:
-    """The document of a job without its output. Times are in milliseconds; those of a job that is over do not
-    change, whatever its run still does."""
+    """Returns the document of a job without its output. Durations are in milliseconds. Those of a final job
+    do not change, even if its run continues."""
     run, status = view.run, view.status
     head: dict[str, Any] = {"id": view.job.job_id, "status": STATUS_WORDS[status]}
     ended_at = view.job.judged_at or run.end_time or at
@@ -69,30 +72,30 @@ def error_of(view: JobView) -> str:
 
 
 def _error_of_run(run: Run) -> str:
-    said = run.error_message or "no reason is known"
+    message = run.error_message or "no reason is known"
     match run.error_code:
         case "invalid_workflow" | "prompt_refused":
-            return f"{INVALID}: {re.sub(_REFUSALS, '', said)}"
+            return f"{INVALID}: {re.sub(_REFUSAL_PREFIXES, '', message)}"
         case "file_refused" | "image_not_fetched":
-            return f"{NO_IMAGES}: {said}"
+            return f"{NO_IMAGES}: {message}"
         case "prompt_failed":
-            return _execution_error(run, run.comfyui_said or said)
+            return _execution_error(run, run.comfyui_said or message)
         case "prompt_lost":
-            return f"Job processing failed, prompt ID not found in history. {said}"
-        case code if code in _OF_THE_WAY:
-            return f"ComfyUI server ({_place(run)}) not reachable after multiple retries: {said}"
-    return said
+            return f"Job processing failed, prompt ID not found in history. {message}"
+        case code if code in _CONNECTION_ERRORS:
+            return f"ComfyUI server ({_target_name(run)}) not reachable after multiple retries: {message}"
+    return message
 
 
-def _execution_error(run: Run, said: str) -> str:
+def _execution_error(run: Run, message: str) -> str:
     node_type = run.node_type(run.failed_node_id)
     return (
         f"Workflow execution error: Node Type: {node_type or 'unknown'}, "
-        f"Node ID: {run.failed_node_id or 'unknown'}, Message: {said}"
+        f"Node ID: {run.failed_node_id or 'unknown'}, Message: {message}"
     )
 
 
-def _place(run: Run) -> str:
+def _target_name(run: Run) -> str:
     if run.placement is not None:
         return run.placement.name
     match run.request.target:
@@ -101,7 +104,7 @@ def _place(run: Run) -> str:
         case InstanceId(text=text) | AnyInstance(text=text):
             return text
         case UnreadableTarget():
-            return "of no address"
+            return "unknown address"
 
 
 def _ms(duration: timedelta) -> int:

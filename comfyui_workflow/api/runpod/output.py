@@ -1,4 +1,8 @@
-"""The output of a job as worker-comfyui shapes it: every file in base64, or as its URL in a bucket."""
+"""The output of a job in the format of worker-comfyui: every file as base64 or as a URL in a bucket.
+
+How it works: a response with many files may be larger than the memory, so the JSON is written piece by piece
+into a temporary file, which the event loop of the HTTP server sends afterwards.
+"""
 
 import json
 from binascii import b2a_base64
@@ -11,24 +15,25 @@ from typing import IO, Any
 from comfyui_workflow.services.jobs.view import DeliveredFile, Output
 
 PIECE_BYTES = 3 * 64 * 1024
-"""Three bytes are four letters, so that pieces can be written one after the other."""
+"""A multiple of 3: base64 encodes 3 bytes as 4 characters, so encoded pieces can be concatenated."""
 IN_MEMORY_BYTES = 1024 * 1024
 
 
 def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> IO[bytes]:
-    """The whole document as JSON, read from its start. A large one is in a file without a name, in
-    `directory`: it is never in memory whole, and whoever reads it slowly keeps nobody waiting."""
+    """Writes the complete document as JSON and returns the file, positioned at its start. Above
+    `IN_MEMORY_BYTES` it is an unnamed temporary file in `directory`. So it is never completely in memory, and
+    a slow client blocks no thread."""
     with _spooling(directory) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "output": {"images": [')
         errors = [*output.errors, *_write_images(file, output.files, b"%s")]
         has_any = len(errors) - len(output.errors) < len(output.files)
-        rest = json.dumps(_besides(has_any, errors)).encode()[1:-1]
+        rest = json.dumps(_other_fields(has_any, errors)).encode()[1:-1]
         file.write(b"]" + (b", " + rest if rest else b"") + b"}}")
         return file
 
 
 def spooled_stream(head: dict[str, Any], files: Sequence[DeliveredFile], directory: Path) -> IO[bytes]:
-    """As the document, with a chunk for each file."""
+    """Like `spooled_document`, with a chunk per file in `stream`."""
     with _spooling(directory) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "stream": [')
         _write_images(file, files, b'{"output": %s}')
@@ -36,9 +41,10 @@ def spooled_stream(head: dict[str, Any], files: Sequence[DeliveredFile], directo
         return file
 
 
-def inline_output(output: Output, most_bytes: int) -> dict[str, Any]:
-    """For a message that is sent whole: a file that does not fit in is named among the errors."""
-    images, errors, left_bytes = list[dict[str, str]](), list(output.errors), most_bytes
+def inline_output(output: Output, max_bytes: int) -> dict[str, Any]:
+    """Returns the output for a message of limited size. A file that exceeds the rest of `max_bytes` is listed
+    in `errors` instead."""
+    images, errors, left_bytes = list[dict[str, str]](), list(output.errors), max_bytes
     for each in output.files:
         try:
             size_bytes = 0 if each.url else each.path.stat().st_size
@@ -47,11 +53,11 @@ def inline_output(output: Output, most_bytes: int) -> dict[str, Any]:
                 continue
             data = each.url or b2a_base64(each.path.read_bytes(), newline=False).decode()
         except OSError as error:
-            errors.append(_gone(each, error))
+            errors.append(_read_error(each, error))
             continue
         left_bytes -= size_bytes
         images.append({"filename": each.filename, "type": _type(each), "data": data})
-    return {"images": images, **_besides(bool(images), errors)}
+    return {"images": images, **_other_fields(bool(images), errors)}
 
 
 @contextmanager
@@ -63,15 +69,16 @@ def _spooling(directory: Path) -> Iterator[IO[bytes]]:
         stack.pop_all()
 
 
-def _write_images(file: IO[bytes], files: Sequence[DeliveredFile], form: bytes) -> list[str]:
-    """With commas between; what could not be read, in sentences."""
+def _write_images(file: IO[bytes], files: Sequence[DeliveredFile], template: bytes) -> list[str]:
+    """Writes the files as comma-separated JSON. Returns an error message for each file that cannot be
+    read."""
     errors, separator = list[str](), b""
-    before, _, after = form.partition(b"%s")
+    before, _, after = template.partition(b"%s")
     for each in files:
         try:
             source = each.path.open("rb") if each.url is None else None
         except OSError as error:
-            errors.append(_gone(each, error))
+            errors.append(_read_error(each, error))
             continue
         file.write(separator + before)
         _write_image(file, each, source)
@@ -96,12 +103,12 @@ def _type(each: DeliveredFile) -> str:
     return "base64" if each.url is None else "s3_url"
 
 
-def _gone(each: DeliveredFile, error: OSError) -> str:
+def _read_error(each: DeliveredFile, error: OSError) -> str:
     return f"{each.filename} cannot be read: {error.strerror} ({each.path})"
 
 
-def _besides(has_any: bool, errors: Sequence[str]) -> dict[str, Any]:
-    """What stands beside the images."""
+def _other_fields(has_any: bool, errors: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields of the output besides `images`."""
     if errors:
         return {"errors": list(errors)}
     return {} if has_any else {"status": "success_no_images"}

@@ -1,4 +1,4 @@
-"""What the webhook of a job says, as RunPod sends it: one message, with the output in it."""
+"""Bodies of job webhooks in RunPod's format: one message with the output."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,9 +9,9 @@ from comfyui_workflow.api.runpod.output import inline_output
 from comfyui_workflow.services.jobs.view import JobView, has_output, output_of
 
 NAME = "runpod"
-"""In the records of jobs: it must not change."""
+"""Stored in the records of jobs; it must not change."""
 LARGEST_MESSAGE_BYTES = 20 * 1024 * 1024
-"""The size of the files in a webhook; RunPod takes no larger results at all."""
+"""Maximum total size of the files in a webhook; also the maximum result size of RunPod."""
 
 
 class RunPodPresenter:

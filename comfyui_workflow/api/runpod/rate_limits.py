@@ -1,4 +1,4 @@
-"""How often an endpoint may be asked, as RunPod limits it; off unless it is wished for."""
+"""Rate limits per endpoint, with the values of RunPod. Off by default (`COMFYUI_WORKFLOW_RATE_LIMITS`)."""
 
 import time
 
@@ -8,7 +8,7 @@ from limits.strategies import MovingWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
 WINDOW_S = 10
-MOST = {
+MAX_REQUESTS = {
     "run": 1000,
     "runsync": 2000,
     "status": 2000,
@@ -18,23 +18,25 @@ MOST = {
     "retry": 100,
     "purge-queue": 2,
 }
-"""Within ten seconds, of one endpoint."""
+"""Maximum number of requests per endpoint within `WINDOW_S`, by operation."""
 
 
 class RateLimits:
-    """May be asked from any thread."""
+    """Counts requests in a moving window. Thread-safe."""
 
-    def __init__(self, *, are_on: bool) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if are_on else None
-        self._items = {word: RateLimitItemPerSecond(most, WINDOW_S) for word, most in MOST.items()}
+    def __init__(self, *, enabled: bool) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if enabled else None
+        self._items = {
+            operation: RateLimitItemPerSecond(limit, WINDOW_S) for operation, limit in MAX_REQUESTS.items()
+        }
 
-    def check(self, word: str, endpoint: str) -> None:
-        """Raises: TooManyRequests, which says when to come again."""
-        item = self._items.get(word)
-        if self._limiter is None or item is None or self._limiter.hit(item, word, endpoint):
+    def check(self, operation: str, endpoint: str) -> None:
+        """Counts one request. Raises: TooManyRequests, with `Retry-After` in seconds."""
+        item = self._items.get(operation)
+        if self._limiter is None or item is None or self._limiter.hit(item, operation, endpoint):
             return
-        free_at_s = self._limiter.get_window_stats(item, word, endpoint).reset_time
+        free_at_s = self._limiter.get_window_stats(item, operation, endpoint).reset_time
         raise TooManyRequests(
-            f"Too many requests: {word} may be asked {MOST[word]} times in {WINDOW_S} s",
+            f"Too many requests: at most {MAX_REQUESTS[operation]} {operation} requests in {WINDOW_S} s",
             retry_after=max(1, round(free_at_s - time.time())),
         )

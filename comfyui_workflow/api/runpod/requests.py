@@ -1,4 +1,4 @@
-"""What a client of RunPod orders: `{"input": {"workflow", "images"}, "webhook", "policy", "s3Config"}`."""
+"""Parses the body of a job: `{"input": {"workflow", "images"}, "webhook", "policy", "s3Config"}`."""
 
 import base64
 import binascii
@@ -34,24 +34,26 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where the jobs of an endpoint go; one word for it, however it was called."""
+    """The target of a job. `key` is the normalized name, which is the same for every spelling of the
+    endpoint."""
 
-    word: str
+    key: str
     ssh_connection: str
 
 
-def job_order_reader(parts: ApiServices) -> "JobOrderReader":
+def job_order_reader(services: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
-        orders=order_reader(parts),
-        uploads=parts.uploads,
-        directory=parts.instances.directory,
-        default_endpoint=parts.settings.default_endpoint,
+        orders=order_reader(services),
+        uploads=services.uploads,
+        directory=services.instances.directory,
+        default_endpoint=services.settings.default_endpoint,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOrderReader:
-    """Every method raises InvalidRequest, in the words of worker-comfyui where it has some."""
+    """Parses job requests. Every method raises InvalidRequest, with the message of worker-comfyui if it has
+    one for the error."""
 
     orders: OrderReader
     uploads: Uploads
@@ -59,53 +61,53 @@ class JobOrderReader:
     default_endpoint: str
 
     def endpoint(self, endpoint_id: str | None) -> Endpoint:
-        """An instance, a tag that one has, or `any`. Raises: InstanceNotFound."""
+        """Resolves an endpoint id: an instance, `any`, or a tag of an instance. Raises: InstanceNotFound."""
         if endpoint_id is None:
             return self._default()
         instance = self.directory.get(endpoint_id)
         if instance is not None:
-            return Endpoint(word=instance.id, ssh_connection=instance.name)
+            return Endpoint(key=instance.id, ssh_connection=instance.name)
         if endpoint_id.lower() == ANY:
-            return Endpoint(word=ANY, ssh_connection=ANY)
+            return Endpoint(key=ANY, ssh_connection=ANY)
         if any(each.has_tag(endpoint_id) for each in self.directory.all()):
             tagged = f"{ANY}:{endpoint_id.lower()}"
-            return Endpoint(word=tagged, ssh_connection=tagged)
+            return Endpoint(key=tagged, ssh_connection=tagged)
         raise InstanceNotFound(
-            f"Endpoint not found: {endpoint_id[:100]} is no instance, no tag of one, and not {ANY}"
+            f"Endpoint not found: {endpoint_id[:100]} is neither an instance, nor a tag of one, nor {ANY}"
         )
 
     def _default(self) -> Endpoint:
-        """It may be an ssh string too."""
+        """Resolves the default endpoint, which may also be an ssh string."""
         try:
             return self.endpoint(self.default_endpoint)
         except InstanceNotFound:
-            return Endpoint(word=self.default_endpoint, ssh_connection=self.default_endpoint)
+            return Endpoint(key=self.default_endpoint, ssh_connection=self.default_endpoint)
 
     def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
-        """Images that came along are kept by then."""
+        """Parses the body and stores its inline images on this server."""
         given, policy = _input(body), _object(body, "policy")
         timeout_ms = integer(policy, "executionTimeout", 0, LEAST_TIMEOUT_MS, LONGEST_MS)
         ttl_ms = integer(policy, "ttl", USUAL_TTL_MS, LEAST_TTL_MS, LONGEST_MS)
-        asked: Body = {
+        execute_body: Body = {
             "ssh_connection": endpoint.ssh_connection,
             "workflow": given["workflow"],
             "priority": LOW_PRIORITY if flag(policy, "lowPriority") else 0,
         }
         webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
-        fetches = tuple(self._places(images))
+        fetches = tuple(self._downloads(images))
         key = text(given, "comfy_org_api_key") or None
         try:
-            request = self.orders.read(asked)
+            request = self.orders.read(execute_body)
         except InvalidGraph as error:
             raise InvalidRequest(f"{INVALID}: {error}") from error
         return JobOrder(
             request=replace(
                 request,
-                input_images=(*self._kept(images), *(each.path for each in fetches)),
+                input_images=(*self._stored_paths(images), *(each.path for each in fetches)),
                 has_comfy_org_api_key=key is not None,
             ),
             comfy_org_api_key=key,
-            endpoint=endpoint.word,
+            endpoint=endpoint.key,
             presenter=NAME,
             is_sync=is_sync,
             webhook=webhook,
@@ -115,16 +117,16 @@ class JobOrderReader:
             fetches=fetches,
         )
 
-    def _places(self, images: "Images") -> Iterator[ImageDownload]:
+    def _downloads(self, images: "Images") -> Iterator[ImageDownload]:
         for name, image in images.items():
             if isinstance(image, str):
-                with _in_words():
+                with _image_errors():
                     yield ImageDownload(url=image, path=str(self.uploads.place_for(name)))
 
-    def _kept(self, images: "Images") -> Iterator[str]:
+    def _stored_paths(self, images: "Images") -> Iterator[str]:
         for name, image in images.items():
             if isinstance(image, bytes):
-                with _in_words():
+                with _image_errors():
                     yield str(self.uploads.keep(BytesIO(image), name))
 
 
@@ -145,7 +147,8 @@ def _input(body: Body) -> Body:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def _image_errors() -> Iterator[None]:
+    """Converts FileRefused to the error of worker-comfyui for images."""
     try:
         yield
     except FileRefused as error:
@@ -153,11 +156,12 @@ def _in_words() -> Iterator[None]:
 
 
 Images = dict[str, bytes | str]
-"""By their names: the content, or the URL of it."""
+"""Image content, or the URL of an image, by file name."""
 
 
 def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
-    """As ComfyUI takes them: a later one of a name is in the place of an earlier one."""
+    """Yields name and content (or URL) of each image. If a name occurs twice, the later image replaces the
+    earlier one, as in ComfyUI."""
     images = given.get("images")
     if images is None:
         return
@@ -179,7 +183,7 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
 
 
 def _content(image: str) -> bytes:
-    """Of base64, after a data URI's head or without one."""
+    """Decodes base64, with or without the prefix of a data URI."""
     encoded = image.partition(",")[2] if image[:5].lower() == "data:" else image
     try:
         content = base64.b64decode("".join(encoded.split()), validate=True)
@@ -212,10 +216,10 @@ def _url(fields: Body, field: str) -> str | None:
     if not url:
         return None
     try:
-        is_one = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+        is_web_url = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
     except ValueError:
-        is_one = False
-    if not is_one or len(url) > LONGEST_URL or not url.isprintable():
+        is_web_url = False
+    if not is_web_url or len(url) > LONGEST_URL or not url.isprintable():
         raise InvalidRequest(f"{field} must be a URL that begins with http:// or https://")
     return url
 

@@ -1,4 +1,4 @@
-"""/v2/<endpoint_id>/* and the bare paths: jobs, as RunPod and its worker-comfyui have them."""
+"""/v2/<endpoint_id>/* and the same routes without prefix: jobs, compatible with RunPod and worker-comfyui."""
 
 import re
 from dataclasses import dataclass
@@ -31,8 +31,9 @@ from comfyui_workflow.stores.journal import now
 
 PREFIX = "/v2"
 BARE = ("/run", "/runsync", "/status", "/status-sync", "/stream", "/cancel", "/retry", "/purge-queue")
-MOST_WAITING = 6
-"""Whoever waits takes up a thread of the server; most of those are left for the others."""
+MAX_WAITING = 6
+"""Maximum number of requests that wait for a job at once. Each occupies a thread of the server, and most
+threads must remain for other requests."""
 
 MB = 1024 * 1024
 LARGEST_BODIES_MB = {"run": 10, "runsync": 20}
@@ -40,7 +41,7 @@ LARGEST_BODIES_MB = {"run": 10, "runsync": 20}
 
 @dataclass(frozen=True, kw_only=True)
 class JobViews:
-    """Each route is at two places; at the bare path `endpoint_id` is None."""
+    """Each route has two paths; on the one without prefix, `endpoint_id` is None."""
 
     jobs: JobService
     orders: JobOrderReader
@@ -49,16 +50,16 @@ class JobViews:
     waiting: BoundedSemaphore
     default_endpoint: str
     spool_dir: Path
-    """For answers that are too large for memory."""
+    """Directory for temporary files of responses that are too large for memory."""
 
     def run(self, endpoint_id: str | None) -> Response:
         self._check_rate("run", endpoint_id)
-        return _standing(self._submitted(endpoint_id, is_sync=False))
+        return _status_response(self._submitted(endpoint_id, is_sync=False))
 
     def runsync(self, endpoint_id: str | None) -> Response:
         self._check_rate("runsync", endpoint_id)
-        _wait_ms()  # before anything is ordered
-        return self._document(self._awaited(self._submitted(endpoint_id, is_sync=True)))
+        _wait_ms()  # refuse an invalid value before the job is submitted
+        return self._document(self._wait_for(self._submitted(endpoint_id, is_sync=True)))
 
     def status(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("status", endpoint_id)
@@ -66,7 +67,7 @@ class JobViews:
 
     def status_sync(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("status-sync", endpoint_id)
-        return self._document(self._awaited(self.jobs.get(job_id)))
+        return self._document(self._wait_for(self.jobs.get(job_id)))
 
     def stream(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("stream", endpoint_id)
@@ -76,7 +77,7 @@ class JobViews:
 
     def cancel(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("cancel", endpoint_id)
-        return _standing(self.jobs.cancel(job_id))
+        return _status_response(self.jobs.cancel(job_id))
 
     def retry(self, endpoint_id: str | None, job_id: str) -> Response:
         self._check_rate("retry", endpoint_id)
@@ -91,16 +92,16 @@ class JobViews:
 
     def purge_queue(self, endpoint_id: str | None) -> Response:
         self._check_rate("purge-queue", endpoint_id)
-        removed = self.jobs.purge(self.orders.endpoint(endpoint_id).word)
+        removed = self.jobs.purge(self.orders.endpoint(endpoint_id).key)
         return jsonify(removed=removed, status="completed")
 
     def health(self, endpoint_id: str) -> Response:
-        word = self.orders.endpoint(endpoint_id).word
-        return jsonify(jobs=_job_counts(self.jobs, word), workers=_worker_counts(self.instances, word))
+        key = self.orders.endpoint(endpoint_id).key
+        return jsonify(jobs=_job_counts(self.jobs, key), workers=_worker_counts(self.instances, key))
 
-    def _check_rate(self, word: str, endpoint_id: str | None) -> None:
+    def _check_rate(self, operation: str, endpoint_id: str | None) -> None:
         """Raises: TooManyRequests."""
-        self.limits.check(word, (endpoint_id or self.default_endpoint).lower())
+        self.limits.check(operation, (endpoint_id or self.default_endpoint).lower())
 
     def _submitted(self, endpoint_id: str | None, *, is_sync: bool) -> JobView:
         endpoint = self.orders.endpoint(endpoint_id)
@@ -110,8 +111,9 @@ class JobViews:
         except ImageRefused as error:
             raise UrlRefused(f"{NO_IMAGES}: {error}") from error
 
-    def _awaited(self, view: JobView) -> JobView:
-        """The job once it is final; as it is at once where too many wait already, and for a HEAD."""
+    def _wait_for(self, view: JobView) -> JobView:
+        """Waits until the job is final or the wait time is over, and returns it. Does not wait for HEAD, or
+        if `MAX_WAITING` requests already wait."""
         wait_ms = _wait_ms()
         if view.job.final is None and request.method != "HEAD" and self.waiting.acquire(blocking=False):
             try:
@@ -127,31 +129,31 @@ class JobViews:
         return _spooled(spooled_document(head, output_of(view), self.spool_dir))
 
 
-def create_blueprint(parts: ApiServices) -> Blueprint:
+def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("worker_comfyui", __name__)
     views = JobViews(
-        jobs=parts.jobs,
-        orders=job_order_reader(parts),
-        instances=parts.instances,
-        limits=RateLimits(are_on=parts.settings.rate_limits),
-        waiting=BoundedSemaphore(MOST_WAITING),
-        default_endpoint=parts.settings.default_endpoint,
-        spool_dir=parts.settings.data_dir,
+        jobs=services.jobs,
+        orders=job_order_reader(services),
+        instances=services.instances,
+        limits=RateLimits(enabled=services.settings.rate_limits),
+        waiting=BoundedSemaphore(MAX_WAITING),
+        default_endpoint=services.settings.default_endpoint,
+        spool_dir=services.settings.data_dir,
     )
     register(routes, OPERATIONS, views)
     return routes
 
 
 def body_limit(path: str) -> BodyLimit | None:
-    """RunPod's; told before the body is read."""
-    found = re.fullmatch(rf"({PREFIX}/[^/]+)?/(?P<word>run|runsync)", path)
+    """Returns RunPod's limit for the body of a path; called before the body is read."""
+    found = re.fullmatch(rf"({PREFIX}/[^/]+)?/(?P<operation>run|runsync)", path)
     if found is None:
         return None
-    most_mb = LARGEST_BODIES_MB[found["word"]]
+    max_mb = LARGEST_BODIES_MB[found["operation"]]
     return BodyLimit(
-        most_bytes=most_mb * MB,
-        message=f"Request body is larger than {most_mb} MB, the most that /{found['word']} takes: "
-        "name large images by their URL",
+        most_bytes=max_mb * MB,
+        message=f"Request body is larger than {max_mb} MB, the most that /{found['operation']} takes: "
+        "send large images as URLs",
     )
 
 
@@ -165,7 +167,7 @@ def http_error_response(error: HTTPException) -> Response:
     return response
 
 
-def _standing(view: JobView) -> Response:
+def _status_response(view: JobView) -> Response:
     return jsonify(id=view.job.job_id, status=STATUS_WORDS[view.status])
 
 
@@ -176,7 +178,8 @@ def _failure(message: str, status: int) -> Response:
 
 
 def _spooled(file: IO[bytes]) -> Response:
-    """Handed over whole, so that it is sent by the server's loop and not by this thread."""
+    """Returns a response that sends the file. Uses `wrap_file`, so that the event loop of the server sends it
+    and not this thread."""
     size_bytes = file.seek(0, 2)
     file.seek(0)
     response = Response(
@@ -206,17 +209,18 @@ def _job_counts(jobs: JobService, endpoint: str) -> dict[str, int]:
 
 
 def _worker_counts(instances: InstanceServices, endpoint: str) -> dict[str, int]:
-    """An instance is a worker: initializing while it is not known to be ready, throttled while it is away."""
-    meant = read_any(endpoint)
+    """Counts the instances of an endpoint as workers: `initializing` while not known to be ready, `throttled`
+    while unreachable."""
+    any_target = read_any(endpoint)
     counted = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled"), 0)
     for instance in instances.directory.all():
-        if instance.is_meant_by(meant.tag) if meant else instance.id == endpoint:
-            counted[_worker_word(instances.monitors.state(instance.id))] += 1
+        if instance.is_meant_by(any_target.tag) if any_target else instance.id == endpoint:
+            counted[_worker_state(instances.monitors.state(instance.id))] += 1
     counted["ready"] = counted["idle"]
     return counted
 
 
-def _worker_word(state: InstanceState) -> str:
+def _worker_state(state: InstanceState) -> str:
     if state.reachability is Reachability.UNREACHABLE:
         return "throttled"
     if not state.is_ready:
@@ -231,6 +235,8 @@ OPERATIONS = (
         bare_rule="/run",
         view=JobViews.run,
         summary="Start a job",
+        description="Returns as soon as the job is stored. Errors: 400 invalid field, 404 unknown "
+        "endpoint, 413 body over 10 MB, 429 rate limit.",
         body=schemas.JobBody,
         answer=schemas.JobStatusResponse,
     ),
@@ -239,7 +245,9 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/runsync",
         bare_rule="/runsync",
         view=JobViews.runsync,
-        summary="Start a job and wait for its end",
+        summary="Start a job and wait for it",
+        description="Returns the unfinished job if the wait time is over, or if six other requests are "
+        "waiting. Errors: as for `run`; 413 body over 20 MB.",
         body=schemas.JobBody,
         query=schemas.WaitQuery,
         answer=schemas.JobResponse,
@@ -249,7 +257,8 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
         bare_rule="/status/<job_id>",
         view=JobViews.status,
-        summary="The status of a job, with its output",
+        summary="Get the status and the output of a job",
+        description="Errors: 404 unknown or expired job.",
         answer=schemas.JobResponse,
     ),
     Operation(
@@ -257,7 +266,9 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
         bare_rule="/status-sync/<job_id>",
         view=JobViews.status_sync,
-        summary="Wait for the end of a job",
+        summary="Wait for a job",
+        description="Returns the unfinished job if the wait time is over, or if six other requests are "
+        "waiting. Errors: 404 unknown or expired job.",
         query=schemas.WaitQuery,
         answer=schemas.JobResponse,
     ),
@@ -266,7 +277,9 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
         bare_rule="/stream/<job_id>",
         view=JobViews.stream,
-        summary="The outputs that nobody has taken yet",
+        summary="Get the outputs of a job once",
+        description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
+        "unknown or expired job.",
         answer=schemas.StreamResponse,
     ),
     Operation(
@@ -274,7 +287,8 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
         bare_rule="/status/<job_id>",
         view=JobViews.status,
-        summary="The status of a job, with its output",
+        summary="Get the status and the output of a job",
+        description="Errors: 404 unknown or expired job.",
         answer=schemas.JobResponse,
     ),
     Operation(
@@ -282,7 +296,9 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
         bare_rule="/status-sync/<job_id>",
         view=JobViews.status_sync,
-        summary="Wait for the end of a job",
+        summary="Wait for a job",
+        description="Returns the unfinished job if the wait time is over, or if six other requests are "
+        "waiting. Errors: 404 unknown or expired job.",
         query=schemas.WaitQuery,
         answer=schemas.JobResponse,
     ),
@@ -291,7 +307,9 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
         bare_rule="/stream/<job_id>",
         view=JobViews.stream,
-        summary="The outputs that nobody has taken yet",
+        summary="Get the outputs of a job once",
+        description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
+        "unknown or expired job.",
         answer=schemas.StreamResponse,
     ),
     Operation(
@@ -300,6 +318,7 @@ OPERATIONS = (
         bare_rule="/cancel/<job_id>",
         view=JobViews.cancel,
         summary="Cancel a job",
+        description="Errors: 404 unknown or expired job.",
         answer=schemas.JobStatusResponse,
     ),
     Operation(
@@ -307,7 +326,8 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/retry/<job_id>",
         bare_rule="/retry/<job_id>",
         view=JobViews.retry,
-        summary="Take up a job that has failed or timed out",
+        summary="Retry a job that has failed or timed out",
+        description="Keeps the job id. Errors: 404 unknown or expired job, 409 the job has another status.",
         answer=schemas.JobStatusResponse,
     ),
     Operation(
@@ -315,29 +335,35 @@ OPERATIONS = (
         rule=f"{PREFIX}/<endpoint_id>/purge-queue",
         bare_rule="/purge-queue",
         view=JobViews.purge_queue,
-        summary="Cancel the jobs of an endpoint that have not begun",
+        summary="Cancel the waiting jobs of an endpoint",
+        description="Errors: 404 unknown endpoint.",
         answer=schemas.QueuePurged,
     ),
     Operation(
         method="GET",
         rule=f"{PREFIX}/<endpoint_id>/health",
         view=JobViews.health,
-        summary="The jobs and workers of an endpoint",
+        summary="Count the jobs and workers of an endpoint",
+        description="A worker is an instance. Errors: 404 unknown endpoint.",
         answer=schemas.EndpointHealth,
     ),
 )
 
 API = Api(
     prefix=PREFIX,
-    also_at=BARE,
+    other_prefixes=BARE,
     create_blueprint=create_blueprint,
     error_response=error_response,
     http_error_response=http_error_response,
     body_limit=body_limit,
     section=Section(
         tag="Jobs",
-        description="As RunPod and its worker-comfyui have them: docs/api/worker-comfyui.md",
+        description="Jobs, compatible with RunPod and worker-comfyui. Details: docs/api/worker-comfyui.md",
         operations=OPERATIONS,
         failure=schemas.JobFailure,
+        path_parameters={
+            "endpoint_id": "An instance (id or name), a tag of instances, or `any`; case-insensitive",
+            "job_id": "Id of the job",
+        },
     ),
 )
