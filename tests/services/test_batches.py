@@ -126,7 +126,7 @@ def test_runs_without_their_batch_were_never_accepted(made: Made) -> None:
     _, accepted = made.submit(2)
     made.batches.resume()
     assert all(made.journal.get(run.run_id).status is RunStatus.CANCELLED for run in orphans)
-    assert "none of it was started" in str(made.journal.get(orphans[0].run_id).error_message)
+    assert "no run of it was started" in str(made.journal.get(orphans[0].run_id).error_message)
     assert all(made.journal.get(each).status is RunStatus.QUEUED for each in accepted)
 
 
@@ -211,7 +211,7 @@ def test_a_batch_whose_record_is_damaged_is_made_anew_of_its_runs(made: Made, da
     made.begin_again().resume()
     assert made.files.get(batch_id) == replace(before, created_at=before.created_at)
     assert made.statuses(batch_id) == ["executing", "queued", "queued"]
-    assert [(each.path, "made anew" in each.outcome) for each in made.damage.all()] == [(str(path), True)]
+    assert [(each.path, "rebuilt from its" in each.outcome) for each in made.damage.all()] == [(str(path), True)]
     assert [kept.read_bytes() for kept in (made.directory / "set-aside").iterdir()] == [damage]
     made.begin_again().resume()
     assert made.files.get(batch_id) == before
