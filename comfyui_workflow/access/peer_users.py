@@ -26,9 +26,9 @@ _NLMSG_ERROR = 2
 _NETLINK_SOCK_DIAG = 4
 _ANY_STATE = _NO_COOKIE = 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")
-_ANSWER = struct.Struct("=BBBB48sIIIII")
+_RESPONSE = struct.Struct("=BBBB48sIIIII")
 """`inet_diag_msg`: family, state, timer, retransmits, socket id; expires, two queues, uid, inode."""
-_ANSWER_WITHIN_S = 2.0
+_TIMEOUT_S = 2.0
 _INET_NAMES = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6"}
 _NOT_SUPPORTED = (
     errno.EPERM,
@@ -59,9 +59,9 @@ class PeerUsers:
         try:
             uid = uid_of_peer(connection)
         except OSError as error:
-            return f"This system does not tell whose connection this is ({error.strerror}). {_advice()}"
+            return f"The user of this connection cannot be determined ({error.strerror}). {_advice()}"
         if uid is None:
-            return f"This connection is of no process of this machine. {_advice()}"
+            return f"This connection does not come from a process of this machine. {_advice()}"
         if uid in self._allowed and not _is_overflow(uid):
             return None
         owner = _name(os.getuid())
@@ -83,8 +83,8 @@ def is_of_another_user(connection: socket.socket) -> bool:
 def uid_of_peer(connection: socket.socket) -> int | None:
     """Returns the user of the process that has the client's socket open.
 
-    None if no process of this machine has it open (any more). Raises: OSError if the kernel does not answer,
-    also if the connection has ended."""
+    None if no process of this machine has it open (any more). Raises: OSError if the kernel does not
+    response, also if the connection has ended."""
     client, server = connection.getpeername(), connection.getsockname()
     family = socket.AF_INET6 if ":" in client[0] else socket.AF_INET
     try:
@@ -105,23 +105,23 @@ def _ask_kernel(family: socket.AddressFamily, client: Address, server: Address) 
     ]
     wanted = struct.pack("!HH", client[1], server[1]) + b"".join(packed)
     wanted += struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
-    question = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + wanted
+    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + wanted
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
     ) as kernel:
-        kernel.settimeout(_ANSWER_WITHIN_S)
-        kernel.send(_HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, 1, 0, 0) + question)
-        answer = kernel.recv(8192)
-    if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
-        number = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+        kernel.settimeout(_TIMEOUT_S)
+        kernel.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, 1, 0, 0) + request)
+        response = kernel.recv(8192)
+    if _HEADER.unpack_from(response)[1] == _NLMSG_ERROR:
+        number = -struct.unpack_from("=i", response, _HEADER.size)[0]
         raise OSError(number, os.strerror(number))
-    *_, found, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _HEADER.size)
-    is_the_one = found[:4] == wanted[:4]  # a listener at the client's port has no other end
-    return int(uid) if inode and is_the_one else None
+    *_, found, _, _, _, uid, inode = _RESPONSE.unpack_from(response, _HEADER.size)
+    is_same = found[:4] == wanted[:4]  # a listener on the client's port matches too, but has no peer
+    return int(uid) if inode and is_same else None
 
 
 def _is_lookup_supported() -> bool:
-    """Whether it tells of a connection of our own: without `tcp_diag` it knows of none."""
+    """True if `sock_diag` finds a test connection of this process. Without `tcp_diag` it finds none."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,
@@ -169,8 +169,9 @@ def _proc_address(family: socket.AddressFamily, address: Address) -> str:
 
 
 def _is_overflow(uid: int) -> bool:
-    """True for the overflow user: it stands for all users without a number in this user namespace
-    (container)."""
+    """True for the overflow user.
+
+    In a user namespace (a container) it stands for all users that have no number there."""
     try:
         is_whole = Path("/proc/self/uid_map").read_text().split()[:3] == ["0", "0", "4294967295"]
         return not is_whole and uid == int(Path("/proc/sys/kernel/overflowuid").read_text())
@@ -187,6 +188,6 @@ def _name(uid: int) -> str:
 
 def _advice() -> str:
     return (
-        f"{SETTING} names users who may use it, or `any`; with COMFYUI_WORKFLOW_API_TOKEN whoever has the "
-        "token may"
+        f"To allow other users, set {SETTING} to their names or to `any`, or set an API token with "
+        "COMFYUI_WORKFLOW_API_TOKEN"
     )

@@ -144,7 +144,7 @@ class BatchService:
         Raises: BatchNotFound; RunConflict if all runs are finished; StoreError."""
         unfinished = [run for run in self.runs(batch_id) if not run.is_finished]
         if not unfinished:
-            raise RunConflict(f"Every run of the batch is finished already: {batch_id}")
+            raise RunConflict(f"All runs of the batch are already finished: {batch_id}")
         self._batches.add(replace(self._batches.get(batch_id), cancelled_at=now()))
         return self._service.cancel_all([run.run_id for run in reversed(unfinished)])
 
@@ -155,7 +155,7 @@ class BatchService:
         failed = [run for run in self.runs(batch_id) if run.status is RunStatus.FAILED]
         retried = self._each(failed, lambda run: self._service.retry(run.run_id))
         if not retried:
-            raise RunConflict("No run of the batch has failed in a way that a retry could mend")
+            raise RunConflict("The batch has no failed run that can be retried")
         return retried
 
     def resume(self) -> None:

@@ -83,7 +83,7 @@ class PathPolicy:
             raise FileRefused(f"Input image cannot be read: {path} (permission denied)")
         self._refuse_content(local, path)
         if not is_safe_name(_as_given(path).name):
-            raise FileRefused(f"Input image has a name that no instance takes: {_as_given(path).name!r}")
+            raise FileRefused(f"Input image has a file name that is not allowed: {_as_given(path).name!r}")
         return str(_as_given(path))
 
     def output_dir(self, path: str) -> str:
@@ -133,8 +133,8 @@ class PathPolicy:
         reason = reason_not_to_use(local, roots)
         if reason is not None:
             raise FileRefused(
-                f"{what} is not allowed: {path} ({reason}; directories that COMFYUI_WORKFLOW_READ_DIRS and "
-                "COMFYUI_WORKFLOW_WRITE_DIRS name may be such)"
+                f"{what} is not allowed: {path} ({reason}; to allow the directory, name it in "
+                "COMFYUI_WORKFLOW_READ_DIRS or COMFYUI_WORKFLOW_WRITE_DIRS)"
             )
 
     def _is_upload(self, local: Path) -> bool:
@@ -153,9 +153,9 @@ class PathPolicy:
             raise FileRefused(f"Input image cannot be read: {path} ({error.strerror})") from error
         if kind not in self._kinds:
             raise FileRefused(
-                f"Input image is not allowed: {path} has none of the contents that ComfyUI loads: "
+                f"Input image is not allowed: {path} is not of a kind that ComfyUI loads: "
                 f"{', '.join(_PHRASES[each] for each in InputKind if each in self._kinds)}. "
-                "COMFYUI_WORKFLOW_INPUT_KINDS allows others; a file that is sent here first may be anything"
+                "COMFYUI_WORKFLOW_INPUT_KINDS allows other kinds; uploaded files may be of any kind"
             )
 
 

@@ -194,7 +194,7 @@ def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
     assert made.job(job_id).verdict is None  # in the queue it may be for long
     made.journal.record(job_id, ExecutionStarted())
     assert made.final(job_id).final is JobStatus.TIMEOUT
-    assert made.journal.get(job_id).cancel_reason == "Its job may execute for 0.2 s"
+    assert made.journal.get(job_id).cancel_reason == "The execution timeout of its job is over (0.2 s)"
 
 
 def test_out_of_contact_no_job_times_out(made: Made) -> None:
@@ -281,7 +281,7 @@ def test_after_its_time_to_live_nobody_knows_a_job(made: Made) -> None:
     done, waiting = made.submit(ttl_s=3), made.submit(ttl_s=0.3)
     made.complete(done)
     until(lambda: is_unknown(made, done) and is_unknown(made, waiting))
-    assert made.journal.get(waiting).error_message == "The ttl of its job is over"
+    assert made.journal.get(waiting).error_message == "The time to live (ttl) of its job is over"
     assert not list((made.directory / "jobs").iterdir())
 
 

@@ -53,7 +53,7 @@ class Timer:
             try:
                 act()
             except Exception:  # a failed action must not stop the others
-                log.exception("a bug of this server: a job may go on for too long")
+                log.exception("internal error: a time limit of a job may not be enforced")
 
     def _next(self) -> Callable[[], None] | None:
         """Returns the next due action, or None after a wait: then the caller checks again."""

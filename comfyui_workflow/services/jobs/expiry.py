@@ -50,7 +50,7 @@ class JobExpiry:
         try:
             job = self._store.get(job_id)
             if job.final is None:
-                self._cancel_run(job.run_id, "The ttl of its job is over")
+                self._cancel_run(job.run_id, "The time to live (ttl) of its job is over")
             self._store.remove(job_id)
         except JobNotFound:
             return
@@ -81,7 +81,9 @@ class JobExpiry:
         job_id, run_id = view.job.job_id, view.run.run_id
         try:
             job = self._store.update(job_id, lambda job: with_verdict(job, run_id, JobStatus.TIMEOUT))
-            self._cancel_run(run_id, f"Its job may execute for {job.execution_timeout_s:g} s")
+            self._cancel_run(
+                run_id, f"The execution timeout of its job is over ({job.execution_timeout_s:g} s)"
+            )
         except StoreError as error:
             log.error("%s is over, but that cannot be saved: %s", job_id, error)
             return False

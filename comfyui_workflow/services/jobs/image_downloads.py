@@ -131,7 +131,7 @@ class ImageFetcher:
     def _download_next(self, job: Job, fetch: ImageDownload) -> Job:
         """Downloads one image, and returns the job without it."""
         name = Path(fetch.path).name
-        entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
+        entered = PhaseEntered(phase=Phase.WAITING, message=f"Downloading {name}")
         self._journal.record(job.run_id, entered)
         _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
         return self._store.update(job.job_id, lambda job: _without(job, fetch))
