@@ -7,7 +7,7 @@ WorkflowError
 │   ├── InvalidAddress      not an SSH address, or it contains a part that is not allowed
 │   ├── InvalidGraph        not a workflow, or the instance cannot execute it
 │   ├── FileRefused         a path that is missing, unreadable or outside of the allowed directories
-│   │   └── KeyRefused      a path of an SSH key that is refused for such a reason
+│   │   └── KeyRefused      the same, for the file of an SSH key
 │   └── UrlRefused          not a web URL, or an address to which the server must not connect
 ├── RunNotFound             there is no run with this id
 ├── BatchNotFound           there is no batch with this id
