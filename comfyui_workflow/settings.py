@@ -43,7 +43,7 @@ Paths = Annotated[tuple[Path, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """The settings of the server. Immutable, created once at start. The items of lists are separated by commas."""
+    """The settings of the server. Immutable, created once at start. Lists are separated by commas."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True

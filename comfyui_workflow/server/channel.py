@@ -189,7 +189,7 @@ class TimedChannel(RefusingChannel):
         return used
 
     def _moved_bytes(self) -> int:
-        """Returns the number of bytes received so far: of the response by the client, or of the request body."""
+        """Returns the number of transferred bytes: acknowledged response bytes, or received body bytes."""
         if self.total_outbufs_len:
             return self._sent_bytes - _unacknowledged_bytes(self.socket)
         return self.request.body_bytes_received if self.request is not None else 0

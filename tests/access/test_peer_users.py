@@ -80,7 +80,7 @@ def test_a_client_that_has_hung_up_is_not_taken_for_root(
     with accepted("127.0.0.1", NOBODY) as (connection, client):
         client.communicate(timeout=LIMIT_S)
         assert uid_of_peer(connection) is None
-        assert "no process" in (PeerUsers().refusal(connection) or "")
+        assert "not come from a process" in (PeerUsers().refusal(connection) or "")
 
 
 @as_root
@@ -91,7 +91,7 @@ def test_whom_a_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert PeerUsers(frozenset({NOBODY})).refusal(connection) is None
         assert PeerUsers(None).refusal(connection) is None
         monkeypatch.setattr(peer_users, "_ask_kernel", refuse_netlink)
-        monkeypatch.setattr(peer_users, "_look_up", refuse_netlink)
+        monkeypatch.setattr(peer_users, "_read_tables", refuse_netlink)
         assert "does not tell" in (PeerUsers().refusal(connection) or "")
 
 
