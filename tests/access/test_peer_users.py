@@ -92,7 +92,7 @@ def test_whom_a_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert PeerUsers(None).refusal(connection) is None
         monkeypatch.setattr(peer_users, "_ask_kernel", refuse_netlink)
         monkeypatch.setattr(peer_users, "_read_tables", refuse_netlink)
-        assert "does not tell" in (PeerUsers().refusal(connection) or "")
+        assert "cannot be determined" in (PeerUsers().refusal(connection) or "")
 
 
 @linux_only
