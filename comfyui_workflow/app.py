@@ -342,7 +342,7 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
         ),
         Component(
             name="jobs",
-            recover=partial(parts.jobs.mend, parts.damage),
+            recover=partial(parts.jobs.rebuild_damaged, parts.damage),
             start=parts.jobs.start,
             stop=parts.jobs.stop,
         ),
@@ -361,7 +361,7 @@ def load_monitors(instances: InstanceServices) -> None:
 
 def start_batches(batches: BatchService) -> None:
     """Starts the work of batches. Called after their runs are resumed."""
-    batches.on_run_failed()
+    batches.stop_failed()
     start_in_thread("warm-up", batches.warm_up)
 
 

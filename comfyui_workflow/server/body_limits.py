@@ -56,7 +56,7 @@ class Refusals:
 class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
     """Parses a request, and stops reading its body when that is too large."""
 
-    early: Refusals
+    body_limits: Refusals
     _most_bytes: int | None = None
     is_refused = False
 
@@ -73,7 +73,7 @@ class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
         """Marks the request as refused. Its `Content-Length` tells the application the reason."""
         size_bytes = max(self.content_length, self.body_bytes_received)
         if self._most_bytes is None:
-            self._most_bytes = self.early.most_bytes(self.path, self.headers)
+            self._most_bytes = self.body_limits.most_bytes(self.path, self.headers)
         if size_bytes > self._most_bytes:
             self.headers["CONTENT_LENGTH"] = str(size_bytes)
             self.error, self.is_refused, self.completed = None, True, True
@@ -84,7 +84,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         if self.request.is_refused:
             self.channel.is_refused = True
             self.set_close_on_finish()
-        self.get_environment()[HOLD_ANSWER] = self.channel.hold_answer
+        self.get_environment()[HOLD_ANSWER] = self.channel.delay_response
         super().execute()
 
 

@@ -43,7 +43,7 @@ class ChannelListener(Protocol):
 class TimedChannel(RefusingChannel):
     """Client connection with timeouts.
 
-    Only the thread of the event loop uses it, except `service`, `write_soon` and `hold_answer`: worker
+    Only the thread of the event loop uses it, except `service`, `write_soon` and `delay_response`: worker
     threads call these."""
 
     server: ChannelListener
@@ -52,7 +52,7 @@ class TimedChannel(RefusingChannel):
     _unparsed = b""
     _is_silent = True
     _is_full = False
-    _held_until_s: float | None = None
+    _delayed_until_s: float | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.clock = Clock(since_s=time.monotonic())
@@ -67,20 +67,20 @@ class TimedChannel(RefusingChannel):
         return str(self.addr[0])
 
     @property
-    def is_held(self) -> bool:
-        return self._held_until_s is not None
+    def is_delayed(self) -> bool:
+        return self._delayed_until_s is not None
 
     def is_late(self, limits: ConnectionLimits, now_s: float) -> bool:
         """True if the client has exceeded its time limit. Also releases a delayed response that is due."""
-        if self._held_until_s is not None and now_s >= self._held_until_s:
-            self._held_until_s = None
+        if self._delayed_until_s is not None and now_s >= self._delayed_until_s:
+            self._delayed_until_s = None
             self.server.loop.changed(self)
         observed = Observed(stage=self.stage(), part=self._request_count, moved_bytes=self._moved_bytes())
         return self.clock.is_over(observed, limits, now_s)
 
     def stage(self) -> Stage:
         """Returns the current state of the connection."""
-        if self.is_lingering or self.is_held:
+        if self.is_lingering or self.is_delayed:
             return Stage.REFUSED
         if self.total_outbufs_len:
             return Stage.SENDING
@@ -101,9 +101,9 @@ class TimedChannel(RefusingChannel):
         self.is_refused = False  # no lingering
         self.handle_close()
 
-    def hold_answer(self, for_s: float) -> None:
+    def delay_response(self, for_s: float) -> None:
         """Delays the response to this request by `for_s` seconds, without blocking a thread."""
-        self._held_until_s = time.monotonic() + for_s
+        self._delayed_until_s = time.monotonic() + for_s
 
     def received(self, data: bytes) -> bool:
         self._is_silent = False
@@ -127,7 +127,7 @@ class TimedChannel(RefusingChannel):
         return bool(super().readable())
 
     def writable(self) -> bool:
-        return not self.is_held and bool(super().writable())
+        return not self.is_delayed and bool(super().writable())
 
     def handle_write(self) -> None:
         self._is_full = False
@@ -164,7 +164,7 @@ class TimedChannel(RefusingChannel):
         """Sends a piece of the response.
 
         A worker does not try while the socket is full and the loop waits for it: each try copies a piece."""
-        if self.is_held or (self._is_full and not do_close):
+        if self.is_delayed or (self._is_full and not do_close):
             return False
         return bool(super()._flush_some(do_close=do_close))
 

@@ -19,8 +19,8 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
-from comfyui_workflow.server.memory import keep_memory_in_few_arenas
-from comfyui_workflow.server.peer_channels import ask_for_peers
+from comfyui_workflow.server.memory import limit_malloc_arenas
+from comfyui_workflow.server.peer_channels import check_peers
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     is answered. Raises: ConfigurationError; DataTaken after everything is stopped, if another server works on
     the same data."""
     signal.signal(signal.SIGTERM, _on_sigterm)
-    keep_memory_in_few_arenas()
+    limit_malloc_arenas()
     raise_open_files_limit()
     http = HttpThread(server, settings)
     server.when_lost(http.end)
@@ -167,7 +167,7 @@ def _listen(
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
     if settings.is_private_use:
-        ask_for_peers(listener, PeerUsers(settings.other_users).refusal)
+        check_peers(listener, PeerUsers(settings.other_users).refusal)
     return listener
 
 

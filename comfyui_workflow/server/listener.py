@@ -55,7 +55,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         """Binds the port. Raises: OSError if the port is not available."""
 
         class Parser(RefusingParser):
-            early = refusals
+            body_limits = refusals
 
         class Channel(TimedChannel):
             parser_class = Parser

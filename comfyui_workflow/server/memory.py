@@ -7,7 +7,7 @@ _ARENA_MAX = -8
 _ARENAS = 2
 
 
-def keep_memory_in_few_arenas() -> None:
+def limit_malloc_arenas() -> None:
     """Limits the number of heaps (arenas) of glibc's allocator. Does nothing without glibc.
 
     By default glibc uses up to eight arenas per core, and assigns threads to them. An arena is returned to

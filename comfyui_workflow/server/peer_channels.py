@@ -8,7 +8,7 @@ PEER_REFUSAL = "comfyui_workflow.peer_refusal"
 """Key in the WSGI environment: the error message for a client that is refused."""
 
 
-def ask_for_peers(listener: Any, refusal_of: Callable[[socket.socket], str | None]) -> None:
+def check_peers(listener: Any, refusal_of: Callable[[socket.socket], str | None]) -> None:
     """Makes a listener check the peer of each connection. Call it before the first connection is accepted.
 
     `refusal_of` returns an error message, or None. The application sends the refusal."""

@@ -89,7 +89,7 @@ class BatchService:
             )
             for number, request in enumerate(order.requests)
         ]
-        runs = self._service.keep_all(requests)
+        runs = self._service.save_all(requests)
         try:
             self._batches.add(batch)
         except BaseException:
@@ -174,7 +174,7 @@ class BatchService:
                 ending = RunCancelled() if run.prompt_id is None else CancelRequested()
                 self._journal.record(run.run_id, ending)
 
-    def on_run_failed(self) -> None:
+    def stop_failed(self) -> None:
         """Stops the unfinished batches that have a failed run, where the batch asks for that.
 
         Called at start, after the unfinished runs are resumed: the server may have crashed between a failure

@@ -64,7 +64,7 @@ class RunService:
             before = self._store.by_idempotency_key(idempotency_key)
             return self._submit(request, idempotency_key) if before is None else self.get(before)
 
-    def keep_all(self, requests: Sequence[RunRequest]) -> list[Run]:
+    def save_all(self, requests: Sequence[RunRequest]) -> list[Run]:
         """Saves all runs without starting them. They are on disk before this returns.
 
         Their ids sort in the order of the requests. Raises: StoreError; then no run was saved."""
@@ -161,7 +161,7 @@ class RunService:
         self._executor.recheck(run_id)
         return run
 
-    def cancel_unless_begun(self, run_id: str) -> bool:
+    def cancel_if_queued(self, run_id: str) -> bool:
         """Cancels the run if it is still queued. True if this call requested the cancellation.
 
         Raises: RunNotFound, StoreError."""

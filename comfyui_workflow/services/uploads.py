@@ -82,7 +82,7 @@ class Uploads:
             with suppress(OSError):
                 os.utime(path.parent)
 
-    def forget_old(self) -> int:
+    def remove_old(self) -> int:
         """Removes files that were not used for `kept_s` and that no run needs. Returns their number."""
         limit_s = self._clock() - self._kept_s
         old = {directory for directory in self._directories() if _used_at_s(directory) < limit_s}
@@ -97,7 +97,7 @@ class Uploads:
         """Removes old files, at most once in `LOOK_EVERY_S`. Each upload calls this."""
         if self._clock() - self._cleaned_up_at_s > LOOK_EVERY_S:
             self._cleaned_up_at_s = self._clock()
-            self.forget_old()
+            self.remove_old()
 
     def _directories(self) -> Iterator[Path]:
         with suppress(OSError):  # missing before the first upload; `keep` reports other errors

@@ -122,7 +122,7 @@ def test_a_batch_that_cannot_be_saved_starts_nothing(made: Made, monkeypatch: py
 
 def test_runs_without_their_batch_were_never_accepted(made: Made) -> None:
     """As a server leaves them that died between the two."""
-    orphans = made.service.keep_all([replace(request(graph=GRAPH), batch_id="batch_1_00") for _ in range(3)])
+    orphans = made.service.save_all([replace(request(graph=GRAPH), batch_id="batch_1_00") for _ in range(3)])
     _, accepted = made.submit(2)
     made.batches.resume()
     assert all(made.journal.get(run.run_id).status is RunStatus.CANCELLED for run in orphans)
@@ -141,7 +141,7 @@ def test_an_error_stops_those_that_wait(
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     if dies_before:
         assert made.statuses(batch_id) == ["failed", "queued", "queued", "queued"]
-        made.batches.on_run_failed()
+        made.batches.stop_failed()
     assert made.statuses(batch_id) == ["failed", "queued", "cancelled", "cancelled"]
     told = made.journal.get(ids[3]).error_message
     assert told == f"Not started: the run {ids[0]} of the same batch has failed"
@@ -221,7 +221,7 @@ def test_a_batch_whose_record_is_damaged_is_made_anew_of_its_runs(made: Made, da
 def test_a_damaged_batch_of_an_earlier_release_is_what_its_runs_are(made: Made) -> None:
     """Its runs do not know its name."""
     asked = [replace(request(graph=GRAPH), batch_id="batch_1_aa", stagger_s=5.0) for _ in range(2)]
-    runs = made.service.keep_all(asked)
+    runs = made.service.save_all(asked)
     (made.directory / "batch_1_aa.json").write_bytes(b"\xff")
     made.begin_again().resume()
     batch = made.files.get("batch_1_aa")

@@ -498,7 +498,7 @@ def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
     monkeypatch.setattr(ImageFetcher, "put", lambda self, job: None)
     waiting, begun = made.submit(), made.submit()
     fetching = made.submit(fetches=(ImageDownload(url="https://w.example/a", path="/nowhere"),))
-    cancel, others = made.service.cancel_unless_begun, list[int]()
+    cancel, others = made.service.cancel_if_queued, list[int]()
 
     def late(run_id: str) -> bool:
         if not others:
@@ -508,7 +508,7 @@ def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
         return cancel(run_id)
 
     made.jobs.purge("other")
-    monkeypatch.setattr(made.service, "cancel_unless_begun", late)
+    monkeypatch.setattr(made.service, "cancel_if_queued", late)
     assert made.jobs.purge("any") == 0
     assert others == [0, 2]
     assert [made.final(job_id).final for job_id in (waiting, fetching)] == [JobStatus.CANCELLED] * 2
@@ -534,7 +534,7 @@ def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.Mo
 
         return called
 
-    for name in ("keep_all", "retry"):
+    for name in ("save_all", "retry"):
         monkeypatch.setattr(made.service, name, meanwhile(getattr(made.service, name)))
     made.jobs.retry(job_id)
     second.join(DEADLINE_S)

@@ -126,7 +126,7 @@ class JobService:
             self._check_image(fetch)
         for url in _urls(order):
             self._check_url(url)
-        (run,) = self._service.keep_all([order.request])
+        (run,) = self._service.save_all([order.request])
         job = Job(
             job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
             run_id=run.run_id,
@@ -232,7 +232,7 @@ class JobService:
         counted["retried"] = sum(job.retries for job in jobs)
         return counted
 
-    def mend(self, damage: DamageReport) -> None:
+    def rebuild_damaged(self, damage: DamageReport) -> None:
         """Rebuilds jobs with a damaged record from their runs.
 
         Called at start, before the unfinished runs are resumed."""
@@ -295,7 +295,7 @@ class JobService:
     def _cancel_if_queued(self, job: Job) -> bool:
         """Cancels a job if it is still queued. True if it was cancelled. Raises: StoreError."""
         try:
-            if job.verdict is not None or not self._service.cancel_unless_begun(job.run_id):
+            if job.verdict is not None or not self._service.cancel_if_queued(job.run_id):
                 return False
             cancelled = partial(with_verdict, run_id=job.run_id, verdict=JobStatus.CANCELLED)
             self._finalizer.put(self._store.update(job.job_id, cancelled).job_id)
@@ -335,7 +335,7 @@ class JobService:
                 # another request has just retried it
                 if view.job.final is JobStatus.FAILED and not run.is_finished:
                     raise JobNotRetryable(status_of(replace(view.job, final=None), run)) from error
-        return self._service.keep_all([view.run.request])[0]
+        return self._service.save_all([view.run.request])[0]
 
     def _reopen(self, job_id: str, run_id: str) -> Job:
         """Reopens a job with `run_id` as its run. Raises: JobNotFound, StoreError."""
