@@ -156,8 +156,8 @@ def _listen(
             port=settings.port,
             threads=REQUEST_THREADS,
             max_request_header_size=LONGEST_HEAD_BYTES,
-            max_request_body_size=settings.max_upload_mb * MB
-            + 1,  # waitress refuses this size and larger ones
+            # waitress refuses a body of this size
+            max_request_body_size=settings.max_upload_mb * MB + 1,
             ident="comfyui-workflow",
         )
         listener = Listener(server.app, options, handlers, server.refusals, limits)

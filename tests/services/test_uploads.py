@@ -1,4 +1,4 @@
-"""Files that were sent to the server: which stay, and which are gone after their time."""
+"""Tests of uploaded files: which are kept, and which are removed after their time."""
 
 import os
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ DAY_S = 86_400.0
 
 @dataclass
 class Made:
-    """Uploads that are kept for ten days, and their clock."""
+    """Uploads with a lifetime of ten days, and their clock."""
 
     directory: Path
     at_s: float = 1_700_000_000.0

@@ -29,16 +29,16 @@ class JobExpiry:
         *,
         store: JobStore,
         deadlines: Timer,
-        look: Callable[[str], JobView],
+        get_view: Callable[[str], JobView],
         cancel_run: Callable[[str, str], None],
-        ended: Callable[[str], None],
+        on_verdict: Callable[[str], None],
     ) -> None:
-        """`cancel_run(run_id, reason)` cancels a run. `ended(job_id)` is called when a job has a verdict."""
+        """`cancel_run(run_id, reason)` cancels a run. `on_verdict(job_id)` is called after each verdict."""
         self._store = store
         self._deadlines = deadlines
-        self._look = look
+        self._get_view = get_view
         self._cancel_run = cancel_run
-        self._ended = ended
+        self._on_verdict = on_verdict
 
     def watch(self, job: Job) -> None:
         """Schedules the checks of both limits."""
@@ -61,7 +61,7 @@ class JobExpiry:
     def _check_timeout(self, job_id: str) -> None:
         """Ends the job if its execution timeout is over. Otherwise schedules the next check."""
         try:
-            view = self._look(job_id)
+            view = self._get_view(job_id)
         except JobNotFound:
             return
         limit_s = view.job.execution_timeout_s
@@ -69,14 +69,14 @@ class JobExpiry:
             return
         due = (view.run.executes_since or now()) + timedelta(seconds=limit_s)
         if due <= now():
-            if self._is_timed_out(view):
+            if self._save_timeout(view):
                 return
             due = now() + timedelta(seconds=AGAIN_AFTER_S)
         elif view.run.contact_lost_at is not None:  # the prompt may have ended in time
             due = now() + timedelta(seconds=LOOK_AGAIN_S)
         self._deadlines.at(due, lambda: self._check_timeout(job_id))
 
-    def _is_timed_out(self, view: JobView) -> bool:
+    def _save_timeout(self, view: JobView) -> bool:
         """Gives the job the verdict TIMEOUT and cancels its run. False if that could not be saved."""
         job_id, run_id = view.job.job_id, view.run.run_id
         try:
@@ -89,7 +89,7 @@ class JobExpiry:
             return False
         except JobNotFound:
             return True
-        self._ended(job_id)
+        self._on_verdict(job_id)
         return True
 
 

@@ -255,6 +255,6 @@ def _key(job: Job, output: OutputFile) -> str:
 
 @lru_cache(maxsize=32)
 def _storage(bucket: Bucket, send: Send | None) -> Storage:
-    from comfyui_workflow.storage.s3 import S3Storage  # noqa: PLC0415 - most servers have no bucket for boto3
+    from comfyui_workflow.storage.s3 import S3Storage  # noqa: PLC0415 - imports boto3, which only a bucket needs
 
     return S3Storage(bucket, send)

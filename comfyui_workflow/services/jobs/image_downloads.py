@@ -142,9 +142,9 @@ class ImageFetcher:
             return
         log.info("%s: %s; trying again", job.job_id, error)
         due = now() + timedelta(seconds=WAIT_S * tries)
-        self._deadlines.at(due, lambda: self._again(job.job_id, tries + 1))
+        self._deadlines.at(due, lambda: self._put_again(job.job_id, tries + 1))
 
-    def _again(self, job_id: str, tries: int) -> None:
+    def _put_again(self, job_id: str, tries: int) -> None:
         try:
             self.put(self._store.get(job_id), tries)
         except JobNotFound:

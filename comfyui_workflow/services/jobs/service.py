@@ -102,9 +102,9 @@ class JobService:
         self._expiry = JobExpiry(
             store=store,
             deadlines=self._deadlines,
-            look=self.get,
+            get_view=self.get,
             cancel_run=self._cancel_run,
-            ended=self._finalizer.put,
+            on_verdict=self._finalizer.put,
         )
         self._images = ImageFetcher(
             store=store,
