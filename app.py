@@ -1,4 +1,4 @@
-"""`python app.py` serves. Everything else is in `comfyui_workflow.app`."""
+"""Entry point of `python app.py`, which starts the server. The code is in `comfyui_workflow.app`."""
 
 from comfyui_workflow.app import main
 

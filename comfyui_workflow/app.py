@@ -1,6 +1,9 @@
-"""The server: every part is chosen and joined here. Importing opens nothing and starts nothing.
+"""Composition root: creates all components of the server and connects them.
 
-`python app.py` serves; `create_app(settings)` gives the Flask app to whoever serves it otherwise.
+How it works. `create_server` builds the components without opening a file or starting a thread; importing
+this module has no side effects either. `ordered_components` declares the order in which `Lifecycle` opens,
+recovers and starts them. `python app.py` serves; `create_app(settings)` returns a started Flask app for
+another WSGI server.
 """
 
 import sys
@@ -75,7 +78,7 @@ from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.web import api_docs, pages
 
 LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
-"""Of those that are named by their URL."""
+"""Maximum size of an input image that is given by its URL."""
 IMAGE_TIMEOUT_S = 120.0
 APIS = (runs.API, batches.API, instances.API, webhooks.API, routes.API)
 SECTIONS = (
@@ -84,23 +87,23 @@ SECTIONS = (
     pages.SECTION,
     api_docs.SECTION,
 )
-"""Of the OpenAPI document."""
+"""Sections of the OpenAPI document."""
 RUNPOD = presenter.RunPodPresenter()
 PRESENTERS = Presenters(by_name={presenter.NAME: RUNPOD}, unnamed=RUNPOD)
 POLITE_STOP_S = 2.0
-"""How long runs may take to come to rest by themselves. One that waits for an instance is cut off then."""
+"""Time for runs to stop by themselves. After that, their sessions are closed, which ends all waiting."""
 WATCH_STOP_S = 1.0
 OUTBOX_STOP_S = 0.5
-"""A webhook that takes longer is sent again after the next start."""
+"""Time for webhooks that are being sent. One that takes longer is sent again after the next start."""
 WARNING_SEEN_S = 60.0
-"""How much longer than until its idle warning an instance is watched after its last run."""
+"""An instance is monitored for this time after its idle warning."""
 STOP_TIMEOUT_S = 5.0
-"""Leaves room to close what is open, so that a SIGTERM is over in ten seconds."""
+"""Time for the threads of runs. Short enough that the server stops within ten seconds after SIGTERM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """The app, and the life of everything behind it."""
+    """The Flask app, and the lifecycle of all components behind it."""
 
     app: Flask
     base: "Foundation"
@@ -109,12 +112,14 @@ class Server:
     lifecycle: Lifecycle
 
     def open(self) -> None:
-        """Take the data directory and read every record; nothing goes on yet.
+        """Locks the data directory and reads all records, without continuing any run.
+
         Raises: ConfigurationError; DataTaken; then nothing is left open."""
         self.lifecycle.open()
 
     def start(self) -> int:
-        """Open the stores and take up every unfinished run; how many.
+        """Opens the stores and resumes all unfinished runs. Returns the number of resumed runs.
+
         Raises: ConfigurationError; DataTaken; then nothing is left open."""
         self.lifecycle.start()
         return self.resumption.count
@@ -124,25 +129,25 @@ class Server:
         return refusals(self.parts.settings)
 
     def end_waits(self) -> None:
-        """Whoever waits in a request is answered, before the threads of requests are waited for."""
+        """Ends all waiting requests. Called before the server waits for its request threads."""
         self.parts.jobs.end_waits()
 
     @property
     def lost(self) -> str | None:
-        """The sentence, once another server works on the data."""
+        """The error message if another server has taken over the data directory, otherwise None."""
         return self.base.store.ownership.lost
 
-    def when_lost(self, tell: Callable[[], None]) -> None:
-        """`tell` is called, by any thread, when another server works on the data."""
-        self.base.store.ownership.listen(lambda _: tell())
+    def when_lost(self, notify: Callable[[], None]) -> None:
+        """Calls `notify`, in any thread, when another server has taken over the data directory."""
+        self.base.store.ownership.listen(lambda _: notify())
 
     def stop(self) -> None:
-        """From any thread; what was stopped already is not stopped again."""
+        """Stops all components. Thread-safe; a second call does nothing."""
         self.lifecycle.stop()
 
 
 class Resumption:
-    """Takes up the unfinished runs of earlier processes, but those that a job holds back."""
+    """Resumes the unfinished runs of earlier processes, except those that a job holds back."""
 
     def __init__(self, runs: RunService, jobs: JobService) -> None:
         self.count = 0
@@ -155,7 +160,7 @@ class Resumption:
 
 @dataclass(frozen=True, kw_only=True)
 class Foundation:
-    """What everything else is made of: the records, and the sessions to instances."""
+    """Components that all others use: the records, and the sessions with instances."""
 
     settings: Settings
     damage: DamageReport
@@ -171,7 +176,7 @@ class Foundation:
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """What has a life of its own, beside the parts that routes use."""
+    """The components with a lifecycle: those that the routes use (`parts`), and others."""
 
     base: Foundation
     parts: ApiServices
@@ -213,7 +218,7 @@ def create_server(settings: Settings) -> Server:
         base=base,
         parts=parts,
         resumption=resumption,
-        lifecycle=Lifecycle(in_order(made)),
+        lifecycle=Lifecycle(ordered_components(made)),
     )
 
 
@@ -295,15 +300,16 @@ def create_parts(
     )
 
 
-def in_order(made: Components) -> tuple[Component, ...]:
-    """Every part of the server in the order in which it is opened, recovered and started; it is stopped the
-    other way round. A part comes after all that it uses while it runs."""
+def ordered_components(made: Components) -> tuple[Component, ...]:
+    """Returns all components in the order in which they are opened, recovered and started.
+
+    They are stopped in reverse order. A component comes after all components that it uses while it runs."""
     base, parts, instances = made.base, made.parts, made.parts.instances
     store, keys, watchman = base.store, base.api_keys, OwnershipMonitor(base.store.ownership)
     return (
         Component(name="data directory", open=partial(close_to_others, base.settings.data_dir)),
         Component(
-            name="host keys", open=partial(look_at_names_and_keys, instances.known_hosts, parts.damage)
+            name="host keys", open=partial(check_server_id_and_host_keys, instances.known_hosts, parts.damage)
         ),
         Component(name="instances", open=instances.directory.load),
         Component(
@@ -312,13 +318,13 @@ def in_order(made: Components) -> tuple[Component, ...]:
             recover=partial(keep_wanted_keys, keys, store),
         ),
         Component(name="runs on disk", open=store.open, stop=store.close),
-        # what is recovered is written already: from here on the data must be ours
+        # recovery writes records: from here on, no other server may use the data directory
         Component(name="ownership", open=watchman.start, stop=watchman.stop),
         Component(name="batches on disk", open=made.batches.open),
         Component(name="jobs on disk", open=made.jobs.open),
         Component(name="webhooks on disk", open=parts.outbox.open),
         Component(name="duration estimates", open=parts.service.learn),
-        # a run that waits for an instance is cut off by the end of its session, and is awaited only then
+        # after `sessions`: a run that waits for an instance ends only when its session is closed
         Component(name="threads of runs", stop=partial(made.executor.stop, STOP_TIMEOUT_S)),
         Component(
             name="monitors",
@@ -336,7 +342,7 @@ def in_order(made: Components) -> tuple[Component, ...]:
         ),
         Component(
             name="jobs",
-            recover=partial(parts.jobs.mend, parts.damage),
+            recover=partial(parts.jobs.rebuild_damaged, parts.damage),
             start=parts.jobs.start,
             stop=parts.jobs.stop,
         ),
@@ -345,7 +351,7 @@ def in_order(made: Components) -> tuple[Component, ...]:
 
 
 def keep_wanted_keys(keys: ApiKeys, store: FileRunStore) -> None:
-    """A key is gone once the prompt of its run was accepted."""
+    """Removes the API keys that no run needs: a key is needed until the prompt of its run was accepted."""
     keys.keep_only({run.run_id for run in store.unfinished() if not run.is_accepted})
 
 
@@ -354,8 +360,8 @@ def load_monitors(instances: InstanceServices) -> None:
 
 
 def start_batches(batches: BatchService) -> None:
-    """Once their runs are taken up."""
-    batches.on_run_failed()
+    """Starts the work of batches. Called after their runs are resumed."""
+    batches.stop_failed()
     start_in_thread("warm-up", batches.warm_up)
 
 
@@ -370,7 +376,7 @@ def create_instances(
     changes: Notifier,
     damage: DamageReport,
 ) -> InstanceServices:
-    """`changes` is notified when what is known of them has changed."""
+    """Creates everything about named instances. `changes` is notified when their list or state changes."""
     store = FileInstanceStore(
         settings.instances_path,
         complete,
@@ -383,12 +389,12 @@ def create_instances(
         lambda instance_id: borrow(instance_id, directory, monitors, sessions), policy=port_policy(settings)
     )
 
-    def keep_up() -> None:
+    def on_change() -> None:
         monitors.reconcile({instance.id: instance for instance in directory.all()})
         local_ports.follow(ports_wanted(directory))
         changes.notify()
 
-    directory.listen(keep_up)
+    directory.listen(on_change)
     return InstanceServices(
         local_ports=local_ports,
         directory=directory,
@@ -422,13 +428,13 @@ def create_jobs(
     )
 
 
-def look_at_names_and_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
-    """Raises: ConfigurationError."""
+def check_server_id_and_host_keys(known_hosts: KnownHosts, damage: DamageReport) -> None:
+    """Loads the server id and the known host keys, and reports damage. Raises: ConfigurationError."""
     try:
         if known_hosts.path.parent.exists():
             server_id(known_hosts.path.parent, damage)
         for trouble in known_hosts.damaged():
-            outcome = "The machines that it told of are refused until their keys are accepted or forgotten"
+            outcome = "The machines of this file are refused until their host keys are accepted or removed"
             damage.add(known_hosts.path, trouble, outcome)
         known_hosts.adopt()
     except StoreError as error:
@@ -436,6 +442,7 @@ def look_at_names_and_keys(known_hosts: KnownHosts, damage: DamageReport) -> Non
 
 
 def ports_wanted(directory: InstanceRegistry) -> dict[str, PortWanted]:
+    """Returns the configured local ports of all enabled instances, by instance id."""
     return {
         instance.id: PortWanted(
             name=instance.name,
@@ -454,7 +461,7 @@ def borrow(
     monitors: InstanceMonitors,
     sessions: Pool[InstanceKey, ComfyUISession],
 ) -> Iterator[str]:
-    """The way to the ComfyUI of an instance, for its local port."""
+    """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
     instance = directory.require(instance_id)
     monitors.acquire(instance)
     with sessions.lease(key_of_instance(instance)) as session:
@@ -486,7 +493,7 @@ def create_monitors(
 
 
 def create_flask(parts: ApiServices) -> Flask:
-    """The routes over a service, whatever that is made of."""
+    """Creates the Flask app with all routes."""
     app = Flask(__name__, root_path=str(pages.root_directory()))
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.max_upload_mb * 1024 * 1024
@@ -506,14 +513,14 @@ def create_flask(parts: ApiServices) -> Flask:
 
 
 def refusals(settings: Settings) -> Refusals:
-    """Bodies that are refused before they are read: too large for their path, or from nobody we know."""
+    """Returns the limits of request bodies: per path, and lower for unauthenticated clients."""
     return Refusals(
         find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_authorized, settings)
     )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """A started app, for a WSGI server of one process."""
+    """Returns a started app for a WSGI server with one process."""
     server = create_server(settings or load_settings())
     server.when_lost(lambda: start_in_thread("leaving", server.stop))
     server.start()
@@ -526,7 +533,7 @@ def open_link(
     breaches: LimitBreaches | None = None,
     on_mark: Callable[[PromptMark], None] = lambda _: None,
 ) -> ComfyUISession:
-    """Raises: what `open_connection` raises; StoreError."""
+    """Opens a session with an instance. Raises: the errors of `open_connection`; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
     limits, breaches = instance_limits(settings), breaches or LimitBreaches()
@@ -616,7 +623,7 @@ def runner_options(settings: Settings) -> RunnerOptions:
 
 
 def main() -> None:
-    """What `python app.py` does."""
+    """Entry point of `python app.py`."""
     if len(sys.argv) > 1:
         sys.exit(
             "python app.py takes no options: see docs/settings.md, or use python -m comfyui_workflow serve"

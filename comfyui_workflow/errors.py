@@ -1,48 +1,50 @@
-"""Everything that can go wrong, as a tree. Each error is a sentence a user can act on, under a stable `code`.
+"""Error classes of the whole program, as one tree.
+
+Each error has a stable `code`, and a message that a user can act on.
 
 WorkflowError
-├── InvalidRequest          what was asked cannot be done as asked
-│   ├── InvalidAddress      not an SSH address, or one with a part that is refused
-│   ├── InvalidGraph        not a workflow, or one that the instance cannot run
-│   ├── FileRefused         a path that is missing, unreadable or outside the allowed directories
-│   │   └── KeyRefused      that of an SSH key
-│   └── UrlRefused          not a URL of the web, or one that leads where the server may not go
-├── RunNotFound             no run of that id
-├── BatchNotFound           no batch of that id
-├── DeliveryNotFound        no webhook of that id
-├── JobNotFound             no job of that id, or not any more
-├── RunConflict             the run is in a state that does not allow it
-├── InstanceNotFound        no named instance of that id or name
-├── HostKeyConflict         the host key that is to be trusted is not the one that the machine shows
+├── InvalidRequest          the request cannot be executed as it is
+│   ├── InvalidAddress      not an SSH address, or it contains a part that is not allowed
+│   ├── InvalidGraph        not a workflow, or the instance cannot execute it
+│   ├── FileRefused         a path that is missing, unreadable or outside of the allowed directories
+│   │   └── KeyRefused      the same, for the file of an SSH key
+│   └── UrlRefused          not a web URL, or an address to which the server must not connect
+├── RunNotFound             there is no run with this id
+├── BatchNotFound           there is no batch with this id
+├── DeliveryNotFound        there is no webhook with this id
+├── JobNotFound             there is no job with this id, or its time to live has ended
+├── RunConflict             the current state of the run does not allow the operation
+├── InstanceNotFound        there is no named instance with this id or name
+├── HostKeyConflict         the host key to be trusted differs from the key that the machine shows
 ├── InstancesFileBroken     the file of named instances cannot be read; it is not overwritten
-├── ServerBusy              too many at once; try again in a moment
+├── ServerBusy              transient: too many concurrent requests; try again in a moment
 ├── ConfigurationError      the server cannot start with these settings
-├── StoreError              the local disk does not take what must be saved
-├── RecordDamaged           the record of a run is damaged, so that it cannot go on
-├── StorageError            a place outside that does not take what is brought there
-├── Stopped                 the caller asked to stop while it was waiting; nothing went wrong
-│   └── DataTaken           another server works on the same data; this one changes nothing more, and ends
-├── WebError                the server of a URL refuses, or answers what cannot be used
-│   └── WebUnavailable      transient: not reached, timed out, cut, or it says that it is in trouble
-├── InstanceError           the way to the instance
-│   ├── ConnectionFailed    transient: refused, reset, timed out, cut; worth another try
-│   │   └── RemoteFilesSilent  the connection is there, its server of files does not answer
-│   ├── AuthenticationFailed  the key is not accepted; never tried again
-│   ├── HostKeyRefused      the machine is not the one we knew
-│   └── RemoteFileError     a file on the instance that cannot be read or written
-│       ├── RemoteFileMissing
-│       ├── RemoteFileExists  nothing was overwritten
-│       └── RemoteFileOverwritten  another prompt has written over it
-└── ComfyUIError            the ComfyUI behind it
-    ├── ComfyUIUnavailable  transient: not listening, still starting, an answer that is none
-    ├── PromptRefused       it does not accept the graph
-    ├── ApiKeyGone          the graph needs the API key that came with the run, which is not kept any longer
-    ├── InstanceBroken      its worker is dead: what runs there never ends, until it is restarted
-    │   └── LimitExceeded   it sends more than this server takes, or never comes to an end
-    ├── PromptFailed        a node raised, or memory ran out
-    └── PromptLost          in neither queue nor history
+├── StoreError              transient: the local disk does not accept a record
+├── RecordDamaged           the record of a run is damaged, so the run cannot continue
+├── StorageError            an upload to external storage (a bucket) failed
+├── Stopped                 the caller requested a stop while the operation waited; nothing failed
+│   └── DataTaken           another server works on the same data; this server writes nothing more, and stops
+├── WebError                the web server of a URL refused, or sent an unusable response
+│   └── WebUnavailable      transient: not reachable, timed out, cut off, or it reports a temporary error
+├── InstanceError           an error of the SSH connection to the instance
+│   ├── ConnectionFailed    transient: refused, reset, timed out or cut off; a retry may succeed
+│   │   └── RemoteFilesSilent  the connection works, but its SFTP server does not respond
+│   ├── AuthenticationFailed  the key is not accepted; never retried
+│   ├── HostKeyRefused      the host key differs from the known one
+│   └── RemoteFileError     a file on the instance cannot be read or written
+│       ├── RemoteFileMissing  the file does not exist
+│       ├── RemoteFileExists  the file already exists; nothing was overwritten
+│       └── RemoteFileOverwritten  another prompt has overwritten the output
+└── ComfyUIError            an error of ComfyUI on the instance
+    ├── ComfyUIUnavailable  transient: not listening, still starting, or an invalid response
+    ├── PromptRefused       ComfyUI does not accept the graph
+    ├── ApiKeyGone          the graph needs the API key of the run, which is no longer stored
+    ├── InstanceBroken      the worker of ComfyUI is dead: no prompt ends until ComfyUI is restarted
+    │   └── LimitExceeded   ComfyUI sends more than this server accepts, or a response that never ends
+    ├── PromptFailed        a node raised an error, or memory ran out
+    └── PromptLost          the prompt is in neither the queue nor the history
 
-Nothing here knows of HTTP: each API words these in its own way.
+This module does not depend on HTTP: each API formats these errors in its own way.
 """
 
 from dataclasses import dataclass
@@ -50,19 +52,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class OfferedKey:
-    """The host key that a machine showed in the place of the one we knew."""
+    """The host key that a machine showed instead of the known one."""
 
     host: str
     port: int
     known: str
-    """Its fingerprint, as that of the new one."""
+    """Fingerprint of the known key."""
     fingerprint: str
+    """Fingerprint of the new key."""
     key: str
-    """The new one itself, as in known hosts: its type, then the key in base64."""
+    """The new key in the format of known_hosts: its type, then the key in base64."""
 
 
 class WorkflowError(Exception):
-    """The root. `str(error)` is the sentence; `is_transient` says that the same call may succeed later."""
+    """Base class. `str(error)` is the message. `is_transient`: the same call may succeed later."""
 
     code = "error"
     is_transient = False
@@ -79,7 +82,7 @@ class InvalidAddress(InvalidRequest):
 class InvalidGraph(InvalidRequest):
     code = "invalid_workflow"
     node_id: str | None = None
-    """The node at fault, where it is one."""
+    """The node that caused the error, if it is known."""
 
 
 class FileRefused(InvalidRequest):
@@ -175,7 +178,7 @@ class ConnectionFailed(InstanceError):
 
 
 class RemoteFilesSilent(ConnectionFailed):
-    """The connection is there, and the server of files on it does not answer."""
+    """The connection works, but its SFTP server does not respond."""
 
 
 class AuthenticationFailed(InstanceError):
@@ -200,14 +203,14 @@ class RemoteFileExists(RemoteFileError):
 
 
 class RemoteFileOverwritten(RemoteFileError):
-    """Said of an output, and never the end of a run by itself."""
+    """Concerns one output. This error alone never ends a run."""
 
 
 class ComfyUIError(WorkflowError):
     code = "comfyui"
     prompt_id: str | None = None
     node_id: str | None = None
-    """The prompt and the node at fault, where that is told."""
+    """The prompt and the node that caused the error, if they are known."""
 
 
 class ComfyUIUnavailable(ComfyUIError):

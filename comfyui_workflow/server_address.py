@@ -1,6 +1,6 @@
-"""Where the commands find the server: the few settings that say it, read without the others.
+"""Address of the server for the commands, read from the environment without the other settings.
 
-`settings.py` describes and checks all of them, which takes longer than a command that lists runs.
+`settings.py` describes and checks all settings, but importing it takes longer than a command that lists runs.
 """
 
 import os
@@ -12,7 +12,7 @@ from comfyui_workflow.errors import ConfigurationError
 PREFIX = "COMFYUI_WORKFLOW_"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
-_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+_CONNECT_TO = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +20,20 @@ class ServerAddress:
     url: str
     api_token: str | None = field(default=None, repr=False)
     is_named: bool = False
-    """By SERVER_URL: that server must be there. Otherwise the URL is where HOST and PORT would serve."""
+    """True if SERVER_URL is set: then the server must exist.
+
+    Otherwise the URL is built from HOST and PORT."""
 
 
 def server_address(environment: Mapping[str, str] = os.environ) -> ServerAddress:
-    """Raises: ConfigurationError."""
-    said = {name.upper(): value for name, value in environment.items() if value}
-    token, url = said.get(f"{PREFIX}API_TOKEN"), said.get(f"{PREFIX}SERVER_URL")
+    """Reads the address from the environment. Raises: ConfigurationError."""
+    variables = {name.upper(): value for name, value in environment.items() if value}
+    token, url = variables.get(f"{PREFIX}API_TOKEN"), variables.get(f"{PREFIX}SERVER_URL")
     if url is not None:
         return ServerAddress(url=url, api_token=token, is_named=True)
-    host = said.get(f"{PREFIX}HOST", DEFAULT_HOST)
-    host = _REACHED_AT.get(host, host)
-    port = _port(said.get(f"{PREFIX}PORT", str(DEFAULT_PORT)))
+    host = variables.get(f"{PREFIX}HOST", DEFAULT_HOST)
+    host = _CONNECT_TO.get(host, host)
+    port = _port(variables.get(f"{PREFIX}PORT", str(DEFAULT_PORT)))
     return ServerAddress(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", api_token=token)
 
 
@@ -41,5 +43,5 @@ def _port(text: str) -> int:
     except ValueError:
         port = -1
     if not 0 <= port <= 65535:
-        raise ConfigurationError(f"{PREFIX}PORT: {text!r} is no port, a number from 0 to 65535")
+        raise ConfigurationError(f"{PREFIX}PORT: {text!r} is not a port number (0 to 65535)")
     return port

@@ -1,6 +1,8 @@
-"""The settings. Each is an environment variable: `COMFYUI_WORKFLOW_` and its name in capitals.
+"""Settings of the server. Each is an environment variable: `COMFYUI_WORKFLOW_` and its name in capitals.
 
-Nothing else reads the environment, but for `server_address.py`, which reads four of them faster."""
+No other module reads the environment, except `server_address.py`: it reads four of the settings, which is
+faster.
+"""
 
 import ipaddress
 import os
@@ -25,7 +27,8 @@ from comfyui_workflow.runs.job import Bucket
 from comfyui_workflow.server_address import DEFAULT_HOST, DEFAULT_PORT, PREFIX
 
 SHORTEST_TOKEN = 16
-"""Of a server that others can reach: guesses are slowed down, but many addresses may guess together."""
+"""Minimum length of the API token of a server that listens beyond loopback. Wrong tokens are rate-limited per
+address, but many addresses could guess together."""
 WORKER_NAMES = {
     "bucket_endpoint_url": "BUCKET_ENDPOINT_URL",
     "bucket_access_key_id": "BUCKET_ACCESS_KEY_ID",
@@ -34,221 +37,246 @@ WORKER_NAMES = {
     "websocket_reconnect_delay_s": "WEBSOCKET_RECONNECT_DELAY_S",
     "log_level": "COMFY_LOG_LEVEL",
 }
-"""Names that a worker-comfyui has for its settings, heard where ours is not set."""
+"""Names of the same settings in worker-comfyui. Used if the variable with our prefix is not set."""
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Frozen; built once at start. Lists are written with commas between."""
+    """The settings of the server. Immutable, created once at start. Lists are separated by commas."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
     host: str = Field(
-        DEFAULT_HOST, description="Address to listen on. Anything but loopback needs `API_TOKEN`."
+        DEFAULT_HOST, description="Address to listen on. Any address other than loopback needs `API_TOKEN`."
     )
-    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on. 0 selects a free port.")
     server_url: str | None = Field(
         None,
-        description="Where the commands find the server, as `http://127.0.0.1:5000`. Unset: at `HOST` and "
-        "`PORT`.",
+        description="URL of the server for the commands, such as `http://127.0.0.1:5000`. Unset: built from "
+        "`HOST` and `PORT`.",
     )
     api_token: SecretStr | None = Field(
         None,
-        description="With it every route but `/health` needs `Authorization: Bearer <token>`, "
-        "and a browser logs in. Beyond loopback it has 16 characters at least.",
+        description="If set, every route except `/health` needs `Authorization: Bearer <token>`, and "
+        "browsers must log in. At least 16 characters if the server listens beyond loopback.",
     )
     data_dir: Path = Field(
         user_data_path("comfyui-workflow", appauthor=False),
-        description="Where the record of every run, uploads and known host keys are kept.",
+        description="Directory for the records of runs, uploads and known host keys.",
     )
     instances_file: Path | None = Field(
         None,
-        description="Where the named instances are kept. Unset: `instances.json` in the data directory.",
+        description="File with the named instances. Unset: `instances.json` in the data directory.",
     )
     state_file: Path = Field(
-        Path("/tmp/comfyui_workflow_state.json"),  # noqa: S108 - the specification's place; replaced, never followed
-        description="Mirror of the latest run, as `/comfyui/workflow/state` answers it.",
+        Path("/tmp/comfyui_workflow_state.json"),  # noqa: S108 - path of the specification; replaced, never followed
+        description="File with a copy of the state of the latest run, in the format of "
+        "`/comfyui/workflow/state`.",
     )
     output_dir: Path | None = Field(
         None,
-        description="Where outputs go when a request does not say: `/tmp/comfyui_outputs`, or `outputs` in "
-        "the data directory where only that may be written.",
+        description="Output directory for requests that name none. Unset: `/tmp/comfyui_outputs` if every "
+        "directory may be written (see `WRITE_DIRS`), otherwise `outputs` in the data directory.",
     )
     read_dirs: Paths = Field(
         (),
-        description="Directories the API may read workflows and images from. Empty: any on loopback, "
-        "without a token; otherwise the data directory only.",
+        description="Directories from which the API may read workflows and images. Empty: all directories on "
+        "loopback without a token, otherwise only the data directory.",
     )
     write_dirs: Paths = Field(
-        (), description="Directories the API may write outputs to. Empty: as `READ_DIRS`."
+        (),
+        description="Directories to which the API may write outputs. Empty: same rule as for `READ_DIRS`.",
     )
     input_kinds: Words = Field(
         ("image", "video", "audio", "3d", "latent"),
-        description="What input files may be, by their content: `image`, `video`, `audio`, `3d`, `latent`, "
-        "`text`; or `any`. Files that were sent to the server are not looked at for it.",
+        description="Allowed kinds of input files, checked by their content: `image`, `video`, `audio`, "
+        "`3d`, `latent`, `text`; or `any`. Files that were uploaded to the server are not "
+        "checked.",
     )
     cors_hosts: Words = Field(
         ("http://10.0.78.66", "http://localhost", "http://127.0.0.1"),
-        description="Origins whose pages may use the API from a browser, exactly as a browser tells them: "
-        "`http://localhost:3000`. A host alone means its usual ports, 80 and 443. The server's own page "
-        "always may; pages of a local port never.",
+        description="Origins whose pages may use the API from a browser, written exactly as a browser sends "
+        "them: `http://localhost:3000`. A host alone stands for its default ports, 80 and 443. "
+        "The pages of the server itself are always allowed, pages of a local port never.",
     )
     local_port_origins: Words = Field(
         (),
-        description="Origins whose pages may use local ports, besides each port's own; written as those of "
-        "`CORS_HOSTS`.",
+        description="Origins whose pages may use local ports, in addition to each port's own origin. Same "
+        "format as `CORS_HOSTS`.",
     )
     allowed_hosts: Words = Field(
-        (), description="Host names under which the server may be reached, besides loopback and `HOST`."
+        (),
+        description="Host names that requests may use for this server, in addition to loopback names and "
+        "`HOST`.",
     )
     local_users: Words = Field(
         (),
-        description="Users of this machine, by name or number, who may use a server without a token, and "
-        "local ports, besides its own user and root; `any` lets all of them. Linux tells whose a connection "
-        "is.",
+        description="Users of this machine, by name or number, who may use local ports and a server without "
+        "a token, in addition to the server's own user and root. `any` allows all users. Only "
+        "Linux reports the user of a connection; other systems allow all users.",
     )
-    max_upload_mb: int = Field(512, ge=1, description="Largest request body, in MB.")
+    max_upload_mb: int = Field(512, ge=1, description="Maximum size of a request body, in MB.")
     ssh_key: Path | None = Field(None, description="Private key for instances whose ssh string names none.")
     ssh_key_passphrase: SecretStr | None = Field(None, description="Passphrase of encrypted private keys.")
     ssh_key_dirs: Paths = Field(
         (),
-        description="Directories that `-i` in an ssh string may name keys from. Empty: any on loopback, "
-        "without a token; otherwise `~/.ssh` and the data directory.",
+        description="Directories from which `-i` in an ssh string may name keys. Empty: all directories on "
+        "loopback without a token, otherwise `~/.ssh` and the data directory.",
     )
-    ssh_agent: bool = Field(False, description="Also try the keys of the SSH agent.")
+    ssh_agent: bool = Field(False, description="Whether the keys of the SSH agent are tried too.")
     ssh_host_key: str | None = Field(
         None,
-        description="Fingerprint (`SHA256:...`) that every instance must show: trust on first use is off.",
+        description="Host key fingerprint (`SHA256:...`) that every instance must have. Turns off trust on "
+        "first use.",
     )
     local_instances: bool | None = Field(
         None,
-        description="Whether an ssh string may lead to this machine. Unset: on loopback without a token.",
+        description="Whether an ssh string may point to this machine. Unset: allowed on loopback without a "
+        "token, otherwise not.",
     )
     contact_patience_s: float = Field(
         120,
         ge=0,
-        description="How long to try to reach an instance before its prompt is submitted, in seconds.",
+        description="How long to try to reach an instance before the prompt is submitted, in seconds.",
     )
     lost_contact_patience_s: float = Field(
-        86_400, ge=0, description="The same once the prompt is submitted: its outputs are waiting there."
+        86_400,
+        ge=0,
+        description="How long to try to reach an instance after the prompt was submitted, in seconds. It is "
+        "longer because outputs may be waiting there.",
     )
     resubmissions: int = Field(
-        1, ge=0, description="How often a prompt that was running when ComfyUI was restarted is run again."
+        1,
+        ge=0,
+        description="How many times a prompt is submitted again if ComfyUI was restarted while the prompt "
+        "was running.",
     )
     stall_limit_s: float = Field(
         3600,
         ge=0,
-        description="How long a prompt may run without a sign of progress before its ComfyUI counts as "
-        "broken, in seconds; 0 means for ever.",
+        description="How long a prompt may run without progress before its ComfyUI counts as broken, in "
+        "seconds. 0: no limit.",
     )
     in_doubt_s: float = Field(
         10,
         ge=1,
-        description="How long a prompt whose answer was lost is looked for on the instance before it is sent "
-        "again, in seconds.",
+        description="If the response to a submission was lost: how long the instance is searched for the "
+        "prompt before it is sent again, in seconds.",
     )
     late_copies_s: float = Field(
         300,
         ge=0,
-        description="How long the queue of an instance is looked at for late copies of a prompt that had to "
-        "be sent more than once, after its end, in seconds; 0 turns it off. A copy is dropped.",
+        description="If a prompt had to be sent more than once: how long the queue of the instance is "
+        "checked for late duplicates after the prompt has ended, in seconds. Duplicates are "
+        "removed. 0 disables the check.",
     )
     largest_answer_mb: int = Field(
         64,
         ge=1,
-        description="Largest answer of an instance to `/object_info`, `/queue` or `/history`, in MB. One "
-        "that sends more is not asked any more, and runs there fail with the reason.",
+        description="Maximum size of a response of an instance to `/object_info`, `/queue` or `/history`, in "
+        "MB. An instance that sends more gets no further requests, and its runs fail with this "
+        "reason.",
     )
     largest_message_mb: int = Field(
-        32, ge=1, description="Largest websocket message of an instance, in MB; as `LARGEST_ANSWER_MB`."
+        32,
+        ge=1,
+        description="Maximum size of a websocket message of an instance, in MB. Same consequence as for "
+        "`LARGEST_ANSWER_MB`.",
     )
     answer_timeout_s: float = Field(
         120,
         ge=1,
-        description="How long a whole answer of an instance may take once it was asked, in seconds; as "
-        "`LARGEST_ANSWER_MB`. Files are bounded by their rate instead: 256 bytes a second at least.",
+        description="Timeout for a complete response of an instance, in seconds. Same consequence as for "
+        "`LARGEST_ANSWER_MB`. Files have a minimum rate instead: 256 bytes per second.",
     )
     prompts_per_instance: int = Field(
         2,
         ge=1,
-        description="How many prompts of ours are on one instance at a time; the other runs wait here, where "
-        "they can be reordered, cancelled and given to another instance.",
+        description="Maximum number of prompts of this server on one instance at a time. Other runs wait on "
+        "the server, where they can be reordered, cancelled and moved to another instance.",
     )
     move_after_s: float = Field(
         120,
         ge=0,
-        description="How long an instance may be away before a prompt that was submitted there is given to "
-        "another one that is ready, in seconds; ten times as long if its outputs are waiting there. For runs "
-        "of `any` only.",
+        description="How long an instance may be unreachable before a prompt that was submitted there is "
+        "moved to another instance that is ready, in seconds. Ten times as long if its outputs "
+        "are waiting there. Only for runs on `any`.",
     )
     any_patience_s: float = Field(
-        86_400, ge=0, description="How long runs of `any` wait while no instance is ready, in seconds."
+        86_400, ge=0, description="How long runs on `any` wait while no instance is ready, in seconds."
     )
     idle_warning_s: float = Field(
         900,
         ge=0,
-        description="After how long without work a named instance is warned of, in seconds; so long it stays "
-        "connected. 0 means never.",
+        description="How long a named instance may be idle before the server shows a warning, in seconds. At "
+        "least until then it stays connected. 0 disables the warning.",
     )
     webhook_private: bool = Field(
         False,
-        description="Whether webhooks, and images given by URL, may lead to private, loopback, link-local "
-        "and metadata addresses.",
+        description="Whether webhooks, and images given by URL, may use private, loopback, link-local and "
+        "metadata addresses.",
     )
     webhook_timeout_s: float = Field(
-        30, ge=1, description="How long one try to deliver a webhook may take in all, in seconds."
+        30, ge=1, description="Timeout of one attempt to deliver a webhook, in seconds."
     )
     webhook_patience_s: float = Field(
-        86_400, ge=0, description="How long a webhook that is not taken is tried again, in seconds."
+        86_400,
+        ge=0,
+        description="How long the delivery of a webhook is retried before it is given up, in seconds.",
     )
     webhook_kept_s: float = Field(
         604_800,
         ge=0,
-        description="How long a webhook that was delivered, or given up, can be looked at and sent again, in "
-        "seconds.",
+        description="How long a webhook is kept after it was delivered or given up, in seconds. Until then "
+        "it can be listed and sent again.",
     )
     uploads_kept_s: float = Field(
         2_592_000,
         ge=0,
-        description="How long files that were sent to the server are kept after a run has named them last, "
-        "in seconds.",
+        description="How long an uploaded file is kept after the last run that named it, in seconds.",
     )
     default_endpoint: str = Field(
         "any",
-        description="Where jobs of the bare paths go (`/run`, without `/v2/<endpoint_id>`): an instance, a "
-        "tag, `any`, or an ssh string.",
+        description="Endpoint of jobs whose path contains none (`/run` instead of `/v2/<endpoint_id>/run`): "
+        "an instance, a tag, `any`, or an ssh string.",
     )
     rate_limits: bool = Field(
-        False, description="Whether an endpoint of jobs may be asked only as often as one of RunPod."
+        False, description="Whether job endpoints have the same rate limits as endpoints of RunPod."
     )
     bucket_endpoint_url: str | None = Field(
         None,
-        description="With it, outputs of jobs are brought to this bucket, and answered as URLs. As "
-        "`BUCKET_ENDPOINT_URL` too, and so are the next two.",
+        description="URL of an S3 bucket. If set, outputs of jobs are uploaded there, and responses contain "
+        "their URLs. The name `BUCKET_ENDPOINT_URL` works too; the next two settings also have "
+        "such names.",
     )
-    bucket_access_key_id: str | None = Field(None, description="Who brings them there.")
-    bucket_secret_access_key: SecretStr | None = Field(None, description="The secret of that key.")
+    bucket_access_key_id: str | None = Field(None, description="ID of the access key for the bucket.")
+    bucket_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
     bucket_name: str | None = Field(
         None,
-        description="Unset: as the endpoint's URL names it, first in its path or its host; or else the month "
-        "and the year, as `03-26`.",
+        description="Name of the bucket. Unset: taken from the path or else the host of the endpoint URL; "
+        "otherwise month and year, such as `03-26`.",
     )
     refresh_worker: bool = Field(
         False,
-        description="Whether the memory of its instance is freed after each job. As `REFRESH_WORKER` too.",
+        description="Whether the memory of the instance is freed after each job. The name `REFRESH_WORKER` "
+        "works too.",
     )
     websocket_reconnect_delay_s: float = Field(
         5,
         ge=0.5,
-        description="How long at most until a websocket that broke is tried again, in seconds. As "
-        "`WEBSOCKET_RECONNECT_DELAY_S` too.",
+        description="Maximum delay before a broken websocket is connected again, in seconds. The name "
+        "`WEBSOCKET_RECONNECT_DELAY_S` works too.",
     )
-    connection_idle_s: float = Field(300, ge=0, description="A connection nobody uses is closed after this.")
+    connection_idle_s: float = Field(
+        300, ge=0, description="How long an unused connection to an instance stays open, in seconds."
+    )
     log_level: str = Field(
-        "INFO", description="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`. As `COMFY_LOG_LEVEL` too."
+        "INFO",
+        description="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`. "
+        "The name `COMFY_LOG_LEVEL` works too.",
     )
 
     @classmethod
@@ -260,8 +288,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is said first wins."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _as_a_worker_has_them())
+        """Returns the sources in order of precedence, highest first."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _worker_variables())
 
     @field_validator(
         "local_users",
@@ -294,7 +322,7 @@ class Settings(BaseSettings):
         known = [*InputKind, "any"]
         for each in value:
             if each not in known:
-                raise ValueError(f"{each!r} is none of {', '.join(known)}")
+                raise ValueError(f"{each!r} is not one of {', '.join(known)}")
         return value
 
     @field_validator("cors_hosts", "local_port_origins")
@@ -302,7 +330,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for each in value:
             if not _origins(each):
-                raise ValueError(f"{each!r} is no origin: write one as http://localhost:3000")
+                raise ValueError(f"{each!r} is not an origin such as http://localhost:3000")
         return value
 
     @field_validator("log_level")
@@ -314,13 +342,13 @@ class Settings(BaseSettings):
 
     @property
     def other_users(self) -> frozenset[int] | None:
-        """Their numbers. None: all."""
+        """User ids of the additional local users. None: all users are allowed."""
         found = (_uid(each) for each in self.local_users)
         return None if "any" in self.local_users else frozenset(uid for uid in found if uid is not None)
 
     @property
     def allowed_kinds(self) -> frozenset[InputKind] | None:
-        """None: any."""
+        """Kinds of input files. None: all kinds are allowed."""
         return None if "any" in self.input_kinds else frozenset(map(InputKind, self.input_kinds))
 
     @property
@@ -342,7 +370,10 @@ class Settings(BaseSettings):
 
     @property
     def is_private_use(self) -> bool:
-        """Only a person at this machine can reach the server, and may do there what they may anyway."""
+        """True if the server listens on loopback without a token.
+
+        Then only users of this machine can reach it, and directories are not restricted: the user has the
+        same rights without the server."""
         return self.is_loopback and self.api_token is None
 
     @property
@@ -351,12 +382,12 @@ class Settings(BaseSettings):
 
     @property
     def readable_dirs(self) -> tuple[Path, ...] | None:
-        """None: any."""
+        """Directories that may be read. None: all."""
         return self.read_dirs or (None if self.is_private_use else (self.data_dir,))
 
     @property
     def writable_dirs(self) -> tuple[Path, ...] | None:
-        """None: any. Who says where outputs go allows them there."""
+        """Directories that may be written, including `output_dir`. None: all."""
         allowed = self.write_dirs or (None if self.is_private_use else (self.data_dir,))
         return allowed if allowed is None or self.output_dir is None else (*allowed, self.output_dir)
 
@@ -390,7 +421,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """From the environment; `overrides` win. Raises: ConfigurationError, naming the variable."""
+    """Loads the settings from the environment. `overrides` have precedence.
+
+    Raises: ConfigurationError, with the name of the variable."""
     try:
         settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -417,7 +450,7 @@ def _uid(user: str) -> int | None:
 
 
 def _origins(text: str) -> frozenset[Origin]:
-    """Those that an entry means: one, or both usual ones of a host. None where it means none."""
+    """Returns the origins of one entry: one origin, or both default origins of a host. Empty if invalid."""
     if "*" in text or text == "null":
         return frozenset()
     origin = parse_origin(text.removesuffix("/"))
@@ -425,7 +458,7 @@ def _origins(text: str) -> frozenset[Origin]:
 
 
 def _check_reach(settings: Settings) -> None:
-    """Raises: ConfigurationError."""
+    """Checks that a server beyond loopback has a long token. Raises: ConfigurationError."""
     if settings.is_loopback:
         return
     if settings.api_token is None:
@@ -435,17 +468,18 @@ def _check_reach(settings: Settings) -> None:
         )
     if len(settings.api_token.get_secret_value()) < SHORTEST_TOKEN:
         raise ConfigurationError(
-            f"{PREFIX}API_TOKEN can be guessed by whoever reaches {settings.host}: "
-            f"choose one of at least {SHORTEST_TOKEN} characters, as `openssl rand -hex 16` makes it"
+            f"{PREFIX}API_TOKEN is too short for a server that listens on {settings.host}: "
+            f"choose one with at least {SHORTEST_TOKEN} characters, for example from `openssl rand -hex 16`"
         )
 
 
-def _as_a_worker_has_them() -> dict[str, str]:
+def _worker_variables() -> dict[str, str]:
+    """Returns the settings whose variable in worker-comfyui is set."""
     found = {field: os.environ.get(name) for field, name in WORKER_NAMES.items()}
     return {field: value for field, value in found.items() if value}
 
 
 def _variable(field: str) -> str:
-    """The one that said it."""
-    ours, theirs = PREFIX + field.upper(), WORKER_NAMES.get(field, "")
-    return theirs if not os.environ.get(ours) and os.environ.get(theirs) else ours
+    """Returns the name of the variable that a field was read from."""
+    own_name, worker_name = PREFIX + field.upper(), WORKER_NAMES.get(field, "")
+    return worker_name if not os.environ.get(own_name) and os.environ.get(worker_name) else own_name

@@ -1,4 +1,4 @@
-"""How the server comes up and to rest: one order, declared once."""
+"""Tests of start and stop: the components have one declared order."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ STEPS = ("open", "recover", "start", "stop")
 
 
 class Recorder:
-    """Parts that note what they are asked to do."""
+    """Components that record their calls."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []

@@ -1,4 +1,4 @@
-"""Where commands find the server: read by themselves, and the same as the settings say."""
+"""Tests of the server address: it is read without the settings, and equals that of the settings."""
 
 import pytest
 

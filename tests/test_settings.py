@@ -1,4 +1,4 @@
-"""Settings come from the environment, and the document names each."""
+"""Tests of the settings: read from the environment, and complete in the documentation."""
 
 import re
 from pathlib import Path

@@ -1,10 +1,11 @@
-"""How long a client may take for each part of a request and its answer, and which connections go first when
-there are too many. Pure; the server and the local ports ask it about their connections.
+"""Connection limits: time limits per stage of a request, and the choice of connections to close.
 
-A connection is in one `Stage` at a time, and each stage has a credit of seconds that time uses up. Where a
-stage has a lowest rate, every byte that moves gives some of it back, up to the full credit. So a slow client
-that goes on is served for as long as it takes, one that stops is cut off after the credit, and one that sends
-a byte now and then is cut off as well.
+Pure functions without I/O. The HTTP server and the local ports use them for their connections.
+
+How it works. A connection is in one `Stage` at a time. Each stage has a credit of seconds that time uses up.
+If a stage has a minimum rate, each byte that moves adds to the credit, up to its full value. So a slow client
+that makes progress is served without a total time limit. A client that stops is disconnected when the credit
+is used up, and so is a client that sends one byte now and then (slowloris).
 """
 
 from collections import Counter
@@ -20,31 +21,31 @@ TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 56\r\n\r\nThe request was not complete in time. Please send again."
 )
-"""What a client is told whose request was incomplete for too long."""
+"""Response to a client whose request was incomplete for too long."""
 
 
 class Stage(IntEnum):
-    """The state of a connection, in the order in which connections are given up for new ones."""
+    """State of a connection. Connections in a lower stage are closed first to make room for new ones."""
 
     REFUSED = 0
-    """It was answered with an error; what it still sends is read and dropped, or its answer is held back."""
+    """The request was refused. Further data is read and dropped, or the response is delayed."""
     SILENT = 1
-    """It has not sent a byte."""
+    """The client has not sent a byte."""
     HEAD = 2
-    """A request has begun, its headers are incomplete."""
+    """A request has begun; its headers are incomplete."""
     IDLE = 3
-    """It was answered and may ask again."""
+    """Keep-alive between two requests."""
     BODY = 4
-    """The headers are complete, the body is not."""
+    """The headers are complete; the body is not."""
     SENDING = 5
-    """An answer is on its way to the client."""
+    """The response is being sent."""
     WORKING = 6
-    """A request waits for its answer. Never closed from our side."""
+    """The application handles the request. The server never closes such a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credit:
-    """`seconds` without progress; each byte that moves gives back `1 / bytes_per_s` of them."""
+    """Allowed `seconds` without progress. Each byte that moves adds `1 / bytes_per_s` seconds again."""
 
     seconds: float
     bytes_per_s: float | None = None
@@ -52,7 +53,9 @@ class Credit:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
-    """Times in seconds. At most `most` connections in all, and half of them from one other machine."""
+    """Time limits in seconds.
+
+    `most`: maximum number of connections; one other machine may have half of them."""
 
     head_s: float = 10.0
     idle_s: float = 120.0
@@ -62,7 +65,7 @@ class ConnectionLimits:
     most: int = 10_000
 
     def credit(self, stage: Stage) -> Credit | None:
-        """None: no limit."""
+        """Returns the credit of a stage. None: no limit."""
         return self._credits[stage]
 
     @cached_property
@@ -79,8 +82,8 @@ class ConnectionLimits:
 
 
 class Observed(NamedTuple):
-    """One look at a connection. `part` differs for each request; `moved_bytes` never falls within a stage of
-    a part."""
+    """Observed state of a connection. `part` differs for each request. `moved_bytes` never decreases within
+    one stage of one part."""
 
     stage: Stage
     part: Hashable
@@ -89,33 +92,37 @@ class Observed(NamedTuple):
 
 @dataclass(slots=True)
 class Clock:
-    """The time that a connection has left in its stage. `since_s` is when the stage began."""
+    """The remaining time of a connection in its stage. `since_s` is the start of the stage."""
 
     since_s: float
-    _seen: Observed | None = None
-    _seen_at_s: float = field(default=0.0)
+    _last: Observed | None = None
+    _last_at_s: float = field(default=0.0)
     _left_s: float = field(default=0.0)
 
-    def is_over(self, seen: Observed, limits: ConnectionLimits, now_s: float) -> bool:
-        """Called at least every few seconds. The last look counts, so time that passes between two stages is
-        not held against the client."""
-        before, credit = self._seen, limits.credit(seen.stage)
-        is_new = before is None or (before.stage, before.part) != (seen.stage, seen.part)
+    def is_over(self, observed: Observed, limits: ConnectionLimits, now_s: float) -> bool:
+        """Updates the credit. True if it is used up. Must be called at least every few seconds.
+
+        Only time between two observations of the same stage counts, so a client does not lose time between
+        stages."""
+        before, credit = self._last, limits.credit(observed.stage)
+        is_new = before is None or (before.stage, before.part) != (observed.stage, observed.part)
         if credit is None or is_new or before is None:
             self.since_s = self.since_s if before is None else now_s
             self._left_s = credit.seconds if credit else 0.0
         else:
             gained_s = (
-                (seen.moved_bytes - before.moved_bytes) / credit.bytes_per_s if credit.bytes_per_s else 0.0
+                (observed.moved_bytes - before.moved_bytes) / credit.bytes_per_s
+                if credit.bytes_per_s
+                else 0.0
             )
-            self._left_s = min(credit.seconds, self._left_s - (now_s - self._seen_at_s) + gained_s)
-        self._seen, self._seen_at_s = seen, now_s
+            self._left_s = min(credit.seconds, self._left_s - (now_s - self._last_at_s) + gained_s)
+        self._last, self._last_at_s = observed, now_s
         return credit is not None and self._left_s < 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate(Generic[T]):
-    """A connection that may have to go. `since_s`: when its stage began."""
+    """A connection that may be closed. `since_s` is the start of its stage."""
 
     connection: T
     address: str
@@ -124,9 +131,10 @@ class Candidate(Generic[T]):
 
 
 def chosen_to_close(candidates: Iterable[Candidate[T]], count: int, now_s: float) -> list[T]:
-    """At most `count` connections to close for new ones, all of the addresses that have most of them: in the
-    order of their stages, the oldest first. A stage that has just begun is given up last: the next bytes of
-    an honest client are on their way."""
+    """Returns at most `count` connections to close to make room for new ones.
+
+    All belong to the addresses with the most connections. They are ordered by stage, then the oldest first. A
+    stage younger than `YOUNG_S` comes last: the next bytes of an honest client may be on the way."""
     closable = [each for each in candidates if each.stage is not Stage.WORKING]
     by_address = Counter(each.address for each in closable)
     largest = max(by_address.values(), default=0)

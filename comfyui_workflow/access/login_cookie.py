@@ -1,4 +1,4 @@
-"""The login of a browser: a cookie that is made of the API token, and does not tell it."""
+"""Login cookie of a browser: a timestamp with an HMAC under the API token. It does not reveal the token."""
 
 import hmac
 from hashlib import sha256
@@ -8,16 +8,17 @@ LASTS_S = 30 * 86_400
 
 
 def cookie_value(token: str, at_s: int) -> str:
-    """Good for a month, and no longer than the token."""
+    """Returns a cookie that is valid for a month, or until the token changes."""
     return f"{at_s}.{_seal(token, str(at_s))}"
 
 
 def is_login(value: str, token: str, at_s: int) -> bool:
+    """True if the cookie was created with this token and has not expired."""
     return is_sealed(value, token) and at_s - int(value.partition(".")[0]) <= LASTS_S
 
 
 def is_sealed(value: str, token: str) -> bool:
-    """Made by us with this token, however long ago: so it begins with a number."""
+    """True if this server created the cookie with this token, at any time: then it begins with a number."""
     given_at, _, seal = value.partition(".")
     return hmac.compare_digest(seal.encode(), _seal(token, given_at).encode())
 
@@ -27,7 +28,7 @@ def is_token(given: str, token: str) -> bool:
 
 
 def is_bearer(authorization: str, token: str | None) -> bool:
-    """Whether an `Authorization` header has our token. No where there is none."""
+    """True if an `Authorization` header contains the token. False if the server has no token."""
     scheme, _, given = authorization.strip().partition(" ")
     if token is None or scheme.lower() != "bearer":
         return False
@@ -35,7 +36,9 @@ def is_bearer(authorization: str, token: str | None) -> bool:
 
 
 def without_login(cookies: str) -> str:
-    """A `Cookie` header for another server at the same host: browsers send it what they have from us."""
+    """Removes the login from a `Cookie` header that is forwarded to another server.
+
+    Browsers send the cookies of one port to all ports of the host."""
     pairs = (pair for pair in cookies.split(";") if pair.partition("=")[0].strip() != COOKIE)
     return ";".join(pairs).strip()
 

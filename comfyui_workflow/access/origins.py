@@ -1,4 +1,4 @@
-"""Origins of web pages (RFC 6454): scheme, host and port, as browsers tell them in `Origin` and `Referer`."""
+"""Origins of web pages (RFC 6454): scheme, host and port, as browsers send them in `Origin` and `Referer`."""
 
 import ipaddress
 import re
@@ -13,21 +13,21 @@ _ORIGIN = re.compile(r"(https?)://([^/?#@\\\s]+)", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """In one spelling: lower case, the port always told."""
+    """An origin in canonical form: lower case, with an explicit port."""
 
     scheme: str
     host: str
     port: int
 
     def __str__(self) -> str:
-        """As a browser writes it."""
+        """Returns the origin as a browser writes it: without a default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         is_usual = self.port == _DEFAULT_PORTS[self.scheme]
         return f"{self.scheme}://{host}" if is_usual else f"{self.scheme}://{host}:{self.port}"
 
 
 def parse_origin(text: str) -> Origin | None:
-    """None for `null`, and for whatever is not exactly `http(s)://host[:port]`."""
+    """Parses `http(s)://host[:port]`. Returns None for any other text, and for `null`."""
     found = _ORIGIN.fullmatch(text)
     if found is None:
         return None
@@ -35,7 +35,7 @@ def parse_origin(text: str) -> Origin | None:
     try:
         parts = urlsplit(f"//{found[2]}")
         host, port = parts.hostname, parts.port
-    except ValueError:  # half an IPv6 address, a port that is none
+    except ValueError:  # an incomplete IPv6 address or an invalid port
         return None
     if not host or port == 0:
         return None
@@ -43,24 +43,24 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def origin_of_url(url: str) -> Origin | None:
-    """The origin of a page by its address, as in `Referer`."""
+    """Returns the origin of the URL of a page, as in `Referer`."""
     found = _ORIGIN.match(url)
     return None if found is None else parse_origin(found[0])
 
 
 def origins_of_host(host: str) -> frozenset[Origin]:
-    """Origins of pages from a server that is called by this `Host` header, with TLS or without."""
+    """Returns the origins of pages of the server with this `Host` header, with and without TLS."""
     found = (parse_origin(f"{scheme}://{host}") for scheme in _DEFAULT_PORTS)
     return frozenset(origin for origin in found if origin is not None)
 
 
 def is_at_local_port(origin: Origin, ports: Collection[int]) -> bool:
-    """Whether its pages come from one of these ports of this machine, however the machine is called."""
+    """True if the origin is one of these ports of this machine, under any name of the machine."""
     return origin.port in ports and is_loopback_name(origin.host)
 
 
 def is_loopback_name(name: str) -> bool:
-    """Whether a host name or an address leads to this machine itself, in any spelling."""
+    """True if a host name or an address, in any spelling, is a loopback or unspecified address."""
     plain = name.rstrip(".").lower()
     if plain == "localhost" or plain.endswith(".localhost"):
         return True
@@ -73,7 +73,7 @@ def is_loopback_name(name: str) -> bool:
 
 
 def _is_loopback_number(name: str) -> bool:
-    """Spellings of IPv4 that few use: `127.1`, `0x7f.1`, `2130706433`."""
+    """True for unusual spellings of IPv4 loopback addresses: `127.1`, `0x7f.1`, `2130706433`."""
     if not re.fullmatch(r"[0-9a-fx.]+", name):
         return False
     try:

@@ -1,1 +1,1 @@
-"""The HTTP server under the application: its event loop, its connections and their limits."""
+"""The HTTP server below the WSGI application: event loop, connections and connection limits."""

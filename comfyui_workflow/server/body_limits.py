@@ -1,5 +1,11 @@
-"""Bodies that are too large, refused by what their heads say: waitress itself reads a whole body before the
-application is asked. It is the application that words the refusal; it is asked without the body."""
+"""Early refusal of request bodies that are too large.
+
+How it works. waitress reads a whole body before it calls the application. `RefusingParser` checks the size
+when the headers are complete (and again while a chunked body arrives). If the body is larger than the limit
+of its path, the request counts as complete without the body, and the application is called: it creates the
+error response. Then the connection lingers: the server reads and drops what the client still sends. If the
+server closed the connection at once, the client would see a broken connection instead of the response.
+"""
 
 import socket
 from collections.abc import Callable, Mapping
@@ -12,9 +18,9 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import RequestEntityTooLarge
 
 HOLD_ANSWER = "comfyui_workflow.hold_answer"
-"""In the environment of a request: called with seconds, it keeps the answer back for so long."""
+"""Key in the WSGI environment: a function that delays the response by a number of seconds."""
 SHORT_BODY_BYTES = 64 * 1024
-"""Of clients that are not known: a login."""
+"""Maximum body size of unauthenticated clients: enough for a login."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,28 +30,33 @@ class BodyLimit:
 
 
 FindLimit = Callable[[str], BodyLimit]
-"""Of a path."""
+"""`find_limit(path)` returns the limit for a path."""
 
 
-def anybody(_headers: Mapping[str, str]) -> bool:
+def allow_all(_headers: Mapping[str, str]) -> bool:
     return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusals:
-    """`is_known(headers)`: whether whoever sends them may send more than a short body. Their names are in
-    capitals, with `_`."""
+    """Determines the maximum body size of a request.
+
+    `is_known(headers)`: True if the sender of these headers may send more than a short body. Header names are
+    in capitals with `_`, as waitress stores them."""
 
     find_limit: FindLimit
-    is_known: Callable[[Mapping[str, str]], bool] = anybody
+    is_known: Callable[[Mapping[str, str]], bool] = allow_all
 
     def most_bytes(self, path: str, headers: Mapping[str, str]) -> int:
+        """Returns the maximum body size in bytes."""
         most = self.find_limit(path).most_bytes
         return most if most <= SHORT_BODY_BYTES or self.is_known(headers) else SHORT_BODY_BYTES
 
 
 class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
-    early: Refusals
+    """Parses a request, and stops reading its body when that is too large."""
+
+    body_limits: Refusals
     _most_bytes: int | None = None
     is_refused = False
 
@@ -55,14 +66,14 @@ class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
         if is_whole_head and (self.error is None or isinstance(self.error, RequestEntityTooLarge)):
             self._refuse_if_too_large()
         if self.error is not None or self.is_refused:
-            self.expect_continue = False  # who asked before sending need not send
+            self.expect_continue = False  # a client that waits for `100 Continue` need not send the body
         return consumed
 
     def _refuse_if_too_large(self) -> None:
-        """The length tells the application why it is asked without a body."""
+        """Marks the request as refused. Its `Content-Length` tells the application the reason."""
         size_bytes = max(self.content_length, self.body_bytes_received)
         if self._most_bytes is None:
-            self._most_bytes = self.early.most_bytes(self.path, self.headers)
+            self._most_bytes = self.body_limits.most_bytes(self.path, self.headers)
         if size_bytes > self._most_bytes:
             self.headers["CONTENT_LENGTH"] = str(size_bytes)
             self.error, self.is_refused, self.completed = None, True, True
@@ -73,7 +84,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         if self.request.is_refused:
             self.channel.is_refused = True
             self.set_close_on_finish()
-        self.get_environment()[HOLD_ANSWER] = self.channel.hold_answer
+        self.get_environment()[HOLD_ANSWER] = self.channel.delay_response
         super().execute()
 
 
@@ -84,8 +95,10 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
 
 
 class RefusingChannel(HTTPChannel):  # type: ignore[misc]
-    """After an error it goes on reading for a while, and forgets what it reads: who is still sending when the
-    connection is closed sees that it broke, and not why. Somebody else ends that after a time."""
+    """Connection that lingers after a refusal: it reads and drops the rest of the request.
+
+    A client that is still sending when the connection is closed would see a broken connection, not the error
+    response. `Listener.sweep` ends the lingering after a timeout."""
 
     task_class = _Task
     error_task_class = _ErrorTask

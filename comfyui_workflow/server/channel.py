@@ -1,8 +1,8 @@
-"""One client's connection to the HTTP server, with a clock: waitress' channel, and how far it has come.
+"""One client connection of the HTTP server: waitress' channel, with progress tracking for timeouts.
 
-It takes up one request at a time. What a client sends ahead (pipelining) stays in the kernel, but for the
-piece that was read last, until the answer before it is with the client: so neither answers nor open files
-pile up for a client that asks and does not read.
+How it works. The connection handles one request at a time. Pipelined requests stay in the buffer of the
+kernel, except for the last piece that was read, until the client has the previous response. So neither
+responses nor open files accumulate for a client that sends requests but does not read the responses.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ from comfyui_workflow.server.body_limits import RefusingChannel, RefusingParser
 from comfyui_workflow.server.event_loop import EventLoop
 
 SENT_AT_ONCE_BYTES = 256 * 1024
-"""A piece is copied before the kernel takes as much of it as it has room for."""
+"""Maximum size of one `send`: the piece is copied first, and the kernel then takes only what fits."""
 
 
 class ChannelListener(Protocol):
-    """The `Listener` of a channel; waitress calls it `server`."""
+    """Interface of `Listener` to its connections; waitress calls it `server`."""
 
     loop: EventLoop
 
@@ -41,15 +41,18 @@ class ChannelListener(Protocol):
 
 
 class TimedChannel(RefusingChannel):
-    """Belongs to the loop's thread, but for `service`, `write_soon` and `hold_answer`: workers call these."""
+    """Client connection with timeouts.
+
+    Only the thread of the event loop uses it, except `service`, `write_soon` and `delay_response`: worker
+    threads call these."""
 
     server: ChannelListener
     request: RefusingParser | None
     sendbuf_len: int
-    _left_over = b""
+    _unparsed = b""
     _is_silent = True
     _is_full = False
-    _held_until_s: float | None = None
+    _delayed_until_s: float | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.clock = Clock(since_s=time.monotonic())
@@ -64,19 +67,20 @@ class TimedChannel(RefusingChannel):
         return str(self.addr[0])
 
     @property
-    def is_held(self) -> bool:
-        return self._held_until_s is not None
+    def is_delayed(self) -> bool:
+        return self._delayed_until_s is not None
 
     def is_late(self, limits: ConnectionLimits, now_s: float) -> bool:
-        """Whether the client has used up its time. Also ends what was held back until now."""
-        if self._held_until_s is not None and now_s >= self._held_until_s:
-            self._held_until_s = None
+        """True if the client has exceeded its time limit. Also releases a delayed response that is due."""
+        if self._delayed_until_s is not None and now_s >= self._delayed_until_s:
+            self._delayed_until_s = None
             self.server.loop.changed(self)
-        seen = Observed(stage=self.stage(), part=self._request_count, moved_bytes=self._moved_bytes())
-        return self.clock.is_over(seen, limits, now_s)
+        observed = Observed(stage=self.stage(), part=self._request_count, moved_bytes=self._moved_bytes())
+        return self.clock.is_over(observed, limits, now_s)
 
     def stage(self) -> Stage:
-        if self.is_lingering or self.is_held:
+        """Returns the current state of the connection."""
+        if self.is_lingering or self.is_delayed:
             return Stage.REFUSED
         if self.total_outbufs_len:
             return Stage.SENDING
@@ -87,7 +91,9 @@ class TimedChannel(RefusingChannel):
         return Stage.SILENT if self._is_silent else Stage.IDLE
 
     def cut(self) -> None:
-        """Close it now. A client whose request is incomplete is told why, if that needs no waiting."""
+        """Closes the connection now.
+
+        A client with an incomplete request gets status 408, if that can be sent without blocking."""
         is_incomplete = self.stage() in (Stage.HEAD, Stage.BODY)
         if is_incomplete:
             with suppress(OSError):
@@ -95,9 +101,9 @@ class TimedChannel(RefusingChannel):
         self.is_refused = False  # no lingering
         self.handle_close()
 
-    def hold_answer(self, for_s: float) -> None:
-        """Keep back the answer of this request for a while, without a thread that waits."""
-        self._held_until_s = time.monotonic() + for_s
+    def delay_response(self, for_s: float) -> None:
+        """Delays the response to this request by `for_s` seconds, without blocking a thread."""
+        self._delayed_until_s = time.monotonic() + for_s
 
     def received(self, data: bytes) -> bool:
         self._is_silent = False
@@ -108,18 +114,20 @@ class TimedChannel(RefusingChannel):
                 return False
             while data and not self.requests:
                 data = data[self._parse(data) :]
-            self._left_over = data
+            self._unparsed = data
         return True
 
     def readable(self) -> bool:
-        """Asked when it is idle again: then the next request may be there already."""
-        if self._left_over and super().readable():
-            data, self._left_over = self._left_over, b""
+        """True if the loop should wait for data.
+
+        Parses a request that was received together with the last one."""
+        if self._unparsed and super().readable():
+            data, self._unparsed = self._unparsed, b""
             self.received(data)
         return bool(super().readable())
 
     def writable(self) -> bool:
-        return not self.is_held and bool(super().writable())
+        return not self.is_delayed and bool(super().writable())
 
     def handle_write(self) -> None:
         self._is_full = False
@@ -134,12 +142,12 @@ class TimedChannel(RefusingChannel):
     def service(self) -> None:
         self._request_count += 1
         super().service()
-        self._tell_loop()
+        self._notify_loop()
 
     def write_soon(self, data: Any) -> int:
         count = int(super().write_soon(data))
         if self.total_outbufs_len:
-            self._tell_loop()
+            self._notify_loop()
         return count
 
     def add_channel(self, map: Any = None) -> None:
@@ -153,18 +161,20 @@ class TimedChannel(RefusingChannel):
         super().del_channel(map)
 
     def _flush_some(self, do_close: bool = True) -> bool:
-        """A worker does not try what the loop waits for: each try copies a piece of the answer."""
-        if self.is_held or (self._is_full and not do_close):
+        """Sends a piece of the response.
+
+        A worker does not try while the socket is full and the loop waits for it: each try copies a piece."""
+        if self.is_delayed or (self._is_full and not do_close):
             return False
         return bool(super()._flush_some(do_close=do_close))
 
-    def _tell_loop(self) -> None:
+    def _notify_loop(self) -> None:
         self.server.loop.changed(self)
-        with suppress(OSError):  # the loop has ended meanwhile
+        with suppress(OSError):  # the loop has ended
             self.server.pull_trigger()
 
     def _parse(self, data: bytes) -> int:
-        """How much of it belongs to the request that is being read."""
+        """Parses data of the current request, and returns the number of bytes used."""
         if self.request is None:
             self.request = self.parser_class(self.adj)
         request = self.request
@@ -179,13 +189,14 @@ class TimedChannel(RefusingChannel):
         return used
 
     def _moved_bytes(self) -> int:
+        """Returns the number of transferred bytes: acknowledged response bytes, or received body bytes."""
         if self.total_outbufs_len:
             return self._sent_bytes - _unacknowledged_bytes(self.socket)
         return self.request.body_bytes_received if self.request is not None else 0
 
 
 def _unacknowledged_bytes(connected: Any) -> int:
-    """In the kernel, on their way to the client: what it has taken is what it has acknowledged."""
+    """Returns the number of bytes in the send buffer of the kernel that the client has not acknowledged."""
     try:
         found = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:

@@ -1,4 +1,4 @@
-"""How many files and sockets this process may have open."""
+"""Limit of open file descriptors of this process (files and sockets)."""
 
 import resource
 from contextlib import suppress
@@ -7,14 +7,15 @@ WANTED = 65_536
 
 
 def raise_open_files_limit() -> None:
-    """Raises the soft limit as far as the hard limit allows, and no further than anybody needs."""
+    """Raises the soft limit to `WANTED`, or to the hard limit if that is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(OSError, ValueError):  # a container may forbid it: then the soft limit counts
+        with suppress(OSError, ValueError):  # a container may forbid it: then the soft limit stays
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def open_files_limit() -> int:
+    """Returns the soft limit; `WANTED` if there is no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return WANTED if soft == resource.RLIM_INFINITY else soft

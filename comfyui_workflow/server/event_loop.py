@@ -1,10 +1,10 @@
-"""The event loop of the HTTP server: `epoll` under waitress' handlers.
+"""Event loop of the HTTP server: `epoll` for the handlers of waitress.
 
-waitress' own loop asks each connection at each turn whether it wants to read or write, and hands all of them
-to the kernel again: with thousands of idle connections every request costs milliseconds. Here a handler is
-asked again only when something may have changed: after an event of its own, and when it was reported with
-`changed`, which a thread does whose work changes what a connection waits for. Everything else runs on the
-loop's thread.
+How it works. In each iteration, waitress' own loop asks every connection if it wants to read or write, and
+passes all of them to the kernel again. With thousands of idle connections, every request costs milliseconds.
+This loop asks a handler again only when its state may have changed: after one of its own events, or after a
+call of `changed`. A worker thread calls `changed` when its work changes what a connection waits for.
+Everything else runs in the thread of the loop.
 """
 
 import selectors
@@ -20,9 +20,10 @@ SWEEP_EVERY_S = 1.0
 
 
 class EventLoop:
-    """`handlers` by file descriptor, as waitress keeps them; it ends when there are none left. `sweep()`
-    is begun about once a second, after the events that had come by then; a step of it is taken between two
-    turns, so that nobody waits for all of it."""
+    """Runs until `handlers` is empty. These are waitress' handlers by file descriptor.
+
+    About once a second `sweep()` is called after the pending events. It returns an iterator, and the loop
+    executes one step of it per iteration, so that no connection waits for a complete sweep."""
 
     def __init__(self, handlers: MutableMapping[int, Any], sweep: Callable[[], Iterator[None]]) -> None:
         self._handlers = handlers
@@ -31,32 +32,37 @@ class EventLoop:
         self._changed: deque[Any] = deque()
 
     def changed(self, handler: object) -> None:
-        """What it waits for may be something else now. From any thread; another one than the loop's wakes
-        the loop afterwards."""
+        """Reports that a handler may wait for other events now.
+
+        Thread-safe. A caller in another thread must wake the loop afterwards."""
         self._changed.append(handler)
 
     def forget(self, descriptor: int) -> None:
-        """Before it is closed."""
+        """Unregisters a descriptor. Must be called before it is closed."""
         with suppress(KeyError, ValueError):
             self._selector.unregister(descriptor)
 
     def run(self) -> None:
+        """Runs the loop until there are no handlers left."""
         self._changed.extend(list(self._handlers.values()))
         sweep_at_s = time.monotonic() + SWEEP_EVERY_S
         sweeping: Iterator[None] | None = None
         try:
             while self._handlers:
-                self._follow_changes()
-                self._turn(0.0 if sweeping else max(0.0, sweep_at_s - time.monotonic()))
+                self._update_registrations()
+                self._poll(0.0 if sweeping else max(0.0, sweep_at_s - time.monotonic()))
                 if sweeping is None and time.monotonic() >= sweep_at_s:
                     sweeping, sweep_at_s = self._sweep(), time.monotonic() + SWEEP_EVERY_S
-                if sweeping and next(sweeping, self) is self:  # it has ended
+                if sweeping and next(sweeping, self) is self:  # the sweep is complete
                     sweeping = None
         finally:
             self._selector.close()
 
-    def _turn(self, timeout_s: float) -> None:
-        """A handler that another one's event has closed gets none: its descriptor may be a new one's."""
+    def _poll(self, timeout_s: float) -> None:
+        """Waits for events and dispatches them.
+
+        A handler may be closed by an event of another handler, and its descriptor reused. So the descriptor
+        is compared before each event."""
         for key, events in self._selector.select(timeout_s):
             handler = key.data
             if events & selectors.EVENT_READ and handler._fileno == key.fd:
@@ -65,14 +71,14 @@ class EventLoop:
                 wasyncore.write(handler)
             self._changed.append(handler)
 
-    def _follow_changes(self) -> None:
+    def _update_registrations(self) -> None:
         while self._changed:
             handler = self._changed.popleft()
             descriptor = handler._fileno
             if descriptor is not None and self._handlers.get(descriptor) is handler:
-                self._watch(descriptor, handler, _events_of(handler))
+                self._register(descriptor, handler, _events_of(handler))
 
-    def _watch(self, descriptor: int, handler: object, events: int) -> None:
+    def _register(self, descriptor: int, handler: object, events: int) -> None:
         known = self._selector.get_map().get(descriptor)
         if known is None:
             if events:

@@ -1,4 +1,4 @@
-"""Serving HTTP with waitress: until a signal, or in a thread for as long as a command needs it."""
+"""Serves HTTP with waitress: until a signal arrives, or in a thread while a command needs it."""
 
 import logging
 import signal
@@ -19,28 +19,28 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.server.body_limits import Refusals
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
-from comfyui_workflow.server.memory import keep_memory_in_few_arenas
-from comfyui_workflow.server.peer_channels import ask_for_peers
+from comfyui_workflow.server.memory import limit_malloc_arenas
+from comfyui_workflow.server.peer_channels import check_peers
 from comfyui_workflow.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
 REQUEST_THREADS = 16
 HTTP_STOP_TIMEOUT_S = 3.0
-HEED_SIGNALS_S = 0.5
+SIGNAL_POLL_S = 0.5
 LONGEST_HEAD_BYTES = 32 * 1024
 MB = 1024 * 1024
 
 
 class Startable(Protocol):
-    """`app.Server`."""
+    """Interface of `app.Server`."""
 
     @property
     def app(self) -> Flask: ...
 
     @property
     def refusals(self) -> Refusals:
-        """Bodies that are refused before they are read."""
+        """The limits of request bodies, checked before a body is read."""
 
     def start(self) -> int: ...
 
@@ -49,24 +49,28 @@ class Startable(Protocol):
     @property
     def lost(self) -> str | None: ...
 
-    def when_lost(self, tell: Callable[[], None]) -> None: ...
+    def when_lost(self, notify: Callable[[], None]) -> None: ...
 
     def stop(self) -> None: ...
 
 
 def main(create_server: Callable[[Settings], Startable], **overrides: object) -> None:
-    """What `python app.py` and the command `serve` do. Raises: ConfigurationError."""
+    """Runs the server: the entry point of `python app.py` and of the command `serve`.
+
+    Raises: ConfigurationError."""
     settings = load_settings(**overrides)
     configure_logging(settings.log_level)
-    serve(create_server(settings), settings, _say_ready)
+    serve(create_server(settings), settings, _print_ready)
 
 
 def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
-    """Returns after SIGINT or SIGTERM, when all has come to rest; unfinished runs go on at the next start.
-    `on_ready(url, resumed)` is called when requests are answered. Raises: ConfigurationError; DataTaken, when
-    all has come to rest, after another server was found to work on the same data."""
-    signal.signal(signal.SIGTERM, _leave)
-    keep_memory_in_few_arenas()
+    """Serves until SIGINT or SIGTERM, and returns when everything is stopped.
+
+    Unfinished runs continue after the next start. `on_ready(url, resumed)` is called before the first request
+    is answered. Raises: ConfigurationError; DataTaken after everything is stopped, if another server works on
+    the same data."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    limit_malloc_arenas()
     raise_open_files_limit()
     http = HttpThread(server, settings)
     server.when_lost(http.end)
@@ -85,7 +89,9 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
 
 
 class HttpThread:
-    """The port is taken when it is made. Its loop closes its sockets itself, none under its hands."""
+    """The HTTP server in its own thread. The constructor binds the port.
+
+    Only the loop itself closes its sockets, so that no socket is closed while the loop uses it."""
 
     def __init__(self, server: Startable, settings: Settings, limits: ConnectionLimits | None = None) -> None:
         """Raises: ConfigurationError."""
@@ -100,24 +106,26 @@ class HttpThread:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until it serves no more. A signal is heard meanwhile: one that comes between two looks at signals
-        and the beginning of a wait would not end that wait, so none is long."""
-        while not self._ended.wait(HEED_SIGNALS_S):
+        """Waits until the server has ended.
+
+        Each wait is short: a signal that arrives just before a wait begins does not interrupt that wait."""
+        while not self._ended.wait(SIGNAL_POLL_S):
             pass
 
     def end(self) -> None:
-        """Whoever is in `wait` waits no longer."""
+        """Ends `wait`."""
         self._ended.set()
 
     def stop(self) -> None:
-        """Whoever waits in a request is answered. The workers first: they wake the loop whenever an answer is
-        ready, so it must still be there."""
+        """Stops the server. Requests that wait are answered first.
+
+        The workers stop before the loop: they wake the loop when a response is ready."""
         self._server.end_waits()
         self._http.task_dispatcher.shutdown(timeout=HTTP_STOP_TIMEOUT_S)
         if not self._thread.is_alive():
             self._http.close()
             return
-        with suppress(OSError):  # the loop was awake, has heard it, and closed before we could knock
+        with suppress(OSError):  # the loop has already ended and closed its trigger
             self._http.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
         self._thread.join(HTTP_STOP_TIMEOUT_S)
 
@@ -138,15 +146,18 @@ def configure_logging(level: str) -> None:
 def _listen(
     server: Startable, settings: Settings, limits: ConnectionLimits, handlers: dict[int, Any]
 ) -> Listener:
-    """The port is taken before the store, so that a port in use takes nothing from anybody. Every socket
-    that is open is in `handlers`."""
+    """Binds the port and returns the listener. `handlers` receives all open sockets.
+
+    Called before the stores are opened: if the port is in use, nothing else was locked. Raises:
+    ConfigurationError."""
     try:
         options = Adjustments(
             host=_address_of(settings.host),
             port=settings.port,
             threads=REQUEST_THREADS,
             max_request_header_size=LONGEST_HEAD_BYTES,
-            max_request_body_size=settings.max_upload_mb * MB + 1,  # the first that is refused
+            # waitress refuses a body of this size
+            max_request_body_size=settings.max_upload_mb * MB + 1,
             ident="comfyui-workflow",
         )
         listener = Listener(server.app, options, handlers, server.refusals, limits)
@@ -156,26 +167,28 @@ def _listen(
             "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
         ) from error
     if settings.is_private_use:
-        ask_for_peers(listener, PeerUsers(settings.other_users).refusal)
+        check_peers(listener, PeerUsers(settings.other_users).refusal)
     return listener
 
 
 def _address_of(host: str) -> str:
-    """One, where a name has several: with a free port for each of them there would be no one URL.
-    Raises: OSError."""
+    """Returns one address of a host, an IPv4 address if there is one.
+
+    waitress would bind each address of a name. With port 0 each would have another port, and there would be
+    no single URL. Raises: OSError."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = [str(address[0]) for family, *_, address in found if family is socket.AF_INET]
     return addresses[0] if addresses else str(found[0][4][0])
 
 
-def _say_ready(url: str, resumed: int) -> None:
-    """Flushed: who started us may wait for this line."""
-    print(f"Serving on {url}", flush=True)  # noqa: T201 - this is what the command says
+def _print_ready(url: str, resumed: int) -> None:
+    """Prints the URL. Flushed: the parent process may wait for this line."""
+    print(f"Serving on {url}", flush=True)  # noqa: T201 - output of the command
     if resumed:
         print(f"Taking up {resumed} unfinished run{'s' if resumed > 1 else ''}", flush=True)  # noqa: T201
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,10 @@
-"""The listening socket of the HTTP server, and the limits of all connections that come in through it."""
+"""Listening socket of the HTTP server, and the limits of its connections.
+
+How it works. The number of connections is limited in total and per client address. If a new connection
+exceeds a limit, the connections of least use are closed (`access/connection_limits.py`). A sweep about once a
+second closes the connections that have exceeded their time limit. If the process has no file descriptors
+left, accepting pauses until the next sweep.
+"""
 
 import errno
 import logging
@@ -25,17 +31,18 @@ log = logging.getLogger(__name__)
 
 ACCEPTED_AT_ONCE = 16
 CLOSED_AT_ONCE = 1 / 64
-"""Of all: to look for those that go takes a look at each."""
+"""Share of the allowed connections that is closed together: the selection has to check every connection."""
 WORK_AT_ONCE = 300
-"""In looks at a connection, a few microseconds each."""
+"""Work of one sweep step. The unit is the check of one connection, a few microseconds."""
 CUT_WORK = 15
+"""Work of closing one connection, in the same unit."""
 OTHER_FILES = 256
-"""Records, instances, uploads; on small systems half of all."""
+"""Descriptors reserved for records, instances and uploads. On small systems it is half of all."""
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener(TcpWSGIServer):  # type: ignore[misc]
-    """Belongs to the loop's thread."""
+    """Accepts connections and enforces their limits. Only the thread of the event loop uses it."""
 
     def __init__(
         self,
@@ -45,10 +52,10 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         refusals: Refusals,
         limits: ConnectionLimits,
     ) -> None:
-        """Raises: OSError where the port cannot be had."""
+        """Binds the port. Raises: OSError if the port is not available."""
 
         class Parser(RefusingParser):
-            early = refusals
+            body_limits = refusals
 
         class Channel(TimedChannel):
             parser_class = Parser
@@ -64,24 +71,26 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         dispatcher.set_thread_count(options.threads)
 
     def run(self) -> None:
-        """Until every socket is closed."""
+        """Runs the event loop until every socket is closed."""
         self.loop.run()
 
     def readable(self) -> bool:
         return bool(self.accepting) and not self._is_paused
 
     def handle_accept(self) -> None:
-        """Some at once, so that a crowd of clients costs few turns of the loop."""
+        """Accepts several connections at once, so that many new clients need few loop iterations."""
         for _ in range(ACCEPTED_AT_ONCE):
             if not self._accept_one():
                 return
 
     def opened(self, channel: TimedChannel) -> None:
-        """Others are closed where it would be one too many; where none can be, it is."""
+        """Registers a new connection.
+
+        If a limit is exceeded, closes others, or the new one if none can be closed."""
         self._by_address[channel.address] += 1
         is_crowd = self._by_address[channel.address] > self._most_from(channel.address)
-        is_one_too_many = is_crowd or len(self.active_channels) > self._most
-        if is_one_too_many and not self._make_room(channel, channel.address if is_crowd else None):
+        is_over_limit = is_crowd or len(self.active_channels) > self._most
+        if is_over_limit and not self._make_room(channel, channel.address if is_crowd else None):
             channel.cut()
 
     def closed(self, channel: TimedChannel) -> None:
@@ -90,7 +99,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
             del self._by_address[channel.address]
 
     def sweep(self) -> Iterator[None]:
-        """Cuts off those that have used up their time, a few milliseconds of it at a time."""
+        """Closes connections that have exceeded their time limit, in steps of a few milliseconds."""
         if self._is_paused:
             self._is_paused = False
             self.loop.changed(self)
@@ -105,7 +114,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
                 yield
 
     def _accept_one(self) -> bool:
-        """False: there is none, or not for now."""
+        """Accepts one connection. False if none is waiting, or if none can be accepted now."""
         try:
             accepted = self.accept()
         except OSError as error:
@@ -118,19 +127,22 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         connection, address = accepted
         try:
             self.set_socket_options(connection)
-        except OSError:  # it is gone already
+        except OSError:  # the client has closed it already
             connection.close()
         else:
             self.channel_class(self, connection, self.fix_addr(address), self.adj, map=self._map)
         return True
 
     def _most_from(self, address: str) -> int:
-        """Half of all, but for this machine: its user may have many pages open, or a proxy in front of us."""
+        """Returns the maximum number of connections from an address: half of the total.
+
+        This machine has no such limit: its user may have many pages open, or a proxy may run in front of this
+        server."""
         is_here = address == "::1" or address.startswith("127.")
         return self._most if is_here else max(1, self._most // 2)
 
     def _make_room(self, new: TimedChannel | None, address: str | None) -> bool:
-        """Close some that are of least use, of one address or of any. Whether there were any."""
+        """Closes the connections of least use, of one address or of any. False if there were none."""
         now_s = time.monotonic()
         deque(self.sweep(), maxlen=0)
         candidates = [
@@ -145,6 +157,8 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
 
 
 def _room_for_connections() -> int:
-    """A request may need a second file: for a body or an answer that is too large for memory."""
+    """Returns how many connections fit into the limit of open files, two descriptors each.
+
+    A request may need a second file, for a body or a response that is too large for memory."""
     files = open_files_limit()
     return max(1, (files - min(OTHER_FILES, files // 2)) // 2)

@@ -1,4 +1,4 @@
-"""The memory of the server process."""
+"""Memory settings of the server process."""
 
 import ctypes
 
@@ -7,11 +7,13 @@ _ARENA_MAX = -8
 _ARENAS = 2
 
 
-def keep_memory_in_few_arenas() -> None:
-    """By default glibc keeps up to eight heaps for each core, one for whichever thread asked first, and gives
-    none of them back before all of it is free: an answer of many megabytes that each of some threads has once
-    had is then held as often. Python runs one thread at a time, so few heaps cost nothing. Elsewhere than
-    with glibc nothing happens."""
+def limit_malloc_arenas() -> None:
+    """Limits the number of heaps (arenas) of glibc's allocator. Does nothing without glibc.
+
+    By default glibc uses up to eight arenas per core, and assigns threads to them. An arena is returned to
+    the system only when all of it is free. If several threads have each handled a response of many megabytes,
+    that memory is then held several times. Python runs one thread at a time, so few arenas cost no
+    performance."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, _ARENAS)

@@ -1,19 +1,21 @@
-"""Connections to the HTTP server, asked once each whose they are: when they are accepted."""
+"""Check of the peer user of each HTTP connection, once, when it is accepted."""
 
 import socket
 from collections.abc import Callable
 from typing import Any
 
 PEER_REFUSAL = "comfyui_workflow.peer_refusal"
-"""In the environment of a request: the sentence for a client that is not answered."""
+"""Key in the WSGI environment: the error message for a client that is refused."""
 
 
-def ask_for_peers(listener: Any, refusal_of: Callable[[socket.socket], str | None]) -> None:
-    """Before its first connection is accepted. It is the application that refuses."""
-    listener.channel_class = _asking(listener.channel_class, refusal_of)
+def check_peers(listener: Any, refusal_of: Callable[[socket.socket], str | None]) -> None:
+    """Makes a listener check the peer of each connection. Call it before the first connection is accepted.
+
+    `refusal_of` returns an error message, or None. The application sends the refusal."""
+    listener.channel_class = _checking(listener.channel_class, refusal_of)
 
 
-def _asking(channel_class: Any, refusal_of: Callable[[socket.socket], str | None]) -> type:
+def _checking(channel_class: Any, refusal_of: Callable[[socket.socket], str | None]) -> type:
     class Task(channel_class.task_class):  # type: ignore[misc]
         def get_environment(self) -> dict[str, Any]:
             environment: dict[str, Any] = super().get_environment()
@@ -27,7 +29,7 @@ def _asking(channel_class: Any, refusal_of: Callable[[socket.socket], str | None
         def __init__(self, server: Any, connection: socket.socket, *arguments: Any, **options: Any) -> None:
             try:
                 self.peer_refusal = refusal_of(connection)
-            except OSError:  # it is gone already
+            except OSError:  # the client has closed it already
                 self.peer_refusal = "This connection has ended"
             super().__init__(server, connection, *arguments, **options)
 

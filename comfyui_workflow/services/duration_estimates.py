@@ -1,4 +1,4 @@
-"""How long a prompt should take: learned from those of the same graph that ran at the same instance."""
+"""Estimated durations of prompts: the median of recent prompts with the same graph on the same instance."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,16 +11,17 @@ from comfyui_workflow.stores.base import DurationSample
 from comfyui_workflow.stores.journal import RunJournal
 
 LEARNED_FROM = 5
-"""The last ones: an instance may have become slower, or its models may be loaded by now."""
+"""Number of most recent prompts per key. Older ones say little: the instance may have become slower, or its
+models may be loaded by now."""
 
 MOST_KNOWN = 2000
-"""Pairs of an instance and a kind of graph: those that ran last."""
+"""Maximum number of pairs of instance and graph signature that are kept: the most recently used ones."""
 
 _Key = tuple[str, str]
 
 
 class DurationEstimates:
-    """Every method may be called from any thread."""
+    """Estimates for unfinished runs, updated from each run that finishes. Thread-safe."""
 
     def __init__(self, journal: RunJournal) -> None:
         self._lock = threading.Lock()
@@ -28,12 +29,13 @@ class DurationEstimates:
         journal.listen(self._learn_of_run)
 
     def learn(self, oldest_first: Iterable[DurationSample]) -> None:
+        """Adds samples, oldest first."""
         with self._lock:
             for summary in oldest_first:
                 self._learn(summary)
 
     def expected_s(self, summary: RunSummary) -> float | None:
-        """None for a finished run, too: how long that took is known."""
+        """Returns the expected duration in seconds. None if it is unknown, or if the run is finished."""
         if summary.is_finished:
             return None
         key = next(_keys(summary), None)
@@ -53,7 +55,9 @@ class DurationEstimates:
 
 
 def _keys(summary: DurationSample) -> Iterator[_Key]:
-    """By its instance, where that is known; by its ssh string, which a run that waits has before."""
+    """Yields the keys of a sample: the instance, if known, and the ssh string.
+
+    A waiting run has an ssh string before it has an instance."""
     if summary.graph_signature is None:
         return
     if summary.instance_id is not None:

@@ -1,4 +1,4 @@
-"""Files of this machine that requests name: read and written where it is allowed."""
+"""Access control for local paths in requests: input files, workflow files and output directories."""
 
 import os
 import stat
@@ -18,10 +18,11 @@ from comfyui_workflow.workflows.input_formats import read_workflow_file
 from comfyui_workflow.workflows.model import Workflow
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
-SENT_HERE = ("uploads", "outputs")
-"""Places of the data directory that are not the server's own."""
-OWN = ("runs", "jobs", "batches", "webhooks", "secrets", "server.lock", "server_id", "known_hosts",
-       "instances.json", "usage.json", "local_ports.json")  # fmt: skip
+CLIENT_ENTRIES = ("uploads", "outputs")
+"""Subdirectories of the data directory that requests may name."""
+PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "server.lock", "server_id",
+                   "known_hosts", "instances.json", "usage.json", "local_ports.json")  # fmt: skip
+"""Entries of the data directory that only the server itself reads and writes."""
 _PHRASES = {
     InputKind.IMAGE: "pictures",
     InputKind.VIDEO: "films",
@@ -33,10 +34,14 @@ _PHRASES = {
 
 
 class PathPolicy:
-    """`None` for directories means any, but for what is private (`private_files`). Symbolic links count as
-    where they lead. An input is of one of `kinds` (None: of any) by its content, unless it was sent here by
-    a client. `default_output_dir` may be hidden, as directories of the settings may. Nothing of `data_dir`
-    that is the server's own is read or written."""
+    """Checks paths before they are read or written.
+
+    `readable_dirs` and `writable_dirs`: None allows every directory except private paths
+    (`files/sensitive_paths.py`). Symbolic links are resolved first. The content of an input file must be of
+    one of `kinds` (None allows all), unless a client uploaded the file to this server. `default_output_dir`
+    may be a hidden directory, and so may the directories of the settings. The private entries of `data_dir`
+    are never read or written.
+    """
 
     def __init__(
         self,
@@ -51,14 +56,16 @@ class PathPolicy:
         self._writable = _resolved(writable_dirs)
         self._kinds = kinds
         self._data_dir = None if data_dir is None else data_dir.expanduser().resolve()
-        sent_here = () if self._data_dir is None else [self._data_dir / name for name in SENT_HERE]
-        places = _resolved([] if default_output_dir is None else [default_output_dir]) or ()
-        self._uploads = sent_here[0] if sent_here else None
-        self._read_roots = (*(self._readable or ()), *sent_here, *places)
-        self._write_roots = (*(self._writable or ()), *sent_here[1:], *places)
+        client_dirs = () if self._data_dir is None else [self._data_dir / name for name in CLIENT_ENTRIES]
+        defaults = _resolved([] if default_output_dir is None else [default_output_dir]) or ()
+        self._uploads = client_dirs[0] if client_dirs else None
+        self._read_roots = (*(self._readable or ()), *client_dirs, *defaults)
+        self._write_roots = (*(self._writable or ()), *client_dirs[1:], *defaults)
 
     def read_workflow(self, path: str) -> Workflow:
-        """From JSON in either format, or a picture. Raises: FileRefused, InvalidGraph."""
+        """Reads a workflow from JSON in either format, or from a picture.
+
+        Raises: FileRefused, InvalidGraph."""
         local = self._readable_file(path, "Workflow file")
         try:
             if local.stat().st_size > LARGEST_WORKFLOW_BYTES:
@@ -70,36 +77,39 @@ class PathPolicy:
             raise InvalidGraph(f"Failed to parse workflow: {path} is not JSON ({error})") from error
 
     def input_image(self, path: str) -> str:
-        """The absolute path of an image that can be read now. Raises: FileRefused."""
+        """Returns the absolute path of an input file that can be read now. Raises: FileRefused."""
         local = self._readable_file(path, "Input image")
         if not os.access(local, os.R_OK):
             raise FileRefused(f"Input image cannot be read: {path} (permission denied)")
         self._refuse_content(local, path)
         if not is_safe_name(_as_given(path).name):
-            raise FileRefused(f"Input image has a name that no instance takes: {_as_given(path).name!r}")
+            raise FileRefused(f"Input image has a file name that is not allowed: {_as_given(path).name!r}")
         return str(_as_given(path))
 
     def output_dir(self, path: str) -> str:
-        """The absolute path of a directory that outputs may go to; made when it is needed.
-        Raises: FileRefused."""
+        """Returns the absolute path of an allowed output directory. It may not exist yet: it is created when
+        it is needed. Raises: FileRefused."""
         local = _absolute(path, "Output directory")
         if not _is_within(local, self._writable):
             raise FileRefused(f"Output directory is not allowed: {path}{_allowed(self._writable)}")
         try:
-            there = next(place for place in (local, *local.parents) if place.exists())
-        except OSError as error:  # a name that is too long, a directory that may not be looked into
+            existing = next(path for path in (local, *local.parents) if path.exists())
+        except OSError as error:  # the name is too long, or a directory may not be searched
             raise FileRefused(f"Output directory cannot be written: {path} ({error.strerror})") from error
-        if there == local and not local.is_dir():
+        if existing == local and not local.is_dir():
             raise FileRefused(f"Output directory is a file: {path}")
         self._refuse_private(local, path, "Output directory", self._write_roots)
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise FileRefused(f"Output directory cannot be written: {path} ({there} does not allow it)")
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+            raise FileRefused(f"Output directory cannot be written: {path} ({existing} does not allow it)")
         return str(_as_given(path))
 
     def _readable_file(self, path: str, what: str) -> Path:
-        """Where reading is limited, a path outside is refused before it is looked at."""
+        """Returns the resolved path of a regular file that may be read.
+
+        If reading is limited, a path outside of the allowed directories is refused before it is checked for
+        existence. Raises: FileRefused."""
         local = _absolute(path, what)
-        if not (_is_within(local, self._readable) or self._was_sent_here(local)):
+        if not (_is_within(local, self._readable) or self._is_upload(local)):
             raise FileRefused(f"{what} is not allowed: {path}{_allowed(self._readable)}")
         self._refuse_private(local, path, what, self._read_roots)
         if is_key_name(local.name) or is_key_name(_as_given(path).name):
@@ -115,37 +125,37 @@ class PathPolicy:
         return local
 
     def _refuse_private(self, local: Path, path: str, what: str, roots: Iterable[Path]) -> None:
-        """Raises: FileRefused."""
+        """Refuses the server's own files and private paths outside of `roots`. Raises: FileRefused."""
         if self._data_dir is not None and local.is_relative_to(self._data_dir):
             parts = local.relative_to(self._data_dir).parts
-            if not parts or parts[0] in OWN:
+            if not parts or parts[0] in PRIVATE_ENTRIES:
                 raise FileRefused(f"{what} is not allowed: {path} is the server's own")
         reason = reason_not_to_use(local, roots)
         if reason is not None:
             raise FileRefused(
-                f"{what} is not allowed: {path} ({reason}; directories that COMFYUI_WORKFLOW_READ_DIRS and "
-                "COMFYUI_WORKFLOW_WRITE_DIRS name may be such)"
+                f"{what} is not allowed: {path} ({reason}; to allow the directory, name it in "
+                "COMFYUI_WORKFLOW_READ_DIRS or COMFYUI_WORKFLOW_WRITE_DIRS)"
             )
 
-    def _was_sent_here(self, local: Path) -> bool:
+    def _is_upload(self, local: Path) -> bool:
         return self._uploads is not None and local.is_relative_to(self._uploads)
 
     def _refuse_content(self, local: Path, path: str) -> None:
-        """Raises: FileRefused."""
+        """Refuses private keys, and kinds of files that are not allowed. Raises: FileRefused."""
         try:
             with local.open("rb") as file:
                 if holds_private_key(file.read(LOOKED_AT_BYTES)):
                     raise FileRefused(f"Input image is not allowed: {path} has a private key in it")
-            if self._kinds is None or self._was_sent_here(local):
+            if self._kinds is None or self._is_upload(local):
                 return
             kind = kind_of(local)
         except OSError as error:
             raise FileRefused(f"Input image cannot be read: {path} ({error.strerror})") from error
         if kind not in self._kinds:
             raise FileRefused(
-                f"Input image is not allowed: {path} has none of the contents that ComfyUI loads: "
+                f"Input image is not allowed: {path} is not of a kind that ComfyUI loads: "
                 f"{', '.join(_PHRASES[each] for each in InputKind if each in self._kinds)}. "
-                "COMFYUI_WORKFLOW_INPUT_KINDS allows others; a file that is sent here first may be anything"
+                "COMFYUI_WORKFLOW_INPUT_KINDS allows other kinds; uploaded files may be of any kind"
             )
 
 
@@ -163,7 +173,7 @@ def _absolute(path: str, what: str) -> Path:
 
 
 def _as_given(path: str) -> Path:
-    """Absolute, but symbolic links as they are: a graph knows a file by the name it was given under."""
+    """Returns the absolute path. Symbolic links are kept: a graph refers to the file by its given name."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow them
 
 

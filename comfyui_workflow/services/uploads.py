@@ -1,4 +1,4 @@
-"""Files that were sent to this server, and how long they stay: until nobody has used them for long."""
+"""Uploaded files: stored on this server, and removed when no run has used them for a configured time."""
 
 import logging
 import os
@@ -24,8 +24,9 @@ _COPY_BYTES = 1024 * 1024
 
 
 class Uploads:
-    """Each in a directory of its own, which says by its time when it was used last. Every method may be
-    called from any thread."""
+    """Store of uploaded files. Thread-safe.
+
+    Each file has its own directory. The modification time of the directory is the time of last use."""
 
     def __init__(
         self,
@@ -34,70 +35,77 @@ class Uploads:
         needed: Callable[[], Iterable[str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`needed` tells paths that a run has yet to read, however old they are."""
+        """`kept_s`: seconds since the last use after which a file is removed. `needed` returns paths that a
+        run still has to read: those are kept at any age."""
         self._directory = directory
         self._kept_s = kept_s
         self._needed = needed
         self._clock = clock
-        self._looked_at_s = 0.0
+        self._cleaned_up_at_s = 0.0
 
     def keep(self, stream: IO[bytes], name: str) -> Path:
-        """Under its own name; on the disk when this returns. Raises: FileRefused, StoreError."""
-        place = self.place_for(name)
+        """Stores a file under its own name, and returns the path. The file is on disk before this returns.
+
+        Raises: FileRefused, StoreError."""
+        path = self.place_for(name)
         piece = stream.read(_COPY_BYTES)
         if holds_private_key(piece):
             raise FileRefused(f"This file is not accepted: {name[:300]!r} has a private key in it")
         try:
-            make_private_directory(place.parent)
-            with place.open("xb") as file:
+            make_private_directory(path.parent)
+            with path.open("xb") as file:
                 while piece:
                     file.write(piece)
                     piece = stream.read(_COPY_BYTES)
-            flush_to_disk([place, place.parent, self._directory])
+            flush_to_disk([path, path.parent, self._directory])
         except OSError as error:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
-        return place
+        return path
 
     def place_for(self, name: str) -> Path:
-        """For a file of that name, in a directory that is not there yet. Raises: FileRefused."""
+        """Returns the path for a new file of that name, in a directory that does not exist yet.
+
+        Raises: FileRefused."""
         base = re.split(r"[/\\]", name)[-1]
         if not is_safe_name(base) or len(base.encode()) > 255:
             raise FileRefused(f"This file name is not accepted: {name[:300]!r}")
         if base.startswith(".") or is_key_name(base):
-            raise FileRefused(f"This file name is not accepted: {name[:300]!r} is hidden, or that of a key")
-        self._look_now_and_then()
+            raise FileRefused(
+                f"This file name is not accepted: {name[:300]!r} is hidden, or the name of a key"
+            )
+        self._clean_up_sometimes()
         return self._directory / secrets.token_hex(8) / base
 
     def used(self, path: Path) -> None:
-        """Just now, if it is one of them."""
+        """Sets the time of last use to now, if `path` is an uploaded file."""
         if path.parent.parent == self._directory:
             with suppress(OSError):
                 os.utime(path.parent)
 
-    def forget_old(self) -> int:
-        """Those that were not used for long and are needed no more; how many."""
+    def remove_old(self) -> int:
+        """Removes files that were not used for `kept_s` and that no run needs. Returns their number."""
         limit_s = self._clock() - self._kept_s
-        old = {place for place in self._places() if _used_at_s(place) < limit_s}
+        old = {directory for directory in self._directories() if _used_at_s(directory) < limit_s}
         if old:
             old -= {Path(path).parent for path in self._needed()}
-        for place in old:
-            shutil.rmtree(place, ignore_errors=True)
-        log.debug("%d uploaded files had not been used for long, and are gone", len(old))
+        for directory in old:
+            shutil.rmtree(directory, ignore_errors=True)
+        log.debug("%d uploaded files had not been used for a long time and were removed", len(old))
         return len(old)
 
-    def _look_now_and_then(self) -> None:
-        """Whoever brings a new one makes room for it."""
-        if self._clock() - self._looked_at_s > LOOK_EVERY_S:
-            self._looked_at_s = self._clock()
-            self.forget_old()
+    def _clean_up_sometimes(self) -> None:
+        """Removes old files, at most once in `LOOK_EVERY_S`. Each upload calls this."""
+        if self._clock() - self._cleaned_up_at_s > LOOK_EVERY_S:
+            self._cleaned_up_at_s = self._clock()
+            self.remove_old()
 
-    def _places(self) -> Iterator[Path]:
-        with suppress(OSError):  # it is not there yet; or whoever stores a file is told what is wrong with it
+    def _directories(self) -> Iterator[Path]:
+        with suppress(OSError):  # missing before the first upload; `keep` reports other errors
             yield from self._directory.iterdir()
 
 
-def _used_at_s(place: Path) -> float:
+def _used_at_s(directory: Path) -> float:
     try:
-        return place.stat().st_mtime
+        return directory.stat().st_mtime
     except OSError:
         return float("inf")

@@ -1,4 +1,4 @@
-"""What an instance would say of a workflow, without running it: the `validate` of every API."""
+"""Validation of a workflow against an instance, without executing it: the `validate` of every API."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ PATIENCE_S = 30.0
 @dataclass(frozen=True, kw_only=True)
 class ValidationResult:
     graph: Graph
-    """As it would be submitted."""
+    """The graph that a run would submit."""
     verdict: Verdict
     key_inputs: Sequence[KeyInput]
 
 
 class ValidationService:
-    """May be called from any thread."""
+    """Validates workflows. Thread-safe."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._places = ConcurrencyLimit(
-            MOST_AT_ONCE, f"{MOST_AT_ONCE} workflows are being validated just now"
-        )
+        self._limit = ConcurrencyLimit(MOST_AT_ONCE, f"{MOST_AT_ONCE} workflows are being validated just now")
 
     def inspect(self, request: RunRequest, *, host_key: str | None = None) -> ValidationResult:
-        """One attempt, given up after half a minute. Raises: InvalidRequest for what is no graph at all;
-        InstanceError, ComfyUIError, Stopped; ServerBusy when too many ask at once."""
+        """Validates a workflow in one attempt, with a timeout of 30 seconds.
+
+        Raises: InvalidRequest if it is no graph; InstanceError, ComfyUIError, Stopped; ServerBusy if too many
+        validations run at the same time."""
         key = InstanceKey(
             address=address_of(request.target),
             comfyui_port=request.comfyui_port,
             host_key=host_key,
         )
-        with self._places.taken(), lease_within(self._sessions, key, PATIENCE_S) as session:
+        with self._limit.taken(), lease_within(self._sessions, key, PATIENCE_S) as session:
             session.ping(again=False)
             graph = prepared_graph(session, request)
             verdict = look_over(session, graph, request.input_images)

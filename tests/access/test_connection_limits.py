@@ -1,4 +1,4 @@
-"""How much time a client has, and which connections go first."""
+"""Tests of connection limits: time limits, and the choice of connections to close."""
 
 from collections.abc import Iterable
 
@@ -18,7 +18,9 @@ LIMITS = ConnectionLimits(head_s=10.0, idle_s=120.0, body=Credit(seconds=60.0, b
 
 
 def late_at(looks: Iterable[tuple[float, Stage, int, int]]) -> float | None:
-    """When it is over, if it is; a look is (when, stage, request, bytes)."""
+    """Returns the time at which the limit is exceeded, or None.
+
+    An observation is (time, stage, request, bytes)."""
     clock = Clock(since_s=0.0)
     for at_s, stage, part, moved in looks:
         if clock.is_over(Observed(stage=stage, part=part, moved_bytes=moved), LIMITS, at_s):

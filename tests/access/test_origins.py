@@ -1,4 +1,4 @@
-"""Origins of pages, in whatever spelling."""
+"""Tests of page origins in different spellings."""
 
 import pytest
 

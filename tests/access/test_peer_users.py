@@ -1,4 +1,4 @@
-"""Whose connection it is: other users of this machine are refused."""
+"""Tests of peer users: connections of other users of this machine are refused."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.server_process import ServerProcess
 def accepted(
     connect_to: str, uid: int = 0, *, bound_to: str = ""
 ) -> Iterator[tuple[socket.socket, "subprocess.Popen[str]"]]:
-    """The server's end of a connection, and the process that has the other."""
+    """Yields the server's end of a connection, and the process at the other end."""
     family = socket.AF_INET6 if ":" in (bound_to or connect_to) else socket.AF_INET
     with socket.socket(family) as listener:
         if family is socket.AF_INET6:
@@ -62,7 +62,7 @@ def refuse_netlink(*_: object) -> None:
 def test_the_user_of_a_connection(
     way: dict[str, str], uid: int, is_kernel_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not is_kernel_asked:  # as in a container that may not: the tables are read
+    if not is_kernel_asked:  # as in a container that is not allowed to: the tables in /proc are read
         monkeypatch.setattr(peer_users, "_ask_kernel", refuse_netlink)
     with accepted(**way, uid=uid) as (connection, _):
         assert uid_of_peer(connection) == uid
@@ -74,13 +74,13 @@ def test_the_user_of_a_connection(
 def test_a_client_that_has_hung_up_is_not_taken_for_root(
     is_kernel_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel tells user 0 of a socket that no process has any more."""
+    """The kernel reports user 0 for a socket that no process has open any more."""
     if not is_kernel_asked:
         monkeypatch.setattr(peer_users, "_ask_kernel", refuse_netlink)
     with accepted("127.0.0.1", NOBODY) as (connection, client):
         client.communicate(timeout=LIMIT_S)
         assert uid_of_peer(connection) is None
-        assert "no process" in (PeerUsers().refusal(connection) or "")
+        assert "not come from a process" in (PeerUsers().refusal(connection) or "")
 
 
 @as_root
@@ -91,13 +91,13 @@ def test_whom_a_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert PeerUsers(frozenset({NOBODY})).refusal(connection) is None
         assert PeerUsers(None).refusal(connection) is None
         monkeypatch.setattr(peer_users, "_ask_kernel", refuse_netlink)
-        monkeypatch.setattr(peer_users, "_look_up", refuse_netlink)
-        assert "does not tell" in (PeerUsers().refusal(connection) or "")
+        monkeypatch.setattr(peer_users, "_read_tables", refuse_netlink)
+        assert "cannot be determined" in (PeerUsers().refusal(connection) or "")
 
 
 @linux_only
 def test_it_costs_little_among_many_connections() -> None:
-    """One look into a table, however long that is: with a list of all it would take milliseconds."""
+    """One lookup in a hash table of any size. Reading a list of all connections would take milliseconds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pairs = []
         for _ in range(300):
@@ -148,7 +148,7 @@ def test_another_user_who_hangs_up_at_once_starts_nothing(tmp_path: Path) -> Non
             f"POST /comfyui/workflow/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         )
         request = f"{head}Content-Type: application/json\r\n\r\n{body}"
-        os.kill(server.pid, 19)  # it accepts nothing before they have gone
+        os.kill(server.pid, 19)  # stopped: it accepts nothing until the clients have disconnected
         try:
             for _ in range(5):
                 client = start_as(NOBODY, "127.0.0.1", port, request, waits=False)
@@ -156,7 +156,7 @@ def test_another_user_who_hangs_up_at_once_starts_nothing(tmp_path: Path) -> Non
         finally:
             os.kill(server.pid, 18)
         mine = server.execute("ssh -p 1 root@127.0.0.1", GRAPH)
-        server.until_finished(mine)  # it came last
+        server.until_finished(mine)  # it was submitted last
         assert [run["workflow_id"] for run in server.get("")["workflows"]] == [mine]
 
 
@@ -179,7 +179,7 @@ def test_a_token_lets_other_users_in(tmp_path: Path) -> None:
 
 @pytest.fixture
 def make_port() -> Iterator[Callable[[PortPolicy], tuple[ScriptedServer, int]]]:
-    """A local port before a server that says what it was asked."""
+    """A local port in front of a server that reports the requests it received."""
     made: list[LocalPorts] = []
     servers: list[ScriptedServer] = []
 

@@ -98,7 +98,7 @@ def test_keys_are_no_input_by_whichever_name(make_api: Callable[..., Api], home:
 def test_an_input_is_what_comfyui_loads(api: Api, home: Path) -> None:
     for name, content in (("notes.png", "my diary"), ("all.csv", "iban,pin\n1,2\n"), ("empty.png", "")):
         message = refusal(api, input_images=[text(home / name, content)])
-        assert "none of the contents that ComfyUI loads" in message
+        assert "is not of a kind that ComfyUI loads" in message
         assert "COMFYUI_WORKFLOW_INPUT_KINDS" in message
         assert content not in message or not content
     assert execute(api, input_images=["~/mine.png"]).status_code == 200
@@ -110,7 +110,7 @@ def test_a_setting_lets_texts_in(make_api: Callable[..., Api], home: Path) -> No
     api = make_api(input_kinds="image,text")
     assert execute(api, input_images=[text(home / "all.csv", "a,b\n")]).status_code == 200
     (home / "a.bin").write_bytes(bytes(100))
-    assert "none of the contents" in refusal(api, input_images=[str(home / "a.bin")])
+    assert "is not of a kind" in refusal(api, input_images=[str(home / "a.bin")])
 
 
 def test_what_a_client_sends_may_be_any_text_but_no_key(api: Api, home: Path) -> None:

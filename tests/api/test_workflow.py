@@ -537,7 +537,7 @@ def test_an_order_with_a_key_is_one_run_however_often_it_comes(api: Api, workflo
 def test_an_order_with_a_key_is_found_among_all_runs(api: Api, workflow_file: str) -> None:
     first = with_key(api, "mine", workflow_file)
     api.journal.record(first, events.RunCompleted())
-    api.service.keep_all([api.journal.get(first).request] * 1500)
+    api.service.save_all([api.journal.get(first).request] * 1500)
     assert with_key(api, "mine", workflow_file) == first
 
 

@@ -1,4 +1,4 @@
-"""A server that hears webhooks and answers what a test wants; and names that lead where a test says."""
+"""Test server that receives webhooks and returns the responses of a test, and a test name resolver."""
 
 import ssl
 import threading
@@ -13,7 +13,7 @@ from comfyui_workflow.safe_http.addresses import Endpoint, IpAddress
 
 LOOPBACK = "127.0.0.1"
 ELSEWHERE = "127.0.0.2"
-"""Nobody listens there: in these tests it stands for an address that must not be asked."""
+"""No server listens there. In these tests it stands for an address that must not be contacted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Answer:
 
 
 class Receiver:
-    """Answers the next of `answers`, and the last one from then on."""
+    """Returns the next of `answers`, and repeats the last one."""
 
     def __init__(self, server: ThreadingHTTPServer, scheme: str) -> None:
         self._scheme = scheme
@@ -63,7 +63,7 @@ def receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
 
 class Names:
-    """A resolver: each name has addresses, or a list of answers, one after another."""
+    """Returns a resolver. Each name has addresses, or a list of consecutive answers."""
 
     def __init__(self, **answers: list[list[str]]) -> None:
         self._answers = {name.replace("_", "."): list(each) for name, each in answers.items()}
@@ -76,7 +76,7 @@ class Names:
 
 
 def only_loopback(address: IpAddress) -> bool:
-    """As if it were the public net."""
+    """Treats the address as a public one."""
     return str(address) == LOOPBACK
 
 
@@ -86,7 +86,7 @@ def _endpoint(address: str, port: int) -> Endpoint:
 
 class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
-        """Without asking for the name of this machine, which may take its time."""
+        """Skips the lookup of the name of this machine, which may be slow."""
         TCPServer.server_bind(self)
 
 

@@ -1,4 +1,4 @@
-"""HTTP where a URL of somebody else leads, and nowhere else."""
+"""Tests of the HTTP client for URLs of clients: it connects only to allowed addresses."""
 
 import gzip
 import socket
@@ -32,7 +32,7 @@ PUBLIC = GuardedClient(may_reach_private=False)
 
 
 def guarded(names: Names) -> GuardedClient:
-    """For which 127.0.0.1 is the public net."""
+    """A client that treats 127.0.0.1 as a public address."""
     return GuardedClient(may_reach_private=False, resolve=names, is_public=only_loopback)
 
 
@@ -100,7 +100,7 @@ def test_one_private_address_among_public_ones_spoils_all(receiver: Receiver, ad
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(receiver: Receiver) -> None:
-    """A name that changes at once is asked for once; the host that is said is that of the URL."""
+    """A name is resolved once, even if its address changes (DNS rebinding). `Host` is the host of the URL."""
     names = Names(evil_example=[[LOOPBACK], [ELSEWHERE]])
     assert guarded(names).post(receiver.url(host="evil.example"), b"{}", {}, 10) == 200
     assert names.asked == ["evil.example"]
@@ -313,7 +313,7 @@ def _tls_client(context: ssl.SSLContext) -> GuardedClient:
 
 
 def certificates(name: str, directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """For a server of that name, and for a client that trusts it."""
+    """Returns TLS contexts: for a server of that name, and for a client that trusts it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     at = datetime.now(UTC)
@@ -350,7 +350,7 @@ def _say(server: socket.socket, said: bytes) -> None:
 
 
 def _drip(server: socket.socket, said: bytes, released: threading.Event) -> None:
-    """A byte now and then, if it says anything: each read is over in time."""
+    """Sends a byte now and then, or nothing: no single read exceeds its timeout."""
     connection, _ = server.accept()
     with connection:
         connection.sendall(said)

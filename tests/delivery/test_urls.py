@@ -1,4 +1,4 @@
-"""What a URL is, where it leads, and what of it is said aloud."""
+"""Tests of URLs: parsing, allowed addresses, and which parts are shown."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""A webhook is delivered, whatever happens to this server or to theirs. The time is what the test says."""
+"""Tests of webhook delivery across failures of both servers. The tests set the clock."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def open_outbox(tmp_path: Path, clock: Clock) -> Callable[..., Outbox]:
-    """Whenever it is called: a server that starts on the same files."""
+    """Each call returns a server that starts with the same files."""
 
     def opened(directory: Path = tmp_path / "webhooks", client: GuardedClient | None = None) -> Outbox:
         outbox = Outbox(
@@ -159,7 +159,7 @@ def test_after_a_restart_it_goes_on_where_it_was(
 def test_one_whose_answer_was_not_saved_is_sent_again_under_the_same_id(
     open_outbox: Callable[..., Outbox], receiver: Receiver, tmp_path: Path
 ) -> None:
-    """The files as they were when the answer came: all that a server killed at that moment leaves."""
+    """A copy of the files at the time of the response: what a server leaves that is killed at that moment."""
     killed = tmp_path / "killed"
 
     def answer(_: Heard) -> Answer:
@@ -220,7 +220,7 @@ def test_one_whose_record_cannot_be_read_is_listed_as_given_up(
         assert len(list((tmp_path / "webhooks" / "set-aside").iterdir())) == 1
     again.resend(broken.delivery_id)
     again.deliver_due()
-    assert len(receiver.heard) <= 1  # that of the whole one: nobody knows where the other was to go
+    assert len(receiver.heard) <= 1  # only the undamaged one: the URL of the other is lost
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path, open_outbox: Callable[..., Outbox]) -> None:

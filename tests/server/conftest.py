@@ -1,4 +1,4 @@
-"""The HTTP server with an application of a test, and clients that speak to its port byte by byte."""
+"""Fixtures: the HTTP server with a test application, and clients that use raw sockets."""
 
 import socket
 import threading
@@ -25,7 +25,7 @@ NO_REFUSALS = Refusals(find_limit=lambda _: BodyLimit(most_bytes=64 * 1024 * 102
 
 @dataclass
 class Served:
-    """`serving.Startable`."""
+    """Implements `server.http.Startable`."""
 
     app: Flask
     refusals: Refusals = NO_REFUSALS
@@ -61,7 +61,7 @@ class Running:
         return client
 
     def ask(self, sent: bytes = GET) -> bytes:
-        """The answer to a request of its own connection, however that ends."""
+        """Sends a request over a new connection, and returns the response, or the part that was received."""
         with self.connect() as client:
             client.sendall(sent)
             return answer_of(client)
@@ -71,7 +71,7 @@ Serve = Callable[..., Running]
 
 
 def answer_of(client: socket.socket) -> bytes:
-    """One answer with a `Content-Length`; or what there is of it."""
+    """Reads one response with a `Content-Length`, or the part of it that was sent."""
     heard = b""
     while b"\r\n\r\n" not in heard:
         piece = client.recv(65536)
@@ -87,7 +87,7 @@ def answer_of(client: socket.socket) -> bytes:
 
 
 def is_closed(client: socket.socket) -> bool:
-    """Waits for an end of the connection, and reads what comes before it."""
+    """Reads until the connection is closed."""
     try:
         while client.recv(65536):
             pass
@@ -115,13 +115,13 @@ def _application() -> Served:
 
     @server.app.get("/large")
     def large() -> Response:
-        """On a thread of the server for as long as somebody takes to receive it."""
+        """A response that occupies a server thread until the client has received it."""
         server.begun.release()
         return Response(PIECE for _ in range(1600))
 
     @server.app.get("/whole")
     def whole() -> bytes:
-        """In one piece, so the thread is free once it is handed over."""
+        """A response in one piece: the server thread is free after handing it over."""
         server.begun.release()
         return bytes(20 * 1024 * 1024)
 

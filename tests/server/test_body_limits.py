@@ -1,4 +1,5 @@
-"""A body that is too large is refused by what its head says, and whoever sends it hears why."""
+"""Tests of body limits: a body that is too large is refused by its headers, and the client gets the
+reason."""
 
 import json
 import socket
@@ -24,7 +25,7 @@ MB = 1024 * 1024
 
 @dataclass
 class Served:
-    """`serving.Startable`; says how long a body is."""
+    """Implements `server.http.Startable`. The app returns the length of the body."""
 
     app: Flask
     refusals: Refusals

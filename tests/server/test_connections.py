@@ -1,4 +1,4 @@
-"""Connections that are idle, slow or too many: others are served, and honest slow clients too."""
+"""Tests with idle, slow and too many connections: other clients and honest slow clients are still served."""
 
 import resource
 import socket
@@ -20,7 +20,7 @@ NEVER_S = 3600.0
 
 
 def drip(client: socket.socket, piece: bytes, every_s: float) -> float:
-    """Until it is cut off; after how long that was."""
+    """Returns the seconds until the server closes the connection."""
     began_s = time.monotonic()
     client.settimeout(every_s)
     while time.monotonic() - began_s < LIMIT_S:

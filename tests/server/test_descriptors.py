@@ -1,4 +1,4 @@
-"""The number of files that the server may have open."""
+"""Tests of the limit of open files."""
 
 import resource
 import socket
@@ -36,7 +36,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
 
 
 def test_a_run_goes_its_way_where_select_would_fail(tmp_path: Path, instance: Instance) -> None:
-    """Idle connections have all the descriptors that `select()` knows when the instance is connected to."""
+    """Idle connections use all descriptors below the limit of `select()` when the instance is connected."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 3 * SELECT_LIMIT:
         pytest.skip("this system allows too few open files")

@@ -1,4 +1,4 @@
-"""Batches: all or none, in order, stopped when they are told to, also across a restart."""
+"""Tests of batches: atomic submission, order, cancellation and stop after a failure, also after a restart."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ from tests.scheduling.making import instance, request
 
 
 class Idle:
-    """Ends what is cancelled, and does nothing else."""
+    """Executor that only ends cancelled runs."""
 
     def __init__(self, journal: RunJournal) -> None:
         self.journal = journal
@@ -67,7 +67,7 @@ class Made:
         self.batches = self.begin_again()
 
     def begin_again(self) -> BatchService:
-        """With what is on disk, as a server that has just started."""
+        """Creates the service again from the files, like a server that has just started."""
         self.files = FileBatchStore(self.directory)
         self.files.open()
         self.batches = BatchService(self.journal, self.store, self.service, self.files, self.damage)
@@ -121,12 +121,12 @@ def test_a_batch_that_cannot_be_saved_starts_nothing(made: Made, monkeypatch: py
 
 
 def test_runs_without_their_batch_were_never_accepted(made: Made) -> None:
-    """As a server leaves them that died between the two."""
-    orphans = made.service.keep_all([replace(request(graph=GRAPH), batch_id="batch_1_00") for _ in range(3)])
+    """The state after a crash between saving the runs and saving the batch."""
+    orphans = made.service.save_all([replace(request(graph=GRAPH), batch_id="batch_1_00") for _ in range(3)])
     _, accepted = made.submit(2)
     made.batches.resume()
     assert all(made.journal.get(run.run_id).status is RunStatus.CANCELLED for run in orphans)
-    assert "none of it was started" in str(made.journal.get(orphans[0].run_id).error_message)
+    assert "no run of it was started" in str(made.journal.get(orphans[0].run_id).error_message)
     assert all(made.journal.get(each).status is RunStatus.QUEUED for each in accepted)
 
 
@@ -141,7 +141,7 @@ def test_an_error_stops_those_that_wait(
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     if dies_before:
         assert made.statuses(batch_id) == ["failed", "queued", "queued", "queued"]
-        made.batches.on_run_failed()
+        made.batches.stop_failed()
     assert made.statuses(batch_id) == ["failed", "queued", "cancelled", "cancelled"]
     told = made.journal.get(ids[3]).error_message
     assert told == f"Not started: the run {ids[0]} of the same batch has failed"
@@ -152,7 +152,7 @@ def test_an_error_changes_nothing_otherwise(made: Made) -> None:
     made.journal.record(ids[0], RunFailed(code="prompt_failed", message="no"))
     assert made.statuses(batch_id) == ["failed", "queued"]
     assert not made.batches.progress(batch_id).can_retry
-    with pytest.raises(RunConflict):  # the workflow itself was at fault
+    with pytest.raises(RunConflict):  # the workflow itself caused the failure
         made.batches.retry(batch_id)
 
 
@@ -182,7 +182,7 @@ def test_a_batch_is_cancelled_though_the_server_dies_before_its_runs_have_ended(
     made.begin_again().resume()
     assert made.statuses(batch_id) == ["queued", "queued", "cancelled", "cancelled", "cancelled"]
     asked = [made.journal.get(each).is_cancel_requested for each in ids[:2]]
-    assert asked == [False, True]  # that one waits for the instance
+    assert asked == [False, True]  # this run waits for the instance
 
 
 @pytest.mark.parametrize("batch_id", ["", "batch_1_aa", "../x", "batch_1_aa/../x", "batch_1_" + "a" * 99])
@@ -211,7 +211,7 @@ def test_a_batch_whose_record_is_damaged_is_made_anew_of_its_runs(made: Made, da
     made.begin_again().resume()
     assert made.files.get(batch_id) == replace(before, created_at=before.created_at)
     assert made.statuses(batch_id) == ["executing", "queued", "queued"]
-    assert [(each.path, "made anew" in each.outcome) for each in made.damage.all()] == [(str(path), True)]
+    assert [(each.path, "rebuilt from" in each.outcome) for each in made.damage.all()] == [(str(path), True)]
     assert [kept.read_bytes() for kept in (made.directory / "set-aside").iterdir()] == [damage]
     made.begin_again().resume()
     assert made.files.get(batch_id) == before
@@ -219,9 +219,9 @@ def test_a_batch_whose_record_is_damaged_is_made_anew_of_its_runs(made: Made, da
 
 
 def test_a_damaged_batch_of_an_earlier_release_is_what_its_runs_are(made: Made) -> None:
-    """Its runs do not know its name."""
+    """The runs of an earlier release do not contain the name of the batch."""
     asked = [replace(request(graph=GRAPH), batch_id="batch_1_aa", stagger_s=5.0) for _ in range(2)]
-    runs = made.service.keep_all(asked)
+    runs = made.service.save_all(asked)
     (made.directory / "batch_1_aa.json").write_bytes(b"\xff")
     made.begin_again().resume()
     batch = made.files.get("batch_1_aa")

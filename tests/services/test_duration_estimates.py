@@ -1,4 +1,4 @@
-"""How long a prompt should take: of the same graph, at the same place, by those that took their time."""
+"""Tests of duration estimates: same graph, same instance, and only prompts that were really executed."""
 
 from dataclasses import replace
 from datetime import timedelta

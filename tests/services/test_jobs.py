@@ -1,4 +1,4 @@
-"""Jobs over runs that nobody carries out: deadlines, buckets, clients that are told, a server that died."""
+"""Tests of jobs without a real executor: deadlines, buckets, webhooks, and restart after a crash."""
 
 import threading
 import time
@@ -55,7 +55,7 @@ USUAL_ORDER = {"endpoint": "any", "presenter": "runpod", "ttl_s": 3600}
 
 
 class Letters:
-    """An outbox that keeps what it was given."""
+    """Outbox that records the webhooks that were added."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
@@ -70,14 +70,14 @@ class Letters:
 
 
 class Other:
-    """An API that tells its clients of each file by itself."""
+    """Presenter that sends one webhook per file."""
 
     def webhook_bodies(self, view: JobView, at: datetime) -> Iterator[dict[str, Any]]:
         yield from ({"event": "output.complete", "filename": file.filename} for file in output_of(view).files)
 
 
 class Made:
-    """A server of which a new one can be made on the same files."""
+    """Server that can be created again from the same files."""
 
     def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
@@ -191,10 +191,10 @@ def made(make: Callable[..., Made]) -> Made:
 def test_a_job_that_executes_for_too_long_times_out(made: Made) -> None:
     job_id = made.submit(execution_timeout_s=0.2)
     time.sleep(0.3)
-    assert made.job(job_id).verdict is None  # in the queue it may be for long
+    assert made.job(job_id).verdict is None  # the timeout does not count time in the queue
     made.journal.record(job_id, ExecutionStarted())
     assert made.final(job_id).final is JobStatus.TIMEOUT
-    assert made.journal.get(job_id).cancel_reason == "Its job may execute for 0.2 s"
+    assert made.journal.get(job_id).cancel_reason == "The execution timeout of its job is over (0.2 s)"
 
 
 def test_out_of_contact_no_job_times_out(made: Made) -> None:
@@ -215,7 +215,7 @@ def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> Non
     time.sleep(0.3)
     made.start()
     time.sleep(0.3)
-    assert made.job(job_id).verdict is None  # nobody has asked the instance yet
+    assert made.job(job_id).verdict is None  # the instance was not asked yet
     made.journal.record(job_id, ExecutionStarted())
     assert made.final(job_id).final is JobStatus.TIMEOUT
 
@@ -223,7 +223,8 @@ def test_a_job_that_is_met_executing_after_its_time_times_out(made: Made) -> Non
 def test_what_had_ended_in_time_is_completed_though_nobody_saw_it(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is frozen, which nobody knows yet: the instance hears of the cancel too late."""
+    """The connection is frozen, but that is not detected yet: the cancellation reaches the instance too
+    late."""
     monkeypatch.setattr(made.executor, "recheck", lambda _: None)
     done, failed, cancelled = (made.submit(execution_timeout_s=0.2) for _ in range(3))
     for job_id in (done, failed, cancelled):
@@ -281,7 +282,7 @@ def test_after_its_time_to_live_nobody_knows_a_job(made: Made) -> None:
     done, waiting = made.submit(ttl_s=3), made.submit(ttl_s=0.3)
     made.complete(done)
     until(lambda: is_unknown(made, done) and is_unknown(made, waiting))
-    assert made.journal.get(waiting).error_message == "The ttl of its job is over"
+    assert made.journal.get(waiting).error_message == "The time to live (ttl) of its job is over"
     assert not list((made.directory / "jobs").iterdir())
 
 
@@ -412,7 +413,7 @@ def test_an_upload_that_fails_is_an_error_and_is_made_up_for_by_a_retry(
     made.jobs.retry(job_id)
     until(lambda: made.job(job_id).final is JobStatus.SUCCEEDED)
     assert made.executor.started == [job_id]  # nothing was executed again
-    assert made.job(job_id).bucket is None  # its secret is not kept
+    assert made.job(job_id).bucket is None  # its secret is removed
     assert len(keys_in(s3_url, "later")) == 1
 
 
@@ -450,7 +451,7 @@ def test_a_bucket_that_leads_elsewhere_by_now_gets_nothing(made: Made, s3_url: s
 def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = made.submit(execution_timeout_s=30)
     with monkeypatch.context() as patch:
-        patch.setattr(JobFinalizer, "put", lambda self, job_id: None)  # the server dies before that
+        patch.setattr(JobFinalizer, "put", lambda self, job_id: None)  # the server crashes before that
         ended, timed_out = made.submit(webhook="https://c.example/h"), made.submit()
         made.complete(ended, b"picture")
         made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMEOUT))
@@ -494,11 +495,11 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
 def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One begins, and somebody else purges, right before the first purge asks a run to end."""
+    """Just before the first purge cancels a run, one run begins and another request purges."""
     monkeypatch.setattr(ImageFetcher, "put", lambda self, job: None)
     waiting, begun = made.submit(), made.submit()
     fetching = made.submit(fetches=(ImageDownload(url="https://w.example/a", path="/nowhere"),))
-    cancel, others = made.service.cancel_unless_begun, list[int]()
+    cancel, others = made.service.cancel_if_queued, list[int]()
 
     def late(run_id: str) -> bool:
         if not others:
@@ -508,7 +509,7 @@ def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
         return cancel(run_id)
 
     made.jobs.purge("other")
-    monkeypatch.setattr(made.service, "cancel_unless_begun", late)
+    monkeypatch.setattr(made.service, "cancel_if_queued", late)
     assert made.jobs.purge("any") == 0
     assert others == [0, 2]
     assert [made.final(job_id).final for job_id in (waiting, fetching)] == [JobStatus.CANCELLED] * 2
@@ -518,7 +519,7 @@ def test_a_purge_takes_none_that_has_begun_and_counts_each_once(
 
 @pytest.mark.parametrize("code", ["prompt_failed", "connection_failed"])
 def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """The second one comes while the first is at work, in each of its two ways."""
+    """The second retry arrives during the first one, in both variants of a retry."""
     job_id = made.submit()
     made.journal.record(job_id, RunFailed(code=code, message="x"))
     made.final(job_id)
@@ -534,7 +535,7 @@ def test_of_retries_at_the_same_time_one_wins(made: Made, monkeypatch: pytest.Mo
 
         return called
 
-    for name in ("keep_all", "retry"):
+    for name in ("save_all", "retry"):
         monkeypatch.setattr(made.service, name, meanwhile(getattr(made.service, name)))
     made.jobs.retry(job_id)
     second.join(DEADLINE_S)
@@ -614,7 +615,7 @@ def test_images_are_fetched_after_a_restart_and_their_run_is_held_back(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ImageFetcher, "put", lambda self, job: None)  # the server dies before that
+        patch.setattr(ImageFetcher, "put", lambda self, job: None)  # the server crashes before that
         path = str(made.directory / "a.png")
         job_id = made.submit(fetches=(ImageDownload(url="https://w.example/a", path=path),))
     made.jobs.stop()

@@ -1,4 +1,4 @@
-"""Files that were sent to the server: which stay, and which are gone after their time."""
+"""Tests of uploaded files: which are kept, and which are removed after their time."""
 
 import os
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ DAY_S = 86_400.0
 
 @dataclass
 class Made:
-    """Uploads that are kept for ten days, and their clock."""
+    """Uploads with a lifetime of ten days, and their clock."""
 
     directory: Path
     at_s: float = 1_700_000_000.0
@@ -38,15 +38,15 @@ def made(tmp_path: Path) -> Made:
 
 def test_what_was_not_used_for_long_is_gone(made: Made) -> None:
     old, older, fresh = made.keep("a.png", days_ago=11), made.keep("b.png", days_ago=400), made.keep("c.png")
-    assert made.uploads.forget_old() == 2
+    assert made.uploads.remove_old() == 2
     assert (old.parent.exists(), older.parent.exists(), fresh.read_bytes()) == (False, False, b"c.png")
-    assert made.uploads.forget_old() == 0
+    assert made.uploads.remove_old() == 0
 
 
 def test_what_a_run_has_yet_to_read_stays_however_old(made: Made) -> None:
     old, needed = made.keep("a.png", days_ago=11), made.keep("b.png", days_ago=400)
     made.needed = [str(needed), "/home/me/photo.png"]
-    assert made.uploads.forget_old() == 1
+    assert made.uploads.remove_old() == 1
     assert (old.exists(), needed.exists()) == (False, True)
 
 
@@ -55,7 +55,7 @@ def test_what_is_named_once_more_stays_as_long_again(made: Made, tmp_path: Path)
     made.uploads.used(again)
     made.uploads.used(tmp_path / "elsewhere" / "b.png")
     made.uploads.used(tmp_path)
-    assert made.uploads.forget_old() == 0
+    assert made.uploads.remove_old() == 0
     assert again.exists()
 
 
@@ -70,14 +70,14 @@ def test_who_brings_a_file_makes_room_for_it_once_a_day(made: Made) -> None:
 
 
 def test_nothing_there_is_nothing_to_forget(made: Made) -> None:
-    assert made.uploads.forget_old() == 0
+    assert made.uploads.remove_old() == 0
 
 
 def test_what_else_lies_there_is_no_trouble(made: Made) -> None:
     stray = made.keep("a.png").parent.parent / "stray"
     stray.write_text("somebody's note")
     os.utime(stray, (0, 0))
-    made.uploads.forget_old()
+    made.uploads.remove_old()
     assert stray.exists()
 
 

@@ -1,4 +1,4 @@
-"""Who asks what an instance would say of a workflow is not kept waiting."""
+"""Tests of validation: a request does not wait longer than the timeout."""
 
 import threading
 
@@ -25,7 +25,7 @@ REQUEST = RunRequest(
 
 
 class SilentInstance:
-    """Lets nobody in until it is told to, and then refuses."""
+    """Blocks every connection attempt until it is released, and then refuses."""
 
     def __init__(self) -> None:
         self.is_asked = threading.Event()
@@ -60,7 +60,7 @@ def test_only_so_many_ask_at_once() -> None:
     for thread in waiting:
         thread.start()
     assert instance.is_asked.wait(10)
-    while not answers:  # the one too many is told at once
+    while not answers:  # the request above the limit is refused at once
         waiting[0].join(0.01)
     assert [type(answer) for answer in answers] == [ServerBusy]
     instance.may_answer.set()

@@ -1,1 +1,1 @@
-"""Webhooks, which are delivered even after a restart."""
+"""Persistent delivery of webhooks: it continues after a restart."""

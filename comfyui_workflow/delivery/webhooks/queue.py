@@ -1,5 +1,6 @@
-"""Which webhooks there are, which of them somebody has to do with, and which are next. It has no lock, no
-thread, no file and no network, and is given the time."""
+"""In-memory queue of webhook deliveries: known, due and claimed ones.
+
+It has no locks, threads, files or network access. The caller passes the current time."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -9,25 +10,26 @@ from comfyui_workflow.safe_http.urls import origin_of
 
 MOST_AT_ONCE = 8
 MOST_AT_ONE_SERVER = 2
-"""One that does not answer keeps no more places than these from the others."""
+"""Maximum number of concurrent deliveries to one server: a server that hangs must not block the others."""
 
 
 class DeliveryQueue:
     def __init__(self) -> None:
         self._known: dict[str, Delivery] = {}
         self._waiting: dict[str, Delivery] = {}
-        """The known ones that are to be sent."""
+        """The known deliveries that are to be sent."""
         self._claimed: dict[str, str] = {}
-        """Those that a thread has to do with, and their servers."""
+        """Server of each delivery that a thread is handling, by delivery id."""
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         return not self._claimed
 
     def get(self, delivery_id: str) -> Delivery | None:
         return self._known.get(delivery_id)
 
     def newest(self, limit: int, before: str | None, run_id: str | None) -> list[Delivery]:
+        """Returns deliveries, newest first: those older than `before`, of one run if it is given."""
         wanted = [
             delivery_id
             for delivery_id, delivery in self._known.items()
@@ -36,7 +38,7 @@ class DeliveryQueue:
         return [self._known[delivery_id] for delivery_id in sorted(wanted, reverse=True)[:limit]]
 
     def keep(self, delivery: Delivery) -> None:
-        """A new one, or as it is now."""
+        """Adds a delivery, or replaces its state."""
         self._known[delivery.delivery_id] = delivery
         if delivery.next_at is None:
             self._waiting.pop(delivery.delivery_id, None)
@@ -47,35 +49,36 @@ class DeliveryQueue:
         return delivery_id in self._claimed
 
     def claim(self, delivery: Delivery) -> None:
-        """Until it is released nobody else has to do with it."""
+        """Claims a delivery: until it is released, no other thread handles it."""
         self._claimed[delivery.delivery_id] = origin_of(delivery.url)
 
     def release(self, delivery: Delivery) -> None:
+        """Ends a claim, and saves the new state of the delivery."""
         del self._claimed[delivery.delivery_id]
         self.keep(delivery)
 
     def claim_due(self, at: datetime) -> list[Delivery]:
-        """As many as there are places for."""
-        places, found = Counter(self._claimed.values()), []
+        """Claims and returns the due deliveries, as many as the limits allow."""
+        active, found = Counter(self._claimed.values()), []
         for delivery in self._waiting.values():
             if len(self._claimed) >= MOST_AT_ONCE:
                 break
             if delivery.next_at is None or delivery.next_at > at or self.is_claimed(delivery.delivery_id):
                 continue
             server = origin_of(delivery.url)
-            if places[server] < MOST_AT_ONE_SERVER:
-                places[server] += 1
+            if active[server] < MOST_AT_ONE_SERVER:
+                active[server] += 1
                 self.claim(delivery)
                 found.append(delivery)
         return found
 
     def until_next_s(self, at: datetime) -> float | None:
-        """Until one is due that is not due yet; None if there is none."""
+        """Returns the seconds until the next delivery becomes due. None if there is none."""
         times = [each.next_at for each in self._waiting.values() if each.next_at and each.next_at > at]
         return (min(times) - at).total_seconds() if times else None
 
-    def take_out_old(self, at: datetime, kept_s: float) -> list[str]:
-        """Those that ended so long ago are not known any more."""
+    def remove_old(self, at: datetime, kept_s: float) -> list[str]:
+        """Removes deliveries that ended more than `kept_s` seconds ago, and returns their ids."""
         limit = at - timedelta(seconds=kept_s)
         old = [
             delivery_id

@@ -1,6 +1,11 @@
-"""The outbox: webhooks that are delivered sooner or later, whatever happens to this server or to theirs.
+"""Outbox: persistent delivery of webhooks, with retries.
 
-At least once: one that was taken just before this server died is sent again, under the same id.
+How it works. A webhook is saved on disk before it is sent. A dispatcher thread claims due deliveries from the
+`DeliveryQueue` and sends each in its own thread. The result of each attempt is saved. A failed delivery is
+retried with a growing delay until `patience_s` is over.
+
+Delivery is at least once: if the server crashes after a webhook was received and before that was saved, the
+webhook is sent again with the same id.
 """
 
 import json
@@ -34,22 +39,22 @@ from comfyui_workflow.stores.journal import now
 
 log = logging.getLogger(__name__)
 
-_LONGEST_REST_S = 60.0
-"""Then the clock is looked at again: somebody may have set it."""
+_MAX_SLEEP_S = 60.0
+"""The dispatcher checks the clock at least this often: it may have been set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutboxOptions:
     timeout_s: float = 30
-    """Limit of one attempt."""
+    """Timeout of one attempt."""
     patience_s: float = 86_400
-    """After this time since it was added a webhook is given up."""
+    """Time since the webhook was added (or resent) after which it is given up."""
     kept_s: float = 604_800
-    """After this time since it was delivered or given up a webhook is forgotten."""
+    """Time since it was delivered or given up after which a webhook is removed."""
 
 
 class Outbox:
-    """Every method may be called from any thread, and none but `deliver_due` waits for anybody's server."""
+    """Sends webhooks. Thread-safe. Only `deliver_due` waits for other servers."""
 
     def __init__(
         self,
@@ -63,64 +68,67 @@ class Outbox:
         self._options = options or OutboxOptions()
         self._clock = clock
         self._changed = threading.Condition()
-        self._row = DeliveryQueue()
+        self._queue = DeliveryQueue()
         self._is_stopping = False
 
     def open(self) -> None:
-        """Raises: ConfigurationError."""
+        """Loads the saved deliveries. Raises: ConfigurationError."""
         for delivery in self._store.open():
-            self._row.keep(delivery)
+            self._queue.keep(delivery)
 
     def start(self) -> None:
-        """To be called once it is open."""
+        """Starts the dispatcher thread. Must be called after `open`."""
         threading.Thread(target=self._dispatch, name="outbox", daemon=True).start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Begin nothing more; whether what was under way has ended. What has not is sent again after the next
-        start."""
+        """Starts no more attempts, and waits for the current ones. True if all have ended.
+
+        An attempt that has not ended is repeated after the next start."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._row.is_at_rest, timeout_s)
+            return self._changed.wait_for(lambda: self._queue.is_idle, timeout_s)
 
     def check(self, url: str) -> None:
-        """For whoever takes a URL from a client; asks nobody. Raises: UrlRefused."""
+        """Checks a URL from a client, without sending a request. Raises: UrlRefused."""
         self._client.check(url)
 
     def add(self, url: str, body: Mapping[str, Any], run_id: str, delivery_id: str | None = None) -> Delivery:
-        """On disk when this returns; what is there under that id already is not added again. A URL that is
-        not allowed is refused at each try, not here: the run is over by now, and who asks for its webhook
-        should find it. Raises: StoreError; then there is none."""
+        """Adds a webhook. It is on disk before this returns. A known `delivery_id` is not added again.
+
+        A URL that is not allowed is not refused here, but in each attempt: the run has already ended, and the
+        failed delivery should be visible in the list. Raises: StoreError; then nothing was added."""
         with self._changed:
-            known = self._row.get(delivery_id) if delivery_id is not None else None
+            known = self._queue.get(delivery_id) if delivery_id is not None else None
         if known is not None:
             return known
         content = json.dumps(body).encode()
         delivery = new_delivery(url, run_id, len(content), self._clock(), delivery_id)
         self._store.add(delivery, content)
         with self._changed:
-            self._row.keep(delivery)
+            self._queue.keep(delivery)
             self._changed.notify_all()
         return delivery
 
     def get(self, delivery_id: str) -> Delivery:
-        """Raises: DeliveryNotFound."""
+        """Returns a delivery. Raises: DeliveryNotFound."""
         with self._changed:
             return self._require(delivery_id)
 
     def deliveries(self, limit: int, before: str | None = None, run_id: str | None = None) -> list[Delivery]:
-        """Newest first, older than the delivery `before`; of one run, if it is named."""
+        """Returns deliveries, newest first: those older than `before`, of one run if `run_id` is given."""
         with self._changed:
-            return self._row.newest(limit, before, run_id)
+            return self._queue.newest(limit, before, run_id)
 
     def resend(self, delivery_id: str) -> Delivery:
-        """Also one that was delivered; one that waits need not wait any longer. Raises: DeliveryNotFound;
-        RunConflict while it is being sent; StoreError."""
+        """Sends a webhook again, or a waiting one at once. A delivered webhook can also be sent again.
+
+        Raises: DeliveryNotFound; RunConflict while it is being sent; StoreError."""
         with self._changed:
             delivery = self._require(delivery_id)
-            if self._row.is_claimed(delivery_id):
+            if self._queue.is_claimed(delivery_id):
                 raise RunConflict(f"The webhook is being sent right now: {delivery_id}")
-            self._row.claim(delivery)
+            self._queue.claim(delivery)
         try:
             again = once_more(delivery, self._clock())
             self._store.save(again)
@@ -130,7 +138,7 @@ class Outbox:
         return delivery
 
     def deliver_due(self) -> int:
-        """All that are due now, one after another, in this thread; how many tries that were."""
+        """Sends all due webhooks one after another, in this thread. Returns the number of attempts."""
         tries = 0
         while due := self._claim_due():
             for delivery in due:
@@ -140,34 +148,36 @@ class Outbox:
 
     def _dispatch(self) -> None:
         while not self._is_stopping:
-            due = self._claim_due(rests=True)
+            due = self._claim_due(may_wait=True)
             for delivery in due:
                 name = f"webhook {delivery.delivery_id}"
                 threading.Thread(target=self._attempt, args=(delivery,), name=name, daemon=True).start()
 
-    def _claim_due(self, *, rests: bool = False) -> list[Delivery]:
-        """If none is due, after a rest that may have changed it, or not."""
+    def _claim_due(self, *, may_wait: bool = False) -> list[Delivery]:
+        """Claims due deliveries and removes old ones.
+
+        With `may_wait`, waits for a change if there are none."""
         with self._changed:
             at = self._clock()
-            old = self._row.take_out_old(at, self._options.kept_s)
-            due = [] if self._is_stopping else self._row.claim_due(at)
-            if rests and not due and not old and not self._is_stopping:
-                self._changed.wait(min(self._row.until_next_s(at) or _LONGEST_REST_S, _LONGEST_REST_S))
+            old = self._queue.remove_old(at, self._options.kept_s)
+            due = [] if self._is_stopping else self._queue.claim_due(at)
+            if may_wait and not due and not old and not self._is_stopping:
+                self._changed.wait(min(self._queue.until_next_s(at) or _MAX_SLEEP_S, _MAX_SLEEP_S))
         for delivery_id in old:
             self._store.remove(delivery_id)
         return due
 
     def _attempt(self, delivery: Delivery) -> None:
         try:
-            delivery = after_attempt(delivery, self._try(delivery), self._options.patience_s)
-            _tell(delivery)
+            delivery = after_attempt(delivery, self._send(delivery), self._options.patience_s)
+            _log_attempt(delivery)
             self._store.save(delivery)
         except StoreError as error:
-            log.error("%s: %s; after a restart it may be sent once more", delivery.delivery_id, error)
+            log.error("%s: %s; after a restart it may be sent again", delivery.delivery_id, error)
         finally:
             self._release(delivery)
 
-    def _try(self, delivery: Delivery) -> DeliveryAttempt:
+    def _send(self, delivery: Delivery) -> DeliveryAttempt:
         status = trouble = None
         try:
             content = self._store.content(delivery.delivery_id)
@@ -182,21 +192,21 @@ class Outbox:
 
     def _release(self, delivery: Delivery) -> None:
         with self._changed:
-            self._row.release(delivery)
+            self._queue.release(delivery)
             self._changed.notify_all()
 
     def _require(self, delivery_id: str) -> Delivery:
-        delivery = self._row.get(delivery_id)
+        delivery = self._queue.get(delivery_id)
         if delivery is None:
             raise DeliveryNotFound(f"Webhook not found: {delivery_id}")
         return delivery
 
 
-def _tell(delivery: Delivery) -> None:
-    """Of the URL no more than its server: what comes after may be a secret."""
+def _log_attempt(delivery: Delivery) -> None:
+    """Logs the result of the last attempt. Only the origin of the URL is logged: the rest may be a secret."""
     last = delivery.attempts[-1]
     level = logging.WARNING if delivery.status is DeliveryStatus.GIVEN_UP else logging.INFO
-    said = last.trouble or f"status {last.status}"
+    result = last.trouble or f"status {last.status}"
     log.log(
         level,
         "%s of %s to %s: %s (%s)",
@@ -204,5 +214,5 @@ def _tell(delivery: Delivery) -> None:
         delivery.run_id,
         origin_of(delivery.url),
         delivery.status.value,
-        said,
+        result,
     )

@@ -1,4 +1,4 @@
-"""A webhook's delivery as JSON for the API."""
+"""Serializes webhook deliveries to JSON for the API."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ from comfyui_workflow.safe_http.urls import shown_url
 
 
 def delivery_document(delivery: Delivery) -> dict[str, Any]:
-    """As the list tells it: nothing that lets somebody else send, or ask, in our place."""
+    """Returns a delivery as in the list.
+
+    It contains no secrets: a URL without its secret parts, and no content."""
     last = delivery.attempts[-1] if delivery.attempts else None
     return {
         "id": delivery.delivery_id,

@@ -1,1 +1,1 @@
-"""Jobs over runs: deadlines, times to live, outputs brought to a bucket, clients told of the end."""
+"""Jobs on top of runs: deadlines, time to live, upload of outputs to a bucket, notification of clients."""

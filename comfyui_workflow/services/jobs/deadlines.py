@@ -1,4 +1,4 @@
-"""Things to do at a time, in one thread that sleeps until the next of them."""
+"""Timer: calls functions at given times, in one thread that sleeps until the next one is due."""
 
 import heapq
 import itertools
@@ -12,11 +12,11 @@ from comfyui_workflow.stores.journal import now
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP_S = 3600.0
-"""The clock may be set meanwhile."""
+"""The thread checks the clock at least this often: it may be set in the meantime."""
 
 
 class Timer:
-    """Every method may be called from any thread."""
+    """Calls functions at given times. Thread-safe."""
 
     def __init__(self, clock: Callable[[], datetime] = now) -> None:
         self._clock = clock
@@ -37,7 +37,9 @@ class Timer:
             self._thread.join(timeout_s)
 
     def at(self, due: datetime, act: Callable[[], None]) -> None:
-        """`act` is called in the thread of this, so it must not take long; what it raises is logged."""
+        """Schedules `act`.
+
+        It is called in the timer thread, so it must return soon. Its exceptions are logged."""
         with self._changed:
             heapq.heappush(self._due, (due, next(self._order), act))
             if self._due[0][2] is act:
@@ -50,11 +52,11 @@ class Timer:
                 continue
             try:
                 act()
-            except Exception:  # the others must not wait for ever
-                log.exception("a bug of this server: a job may go on for too long")
+            except Exception:  # a failed action must not stop the others
+                log.exception("internal error: a time limit of a job may not be enforced")
 
     def _next(self) -> Callable[[], None] | None:
-        """None when it may be time to look again."""
+        """Returns the next due action, or None after a wait: then the caller checks again."""
         with self._changed:
             sleep_s = LONGEST_SLEEP_S
             if self._due:

@@ -1,4 +1,11 @@
-"""What comes after the run of a job: its outputs go to the bucket, its client is told, and it is final."""
+"""Finalization of jobs after their runs: upload of outputs, webhook to the client, final status.
+
+How it works. A job is put into the queue when its run may have ended or when it has a verdict. A few threads
+take jobs from the queue; one job is handled by one thread at a time. For a job that has ended, its outputs
+are uploaded to the bucket, its webhook is saved in the outbox, and only then it is saved as final. Each step
+may be repeated after an error or a restart: an uploaded output is not uploaded again, and a webhook has the
+same id each time.
+"""
 
 import hashlib
 import logging
@@ -30,14 +37,16 @@ from comfyui_workflow.stores.journal import RunJournal, now
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
+"""Number of threads."""
 AGAIN_AFTER_S = 5.0
-"""Where the local disk did not take it."""
+"""Delay before a retry when the local disk did not accept a record."""
 
 
 class WebhookOutbox(Protocol):
     def add(self, url: str, body: dict[str, Any], run_id: str, delivery_id: str) -> object:
-        """On disk when this returns; delivered sooner or later, and once under that id. Raises: StoreError,
-        UrlRefused."""
+        """Saves a webhook for delivery. It is on disk before this returns. A known id is not added again.
+
+        Raises: StoreError, UrlRefused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +56,23 @@ class FinalizerTools:
     outbox: WebhookOutbox
     presenters: Presenters
     bucket: Bucket | None
-    """Of the server."""
+    """The bucket from the settings of the server."""
     send: Send
-    """The way to a client's bucket."""
-    told: Callable[[JobView], None]
-    """The job is final."""
-    again: Callable[[str, float], None]
-    """`again(job_id, seconds)`: put it in once more then."""
+    """Sends requests to the bucket of a client."""
+    on_final: Callable[[JobView], None]
+    """Called when a job is final."""
+    put_later: Callable[[str, float], None]
+    """`put_later(job_id, seconds)` puts the job into the queue again after a delay."""
 
 
 class JobFinalizer:
-    """Has threads of its own, so that a slow bucket keeps no run and no request waiting."""
+    """Finalizes jobs in its own threads, so that a slow bucket blocks no run and no request."""
 
     def __init__(self, tools: FinalizerTools) -> None:
         self._tools = tools
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._taken: dict[str, bool] = {}
+        self._claimed: dict[str, bool] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"job ending {number}", daemon=True)
             for number in range(AT_ONCE)
@@ -74,7 +83,7 @@ class JobFinalizer:
             thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """What is not done is done at the next start."""
+        """Stops the threads. Unfinished work is done after the next start."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -82,62 +91,67 @@ class JobFinalizer:
                 thread.join(timeout_s / AT_ONCE)
 
     def put(self, job_id: str) -> None:
-        """Its run may have ended, or there is a verdict."""
+        """Queues a job whose run may have ended, or that has a verdict."""
         self._waiting.put(job_id)
 
     def _work(self) -> None:
         while (job_id := self._waiting.get()) is not None:
-            if self._take(job_id):
-                self._try_to_end(job_id)
-                if self._leave(job_id):
+            if self._claim(job_id):
+                self._try_to_finalize(job_id)
+                if self._release(job_id):
                     self.put(job_id)
 
-    def _take(self, job_id: str) -> bool:
-        """Of one job, one thread at a time: its client is not told twice. Who has it looks again then."""
+    def _claim(self, job_id: str) -> bool:
+        """Claims a job for this thread. False if another thread has it: that thread handles it again.
+
+        Only one thread at a time handles a job, so that its client is not notified twice."""
         with self._lock:
-            is_free = job_id not in self._taken
-            self._taken[job_id] = not is_free
+            is_free = job_id not in self._claimed
+            self._claimed[job_id] = not is_free
             return is_free
 
-    def _leave(self, job_id: str) -> bool:
-        """Whether it was put in again meanwhile."""
+    def _release(self, job_id: str) -> bool:
+        """Releases a job. True if it was queued again in the meantime."""
         with self._lock:
-            return self._taken.pop(job_id)
+            return self._claimed.pop(job_id)
 
-    def _try_to_end(self, job_id: str) -> None:
+    def _try_to_finalize(self, job_id: str) -> None:
         try:
-            self._end(job_id)
+            self._finalize(job_id)
         except JobNotFound:
-            log.debug("%s is not known any more", job_id)
+            log.debug("%s no longer exists", job_id)
         except StoreError as error:
             log.error("%s has ended, but that cannot be saved: %s", job_id, error)
-            self._tools.again(job_id, AGAIN_AFTER_S)
+            self._tools.put_later(job_id, AGAIN_AFTER_S)
         except Exception as error:
-            log.exception("%s: a bug of this server", job_id)
+            log.exception("%s: internal error", job_id)
             self._give_up(job_id, error)
 
-    def _end(self, job_id: str) -> None:
-        """Raises: JobNotFound, StoreError; then everything that was not done is done by the next call."""
+    def _finalize(self, job_id: str) -> None:
+        """Finalizes a job if its run has ended.
+
+        Raises: JobNotFound, StoreError; then the next call continues."""
         job = self._tools.store.get(job_id)
         try:
             run = self._tools.journal.get(job.run_id)
         except RunNotFound:
             self._tools.store.update(
                 job_id,
-                lambda job: replace(job, final=JobStatus.FAILED, error="Its run is not there any more"),
+                lambda job: replace(job, final=JobStatus.FAILED, error="The run of the job no longer exists"),
             )
             return
-        if not _is_to_end(job, run):
+        if not _is_to_finalize(job, run):
             return
         if _final(job, run) in (JobStatus.SUCCEEDED, JobStatus.FAILED):
-            job = self._brought_away(job, run)
-        view = JobView(job=_judged(job, run), run=run)
-        self._tell_client(view)
-        self._tools.store.update(job_id, lambda _: view.job)  # what its client was told is what counts
-        self._tools.told(view)
+            job = self._with_uploads(job, run)
+        view = JobView(job=_finalized(job, run), run=run)
+        self._notify_client(view)
+        # replaces newer changes of the job: its client was notified of this state
+        self._tools.store.update(job_id, lambda _: view.job)
+        self._tools.on_final(view)
 
-    def _brought_away(self, job: Job, run: Run) -> Job:
-        """What is there already is not brought again."""
+    def _with_uploads(self, job: Job, run: Run) -> Job:
+        """Uploads the outputs that are not in the bucket yet, and saves the result in the job."""
         bucket = job.bucket or self._tools.bucket
         if bucket is None:
             return job
@@ -164,18 +178,19 @@ class JobFinalizer:
                 log.warning("%s: %s", job.job_id, error)
                 yield Upload(number=number, error=str(error))
 
-    def _tell_client(self, view: JobView) -> None:
+    def _notify_client(self, view: JobView) -> None:
+        """Saves the webhooks about the end of the job in the outbox."""
         if view.job.webhook is None:
             return
         presenter = self._tools.presenters.of(view.job)
         if presenter is None:
-            log.error("%s: no API called %s is here to tell its client", view.job.job_id, view.job.presenter)
+            log.error("%s: no webhook is sent: no API called %s", view.job.job_id, view.job.presenter)
             return
         try:
             for number, body in enumerate(presenter.webhook_bodies(view, now())):
                 self._tools.outbox.add(view.job.webhook, body, view.run.run_id, _delivery_id(view, number))
         except UrlRefused as error:
-            log.warning("%s: its client is not told: %s", view.job.job_id, error)
+            log.warning("%s: no webhook is sent: %s", view.job.job_id, error)
 
     def _give_up(self, job_id: str, error: Exception) -> None:
         def failed(job: Job) -> Job:
@@ -183,27 +198,32 @@ class JobFinalizer:
 
         try:
             job = self._tools.store.update(job_id, failed)
-            self._tools.told(JobView(job=job, run=self._tools.journal.get(job.run_id)))
+            self._tools.on_final(JobView(job=job, run=self._tools.journal.get(job.run_id)))
         except (JobNotFound, RunNotFound, StoreError) as trouble:
             log.error("%s: %s", job_id, trouble)
 
 
-def _is_to_end(job: Job, run: Run) -> bool:
-    """A run that failed may have been taken up as one, without its job, and have come to a good end."""
+def _is_to_finalize(job: Job, run: Run) -> bool:
+    """True if the job is to be finalized now.
+
+    A failed job is finalized again if its run was retried directly, without the job, and has completed."""
     if job.final is not None:
         return job.final is JobStatus.FAILED and job.error is None and run.status is RunStatus.COMPLETED
     return job.verdict is JobStatus.CANCELLED or run.is_finished
 
 
 def _final(job: Job, run: Run) -> JobStatus:
-    """Who executed for too long is cancelled; what had ended by then, unseen perhaps, has ended in time."""
+    """Returns the final status of the job.
+
+    A job that has timed out counts as timed out only if its run was cancelled: a run with another end had
+    ended in time, but the server learned of it later."""
     if job.verdict is JobStatus.TIMEOUT and run.status is not RunStatus.CANCELLED:
         return final_status(run)
     return job.verdict or final_status(run)
 
 
-def _judged(job: Job, run: Run) -> Job:
-    """With its end. Where nothing arrived in the bucket, nothing was delivered."""
+def _finalized(job: Job, run: Run) -> Job:
+    """Returns the job with its final status. A job has failed if no output arrived in the bucket."""
     final = _final(job, run)
     if final is not job.verdict:
         job = replace(job, verdict=None, judged_at=None)
@@ -215,7 +235,9 @@ def _judged(job: Job, run: Run) -> Job:
 
 
 def _delivery_id(view: JobView, number: int) -> str:
-    """The same however often the message is handed over, for as long as the job cannot be saved as final."""
+    """Returns the id of a webhook.
+
+    It is the same each time the webhook is added again, until the job is final."""
     ended_at = view.job.judged_at or view.run.end_time or view.job.created_at
     message = f", message {number}" if number else ""
     return delivery_id_of(
@@ -224,13 +246,15 @@ def _delivery_id(view: JobView, number: int) -> str:
 
 
 def _key(job: Job, output: OutputFile) -> str:
-    """The same at every try, so that nothing is there twice."""
+    """Returns the key of an output in the bucket.
+
+    It is the same in every attempt, so there are no duplicates."""
     letters = hashlib.sha256(repr(output.key).encode()).hexdigest()[:8]
     return f"{job.job_id}/{letters}{Path(output.filename).suffix}"
 
 
 @lru_cache(maxsize=32)
 def _storage(bucket: Bucket, send: Send | None) -> Storage:
-    from comfyui_workflow.storage.s3 import S3Storage  # noqa: PLC0415 - most servers have no bucket for boto3
+    from comfyui_workflow.storage.s3 import S3Storage  # noqa: PLC0415 - imports boto3, which only a bucket needs
 
     return S3Storage(bucket, send)

@@ -1,4 +1,9 @@
-"""Images that were named by their URL: fetched before their run may start, in nobody's request."""
+"""Download of input images that a job names by URL, before its run starts.
+
+How it works. A job with missing images waits in a `DownloadQueue`, one image at a time. A few threads take
+images from the queue, so no HTTP request waits for a download. After the last image the run is started. A
+transient error is retried up to `TRIES` attempts, with a growing delay; any other error fails the run.
+"""
 
 import logging
 import os
@@ -25,14 +30,19 @@ from comfyui_workflow.stores.journal import RunJournal, now
 log = logging.getLogger(__name__)
 
 AT_ONCE = 8
+"""Number of threads."""
 TRIES = 4
+"""Maximum number of attempts per image."""
 WAIT_S = 2.0
+"""Delay before the second attempt. Before the third it is twice as long, and so on."""
 
 FetchUrl = Callable[[str, IO[bytes]], object]
-"""Into a file. Raises: UrlRefused, WebError, StoreError."""
+"""`fetch(url, file)` downloads into a file. Raises: UrlRefused, WebError, StoreError."""
 
 
 class ImageFetcher:
+    """Downloads the images of jobs in its own threads."""
+
     def __init__(
         self,
         *,
@@ -42,14 +52,14 @@ class ImageFetcher:
         fetch: FetchUrl,
         start: Callable[[str], None],
     ) -> None:
-        """`start` is called with the id of a run whose images are here, or that is cancelled."""
+        """`start(run_id)` is called when all images of a run are downloaded, or when the run is cancelled."""
         self._store = store
         self._journal = journal
         self._deadlines = deadlines
         self._fetch = fetch
         self._start = start
         self._changed = threading.Condition()
-        self._row = DownloadQueue()
+        self._queue = DownloadQueue()
         self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"images {number}", daemon=True)
@@ -61,56 +71,56 @@ class ImageFetcher:
             thread.start()
 
     def stop(self) -> None:
-        """What is under way is fetched anew after the next start."""
+        """Stops the threads. Unfinished downloads are repeated after the next start."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
 
     def put(self, job: Job, tries: int = 1) -> None:
-        """One that misses an image. `tries`: of the next one, this one included."""
+        """Queues the next image of a job. `tries` is the number of the attempt, from 1."""
         with self._changed:
-            self._row.put(QueuedDownload(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
+            self._queue.put(QueuedDownload(job_id=job.job_id, url=job.fetches[0].url, tries=tries))
             self._changed.notify_all()
 
     def _work(self) -> None:
         while (image := self._next()) is not None:
             try:
-                self._try_to_bring(image)
+                self._try_download(image)
             finally:
                 with self._changed:
-                    self._row.give_back(image)
+                    self._queue.release(image)
                     self._changed.notify_all()
 
     def _next(self) -> QueuedDownload | None:
-        """None when it is time to stop."""
+        """Waits for the next image. Returns None when the server stops."""
         with self._changed:
             while not self._is_stopping:
-                image = self._row.take()
+                image = self._queue.take()
                 if image is not None:
                     return image
                 self._changed.wait()
             return None
 
-    def _try_to_bring(self, image: QueuedDownload) -> None:
+    def _try_download(self, image: QueuedDownload) -> None:
         try:
             job = self._store.get(image.job_id)
             if job.fetches and not self._journal.get(job.run_id).is_cancel_requested:
-                self._bring(job, image)
+                self._download(job, image)
             else:
                 self._start(job.run_id)
         except (JobNotFound, RunNotFound) as error:
             log.debug("%s: %s", image.job_id, error)
 
-    def _bring(self, job: Job, image: QueuedDownload) -> None:
-        """Raises: JobNotFound, RunNotFound."""
+    def _download(self, job: Job, image: QueuedDownload) -> None:
+        """Downloads one image and queues the next, or starts the run. Raises: JobNotFound, RunNotFound."""
         try:
-            after = self._brought(job, job.fetches[0])
+            after = self._download_next(job, job.fetches[0])
         except (UrlRefused, WebError, StoreError) as error:
-            self._meet(error, job, image.tries)
+            self._on_error(error, job, image.tries)
         except (JobNotFound, RunNotFound):
             raise
         except Exception as error:
-            log.exception("%s: a bug of this server", job.job_id)
+            log.exception("%s: internal error", job.job_id)
             self._fail(job, f"Internal error: {type(error).__name__}")
         else:
             if after.fetches:
@@ -118,27 +128,27 @@ class ImageFetcher:
             else:
                 self._start(after.run_id)
 
-    def _brought(self, job: Job, fetch: ImageDownload) -> Job:
-        """Without that which is here now."""
+    def _download_next(self, job: Job, fetch: ImageDownload) -> Job:
+        """Downloads one image, and returns the job without it."""
         name = Path(fetch.path).name
-        entered = PhaseEntered(phase=Phase.WAITING, message=f"Fetching {name} from the web")
+        entered = PhaseEntered(phase=Phase.WAITING, message=f"Downloading {name}")
         self._journal.record(job.run_id, entered)
         _write(Path(fetch.path), lambda file: self._fetch(fetch.url, file))
         return self._store.update(job.job_id, lambda job: _without(job, fetch))
 
-    def _meet(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
+    def _on_error(self, error: UrlRefused | WebError | StoreError, job: Job, tries: int) -> None:
         if not error.is_transient or tries >= TRIES:
             self._fail(job, f"{Path(job.fetches[0].path).name}: {error}")
             return
         log.info("%s: %s; trying again", job.job_id, error)
         due = now() + timedelta(seconds=WAIT_S * tries)
-        self._deadlines.at(due, lambda: self._again(job.job_id, tries + 1))
+        self._deadlines.at(due, lambda: self._put_again(job.job_id, tries + 1))
 
-    def _again(self, job_id: str, tries: int) -> None:
+    def _put_again(self, job_id: str, tries: int) -> None:
         try:
             self.put(self._store.get(job_id), tries)
         except JobNotFound:
-            log.debug("%s is not known any more", job_id)
+            log.debug("%s no longer exists", job_id)
 
     def _fail(self, job: Job, reason: str) -> None:
         try:
@@ -152,7 +162,7 @@ def _without(job: Job, done: ImageDownload) -> Job:
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Whole, or not at all. Raises: StoreError; what `fill` raises."""
+    """Writes a file atomically. Raises: StoreError; the errors of `fill`."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         make_private_directory(path.parent)

@@ -1,6 +1,6 @@
-"""The seam between jobs and the API that ordered them: who words what a client is told.
+"""Presenters: the interface through which an API formats the webhooks of its jobs.
 
-The record of a job has the name of its presenter, so that a server that was restarted finds it again.
+The record of a job contains the name of its presenter, so that a restarted server can find it again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,19 +13,20 @@ from comfyui_workflow.services.jobs.view import JobView
 
 
 class Presenter(Protocol):
-    """Words a job as its API does. May be called from any thread."""
+    """Formats a job in the format of its API. Thread-safe."""
 
     def webhook_bodies(self, view: JobView, at: datetime) -> Iterable[dict[str, Any]]:
-        """The messages about the end of a job, in order: one POST each. Called again after a failure to save
-        them, it gives as many."""
+        """Returns the messages about the end of a job, in order. Each is sent in one POST request.
+
+        After a failure to save them it is called again, and must return the same number of messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Presenters:
     by_name: Mapping[str, Presenter]
     unnamed: Presenter
-    """For records of releases that knew only one API with jobs."""
+    """Presenter for records of old releases, which had only one API with jobs and saved no name."""
 
     def of(self, job: Job) -> Presenter | None:
-        """None for the name of an API that this server does not have."""
+        """Returns the presenter of a job. None if this server has no API of that name."""
         return self.unnamed if job.presenter is None else self.by_name.get(job.presenter)

@@ -1,4 +1,4 @@
-"""Jobs: ordered, looked at, waited for, cancelled, taken up again, forgotten after their time."""
+"""Service for jobs: submit, read, wait, cancel, retry, and remove after their time to live."""
 
 import logging
 import threading
@@ -38,20 +38,20 @@ from comfyui_workflow.stores.journal import RunJournal, now
 log = logging.getLogger(__name__)
 
 STOP_S = 1.0
-_JOB_MENDED = (
-    "The job was made anew of its run. Its webhook, its own bucket and images from the web that were still "
+_JOB_REBUILT = (
+    "The job was rebuilt from its run. Its webhook, its own bucket and images from the web that were still "
     "missing are lost with the record: ask for its status instead of waiting for the webhook"
 )
 AGAIN_AFTER = timedelta(seconds=5)
-"""Where the local disk did not take it."""
+"""Delay before a retry when the local disk did not accept a record."""
 
 
 class ImageRefused(UrlRefused):
-    """An image that is named by its URL may not be fetched from there. The sentence begins with its name."""
+    """The URL of an image is not allowed. The message begins with the name of the image."""
 
 
 class JobNotRetryable(RunConflict):
-    """A job in this status is not taken up again."""
+    """A job in this status cannot be retried."""
 
     def __init__(self, status: JobStatus) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class JobNotRetryable(RunConflict):
 
 
 class JobService:
-    """Every method may be called from any thread, and none but `wait` waits for anything."""
+    """Service for jobs. Thread-safe. Only `wait` blocks."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class JobService:
         bucket: Bucket | None = None,
         refresh: Callable[[Run], None] | None = None,
     ) -> None:
-        """`check_url` says at once whether a client may send us somewhere, `send` is the way to its bucket.
-        `refresh` is called after each job, with its run."""
+        """`check_url` raises UrlRefused for a URL that a client may not name; it sends no request. `send`
+        sends requests to the bucket of a client. `refresh` is called with the run of each finished job."""
         self._journal = journal
         self._service = service
         self._store = store
@@ -87,7 +87,7 @@ class JobService:
         self._changed = threading.Condition()
         self._is_stopping = False
         self._deadlines = Timer()
-        self._endings = JobFinalizer(
+        self._finalizer = JobFinalizer(
             FinalizerTools(
                 store=store,
                 journal=journal,
@@ -95,16 +95,16 @@ class JobService:
                 presenters=presenters,
                 bucket=bucket,
                 send=send,
-                told=self._told,
-                again=self._put_later,
+                on_final=self._on_final,
+                put_later=self._put_later,
             )
         )
-        self._lifetimes = JobExpiry(
+        self._expiry = JobExpiry(
             store=store,
             deadlines=self._deadlines,
-            look=self.get,
+            get_view=self.get,
             cancel_run=self._cancel_run,
-            ended=self._endings.put,
+            on_verdict=self._finalizer.put,
         )
         self._images = ImageFetcher(
             store=store,
@@ -114,17 +114,19 @@ class JobService:
             start=self._start_run,
         )
         self._retrying = threading.Lock()
-        journal.listen(self._heed)
-        journal.listen_for_reopening(self._heed_reopening)
+        journal.listen(self._on_run_finished)
+        journal.listen_for_reopening(self._on_run_reopened)
 
     def submit(self, order: JobOrder) -> JobView:
-        """Both on disk before this returns, and before the run is started. Raises: UrlRefused, ImageRefused,
-        StoreError; then nothing was ordered."""
+        """Saves a job and its run, then starts the run or the download of its images.
+
+        Both are on disk before this returns, and before the run is started.
+        Raises: UrlRefused, ImageRefused, StoreError; then nothing was submitted."""
         for fetch in order.fetches:
             self._check_image(fetch)
         for url in _urls(order):
             self._check_url(url)
-        (run,) = self._service.keep_all([order.request])
+        (run,) = self._service.save_all([order.request])
         job = Job(
             job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
             run_id=run.run_id,
@@ -145,21 +147,23 @@ class JobService:
             ended = RunCancelled(message="The job could not be saved, so it was not started")
             self._journal.record(run.run_id, ended)
             raise
-        self._lifetimes.watch(job)
+        self._expiry.watch(job)
         self._begin(job, run)
-        self._endings.put(job.job_id)  # it may have been cancelled already, as a run
+        self._finalizer.put(job.job_id)  # the run may have been cancelled directly in the meantime
         return JobView(job=job, run=run)
 
     def get(self, job_id: str) -> JobView:
-        """Raises: JobNotFound."""
+        """Returns the current state of a job. Raises: JobNotFound."""
         job = self._store.get(job_id)
         try:
             return JobView(job=job, run=self._service.get(job.run_id))
         except RunNotFound as error:
-            raise JobNotFound(f"The run of the job is not there any more: {job_id}") from error
+            raise JobNotFound(f"The run of the job no longer exists: {job_id}") from error
 
     def wait(self, job_id: str, timeout_s: float) -> JobView:
-        """When it is final, or as it is when the time is over. Raises: JobNotFound."""
+        """Waits until the job is final, and returns it. After the timeout, returns its current state.
+
+        Raises: JobNotFound."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_stopping or self._store.get(job_id).final is not None, timeout_s
@@ -167,7 +171,9 @@ class JobService:
         return self.get(job_id)
 
     def take_outputs(self, job_id: str) -> tuple[JobView, tuple[DeliveredFile, ...]]:
-        """Those that nobody has taken yet: each is handed out once. None before it is final.
+        """Returns the outputs that were not returned before: each is returned once. Empty until the job is
+        final.
+
         Raises: JobNotFound, StoreError."""
         view = self.get(job_id)
         files = _streamed(view)
@@ -181,23 +187,27 @@ class JobService:
         return view, files[before[0] :]
 
     def outputs_left(self, job_id: str) -> tuple[JobView, tuple[DeliveredFile, ...]]:
-        """As `take_outputs`, and takes none. Raises: JobNotFound."""
+        """Returns the same as `take_outputs`, but marks no output as taken. Raises: JobNotFound."""
         view = self.get(job_id)
         return view, _streamed(view)[view.job.streamed :]
 
     def cancel(self, job_id: str) -> JobView:
-        """Said is done: whatever its run still does, the job stays cancelled. One that is final stays as it
-        is. Raises: JobNotFound, StoreError."""
+        """Cancels a job at once: it stays cancelled, whatever its run still does. A final job does not
+        change.
+
+        Raises: JobNotFound, StoreError."""
         job = self._store.update(job_id, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
         if job.final is None:
             self._cancel_run(job.run_id, None)
-            self._endings.put(job.job_id)
+            self._finalizer.put(job.job_id)
         return self.get(job_id)
 
     def retry(self, job_id: str) -> JobView:
-        """Takes up what can be taken up; where its prompt would only fail again or was cut off, there is a
-        new run. Raises: JobNotFound; JobNotRetryable unless it has failed or timed out; StoreError."""
-        with self._retrying:  # of two at once the second finds it in the queue
+        """Retries a failed or timed out job.
+
+        Continues its run if possible. Starts a new run if the prompt would only fail again, or was cut off.
+        Raises: JobNotFound; JobNotRetryable unless the job has failed or timed out; StoreError."""
+        with self._retrying:  # of two concurrent retries the second finds the job in the queue
             view = self.get(job_id)
             if view.job.final not in (JobStatus.FAILED, JobStatus.TIMEOUT):
                 raise JobNotRetryable(view.status)
@@ -208,66 +218,72 @@ class JobService:
         return self.get(job_id)
 
     def purge(self, endpoint: str) -> int:
-        """How many that had not begun were cancelled, the newest first. Raises: StoreError."""
+        """Cancels the jobs of an endpoint that have not started, newest first. Returns their number.
+
+        Raises: StoreError."""
         jobs = [job for job in self._unfinished() if job.endpoint == endpoint]
-        return sum(self._is_purged(job) for job in reversed(jobs))
+        return sum(self._cancel_if_queued(job) for job in reversed(jobs))
 
     def counts(self, endpoint: str) -> Mapping[JobStatus | str, int]:
-        """By status, and `retried`."""
+        """Returns the number of jobs by status, and the number of retries under `retried`."""
         jobs = [job for job in self._store.all() if job.endpoint == endpoint]
         counted: Counter[JobStatus | str] = Counter(job.final for job in jobs if job.final is not None)
         counted.update(view.status for view in self._views(job for job in jobs if job.final is None))
         counted["retried"] = sum(job.retries for job in jobs)
         return counted
 
-    def mend(self, damage: DamageReport) -> None:
-        """Before the unfinished runs are taken up: jobs with a damaged record, made anew of their runs."""
+    def rebuild_damaged(self, damage: DamageReport) -> None:
+        """Rebuilds jobs with a damaged record from their runs.
+
+        Called at start, before the unfinished runs are resumed."""
         for name, damaged in sorted(self._store.unreadable.items()):
             try:
                 run = self._service.get(name)
             except RunNotFound:
-                outcome = "No run of this job is there, so it is not known any more"
+                outcome = "No run of this job exists, so the job is lost"
             else:
                 self._store.replace_unreadable(job_of_run(run, now()))
-                outcome = _JOB_MENDED
+                outcome = _JOB_REBUILT
             damage.add(damaged.path, damaged.reason, outcome)
 
     def held_back(self) -> frozenset[str]:
-        """Runs that must not be started yet."""
+        """Returns the ids of runs that must not start yet: their images are not downloaded."""
         return frozenset(job.run_id for job in self._unfinished() if job.fetches)
 
     def start(self) -> None:
-        """After the unfinished runs are taken up: what a server that died has left half done."""
+        """Continues what a crashed server left incomplete, and starts the threads.
+
+        Called after the unfinished runs are resumed."""
         underway = {run.run_id for run in self._service.unfinished()}
         for job in self._store.all():
-            self._lifetimes.watch(job)
+            self._expiry.watch(job)
             if job.final is JobStatus.FAILED and job.run_id in underway:
-                self._follow(job.job_id, job.run_id)
+                self._reopen_with_run(job.job_id, job.run_id)
             elif job.final is None:
                 if job.verdict is not None:
                     self._cancel_run(job.run_id, None)
-                self._endings.put(job.job_id)
+                self._finalizer.put(job.job_id)
                 if job.fetches:
                     self._images.put(job)
-        self._endings.start()
+        self._finalizer.start()
         self._images.start()
         self._deadlines.start()
 
     def end_waits(self) -> None:
-        """Whoever waits, now or later, is answered at once."""
+        """Ends all calls of `wait`, current and future ones, at once."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Whoever waits is answered. What is not done is done at the next start."""
+        """Ends all calls of `wait` and stops the threads. Unfinished work is done after the next start."""
         self.end_waits()
         self._deadlines.stop(STOP_S)
         self._images.stop()
-        self._endings.stop(STOP_S)
+        self._finalizer.stop(STOP_S)
 
     def _check_image(self, fetch: ImageDownload) -> None:
-        """Raises: ImageRefused, naming it."""
+        """Raises: ImageRefused, with the name of the image."""
         try:
             self._check_url(fetch.url)
         except UrlRefused as error:
@@ -276,20 +292,20 @@ class JobService:
     def _unfinished(self) -> list[Job]:
         return [job for job in self._store.all() if job.final is None]
 
-    def _is_purged(self, job: Job) -> bool:
-        """Whether it was in the queue until now. Raises: StoreError."""
+    def _cancel_if_queued(self, job: Job) -> bool:
+        """Cancels a job if it is still queued. True if it was cancelled. Raises: StoreError."""
         try:
-            if job.verdict is not None or not self._service.cancel_unless_begun(job.run_id):
+            if job.verdict is not None or not self._service.cancel_if_queued(job.run_id):
                 return False
             cancelled = partial(with_verdict, run_id=job.run_id, verdict=JobStatus.CANCELLED)
-            self._endings.put(self._store.update(job.job_id, cancelled).job_id)
-        except (JobNotFound, RunNotFound) as error:  # its time was over just now
+            self._finalizer.put(self._store.update(job.job_id, cancelled).job_id)
+        except (JobNotFound, RunNotFound) as error:  # its time to live has ended in the meantime
             log.debug("%s: %s", job.job_id, error)
             return False
         return True
 
     def _views(self, jobs: Iterable[Job]) -> Iterator[JobView]:
-        """Of those that are still known."""
+        """Yields the views of the jobs that still exist."""
         for job in jobs:
             with suppress(JobNotFound):
                 yield self.get(job.job_id)
@@ -316,15 +332,16 @@ class JobService:
             except RunConflict as error:
                 log.debug("%s: %s", view.job.job_id, error)
                 run = self._service.get(view.run.run_id)
-                if view.job.final is JobStatus.FAILED and not run.is_finished:  # by somebody, just now
+                # another request has just retried it
+                if view.job.final is JobStatus.FAILED and not run.is_finished:
                     raise JobNotRetryable(status_of(replace(view.job, final=None), run)) from error
-        return self._service.keep_all([view.run.request])[0]
+        return self._service.save_all([view.run.request])[0]
 
     def _reopen(self, job_id: str, run_id: str) -> Job:
-        """It is carried out by that run. Raises: JobNotFound, StoreError."""
+        """Reopens a job with `run_id` as its run. Raises: JobNotFound, StoreError."""
         job = self._store.update(job_id, partial(_reopened, run_id=run_id))
-        self._lifetimes.watch(job)
-        self._endings.put(job_id)
+        self._expiry.watch(job)
+        self._finalizer.put(job_id)
         return job
 
     def _cancel_run(self, run_id: str, reason: str | None) -> None:
@@ -333,37 +350,37 @@ class JobService:
         except (RunConflict, RunNotFound) as error:
             log.debug("%s: %s", run_id, error)
 
-    # what happens to a job by itself
+    # callbacks of the journal, the timer and the finalizer
 
-    def _heed(self, run: Run) -> None:
+    def _on_run_finished(self, run: Run) -> None:
         job = self._store.of_run(run.run_id)
         if job is not None:
-            self._endings.put(job.job_id)
+            self._finalizer.put(job.job_id)
 
-    def _heed_reopening(self, run: Run) -> None:
+    def _on_run_reopened(self, run: Run) -> None:
         job = self._store.of_run(run.run_id)
         if job is not None:
-            self._follow(job.job_id, run.run_id)
+            self._reopen_with_run(job.job_id, run.run_id)
 
-    def _follow(self, job_id: str, run_id: str) -> None:
-        """Its run was taken up as one, and takes its job along."""
+    def _reopen_with_run(self, job_id: str, run_id: str) -> None:
+        """Reopens a job whose run was retried directly, without the job."""
         try:
             if not self._service.get(run_id).is_finished:
                 self._reopen(job_id, run_id)
         except (JobNotFound, RunNotFound) as error:
             log.debug("%s: %s", job_id, error)
         except StoreError as error:
-            log.error("%s goes on, but that cannot be saved: %s", job_id, error)
-            self._deadlines.at(now() + AGAIN_AFTER, lambda: self._follow(job_id, run_id))
+            log.error("%s was reopened, but that cannot be saved: %s", job_id, error)
+            self._deadlines.at(now() + AGAIN_AFTER, lambda: self._reopen_with_run(job_id, run_id))
 
-    def _told(self, view: JobView) -> None:
+    def _on_final(self, view: JobView) -> None:
         with self._changed:
             self._changed.notify_all()
         if self._refresh is not None:
             self._refresh(view.run)
 
     def _put_later(self, job_id: str, delay_s: float) -> None:
-        self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._endings.put(job_id))
+        self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._finalizer.put(job_id))
 
 
 def _streamed(view: JobView) -> tuple[DeliveredFile, ...]:
@@ -371,7 +388,7 @@ def _streamed(view: JobView) -> tuple[DeliveredFile, ...]:
 
 
 def _urls(order: JobOrder) -> Iterator[str]:
-    """That a client sends us to, besides its images."""
+    """Yields the URLs in an order to which this server will send requests, except its images."""
     if order.webhook is not None:
         yield order.webhook
     if order.bucket is not None:

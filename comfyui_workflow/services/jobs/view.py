@@ -1,4 +1,4 @@
-"""A job with its run, as both were at one moment: its status and its output files, in no API's words."""
+"""Snapshot of a job and its run: status and output files, independent of any API format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class JobView:
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveredFile:
-    """One file: at `url`, or else at `path` on this machine."""
+    """One output file: at `url` if there is one, otherwise at `path` on this machine."""
 
     filename: str
     path: Path
@@ -32,28 +32,29 @@ class DeliveredFile:
 class Output:
     files: tuple[DeliveredFile, ...]
     errors: tuple[str, ...]
-    """Sentences about what went wrong and was not fatal."""
+    """Messages about errors that were not fatal."""
 
 
 def final_status(run: Run) -> JobStatus:
-    """The status of a job whose run has ended, where no verdict says otherwise."""
+    """Returns the status of a job without verdict whose run has ended."""
     return _ENDS.get(run.status, JobStatus.FAILED)
 
 
 def has_output(view: JobView) -> bool:
-    """Also true of a job that has failed, where files were made before."""
+    """True if the job succeeded, or if it failed after at least one output was fetched."""
     if view.status is JobStatus.SUCCEEDED:
         return True
     return view.status is JobStatus.FAILED and any(output.is_downloaded for output in view.run.outputs)
 
 
 def output_of(view: JobView) -> Output:
+    """Returns the files of a job, and an error for each output that was not fetched or not uploaded."""
     files, errors = list[DeliveredFile](), list(view.run.notices)
     uploads = {upload.number: upload for upload in view.job.uploads}
     for number, output in enumerate(view.run.outputs):
         upload = uploads.get(number)
         if output.local_path is None:
-            errors.append(f"Failed to fetch {output.filename}: {output.error or 'it did not come'}")
+            errors.append(f"Failed to fetch {output.filename}: {output.error or 'the file was not fetched'}")
         elif upload is not None and upload.error is not None:
             errors.append(upload.error)
         else:

@@ -1,4 +1,7 @@
-"""After each job its instance gives back its memory: as much of a new worker as there can be here."""
+"""Worker refresh: frees the memory of the instance after each job.
+
+This replaces the start of a new worker, which is not possible on a rented instance.
+"""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +17,9 @@ PATIENCE_S = 10.0
 
 
 def refresher(sessions: Sessions) -> Callable[[Run], None]:
-    """ComfyUI itself waits until nothing executes. An instance that is away has nothing to give back."""
+    """Returns a function that frees the models and the memory of the instance of a run.
+
+    ComfyUI itself waits until no prompt executes. An unreachable instance is skipped."""
 
     def refresh(run: Run) -> None:
         if run.prompt_id is None:
@@ -23,6 +28,6 @@ def refresher(sessions: Sessions) -> Callable[[Run], None]:
             with lease_within(sessions, key_of(run), PATIENCE_S) as session:
                 session.client.free(unload_models=True, free_memory=True)
         except WorkflowError as error:
-            log.info("%s: its instance keeps its memory: %s", run.run_id, error)
+            log.info("%s: the memory of its instance was not freed: %s", run.run_id, error)
 
     return refresh
