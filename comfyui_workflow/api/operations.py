@@ -59,8 +59,12 @@ class Operation:
     """The name of the form field with the file, for multipart requests."""
     is_body_optional: bool = False
     query: type[BaseModel] | None = None
-    bare_rule: str | None = None
-    """A second rule without the first variable, for which the view gets None."""
+    has_bare_rule: bool = False
+    """Adds a second rule without all up to the first variable, for which the view gets None."""
+
+    @property
+    def bare_rule(self) -> str | None:
+        return self.rule.partition(">")[2] if self.has_bare_rule else None
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -232,7 +232,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/run",
-        bare_rule="/run",
+        has_bare_rule=True,
         view=JobViews.run,
         summary="Start a job",
         description="Returns as soon as the job is stored. Errors: 400 invalid field, 404 unknown "
@@ -243,7 +243,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/runsync",
-        bare_rule="/runsync",
+        has_bare_rule=True,
         view=JobViews.runsync,
         summary="Start a job and wait for it",
         description="Returns the unfinished job if the wait time is over, or if six other requests are "
@@ -255,7 +255,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
-        bare_rule="/status/<job_id>",
+        has_bare_rule=True,
         view=JobViews.status,
         summary="Get the status and the output of a job",
         description="Errors: 404 unknown or expired job.",
@@ -264,7 +264,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
-        bare_rule="/status-sync/<job_id>",
+        has_bare_rule=True,
         view=JobViews.status_sync,
         summary="Wait for a job",
         description="Returns the unfinished job if the wait time is over, or if six other requests are "
@@ -275,7 +275,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
-        bare_rule="/stream/<job_id>",
+        has_bare_rule=True,
         view=JobViews.stream,
         summary="Get the outputs of a job once",
         description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
@@ -285,7 +285,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
-        bare_rule="/status/<job_id>",
+        has_bare_rule=True,
         view=JobViews.status,
         summary="Get the status and the output of a job",
         description="Errors: 404 unknown or expired job.",
@@ -294,7 +294,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
-        bare_rule="/status-sync/<job_id>",
+        has_bare_rule=True,
         view=JobViews.status_sync,
         summary="Wait for a job",
         description="Returns the unfinished job if the wait time is over, or if six other requests are "
@@ -305,7 +305,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
-        bare_rule="/stream/<job_id>",
+        has_bare_rule=True,
         view=JobViews.stream,
         summary="Get the outputs of a job once",
         description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
@@ -315,7 +315,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/cancel/<job_id>",
-        bare_rule="/cancel/<job_id>",
+        has_bare_rule=True,
         view=JobViews.cancel,
         summary="Cancel a job",
         description="Errors: 404 unknown or expired job.",
@@ -324,7 +324,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/retry/<job_id>",
-        bare_rule="/retry/<job_id>",
+        has_bare_rule=True,
         view=JobViews.retry,
         summary="Retry a job that has failed or timed out",
         description="Keeps the job id. Errors: 404 unknown or expired job, 409 the job has another status.",
@@ -333,7 +333,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/purge-queue",
-        bare_rule="/purge-queue",
+        has_bare_rule=True,
         view=JobViews.purge_queue,
         summary="Cancel the waiting jobs of an endpoint",
         description="Errors: 404 unknown endpoint.",
