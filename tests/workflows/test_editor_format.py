@@ -379,7 +379,7 @@ CIRCLE = [node(5, "Any", mode=4, inputs=[socket("v", 2)]), node(6, "Any", mode=4
         ),
         (file({"id": 1}), "no id or type"),
         (file({"id": [], "type": "Make"}), "no id or type"),
-        ({"nodes": [MAKE], "links": [[1, 2]]}, "no ends"),
+        ({"nodes": [MAKE], "links": [[1, 2]]}, "no id, source or target"),
         ({"nodes": 5}, "not a file of the ComfyUI editor"),
     ],
 )

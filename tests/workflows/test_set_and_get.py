@@ -74,7 +74,7 @@ def test_a_subgraph_gets_what_is_set_around_it() -> None:
 
 @pytest.mark.parametrize("values", [["another"], [], [None], {"name": "canvas"}])
 def test_what_nobody_sets_is_an_error_that_names_the_node(values: Any) -> None:
-    with pytest.raises(InvalidGraph, match=r"node 3 \(GetNode\): no SetNode of the workflow sets"):
+    with pytest.raises(InvalidGraph, match=r"node 3 \(GetNode\): the workflow has no SetNode with"):
         graph_of(drawn(setter(), node(3, "GetNode", values)), CLASSES)
 
 

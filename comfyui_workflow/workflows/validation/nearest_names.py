@@ -1,7 +1,8 @@
 """Search for the names that are most similar to a missing one, fast also for long lists.
 
 How it works: names are compared without directory, extension and case. In a long list, the 60 candidates with
-the most pairs of letters in common are selected first; only these are compared in full (`SequenceMatcher`).
+the largest share of common letter pairs are selected first; only these are compared in full
+(`SequenceMatcher`).
 """
 
 import re
@@ -14,8 +15,8 @@ _LONGEST_COMPARED = 100
 _EXTENSION = re.compile(r"\.[a-z]\w{1,10}$")
 
 
-def nearest(wanted: str, names: Sequence[str], *, count: int = 3, alike: float = 0.3) -> list[str]:
-    """Returns the most similar names, best first, with a similarity of at least `alike` (0 to 1).
+def nearest(wanted: str, names: Sequence[str], *, count: int = 3, min_similarity: float = 0.3) -> list[str]:
+    """Returns the most similar names, best first, with a similarity of at least `min_similarity` (0 to 1).
 
     Directory, extension and case are ignored: they say least about a model. About 10 ms for 1,000 names.
     """
@@ -27,7 +28,7 @@ def nearest(wanted: str, names: Sequence[str], *, count: int = 3, alike: float =
     matcher = SequenceMatcher(None, "", wanted_stem, autojunk=False)
     scored = [(_similarity(matcher, stem), name) for stem, name in candidates]
     best = nlargest(count, scored, key=lambda each: each[0])
-    return [name for similarity, name in best if similarity >= alike]
+    return [name for similarity, name in best if similarity >= min_similarity]
 
 
 def _stem(name: str) -> str:
@@ -42,7 +43,7 @@ def _pairs(text: str) -> set[str]:
 def _overlap(pairs: set[str], stem: str) -> float:
     """Returns the share of common letter pairs: a fast measure that selects the names to compare in full."""
     own = _pairs(stem)
-    return len(pairs & own) / (len(pairs) + len(wanted_stem))
+    return len(pairs & own) / (len(pairs) + len(own))
 
 
 def _similarity(matcher: "SequenceMatcher[str]", stem: str) -> float:

@@ -142,7 +142,7 @@ class NodeCheck:
         return self._linked(replace(node, inputs=inputs)) if isinstance(inputs, dict) else node
 
     def _unknown(self, class_type: str) -> Problem:
-        near = self._suggestions.nearest(class_type, self._class_names, alike=0.6)
+        near = self._suggestions.nearest(class_type, self._class_names, min_similarity=0.6)
         offered = f"; the nearest that it has: {', '.join(near)}" if near else ""
         message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
         return Problem(code="missing_node_type", message=message, nearest=near)

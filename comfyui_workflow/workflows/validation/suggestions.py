@@ -17,10 +17,12 @@ class Suggestions:
         self._remaining = MOST_NAMES_COMPARED
         self._found: dict[tuple[str, int], tuple[Sequence[object], tuple[str, ...]]] = {}
 
-    def nearest(self, wanted: str, names: Sequence[object], *, alike: float = 0.3) -> tuple[str, ...]:
+    def nearest(
+        self, wanted: str, names: Sequence[object], *, min_similarity: float = 0.3
+    ) -> tuple[str, ...]:
         key = (wanted, id(names))
         if key not in self._found and len(names) <= self._remaining:
             self._remaining -= len(names)
-            found = nearest(wanted, [shown(name) for name in names], alike=alike)
+            found = nearest(wanted, [shown(name) for name in names], min_similarity=min_similarity)
             self._found[key] = (names, tuple(found))  # keeps `names` alive, so that its id is not reused
         return self._found[key][1] if key in self._found else ()
