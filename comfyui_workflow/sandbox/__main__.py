@@ -1,5 +1,4 @@
-"""`python -m comfyui_workflow.sandbox`: simulates a rented GPU. The first line of its output is the ssh
-string."""
+"""`python -m comfyui_workflow.sandbox`: simulates a rented GPU. Prints the ssh string first."""
 
 import asyncio
 import signal

@@ -54,8 +54,7 @@ class ComfyUIServer:
         return self._backend.faults
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Creates the directories, empties the temp directory, and listens. Returns the port (0: a free
-        one)."""
+        """Creates the directories, empties the temp one, listens, and returns the port (0: a free one)."""
         self._backend.begin()
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -56,8 +56,7 @@ class Engine:
         self._worker.start()
 
     def abandon(self) -> None:
-        """Stops as if the process were killed: the running prompt has no further visible effect. Does not
-        wait."""
+        """Stops as if the process were killed: no further effect of the running prompt. Does not wait."""
         self._signals.stopping.set()
         self.queue.close()
 
@@ -71,8 +70,7 @@ class Engine:
         return number
 
     def interrupt(self, prompt_id: object | None) -> None:
-        """Interrupts the running prompt if it has this id; None means any id. Pending prompts are not
-        affected."""
+        """Interrupts the running prompt if it has this id (None: any id). Keeps pending prompts."""
         if prompt_id is None or self._resources.faults.is_old or self.queue.is_running(prompt_id):
             self._signals.interrupt.set()
 
@@ -84,8 +82,7 @@ class Engine:
         return {"exec_info": {"queue_remaining": self.queue.remaining}}
 
     def running_node_of(self, client_id: str) -> str | None:
-        """Returns the running node if the running prompt belongs to this client. A reconnecting websocket
-        gets it."""
+        """Returns the running node if its prompt belongs to this client, for a reconnecting websocket."""
         return self._running_node if client_id == self._client_id else None
 
     def _work(self) -> None:

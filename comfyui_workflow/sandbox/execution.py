@@ -1,5 +1,4 @@
-"""Execution of one prompt: runs the nodes of a graph one by one, and sends events to the client in ComfyUI's
-order."""
+"""Execution of one prompt: runs its nodes one by one, and sends events to the client in ComfyUI's order."""
 
 import threading
 import time
@@ -89,8 +88,7 @@ class PromptExecution:
 
     @property
     def has_failed(self) -> bool:
-        """True if a node failed or was interrupted. As in ComfyUI, a cycle found at run time counts as
-        success."""
+        """True if a node failed or was interrupted. As in ComfyUI, a cycle at run time counts as success."""
         return self._ends_with("execution_error", "execution_interrupted") and not self._is_cycle()
 
     @property
@@ -163,8 +161,7 @@ class PromptExecution:
         self._progress.finish(node_id)
 
     def _inputs_of(self, node_id: str) -> dict[str, Any]:
-        """Returns the arguments for `execute`. As in ComfyUI, a link is passed even if the schema has no such
-        input."""
+        """Returns the arguments for `execute`. As in ComfyUI, links of undeclared inputs are passed too."""
         node = self._graph[node_id]
         schema = schema_inputs(self._class_of(node_id).input_types(self._resources.folders))
         values: dict[str, Any] = {}

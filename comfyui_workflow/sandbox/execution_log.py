@@ -1,5 +1,4 @@
-"""Execution log: one JSON line at the start and one at the end of each prompt. Tests count executions with
-it."""
+"""Execution log: a JSON line at the start and at the end of each prompt. Tests count executions by it."""
 
 import json
 import threading

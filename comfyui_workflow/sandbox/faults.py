@@ -17,13 +17,14 @@ OutOfMemory.__qualname__ = "OutOfMemoryError"
 class WrongAnswer(BaseModel):
     """A wrong response to the next `times` requests of `path`, or of a path below it.
 
-    500, empty   this status, or no content; the request is not processed
+    500          an error of status 500; the request is not processed
+    empty        a response without content; the request is not processed
     html, 203    an HTML page (203: with that status); the request is not processed
     redirect     a redirect to a page; the request is not processed
     half_json    the request is processed, then the response is cut in half
     drop         the request is processed, then the connection is closed without a response
-    late         the connection is closed at once, and the request is processed `after_s` later: as if the network
-                 had delayed a request whose sender has given up
+    late         the connection is closed at once, and the request is processed `after_s` later: as if the
+                 network had delayed a request whose sender has given up
     bomb         one gigabyte, compressed to one megabyte of gzip
     drip         an endless response, one byte at a time
     """

@@ -58,8 +58,7 @@ class InputCheck:
         ]
 
     def widget(self) -> list[Reason]:
-        """Converts the value in place, then checks range or list, unless the class does that itself. Returns
-        the errors."""
+        """Converts the value in place, then checks range or list, unless the class does that itself."""
         if isinstance(self.value, dict) and "__value__" in self.value:
             self._inputs[self.name] = self.value["__value__"]
         try:

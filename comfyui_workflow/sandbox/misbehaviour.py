@@ -37,8 +37,7 @@ class MisbehaviourRoutes:
         return web.json_response(self._backend.faults.now.model_dump())
 
     async def change(self, request: web.Request) -> web.StreamResponse:
-        """Sets the faults in the body. The response contains all faults; it is sent before a restart
-        begins."""
+        """Sets the faults in the body. The response contains all faults, and is sent before a restart."""
         faults = self._backend.faults
         try:
             faults.change(await request.json())

@@ -1,5 +1,4 @@
-"""ComfyUI's origin check: a server on a loopback address refuses requests from pages of another host or
-port."""
+"""ComfyUI's origin check: a server on a loopback address refuses requests of pages from other origins."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable

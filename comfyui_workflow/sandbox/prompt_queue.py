@@ -63,8 +63,7 @@ class PromptQueue:
             self._changed.notify_all()
 
     def delete(self, prompt_id: object) -> None:
-        """Removes one pending prompt with this id, even if there are several. The running prompt is not
-        affected."""
+        """Removes one pending prompt with this id, even if several exist; never the running one."""
         with self._changed:
             for index, item in enumerate(self._pending):
                 if item[1] == prompt_id:

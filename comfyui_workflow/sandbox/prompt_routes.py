@@ -39,8 +39,7 @@ class PromptRoutes:
         return web.json_response(self._backend.engine.queue_info())
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """Handles POST /prompt. As in ComfyUI, a malformed body raises, which becomes a 500 without a
-        reason."""
+        """Handles POST /prompt. As in ComfyUI, a malformed body raises: a 500 without a reason."""
         self._backend.engine.log.write("got prompt")
         body = await request.json()
         if delay_s := self._backend.faults.now.prompt_delay_s:

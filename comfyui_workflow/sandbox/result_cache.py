@@ -2,7 +2,7 @@
 again.
 
 How it works: the cache key of a node is a hash of its class, its widget values, its `is_changed` value and
-the keys of its sources. Ids are not part of the key.
+the keys of its sources. Node ids are part of the key only if the class has the hidden input UNIQUE_ID.
 """
 
 import hashlib
@@ -18,8 +18,7 @@ from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
 
 @dataclass(frozen=True, kw_only=True)
 class CachedResult:
-    """Result of a node. `ui` is {"output": ..., "meta": ...} of the node that was executed, or None if it had
-    no `ui`."""
+    """Result of a node. `ui` is {"output": ..., "meta": ...} of the executed node, or None."""
 
     values: tuple[object, ...]
     ui: dict[str, Any] | None
@@ -35,8 +34,7 @@ class ResultCache:
         self._keys: dict[str, str] = {}
 
     def prepare(self, graph: Graph) -> None:
-        """Prepares the cache for a new prompt: computes its keys, and drops results that none of its nodes
-        needs."""
+        """Prepares the cache for a new prompt: computes its keys, and drops the results of all other keys."""
         self._keys = _CacheKeys(graph, self._folders, self._node_classes).of_all()
         wanted = set(self._keys.values())
         self._results = {key: result for key, result in self._results.items() if key in wanted}

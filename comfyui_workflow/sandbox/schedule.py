@@ -23,8 +23,7 @@ class DependencyCycle(Exception):
 
 
 class Schedule:
-    """The nodes that are still to run. Cached nodes are not waited for, so nodes that only they need never
-    run."""
+    """Nodes still to run. Cached nodes are not waited for, so sources that only they need never run."""
 
     def __init__(self, graph: Graph, *, node_classes: NodeClasses, is_cached: Callable[[str], bool]) -> None:
         self._graph = graph
@@ -86,8 +85,7 @@ class Schedule:
         return self._node_classes[self._graph[node_id]["class_type"]].OUTPUT_NODE
 
     def _first_in_cycle(self) -> str:
-        """Removes nodes without sources until only cycles and their dependents remain; returns the first of
-        them."""
+        """Removes nodes without sources until only cycles and their dependents remain; returns the first."""
         waits_for: dict[str, set[str]] = {node_id: set() for node_id in self._pending}
         for node_id in self._pending:
             for target in self._targets[node_id]:

@@ -1,5 +1,4 @@
-"""The last log lines of the server, for GET /internal/logs/raw. Only this log shows that the worker thread
-has died."""
+"""The last log lines of the server (GET /internal/logs/raw). Only this log shows a dead worker thread."""
 
 import threading
 from collections import deque

@@ -17,8 +17,7 @@ Serve = Callable[[socket.socket], Coroutine[None, None, None]]
 
 
 class SSHGate:
-    """Listens on one port and passes each connection to `serve`, over a socket pair. Use it on one event
-    loop."""
+    """Listens on one port and passes each connection to `serve`, over a socket pair. For one event loop."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
@@ -59,8 +58,7 @@ class SSHGate:
             task.cancel()
 
     def refuse(self, seconds: float) -> None:
-        """Refuses new connections ("connection refused") for a time. Existing connections are not
-        affected."""
+        """Refuses new connections ("connection refused") for a time. Existing ones are not affected."""
         self._stop_listening()
         if self._reopen_timer:
             self._reopen_timer.cancel()
@@ -72,8 +70,7 @@ class SSHGate:
             connection.freeze(seconds)
 
     def limit_bytes(self, byte_count: int | None) -> None:
-        """Aborts every connection that has sent more than `byte_count` bytes to the client; None: no
-        limit."""
+        """Aborts a connection after it has sent `byte_count` bytes to the client; None: no limit."""
         self._most_bytes = byte_count
         for connection in self._connections.values():
             connection.most_bytes = byte_count

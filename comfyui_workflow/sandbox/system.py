@@ -1,5 +1,4 @@
-"""Data about the machine and its directories, for /system_stats, /models, /internal/folder_paths and
-others."""
+"""Data about the machine and its directories: /system_stats, /models, /internal/folder_paths."""
 
 import os
 import sys
@@ -60,8 +59,7 @@ def _argv(address: tuple[str, int], folders: Folders, preview: str) -> list[str]
 
 
 def model_folders(folders: Folders) -> dict[str, list[str]]:
-    """Returns absolute directories by kind of model. Some kinds have a second one below the output
-    directory."""
+    """Returns absolute directories by kind of model. Some kinds have a second one in the output directory."""
     base = folders.output_dir.absolute().parent
     paths = {kind: [str(base / "models" / kind)] for kind in _MODEL_FOLDERS}
     paths["custom_nodes"] = [str(base / "custom_nodes")]

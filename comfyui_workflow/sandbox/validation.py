@@ -213,8 +213,7 @@ def _exception_reason(
 
 
 def _types_match(received: Any, wanted: Any) -> bool:
-    """True if the types are equal, one is a wildcard, or both are lists ("IMAGE,MASK") with a common
-    member."""
+    """True if the types are equal, one is `*`, or both are lists ("IMAGE,MASK") with a common member."""
     if received == wanted or "*" in (received, wanted):
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):

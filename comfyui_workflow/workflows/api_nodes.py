@@ -9,8 +9,7 @@ _KEYS = ("API_KEY_COMFY_ORG", "AUTH_TOKEN_COMFY_ORG")
 
 
 def nodes_that_need_a_key(graph: Mapping[str, Any], object_info: Mapping[str, Any]) -> list[str]:
-    """Returns the ids of the API nodes: their class declares the key as a hidden input, or sets
-    `api_node`."""
+    """Returns the ids of API nodes: the class declares the key as a hidden input, or sets `api_node`."""
     return [
         node_id
         for node_id, node in graph.items()

@@ -1,5 +1,4 @@
-"""Findings: errors and warnings about a workflow, each with its node and input, and with near
-alternatives."""
+"""Findings: errors and warnings about a workflow, with node, input and similar names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Reader of the workflow inside a picture that ComfyUI saved: PNG text chunks, or EXIF fields in WEBP and
-JPEG."""
+"""Reader of the workflow inside a picture of ComfyUI: PNG text chunks, or EXIF fields in WEBP and JPEG."""
 
 import json
 from collections.abc import Iterator

@@ -21,8 +21,7 @@ class Workflow:
     All requests for one workflow share one object, so its outline is computed only once."""
 
     graph: Graph
-    """Empty if only the editor file was received: the instance's node definitions are needed to convert
-    it."""
+    """Empty if only the editor file was received: its conversion needs the instance's node definitions."""
     editor_file: Mapping[str, Any] | None = None
     """The workflow in the editor's format. It is sent with the prompt, so the editor can open the outputs."""
 

@@ -1,5 +1,4 @@
-"""Node definitions: the node classes in an instance's `/object_info`. The content is untrusted; parsing it
-never raises."""
+"""Node classes in an instance's `/object_info`. The content is untrusted; parsing it never raises."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,8 +66,7 @@ class InputDefinition:
 
     @property
     def is_file(self) -> bool:
-        """True if the value is the name of a file in a directory of ComfyUI, and the widget has an upload
-        button."""
+        """True if the value is a file name in a directory of ComfyUI, and the widget has an upload button."""
         return any(self.options.get(upload) for upload in _UPLOADS)
 
     @property
@@ -91,8 +89,7 @@ class InputDefinition:
 
     @property
     def is_called_seed(self) -> bool:
-        """True if the input has "control after generate": by the declaration of the class, or else by its
-        name."""
+        """True if the input has "control after generate": the class declares it, or else by its name."""
         return bool(self.options.get("control_after_generate", self.name in SEED_NAMES))
 
     @property

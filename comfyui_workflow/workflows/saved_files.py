@@ -91,8 +91,7 @@ def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str],
 
 
 class _Literal:
-    """Value of a widget. ComfyUI converts texts to numbers, and floats to integers, so such values are
-    equal."""
+    """Value of a widget. ComfyUI converts texts to numbers, and floats to integers: such values are equal."""
 
     def __init__(self, value: Any, *, is_any: bool = False) -> None:
         self.value = value

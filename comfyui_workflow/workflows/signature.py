@@ -65,8 +65,7 @@ def _counts(name: str, value: object) -> bool:
 
 
 def _is_word(text: str) -> bool:
-    """True for the name of a model, a sampler or a mode; False for a sentence or the name of an input
-    file."""
+    """True for the name of a model, sampler or mode; False for a sentence or the name of an input file."""
     if len(text) > _LONGEST_WORD:
         return False
     if is_model(text):

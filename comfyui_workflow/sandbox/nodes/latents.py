@@ -115,8 +115,7 @@ class SetLatentNoiseMask(TypedNode):
 
 
 def _resized(latent: Latent, width: int, height: int, method: str, crop: str) -> Latent:
-    """Resizes a latent. "bislerp" (spherical interpolation) is replaced by bicubic, which is enough for a
-    stand-in."""
+    """Resizes a latent. Bicubic replaces "bislerp" (spherical interpolation): enough for a stand-in."""
     pixels = pictures_of(latent)
     width, height = (max(1, side // PIXELS_PER_LATENT) * PIXELS_PER_LATENT for side in (width, height))
     method = "bicubic" if method == "bislerp" else method

@@ -67,8 +67,7 @@ def noise(recipe: Recipe, width: int, height: int) -> Pixels:
 
 
 def add_mark(picture: Pixels) -> None:
-    """Writes "sandbox" into the lower left corner, so that the picture is not mistaken for the output of a
-    model."""
+    """Writes "sandbox" into the lower left corner: nobody must mistake the picture for a model's output."""
     height, width = picture.shape[:2]
     if width < 96 or height < 48:
         return

@@ -153,8 +153,7 @@ def _words(conditioning: Sequence[StandInText]) -> str:
 
 
 def _sample(context: NodeContext, recipe: Recipe, latent: Latent, *, steps: int, share: float) -> Latent:
-    """Runs the steps, then mixes a painted picture into the latent's picture, with weight `share` (0 to
-    1)."""
+    """Runs the steps, then mixes a painted picture into the latent's one, with weight `share` (0 to 1)."""
     before = pictures_of(latent)
     preview = _Preview(recipe, before, share)
     for step in range(1, steps + 1):

@@ -199,8 +199,7 @@ def _texts(context: NodeContext) -> Iterator[tuple[str, str]]:
 
 
 def _exif_with_texts(picture: Image.Image, context: NodeContext) -> Image.Exif:
-    """Returns EXIF data with the graph in the tag Model, and the other texts in the tags from Make
-    downwards."""
+    """Returns EXIF data: the graph in the tag Model, the other texts in the tags from Make downwards."""
     exif = picture.getexif()
     for tag, (key, value) in zip((_EXIF_MODEL, *range(_EXIF_MAKE, 0, -1)), _texts(context), strict=False):
         exif[tag] = f"{key}:{value}"

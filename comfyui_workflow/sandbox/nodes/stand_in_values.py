@@ -36,8 +36,7 @@ class StandInText:
 
 
 def latent_of(pictures: Pixels, **more: Any) -> Latent:
-    """Returns a LATENT that contains the full pictures besides their samples: samples alone would decode to
-    blurred pictures."""
+    """Returns a LATENT with the full pictures and their samples: samples alone would decode blurred."""
     small = resize(
         pictures, pictures.shape[2] // PIXELS_PER_LATENT, pictures.shape[1] // PIXELS_PER_LATENT, "area"
     )

@@ -52,8 +52,7 @@ def optional(**declared: Declared) -> InputTypes:
 
 
 def hidden(**declared: str) -> InputTypes:
-    """Declares inputs that a node reads from its context instead of the graph; they are plain strings, not
-    tuples."""
+    """Declares inputs that a node reads from its context, not from the graph: plain strings, no tuples."""
     return {"hidden": cast(dict[str, Declared], declared)}
 
 

@@ -52,8 +52,7 @@ class Queueing:
     settle: Callable[[WidgetValue], Any] = lambda widget: widget.value
     """Returns the value with which a widget is queued: its own, or a changed seed."""
     remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """The responses of the instance's routes from which widgets get their choices; the keys are the
-    routes."""
+    """The responses of the routes from which widgets get their choices; the keys are the routes."""
 
 
 def convert(workflow: object, definitions: Definitions, queueing: Queueing) -> dict[str, Any]:
@@ -188,8 +187,7 @@ def _wrap_list(value: Any) -> Any:
 
 
 def _with_primitive_value(own: WidgetValue, given: Constant) -> WidgetValue:
-    """Returns the widget with the value of a primitive node, adjusted to the range and the steps of the
-    widget."""
+    """Returns the widget with the value of a primitive node, adjusted to the widget's range and steps."""
     value = number_in_range(own.definition, given.value)
     return as_displayed(replace(own, value=value, control=given.control, is_saved=True))
 

@@ -120,8 +120,7 @@ class _Group:
         return link
 
     def _input_name(self, inner: _Inner, slot: int) -> str | None:
-        """Returns the name of an input by its slot in the file: the class may have changed since it was
-        saved."""
+        """Returns the name of an input by its slot in the file, because the class may have changed since."""
         listed = [each.name for each in inner.node.inputs] or [name for name, _, _ in self._declared(inner)]
         return listed[slot] if 0 <= slot < len(listed) else None
 
@@ -220,8 +219,7 @@ def _take(row: list[Any], count: int) -> list[Any]:
 
 
 def _unique(name: str, node: EditorNode, taken: dict[str, int]) -> str:
-    """Returns a unique name: the second use of a name gets the node's name as a prefix, a third one also a
-    number."""
+    """Returns a unique name: a second use gets the node's name as a prefix, a third one also a number."""
     unique = name
     if name in taken:
         unique = f"{node.title or node.type} {name}"

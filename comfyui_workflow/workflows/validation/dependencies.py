@@ -19,8 +19,7 @@ class Linked(Protocol):
 
     @property
     def all_sources(self) -> tuple[str, ...]:
-        """All linked nodes. Those at inputs that the class does not declare are executed without
-        validation."""
+        """All linked nodes. Those at undeclared inputs are executed without validation."""
         ...
 
 

@@ -1,5 +1,4 @@
-"""Files that a graph names: their names, the directory in which ComfyUI looks for them, and their
-presence."""
+"""Files that a graph names: names, the directories in which ComfyUI looks for them, and presence."""
 
 import posixpath
 from collections.abc import Iterator

@@ -187,8 +187,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def converted(type_name: str, value: Any) -> Any:
-    """Converts a value as ComfyUI does before its other checks. Raises: TypeError, ValueError,
-    OverflowError."""
+    """Converts a value as ComfyUI does first. Raises: TypeError, ValueError, OverflowError."""
     match type_name:
         case "INT":
             return int(value)

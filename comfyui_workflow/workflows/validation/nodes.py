@@ -126,8 +126,7 @@ class NodeCheck:
     def _refused(
         self, node_id: str, class_type: str | None, title: str | None, problem: Problem
     ) -> CheckedNode:
-        """Returns a node that ComfyUI refuses. It counts as a possible output node, since its class is not
-        known."""
+        """Returns a node that ComfyUI refuses. It counts as a possible output node."""
         node = CheckedNode(
             node_id=node_id,
             class_type=class_type,

@@ -35,8 +35,7 @@ class Verdict:
     would_run: bool
     """True if at least one output node would run."""
     dropped_outputs: tuple[str, ...] = ()
-    """Ids of the output nodes that ComfyUI skips because of a failing dependency, while it runs the
-    others."""
+    """Ids of the output nodes that ComfyUI skips because of a failing dependency."""
 
 
 def preflight(
@@ -46,8 +45,7 @@ def preflight(
     files: FilesKnown,
     replaced: Container[str] = frozenset(),
 ) -> Verdict:
-    """Validates a graph. `replaced`: missing classes that the instance itself replaces
-    (`/node_replacements`)."""
+    """Validates a graph. `replaced`: missing classes that the instance replaces (`/node_replacements`)."""
     return _Preflight(graph, definitions, files, replaced).verdict()
 
 
