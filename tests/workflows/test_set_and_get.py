@@ -1,4 +1,4 @@
-"""Links without a line: what goes into a SetNode comes out of every GetNode of its name."""
+"""Set/Get nodes: the input of a SetNode is the output of every GetNode with its name."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def show(link: int) -> Json:
 
 
 def drawn(*nodes: Json) -> Json:
-    """Make to SetNode; GetNode to Show."""
+    """Returns a file with the links Make to SetNode, and GetNode to Show."""
     return file(node(1, "Make"), *nodes, show(2), links=[(1, 1, 0, 2, 0), (2, 3, 0, 9, 0)])
 
 
