@@ -38,7 +38,8 @@ class InputDefinition:
     choices: tuple[Any, ...] | None = None
     """The allowed values of a COMBO; None if the instance does not list them."""
     are_choices_checked: bool = False
-    """True if the class declares the list as the type: ComfyUI does not check a list among the options."""
+    """True if the class declares the list as the type. Only newer versions of ComfyUI also check a list among
+    the options."""
 
     @property
     def is_forced(self) -> bool:
@@ -89,7 +90,7 @@ class InputDefinition:
 
     @property
     def is_called_seed(self) -> bool:
-        """True if the input has "control after generate": the class declares it, or else by its name."""
+        """True if the class declares "control after generate". Without a declaration, the name decides."""
         return bool(self.options.get("control_after_generate", self.name in SEED_NAMES))
 
     @property

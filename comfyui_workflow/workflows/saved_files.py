@@ -40,8 +40,8 @@ NUMBERING_CLASSES = frozenset(
 def is_of_this_graph(
     graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
 ) -> bool | None:
-    """True if a file that contains the graph `found` was made by this node, or by an identical node with
-    identical inputs. None if that cannot be decided.
+    """True if a file that contains the graph `found` was made by this node, or by one with the same class,
+    inputs and sources. None if that cannot be decided.
 
     `given`: names of input files that can have another name on the instance.
     """

@@ -126,7 +126,7 @@ class _Conversion:
         if widget.definition.is_of_the_browser:
             raise InvalidGraph(
                 f'Node {scope.id_of(node)} ({node.type}): its input "{widget.definition.name}" is made by a '
-                "browser when the editor queues the workflow. Put a node in its place that loads a file"
+                "browser when the editor queues the workflow. Replace the node by one that loads a file"
             )
         value = self._remote_choice(widget, self._queueing.settle(_with_current_sampler_name(node, widget)))
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):

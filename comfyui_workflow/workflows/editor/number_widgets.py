@@ -36,7 +36,7 @@ def _number(value: object) -> float | int | None:
 
 
 def _is_number(value: object) -> bool:
-    """True for a number that is safe to calculate with: not NaN, not Infinity, and not nearly as large."""
+    """True for a number that is safe to calculate with: not NaN, and between -`_LARGEST` and `_LARGEST`."""
     is_any = isinstance(value, int | float) and not isinstance(value, bool)
     return is_any and -_LARGEST < value < _LARGEST  # type: ignore[operator]
 

@@ -206,7 +206,7 @@ def _unlisted_file(declared: InputDefinition, value: str) -> Problem | None:
     if declared.choices is None:
         return None
     offered = input_errors.offer(declared.choices, ())
-    message = f'input "{declared.name}" names the file "{shown(value)}", which it does not list{offered}'
+    message = f'input "{declared.name}" names the file "{shown(value)}", which is not one of its choices{offered}'
     return Problem(code="value_not_in_list", message=message, is_certain=False)
 
 

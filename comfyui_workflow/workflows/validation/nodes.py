@@ -60,6 +60,8 @@ class CheckedNode:
 
 
 class NodeCheck:
+    """Validation of the nodes of one graph. Classes are prepared once and cached."""
+
     def __init__(
         self,
         graph: Mapping[str, Any],
