@@ -205,8 +205,8 @@ def _unlisted_file(declared: InputDefinition, value: str) -> Problem | None:
     two counts, so the problem is uncertain."""
     if declared.choices is None:
         return None
-    offered = input_errors.offer(declared.choices, ())
-    message = f'input "{declared.name}" names the file "{shown(value)}", which is not one of its choices{offered}'
+    absent = "which is not one of its choices" + input_errors.offer(declared.choices, ())
+    message = f'input "{declared.name}" names the file "{shown(value)}", {absent}'
     return Problem(code="value_not_in_list", message=message, is_certain=False)
 
 
