@@ -45,7 +45,7 @@ class FilesKnown:
     found: frozenset[tuple[str, str]] = frozenset()
     """(folder, name) of files that exist on the instance."""
     is_asked: bool = False
-    """True if all files of `files_named` were looked up: a file that is not in `found` does not exist."""
+    """True if all files of `files_named` were looked up: a file that is not in `found` is missing."""
 
     def presence(self, folder: str, name: str) -> Presence:
         if folder == "input" and name in self.provided:
