@@ -1,4 +1,4 @@
-"""`python -m comfyui_workflow.sandbox`: a rented GPU without a GPU. Its first line is what a user pastes."""
+"""`python -m comfyui_workflow.sandbox`: simulates a rented GPU. Prints the ssh string first."""
 
 import asyncio
 import signal
@@ -11,7 +11,7 @@ import platformdirs
 from comfyui_workflow.sandbox.instance import PortTaken, SandboxInstance
 
 STOP_TIMEOUT_S = 1.5
-"""Who asks a sandbox to end waits two seconds at most, also when a node is busy."""
+"""The caller that stops a sandbox waits at most two seconds, also while a node is running."""
 
 
 @click.command("sandbox")
@@ -31,21 +31,21 @@ STOP_TIMEOUT_S = 1.5
 @click.option(
     "--execution-log",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File that gets a JSON line for each prompt it executed.",
+    help="File to which a JSON line is appended for each executed prompt.",
 )
 @click.option(
     "--step-delay",
     "step_delay_s",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Seconds each step of a node takes longer.",
+    help="Seconds to add to each step of a node.",
 )
 @click.option(
     "--preview-method",
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
-    help="Whether previews are sent while a node steps.",
+    help="auto: send previews while a node runs.",
 )
 def main(
     *,
@@ -56,7 +56,7 @@ def main(
     step_delay_s: float,
     preview_method: str,
 ) -> None:
-    """A rented GPU without a GPU: a real SSH server in front of a small ComfyUI that runs on the CPU.
+    """Simulates a rented GPU: a real SSH server in front of a small ComfyUI that runs on the CPU.
 
     Prints its ssh string on the first line, and runs until Ctrl-C.
     """
@@ -78,28 +78,28 @@ def main(
 
 
 async def _run(instance: SandboxInstance) -> None:
-    ended = _asked_to_end()
+    stopped = _stop_event()
     await instance.start()
     try:
-        _introduce(instance)
-        await ended.wait()
+        _print_address(instance)
+        await stopped.wait()
     finally:
         await asyncio.wait_for(instance.stop(), STOP_TIMEOUT_S)
 
 
-def _asked_to_end() -> asyncio.Event:
-    ended = asyncio.Event()
+def _stop_event() -> asyncio.Event:
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
-    return ended
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
 
 
-def _introduce(instance: SandboxInstance) -> None:
+def _print_address(instance: SandboxInstance) -> None:
     click.echo(instance.ssh_string)
     sys.stdout.flush()
     click.echo(
-        f"A rented GPU without a GPU. Paste the line above wherever an SSH address is asked for.\n"
+        f"This simulates a rented GPU. Use the line above as the SSH address.\n"
         f"Its ComfyUI:  http://127.0.0.1:{instance.comfyui_port}\n"
         f"Its files:    {instance.layout.workspace}\n"
         f"Ctrl-C ends it.",

@@ -1,4 +1,4 @@
-"""What the routes work on: the directories, the node classes, and the engine and sockets of this life."""
+"""Shared state of the routes: directories, node classes, and the current engine and sockets."""
 
 import asyncio
 import shutil
@@ -15,7 +15,8 @@ _LONGEST_NODE_S = 5.0
 
 
 class Backend:
-    """Belongs to the event loop. `begin` first, then again after each `end`: that is a restart."""
+    """State of one sandbox ComfyUI. Use it on the event loop only. Call `begin` first, and again after each
+    `end` to simulate a restart."""
 
     def __init__(
         self,
@@ -33,21 +34,21 @@ class Backend:
         self._execution_log = ExecutionLog(execution_log)
         self.hub = SocketHub(faults=self.faults)
         self.engine = self._new_engine()
-        self._later: set[asyncio.Task[None]] = set()
+        self._delayed: set[asyncio.Task[None]] = set()
 
-    def do_later(self, after_s: float, work: Callable[[], Awaitable[object]]) -> None:
-        """On this event loop, unless it is reset before."""
+    def run_later(self, after_s: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Runs `work` on this event loop after a delay, unless `reset` is called before."""
 
         async def do() -> None:
             await asyncio.sleep(after_s)
             await work()
 
         task = asyncio.get_running_loop().create_task(do())
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        self._delayed.add(task)
+        task.add_done_callback(self._delayed.discard)
 
     def begin(self) -> None:
-        """A fresh start: nothing queued, nothing remembered, the temp directory empty."""
+        """Starts with an empty queue, an empty history and an empty temp directory."""
         for directory in (self.folders.input_dir, self.folders.output_dir, self.folders.temp_dir):
             directory.mkdir(parents=True, exist_ok=True)
         _empty(self.folders.temp_dir)
@@ -57,13 +58,14 @@ class Backend:
         self.engine.start()
 
     def end(self) -> None:
-        """As if the process were killed; the worker thread dies by itself."""
+        """Stops as if the process were killed. The worker thread ends by itself."""
         self.engine.abandon()
         self.hub.stop()
 
     async def reset(self) -> None:
-        """For tests: forget queue, history, results and faults, delete all files; sockets stay open."""
-        for task in self._later:
+        """Resets the sandbox for the next test: clears queue, history, results and faults, and deletes all
+        files. Websockets stay open."""
+        for task in self._delayed:
             task.cancel()
         self.engine.abandon()
         self.faults.clear()

@@ -1,4 +1,10 @@
-"""A small ComfyUI 0.3.64: speaks its protocol, and really executes graphs, on the CPU."""
+"""HTTP server of the sandbox: a small ComfyUI 0.3.64 that implements the protocol and executes graphs on the
+CPU.
+
+How it works: aiohttp serves the routes (`prompt_routes.py`, `machine_routes.py`), each also under `/api`. One
+worker thread executes the queued prompts (`engine.py`). Middlewares check the origin of requests as ComfyUI
+does, and simulate faults (`misbehaviour.py`).
+"""
 
 import asyncio
 from pathlib import Path
@@ -19,9 +25,10 @@ _LARGEST_BODY_BYTES = 100 * 1024 * 1024
 class ComfyUIServer:
     """One sandbox ComfyUI on one port.
 
-    `execution_log` gets a JSON line at the start and one at the end of each prompt that is executed.
-    `preview_method` is "auto" (previews while nodes step) or "none". `start` and `stop` are called on one
-    event loop; a daemon thread executes the prompts. A "restart" fault comes back on the same port by itself.
+    A JSON line is appended to `execution_log` at the start and at the end of each executed prompt.
+    `preview_method` is "auto" (previews while nodes run) or "none". Call `start` and `stop` on the same event
+    loop; a daemon thread executes the prompts. After a "restart" fault the server starts again on the same
+    port.
     """
 
     def __init__(
@@ -43,11 +50,11 @@ class ComfyUIServer:
 
     @property
     def faults(self) -> FaultBoard:
-        """How it misbehaves, which POST /sandbox/faults changes too."""
+        """The active faults. POST /sandbox/faults changes them too."""
         return self._backend.faults
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Make the directories, empty the temp one, listen, and return the port (0 asks for a free one)."""
+        """Creates the directories, empties the temp one, listens, and returns the port (0: a free one)."""
         self._backend.begin()
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -56,7 +63,7 @@ class ComfyUIServer:
         return self._backend.address[1]
 
     async def stop(self) -> None:
-        """Cut every connection, abandon the running prompt, close the port."""
+        """Aborts all connections, abandons the running prompt, and closes the port."""
         if self._restarting:
             self._restarting.cancel()
         await self._go_down()

@@ -1,11 +1,11 @@
-"""The queue and the worker thread behind the routes: one life of a ComfyUI process."""
+"""Queue and worker thread behind the routes. One engine corresponds to one ComfyUI process."""
 
 import threading
 import time
 import traceback
 from typing import Any
 
-from comfyui_workflow.sandbox.execution import Abandoned, PromptExecution, Signals, Workshop
+from comfyui_workflow.sandbox.execution import Abandoned, PromptExecution, SharedResources, Signals
 from comfyui_workflow.sandbox.execution_log import ExecutionLog
 from comfyui_workflow.sandbox.faults import FaultBoard
 from comfyui_workflow.sandbox.history import History
@@ -17,9 +17,9 @@ from comfyui_workflow.sandbox.websockets import SocketHub
 
 
 class Engine:
-    """Takes prompts in, executes them one by one. A restart or reset drops it and makes another.
+    """Queues prompts and executes them one by one. A restart or reset replaces the engine by a new one.
 
-    The methods may be called from the event loop: none of them waits for a node.
+    All methods except `wait_until_over` can be called on the event loop: they do not wait for a node.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Engine:
         execution_log: ExecutionLog,
         has_previews: bool,
     ) -> None:
-        self.queue = PromptQueue(on_change=self._tell_status)
+        self.queue = PromptQueue(on_change=self._send_status)
         self.history = History()
         self.log = ServerLog()
         self._signals = Signals()
-        self._workshop = Workshop(
+        self._resources = SharedResources(
             folders=folders,
             node_classes=node_classes,
             hub=hub,
@@ -56,60 +56,61 @@ class Engine:
         self._worker.start()
 
     def abandon(self) -> None:
-        """Stop as if the process were killed: nothing more of the running prompt is seen. Does not wait."""
+        """Stops as if the process were killed: no further effect of the running prompt. Does not wait."""
         self._signals.stopping.set()
         self.queue.close()
 
     def wait_until_over(self, *, timeout_s: float) -> None:
-        """After `abandon`: wait for the node that still runs, lest it writes files later."""
+        """Waits after `abandon` for the running node, so that it does not write files later."""
         self._worker.join(timeout_s)
 
     def take_number(self) -> int:
-        """Every POST /prompt uses one up, also those that are refused."""
+        """Returns the next prompt number. Every POST /prompt uses one, also a refused one."""
         number, self._next_number = self._next_number, self._next_number + 1
         return number
 
     def interrupt(self, prompt_id: object | None) -> None:
-        """Stop the running prompt if it is this one; None means whichever runs. Pending ones are not hit."""
-        if prompt_id is None or self._workshop.faults.is_old or self.queue.is_running(prompt_id):
+        """Interrupts the running prompt if it has this id (None: any id). Keeps pending prompts."""
+        if prompt_id is None or self._resources.faults.is_old or self.queue.is_running(prompt_id):
             self._signals.interrupt.set()
 
     def free_memory(self) -> None:
-        """Drop the results of the last prompt, as soon as no prompt runs."""
+        """Clears the cached results as soon as no prompt runs."""
         self._wants_free_memory.set()
 
     def queue_info(self) -> dict[str, Any]:
         return {"exec_info": {"queue_remaining": self.queue.remaining}}
 
     def running_node_of(self, client_id: str) -> str | None:
-        """The node that runs, if the running prompt is of this client: what a reconnecting socket is told."""
+        """Returns the running node if its prompt belongs to this client, for a reconnecting websocket."""
         return self._running_node if client_id == self._client_id else None
 
     def _work(self) -> None:
-        """The worker thread. What a node raises beyond Exception ends it, and with it all progress."""
+        """Runs the worker thread. An exception of a node that is not an `Exception` ends the thread; then no
+        prompt is executed any more."""
         try:
-            while taken := self.queue.take(is_held=lambda: self._workshop.faults.now.hold):
+            while taken := self.queue.take(is_held=lambda: self._resources.faults.now.hold):
                 self._execute(*taken)
         except (Abandoned, SystemExit):
             return
-        except BaseException:  # noqa: BLE001 - the thread dies of it, and its last words are all one gets to see
+        except BaseException:  # noqa: BLE001 - ends the thread; the log is the only visible trace
             self.log.write(f"Exception in thread Thread-2 (prompt_worker):\n{traceback.format_exc()}")
 
     def _execute(self, key: int, item: QueueItem) -> None:
         if self._wants_free_memory.is_set():
             self._wants_free_memory.clear()
-            self._workshop.cache.clear()
+            self._resources.cache.clear()
         started_at = time.monotonic()
         self._execution_log.started(item)
-        execution = PromptExecution(item, self._workshop, on_node=self._remember_node)
+        execution = PromptExecution(item, self._resources, on_node=self._remember_node)
         self._client_id = execution.client_id
-        execution.run(dies=self._workshop.faults.take_worker_death())
+        execution.run(kills_worker=self._resources.faults.take_worker_death())
         self._running_node = None
         self._execution_log.ended(item, status=execution.ending, nodes_executed=execution.executed)
         self.queue.finish(key, lambda running: self._record(running, execution))
         if execution.client_id is not None:
-            over = {"node": None, "prompt_id": execution.prompt_id}
-            self._workshop.hub.send_soon("executing", over, execution.client_id)
+            finished = {"node": None, "prompt_id": execution.prompt_id}
+            self._resources.hub.send_soon("executing", finished, execution.client_id)
         self.log.write(f"Prompt executed in {time.monotonic() - started_at:.2f} seconds")
 
     def _record(self, item: QueueItem, execution: PromptExecution) -> None:
@@ -119,11 +120,11 @@ class Engine:
             "completed": is_success,
             "messages": execution.messages,
         }
-        outputs = self._workshop.faults.renamed(execution.outputs)
+        outputs = self._resources.faults.renamed(execution.outputs)
         self.history.add(item, outputs=outputs, meta=execution.meta, status=status)
 
     def _remember_node(self, node_id: str | None) -> None:
         self._running_node = node_id
 
-    def _tell_status(self) -> None:
-        self._workshop.hub.send_soon("status", {"status": self.queue_info()})
+    def _send_status(self) -> None:
+        self._resources.hub.send_soon("status", {"status": self.queue_info()})

@@ -1,4 +1,4 @@
-"""A JSON line for each prompt that starts and for each that ends: how tests count executions."""
+"""Execution log: a JSON line at the start and at the end of each prompt. Tests count executions by it."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from comfyui_workflow.sandbox.prompt_queue import QueueItem
 
 
 class ExecutionLog:
-    """Appends to a file, and writes through at once; without a path it writes nothing."""
+    """Appends lines to a file and flushes each; without a path it writes nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -24,7 +24,8 @@ class ExecutionLog:
         )
 
     def ended(self, item: QueueItem, *, status: str, nodes_executed: list[str]) -> None:
-        """`status` is "success", "error" or "interrupted". A prompt lost in a restart has no such line."""
+        """Writes the end line. `status` is "success", "error" or "interrupted". A prompt that is lost in a
+        restart has no end line."""
         self._write({"event": "end", "status": status, "nodes_executed": nodes_executed}, item)
 
     def _write(self, record: dict[str, Any], item: QueueItem) -> None:

@@ -1,4 +1,4 @@
-"""How the sandbox misbehaves when it is told to: the state behind POST /sandbox/faults."""
+"""Simulated faults of the sandbox: the state behind POST /sandbox/faults."""
 
 import time
 from typing import Any, Literal, Protocol
@@ -7,20 +7,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class OutOfMemory(RuntimeError):
-    """What torch raises; it carries torch's name, since that is what clients see."""
+    """Imitation of torch's exception. It has torch's name, because clients see the name."""
 
 
 OutOfMemory.__module__ = "torch"
 OutOfMemory.__qualname__ = "OutOfMemoryError"
 
 
-class Answer(BaseModel):
-    """A wrong answer to requests of `path`, or below it, for the next `times` requests.
+class WrongAnswer(BaseModel):
+    """A wrong response to the next `times` requests of `path`, or of a path below it.
 
-    "500", "html", "203" (a page), "redirect" (to one) and "empty" answer without doing the work; "half_json"
-    and "drop" do it first, then cut the answer in half or close the connection without one; "late" closes it
-    at once and does the work `after_s` later, as when a network holds a request back that its sender has
-    given up. "bomb" is a gigabyte in a megabyte of gzip, "drip" a byte now and then for ever.
+    500          an error of status 500; the request is not processed
+    empty        a response without content; the request is not processed
+    html, 203    an HTML page (203: with that status); the request is not processed
+    redirect     a redirect to a page; the request is not processed
+    half_json    the request is processed, then the response is cut in half
+    drop         the request is processed, then the connection is closed without a response
+    late         the connection is closed at once, and the request is processed `after_s` later: as if the
+                 network had delayed a request whose sender has given up
+    bomb         one gigabyte, compressed to one megabyte of gzip
+    drip         an endless response, one byte at a time
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,13 +39,13 @@ class Answer(BaseModel):
 
 
 class BadStorage(BaseModel):
-    """How the SFTP server misbehaves.
+    """Faults of the SFTP server.
 
-    silent           "reads": what is read or written is never answered; "all": nothing is
-    claimed_bytes    so large every file is said to be
-    endless_reads    every read brings bytes, wherever in the file it is
-    long_reads       every read brings a byte more than was asked for
-    endless_listing  a directory has no last entry
+    silent           "reads": reads and writes are never answered; "all": no request is answered
+    claimed_bytes    reported size of every file
+    endless_reads    every read returns data, also after the end of the file
+    long_reads       every read returns one byte more than requested
+    endless_listing  a directory listing never ends
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,26 +64,28 @@ class Restart(BaseModel):
 
 
 class Faults(BaseModel):
-    """Every field can be set at any time, and is read anew each time it matters.
+    """All simulated faults. Every field can be changed at any time and takes effect at once.
 
-    step_delay_s         added to every progress step and to every node
-    fail_class           {class_type: message}: such a node raises RuntimeError(message)
-    out_of_memory_class  such a node raises torch's OutOfMemoryError
-    deaf_websockets      sockets stay open and answer pings, but nothing is sent to them
-    close_websockets     once: every socket is cut
-    worker_dead          once: the next prompt stays running for ever, and none follows it
-    rename_outputs       {filename: {field: value}}: so history tells of a file, whatever it is called
-    prompt_delay_s       between reading a prompt and queueing it, as when a large graph is validated
-    answers              wrong HTTP answers, each for a number of times
-    restart              once: the port is closed for `down_s`, all but input and output files is forgotten
-    freeze_s             once: nothing is answered for so long, not even a ping
-    hold                 no prompt is started until it is cleared; they stay pending
-    version              "old" behaves as 0.3.41
-    cut_ssh              once: every SSH connection is cut
-    refuse_ssh_s         once: new SSH connections are refused for so long
-    freeze_ssh_s         once: the SSH connections there are stop answering for so long; new ones are served
-    cut_ssh_after_bytes  every SSH connection is cut when it has brought so many bytes from here
-    storage              how the SFTP server misbehaves
+    "Once" means that the field is reset after the fault has been triggered.
+
+    step_delay_s         seconds added to every progress step and to every node
+    fail_class           {class_type: message}: nodes of this class raise RuntimeError(message)
+    out_of_memory_class  nodes of this class raise torch's OutOfMemoryError
+    deaf_websockets      websockets stay open and answer pings, but receive no messages
+    close_websockets     once: every websocket is aborted
+    worker_dead          once: the next prompt stays running forever, and no other prompt is executed
+    rename_outputs       {filename: {field: value}}: the history has these values for an output file
+    prompt_delay_s       seconds between reading and queueing of a prompt, as if a large graph were validated
+    answers              wrong HTTP responses, each for a number of requests
+    restart              once: the port is closed for `down_s`; only input and output files are kept
+    freeze_s             once: nothing is answered for this many seconds, not even a ping
+    hold                 no prompt is started while this is set; prompts stay pending
+    version              "old" simulates ComfyUI 0.3.41
+    cut_ssh              once: every SSH connection is aborted
+    refuse_ssh_s         once: new SSH connections are refused for this many seconds
+    freeze_ssh_s         once: existing SSH connections stop answering for this many seconds; new ones work
+    cut_ssh_after_bytes  every SSH connection is aborted after it has sent this many bytes to the client
+    storage              faults of the SFTP server
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -90,7 +98,7 @@ class Faults(BaseModel):
     worker_dead: bool = False
     rename_outputs: dict[str, dict[str, str]] = Field(default_factory=dict)
     prompt_delay_s: float = Field(default=0.0, ge=0)
-    answers: list[Answer] = Field(default_factory=list)
+    answers: list[WrongAnswer] = Field(default_factory=list)
     restart: Restart | None = None
     freeze_s: float = Field(default=0.0, ge=0)
     hold: bool = False
@@ -102,23 +110,23 @@ class Faults(BaseModel):
     storage: BadStorage = Field(default_factory=BadStorage)
 
 
-class SSHDoor(Protocol):
-    """What stands in front of the SSH server: `SSHGate`."""
+class SSHFaults(Protocol):
+    """Interface of `SSHGate`, the proxy in front of the SSH server that simulates its faults."""
 
     def cut(self) -> None: ...
     def refuse(self, seconds: float) -> None: ...
     def freeze(self, seconds: float) -> None: ...
-    def open_now(self) -> None: ...
-    def carry_at_most(self, byte_count: int | None) -> None: ...
+    def clear(self) -> None: ...
+    def limit_bytes(self, byte_count: int | None) -> None: ...
 
 
 class FaultBoard:
-    """The faults now in force. Changed on the event loop, read from any thread."""
+    """The active faults. They are changed on the event loop, and read from any thread."""
 
     def __init__(self) -> None:
         self.now = Faults()
         self._frozen_until = 0.0
-        self.ssh_door: SSHDoor | None = None
+        self.ssh_faults: SSHFaults | None = None
 
     @property
     def is_old(self) -> bool:
@@ -129,22 +137,22 @@ class FaultBoard:
         return max(0.0, self._frozen_until - time.monotonic())
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Set the named faults, leave the others. Raises: pydantic.ValidationError."""
+        """Sets the given faults and keeps the others. Raises: pydantic.ValidationError."""
         self.now = Faults.model_validate({**self.now.model_dump(), **changes})
         if self.now.freeze_s:
             self._frozen_until = time.monotonic() + self.now.freeze_s
             self.now.freeze_s = 0.0
-        if self.ssh_door:
-            self._move(self.ssh_door)
+        if self.ssh_faults:
+            self._apply_ssh_faults(self.ssh_faults)
 
     def clear(self) -> None:
         self.now = Faults()
         self._frozen_until = 0.0
-        if self.ssh_door:
-            self.ssh_door.open_now()
+        if self.ssh_faults:
+            self.ssh_faults.clear()
 
-    def take_answer(self, method: str, path: str) -> Answer | None:
-        """The wrong answer that this request gets, and one time less of it."""
+    def take_answer(self, method: str, path: str) -> WrongAnswer | None:
+        """Returns the wrong response for this request, or None, and decrements its remaining number."""
         for answer in self.now.answers:
             is_below = path == answer.path or path.startswith(answer.path.rstrip("/") + "/")
             if is_below and answer.method in (None, method):
@@ -159,14 +167,14 @@ class FaultBoard:
         return was_set
 
     def renamed(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """What history tells of the outputs of a prompt: {node_id: {key: [entry, ...]}}."""
+        """Applies `rename_outputs` to the outputs of a prompt: {node_id: {key: [entry, ...]}}."""
         return {
             node_id: {key: [self._renamed(entry) for entry in entries] for key, entries in shown.items()}
             for node_id, shown in outputs.items()
         }
 
     def raise_for(self, class_type: str) -> None:
-        """What a node of this class is told to raise. Raises: RuntimeError, OutOfMemory."""
+        """Raises the exception that is set for nodes of this class. Raises: RuntimeError, OutOfMemory."""
         if class_type == self.now.out_of_memory_class:
             raise OutOfMemory(
                 "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23.64 GiB "
@@ -176,16 +184,16 @@ class FaultBoard:
             raise RuntimeError(self.now.fail_class[class_type])
 
     def _renamed(self, entry: Any) -> Any:
-        lie = self.now.rename_outputs.get(entry.get("filename", "")) if isinstance(entry, dict) else None
-        return {**entry, **lie} if lie else entry
+        override = self.now.rename_outputs.get(entry.get("filename", "")) if isinstance(entry, dict) else None
+        return {**entry, **override} if override else entry
 
-    def _move(self, door: SSHDoor) -> None:
+    def _apply_ssh_faults(self, ssh_faults: SSHFaults) -> None:
         wanted = self.now
         self.now = wanted.model_copy(update={"cut_ssh": False, "refuse_ssh_s": 0.0, "freeze_ssh_s": 0.0})
-        door.carry_at_most(wanted.cut_ssh_after_bytes)
+        ssh_faults.limit_bytes(wanted.cut_ssh_after_bytes)
         if wanted.refuse_ssh_s:
-            door.refuse(wanted.refuse_ssh_s)
+            ssh_faults.refuse(wanted.refuse_ssh_s)
         if wanted.freeze_ssh_s:
-            door.freeze(wanted.freeze_ssh_s)
+            ssh_faults.freeze(wanted.freeze_ssh_s)
         if wanted.cut_ssh:
-            door.cut()
+            ssh_faults.cut()

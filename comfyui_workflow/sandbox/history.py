@@ -1,4 +1,4 @@
-"""What is kept of the prompts that are over: the answer to GET /history."""
+"""History of finished prompts, for GET /history."""
 
 import threading
 from typing import Any
@@ -12,7 +12,7 @@ HistoryEntry = dict[str, Any]
 
 
 def without_secrets(item: QueueItem) -> QueueItem:
-    """The item without the keys to comfy.org that a client may have put into its extra data."""
+    """Returns the item without the comfy.org keys that a client can send in its extra data."""
     number, prompt_id, graph, extra_data, outputs = item
     shown = {key: value for key, value in extra_data.items() if key not in _SECRETS}
     return number, prompt_id, graph, shown, outputs
@@ -37,7 +37,7 @@ class History:
             return {prompt_id: self._entries[prompt_id]} if prompt_id in self._entries else {}
 
     def page(self, *, max_items: int | None, offset: int) -> dict[str, HistoryEntry]:
-        """Oldest first; `max_items` without an offset (-1) means the newest ones."""
+        """Returns entries, oldest first. `max_items` without an offset (-1) selects the newest ones."""
         with self._lock:
             entries = list(self._entries.items())
         if offset < 0:

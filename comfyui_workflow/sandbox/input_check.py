@@ -1,4 +1,4 @@
-"""One input of one node: is it there, of its type, in its range? And the conversion of its value."""
+"""Validation of one input of a node: presence, type, range; and the conversion of its value."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def overrides_validation(node_class: type[SandboxNode]) -> bool:
 
 
 class InputCheck:
-    """One input of one node: what it is declared to be, and what the graph gives it."""
+    """One input of one node: its declaration, and its value in the graph."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class InputCheck:
         ]
 
     def widget(self) -> list[Reason]:
-        """Convert the value in place, then hold it against range or list, unless the class does so itself."""
+        """Converts the value in place, then checks range or list, unless the class does that itself."""
         if isinstance(self.value, dict) and "__value__" in self.value:
             self._inputs[self.name] = self.value["__value__"]
         try:

@@ -1,4 +1,4 @@
-"""A sandbox instance: an SSH server and the ComfyUI behind it, started and stopped as one."""
+"""Sandbox instance: an SSH server and the ComfyUI behind it, started and stopped together."""
 
 import os
 import shlex
@@ -14,14 +14,14 @@ HOST = "127.0.0.1"
 
 
 class PortTaken(Exception):
-    """One of the two ports cannot be listened on; the sentence says which and why."""
+    """The instance cannot listen on one of its two ports; the message says which one and why."""
 
 
 @dataclass(kw_only=True)
 class SandboxInstance:
-    """What `python -m comfyui_workflow.sandbox` runs. Use it on one event loop.
+    """The instance that `python -m comfyui_workflow.sandbox` runs. Use it on one event loop.
 
-    A port of 0 asks for a free one; after `start` both ports are the real ones.
+    Port 0 selects a free port; after `start`, both attributes have the real port numbers.
     """
 
     root: Path
@@ -38,14 +38,14 @@ class SandboxInstance:
 
     @property
     def ssh_string(self) -> str:
-        """What a user pastes to reach this instance."""
+        """The ssh command that connects to this instance, with the tunnel to its ComfyUI."""
         return (
             f"ssh -p {self.ssh_port} -i {shlex.quote(str(self.layout.client_key_path))} {USERNAME}@{HOST}"
             f" -L {self.comfyui_port}:localhost:{self.comfyui_port}"
         )
 
     async def start(self) -> None:
-        """Make what is missing below the root and listen on both ports. Raises: PortTaken."""
+        """Creates missing files below the root and listens on both ports. Raises: PortTaken."""
         keys = self.layout.make()
         try:
             self._comfyui = self._new_comfyui()
@@ -53,14 +53,14 @@ class SandboxInstance:
             self._ssh = SSHServer(
                 layout=self.layout, keys=keys, comfyui_port=self.comfyui_port, faults=self._comfyui.faults
             )
-            self._comfyui.faults.ssh_door = self._ssh.gate
+            self._comfyui.faults.ssh_faults = self._ssh.gate
             self.ssh_port = await _listening(self._ssh, self.ssh_port, "SSH")
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Cut every connection and close both ports."""
+        """Aborts all connections and closes both ports."""
         if self._ssh:
             await self._ssh.stop()
         if self._comfyui:

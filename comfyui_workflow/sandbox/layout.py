@@ -1,7 +1,7 @@
-"""Where a sandbox keeps its things: a ComfyUI as renters find it, and the keys of its SSH server.
+"""Directory layout of a sandbox: a ComfyUI as on a rented machine, and the keys of its SSH server.
 
 ROOT/workspace/ComfyUI/{input,output,temp}   the ComfyUI
-ROOT/ssh/{host_key,client_key}[.pub]         kept across starts: a restarted sandbox is the same machine
+ROOT/ssh/{host_key,client_key}[.pub]         kept across restarts, so that the sandbox stays the same machine
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from comfyui_workflow.sandbox.node import Folders
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """The server's identity, and the one key it lets in."""
+    """Host key of the server, and the only client key that it accepts."""
 
     host_key: asyncssh.SSHKey
     client_key: asyncssh.SSHKey
 
 
 class Layout:
-    """The paths below one root. Constructing is free; `make` creates what is missing."""
+    """The paths below one root. Only `make` creates files."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).expanduser().resolve()
@@ -34,7 +34,7 @@ class Layout:
         )
 
     def make(self) -> Keys:
-        """Create the directories and the keys that are not there yet, and return the keys."""
+        """Creates missing directories and keys, and returns the keys."""
         for folder in (self.folders.input_dir, self.folders.output_dir, self.folders.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.ssh_dir.mkdir(mode=0o700, exist_ok=True)
@@ -45,7 +45,8 @@ class Layout:
 
 
 def _kept_key(path: Path, *, comment: str) -> asyncssh.SSHKey:
-    """The key of that file, made at the first start. ssh refuses a private key that others can read: 0600."""
+    """Reads the key from the file, and creates it at the first start. The mode is 0600: ssh refuses a private
+    key that others can read."""
     if not path.exists():
         key = asyncssh.generate_private_key("ssh-ed25519", comment=comment)
         path.with_name(f"{path.name}.pub").write_bytes(key.export_public_key())
@@ -55,7 +56,7 @@ def _kept_key(path: Path, *, comment: str) -> asyncssh.SSHKey:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all: a start that is killed half way must not leave half a key."""
+    """Writes the file atomically: a start that is killed must not leave a partial key."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     part.touch(mode=0o600)

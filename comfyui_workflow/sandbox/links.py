@@ -1,4 +1,4 @@
-"""The inputs of a node in a graph: which are links to other nodes, which are values typed into a widget."""
+"""Inputs of a node in a graph: links to other nodes, and values of widgets."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ Graph = dict[str, Any]
 
 
 def is_link(value: object) -> TypeGuard[list[Any]]:
-    """ComfyUI's own reading: a list of a node id and a slot number; any other list is a value."""
+    """True for a list of a node id and a slot number. As in ComfyUI, any other list is a value."""
     if not isinstance(value, list) or len(value) != 2:
         return False
     return isinstance(value[0], str) and type(value[1]) in (int, float)
@@ -20,17 +20,17 @@ def links_of(node: dict[str, Any]) -> list[list[Any]]:
 
 
 def schema_inputs(input_types: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Every input a class declares, required ones first, without the hidden ones."""
+    """Returns all inputs that a class declares, required ones first, without hidden ones."""
     return {**input_types.get("required", {}), **input_types.get("optional", {})}
 
 
 def input_type_and_options(declared: Any) -> tuple[Any, dict[str, Any]]:
-    """("INT", {"min": 1}) of an entry of INPUT_TYPES; the options may be left out."""
+    """Splits an entry of INPUT_TYPES into type and options: ("INT", {"min": 1}). The options are optional."""
     return declared[0], declared[1] if len(declared) > 1 else {}
 
 
 def accepted_names(function: Callable[..., object]) -> tuple[set[str], bool]:
-    """The keyword names a node's class method takes, and whether it takes any other name too."""
+    """Returns (keyword names that a class method accepts, True if it accepts any other name too)."""
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     named = {
@@ -42,7 +42,7 @@ def accepted_names(function: Callable[..., object]) -> tuple[set[str], bool]:
 def accepted_widgets(
     function: Callable[..., object], inputs: dict[str, Any], schema: dict[str, Any]
 ) -> dict[str, Any]:
-    """The values of a node's widgets that `function` wants to hear of; links are never among them."""
+    """Returns the widget values that `function` accepts as keywords. Links are left out."""
     names, takes_any = accepted_names(function)
     return {
         name: value

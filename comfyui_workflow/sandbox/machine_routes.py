@@ -1,4 +1,4 @@
-"""The routes beside the queue: files, node classes, and what the machine is."""
+"""Routes for files, node classes and the state of the machine."""
 
 from aiohttp import web
 
@@ -93,7 +93,7 @@ class MachineRoutes:
         return web.json_response(self._backend.engine.log.text())
 
     async def raw_logs(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._backend.engine.log.word())
+        return web.json_response(self._backend.engine.log.serialize())
 
     async def folder_paths(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(model_folders(self._backend.folders))

@@ -1,4 +1,4 @@
-"""The routes that tell the sandbox to misbehave, and the wrong answers it then gives."""
+"""Routes that set the simulated faults, and the wrong HTTP responses."""
 
 import asyncio
 import zlib
@@ -20,7 +20,7 @@ _PROXY_PAGE = "<!doctype html><html><body><h1>Your machine is being prepared</h1
 
 
 class MisbehaviourRoutes:
-    """POST and GET /sandbox/faults, POST /sandbox/reset. They always work, whatever else is told to fail."""
+    """POST and GET /sandbox/faults, POST /sandbox/reset. No simulated fault affects these routes."""
 
     def __init__(self, backend: Backend, *, restart_soon: Callable[[float], None]) -> None:
         self._backend = backend
@@ -37,7 +37,7 @@ class MisbehaviourRoutes:
         return web.json_response(self._backend.faults.now.model_dump())
 
     async def change(self, request: web.Request) -> web.StreamResponse:
-        """Set the faults named in the body; the answer shows all, and is sent before a restart begins."""
+        """Sets the faults in the body. The response contains all faults, and is sent before a restart."""
         faults = self._backend.faults
         try:
             faults.change(await request.json())
@@ -61,7 +61,7 @@ class MisbehaviourRoutes:
 
 
 def misbehave(backend: Backend) -> Middleware:
-    """The middleware that freezes, and gives the wrong answers that are ordered."""
+    """Returns the middleware that simulates a frozen server, and that sends the wrong responses."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -74,7 +74,7 @@ def misbehave(backend: Backend) -> Middleware:
             return await handler(request)
         if answer.mode == "late":
             await request.read()
-            backend.do_later(answer.after_s, lambda: handler(request))
+            backend.run_later(answer.after_s, lambda: handler(request))
             return _dropped(request, web.Response())
         return await wrong_answer(answer.mode, request, handler)
 
@@ -82,7 +82,7 @@ def misbehave(backend: Backend) -> Middleware:
 
 
 async def wrong_answer(mode: str, request: web.Request, handler: Handler) -> web.StreamResponse:
-    """As `Answer` says of the mode."""
+    """Sends the wrong response of a mode; `WrongAnswer` describes the modes."""
     match mode:
         case "half_json":
             return _half(await handler(request))
@@ -93,11 +93,11 @@ async def wrong_answer(mode: str, request: web.Request, handler: Handler) -> web
         case "drip":
             return await _drip(request)
         case _:
-            return _idle_answer(mode)
+            return _unprocessed_answer(mode)
 
 
-def _idle_answer(mode: str) -> web.Response:
-    """The answers for which no work is done."""
+def _unprocessed_answer(mode: str) -> web.Response:
+    """Returns the response of a mode in which the request is not processed."""
     match mode:
         case "500":
             return web.Response(status=500, text=_SERVER_ERROR)
@@ -123,7 +123,7 @@ async def _bomb(request: web.Request) -> web.StreamResponse:
 async def _drip(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    while True:  # until the client hangs up, which cancels this
+    while True:  # ends when the client disconnects
         await response.write(b" ")
         await asyncio.sleep(_DRIP_S)
 
@@ -136,7 +136,7 @@ def _half(response: web.StreamResponse) -> web.StreamResponse:
 
 
 def _dropped(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """The work is done, but the client never hears of it."""
+    """Aborts the connection, so the client does not receive the response."""
     if request.transport:
         request.transport.abort()
     return response

@@ -1,6 +1,6 @@
-"""What a node of the sandbox is: the class every node derives from, and what it is given while it runs.
+"""Base class of all sandbox nodes, and the context in which they run.
 
-Values on the wires between nodes, as in ComfyUI but with numpy in place of torch:
+Values of links between nodes, as in ComfyUI but with numpy instead of torch:
 
 IMAGE   float32 array [batch, height, width, 3 or 4] in 0..1
 MASK    float32 array [batch, height, width] in 0..1
@@ -16,24 +16,24 @@ from PIL import Image
 
 
 class Interrupted(Exception):
-    """Somebody asked to stop the running prompt: raised by `NodeContext.step`, to pass through the node."""
+    """The running prompt was interrupted. Raised by `NodeContext.step`; a node must not catch it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """The three directories of a ComfyUI. They exist before any node is asked for its inputs."""
+    """The three directories of a ComfyUI. They exist before `input_types` of any node is called."""
 
     input_dir: Path
     output_dir: Path
     temp_dir: Path
 
     def of_type(self, name: str) -> Path | None:
-        """The directory that files of type "input", "output" or "temp" live in."""
+        """Returns the directory for files of type "input", "output" or "temp"; None for another type."""
         return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}.get(name)
 
 
 class NodeContext(Protocol):
-    """What a node may know of the prompt it runs in, and its way to report progress."""
+    """Context of a running node: data of its prompt, and the method that reports progress."""
 
     @property
     def input_dir(self) -> Path: ...
@@ -43,25 +43,26 @@ class NodeContext(Protocol):
     def temp_dir(self) -> Path: ...
     @property
     def prompt(self) -> dict[str, Any]:
-        """The whole graph, with values as validation coerced them: what SaveImage writes into a PNG."""
+        """The whole graph, with values as converted by validation. SaveImage writes it into PNG files."""
 
     @property
     def extra_pnginfo(self) -> dict[str, Any] | None:
-        """`extra_data.extra_pnginfo` of the request: each key becomes a PNG text chunk."""
+        """`extra_data.extra_pnginfo` of the request. Each key becomes a PNG text chunk."""
 
     @property
     def node_id(self) -> str: ...
 
     def step(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
-        """Report that `value` of `maximum` steps are done, with a small picture of what is there so far.
+        """Reports that `value` of `maximum` steps are done, with a small preview picture.
 
-        Raises: Interrupted, when somebody asked to stop this prompt.
+        Raises: Interrupted, if the prompt was interrupted.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResult:
-    """What came out: one value per RETURN_TYPES, and what an output node shows ({"images": [{...}]})."""
+    """Result of a node: one value for each entry of RETURN_TYPES, and the `ui` of an output node
+    ({"images": [{...}]})."""
 
     result: tuple[object, ...] = ()
     ui: dict[str, list[object]] | None = None
@@ -71,7 +72,7 @@ InputTypes = dict[str, dict[str, Any]]
 
 
 class SandboxNode:
-    """A node class; the attributes are ComfyUI's, word for word, since /object_info shows them."""
+    """Base class of a node class. The attributes have ComfyUI's values, because /object_info shows them."""
 
     CATEGORY: ClassVar[str] = "sandbox"
     DISPLAY_NAME: ClassVar[str] = ""
@@ -83,28 +84,30 @@ class SandboxNode:
 
     @classmethod
     def input_types(cls, folders: Folders) -> InputTypes:
-        """{"required": {name: (type, options)}, "optional": ..., "hidden": ...}; a list as type is a combo.
+        """Returns {"required": {name: (type, options)}, "optional": ..., "hidden": ...}; a list as type is a
+        combo.
 
-        `hidden` may name PROMPT, EXTRA_PNGINFO and UNIQUE_ID as in ComfyUI; a node reads them from its
-        context, they are never passed to `execute`.
+        `hidden` can name PROMPT, EXTRA_PNGINFO and UNIQUE_ID as in ComfyUI. A node reads them from its
+        context; they are never passed to `execute`.
         """
         return {"required": {}}
 
     @classmethod
     def is_changed(cls, folders: Folders, **widgets: Any) -> object:
-        """Part of the cache key: another value than last time makes the node run again (NaN: every time)."""
+        """Returns a part of the cache key: the node runs again if it differs from last time (NaN: always)."""
         return None
 
     @classmethod
     def validate_inputs(cls, folders: Folders, **widgets: Any) -> bool | str:
-        """True, or a sentence that says what is wrong with the widget values (linked inputs are not passed).
+        """Returns True, or a sentence about the invalid widget value. Linked inputs are not passed.
 
-        A class that overrides this takes over the checks of the combo inputs that it names as parameters.
+        If a class overrides this method, the inputs that it names as parameters get no other check of range
+        or choices.
         """
         return True
 
     def execute(self, context: NodeContext, **inputs: Any) -> NodeResult:
-        """Do the work. Anything raised but Interrupted ends the prompt with an execution_error."""
+        """Executes the node. Any exception except Interrupted ends the prompt with an execution_error."""
         raise NotImplementedError
 
 

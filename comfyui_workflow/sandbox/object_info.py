@@ -1,4 +1,4 @@
-"""What node classes there are and what they take: the answer to GET /object_info."""
+"""Serialization of node classes for GET /object_info."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""ComfyUI's defence against web pages: a loopback server answers no page of another host or port."""
+"""ComfyUI's origin check: a server on a loopback address refuses requests of pages from other origins."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,8 @@ async def guard_origin(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def _is_foreign(host: str, origin: str) -> bool:
-    """Ports count only if both sides name one; nothing is checked where the Host is not loopback."""
+    """True if the origin differs from the host. Ports are compared only if both have one. A host that is not
+    a loopback address is not checked."""
     ours, theirs = urlsplit(f"//{host.lower()}"), urlsplit(origin.lower())
     if not theirs.netloc or not _is_loopback(ours.hostname or ""):
         return False

@@ -1,4 +1,4 @@
-"""How far the nodes of the running prompt are, told to its client at every change."""
+"""Progress of the nodes of the running prompt, sent to its client at every change."""
 
 import io
 import json
@@ -15,9 +15,9 @@ _LEGACY_FORMATS = {"JPEG": 1, "PNG": 2}
 
 
 class ProgressBoard:
-    """Sends `progress_state` with every node that has started, and `progress` and previews for steps.
+    """Sends `progress_state` with all nodes that have started, and `progress` and previews for steps.
 
-    Without a client id everything goes to all sockets. Belongs to the worker thread.
+    Without a client id, messages go to all sockets. Use it on the worker thread only.
     """
 
     def __init__(self, *, prompt_id: str, client_id: str | None, hub: SocketHub, faults: FaultBoard) -> None:
@@ -66,12 +66,12 @@ def _lineage(node_id: str) -> dict[str, str | None]:
 
 
 def _format_of(preview: Image.Image) -> str:
-    """JPEG, but a node may mark its previews as PNG."""
+    """Returns "JPEG", or "PNG" if the node has marked the preview as PNG."""
     return "PNG" if preview.format == "PNG" else "JPEG"
 
 
 def _encode(preview: Image.Image) -> bytes:
-    """A picture that just fits the preview box, also when the preview is smaller than it."""
+    """Encodes a preview, scaled (also up) so that its longer side has `_PREVIEW_SIZE` pixels."""
     scale = _PREVIEW_SIZE / max(preview.size)
     size = (max(1, round(preview.width * scale)), max(1, round(preview.height * scale)))
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The prompts that wait and the one that runs, in ComfyUI's order and with its oddities."""
+"""Queue of pending prompts and the running prompt, in ComfyUI's order and with its peculiarities."""
 
 import copy
 import heapq
@@ -15,8 +15,8 @@ QueueItem = tuple[float, str, Graph, dict[str, Any], list[str]]
 class PromptQueue:
     """A heap of items: the lowest number first, then the lowest prompt id.
 
-    Two items of one number and one id make `put` raise TypeError although both are queued, since the heap
-    then compares graphs: so does ComfyUI.
+    If two items have the same number and id, the heap compares the graphs, so `put` raises TypeError although
+    both items are queued. ComfyUI does the same.
     """
 
     def __init__(self, *, on_change: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class PromptQueue:
             self._changed.notify_all()
 
     def take(self, *, is_held: Callable[[], bool]) -> tuple[int, QueueItem] | None:
-        """Wait for the next prompt and mark it running; None once the queue is closed."""
+        """Waits for the next prompt and marks it as running. Returns None when the queue is closed."""
         with self._changed:
             while not self._is_closed and (not self._pending or is_held()):
                 self._changed.wait(timeout=1.0)
@@ -47,13 +47,13 @@ class PromptQueue:
             return key, item
 
     def finish(self, key: int, record: Callable[[QueueItem], None]) -> None:
-        """The running prompt is over: `record` it, then tell that the queue is shorter."""
+        """Removes the running prompt, calls `record` with it, then calls `on_change`."""
         with self._changed:
             record(self._running.pop(key))
             self._on_change()
 
     def wake(self) -> None:
-        """Something that `is_held` looks at has changed."""
+        """Wakes up `take` after a change that affects `is_held`."""
         with self._changed:
             self._changed.notify_all()
 
@@ -63,14 +63,14 @@ class PromptQueue:
             self._changed.notify_all()
 
     def delete(self, prompt_id: object) -> None:
-        """Drop one waiting prompt of that id, were there several; the running one is never touched."""
+        """Removes one pending prompt with this id, even if several exist; never the running one."""
         with self._changed:
             for index, item in enumerate(self._pending):
                 if item[1] == prompt_id:
                     self._pending.pop(index)
                     heapq.heapify(self._pending)
                     if not self._pending:
-                        self._on_change()  # ComfyUI tells twice when that was the last one
+                        self._on_change()  # ComfyUI notifies twice if this was the last pending prompt
                     self._on_change()
                     return
 
@@ -88,7 +88,7 @@ class PromptQueue:
         with self._changed:
             return len(self._pending) + len(self._running)
 
-    def word(self) -> dict[str, list[QueueItem]]:
-        """The answer to GET /queue; the pending ones are a heap, not sorted."""
+    def serialize(self) -> dict[str, list[QueueItem]]:
+        """Returns the response to GET /queue. Pending prompts are in the order of the heap, not sorted."""
         with self._changed:
             return {"queue_running": list(self._running.values()), "queue_pending": list(self._pending)}

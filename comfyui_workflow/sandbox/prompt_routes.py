@@ -1,4 +1,4 @@
-"""The routes of the queue: /prompt, /queue, /interrupt, /history, /free and /ws."""
+"""Routes of the queue: /prompt, /queue, /interrupt, /history, /free and /ws."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class PromptRoutes:
         return web.json_response(self._backend.engine.queue_info())
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """Malformed bodies raise, which is a 500 without a reason: so does ComfyUI."""
+        """Handles POST /prompt. As in ComfyUI, a malformed body raises: a 500 without a reason."""
         self._backend.engine.log.write("got prompt")
         body = await request.json()
         if delay_s := self._backend.faults.now.prompt_delay_s:
@@ -84,7 +84,7 @@ class PromptRoutes:
         return str(body.get("prompt_id", uuid.uuid4()))
 
     async def queue(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._backend.engine.queue.word())
+        return web.json_response(self._backend.engine.queue.serialize())
 
     async def change_queue(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -1,4 +1,9 @@
-"""The results of the last prompt's nodes, so that an unchanged node does not run again: the classic cache."""
+"""Cache of the node results of the last prompt (ComfyUI's classic cache): an unchanged node does not run
+again.
+
+How it works: the cache key of a node is a hash of its class, its widget values, its `is_changed` value and
+the keys of its sources. Node ids are part of the key only if the class has the hidden input UNIQUE_ID.
+"""
 
 import hashlib
 import json
@@ -13,61 +18,61 @@ from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
 
 @dataclass(frozen=True, kw_only=True)
 class CachedResult:
-    """`ui` is {"output": ..., "meta": ...} of the node that really ran, or None if it showed nothing."""
+    """Result of a node. `ui` is {"output": ..., "meta": ...} of the executed node, or None."""
 
     values: tuple[object, ...]
     ui: dict[str, Any] | None
 
 
 class ResultCache:
-    """Keeps the results of all nodes of one graph, by what went into them and not by their ids."""
+    """Results of all nodes of one graph, by their cache keys."""
 
     def __init__(self, *, folders: Folders, node_classes: NodeClasses) -> None:
         self._folders = folders
         self._node_classes = node_classes
         self._results: dict[str, CachedResult] = {}
-        self._signatures: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
 
-    def turn_to(self, graph: Graph) -> None:
-        """A new prompt: forget every result that none of its nodes would give again."""
-        self._signatures = _Signatures(graph, self._folders, self._node_classes).of_all()
-        wanted = set(self._signatures.values())
+    def prepare(self, graph: Graph) -> None:
+        """Prepares the cache for a new prompt: computes its keys, and drops the results of all other keys."""
+        self._keys = _CacheKeys(graph, self._folders, self._node_classes).of_all()
+        wanted = set(self._keys.values())
         self._results = {key: result for key, result in self._results.items() if key in wanted}
 
     def get(self, node_id: str) -> CachedResult | None:
-        return self._results.get(self._signatures.get(node_id, ""))
+        return self._results.get(self._keys.get(node_id, ""))
 
     def put(self, node_id: str, result: CachedResult) -> None:
-        self._results[self._signatures[node_id]] = result
+        self._results[self._keys[node_id]] = result
 
     def clear(self) -> None:
         self._results.clear()
 
 
-class _Signatures:
-    """A digest per node of its class, its widget values and the digests of the nodes it is linked to."""
+class _CacheKeys:
+    """Computes the cache keys of all nodes of a graph."""
 
     def __init__(self, graph: Graph, folders: Folders, node_classes: NodeClasses) -> None:
         self._graph = graph
         self._folders = folders
         self._node_classes = node_classes
-        self._known: dict[str, str] = {}
+        self._computed: dict[str, str] = {}
 
     def of_all(self) -> dict[str, str]:
         for node_id in self._graph:
             self._of(node_id)
-        return {node_id: self._known[node_id] for node_id in self._graph}
+        return {node_id: self._computed[node_id] for node_id in self._graph}
 
     def _of(self, node_id: str) -> str:
         if node_id not in self._graph:
-            return uuid.uuid4().hex  # never equal to anything
-        if node_id not in self._known:
-            self._known[node_id] = "part of a cycle"
-            text = json.dumps(self._ingredients(node_id), sort_keys=True, default=repr)
-            self._known[node_id] = hashlib.sha256(text.encode()).hexdigest()
-        return self._known[node_id]
+            return uuid.uuid4().hex  # not equal to any other key
+        if node_id not in self._computed:
+            self._computed[node_id] = "part of a cycle"
+            text = json.dumps(self._key_parts(node_id), sort_keys=True, default=repr)
+            self._computed[node_id] = hashlib.sha256(text.encode()).hexdigest()
+        return self._computed[node_id]
 
-    def _ingredients(self, node_id: str) -> list[object]:
+    def _key_parts(self, node_id: str) -> list[object]:
         node = self._graph[node_id]
         node_class = self._node_classes[node["class_type"]]
         inputs = node.get("inputs", {})
@@ -76,17 +81,17 @@ class _Signatures:
         return [
             node["class_type"],
             node_id if "UNIQUE_ID" in input_types.get("hidden", {}).values() else None,
-            self._change_mark(node_class, widgets),
+            self._change_key(node_class, widgets),
             {name: self._input(value) for name, value in inputs.items()},
         ]
 
-    def _change_mark(self, node_class: type[SandboxNode], widgets: dict[str, Any]) -> object:
+    def _change_key(self, node_class: type[SandboxNode], widgets: dict[str, Any]) -> object:
         try:
-            mark = node_class.is_changed(self._folders, **widgets)
-        except Exception:  # noqa: BLE001 - a node that cannot tell runs again, as in ComfyUI
-            mark = math.nan
-        is_never_equal = isinstance(mark, float) and math.isnan(mark)
-        return uuid.uuid4().hex if is_never_equal else mark
+            key = node_class.is_changed(self._folders, **widgets)
+        except Exception:  # noqa: BLE001 - as in ComfyUI, the node then runs again
+            key = math.nan
+        is_never_equal = isinstance(key, float) and math.isnan(key)
+        return uuid.uuid4().hex if is_never_equal else key
 
     def _input(self, value: object) -> object:
         return ["link", self._of(value[0]), value[1]] if is_link(value) else ["value", value]

@@ -1,4 +1,8 @@
-"""In which order the nodes of a graph run: what the outputs need, sources first, outputs soon."""
+"""Execution order of the nodes of a graph.
+
+How it works: only nodes that an output needs are scheduled. A node is ready when all its sources are done. Of
+the ready nodes, the one nearest to an output node is next (0 to 2 links away; all others count as 3).
+"""
 
 from collections.abc import Callable
 
@@ -7,11 +11,11 @@ from comfyui_workflow.sandbox.node import NodeClasses
 
 
 class NodeNotFound(Exception):
-    """A link leads to a node the graph does not have. It ends ComfyUI's worker thread."""
+    """A link refers to a node that the graph does not have. It ends ComfyUI's worker thread."""
 
 
 class DependencyCycle(Exception):
-    """The nodes that are left wait for each other; `node_id` is the one that gets the blame."""
+    """The remaining nodes wait for each other. `node_id` is the node that the error names."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__("Dependency cycle detected")
@@ -19,17 +23,17 @@ class DependencyCycle(Exception):
 
 
 class Schedule:
-    """What is still to run. Cached nodes are not waited for, so what only they need never runs."""
+    """Nodes still to run. Cached nodes are not waited for, so sources that only they need never run."""
 
     def __init__(self, graph: Graph, *, node_classes: NodeClasses, is_cached: Callable[[str], bool]) -> None:
         self._graph = graph
         self._node_classes = node_classes
         self._is_cached = is_cached
-        self._pending: dict[str, int] = {}  # node -> how many links it still waits for, in order of discovery
+        self._pending: dict[str, int] = {}  # node id -> number of sources not done yet, in order of discovery
         self._targets: dict[str, list[str]] = {}
 
     def add(self, output: str) -> None:
-        """Add a node and all it needs. Raises: NodeNotFound."""
+        """Adds a node and all its uncached sources. Raises: NodeNotFound."""
         waiting = [output]
         while waiting:
             node_id = waiting.pop()
@@ -43,13 +47,13 @@ class Schedule:
         self._connect()
 
     def next(self) -> str | None:
-        """The node to run now, or None when all are done. Raises: DependencyCycle."""
+        """Returns the node to run now, or None if all are done. Raises: DependencyCycle."""
         if not self._pending:
             return None
         ready = [node_id for node_id, waits_for in self._pending.items() if waits_for == 0]
         if not ready:
             raise DependencyCycle(self._first_in_cycle())
-        return min(ready, key=self._distance_to_output)  # the first of those nearest to an output
+        return min(ready, key=self._distance_to_output)
 
     def done(self, node_id: str) -> None:
         del self._pending[node_id]
@@ -69,7 +73,7 @@ class Schedule:
                 self._targets[source].append(node_id)
 
     def _distance_to_output(self, node_id: str) -> int:
-        """0 for an output node, 1 and 2 for the nodes just before one, 3 for the rest."""
+        """Returns 0 for an output node, 1 or 2 for a node that many links before one, 3 for all others."""
         front = [node_id]
         for distance in range(3):
             if any(self._is_output(one) for one in front):
@@ -81,7 +85,7 @@ class Schedule:
         return self._node_classes[self._graph[node_id]["class_type"]].OUTPUT_NODE
 
     def _first_in_cycle(self) -> str:
-        """Take away what waits for nothing until only cycles, and what follows from them, are left."""
+        """Removes nodes without sources until only cycles and their dependents remain; returns the first."""
         waits_for: dict[str, set[str]] = {node_id: set() for node_id in self._pending}
         for node_id in self._pending:
             for target in self._targets[node_id]:

@@ -1,4 +1,4 @@
-"""The last lines the server printed: GET /internal/logs/raw, the one place where a dead worker shows."""
+"""The last log lines of the server (GET /internal/logs/raw). Only this log shows a dead worker thread."""
 
 import threading
 from collections import deque
@@ -9,7 +9,7 @@ _MOST_LINES = 300
 
 
 class ServerLog:
-    """Written from any thread."""
+    """Log of the last lines. Can be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +19,7 @@ class ServerLog:
         with self._lock:
             self._entries.append({"t": datetime.now().isoformat(), "m": line + "\n"})
 
-    def word(self) -> dict[str, Any]:
+    def serialize(self) -> dict[str, Any]:
         with self._lock:
             return {"entries": list(self._entries), "size": {"cols": 80, "rows": 24}}
 

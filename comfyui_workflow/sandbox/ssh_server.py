@@ -1,4 +1,5 @@
-"""The sandbox's SSH server: one key is let in, to its files and to its ComfyUI, and to nothing else."""
+"""SSH server of the sandbox. One client key is accepted; it gives access to the files (SFTP) and to ComfyUI
+(tunnel), but not to a shell."""
 
 import logging
 import socket
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 class SSHServer:
     """A real SSH server for one layout and one ComfyUI on 127.0.0.1. Use it on one event loop.
 
-    `gate` makes it misbehave: cut, refuse, freeze.
+    `gate` simulates faults: abort, refuse or freeze connections.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class SSHServer:
         self.gate = SSHGate(self._serve)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Listen, and return the port (0 asks for a free one). Raises: OSError when it is in use."""
+        """Listens, and returns the port (0: a free one). Raises: OSError if the port is in use."""
         self._options = asyncssh.SSHServerConnectionOptions(
-            server_factory=self._visitor,
+            server_factory=self._new_connection,
             server_host_keys=[self._keys.host_key],
             password_auth=False,
             kbdint_auth=False,
@@ -49,24 +50,24 @@ class SSHServer:
         return await self.gate.start(host, port)
 
     async def stop(self) -> None:
-        """Cut every connection and close the port."""
+        """Aborts all connections and closes the port."""
         await self.gate.stop()
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
             await asyncssh.run_server(connection, options=self._options)
         except (OSError, asyncssh.Error) as error:
-            log.debug("An SSH client was not let in: %s", error)
+            log.debug("An SSH client was refused: %s", error)
 
-    def _visitor(self) -> asyncssh.SSHServer:
-        return _Visitor(self._keys.client_key, self._comfyui_port)
+    def _new_connection(self) -> asyncssh.SSHServer:
+        return _Connection(self._keys.client_key, self._comfyui_port)
 
     def _files(self, channel: "asyncssh.SSHServerChannel[bytes]") -> ConfinedFiles:
         return ConfinedFiles(channel, self._layout, self._faults)
 
 
-class _Visitor(asyncssh.SSHServer):
-    """What one connection may do."""
+class _Connection(asyncssh.SSHServer):
+    """Permissions of one connection."""
 
     def __init__(self, client_key: asyncssh.SSHKey, comfyui_port: int) -> None:
         self._client_key, self._comfyui_port = client_key, comfyui_port
@@ -83,14 +84,14 @@ class _Visitor(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
-        """A tunnel leads to the ComfyUI, whichever name of this machine it was asked under."""
+        """Accepts a tunnel to ComfyUI only, under any name of this machine. Raises: ChannelOpenError."""
         if dest_host.lower() not in _LOOPBACK_NAMES or dest_port != self._comfyui_port:
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
                 f"This sandbox forwards to localhost:{self._comfyui_port} only.",
             )
         forwarder = self._connection.forward_connection("127.0.0.1", self._comfyui_port)
-        return cast(Awaitable[asyncssh.SSHTCPSession[bytes]], forwarder)  # what `True` would do for dest_host
+        return cast(Awaitable[asyncssh.SSHTCPSession[bytes]], forwarder)  # as `True` would do for dest_host
 
 
 def _refuse_shell(process: "asyncssh.SSHServerProcess[str]") -> None:

@@ -1,4 +1,4 @@
-"""What the machine and its directories are: /system_stats, /models, /internal/folder_paths and the like."""
+"""Data about the machine and its directories: /system_stats, /models, /internal/folder_paths."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ _ALSO_IN_OUTPUT = ("checkpoints", "loras", "vae", "diffusion_models")
 def serialize_system(
     *, is_old: bool, address: tuple[str, int], folders: Folders, preview: str
 ) -> dict[str, Any]:
-    """The answer to GET /system_stats; `argv` is how a real server would have been started."""
+    """Returns the response to GET /system_stats; `argv` is the command line of a real server."""
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     newer = {
@@ -59,7 +59,7 @@ def _argv(address: tuple[str, int], folders: Folders, preview: str) -> list[str]
 
 
 def model_folders(folders: Folders) -> dict[str, list[str]]:
-    """Absolute directories by kind of model; some kinds have a second one below the output directory."""
+    """Returns absolute directories by kind of model. Some kinds have a second one in the output directory."""
     base = folders.output_dir.absolute().parent
     paths = {kind: [str(base / "models" / kind)] for kind in _MODEL_FOLDERS}
     paths["custom_nodes"] = [str(base / "custom_nodes")]
@@ -69,7 +69,7 @@ def model_folders(folders: Folders) -> dict[str, list[str]]:
 
 
 def models_in(kind: str, folders: Folders) -> list[str] | None:
-    """The files of that kind of model; None for a kind that does not exist."""
+    """Returns the files of a kind of model; None if the kind does not exist."""
     if kind not in _MODEL_FOLDERS or kind == "configs":
         return None
     directories = [Path(path) for path in model_folders(folders)[kind]]
@@ -79,6 +79,6 @@ def models_in(kind: str, folders: Folders) -> list[str] | None:
 
 
 def newest_files(directory: Path) -> list[str]:
-    """The names of the visible files in a directory, newest first."""
+    """Returns the names of the visible files in a directory, newest first."""
     files = [path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")]
     return [file.name for file in sorted(files, key=lambda file: -file.stat().st_mtime)]

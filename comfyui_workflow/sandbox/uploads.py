@@ -1,4 +1,4 @@
-"""POST /upload/image and /upload/mask: files that clients bring into the input, output or temp directory."""
+"""POST /upload/image and /upload/mask: uploads into the input, output or temp directory."""
 
 import json
 import os
@@ -12,17 +12,18 @@ from PIL import Image
 from comfyui_workflow.sandbox.node import Folders
 
 Form = Any
-"""The multipart form as aiohttp reads it."""
+"""The multipart form as parsed by aiohttp."""
 
 
 class UploadRefused(Exception):
-    """Answered with 400 and nothing else: ComfyUI gives no reason."""
+    """The upload is refused. The response is 400 without a reason, as in ComfyUI."""
 
 
 def store_image(form: Form, folders: Folders) -> dict[str, str]:
-    """Keep the uploaded file under its name, or "name (1).png" if another file has it.
+    """Stores the uploaded file under its name, or as "name (1).png" if another file has the name.
 
-    Raises: UploadRefused; something else, which is a 500, for an unknown type or a name in a missing folder.
+    Raises: UploadRefused. An unknown type, or a name in a missing folder, raises another exception, which
+    becomes a 500.
     """
     _, content, target = _read_form(form, folders)
     name, is_there = _free_name(target.name, target.parent, content, form)
@@ -32,7 +33,7 @@ def store_image(form: Form, folders: Folders) -> dict[str, str]:
 
 
 def store_mask(form: Form, folders: Folders) -> dict[str, str]:
-    """Keep the picture that `original_ref` names, with the alpha channel of the uploaded one."""
+    """Stores the picture that `original_ref` names, with the alpha channel of the uploaded picture."""
     upload, content, target = _read_form(form, folders)
     reference = json.loads(form["original_ref"])
     directory = folders.of_type(reference.get("type", "output"))
@@ -66,7 +67,7 @@ def _read_form(form: Form, folders: Folders) -> tuple[FileField, bytes, Path]:
 
 
 def _free_name(name: str, folder: Path, content: bytes, form: Form) -> tuple[str, bool]:
-    """The name to store under, and whether that very file is already there."""
+    """Returns (name to store under, True if an identical file with that name exists)."""
     if form.get("overwrite") in ("true", "1"):
         return name, False
     stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ".name" has no suffix here, and no stem there

@@ -1,4 +1,4 @@
-"""Is a graph fit to be queued? ComfyUI's checks, in its order and in its words."""
+"""Validation of a graph before it is queued: ComfyUI's checks, in its order and with its error texts."""
 
 import traceback
 from collections.abc import Iterable
@@ -17,7 +17,8 @@ from comfyui_workflow.sandbox.node import Folders, NodeClasses, SandboxNode
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`error` is the error object of the answer, or None: then some outputs are good, maybe not all."""
+    """Result of the validation. `error` is the error object of the response; if it is None, at least one
+    output is valid."""
 
     error: dict[str, Any] | None
     good_outputs: list[str]
@@ -31,7 +32,7 @@ class _NodeVerdict:
 
 
 def type_name(error: BaseException) -> str:
-    """As ComfyUI names an exception: with its module, unless it is a builtin."""
+    """Returns the name of an exception as in ComfyUI: with its module, except for builtins."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -39,9 +40,9 @@ def type_name(error: BaseException) -> str:
 def validate_graph(
     graph: Graph, *, node_classes: NodeClasses, folders: Folders, targets: Iterable[str] | None = None
 ) -> Verdict:
-    """Check the graph and convert its widget values in place ("16" becomes 16 where an INT is wanted).
+    """Validates the graph and converts its widget values in place ("16" becomes 16 for an INT).
 
-    `targets` limits the output nodes. Raises: TypeError and the like, for what is not a graph at all.
+    `targets` limits the output nodes. Raises: TypeError or another exception, if the value is not a graph.
     """
     outputs: list[str] = []
     for node_id in graph:
@@ -57,7 +58,7 @@ def validate_graph(
             outputs.append(node_id)
     if not outputs:
         return _refused("prompt_no_outputs", "Prompt has no outputs", "", {})
-    return _judge_outputs(outputs, _GraphCheck(graph, node_classes, folders))
+    return _validate_outputs(outputs, _GraphCheck(graph, node_classes, folders))
 
 
 def _invalid_prompt(message: str, node_id: str) -> Verdict:
@@ -69,7 +70,7 @@ def _refused(kind: str, message: str, details: str, node_errors: dict[str, Any])
     return Verdict(error=error, good_outputs=[], node_errors=node_errors)
 
 
-def _judge_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
+def _validate_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
     good_outputs: list[str] = []
     node_errors: dict[str, Any] = {}
     sentences: list[str] = []
@@ -79,7 +80,7 @@ def _judge_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
             good_outputs.append(output)
             continue
         sentences += [f"{reason['message']}: {reason['details']}" for reason in verdict.reasons]
-        check.blame(output, node_errors)
+        check.add_node_errors(output, node_errors)
     if not good_outputs:
         return _refused(
             "prompt_outputs_failed_validation",
@@ -91,7 +92,7 @@ def _judge_outputs(outputs: list[str], check: "_GraphCheck") -> Verdict:
 
 
 class _GraphCheck:
-    """The verdict on each node, looked up once although several outputs need it."""
+    """Validation of the nodes of a graph. Each node is validated once, even if several outputs need it."""
 
     def __init__(self, graph: Graph, node_classes: NodeClasses, folders: Folders) -> None:
         self._graph = graph
@@ -108,8 +109,9 @@ class _GraphCheck:
             self._verdicts[node_id] = _NodeVerdict(is_valid=False, reasons=[reason])
             return self._verdicts[node_id]
 
-    def blame(self, output: str, node_errors: dict[str, Any]) -> None:
-        """Every node known to be wrong so far is said to spoil this output: ComfyUI does not look closer."""
+    def add_node_errors(self, output: str, node_errors: dict[str, Any]) -> None:
+        """Adds all invalid nodes found so far to `node_errors`, with this output as a dependent. Like
+        ComfyUI, it does not check if the output really depends on them."""
         for node_id, verdict in self._verdicts.items():
             if verdict.is_valid or not verdict.reasons:
                 continue
@@ -123,16 +125,16 @@ class _GraphCheck:
     def _node(self, node_id: str) -> _NodeVerdict:
         if node_id in self._verdicts:
             return self._verdicts[node_id]
-        if node_id in self._being_checked:  # a cycle: refused, but ComfyUI gives no reason for it
+        if node_id in self._being_checked:  # a cycle: ComfyUI refuses it without a reason
             return _NodeVerdict(is_valid=False)
         self._being_checked.add(node_id)
         try:
-            self._verdicts[node_id] = self._checked(node_id)
+            self._verdicts[node_id] = self._validate_node(node_id)
         finally:
             self._being_checked.discard(node_id)
         return self._verdicts[node_id]
 
-    def _checked(self, node_id: str) -> _NodeVerdict:
+    def _validate_node(self, node_id: str) -> _NodeVerdict:
         inputs = self._graph[node_id]["inputs"]
         node_class = self._node_classes[self._graph[node_id]["class_type"]]
         input_types = node_class.input_types(self._folders)
@@ -153,7 +155,7 @@ class _GraphCheck:
         return _NodeVerdict(is_valid=are_sources_valid and not reasons, reasons=reasons)
 
     def _link(self, one: InputCheck) -> tuple[list[Reason], bool]:
-        """What is wrong with the link itself, and whether the node it comes from is valid."""
+        """Returns (errors of the link itself, True if the source node is valid)."""
         link = one.value
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
@@ -185,7 +187,7 @@ class _GraphCheck:
     def _custom(
         self, node_class: type[SandboxNode], inputs: dict[str, Any], schema: dict[str, Any]
     ) -> list[Reason]:
-        """The class's own `validate_inputs`; what it says is repeated for each widget it looked at."""
+        """Calls the class's own `validate_inputs`. Its error is repeated for each widget that was passed."""
         if not overrides_validation(node_class):
             return []
         widgets = accepted_widgets(node_class.validate_inputs, inputs, schema)
@@ -211,7 +213,7 @@ def _exception_reason(
 
 
 def _types_match(received: Any, wanted: Any) -> bool:
-    """Equal, or a wildcard, or two lists ("IMAGE,MASK") with a common member."""
+    """True if the types are equal, one is `*`, or both are lists ("IMAGE,MASK") with a common member."""
     if received == wanted or "*" in (received, wanted):
         return True
     if not isinstance(received, str) or not isinstance(wanted, str):

@@ -1,4 +1,4 @@
-"""GET /view: a file of the input, output or temp directory, whole, in ranges, or as a small picture."""
+"""GET /view: a file of the input, output or temp directory, complete, in ranges, or as a preview picture."""
 
 import io
 import mimetypes
@@ -21,7 +21,7 @@ _ACTIVE_CONTENT = {
 
 
 def view(query: Mapping[str, str], folders: Folders) -> web.StreamResponse:
-    """The answer; 400, 403 or 404 without a word for what is refused or missing."""
+    """Returns the response. A refused or missing file gives 400, 403 or 404 with an empty body."""
     if "filename" not in query:
         return web.Response(status=404)
     name, kind = _without_annotation(query["filename"])
@@ -39,7 +39,7 @@ def view(query: Mapping[str, str], folders: Folders) -> web.StreamResponse:
 
 
 def _without_annotation(name: str) -> tuple[str, str | None]:
-    """("a.png", "temp") of "a.png [temp]"."""
+    """Splits "a.png [temp]" into ("a.png", "temp")."""
     for kind in ("output", "input", "temp"):
         if name.endswith(f"[{kind}]"):
             return name[: -len(kind) - 2].rstrip(), kind
@@ -58,9 +58,9 @@ def _answer(file: Path, query: Mapping[str, str]) -> web.StreamResponse:
     return web.FileResponse(file, headers={**_disposition(file), "Content-Type": content_type})
 
 
-def _preview(file: Path, wish: str, *, keeps_alpha: bool) -> web.Response:
-    """`wish` is "webp;60" or "jpeg;80"; anything else means webp with quality 90."""
-    parts = wish.split(";")
+def _preview(file: Path, wanted: str, *, keeps_alpha: bool) -> web.Response:
+    """Returns the preview. `wanted` is "webp;60" or "jpeg;80"; any other value means webp with quality 90."""
+    parts = wanted.split(";")
     image_format = parts[0] if parts[0] in ("webp", "jpeg") and not keeps_alpha else "webp"
     quality = int(parts[-1]) if parts[-1].isdigit() else 90
     with Image.open(file) as picture:

@@ -1,4 +1,4 @@
-"""The websockets of the clients, and the one loop that sends to them."""
+"""Websockets of the clients, and the single task that sends all messages."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ SERVER_FEATURES = {"supports_preview_metadata": True, "max_upload_size": 1048576
 
 
 class BinaryEvent(IntEnum):
-    """The four bytes in front of a binary frame."""
+    """Type of a binary message: its first four bytes."""
 
     PREVIEW_IMAGE = 1
     PREVIEW_IMAGE_WITH_METADATA = 4
@@ -25,8 +25,9 @@ class BinaryEvent(IntEnum):
 class SocketHub:
     """Sockets by client id, with the reconnect bug of ComfyUI: see `_forget`.
 
-    `send_soon` may be called from any thread; everything else belongs to the event loop. One loop sends all
-    messages one after the other, so a client that does not read holds up every other, as in ComfyUI.
+    `send_soon` and `send_binary_soon` can be called from any thread, all other methods only on the event
+    loop. One task sends all messages one after the other, so a client that does not read blocks all others,
+    as in ComfyUI.
     """
 
     def __init__(self, *, faults: FaultBoard) -> None:
@@ -49,19 +50,19 @@ class SocketHub:
             self._publishing.cancel()
 
     def cut(self) -> None:
-        """Close every socket the hard way: no close frame, only the end of the TCP connection."""
+        """Aborts every socket: the TCP connection ends without a close frame."""
         for transport in self._transports:
             transport.abort()
 
     def send_soon(self, event: str, data: dict[str, Any], client_id: str | None = None) -> None:
-        """Queue a message for that client, or for all of them."""
-        self._put(json.dumps({"type": event, "data": data}), client_id)
+        """Queues a message for a client, or for all clients."""
+        self._queue_message(json.dumps({"type": event, "data": data}), client_id)
 
     def send_binary_soon(self, event: BinaryEvent, data: bytes, client_id: str | None = None) -> None:
-        self._put(struct.pack(">I", event) + data, client_id)
+        self._queue_message(struct.pack(">I", event) + data, client_id)
 
     def supports(self, client_id: str | None, feature: str) -> bool:
-        """Whether the client said so in its first frame."""
+        """True if the client has declared the feature in its first message."""
         return bool(self._features.get(client_id or "", {}).get(feature))
 
     async def serve(
@@ -71,7 +72,7 @@ class SocketHub:
         queue_info: Callable[[], Any],
         running_node: Callable[[str], str | None],
     ) -> web.WebSocketResponse:
-        """GET /ws: greet, then read until the client goes away."""
+        """Handles GET /ws: sends the status, then reads until the client disconnects."""
         socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
         client_id = request.query.get("clientId", "") or uuid.uuid4().hex
@@ -113,14 +114,15 @@ class SocketHub:
         await self._send(socket, "feature_flags", SERVER_FEATURES)
 
     def _forget(self, client_id: str) -> None:
-        """Drops the *newest* socket of that client id, also when it is an older one that has just ended.
+        """Removes the *newest* socket of the client id, even if an older socket has just ended.
 
-        That is the bug of ComfyUI: the newer socket stays open, answers pings and never hears anything again.
+        This imitates a bug of ComfyUI: the newer socket stays open and answers pings, but receives no
+        messages.
         """
         self._sockets.pop(client_id, None)
         self._features.pop(client_id, None)
 
-    def _put(self, message: str | bytes, client_id: str | None) -> None:
+    def _queue_message(self, message: str | bytes, client_id: str | None) -> None:
         if loop := self._loop:
             loop.call_soon_threadsafe(self._outgoing.put_nowait, (message, client_id))
 
@@ -145,4 +147,4 @@ class SocketHub:
         try:
             await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
         except ConnectionError:
-            return  # it went away while we were sending; its reader notices and forgets it
+            return  # the client has disconnected; `serve` removes the socket

@@ -1,1 +1,2 @@
-"""What a workflow is. Pure: files and answers in, graphs and findings out."""
+"""Reading, converting and checking of workflows. Pure functions: no network and no disk; files and responses
+are arguments, graphs and findings are results."""

@@ -1,4 +1,4 @@
-"""Nodes that ask a service of Comfy.org, which wants an API key."""
+"""API nodes: nodes that call a service of Comfy.org, which requires an API key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,7 @@ _KEYS = ("API_KEY_COMFY_ORG", "AUTH_TOKEN_COMFY_ORG")
 
 
 def nodes_that_need_a_key(graph: Mapping[str, Any], object_info: Mapping[str, Any]) -> list[str]:
-    """Ids of the nodes of these classes: those that ask for the key as a hidden input, or say that they are
-    nodes of an API."""
+    """Returns the ids of API nodes: the class declares the key as a hidden input, or sets `api_node`."""
     return [
         node_id
         for node_id, node in graph.items()

@@ -13,15 +13,15 @@ from comfyui_workflow.parsing.untrusted import an_object
 from comfyui_workflow.workflows.graph import Graph, closure, node_title
 from comfyui_workflow.workflows.model_files import is_model
 from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, InputDefinition
-from comfyui_workflow.workflows.validation.files import names_files, place
+from comfyui_workflow.workflows.validation.files import folder_and_name, names_files
 
 MOST_OPTIONS = 5000
 LARGEST_EXACT = 2**53 - 1
-"""Beyond it whoever reads JSON as JavaScript does has another whole number."""
+"""JavaScript reads larger integers from JSON inexactly."""
 
 
 class Kind(StrEnum):
-    """In the order they are told."""
+    """Kind of an input; `key_inputs` sorts by this order."""
 
     TEXT = "text"
     SEED = "seed"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a text is for, by where its node leads."""
+    """Use of a text: the input (`positive` or `negative`) that its node is linked to, directly or not."""
 
     POSITIVE = "positive"
     NEGATIVE = "negative"
@@ -83,12 +83,12 @@ class KeyInput:
     """A text, a number, or true or false: never a link, a list or an object."""
     role: Role | None = None
     media: str | None = None
-    """Of a file: `image`, `video`, `audio`; None for another one."""
+    """Media type of a file: `image`, `video` or `audio`; None for any other file."""
     definition: InputDefinition | None = None
 
     @property
     def name(self) -> str:
-        """As the `inputs` of a request want it."""
+        """Name of the input in the `inputs` of a request."""
         return f"{self.node_id}.{self.input}"
 
     def document(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class KeyInput:
             "title": self.title,
             "input": self.input,
             "kind": self.kind.value,
-            "value": _exact(self.value),
+            "value": _exact_in_json(self.value),
         }
         media = {"media": self.media} if self.kind is Kind.FILE else {}
         role = {"role": self.role and self.role.value} if self.kind is Kind.TEXT else {}
@@ -107,25 +107,28 @@ class KeyInput:
 
 
 def key_inputs(graph: Graph, definitions: Definitions) -> list[KeyInput]:
-    """By kind, and in the order of the graph. Without the definition of a class, as far as names and values
-    tell. A linked input is none; nor is one whose name would lead `inputs` to another node."""
+    """Returns the inputs that a person is likely to change, sorted by kind, then in the order of the graph.
+
+    If the definition of a class is unknown, names and values decide. Linked inputs are left out. So are
+    inputs whose name is ambiguous: `inputs` of a request would set another node's input.
+    """
     roles = _roles(graph)
-    ambiguous = _words_of(graph)
+    dotted_names = _dotted_names(graph)
     found = [
         each
         for node_id, node in graph.items()
-        for each in _of_node(node_id, node, definitions, roles.get(node_id))
-        if not _leads_elsewhere(each, ambiguous)
+        for each in _node_inputs(node_id, node, definitions, roles.get(node_id))
+        if not _is_ambiguous(each, dotted_names)
     ]
     order, role_order = list(Kind), [Role.POSITIVE, None, Role.NEGATIVE]
     return sorted(found, key=lambda each: (order.index(each.kind), role_order.index(each.role)))
 
 
-def _exact(value: Any) -> Any:
+def _exact_in_json(value: Any) -> Any:
     return str(value) if isinstance(value, int) and abs(value) > LARGEST_EXACT else value
 
 
-def _of_node(
+def _node_inputs(
     node_id: str, node: Mapping[str, Any], definitions: Definitions, role: Role | None
 ) -> Iterator[KeyInput]:
     class_type = node["class_type"]
@@ -172,8 +175,8 @@ def _kind_of_text(class_type: str, name: str, value: str, declared: InputDefinit
     if declared is not None and declared.type != "STRING":
         return None
     is_box = declared is not None and (declared.is_text_box or bool(declared.options.get("dynamicPrompts")))
-    is_named_so = name in _TEXT_NAMES or bool(words & _TEXT_WORDS)
-    return Kind.TEXT if is_box or is_named_so else None
+    has_text_name = name in _TEXT_NAMES or bool(words & _TEXT_WORDS)
+    return Kind.TEXT if is_box or has_text_name else None
 
 
 def _words(name: str) -> frozenset[str]:
@@ -191,16 +194,16 @@ def _media(value: str, declared: InputDefinition | None) -> str | None:
 
 
 def _media_by_ending(value: str) -> str | None:
-    ending = PurePosixPath(place(value)[1]).suffix.lower()
+    ending = PurePosixPath(folder_and_name(value)[1]).suffix.lower()
     return next((media for media, endings in _MEDIA.items() if ending in endings), None)
 
 
 def _bounds(declared: InputDefinition | None) -> dict[str, Any]:
-    """What the instance says of it, where that can be told in JSON."""
+    """Returns range, step and options that the instance declares, as far as JSON can hold them."""
     if declared is None:
         return {}
     named = {"minimum": "min", "maximum": "max", "step": "step"}
-    bounds = {name: declared.options.get(told) for name, told in named.items()}
+    bounds = {name: declared.options.get(option) for name, option in named.items()}
     found: dict[str, Any] = {name: value for name, value in bounds.items() if _is_number(value)}
     if declared.choices is not None:
         found["options"] = [each for each in declared.choices if _is_plain(each)][:MOST_OPTIONS]
@@ -217,33 +220,38 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) or isfinite(value)
 
 
-def _words_of(graph: Graph) -> frozenset[str]:
-    """Everything that a node may be called by, with a dot in it."""
+def _dotted_names(graph: Graph) -> frozenset[str]:
+    """Returns every id, title and class name in the graph that contains a dot."""
     words = (
         word for node_id, node in graph.items() for word in (node_id, node_title(node), node["class_type"])
     )
     return frozenset(word for word in words if word and "." in word)
 
 
-def _leads_elsewhere(each: KeyInput, words: frozenset[str]) -> bool:
-    """`inputs` takes the longest beginning of a name that is a node: `6` and `a.b`, unless one is called
-    `6.a`."""
+def _is_ambiguous(each: KeyInput, words: frozenset[str]) -> bool:
+    """True if `inputs` of a request would read the name as an input of another node.
+
+    `inputs` takes the longest prefix that names a node: `6.a.b` is input `a.b` of node `6`, unless there is a
+    node named `6.a`.
+    """
     parts = each.input.split(".")
     longer = (f"{each.node_id}.{'.'.join(parts[:count])}" for count in range(1, len(parts)))
-    return not each.input or any(beginning in words for beginning in longer)
+    return not each.input or any(prefix in words for prefix in longer)
 
 
 def _roles(graph: Graph) -> dict[str, Role]:
-    """Of nodes that lead to an input of one of these names; those that lead to both are positive."""
+    """Returns the role of each node that is linked, directly or not, to an input named `positive` or
+    `negative`. A node that is linked to both is positive."""
     roles: dict[str, Role] = {}
     for role in (Role.NEGATIVE, Role.POSITIVE):
         start = {source for node in graph.values() for source in _sources(node, (role.value,))}
-        roles.update(dict.fromkeys(closure(start, partial(_before, graph, role)), role))
+        roles.update(dict.fromkeys(closure(start, partial(_upstream, graph, role)), role))
     return roles
 
 
-def _before(graph: Graph, role: Role, node_id: str) -> list[str]:
-    """A node that takes both hands each on as it came."""
+def _upstream(graph: Graph, role: Role, node_id: str) -> list[str]:
+    """Returns the sources of a node that can have the role. A node with both inputs passes each on
+    separately, so only the source of the role's own input counts."""
     names = an_object(graph[node_id].get("inputs"))
     takes_both = all(each.value in names for each in Role)
     return _sources(graph[node_id], (role.value,) if takes_both else tuple(names))

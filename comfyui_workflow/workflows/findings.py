@@ -1,4 +1,4 @@
-"""What is wrong with a workflow, or may be: every finding says where, and what could be done."""
+"""Findings: errors and warnings about a workflow, with node, input and similar names."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,15 +8,18 @@ from typing import Any
 
 class Severity(StrEnum):
     ERROR = "error"
-    """ComfyUI refuses the workflow, or ends it, because of this."""
+    """ComfyUI refuses the workflow, or stops it, for this reason."""
     WARNING = "warning"
-    """It runs, though perhaps not as meant; or only ComfyUI itself can say whether it does."""
+    """The workflow runs, but perhaps not as intended; or only ComfyUI itself can tell if it runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """`code` is a word of ComfyUI's own where it has one (`value_not_in_list`); `message` a sentence without
-    the node, which the other fields name."""
+    """One error or warning.
+
+    `code` is ComfyUI's own error type if there is one (`value_not_in_list`). `message` does not name the
+    node: the other fields do, and `str()` adds it.
+    """
 
     code: str
     message: str
@@ -26,17 +29,17 @@ class Finding:
     title: str | None = None
     input_name: str | None = None
     nearest: tuple[str, ...] = ()
-    """What the instance has that comes nearest to what the workflow names."""
+    """The names on the instance that are most similar to the name in the workflow."""
 
     def __str__(self) -> str:
-        return f"{self._place()}: {self.message}" if self.node_id is not None else self.message
+        return f"{self._location()}: {self.message}" if self.node_id is not None else self.message
 
-    def _place(self) -> str:
+    def _location(self) -> str:
         titled = f' "{self.title}"' if self.title and self.title != self.class_type else ""
         return f"node {self.node_id} ({self.class_type}{titled})"
 
     def document(self) -> dict[str, Any]:
-        """For a wire: what the finding says, and where it belongs."""
+        """Returns the finding as a JSON object."""
         return {
             "severity": self.severity.value,
             "code": self.code,
@@ -58,5 +61,5 @@ def warnings(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def sentence(findings: Iterable[Finding]) -> str:
-    """All of them, in one sentence."""
+    """Joins the findings into one sentence."""
     return "; ".join(str(finding) for finding in findings)

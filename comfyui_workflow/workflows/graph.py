@@ -1,4 +1,4 @@
-"""A graph: whether it is one, what it links, what of it will run and in which order."""
+"""Graphs in API format: validity, links, output nodes, execution order."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,14 +14,14 @@ Graph = Mapping[str, Any]
 """A workflow in API format: `{node_id: {"class_type": str, "inputs": {name: value | [node_id, slot]}}}`."""
 
 DEEPEST_NESTING = 100
-"""Readers of JSON give up at 200 levels and more, ours of the record of a run among them."""
+"""JSON parsers, among them the reader of the stored run, fail at 200 levels or more."""
 
 
 def check_graph(value: object) -> Graph:
-    """The value itself, when a ComfyUI can be handed it without harm.
+    """Returns the value if it is a graph that is safe to send to ComfyUI.
 
-    A link to a node that does not exist passes the validation of ComfyUI when the input is not in the
-    node's schema, and then ends its worker thread for good: such a graph is never sent.
+    A link to a node that does not exist passes ComfyUI's validation if the input is not in the node's schema.
+    Such a link then ends ComfyUI's worker thread permanently, so such a graph is never sent.
     Raises: InvalidGraph, naming node and input.
     """
     if not isinstance(value, dict):
@@ -30,25 +30,25 @@ def check_graph(value: object) -> Graph:
         raise InvalidGraph("The workflow has no nodes that run")
     foreign_id = next((node_id for node_id in value if not isinstance(node_id, str)), None)
     if foreign_id is not None:
-        raise InvalidGraph(f'The ids of nodes must be texts: "{foreign_id}", where it has {foreign_id!r}')
+        raise InvalidGraph(f'Node ids must be texts: write "{foreign_id}" instead of {foreign_id!r}')
     check_json(value)
     for node_id, node in value.items():
         _check_node(node_id, node)
     for node_id, name, source, _ in _all_links(value):
         if source not in value:
             raise InvalidGraph(
-                f'Node {_named(value, node_id)}: input "{name}" links to node {source}, which does not exist'
+                f'Node {_label(value, node_id)}: input "{name}" links to node {source}, which does not exist'
             )
     _check_no_cycle(value)
     return value
 
 
 def execution_order(graph: Graph, output_ids: Iterable[str]) -> list[str]:
-    """Ids of the nodes that these outputs need, in the order ComfyUI is expected to run them: whatever is
-    ready, outputs and what leads straight to them first."""
+    """Returns the ids of the nodes that these outputs need, in the order in which ComfyUI is expected to run
+    them: of the nodes that are ready, output nodes come first, then direct sources of output nodes."""
     wanted = set(output_ids)
     needed = _needed(graph, wanted)
-    near = {source for node_id in wanted if node_id in graph for source in sources(graph, node_id)}
+    direct_sources = {source for node_id in wanted if node_id in graph for source in sources(graph, node_id)}
     sorter = TopologicalSorter({node_id: sources(graph, node_id) for node_id in needed})
     sorter.prepare()
     position = {node_id: number for number, node_id in enumerate(needed)}
@@ -57,7 +57,7 @@ def execution_order(graph: Graph, output_ids: Iterable[str]) -> list[str]:
     order: list[str] = []
     while sorter.is_active():
         for node_id in sorted(sorter.get_ready(), key=position.__getitem__):
-            heappush(ready, (node_id not in wanted, node_id not in near, next(arrival), node_id))
+            heappush(ready, (node_id not in wanted, node_id not in direct_sources, next(arrival), node_id))
         chosen = heappop(ready)[-1]
         order.append(chosen)
         sorter.done(chosen)
@@ -65,13 +65,14 @@ def execution_order(graph: Graph, output_ids: Iterable[str]) -> list[str]:
 
 
 def sink_ids(graph: Graph) -> list[str]:
-    """Nodes that no other node uses: the outputs, as far as one can tell without the node definitions."""
+    """Returns the ids of the nodes that no other node uses: a guess at the output nodes that needs no node
+    definitions."""
     used = {source for _, _, source, _ in _all_links(graph)}
     return [node_id for node_id in graph if node_id not in used]
 
 
 def output_ids(graph: Graph, definitions: Definitions) -> list[str]:
-    """The output nodes, by the node definitions of an instance."""
+    """Returns the ids of the output nodes, by the node definitions of an instance."""
     found = {node_id: definitions.get(node["class_type"]) for node_id, node in graph.items()}
     return [node_id for node_id, definition in found.items() if definition and definition.is_output]
 
@@ -81,7 +82,7 @@ def sources(graph: Graph, node_id: str) -> list[str]:
 
 
 def closure(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
-    """These, and all that follows from them."""
+    """Returns the transitive closure: all keys that can be reached from `start`, including `start`."""
     found: set[str] = set()
     stack = list(start)
     while stack:
@@ -93,8 +94,8 @@ def closure(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> 
 
 
 def with_renamed_input(graph: Graph, old: str, new: str) -> dict[str, Any]:
-    """The graph with every input value that names the file `old` naming `new` instead.
-    ComfyUI allows the directory behind the name: `photo.png [input]`."""
+    """Returns the graph with the file name `old` replaced by `new` in every input value.
+    ComfyUI allows the directory after the name: `photo.png [input]`."""
     names = {old: new, f"{old} [input]": f"{new} [input]"}
 
     def renamed(value: object) -> object:
@@ -112,36 +113,36 @@ def _kind(value: object) -> str:
 
 
 def check_json(value: object) -> None:
-    """Python reads more than JSON knows, and ComfyUI would be sent something that nobody reads.
-    Raises: InvalidGraph, naming what is of another type."""
+    """Checks that the value is valid JSON. Python also reads and writes non-JSON values such as NaN, which
+    ComfyUI would receive but other parsers would refuse. Raises: InvalidGraph, naming the invalid value."""
     if _is_nested_deeper(value, DEEPEST_NESTING):
-        raise InvalidGraph("The workflow is nested too deeply to be one")
+        raise InvalidGraph(f"The workflow is nested too deeply: at most {DEEPEST_NESTING} levels are allowed")
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise InvalidGraph("The workflow has a text that is not valid Unicode") from error
     except ValueError as error:
-        raise InvalidGraph("The workflow has a number that is none (NaN or Infinity)") from error
+        raise InvalidGraph("The workflow has a number that JSON does not allow (NaN or Infinity)") from error
     except TypeError as error:
-        foreign = next(_foreign(value), str(error))
-        raise InvalidGraph(f"The workflow has something in it that JSON cannot hold: {foreign}") from error
+        foreign = next(_non_json_values(value), str(error))
+        raise InvalidGraph(f"The workflow has a value that JSON does not allow: {foreign}") from error
 
 
-def _foreign(value: object, place: str = "workflow") -> Iterator[str]:
-    """What is of no type of JSON, and where: `workflow.3.inputs.seed`."""
+def _non_json_values(value: object, path: str = "workflow") -> Iterator[str]:
+    """Yields a description of each non-JSON value, with its path: `workflow.3.inputs.seed`."""
     match value:
         case dict():
-            yield from (f"{place} has the name {name!r}" for name in value if not isinstance(name, str))
+            yield from (f"{path} has the name {name!r}" for name in value if not isinstance(name, str))
             for name, inner in value.items():
-                yield from _foreign(inner, f"{place}.{name}")
+                yield from _non_json_values(inner, f"{path}.{name}")
         case list() | tuple():
             for number, inner in enumerate(value):
-                yield from _foreign(inner, f"{place}.{number}")
+                yield from _non_json_values(inner, f"{path}.{number}")
         case str() | int() | float() | None:
             pass
         case _:
             kind = type(value)
-            yield f"{place} is of the type {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+            yield f"{path} is of the type {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
 
 
 def _is_nested_deeper(value: object, levels: int) -> bool:
@@ -164,7 +165,7 @@ def _check_no_cycle(graph: Graph) -> None:
     try:
         TopologicalSorter({node_id: sources(graph, node_id) for node_id in graph}).prepare()
     except CycleError as error:
-        path = " → ".join(_named(graph, node_id) for node_id in error.args[1])
+        path = " → ".join(_label(graph, node_id) for node_id in error.args[1])
         raise InvalidGraph(f"The workflow has a cycle: {path}") from error
 
 
@@ -175,8 +176,9 @@ def _all_links(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
 
 
 def _links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """(input name, id of the source node, slot). Two numbers are a value to ComfyUI, not a link. What is
-    wrapped as a value may still become one, by its type: the preflight knows."""
+    """Yields (input name, id of the source node, slot) for each link. ComfyUI reads a list of two numbers as
+    a value, not as a link. A wrapped value (`{"__value__": …}`) may still become a link, depending on the
+    type of its input: the preflight handles that case."""
     for name, value in _inputs(node).items():
         match value:
             case [str() as source, int() | float() as slot]:
@@ -188,7 +190,7 @@ def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _needed(graph: Graph, wanted: set[str]) -> list[str]:
-    """In the order of the graph's own nodes."""
+    """Returns `wanted` and all its sources, in the order of the graph."""
     found = closure((node_id for node_id in wanted if node_id in graph), lambda key: sources(graph, key))
     return [node_id for node_id in graph if node_id in found]
 
@@ -199,5 +201,5 @@ def node_title(node: Mapping[str, Any]) -> str | None:
     return title if isinstance(title, str) and title else None
 
 
-def _named(graph: Graph, node_id: str) -> str:
+def _label(graph: Graph, node_id: str) -> str:
     return f"{node_id} ({graph[node_id]['class_type']})"

@@ -1,4 +1,4 @@
-"""The workflow inside a picture that ComfyUI made: PNG texts, or EXIF fields in WEBP and JPEG."""
+"""Reader of the workflow inside a picture of ComfyUI: PNG text chunks, or EXIF fields in WEBP and JPEG."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from comfyui_workflow.errors import InvalidGraph
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"RIFF", b"\xff\xd8\xff")
 _EXIF_TEXTS = (0x010E, 0x010F, 0x0110)
-"""Fields of EXIF that ComfyUI writes `prompt:{…}` and `workflow:{…}` into, whatever they are called."""
+"""EXIF fields (ImageDescription, Make, Model) in which ComfyUI stores `prompt:{…}` and `workflow:{…}`. It
+does not use their real meaning."""
 
 
 def is_picture(content: bytes) -> bool:
@@ -19,21 +20,21 @@ def is_picture(content: bytes) -> bool:
 
 
 def embedded_workflow(content: bytes) -> tuple[Any, Any]:
-    """(the graph that made the picture, the editor's file it was made from); None for what is not inside.
-    Raises: InvalidGraph when neither is."""
+    """Returns (the graph that made the picture, the editor file of that graph); None for a missing one.
+    Raises: InvalidGraph if the picture has neither, or cannot be read."""
     try:
         with Image.open(BytesIO(content)) as picture:
             texts = {name: text for name, text in _texts(picture) if name in ("prompt", "workflow")}
     except Image.DecompressionBombError as error:
         raise InvalidGraph(
-            "The picture is too large to look for a workflow in it: take one of less"
+            "The picture is too large to be searched for a workflow: use a smaller one"
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise InvalidGraph("The picture cannot be read, so no workflow can be found in it") from error
     if not texts:
         raise InvalidGraph(
-            "The picture has no workflow inside. ComfyUI puts one into PNG and WEBP files that it saves; "
-            "websites and messengers often take it out"
+            "The picture has no workflow inside. ComfyUI writes one into the PNG and WEBP files that it "
+            "saves; websites and messengers often remove it"
         )
     return _json(texts.get("prompt")), _json(texts.get("workflow"))
 

@@ -1,4 +1,4 @@
-"""What is wrong with an input, in words: the same whether ComfyUI says it or we say it before."""
+"""Sentences about invalid inputs. The preflight and the errors of ComfyUI use the same ones."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ MOST_CHOICES_SHOWN = 12
 
 
 def quoted(value: object) -> str:
-    """Any value; a text so that one sees that it is one."""
+    """Formats a value for a sentence; a text is put into quotes."""
     return shown(repr(value)) if isinstance(value, str) else shown(value)
 
 
@@ -36,12 +36,13 @@ def wrong_link(name: str, details: object) -> str:
     return f'input "{name}" is linked to the wrong type ({shown(details)})'
 
 
-def offer(choices: Sequence[object] | None, near: Sequence[str]) -> str:
-    """All of a short list; of a long one what is nearest."""
+def offer(choices: Sequence[object] | None, similar: Sequence[str]) -> str:
+    """Returns the part of a sentence that lists the allowed choices: all of them, or of a long list only the
+    most similar ones."""
     if choices is None:
         return ""
     if not choices:
         return " (it has none at all)"
     if len(choices) <= MOST_CHOICES_SHOWN:
         return "; it has: " + ", ".join(shown(choice) for choice in choices)
-    return f"; the nearest of its {len(choices)}: " + ", ".join(near) if near else ""
+    return f"; the nearest of its {len(choices)}: " + ", ".join(similar) if similar else ""

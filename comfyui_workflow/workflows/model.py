@@ -1,4 +1,4 @@
-"""A workflow as data, and what makes the graph of it that is submitted."""
+"""Data model of a workflow, and of a request that turns it into the submitted graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,29 +16,28 @@ _NOT_QUEUED = Queueing(at=datetime(2000, 1, 1), choose=lambda choices: choices[0
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
-    """A workflow as it was given: a graph, an editor file, or both (a picture has both inside).
+    """A workflow as it was received: a graph, an editor file, or both (a picture can contain both).
 
-    One workflow is one object on its whole way, however many requests share it, so that its outline is made
-    once."""
+    All requests for one workflow share one object, so its outline is computed only once."""
 
     graph: Graph
-    """Empty when only the editor's file was given: the instance's node definitions make a graph of it."""
+    """Empty if only the editor file was received: its conversion needs the instance's node definitions."""
     editor_file: Mapping[str, Any] | None = None
-    """The workflow as the editor saves it; it goes along with the prompt, and outputs open there again."""
+    """The workflow in the editor's format. It is sent with the prompt, so the editor can open the outputs."""
 
     @property
     def is_lost(self) -> bool:
-        """Neither is known any more: its record was damaged."""
+        """True if neither is known, because the stored record was damaged."""
         return not self.graph and self.editor_file is None
 
     @property
     def outline(self) -> Graph:
-        """The graph as far as it is known before an instance is asked. Raises: InvalidGraph."""
+        """The part of the graph that is known without an instance. Raises: InvalidGraph."""
         return self.graph or self.editor_outline
 
     @cached_property
     def editor_outline(self) -> Graph:
-        """The nodes of the editor's file that run and their links, converted without node definitions.
+        """The nodes of the editor file that run, and their links, converted without node definitions.
         Raises: InvalidGraph."""
         return check_graph(convert(self.editor_file, Definitions({}), _NOT_QUEUED))
 
@@ -49,5 +48,5 @@ class GraphRequest:
 
     workflow: Workflow
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    """Values to set, by `<node id or title>.<input>`."""
+    """Values to set; the keys are `<node id or title>.<input>`."""
     seed_mode: SeedMode = SeedMode.SAVED

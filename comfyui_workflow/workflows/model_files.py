@@ -1,4 +1,4 @@
-"""The model files that a graph names: what an instance has to load before it can begin."""
+"""The model files that a graph names. An instance has to load them before the graph can run."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -9,7 +9,7 @@ _ENDINGS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".
 
 
 def models_named(graph: Graph) -> frozenset[str]:
-    """By their names alone: nobody's node definitions are needed."""
+    """Returns the input values that look like names of model files. Needs no node definitions."""
     return frozenset(
         value
         for node in graph.values()

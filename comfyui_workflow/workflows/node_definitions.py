@@ -1,4 +1,4 @@
-"""What an instance's `/object_info` says of its node classes; whatever it says, reading it raises nothing."""
+"""Node classes in an instance's `/object_info`. The content is untrusted; parsing it never raises."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,45 +8,47 @@ from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
 BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
-"""Widgets that are saved in a row with the others and never queued."""
+"""Widgets whose values the editor saves with the other values, but never sends with a prompt."""
 BROWSER_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
-"""Widgets whose value is made in a browser, when the editor queues a prompt."""
+"""Widgets whose value the browser creates when the editor queues a prompt."""
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 _UPLOADS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteChoices:
-    """The choices of a COMBO come from a route of the instance, asked for by the editor."""
+    """Source of the choices of a COMBO that the editor requests from a route of the instance."""
 
     route: str
     takes_first: bool
-    """The first of them is chosen whenever they are asked for."""
+    """The editor selects the first choice after every request."""
     has_button: bool
-    """To ask for them again."""
+    """The widget has a button that repeats the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputDefinition:
-    """One input of a class. `type` is ComfyUI's word: `INT`, `IMAGE`, `COMBO`, `*`, several with commas."""
+    """One input of a class. `type` is ComfyUI's type name: `INT`, `IMAGE`, `COMBO`, `*`; several are
+    separated by commas."""
 
     name: str
     type: str
     is_required: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[Any, ...] | None = None
-    """What a COMBO may be, as far as the instance tells."""
+    """The allowed values of a COMBO; None if the instance does not list them."""
     are_choices_checked: bool = False
-    """ComfyUI compares only lists that stand in the place of the type, not those among the options."""
+    """True if the class declares the list as the type. Only newer versions of ComfyUI also check a list among
+    the options."""
 
     @property
     def is_forced(self) -> bool:
-        """A socket although its type has a widget."""
+        """True if the input is a socket although its type has a widget."""
         return bool(self.options.get("forceInput"))
 
     @property
     def is_widget(self) -> bool:
-        """Whether a person sets it at the node itself; it may be linked all the same."""
+        """True if a person can set the value at the node itself. The input can still be linked."""
         kind = a_text(self.options.get("widgetType")) or self.type
         return not self.is_forced and kind in WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
 
@@ -56,7 +58,7 @@ class InputDefinition:
 
     @property
     def is_text_box(self) -> bool:
-        """Holds text, whatever is put into it."""
+        """True if the widget is a text box, which converts every value to text."""
         return self.type == "MARKDOWN" or (self.type == "STRING" and bool(self.options.get("multiline")))
 
     @property
@@ -65,40 +67,40 @@ class InputDefinition:
 
     @property
     def is_file(self) -> bool:
-        """The value is the name of a file in a directory of ComfyUI, with a button to bring one there."""
+        """True if the value is a file name in a directory of ComfyUI, and the widget has an upload button."""
         return any(self.options.get(upload) for upload in _UPLOADS)
 
     @property
     def remote(self) -> RemoteChoices | None:
-        told = an_object(self.options.get("remote"))
-        route = a_text(told.get("route")) or ""
-        takes_first = told.get("control_after_refresh") == "first"
-        has_button = bool(told.get("refresh_button"))
-        if not route.startswith("/"):  # it would be another host
+        raw = an_object(self.options.get("remote"))
+        route = a_text(raw.get("route")) or ""
+        takes_first = raw.get("control_after_refresh") == "first"
+        has_button = bool(raw.get("refresh_button"))
+        if not route.startswith("/"):  # another host: never request it
             return None
         return RemoteChoices(route=route, takes_first=takes_first, has_button=has_button)
 
     @property
     def control_count(self) -> int:
-        """How many values the editor saves behind this one to say what happens to it after each prompt: for a
-        list also which of its values are meant."""
+        """Number of values that the editor saves after this one for "control after generate". A COMBO has
+        two: the second is the filter for its choices."""
         if self.type == "COMBO":
             return 2 if self.options.get("control_after_generate") else 0
         return 1 if self.type == "INT" and self.is_called_seed else 0
 
     @property
     def is_called_seed(self) -> bool:
-        """The class says so, or the name does."""
+        """True if the class declares "control after generate". Without a declaration, the name decides."""
         return bool(self.options.get("control_after_generate", self.name in SEED_NAMES))
 
     @property
     def row_width(self) -> int:
-        """How many values the editor saves for it."""
+        """Number of values that the editor saves for this input."""
         return 1 + self.control_count + bool(self.remote and self.remote.has_button)
 
     @property
     def default(self) -> Any:
-        """What a new node in the editor has; None where that is nothing."""
+        """The value in a new node of the editor; None if it has none."""
         plain = {"MARKDOWN": "", "COLOR": "#000000"}.get(self.type)
         if plain is not None:
             return plain
@@ -117,31 +119,31 @@ class NodeDefinition:
     class_type: str
     display_name: str
     inputs: tuple[InputDefinition, ...]
-    """Required ones first, each kind in the order of the class."""
+    """Required inputs first, then optional ones, each in the order of the class."""
     outputs: tuple[str, ...]
     """The type of each output slot."""
     is_output: bool
     has_input_order: bool
-    """Old ComfyUIs do not tell it."""
+    """False for old versions of ComfyUI, which do not send `input_order`."""
     module: str
-    """Where the class comes from: `nodes`, `comfy_extras.…`, `custom_nodes.…`."""
+    """Python module of the class: `nodes`, `comfy_extras.…`, `custom_nodes.…`."""
 
     def input(self, name: str) -> InputDefinition | None:
         return next((each for each in self.inputs if each.name == name), None)
 
 
 class Definitions:
-    """The classes of one instance, each read when it is asked for."""
+    """The node classes of one instance. Each is parsed at its first use, then cached."""
 
     def __init__(self, object_info: Mapping[str, Any]) -> None:
         self.object_info = object_info
-        self._read: dict[str, NodeDefinition | None] = {}
+        self._parsed: dict[str, NodeDefinition | None] = {}
 
     def get(self, class_type: str) -> NodeDefinition | None:
-        if class_type not in self._read:
-            told = self.object_info.get(class_type)
-            self._read[class_type] = _read_node(class_type, told) if isinstance(told, dict) else None
-        return self._read[class_type]
+        if class_type not in self._parsed:
+            raw = self.object_info.get(class_type)
+            self._parsed[class_type] = _parse_node(class_type, raw) if isinstance(raw, dict) else None
+        return self._parsed[class_type]
 
     def __contains__(self, class_type: object) -> bool:
         return isinstance(self.object_info.get(class_type), dict)  # type: ignore[call-overload]
@@ -150,33 +152,33 @@ class Definitions:
         return iter(self.object_info)
 
 
-def _read_node(class_type: str, told: Mapping[str, Any]) -> NodeDefinition:
+def _parse_node(class_type: str, raw: Mapping[str, Any]) -> NodeDefinition:
     return NodeDefinition(
         class_type=class_type,
-        display_name=a_text(told.get("display_name")) or class_type,
-        inputs=tuple(_read_inputs(told)),
-        outputs=tuple(_type_name(each) for each in a_list(told.get("output"))),
-        is_output=told.get("output_node") is True,
-        has_input_order=isinstance(told.get("input_order"), dict),
-        module=a_text(told.get("python_module")) or "",
+        display_name=a_text(raw.get("display_name")) or class_type,
+        inputs=tuple(_parse_inputs(raw)),
+        outputs=tuple(_type_name(each) for each in a_list(raw.get("output"))),
+        is_output=raw.get("output_node") is True,
+        has_input_order=isinstance(raw.get("input_order"), dict),
+        module=a_text(raw.get("python_module")) or "",
     )
 
 
-def _read_inputs(told: Mapping[str, Any]) -> Iterator[InputDefinition]:
-    """What is declared twice is required, and as it is declared the second time."""
-    read: dict[str, InputDefinition] = {}
+def _parse_inputs(raw: Mapping[str, Any]) -> Iterator[InputDefinition]:
+    """Parses both groups of inputs. An input in both groups is required, with the optional declaration."""
+    parsed: dict[str, InputDefinition] = {}
     for group in ("required", "optional"):
-        declared = an_object(an_object(told.get("input")).get(group))
-        told_order = a_list(an_object(told.get("input_order")).get(group))
-        order = [name for name in told_order if isinstance(name, str) and name in declared]
+        declared = an_object(an_object(raw.get("input")).get(group))
+        raw_order = a_list(an_object(raw.get("input_order")).get(group))
+        order = [name for name in raw_order if isinstance(name, str) and name in declared]
         for name in dict.fromkeys([*order, *declared]):
-            is_required = group == "required" or name in read
-            read[name] = _read_input(name, declared[name], is_required=is_required)
-    return iter(read.values())
+            is_required = group == "required" or name in parsed
+            parsed[name] = _parse_input(name, declared[name], is_required=is_required)
+    return iter(parsed.values())
 
 
-def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:
-    """`["INT", {options}]`; a list of choices may stand in the place of the type."""
+def _parse_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:
+    """Parses `["INT", {options}]`; the type can also be a list of choices."""
     parts = a_list(declared)
     kind = parts[0] if parts else "*"
     options = an_object(parts[1]) if len(parts) > 1 else {}
@@ -193,5 +195,5 @@ def _read_input(name: str, declared: object, *, is_required: bool) -> InputDefin
 
 
 def _type_name(kind: object) -> str:
-    """An output that is one of a list of choices has that list for its type."""
+    """Returns the name of a type. A list of choices as the type means COMBO."""
     return "COMBO" if isinstance(kind, list) else a_text(kind) or "*"

@@ -1,4 +1,4 @@
-"""Inputs of a graph set by whoever starts it: `{"6.text": "a cat", "KSampler.steps": 30}`."""
+"""Overrides of inputs in a request: `{"6.text": "a cat", "KSampler.steps": 30}`."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,47 +10,50 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
-    """The graph with these inputs, each named `<node id or title>.<input>`. An input that the class does not
-    declare and the node has not got is refused, since ComfyUI would ignore it without a word.
-    Raises: InvalidRequest, naming what there is."""
+    """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`.
+
+    An input that neither the class declares nor the node has is refused: ComfyUI would silently ignore it.
+    Raises: InvalidRequest, listing the nodes or inputs that exist.
+    """
     changed = {node_id: {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in graph.items()}
     for name, value in values.items():
-        node_id, input_name = _place(graph, name)
+        node_id, input_name = _find_input(graph, name)
         _check_input(changed[node_id], node_id, input_name, definitions)
         changed[node_id]["inputs"][input_name] = {"__value__": value} if isinstance(value, list) else value
     return changed
 
 
-def _place(graph: Graph, name: str) -> tuple[str, str]:
-    """Titles may have dots in them, and names of inputs too: any split that finds a node will do."""
+def _find_input(graph: Graph, name: str) -> tuple[str, str]:
+    """Splits the name into (node id, input name). Titles and input names can contain dots, so every split is
+    tried, the longest node name first. Raises: InvalidRequest."""
     parts = name.split(".")
     for at in range(len(parts) - 1, 0, -1):
         node, input_name = ".".join(parts[:at]), ".".join(parts[at:])
-        found = _nodes_called(graph, node)
+        found = _nodes_named(graph, node)
         if len(found) > 1:
             raise InvalidRequest(
                 f'inputs: "{name}" could be any of the nodes {", ".join(found)}, all called "{node}": '
-                "say the id instead"
+                "use the node id instead"
             )
         if found and input_name:
             return found[0], input_name
-    raise InvalidRequest(f'inputs: "{name}" names no node{_offer(graph, name)}')
+    raise InvalidRequest(f'inputs: "{name}" names no node{_suggestion(graph, name)}')
 
 
-def _nodes_called(graph: Graph, name: str) -> list[str]:
-    """By id; failing that by title; failing that by class."""
+def _nodes_named(graph: Graph, name: str) -> list[str]:
+    """Returns the ids of the nodes with this id, or else this title, or else this class."""
     if name in graph:
         return [name]
     titled = [node_id for node_id, node in graph.items() if node_title(node) == name]
     return titled or [node_id for node_id, node in graph.items() if node["class_type"] == name]
 
 
-def _offer(graph: Graph, name: str) -> str:
+def _suggestion(graph: Graph, name: str) -> str:
     if "." not in name:
         return '; write "<node id or title>.<input>"'
     titles = [node_title(node) or node["class_type"] for node in graph.values()]
-    near = get_close_matches(name.rpartition(".")[0], [*graph, *titles], n=3, cutoff=0.5)
-    return f"; the nearest are {', '.join(near)}" if near else ""
+    similar = get_close_matches(name.rpartition(".")[0], [*graph, *titles], n=3, cutoff=0.5)
+    return f"; the nearest are {', '.join(similar)}" if similar else ""
 
 
 def _check_input(node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions) -> None:

@@ -1,4 +1,4 @@
-"""From what was asked for to the graph that is submitted."""
+"""Resolution of a request into the graph that is submitted: conversion, seeds, overrides."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,37 +14,45 @@ from comfyui_workflow.workflows.seeds import Draw, settled, with_new_seeds
 
 
 def graph_of(request: GraphRequest, definitions: Definitions, queueing: Queueing, draw: Draw) -> Graph:
-    """The request's own graph, the same object, where nothing has to be done to it. Inputs that were named
-    are set last: they win over drawn seeds. Raises: InvalidRequest."""
+    """Returns the graph to submit.
+
+    It is the request's own graph object if nothing has to change. The `inputs` of the request are set last,
+    so they override drawn seeds. Raises: InvalidRequest.
+    """
     graph = request.workflow.graph
     if is_to_convert(request):
         graph = convert(request.workflow.editor_file, definitions, queueing)
-    elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph does not tell of controls
+    elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph has no "control after generate"
         graph = with_new_seeds(graph, definitions, draw)
     return with_inputs(graph, request.inputs, definitions) if request.inputs else graph
 
 
 def foreseen_graph(request: GraphRequest) -> Graph:
-    """What is known of the graph before an instance is asked: inputs that are named are set, and of an
-    editor's file there is what can be read without node definitions. Raises: InvalidRequest."""
+    """Returns the part of the graph that is known without an instance: the `inputs` of the request are set;
+    an editor file is converted without node definitions. Raises: InvalidRequest."""
     workflow = request.workflow
     graph = workflow.editor_outline if is_to_convert(request) else workflow.graph
     return with_inputs(graph, request.inputs, Definitions({})) if request.inputs else graph
 
 
 def is_to_convert(request: GraphRequest) -> bool:
-    """A picture brings both formats: the graph that made it, and the file that knows how seeds change."""
+    """True if the editor file has to be converted, instead of using the graph.
+
+    A picture can contain both: the graph that made it, and the editor file, which is used only if the seeds
+    must change as its "control after generate" says.
+    """
     workflow = request.workflow
     has_both = bool(workflow.graph) and workflow.editor_file is not None
     return not workflow.graph or (has_both and request.seed_mode is SeedMode.CONTROL)
 
 
 def settling(mode: SeedMode, draw: Draw) -> Callable[[WidgetValue], Any]:
+    """Returns the function that computes the value with which a widget is queued."""
     return lambda widget: settled(widget, mode, draw)
 
 
 def remote_routes(request: GraphRequest, definitions: Definitions) -> set[str]:
-    """The routes of the instance that widgets of the editor's file take their choices from."""
+    """Returns the routes of the instance from which widgets in the editor file get their choices."""
     if not is_to_convert(request):
         return set()
     found = {node["class_type"] for node in request.workflow.editor_outline.values()}

@@ -1,4 +1,5 @@
-"""Files that the nodes of a graph save: which number them, and whether a file is of this very graph."""
+"""Files that the nodes of a graph save: classes that never overwrite a file, and the check that a file was
+made by a given graph."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,33 +34,36 @@ NUMBERING_CLASSES = frozenset(
         "VHS_VideoCombine",
     }
 )
-"""Output nodes that never save under a name that is there, and those that save nothing."""
+"""Output node classes that never overwrite an existing file (they number the names), or that save no file."""
 
 
 def is_of_this_graph(
     graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
 ) -> bool | None:
-    """Whether a file in which the graph `found` stands was made by this node of the graph, or by one that is
-    the same up to its last input. None when that cannot be told. `given` are names of files that may be
-    called otherwise on the instance."""
+    """True if a file that contains the graph `found` was made by this node, or by one with the same class,
+    inputs and sources. None if that cannot be decided.
+
+    `given`: names of input files that can have another name on the instance.
+    """
     node = graph.get(node_id)
     if node is None:
         return None
-    mine = _recipes(graph, given)(node_id)
+    own = _recipes(graph, given)(node_id)
     recipe_of = _recipes(found, given)
     others = [
         recipe_of(other_id)
         for other_id, other in found.items()
         if isinstance(other, dict) and other.get("class_type") == node["class_type"]
     ]
-    if mine is None or not others or None in others:
+    if own is None or not others or None in others:
         return None
-    return any(_is_same(mine, other) for other in others)
+    return any(_is_same(own, other) for other in others)
 
 
 def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str], Any]:
-    """For a node: its class and inputs, with those of the nodes it is linked to in the place of the links,
-    since ids may differ between two graphs of one meaning. None for what is no graph."""
+    """Returns a function that maps a node id to the node's recipe: its class and its inputs, with each link
+    replaced by the recipe of the source node. Ids can differ between equivalent graphs, so the recipe
+    contains none. The function returns None if the value is not a valid graph."""
 
     @cache
     def recipe(node_id: str) -> Any:
@@ -87,7 +91,7 @@ def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str],
 
 
 class _Literal:
-    """A value of a widget; ComfyUI makes numbers of texts, and whole ones of others."""
+    """Value of a widget. ComfyUI converts texts to numbers, and floats to integers: such values are equal."""
 
     def __init__(self, value: Any, *, is_any: bool = False) -> None:
         self.value = value
@@ -96,10 +100,10 @@ class _Literal:
     def is_same(self, other: "_Literal") -> bool:
         if self.is_any or other.is_any or self.value == other.value:
             return True
-        mine, its = _number(self.value), _number(other.value)
-        if mine is None or its is None:
+        own, theirs = _number(self.value), _number(other.value)
+        if own is None or theirs is None:
             return str(self.value) == str(other.value)
-        return mine == its or int(mine) == int(its)
+        return own == theirs or int(own) == int(theirs)
 
 
 def _number(value: Any) -> float | int | None:
@@ -116,9 +120,9 @@ def _number(value: Any) -> float | int | None:
     return number if number == number and abs(number) != float("inf") else None  # noqa: PLR0124
 
 
-def _is_same(mine: Any, other: Any) -> bool:
-    """Literal by literal. What only one of them has counts too."""
-    stack = [(mine, other)]
+def _is_same(own: Any, other: Any) -> bool:
+    """Compares two recipes, literal by literal. An input that only one of them has is a difference."""
+    stack = [(own, other)]
     seen: set[tuple[int, int]] = set()
     while stack:
         one, two = stack.pop()

@@ -1,4 +1,5 @@
-"""Treatment of seeds, apart from the model: a command that offers the choice imports nothing else."""
+"""Treatment of seeds. It has its own module, so the command line can offer the choice without importing the
+data model."""
 
 from enum import StrEnum
 
@@ -7,8 +8,8 @@ class SeedMode(StrEnum):
     """Treatment of the seeds of a workflow when it is queued."""
 
     SAVED = "saved"
-    """They stay as they are in the workflow."""
+    """The seeds of the workflow are kept."""
     CONTROL = "control"
-    """As the editor does it: what each node's own "control after generate" says."""
+    """The seeds change as in the editor: each node's own "control after generate" decides."""
     RANDOMIZE = "randomize"
-    """Every one is drawn anew."""
+    """Every seed is replaced by a random one."""

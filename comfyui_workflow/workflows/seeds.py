@@ -1,4 +1,4 @@
-"""What becomes of seeds, and of whatever else has a "control after generate", when a workflow is queued."""
+"""Values of seeds, and of other inputs with "control after generate", when a workflow is queued."""
 
 from collections.abc import Callable
 from math import isfinite
@@ -10,24 +10,24 @@ from comfyui_workflow.workflows.node_definitions import Definitions, InputDefini
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_SEED = 1125899906842624
-"""2^50, the largest the editor makes: beyond it a browser counts in steps."""
+"""2^50, the largest seed that the editor draws: a browser cannot count larger numbers in single steps."""
 
 Draw = Callable[[int, int], int]
-"""A random whole number from the least to the most, both included."""
+"""Returns a random integer between minimum and maximum, both included."""
 
 
 def settled(widget: WidgetValue, mode: SeedMode, draw: Draw) -> Any:
-    """The value of a widget in the editor's format when it is queued."""
+    """Returns the value with which a widget of an editor file is queued."""
     control = {SeedMode.SAVED: None, SeedMode.CONTROL: widget.control}.get(mode, "randomize")
     if control is None or not widget.definition.control_count:
         return widget.value
     if widget.definition.choices is not None:
-        return _another_choice(widget, control, draw) if mode is SeedMode.CONTROL else widget.value
-    return _another_number(widget.definition, widget.value, control, draw)
+        return _changed_choice(widget, control, draw) if mode is SeedMode.CONTROL else widget.value
+    return _changed_number(widget.definition, widget.value, control, draw)
 
 
 def with_new_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> dict[str, Any]:
-    """A graph in API format with every seed drawn anew. One that is linked stays linked."""
+    """Returns the graph (API format) with a new random value for every seed. Linked seeds stay linked."""
     return {node_id: _with_new_seeds(node, definitions, draw) for node_id, node in graph.items()}
 
 
@@ -36,11 +36,11 @@ def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) 
     inputs = dict(node.get("inputs") or {})
     for each in definition.inputs if definition else ():
         if each.control_count and each.choices is None and _is_number(inputs.get(each.name)):
-            inputs[each.name] = _another_number(each, inputs[each.name], "randomize", draw)
+            inputs[each.name] = _changed_number(each, inputs[each.name], "randomize", draw)
     return {**node, "inputs": inputs}
 
 
-def _another_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
+def _changed_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
     least, most = _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
     if control == "randomize":
         low = max(least, min(most, -LARGEST_SEED))
@@ -51,8 +51,9 @@ def _another_number(definition: InputDefinition, value: object, control: str, dr
     return min(max(value + step, least), most)
 
 
-def _another_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
-    """Of a list: another, the next or the one before, around its ends. What is not in it stays."""
+def _changed_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
+    """Returns a random, the next or the previous choice; the list wraps around. A value that is not in the
+    list is returned unchanged."""
     choices = widget.definition.choices or ()
     if not choices or widget.value not in choices:
         return widget.value
@@ -62,11 +63,11 @@ def _another_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
     return choices[(choices.index(widget.value) + step) % len(choices)]
 
 
-def _bound(definition: InputDefinition, name: str, otherwise: int) -> int:
+def _bound(definition: InputDefinition, name: str, default: int) -> int:
     bound = definition.options.get(name)
     if isinstance(bound, float):
-        return int(bound) if isfinite(bound) else otherwise
-    return bound if isinstance(bound, int) else otherwise
+        return int(bound) if isfinite(bound) else default
+    return bound if isinstance(bound, int) else default
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""The signature of a graph: one for all graphs that should take about the same time on one instance."""
+"""Signature of a graph: equal for graphs that should take about the same time on one instance."""
 
 import json
 import re
@@ -17,12 +17,14 @@ _LONGEST_WORD = 128
 
 
 def signature(graph: Graph) -> str:
-    """Of the classes, how they are linked, their numbers, switches and words (models, samplers); not of
-    seeds, texts and the names of given files. What a seed or a text is linked to counts by its class and its
-    own links alone."""
-    told = {source for node in graph.values() for source in _sources_of_left_out(_inputs(node))}
+    """Returns a hash of the classes, links, numbers, switches and short words (models, samplers) of a graph.
+
+    Seeds, texts and names of input files are left out. Of a node that a seed or a text is linked to, only its
+    class and its own links count.
+    """
+    left_out_sources = {source for node in graph.values() for source in _sources_of_left_out(_inputs(node))}
     nodes = [
-        (node_id, node["class_type"], _counted(_inputs(node), is_told=node_id in told))
+        (node_id, node["class_type"], _counted_inputs(_inputs(node), only_links=node_id in left_out_sources))
         for node_id, node in sorted(graph.items())
     ]
     text = json.dumps(nodes, sort_keys=True)
@@ -30,7 +32,7 @@ def signature(graph: Graph) -> str:
 
 
 def is_changed_by(values: Mapping[str, Any]) -> bool:
-    """Whether inputs that are set, each named `<node id or title>.<input>`, may make another signature."""
+    """True if setting these inputs (keys: `<node id or title>.<input>`) can change the signature."""
     return any(_counts(name.rpartition(".")[2], value) for name, value in values.items())
 
 
@@ -45,9 +47,9 @@ def _sources_of_left_out(inputs: Mapping[str, Any]) -> Iterable[str]:
                 yield source
 
 
-def _counted(inputs: Mapping[str, Any], *, is_told: bool) -> dict[str, Any]:
-    counts = _is_link if is_told else _counts
-    return {name: _plain(value) for name, value in inputs.items() if counts(name, value)}
+def _counted_inputs(inputs: Mapping[str, Any], *, only_links: bool) -> dict[str, Any]:
+    counts = _is_link if only_links else _counts
+    return {name: _canonical(value) for name, value in inputs.items() if counts(name, value)}
 
 
 def _is_link(_name: str, value: object) -> bool:
@@ -59,11 +61,11 @@ def _counts(name: str, value: object) -> bool:
         return True
     if isinstance(value, str):
         return not _is_left_out(name) and _is_word(value)
-    return not _is_called(_SEEDS, name)
+    return not _has_word(_SEEDS, name)
 
 
 def _is_word(text: str) -> bool:
-    """A model, a sampler, a mode: not a sentence, and no file that somebody gave."""
+    """True for the name of a model, sampler or mode; False for a sentence or the name of an input file."""
     if len(text) > _LONGEST_WORD:
         return False
     if is_model(text):
@@ -73,14 +75,14 @@ def _is_word(text: str) -> bool:
 
 
 def _is_left_out(name: str) -> bool:
-    return _is_called(_SEEDS | _TEXTS, name)
+    return _has_word(_SEEDS | _TEXTS, name)
 
 
 @lru_cache(maxsize=4096)
-def _is_called(words: frozenset[str], name: str) -> bool:
+def _has_word(words: frozenset[str], name: str) -> bool:
     return not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
-def _plain(value: object) -> object:
-    """20.0 is 20."""
+def _canonical(value: object) -> object:
+    """Converts a float without a fraction to an integer: 20.0 and 20 have one signature."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

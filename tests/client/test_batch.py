@@ -53,7 +53,7 @@ def test_a_value_that_is_none_of_json_is_the_error_of_its_graph(comfyui: ComfyUI
     assert first.is_success and last.is_success
     assert isinstance(second.error, InvalidGraph)
     assert "workflow.1.inputs.color is of the type fractions.Fraction" in str(second.error)
-    assert str(third.error) == 'The ids of nodes must be texts: "1", where it has 1'
+    assert str(third.error) == 'Node ids must be texts: write "1" instead of 1'
     for submit in (comfyui.submit, comfyui.run):
         with pytest.raises(InvalidGraph, match=r"fractions\.Fraction"):
             submit(foreign)

@@ -127,7 +127,7 @@ def test_it_is_converted(workflow: Any) -> None:
     [
         (doubled, 25, "more than 50000 nodes"),
         (in_each_other, 3_000, "nested too deeply"),
-        (many_texts, 100, "more text"),
+        (many_texts, 100, "too much text"),
     ],
 )
 def test_it_stands_for_too_much(shape: Callable[[int], Any], size: int, words: str) -> None:

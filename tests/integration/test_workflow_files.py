@@ -254,7 +254,7 @@ def test_files_that_nobody_uses_are_told(server: ServerProcess, instance: Instan
     Image.new("RGB", (8, 8)).save(tmp_path / "spare.png")
     done = finish(server, instance, workflow=painted(7), input_images=[str(tmp_path / "spare.png")])
     assert done["status"] == "completed"
-    assert done["notices"] == ['the file "spare.png" is sent along, but no node names it']
+    assert done["notices"] == ['the file "spare.png" is sent with the request, but no node names it']
 
 
 def test_what_was_prepared_is_what_is_submitted_however_often(

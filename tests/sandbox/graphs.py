@@ -1,4 +1,4 @@
-"""Small graphs to hand to the sandbox."""
+"""Small graphs for the sandbox."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ Graph = dict[str, Any]
 
 
 def slow_graph(*, steps: int = 3, seed: int = 1, prefix: str = "slow") -> Graph:
-    """A node that steps, one that inverts, one that saves."""
+    """Returns a graph of a node with steps, a node that inverts, and a node that saves."""
     widgets = {"seconds": 1.0, "steps": steps, "preview": "none", "preview_px": 32, "seed": seed}
     return {
         "1": {"class_type": "LabSleep", "inputs": widgets},
@@ -24,7 +24,8 @@ def quick_graph(*, color: int = 1, prefix: str = "quick") -> Graph:
 
 
 def graph_with_a_link_to_nowhere() -> Graph:
-    """It passes validation, since the schema does not know the input; then the worker dies of it."""
+    """Returns a graph that passes validation, because the schema does not have the input, and then kills the
+    worker."""
     graph = quick_graph()
     graph["2"]["inputs"]["bogus"] = ["99", 0]
     return graph

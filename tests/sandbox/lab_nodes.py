@@ -1,4 +1,4 @@
-"""The nodes that the recorded scenarios use and that the sandbox does not have."""
+"""Node classes of the recorded scenarios that the sandbox does not have."""
 
 import math
 import threading
@@ -29,7 +29,8 @@ def picture() -> np.ndarray:
 
 
 class Pace:
-    """How far LabSleep nodes may go: a test lets them do so many steps in all, instead of as much time."""
+    """Limit on the total steps of all LabSleep nodes. A test raises it instead of waiting for time to
+    pass."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,14 +38,14 @@ class Pace:
         self._done = 0
 
     def allow(self, steps: float) -> None:
-        """So many steps in all since the start, by whatever node."""
+        """Sets the maximum number of steps of all nodes since the start."""
         with self._changed:
             self._allowed = steps
             self._changed.notify_all()
 
     @property
     def done(self) -> int:
-        """Steps in all so far."""
+        """Total number of steps so far."""
         return self._done
 
     def step(self) -> None:
@@ -54,7 +55,7 @@ class Pace:
 
 
 class LabSleep(SandboxNode):
-    """Steps, at the pace of the test; without steps the node is one step long and cannot be interrupted."""
+    """Runs steps at the pace of the test. With 0 steps, the node takes one step and cannot be interrupted."""
 
     pace: ClassVar[Pace] = Pace()
     RETURN_TYPES = ("IMAGE",)
@@ -170,7 +171,7 @@ class LabValidate(SandboxNode):
 
 
 class LabOutputs(SandboxNode):
-    """In the recording it saves many kinds of files; here it only shows a text."""
+    """In the recording, this node saves many kinds of files; here it only shows a text."""
 
     OUTPUT_NODE = True
 
@@ -184,7 +185,7 @@ class LabOutputs(SandboxNode):
 
 
 class CheckpointLoaderSimple(SandboxNode):
-    """As on the recorded machine, which had no checkpoint."""
+    """The class without any checkpoint, as on the recorded machine."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
 

@@ -1,7 +1,8 @@
-"""Plays a recorded scenario against the sandbox: the same requests at the same moments between the messages.
+"""Replay of a recorded scenario against the sandbox, with the same order of requests and messages.
 
-A recording is a JSON line per event: a websocket opened (`ws_open`), a frame received (`ws`, `ws_bin`) or
-sent (`ws_out`), a request with its answer (`http`); `at` is when it was sent or received, in ms.
+A recording has one JSON line for each event: a websocket was opened (`ws_open`), a frame was received (`ws`,
+`ws_bin`) or sent (`ws_out`), or a request was answered (`http`). `at` is the time in ms at which it was sent
+or received.
 """
 
 import json
@@ -27,7 +28,7 @@ def recording(name: str) -> list[Event]:
 
 @dataclass
 class Heard:
-    """What one socket heard, in the recording and from the sandbox, in comparable words."""
+    """Messages that one socket received, in the recording and in the replay, in a comparable form."""
 
     recorded: list[Any] = field(default_factory=list)
     replayed: list[Any] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Heard:
 
 @dataclass
 class Answered:
-    """How one request was answered, in the recording and by the sandbox, in comparable words."""
+    """Response to one request, in the recording and in the replay, in a comparable form."""
 
     request: str
     recorded: Any
@@ -43,7 +44,7 @@ class Answered:
 
 
 class Replay:
-    """`run` plays it all; then `heard` and `answered` are to be compared."""
+    """Replays all events with `run`; then a test compares the results of `heard` and `answered`."""
 
     def __init__(self, comfyui: RunningComfyUI, events: list[Event]) -> None:
         self._comfyui = comfyui
@@ -55,7 +56,7 @@ class Replay:
         self._answers: list[tuple[Event, requests.Response]] = []
 
     def run(self) -> "Replay":
-        """Between two requests the nodes that sleep do as many steps as they did in the recording."""
+        """Replays all events. Between two requests, LabSleep nodes make as many steps as in the recording."""
         steps, seen = 0, _StepsSeen()
         self._comfyui.pace.allow(steps)
         for event in self._events:
@@ -85,12 +86,12 @@ class Replay:
         recorded = [event for event in self._events if event.get("ws") == socket]
         return Heard(
             recorded=[
-                self._comparable(word_frame(event), {})
+                self._comparable(comparable_frame(event), {})
                 for event in recorded
                 if event["ev"] in ("ws", "ws_bin")
             ],
             replayed=[
-                self._comparable(word_own_frame(frame), self._theirs())
+                self._comparable(comparable_own_frame(frame), self._theirs())
                 for frame in self._sockets[socket].frames
             ],
         )
@@ -111,7 +112,7 @@ class Replay:
         ]
 
     def _catch_up(self) -> None:
-        """The sandbox must have said as much by now as was recorded before the next request."""
+        """Waits until the sandbox has sent as many frames as were recorded before the next request."""
         for name, count in self._frames_due.items():
             self._sockets[name].wait_for_frames(count)
 
@@ -142,7 +143,8 @@ class Replay:
         return {own: recorded for recorded, own in self._ours.items()}
 
     def _comparable(self, value: Any, ids: dict[str, str], number_offset: float = 0) -> Any:
-        """Without what differs between any two runs: ids, times, counters in names, traces, arrays."""
+        """Returns the value without parts that differ between runs: ids, times, counters in names, traces,
+        arrays."""
         match value:
             case dict():
                 return {
@@ -170,9 +172,10 @@ class Replay:
 
 
 class _StepsSeen:
-    """How many steps of LabSleep nodes a recorded event shows to have been done since the one before.
+    """Counts the steps of LabSleep nodes between one recorded event and the next.
 
-    It shows by `progress`; if it ran into an interrupt, by that; for a node without steps, by the next node.
+    A step is visible as `progress`; an interrupted step as the interrupt; a node with 0 steps by the start of
+    the next node.
     """
 
     def __init__(self) -> None:
@@ -201,8 +204,8 @@ def _sleeps_without_steps(graph: Any) -> bool:
             return False
 
 
-def word_frame(event: Event) -> Any:
-    """A recorded frame; the nodes of a progress_state are short in most recordings."""
+def comparable_frame(event: Event) -> Any:
+    """Returns a recorded frame in full form. Most recordings have abbreviated nodes in `progress_state`."""
     if event["ev"] == "ws_bin":
         return {"binary": event["event"], "meta": event.get("meta"), "picture": event["image_magic"]}
     message = event["msg"]
@@ -216,7 +219,7 @@ def word_frame(event: Event) -> Any:
     return {**message, "data": {"prompt_id": prompt_id, "nodes": nodes}}
 
 
-def word_own_frame(frame: dict[str, Any] | bytes) -> Any:
+def comparable_own_frame(frame: dict[str, Any] | bytes) -> Any:
     if isinstance(frame, dict):
         return frame
     event = int.from_bytes(frame[:4], "big")

@@ -1,4 +1,4 @@
-"""A sandbox ComfyUI inside the test process, on an event loop in a thread of its own."""
+"""A sandbox ComfyUI inside the test process, on an event loop in its own thread."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ LIMIT_S = 20.0
 
 
 def wait_until(condition: Callable[[], Any], *, what: str = "", limit_s: float = LIMIT_S) -> Any:
-    """The first true answer of `condition`. Raises: AssertionError, when it never comes."""
+    """Polls `condition` and returns its first true result. Raises: AssertionError after the time limit."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if answer := condition():
@@ -77,7 +77,7 @@ class RunningComfyUI:
         return str(response.json()["prompt_id"])
 
     def wait_for(self, prompt_id: str) -> dict[str, Any]:
-        """The history entry of that prompt, once it is over."""
+        """Waits until the prompt is finished, and returns its history entry."""
         history = wait_until(lambda: self.get(f"/history/{quote(prompt_id, safe='')}").json(), what="history")
         return dict(history[prompt_id])
 
@@ -88,7 +88,7 @@ class RunningComfyUI:
 
 
 class Listener:
-    """A websocket whose frames are collected as they come, on a thread of its own."""
+    """A websocket client that collects frames in its own thread."""
 
     def __init__(self, comfyui: RunningComfyUI, query: str = "") -> None:
         self.frames: list[dict[str, Any] | bytes] = []
@@ -112,7 +112,7 @@ class Listener:
         self.socket.send(json.dumps(message))
 
     def cut(self) -> None:
-        """End the TCP connection without a close frame."""
+        """Ends the TCP connection without a close frame."""
         self.socket.shutdown()
 
     def _listen(self) -> None:

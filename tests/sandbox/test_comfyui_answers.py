@@ -1,4 +1,4 @@
-"""The sandbox's HTTP answers are those of a recorded ComfyUI 0.3.64, request by request."""
+"""HTTP responses of the sandbox, compared with those of a recorded ComfyUI 0.3.64."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The sandbox misbehaves when told to, in just the way it was told, and stops when it is reset."""
+"""Simulated faults: each has exactly its described effect, and a reset ends it."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Uploads and downloads answer as recorded from a ComfyUI 0.3.64."""
+"""Responses to uploads and downloads, compared with those of a recorded ComfyUI 0.3.64."""
 
 import json
 from typing import Any
@@ -77,7 +77,7 @@ def test_a_preview_of_no_picture_fails(comfyui: RunningComfyUI) -> None:
 
 
 def _upload(recorded: Any) -> dict[str, Any]:
-    """What `requests` was given, from its record: `<multipart {"image": ["a.png", "98 bytes"]}>`."""
+    """Returns the arguments for `requests` from a record: `<multipart {"image": ["a.png", "98 bytes"]}>`."""
     if isinstance(recorded, dict):
         return {"body": recorded} if "image" in recorded else {"data": recorded}
     fields = json.loads(recorded.removeprefix("<multipart ").removesuffix(">"))

@@ -1,4 +1,4 @@
-"""What the machine says of itself."""
+"""Routes about the machine."""
 
 from pathlib import Path
 

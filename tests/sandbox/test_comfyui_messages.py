@@ -1,4 +1,5 @@
-"""The sandbox's websocket messages are those of a recorded ComfyUI 0.3.64: types, order, keys, values."""
+"""Websocket messages of the sandbox, compared with those of a recorded ComfyUI 0.3.64: types, order, keys,
+values."""
 
 from typing import Any
 
@@ -32,7 +33,8 @@ def test_every_frame_is_as_recorded(comfyui: RunningComfyUI, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "socket"), WITHOUT_STATUS)
 def test_every_frame_but_status_is_as_recorded(comfyui: RunningComfyUI, name: str, socket: str) -> None:
-    """`status` answers requests, so where it falls between the messages of the worker is chance."""
+    """`status` messages are caused by requests, so their position between messages of the worker is
+    random."""
     comfyui.faults(version="old" if "_old_" in name else "new")
     heard = Replay(comfyui, recording(name)).run().heard(socket)
     assert [one for one in heard.replayed if not is_status(one)] == [

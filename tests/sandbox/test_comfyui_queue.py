@@ -1,4 +1,4 @@
-"""In which order prompts run, what becomes of two with one id, and what the history gives."""
+"""Order of prompts, two prompts with the same id, and the history."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 
 
 def test_prompts_run_by_number_then_by_id(comfyui: RunningComfyUI) -> None:
-    """The order that was recorded: later fronts first, ties in the order of the ids, not of their coming."""
+    """The recorded order: later `front` prompts first; equal numbers in the order of ids, not of arrival."""
     comfyui.faults(hold=True)
     wishes: dict[str, dict[str, Any]] = {
         "n1": {},

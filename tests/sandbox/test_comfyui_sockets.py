@@ -1,4 +1,4 @@
-"""Who hears what: reconnecting, two sockets of one client, prompts without a client."""
+"""Recipients of messages: reconnects, two sockets of one client, prompts without a client."""
 
 from tests.sandbox.graphs import quick_graph, slow_graph
 from tests.sandbox.running_comfyui import Listener, RunningComfyUI, wait_until
@@ -31,7 +31,8 @@ def test_a_stranger_is_not_told_it(comfyui: RunningComfyUI) -> None:
 
 
 def test_the_end_of_an_older_socket_makes_the_newer_one_deaf(comfyui: RunningComfyUI) -> None:
-    """The bug of ComfyUI that clients must survive: open, answering pings, and nothing is ever heard."""
+    """A bug of ComfyUI that clients must handle: the socket is open and answers pings, but gets no
+    messages."""
     old, new = Listener(comfyui, "?clientId=me"), Listener(comfyui, "?clientId=me")
     new.wait_for_frames(1)
     heard_by_new = comfyui.wait_for(comfyui.submit(quick_graph(), client_id="me"))

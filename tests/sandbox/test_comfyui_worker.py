@@ -1,4 +1,5 @@
-"""What ends ComfyUI's worker thread, what such a zombie looks like, and a cycle met only at run time."""
+"""Causes that end ComfyUI's worker thread, the state of a server without a worker, and a cycle at run
+time."""
 
 import pytest
 

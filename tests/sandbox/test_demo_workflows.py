@@ -1,4 +1,4 @@
-"""The bundled workflows, as the sandbox runs them."""
+"""Execution of the bundled workflows in the sandbox."""
 
 import json
 import shutil

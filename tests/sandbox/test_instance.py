@@ -1,4 +1,4 @@
-"""The same instance behind two SSH servers: what the `instance` fixture promises the tests that use it."""
+"""Guarantees of the `instance` fixture: the same instance behind two SSH servers."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""`python -m comfyui_workflow.sandbox` as a process: what it prints, how it ends, what it keeps."""
+"""The process `python -m comfyui_workflow.sandbox`: its output, its end, its stored files."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.sandbox_process import SandboxProcess
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[SandboxProcess]:
-    """One that a test may end: with a blank in its path, as home directories have."""
+    """A sandbox that a test can stop. Its path has a space, as some home directories have."""
     with SandboxProcess(tmp_path / "my sandbox") as sandbox:
         yield sandbox
 

@@ -1,4 +1,4 @@
-"""The sandbox's SSH server as paramiko sees it: who gets in, to which files, and to which port."""
+"""The sandbox's SSH server with paramiko as the client: authentication, files and port forwarding."""
 
 import io
 import stat

@@ -1,4 +1,4 @@
-"""Files of the editor and node definitions, as small as a test needs them."""
+"""Builders of small editor files and node definitions for tests."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -42,7 +42,7 @@ def file(*nodes: Json, links: Any = (), **other: Any) -> Json:
 def subgraph(
     name: str, *nodes: Json, links: Any = (), inputs: Any = (), outputs: Any = (), **other: Any
 ) -> Json:
-    """Inputs and outputs as (name, type, ids of links)."""
+    """Returns a subgraph definition. `inputs` and `outputs` are (name, type, *link ids)."""
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
     return {
         "id": name,
@@ -68,5 +68,5 @@ def graph_of(
 
 
 def inputs_of(workflow: Json, classes: Json, **other: Any) -> dict[str, Json]:
-    """Of each node that runs."""
+    """Converts the file and returns the inputs of each node in the graph, by node id."""
     return {node_id: one["inputs"] for node_id, one in graph_of(workflow, classes, **other).items()}

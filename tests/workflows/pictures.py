@@ -1,4 +1,4 @@
-"""Pictures with texts inside, byte by byte."""
+"""Builders of pictures with text chunks or EXIF texts."""
 
 import struct
 import zlib
@@ -34,7 +34,7 @@ def png(*chunks: bytes, width: int = 1, height: int = 1) -> bytes:
 
 
 def with_exif(kind: str, *fields: str) -> bytes:
-    """WEBP or JPEG; the texts in the fields that ComfyUI uses for a prompt and a workflow."""
+    """Returns a WEBP or JPEG with texts in the EXIF fields that ComfyUI uses for prompt and workflow."""
     exif = Image.Exif()
     for number, field in zip((0x0110, 0x010F), fields, strict=False):
         exif[number] = field

@@ -1,4 +1,4 @@
-"""Which inputs a person is likely to change, and what is known of each."""
+"""Selection and description of the inputs that a person is likely to change."""
 
 import json
 from typing import Any
@@ -148,7 +148,7 @@ def test_every_name_sets_that_input_and_no_other(name: str) -> None:
 def test_what_a_file_is_known_to_say_without_an_instance_is_true(name: str) -> None:
     known = outline(json.loads((PAIRS / f"{name}.ui.json").read_bytes()))
     graph = json.loads((PAIRS / f"{name}.api.json").read_bytes())
-    if name == "t_old_seed_control_bool_new":  # the editor itself takes these for others
+    if name == "t_old_seed_control_bool_new":  # the editor itself assigns these values to other widgets
         return
     for each in key_inputs(known, NOTHING):
         assert graph[each.node_id]["inputs"][each.input] == each.value, each.name

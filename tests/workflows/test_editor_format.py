@@ -1,4 +1,5 @@
-"""Files of the editor to graphs: nodes, widgets, links; each rule as the real editor was seen to act."""
+"""Conversion of editor files into graphs: nodes, widgets, links. Each rule is the observed behaviour of the
+real editor."""
 
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_what_the_class_gives_no_default_for_is_left_out_unless_it_is_saved() ->
 
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_a_widget_that_is_linked_takes_no_value(is_listed: bool) -> None:
-    """Its own stays in the row, so the others keep their places."""
+    """The saved list still has the widget's own value, so the positions of the others do not change."""
     classes = {**CLASSES, "Two": class_of({"a": ["INT"], "b": ["INT"], "i": ["IMAGE"]})}
     two = node(9, "Two", [5, 6], inputs=[socket("a", 1, "INT", widget=is_listed)])
     found = inputs_of(file(node(1, "Number", [7]), two, links=[(1, 1, 0, 9, 0)]), classes)
@@ -284,7 +285,7 @@ def saver(prefix: str, kind: str = "SaveImage") -> Any:
     ],
 )
 def test_names_of_files_name_widgets(prefix: str, name: str) -> None:
-    """By the name for search and replace, then by the title; the first of all nodes, muted ones too."""
+    """Nodes are found by "Node name for S&R", then by title; the first match counts, also a muted node."""
     called = {"Node name for S&R": "Called"}
     nodes = [
         node(1, "Make", [8], mode=2),
@@ -379,7 +380,7 @@ CIRCLE = [node(5, "Any", mode=4, inputs=[socket("v", 2)]), node(6, "Any", mode=4
         ),
         (file({"id": 1}), "no id or type"),
         (file({"id": [], "type": "Make"}), "no id or type"),
-        ({"nodes": [MAKE], "links": [[1, 2]]}, "no ends"),
+        ({"nodes": [MAKE], "links": [[1, 2]]}, "no id, source or target"),
         ({"nodes": 5}, "not a file of the ComfyUI editor"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Graphs: what is one, what may be sent to a ComfyUI, what of it will run."""
+"""Graphs: validity, safety for ComfyUI, execution order."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A workflow as somebody gives it, in either format."""
+"""Reading of workflows in both formats."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an instance says of its classes."""
+"""Parsing of node definitions."""
 
 from typing import Any
 

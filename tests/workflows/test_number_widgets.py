@@ -1,4 +1,4 @@
-"""Numbers that a primitive node gives to widgets: steps and ranges."""
+"""Numbers that widgets receive from a primitive node: steps and ranges."""
 
 from typing import Any
 

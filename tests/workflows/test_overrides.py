@@ -1,4 +1,4 @@
-"""Inputs of a graph set by whoever starts it."""
+"""Overrides of inputs in a request."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the real editor (frontend 1.27.10) made of 85 files, and what we make of them."""
+"""Comparison of our conversion with that of the real editor (frontend 1.27.10), for 85 files."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PAIRS = Path(__file__).parent / "pairs"
 NAMES = sorted(path.name.removesuffix(".ui.json") for path in PAIRS.glob("*.ui.json"))
 DEFINITIONS = Definitions(json.loads((PAIRS / "object_info.json").read_bytes()))
 REMOTE_CHOICES = {"t_load_image_kinds_new": {"/internal/files/output": ["upa4e317.png [output]"]}}
-"""What the instance had in its output directory when the pair was made; for the others it had nothing."""
+"""Files in the output directory of the instance when the pair was recorded; for other pairs it was empty."""
 
 
 def queueing(name: str) -> Queueing:
@@ -38,7 +38,7 @@ def test_all_pairs_are_there() -> None:
 
 
 def what_runs(graph: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Class and inputs, without those that the class does not declare."""
+    """Returns class and declared inputs of each node."""
     return {node_id: (node["class_type"], _declared(node)) for node_id, node in graph.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is said of a graph before it is sent, next to what a real ComfyUI said of it.
+"""Preflight findings, compared with the recorded responses of a real ComfyUI.
 
 `data/verdicts.json` was recorded from ComfyUI 0.3.64 with the classes of `data/verdicts_object_info.json`;
 its input directory had photo.png and sub/photo.png, its output directory made.png.
@@ -270,7 +270,7 @@ def test_a_provided_file_is_used_by_whatever_text_names_it() -> None:
 
 
 def test_a_link_to_nowhere_in_an_undeclared_input_would_end_the_worker() -> None:
-    """Validation passes over it, whichever outputs there are besides."""
+    """ComfyUI's validation ignores such a link, even if other outputs are valid."""
     graph = {"1": empty_image(), "2": shown(), "3": node("LabText", text="x", extra=["9", 0])}
     finding = only(errors(check(graph).findings))
     assert (finding.code, finding.node_id, finding.input_name) == ("bad_linked_input", "3", "extra")
@@ -325,7 +325,7 @@ def test_inputs_that_grow_go_by_other_names() -> None:
 
 
 def test_a_chain_that_comfyui_may_find_too_long_is_warned_of() -> None:
-    """Its validation is recursive; 0.3.64 gives up at about 980 nodes."""
+    """ComfyUI's validation is recursive; 0.3.64 fails at about 980 nodes."""
 
     def chain(length: int) -> dict[str, Any]:
         inner = {str(n): node("ImageInvert", image=[str(n - 1), 0]) for n in range(1, length)}
@@ -345,7 +345,8 @@ def test_what_cannot_be_converted_is_an_error_whatever_the_class(value: Any) -> 
 
 
 def test_many_wrong_nodes_and_long_lists_take_no_long_time() -> None:
-    """5,000 nodes of 20 classes that know 10,000 models each, and none of theirs: about a second."""
+    """5,000 nodes of 20 classes with 10,000 models each, and every node names a missing model: about a
+    second."""
     info = {
         f"Loader{n}": loader([f"models/{n}/model-{m:05}.safetensors" for m in range(10_000)])
         for n in range(20)

@@ -1,4 +1,4 @@
-"""Texts as the editor queues them: comments, choices, names of files."""
+"""Text processing when the editor queues a prompt: comments, choices, file names."""
 
 import pytest
 

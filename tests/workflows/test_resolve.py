@@ -1,4 +1,4 @@
-"""From what was asked for to the graph that is submitted."""
+"""Resolution of a request into the graph that is submitted."""
 
 from dataclasses import replace
 from typing import Any

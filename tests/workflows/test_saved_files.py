@@ -1,4 +1,4 @@
-"""Which nodes number their files, and whether a picture was made by this node of this graph."""
+"""Classes that number their files, and the check that a picture was made by a given node."""
 
 import time
 from typing import Any
@@ -77,7 +77,7 @@ def test_numbers_are_compared_to_the_last_digit() -> None:
 
 
 def test_a_graph_of_a_stranger_is_read_in_no_time() -> None:
-    """Ten thousand nodes of the class, each linked to the one before."""
+    """Ten thousand nodes of the class, each linked to the previous one."""
     strange = {
         str(number): {"class_type": "Save", "inputs": {"a": [str(number - 1), 0], "b": [str(number - 1), 0]}}
         for number in range(10_000)

@@ -1,4 +1,4 @@
-"""Seeds, and whatever else has a "control after generate", when a workflow is queued."""
+"""Values of seeds, and of other inputs with "control after generate", when a workflow is queued."""
 
 from typing import Any
 

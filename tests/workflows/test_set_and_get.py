@@ -1,4 +1,4 @@
-"""Links without a line: what goes into a SetNode comes out of every GetNode of its name."""
+"""Set/Get nodes: the input of a SetNode is the output of every GetNode with its name."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def show(link: int) -> Json:
 
 
 def drawn(*nodes: Json) -> Json:
-    """Make to SetNode; GetNode to Show."""
+    """Returns a file with the links Make to SetNode, and GetNode to Show."""
     return file(node(1, "Make"), *nodes, show(2), links=[(1, 1, 0, 2, 0), (2, 3, 0, 9, 0)])
 
 
@@ -74,7 +74,7 @@ def test_a_subgraph_gets_what_is_set_around_it() -> None:
 
 @pytest.mark.parametrize("values", [["another"], [], [None], {"name": "canvas"}])
 def test_what_nobody_sets_is_an_error_that_names_the_node(values: Any) -> None:
-    with pytest.raises(InvalidGraph, match=r"node 3 \(GetNode\): no SetNode of the workflow sets"):
+    with pytest.raises(InvalidGraph, match=r"node 3 \(GetNode\): the workflow has no SetNode with"):
         graph_of(drawn(setter(), node(3, "GetNode", values)), CLASSES)
 
 

@@ -1,4 +1,4 @@
-"""Which graphs should take about the same time."""
+"""Signatures: equal for graphs that should take about the same time."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Subgraphs: what they stand for, and the widgets they show outside."""
+"""Subgraphs: expansion of their instances, and promoted widgets."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ SHOW = node(9, "Show", [5], inputs=[socket("images", 9, "IMAGE")])
 
 
 def turning(name: str = "S", inner_mode: int = 0, **other: Any) -> Any:
-    """An image through one node, whose two widgets are shown outside."""
+    """Returns a subgraph with one node that processes an image; its two widgets are promoted."""
     inputs = [
         socket("image", 1, "IMAGE"), socket("n", 2, "INT", widget=True), socket("t", 3, "STRING", widget=True)
     ]  # fmt: skip
@@ -45,7 +45,7 @@ def instance(
 
 
 def around(*nodes: Any, links: Any = (), subgraphs: Any = None) -> Any:
-    """An image made, handed to node 2, and what comes out shown."""
+    """Returns a file in which node 2 gets an image from Make, and Show gets the output of node 2."""
     definitions = {"subgraphs": subgraphs or [turning()]}
     return file(MAKE, *nodes, SHOW, links=[(1, 1, 0, 2, 0), (9, 2, 0, 9, 0), *links], definitions=definitions)
 
@@ -101,7 +101,7 @@ def test_a_widget_shown_outside_may_be_linked_there() -> None:
     ],
 )
 def test_what_gives_a_shown_widget_nothing_leaves_its_value_there(source: Any, number: Any) -> None:
-    """But for a muted node, which takes the value away."""
+    """A muted source is different: the input then has no value."""
     linked = instance(values=[7, "a"], inputs=[socket("number", 5, "INT", widget=True)])
     found = inputs_of(around(source, linked, links=[(5, 4, 0, 2, 1)]), CLASSES)
     assert found["2:5"].get("n") == number

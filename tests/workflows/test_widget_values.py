@@ -1,4 +1,4 @@
-"""Which saved value is which widget's."""
+"""Assignment of saved values to widgets."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The node classes of the sandbox, under the names that graphs call them by."""
+"""The node classes of the sandbox, by the class names that graphs use."""
 
 from comfyui_workflow.sandbox.node import NodeClasses
 from comfyui_workflow.sandbox.nodes import (

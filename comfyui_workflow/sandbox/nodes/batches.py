@@ -1,4 +1,4 @@
-"""Nodes that make, join, repeat, take apart and measure batches of images."""
+"""Nodes that create, join, repeat, split and measure batches of images."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Nodes that lay images over each other, and that join and split their alpha."""
+"""Nodes that compose images, and that join and split their alpha channel."""
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class ImageCompositeMasked(TypedNode):
         if resize_source:
             above = resize(above, below.shape[2], below.shape[1], "bilinear")
         above = _repeated(above, len(below))
-        return outputs(_laid_over(below, above, x, y, _cover(above, mask)))
+        return outputs(_composed(below, above, x, y, _cover(above, mask)))
 
 
 class JoinImageWithAlpha(TypedNode):
@@ -83,9 +83,9 @@ class SplitImageWithAlpha(TypedNode):
 
 
 def with_same_channels(below: Pixels, above: Pixels) -> tuple[Pixels, Pixels]:
-    """Both with the channels of the first: an alpha is cut off the second, or an opaque one added to it.
+    """Gives the second image the channels of the first: its alpha is removed, or an opaque alpha is added.
 
-    (ComfyUI means the same, but fails in the latter case.)
+    (ComfyUI intends the same, but fails in the second case.)
     """
     if below.shape[-1] > above.shape[-1]:
         opaque = np.ones((*above.shape[:3], 1), np.float32)
@@ -104,7 +104,7 @@ def _cover(above: Pixels, mask: Mask | None) -> Pixels:
     return _repeated(fitting, len(above))[..., np.newaxis]
 
 
-def _laid_over(below: Pixels, above: Pixels, x: int, y: int, cover: Pixels) -> Pixels:
+def _composed(below: Pixels, above: Pixels, x: int, y: int, cover: Pixels) -> Pixels:
     result = below.copy()
     place = result[:, max(y, 0) : max(y + above.shape[1], 0), max(x, 0) : max(x + above.shape[2], 0)]
     height, width = place.shape[1:3]

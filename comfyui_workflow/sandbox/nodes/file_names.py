@@ -1,4 +1,4 @@
-"""How ComfyUI names files: where a prefix saves to, which number is next, what a loaded name points at."""
+"""ComfyUI's file names: directory and next number for a prefix, and the file behind a loaded name."""
 
 import os
 import time
@@ -11,8 +11,8 @@ _SUFFIXES = {" [output]": "output", " [temp]": "temp", " [input]": "input"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavePlace:
-    """Where the next files of a prefix go, and the number of the first."""
+class SaveTarget:
+    """Directory and name for the next files of a prefix, and the number of the first file."""
 
     directory: Path
     subfolder: str
@@ -20,45 +20,45 @@ class SavePlace:
     counter: int
 
     def file_name(self, extension: str, index: int = 0) -> str:
-        """The name of the `index`-th file of one batch."""
+        """Returns the name of the `index`-th file of a batch."""
         return f"{self.name.replace('%batch_num%', str(index))}_{self.counter + index:05}_.{extension}"
 
 
-def place_to_save(
+def find_save_target(
     root: Path, prefix: str, *, width: int = 0, height: int = 0, now: time.struct_time | None = None
-) -> SavePlace:
-    """Make the directory that the prefix asks for, and find the next free number in it.
+) -> SaveTarget:
+    """Creates the directory of the prefix, and finds the next free number in it.
 
-    Raises: ValueError, for a prefix that leaves `root`.
+    Raises: ValueError, if the prefix leads out of `root`.
     """
-    path = os.path.normpath(_filled_in(prefix, width, height, now or time.localtime()))
-    if _leaves(path):
+    path = os.path.normpath(_replace_placeholders(prefix, width, height, now or time.localtime()))
+    if _leads_outside(path):
         raise ValueError(f"Saving image outside the output folder is not allowed: {prefix!r}")
     subfolder, name = os.path.split(path)
     directory = root / subfolder
     directory.mkdir(parents=True, exist_ok=True)
-    return SavePlace(
+    return SaveTarget(
         directory=directory, subfolder=subfolder, name=name, counter=_next_counter(directory, name)
     )
 
 
 def file_to_load(folders: Folders, name: str) -> Path | None:
-    """The file behind "name.png", "sub/name.png" or "name.png [output]"; None if there is none."""
+    """Returns the file for "name.png", "sub/name.png" or "name.png [output]"; None if it does not exist."""
     root = folders.input_dir
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix):
             name, root = name.removesuffix(suffix), folders.of_type(kind) or root
     path = root / name
-    if _leaves(os.path.normpath(name)) or not path.is_file():
+    if _leads_outside(os.path.normpath(name)) or not path.is_file():
         return None
     return path
 
 
-def _leaves(path: str) -> bool:
+def _leads_outside(path: str) -> bool:
     return Path(path).is_absolute() or ".." in Path(path).parts
 
 
-def _filled_in(prefix: str, width: int, height: int, now: time.struct_time) -> str:
+def _replace_placeholders(prefix: str, width: int, height: int, now: time.struct_time) -> str:
     for placeholder, value in {
         "%width%": str(width),
         "%height%": str(height),

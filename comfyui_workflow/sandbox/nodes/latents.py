@@ -1,4 +1,4 @@
-"""Nodes that make and change latents. What a latent carries beside its samples goes with it."""
+"""Nodes that create and change latents. Other entries of a latent, besides its samples, are kept."""
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class SetLatentNoiseMask(TypedNode):
 
 
 def _resized(latent: Latent, width: int, height: int, method: str, crop: str) -> Latent:
-    """Bislerp turns colours into each other on a sphere, which a stand-in does not need: bicubic serves."""
+    """Resizes a latent. Bicubic replaces "bislerp" (spherical interpolation): enough for a stand-in."""
     pixels = pictures_of(latent)
     width, height = (max(1, side // PIXELS_PER_LATENT) * PIXELS_PER_LATENT for side in (width, height))
     method = "bicubic" if method == "bislerp" else method

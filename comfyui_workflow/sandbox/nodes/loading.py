@@ -14,11 +14,11 @@ from comfyui_workflow.sandbox.nodes.file_names import file_to_load
 from comfyui_workflow.sandbox.nodes.resampling import from_eight_bits
 from comfyui_workflow.sandbox.nodes.typed_node import Mask, TypedNode, choice, outputs, required
 
-_NO_ALPHA = np.zeros((64, 64), np.float32)  # 64 x 64 whatever the image: so does ComfyUI
+_NO_ALPHA = np.zeros((64, 64), np.float32)  # 64 x 64 for every image size, as in ComfyUI
 
 
 class ImageFileNode(TypedNode):
-    """What the three classes below share: their `image` is the name of a file."""
+    """Base of the three classes below: their input `image` is the name of a file."""
 
     @classmethod
     def is_changed(cls, folders: Folders, **widgets: Any) -> object:
@@ -27,7 +27,7 @@ class ImageFileNode(TypedNode):
 
     @classmethod
     def validate_inputs(cls, folders: Folders, image: str) -> bool | str:  # type: ignore[override]
-        # It names `image` alone: the names of the parameters say which inputs it takes over.
+        # `image` must be the only parameter: this method replaces the other checks of every named input.
         return file_to_load(folders, image) is not None or f"Invalid image file: {image}"
 
 
@@ -99,7 +99,8 @@ def _path_of(context: NodeContext, name: str) -> Path:
 
 
 def _upright_frames(file: Image.Image) -> Iterator[Image.Image]:
-    """The frames that have the size of the first; of an MPO (views, not frames) the first alone."""
+    """Yields the frames that have the size of the first one. Of an MPO (its pictures are views, not frames),
+    yields only the first."""
     size: tuple[int, int] | None = None
     for raw in ImageSequence.Iterator(file):
         frame = _in_eight_bits(ImageOps.exif_transpose(raw))

@@ -1,4 +1,4 @@
-"""Nodes that make masks, change them, and turn them into images and back."""
+"""Nodes that create and change masks, and convert between masks and images."""
 
 from collections.abc import Callable
 from itertools import product
@@ -192,7 +192,7 @@ def as_image(mask: Mask) -> Pixels:
 
 
 def grow(mask: Mask, pixels: int, *, tapered_corners: bool) -> Mask:
-    """One pixel at a time, as long as that changes anything."""
+    """Grows (or shrinks) the mask by one pixel at a time, and stops early if nothing changes."""
     extreme = np.minimum if pixels < 0 else np.maximum
     for _ in range(abs(pixels)):
         grown: Mask = extreme.reduce(_with_neighbours(mask, tapered_corners=tapered_corners))
@@ -215,7 +215,7 @@ def _with_neighbours(mask: Mask, *, tapered_corners: bool) -> list[Mask]:
 def _fade(lines: Mask, count: int, *, from_end: bool) -> None:
     count = min(count, len(lines))
     for number_of_line in range(count):
-        # From the end, ComfyUI counts -0, -1, -2, ...: its first step falls on the line opposite.
+        # From the end, ComfyUI counts -0, -1, -2, ...: its first step changes line 0, on the opposite side.
         lines[-number_of_line if from_end else number_of_line] *= np.float32((number_of_line + 1) / count)
 
 

@@ -1,6 +1,6 @@
-"""The picture that the stand-in sampler paints: soft colours and discs, out of the prompt and the seed alone.
+"""Pictures of the stand-in sampler: soft colours and discs, computed only from the prompt and the seed.
 
-The same recipe gives the same picture at every size, so that a small preview already shows the large one.
+The same recipe gives the same picture at every size, so a small preview shows the same picture as the result.
 """
 
 import colorsys
@@ -40,7 +40,7 @@ _HUES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a painted picture depends on; `index` is its place in the batch."""
+    """All parameters of a painted picture; `index` is its position in the batch."""
 
     positive: str
     negative: str
@@ -50,24 +50,24 @@ class Recipe:
 
 
 def paint(recipe: Recipe, width: int, height: int) -> Pixels:
-    """An array [height, width, 3]."""
-    chance = _chance(recipe)
-    hue = _hue(recipe.positive, chance)
+    """Returns the picture of a recipe as an array [height, width, 3], values 0..1."""
+    generator = _generator(recipe)
+    hue = _hue(recipe.positive, generator)
     x, y = _coordinates(width, height)
-    picture = _sky(hue, x, y, chance)
-    for _ in range(chance.integers(5, 9)):
-        _add_disc(picture, hue, x, y, chance)
+    picture = _sky(hue, x, y, generator)
+    for _ in range(generator.integers(5, 9)):
+        _add_disc(picture, hue, x, y, generator)
     vignette = 1 / (1 + 0.2 * (x * x + y * y)[..., np.newaxis])
     return np.clip(picture * vignette, 0, 1).astype(np.float32)
 
 
 def noise(recipe: Recipe, width: int, height: int) -> Pixels:
-    """What a sampler starts from."""
-    return _chance(recipe).random((height, width, 3), np.float32)
+    """Returns the random noise from which a sampler starts."""
+    return _generator(recipe).random((height, width, 3), np.float32)
 
 
 def add_mark(picture: Pixels) -> None:
-    """Write "sandbox" into the lower left corner: nobody shall take the picture for the work of a model."""
+    """Writes "sandbox" into the lower left corner: nobody must mistake the picture for a model's output."""
     height, width = picture.shape[:2]
     if width < 96 or height < 48:
         return
@@ -79,20 +79,20 @@ def add_mark(picture: Pixels) -> None:
     picture[...] = picture * (1 - cover) + cover
 
 
-def _chance(recipe: Recipe) -> np.random.Generator:
+def _generator(recipe: Recipe) -> np.random.Generator:
     digest = hashlib.sha256(repr(recipe).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def _hue(words: str, chance: np.random.Generator) -> float:
-    """The hue that the prompt names first, or any."""
-    any_hue = chance.random()
+def _hue(words: str, generator: np.random.Generator) -> float:
+    """Returns the hue of the first colour word in the prompt, or else a random hue."""
+    any_hue = generator.random()
     named = (_HUES[word] for word in re.findall(r"[a-z]+", words.lower()) if word in _HUES)
     return next(named, any_hue)
 
 
 def _coordinates(width: int, height: int) -> tuple[Pixels, Pixels]:
-    """For each pixel its distance from the centre, where the shorter side reaches from -1 to 1."""
+    """Returns the x and y coordinates of each pixel, relative to the centre; the shorter side is -1 to 1."""
     shorter = min(width, height)
     columns = (2 * np.arange(width, dtype=np.float32) + 1 - width) / shorter
     rows = (2 * np.arange(height, dtype=np.float32) + 1 - height) / shorter
@@ -104,21 +104,23 @@ def _color(hue: float, saturation: float, value: float) -> npt.NDArray[np.float3
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
-def _sky(hue: float, x: Pixels, y: Pixels, chance: np.random.Generator) -> Pixels:
-    """A gradient between two neighbouring hues, bent by slow waves."""
+def _sky(hue: float, x: Pixels, y: Pixels, generator: np.random.Generator) -> Pixels:
+    """Returns a gradient between two neighbouring hues, distorted by slow waves."""
     bent = y / 2 + 0.5
     for _ in range(3):
-        across, down, start, strength = chance.uniform((-2, -2, 0, 0.03), (2, 2, 6.3, 0.12))
+        across, down, start, strength = generator.uniform((-2, -2, 0, 0.03), (2, 2, 6.3, 0.12))
         bent = bent + strength * np.sin(across * x + down * y + start)
     share = np.clip(bent, 0, 1)[..., np.newaxis]
-    shift = chance.uniform(-0.12, 0.12)
+    shift = generator.uniform(-0.12, 0.12)
     above, below = _color(hue, 0.55, 0.95), _color(hue + shift, 0.75, 0.35)
     return ((1 - share) * above + share * below).astype(np.float32)
 
 
-def _add_disc(picture: Pixels, hue: float, x: Pixels, y: Pixels, chance: np.random.Generator) -> None:
-    left, top, radius, softness, strength = chance.uniform((-1, -1, 0.12, 0.01, 0.3), (1, 1, 0.5, 0.2, 0.75))
-    color = _color(hue + chance.normal(0, 0.08), chance.uniform(0.35, 0.85), chance.uniform(0.55, 1))
+def _add_disc(picture: Pixels, hue: float, x: Pixels, y: Pixels, generator: np.random.Generator) -> None:
+    left, top, radius, softness, strength = generator.uniform(
+        (-1, -1, 0.12, 0.01, 0.3), (1, 1, 0.5, 0.2, 0.75)
+    )
+    color = _color(hue + generator.normal(0, 0.08), generator.uniform(0.35, 0.85), generator.uniform(0.55, 1))
     distance = np.hypot(x - left, y - top)
     cover = np.clip((radius - distance) / softness, 0, 1)[..., np.newaxis] * strength
     picture[...] = picture * (1 - cover) + cover * color

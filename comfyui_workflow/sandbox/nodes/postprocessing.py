@@ -109,7 +109,7 @@ class ImageQuantize(TypedNode):
 
 
 def _blur(image: Pixels, radius: int, sigma: float) -> npt.NDArray[np.float64]:
-    """A Gaussian over -1..1, whatever the radius: so ComfyUI understands sigma. The border is mirrored."""
+    """Gaussian blur. As in ComfyUI, sigma refers to the range -1..1 for every radius. Mirrors the border."""
     positions = np.linspace(-1, 1, 2 * radius + 1)
     weights = np.exp(-(positions**2) / (2 * sigma**2))
     border = (radius, radius)
@@ -168,7 +168,7 @@ def _with_bayer_pattern(picture: Image.Image, palette: Image.Image, order: int) 
 
 
 def _bayer_matrix(order: int) -> Pixels:
-    """Ordered dithering thresholds around 0, within -0.5..0.5; `order` is a power of two."""
+    """Returns thresholds of ordered dithering, centred at 0, within -0.5..0.5; `order` is a power of two."""
     if order == 1:
         return np.zeros((1, 1), np.float32)
     inner = _bayer_matrix(order // 2)

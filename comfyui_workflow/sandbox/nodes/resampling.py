@@ -1,8 +1,9 @@
-"""Resizing arrays [batch, height, width, channels], with the arithmetic of ComfyUI's five methods.
+"""Resizing of arrays [batch, height, width, channels], with the arithmetic of ComfyUI's five methods.
 
-All but Lanczos are separable sums: along one axis, each new pixel is a weighted sum of a few old ones, its
-*taps*. They are summed in double precision, so that an image of one colour keeps it (torch, in single
-precision, may be one level off). Lanczos works on 8-bit pictures with Pillow, as it does there.
+How it works: all methods except Lanczos are separable sums. Along one axis, each new pixel is a weighted sum
+of a few old pixels, its *taps*. The sums use double precision, so an image of one colour keeps that colour
+(torch, in single precision, can be one level off). Lanczos works on 8-bit pictures with Pillow, as in
+ComfyUI.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 
 
 def resize(pixels: Pixels, width: int, height: int, method: str, crop: str = "disabled") -> Pixels:
-    """A copy of that size; `crop` "center" first cuts the longer side down to the new proportions."""
+    """Returns a resized copy. With `crop` "center", the image is first cut to the new proportions."""
     if crop == "center":
         pixels = _cut_to_proportions(pixels, width / height)
     if method == "lanczos":
@@ -33,7 +34,7 @@ def resize_mask(mask: Mask, width: int, height: int) -> Mask:
 
 
 def to_eight_bits(pixels: Pixels) -> npt.NDArray[np.uint8]:
-    """Cut off, not rounded: 0.999 is 254. So does ComfyUI wherever it makes a picture of an array."""
+    """Converts 0..1 to 0..255. Values are truncated, not rounded (0.999 becomes 254), as in ComfyUI."""
     scaled: Pixels = np.clip(np.float32(255) * pixels, 0, 255)
     return scaled.astype(np.uint8)
 
@@ -59,7 +60,7 @@ def _resize_lanczos(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 class _Taps(NamedTuple):
-    """For each new pixel (row) the old ones it is made of, and how much each counts."""
+    """For each new pixel (row): the indices and the weights of the old pixels in its sum."""
 
     indices: npt.NDArray[np.intp]
     weights: npt.NDArray[np.float64]
@@ -76,7 +77,7 @@ def _resample(pixels: Pixels, axis: int, taps: _Taps) -> Pixels:
 
 
 def _centres(old: int, new: int) -> Pixels:
-    """Where the middle of each new pixel falls, counted in old pixels; single precision as in torch."""
+    """Returns the centre of each new pixel in units of old pixels; single precision, as in torch."""
     centres: Pixels = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new)
     return centres
 
@@ -103,7 +104,7 @@ def _bicubic_taps(old: int, new: int) -> _Taps:
 
 
 def _cubic(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution with a = -0.75, the value torch has."""
+    """Keys' cubic convolution with a = -0.75, the value in torch."""
     a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a

@@ -1,4 +1,4 @@
-"""The stand-in samplers: true steps with previews, at the end of which a painted picture stands."""
+"""Stand-in samplers: they run real steps with previews, and return a painted picture."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -153,7 +153,7 @@ def _words(conditioning: Sequence[StandInText]) -> str:
 
 
 def _sample(context: NodeContext, recipe: Recipe, latent: Latent, *, steps: int, share: float) -> Latent:
-    """Step as often as asked, then mix `share` of a painted picture into what the latent holds."""
+    """Runs the steps, then mixes a painted picture into the latent's one, with weight `share` (0 to 1)."""
     before = pictures_of(latent)
     preview = _Preview(recipe, before, share)
     for step in range(1, steps + 1):
@@ -163,7 +163,7 @@ def _sample(context: NodeContext, recipe: Recipe, latent: Latent, *, steps: int,
 
 
 class _Preview:
-    """The first picture of the batch, small, coming out of noise."""
+    """Preview: a small version of the batch's first picture, faded in from noise."""
 
     def __init__(self, recipe: Recipe, before: Pixels, share: float) -> None:
         height, width = before.shape[1:3]

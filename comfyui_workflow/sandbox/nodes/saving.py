@@ -1,4 +1,4 @@
-"""Nodes that write image files, with the graph inside, and that show them to the client."""
+"""Nodes that write image files with the graph inside, and report them to the client."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
-from comfyui_workflow.sandbox.nodes.file_names import SavePlace, place_to_save
+from comfyui_workflow.sandbox.nodes.file_names import SaveTarget, find_save_target
 from comfyui_workflow.sandbox.nodes.masks import as_image
 from comfyui_workflow.sandbox.nodes.resampling import to_eight_bits
 from comfyui_workflow.sandbox.nodes.typed_node import (
@@ -44,8 +44,8 @@ class SaveImage(TypedNode):
         return required(images=IMAGE, filename_prefix=text(default="ComfyUI")) | hidden_png_texts()
 
     def run(self, context: NodeContext, *, images: Pixels, filename_prefix: str = "ComfyUI") -> NodeResult:
-        place = _place(context.output_dir, filename_prefix, images)
-        return NodeResult(ui={"images": _write_png_files(context, place, images, kind="output")})
+        target = _save_target(context.output_dir, filename_prefix, images)
+        return NodeResult(ui={"images": _write_png_files(context, target, images, kind="output")})
 
 
 class PreviewImage(TypedNode):
@@ -107,10 +107,10 @@ class SaveAnimatedWEBP(TypedNode):
         quality: int,
         method: str,
     ) -> NodeResult:
-        place = _place(context.output_dir, filename_prefix, images)
+        target = _save_target(context.output_dir, filename_prefix, images)
         first, *others = _pictures(images)
         first.save(
-            place.directory / place.file_name("webp"),
+            target.directory / target.file_name("webp"),
             save_all=True,
             append_images=others,
             duration=int(1000 / fps),
@@ -119,7 +119,7 @@ class SaveAnimatedWEBP(TypedNode):
             quality=quality,
             method=_WEBP_METHODS[method],
         )
-        return _animation(place, "webp", is_animated=bool(others))
+        return _animation(target, "webp", is_animated=bool(others))
 
 
 class SaveAnimatedPNG(TypedNode):
@@ -143,48 +143,48 @@ class SaveAnimatedPNG(TypedNode):
     def run(
         self, context: NodeContext, *, images: Pixels, filename_prefix: str, fps: float, compress_level: int
     ) -> NodeResult:
-        place = _place(context.output_dir, filename_prefix, images)
+        target = _save_target(context.output_dir, filename_prefix, images)
         chunks = PngInfo()
         for key, value in _texts(context):
             chunks.add(b"comf", f"{key}\0{value}".encode("latin-1"), after_idat=True)
         first, *others = _pictures(images)
         first.save(
-            place.directory / place.file_name("png"),
+            target.directory / target.file_name("png"),
             save_all=True,
             append_images=others,
             duration=int(1000 / fps),
             pnginfo=chunks,
             compress_level=compress_level,
         )
-        return _animation(place, "png", is_animated=True)
+        return _animation(target, "png", is_animated=True)
 
 
-def shown_file(place: SavePlace, name: str, kind: str = "output") -> dict[str, str]:
-    """A saved file as an output node tells of it."""
-    return {"filename": name, "subfolder": place.subfolder, "type": kind}
+def ui_entry(target: SaveTarget, name: str, kind: str = "output") -> dict[str, str]:
+    """Returns the entry of a saved file in the `ui` of an output node."""
+    return {"filename": name, "subfolder": target.subfolder, "type": kind}
 
 
-def _place(root: Path, prefix: str, images: Pixels) -> SavePlace:
-    return place_to_save(root, prefix, width=images.shape[2], height=images.shape[1])
+def _save_target(root: Path, prefix: str, images: Pixels) -> SaveTarget:
+    return find_save_target(root, prefix, width=images.shape[2], height=images.shape[1])
 
 
 def _show(context: NodeContext, images: Pixels) -> NodeResult:
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
-    place = _place(context.temp_dir, f"ComfyUI_temp_{letters}", images)
-    return NodeResult(ui={"images": _write_png_files(context, place, images, kind="temp", compress_level=1)})
+    target = _save_target(context.temp_dir, f"ComfyUI_temp_{letters}", images)
+    return NodeResult(ui={"images": _write_png_files(context, target, images, kind="temp", compress_level=1)})
 
 
 def _write_png_files(
-    context: NodeContext, place: SavePlace, images: Pixels, *, kind: str, compress_level: int = 4
+    context: NodeContext, target: SaveTarget, images: Pixels, *, kind: str, compress_level: int = 4
 ) -> list[object]:
     chunks = PngInfo()
     for key, value in _texts(context):
         chunks.add_text(key, value)
     shown: list[object] = []
     for index, picture in enumerate(_pictures(images)):
-        name = place.file_name("png", index)
-        picture.save(place.directory / name, pnginfo=chunks, compress_level=compress_level)
-        shown.append(shown_file(place, name, kind))
+        name = target.file_name("png", index)
+        picture.save(target.directory / name, pnginfo=chunks, compress_level=compress_level)
+        shown.append(ui_entry(target, name, kind))
     return shown
 
 
@@ -193,22 +193,22 @@ def _pictures(images: Pixels) -> Iterator[Image.Image]:
 
 
 def _texts(context: NodeContext) -> Iterator[tuple[str, str]]:
-    """The graph under "prompt", and whatever else the client wants to find again in the file."""
+    """Yields the texts for the file: the graph as "prompt", and the `extra_pnginfo` of the request."""
     for key, value in ({"prompt": context.prompt} | (context.extra_pnginfo or {})).items():
         yield key, json.dumps(value)
 
 
 def _exif_with_texts(picture: Image.Image, context: NodeContext) -> Image.Exif:
-    """The graph in the tag of the camera's model, the rest from the tag of its maker downwards."""
+    """Returns EXIF data: the graph in the tag Model, the other texts in the tags from Make downwards."""
     exif = picture.getexif()
     for tag, (key, value) in zip((_EXIF_MODEL, *range(_EXIF_MAKE, 0, -1)), _texts(context), strict=False):
         exif[tag] = f"{key}:{value}"
     return exif
 
 
-def _animation(place: SavePlace, extension: str, *, is_animated: bool) -> NodeResult:
+def _animation(target: SaveTarget, extension: str, *, is_animated: bool) -> NodeResult:
     ui: dict[str, list[Any]] = {
-        "images": [shown_file(place, place.file_name(extension))],
+        "images": [ui_entry(target, target.file_name(extension))],
         "animated": [is_animated],
     }
     return NodeResult(ui=ui)

@@ -1,4 +1,4 @@
-"""What goes over the wires between the stand-ins: values that name a model, a text or a picture."""
+"""Values of the links between stand-in nodes: they represent a model, a text or a picture."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,7 +13,7 @@ PIXELS_PER_LATENT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StandInModel:
-    """A MODEL or a CLIP: nothing but a name, and the changes made to it."""
+    """A MODEL or a CLIP: only a name, and the changes made to it."""
 
     name: str
     changes: tuple[str, ...] = ()
@@ -29,14 +29,14 @@ class StandInVae:
 
 @dataclass(frozen=True, kw_only=True)
 class StandInText:
-    """One part of a CONDITIONING, which is a list of these."""
+    """One part of a CONDITIONING; a CONDITIONING is a list of them."""
 
     text: str
     clip: StandInModel
 
 
 def latent_of(pictures: Pixels, **more: Any) -> Latent:
-    """A LATENT that carries whole pictures beside their samples, since samples alone would decode blurred."""
+    """Returns a LATENT with the full pictures and their samples: samples alone would decode blurred."""
     small = resize(
         pictures, pictures.shape[2] // PIXELS_PER_LATENT, pictures.shape[1] // PIXELS_PER_LATENT, "area"
     )
@@ -45,7 +45,7 @@ def latent_of(pictures: Pixels, **more: Any) -> Latent:
 
 
 def pictures_of(latent: Latent) -> Pixels:
-    """The pictures that a LATENT carries, or what its samples say of them."""
+    """Returns the pictures in a LATENT, or else pictures that are computed from its samples."""
     samples = latent["samples"]
     height, width = (PIXELS_PER_LATENT * side for side in samples.shape[2:])
     pictures: Pixels | None = latent.get("pictures")

@@ -1,4 +1,4 @@
-"""Stand-ins for what needs a model: loaders, text encoder, VAE. They say so wherever they show."""
+"""Stand-ins for nodes that need a model: loaders, text encoder, VAE. Their display names say "stand-in"."""
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
 from comfyui_workflow.sandbox.nodes.stand_in_values import (
@@ -196,7 +196,7 @@ def _with_lora(model: StandInModel, name: str, strength: float) -> StandInModel:
 
 
 def _cut_to_whole_latents(pixels: Pixels) -> Pixels:
-    """Around the centre, as a real VAE does."""
+    """Crops the picture around its centre to a multiple of the latent size, as a real VAE does."""
     height, width = (side // PIXELS_PER_LATENT * PIXELS_PER_LATENT for side in pixels.shape[1:3])
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]

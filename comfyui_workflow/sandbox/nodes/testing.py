@@ -1,4 +1,4 @@
-"""Nodes of the sandbox's own, to try out a client: a slow one, a failing one, and outputs of every kind."""
+"""The sandbox's own nodes, for tests of a client: a slow node, a failing node, and outputs of every kind."""
 
 import json
 import math
@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfyui_workflow.sandbox.node import Folders, InputTypes, NodeContext, NodeResult
-from comfyui_workflow.sandbox.nodes.file_names import SavePlace, place_to_save
+from comfyui_workflow.sandbox.nodes.file_names import SaveTarget, find_save_target
 from comfyui_workflow.sandbox.nodes.resampling import to_eight_bits
-from comfyui_workflow.sandbox.nodes.saving import shown_file
+from comfyui_workflow.sandbox.nodes.saving import ui_entry
 from comfyui_workflow.sandbox.nodes.typed_node import (
     IMAGE,
     Pixels,
@@ -36,7 +36,7 @@ _LONGEST_WAIT_S = 0.1
 class SandboxSlow(TypedNode):
     DISPLAY_NAME = "Slow (sandbox)"
     DESCRIPTION = (
-        "Passes an image on after so many steps of so many seconds each; another seed runs it again."
+        "Passes an image on after a number of steps with a duration in seconds; another seed runs it again."
     )
     RETURN_TYPES = ("IMAGE",)
 
@@ -95,7 +95,7 @@ class SandboxText(TypedNode):
 class SandboxFiles(TypedNode):
     DISPLAY_NAME = "Files (sandbox)"
     DESCRIPTION = (
-        "Saves a small file of some kind, and tells of it under the key that real nodes of that kind use."
+        "Saves a small file of the given kind, and reports it under the key that real nodes of that kind use."
     )
     OUTPUT_NODE = True
     KINDS = ("image", "gif", "video", "saved video", "audio", "3d")
@@ -105,23 +105,23 @@ class SandboxFiles(TypedNode):
         return required(kind=choice(cls.KINDS), filename_prefix=text(default="sandbox/file"))
 
     def run(self, context: NodeContext, *, kind: str, filename_prefix: str) -> NodeResult:
-        place = place_to_save(context.output_dir, filename_prefix)
+        target = find_save_target(context.output_dir, filename_prefix)
         match kind:
             case "image":
-                return _written(place, "images", "png", _picture_bytes("PNG"))
+                return _written(target, "images", "png", _picture_bytes("PNG"))
             case "gif":
                 return _written(
-                    place, "gifs", "gif", _picture_bytes("GIF"), format="image/gif", frame_rate=8.0
+                    target, "gifs", "gif", _picture_bytes("GIF"), format="image/gif", frame_rate=8.0
                 )
             case "video":
-                return _written(place, "video", "mp4", _mp4_bytes())
-            case "saved video":  # the words of ComfyUI's own SaveVideo
-                saved = _written(place, "images", "mp4", _mp4_bytes())
+                return _written(target, "video", "mp4", _mp4_bytes())
+            case "saved video":  # the same keys as ComfyUI's own SaveVideo
+                saved = _written(target, "images", "mp4", _mp4_bytes())
                 return NodeResult(ui=(saved.ui or {}) | {"animated": [True]})
             case "audio":
-                return _written(place, "audio", "flac", _flac_bytes())
+                return _written(target, "audio", "flac", _flac_bytes())
             case "3d":
-                return _written(place, "3d", "glb", _glb_bytes())
+                return _written(target, "3d", "glb", _glb_bytes())
             case _:
                 raise ValueError(f"There is no kind {kind!r}.")
 
@@ -148,12 +148,12 @@ class SandboxSaveAs(TypedNode):
 
 
 def _wait(context: NodeContext, wait_s: float, value: int, maximum: int) -> None:
-    """Wait in short stretches, each of which lets an interrupt through."""
-    stretches = max(1, math.ceil(wait_s / _LONGEST_WAIT_S))
-    for stretch in range(stretches):
-        if stretch:
+    """Waits in short intervals, and checks for an interrupt between them."""
+    intervals = max(1, math.ceil(wait_s / _LONGEST_WAIT_S))
+    for interval in range(intervals):
+        if interval:
             context.step(value, maximum)
-        time.sleep(wait_s / stretches)  # being slow is what this node is for
+        time.sleep(wait_s / intervals)
 
 
 def _small_picture(image: Pixels) -> Image.Image:
@@ -162,10 +162,10 @@ def _small_picture(image: Pixels) -> Image.Image:
     return picture
 
 
-def _written(place: SavePlace, ui_key: str, extension: str, content: bytes, **more: object) -> NodeResult:
-    name = place.file_name(extension)
-    (place.directory / name).write_bytes(content)
-    return NodeResult(ui={ui_key: [shown_file(place, name) | more]})
+def _written(target: SaveTarget, ui_key: str, extension: str, content: bytes, **more: object) -> NodeResult:
+    name = target.file_name(extension)
+    (target.directory / name).write_bytes(content)
+    return NodeResult(ui={ui_key: [ui_entry(target, name) | more]})
 
 
 def _picture_bytes(image_format: str) -> bytes:
@@ -179,13 +179,13 @@ def _picture_bytes(image_format: str) -> bytes:
 
 
 def _mp4_bytes() -> bytes:
-    """A file type box and an empty media box: a container without a track."""
+    """Returns an MP4 container without a track: a file type box and an empty media data box."""
     brands = b"isom" + struct.pack(">I", 512) + b"isommp41"
     return struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + struct.pack(">I", 8) + b"mdat"
 
 
 def _flac_bytes() -> bytes:
-    """The marker and the one block that every FLAC has: 44.1 kHz, one channel, 16 bits, no samples."""
+    """Returns a FLAC file with only its required block: 44.1 kHz, one channel, 16 bits, no samples."""
     rate_channels_bits_samples = (44100 << 44) | (0 << 41) | (15 << 36)
     sizes = struct.pack(">HH", 4096, 4096) + bytes(6)
     block = sizes + struct.pack(">Q", rate_channels_bits_samples) + bytes(16)
@@ -193,7 +193,7 @@ def _flac_bytes() -> bytes:
 
 
 def _glb_bytes() -> bytes:
-    """A binary glTF of an empty scene."""
+    """Returns a binary glTF file of an empty scene."""
     scene = json.dumps({"asset": {"version": "2.0"}, "scenes": [{}], "scene": 0}).encode()
     scene += b" " * (-len(scene) % 4)
     chunk = struct.pack("<I4s", len(scene), b"JSON") + scene

@@ -1,4 +1,4 @@
-"""Nodes that cut, turn, pad or invert an image, pixel for pixel."""
+"""Nodes that crop, flip, rotate, pad or invert an image, pixel by pixel."""
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def _border() -> Declared:
 def _feathered_edges(
     height: int, width: int, feathering: int, *, left: bool, top: bool, right: bool, bottom: bool
 ) -> Mask:
-    """0 inside, rising with the square towards the sides that were padded."""
+    """Returns a mask that is 0 inside and rises quadratically towards the padded sides."""
     if not 0 < feathering * 2 < min(height, width):
         return np.zeros((height, width), np.float32)
     rows = np.arange(height)

@@ -1,8 +1,9 @@
-"""What the node classes here are written with: a base class, array types, short declarations of inputs.
+"""Base class, array types and helper functions for input declarations of the node classes.
 
-ComfyUI declares inputs in two dialects, and clients see which: classes of the old one write `("IMAGE",)`
-and a bare list for a choice, classes of the new one `("IMAGE", {})` and `("COMBO", {"options": [...]})`.
-Ours follow the real class each time, hence the pairs below.
+ComfyUI has two formats for input declarations, and clients see the difference. Old classes write
+`("IMAGE",)`, and a bare list for a choice; new classes write `("IMAGE", {})` and
+`("COMBO", {"options": [...]})`. Each class here uses the format of the real class, so some constants and
+functions below have two variants.
 """
 
 from collections.abc import Sequence
@@ -28,13 +29,13 @@ MASK_NEW: Declared = ("MASK", {})
 
 
 class TypedNode(SandboxNode):
-    """A node whose `run` names its inputs as keywords, with their types."""
+    """A node whose method `run` declares its inputs as typed keyword arguments."""
 
     def execute(self, context: NodeContext, **inputs: Any) -> NodeResult:
         return self.run(context, **inputs)
 
     def run(self, context: NodeContext, *unused: Any, **inputs: Any) -> NodeResult:
-        # Under exactly this signature, mypy lets each class name the inputs that it declares.
+        # mypy requires exactly this signature: then each subclass can declare its own keyword arguments.
         raise NotImplementedError
 
 
@@ -51,12 +52,12 @@ def optional(**declared: Declared) -> InputTypes:
 
 
 def hidden(**declared: str) -> InputTypes:
-    """What a node takes from its context rather than from the graph: bare words to clients, not tuples."""
+    """Declares inputs that a node reads from its context, not from the graph: plain strings, no tuples."""
     return {"hidden": cast(dict[str, Declared], declared)}
 
 
 def hidden_png_texts() -> InputTypes:
-    """What a node that writes the graph into its files asks for."""
+    """Declares the hidden inputs of a node that writes the graph into its files."""
     return hidden(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO")
 
 
@@ -85,12 +86,12 @@ def choice_new(options: Sequence[str]) -> Declared:
 
 
 def side(default: int = 512, least: int = 1) -> Declared:
-    """A width or a height in pixels."""
+    """Declares a width or a height in pixels."""
     return integer(default, least, LARGEST_SIDE, step=1)
 
 
 def offset() -> Declared:
-    """A distance in pixels from the top or the left."""
+    """Declares a distance in pixels from the top or the left."""
     return integer(0, 0, LARGEST_SIDE, step=1)
 
 

@@ -1,1 +1,1 @@
-"""The editor's own file, and the graph that the editor would queue of it."""
+"""Conversion of editor files into the graph that the editor itself would queue."""

@@ -1,5 +1,8 @@
-"""Which of its inputs a bypassed node hands on: of the same slot if that fits, else the first of exactly the
-type, else the first that fits at all."""
+"""Bypassed nodes: selection of the input that replaces an output.
+
+How it works: the input with the same slot number if its type is compatible, else the first input of exactly
+the wanted type, else the first compatible input.
+"""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -27,7 +30,7 @@ def first_fitting(inputs: list[EditorInput], wanted: str) -> EditorInput | None:
 
 
 def _fits(one: str, other: str) -> bool:
-    """Types are as good as the same when one is any, or both name one of several."""
+    """True if the types are compatible: one is `*`, or both lists of types have a common member."""
     if "*" in (one, other):
         return True
     names = [{name.strip().lower() for name in types.split(",")} for types in (one, other)]

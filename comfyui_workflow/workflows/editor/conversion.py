@@ -1,6 +1,9 @@
-"""A file of the ComfyUI editor to a graph, as the editor itself would queue it, with the node definitions of
-the instance. The editor keeps these rules in code that runs in a browser; here they are as that code was
-seen to act (frontend 1.27).
+"""Conversion of an editor file into the graph that the editor itself would queue.
+
+How it works: the file is parsed (`file.py`), links are resolved through reroutes, bypassed nodes, primitives
+and subgraphs (`links.py`), saved widget values are assigned to widgets by the node definitions of the
+instance (`widget_values.py`), and every node that runs is exported with its inputs. The editor implements
+these rules in browser code; this module reproduces its observed behaviour (frontend 1.27).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +19,7 @@ from comfyui_workflow.workflows.editor.file import (
     Mode,
     read_editor_file,
 )
-from comfyui_workflow.workflows.editor.links import DRAWN_ONLY, Constant, LinkResolver, Source
+from comfyui_workflow.workflows.editor.links import VIRTUAL_TYPES, Constant, LinkResolver, Source
 from comfyui_workflow.workflows.editor.named_widgets import named_values
 from comfyui_workflow.workflows.editor.number_widgets import number_in_range
 from comfyui_workflow.workflows.editor.prompt_text import (
@@ -27,7 +30,7 @@ from comfyui_workflow.workflows.editor.prompt_text import (
 from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.editor.widget_values import (
     WidgetValue,
-    in_widget,
+    as_displayed,
     javascript_text,
     widget_values,
 )
@@ -35,26 +38,29 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 
 PREFIX = "filename_prefix"
 MOST_LETTERS = 50_000_000
-"""Each instance of a subgraph has all the texts of it anew."""
+"""Limit for the whole graph: each instance of a subgraph repeats all texts of the subgraph."""
 _ABSENT = object()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queueing:
-    """What is decided at the moment a workflow is queued."""
+    """Choices that are made at the moment when a workflow is queued."""
 
     at: datetime
     choose: Callable[[list[str]], str]
-    """One of the choices of a dynamic prompt."""
+    """Selects one of the choices of a dynamic prompt."""
     settle: Callable[[WidgetValue], Any] = lambda widget: widget.value
-    """The value that a widget is queued with: its own, or another seed."""
+    """Returns the value with which a widget is queued: its own, or a changed seed."""
     remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """What a route of the instance answered that a widget takes its choices from, by the route."""
+    """The responses of the routes from which widgets get their choices; the keys are the routes."""
 
 
 def convert(workflow: object, definitions: Definitions, queueing: Queueing) -> dict[str, Any]:
-    """The graph in API format. Nodes of classes that the instance has not got are in it as far as the file
-    tells of them, for the preflight to name. Raises: InvalidGraph, naming the node."""
+    """Converts an editor file into a graph in API format.
+
+    A node whose class the instance does not have is converted as far as the file describes it: the preflight
+    then names it. Raises: InvalidGraph, naming the node.
+    """
     return _Conversion(workflow, definitions, queueing).graph()
 
 
@@ -74,70 +80,77 @@ class _Conversion:
                 exported[scope.id_of(node)] = one = self._export(scope, node)
                 letters += sum(len(value) for value in one["inputs"].values() if isinstance(value, str))
             if letters > MOST_LETTERS and len(self._scopes) > 1:
-                raise InvalidGraph("The workflow has subgraphs with more text in all than can be sent")
-        for node in exported.values():  # what is linked to a muted node is given nothing at all
-            kept = {name: value for name, value in node["inputs"].items() if not _is_lost(value, exported)}
+                raise InvalidGraph(
+                    f"The subgraphs of the workflow have too much text: more than {MOST_LETTERS} characters"
+                )
+        for node in exported.values():  # an input that is linked to a muted node gets no value
+            kept = {
+                name: value for name, value in node["inputs"].items() if not _is_dangling(value, exported)
+            }
             node["inputs"] = kept
         return exported
 
     def _runs(self, node: EditorNode) -> bool:
-        is_drawn = node.type in DRAWN_ONLY or self._links.is_subgraph(node)
-        return node.mode is Mode.ALWAYS and not is_drawn
+        is_virtual = node.type in VIRTUAL_TYPES or self._links.is_subgraph(node)
+        return node.mode is Mode.ALWAYS and not is_virtual
 
     def _export(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
         definition = self._definitions.get(node.type)
         own = widget_values(definition, node.values) if definition else {}
-        inputs = {name: self._queued(scope, node, widget) for name, widget in own.items()}
+        inputs = {name: self._queued_value(scope, node, widget) for name, widget in own.items()}
         if definition is None:
-            inputs.update((name, _wrapped(value)) for name, value in named_values(node).items())
+            inputs.update((name, _wrap_list(value)) for name, value in named_values(node).items())
         for target in self._links.inputs(node):
             given = self._links.resolve(scope, node, target)
             match given:
                 case Source():
                     inputs[target.name] = [given.node_id, given.slot]
-                case Constant() if given.is_queued_as_it_is:
-                    inputs[target.name] = _wrapped(_shown(own.get(target.name), given))
+                case Constant() if given.is_verbatim:
+                    inputs[target.name] = _wrap_list(_displayed_value(own.get(target.name), given))
                 case Constant() if target.name in own:
-                    inputs[target.name] = self._queued(scope, node, _given(own[target.name], given))
+                    inputs[target.name] = self._queued_value(
+                        scope, node, _with_primitive_value(own[target.name], given)
+                    )
                 case Constant() if definition is None:
-                    inputs[target.name] = _wrapped(given.value)
+                    inputs[target.name] = _wrap_list(given.value)
                 case None if definition is None and target.link is not None:
-                    inputs.pop(target.name, None)  # only a definition tells what it is given there
+                    inputs.pop(target.name, None)  # without a definition its value is unknown
         title = node.title or (definition.display_name if definition else node.type)
         present = {name: value for name, value in inputs.items() if value is not _ABSENT}
         return {"inputs": present, "class_type": node.type, "_meta": {"title": title}}
 
-    def _queued(self, scope: Scope, node: EditorNode, widget: WidgetValue) -> Any:
-        """The value of a widget as it goes into a prompt."""
+    def _queued_value(self, scope: Scope, node: EditorNode, widget: WidgetValue) -> Any:
+        """Returns the value of a widget for the prompt, or `_ABSENT`. Raises: InvalidGraph."""
         if widget.value is None and not widget.is_saved:
             return _ABSENT
         if widget.definition.is_of_the_browser:
             raise InvalidGraph(
                 f'Node {scope.id_of(node)} ({node.type}): its input "{widget.definition.name}" is made by a '
-                "browser when the editor queues the workflow. Put a node in its place that loads a file"
+                "browser when the editor queues the workflow. Replace the node by one that loads a file"
             )
-        value = self._remote_choice(widget, self._queueing.settle(_modern(node, widget)))
+        value = self._remote_choice(widget, self._queueing.settle(_with_current_sampler_name(node, widget)))
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:
             value = self._file_name(scope, node, value)
-        return _wrapped(value)
+        return _wrap_list(value)
 
     def _file_name(self, scope: Scope, node: EditorNode, prefix: str) -> str:
-        """Raises: InvalidGraph for one that no disk takes: many of them would not fit in memory."""
+        """Returns the prefix with its `%…%` replaced. Raises: InvalidGraph if the result is longer than any
+        file name can be: many of such names would not fit into memory."""
         name = with_replacements(prefix, self._queueing.at, self._widget_text)
         if name != prefix and len(name) > LONGEST_NAME:
             raise InvalidGraph(f"Node {scope.id_of(node)} ({node.type}): the name of its files is too long")
         return name
 
     def _remote_choice(self, widget: WidgetValue, value: Any) -> Any:
-        """The editor takes the first of what the server has, where the class wants that at every refresh."""
+        """Returns the first remote choice if the class requires that at every refresh, else the value."""
         remote = widget.definition.remote
         choices = self._queueing.remote_choices.get(remote.route) if remote and remote.takes_first else None
         return choices[0] if choices else value
 
     def _widget_text(self, name: str, widget_name: str) -> str | None:
-        """The value of that widget of the node of that name, or failing that of that title."""
+        """Returns the value of a widget as text; `name` is the search name of the node, or else its title."""
         found = self._nodes_by_name.get(name)
         definition = self._definitions.get(found.type) if found else None
         if found is None or definition is None:
@@ -150,36 +163,36 @@ class _Conversion:
 
     @cached_property
     def _nodes_by_name(self) -> Mapping[str, EditorNode]:
-        """The first of each name."""
+        """Nodes by search name or title; the first node of each name counts."""
         nodes = [node for _, node in reversed(self._nodes)]
         titled = {node.title: node for node in nodes if node.title}
         return {**titled, **{node.search_name: node for node in nodes}}
 
 
-def _modern(node: EditorNode, widget: WidgetValue) -> WidgetValue:
-    """Samplers were called otherwise once: `sample_euler`."""
+def _with_current_sampler_name(node: EditorNode, widget: WidgetValue) -> WidgetValue:
+    """Replaces old sampler names: early versions of ComfyUI wrote `sample_euler` for `euler`."""
     is_sampler = node.type in ("KSampler", "KSamplerAdvanced") and widget.definition.name == "sampler_name"
     if is_sampler and isinstance(widget.value, str):
         return replace(widget, value=widget.value.removeprefix("sample_"))
     return widget
 
 
-def _shown(own: WidgetValue | None, given: Constant) -> Any:
-    return given.value if own is None else in_widget(replace(own, value=given.value)).value
+def _displayed_value(own: WidgetValue | None, given: Constant) -> Any:
+    return given.value if own is None else as_displayed(replace(own, value=given.value)).value
 
 
-def _wrapped(value: Any) -> Any:
-    """A list would be taken for a link."""
+def _wrap_list(value: Any) -> Any:
+    """Wraps a list: ComfyUI would read a bare list as a link."""
     return {"__value__": value} if isinstance(value, list) else value
 
 
-def _given(own: WidgetValue, given: Constant) -> WidgetValue:
-    """By a primitive, which keeps to the range and the steps of the widget."""
+def _with_primitive_value(own: WidgetValue, given: Constant) -> WidgetValue:
+    """Returns the widget with the value of a primitive node, adjusted to the widget's range and steps."""
     value = number_in_range(own.definition, given.value)
-    return in_widget(replace(own, value=value, control=given.control, is_saved=True))
+    return as_displayed(replace(own, value=value, control=given.control, is_saved=True))
 
 
-def _is_lost(value: object, exported: Mapping[str, Any]) -> bool:
+def _is_dangling(value: object, exported: Mapping[str, Any]) -> bool:
     match value:
         case [str() as node_id, _]:
             return node_id not in exported

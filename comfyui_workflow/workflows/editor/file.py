@@ -1,8 +1,7 @@
-"""The file that the ComfyUI editor saves, as nodes and links; subgraphs and group nodes as graphs of their
-own.
+"""Parser of editor files: nodes and links; each subgraph is a separate graph.
 
-Files differ by the age of the editor: links are lists or objects, a widget that was made an input is listed
-or not, ids are numbers or texts. What is read here has one shape. Ids are texts from here on.
+The format depends on the version of the editor: links are lists or objects, a widget that was converted to an
+input is listed or not, ids are numbers or texts. The parser returns one form for all of them; ids are texts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,8 @@ from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
 
 SUBGRAPH_INPUT = "-10"
-"""The node inside a subgraph whose outputs are what comes in; and the one whose inputs go out."""
+"""Ids of two virtual nodes inside a subgraph: the outputs of the first are the inputs of the subgraph, the
+inputs of the second are the outputs of the subgraph."""
 SUBGRAPH_OUTPUT = "-20"
 RENAMED_CLASSES = {
     "T2IAdapterLoader": "ControlNetLoader",
@@ -39,11 +39,11 @@ NAMED_BY_PREFIX = frozenset(
         "SaveLatent",
     }
 )
-"""The classes in whose `filename_prefix` the editor replaces `%…%`."""
+"""The classes for which the editor replaces `%…%` in `filename_prefix`."""
 
 
 class Mode(IntEnum):
-    """Those that change what is run; the others are as good as `ALWAYS`."""
+    """Modes of a node that change the execution; all other modes are treated as `ALWAYS`."""
 
     ALWAYS = 0
     MUTED = 2
@@ -57,7 +57,7 @@ class EditorInput:
     link: str | None = None
     is_widget: bool = False
     label: str | None = None
-    """What its owner calls it."""
+    """Name that the user gave to the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class EditorNode:
     inputs: tuple[EditorInput, ...] = ()
     output_types: tuple[str, ...] = ()
     values: list[Any] | dict[str, Any] = field(default_factory=list)
-    """`widgets_values`: by position, or by name where a node of somebody else saves them so."""
+    """`widgets_values`: by position, or by name (some custom nodes save them so)."""
     properties: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class EditorNode:
 
     @property
     def search_name(self) -> str:
-        """What `%Name.widget%` calls it."""
+        """Name of the node in `%Name.widget%`."""
         name = self.properties.get("Node name for S&R")
         return name if isinstance(name, str) else self.type if self.type not in NAMED_BY_PREFIX else ""
 
@@ -94,7 +94,7 @@ class EditorLink:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """An input or an output of a subgraph as a whole."""
+    """An input or an output of a subgraph."""
 
     name: str
     type: str
@@ -113,9 +113,9 @@ class EditorGraph:
 class EditorFile:
     root: EditorGraph
     subgraphs: Mapping[str, EditorGraph]
-    """By the type of the nodes that stand for them."""
+    """The keys are the types of the nodes that are instances of the subgraph."""
     group_nodes: Mapping[str, Any] = field(default_factory=dict)
-    """As they are saved, by name."""
+    """Definitions of group nodes as saved in the file; the keys are their names."""
 
 
 def is_editor_format(value: object) -> bool:
@@ -123,7 +123,7 @@ def is_editor_format(value: object) -> bool:
 
 
 def read_editor_file(value: object) -> EditorFile:
-    """Raises: InvalidGraph when it is not such a file."""
+    """Parses an editor file. Raises: InvalidGraph if the value is not an editor file."""
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
     subgraphs = {a_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
@@ -132,7 +132,7 @@ def read_editor_file(value: object) -> EditorFile:
 
 
 def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A definition may hold those of the subgraphs in it."""
+    """Returns all subgraph definitions; a definition can contain further ones."""
     found = [value]
     for each in found:
         found.extend(map(an_object, a_list(an_object(each.get("definitions")).get("subgraphs"))))
@@ -140,7 +140,7 @@ def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
-    nodes = [read_node(node) for node in _with_ids(value)]
+    nodes = [read_node(node) for node in _nodes_with_ids(value)]
     links = [_read_link(link) for link in _link_list(value.get("links")) if link is not None]
     return EditorGraph(
         nodes={node.id: node for node in nodes},
@@ -150,30 +150,30 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
     )
 
 
-def _with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
-    """Its nodes. One that was saved without an id gets the next that is free."""
+def _nodes_with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
+    """Yields the nodes of the graph. A node that was saved without an id gets the next free one."""
     last = graph.get("last_node_id", an_object(graph.get("state")).get("lastNodeId"))
     free = count(last + 1 if isinstance(last, int) else 1)
     for node in a_list(graph.get("nodes")):
-        is_without = isinstance(node, dict) and node.get("id") is None
-        yield {**node, "id": next(free)} if is_without else node
+        has_no_id = isinstance(node, dict) and node.get("id") is None
+        yield {**node, "id": next(free)} if has_no_id else node
 
 
 def read_node(value: object) -> EditorNode:
-    told = an_object(value)
-    node_id, class_type = _id(told.get("id")), told.get("type")
+    raw = an_object(value)
+    node_id, class_type = _id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
-    values = told.get("widgets_values")
+    values = raw.get("widgets_values")
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
-        title=a_text(told.get("title")) or None,
-        mode=_mode(told.get("mode")),
-        inputs=tuple(_read_input(each) for each in a_list(told.get("inputs")) if isinstance(each, dict)),
-        output_types=tuple(_type(an_object(each).get("type")) for each in a_list(told.get("outputs"))),
+        title=a_text(raw.get("title")) or None,
+        mode=_mode(raw.get("mode")),
+        inputs=tuple(_read_input(each) for each in a_list(raw.get("inputs")) if isinstance(each, dict)),
+        output_types=tuple(_type(an_object(each).get("type")) for each in a_list(raw.get("outputs"))),
         values=values if isinstance(values, list | dict) else [],
-        properties=an_object(told.get("properties")),
+        properties=an_object(raw.get("properties")),
     )
 
 
@@ -188,7 +188,7 @@ def _read_input(value: Mapping[str, Any]) -> EditorInput:
 
 
 def _link_list(value: object) -> list[Any]:
-    """Very old files have an object of them."""
+    """Returns the links as a list; very old files store an object."""
     return list(value.values()) if isinstance(value, dict) else a_list(value)
 
 
@@ -203,7 +203,9 @@ def _read_link(value: object) -> EditorLink:
             parts = (None,) * 5
     ids = [_id(part) for part in (parts[0], parts[1], parts[3])]
     if None in ids:
-        raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a link in it has no ends")
+        raise InvalidGraph(
+            "The workflow is not a file of the ComfyUI editor: a link in it has no id, source or target"
+        )
     return EditorLink(
         id=ids[0] or "",
         origin_id=ids[1] or "",
@@ -228,7 +230,7 @@ def _mode(value: object) -> Mode:
 
 
 def _id(value: object) -> str | None:
-    """JavaScript writes 5 and 5.0 alike."""
+    """Returns an id as text. JavaScript does not distinguish 5 and 5.0."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
@@ -239,5 +241,5 @@ def _slot(value: object) -> int:
 
 
 def _type(value: object) -> str:
-    """0 and nothing mean any type. A list of choices is the type of a COMBO."""
+    """Returns the name of a type. 0 and null mean any type; a list of choices means COMBO."""
     return "COMBO" if isinstance(value, list) else a_text(value) or "*"

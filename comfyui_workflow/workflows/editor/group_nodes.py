@@ -1,8 +1,8 @@
-"""Group nodes, the forerunners of subgraphs, as subgraphs.
+"""Conversion of group nodes, the predecessors of subgraphs, into subgraphs.
 
-A node of type `workflow>NAME` stands for the nodes under that name in the file's `extra.groupNodes`. Unlike
-an instance of a subgraph it keeps the values of everything inside in one row of its own, so each becomes a
-subgraph of its own.
+How it works: a node of type `workflow>NAME` is an instance of the group with that name in the file's
+`extra.groupNodes`. Unlike an instance of a subgraph, it stores the widget values of all inner nodes in its
+own `widgets_values`. So each group node becomes a separate subgraph.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,8 @@ MOST_GROUPS = 2_000
 
 
 def without_group_nodes(file: EditorFile, definitions: Definitions) -> EditorFile:
-    """The file with a subgraph in the place of every group node whose definition it has."""
+    """Returns the file with every group node replaced by a subgraph, if the file contains its definition.
+    Raises: InvalidGraph if there are more than `MOST_GROUPS`."""
     if not file.group_nodes:
         return file
     expanded: dict[str, EditorGraph] = {}
@@ -61,7 +62,7 @@ def _replaced(
 
 @dataclass(frozen=True, kw_only=True)
 class _Inner:
-    """A node inside: which of its inputs and outputs are linked there, by name and by slot."""
+    """A node inside a group, with its inputs (by name) and outputs (by slot) that are linked inside."""
 
     index: int
     node: EditorNode
@@ -70,21 +71,21 @@ class _Inner:
 
 
 class _Group:
-    def __init__(self, told: Mapping[str, Any], definitions: Definitions, instance: EditorNode) -> None:
+    def __init__(self, raw: Mapping[str, Any], definitions: Definitions, instance: EditorNode) -> None:
         self._definitions = definitions
         self._instance = instance
-        self._config = an_object(told.get("config"))
+        self._config = an_object(raw.get("config"))
         self._external = {
             (each[0], each[1])
-            for each in a_list(told.get("external"))
+            for each in a_list(raw.get("external"))
             if isinstance(each, list) and all(isinstance(part, int) for part in each[:2]) and len(each) > 1
         }
         self._inner = [
             _Inner(index=index, node=replace(read_node({**an_object(each), "id": index})))
-            for index, each in enumerate(a_list(told.get("nodes")))
+            for index, each in enumerate(a_list(raw.get("nodes")))
         ]
         self._links: dict[str, EditorLink] = {}
-        for link in a_list(told.get("links")):
+        for link in a_list(raw.get("links")):
             self._link_inside(link)
 
     def graph(self) -> EditorGraph:
@@ -93,12 +94,12 @@ class _Group:
         nodes = {str(inner.index): self._with_values(inner, row) for inner in self._inner}
         return EditorGraph(nodes=nodes, links=self._links, inputs=inputs, outputs=outputs)
 
-    def _link_inside(self, told: object) -> None:
-        match told:
+    def _link_inside(self, raw: object) -> None:
+        match raw:
             case [int() as origin, int() as origin_slot, int() as target, int() as target_slot, *_]:
                 pass
             case _:
-                return  # to or from a node that was not drawn into the group
+                return  # the other end is not part of the group
         if not (0 <= origin < len(self._inner) and 0 <= target < len(self._inner)):
             return
         name = self._input_name(self._inner[target], target_slot)
@@ -119,12 +120,12 @@ class _Group:
         return link
 
     def _input_name(self, inner: _Inner, slot: int) -> str | None:
-        """By the inputs that the file lists; the class may have got others since."""
+        """Returns the name of an input by its slot in the file, because the class may have changed since."""
         listed = [each.name for each in inner.node.inputs] or [name for name, _, _ in self._declared(inner)]
         return listed[slot] if 0 <= slot < len(listed) else None
 
     def _declared(self, inner: _Inner) -> list[tuple[str, str, bool]]:
-        """(name, type, whether it is a widget) of each input, sockets first."""
+        """Returns (name, type, is a widget) of each input, sockets first."""
         definition = self._definitions.get(inner.node.type)
         if definition is None:
             return [(each.name, each.type, each.is_widget) for each in inner.node.inputs]
@@ -132,7 +133,7 @@ class _Group:
         return sorted(inputs, key=lambda each: each[2])
 
     def _inputs(self) -> Iterator[Port]:
-        """What comes in from outside: every input that nothing inside feeds, under a name of the group's."""
+        """Yields the inputs of the group: every input without a link inside, under its name in the group."""
         taken: dict[str, int] = {}
         outer = {each.name for each in self._instance.inputs}
         slot = 0
@@ -140,21 +141,23 @@ class _Group:
             for name, kind, _ in self._declared(inner):
                 if name in inner.linked_inputs or self._is_hidden(inner, "input", name):
                     continue
-                called = _unique(self._called(inner, name), inner.node, taken)
-                if called in outer:
+                unique = _unique(self._displayed_name(inner, name), inner.node, taken)
+                if unique in outer:
                     link = self._add_link(SUBGRAPH_INPUT, slot, str(inner.index))
                     inner.linked_inputs[name] = link
-                    yield Port(name=called, type=kind, link_ids=(link.id,))
+                    yield Port(name=unique, type=kind, link_ids=(link.id,))
                     slot += 1
 
     def _outputs(self) -> Iterator[Port]:
         slot = 0
         for inner in self._inner:
-            for place, kind in enumerate(self._output_types(inner)):
-                is_inside = place in inner.linked_outputs and (inner.index, place) not in self._external
-                if is_inside or self._is_hidden(inner, "output", str(place)):
+            for inner_slot, kind in enumerate(self._output_types(inner)):
+                is_inside = (
+                    inner_slot in inner.linked_outputs and (inner.index, inner_slot) not in self._external
+                )
+                if is_inside or self._is_hidden(inner, "output", str(inner_slot)):
                     continue
-                link = self._add_link(str(inner.index), place, SUBGRAPH_OUTPUT, slot)
+                link = self._add_link(str(inner.index), inner_slot, SUBGRAPH_OUTPUT, slot)
                 yield Port(name=kind, type=kind, link_ids=(link.id,))
                 slot += 1
 
@@ -162,8 +165,8 @@ class _Group:
         definition = self._definitions.get(inner.node.type)
         return definition.outputs if definition else inner.node.output_types
 
-    def _called(self, inner: _Inner, name: str) -> str:
-        """As its owner named it, in the group or at the node."""
+    def _displayed_name(self, inner: _Inner, name: str) -> str:
+        """Returns the name that the user gave to the input, in the group or at the node."""
         chosen = an_object(an_object(self._settings(inner).get("input")).get(name)).get("name")
         label = next((each.label for each in inner.node.inputs if each.name == name), None)
         return chosen if isinstance(chosen, str) else label or name
@@ -176,7 +179,7 @@ class _Group:
         return an_object(self._config.get(str(inner.index)))
 
     def _with_values(self, inner: _Inner, row: list[Any]) -> EditorNode:
-        """The node with its share of the group's row, which it takes off the front."""
+        """Returns the node with its values, which are removed from the front of the group's `row`."""
         links = {name: link.id for name, link in inner.linked_inputs.items()}
         inputs = tuple(
             EditorInput(name=name, type=kind, link=links.get(name), is_widget=is_widget)
@@ -186,24 +189,25 @@ class _Group:
 
     def _values(self, inner: _Inner, row: list[Any]) -> list[Any] | dict[str, Any]:
         definition = self._definitions.get(inner.node.type)
-        if definition is None:  # a primitive has as many as it was saved with
+        if definition is None:  # such as a primitive: it keeps the number of values that it was saved with
             width = len(inner.node.values) if isinstance(inner.node.values, list) else 0
             return _take(row, width)
         values: dict[str, Any] = {}
-        elsewhere = self._fed_inside(inner) | _converted(inner.node, definition)
+        without_value = self._linked_inside(inner) | _converted(inner.node, definition)
         for widget in definition.inputs:
-            if widget.is_widget and widget.name not in elsewhere:
+            if widget.is_widget and widget.name not in without_value:
                 has_control = widget.name in SEED_NAMES
                 taken = _take(row, max(widget.row_width, 1 + has_control))
                 values.update({widget.name: taken[0]} if taken else {})
         return values
 
-    def _fed_inside(self, inner: _Inner) -> set[str]:
+    def _linked_inside(self, inner: _Inner) -> set[str]:
         return {name for name, link in inner.linked_inputs.items() if link.origin_id != SUBGRAPH_INPUT}
 
 
 def _converted(node: EditorNode, definition: NodeDefinition) -> set[str]:
-    """The widgets that were made inputs, which old files list; newer ones list every widget."""
+    """Returns the widgets that were converted to inputs. Old files list only those; newer files list every
+    widget, and then the result is empty."""
     listed = {each.name for each in node.inputs if each.is_widget}
     widgets = {each.name for each in definition.inputs if each.is_widget}
     return set() if widgets <= listed else listed
@@ -215,11 +219,11 @@ def _take(row: list[Any], count: int) -> list[Any]:
 
 
 def _unique(name: str, node: EditorNode, taken: dict[str, int]) -> str:
-    """The second of a name has the node's before it, and a third a number too."""
-    called = name
+    """Returns a unique name: a second use gets the node's name as a prefix, a third one also a number."""
+    unique = name
     if name in taken:
-        called = f"{node.title or node.type} {name}"
-        if called in taken:
-            called = f"{node.title or node.type} {taken[called] + 1} {name}"
-    taken[called] = taken.get(called, 0) + 1
-    return called
+        unique = f"{node.title or node.type} {name}"
+        if unique in taken:
+            unique = f"{node.title or node.type} {taken[unique] + 1} {name}"
+    taken[unique] = taken.get(unique, 0) + 1
+    return unique

@@ -1,5 +1,10 @@
-"""Where the links of an editor's file lead, through everything that is drawn but does not run: reroutes,
-bypassed nodes, primitives, and the walls of subgraphs."""
+"""Resolution of links in an editor file.
+
+How it works: from an input, the link is followed back to its source, through everything that the editor draws
+but ComfyUI does not run: reroutes, Set/Get nodes, bypassed nodes, primitives and subgraph boundaries. The
+result is an output of a node that runs (`Source`), a value (`Constant`), or nothing. Results are cached for
+every link on the path, because many inputs can share a part of it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,16 +30,16 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 REROUTE = "Reroute"
 PRIMITIVE = "PrimitiveNode"
 SET, GET = "SetNode", "GetNode"
-"""A link without a line, from a custom node pack (KJNodes): what goes into the one comes out of the other."""
-DRAWN_ONLY = frozenset({REROUTE, PRIMITIVE, SET, GET, "Note", "MarkdownNote"})
+"""Invisible links of a custom node pack (KJNodes): a GetNode returns the input of the SetNode of its name."""
+VIRTUAL_TYPES = frozenset({REROUTE, PRIMITIVE, SET, GET, "Note", "MarkdownNote"})
 MOST_NODES = 50_000
-"""Subgraphs within subgraphs multiply: a small file could stand for more nodes than fit in memory."""
+"""Nested subgraphs multiply: a small file could expand to more nodes than fit into memory."""
 DEEPEST_SUBGRAPHS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An output of a node that runs."""
+    """Output of a node that runs."""
 
     node_id: str
     slot: int
@@ -42,23 +47,23 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """A value that a widget is given from elsewhere: by a primitive, or at the wall of a subgraph."""
+    """Value that a widget receives from a primitive node, or from a promoted widget of a subgraph."""
 
     value: Any
     control: str | None = None
-    is_queued_as_it_is: bool = False
-    """Nothing is made of it any more: texts at the wall of a subgraph keep their comments and choices."""
+    is_verbatim: bool = False
+    """The value is not processed further: the text of a promoted widget keeps its comments and choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """A link on the way from an input back to its source."""
+class _Position:
+    """A link on the path from an input back to its source."""
 
     scope: Scope
     link: EditorLink
     type: str
     is_direct: bool = True
-    """No reroute and no bypassed node has been passed."""
+    """True if the path has no reroute and no bypassed node so far."""
 
     @property
     def key(self) -> tuple[str, str, str, bool]:
@@ -75,21 +80,19 @@ class LinkResolver:
         self._promoted = PromotedWidgets(self._file.subgraphs, definitions, self.inputs)
         self._inputs: dict[int, list[EditorInput]] = {}
         self._first_fitting: dict[tuple[int, str], EditorInput | None] = {}
-        self._going_out: dict[int, Mapping[int, EditorLink]] = {}
-        self._setters: dict[int, Mapping[str, EditorNode]] = {}
+        self._output_links: dict[int, Mapping[int, EditorLink]] = {}
+        self._set_nodes: dict[int, Mapping[str, EditorNode]] = {}
         self._resolved: dict[tuple[str, str, str, bool], _Found] = {}
 
     def scopes(self) -> list[Scope]:
-        """The file's graph and every subgraph that a node in it stands for, the outer ones first.
-        Raises: InvalidGraph for a subgraph that holds itself."""
+        """Returns the root graph and every instance of a subgraph, outer ones first.
+        Raises: InvalidGraph if a subgraph contains itself, or if there are too many nodes or levels."""
         found = [Scope(graph=self._file.root)]
         nodes = 0
         for scope in found:
             nodes += 1 + len(scope.graph.nodes)
             if nodes > MOST_NODES:
-                raise InvalidGraph(
-                    f"The workflow has more than {MOST_NODES} nodes in subgraphs in each other"
-                )
+                raise InvalidGraph(f"The workflow has more than {MOST_NODES} nodes in nested subgraphs")
             found.extend(
                 self._inner(scope, node) for node in scope.graph.nodes.values() if self.is_subgraph(node)
             )
@@ -99,8 +102,9 @@ class LinkResolver:
         return node.type in self._file.subgraphs
 
     def inputs(self, node: EditorNode) -> list[EditorInput]:
-        """As the editor has them when the file is open: those of the class, sockets before widgets, then what
-        only the file knows. By name: the order in the file may be of another version."""
+        """Returns the inputs of a node as in the open editor: the inputs of the class, sockets before
+        widgets, then inputs that are only in the file. They are matched by name, because the order in the
+        file can be that of another version."""
         if id(node) not in self._inputs:
             in_file = {each.name: each for each in node.inputs}
             known = [
@@ -112,107 +116,110 @@ class LinkResolver:
         return self._inputs[id(node)]
 
     def resolve(self, scope: Scope, node: EditorNode, target: EditorInput) -> Source | Constant | None:
-        """What the input is given; None where it is given nothing and a widget keeps its own value.
-        Raises: InvalidGraph for a link that leads nowhere or in a circle."""
-        place: _Place | _Found = self._enter(scope, node, target, target.type)
+        """Returns the source or the value of an input; None if it has none and a widget keeps its own value.
+        Raises: InvalidGraph if a link is dangling or part of a cycle."""
+        position: _Position | _Found = self._input_link(scope, node, target, target.type)
         passed: dict[tuple[str, str, str, bool], Constant | None] = {}
-        while isinstance(place, _Place):
-            if place.key in self._resolved:
-                place = self._resolved[place.key]
+        while isinstance(position, _Position):
+            if position.key in self._resolved:
+                position = self._resolved[position.key]
                 break
-            if place.key in passed:
-                raise InvalidGraph(f'{_said(scope, node)}: input "{target.name}" is linked in a circle')
-            passed[place.key] = self._value_at_the_wall(place)
-            place = self._follow(place)
-        for key, at_the_wall in reversed(passed.items()):  # many links may lead through the same place
-            place = self._resolved[key] = at_the_wall if place is None else place
-        return place
+            if position.key in passed:
+                raise InvalidGraph(f'{_label(scope, node)}: input "{target.name}" is linked in a circle')
+            passed[position.key] = self._promoted_value(position)
+            position = self._follow(position)
+        for key, promoted in reversed(passed.items()):  # many links can share this part of the path
+            position = self._resolved[key] = promoted if position is None else position
+        return position
 
-    def _enter(
+    def _input_link(
         self, scope: Scope, node: EditorNode, target: EditorInput, wanted: str, *, is_direct: bool = True
-    ) -> _Place | None:
+    ) -> _Position | None:
         if target.link is None:
             return None
         link = scope.graph.links.get(target.link)
         if link is None:
             raise InvalidGraph(
-                f'{_said(scope, node)}: input "{target.name}" has link {target.link}, which does not exist. '
+                f'{_label(scope, node)}: input "{target.name}" has link {target.link}, which does not exist. '
                 "Open the workflow in ComfyUI, connect the input again and save it"
             )
-        return _Place(scope=scope, link=link, type=wanted, is_direct=is_direct)
+        return _Position(scope=scope, link=link, type=wanted, is_direct=is_direct)
 
-    def _follow(self, place: _Place) -> _Place | Source | Constant | None:
-        scope, link = place.scope, place.link
+    def _follow(self, position: _Position) -> _Position | Source | Constant | None:
+        scope, link = position.scope, position.link
         if link.origin_id == SUBGRAPH_INPUT and scope.parent and scope.instance:
-            return self._outwards(scope, scope.parent, scope.instance, link.origin_slot)
+            return self._leave_subgraph(scope, scope.parent, scope.instance, link.origin_slot)
         origin = scope.graph.nodes.get(link.origin_id)
         if origin is None:
             raise InvalidGraph(
                 f"The workflow has a link {link.id} from node {scope.prefix}{link.origin_id}, which does not "
                 "exist. Open the workflow in ComfyUI, connect the input again and save it"
             )
-        if origin.mode is Mode.BYPASSED and origin.type not in DRAWN_ONLY:
-            return self._pass_by(place, origin)
+        if origin.mode is Mode.BYPASSED and origin.type not in VIRTUAL_TYPES:
+            return self._follow_bypassed(position, origin)
         if self.is_subgraph(origin):
-            return self._inwards(place, origin)
-        if origin.type in DRAWN_ONLY:
-            return self._through_drawn(place, origin)
+            return self._enter_subgraph(position, origin)
+        if origin.type in VIRTUAL_TYPES:
+            return self._follow_virtual(position, origin)
         return Source(node_id=scope.id_of(origin), slot=link.origin_slot)
 
-    def _through_drawn(self, place: _Place, origin: EditorNode) -> _Place | Constant | None:
-        scope = place.scope
+    def _follow_virtual(self, position: _Position, origin: EditorNode) -> _Position | Constant | None:
+        scope = position.scope
         if origin.type == GET:
-            scope, origin = self._setter(scope, origin)
+            scope, origin = self._set_node_of(scope, origin)
         if origin.type in (REROUTE, SET) and origin.inputs:
-            return self._enter(scope, origin, origin.inputs[0], place.type, is_direct=False)
-        return _primitive_value(origin) if origin.type == PRIMITIVE and place.is_direct else None
+            return self._input_link(scope, origin, origin.inputs[0], position.type, is_direct=False)
+        return _primitive_value(origin) if origin.type == PRIMITIVE and position.is_direct else None
 
-    def _setter(self, scope: Scope, getter: EditorNode) -> tuple[Scope, EditorNode]:
-        """The node that sets what this one gets, here or in a graph around."""
-        around: Scope | None = scope
-        while around is not None:
-            if id(around.graph) not in self._setters:
-                self._setters[id(around.graph)] = _setters(around.graph)
-            found = self._setters[id(around.graph)].get(_name(getter) or "")
+    def _set_node_of(self, scope: Scope, getter: EditorNode) -> tuple[Scope, EditorNode]:
+        """Returns the SetNode that belongs to a GetNode, in the same graph or in an enclosing one."""
+        enclosing: Scope | None = scope
+        while enclosing is not None:
+            if id(enclosing.graph) not in self._set_nodes:
+                self._set_nodes[id(enclosing.graph)] = _set_nodes(enclosing.graph)
+            found = self._set_nodes[id(enclosing.graph)].get(_name(getter) or "")
             if found is not None:
-                return around, found
-            around = around.parent
-        raise InvalidGraph(f"{_said(scope, getter)}: no SetNode of the workflow sets what it gets")
+                return enclosing, found
+            enclosing = enclosing.parent
+        raise InvalidGraph(f"{_label(scope, getter)}: the workflow has no SetNode with the same name")
 
-    def _outwards(self, scope: Scope, parent: Scope, instance: EditorNode, slot: int) -> _Place | None:
+    def _leave_subgraph(
+        self, scope: Scope, parent: Scope, instance: EditorNode, slot: int
+    ) -> _Position | None:
         port = at_slot(scope.graph.inputs, slot)
         if port is None:
-            raise InvalidGraph(f"{_said(parent, instance)}: the subgraph has no input number {slot}")
+            raise InvalidGraph(f"{_label(parent, instance)}: the subgraph has no input number {slot}")
         missing = EditorInput(name=port.name)
         outer = next((each for each in self.inputs(instance) if each.name == port.name), missing)
-        return self._enter(parent, instance, outer, outer.type)
+        return self._input_link(parent, instance, outer, outer.type)
 
-    def _value_at_the_wall(self, place: _Place) -> Constant | None:
-        """Of the subgraph that the link comes into, for when nothing outside gives a value."""
-        scope, link = place.scope, place.link
+    def _promoted_value(self, position: _Position) -> Constant | None:
+        """Returns the value of the promoted widget if the link comes from an input of the subgraph. It is
+        used if nothing outside the subgraph gives a value."""
+        scope, link = position.scope, position.link
         port = at_slot(scope.graph.inputs, link.origin_slot)
         if link.origin_id != SUBGRAPH_INPUT or not scope.instance or port is None:
             return None
         values = self._promoted.values(scope.instance)
-        return Constant(value=values[port.name], is_queued_as_it_is=True) if port.name in values else None
+        return Constant(value=values[port.name], is_verbatim=True) if port.name in values else None
 
-    def _inwards(self, place: _Place, instance: EditorNode) -> _Place | None:
-        inner = self._inner(place.scope, instance)
-        if id(inner.graph) not in self._going_out:
-            self._going_out[id(inner.graph)] = _going_out(inner.graph)
-        link = self._going_out[id(inner.graph)].get(place.link.origin_slot)
-        return replace(place, scope=inner, link=link) if link else None
+    def _enter_subgraph(self, position: _Position, instance: EditorNode) -> _Position | None:
+        inner = self._inner(position.scope, instance)
+        if id(inner.graph) not in self._output_links:
+            self._output_links[id(inner.graph)] = _output_links(inner.graph)
+        link = self._output_links[id(inner.graph)].get(position.link.origin_slot)
+        return replace(position, scope=inner, link=link) if link else None
 
     def _inner(self, scope: Scope, instance: EditorNode) -> Scope:
-        if instance.type in scope.types_around:
-            raise InvalidGraph(f"{_said(scope, instance)}: the subgraph is a part of itself")
-        if len(scope.types_around) >= DEEPEST_SUBGRAPHS:
-            raise InvalidGraph(f"{_said(scope, instance)}: the subgraph is nested too deeply")
+        if instance.type in scope.enclosing_types:
+            raise InvalidGraph(f"{_label(scope, instance)}: the subgraph is a part of itself")
+        if len(scope.enclosing_types) >= DEEPEST_SUBGRAPHS:
+            raise InvalidGraph(f"{_label(scope, instance)}: the subgraph is nested too deeply")
         graph = self._file.subgraphs[instance.type]
         return Scope(graph=graph, prefix=f"{scope.id_of(instance)}:", instance=instance, parent=scope)
 
-    def _pass_by(self, place: _Place, bypassed: EditorNode) -> _Place | None:
-        inputs, slot, wanted = self.inputs(bypassed), place.link.origin_slot, place.type
+    def _follow_bypassed(self, position: _Position, bypassed: EditorNode) -> _Position | None:
+        inputs, slot, wanted = self.inputs(bypassed), position.link.origin_slot, position.type
         chosen = same_slot(inputs, slot, self._output_type(bypassed, slot), wanted)
         if chosen is None:
             key = (id(bypassed), wanted)
@@ -221,7 +228,7 @@ class LinkResolver:
             chosen = self._first_fitting[key]
         if chosen is None:
             return None
-        return self._enter(place.scope, bypassed, chosen, chosen.type, is_direct=False)
+        return self._input_link(position.scope, bypassed, chosen, chosen.type, is_direct=False)
 
     def _output_type(self, node: EditorNode, slot: int) -> str:
         definition = self._definitions.get(node.type)
@@ -243,12 +250,12 @@ class LinkResolver:
         ]
 
 
-def _said(scope: Scope, node: EditorNode) -> str:
+def _label(scope: Scope, node: EditorNode) -> str:
     return str(replace(node, id=scope.id_of(node)))
 
 
-def _setters(graph: EditorGraph) -> Mapping[str, EditorNode]:
-    """By the name of what they set; the first of a name counts."""
+def _set_nodes(graph: EditorGraph) -> Mapping[str, EditorNode]:
+    """Returns the SetNodes by the name that they set; the first of each name counts."""
     named = [(_name(node), node) for node in graph.nodes.values() if node.type == SET]
     return {name: node for name, node in reversed(named) if name is not None}
 
@@ -269,12 +276,12 @@ def _primitive_value(node: EditorNode) -> Constant | None:
     return None
 
 
-def _going_out(graph: EditorGraph) -> Mapping[int, EditorLink]:
-    """The link that feeds each output of the subgraph, by its slot."""
+def _output_links(graph: EditorGraph) -> Mapping[int, EditorLink]:
+    """Returns the link to each output of the subgraph; the keys are the slots."""
     leading = [link for link in graph.links.values() if link.target_id == SUBGRAPH_OUTPUT]
-    order = {link.id: place for place, link in enumerate(leading)}
+    order = {link.id: position for position, link in enumerate(leading)}
     feeding = {
         slot: [order[link_id] for link_id in port.link_ids if link_id in order]
         for slot, port in enumerate(graph.outputs)
     }
-    return {slot: leading[min(places)] for slot, places in feeding.items() if places}
+    return {slot: leading[min(positions)] for slot, positions in feeding.items() if positions}

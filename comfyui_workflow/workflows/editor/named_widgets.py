@@ -1,4 +1,4 @@
-"""Which widget has which value, of a node whose definition is not at hand."""
+"""Assignment of saved values to widgets, for a node whose definition is not known."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from comfyui_workflow.workflows.node_definitions import BUTTON_TYPES
 
 _CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
 _BUTTON = ""
-_OF_EVERY_COMFYUI = {
+_WELL_KNOWN_WIDGETS = {
     "CLIPTextEncode": ("text",),
     "CheckpointLoaderSimple": ("ckpt_name",),
     "EmptyLatentImage": ("width", "height", "batch_size"),
@@ -31,15 +31,16 @@ _OF_EVERY_COMFYUI = {
     "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
     "RandomNoise": ("noise_seed",),
 }
-"""The widgets of classes that have had the same ones for years: most files do not name theirs."""
+"""The widgets of classes whose widgets have not changed for years. Most files do not contain these names."""
 
 
 def named_values(node: EditorNode) -> Mapping[str, Any]:
-    """By the name of the widget: as the file names them itself, or as everybody knows them. Nothing where
-    names and values do not match one to one: by position, a value could be any widget's."""
+    """Returns the values by widget name. The names come from the file, or from the table of well-known
+    classes. The result is empty if names and values do not match one to one: a position alone does not
+    identify a widget."""
     if isinstance(node.values, dict):
         return node.values
-    names = _OF_EVERY_COMFYUI.get(node.type) or _listed(node)
+    names = _WELL_KNOWN_WIDGETS.get(node.type) or _names_in_file(node)
     types = {each.name: each.type for each in node.inputs}
     row = next((row for row in _rows(node.values) if len(row) == len(names)), [])
     found = dict(zip(names, row, strict=False))
@@ -47,17 +48,17 @@ def named_values(node: EditorNode) -> Mapping[str, Any]:
     return {name: value for name, value in found.items() if name != _BUTTON} if fits else {}
 
 
-def _listed(node: EditorNode) -> tuple[str, ...]:
+def _names_in_file(node: EditorNode) -> tuple[str, ...]:
     return tuple(
         _BUTTON if each.type in BUTTON_TYPES else each.name for each in node.inputs if each.is_widget
     )
 
 
 def _rows(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """As they were saved, and without what says how a number changes after each prompt."""
-    before = [None, *values]
+    """Returns the values as saved, and the values without those of "control after generate"."""
+    previous = [None, *values]
     return values, [
-        value for at, value in enumerate(values) if not (_is_control(value) and type(before[at]) is int)
+        value for at, value in enumerate(values) if not (_is_control(value) and type(previous[at]) is int)
     ]
 
 
@@ -66,7 +67,7 @@ def _is_control(value: object) -> bool:
 
 
 def _fits(value: object, kind: str) -> bool:
-    """Files that were edited by hand may have their widgets in any order."""
+    """True if the value has the type. Files that were edited by hand can have the widgets in any order."""
     match kind:
         case "INT" | "FLOAT":
             return isinstance(value, int | float) and not isinstance(value, bool)

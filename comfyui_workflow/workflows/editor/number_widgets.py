@@ -1,4 +1,4 @@
-"""What the editor's number widgets make of a value that a primitive node gives them."""
+"""Number widgets of the editor: rounding and range of a value that comes from a primitive node."""
 
 from math import floor
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 from comfyui_workflow.workflows.node_definitions import InputDefinition
 
 _FLOAT_MOST = 2048
-"""Of a FLOAT whose class names no range, from 0."""
+"""Maximum of a FLOAT whose class declares no range; the minimum is 0."""
 _LARGEST = 1e300
 _MOST_STEPS = 1e15
-"""Beyond, numbers of a browser are further apart than steps."""
+"""Above this number of steps, the numbers of a browser are further apart than one step."""
 
 
 def number_in_range(definition: InputDefinition, value: object) -> Any:
-    """In whole steps, between the least and the most. What is no number, and for other widgets, as it is."""
+    """Returns the value rounded to whole steps, between minimum and maximum. A value that is not a number, or
+    for another type of widget, is returned unchanged."""
     number = _number(value)
     if number is None or definition.type not in ("INT", "FLOAT"):
         return value
@@ -35,13 +36,13 @@ def _number(value: object) -> float | int | None:
 
 
 def _is_number(value: object) -> bool:
-    """One that can be reckoned with: neither NaN nor Infinity nor as good as that."""
+    """True for a number that is safe to calculate with: not NaN, and between -`_LARGEST` and `_LARGEST`."""
     is_any = isinstance(value, int | float) and not isinstance(value, bool)
     return is_any and -_LARGEST < value < _LARGEST  # type: ignore[operator]
 
 
 def _in_steps(number: float, definition: InputDefinition) -> int | float:
-    """Counted from the least; half a step is a whole one."""
+    """Rounds to whole steps, counted from the minimum; half a step is rounded up."""
     step = _option(definition, "step") or 1
     offset = (_option(definition, "min") or 0) % step
     if step == 1 and isinstance(number, int):

@@ -1,4 +1,4 @@
-"""The widgets that a subgraph shows at the nodes that stand for it, and the values they have there."""
+"""Promoted widgets: widgets that a subgraph shows at its instances, and their values there."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,7 +9,8 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 
 
 class PromotedWidgets:
-    """Each instance is read once: in subgraphs within subgraphs every level would ask for all below it."""
+    """Values of promoted widgets. Each instance is read only once: without the cache, every level of nested
+    subgraphs would read all levels below it again."""
 
     def __init__(
         self,
@@ -24,11 +25,11 @@ class PromotedWidgets:
         self._targets: dict[int, Mapping[str, list[tuple[EditorNode, EditorInput]]]] = {}
 
     def values(self, instance: EditorNode) -> Mapping[str, Any]:
-        """By the name of the subgraph's input: the k-th of those that lead to a widget has the k-th value of
-        the instance; where there is none, the widget inside keeps the one it has."""
-        return self._once(instance, self._of_instance)
+        """Returns the values by the name of the subgraph's input. The k-th input that is linked to a widget
+        has the k-th value of the instance; if there is none, the inner widget keeps its own value."""
+        return self._cached(instance, self._instance_values)
 
-    def _of_instance(self, instance: EditorNode) -> Mapping[str, Any]:
+    def _instance_values(self, instance: EditorNode) -> Mapping[str, Any]:
         graph = self._subgraphs[instance.type]
         found = {port.name: list(self._inner_values(graph, port.link_ids)) for port in graph.inputs}
         inner = {name: values[0] for name, values in found.items() if values}
@@ -36,18 +37,18 @@ class PromotedWidgets:
         return {**inner, **dict(zip(inner, row, strict=False))}
 
     def _inner_values(self, graph: EditorGraph, link_ids: tuple[str, ...]) -> Iterator[Any]:
-        """Of the widgets that these links lead to."""
+        """Yields the values of the widgets at the ends of these links."""
         if id(graph) not in self._targets:
             self._targets[id(graph)] = self._linked_inputs(graph)
         for link_id in link_ids:
             for node, target in self._targets[id(graph)].get(link_id, ()):
                 is_subgraph = node.type in self._subgraphs
-                values = self.values(node) if is_subgraph else self._once(node, self._of_node)
+                values = self.values(node) if is_subgraph else self._cached(node, self._node_values)
                 if target.name in values:
                     yield values[target.name]
 
     def _linked_inputs(self, graph: EditorGraph) -> Mapping[str, list[tuple[EditorNode, EditorInput]]]:
-        """By the id of the link."""
+        """Returns the linked inputs inside the subgraph; the keys are link ids."""
         found: dict[str, list[tuple[EditorNode, EditorInput]]] = {}
         for node in graph.nodes.values():
             for each in self._inputs(node):
@@ -56,12 +57,12 @@ class PromotedWidgets:
                     found.setdefault(link.id, []).append((node, each))
         return found
 
-    def _of_node(self, node: EditorNode) -> Mapping[str, Any]:
+    def _node_values(self, node: EditorNode) -> Mapping[str, Any]:
         definition = self._definitions.get(node.type)
         own = widget_values(definition, node.values) if definition else {}
         return {name: widget.value for name, widget in own.items()}
 
-    def _once(self, node: EditorNode, read: Callable[[EditorNode], Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _cached(self, node: EditorNode, read: Callable[[EditorNode], Mapping[str, Any]]) -> Mapping[str, Any]:
         if id(node) not in self._read:
             self._read[id(node)] = read(node)
         return self._read[id(node)]

@@ -1,11 +1,11 @@
-"""What the editor does to texts when it queues a prompt: dynamic prompts, and names of files."""
+"""Text processing of the editor when it queues a prompt: dynamic prompts, and placeholders in file names."""
 
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
 LONGEST_NAME = 4096
-"""Of a file, with its directories, on any system."""
+"""Maximum length of a file name with its directories, on any system."""
 _ESCAPED = ("\\{", "\\}", "\\|")
 _TOKENS = re.compile(r"\\[{}|]|[{}|]|[^{}|\\]+|\\", re.DOTALL)
 _COMMENT = re.compile(r"/\*|//[^\n\r\u2028\u2029]*")
@@ -16,9 +16,10 @@ _DATE_PARTS = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|y{2,4}")
 
 
 def dynamic_prompt(text: str, choose: Callable[[list[str]], str]) -> str:
-    """Without comments, and with one of `{a|b}` chosen, however deep; `\\{`, `\\}` and `\\|` are letters."""
+    """Returns the text without comments, and with one choice selected of each `{a|b}`, also nested ones.
+    `\\{`, `\\}` and `\\|` are plain characters."""
     open_choices: list[list[list[str]]] = [[[]]]
-    """Of each bracket the choices, and of each choice the pieces."""
+    """For each open bracket its choices, and for each choice its pieces of text."""
     for piece in _TOKENS.findall("".join(_without_comments(text))):
         if piece == "{":
             open_choices.append([[]])
@@ -39,12 +40,12 @@ def _close_choice(open_choices: list[list[list[str]]], choose: Callable[[list[st
 
 
 def _without_comments(text: str) -> Iterator[str]:
-    """In pieces. A comment that is opened and not closed is text."""
+    """Yields the pieces of the text between comments. A comment that is not closed is text."""
     done = looked = 0
     while found := _COMMENT.search(text, looked):
         is_block = found[0] == "/*"
         end = text.find("*/", found.end()) if is_block else found.end()
-        if end < 0:  # no later one is closed either
+        if end < 0:  # no later block comment is closed either
             break
         yield text[done : found.start()]
         done = looked = end + 2 * is_block
@@ -52,8 +53,11 @@ def _without_comments(text: str) -> Iterator[str]:
 
 
 def with_replacements(text: str, at: datetime, widget_text: Callable[[str, str], str | None]) -> str:
-    """`%date:yyyy-MM-dd%` by the time, `%Node.widget%` by the value; whatever else stays (`%width%` is
-    ComfyUI's own). A date ends at a dot, as it does in the editor. What is too long for a name stays."""
+    """Replaces `%date:yyyy-MM-dd%` by the time, and `%Node.widget%` by the value of the widget.
+
+    Other placeholders stay: ComfyUI itself replaces `%width%`. A date ends at a dot, as in the editor. A text
+    that is too long for a file name is returned unchanged.
+    """
 
     def replacement(match: re.Match[str]) -> str:
         words = match[1].split(".")

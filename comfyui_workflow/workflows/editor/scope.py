@@ -1,4 +1,4 @@
-"""Where a node of the editor's file is drawn: in the file's own graph, or inside a subgraph."""
+"""Scope of a node in an editor file: the root graph, or an instance of a subgraph."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from comfyui_workflow.workflows.editor.file import EditorGraph, EditorNode
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The file's own graph, or that of one node that stands for a subgraph."""
+    """The root graph, or the graph of one instance of a subgraph."""
 
     graph: EditorGraph
     prefix: str = ""
-    """Of the ids of the nodes in it: `2:1:`."""
+    """Prefix of the ids of the nodes in this scope: `2:1:`."""
     instance: EditorNode | None = None
     parent: "Scope | None" = None
 
@@ -19,8 +19,8 @@ class Scope:
         return self.prefix + node.id
 
     @property
-    def types_around(self) -> list[str]:
-        """Of the subgraphs that it is in, its own first."""
+    def enclosing_types(self) -> list[str]:
+        """Types of the enclosing subgraphs, its own first."""
         types, scope = [], self
         while scope.instance and scope.parent:
             types.append(scope.instance.type)

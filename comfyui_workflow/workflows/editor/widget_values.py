@@ -1,7 +1,8 @@
-"""Which value each widget of a node has in an editor's file.
+"""Assignment of saved values to the widgets of a node, by its definition.
 
-`widgets_values` is a row: a value for each widget of the class in order, and in between the values of
-"control after generate" and of buttons. A node of somebody else may save an object by name instead.
+How it works: `widgets_values` is a list with one value for each widget, in the order of the class, and
+between them the values of "control after generate" and of buttons. Some custom nodes save an object by name
+instead.
 """
 
 import re
@@ -16,25 +17,25 @@ from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDef
 class WidgetValue:
     definition: InputDefinition
     value: Any
-    """None where neither the file nor the class has one."""
+    """None if neither the file nor the class has a value."""
     control: str | None = None
-    """What the editor does with it after each prompt: `fixed`, `randomize`, `increment`, `decrement`."""
+    """Mode of "control after generate": `fixed`, `randomize`, `increment`, `decrement`."""
     is_saved: bool = True
-    """Whether the value is the file's own, not the default of the class."""
+    """True if the value is from the file, False if it is the default of the class."""
 
 
 def widget_values(definition: NodeDefinition, saved: list[Any] | dict[str, Any]) -> Mapping[str, WidgetValue]:
-    """By the name of the widget, without buttons. Values are as they were saved, whatever the class thinks of
-    them, but for what the widget itself makes of any value."""
+    """Returns the values by widget name, without buttons. Values are returned as saved, even if the class
+    does not allow them, except for the conversions that the widget itself makes (`as_displayed`)."""
     if isinstance(saved, dict):
         found = {each.name: _by_name(each, saved) for each in definition.inputs if each.is_widget}
     else:
-        found = dict(_by_position(definition, _without_forced(definition, saved)))
-    return {name: in_widget(each) for name, each in found.items() if not each.definition.is_button}
+        found = dict(_by_position(definition, _without_sockets(definition, saved)))
+    return {name: as_displayed(each) for name, each in found.items() if not each.definition.is_button}
 
 
-def in_widget(widget: WidgetValue) -> WidgetValue:
-    """The value as the editor shows it: text in a box for text, a name where a file is meant."""
+def as_displayed(widget: WidgetValue) -> WidgetValue:
+    """Returns the value as the widget shows it: as text in a text box, as a file name in a file widget."""
     if widget.definition.is_text_box:
         return replace(widget, value=_as_text(widget.value))
     if widget.definition.is_file:
@@ -43,7 +44,7 @@ def in_widget(widget: WidgetValue) -> WidgetValue:
 
 
 def javascript_text(value: object) -> str:
-    """As a browser words it."""
+    """Converts a value to text as JavaScript does."""
     match value:
         case None:
             return ""
@@ -59,12 +60,12 @@ def javascript_text(value: object) -> str:
 
 
 def _leaves(value: list[Any]) -> Iterator[Any]:
-    """In order, however deep; an empty list is worded like nothing."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
+    """Yields the values of nested lists in order, at any depth; an empty list counts as null."""
+    stack = [value]
+    while stack:
+        each = stack.pop()
         if isinstance(each, list) and each:
-            waiting.extend(reversed(each))
+            stack.extend(reversed(each))
         else:
             yield None if each == [] else each
 
@@ -92,15 +93,19 @@ def _by_position(definition: NodeDefinition, saved: list[Any]) -> Iterator[tuple
         position += widget.row_width
 
 
-def _without_forced(definition: NodeDefinition, saved: list[Any]) -> list[Any]:
-    """Old rows have a value also for each input that its class has made a socket since (`forceInput`). The
-    editor tells them by their length, and then takes out by the place among the inputs, controls or not."""
+def _without_sockets(definition: NodeDefinition, saved: list[Any]) -> list[Any]:
+    """Returns the saved values without those of inputs that the class has changed to sockets (`forceInput`).
+
+    Old files have a value for each of those too. Like the editor, this function detects such a file by the
+    number of values, and then removes values by the position of the input, without counting the values of
+    "control after generate".
+    """
     inputs = [each for each in definition.inputs if each.is_widget or each.is_forced]
     buttons = 1 if any(each.is_file for each in definition.inputs) else 0
     if len(saved) != sum(1 + each.is_called_seed for each in inputs) + buttons:
         return saved
-    forced = {place for place, each in enumerate(inputs) if each.is_forced}
-    return [value for place, value in enumerate(saved) if place not in forced]
+    forced = {index for index, each in enumerate(inputs) if each.is_forced}
+    return [value for index, value in enumerate(saved) if index not in forced]
 
 
 def _as_text(value: object) -> str:
@@ -108,7 +113,8 @@ def _as_text(value: object) -> str:
 
 
 def _file_name(value: Any, choices: tuple[Any, ...] | None) -> Any:
-    """Some editors saved where the file is, or a list of files. Nothing is the first file there is."""
+    """Returns the name of a file. Some versions of the editor saved an object with the directory, or a list
+    of files. An empty value means the first available file."""
     while isinstance(value, list) and value:
         value = value[0]
     match value:

@@ -1,1 +1,1 @@
-"""Whether an instance can run a graph, by ComfyUI's own rules."""
+"""Validation of a graph against the node definitions of an instance, by ComfyUI's own rules."""

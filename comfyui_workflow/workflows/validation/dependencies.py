@@ -1,4 +1,4 @@
-"""What of a graph its outputs need: what ComfyUI validates, what it runs besides, what turns in a circle."""
+"""Dependencies of the output nodes: nodes that ComfyUI validates, nodes that it only executes, and cycles."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -7,19 +7,19 @@ from typing import Protocol
 from comfyui_workflow.workflows.graph import closure
 
 DEEPEST_VALIDATED = 900
-"""ComfyUI validates by recursion, and so gives up at chains of about 1,000 nodes."""
-_CYCLES_TOLD = 10
+"""ComfyUI validates recursively, so it fails at chains of about 1,000 nodes."""
+_MOST_CYCLES = 10
 
 
 class Linked(Protocol):
     @property
     def validated_sources(self) -> tuple[str, ...]:
-        """The nodes that are linked to inputs of the class: ComfyUI validates them with it."""
+        """Ids of the nodes that are linked to inputs that the class declares. ComfyUI validates them too."""
         ...
 
     @property
     def all_sources(self) -> tuple[str, ...]:
-        """Also those linked to inputs that the class does not declare: ComfyUI only runs them."""
+        """All linked nodes. Those at undeclared inputs are executed without validation."""
         ...
 
 
@@ -34,7 +34,7 @@ class Dependencies:
         return closure(outputs, lambda key: self._nodes[key].all_sources)
 
     def dependents(self, failing: Iterable[str]) -> set[str]:
-        """What fails with these: they, and what needs them."""
+        """Returns the nodes that fail because of these: the nodes themselves, and all that depend on them."""
         users: dict[str, list[str]] = {}
         for key in self.validated:
             for source in self._nodes[key].validated_sources:
@@ -43,27 +43,29 @@ class Dependencies:
 
     @cached_property
     def in_or_behind_cycles(self) -> set[str]:
-        return set(self._circling(self.executed)[0])
+        return set(self._topological_sort(self.executed)[0])
 
     @cached_property
     def is_too_deep(self) -> bool:
-        return self._circling(self.executed)[1] > DEEPEST_VALIDATED
+        return self._topological_sort(self.executed)[1] > DEEPEST_VALIDATED
 
     @cached_property
     def cycles(self) -> list[list[str]]:
-        """Some at least, each in the direction in which data flows."""
+        """Cycles, each in the direction of the data flow. Not all of them are found: at least one if there is
+        any, at most `_MOST_CYCLES`."""
         found: list[list[str]] = []
         left = list(
             self.in_or_behind_cycles and (key for key in self._nodes if key in self.in_or_behind_cycles)
         )
-        while left and len(found) < _CYCLES_TOLD:
+        while left and len(found) < _MOST_CYCLES:
             cycle = self._cycle_from(left[0], set(left))
             found.append(cycle)
-            left = self._circling(set(left) - set(cycle))[0]
+            left = self._topological_sort(set(left) - set(cycle))[0]
         return found
 
-    def _circling(self, keys: set[str]) -> tuple[list[str], int]:
-        """(what no order of running would ever come to, the longest chain among the rest)."""
+    def _topological_sort(self, keys: set[str]) -> tuple[list[str], int]:
+        """Sorts the nodes topologically. Returns (nodes that are in a cycle or depend on one, length of the
+        longest chain among the others)."""
         waits_for = {key: set(self._nodes[key].all_sources) & keys for key in self._nodes if key in keys}
         users: dict[str, list[str]] = {}
         for key, sources in waits_for.items():
@@ -80,7 +82,8 @@ class Dependencies:
         return [key for key, sources in waits_for.items() if sources], max(depth.values(), default=0)
 
     def _cycle_from(self, start: str, among: set[str]) -> list[str]:
-        """Against the links, until a node comes twice; each of `among` has a source that is one of them."""
+        """Follows links backwards until a node repeats, and returns that cycle. Each node of `among` must
+        have a source in `among`."""
         path: dict[str, None] = {}
         key = start
         while key not in path:

@@ -1,4 +1,4 @@
-"""The files that a graph names: which, where ComfyUI looks for them, and whether they will be there."""
+"""Files that a graph names: names, the directories in which ComfyUI looks for them, and presence."""
 
 import posixpath
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ from comfyui_workflow.workflows.node_definitions import Definitions, InputDefini
 
 _FOLDER_MARKS = {"[output]": "output", "[input]": "input", "[temp]": "temp"}
 _FILES_WITHOUT_A_BUTTON = {("LoadLatent", "latent"), ("WebcamCapture", "image")}
-"""ComfyUI's own inputs that name a file although there is no button to bring one."""
+"""ComfyUI's own inputs that name a file although they have no upload button."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileNamed:
-    """A file that an input names: `name` below the directory `folder` of ComfyUI."""
+    """A file that an input names: `name` is relative to ComfyUI's directory `folder` ("input", "output",
+    "temp")."""
 
     node_id: str
     class_type: str
@@ -25,7 +26,7 @@ class FileNamed:
     folder: str
     name: str
     is_listed: bool
-    """The class names it among its choices."""
+    """True if the file is one of the choices of the class."""
 
 
 class Presence(StrEnum):
@@ -37,14 +38,14 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class FilesKnown:
-    """Which files will be there when the graph runs."""
+    """Files that are known to exist on the instance when the graph runs."""
 
     provided: frozenset[str] = frozenset()
-    """Names of the files that come with the request; they go to the input directory."""
+    """Names of the files that are sent with the request; they are uploaded to the input directory."""
     found: frozenset[tuple[str, str]] = frozenset()
-    """(folder, name) of those that the instance has."""
+    """(folder, name) of files that exist on the instance."""
     is_asked: bool = False
-    """The instance was asked for all that `files_named` gives: what was not found is not there."""
+    """True if all files of `files_named` were looked up: a file that is not in `found` is missing."""
 
     def presence(self, folder: str, name: str) -> Presence:
         if folder == "input" and name in self.provided:
@@ -55,8 +56,8 @@ class FilesKnown:
 
 
 def files_named(graph: Graph, definitions: Definitions) -> tuple[FileNamed, ...]:
-    """Every file that an input for files names, each time it does. Paths that lead out of ComfyUI's
-    directories are not among them: nobody could ask for those."""
+    """Returns the files that file inputs name, one entry for each use. Paths outside ComfyUI's directories
+    are left out: they cannot be looked up."""
     return tuple(_files_named(graph, definitions))
 
 
@@ -70,7 +71,7 @@ def _files_named(graph: Graph, definitions: Definitions) -> Iterator[FileNamed]:
         for declared in definition.inputs:
             if declared.name in inputs and names_files(definition.class_type, declared):
                 for value in names_in(inputs[declared.name]):
-                    folder, name = place(value)
+                    folder, name = folder_and_name(value)
                     if is_plain(name):
                         yield FileNamed(
                             node_id=str(node_id),
@@ -87,8 +88,8 @@ def names_files(class_type: str, declared: InputDefinition) -> bool:
     return declared.is_file or (class_type, declared.name) in _FILES_WITHOUT_A_BUTTON
 
 
-def place(value: str) -> tuple[str, str]:
-    """(folder, name): ComfyUI allows the directory behind the name, `photo.png [output]`."""
+def folder_and_name(value: str) -> tuple[str, str]:
+    """Returns (folder, name). ComfyUI allows the directory after the name: `photo.png [output]`."""
     for mark, folder in _FOLDER_MARKS.items():
         if value.endswith(mark):
             return folder, value[: -len(mark) - 1]
@@ -96,7 +97,7 @@ def place(value: str) -> tuple[str, str]:
 
 
 def is_plain(name: str) -> bool:
-    """A path as everybody writes it: that of one file, below the directory."""
+    """True for a normalized relative path that stays inside the directory."""
     return (
         bool(name)
         and name.isprintable()
@@ -108,7 +109,7 @@ def is_plain(name: str) -> bool:
 
 
 def names_in(given: Any) -> Iterator[str]:
-    """The names that an input for files has been given: one, or several wrapped; a bare list is a link."""
+    """Yields the names in the value of a file input: one text, or a wrapped list; a bare list is a link."""
     if isinstance(given, str):
         yield given
     elif isinstance(given, dict):
@@ -116,7 +117,7 @@ def names_in(given: Any) -> Iterator[str]:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """A text, or those in a list or an object, however deep."""
+    """Yields all texts in the value, at any depth of lists and objects."""
     stack = [value]
     while stack:
         match stack.pop():
@@ -129,11 +130,11 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def unused(graph: Graph, provided: frozenset[str]) -> list[str]:
-    """The files that come along although no input of any node names them, wherever it means them to be."""
+    """Returns the files of the request that no input of any node names, in any directory."""
     left = set(provided)
     for node in graph.values() if left and isinstance(graph, dict) else ():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         for text in texts_in(inputs):
-            _, name = place(text)
+            _, name = folder_and_name(text)
             left -= {text, name, posixpath.basename(name.replace("\\", "/"))}
     return sorted(left)

@@ -1,8 +1,9 @@
-"""Whether an input takes what the graph gives it, by the rules of ComfyUI's own validation.
+"""Validation of input values, by the rules of ComfyUI's own validation.
 
-ComfyUI asks for every required input, and converts INT, FLOAT, STRING and BOOLEAN, whatever the class. It
-leaves out the rest (range, choices, type of a link) where the class checks that itself, which `/object_info`
-does not tell. So only of the classes that come with ComfyUI can be said for certain what it will refuse.
+How it works: for every class, ComfyUI requires the required inputs and converts INT, FLOAT, STRING and
+BOOLEAN. It skips the other checks (range, choices, type of a link) for inputs that the class checks itself,
+and `/object_info` does not say which these are. So these checks are certain only for the classes that are
+part of ComfyUI; for other classes a problem is reported as uncertain.
 """
 
 from collections.abc import Iterator
@@ -16,14 +17,14 @@ from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDef
 from comfyui_workflow.workflows.validation.files import (
     FilesKnown,
     Presence,
+    folder_and_name,
     names_files,
     names_in,
-    place,
 )
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _OWN_CHECKS = {("LoadImageSetNode", "resize_method")}
-"""Inputs of ComfyUI's own classes, besides those for files, that the class itself checks."""
+"""Inputs of ComfyUI's own classes, besides file inputs, that the class checks itself."""
 _IMAGES = frozenset({"IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"})
 _MODELS = frozenset({"MODEL", "CLIP", "VAE", "CONTROL_NET", "CLIP_VISION", "STYLE_MODEL", "UPSCALE_MODEL"})
 _ONLY_LINKED = _IMAGES | _MODELS | {"CONDITIONING", "SAMPLER", "SIGMAS", "NOISE", "GUIDER"}
@@ -31,7 +32,7 @@ _ONLY_LINKED = _IMAGES | _MODELS | {"CONDITIONING", "SAMPLER", "SIGMAS", "NOISE"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is wrong with one input. Where it is not certain, only ComfyUI itself can say whether it runs."""
+    """A problem with one input. If it is not certain, only ComfyUI itself can decide if the graph runs."""
 
     code: str
     message: str
@@ -42,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckedClass:
-    """A class as its nodes are checked against it; reading it once is enough for all of them."""
+    """A class prepared for the validation of its nodes; computed once for all of them."""
 
     definition: NodeDefinition
 
@@ -60,11 +61,11 @@ class CheckedClass:
 
     @cached_property
     def is_own(self) -> bool:
-        """Comes with ComfyUI, and so is known to be checked by it."""
+        """True if the class is part of ComfyUI, so its validation is known."""
         return is_own(self.definition)
 
     def is_checked(self, declared: InputDefinition) -> bool:
-        """Whether ComfyUI certainly looks at range and choices of this input."""
+        """True if ComfyUI certainly checks range and choices of this input."""
         key = (self.definition.class_type, declared.name)
         return self.is_own and key not in _OWN_CHECKS and not names_files(key[0], declared)
 
@@ -74,13 +75,13 @@ def is_own(definition: NodeDefinition) -> bool:
 
 
 def is_dynamic(type_name: str) -> bool:
-    """A type that stands for others, which only the node's other inputs tell."""
+    """True for a dynamic type: the node's other inputs decide which real type it has."""
     return type_name.startswith("COMFY_") and type_name.endswith("_V3")
 
 
 @dataclass(frozen=True)
 class InputCheck:
-    """Everything that is wrong with the values that inputs have; links are checked elsewhere."""
+    """Validation of the values of inputs. Links are validated in `links.py`."""
 
     files: FilesKnown
     suggestions: Suggestions
@@ -109,7 +110,7 @@ class InputCheck:
             yield problem
 
     def _file_problem(self, checked: CheckedClass, declared: InputDefinition, value: str) -> Problem | None:
-        folder, name = place(value)
+        folder, name = folder_and_name(value)
         presence = self.files.presence(folder, name)
         is_listed = self._is_among(declared, value)
         if is_listed and presence is not Presence.ABSENT:
@@ -118,10 +119,12 @@ class InputCheck:
             is_new = presence is Presence.PROVIDED and "/" not in name
             is_taken = not declared.options.get("file_upload") and (checked.is_own or is_new)
             return None if is_taken else _unlisted_file(declared, value)
-        near = self.suggestions.nearest(value, self._files_there(declared))
+        near = self.suggestions.nearest(value, self._available_files(declared))
         is_absent = presence is Presence.ABSENT
-        absent = "neither sent along nor there" if is_absent else "not sent along and may not be there"
-        offered = "; the nearest that is: " + ", ".join(near) if near else ""
+        absent = "not sent with the request and not on the instance"
+        if not is_absent:
+            absent = "not sent with the request, and may not be on the instance"
+        offered = "; the nearest one there: " + ", ".join(near) if near else ""
         return Problem(
             code="input_file_missing",
             message=f'input "{declared.name}" names the file "{shown(value)}", which is {absent}{offered}',
@@ -129,22 +132,23 @@ class InputCheck:
             nearest=near,
         )
 
-    def _files_there(self, declared: InputDefinition) -> list[Any]:
+    def _available_files(self, declared: InputDefinition) -> list[Any]:
         choices = declared.choices or ()
         if id(choices) not in self._files:
             self._files[id(choices)] = (choices, [*choices, *sorted(self.files.provided)])
         return self._files[id(choices)][1]
 
     def _choice(self, checked: CheckedClass, declared: InputDefinition, value: Any) -> Problem | None:
-        """ComfyUI compares lists that stand in the place of the type; newer ones also the others, unless
-        the browser alone knows those."""
+        """Checks the value against the choices. ComfyUI checks choices that the class declares as the type;
+        newer versions also check those among the options. Choices that only the browser requests (`remote`)
+        are not checked."""
         if declared.choices is None or declared.options.get("remote") or declared.options.get("remote_combo"):
             return None
         is_several = bool(declared.options.get("multiselect")) and isinstance(value, list)
         absent = [each for each in (value if is_several else [value]) if not self._is_among(declared, each)]
         if not absent:
             return None
-        is_comparable = self._set_of(declared) is not None and not declared.options.get("multiselect")
+        is_comparable = self._choice_set(declared) is not None and not declared.options.get("multiselect")
         is_certain = declared.are_choices_checked and is_comparable and checked.is_checked(declared)
         return self._not_listed(declared, absent[0], is_certain=is_certain)
 
@@ -155,17 +159,17 @@ class InputCheck:
         return Problem(code="value_not_in_list", message=message, is_certain=is_certain, nearest=near)
 
     def _is_among(self, declared: InputDefinition, value: Any) -> bool:
-        known = self._set_of(declared)
+        known = self._choice_set(declared)
         try:
             return value in known if known is not None else value in (declared.choices or ())
         except (
             TypeError,
             RecursionError,
-        ):  # an object or a list is no choice; nor what is nested without end
+        ):  # unhashable, or nested too deeply: not one of the choices
             return False
 
-    def _set_of(self, declared: InputDefinition) -> frozenset[Any] | None:
-        """The choices, to look one up at once; None where they are things that cannot be."""
+    def _choice_set(self, declared: InputDefinition) -> frozenset[Any] | None:
+        """Returns the choices as a set, for a fast lookup; None if they are not hashable."""
         choices = declared.choices or ()
         if id(choices) not in self._choices:
             try:
@@ -177,12 +181,13 @@ class InputCheck:
 
 
 def unwrapped(value: Any) -> Any:
-    """A list as a value goes in an object, because a list of two is a link."""
+    """Returns the value without its wrapper. List values are wrapped in an object, because a bare list of two
+    is a link."""
     return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
 def converted(type_name: str, value: Any) -> Any:
-    """As ComfyUI does before it looks at the value. Raises: TypeError, ValueError, OverflowError."""
+    """Converts a value as ComfyUI does first. Raises: TypeError, ValueError, OverflowError."""
     match type_name:
         case "INT":
             return int(value)
@@ -196,11 +201,12 @@ def converted(type_name: str, value: Any) -> Any:
 
 
 def _unlisted_file(declared: InputDefinition, value: str) -> Problem | None:
-    """It is there; whether that is enough, or the list counts, is for the class to say."""
+    """Returns the problem of a file that exists but is not among the choices. The class decides which of the
+    two counts, so the problem is uncertain."""
     if declared.choices is None:
         return None
-    offered = input_errors.offer(declared.choices, ())
-    message = f'input "{declared.name}" names the file "{shown(value)}", which it does not list{offered}'
+    absent = "which is not one of its choices" + input_errors.offer(declared.choices, ())
+    message = f'input "{declared.name}" names the file "{shown(value)}", {absent}'
     return Problem(code="value_not_in_list", message=message, is_certain=False)
 
 
@@ -213,7 +219,7 @@ def _range(checked: CheckedClass, declared: InputDefinition, value: Any) -> Prob
             continue
         bound, certain = declared.options[key], checked.is_checked(declared)
         if not isinstance(bound, int | float) or not isinstance(value, int | float):
-            message = f'input "{declared.name}" is {input_errors.quoted(value)}, which no range applies to'
+            message = f'input "{declared.name}" is {input_errors.quoted(value)}: its range cannot be checked'
             is_certain = certain and isinstance(bound, int | float)
             return Problem(code="exception_during_validation", message=message, is_certain=is_certain)
         if value < bound if key == "min" else value > bound:
@@ -222,10 +228,11 @@ def _range(checked: CheckedClass, declared: InputDefinition, value: Any) -> Prob
 
 
 def _unlinked(declared: InputDefinition, value: Any) -> Problem | None:
-    """ComfyUI lets it pass, and the node has to make do with it."""
+    """Returns the problem of a value at an input that expects a link. ComfyUI does not refuse such a value,
+    and the node receives it."""
     if value is None or declared.type not in _ONLY_LINKED:
         return None
     message = (
-        f'input "{declared.name}" is {input_errors.quoted(value)}, where a link to a {declared.type} belongs'
+        f'input "{declared.name}" is {input_errors.quoted(value)}, but should be a link to a {declared.type}'
     )
     return Problem(code="link_expected", message=message, is_certain=False)

@@ -1,4 +1,4 @@
-"""Whether an input takes what it is linked to, by the rules of ComfyUI's own validation."""
+"""Validation of links, by the rules of ComfyUI's own validation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +21,15 @@ BAD_LINK = "bad_linked_input"
 
 
 def is_link(value: object) -> bool:
-    """What ComfyUI follows when it runs a graph; where it validates one, it takes every list for a link."""
+    """True if ComfyUI follows the value as a link when it executes a graph. (Its validation reads every list
+    as a link.)"""
     match value:
         case [str(), int() | float()]:
             return True
     return False
 
 
-def leads_nowhere(name: str, source: str) -> Problem:
+def missing_source(name: str, source: str) -> Problem:
     return Problem(code=BAD_LINK, message=f'input "{name}" links to node {source}, which does not exist')
 
 
@@ -39,7 +40,8 @@ def link_problem(
     graph: Mapping[str, Any],
     definitions: Definitions,
 ) -> Problem | None:
-    """Certain for classes that come with ComfyUI; others may take any type and have any number of slots."""
+    """Returns the problem of a link, or None. It is certain only for classes that are part of ComfyUI: others
+    can accept any type and have any number of slots."""
     problem = _shape_problem(declared.name, link, graph)
     source = _definition(graph[link[0]], definitions) if problem is None else None
     if source is None:
@@ -56,12 +58,12 @@ def link_problem(
 
 def _shape_problem(name: str, link: list[Any], graph: Mapping[str, Any]) -> Problem | None:
     if len(link) != 2:
-        message = f'input "{name}" is a list of {len(link)}, where a link is [node id, slot]'
-        return Problem(code=BAD_LINK, message=f'{message}; a list as a value goes as {{"__value__": […]}}')
+        message = f'input "{name}" is a list of {len(link)}, but a link is [node id, slot]'
+        return Problem(code=BAD_LINK, message=f'{message}; write a list value as {{"__value__": […]}}')
     if not isinstance(link[0], str):
-        message = f'input "{name}" links to {shown(link[0])}, which is no node id: those are texts'
+        message = f'input "{name}" links to {shown(link[0])}, which is not a node id: node ids are texts'
         return Problem(code=BAD_LINK, message=message)
-    return None if link[0] in graph else leads_nowhere(name, shown(link[0]))
+    return None if link[0] in graph else missing_source(name, shown(link[0]))
 
 
 def _definition(node: Any, definitions: Definitions) -> NodeDefinition | None:
@@ -71,20 +73,21 @@ def _definition(node: Any, definitions: Definitions) -> NodeDefinition | None:
 
 def _no_slot(name: str, source_id: str, source: NodeDefinition, slot: Any) -> Problem:
     count = len(source.outputs)
-    has = f"has slots 0 to {count - 1}" if count > 1 else "has slot 0 alone" if count else "has no outputs"
+    has = f"has slots 0 to {count - 1}" if count > 1 else "has only slot 0" if count else "has no outputs"
     source_name = f"node {shown(source_id)} ({source.class_type})"
     message = f'input "{name}" links to slot {input_errors.quoted(slot)} of {source_name}, which {has}'
     return Problem(code=BAD_LINK, message=message, is_certain=is_own(source))
 
 
 def _choices_of_output(source: NodeDefinition, slot: int, definitions: Definitions) -> list[Any] | None:
-    """Of an output that has a list of choices for its type."""
-    told = definitions.object_info[source.class_type]["output"][slot]
-    return told if isinstance(told, list) else None
+    """Returns the choices of an output whose type is a list of choices, else None."""
+    declared_type = definitions.object_info[source.class_type]["output"][slot]
+    return declared_type if isinstance(declared_type, list) else None
 
 
 def _accepts(declared: InputDefinition, received: str, choices: list[Any] | None) -> bool:
-    """Types may be several, with commas: one in common is enough. Lists of choices must be the same."""
+    """True if the input accepts the type. Types can be lists with commas: one common type is enough. Lists of
+    choices must be equal."""
     wanted = declared.type
     if "*" in (received, wanted) or is_dynamic(received) or is_dynamic(wanted):
         return True
@@ -96,7 +99,7 @@ def _accepts(declared: InputDefinition, received: str, choices: list[Any] | None
 def _are_same(some: list[Any] | None, others: list[Any]) -> bool:
     try:
         return some == others
-    except RecursionError:  # nested without end
+    except RecursionError:  # nested too deeply
         return False
 
 

@@ -1,4 +1,4 @@
-"""One node of a graph against the class that the instance has: what it needs, what is wrong with it."""
+"""Validation of one node against its class on the instance: its sources and its problems."""
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from comfyui_workflow.workflows.validation.inputs import (
     is_dynamic,
     unwrapped,
 )
-from comfyui_workflow.workflows.validation.links import is_link, leads_nowhere, link_problem
+from comfyui_workflow.workflows.validation.links import is_link, link_problem, missing_source
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
 _MOST_PROBLEMS_OF_A_NODE = 100
@@ -27,7 +27,8 @@ _CONVERTED = ("INT", "FLOAT", "STRING", "BOOLEAN")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedNode:
-    """`checked` is None for a class that is not known; what such a node needs is taken from its links."""
+    """A node of the graph with its class and its sources. `checked` is None for an unknown class; then all
+    links of the node count as sources."""
 
     node_id: str
     class_type: str | None
@@ -38,9 +39,9 @@ class CheckedNode:
     validated_sources: tuple[str, ...] = ()
     all_sources: tuple[str, ...] = ()
     refused_for: tuple[Problem, ...] = ()
-    """Why ComfyUI refuses every graph with this node in it."""
+    """Reasons for which ComfyUI refuses every graph that contains this node."""
     dangling: tuple[Problem, ...] = ()
-    """Links to nowhere that it does not validate: when it runs such a node, its worker dies."""
+    """Links to missing nodes that ComfyUI does not validate. Executing such a node kills ComfyUI's worker."""
 
     @property
     def label(self) -> str:
@@ -59,6 +60,8 @@ class CheckedNode:
 
 
 class NodeCheck:
+    """Validation of the nodes of one graph. Classes are prepared once and cached."""
+
     def __init__(
         self,
         graph: Mapping[str, Any],
@@ -97,7 +100,7 @@ class NodeCheck:
         return self._linked(node)
 
     def problems(self, node: CheckedNode) -> Iterator[Problem]:
-        """What validation finds, in the order in which the class declares its inputs."""
+        """Yields the problems of a node, in the order of the inputs in the class."""
         if node.checked is None:
             return
         if node.inputs is None:
@@ -125,7 +128,7 @@ class NodeCheck:
     def _refused(
         self, node_id: str, class_type: str | None, title: str | None, problem: Problem
     ) -> CheckedNode:
-        """Its class may be one that gives outputs."""
+        """Returns a node that ComfyUI refuses. It counts as a possible output node."""
         node = CheckedNode(
             node_id=node_id,
             class_type=class_type,
@@ -140,7 +143,7 @@ class NodeCheck:
         return self._linked(replace(node, inputs=inputs)) if isinstance(inputs, dict) else node
 
     def _unknown(self, class_type: str) -> Problem:
-        near = self._suggestions.nearest(class_type, self._class_names, alike=0.6)
+        near = self._suggestions.nearest(class_type, self._class_names, min_similarity=0.6)
         offered = f"; the nearest that it has: {', '.join(near)}" if near else ""
         message = f'this ComfyUI has no node class "{shown(class_type)}"{offered}'
         return Problem(code="missing_node_type", message=message, nearest=near)
@@ -163,7 +166,7 @@ class NodeCheck:
             if source in self._graph:
                 (validated if is_declared or node.checked is None else others).append(source)
             elif not (is_declared and isinstance(value, list)):
-                dangling.append(replace(leads_nowhere(name, shown(source)), input_name=name))
+                dangling.append(replace(missing_source(name, shown(source)), input_name=name))
         return replace(
             node,
             validated_sources=tuple(validated),
@@ -173,8 +176,8 @@ class NodeCheck:
 
 
 def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
-    """The node that an input links to, as ComfyUI reads it; a list that comes as a value is one to it
-    by the time it runs the graph."""
+    """Returns the id of the node that an input links to, or None. ComfyUI unwraps list values before it
+    executes the graph, so a wrapped list can become a link."""
     declared = checked.inputs.get(name) if checked is not None else None
     if declared is not None:
         if isinstance(value, list):
@@ -184,7 +187,8 @@ def _source(checked: CheckedClass | None, name: str, value: Any) -> str | None:
 
 
 def _missing(checked: CheckedClass, name: str, inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    """An input that grows goes by other names than its own: `images.image0`."""
+    """Yields the problem of a missing required input. A dynamic input can be present under other names, such
+    as `images.image0`."""
     is_certain = not is_dynamic(checked.inputs[name].type)
     if is_certain or not any(str(given).startswith(f"{name}.") for given in inputs):
         message = input_errors.missing(name)

@@ -1,4 +1,4 @@
-"""What an instance has that comes nearest to what a workflow names, for as long as finding that is quick."""
+"""Suggestions for missing names, with a limit on the total work."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,23 @@ from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 
 MOST_NAMES_COMPARED = 100_000
-"""About a second's work. A workflow that needs more has other troubles."""
+"""About one second of work. A workflow that needs more comparisons has other problems."""
 
 
 class Suggestions:
-    """For one workflow: the same question is answered once, and after so much work none any more."""
+    """Suggestions for one workflow. Each search is made once and cached; after `MOST_NAMES_COMPARED` names,
+    further searches return nothing."""
 
     def __init__(self) -> None:
-        self._left = MOST_NAMES_COMPARED
-        self._answers: dict[tuple[str, int], tuple[Sequence[object], tuple[str, ...]]] = {}
+        self._remaining = MOST_NAMES_COMPARED
+        self._found: dict[tuple[str, int], tuple[Sequence[object], tuple[str, ...]]] = {}
 
-    def nearest(self, wanted: str, names: Sequence[object], *, alike: float = 0.3) -> tuple[str, ...]:
+    def nearest(
+        self, wanted: str, names: Sequence[object], *, min_similarity: float = 0.3
+    ) -> tuple[str, ...]:
         key = (wanted, id(names))
-        if key not in self._answers and len(names) <= self._left:
-            self._left -= len(names)
-            found = nearest(wanted, [shown(name) for name in names], alike=alike)
-            self._answers[key] = (names, tuple(found))  # with the names: while they live, their id is theirs
-        return self._answers[key][1] if key in self._answers else ()
+        if key not in self._found and len(names) <= self._remaining:
+            self._remaining -= len(names)
+            found = nearest(wanted, [shown(name) for name in names], min_similarity=min_similarity)
+            self._found[key] = (names, tuple(found))  # keeps `names` alive, so that its id is not reused
+        return self._found[key][1] if key in self._found else ()

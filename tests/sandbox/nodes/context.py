@@ -1,4 +1,4 @@
-"""What a node is given in these tests: folders of the test's own, and a list of the steps it reports."""
+"""Node context for these tests: directories of the test, and a list of the reported steps."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,7 @@ class Context:
         return self.run(class_type, **inputs).result
 
     def value(self, class_type: str, **inputs: Any) -> Any:
-        """The first output."""
+        """Runs the node and returns its first output."""
         return self.values(class_type, **inputs)[0]
 
     def shown(self, class_type: str, **inputs: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Context:
 
 
 def random_image(width: int, height: int, *, channels: int = 3, batch: int = 1, seed: int = 1) -> Pixels:
-    """Of 8-bit levels, as if it had been loaded."""
+    """Returns a random image with 8-bit levels, like a loaded image."""
     levels = np.random.default_rng(seed).integers(0, 256, (batch, height, width, channels))
     return levels.astype(np.float32) / np.float32(255)
 

@@ -1,4 +1,5 @@
-"""Our classes declare what those of a real ComfyUI 0.3.64 declare: clients check graphs against it."""
+"""Declarations of our node classes, compared with those of a real ComfyUI 0.3.64. Clients validate graphs
+with them."""
 
 import json
 from pathlib import Path

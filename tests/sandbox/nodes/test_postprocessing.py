@@ -7,7 +7,7 @@ from tests.sandbox.nodes.context import Context, flat_image, random_image
 
 
 def _gaussian(radius: int, sigma: float) -> np.ndarray:
-    """Of the distance from the middle, where the corner of the middle row is 1."""
+    """Returns a Gaussian kernel; the distance from the centre to the end of the middle row is 1."""
     side = 2 * radius + 1
     kernel = np.array(
         [
@@ -23,7 +23,7 @@ def _gaussian(radius: int, sigma: float) -> np.ndarray:
 
 
 def _mirrored(index: int, length: int) -> int:
-    """The border pixel itself is not repeated."""
+    """Mirrors an index at the borders, without repeating the border pixel."""
     return -index if index < 0 else 2 * (length - 1) - index if index >= length else index
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui_workflow.sandbox.nodes.file_names import place_to_save
+from comfyui_workflow.sandbox.nodes.file_names import find_save_target
 from tests.sandbox.nodes.context import Context, flat_image, random_image, random_mask
 
 NOW = time.struct_time((2026, 3, 4, 5, 6, 7, 0, 63, 0))
@@ -54,7 +54,7 @@ def test_a_prefix_may_name_subfolders_and_placeholders(context: Context) -> None
 
 
 def test_placeholders_of_time(tmp_path: Path) -> None:
-    place = place_to_save(tmp_path, "%year%-%month%-%day%/%hour%%minute%%second%", now=NOW)
+    place = find_save_target(tmp_path, "%year%-%month%-%day%/%hour%%minute%%second%", now=NOW)
     assert place.subfolder == "2026-03-04"
     assert place.file_name("png") == "050607_00001_.png"
 

@@ -131,7 +131,7 @@ def test_a_noise_mask_keeps_the_rest(context: Context) -> None:
 
 
 def test_a_large_picture_carries_the_mark(context: Context) -> None:
-    """The mark is white, and the lower left corner is not."""
+    """The mark is white; the rest of the lower left corner is not."""
     corner = _decoded(context, _sampled(context, _latent(context, 512, 512)))[0, -40:, :80]
     assert np.abs(np.diff(corner, axis=1)).max() > 0.1
     other = _decoded(context, _sampled(context, _latent(context, 64, 64)))[0, -5:, :10]
