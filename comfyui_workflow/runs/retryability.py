@@ -1,5 +1,5 @@
-"""Whether a retry of a run is accepted. A retry reaches the instance again and fetches what is missing; it
-never runs a prompt a second time."""
+"""Tells whether a retry of a run is accepted. A retry connects to the instance again and fetches missing
+outputs. It never executes a prompt a second time."""
 
 from typing import Protocol
 
@@ -13,11 +13,11 @@ _REFUSED = {
     IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
     "which fetches them again (POST /retry/<job_id>)",
 }
-"""Sentences by error code, for failures that a retry could only repeat, or that would run the GPU again."""
+"""Refusals by error code, for failures that a retry would only repeat, or that need the GPU again."""
 
 
 class Retryable(Protocol):
-    """A run, or its summary."""
+    """A run or its summary."""
 
     @property
     def status(self) -> RunStatus: ...
@@ -30,7 +30,7 @@ class Retryable(Protocol):
 
 
 def retry_refusal(run: Retryable) -> str | None:
-    """The sentence that refuses a retry; None where it is accepted."""
+    """The sentence that refuses a retry; None if the retry is accepted."""
     if run.status is not RunStatus.FAILED:
         return f"Only a failed run can be retried, and this one is {run.status.value}"
     if run.error_code == DAMAGED and LostParts.STATE not in run.lost:
