@@ -25,12 +25,12 @@ class Backoff:
         self._failures = 0
         self._failing_since_s = None
 
-    def reached(self) -> None:
+    def note_response(self) -> None:
         """The other side answers: the next retry comes soon. An answer alone is no progress, so the failing
         time goes on."""
         self._failures = min(self._failures, _SOON)
 
-    def excuse(self, waited_s: float) -> None:
+    def exclude(self, waited_s: float) -> None:
         """Does not count `waited_s` as failing time: the caller waited for something else."""
         if self._failing_since_s is not None:
             self._failing_since_s += waited_s

@@ -197,10 +197,10 @@ def test_to_wait_for_something_else_is_no_failing() -> None:
     backoff = Backoff(lambda: now_s)
     backoff.next_wait_s()
     now_s = 100.0
-    backoff.excuse(90.0)
+    backoff.exclude(90.0)
     assert backoff.failing_for_s() == 10.0
     backoff.reset()
-    backoff.excuse(90.0)
+    backoff.exclude(90.0)
     assert backoff.failing_for_s() == 0.0
 
 
@@ -209,6 +209,6 @@ def test_who_answers_is_asked_again_soon_and_is_given_no_more_time() -> None:
     backoff = Backoff(lambda: now_s)
     longest_s = max(backoff.next_wait_s() for _ in range(10))
     now_s = 100.0
-    backoff.reached()
+    backoff.note_response()
     assert backoff.next_wait_s() < longest_s / 2
     assert backoff.failing_for_s() == 100.0
