@@ -52,7 +52,7 @@ from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 CANCEL_GRACE_S = 2.0
-"""How long a cancelled run may continue to download its outputs."""
+"""Time in which a cancelled run may continue to download its outputs."""
 
 
 class FetchingCancelled(Stopped):

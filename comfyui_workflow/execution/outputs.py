@@ -208,11 +208,11 @@ def _receive(viewed: ViewedFile, part: LocalPart, report: Report) -> int | None:
     for piece in viewed:
         done_bytes += len(piece)
         if done_bytes > most_bytes:
-            raise RemoteFileError(f"it does not end where it should: more than {most_bytes} bytes came")
+            raise RemoteFileError(f"the file is too long: more than {most_bytes} bytes were received")
         part.write(piece)
         report(done_bytes, expected_bytes or 0)
     if expected_bytes is not None and done_bytes != expected_bytes:
-        raise RemoteFileError(f"{done_bytes} bytes came instead of {expected_bytes}")
+        raise RemoteFileError(f"{done_bytes} bytes were received instead of {expected_bytes}")
     return viewed.modified_ns
 
 

@@ -55,8 +55,8 @@ _INSTANCE_REMOVED = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """How long to retry. Before the prompt is submitted, a person waits, so the limit is short. Afterwards a
-    picture would be lost, so the limit is long."""
+    """Time limits for retries. Before the prompt is submitted, a person waits, so the limit is short.
+    Afterwards a picture would be lost, so the limit is long."""
 
     contact_patience_s: float = 120.0
     lost_contact_patience_s: float = 86_400.0

@@ -54,13 +54,13 @@ from comfyui_workflow.workflows.graph import Graph, output_ids
 FEED_WAIT_S = 2.0
 MAY_HAVE_RUN = (
     "The record of the run was damaged on this machine, and the instance knows no prompt of it: it may have "
-    "run already, so it is not submitted again. Execute it anew if its outputs are missing"
+    "run already, so it is not submitted again. Execute it again if its outputs are missing"
 )
 _NOTHING_TO_SUBMIT = (
     "The workflow of the run was damaged on this machine, and the instance knows no prompt of it. "
-    "Execute it anew"
+    "Execute it again"
 )
-_PREPARED_ANEW = "The prepared graph of the run was damaged on this machine; it is prepared anew"
+_PREPARED_AGAIN = "The prepared graph of the run was damaged on this machine; it is prepared again"
 LONG_AGO_S = 600.0
 OTHER_SERVER_SHOWS_WITHIN_S = (4.0, 7.0)
 """Maximum time that another server on a copy of our data needs to submit its next prompt after a run that
@@ -92,7 +92,7 @@ class SubmissionContext:
         return run.prompt_id or derived_prompt_id(self.server(), _correlation(run, run.submissions + 1))
 
     def in_doubt_for_s(self, run: Run) -> float:
-        """How many more seconds the prompt may take to appear in ComfyUI. 0 if it was sent more than
+        """Returns the remaining seconds in which the prompt may appear in ComfyUI. 0 if it was sent more than
         `LONG_AGO_S` ago. An earlier process may have sent it until that process ended, so for its prompts the
         time counts from the start of this process. The wall clock may have been set meanwhile: a negative age
         counts as zero."""
@@ -243,8 +243,8 @@ class RunSubmission(PromptSender):
         if not run.graph:
             raise RecordDamaged(_NOTHING_TO_SUBMIT)
         if LostParts.GRAPH in run.lost and run.prompt_id is not None:
-            self._record(PromptVanished(message=_PREPARED_ANEW))
-            raise ComfyUIUnavailable(_PREPARED_ANEW)
+            self._record(PromptVanished(message=_PREPARED_AGAIN))
+            raise ComfyUIUnavailable(_PREPARED_AGAIN)
         return None
 
     def _upload(self) -> Graph:
@@ -274,7 +274,8 @@ class RunSubmission(PromptSender):
         if needing:
             raise ApiKeyGone(
                 "The prompt cannot be submitted again: the API key of Comfy.org that came with it is not "
-                f"kept once ComfyUI has accepted it, and node {needing[0]} needs it. Order it anew, with it"
+                f"stored after ComfyUI has accepted it, and node {needing[0]} needs it. Execute the run again, "
+                "with the key"
             )
 
     def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:

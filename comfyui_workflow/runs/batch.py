@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 class OnError(StrEnum):
-    """How a failed run affects the other runs of its batch."""
+    """The effect of a failed run on the other runs of its batch."""
 
     CONTINUE = "continue"
     STOP = "stop"

@@ -12,7 +12,7 @@ from comfyui_workflow.workflows.graph import Graph
 
 
 class Durability(Enum):
-    """How safely an event must be stored before the next action."""
+    """The required safety of an event on disk before the next action."""
 
     SYNCED = "flushed to disk before the step is taken; survives a power failure"
     MUST = "written before the step is taken"
@@ -23,7 +23,7 @@ class Durability(Enum):
 @dataclass(frozen=True, kw_only=True)
 class Event:
     saving: ClassVar[Durability] = Durability.STEP
-    """How safely the event must be stored."""
+    """The required safety of the event on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

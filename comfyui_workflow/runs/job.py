@@ -75,7 +75,7 @@ class JobOrder:
     request: RunRequest
     endpoint: str
     presenter: str
-    """Name of the API that received the order. It formats what the client is told."""
+    """Name of the API that received the order. It formats the responses to the client."""
     is_sync: bool = False
     webhook: str | None = None
     execution_timeout_s: float | None = None
@@ -111,7 +111,7 @@ class Job:
     uploads: tuple[Upload, ...] = ()
     final: JobStatus | None = None
     error: str | None = None
-    """Why the job failed, if its run did not."""
+    """The reason of the failure, if the job failed but its run did not."""
     error_code: str | None = None
     """`NOT_DELIVERED`, or None."""
     retries: int = 0

@@ -26,7 +26,7 @@ from comfyui_workflow.workflows.graph import Graph, sink_ids
 from comfyui_workflow.workflows.model import Workflow
 
 LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
-_ORDER_ANEW = "Its workflow is lost: execute it anew"
+_EXECUTE_AGAIN = "Its workflow is lost. Execute it again"
 _UNKNOWN = "unknown (its record was damaged)"
 
 
@@ -101,7 +101,7 @@ def _rebuilt_around(parts: RecordParts, state: Run) -> Run:
     if run.request.output_dir and (run.prompt_id is not None or run.are_outputs_known):
         return run  # the submitted prompt is followed to its end
     return _failed(
-        run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_ORDER_ANEW}"
+        run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_EXECUTE_AGAIN}"
     )
 
 
@@ -110,14 +110,14 @@ def _rebuilt_state(parts: RecordParts) -> Run:
     run, submission = _known_run(parts), parts.submission
     if not run.request.output_dir:
         return _failed(
-            run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_ORDER_ANEW}"
+            run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_EXECUTE_AGAIN}"
         )
     if submission is not None and submission.submissions > run.submissions:
         return _submitted(run, submission)
     if run.prompt_id is not None:
         return replace(run, lost=run.lost | {LostParts.STATE})
     if not run.graph and run.request.workflow.is_lost:
-        return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
+        return _failed(run, f"The record of the run was damaged on this machine. {_EXECUTE_AGAIN}")
     if parts.tells_submissions and SUBMISSION not in parts.troubles:
         return replace(run, lost=run.lost | {LostParts.PROGRESS})
     return _failed(

@@ -298,9 +298,8 @@ def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...])
 
 def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
     by_key = {output.key: output for output in changed}
-    names = {
-        output.filename for output in changed
-    }  # names first: keys are slower to compare, and there may be thousands
+    # names first: keys are slower to compare, and there may be thousands of outputs
+    names = {output.filename for output in changed}
     return tuple(by_key.get(each.key, each) if each.filename in names else each for each in outputs)
 
 

@@ -13,7 +13,7 @@ from comfyui_workflow.scheduling.pending_queue import AnyOf, At, Named, PendingR
 from comfyui_workflow.sessions.session import InstanceKey
 
 FIRST_LOOK_S = 3.0
-"""How long a run for `any` waits for instances whose state is not known yet. Afterwards the best known
+"""Time in which a run for `any` waits for instances whose state is not known yet. Afterwards the best known
 instance is chosen."""
 
 
@@ -21,7 +21,7 @@ Order = tuple[int, str]
 """Sort key: priority first, then age, as in `PendingRun.order`."""
 
 HEAD_START_S = 2.0
-"""How long a ready run waits for a run that goes before it and is not ready. The GPU may be idle in that
+"""Time in which a ready run waits for a run that goes before it and is not ready. The GPU may be idle in that
 time."""
 
 
@@ -72,6 +72,7 @@ class Slots:
         return frozenset() if is_gone else self.models
 
     def stage(self, run_id: str, order: Order) -> None:
+        """Adds a run that prepares its prompt."""
         self.staging[run_id] = Staging(order=order)
 
     def request_slot(self, run_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
@@ -114,7 +115,7 @@ class Slots:
         return not waits_for
 
     def head_start_left_s(self, run_id: str, at_s: float) -> float | None:
-        """How long the run still waits for earlier runs that are not ready, in seconds. None if the run does
+        """Remaining seconds in which the run waits for earlier runs that are not ready. None if the run does
         not wait for that."""
         requesting = self.staging.get(run_id)
         head_starts = [
@@ -128,12 +129,14 @@ class Slots:
         return min(head_starts, default=None)
 
     def end_request(self, run_id: str) -> None:
+        """Ends the request of the run, with or without a submission. The next run may submit."""
         if self.submitting == run_id:
             self.submitting = None
         if run_id in self.staging:
             self.staging[run_id].is_ready = self.staging[run_id].waits_for_files = False
 
     def is_requesting(self, run_id: str) -> bool:
+        """True if the run is ready and waits for the submission slot."""
         return run_id in self.staging and self.staging[run_id].is_ready
 
     def waits_for_files(self, run_id: str) -> bool:
@@ -141,6 +144,7 @@ class Slots:
         return run_id in self.staging and self.staging[run_id].waits_for_files
 
     def take_slot(self, run_id: str) -> None:
+        """Moves the run from those that prepare a prompt to those that have one."""
         self.staging.pop(run_id, None)
         self.with_prompt.add(run_id)
 
@@ -159,10 +163,12 @@ class Slots:
         self.with_prompt.discard(run_id)
 
     def leave(self, run_id: str) -> None:
+        """Removes the run from the instance: its slot is free, and its files are no longer protected."""
         self.release_slot(run_id)
         self.protected.discard(run_id)
 
     def ahead_of(self, run_id: str) -> int:
+        """The number of runs and prompts of ours before this run."""
         mine = self.staging.get(run_id)
         before = (each for each in self.staging.values() if mine is None or each.order < mine.order)
         return len(self.with_prompt) + sum(1 for _ in before)
@@ -269,13 +275,13 @@ class Capacity:
     def why_waiting(self, run: PendingRun, refusals: Mapping[str, str]) -> str:
         """`refusals`: reasons by instance id, why the instance cannot run it."""
         if not isinstance(run.target, AnyOf):
-            return f"Waiting for a place on the instance: {self.most_prompts} prompts at a time are there"
+            return f"Waiting for a free slot: the instance gets {self.most_prompts} prompts at a time"
         tagged = self.with_tag(run.target.tag)
         if not tagged:
             which = f" with the tag {run.target.tag}" if run.target.tag else ""
             return f"Waiting for an instance: none{which} is enabled"
         if self._is_full_for(run):
-            return f"Waiting for a place on an instance: {self.most_prompts} prompts at a time are on each"
+            return f"Waiting for a free slot: each instance gets {self.most_prompts} prompts at a time"
         why = {each.name: refusals.get(each.id) or self._why_not(each) for each in tagged}
         return f"Waiting for an instance. {reasons_sentence(why)}"
 

@@ -37,7 +37,7 @@ def choose(candidates: Sequence[Candidate], models: frozenset[str]) -> Choice:
     then the lowest price (an unknown price comes last); then the first name."""
     kept = sorted(candidates, key=lambda candidate: candidate.instance.name)
     if len(kept) == 1:
-        return Choice(instance=kept[0].instance, reason="the only one with a free place")
+        return Choice(instance=kept[0].instance, reason="the only one with a free slot")
     reasons = []
     for rule in _rules(models):
         before, least = len(kept), min(map(rule.value, kept))

@@ -57,7 +57,7 @@ TICK_S = 1.0
 MOST_ENDINGS = MOST_AT_ONCE
 """Maximum number of ended runs that are saved between two decisions: ten thousand runs may be cancelled at
 once."""
-_FOR_A_SLOT = "for a place on the instance"
+_FOR_A_SLOT = "for a free slot on the instance"
 _FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
 
 
@@ -131,9 +131,8 @@ class Dispatcher:
                 self._wake()
             self._execute_instructions(instructions)
             newest = self._journal.get(run_id)
-            if _is_same_for_state(
-                newest, run
-            ):  # otherwise a newer change may have been reported before this one
+            # otherwise a newer change may have been reported before this one
+            if _is_same_for_state(newest, run):
                 return
             run = newest
 

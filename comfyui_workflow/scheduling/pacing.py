@@ -35,11 +35,11 @@ class Pacing:
         self._submissions.setdefault(batch_id, last_start)
 
     def admission_at(self, stagger: Stagger) -> datetime | None:
-        """When the next run of the batch may be admitted; None for at once."""
+        """The time from which the next run of the batch may be admitted; None for at once."""
         return self._next(self._admissions, stagger)
 
     def submission_at(self, stagger: Stagger) -> datetime | None:
-        """When the next run of the batch may submit its prompt; None for at once."""
+        """The time from which the next run of the batch may submit its prompt; None for at once."""
         return self._next(self._submissions, stagger)
 
     def admitted(self, stagger: Stagger, at: datetime) -> None:

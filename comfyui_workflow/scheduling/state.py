@@ -58,7 +58,7 @@ class ActiveRun:
     key: InstanceKey
     instance_id: str | None
     reason: str
-    """Why this instance was chosen."""
+    """The reason for the choice of this instance."""
     cancelled: CancelToken = field(default_factory=CancelToken)
     instance_gone: CancelToken = field(default_factory=CancelToken)
 

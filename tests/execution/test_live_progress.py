@@ -1,4 +1,4 @@
-"""What runs show while they are carried out, and that it is gone when they are."""
+"""Live progress of executing runs; it is removed when they end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
         assert view.document("a") == {"live_preview": shown, "transfers": []}
         assert view.line("b")["live_preview"]["number"] == 2
     assert view.document("a") == nothing
-    first.show(preview())  # the websocket may be a moment late
+    first.show(preview())  # the websocket may deliver late
     assert view.preview("a") is None
     with view.open("a") as again:
         assert view.preview("a") is None

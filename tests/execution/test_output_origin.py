@@ -1,4 +1,4 @@
-"""Whether a file is the run's own: by its time, by the graph inside, by the prompts that came after."""
+"""Detection of files of other prompts: by time, by the graph in the file, by later prompts."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Output files on their way down, from an instance of files in a dictionary."""
+"""Download of output files from an instance whose files are in a dictionary."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The runner between an instance that refuses and a disk that is full."""
+"""The runner with an instance that refuses the key, a broken connection, and a full disk."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ class Refusing:
 
 @dataclass(frozen=True, kw_only=True)
 class OfInstance(UnlimitedContext):
-    """The turn of a run on a named instance, which may be removed."""
+    """The context of a run on a named instance, which may be removed."""
 
     def is_instance_gone(self, run: Run) -> bool:
         return self.instance_gone.is_set

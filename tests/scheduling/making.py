@@ -1,4 +1,4 @@
-"""Instances, runs and a fleet without machines, for tests that decide."""
+"""Instances, runs and a fleet without machines, for tests of scheduling decisions."""
 
 import threading
 import time
@@ -60,7 +60,7 @@ def request(
 
 
 class LockWatch:
-    """Notes whoever reads or writes what may be on a disk while the dispatcher's lock is held."""
+    """Records accesses to data that may be on disk while the dispatcher's lock is held."""
 
     def __init__(self) -> None:
         self.is_held: Callable[[], bool] = lambda: False
@@ -124,8 +124,8 @@ class FakeMonitors:
 
 
 class Fleet:
-    """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
-    the next step, and `fail` lets it meet an error."""
+    """The test executes the runs: `executing` returns the runs that are executed, `submit` and `finish` take
+    a run to its next step, and `fail` raises an error in it."""
 
     def __init__(self, *instances: Instance, store: SlowStore | None = None, **options: object) -> None:
         self.store = store or SlowStore()
@@ -168,7 +168,7 @@ class Fleet:
         return run
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Conditions look at records and states too, of which nobody tells us."""
+        """Waits for the condition. It polls, because records and states do not notify."""
         deadline_s = time.monotonic() + LIMIT_S
         with self._changed:
             while not condition():
@@ -195,7 +195,7 @@ class Fleet:
         self._contexts[run_id].release_slot()
 
     def end(self, run_id: str, ending: Event) -> None:
-        """By any event; then, still in its turn, `before_release`."""
+        """Ends the run with an event; then, in the run's own thread, calls `before_release`."""
         self._wish(run_id, ending)
 
     def fail(self, run_id: str, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Who gets a turn, where, when, and what becomes of those who wait."""
+"""The dispatcher: which run starts, where and when, and what happens to waiting runs."""
 
 import threading
 from collections.abc import Callable
@@ -37,10 +37,10 @@ def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
         ids = fleet.submit(*[request() for _ in range(9)])
         fleet.until(lambda: len(fleet.executing()) == 4)
         assert sorted(fleet.where(each) or "" for each in fleet.executing()) == ["a", "a", "b", "b"]
-        fleet.until(lambda: all(fleet.where(each) for each in ids[:6]))  # two more bring their inputs
+        fleet.until(lambda: all(fleet.where(each) for each in ids[:6]))  # two more upload their inputs
         standing = fleet.dispatcher.standing(ids[8])
         assert standing is not None
-        assert standing.position == 5  # two that wait, and three runs of the instance that has fewest
+        assert standing.position == 5  # two waiting runs, and three on the instance with the fewest
         assert "2 prompts at a time" in str(standing.message)
         (first, *_) = before = fleet.executing()
         fleet.finish(first)
@@ -68,7 +68,7 @@ def test_prompts_arrive_in_the_order_of_their_runs_whoever_is_ready_first() -> N
 
 
 def is_ready(fleet: Fleet, run_id: str) -> bool:
-    return "waiting for a place" in (fleet.journal.get(run_id).message or "")
+    return "waiting for a free slot" in (fleet.journal.get(run_id).message or "")
 
 
 def test_a_run_that_fetches_its_outputs_takes_no_place() -> None:
@@ -92,7 +92,7 @@ def test_a_name_and_an_ssh_string_lead_there_and_nowhere_else() -> None:
         fleet.until(lambda: fleet.executing() == {named, same, foreign})
         assert (fleet.where(named), fleet.where(same), fleet.where(foreign)) == ("b", "b", None)
         assert fleet.journal.get(named).comfyui_input_dir == "/in"
-        run = fleet.journal.get(same)  # it keeps what it said itself, and shares the price
+        run = fleet.journal.get(same)  # it keeps the data of its request, and gets the price
         assert (run.comfyui_input_dir, run.placement and run.placement.price_per_hour) == ("/mine/in", 2.0)
         assert run.placement is not None
         fleet.fail(named, ConnectionFailed("refused"))
@@ -232,12 +232,12 @@ def test_trouble_that_meets_a_run_wherever_it_goes_does_not_send_it_round_in_cir
     with fleet_of(instance("a")) as fleet:
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {run})
-        fleet.monitors.believes_reports = False  # what it looks at is well
+        fleet.monitors.believes_reports = False  # the monitor itself sees no problem
         fleet.fail(run, ConnectionFailed("cut"))
         fleet.until(lambda: fleet.dispatcher.standing(run) is not None)
         rests = fleet.dispatcher.standing(run)
         assert rests is not None
-        assert rests.message is None  # it says itself why
+        assert rests.message is None  # the run has its own message
         assert "cut; another instance is chosen" in str(fleet.journal.get(run).message)
         fleet.until(lambda: fleet.times_started[run] == 2)
 
@@ -265,7 +265,7 @@ def test_a_prompt_that_was_submitted_is_given_up_only_for_an_instance_that_is_th
         if is_another_ready:
             fleet.until(lambda: fleet.where(run) == "b" and fleet.executing() == {run})
             assert fleet.journal.get(run).prompt_id is None
-        else:  # carried on where its prompt is
+        else:  # it continues at the instance that has its prompt
             fleet.until(lambda: fleet.times_started[run] == 2)
             assert (fleet.where(run), fleet.journal.get(run).prompt_id) == ("a", "p")
 
@@ -400,7 +400,9 @@ def test_runs_of_a_staggered_batch_that_all_may_start_by_now_do_not_start_at_onc
     with fleet_of(instance("a"), instance("b")) as fleet:
         first, second, third = fleet.submit(*staggered(3600, 3))
         (other,) = fleet.submit(request())
-        fleet.until(lambda: fleet.executing() == {first, other})  # which does not wait behind them
+        fleet.until(
+            lambda: fleet.executing() == {first, other}
+        )  # the other run does not wait behind the batch
         fleet.journal.record(first, PromptPrepared(prompt_id="p", boot_marker=None))
         fleet.finish(first)
         fleet.until(lambda: fleet.executing() == {other})

@@ -1,4 +1,4 @@
-"""The row of those who wait, and the places of an instance."""
+"""The queue of waiting runs, and the slots of an instance."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ def test_of_runs_that_may_overwrite_each_others_files_the_older_one_comes_first(
         assert not slots.request_slot(name, 3, at_s=0, may_overwrite=True)
     slots.leave("first")
     assert not slots.request_slot("third", 3, at_s=0, may_overwrite=True)
-    slots.end_request("second")  # it has trouble of its own, and comes back
+    slots.end_request("second")  # its submission failed, and it requests again
     assert slots.request_slot("third", 3, at_s=HEAD_START_S, may_overwrite=True)
     slots.leave("third")
     assert slots.request_slot("second", 3, at_s=0, may_overwrite=True)

@@ -1,4 +1,4 @@
-"""The scheduler's state by itself: events in, instructions out."""
+"""The scheduler's state alone: events in, instructions out."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -57,10 +57,10 @@ def test_a_run_that_is_put_while_it_is_active_is_put_again_when_its_turn_is_over
     state, run = state_of("a"), new_run()
     state.put(run, AT)
     decided(state)
-    state.put(run, AT)  # it was finished, and taken up again just then
+    state.put(run, AT)  # the run ended, and was retried at that moment
     finished = replace(run, status=RunStatus.FAILED)
     assert state.deactivate(finished, AT) == (Requeue(run_id=run.run_id),)
-    state.put(finished, AT)  # what is finished by then has nothing to wait for
+    state.put(finished, AT)  # a finished run is ignored
     assert started(state) == []
 
 
@@ -104,7 +104,7 @@ def test_an_older_look_at_the_directory_that_comes_late_is_passed_over() -> None
 
 
 def test_whoever_reads_a_record_under_the_lock_is_found_out() -> None:
-    """That nobody does is asserted at the end of each test with a fleet."""
+    """Each test with a fleet asserts at its end that there was no such access."""
     with fleet_of(instance("a")) as fleet:
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {run})
