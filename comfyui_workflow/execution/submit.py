@@ -274,8 +274,8 @@ class RunSubmission(PromptSender):
         if needing:
             raise ApiKeyGone(
                 "The prompt cannot be submitted again: the API key of Comfy.org that came with it is not "
-                f"stored after ComfyUI has accepted it, and node {needing[0]} needs it. Execute the run again, "
-                "with the key"
+                f"stored after ComfyUI has accepted it, and node {needing[0]} needs it. Execute the run "
+                "again, with the key"
             )
 
     def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:
