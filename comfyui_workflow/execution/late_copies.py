@@ -72,7 +72,7 @@ class LateDuplicates:
             except DataTaken:
                 return
             except WorkflowError as error:
-                log.info("late copies on %s are not looked for now: %s", key.address.label, error)
+                log.info("late copies on %s are not checked now: %s", key.address.label, error)
                 self._closing.wait(RETRY_AFTER_S)
 
     def _has_any(self, key: InstanceKey) -> bool:

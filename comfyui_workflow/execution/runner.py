@@ -107,7 +107,8 @@ class Runner:
     def _attempt(
         self, run_id: str, context: ExecutionContext, backoff: Backoff, high_water_marks: HighWaterMarks
     ) -> None:
-        """A successful connection is no progress: a broken link may pass small packets and nothing else."""
+        """A successful connection is no progress: a broken network may pass small packets and nothing
+        else."""
         run = self._journal.get(run_id)
         if run.is_finished:
             return

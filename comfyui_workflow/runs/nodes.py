@@ -68,7 +68,8 @@ def stopped(node: NodeProgress, message: str) -> NodeProgress:
     return replace(node, status=NodeStatus.PENDING, message=message)
 
 
-def begun_anew(node: NodeProgress, message: str) -> NodeProgress:
+def restarted(node: NodeProgress, message: str) -> NodeProgress:
+    """Resets a node for another execution."""
     return replace(
         node, status=NodeStatus.PENDING, progress=0.0, message=message, start_time=None, end_time=None
     )

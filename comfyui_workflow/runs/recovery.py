@@ -138,7 +138,7 @@ def _rebuilt_end(parts: RecordParts) -> Run:
             "The run had ended, and the record of how was damaged on this machine. Its files may be in "
             f"{where}; a retry asks the instance for its outputs",
         )
-    placement = run.placement or placement_told(summary, run.request)
+    placement = run.placement or _placement_of(summary, run.request)
     ended = replace(run, **_summary_fields(summary), placement=placement)  # type: ignore[arg-type]
     has_outputs = len(ended.outputs) == summary.output_count and not ended.has_missing_outputs
     if summary.status is not RunStatus.COMPLETED or has_outputs:
@@ -209,7 +209,7 @@ def _summary_fields(summary: RunSummary) -> dict[str, object]:
     }
 
 
-def placement_told(summary: RunSummary, request: RunRequest) -> Placement | None:
+def _placement_of(summary: RunSummary, request: RunRequest) -> Placement | None:
     """The last instance of the run, for a retry. None if only the ssh string is known."""
     if summary.instance_id is None or summary.instance_name is None:
         return None

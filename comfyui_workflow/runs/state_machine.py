@@ -359,7 +359,7 @@ def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:
 
 def _vanished(run: Run, message: str, at: datetime) -> Run:
     was_running = run.status is RunStatus.EXECUTING
-    reset = _map_nodes(_executed_for(run, at, None), lambda node: nodes.begun_anew(node, message))
+    reset = _map_nodes(_executed_for(run, at, None), lambda node: nodes.restarted(node, message))
     return replace(
         _with_notice(reset, message),
         status=RunStatus.QUEUED,

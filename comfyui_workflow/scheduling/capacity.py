@@ -191,12 +191,12 @@ class Capacity:
     """The instances in their last known state, and the slots of each. Not thread-safe: the owner holds a
     lock."""
 
-    def __init__(self, states: InstanceStates, *, most_prompts: int, most_on_the_way: int) -> None:
-        """`most_prompts`: maximum number of our prompts on one instance at a time. `most_on_the_way`: maximum
+    def __init__(self, states: InstanceStates, *, most_prompts: int, most_staging: int) -> None:
+        """`most_prompts`: maximum number of our prompts on one instance at a time. `most_staging`: maximum
         number of runs that upload inputs there meanwhile."""
         self.most_prompts = most_prompts
         self._states = states
-        self._most_on_the_way = most_on_the_way
+        self._most_staging = most_staging
         self._instances: tuple[Instance, ...] = ()
         self._by_id: dict[str, Instance] = {}
         self._slots: dict[InstanceKey, Slots] = {}
@@ -214,7 +214,7 @@ class Capacity:
         return self._slots.setdefault(key, Slots())
 
     def has_room(self, key: InstanceKey) -> bool:
-        return self.slots_of(key).taken < self.most_prompts + self._most_on_the_way
+        return self.slots_of(key).taken < self.most_prompts + self._most_staging
 
     def instance(self, instance_id: str) -> Instance | None:
         return self._by_id.get(instance_id)

@@ -72,7 +72,7 @@ class Monitors(InstanceStates, Protocol):
 @dataclass(frozen=True, kw_only=True)
 class DispatchOptions:
     prompts_per_instance: int = 2
-    on_the_way_per_instance: int = 1
+    staging_per_instance: int = 1
     move_after_s: float = 120.0
     any_patience_s: float = 86_400.0
     resubmissions_of_running: int = 1
@@ -99,7 +99,7 @@ class Dispatcher:
         capacity = Capacity(
             monitors,
             most_prompts=options.prompts_per_instance,
-            most_on_the_way=options.on_the_way_per_instance,
+            most_staging=options.staging_per_instance,
         )
         self._state = SchedulerState(capacity, timedelta(seconds=options.any_patience_s), self._clock.of)
         self._changed = threading.Condition()

@@ -64,7 +64,7 @@ def test_a_run_that_came_back_is_not_dropped_with_the_one_before() -> None:
 
 @dataclass
 class Instance:
-    """The parts of a link that files use. While a file travels, it is seen what the run shows."""
+    """The parts of a session that transfers use. It records the live progress during a transfer."""
 
     live: LiveProgress
     has_sftp: bool = True

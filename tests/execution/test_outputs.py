@@ -28,7 +28,7 @@ from tests.runs.test_state_machine import new_run
 
 @dataclass
 class Instance:
-    """The parts of a link that fetching uses: its files, its ComfyUI, its directories."""
+    """The parts of a session that downloads use: files, ComfyUI, directories."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     viewed: dict[str, bytes] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from comfyui_workflow.workflows.model import Workflow
 
 
 class FullStore(MemoryRunStore):
-    """Takes nothing that must be saved, for the first `refusals` times."""
+    """A store that refuses the first `refusals` events that must be saved."""
 
     def __init__(self, refusals: int) -> None:
         super().__init__()
@@ -134,8 +134,7 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
 
 
 class LettingThroughWhatIsSmall:
-    """A pool of a link that is there whenever it is asked, and over which nothing comes: as where large
-    packets are lost."""
+    """A pool whose session always opens but transfers nothing: as in a network that loses large packets."""
 
     def __init__(self) -> None:
         self.attempts = 0

@@ -131,7 +131,7 @@ def test_why_a_run_waits_is_told() -> None:
 
 
 def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
-    with fleet_of(instance("a"), prompts_per_instance=1, on_the_way_per_instance=0) as fleet:
+    with fleet_of(instance("a"), prompts_per_instance=1, staging_per_instance=0) as fleet:
         (running,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {running})
         old, urgent, late = fleet.submit(request(), request(priority=5), request())
@@ -337,7 +337,7 @@ def test_a_run_that_is_held_back_is_cancelled_at_once() -> None:
 
 
 def test_many_that_wait_are_cancelled_before_any_of_them_has_its_turn() -> None:
-    with fleet_of(instance("a"), prompts_per_instance=1, on_the_way_per_instance=0) as fleet:
+    with fleet_of(instance("a"), prompts_per_instance=1, staging_per_instance=0) as fleet:
         (running,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {running})
         hour = now() + timedelta(hours=1)

@@ -25,7 +25,7 @@ MODELS = frozenset({"sd.safetensors"})
 
 def state_of(*names: str) -> SchedulerState:
     states = FakeMonitors(dict.fromkeys(names, READY))
-    state = SchedulerState(Capacity(states, most_prompts=2, most_on_the_way=1), timedelta(days=1))
+    state = SchedulerState(Capacity(states, most_prompts=2, most_staging=1), timedelta(days=1))
     state.update_instances([instance(name) for name in names], number=1)
     return state
 
