@@ -1,23 +1,23 @@
 """Threads that stop when they are asked to, and parallel maps for I/O-bound work.
 
-How it works. A `CancelToken` is a request to stop. Whoever asks calls `cancel`; whoever works calls `check`,
-which raises, or waits on the token, which wakes it at once. Nobody polls:
+How it works. A `CancelToken` is a request to stop. One thread calls `cancel`. The working thread calls
+`check`, which raises, or waits on the token, which wakes it at once. No thread polls:
 
     token.wait(2.0)                                      # True as soon as it is cancelled
-    with token.notifying(condition), condition:          # a condition and a token at the same time
+    with token.notifying(condition), condition:          # wait for a condition and a token together
         condition.wait_for(lambda: is_ready() or token.is_set)
 
-A token may have parents: it is cancelled with the first of them, for the same reason.
+A token may have parents. It is cancelled with the first cancelled parent, for the same reason.
 
 A `ParallelMap` is an ordered parallel map that stops as a whole:
 
-    crew = Crew(4, stop)
-    with crew.results(work, items) as results:     # in the order of the items
-        for result in results: ...                 # raises what the work raised
+    parallel = ParallelMap(4, stop)
+    with parallel.results(work, items) as results:       # in the order of the items
+        for result in results: ...                       # raises what the work raised
 
-Leaving the block, by an error as well, cancels `crew.stop`, which the work checks; the block ends when the
-work has ended. Work that does not check it, since what it waits for never answers, is left behind after a
-second; whoever waits for a result is woken by `stop` all the while.
+Leaving the block, also by an error, cancels `parallel.stop`, which the work must check. The block ends when
+the work has ended. Work that does not check the token, because it waits for an answer that never comes, is
+abandoned after one second. A thread that waits for a result is woken by `stop` at any time.
 """
 
 import threading
@@ -35,12 +35,12 @@ from comfyui_workflow.errors import Stopped
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LEFT_BEHIND_AFTER_S = 1.0
+ABANDONED_AFTER_S = 1.0
 MOST_AT_ONCE = 20
 
 
 class CancelToken:
-    """A request to stop that wakes its waiters. May be used from any thread."""
+    """A request to stop that wakes its waiters. Thread-safe."""
 
     def __init__(self, *parents: "CancelToken") -> None:
         self._lock = threading.Lock()
@@ -48,17 +48,17 @@ class CancelToken:
         self._reason = Stopped("cancelled")
         self._children: WeakSet[CancelToken] = WeakSet()
         self._wakers: list[Callable[[], object]] = []
-        self._parents = parents  # they know their children weakly, and must not end between two of them
+        self._parents = parents  # parents hold children weakly: a token between two others must stay alive
         for parent in parents:
-            parent._take_in(self)
+            parent._add_child(self)
 
     @property
     def is_set(self) -> bool:
         return self._cancelled.is_set()
 
     def cancel(self, reason: str | Stopped = "cancelled") -> None:
-        """Wakes everybody who waits, here and at children; the first reason stays. To be called with no lock
-        held that a waker takes."""
+        """Wakes all waiters of this token and of its children. Later calls change nothing: the first reason
+        stays. The caller must hold no lock that a waker acquires."""
         with self._lock:
             if self.is_set:
                 return
@@ -71,23 +71,24 @@ class CancelToken:
             wake()
 
     def check(self) -> None:
-        """Raises: Stopped, or the error that it was cancelled with."""
+        """Raises: Stopped, or the error that the token was cancelled with."""
         if self.is_set:
-            raise type(self._reason)(*self._reason.args)  # a new one: several threads may raise it
+            raise type(self._reason)(*self._reason.args)  # a new object: several threads may raise it
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Whether it is cancelled, as soon as it is, or when the time is over."""
+        """Waits until the token is cancelled or the timeout is over. Returns True if the token is
+        cancelled."""
         return self._cancelled.wait(timeout_s)
 
     @contextmanager
     def calling(self, wake: Callable[[], object]) -> Iterator[None]:
-        """`wake` is called once when the token is cancelled within the block, or has been before; by the
-        thread that cancels it, so it must return at once."""
+        """Calls `wake` once if the token is cancelled within the block, or was cancelled before. The
+        cancelling thread makes the call, so `wake` must return at once."""
         with self._lock:
-            is_late = self.is_set
-            if not is_late:
+            is_already_set = self.is_set
+            if not is_already_set:
                 self._wakers.append(wake)
-        if is_late:
+        if is_already_set:
             wake()
         try:
             yield
@@ -97,11 +98,11 @@ class CancelToken:
                     self._wakers.remove(wake)
 
     def notifying(self, condition: threading.Condition) -> AbstractContextManager[None]:
-        """Wakes whoever waits on the condition, in the block, when the token is cancelled. To be entered
-        before the condition."""
+        """Notifies the waiters of `condition` when the token is cancelled within the block. Enter it before
+        the condition."""
         return self.calling(partial(_notify_all, condition))
 
-    def _take_in(self, child: "CancelToken") -> None:
+    def _add_child(self, child: "CancelToken") -> None:
         with self._lock:
             if not self.is_set:
                 self._children.add(child)
@@ -115,8 +116,8 @@ def _notify_all(condition: threading.Condition) -> None:
 
 
 def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Ordered parallel map for I/O-bound work, with at most `MOST_AT_ONCE` threads. Raises what the work
-    raised, after all of it has ended."""
+    """Ordered parallel map for I/O-bound work, with at most `MOST_AT_ONCE` threads. Raises: the error of the
+    work, after all items have ended."""
     if len(items) <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(MOST_AT_ONCE, len(items)), thread_name_prefix="parallel map") as threads:
@@ -124,15 +125,17 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 
 class ParallelMap:
+    """Ordered parallel map with at most `most` threads, which `stop` cancels as a whole."""
+
     def __init__(self, most: int, stop: CancelToken) -> None:
         self._most = max(1, most)
-        self._asked = stop
+        self._caller_stop = stop
         self.stop = CancelToken(stop)
-        """For the work to check, often: it is over too when another item has failed."""
+        """The token that the work must check often. It is also cancelled when another item has failed."""
 
     @contextmanager
     def results(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-        """One for each item, in order. Raises: as `groups`."""
+        """Yields one result for each item, in order. Raises: as `groups`."""
         with self.groups(work, items) as groups:
             yield (result for group in groups for result in group)
 
@@ -140,22 +143,22 @@ class ParallelMap:
     def groups(
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[Iterator[list[Result]]]:
-        """The same results in lists: the next one, as soon as it is there, and what is there behind it by
-        then. Raises, from the results: what the work raises; what `stop.check` raises."""
+        """Yields the results in lists: the next result as soon as it exists, with the finished results that
+        follow it. Raises, from the iterator: the error of the work; the error of `stop.check`."""
         tasks = [(item, Future[Result]()) for item in items]
-        left = iter(tasks)
-        taking = threading.Lock()
+        remaining = iter(tasks)
+        lock = threading.Lock()
 
-        def take_part() -> None:
+        def run_items() -> None:
             while not self.stop.is_set:
-                with taking:
-                    task = next(left, None)
+                with lock:
+                    task = next(remaining, None)
                 if task is None:
                     return
-                _carry_out(work, *task)
+                _run_item(work, *task)
 
         threads = [
-            threading.Thread(target=take_part, name=f"parallel map {number}", daemon=True)
+            threading.Thread(target=run_items, name=f"parallel map {number}", daemon=True)
             for number in range(min(self._most, len(tasks)))
         ]
         for thread in threads:
@@ -163,34 +166,34 @@ class ParallelMap:
         try:
             yield self._grouped(deque(future for _, future in tasks))
         finally:
-            self.stop.cancel("another one has failed")
-            until_s = time.monotonic() + LEFT_BEHIND_AFTER_S
+            self.stop.cancel("another item has failed")
+            deadline_s = time.monotonic() + ABANDONED_AFTER_S
             for thread in threads:
-                thread.join(max(0.0, until_s - time.monotonic()))
+                thread.join(max(0.0, deadline_s - time.monotonic()))
 
-    def _grouped(self, coming: "deque[Future[Result]]") -> Iterator[list[Result]]:
-        """What has failed comes first in its group, so that nothing before it is lost."""
-        while coming:
-            self._wait_for(coming[0])
-            group = [coming.popleft().result()]
-            while coming and coming[0].done() and coming[0].exception() is None:
-                group.append(coming.popleft().result())
+    def _grouped(self, pending: "deque[Future[Result]]") -> Iterator[list[Result]]:
+        """Puts a failed result first in its group, so that no result before it is lost."""
+        while pending:
+            self._wait_for(pending[0])
+            group = [pending.popleft().result()]
+            while pending and pending[0].done() and pending[0].exception() is None:
+                group.append(pending.popleft().result())
             yield group
 
     def _wait_for(self, future: "Future[Result]") -> None:
-        """Raises: what `stop.check` raises."""
-        is_time = threading.Event()
-        future.add_done_callback(lambda _: is_time.set())
-        with self._asked.calling(is_time.set):
-            is_time.wait()
+        """Raises: the error of `stop.check`."""
+        is_woken = threading.Event()
+        future.add_done_callback(lambda _: is_woken.set())
+        with self._caller_stop.calling(is_woken.set):
+            is_woken.wait()
         if not future.done():
-            self._asked.check()
+            self._caller_stop.check()
 
 
-def _carry_out(work: Callable[[Item], Result], item: Item, future: "Future[Result]") -> None:
+def _run_item(work: Callable[[Item], Result], item: Item, future: "Future[Result]") -> None:
     try:
         result = work(item)
-    except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+    except BaseException as error:  # noqa: BLE001 - the thread that waits for the result raises it
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -18,25 +18,26 @@ log = logging.getLogger(__name__)
 
 
 def nothing() -> None:
-    """A step that a part does not need."""
+    """Default of a step that the component does not need."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """A part of the server. `stop` comes also after `open` alone, and must be quick."""
+    """One part of the server. `stop` may also be called after `open` alone. It must return quickly."""
 
     name: str
     open: Callable[[], object] = nothing
-    """Takes what it needs: files, locks. Nothing is changed that was there before."""
+    """Acquires files and locks. Changes no existing data."""
     recover: Callable[[], object] = nothing
-    """Mends what an earlier process left half done. All parts are open."""
+    """Repairs what an earlier process left unfinished. All components are open by then."""
     start: Callable[[], object] = nothing
-    """Begins its work. All parts are recovered."""
+    """Starts the component's work. All components are recovered by then."""
     stop: Callable[[], object] = nothing
 
 
 class Lifecycle:
-    """May be stopped from any thread, and more than once."""
+    """Opens, recovers, starts and stops components. `stop` may be called from any thread, and more than
+    once."""
 
     def __init__(self, parts: Sequence[Component]) -> None:
         self.parts = tuple(parts)
@@ -44,7 +45,7 @@ class Lifecycle:
         self._opened: list[Component] = []
 
     def open(self) -> None:
-        """Nothing but the first step. Raises: what a part raises; then nothing is left open."""
+        """Runs only the `open` step. Raises: the error of a component; then no component stays open."""
         with self._stopped_on_error():
             for part in self.parts:
                 part.open()
@@ -52,7 +53,7 @@ class Lifecycle:
                     self._opened.append(part)
 
     def start(self) -> None:
-        """All steps. Raises: as `open`."""
+        """Runs all steps. Raises: as `open`."""
         self.open()
         with self._stopped_on_error():
             for part in self.parts:
@@ -69,7 +70,7 @@ class Lifecycle:
             raise
 
     def stop(self) -> None:
-        """Each part once, whatever becomes of the others."""
+        """Stops each opened component once. An error of one component does not keep the others open."""
         while True:
             with self._lock:
                 part = self._opened.pop() if self._opened else None
@@ -77,20 +78,20 @@ class Lifecycle:
                 return
             try:
                 part.stop()
-            except Exception:  # the lock of the data is let go by a part that comes later
+            except Exception:  # a later component releases the lock of the data directory
                 log.exception("a bug of this server: %s did not stop", part.name)
 
 
 class Notifier:
-    """Tells those who listen that something has changed. May be used from any thread."""
+    """Calls all registered callbacks when something has changed. Thread-safe."""
 
     def __init__(self) -> None:
-        self._hearers: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], None]] = []
 
-    def listen(self, hear: Callable[[], None]) -> None:
-        """`hear` is called by whoever notifies, so it must return at once."""
-        self._hearers.append(hear)
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Registers a callback. `notify` calls it in the notifying thread, so it must return at once."""
+        self._listeners.append(callback)
 
     def notify(self) -> None:
-        for hear in self._hearers:
-            hear()
+        for callback in self._listeners:
+            callback()

@@ -1,4 +1,5 @@
-"""One run on one open link, from what ComfyUI knows of its prompt to its end."""
+"""One attempt to execute a run on an open session: looks up the prompt in ComfyUI, continues from there, and
+follows the run to its end."""
 
 import threading
 import time
@@ -15,7 +16,7 @@ from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
-from comfyui_workflow.execution.late_copies import STOPPED, TWICE
+from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import (
     OutputFetcher,
@@ -51,16 +52,17 @@ from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 CANCEL_GRACE_S = 2.0
-"""How long a cancelled run still fetches its outputs."""
+"""Time in which a cancelled run may continue to download its outputs."""
 
 
 class FetchingCancelled(Stopped):
-    """The outputs of a cancelled run are not waited for any longer."""
+    """The run was cancelled, and the time for downloading its outputs is over."""
 
 
 def has_advanced(before: Run, after: Run) -> bool:
-    """Whether an event brought the run further, and did not only say what is being done for it."""
-    said = replace(
+    """True if the event was progress of the run. An event that only reports the current action of the server
+    is none."""
+    unprogressed = replace(
         before,
         phase=after.phase,
         message=after.message,
@@ -71,12 +73,12 @@ def has_advanced(before: Run, after: Run) -> bool:
         cancel_reason=after.cancel_reason,
         priority=after.priority,
     )
-    return after is not before and said != after
+    return after is not before and unprogressed != after
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunAttempt:
-    """One run on one open link, from what ComfyUI knows of it to its end."""
+    """One attempt to execute a run on an open session."""
 
     journal: RunJournal
     session: ComfyUISession
@@ -85,25 +87,25 @@ class RunAttempt:
     context: ExecutionContext
     backoff: Backoff
     abort: CancelToken
-    """For waits before the prompt is there."""
+    """Cancels the waits before the prompt is accepted."""
     resubmissions_of_running: int
     stall_limit_s: float
     sender: SubmissionContext
 
-    def go(self) -> None:
-        """Raises: Stopped; whatever ends the run or interrupts the way to the instance."""
+    def execute(self) -> None:
+        """Raises: Stopped; any error that ends the run or breaks the session."""
         try:
-            self._go()
+            self._execute()
         except FetchingCancelled:
             self._record(RunCancelled(message=not_fetched_sentence(self._run())))
 
-    def _go(self) -> None:
+    def _execute(self) -> None:
         run = self._run()
         if run.are_outputs_known:
             self._fetch_outputs()
             self._complete()
             return
-        if not run.is_accepted:  # once the prompt is there, ComfyUI has had its say of what runs
+        if not run.is_accepted:  # ComfyUI has validated an accepted prompt itself
             self.session.refuse_if_broken()
             run = self._prepare(run)
             self._plan_nodes(run)
@@ -113,13 +115,13 @@ class RunAttempt:
         elif ended.entry is None:
             self._vanished()
         else:
-            self._conclude(ended.entry)
+            self._finish(ended.entry)
 
     def _run(self) -> Run:
         return self.journal.get(self.run_id)
 
     def _record(self, event: Event) -> Run:
-        """What brings the run further is progress; what only says what we do is none."""
+        """Records the event. Progress of the run resets the backoff."""
         before = self._run()
         after = self.journal.record(self.run_id, event)
         if has_advanced(before, after):
@@ -127,8 +129,8 @@ class RunAttempt:
         return after
 
     def _prepare(self, run: Run) -> Run:
-        """The graph, once and for all; and whether the instance can run it, before files are brought there.
-        Once a prompt may have been submitted, it is ComfyUI that says so."""
+        """Prepares the graph, once, and checks that the instance can run it before files are uploaded. After
+        a prompt may have been submitted, the check is left to ComfyUI."""
         if run.prompt_id is not None:
             return run
         if run.prepared_graph is None:
@@ -138,19 +140,19 @@ class RunAttempt:
         verdict = look_over(self.session, run.graph, run.request.input_images)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
-            if finding.node_id is None:  # of nodes ComfyUI itself says in a moment whether it minds
+            if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
                 self._record(NoticeAdded(message=str(finding)))
         return self._run()
 
     def _plan_nodes(self, run: Run) -> None:
-        """With the instance's node definitions it is known which nodes are outputs."""
+        """Plans the nodes: the instance's node definitions tell which nodes are outputs."""
         outputs = output_ids(run.graph, self.session.definitions())
         nodes = planned_nodes(run.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
 
     def _submit_and_follow(self, run: Run) -> PromptEnded | None:
-        """None when the run was cancelled and its prompt never arrived."""
+        """Returns None if the run was cancelled and its prompt never arrived."""
         prompt_id = self.sender.prompt_id_for(run)
         was_accepted = run.is_accepted
         with ExitStack() as stack:
@@ -173,26 +175,26 @@ class RunAttempt:
             )
             canceller = Canceller(self.session.client, accepted_id)
             with self.session.remembering_if_broken(), self.context.cancelled.calling(subscription.wake):
-                self._heed_requests(canceller)  # of while it was submitted
+                self._check_requests(canceller)  # requests that came during the submission
                 for item in follower.follow(subscription):
                     match item:
                         case PromptEnded():
                             return item
                         case Event():
                             self._record(item)
-                            self.backoff.reset()  # ComfyUI has told of the prompt, if nothing new
-                    self._heed_requests(canceller)
+                            self.backoff.reset()  # any message about the prompt is progress
+                    self._check_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
 
     def _note_copy(self) -> None:
-        self._record(ExecutedTwice(message=TWICE.format(STOPPED)))
+        self._record(ExecutedTwice(message=EXECUTED_TWICE.format(STOPPED)))
 
     def _ensure_submitted(self, run: Run, prompt_id: str, subscription: Subscription) -> Run | None:
         submitter = RunSubmission(
             session=self.session,
             record=self._record,
             stop=self.abort,
-            place=self._place,
+            slot=self._slot,
             live=self.live,
             sender=self.sender,
             api_key=self._api_key,
@@ -203,11 +205,12 @@ class RunAttempt:
         try:
             return submitter.ensure_submitted()
         except ComfyUIUnavailable:
-            self._note_what_was_heard(prompt_id, subscription)
+            self._record_received_messages(prompt_id, subscription)
             raise
 
-    def _note_what_was_heard(self, prompt_id: str, subscription: Subscription) -> None:
-        """Where the answer is missing, a message of the prompt tells as well that ComfyUI has it."""
+    def _record_received_messages(self, prompt_id: str, subscription: Subscription) -> None:
+        """Records messages that arrived for the prompt. If the response to the submission is missing, such a
+        message also proves that ComfyUI has the prompt."""
         messages = subscription.take(0) if self._run().prompt_id == prompt_id else []
         if not messages:
             return
@@ -220,23 +223,24 @@ class RunAttempt:
         return DuplicatePrompts(self.session.client, run.prompt_id or "", correlation_of(run))
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """To wait for a place is no failure."""
+    def _slot(self) -> Iterator[None]:
+        """Holds the submission slot. The time spent waiting for it does not count as failing time."""
         began_s = time.monotonic()
         classes = self._save_classes(self.session.definitions())
         may_overwrite = any(not self.session.saved_names.is_numbering(each) for each in classes)
-        with self.context.place(self.abort, may_overwrite=may_overwrite):
-            self.backoff.excuse(time.monotonic() - began_s)
+        with self.context.submission_slot(self.abort, may_overwrite=may_overwrite):
+            self.backoff.exclude(time.monotonic() - began_s)
             yield
 
     def _save_classes(self, definitions: Definitions | None) -> set[str]:
-        """Classes of the output nodes."""
+        """Returns the classes of the output nodes."""
         graph = self._run().graph
         outputs = output_ids(graph, definitions) if definitions else ()
         return {graph[node_id]["class_type"] for node_id in outputs}
 
     def _learn_names(self, entry: HistoryEntry) -> None:
-        """What a prompt that was cached tells of its files, an earlier one has told."""
+        """Learns how node classes name their files. Cached outputs are skipped: the earlier prompt that made
+        them was counted."""
         graph = self._run().graph
         by_class: dict[str, list[OutputFile]] = {
             each: [] for each in self._save_classes(self.session.known_definitions)
@@ -253,14 +257,14 @@ class RunAttempt:
     def _api_key(self) -> str | None:
         return self.journal.api_key(self.run_id)
 
-    def _heed_requests(self, canceller: Canceller) -> None:
+    def _check_requests(self, canceller: Canceller) -> None:
         self.context.stop.check()
         if self._run().is_cancel_requested:
             canceller.ask()
 
     def _vanished(self) -> None:
-        """In neither queue nor history. After our cancel that is the confirmation; otherwise ComfyUI was
-        restarted, or somebody else removed the prompt."""
+        """Handles a prompt that is in neither queue nor history. After a cancel request this confirms the
+        cancellation. Otherwise ComfyUI was restarted, or another user removed the prompt."""
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
@@ -269,7 +273,7 @@ class RunAttempt:
         elif self.session.is_same_boot(run.boot_marker):
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
         elif not run.is_accepted:
-            self._unheard_of(run)
+            self._restarted_before_response(run)
         elif run.status is not RunStatus.EXECUTING:
             self._record(
                 PromptVanished(message="ComfyUI was restarted; the queued prompt is submitted again")
@@ -282,8 +286,9 @@ class RunAttempt:
             lost = "ComfyUI was restarted while the prompt ran, once more; it is not submitted again"
             self._record(RunFailed(code="prompt_lost", message=lost))
 
-    def _unheard_of(self, run: Run) -> None:
-        """Sent without an answer, and ComfyUI was restarted since: it may have run the prompt before."""
+    def _restarted_before_response(self, run: Run) -> None:
+        """Handles a prompt that was sent without a response before ComfyUI was restarted: ComfyUI may have
+        executed it before the restart."""
         if self.resubmissions_of_running:
             message = "ComfyUI was restarted before it said whether it had the prompt; it is submitted again"
             self._record(PromptVanished(message=message))
@@ -291,7 +296,7 @@ class RunAttempt:
             lost = "ComfyUI was restarted before it said whether it had the prompt, which may have run"
             self._record(RunFailed(code="prompt_lost", message=lost))
 
-    def _conclude(self, entry: HistoryEntry) -> None:
+    def _finish(self, entry: HistoryEntry) -> None:
         if self._run().is_sent_again:
             self.sender.expect_copies(self._run())
         self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
@@ -303,7 +308,7 @@ class RunAttempt:
             self._fetch_outputs()
             self._complete()
             return
-        if outputs:  # what was made before the end was paid for too
+        if outputs:  # files that were made before the end are paid for too
             self._record(OutputsFound(outputs=outputs))
             with suppress(FetchingCancelled):
                 self._fetch_outputs()
@@ -323,22 +328,23 @@ class RunAttempt:
         )
 
     def _fetch_outputs(self) -> None:
-        """Several at a time, told in order; what cannot be fetched does not keep the others from coming.
-        Those that arrive together are brought to the disk together, before anybody is told of them.
-        Raises: FetchingCancelled, a little after that was asked for, whatever the instance does."""
+        """Downloads several outputs at a time and records them in order. An output that cannot be downloaded
+        does not stop the others. Outputs that arrive together are flushed to disk together, before they are
+        recorded. Raises: FetchingCancelled, `CANCEL_GRACE_S` after the cancel request, whatever the
+        instance does."""
         with self._fetching() as stop:
             stop.check()
             self._fetch_missing(stop)
 
     def _fetch_missing(self, stop: CancelToken) -> None:
         run = self._run()
-        missing = [place for place in enumerate(run.outputs, start=1) if not place[1].is_downloaded]
-        crew = ParallelMap(self.session.connection.files.transfers_at_once, stop)
-        fetcher = OutputFetcher(self.session, run, crew.stop, self.live)
-        with crew.groups(fetcher.fetch, [output for _, output in missing]) as groups:
+        missing = [each for each in enumerate(run.outputs, start=1) if not each[1].is_downloaded]
+        downloads = ParallelMap(self.session.connection.files.transfers_at_once, stop)
+        fetcher = OutputFetcher(self.session, run, downloads.stop, self.live)
+        with downloads.groups(fetcher.fetch, [output for _, output in missing]) as groups:
             while missing:
                 position, output = missing[0]
-                self._say_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
+                self._report_fetching(f"Fetching {output.filename} ({position} of {len(run.outputs)})")
                 fetched = next(groups)
                 fetcher.bring_to_disk(fetched)
                 self._record(OutputsFetched(outputs=tuple(fetched)))
@@ -347,8 +353,8 @@ class RunAttempt:
 
     @contextmanager
     def _fetching(self) -> Iterator[CancelToken]:
-        """The token of the transfers, cancelled a little after the run is. Small files arrive meanwhile: a
-        success that wins the race against a cancel is one."""
+        """Yields the token of the downloads. It is cancelled `CANCEL_GRACE_S` after the run. Small files
+        still arrive in that time: if all outputs arrive before that, the run is completed."""
         stop = CancelToken(self.context.stop)
         end = FetchingCancelled("cancelled while the outputs were fetched")
         grace = threading.Timer(CANCEL_GRACE_S, stop.cancel, [end])
@@ -359,7 +365,7 @@ class RunAttempt:
             finally:
                 grace.cancel()
 
-    def _say_fetching(self, message: str) -> None:
+    def _report_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
 
     def _complete(self) -> None:

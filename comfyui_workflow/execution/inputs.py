@@ -1,4 +1,4 @@
-"""Input files on their way up: under their own names, never over somebody else's file, never twice."""
+"""Uploads input files to the instance: under their own names, never over another user's file, never twice."""
 
 import hashlib
 import logging
@@ -23,8 +23,8 @@ from comfyui_workflow.workflows.graph import Graph, with_renamed_input
 
 _LOGGER = logging.getLogger(__name__)
 
-Sending = Callable[[], AbstractContextManager[Report]]
-"""Around the sending of one file, so that it is told how far that is."""
+OpenTransfer = Callable[[], AbstractContextManager[Report]]
+"""Context manager around the upload of one file; it yields the progress callback."""
 
 
 def upload_inputs(
@@ -37,15 +37,15 @@ def upload_inputs(
     stop: CancelToken,
     live: LiveRun,
 ) -> Graph:
-    """Bring every image to the instance; the graph that names each as it is called there.
-    Raises: FileRefused when one is not readable any more; what the session raises when it breaks; Stopped."""
-    crew = ParallelMap(session.connection.files.transfers_at_once, stop)
+    """Uploads every image to the instance. Returns the graph with the names that the images have there.
+    Raises: FileRefused if an image is no longer readable; the error of a broken session; Stopped."""
+    uploads = ParallelMap(session.connection.files.transfers_at_once, stop)
 
     def upload(local: Path) -> str:
-        sending = partial(live.transfer, Direction.UPLOAD, local.name, crew.stop)
-        return _upload_input(session, local, input_dir, sending, crew.stop)
+        open_transfer = partial(live.transfer, Direction.UPLOAD, local.name, uploads.stop)
+        return _upload_input(session, local, input_dir, open_transfer, uploads.stop)
 
-    with crew.results(upload, [Path(image) for image in images]) as remote_names:
+    with uploads.results(upload, [Path(image) for image in images]) as remote_names:
         for position, local in enumerate(map(Path, images), start=1):
             say(f"Uploading {local.name} ({position} of {len(images)})")
             remote_name = next(remote_names)
@@ -55,14 +55,17 @@ def upload_inputs(
 
 
 def _upload_input(
-    session: ComfyUISession, local: Path, input_dir: str, sending: Sending, stop: CancelToken
+    session: ComfyUISession, local: Path, input_dir: str, open_transfer: OpenTransfer, stop: CancelToken
 ) -> str:
-    """The name the file has in ComfyUI's input directory. SFTP first; where ComfyUI does not see what
-    arrived, its own directory; where there is no way by SFTP, or it stands still, its upload route."""
+    """Returns the name of the file in ComfyUI's input directory. Tries SFTP first; if ComfyUI does not see
+    the file, SFTP into ComfyUI's own directory; if SFTP is not available or does not respond, ComfyUI's
+    upload route."""
     digest = _sha256(local)
     for directory in _directories(session, input_dir):
         try:
-            name = _place(session.connection.files, local, directory, sending, digest=digest, stop=stop)
+            name = _upload_by_sftp(
+                session.connection.files, local, directory, open_transfer, digest=digest, stop=stop
+            )
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
@@ -70,48 +73,52 @@ def _upload_input(
             continue
         if session.client.has_file(name, folder="input"):
             return name
-    with local.open("rb") as file, sending() as report:
+    with local.open("rb") as file, open_transfer() as report:
         report(0, os.fstat(file.fileno()).st_size)
         return session.client.upload(file, local.name)
 
 
 def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
-    """Where to try, ComfyUI's own word last: asking costs round trips, and is rarely needed."""
+    """The directories to try. ComfyUI's own answer comes last: the request costs round trips and is rarely
+    needed."""
     yield configured
     own = session.directories().input_dir
     if own is not None and own != configured:
         yield own
 
 
-def _place(
+def _upload_by_sftp(
     files: RemoteFiles,
     local: Path,
     directory: str,
-    sending: Sending,
+    open_transfer: OpenTransfer,
     *,
     digest: str,
     stop: CancelToken,
 ) -> str:
-    """Its own name if that is free or holds the same content; else a name that tells the content."""
+    """Uploads by SFTP. Uses the file's own name if it is free or has the same content; else a name that
+    contains a hash of the content."""
     if files.stat(directory, heed=stop.check) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
     for name in (local.name, _unique_name(local.name, digest)):
         remote = str(PurePosixPath(directory) / name)
-        if _is_there(files, remote, local, digest, stop):
+        if _has_same_content(files, remote, local, digest, stop):
             return name
         try:
-            with sending() as report:
+            with open_transfer() as report:
                 files.upload(local, remote, progress=report)
         except RemoteFileExists:
-            if _is_there(files, remote, local, digest, stop):  # another run was quicker
+            # another run may have uploaded the same file at the same time
+            if _has_same_content(files, remote, local, digest, stop):
                 return name
         else:
             return name
     raise RemoteFileError(f"{local.name}: no free name in {directory} on the instance")
 
 
-def _is_there(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
-    """Whether the remote file has the same content. Reading it back is the last resort."""
+def _has_same_content(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
+    """True if the remote file has the same content. The hash is read last, because it is the most expensive
+    check."""
     known = files.stat(remote, heed=stop.check)
     if known is None or known.size_bytes != local.stat().st_size:
         return False
@@ -124,7 +131,7 @@ def _unique_name(name: str, digest: str) -> str:
 
 
 def _sha256(local: Path) -> str:
-    """Once more a look for keys: the run may have waited for long since its files were looked at."""
+    """Also checks again for private keys: the run may have waited for a long time since the first check."""
     try:
         with local.open("rb") as file:
             if holds_private_key(file.read(LOOKED_AT_BYTES)):

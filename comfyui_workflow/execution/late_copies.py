@@ -1,9 +1,9 @@
-"""Copies of prompts that arrive after their prompt has ended, or was given up.
+"""Removes copies of prompts that arrive after their prompt has ended or was given up.
 
-A prompt whose answer was lost is sent again under the same id, and the network may deliver the first one
-minutes later: ComfyUI would execute it once more. So the queue of the instance is looked at for some minutes
-after the end of such a prompt, and what arrives is deleted while it waits, and interrupted if it runs. No
-other prompt is touched.
+How it works. If the response to a submission is lost, the prompt is sent again under the same id. The network
+may deliver the first copy minutes later, and ComfyUI would execute it again. So the queue of the instance is
+polled for some minutes after the end of such a prompt. A copy that waits in the queue is deleted; a copy that
+executes is interrupted. Other prompts are not touched.
 """
 
 import logging
@@ -24,35 +24,37 @@ from comfyui_workflow.stores.journal import RunJournal
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
-AGAIN_AFTER_S = 10.0
-"""After the instance could not be reached."""
-TWICE = "ComfyUI executed it twice: the network delivered a copy of the prompt after it was sent again. {}"
+POLL_S = 2.0
+RETRY_AFTER_S = 10.0
+"""Wait after the instance could not be reached."""
+EXECUTED_TWICE = (
+    "ComfyUI executed it twice: the network delivered a copy of the prompt after it was sent again. {}"
+)
 STOPPED, RAN = "The copy was stopped", "The copy ran to its end"
 
 
 class LateDuplicates:
-    """One thread for each instance where a copy may arrive; none otherwise. May be used from any thread."""
+    """Watches for late copies, with one thread for each instance where a copy may arrive. Thread-safe."""
 
     def __init__(
         self, sessions: Pool[InstanceKey, ComfyUISession], journal: RunJournal, watch_s: float
     ) -> None:
-        self._links = sessions
+        self._sessions = sessions
         self._journal = journal
         self._watch_s = watch_s
         self._lock = threading.Lock()
-        self._expected: dict[InstanceKey, dict[str, _Expected]] = {}
+        self._expected: dict[InstanceKey, dict[str, _ExpectedCopies]] = {}
         self._closing = CancelToken()
 
     def expect(self, run: Run) -> None:
-        """From now on no prompt of the submissions of this run so far is wanted at its instance. Returns at
+        """From now on, prompts of all submissions of this run so far are unwanted at its instance. Returns at
         once."""
         if not self._watch_s or not run.submissions:
             return
         key = key_of(run)
         with self._lock:
             is_new = key not in self._expected
-            self._expected.setdefault(key, {})[run.run_id] = _Expected(run, self._watch_s)
+            self._expected.setdefault(key, {})[run.run_id] = _ExpectedCopies(run, self._watch_s)
             if is_new and not self._closing.is_set:
                 name = f"late copies {key.address.label}"[:60]
                 threading.Thread(target=self._watch, args=(key,), name=name, daemon=True).start()
@@ -63,18 +65,18 @@ class LateDuplicates:
     def _watch(self, key: InstanceKey) -> None:
         while self._has_any(key):
             try:
-                with self._links.lease(key, stop=self._closing) as session:
+                with self._sessions.lease(key, stop=self._closing) as session:
                     while session.is_alive and self._has_any(key):
-                        self._look(session, key)
-                        self._closing.wait(LOOK_S)
+                        self._poll(session, key)
+                        self._closing.wait(POLL_S)
             except DataTaken:
                 return
             except WorkflowError as error:
-                log.info("late copies on %s are not looked for now: %s", key.address.label, error)
-                self._closing.wait(AGAIN_AFTER_S)
+                log.info("late copies on %s are not checked now: %s", key.address.label, error)
+                self._closing.wait(RETRY_AFTER_S)
 
     def _has_any(self, key: InstanceKey) -> bool:
-        """Forgets what is over."""
+        """Removes expired entries. Returns False, and forgets the instance, if none is left."""
         with self._lock:
             left = {name: each for name, each in self._expected.get(key, {}).items() if not each.is_over}
             self._expected[key] = left
@@ -83,17 +85,19 @@ class LateDuplicates:
                 return False
             return True
 
-    def _look(self, session: ComfyUISession, key: InstanceKey) -> None:
+    def _poll(self, session: ComfyUISession, key: InstanceKey) -> None:
         with self._lock:
             expected = dict(self._expected.get(key, {}))
         seen = session.queue()
         if any(mark.run_id in expected for mark in seen.marks):
             self._drop(session, session.client.queue(), expected)
         for each in expected.values():
-            if each.has_run_again(session):
-                self._say(each, RAN)
+            if each.has_executed_again(session):
+                self._record_executed_twice(each, RAN)
 
-    def _drop(self, session: ComfyUISession, fresh: QueueSnapshot, expected: "dict[str, _Expected]") -> None:
+    def _drop(
+        self, session: ComfyUISession, fresh: QueueSnapshot, expected: "dict[str, _ExpectedCopies]"
+    ) -> None:
         for mark in {mark.prompt_id: mark for mark in fresh.marks}.values():
             each = expected.get(mark.run_id)
             if each is None or not each.is_unwanted(mark.submission, self._journal.get(mark.run_id)):
@@ -101,24 +105,24 @@ class LateDuplicates:
             log.warning("%s: a late copy of its prompt %s is dropped", mark.run_id, mark.prompt_id)
             stop(session.client, fresh, mark.prompt_id)
             if mark.prompt_id in fresh.running:
-                self._say(each, STOPPED)
+                self._record_executed_twice(each, STOPPED)
 
-    def _say(self, each: "_Expected", what: str) -> None:
-        if each.is_said:
+    def _record_executed_twice(self, each: "_ExpectedCopies", what_happened: str) -> None:
+        if each.is_recorded:
             return
-        each.is_said = True
+        each.is_recorded = True
         try:
-            self._journal.record(each.run_id, ExecutedTwice(message=TWICE.format(what)))
+            self._journal.record(each.run_id, ExecutedTwice(message=EXECUTED_TWICE.format(what_happened)))
         except (RunNotFound, StoreError) as error:
             log.warning("%s was executed twice, which cannot be saved: %s", each.run_id, error)
 
 
-class _Expected:
-    """What may still arrive of one run."""
+class _ExpectedCopies:
+    """Copies of one run's prompts that may still arrive."""
 
     def __init__(self, run: Run, watch_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.run_id = run.run_id
-        self.is_said = False
+        self.is_recorded = False
         self._submissions = run.submissions
         self._prompt_id = run.prompt_id if run.is_accepted else None
         self._began_at: datetime | None = None
@@ -130,14 +134,14 @@ class _Expected:
         return self._clock() >= self._until_s
 
     def is_unwanted(self, submission: int | None, run: Run) -> bool:
-        """One of the submissions that were over when it was noted; never one that came after."""
+        """True for a submission that was over when `expect` was called; never for a later submission."""
         if submission is None or submission > self._submissions:
             return False
         is_ended = run.is_finished or run.are_outputs_known
         return is_ended or run.prompt_id is None or run.submissions != submission
 
-    def has_run_again(self, session: ComfyUISession) -> bool:
-        """Whether history tells of another execution of the prompt than at the first look."""
+    def has_executed_again(self, session: ComfyUISession) -> bool:
+        """True if the history shows another execution of the prompt than at the first check."""
         entry = None if self._prompt_id is None else session.client.history(self._prompt_id)
         if entry is None or entry.execution_began_at is None:
             return False

@@ -1,6 +1,7 @@
-"""What runs show while they are carried out: the latest preview, and the files on their way.
+"""Live progress of executing runs: the latest preview picture and the file transfers.
 
-In memory, and only while a run has a link: dropped when the run leaves or ends, and no run depends on it.
+The data is in memory only, and only while a run has a session. It is dropped when the run leaves its instance
+or ends. No run depends on it.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from comfyui_workflow.comfyui.previews import Preview
 from comfyui_workflow.concurrency import CancelToken
 
 Report = Callable[[int, int], None]
-"""Of a transfer: the bytes done, and those there are; 0 for as long as that is not known."""
+"""Progress callback of a transfer: bytes done and total bytes. The total is 0 while it is unknown."""
 
 
 class Direction(StrEnum):
@@ -32,7 +33,7 @@ def _nothing(_direction: Direction, _filename: str, _done_bytes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LivePreview:
-    """`number` grows with each picture, whichever run it is of."""
+    """`number` increases with each picture of any run."""
 
     number: int
     preview: Preview
@@ -40,7 +41,7 @@ class LivePreview:
 
 @dataclass(kw_only=True, eq=False)
 class Transfer:
-    """Changed by the thread that carries the file, and by no other."""
+    """One file transfer. Only the thread that transfers the file changes it."""
 
     direction: Direction
     filename: str
@@ -57,10 +58,10 @@ class Transfer:
 
 
 class LiveRun:
-    """One run on its link. Every method may be called from any thread."""
+    """Live progress of one run on its session. Thread-safe."""
 
     def __init__(self, numbers: Iterator[int] | None = None, on_bytes: OnBytes | None = None) -> None:
-        """`on_bytes` is told by any thread how many bytes of a file there are now."""
+        """`on_bytes` is called by any thread with the number of bytes of a file so far."""
         self._numbers = numbers or itertools.count(1)
         self._on_bytes = on_bytes or _nothing
         self._lock = threading.Lock()
@@ -68,12 +69,13 @@ class LiveRun:
         self.preview: LivePreview | None = None
 
     def show(self, preview: Preview) -> None:
-        """In the place of the one before. Returns at once."""
+        """Replaces the preview. Returns at once."""
         self.preview = LivePreview(number=next(self._numbers), preview=preview)
 
     @contextmanager
     def transfer(self, direction: Direction, filename: str, stop: CancelToken) -> Iterator[Report]:
-        """Shown until the block ends. The report raises Stopped once `stop` is cancelled."""
+        """Registers a transfer until the block ends. The callback raises Stopped after `stop` was
+        cancelled."""
         transfer = Transfer(direction=direction, filename=filename, stop=stop, on_bytes=self._on_bytes)
         with self._lock:
             self._transfers.append(transfer)
@@ -89,7 +91,7 @@ class LiveRun:
 
 
 class LiveProgress:
-    """Every method may be called from any thread."""
+    """Live progress of all executing runs. Thread-safe."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -97,7 +99,7 @@ class LiveProgress:
 
     @contextmanager
     def open(self, run_id: str, on_bytes: OnBytes | None = None) -> Iterator[LiveRun]:
-        """For the one thread that carries the run; `on_bytes` as for `LiveRun`."""
+        """Registers the run while its thread executes it. `on_bytes` as for `LiveRun`."""
         self._runs[run_id] = run = LiveRun(self._numbers, on_bytes)
         try:
             yield run
@@ -110,13 +112,13 @@ class LiveProgress:
         return None if run is None else run.preview
 
     def document(self, run_id: str) -> dict[str, Any]:
-        """What a progress document cannot know of itself."""
+        """The live fields of a progress document."""
         run = self._runs.get(run_id)
         transfers = [] if run is None else run.transfers()
         return {**self.line(run_id), "transfers": [_transfer_document(each) for each in transfers]}
 
     def line(self, run_id: str) -> dict[str, Any]:
-        """What a line of the list cannot."""
+        """The live fields of a list entry."""
         live = self.preview(run_id)
         return {"live_preview": None if live is None else _preview_document(live)}
 

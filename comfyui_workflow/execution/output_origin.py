@@ -1,10 +1,10 @@
-"""Whether a file that was fetched is the run's own, or what another prompt wrote over it.
+"""Tells whether a downloaded file was made by the run, or was overwritten by another prompt.
 
-A node that saves under a fixed name writes over the file of the prompt before: see
-docs/decisions/0009-files-of-one-name.md. Three things tell: when the file was modified, next to when the
-prompt executed, both by the clock of the instance; the graph that ComfyUI's nodes write into pictures; and
-which prompts came after ours. No run fails for one of them alone: clocks of network disks differ, and some
-nodes change the graph before they write it.
+How it works. A node that saves under a fixed name overwrites the file of the prompt before: see
+docs/decisions/0009-files-of-one-name.md. Three sources are compared: the modification time of the file with
+the execution time of the prompt, both by the clock of the instance; the graph that ComfyUI's nodes write into
+pictures; and the prompts that came after ours. No single source makes a run fail: clocks of network disks
+differ, and some nodes change the graph before they write it.
 """
 
 import contextlib
@@ -24,39 +24,39 @@ from comfyui_workflow.workflows.image_metadata import embedded_workflow
 from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, is_of_this_graph
 
 CLOCK_TOLERANCE_S = 2.0
-"""For a file that is older than its prompt."""
+"""A file counts as older than its prompt only if it is older by this much."""
 _TIMESTAMP_S = 0.001
-"""ComfyUI tells times in whole milliseconds."""
+"""ComfyUI reports times in whole milliseconds."""
 _SOON_S = 0.01
-"""The next prompt may write that soon after the one before, and a kernel's clock stands still as long."""
+"""The next prompt may write this soon after the previous one, and kernel timestamps are this coarse."""
 _LARGEST_PICTURE_BYTES = 256 * 1024 * 1024
 _PROMPTS_SINCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteTime:
-    """When a file was modified last, by the clock of the instance: between these seconds."""
+    """The modification time of a file by the clock of the instance, as a range in seconds."""
 
     earliest_s: float
     latest_s: float
 
 
 class OriginCheck:
-    """Of the outputs of one run. May be used from several threads."""
+    """Checks the outputs of one run. Thread-safe."""
 
     def __init__(self, session: ComfyUISession, run: Run) -> None:
         self._session = session
         self._run = run
-        self._given = frozenset(Path(image).name for image in run.request.input_images)
+        self._input_names = frozenset(Path(image).name for image in run.request.input_images)
 
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
-        """`written` is None where nobody tells. Raises: RemoteFileOverwritten; RemoteFileError for a file
-        that was there before the prompt and is of another one."""
+        """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileError for a file
+        that existed before the prompt and was made by another one."""
         class_type = _class_of(self._run.graph, output.node_id)
         is_old = _is_older(output, written)
         if class_type in NUMBERING_CLASSES and not (is_old and not output.is_cached):
             return
-        if not is_old and _is_surely_of_then(output, written):
+        if not is_old and _is_surely_from_prompt(output, written):
             return
         proof = self._proof(self._run.graph, output, part)
         if proof:
@@ -73,15 +73,17 @@ class OriginCheck:
     def _refuse_overwritten(
         self, output: OutputFile, part: Path, proof: bool | None, class_type: str | None
     ) -> None:
-        written = self._exactly_written(output)
+        written = self._exact_write_time(output)
         is_later = written is not None and _is_later(output, written)
         if proof is None and written is not None and not is_later:
             return
-        since = [each for each in self._prompts_since() if not self._is_ours(each)]
-        if not since or (proof is False and self._proof(self._executed_graph(), output, part) is True):
+        later_prompts = [each for each in self._prompts_since() if not self._is_ours(each)]
+        if not later_prompts or (
+            proof is False and self._proof(self._executed_graph(), output, part) is True
+        ):
             return
-        is_named = any(_names(prompt, output, class_type) for prompt in since)
-        if proof is False or (is_later and is_named) or (written is None and is_named):
+        may_be_overwritten = any(_may_have_written(prompt, output, class_type) for prompt in later_prompts)
+        if proof is False or (is_later and may_be_overwritten) or (written is None and may_be_overwritten):
             raise RemoteFileOverwritten(
                 f"ComfyUI overwrote {output.filename} before it could be fetched: "
                 "the next prompt used the same name"
@@ -90,8 +92,8 @@ class OriginCheck:
     def _is_ours(self, prompt: HistoryEntry | Graph) -> bool:
         return isinstance(prompt, HistoryEntry) and prompt.prompt_id == self._run.prompt_id
 
-    def _exactly_written(self, output: OutputFile) -> WriteTime | None:
-        """To the nanosecond, as ComfyUI's web server tells."""
+    def _exact_write_time(self, output: OutputFile) -> WriteTime | None:
+        """The modification time in nanoseconds, from ComfyUI's web server."""
         if output.made_before is None:
             return None
         with contextlib.suppress(RemoteFileError):
@@ -103,7 +105,7 @@ class OriginCheck:
         return None
 
     def _proof(self, graph: Graph, output: OutputFile, part: Path) -> bool | None:
-        """What the graph in the file tells; None where there is none."""
+        """True if the graph in the file matches, False if it does not; None if the file contains no graph."""
         if part.stat().st_size > _LARGEST_PICTURE_BYTES:
             return None
         try:
@@ -111,32 +113,35 @@ class OriginCheck:
         except InvalidGraph:
             return None
         return (
-            is_of_this_graph(graph, output.node_id, found, self._given) if isinstance(found, dict) else None
+            is_of_this_graph(graph, output.node_id, found, self._input_names)
+            if isinstance(found, dict)
+            else None
         )
 
     def _executed_graph(self) -> Graph:
-        """As ComfyUI executed it, where it still knows: nodes may change a prompt as it arrives."""
+        """The graph as ComfyUI executed it, if ComfyUI still has it: nodes may change a prompt when it
+        arrives."""
         entry = answer_or(lambda: self._session.client.history(self._run.prompt_id or ""), None)
         return self._run.graph if entry is None or entry.graph is None else entry.graph
 
     def _prompts_since(self) -> Iterator[HistoryEntry | Graph]:
-        """Prompts that executed after ours: some of those that are over, which history has in their order,
-        and what runs."""
+        """Prompts that executed after ours: some finished ones, which the history lists in order, and the
+        running ones."""
         client, ours = self._session.client, self._run.prompt_id
         recent = answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
-        is_told = any(entry.prompt_id == ours for entry in recent)
-        yield from dropwhile(lambda entry: is_told and entry.prompt_id != ours, recent)
+        is_in_history = any(entry.prompt_id == ours for entry in recent)
+        yield from dropwhile(lambda entry: is_in_history and entry.prompt_id != ours, recent)
         yield from answer_or(client.running_graphs, dict[str, Graph]()).values()
 
 
 def _class_of(graph: Graph, node_id: str) -> str | None:
-    """None for a node that is in none: another one made it while it ran."""
+    """None for a node that is not in the graph: another node created it during execution."""
     node: Any = graph.get(node_id)
     return node["class_type"] if node else None
 
 
-def _names(prompt: HistoryEntry | Graph, output: OutputFile, class_type: str | None) -> bool:
-    """Whether a prompt has made a file of that name, or may be making one."""
+def _may_have_written(prompt: HistoryEntry | Graph, output: OutputFile, class_type: str | None) -> bool:
+    """True if the prompt made a file of that name, or may be making one."""
     if isinstance(prompt, HistoryEntry):
         return any(each.key == output.key for each in prompt.outputs)
     return any(isinstance(node, dict) and node.get("class_type") == class_type for node in prompt.values())
@@ -148,8 +153,8 @@ def _is_older(output: OutputFile, written: WriteTime | None) -> bool:
     return written.latest_s < output.made_after.timestamp() - CLOCK_TOLERANCE_S
 
 
-def _is_surely_of_then(output: OutputFile, written: WriteTime | None) -> bool:
-    """Before any other prompt could have begun."""
+def _is_surely_from_prompt(output: OutputFile, written: WriteTime | None) -> bool:
+    """True if the file was written before any other prompt could start."""
     if written is None or output.made_before is None:
         return False
     return written.latest_s <= output.made_before.timestamp() - _SOON_S

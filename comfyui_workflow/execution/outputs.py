@@ -1,9 +1,9 @@
-"""Output files on their way down: whole, once, the run's own, never over a different file, never outside the
+"""Downloads output files: complete, once, made by this run, never over a different file, never outside the
 directory.
 
-A file has several roads: by SFTP from the configured directory, by SFTP from ComfyUI's own, through the
-tunnel from its `/view`. What one of them brings is looked at before it is believed; what is not the file, or
-does not come, is tried on the next.
+How it works. A file has several sources: SFTP from the configured directory, SFTP from ComfyUI's own
+directory, and ComfyUI's `/view` through the tunnel. Each downloaded file is checked. If a source fails, or
+its file is the wrong one, the next source is tried.
 """
 
 import errno
@@ -38,11 +38,11 @@ from comfyui_workflow.ssh.sftp.files import version_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _KEPT_FREE_BYTES = 64 * 1024 * 1024
-"""What an answer that does not say its length leaves of the disk."""
+"""Disk space that a response without a length may not use."""
 
 
 class OutputFetcher:
-    """Fetches the outputs of one run over one link. From several threads when they are different outputs."""
+    """Downloads the outputs of one run over one session. Several threads may download different outputs."""
 
     def __init__(self, session: ComfyUISession, run: Run, stop: CancelToken, live: LiveRun) -> None:
         self._session = session
@@ -53,42 +53,42 @@ class OutputFetcher:
         self._origin = OriginCheck(session, run)
 
     def fetch(self, output: OutputFile) -> OutputFile:
-        """The output as it is now: with a `local_path`, or with an `error` that says why there is none.
-        Raises: StoreError while the local disk does not take it; what the session raises when it breaks."""
+        """Returns the output with a `local_path`, or with an `error` that gives the reason. Raises:
+        StoreError while the local disk does not accept the file; the error of a broken session."""
         relative = safe_relative_path(output)
         if relative is None:
             return replace(output, error="The instance gave it a name that is not safe to write here")
         part = part_of(self._run, output)
         with alone_with(part, self._stop):
             try:
-                return self._fetch_undisturbed(output, part, Path(self._run.request.output_dir) / relative)
+                return self._fetch_with_retry(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
-                remove(part)  # the next try may be long after, and the run ends now
+                remove(part)  # a retry may come much later, and the run ends now
                 return replace(output, error=str(error))
             except StoreError as error:
                 remove(part)
-                return replace(output, error=_lasting(error, error.__cause__))
+                return replace(output, error=_permanent_error(error, error.__cause__))
             except OSError as error:
                 remove(part)
                 trouble = StoreError(f"It cannot be written to {part.parent}: {error.strerror}")
-                return replace(output, error=_lasting(trouble, error))
+                return replace(output, error=_permanent_error(trouble, error))
             finally:
                 if not is_kept(part):
                     remove(part)
 
-    def _fetch_undisturbed(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
-        """Somebody may remove the part while it grows: who tidies up, or a second server on a copy of the
-        data. Raises: FileNotFoundError when that happens twice."""
+    def _fetch_with_retry(self, output: OutputFile, part: Path, target: Path) -> OutputFile:
+        """Tries a second time if another process removes the partial file during the download: a cleanup, or
+        a second server on a copy of the data. Raises: FileNotFoundError if that happens twice."""
         try:
-            return self._fetch(output, part, place)
+            return self._fetch(output, part, target)
         except FileNotFoundError:
-            return self._fetch(output, part, place)
+            return self._fetch(output, part, target)
 
-    def _fetch(self, output: OutputFile, part: Path, place: Path) -> OutputFile:
+    def _fetch(self, output: OutputFile, part: Path, target: Path) -> OutputFile:
         part.parent.mkdir(parents=True, exist_ok=True)
         remote_path = self._download(output, part)
         self._stop.check()
-        local = place_atomically(part, place)
+        local = place_atomically(part, target)
         remove(part)
         size_bytes = local.stat().st_size
         return replace(
@@ -96,7 +96,7 @@ class OutputFetcher:
         )
 
     def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
-        """Those that are here, with their names. Raises: StoreError."""
+        """Flushes the downloaded files and their directory entries to disk. Raises: StoreError."""
         directory = Path(self._run.request.output_dir)
         try:
             flush_placed([Path(each.local_path) for each in outputs if each.local_path], directory)
@@ -104,7 +104,7 @@ class OutputFetcher:
             raise StoreError(f"It cannot be written to {directory}: {error.strerror}") from error
 
     def _download(self, output: OutputFile, part: Path) -> str | None:
-        """The remote path; None for a text, which never was a file there."""
+        """Returns the remote path; None for a text, which is not a file on the instance."""
         if output.text is not None:
             part.write_text(output.text, encoding="utf-8")
             return None
@@ -112,36 +112,37 @@ class OutputFetcher:
             return self._download_file(output, part, report)
 
     def _download_file(self, output: OutputFile, part: Path, report: Report) -> str | None:
-        """Raises: RemoteFileError when no road brought it, and the next try would bring it neither."""
+        """Raises: RemoteFileError if no source has the file, and a retry would not find it either."""
         refusals: list[RemoteFileError] = []
         with LocalPart(part, is_resumable=True) as local:
-            for road in self._roads(output):
+            for source in self._sources(output):
                 local.is_begun = False
                 try:
-                    return road(local, report)
+                    return source(local, report)
                 except RemoteFileOverwritten:
                     raise
                 except RemoteFilesSilent as silence:
                     self._silence = silence
                 except RemoteFileError as refusal:
-                    if local.is_begun:  # what came on this road is of no use; what came before may be
+                    if local.is_begun:  # data of this source is useless; an older part may be usable
                         local.discard()
                     refusals.append(refusal)
         if self._silence is not None:
             raise self._silence
         raise next((each for each in refusals if not isinstance(each, RemoteFileMissing)), refusals[-1])
 
-    def _roads(self, output: OutputFile) -> Iterator[Callable[[LocalPart, Report], str | None]]:
-        """Once the server of files stands still, it is not asked again on this link."""
+    def _sources(self, output: OutputFile) -> Iterator[Callable[[LocalPart, Report], str | None]]:
+        """The sources of a file. After SFTP stopped responding, it is not used again on this session."""
         for remote in self._remote_paths(output):
             if self._silence is None:
                 yield partial(self._copy, output, remote)
         yield partial(self._view, output)
 
     def _remote_paths(self, output: OutputFile) -> Iterator[str]:
-        """In the configured directory, then by ComfyUI's own word, which is asked for when it is needed."""
-        for place in self._remote_dirs(output.folder):
-            yield str(PurePosixPath(place, output.subfolder, output.filename))
+        """Paths in the configured directory, then in the directory that ComfyUI reports. ComfyUI is asked
+        only if needed."""
+        for directory in self._remote_dirs(output.folder):
+            yield str(PurePosixPath(directory, output.subfolder, output.filename))
 
     def _remote_dirs(self, folder: str) -> Iterator[str]:
         configured = self._run.comfyui_output_dir if folder == "output" else None
@@ -159,7 +160,7 @@ class OutputFetcher:
         return remote
 
     def _view(self, output: OutputFile, part: LocalPart, report: Report) -> str | None:
-        """Through the tunnel: for a machine without SFTP, or directories that nobody tells."""
+        """Downloads through the tunnel: for a machine without SFTP, or if the directories are unknown."""
         modified_ns = self._view_content(output, part, report)
         part.close()
         modified_s = None if modified_ns is None else modified_ns / 1e9
@@ -168,8 +169,8 @@ class OutputFetcher:
         return next(reversed(list(self._remote_paths(output))), None)
 
     def _view_content(self, output: OutputFile, part: LocalPart, report: Report) -> int | None:
-        """From where it broke off; all of it where that is of another version, or ComfyUI does not do it.
-        Returns when the file was modified."""
+        """Resumes a partial download. Starts from the beginning if the part is of another version, or if
+        ComfyUI cannot resume. Returns the modification time in nanoseconds."""
         view = partial(
             self._session.client.view, output.filename, subfolder=output.subfolder, folder=output.folder
         )
@@ -178,18 +179,18 @@ class OutputFetcher:
         if kept_bytes:
             with suppress(RemoteFileError), view(start=kept_bytes) as viewed:
                 if not viewed.start or _version(viewed) == kept_version:
-                    return _take(viewed, part, report)
+                    return _receive(viewed, part, report)
         with view() as viewed:
-            return _take(viewed, part, report)
+            return _receive(viewed, part, report)
 
     def _check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
-        """Whether it is whole, and this run's. Raises: RemoteFileError."""
+        """Checks that the file is complete and was made by this run. Raises: RemoteFileError."""
         check_wholeness(part, output)
         self._origin.check(output, part, written)
 
 
 def _version(viewed: ViewedFile) -> str | None:
-    """As SFTP would tell of it, where that is known."""
+    """The version in the same format as SFTP reports it, if the modification time is known."""
     if viewed.size_bytes is None or viewed.tag is None:
         return None
     if viewed.modified_ns is None:
@@ -197,45 +198,47 @@ def _version(viewed: ViewedFile) -> str | None:
     return version_of(viewed.size_bytes, viewed.modified_ns // 10**9)
 
 
-def _take(viewed: ViewedFile, part: LocalPart, report: Report) -> int | None:
-    """Returns when the file was modified. Raises: RemoteFileError when it is longer than can be."""
-    told_bytes = viewed.size_bytes if viewed.size_bytes is not None else part.size_bytes
-    done_bytes = part.begin(told_bytes, _version(viewed), most_kept=viewed.start)
-    most_bytes = part.free_bytes() - _KEPT_FREE_BYTES if told_bytes is None else told_bytes
-    report(done_bytes, told_bytes or 0)
+def _receive(viewed: ViewedFile, part: LocalPart, report: Report) -> int | None:
+    """Writes the response into the partial file. Returns the modification time in nanoseconds. Raises:
+    RemoteFileError if the length is wrong or the disk is almost full."""
+    expected_bytes = viewed.size_bytes if viewed.size_bytes is not None else part.size_bytes
+    done_bytes = part.begin(expected_bytes, _version(viewed), most_kept=viewed.start)
+    most_bytes = part.free_bytes() - _KEPT_FREE_BYTES if expected_bytes is None else expected_bytes
+    report(done_bytes, expected_bytes or 0)
     for piece in viewed:
         done_bytes += len(piece)
         if done_bytes > most_bytes:
-            raise RemoteFileError(f"it does not end where it should: more than {most_bytes} bytes came")
+            raise RemoteFileError(f"the file is too long: more than {most_bytes} bytes were received")
         part.write(piece)
-        report(done_bytes, told_bytes or 0)
-    if told_bytes is not None and done_bytes != told_bytes:
-        raise RemoteFileError(f"{done_bytes} bytes came instead of {told_bytes}")
+        report(done_bytes, expected_bytes or 0)
+    if expected_bytes is not None and done_bytes != expected_bytes:
+        raise RemoteFileError(f"{done_bytes} bytes were received instead of {expected_bytes}")
     return viewed.modified_ns
 
 
 def part_of(run: Run, output: OutputFile) -> Path:
-    """The same at every try."""
+    """The path of the partial file, the same for every attempt."""
     tag = hashlib.sha256("/".join(output.key).encode()).hexdigest()[:12]
     return Path(run.request.output_dir) / f".{run.run_id}.{tag}.part"
 
 
 def remove_parts(run: Run) -> None:
-    """What is left of outputs that never came: to be called before the run ends for good."""
+    """Removes partial files of outputs that were not downloaded. Call it before the run ends for good."""
     for output in run.outputs:
         if not output.is_downloaded:
             remove(part_of(run, output))
 
 
-def _lasting(trouble: StoreError, cause: BaseException | None) -> str:
-    """The sentence, of trouble that stays. Raises: the trouble itself for a full disk, which can pass."""
+def _permanent_error(trouble: StoreError, cause: BaseException | None) -> str:
+    """Returns the error sentence of a permanent error. Raises: the error itself for a full disk, which is
+    transient."""
     if isinstance(cause, OSError) and cause.errno in _FULL:
         raise trouble from cause
     return str(trouble)
 
 
 def missing_sentence(run: Run) -> str | None:
-    """What of a run's outputs is not here, and why; None when all is."""
+    """Lists the outputs that were not downloaded, with reasons; None if all were."""
     missing = [output for output in run.outputs if not output.is_downloaded]
     if not missing:
         return None
@@ -247,6 +250,6 @@ def missing_sentence(run: Run) -> str | None:
 
 
 def not_fetched_sentence(run: Run) -> str:
-    """Of a run that is cancelled while its outputs are fetched."""
+    """The message of a run that is cancelled while its outputs are downloaded."""
     missing = sum(not output.is_downloaded for output in run.outputs)
     return f"Cancelled while its outputs were fetched: {missing} of {len(run.outputs)} did not come"

@@ -1,4 +1,4 @@
-"""Before anything is brought to an instance: the graph is made of what was asked for, and looked at."""
+"""Prepares and validates the graph of a run before anything is uploaded to the instance."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ _random = random.SystemRandom()
 
 
 def prepared_graph(session: ComfyUISession, request: GraphRequest) -> Graph:
-    """What will be submitted; the request's own graph where there is nothing to do. Raises: InvalidRequest;
-    what the link raises when it breaks."""
+    """Returns the graph to submit; the request's own graph if nothing has to be changed. Raises:
+    InvalidRequest; the error of a broken session."""
     definitions = session.definitions()
     routes = remote_routes(request, definitions)
     return graph_for(request, definitions, {route: session.client.choices(route) for route in routes})
@@ -31,10 +31,9 @@ def prepared_graph(session: ComfyUISession, request: GraphRequest) -> Graph:
 def graph_for(
     request: GraphRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
 ) -> Graph:
-    """Converted now, with seeds drawn and inputs set, for whoever has these node classes.
-    Raises: InvalidRequest."""
+    """Converts the workflow for these node classes, draws seeds and sets inputs. Raises: InvalidRequest."""
     queueing = Queueing(
-        at=datetime.now(),  # a time of day in a file name is one of where the person is
+        at=datetime.now(),  # local time: times in file names are in the user's time zone
         choose=_random.choice,
         settle=settling(request.seed_mode, _random.randint),
         remote_choices=remote_choices,
@@ -44,18 +43,18 @@ def graph_for(
 
 
 def look_over(session: ComfyUISession, graph: Graph, images: tuple[str, ...]) -> Verdict:
-    """What this instance would say of the graph. A refusal by what was known of its nodes is not believed
-    before it has been asked anew: a model may have arrived since, and a newer ComfyUI puts its own nodes in
-    the place of some that it has not got any more."""
-    verdict = _look_over(session, graph, images, frozenset())
+    """Validates the graph for this instance. If the graph is refused by cached node definitions, these are
+    loaded again first: a model may have arrived since, and a newer ComfyUI replaces some node classes that it
+    no longer has."""
+    verdict = _validate(session, graph, images, frozenset())
     if verdict.would_run:
         return verdict
     session.forget_definitions()
-    return _look_over(session, graph, images, session.client.replaced_classes())
+    return _validate(session, graph, images, session.client.replaced_classes())
 
 
 def refuse_unless_it_runs(verdict: Verdict) -> None:
-    """Raises: InvalidGraph with every error in one sentence, at the first node that has one."""
+    """Raises: InvalidGraph with all errors in one sentence; its node is the first one that has an error."""
     if verdict.would_run:
         return
     found = errors(verdict.findings)
@@ -64,7 +63,7 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
     raise refusal
 
 
-def _look_over(
+def _validate(
     session: ComfyUISession, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]
 ) -> Verdict:
     provided = frozenset(Path(image).name for image in images)

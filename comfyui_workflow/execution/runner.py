@@ -1,7 +1,8 @@
-"""Carries one run from wherever it is to its end.
+"""Executes one run from its current state to its end.
 
-A first start, a broken tunnel and a restarted server are the same case: each attempt opens the way to the
-instance, asks ComfyUI what it knows of our prompt, and goes on from there.
+How it works. A first start, a broken tunnel and a restarted server are the same case. Each attempt opens a
+session to the instance, asks ComfyUI for the prompt, and continues from there. Between attempts it waits with
+a backoff.
 """
 
 import logging
@@ -46,7 +47,7 @@ from comfyui_workflow.stores.journal import RunJournal
 log = logging.getLogger(__name__)
 
 
-_NOBODY_TO_ASK = (
+_INSTANCE_REMOVED = (
     "Cancelled. Its instance was removed and does not answer, so the prompt could not be stopped there: "
     "it may still run"
 )
@@ -54,7 +55,8 @@ _NOBODY_TO_ASK = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerOptions:
-    """How long to try again. Before the prompt is submitted a person waits; after that a picture does."""
+    """Time limits for retries. Before the prompt is submitted, a person waits, so the limit is short.
+    Afterwards a picture would be lost, so the limit is long."""
 
     contact_patience_s: float = 120.0
     lost_contact_patience_s: float = 86_400.0
@@ -79,13 +81,13 @@ class Runner:
         self._live_view = live_view
 
     def execute(self, run_id: str, context: ExecutionContext) -> None:
-        """Returns when the run is finished or has left its instance, or soon after `context.stop`; then the
-        run goes on at the next start. So it does when another server works on the data. Never raises:
-        what goes wrong becomes the run's status."""
+        """Returns when the run is finished or has left its instance, or soon after `context.stop` is
+        cancelled; then the run continues at the next start. Also returns if another server works on the data.
+        Never raises: every error becomes the status of the run."""
         with suppress(DataTaken):
-            self._carry_on(run_id, context)
+            self._run_attempts(run_id, context)
 
-    def _carry_on(self, run_id: str, context: ExecutionContext) -> None:
+    def _run_attempts(self, run_id: str, context: ExecutionContext) -> None:
         backoff = Backoff()
         high_water_marks = HighWaterMarks(backoff.reset)
         while not context.stop.is_set:
@@ -94,28 +96,31 @@ class Runner:
             except DataTaken:
                 raise
             except Exception as error:  # noqa: BLE001 - the run must end, whatever happened
-                ending = self._ending(run_id, error, backoff, context)
-                trouble = error if ending is None else self._end(run_id, ending)
-                if trouble is None:
+                ending = self._final_event(run_id, error, backoff, context)
+                unresolved = error if ending is None else self._record_final_event(run_id, ending)
+                if unresolved is None:
                     return
-                self._pause(run_id, trouble, backoff, context)
+                self._pause(run_id, unresolved, backoff, context)
             if self._journal.get(run_id).is_finished:
                 return
 
     def _attempt(
         self, run_id: str, context: ExecutionContext, backoff: Backoff, high_water_marks: HighWaterMarks
     ) -> None:
-        """That it connects is no progress yet: a link may let through what is small, and nothing else."""
+        """A successful connection is no progress: a broken network may pass small packets and nothing
+        else."""
         run = self._journal.get(run_id)
         if run.is_finished:
             return
         if run.are_outputs_known and not run.has_missing_outputs:
-            # the server ended just before it could say so
+            # the server stopped just before it recorded the end
             self._journal.record(run_id, RunCompleted())
             return
         with self._abort_token(run_id, context) as abort:
             abort.check()
-            self._attempt_on_session(self._place(run, context), context, backoff, high_water_marks, abort)
+            self._attempt_on_session(
+                self._with_placement(run, context), context, backoff, high_water_marks, abort
+            )
 
     def _attempt_on_session(
         self,
@@ -130,10 +135,10 @@ class Runner:
             self._announce(run_id, key.address)
         with (
             self._sessions.lease(key, stop=abort) as session,
-            self._live_view.open(run_id, _bytes_noted_in(high_water_marks)) as live,
+            self._live_view.open(run_id, _report_bytes_to(high_water_marks)) as live,
         ):
             session.ping(again=backoff.failing_for_s() > 0)
-            backoff.reached()
+            backoff.note_response()
             RunAttempt(
                 journal=self._journal,
                 session=session,
@@ -145,16 +150,16 @@ class Runner:
                 resubmissions_of_running=self._options.resubmissions_of_running,
                 stall_limit_s=self._options.stall_limit_s,
                 sender=self._sender,
-            ).go()
+            ).execute()
 
-    def _place(self, run: Run, context: ExecutionContext) -> Run:
+    def _with_placement(self, run: Run, context: ExecutionContext) -> Run:
         placement = context.placement(run)
         if placement is None or placement == run.placement:
             return run
         return self._journal.record(run.run_id, InstanceChosen(placement=placement))
 
     def _announce(self, run_id: str, address: SshAddress) -> None:
-        """What we do now, and what of the ssh string we leave undone."""
+        """Records the current action, and the options of the ssh string that are ignored."""
         for notice in address.notices:
             self._journal.record(run_id, NoticeAdded(message=notice))
         connecting = PhaseEntered(phase=Phase.CONNECTING, message="Connecting to the instance")
@@ -162,8 +167,9 @@ class Runner:
 
     @contextmanager
     def _abort_token(self, run_id: str, context: ExecutionContext) -> Iterator[CancelToken]:
-        """The token of one attempt. A run whose prompt was never submitted, or has brought its outputs about,
-        ends as soon as it is cancelled; one that was submitted ends when ComfyUI says so."""
+        """Yields the token of one attempt. A run whose prompt was never submitted, or whose outputs are
+        known, ends as soon as it is cancelled. A run whose prompt was submitted ends when ComfyUI confirms
+        it."""
         abort = CancelToken(context.stop)
 
         def abort_if_no_answer_is_needed() -> None:
@@ -175,10 +181,11 @@ class Runner:
         with context.cancelled.calling(abort_if_no_answer_is_needed):
             yield abort
 
-    def _ending(
+    def _final_event(
         self, run_id: str, error: Exception, backoff: Backoff, context: ExecutionContext
     ) -> Event | None:
-        """How the run ends by this error, or leaves its instance; None when it goes on here."""
+        """The event that ends the run after this error, or makes it leave its instance; None if the run
+        retries here."""
         run = self._journal.get(run_id)
         if run.is_cancel_requested:
             if run.prompt_id is None:
@@ -188,7 +195,7 @@ class Runner:
             if isinstance(error, InstanceBroken):
                 return RunCancelled(message=str(error))
             if isinstance(error, InstanceError | ComfyUIError) and context.is_instance_gone(run):
-                return RunCancelled(message=_NOBODY_TO_ASK)
+                return RunCancelled(message=_INSTANCE_REMOVED)
         else:
             reason = context.reason_to_leave(run, error, backoff.failing_for_s())
             if reason is not None:
@@ -202,9 +209,9 @@ class Runner:
         if not error.is_transient:
             node_id = error.node_id if isinstance(error, InvalidGraph) else None
             return RunFailed(code=error.code, message=str(error), node_id=node_id)
-        return self._impatient_ending(run, error, backoff.failing_for_s())
+        return self._timeout_event(run, error, backoff.failing_for_s())
 
-    def _impatient_ending(self, run: Run, error: WorkflowError, failing_for_s: float) -> Event | None:
+    def _timeout_event(self, run: Run, error: WorkflowError, failing_for_s: float) -> Event | None:
         if run.is_cancel_requested and failing_for_s > self._options.cancel_patience_s:
             return RunCancelled(
                 message="Cancelled without an answer of the instance; the prompt may still run there"
@@ -222,11 +229,12 @@ class Runner:
         aim = "trying again, to cancel the prompt there" if was_cancelled else "trying again"
         self._journal.record(run_id, AttemptFailed(message=f"{str(error).rstrip('.')}; {aim}"))
 
-        CancelToken(context.stop, *_news_for(context, was_cancelled=was_cancelled)).wait(wait_s)
+        CancelToken(context.stop, *_tokens_that_end_pause(context, was_cancelled=was_cancelled)).wait(wait_s)
 
-    def _end(self, run_id: str, ending: Event) -> StoreError | None:
-        """None once the end is saved; otherwise why it could not be, and the caller comes back. No part of
-        an output is left, neither when the run ends nor when it leaves the instance that has the rest."""
+    def _record_final_event(self, run_id: str, ending: Event) -> StoreError | None:
+        """Records the final event. Returns None if it is saved; otherwise the error, and the caller retries.
+        Partial files are removed when the run ends, and also when it leaves the instance that has the
+        remaining data."""
         run = self._journal.get(run_id)
         remove_parts(run)
         if isinstance(ending, InstanceLeft) and run.prompt_id is not None:
@@ -239,12 +247,13 @@ class Runner:
         return None
 
 
-def _news_for(context: ExecutionContext, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
-    """What a pause ends for: a cancel; after that, that nobody can be asked any more, which is told once."""
+def _tokens_that_end_pause(context: ExecutionContext, *, was_cancelled: bool) -> tuple[CancelToken, ...]:
+    """The tokens that end a pause early: the cancel request; after that, the removal of the instance, which
+    is handled once."""
     if not was_cancelled:
         return (context.cancelled,)
     return () if context.instance_gone.is_set else (context.instance_gone,)
 
 
-def _bytes_noted_in(high_water_marks: HighWaterMarks) -> OnBytes:
+def _report_bytes_to(high_water_marks: HighWaterMarks) -> OnBytes:
     return lambda direction, filename, done_bytes: high_water_marks.note((direction, filename), done_bytes)

@@ -1,9 +1,13 @@
-"""The prompt of a run on its way into ComfyUI's queue: what `comfyui.submit` asks of the run.
+"""Submits the prompt of a run: implements the `PromptSender` of `comfyui.submit` for runs.
 
-- Each step is in the journal before it is taken, so that a start after a crash goes on from there.
-- The id is derived from the name of this server, the run and the number of the submission. After a start it
-  is looked for once before it is sent, should the record of an earlier submission have been lost.
-- What arrives after the run has ended is a copy, which is dropped: see `late_copies`.
+How it works.
+
+- Each step is recorded in the journal before it is taken, so that a restart after a crash continues from
+  there.
+- The prompt id is derived from the name of this server, the run and the number of the submission. After a
+  restart, ComfyUI is asked once for this id before the prompt is sent, because the record of an earlier
+  submission may be lost.
+- A prompt that arrives after the run has ended is a copy, and is removed: see `late_copies`.
 - Each prompt carries the server process that sent it: see `prompt_marks`.
 """
 
@@ -50,45 +54,48 @@ from comfyui_workflow.workflows.graph import Graph, output_ids
 FEED_WAIT_S = 2.0
 MAY_HAVE_RUN = (
     "The record of the run was damaged on this machine, and the instance knows no prompt of it: it may have "
-    "run already, so it is not submitted again. Execute it anew if its outputs are missing"
+    "run already, so it is not submitted again. Execute it again if its outputs are missing"
 )
 _NOTHING_TO_SUBMIT = (
     "The workflow of the run was damaged on this machine, and the instance knows no prompt of it. "
-    "Execute it anew"
+    "Execute it again"
 )
-_PREPARED_ANEW = "The prepared graph of the run was damaged on this machine; it is prepared anew"
+_PREPARED_AGAIN = "The prepared graph of the run was damaged on this machine; it is prepared again"
 LONG_AGO_S = 600.0
 OTHER_SERVER_SHOWS_WITHIN_S = (4.0, 7.0)
-"""How long another server on a copy of our data takes at most to submit its next prompt, when one of those
-that both follow has ended: it looks every two seconds. Random, so that two servers do not keep in step."""
+"""Maximum time that another server on a copy of our data needs to submit its next prompt after a run that
+both servers follow has ended: it polls every two seconds. Random, so that two servers do not act at the same
+time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionContext:
-    """What the submissions of one server process have in common."""
+    """Data that all submissions of one server process share."""
 
     server: Callable[[], uuid.UUID] = uuid.uuid4
-    """The name of the server, which stays over restarts. Raises: StoreError."""
+    """Returns the name of the server, which does not change over restarts. Raises: StoreError."""
     process: str = ""
     """The token of this process."""
     check_data: Callable[[], None] = lambda: None
-    """Raises: DataTaken, when another server works on the data."""
+    """Raises: DataTaken if another server works on the data."""
     is_resumed: Callable[[str], bool] = lambda _: False
-    """Whether the run was there before this process."""
+    """Tells whether the run existed before this process."""
     has_seen_other: Callable[[], bool] = lambda: False
-    """Whether a prompt of ours was seen that an earlier process had sent."""
+    """Tells whether a prompt of ours was seen that an earlier process had sent."""
     in_doubt_s: float = IN_DOUBT_S
     began_s: float = field(default_factory=time.monotonic)
     expect_copies: Callable[[Run], None] = lambda _: None
-    """Called when a prompt that may still arrive at the run's instance is not wanted there any more."""
+    """Called when a prompt that may still arrive at the run's instance is no longer wanted there."""
 
     def prompt_id_for(self, run: Run) -> str:
-        """The id of its prompt, or of the next one. Raises: StoreError."""
+        """The id of the current prompt, or of the next one. Raises: StoreError."""
         return run.prompt_id or derived_prompt_id(self.server(), _correlation(run, run.submissions + 1))
 
     def in_doubt_for_s(self, run: Run) -> float:
-        """How much longer its prompt may take to turn up. One that an earlier process sent may have left that
-        until it ended, which was before this one began. A clock that was set meanwhile is not trusted."""
+        """Returns the remaining seconds in which the prompt may appear in ComfyUI. 0 if it was sent more than
+        `LONG_AGO_S` ago. An earlier process may have sent it until that process ended, so for its prompts the
+        time counts from the start of this process. The wall clock may have been set meanwhile: a negative age
+        counts as zero."""
         since_s = 0.0 if run.sent_at is None else (now() - run.sent_at).total_seconds()
         if since_s > LONG_AGO_S:
             return 0.0
@@ -98,7 +105,7 @@ class SubmissionContext:
 
 
 class RunSubmission(PromptSender):
-    """Submits the prompt of one run over one open link."""
+    """Submits the prompt of one run over one open session."""
 
     def __init__(
         self,
@@ -106,7 +113,7 @@ class RunSubmission(PromptSender):
         session: ComfyUISession,
         record: Callable[[Event], Run],
         stop: CancelToken,
-        place: Callable[[], AbstractContextManager[None]],
+        slot: Callable[[], AbstractContextManager[None]],
         live: LiveRun,
         sender: SubmissionContext,
         is_cancelled: Callable[[], bool],
@@ -114,30 +121,31 @@ class RunSubmission(PromptSender):
         prompt_id: str,
         api_key: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`prompt_id`: of its next prompt. `api_key` tells that of Comfy.org, where the run has one that is
-        still kept."""
+        """`prompt_id` is the id of the next prompt. `api_key` returns the Comfy.org key of the run, if it is
+        still stored."""
         self._api_key = api_key
         self._is_cancelled = is_cancelled
         self._session = session
         self._journal_record = record
         self._sender = sender
         self._stop = stop
-        self._place = place
+        self._slot = slot
         self._live = live
         self._run = run
         self._graph = run.graph
         self._prompt_id = prompt_id
 
     def ensure_submitted(self) -> Run | None:
-        """The run with its prompt accepted, submitted now if it was not before; None when ComfyUI has not got
-        it and it was cancelled, or ComfyUI was restarted since it was sent.
-        Raises: PromptRefused; Stopped; what the session raises when it breaks, to be called again then."""
+        """Returns the run with its prompt accepted, submitted now or earlier. Returns None if ComfyUI does
+        not have the prompt, and the run was cancelled or ComfyUI was restarted after the prompt was sent.
+        Raises: PromptRefused; Stopped; the error of a broken session. After such an error it may be called
+        again."""
         if self._run.is_accepted:
             return self._run
         submission = submit_once(self._session.client, self, self._stop)
         return None if submission is None else self._run
 
-    # Owner
+    # PromptSender
 
     @property
     def sent(self) -> PromptKey | None:
@@ -155,17 +163,17 @@ class RunSubmission(PromptSender):
         return False
 
     def prepare(self) -> FoundPrompt | None:
-        found = self._after_damage() if self._run.lost else None
+        found = self._find_after_damage() if self._run.lost else None
         if found is None:
             self._refuse_without_key()
             self._graph = self._upload()
         return found
 
     def slot(self) -> AbstractContextManager[None]:
-        return self._place()
+        return self._slot()
 
     def find_unrecorded(self) -> FoundPrompt | None:
-        """The prompt that ComfyUI has already, though our data do not know of it: a power cut can take the
+        """The prompt that ComfyUI has although our data does not contain it: a power cut can destroy the
         record of a submission."""
         run = self._run
         if not self._sender.is_resumed(run.run_id):
@@ -187,7 +195,7 @@ class RunSubmission(PromptSender):
             self._record(PromptSentAgain(process=self._sender.process))
 
     def send(self) -> Submission:
-        """With an ear on the websocket, if it can be had: what is said before is never said again."""
+        """Connects the websocket first, if possible: messages that are sent before are not repeated."""
         self._session.feed.wait_connected(FEED_WAIT_S)
         self._sender.check_data()
         return self._session.client.submit(
@@ -213,15 +221,15 @@ class RunSubmission(PromptSender):
         self._record(PromptPrepared(prompt_id=prompt_id, boot_marker=marker, process=process))
 
     def _is_restarted_since(self) -> bool:
-        """Whether ComfyUI was restarted after the prompt was sent: it may have run it before, and has
-        forgotten that. False where it is not known."""
+        """True if ComfyUI was restarted after the prompt was sent: it may have executed the prompt before,
+        and forgotten it. False if that is not known."""
         marker = self._run.boot_marker
         return marker is not None and not self._session.is_same_boot(marker)
 
-    def _after_damage(self) -> FoundPrompt | None:
-        """The prompt that the instance has of the run; None where one may be submitted. The prompt by
-        its own id is not there. Raises: RecordDamaged where none may be; ComfyUIUnavailable, to begin again
-        with the graph, which is to be prepared anew."""
+    def _find_after_damage(self) -> FoundPrompt | None:
+        """Called if ComfyUI has no prompt with the run's own id. Returns another prompt of the run that the
+        instance has; None if a prompt may be submitted. Raises: RecordDamaged if none may be submitted;
+        ComfyUIUnavailable to start again, so that the graph is prepared again."""
         run = self._run
         if run.prompt_id is None and run.lost & {LostParts.STATE, LostParts.PROGRESS}:
             mark = look_for(
@@ -235,8 +243,8 @@ class RunSubmission(PromptSender):
         if not run.graph:
             raise RecordDamaged(_NOTHING_TO_SUBMIT)
         if LostParts.GRAPH in run.lost and run.prompt_id is not None:
-            self._record(PromptVanished(message=_PREPARED_ANEW))
-            raise ComfyUIUnavailable(_PREPARED_ANEW)
+            self._record(PromptVanished(message=_PREPARED_AGAIN))
+            raise ComfyUIUnavailable(_PREPARED_AGAIN)
         return None
 
     def _upload(self) -> Graph:
@@ -258,7 +266,7 @@ class RunSubmission(PromptSender):
         self._record(PhaseEntered(phase=phase, message=message))
 
     def _refuse_without_key(self) -> None:
-        """The key of a run is gone once its prompt was accepted. Raises: ApiKeyGone."""
+        """The key of a run is deleted when its prompt is accepted. Raises: ApiKeyGone."""
         run = self._run
         if not run.request.has_comfy_org_api_key or self._api_key() is not None:
             return
@@ -266,11 +274,12 @@ class RunSubmission(PromptSender):
         if needing:
             raise ApiKeyGone(
                 "The prompt cannot be submitted again: the API key of Comfy.org that came with it is not "
-                f"kept once ComfyUI has accepted it, and node {needing[0]} needs it. Order it anew, with it"
+                f"stored after ComfyUI has accepted it, and node {needing[0]} needs it. Execute the run "
+                "again, with the key"
             )
 
     def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:
-        """Outputs that failed validation are dropped, and what only they need does not run."""
+        """ComfyUI drops outputs that fail validation. Nodes that only these outputs need do not execute."""
         graph, definitions = self._graph, self._session.definitions()
         findings = "; ".join(node_findings(node_errors, graph, definitions.object_info))
         kept = [
@@ -287,7 +296,8 @@ class RunSubmission(PromptSender):
 
 
 def extra_data_of(run: Run, process: str, api_key: str | None = None) -> dict[str, Any]:
-    """Kept by ComfyUI as it is. `extra_pnginfo` is what its nodes write into the pictures they save."""
+    """Extra data of the prompt, which ComfyUI stores unchanged. Its nodes write `extra_pnginfo` into the
+    pictures they save."""
     editor_file, data = run.request.workflow.editor_file, dict[str, Any]()
     data[CORRELATION_KEY] = correlation_of(run)
     data[SENDER_KEY] = {"process": process, "sent_at": time.time()}

@@ -1,1 +1,1 @@
-"""What a run is. Pure: no I/O, no threads, no clock, no HTTP."""
+"""The data model of runs. Pure: no I/O, no threads, no clock, no HTTP."""

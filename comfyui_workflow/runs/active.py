@@ -1,4 +1,4 @@
-"""What is underway: which runs execute, and which are next."""
+"""Selects the executing runs and the next waiting runs for the overview."""
 
 import heapq
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ MOST_WAITING = 5
 @dataclass(frozen=True, kw_only=True)
 class Underway:
     executing: tuple[Run, ...]
-    """The oldest first, at most `MOST_EXECUTING`."""
+    """Oldest first, at most `MOST_EXECUTING`."""
     waiting: tuple[Run, ...]
-    """As they will be given to an instance, at most `MOST_WAITING`."""
+    """In the order in which an instance takes them, at most `MOST_WAITING`."""
     executing_count: int
     waiting_count: int
 
 
 def underway(unfinished: Iterable[Run]) -> Underway:
-    """Of the runs that are not finished, the oldest first."""
+    """Splits the unfinished runs, which come oldest first, into executing and waiting runs."""
     executing: list[Run] = []
     waiting: list[Run] = []
     for run in unfinished:

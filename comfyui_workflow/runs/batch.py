@@ -1,4 +1,4 @@
-"""A batch: many runs ordered at once, with a progress of their own."""
+"""A batch: many runs that are ordered together and have a common progress."""
 
 import itertools
 import math
@@ -20,27 +20,28 @@ Row = dict[str, Any]
 
 
 class OnError(StrEnum):
-    """What becomes of the other runs when one has failed."""
+    """The effect of a failed run on the other runs of its batch."""
 
     CONTINUE = "continue"
     STOP = "stop"
-    """Those that wait are cancelled; prompts that are at an instance are paid for, and end as they end."""
+    """Waiting runs are cancelled. Prompts that are already on an instance are paid for, so they continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOrder:
-    """What a person asked for."""
+    """The batch as the user ordered it."""
 
     requests: tuple[RunRequest, ...]
     name: str
     stagger_s: float = 0.0
-    """Between the starts of two runs."""
+    """Minimum seconds between the starts of two runs."""
     on_error: OnError = OnError.CONTINUE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Its runs know it by its id, and are told apart by theirs, which sort as they were ordered."""
+    """The record of a batch. Runs refer to their batch by its id. The ids of its runs sort in the order of
+    the batch."""
 
     batch_id: str
     name: str
@@ -49,7 +50,7 @@ class Batch:
     stagger_s: float = 0.0
     on_error: OnError = OnError.CONTINUE
     cancelled_at: datetime | None = None
-    """When somebody cancelled all that was not finished then."""
+    """Time of the request that cancelled all runs that were unfinished then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +58,27 @@ class BatchProgress:
     batch: Batch
     counts: Mapping[RunStatus, int]
     percent: float
-    """The mean of its runs."""
+    """Mean progress of the runs of the batch."""
     gpu_s: float
     cost: float | None
-    """None where no run has a price."""
+    """None if no run has a price."""
     unpriced: int
-    """Runs that the GPU worked for at no known price, which the cost lacks."""
+    """Number of runs that used the GPU at an unknown price. `cost` does not include them."""
     start_time: datetime | None
     end_time: datetime | None
     failures: tuple[RunSummary, ...]
     pictures: tuple[tuple[str, int], ...]
-    """Run and number of the output: one of each of the newest runs that have any, before a second one."""
+    """Pairs of run id and output number: the first picture of each run, newest run first; then the other
+    pictures."""
 
     @property
     def can_retry(self) -> bool:
-        """A retry of one of its runs would be accepted."""
+        """True if at least one failed run of the batch accepts a retry."""
         return any(retry_refusal(run) is None for run in self.failures)
 
     @property
     def status(self) -> RunStatus:
-        """Once all are finished, the worst of them."""
+        """Queued or executing while a run is unfinished. Afterwards the worst status of all runs."""
         unfinished = self.counts[RunStatus.QUEUED] + self.counts[RunStatus.EXECUTING]
         if unfinished:
             return (
@@ -112,14 +114,15 @@ def _pictures(runs: Sequence[RunSummary]) -> Iterator[tuple[str, int]]:
 
 
 def last_start(runs: Iterable[RunSummary]) -> datetime | None:
-    """The latest of those whose prompt was submitted: when it began, or was last heard of before that."""
+    """The latest start of the runs whose prompt was submitted. A run that has not begun counts with its last
+    update."""
     submitted = (run for run in runs if run.prompt_id is not None)
     return max((run.start_time or run.last_update for run in submitted), default=None)
 
 
 def rows_of(matrix: object, rows: object, most: int) -> list[Row]:
-    """`rows` as they are, or one for each combination of a `matrix` of `{input: [value, …]}`, in which the
-    last input changes fastest. Raises: InvalidRequest."""
+    """Returns `rows` unchanged, or one row for each combination of `matrix` (`{input: [value, …]}`). The last
+    input of the matrix changes fastest. Raises: InvalidRequest."""
     if (matrix is None) == (rows is None):
         raise InvalidRequest("Give runs, or matrix, or rows: one of them")
     if rows is not None:
@@ -135,7 +138,7 @@ def rows_of(matrix: object, rows: object, most: int) -> list[Row]:
 
 
 def new_batch_id(at: datetime) -> str:
-    """Sorts by time of creation."""
+    """Ids sort by time of creation."""
     return f"batch_{id_time(at)}{secrets.token_hex(4)}"
 
 

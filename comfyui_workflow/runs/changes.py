@@ -1,12 +1,13 @@
-"""The log of a run: JSON lines, the state first, then what each step changed of it.
+"""The log of a run: JSON lines. The first line is the whole state, each later line is one change.
 
     {"workflow_id": ..., "status": "queued", "nodes": [...], ...}       the whole state
     {"n": 1, "set": {"status": "executing", ...}, "nodes": [...]}       fields; nodes, by their ids
     {"n": 2, "set": {"last_update": ...}, "outputs": [...]}             outputs, by their keys
 
-So a step costs what is new in it, however many nodes and outputs the run has. A line is never written over:
-what once was on the disk stays there. A later whole state stands for everything before it. A line that was
-cut short is none; its number is used again, so a number that is missing tells of a damaged file.
+How it works. A step writes only what it changes, so its cost does not depend on the number of nodes and
+outputs of the run. Lines are never overwritten: data that reached the disk stays there. A later whole state
+replaces everything before it. A line that was cut short is ignored, and the next line uses its number again.
+So a missing number means that the file is damaged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,8 +21,8 @@ from comfyui_workflow.runs.model import NodeProgress, OutputFile, Run
 
 Item = TypeVar("Item", NodeProgress, OutputFile)
 
-_APART = ("request", "prepared_graph", "nodes", "outputs")
-_FIELDS = tuple(field.name for field in fields(Run) if field.name not in _APART)
+_SEPARATE = ("request", "prepared_graph", "nodes", "outputs")
+_FIELDS = tuple(field.name for field in fields(Run) if field.name not in _SEPARATE)
 _runs = TypeAdapter(Run)
 _nodes = TypeAdapter(tuple[NodeProgress, ...])
 _outputs = TypeAdapter(tuple[OutputFile, ...])
@@ -29,8 +30,8 @@ _lines = TypeAdapter(dict[str, Any])
 
 
 def encode_change(before: Run, after: Run, number: int) -> bytes:
-    """The line that makes `before` to `after`, without a line break. It is the `number`-th after the
-    state."""
+    """The log line that changes `before` into `after`, without a line break. `number` counts the changes
+    since the whole state."""
     names = {name for name in _FIELDS if getattr(before, name) != getattr(after, name)}
     nodes = _changed_items(before.nodes, after.nodes)
     outputs = _changed_items(before.outputs, after.outputs)
@@ -44,8 +45,8 @@ def encode_change(before: Run, after: Run, number: int) -> bytes:
 
 
 def _changed_items(before: Sequence[Item], after: Sequence[Item]) -> list[Item] | None:
-    """Those that are new or other than before; None where that does not tell all, since some are gone or
-    stand elsewhere."""
+    """The new and changed items. None if the list of changed items is not enough, because items were removed
+    or moved."""
     if before is after:
         return []
     pairs = [(old, new) for old, new in zip(before, after, strict=False) if old is not new]
@@ -59,12 +60,12 @@ def _key(item: NodeProgress | OutputFile) -> object:
 
 
 def newest_state(log: bytes) -> tuple[bytes, list[dict[str, Any]]]:
-    """The last whole state, and the changes since. Raises: StoreError where there is none, or a change is
-    missing."""
-    if is_state(only := log.removesuffix(b"\n")) and b"\n" not in only:  # most runs, while they wait
+    """Returns the last whole state and the changes after it. Raises: StoreError if there is no state, or if a
+    change is missing."""
+    if is_state(only := log.removesuffix(b"\n")) and b"\n" not in only:  # fast path: most waiting runs
         return only, []
     lines = log.split(b"\n")
-    start = max((place for place, line in enumerate(lines) if is_state(line)), default=None)
+    start = max((index for index, line in enumerate(lines) if is_state(line)), default=None)
     if start is None:
         raise StoreError("not the record of a run: there is no state in it")
     changes = list(_changes(lines[start + 1 :]))
@@ -85,14 +86,14 @@ def _changes(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
             change = _lines.validate_json(line)
-        except ValidationError:  # cut short
+        except ValidationError:  # a line that was cut short
             continue
         if isinstance(change.get("n"), int) and isinstance(change.get("set"), dict):
             yield change
 
 
 def with_changes(state: dict[str, Any], changes: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The state as JSON, after them. Raises: StoreError."""
+    """Applies the changes to the state (JSON). Raises: StoreError."""
     try:
         fields, nodes, outputs = dict(state), _Items(_NODE_KEY), _Items(_OUTPUT_KEY)
         items = {"nodes": nodes, "outputs": outputs}
@@ -114,7 +115,7 @@ _OUTPUT_KEY = ("folder", "subfolder", "filename")
 
 
 class _Items:
-    """Nodes or outputs as JSON, in their order; those that are new come last."""
+    """Nodes or outputs as JSON, in their order. New items are appended."""
 
     def __init__(self, key: tuple[str, ...]) -> None:
         self._key = key

@@ -1,6 +1,8 @@
-"""A run to JSON and back. The request and the prepared graph are apart from the rest: they are written once,
-the rest as a log of changes. So is the workflow of a request, where many runs share it. And its summary, in
-one line."""
+"""Serializes runs, requests, batches and summaries to JSON, and parses them.
+
+The request and the prepared graph are separate records: they are written once. The rest of a run is a log of
+changes. The workflow of a request is separate if many runs share it. A summary is one line.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,7 +38,8 @@ _summaries = TypeAdapter(RunSummary)
 
 
 def encode_request(request: RunRequest, *, has_workflow: bool = True) -> bytes:
-    """With its workflow, or without: a flat object, in which the target is the text that was written."""
+    """A flat JSON object, with or without the workflow. The target is stored as the text that the user
+    wrote."""
     target = _TargetTexts(ssh_connection=request.ssh_connection, instance_id=request.instance_id)
     others = _requests.dump_json(request, exclude={"target", "workflow"})
     rest = _merged(_target_texts.dump_json(target), others)
@@ -68,20 +71,20 @@ def decode_graph(content: bytes) -> Graph:
 
 
 def encode_run(run: Run) -> bytes:
-    """Everything but the request and the prepared graph."""
+    """The run without its request and its prepared graph."""
     return _runs.dump_json(run, by_alias=True, exclude={"request", "prepared_graph"})
 
 
 class NodeMemory:
-    """The nodes of the run before. Runs of one workflow mostly have the same ones: they share them, and their
-    JSON, most of what there is of a run, is not read again. May be used by several threads."""
+    """Cache of the nodes of the last parsed run. Runs of one workflow mostly have equal nodes: they share the
+    node objects, and the JSON of the nodes, the largest part of a run, is not parsed again. Thread-safe."""
 
     def __init__(self) -> None:
         self._last: tuple[bytes, tuple[NodeProgress, ...]] = (_json_of_nodes(()), ())
 
     def take_out(self, run: bytes) -> tuple[bytes, tuple[NodeProgress, ...] | None]:
-        """The run without its nodes, and the nodes, if they are known. In a text every quote has a backslash
-        before it, so what looks like nodes is them."""
+        """Returns the run without its nodes, and the nodes if they are in the cache. The search cannot match
+        inside a JSON string, because every quote there has a backslash before it."""
         text, nodes = self._last
         start = run.find(text)
         return (run, None) if start < 0 else (run[:start] + run[start + len(text) :], nodes)
@@ -96,7 +99,7 @@ class NodeMemory:
 
 
 def _json_of_nodes(nodes: tuple[NodeProgress, ...]) -> bytes:
-    """As they stand in the JSON of a run, others after them."""
+    """The nodes as they appear in the JSON of a run, where other fields follow them."""
     return b'"nodes":' + _nodes.dump_json(nodes) + b","
 
 
@@ -106,8 +109,8 @@ def decode_run(
     workflow: Workflow | None = None,
     memory: NodeMemory | None = None,
 ) -> Run:
-    """Everything but the prepared graph. `run` is its log; the workflow is that of a request without one.
-    Raises: StoreError when something is not what the encoders write."""
+    """The run without its prepared graph. `run` is the log of the run. `workflow` is given if the request is
+    stored without its workflow. Raises: StoreError if the content does not come from the encoders."""
     try:
         asked = _decode_request(request, workflow)
     except (ValidationError, TypeError) as error:
@@ -116,7 +119,7 @@ def decode_run(
 
 
 def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
-    """The workflow is that of a request without one. Raises: StoreError."""
+    """`workflow` is given if the request is stored without its workflow. Raises: StoreError."""
     try:
         return _decode_request(request, workflow)
     except (ValidationError, TypeError) as error:
@@ -124,7 +127,7 @@ def decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
 
 
 def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = None) -> Run:
-    """Of the log of a run, with the request that is kept beside it. Raises: StoreError."""
+    """Parses the log of a run and adds the request, which is stored beside the log. Raises: StoreError."""
     try:
         memory = memory or NodeMemory()
         state, nodes = _decode_state(run, memory)
@@ -144,7 +147,7 @@ def decode_state(run: bytes, request: RunRequest, memory: NodeMemory | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionRecord:
-    """The second record of what must not be lost once a prompt was submitted."""
+    """A second copy of the data that must not be lost after a prompt was submitted."""
 
     run_id: str = field(metadata=NAME_IN_RECORDS)
     prompt_id: str
@@ -152,11 +155,11 @@ class SubmissionRecord:
     submissions: int
     placement: Placement | None
     request: RunRequest
-    """Without its workflow."""
+    """The request without its workflow."""
 
 
 def encode_submission(run: Run) -> bytes:
-    """Of a run with a prompt id."""
+    """The submission record of a run that has a prompt id."""
     request = replace(run.request, workflow=Workflow(graph={}))
     record = SubmissionRecord(
         run_id=run.run_id,
@@ -181,8 +184,8 @@ def decode_submission(content: bytes) -> SubmissionRecord:
 
 
 def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple[NodeProgress, ...] | None]:
-    """A run that has not begun is one line, with nodes that others have too. Raises: StoreError,
-    ValidationError."""
+    """A run that has not begun has only one line, with nodes that other runs have too: they come from the
+    cache. Raises: StoreError, ValidationError."""
     line, changes = newest_state(log)
     if changes:
         return with_changes(_states.validate_json(line), changes), None
@@ -191,7 +194,7 @@ def _decode_state(log: bytes, memory: NodeMemory) -> tuple[dict[str, Any], tuple
 
 
 def decode_inputs(request: bytes) -> Mapping[str, Any]:
-    """Of a request, without what else is in it. Raises: StoreError."""
+    """Parses only the inputs of a request. Raises: StoreError."""
     try:
         return _states.validate_python(_states.validate_json(request).get("inputs", {}))
     except ValidationError as error:
@@ -199,7 +202,7 @@ def decode_inputs(request: bytes) -> Mapping[str, Any]:
 
 
 def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
-    """Of the log of a run, without what else is in it. Raises: StoreError."""
+    """Parses only the outputs from the log of a run. Raises: StoreError."""
     try:
         state, changes = newest_state(run)
         return _outputs.validate_python(
@@ -210,12 +213,12 @@ def decode_outputs(run: bytes) -> tuple[OutputFile, ...]:
 
 
 def encode_summary(summary: RunSummary) -> bytes:
-    """Without a line break."""
+    """One line, without a line break."""
     return _summaries.dump_json(summary, by_alias=True, exclude_defaults=True)
 
 
 def decode_summary(line: bytes) -> RunSummary:
-    """Raises: StoreError when it is not what the encoder writes."""
+    """Raises: StoreError if the line does not come from the encoder."""
     try:
         summary = _summaries.validate_json(line)
     except ValidationError as error:
@@ -250,13 +253,13 @@ def _decode_request(request: bytes, workflow: Workflow | None) -> RunRequest:
 
 
 def _merged(first: bytes, second: bytes) -> bytes:
-    """The JSON of one object, of that of two that have members."""
+    """Merges the JSON of two non-empty objects into one."""
     return first[:-1] + b"," + second[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TargetTexts:
-    """The fields of a record that tell a target."""
+    """The fields of a request record that describe the target."""
 
     ssh_connection: str
     instance_id: str | None = None
@@ -264,7 +267,7 @@ class _TargetTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class _OtherFields(RunRequest):
-    """The fields of a record that are a request's own, under the same names."""
+    """The fields of a request record that have the same names as in `RunRequest`."""
 
     target: Target = field(default_factory=AnyInstance)
     workflow: Workflow = field(default_factory=lambda: Workflow(graph={}))
@@ -287,11 +290,12 @@ _EMPTY = RunRequest(
 
 
 _MOST = 1e12
-"""More seconds, and more of any currency, than there are."""
+"""Upper limit for seconds and for amounts of any currency. Larger values are damaged."""
 
 
 def _is_sound(run: Run) -> bool:
-    """What types do not say: times that can be compared and shown in any zone, amounts that are some."""
+    """Checks what the types do not: times can be compared and shown in any time zone, amounts are in
+    range."""
     asked = run.request
     times = (
         run.queue_time,

@@ -1,5 +1,5 @@
-"""The progress document of the native API: what `/progress` and `/state` answer and the state file holds;
-and what a list tells of a run and of a batch."""
+"""The JSON documents of the native API: the progress document (`/progress`, `/state`, the state file) and the
+list entries of runs and batches."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +13,8 @@ from comfyui_workflow.runs.summary import RunSummary, summary_of
 def progress_document(
     run: Run, at: datetime | None = None, expected_s: float | None = None
 ) -> dict[str, Any]:
-    """All that can be told of a run by itself: what it shows while it is carried out is put in by those who
-    see it. `at` and `expected_s` as for `summary_document`."""
+    """The progress document from the run alone. The caller adds what is only known while the run executes
+    (`live_progress`). `at` and `expected_s` as for `summary_document`."""
     return {
         **_line(summary_of(run), at or run.last_update, expected_s),
         "nodes": [_node_document(node) for node in run.nodes],
@@ -29,9 +29,9 @@ def progress_document(
 def summary_document(
     summary: RunSummary, at: datetime | None = None, expected_s: float | None = None
 ) -> dict[str, Any]:
-    """A line of the list: the progress document without its long lists, and how many outputs there are. GPU
-    seconds and cost of a prompt that executes are counted until `at`, or else until the last update;
-    `expected_s` is what its prompt should take."""
+    """A list entry: the progress document without its long lists, but with the number of outputs. GPU seconds
+    and cost of an executing prompt are counted until `at`, by default until the last update. `expected_s` is
+    the expected duration of the prompt."""
     return {
         **_line(summary, at or summary.last_update, expected_s),
         "output_count": summary.output_count,
@@ -39,7 +39,7 @@ def summary_document(
 
 
 def batch_document(progress: BatchProgress) -> dict[str, Any]:
-    """All runs of a batch as one line of the list."""
+    """A batch as one list entry."""
     batch = progress.batch
     return {
         "batch_id": batch.batch_id,
@@ -60,7 +60,7 @@ def batch_document(progress: BatchProgress) -> dict[str, Any]:
 
 
 def _line(summary: RunSummary, at: datetime, expected_s: float | None) -> dict[str, Any]:
-    """The fields of the specification first, then our own."""
+    """The fields of the specification first, then the additional fields."""
     cost, retry_refused = summary.cost(at), retry_refusal(summary)
     return {
         "workflow_id": summary.run_id,
@@ -133,7 +133,7 @@ def _node_document(node: NodeProgress) -> dict[str, Any]:
 
 
 def serialize_time(at: datetime | None, precision: str = "seconds") -> str | None:
-    """As the specification writes times: `2026-01-02T03:04:05Z`. In `milliseconds`: `…:05.678Z`."""
+    """Formats a time as the specification does: `2026-01-02T03:04:05Z`; with `milliseconds`: `…:05.678Z`."""
     if at is None:
         return None
     return at.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")

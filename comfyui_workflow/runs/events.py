@@ -1,4 +1,5 @@
-"""What can happen to a run, in the past tense. `progress.apply` says what each does to it."""
+"""The events of a run, named in the past tense. `state_machine.apply` defines how each event changes the
+run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,22 +12,23 @@ from comfyui_workflow.workflows.graph import Graph
 
 
 class Durability(Enum):
-    """How much depends on the event being on disk before anything else happens."""
+    """The required safety of an event on disk before the next action."""
 
-    SYNCED = "on disk even if the power fails now, or the step is not taken"
-    MUST = "written, or the step is not taken"
-    STEP = "saved at once; a full disk does not stop the run"
-    TICK = "saved with the next step, or after a second"
+    SYNCED = "flushed to disk before the step is taken; survives a power failure"
+    MUST = "written before the step is taken"
+    STEP = "written at once; a full disk does not stop the run"
+    TICK = "written with the next step, or after one second"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
     saving: ClassVar[Durability] = Durability.STEP
+    """The required safety of the event on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEntered(Event):
-    """We began something that a person may have to wait for, before the prompt is in ComfyUI's hands."""
+    """The server started an action that a person may have to wait for."""
 
     phase: Phase
     message: str | None = None
@@ -34,21 +36,21 @@ class PhaseEntered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptFailed(Event):
-    """Something failed that can pass; the run goes on trying."""
+    """An attempt failed with a transient error. The run retries."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResumed(Event):
-    """This server has started, and goes on with the run: since its last step nobody has looked at it."""
+    """The server restarted and resumes the run. The run was not observed since its last event."""
 
     saving: ClassVar[Durability] = Durability.TICK
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoticeAdded(Event):
-    """Something a person should know and need not act on."""
+    """Information for a person that needs no action."""
 
     message: str
 
@@ -61,15 +63,16 @@ class PriorityChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceChosen(Event):
-    """The run goes to this instance. It is on disk at the latest with the prompt that is submitted there."""
+    """The run is assigned to this instance. It is on disk at the latest when the prompt is submitted
+    there."""
 
     placement: Placement
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceLeft(Event):
-    """The run leaves its instance, to be given to another one. A prompt that was submitted there is given
-    up, whatever becomes of it."""
+    """The run leaves its instance, to be assigned to another one. A prompt that was submitted there is given
+    up, even if it still executes."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     message: str
@@ -77,8 +80,8 @@ class InstanceLeft(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class GraphPrepared(Event):
-    """The graph to submit was made of the workflow: converted, seeds drawn, inputs set. Once and for all:
-    a prompt that is submitted again is the same."""
+    """The graph to submit was prepared from the workflow: converted, with seeds drawn and inputs set. This
+    happens once: a prompt that is submitted again is the same."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     graph: Graph
@@ -86,25 +89,26 @@ class GraphPrepared(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NodesPlanned(Event):
-    """It became known which nodes will run, in the order they are expected to."""
+    """The nodes that will run are known, in their expected order."""
 
     nodes: tuple[NodeProgress, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptPrepared(Event):
-    """The prompt is about to be submitted under this id. From here on we ask before we submit again."""
+    """The prompt is about to be submitted under this id. From now on ComfyUI is asked for the prompt before
+    it is submitted again."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     prompt_id: str
     boot_marker: str | None
     process: str = ""
-    """The server process that sends it, by its token."""
+    """The token of the server process that sends the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSentAgain(Event):
-    """The prompt is about to be sent once more under its id: ComfyUI was asked, and does not have it."""
+    """The prompt is about to be sent again under its id. ComfyUI was asked and does not have it."""
 
     saving: ClassVar[Durability] = Durability.MUST
     process: str = ""
@@ -112,14 +116,14 @@ class PromptSentAgain(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutedTwice(Event):
-    """A copy of the prompt began as well. Also told of a finished run."""
+    """A copy of the prompt began to execute too. This event is also accepted by a finished run."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptAccepted(Event):
-    """ComfyUI has the prompt, under this id (an old ComfyUI chooses one of its own)."""
+    """ComfyUI accepted the prompt under this id. Old versions of ComfyUI choose an id of their own."""
 
     saving: ClassVar[Durability] = Durability.MUST
     prompt_id: str
@@ -127,7 +131,8 @@ class PromptAccepted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFound(Event):
-    """ComfyUI has a prompt of a run whose record was damaged, found by what goes along with it."""
+    """ComfyUI has a prompt of a run whose record was damaged. It was found by the correlation data of the
+    prompt."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     prompt_id: str
@@ -154,7 +159,8 @@ class NodesCached(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStarted(Event):
-    """A node began. With `ends_others`, whatever ran before has thereby ended (ComfyUI before 0.3.45)."""
+    """A node started. With `ends_others`, all nodes that executed before have ended (ComfyUI before
+    0.3.45)."""
 
     node_id: str
     ends_others: bool = False
@@ -162,7 +168,7 @@ class NodeStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStep:
-    """How far one node is: `value` of `maximum` steps."""
+    """Progress of one node: `value` of `maximum` steps."""
 
     value: float
     maximum: float
@@ -171,8 +177,8 @@ class NodeStep:
 
 @dataclass(frozen=True, kw_only=True)
 class NodesAdvanced(Event):
-    """Steps within nodes; what is not named stays as it was. At the `first_look` at a prompt, what is
-    finished may have been so for long."""
+    """Progress within nodes. Nodes that are not in `steps` are unchanged. `first_look` means the first
+    progress report for the prompt: nodes that are finished in it may have finished long ago."""
 
     saving: ClassVar[Durability] = Durability.TICK
     steps: Mapping[str, NodeStep]
@@ -181,8 +187,8 @@ class NodesAdvanced(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionEnded(Event):
-    """The prompt executes no more; ComfyUI itself may have told for how long it did, and since when, by a
-    clock of its own."""
+    """The prompt no longer executes. ComfyUI may have reported how long it executed, and since when, by its
+    own clock."""
 
     saving: ClassVar[Durability] = Durability.TICK
     execution_s: float | None
@@ -191,7 +197,8 @@ class ExecutionEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSucceeded(Event):
-    """ComfyUI finished; `outputs` is all it made. The run is not completed before they are here."""
+    """ComfyUI finished the prompt. `outputs` is the complete list. The run is completed when all of them are
+    downloaded."""
 
     saving: ClassVar[Durability] = Durability.MUST
     outputs: tuple[OutputFile, ...]
@@ -199,22 +206,21 @@ class PromptSucceeded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputsFound(Event):
-    """What a prompt that failed or was cancelled made before it ended."""
+    """Outputs that a failed or cancelled prompt made before it ended."""
 
     outputs: tuple[OutputFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputsFetched(Event):
-    """Outputs changed: each is here now, on the disk, or its `error` says why it is not. Matched by their
-    keys."""
+    """Outputs changed: each is now on the local disk, or its `error` gives the reason. Matched by key."""
 
     outputs: tuple[OutputFile, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptVanished(Event):
-    """In neither queue nor history: the prompt is lost, and will be submitted again under a new id."""
+    """The prompt is in neither queue nor history. It is lost, and is submitted again under a new id."""
 
     saving: ClassVar[Durability] = Durability.MUST
     message: str
@@ -222,17 +228,18 @@ class PromptVanished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CancelRequested(Event):
-    """By a person; or for the `reason`, which the run tells when it has ended."""
+    """A person requested the cancellation, or the server did for `reason`, which the ended run shows."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
     reason: str | None = None
     unless_begun: bool = False
-    """Then nothing is asked of a run that executes, or that was asked before."""
+    """If true, the event changes nothing in a run that executes or whose cancellation was requested
+    before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryRequested(Event):
-    """A failed run is taken up again where it failed. The only event that opens a finished run."""
+    """A failed run continues where it failed. The only event that reopens a finished run."""
 
     saving: ClassVar[Durability] = Durability.SYNCED
 

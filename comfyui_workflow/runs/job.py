@@ -1,4 +1,4 @@
-"""A job: a run with a deadline, a time to live and a client that is told of its end. To JSON and back."""
+"""A job: a run with a deadline, a time to live and a client that is notified of its end. To JSON and back."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from comfyui_workflow.runs.model import Run, RunRequest, RunStatus
 
 SYNC_PREFIX = "sync-"
 USUAL_TTL_S = 86_400.0
-"""How long a job is known, where its client says nothing else."""
+"""Default time to live of a job."""
 IMAGE_NOT_FETCHED = "image_not_fetched"
-"""The error code of a run that has not begun, since an image did not come from the web."""
+"""Error code of a run that did not start, because an image could not be downloaded from the web."""
 NOT_DELIVERED = "not_delivered"
-"""The error code of a job whose run has completed, and none of whose outputs arrived in the bucket."""
+"""Error code of a job whose run completed, but none of whose outputs was uploaded to the bucket."""
 
 
 class JobStatus(StrEnum):
@@ -25,7 +25,7 @@ class JobStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
-    """It has executed for longer than its client allowed."""
+    """The job executed longer than its client allowed."""
 
     @property
     def is_final(self) -> bool:
@@ -33,49 +33,49 @@ class JobStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "JobStatus | None":
-        """Records of earlier releases have an API's own words, in capitals."""
+        """Records of earlier releases contain the status words of one API, in capitals."""
         word = str(value).lower()
         return cls.__members__.get({"completed": "SUCCEEDED", "timed_out": "TIMEOUT"}.get(word, word.upper()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """Where outputs are brought to, at whatever speaks S3."""
+    """An S3-compatible bucket to which outputs are uploaded."""
 
     endpoint_url: str
     access_key_id: str
     secret_access_key: str = field(repr=False)
     bucket_name: str | None = None
-    """None: as the URL names it, or else after the month."""
+    """None: the bucket that the URL names, or else a name made from the month."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """What became of an output in the bucket: `url`, or `error`."""
+    """The result of the upload of one output: `url` or `error`."""
 
     number: int
-    """Of the output, among those of its run, from 0."""
+    """Index of the output in its run, from 0."""
     url: str | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDownload:
-    """An image that is to be fetched before the run may start."""
+    """An image to download before the run may start."""
 
     url: str
     path: str
-    """Where it will be on this machine."""
+    """Local path of the downloaded image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOrder:
-    """What a client asked for."""
+    """The job as the client ordered it."""
 
     request: RunRequest
     endpoint: str
     presenter: str
-    """Name of the API that asks, which words what its client is told."""
+    """Name of the API that received the order. It formats the responses to the client."""
     is_sync: bool = False
     webhook: str | None = None
     execution_timeout_s: float | None = None
@@ -87,39 +87,40 @@ class JobOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run does not know. It is final when its client has been told, if it is to be told."""
+    """The data of a job beside its run. A job is final after its client was notified, if the client asked for
+    that."""
 
     job_id: str
     run_id: str
-    """The run that carries it out; another one, where a retry could not take up the first."""
+    """The run that executes the job. It changes if a retry could not continue the first run."""
     endpoint: str
     created_at: datetime
     expires_at: datetime
-    """From then on nobody knows it."""
+    """The job is forgotten at this time."""
     presenter: str | None = None
-    """Name of the API that ordered it; None in records of releases that knew only one."""
+    """Name of the API that received the order. None in records of releases that had only one."""
     webhook: str | None = None
     execution_timeout_s: float | None = None
     bucket: Bucket | None = None
-    """Its client's own; None uses that of the server, if it has one."""
+    """The client's bucket. None: the bucket of the server, if it has one."""
     fetches: tuple[ImageDownload, ...] = ()
-    """What is still missing; until then its run is not started."""
+    """Images that are still missing. The run does not start before they are downloaded."""
     verdict: JobStatus | None = None
-    """CANCELLED as soon as that was said; TIMEOUT unless its run comes to an end of its own meanwhile."""
+    """CANCELLED as soon as that was requested. TIMEOUT unless the run ends by itself in the meantime."""
     judged_at: datetime | None = None
     uploads: tuple[Upload, ...] = ()
     final: JobStatus | None = None
     error: str | None = None
-    """Why it has failed, where its run has not."""
+    """The reason of the failure, if the job failed but its run did not."""
     error_code: str | None = None
     """`NOT_DELIVERED`, or None."""
     retries: int = 0
     streamed: int = 0
-    """How many of its outputs were streamed to whoever asked for them."""
+    """Number of outputs that were already streamed to the client."""
 
 
 def job_of_run(run: Run, at: datetime) -> Job:
-    """A job whose own record is lost, known for as long as a new one."""
+    """Makes a job for a run whose job record is lost. Its time to live is that of a new job."""
     return Job(
         job_id=run.run_id,
         run_id=run.run_id,
@@ -138,7 +139,7 @@ def status_of(job: Job, run: Run) -> JobStatus:
 
 
 def record_name(job_id: str) -> str:
-    """A synchronous job and any other are kept alike, and found by either name."""
+    """Synchronous and other jobs are stored under the same name, and are found by either id."""
     return job_id.removeprefix(SYNC_PREFIX)
 
 

@@ -1,4 +1,4 @@
-"""A run as data: everything is frozen, and changes only through `progress.apply`."""
+"""A run as data. Everything is frozen and changes only through `state_machine.apply`."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -28,12 +28,12 @@ class NodeProgress:
     message: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
-    """None for a cached node, and for what happened while nobody looked."""
+    """None for a cached node, and for a node whose end was not observed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """One file a run made. `folder` is ComfyUI's word for the directory: `output` or `temp`."""
+    """One file that a run made. `folder` is ComfyUI's name of the directory: `output` or `temp`."""
 
     filename: str
     subfolder: str = ""
@@ -41,16 +41,17 @@ class OutputFile:
     node_id: str = ""
     file_type: FileType = FileType.OTHER
     text: str | None = None
-    """The content itself, for text that a node shows and never writes to a file on the instance."""
+    """The content of a text that a node displays and does not write to a file on the instance."""
     remote_path: str | None = None
     local_path: str | None = None
     size_bytes: int | None = None
     error: str | None = None
     made_after: datetime | None = None
     made_before: datetime | None = None
-    """When its prompt executed, by the clock of the instance; None where that is not told."""
+    """The time in which the prompt executed, by the clock of the instance. None if ComfyUI does not report
+    it."""
     is_cached: bool = False
-    """An earlier prompt made it; this one was served from ComfyUI's cache."""
+    """An earlier prompt made the file. ComfyUI returned it from its cache."""
 
     @property
     def is_downloaded(self) -> bool:
@@ -58,30 +59,32 @@ class OutputFile:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Two outputs of one key are one file; ComfyUI lists a cached one for each node that shows it."""
+        """Two outputs with the same key are the same file. ComfyUI lists a cached file once for each node
+        that shows it."""
         return (self.folder, self.subfolder, self.filename)
 
 
 DAMAGED = "record_damaged"
-"""The error code of a run that could not go on since its record was damaged."""
+"""Error code of a run that could not continue because its record was damaged."""
 
 
 class LostParts(StrEnum):
-    """What a damaged record no longer tells of a run, and what follows from it for its prompt."""
+    """The parts of a run that are lost because its record was damaged, and the consequence for its prompt."""
 
     STATE = "state"
-    """Whether a prompt was submitted, or what became of it: it is looked for, and none is ever sent."""
+    """It is not known if a prompt was submitted, or how it ended. The server looks for the prompt and never
+    submits one."""
     PROGRESS = "progress"
-    """No prompt was submitted as far as is known: one is looked for before the first is sent."""
+    """As far as is known, no prompt was submitted. The server looks for one before it submits the first."""
     GRAPH = "graph"
-    """The prepared graph: a prompt that the instance does not have is prepared anew."""
+    """The prepared graph is lost. If the instance does not have the prompt, the graph is prepared again."""
     WORKFLOW = "workflow"
-    """The workflow: what was submitted is followed to its end, and nothing can be submitted."""
+    """The workflow is lost. A submitted prompt is followed to its end, but nothing can be submitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest(GraphRequest):
-    """What a person asked for. Written once, never changed."""
+    """The request of the user. Written once, never changed."""
 
     target: Target
     workflow_name: str
@@ -93,34 +96,36 @@ class RunRequest(GraphRequest):
     comfyui_output_dir: str
     include_previews: bool = False
     priority: int = 0
-    """Of runs that wait for the same instance the higher one goes first; then the older one."""
+    """Runs that wait for the same instance are ordered by priority, highest first, then by age, oldest
+    first."""
     batch_id: str | None = None
     has_comfy_org_api_key: bool = False
-    """A key for nodes that ask a service of Comfy.org goes along with the prompt. It is kept apart from every
-    record, and gone once ComfyUI has accepted the prompt, or the run has ended."""
+    """An API key for nodes that use a service of Comfy.org is sent with the prompt. The key is stored outside
+    all records, and deleted when ComfyUI has accepted the prompt or the run has ended."""
     not_before: datetime | None = None
-    """It is not started earlier: the runs of a batch can be staggered."""
+    """Earliest start time: the runs of a batch can be staggered."""
     stagger_s: float = 0.0
-    """Seconds between the starts of two runs of its batch."""
+    """Minimum seconds between the starts of two runs of the batch."""
     batch_name: str | None = None
-    """This and the next two are those of its batch, whose record can be made anew of its runs."""
+    """This field and the next two are copied from the batch, so that a lost batch record can be rebuilt from
+    its runs."""
     batch_total: int | None = None
     batch_on_error: str | None = None
 
     @property
     def ssh_connection(self) -> str:
-        """The target as it was written."""
+        """The target as the user wrote it."""
         return self.target.text
 
     @property
     def instance_id(self) -> str | None:
-        """Of the instance that was named."""
+        """The id of the named instance; None for other targets."""
         return self.target.instance_id if isinstance(self.target, InstanceId) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The instance a run was given to, as it was known then, and why that one."""
+    """The instance that a run was assigned to, with its data at that time, and the reason for the choice."""
 
     instance_id: str
     name: str
@@ -140,7 +145,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Stay:
-    """At an instance that the run has left: how long the GPU worked for it there, and at which price."""
+    """GPU time and price of a run at an instance that it has left."""
 
     instance_id: str
     gpu_s: float
@@ -152,12 +157,12 @@ class Stay:
 
 
 NAME_IN_RECORDS = {"alias": "workflow_id"}
-"""Records and the native API call a `run_id` so."""
+"""Records and the native API use the name `workflow_id` for a `run_id`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One execution of a graph, ours to look after."""
+    """One execution of a workflow graph that this server manages."""
 
     run_id: str = field(metadata=NAME_IN_RECORDS)
     request: RunRequest
@@ -166,61 +171,62 @@ class Run:
     status: RunStatus = RunStatus.QUEUED
     phase: Phase = Phase.WAITING
     message: str | None = None
-    """What happens just now, in words."""
+    """The current action, in words."""
 
     priority: int = 0
     placement: Placement | None = None
-    """None until an instance was chosen, and for an ssh string that leads to none of the directory."""
+    """None until an instance is chosen. Always None for an ssh string that matches no instance of the
+    directory."""
     prepared_graph: Graph | None = None
-    """What is submitted, where that is not the graph of the request: converted, or with inputs set."""
+    """The graph to submit, if it differs from the graph of the request: converted, or with inputs set."""
     graph_signature: str | None = None
-    """Of the graph that is submitted (`workflows.signature`); None while that may still be another."""
+    """Signature of the submitted graph (`workflows.signature`). None while the graph may still change."""
     prompt_id: str | None = None
-    """Chosen by us and saved before the prompt is submitted."""
+    """Chosen by this server and saved before the prompt is submitted."""
     is_accepted: bool = False
-    """ComfyUI has the prompt, or had it: an answer of its own said so."""
+    """ComfyUI has or had the prompt: one of its own responses said so."""
     boot_marker: str | None = None
-    """Name of a file in the instance's temp directory; once it is gone, ComfyUI has been restarted."""
+    """Name of a file in the temp directory of the instance. If the file is gone, ComfyUI was restarted."""
     submissions: int = 0
     sent_by: tuple[str, ...] = ()
-    """The server processes that sent the prompt of this submission, one entry for each time."""
+    """Tokens of the server processes that sent the prompt of this submission, one entry for each time."""
     sent_at: datetime | None = None
-    """When it was about to be sent for the last time."""
+    """Time at which the prompt was about to be sent for the last time."""
     times_lost_running: int = 0
     is_cancel_requested: bool = False
     cancel_reason: str | None = None
-    """Where it was not a person who asked for it."""
+    """Set if the cancellation was not requested by a person."""
 
     queue_position: int | None = None
     nodes: tuple[NodeProgress, ...] = ()
     current_node_id: str | None = None
     outputs: tuple[OutputFile, ...] = ()
     are_outputs_known: bool = False
-    """ComfyUI finished with success, and `outputs` is its complete list."""
+    """ComfyUI finished the prompt with success, and `outputs` is its complete list."""
 
     error_message: str | None = None
     error_code: str | None = None
     failed_node_id: str | None = None
     comfyui_said: str | None = None
-    """Of the node that failed, in its own words."""
+    """The error of the failed node in ComfyUI's own words."""
     notices: tuple[str, ...] = ()
 
     start_time: datetime | None = None
     end_time: datetime | None = None
     gpu_s: float = 0.0
-    """Seconds that prompts of this run have executed, those that were lost included; without the one that
-    executes since `gpu_since`."""
+    """Seconds that prompts of this run have executed, including lost prompts. The prompt that executes since
+    `gpu_since` is not included."""
     stays: tuple[Stay, ...] = ()
-    """At earlier instances, where a prompt executed; their seconds are in `gpu_s` too."""
+    """Earlier instances where a prompt executed. Their seconds are included in `gpu_s`."""
     gpu_since: datetime | None = None
     contact_lost_at: datetime | None = None
-    """Since when it is not known whether the prompt still executes."""
+    """Since this time it is not known if the prompt still executes."""
     lost: frozenset[LostParts] = frozenset()
-    """What its record, which was damaged, no longer tells."""
+    """Parts that are lost because the record was damaged."""
 
     @property
     def ssh_connection(self) -> str:
-        """Where it goes: never `any` once an instance was chosen."""
+        """The ssh string of the run. Never `any` after an instance was chosen."""
         return self.request.ssh_connection if self.placement is None else self.placement.ssh_connection
 
     @property
@@ -252,7 +258,7 @@ class Run:
 
     @property
     def is_sent_again(self) -> bool:
-        """Copies of its prompt may be on their way to the instance."""
+        """Copies of the prompt may still be on the network."""
         return len(self.sent_by) > 1
 
     @property
@@ -261,7 +267,7 @@ class Run:
 
     @property
     def progress_percent(self) -> float:
-        """Nodes completed of all nodes, one decimal; 100.0 for a completed run."""
+        """Completed nodes in percent of all nodes, one decimal; 100.0 for a completed run."""
         if self.status is RunStatus.COMPLETED:
             return 100.0
         return round(100 * self.completed_nodes / len(self.nodes), 1) if self.nodes else 0.0
@@ -272,17 +278,17 @@ class Run:
 
     @property
     def executes_since(self) -> datetime | None:
-        """Of a prompt that is known to execute still."""
+        """Start of the execution, if the prompt is known to be still executing."""
         return self.gpu_since if self.contact_lost_at is None else None
 
     def gpu_seconds(self, at: datetime) -> float:
-        """How long the GPU has worked for this run, as far as it was seen."""
+        """Observed GPU time of this run, in seconds."""
         seen_until = self.contact_lost_at or at
         running_s = 0.0 if self.gpu_since is None else max(0.0, (seen_until - self.gpu_since).total_seconds())
         return self.gpu_s + running_s
 
     def cost(self, at: datetime) -> float | None:
-        """In the currency of the instance's price; None where that is not known."""
+        """Cost in the currency of the instance's price; None if no price is known."""
         price = None if self.placement is None else self.placement.price_per_hour
         return cost_of(self.gpu_seconds(at), price, self.stays)
 
@@ -291,12 +297,12 @@ class Run:
 
 
 def seconds_here(gpu_s: float, stays: tuple[Stay, ...]) -> float:
-    """Of all that the GPU worked, what it did at the instance where the run is now."""
+    """The GPU seconds at the current instance: all seconds without those of earlier stays."""
     return max(0.0, gpu_s - sum(stay.gpu_s for stay in stays))
 
 
 def cost_of(gpu_s: float, price_per_hour: float | None, stays: tuple[Stay, ...]) -> float | None:
-    """Each second at the price of the instance where it was; None where none is known."""
+    """Each second is charged at the price of the instance where it was used. None if no price is known."""
     here = (price_per_hour, seconds_here(gpu_s, stays) if stays else gpu_s)
     parts = (here, *((stay.price_per_hour, stay.gpu_s) for stay in stays))
     costs = [price * seconds / 3600 for price, seconds in parts if price is not None]
@@ -308,30 +314,31 @@ _KEY_DIGITS = 16
 
 
 def new_run_id(at: datetime, idempotency_key: str | None = None) -> str:
-    """An id that sorts by time of creation: Unix seconds, then, in hexadecimal, five digits of microseconds
-    and the sixteen of the idempotency key, or eight by chance."""
+    """Returns an id that sorts by time of creation. The id ends with the Unix seconds and, in hexadecimal,
+    five digits of microseconds and the idempotency key (16 digits) or a random part (8 digits)."""
     return f"comfyui_workflow_{id_time(at)}{idempotency_key or secrets.token_hex(4)}"
 
 
 def idempotency_key_of(run_id: str) -> str | None:
-    """The sixteen hexadecimal digits; None of a run that was ordered without a key."""
+    """The 16 hexadecimal digits of the key; None if the run was ordered without a key."""
     end = run_id.rpartition("_")[2]
     return end[_MICROSECOND_DIGITS:] if len(end) == _MICROSECOND_DIGITS + _KEY_DIGITS else None
 
 
 def id_time(at: datetime) -> str:
-    """The part of an id that sorts by time; ten digits of seconds, also where a clock begins in 1970."""
+    """The part of an id that sorts by time. Always ten digits of seconds, also if the clock starts in
+    1970."""
     return f"{int(at.timestamp()):010d}_{at.microsecond:0{_MICROSECOND_DIGITS}x}"
 
 
 def later_than(last: datetime | None, at: datetime) -> datetime:
-    """A time for the next id: that one, or just after the last, where the clock was set back."""
+    """Returns a time for the next id: `at`, or one microsecond after `last` if the clock was set back."""
     return at if last is None or at > last else last + timedelta(microseconds=1)
 
 
 def time_of_id(text: str) -> datetime:
-    """When the run or batch of this id was created, as far as its id tells.
-    Raises: ValueError where that is no time."""
+    """Parses the creation time of a run or batch from its id. Raises: ValueError if the id contains no
+    time."""
     seconds, _, rest = text.rpartition("_")
     at_s = int(seconds.rpartition("_")[2])
     try:

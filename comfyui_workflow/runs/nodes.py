@@ -1,4 +1,4 @@
-"""The nodes of a run: which there will be, and the changes of one of them (`state_machine` says when)."""
+"""The nodes of a run: planning them, and the state changes of a single node. `state_machine` calls these."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from comfyui_workflow.workflows.graph import Graph, execution_order, node_title
 
 
 def planned_nodes(graph: Graph, output_ids: Iterable[str]) -> tuple[NodeProgress, ...]:
-    """The nodes that these outputs need, pending, in the order ComfyUI is expected to run them."""
+    """The nodes that these outputs need, all pending, in the expected execution order of ComfyUI."""
     return tuple(_pending(graph, node_id) for node_id in execution_order(graph, output_ids))
 
 
@@ -21,14 +21,15 @@ def cached(node: NodeProgress, node_ids: frozenset[str]) -> NodeProgress:
 
 
 def started(node: NodeProgress, at: datetime) -> NodeProgress:
-    """A node of several parts is started more than once; it may be known to be at work already."""
+    """A node that consists of several parts is started more than once, so it may already be executing."""
     if node.status not in (NodeStatus.PENDING, NodeStatus.EXECUTING):
         return node
     return replace(node, status=NodeStatus.EXECUTING, start_time=node.start_time or at, end_time=None)
 
 
 def stepped(node: NodeProgress, step: NodeStep, ended_at: datetime | None) -> NodeProgress:
-    """`ended_at`: when, should it be finished; None where nobody saw that."""
+    """Applies a progress step. `ended_at` is the end time if the step finishes the node; None if the end was
+    not observed."""
     if node.status in (NodeStatus.EXECUTED, NodeStatus.FAILED):
         return node
     if step.is_finished:
@@ -56,18 +57,19 @@ def executed(node: NodeProgress, ended_at: datetime | None = None) -> NodeProgre
 
 
 def ended_with_prompt(node: NodeProgress, at: datetime) -> NodeProgress:
-    """Whatever became of it."""
+    """Sets the end time of an executing node, whatever its result is."""
     return replace(node, end_time=at) if node.status is NodeStatus.EXECUTING else node
 
 
 def stopped(node: NodeProgress, message: str) -> NodeProgress:
-    """A node of a run that ended is not executing any more, and was not executed."""
+    """When a run ends, an executing node becomes pending again: it was not executed."""
     if node.status is not NodeStatus.EXECUTING:
         return node
     return replace(node, status=NodeStatus.PENDING, message=message)
 
 
-def begun_anew(node: NodeProgress, message: str) -> NodeProgress:
+def restarted(node: NodeProgress, message: str) -> NodeProgress:
+    """Resets a node for another execution."""
     return replace(
         node, status=NodeStatus.PENDING, progress=0.0, message=message, start_time=None, end_time=None
     )

@@ -1,7 +1,7 @@
-"""A run whose record is damaged, made anew of the parts that are whole. Pure.
+"""Rebuilds a run whose record is damaged from the parts that can be read. Pure.
 
-It never leads to a second execution: a run that may have a prompt looks for it at its instance, and submits
-none.
+The rebuilt run never executes a second time: if it may have a prompt, the server looks for that prompt at the
+instance and submits none.
 """
 
 from collections.abc import Mapping
@@ -26,33 +26,34 @@ from comfyui_workflow.workflows.graph import Graph, sink_ids
 from comfyui_workflow.workflows.model import Workflow
 
 LOG, GRAPH, SUBMISSION = "run.jsonl", "graph.json", "submission.json"
-_ORDER_ANEW = "Its workflow is lost: execute it anew"
+_EXECUTE_AGAIN = "Its workflow is lost. Execute it again"
 _UNKNOWN = "unknown (its record was damaged)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordParts:
-    """What can be read of a record; None for a part that is damaged or was never there."""
+    """The readable parts of a record. None for a part that is damaged or never existed."""
 
     run_id: str
     request: RunRequest | None
-    """Its workflow is empty where that is lost."""
+    """Its workflow is empty if the workflow is lost."""
     graph: Graph | None
     state: Run | None
-    """Of the log as far as it is whole, with the request and graph of here. Where `troubles` names the log,
-    it is an earlier state."""
+    """The state from the readable part of the log, with the `request` and `graph` above. If `troubles`
+    contains the log, this is an earlier state."""
     submission: SubmissionRecord | None
     summary: RunSummary | None
     troubles: Mapping[str, str]
     """Reasons by the names of the damaged files."""
     is_finished: bool
-    """The record lay among those of finished runs."""
+    """The record was in the directory of finished runs."""
     tells_submissions: bool
-    """The release that wrote it kept a submission.json once a prompt was submitted."""
+    """The release that wrote the record stored a submission.json for each submitted prompt."""
 
 
 def request_of(parts: RecordParts) -> RunRequest:
-    """The request; where it is damaged, that of the submission, or what the summary tells."""
+    """The request. If it is damaged: the request of the submission record, or else what the summary
+    contains."""
     if parts.request is not None:
         return parts.request
     if parts.submission is not None:
@@ -72,7 +73,7 @@ def request_of(parts: RecordParts) -> RunRequest:
 
 
 def rebuilt(parts: RecordParts) -> Run:
-    """Ready to be kept: it goes on, or has ended and says why."""
+    """The rebuilt run, ready to be stored. It continues, or it has ended with the reason."""
     if parts.state is not None and LOG not in parts.troubles:
         run = _rebuilt_around(parts, parts.state)
     elif parts.is_finished:
@@ -88,7 +89,7 @@ def _notice(parts: RecordParts) -> str:
 
 
 def _rebuilt_around(parts: RecordParts, state: Run) -> Run:
-    """Where its log is whole."""
+    """Rebuilds a run whose log is readable."""
     lost = set(state.lost)
     if GRAPH in parts.troubles and state.submissions > 0:
         lost.add(LostParts.GRAPH)
@@ -98,21 +99,25 @@ def _rebuilt_around(parts: RecordParts, state: Run) -> Run:
     if run.is_finished or run.graph or not run.request.workflow.is_lost:
         return run
     if run.request.output_dir and (run.prompt_id is not None or run.are_outputs_known):
-        return run  # what was submitted is followed to its end
-    return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
+        return run  # the submitted prompt is followed to its end
+    return _failed(
+        run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_EXECUTE_AGAIN}"
+    )
 
 
 def _rebuilt_state(parts: RecordParts) -> Run:
-    """A run that had not ended, from its request and what of its log is whole."""
-    run, submission = _as_known(parts), parts.submission
+    """Rebuilds an unfinished run from its request and the readable part of its log."""
+    run, submission = _known_run(parts), parts.submission
     if not run.request.output_dir:
-        return _failed(run, f"The record of the run was damaged on this machine. {_there(run)}{_ORDER_ANEW}")
+        return _failed(
+            run, f"The record of the run was damaged on this machine. {_prompt_location(run)}{_EXECUTE_AGAIN}"
+        )
     if submission is not None and submission.submissions > run.submissions:
         return _submitted(run, submission)
     if run.prompt_id is not None:
         return replace(run, lost=run.lost | {LostParts.STATE})
     if not run.graph and run.request.workflow.is_lost:
-        return _failed(run, f"The record of the run was damaged on this machine. {_ORDER_ANEW}")
+        return _failed(run, f"The record of the run was damaged on this machine. {_EXECUTE_AGAIN}")
     if parts.tells_submissions and SUBMISSION not in parts.troubles:
         return replace(run, lost=run.lost | {LostParts.PROGRESS})
     return _failed(
@@ -123,8 +128,8 @@ def _rebuilt_state(parts: RecordParts) -> Run:
 
 
 def _rebuilt_end(parts: RecordParts) -> Run:
-    """A run that had ended, from its summary and what of its log is whole."""
-    known, summary = _as_known(parts), parts.summary
+    """Rebuilds a finished run from its summary and the readable part of its log."""
+    known, summary = _known_run(parts), parts.summary
     run = replace(known, lost=known.lost | {LostParts.STATE})
     where = run.request.output_dir or "its output directory"
     if summary is None:
@@ -133,8 +138,8 @@ def _rebuilt_end(parts: RecordParts) -> Run:
             "The run had ended, and the record of how was damaged on this machine. Its files may be in "
             f"{where}; a retry asks the instance for its outputs",
         )
-    placement = run.placement or placement_told(summary, run.request)
-    ended = replace(run, **_told(summary), placement=placement)  # type: ignore[arg-type]
+    placement = run.placement or _placement_of(summary, run.request)
+    ended = replace(run, **_summary_fields(summary), placement=placement)  # type: ignore[arg-type]
     has_outputs = len(ended.outputs) == summary.output_count and not ended.has_missing_outputs
     if summary.status is not RunStatus.COMPLETED or has_outputs:
         return ended
@@ -145,8 +150,8 @@ def _rebuilt_end(parts: RecordParts) -> Run:
     return replace(_failed(ended, message), end_time=summary.end_time, last_update=summary.last_update)
 
 
-def _as_known(parts: RecordParts) -> Run:
-    """What of the log is whole, or else the run as it was ordered."""
+def _known_run(parts: RecordParts) -> Run:
+    """The state from the readable part of the log, or else the run as it was ordered."""
     if parts.state is not None:
         return replace(parts.state, lost=parts.state.lost | _lost_workflow(parts.state.request))
     request, at = request_of(parts), _created_at(parts.run_id)
@@ -183,8 +188,8 @@ def _lost_workflow(request: RunRequest) -> frozenset[LostParts]:
     return frozenset({LostParts.WORKFLOW} if request.workflow.is_lost else ())
 
 
-def _told(summary: RunSummary) -> dict[str, object]:
-    """Fields of a run that its summary tells."""
+def _summary_fields(summary: RunSummary) -> dict[str, object]:
+    """The fields of a run that its summary contains."""
     return {
         "priority": summary.priority,
         "status": summary.status,
@@ -204,8 +209,8 @@ def _told(summary: RunSummary) -> dict[str, object]:
     }
 
 
-def placement_told(summary: RunSummary, request: RunRequest) -> Placement | None:
-    """Where the run was, for its retry; None where only its ssh string tells."""
+def _placement_of(summary: RunSummary, request: RunRequest) -> Placement | None:
+    """The last instance of the run, for a retry. None if only the ssh string is known."""
     if summary.instance_id is None or summary.instance_name is None:
         return None
     return Placement(
@@ -234,7 +239,7 @@ def _failed(run: Run, message: str) -> Run:
     )
 
 
-def _there(run: Run) -> str:
+def _prompt_location(run: Run) -> str:
     if run.prompt_id is None:
         return ""
     return f"Its prompt {run.prompt_id} may be at {run.ssh_connection or 'its instance'}. "

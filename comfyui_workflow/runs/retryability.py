@@ -1,23 +1,24 @@
-"""Whether a retry of a run is accepted. A retry reaches the instance again and fetches what is missing; it
-never runs a prompt a second time."""
+"""Tells whether a retry of a run is accepted. A retry connects to the instance again and fetches missing
+outputs. It never executes a prompt a second time."""
 
 from typing import Protocol
 
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
 from comfyui_workflow.runs.model import DAMAGED, LostParts, RunStatus
 
-_AT_FAULT = "The workflow itself was at fault, so there is nothing to take up again: execute it anew"
+_WORKFLOW_FAILED = "A retry cannot help, because the workflow itself failed. Execute it again"
 _REFUSED = {
-    **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _AT_FAULT),
-    "api_key_gone": "The API key of Comfy.org that came with it is not kept: order it anew, with the key",
-    IMAGE_NOT_FETCHED: "Its images come from the web and did not arrive: retry its job, "
-    "which fetches them again (POST /retry/<job_id>)",
+    **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _WORKFLOW_FAILED),
+    "api_key_gone": "The API key of Comfy.org that came with the run is no longer stored. "
+    "Execute it again, with the key",
+    IMAGE_NOT_FETCHED: "Its images could not be downloaded from the web. Retry its job, "
+    "which downloads them again (POST /retry/<job_id>)",
 }
-"""Sentences by error code, for failures that a retry could only repeat, or that would run the GPU again."""
+"""Refusals by error code, for failures that a retry would only repeat, or that need the GPU again."""
 
 
 class Retryable(Protocol):
-    """A run, or its summary."""
+    """A run or its summary."""
 
     @property
     def status(self) -> RunStatus: ...
@@ -30,9 +31,9 @@ class Retryable(Protocol):
 
 
 def retry_refusal(run: Retryable) -> str | None:
-    """The sentence that refuses a retry; None where it is accepted."""
+    """The sentence that refuses a retry; None if the retry is accepted."""
     if run.status is not RunStatus.FAILED:
         return f"Only a failed run can be retried, and this one is {run.status.value}"
     if run.error_code == DAMAGED and LostParts.STATE not in run.lost:
-        return "Its workflow is lost with its damaged record: execute it anew"
+        return "The workflow is lost, because the record of the run was damaged. Execute it again"
     return _REFUSED.get(run.error_code or "")

@@ -1,4 +1,33 @@
-"""The only state machine: what an event does to a run."""
+"""The state machine of a run: defines how each event changes it.
+
+How it works. `apply` is a pure function of a run, an event and a time. It returns the changed run, or the
+same object if the event changes nothing. Nothing else changes a run. The state has several parts, which the
+events move almost independently.
+
+The status, which clients see (`phase` is finer: it names the current action of the server):
+
+    queued -> executing                  the first event that proves execution (NodeStarted, ...)
+    executing -> queued                  PromptVanished, InstanceLeft: the prompt is submitted again
+    queued, executing -> finished        RunCompleted, RunFailed, RunCancelled
+    failed -> queued, executing          RetryRequested: the run continues where it failed
+
+The prompt:
+
+    no prompt_id -> prompt_id            PromptPrepared, before the prompt is sent; counts a submission
+    prompt_id -> is_accepted             PromptAccepted, PromptFound; repeated sends are PromptSentAgain
+    is_accepted -> are_outputs_known     PromptSucceeded: the list of outputs is complete
+    any -> no prompt_id                  PromptVanished, InstanceLeft
+
+The GPU time: `gpu_since` is the start of the current execution. When the connection fails or the server
+restarts, `contact_lost_at` marks the time until which the execution was observed; the next event of the
+prompt clears it. At the end, ComfyUI's own duration is added to `gpu_s` if it is known, else the observed
+time.
+
+A finished run is final: late messages return the same object. Two events are exceptions: RetryRequested for a
+failed run, and ExecutedTwice, which adds a notice. Events may arrive late, out of order or not at all:
+execution may be reported before the response to the submission, so each event that proves execution also
+starts it. The clock may be set back: `last_update` never decreases.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,16 +81,15 @@ from comfyui_workflow.runs.model import (
 from comfyui_workflow.workflows.signature import signature
 
 CACHED = "Cached"
+"""Message of a node that did not execute, because ComfyUI had its results."""
 MOST_NOTICES = 100
-"""Of one run: an instance may give any number."""
-"""The message of a node that was not run, since ComfyUI had its results."""
+"""Limit for one run: an instance may report any number."""
 _WAITING = "Waiting in the queue of the instance"
 
 
 def apply(run: Run, event: Event, at: datetime) -> Run:
-    """The run after the event. A finished run comes back as the same object, whatever late message
-    arrives; only a failed one is opened again, by a retry, and that a copy of its prompt ran is noted.
-    `last_update` never goes backwards."""
+    """Returns the run after the event; the same object if the event changes nothing. `at` is the time of the
+    event."""
     if run.is_finished and isinstance(event, ExecutedTwice):
         return _with_notice(run, event.message)
     if run.is_finished != isinstance(event, RetryRequested):
@@ -70,12 +98,12 @@ def apply(run: Run, event: Event, at: datetime) -> Run:
     return run if changed is run else replace(changed, last_update=max(at, run.last_update))
 
 
-def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR0912 - one arm an event, by design
+def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR0912 - one case for each event, by design
     match event:
         case PhaseEntered():
             return replace(run, phase=event.phase, message=event.message)
         case AttemptFailed():
-            return _in_trouble(run, event.message, at)
+            return _attempt_failed(run, event.message, at)
         case RunResumed():
             return run if run.executes_since is None else replace(run, contact_lost_at=run.last_update)
         case NoticeAdded() | ExecutedTwice():
@@ -121,7 +149,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PromptVanished():
             return _vanished(run, event.message, at)
         case CancelRequested():
-            return _asked_to_cancel(run, event)
+            return _cancel_requested(run, event)
         case RetryRequested():
             return _reopened(run)
         case RunCompleted():
@@ -170,8 +198,8 @@ def _sent_again(run: Run, process: str, at: datetime) -> Run:
     return replace(run, sent_by=sent_by, sent_at=at, phase=Phase.SUBMITTING, message=message)
 
 
-def _in_trouble(run: Run, message: str, at: datetime) -> Run:
-    """A prompt that was being sent was so until now."""
+def _attempt_failed(run: Run, message: str, at: datetime) -> Run:
+    """If the prompt was being sent when the attempt failed, the time of sending is now."""
     return replace(
         run,
         phase=Phase.WAITING,
@@ -182,7 +210,7 @@ def _in_trouble(run: Run, message: str, at: datetime) -> Run:
 
 
 def _accepted(run: Run, event: PromptAccepted) -> Run:
-    """Execution may have been heard of before the answer to the submission came."""
+    """Execution may be reported before the response to the submission."""
     has_begun = run.status is RunStatus.EXECUTING
     return replace(
         run,
@@ -248,8 +276,8 @@ def _advanced(run: Run, event: NodesAdvanced, at: datetime) -> Run:
 
 
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
-    """What we did not hear of is done too: it ran unheard, or was not needed (the branch of a lazy input,
-    what lies behind a cached node)."""
+    """All other nodes are executed too: their messages were missed, or they were not needed (the branch of a
+    lazy input, the nodes behind a cached node)."""
     return replace(
         _map_nodes(_started(run, at), nodes.executed),
         outputs=_merge_outputs(run.outputs, event.outputs),
@@ -262,7 +290,7 @@ def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
 
 
 def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
-    """What is known of a file stays, if it still is the file of the same prompt."""
+    """A known output keeps its data if the found output is the file of the same prompt."""
     by_key = {(output.key, output.made_before): output for output in known}
     kept = {output.key: by_key.get((output.key, output.made_before), output) for output in found}
     return tuple(kept.values())
@@ -270,21 +298,24 @@ def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...])
 
 def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
     by_key = {output.key: output for output in changed}
-    names = {output.filename for output in changed}  # a key costs more to look at, and there may be thousands
+    # names first: keys are slower to compare, and there may be thousands of outputs
+    names = {output.filename for output in changed}
     return tuple(by_key.get(each.key, each) if each.filename in names else each for each in outputs)
 
 
 def _with_end_of_nodes(run: Run, at: datetime) -> Run:
-    """What was at work until the prompt ended has ended with it, if that was in our sight."""
+    """Nodes that were executing have ended with the prompt. Their end time is set only if the execution was
+    observed."""
     if run.phase is not Phase.EXECUTING:
         return run
     return _map_nodes(run, lambda node: nodes.ended_with_prompt(node, at))
 
 
 def _execution_ended(run: Run, event: ExecutionEnded, at: datetime) -> Run:
-    """Where nobody saw it begin, it began when ComfyUI says, unless that cannot be: clocks differ."""
-    ours_s = max(0.0, (at - run.queue_time).total_seconds())
-    latest = at - timedelta(seconds=min(event.execution_s or 0.0, ours_s))
+    """If the start was not observed, ComfyUI's start time is used, limited to possible values because clocks
+    differ."""
+    since_ordered_s = max(0.0, (at - run.queue_time).total_seconds())
+    latest = at - timedelta(seconds=min(event.execution_s or 0.0, since_ordered_s))
     if run.status is not RunStatus.EXECUTING:
         run = _started(run, min(max(event.began_at or latest, run.queue_time), latest))
     ended = _executed_for(run, at, event.execution_s)
@@ -292,7 +323,7 @@ def _execution_ended(run: Run, event: ExecutionEnded, at: datetime) -> Run:
 
 
 def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
-    """What ComfyUI says is exact; otherwise it counts until we lost sight of it."""
+    """The duration that ComfyUI reports is exact. Otherwise the time counts until contact was lost."""
     if run.gpu_since is None:
         return run
     seen_until = run.contact_lost_at or at
@@ -301,15 +332,16 @@ def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
 
 
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
-    """A graph that was made for that instance and never submitted is made anew for the next one."""
+    """A graph that was prepared for that instance and never submitted is prepared again for the next
+    instance."""
     if run.prompt_id is not None:
         reset = _vanished(run, event.message, at)
-        return replace(_gone(reset), outputs=(), are_outputs_known=False)
-    return replace(_gone(run), prepared_graph=None, phase=Phase.WAITING, message=event.message)
+        return replace(_without_placement(reset), outputs=(), are_outputs_known=False)
+    return replace(_without_placement(run), prepared_graph=None, phase=Phase.WAITING, message=event.message)
 
 
-def _gone(run: Run) -> Run:
-    """What the GPU did for it there is remembered, at the price of there."""
+def _without_placement(run: Run) -> Run:
+    """Keeps the GPU time at this instance and its price as a stay."""
     here_s = seconds_here(run.gpu_s, run.stays)
     if run.placement is None or not here_s:
         return replace(run, placement=None)
@@ -319,7 +351,7 @@ def _gone(run: Run) -> Run:
 
 
 def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:
-    """A run that is at an instance stays at the price it was given there for."""
+    """A run that is already at an instance keeps the price it had when it was assigned."""
     if before is None or before.instance_id != chosen.instance_id or before.price_per_hour is None:
         return chosen
     return replace(chosen, price_per_hour=before.price_per_hour)
@@ -327,7 +359,7 @@ def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:
 
 def _vanished(run: Run, message: str, at: datetime) -> Run:
     was_running = run.status is RunStatus.EXECUTING
-    reset = _map_nodes(_executed_for(run, at, None), lambda node: nodes.begun_anew(node, message))
+    reset = _map_nodes(_executed_for(run, at, None), lambda node: nodes.restarted(node, message))
     return replace(
         _with_notice(reset, message),
         status=RunStatus.QUEUED,
@@ -343,7 +375,7 @@ def _vanished(run: Run, message: str, at: datetime) -> Run:
     )
 
 
-def _asked_to_cancel(run: Run, event: CancelRequested) -> Run:
+def _cancel_requested(run: Run, event: CancelRequested) -> Run:
     if event.unless_begun and (run.status is not RunStatus.QUEUED or run.is_cancel_requested):
         return run
     return replace(run, is_cancel_requested=True, cancel_reason=event.reason, message="Cancelling")

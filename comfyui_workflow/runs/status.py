@@ -1,6 +1,7 @@
-"""The words for a run, its nodes and its files, and the shape of its id: what clients know a run by.
+"""The status words of runs, nodes and files, and the format of a run id: what clients use.
 
-Apart from the model, so that a command which only shows runs imports nothing of how they are kept.
+This module is separate from the model, so that a command that only shows runs does not import the storage
+code.
 """
 
 import re
@@ -8,7 +9,7 @@ from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """The five words of the native API."""
+    """The five status words of the native API."""
 
     QUEUED = "queued"
     EXECUTING = "executing"
@@ -22,7 +23,7 @@ class RunStatus(StrEnum):
 
 
 class Phase(StrEnum):
-    """What we are doing for the run just now; finer than its status."""
+    """The current action of the server for the run; finer than the status."""
 
     WAITING = "waiting"
     CONNECTING = "connecting"
@@ -42,7 +43,7 @@ class NodeStatus(StrEnum):
 
 
 class FileType(StrEnum):
-    """What an output file is, for the person who opens it."""
+    """The kind of an output file, as the user sees it."""
 
     IMAGE = "image"
     VIDEO = "video"

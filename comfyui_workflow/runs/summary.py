@@ -1,4 +1,5 @@
-"""What lists, filters, batches and costs need of a run: small enough to hold of every run there is."""
+"""Run summaries: the fields that lists, filters, batches and costs need. A summary is small, so the summaries
+of all runs fit in memory."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -24,17 +25,17 @@ MOST_PICTURES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """A line of the list. What has no comment means what it means of a `Run`."""
+    """A list entry. Fields without a comment have the same meaning as in `Run`."""
 
     run_id: str = field(metadata=NAME_IN_RECORDS)
     workflow_name: str
     workflow_file: str | None = None
     ssh_connection: str
-    """As it was asked for: an ssh string, the name of an instance, or `any`."""
+    """The target as requested: an ssh string, the name of an instance, or `any`."""
     instance_id: str | None = None
-    """Of the instance it was given to, or else of the one that was named."""
+    """The assigned instance, or else the named instance of the request."""
     instance_name: str | None = None
-    """None until it was given to an instance."""
+    """None until the run is assigned to an instance."""
     price_per_hour: float | None = None
     batch_id: str | None = None
     priority: int = 0
@@ -54,9 +55,9 @@ class RunSummary:
     current_node_message: str | None = None
     output_count: int = 0
     pictures: tuple[int, ...] = ()
-    """The numbers of the first outputs that are pictures and are here."""
+    """Indexes of the first outputs that are downloaded pictures."""
     error_message: str | None = None
-    """At most `LONGEST_MESSAGE` characters of it."""
+    """The first `LONGEST_MESSAGE` characters."""
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
@@ -70,7 +71,7 @@ class RunSummary:
     gpu_since: datetime | None = None
     graph_signature: str | None = None
     prompt_s: float | None = None
-    """How long its prompt took; None where the next one can learn nothing from it."""
+    """Duration of the prompt, for estimates of the next one. None if it tells nothing about the next one."""
 
     @property
     def is_finished(self) -> bool:
@@ -90,7 +91,7 @@ class RunSummary:
         return cost_of(self.gpu_seconds(at), self.price_per_hour, self.stays)
 
     def all_stays(self, at: datetime) -> tuple[Stay, ...]:
-        """With the one at the instance where it is, or ended, if it began there."""
+        """Earlier stays, and the stay at the current or last instance if the run began there."""
         here = stay_here(
             self.instance_id,
             seconds_here(self.gpu_seconds(at), self.stays),
@@ -103,7 +104,7 @@ class RunSummary:
 def stay_here(
     instance_id: str | None, gpu_s: float, price_per_hour: float | None, *, has_begun: bool
 ) -> tuple[Stay, ...]:
-    """The stay at the instance where a run is, or ended; none where it did not begin there."""
+    """The stay at the current or last instance; empty if the run did not begin there."""
     if instance_id is None or not (has_begun or gpu_s):
         return ()
     return (Stay(instance_id=instance_id, gpu_s=gpu_s, price_per_hour=price_per_hour),)
@@ -111,15 +112,15 @@ def stay_here(
 
 @dataclass(frozen=True, kw_only=True)
 class RunFilter:
-    """Which runs are wanted; what is left out lets everything through."""
+    """A filter for runs. A field that is left out matches every run."""
 
     statuses: frozenset[RunStatus] = frozenset()
     name_contains: str | None = None
-    """Part of the workflow's name, in capitals or not."""
+    """Part of the workflow's name, case-insensitive."""
     batches_named: frozenset[str] = frozenset()
-    """Ids of the batches whose name has that part: their runs are wanted, too."""
+    """Ids of the batches whose name contains that part. Their runs match too."""
     instance: str | None = None
-    """Id or name of an instance: what was given to it, and what asked for it."""
+    """Id or name of an instance. Matches runs that are assigned to it or that request it."""
     batch_id: str | None = None
 
     def matches(self, summary: RunSummary) -> bool:
@@ -135,7 +136,7 @@ class RunFilter:
         )
 
     def _is_at(self, summary: RunSummary, instance: str) -> bool:
-        """By the name that was asked for only until it was given to an instance."""
+        """The requested name counts only until the run is assigned to an instance."""
         given = (summary.instance_id, summary.instance_name or summary.ssh_connection)
         return any(each is not None and each.casefold() == instance for each in given)
 
@@ -202,13 +203,13 @@ def _pictures(run: Run) -> tuple[int, ...]:
 
 
 def _prompt_s(run: Run) -> float | None:
-    """A prompt that ran twice counts twice in what the GPU did; one that ComfyUI had the outputs of took no
-    time."""
+    """None if the number would mislead: after a lost prompt, `gpu_s` contains two executions; and a fully
+    cached prompt takes no time."""
     if run.status is not RunStatus.COMPLETED or run.times_lost_running or not run.gpu_s:
         return None
     makers = {output.node_id for output in run.outputs}
-    asked = [node for node in run.nodes if node.node_id in makers] or run.nodes
-    return None if all(node.message == CACHED for node in asked) else run.gpu_s
+    counted_nodes = [node for node in run.nodes if node.node_id in makers] or run.nodes
+    return None if all(node.message == CACHED for node in counted_nodes) else run.gpu_s
 
 
 def _cut(message: str | None) -> str | None:

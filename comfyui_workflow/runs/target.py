@@ -1,12 +1,13 @@
-"""The target of a run: where a person wants it to go. It is parsed once, where a request or a record is read.
+"""The target of a run: the machine or instance that the user wants. It is parsed once, when a request or a
+record is read.
 
     ssh -p 40738 root@198.51.100.7    Address       one machine, by an ssh string
     primary                           InstanceId    a named instance, by its name or id
-    any, any:sdxl                     AnyInstance   the best of those that have the tag
+    any, any:sdxl                     AnyInstance   the best instance that has the tag
 
-`text` is what the person wrote. Records keep that, and the id of the instance beside it. A record of an
-earlier release may have a text that is no address any more: it is read as an `UnreadableTarget`, and whoever
-asks that for its address gets the sentence that refuses it.
+`text` is what the user wrote. Records keep the text and, beside it, the id of the instance. The text in a
+record of an earlier release may no longer be a valid address. It is read as an `UnreadableTarget`, and
+`address_of` raises the sentence that refuses it.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Address:
 @dataclass(frozen=True, kw_only=True)
 class InstanceId:
     text: str
-    """Its name or id, as it was called then."""
+    """The name or id of the instance at the time of the request."""
     instance_id: str
 
 
@@ -35,21 +36,21 @@ class InstanceId:
 class AnyInstance:
     text: str = ANY
     tag: str = ""
-    """In small letters; empty for `any`."""
+    """In lowercase; empty for `any`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableTarget:
     text: str
     reason: str
-    """The sentence that refuses it."""
+    """The sentence that refuses the text."""
 
 
 Target = Address | InstanceId | AnyInstance | UnreadableTarget
 
 
 def read_any(text: str) -> AnyInstance | None:
-    """None for what names one machine."""
+    """None if the text names one machine."""
     word, colon, tag = text.partition(":")
     if word.strip().lower() != ANY or (colon and not tag.strip()):
         return None
@@ -63,10 +64,11 @@ def read_address(text: str) -> Address:
 
 @lru_cache(maxsize=1024)
 def target_of_record(text: str, instance_id: str | None = None) -> Target:
-    """The target whose text and instance id a record has. Thousands of records have the same."""
-    meant = read_any(text)
-    if meant is not None:
-        return meant
+    """The target of a record with this text and instance id. Cached, because thousands of records have equal
+    targets."""
+    any_instance = read_any(text)
+    if any_instance is not None:
+        return any_instance
     if instance_id is not None:
         return InstanceId(text=text, instance_id=instance_id)
     try:
@@ -76,12 +78,12 @@ def target_of_record(text: str, instance_id: str | None = None) -> Target:
 
 
 def tag_of(target: Target) -> str | None:
-    """None where it is not `any`."""
+    """The tag of an `any` target; None for other targets."""
     return target.tag if isinstance(target, AnyInstance) else None
 
 
 def address_of(target: Target) -> SshAddress:
-    """Raises: InvalidAddress for what leads to no machine by itself."""
+    """Raises: InvalidAddress if the target has no address of its own."""
     match target:
         case Address():
             return target.ssh

@@ -10,7 +10,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.parsing.untrusted import an_object, read_json
 
 _REMOVED = "(removed)"
-"""In a record, in the place of an id, which has no such letters."""
+"""Key of the removed instances in the record. Ids of instances have no parentheses, so it cannot be one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Usage:
     connected_s: float = 0.0
     busy_s: float = 0.0
     since: datetime | None = None
-    """When the instance was added; None where that is not known."""
+    """When the instance was added; None if unknown."""
 
     @property
     def idle_s(self) -> float:
@@ -35,11 +35,11 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovedUsage:
-    """Usage of all instances that were removed, each at the price that it had last."""
+    """Total usage of all removed instances, each at its last price."""
 
     usage: Usage = Usage()
     idle_cost: float | None = None
-    """None where no price was known."""
+    """None if no price was known."""
 
     def and_also(self, usage: Usage, price_per_hour: float | None) -> "RemovedUsage":
         costs = [each for each in (self.idle_cost, usage.idle_cost(price_per_hour)) if each is not None]
@@ -51,10 +51,10 @@ class RemovedUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageTotals:
-    """The record that is kept."""
+    """The record that is stored."""
 
     usages: Mapping[str, Usage] = field(default_factory=dict)
-    """By the ids of the instances."""
+    """By instance id."""
     removed: RemovedUsage = RemovedUsage()
 
 
@@ -65,7 +65,7 @@ def encode_usage(totals: UsageTotals) -> bytes:
 
 
 def decode_usage(content: bytes) -> UsageTotals:
-    """A number that is none counts as zero. Raises: StoreError."""
+    """An invalid number counts as zero. Raises: StoreError."""
     try:
         entries = dict(an_object(read_json(content)))
         removed = an_object(entries.pop(_REMOVED, None))
@@ -95,7 +95,7 @@ def _amount(value: object) -> float | None:
 
 
 def _time(value: object) -> datetime | None:
-    """With its zone, or not at all."""
+    """Parses a time with a time zone; None for anything else."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""A webhook to be delivered, and the result of each attempt. Pure; to JSON and back."""
+"""A webhook delivery and the result of each attempt. Pure. To JSON and back."""
 
 import hashlib
 import secrets
@@ -12,9 +12,9 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.model import NAME_IN_RECORDS
 
 WAITS_S = (10, 10, 30, 60, 300, 900, 1800, 3600)
-"""Between the tries; the last one again and again."""
+"""Waits between attempts. The last wait repeats."""
 MOST_ATTEMPTS_KEPT = 100
-"""A day of tries has about thirty."""
+"""One day has about thirty attempts."""
 
 
 class DeliveryStatus(StrEnum):
@@ -27,9 +27,9 @@ class DeliveryStatus(StrEnum):
 class DeliveryAttempt:
     at: datetime
     status: int | None = None
-    """HTTP status of the answer, if one came."""
+    """HTTP status of the response, if one was received."""
     trouble: str | None = None
-    """A sentence, if none came."""
+    """Reason why no response was received."""
 
     @property
     def is_success(self) -> bool:
@@ -38,24 +38,24 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Without its content, which may be many pictures."""
+    """A webhook delivery without its content, which may contain many pictures."""
 
     delivery_id: str
     run_id: str = field(metadata=NAME_IN_RECORDS)
     url: str
     created_at: datetime
     tried_since: datetime
-    """Since it was added, or since somebody asked for it to be sent again."""
+    """When the delivery was created, or when a person requested that it be sent again."""
     next_at: datetime | None
     status: DeliveryStatus = DeliveryStatus.WAITING
     content_bytes: int
     failures: int = 0
-    """In a row, since then."""
+    """Failed attempts in a row since `tried_since`."""
     attempts: tuple[DeliveryAttempt, ...] = ()
 
     @property
     def ended_at(self) -> datetime | None:
-        """When nothing was left to do for it."""
+        """The time of the last attempt, if no further attempt follows."""
         if self.status is DeliveryStatus.WAITING:
             return None
         return self.attempts[-1].at if self.attempts else self.created_at
@@ -65,7 +65,7 @@ _deliveries = TypeAdapter(Delivery)
 
 
 def delivery_id_of(at: datetime, news: str) -> str:
-    """The same for the same news of the same moment; sorts by time."""
+    """Returns the same id for the same news and time. Ids sort by time."""
     return _delivery_id(at, hashlib.sha256(news.encode()).hexdigest()[:8])
 
 
@@ -76,7 +76,7 @@ def _delivery_id(at: datetime, letters: str) -> str:
 def new_delivery(
     url: str, run_id: str, content_bytes: int, at: datetime, delivery_id: str | None = None
 ) -> Delivery:
-    """Its id sorts by time."""
+    """The id sorts by time."""
     return Delivery(
         delivery_id=delivery_id or _delivery_id(at, secrets.token_hex(4)),
         run_id=run_id,
@@ -91,8 +91,8 @@ def new_delivery(
 def damaged_delivery(
     delivery_id: str, run_id: str, content_bytes: int, at: datetime, reason: str
 ) -> Delivery:
-    """Stands in for a delivery whose record cannot be read: where it was to go is not known any more."""
-    told = (
+    """A placeholder for a delivery whose record cannot be read, so its URL is unknown."""
+    trouble = (
         f"The record of this webhook was damaged on this machine ({reason}), so it is not known where to "
         "send it. Ask for the status of the job instead"
     )
@@ -105,7 +105,7 @@ def damaged_delivery(
         next_at=None,
         status=DeliveryStatus.GIVEN_UP,
         content_bytes=content_bytes,
-        attempts=(DeliveryAttempt(at=at, trouble=told),),
+        attempts=(DeliveryAttempt(at=at, trouble=trouble),),
     )
 
 
@@ -125,7 +125,7 @@ def after_attempt(delivery: Delivery, attempt: DeliveryAttempt, patience_s: floa
 
 
 def once_more(delivery: Delivery, at: datetime) -> Delivery:
-    """Right now, and with as much patience as at first."""
+    """Schedules an attempt now, with the full retry period again."""
     return replace(delivery, status=DeliveryStatus.WAITING, next_at=at, tried_since=at, failures=0)
 
 

@@ -1,1 +1,1 @@
-"""Many instances as one: the named ones, which of them a run goes to, when, and what they cost."""
+"""Schedules runs on instances: which run goes to which instance, and when."""

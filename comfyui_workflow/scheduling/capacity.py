@@ -1,4 +1,4 @@
-"""What the scheduler decides by: the instances, how they are, and how many slots each has left."""
+"""The scheduler's view of the instances: their state, and the free slots of each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,157 +13,169 @@ from comfyui_workflow.scheduling.pending_queue import AnyOf, At, Named, PendingR
 from comfyui_workflow.sessions.session import InstanceKey
 
 FIRST_LOOK_S = 3.0
-"""How long a run for `any` waits for what is not known yet; then it takes the best of what is."""
+"""Time in which a run for `any` waits for instances whose state is not known yet. Afterwards the best known
+instance is chosen."""
 
 
 Order = tuple[int, str]
-"""Priority first, then age: `PendingRun.order`."""
+"""Sort key: priority first, then age, as in `PendingRun.order`."""
 
 HEAD_START_S = 2.0
-"""How long whoever is ready waits for one that goes before it, while the GPU may have nothing to do."""
+"""Time in which a ready run waits for a run that goes before it and is not ready. The GPU may be idle in that
+time."""
 
 
 @dataclass(kw_only=True)
 class Staging:
-    """A run that is carried out, without a prompt there."""
+    """A run that is assigned to the instance and prepares its prompt: it has not submitted it yet."""
 
     order: Order
     is_ready: bool = False
-    is_held: bool = False
-    """It waits until files of another run are fetched, and keeps nobody else waiting for that."""
-    waited_for_until_s: float | None = None
+    waits_for_files: bool = False
+    """The run waits until the files of another run are downloaded. Meanwhile it does not block other runs."""
+    head_start_until_s: float | None = None
 
     def keeps_others_waiting(self, at_s: float) -> bool:
-        """Always once it is ready. Before that each is waited for once: it may be sending large files."""
-        if self.waited_for_until_s is None:
-            self.waited_for_until_s = at_s + HEAD_START_S
-        return not self.is_held and (self.is_ready or at_s < self.waited_for_until_s)
+        """A ready run blocks the runs behind it. A run that is not ready blocks them once, for
+        `HEAD_START_S`, because it may be uploading large files. `at_s` is monotonic."""
+        if self.head_start_until_s is None:
+            self.head_start_until_s = at_s + HEAD_START_S
+        return not self.waits_for_files and (self.is_ready or at_s < self.head_start_until_s)
 
 
 @dataclass
 class Slots:
-    """The slots of one instance: which of our runs are on their way to it, and which have a prompt there.
-    To be guarded by its owner. Runs that fetch their outputs take none: the GPU is free again.
+    """The slots of one instance: the runs that prepare a prompt for it, and the runs that have a prompt
+    there. Runs that download their outputs use no slot, because the GPU is free again. Not thread-safe: the
+    owner holds a lock.
 
-    Prompts arrive in the order of their runs: one is submitted at a time."""
+    Prompts are submitted one at a time, in the order of their runs."""
 
-    on_the_way: dict[str, Staging] = field(default_factory=dict)
+    staging: dict[str, Staging] = field(default_factory=dict)
     with_prompt: set[str] = field(default_factory=set)
-    keeping_names: set[str] = field(default_factory=set)
-    """Runs whose files there another prompt may write over; from before they submit until they have left."""
+    protected: set[str] = field(default_factory=set)
+    """Runs whose files on the instance another prompt could overwrite. A run is in this set from before its
+    submission until it leaves the instance."""
     submitting: str | None = None
-    """The run whose prompt is just being submitted."""
+    """The run whose prompt is being submitted now."""
     models: frozenset[str] = frozenset()
-    """Files of the last prompt of ours, which was submitted then."""
+    """Model files of our last prompt, which was submitted at `models_at`."""
     models_at: datetime | None = None
 
     @property
     def taken(self) -> int:
-        return len(self.on_the_way) + len(self.with_prompt)
+        return len(self.staging) + len(self.with_prompt)
 
     def loaded(self, emptied_at: datetime | None) -> frozenset[str]:
-        """What the last prompt left in the memory of the instance, unless that was emptied since."""
+        """The model files of the last prompt, unless the memory of the instance was freed since."""
         is_gone = emptied_at is not None and self.models_at is not None and emptied_at >= self.models_at
         return frozenset() if is_gone else self.models
 
-    def expect(self, run_id: str, order: Order) -> None:
-        self.on_the_way[run_id] = Staging(order=order)
+    def stage(self, run_id: str, order: Order) -> None:
+        """Adds a run that prepares its prompt."""
+        self.staging[run_id] = Staging(order=order)
 
-    def ask(self, run_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
-        """Whether the run, which is ready, may submit now: to be told by `stop_asking` when it has, or could
-        not. One that `may_overwrite` files of another waits until those are fetched, and its own are kept
-        from the next one of that kind. `at_s`: monotonic."""
+    def request_slot(self, run_id: str, most: int, at_s: float, *, may_overwrite: bool = False) -> bool:
+        """Marks the run as ready, and returns True if it may submit its prompt now. The caller then calls
+        `end_request`, also if the submission fails. A run with `may_overwrite` could overwrite files of
+        another run: it waits until those are downloaded, and its own files are protected from the next run of
+        that kind. `at_s` is monotonic."""
         if not self._is_next(run_id, most, at_s):
             return False
         if may_overwrite:
-            if self._is_to_be_held(run_id):
+            if self._must_wait_for_files(run_id):
                 return False
-            self.keeping_names.add(run_id)
-        self.take_place(run_id)
+            self.protected.add(run_id)
+        self.take_slot(run_id)
         self.submitting = run_id
         return True
 
-    def _is_to_be_held(self, run_id: str) -> bool:
-        """Whether another run keeps its names, or a held one goes before it."""
-        asking = self.on_the_way.get(run_id)
-        is_held = bool(self.keeping_names - {run_id})
-        if asking is not None:
-            before = (each for each in self.on_the_way.values() if each.order < asking.order)
-            asking.is_held = is_held or any(each.is_held for each in before)
-            return asking.is_held
-        return is_held
+    def _must_wait_for_files(self, run_id: str) -> bool:
+        """True if files of another run are protected, or if an earlier run waits for files."""
+        requesting = self.staging.get(run_id)
+        waits_for_files = bool(self.protected - {run_id})
+        if requesting is not None:
+            before = (each for each in self.staging.values() if each.order < requesting.order)
+            requesting.waits_for_files = waits_for_files or any(each.waits_for_files for each in before)
+            return requesting.waits_for_files
+        return waits_for_files
 
     def _is_next(self, run_id: str, most: int, at_s: float) -> bool:
-        asking = self.on_the_way.get(run_id)
-        if asking is not None:
-            asking.is_ready = True
+        requesting = self.staging.get(run_id)
+        if requesting is not None:
+            requesting.is_ready = True
         if self.submitting is not None:
             return False
-        if asking is None:
+        if requesting is None:
             return run_id in self.with_prompt
         if len(self.with_prompt) >= most:
             return False
-        before = (each for each in self.on_the_way.values() if each.order < asking.order)
+        before = (each for each in self.staging.values() if each.order < requesting.order)
         waits_for = [each for each in before if each.keeps_others_waiting(at_s)]
         return not waits_for
 
-    def waits_for_s(self, run_id: str, at_s: float) -> float | None:
-        """How long the runs that go before it may still be waited for, because they are not ready; None
-        where time alone gives it no place."""
-        asking = self.on_the_way.get(run_id)
+    def head_start_left_s(self, run_id: str, at_s: float) -> float | None:
+        """Remaining seconds in which the run waits for earlier runs that are not ready. None if the run does
+        not wait for that."""
+        requesting = self.staging.get(run_id)
         head_starts = [
-            each.waited_for_until_s - at_s
-            for each in self.on_the_way.values()
-            if asking is not None
-            and each.order < asking.order
-            and each.waited_for_until_s is not None
-            and each.waited_for_until_s > at_s
+            each.head_start_until_s - at_s
+            for each in self.staging.values()
+            if requesting is not None
+            and each.order < requesting.order
+            and each.head_start_until_s is not None
+            and each.head_start_until_s > at_s
         ]
         return min(head_starts, default=None)
 
-    def stop_asking(self, run_id: str) -> None:
+    def end_request(self, run_id: str) -> None:
+        """Ends the request of the run, with or without a submission. The next run may submit."""
         if self.submitting == run_id:
             self.submitting = None
-        if run_id in self.on_the_way:
-            self.on_the_way[run_id].is_ready = self.on_the_way[run_id].is_held = False
+        if run_id in self.staging:
+            self.staging[run_id].is_ready = self.staging[run_id].waits_for_files = False
 
-    def is_asking(self, run_id: str) -> bool:
-        return run_id in self.on_the_way and self.on_the_way[run_id].is_ready
+    def is_requesting(self, run_id: str) -> bool:
+        """True if the run is ready and waits for the submission slot."""
+        return run_id in self.staging and self.staging[run_id].is_ready
 
-    def is_held(self, run_id: str) -> bool:
-        """Whether it waits for files of another run, and for nothing else."""
-        return run_id in self.on_the_way and self.on_the_way[run_id].is_held
+    def waits_for_files(self, run_id: str) -> bool:
+        """True if the run waits only for the files of another run."""
+        return run_id in self.staging and self.staging[run_id].waits_for_files
 
-    def take_place(self, run_id: str) -> None:
-        self.on_the_way.pop(run_id, None)
+    def take_slot(self, run_id: str) -> None:
+        """Moves the run from those that prepare a prompt to those that have one."""
+        self.staging.pop(run_id, None)
         self.with_prompt.add(run_id)
 
-    def keep_names(self, run_id: str) -> None:
-        """Another prompt may write over its files there, until it leaves."""
-        self.keeping_names.add(run_id)
+    def protect_files(self, run_id: str) -> None:
+        """Protects the run's files from other prompts until it leaves the instance."""
+        self.protected.add(run_id)
 
-    def last_prompt_has(self, models: frozenset[str], at: datetime) -> None:
-        """`at` is of the wall clock."""
+    def set_loaded_models(self, models: frozenset[str], at: datetime) -> None:
+        """`at` is a time of the wall clock."""
         self.models, self.models_at = models, at
 
     def release_slot(self, run_id: str) -> None:
-        """Its prompt is over; its files are still there."""
-        self.stop_asking(run_id)
-        self.on_the_way.pop(run_id, None)
+        """Call it when the prompt has ended. The files of the run stay protected."""
+        self.end_request(run_id)
+        self.staging.pop(run_id, None)
         self.with_prompt.discard(run_id)
 
     def leave(self, run_id: str) -> None:
+        """Removes the run from the instance: its slot is free, and its files are no longer protected."""
         self.release_slot(run_id)
-        self.keeping_names.discard(run_id)
+        self.protected.discard(run_id)
 
     def ahead_of(self, run_id: str) -> int:
-        mine = self.on_the_way.get(run_id)
-        before = (each for each in self.on_the_way.values() if mine is None or each.order < mine.order)
+        """The number of runs and prompts of ours before this run."""
+        mine = self.staging.get(run_id)
+        before = (each for each in self.staging.values() if mine is None or each.order < mine.order)
         return len(self.with_prompt) + sum(1 for _ in before)
 
 
 class Registry(Protocol):
-    """The named instances. Both methods may read a file that a person has written."""
+    """The named instances. Both methods may read a file that a person edits."""
 
     def all(self) -> Sequence[Instance]: ...
 
@@ -172,18 +184,19 @@ class Registry(Protocol):
 
 class InstanceStates(Protocol):
     def state(self, instance_id: str) -> InstanceState:
-        """As it was seen last; asks nobody."""
+        """The last known state. Sends no request."""
 
 
 class Capacity:
-    """The instances as they were seen last, and the slots of each. To be guarded by its owner."""
+    """The instances in their last known state, and the slots of each. Not thread-safe: the owner holds a
+    lock."""
 
-    def __init__(self, states: InstanceStates, *, most_prompts: int, most_on_the_way: int) -> None:
-        """`most_prompts`: prompts of ours on one instance at a time; `most_on_the_way`: runs that bring their
-        inputs there meanwhile."""
+    def __init__(self, states: InstanceStates, *, most_prompts: int, most_staging: int) -> None:
+        """`most_prompts`: maximum number of our prompts on one instance at a time. `most_staging`: maximum
+        number of runs that upload inputs there meanwhile."""
         self.most_prompts = most_prompts
         self._states = states
-        self._most_on_the_way = most_on_the_way
+        self._most_staging = most_staging
         self._instances: tuple[Instance, ...] = ()
         self._by_id: dict[str, Instance] = {}
         self._slots: dict[InstanceKey, Slots] = {}
@@ -192,8 +205,8 @@ class Capacity:
     def instances(self) -> tuple[Instance, ...]:
         return self._instances
 
-    def see(self, instances: Sequence[Instance]) -> None:
-        """Those that there are now."""
+    def update_instances(self, instances: Sequence[Instance]) -> None:
+        """Replaces the list of instances."""
         self._instances = tuple(instances)
         self._by_id = {each.id: each for each in instances}
 
@@ -201,23 +214,23 @@ class Capacity:
         return self._slots.setdefault(key, Slots())
 
     def has_room(self, key: InstanceKey) -> bool:
-        return self.slots_of(key).taken < self.most_prompts + self._most_on_the_way
+        return self.slots_of(key).taken < self.most_prompts + self._most_staging
 
     def instance(self, instance_id: str) -> Instance | None:
         return self._by_id.get(instance_id)
 
-    def meant(self, tag: str) -> list[Instance]:
+    def with_tag(self, tag: str) -> list[Instance]:
         return [instance for instance in self._instances if instance.is_meant_by(tag)]
 
     def ready(self, tag: str) -> Iterator[tuple[Instance, InstanceKey]]:
-        for instance in self.meant(tag):
+        for instance in self.with_tag(tag):
             key = usable_key(instance)
             if key is not None and self._states.state(instance.id).is_ready:
                 yield instance, key
 
     def is_first_look_due(self, tag: str, at: datetime) -> bool:
-        """Whether an instance that may be the best one is just being looked at for the first time."""
-        states = [self._states.state(instance.id) for instance in self.meant(tag)]
+        """True if an instance that may be the best one is connecting for the first time."""
+        states = [self._states.state(instance.id) for instance in self.with_tag(tag)]
         return any(
             state.reachability is Reachability.CONNECTING
             and state.connecting_since is not None
@@ -229,7 +242,7 @@ class Capacity:
         return [
             Candidate(
                 instance=instance,
-                ahead=self.slots_of(key).taken + self._others(instance.id),
+                ahead=self.slots_of(key).taken + self._prompts_of_others(instance.id),
                 loaded=self.slots_of(key).loaded(self._states.state(instance.id).memory_emptied_at),
             )
             for instance, key in self.ready(tag)
@@ -237,7 +250,7 @@ class Capacity:
         ]
 
     def keys_for(self, target: Target) -> list[InstanceKey]:
-        """Where a run of this target could go now, full or not."""
+        """The instances that a run with this target may use now, with free slots or not."""
         match target:
             case AnyOf():
                 return [key for _, key in self.ready(target.tag)]
@@ -249,27 +262,27 @@ class Capacity:
                 return [target.key]
 
     def instance_at(self, key: InstanceKey) -> Instance | None:
-        """The instance that an ssh string leads to, if it is one of the directory."""
+        """The instance of the directory that has this address, if there is one."""
         return next(
             (each for each in self._instances if is_same_machine(usable_key(each), key)),
             None,
         )
 
     def position(self, run: PendingRun, ahead: int) -> int:
-        """Runs that go before it, and what is there already."""
+        """The number of runs and prompts before this run."""
         return ahead + min((self.slots_of(key).taken for key in self.keys_for(run.target)), default=0)
 
     def why_waiting(self, run: PendingRun, refusals: Mapping[str, str]) -> str:
-        """`refusals`: why instances cannot run it, by their ids."""
+        """`refusals`: reasons by instance id, why the instance cannot run it."""
         if not isinstance(run.target, AnyOf):
-            return f"Waiting for a place on the instance: {self.most_prompts} prompts at a time are there"
-        meant = self.meant(run.target.tag)
-        if not meant:
+            return f"Waiting for a free slot: the instance gets {self.most_prompts} prompts at a time"
+        tagged = self.with_tag(run.target.tag)
+        if not tagged:
             which = f" with the tag {run.target.tag}" if run.target.tag else ""
             return f"Waiting for an instance: none{which} is enabled"
         if self._is_full_for(run):
-            return f"Waiting for a place on an instance: {self.most_prompts} prompts at a time are on each"
-        why = {each.name: refusals.get(each.id) or self._why_not(each) for each in meant}
+            return f"Waiting for a free slot: each instance gets {self.most_prompts} prompts at a time"
+        why = {each.name: refusals.get(each.id) or self._why_not(each) for each in tagged}
         return f"Waiting for an instance. {reasons_sentence(why)}"
 
     def _is_full_for(self, run: PendingRun) -> bool:
@@ -281,13 +294,13 @@ class Capacity:
         state = self._states.state(instance.id)
         return state.trouble or f"it is {state.reachability.value}"
 
-    def _others(self, instance_id: str) -> int:
+    def _prompts_of_others(self, instance_id: str) -> int:
         prompts = self._states.state(instance_id).prompts
         return prompts.others if prompts else 0
 
 
 def reasons_sentence(reasons: Mapping[str, str]) -> str:
-    """By the names of instances, a reason that several have said once: `a, b: no route to host; c: …`."""
+    """Groups the names of instances by reason: `a, b: no route to host; c: …`."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
@@ -295,7 +308,7 @@ def reasons_sentence(reasons: Mapping[str, str]) -> str:
 
 
 def usable_key(instance: Instance) -> InstanceKey | None:
-    """None for an address that cannot be read, which the directory lets nobody write."""
+    """None for an address that cannot be parsed. The directory accepts no such address."""
     try:
         return key_of_instance(instance)
     except InvalidAddress:

@@ -1,11 +1,11 @@
-"""The executor of a fleet: runs wait here, and each gets its turn where and when there is a slot for it.
+"""The executor for many instances: runs wait here, and each starts when an instance has a free slot for it.
 
-A run that waits costs no thread and no connection, and can still be reordered, cancelled, or given to another
-instance. One thread decides; an active run is carried out in a thread of its own.
+A waiting run uses no thread and no connection. It can still be reordered, cancelled or assigned to another
+instance. One thread makes the decisions. Each active run executes in its own thread.
 
-How it works. `SchedulerState` knows who goes next. This reads the records and the directory, tells the state
-what has happened, with its lock held, and carries out the instructions that it gets back, with no lock held:
-nothing waits for a disk or a network under the lock.
+How it works. `SchedulerState` contains the rules. The dispatcher reads the records and the directory, reports
+events to the state with its lock held, and executes the returned instructions without the lock: no code waits
+for a disk or a network under the lock.
 """
 
 import logging
@@ -53,32 +53,33 @@ from comfyui_workflow.workflows.resolve import foreseen_graph
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-"""How often it looks at the clock: for runs that may not start yet, and for who waits too long."""
+"""Maximum time between two decisions: for runs that may not start yet, and for timeouts."""
 MOST_ENDINGS = MOST_AT_ONCE
-"""That are saved before it looks who else may have a turn: ten thousand runs may be cancelled at once."""
-_FOR_A_PLACE = "for a place on the instance"
+"""Maximum number of ended runs that are saved between two decisions: ten thousand runs may be cancelled at
+once."""
+_FOR_A_SLOT = "for a free slot on the instance"
 _FOR_FILES = "until the files of another run are fetched, since both may save under the same name"
 
 
 class Monitors(InstanceStates, Protocol):
     def acquire(self, instance: Instance) -> None:
-        """It is looked at from now on, for a while."""
+        """Monitors the instance from now on, for a while."""
 
     def report(self, instance_id: str, error: Exception) -> None:
-        """A run has met this trouble there."""
+        """Reports an error that a run had at the instance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchOptions:
     prompts_per_instance: int = 2
-    on_the_way_per_instance: int = 1
+    staging_per_instance: int = 1
     move_after_s: float = 120.0
     any_patience_s: float = 86_400.0
     resubmissions_of_running: int = 1
 
 
 class Dispatcher:
-    """Every method may be called from any thread."""
+    """Starts runs on many instances. Thread-safe."""
 
     def __init__(
         self,
@@ -98,26 +99,26 @@ class Dispatcher:
         capacity = Capacity(
             monitors,
             most_prompts=options.prompts_per_instance,
-            most_on_the_way=options.on_the_way_per_instance,
+            most_staging=options.staging_per_instance,
         )
         self._state = SchedulerState(capacity, timedelta(seconds=options.any_patience_s), self._clock.of)
         self._changed = threading.Condition()
-        """Guards the state. Held for no network and no disk."""
-        self._looks = 0
+        """Guards the state. Not held during network or disk access."""
+        self._refreshes = 0
         self._is_stale = False
-        self._threads = RunThreads(self._carry_out)
+        self._threads = RunThreads(self._execute_run)
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self, run_id: str) -> None:
-        """Whoever changes the record after it was read here calls `recheck`."""
+        """If the record changes after it was read here, the thread that changed it calls `recheck`."""
         run = self._journal.get(run_id)
         if tag_of(run.request.target) is None:
-            self._see_instances()  # the run may name one that was added just now
+            self._update_instances()  # the request may name an instance that was added just now
         last_start = self._last_start(run)
         with self._changed:
             if self._threads.stopping.is_set:
                 return
-            self._begin_deciding()
+            self._start_thread()
             self._state.put(run, self._clock(), last_start)
             self._wake()
 
@@ -125,12 +126,13 @@ class Dispatcher:
         run = self._journal.get(run_id)
         while True:
             with self._changed:
-                self._begin_deciding()
+                self._start_thread()
                 instructions = self._state.change(run, self._clock())
                 self._wake()
-            self._carry_out_all(instructions)
+            self._execute_instructions(instructions)
             newest = self._journal.get(run_id)
-            if _says_the_same(newest, run):  # otherwise a newer change may have come before this one
+            # otherwise a newer change may have been reported before this one
+            if _is_same_for_state(newest, run):
                 return
             run = newest
 
@@ -152,11 +154,11 @@ class Dispatcher:
         return self._threads.stop(timeout_s)
 
     def wake(self) -> None:
-        """The directory or the state of an instance has changed."""
+        """Call it when the directory or the state of an instance has changed."""
         with self._changed:
             self._wake()
 
-    def _begin_deciding(self) -> None:
+    def _start_thread(self) -> None:
         if not self._thread.ident and not self._threads.stopping.is_set:
             self._thread.start()
 
@@ -164,17 +166,17 @@ class Dispatcher:
         self._is_stale = True
         self._changed.notify_all()
 
-    def _see_instances(self) -> None:
+    def _update_instances(self) -> None:
         with self._changed:
-            self._looks += 1
-            number = self._looks
+            self._refreshes += 1
+            number = self._refreshes
         instances = self._directory.all()
         with self._changed:
-            self._state.see(instances, number)
+            self._state.update_instances(instances, number)
 
     def _last_start(self, run: Run) -> datetime | None:
-        """The last start of a run of its batch, as far as records tell; None where the state knows better.
-        Never in the future: the clock may have been set back since."""
+        """The last start of a run of its batch, as far as records show it. None if the state already knows
+        it. Never in the future, even if the clock was set back since."""
         batch_id = run.request.batch_id
         if batch_id is None or run.request.stagger_s <= 0:
             return None
@@ -184,36 +186,36 @@ class Dispatcher:
         last = self._journal.last_start(batch_id)
         return None if last is None else min(self._clock.of(last), self._clock())
 
-    # in the dispatcher's own thread
+    # called in the dispatcher's own thread
 
     def _run(self) -> None:
         due: datetime | None = None
         while not self._threads.stopping.is_set:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._is_stale or self._threads.stopping.is_set, self._rest_s(due)
+                    lambda: self._is_stale or self._threads.stopping.is_set, self._timeout_s(due)
                 )
                 self._is_stale = False
             try:
                 due = self._decide()
-            except Exception:  # a run that cannot be decided on must not keep all others waiting
+            except Exception:  # an error in one run must not block all others
                 log.exception("a bug of this server: some runs may wait too long")
 
     def _decide(self) -> datetime | None:
-        """When there is something to decide again, if that is known."""
-        self._see_instances()
+        """Returns the time of the next decision, if it is known."""
+        self._update_instances()
         with self._changed:
             decision = self._state.decide(self._clock(), MOST_ENDINGS)
-            self._changed.notify_all()  # those who are preempted
-        self._carry_out_all(decision.instructions)
+            self._changed.notify_all()  # wakes the runs that are preempted
+        self._execute_instructions(decision.instructions)
         return decision.wake_at
 
-    def _rest_s(self, due: datetime | None) -> float:
+    def _timeout_s(self, due: datetime | None) -> float:
         return TICK_S if due is None else min(TICK_S, max(0.0, (due - self._clock()).total_seconds()))
 
-    # instructions, carried out with no lock held
+    # instructions, executed without the lock
 
-    def _carry_out_all(self, instructions: Sequence[Instruction]) -> None:
+    def _execute_instructions(self, instructions: Sequence[Instruction]) -> None:
         endings: list[EndRun] = []
         for each in instructions:
             match each:
@@ -233,23 +235,23 @@ class Dispatcher:
                     each.run.instance_gone.cancel("its instance was removed")
                 case _:
                     assert_never(each)
-        parallel_map(self._end, endings)  # their flushes are one
+        parallel_map(self._record_end, endings)  # in parallel, so that they share one flush
 
-    def _end(self, end: EndRun) -> None:
+    def _record_end(self, end: EndRun) -> None:
         try:
             self._journal.record(end.run_id, end.ending)
         except DataTaken:
             log.info("%s is left to another server", end.run_id)
         except RunNotFound:
-            log.warning("%s ended and is not there any more", end.run_id)
+            log.warning("%s ended, but its record no longer exists", end.run_id)
         except StoreError as error:
             log.error("%s ended, but that cannot be saved: %s", end.run_id, error)
             with self._changed:
                 self._state.end_later(end)
 
     def _find_models(self, run_id: str) -> None:
-        """None of a run that is gone, or of a workflow that is none: that is told by the instance it goes
-        to."""
+        """Reports an empty set for a deleted run or an invalid workflow. The instance reports that error
+        later."""
         models = frozenset[str]()
         try:
             run = self._journal.get(run_id)
@@ -258,11 +260,11 @@ class Dispatcher:
             log.debug("%s: its models are not known: %s", run_id, error)
         finally:
             with self._changed:
-                self._state.know_models(run_id, models)
+                self._state.set_models(run_id, models)
 
-    # in the thread of a run
+    # called in the thread of a run
 
-    def _carry_out(self, run_id: str) -> None:
+    def _execute_run(self, run_id: str) -> None:
         with self._changed:
             active = self._state.active(run_id)
         try:
@@ -270,19 +272,19 @@ class Dispatcher:
                 run_id, _DispatchedContext(dispatcher=self, active=active, stop=self._threads.stopping)
             )
         finally:
-            self._take_back(run_id)
+            self._deactivate(run_id)
 
-    def _take_back(self, run_id: str) -> None:
-        """Its record is read without the lock: should it be taken up again just now, the state says so."""
+    def _deactivate(self, run_id: str) -> None:
+        """Reads the record without the lock. If the run is retried in this moment, the state requeues it."""
         run = self._journal.get(run_id)
         last_start = self._last_start(run)
         with self._changed:
-            instructions = self._state.take_back(run, self._clock(), last_start)
+            instructions = self._state.deactivate(run, self._clock(), last_start)
             self._wake()
-        self._carry_out_all(instructions)
+        self._execute_instructions(instructions)
 
     def placement(self, active: ActiveRun, run: Run) -> Placement | None:
-        """An address that was mended in the directory is the new way to the same instance."""
+        """Uses the current address in the directory: it may have been corrected there."""
         instance = self._directory.get(active.instance_id) if active.instance_id else None
         return run.placement if instance is None else placement_of(run.request, instance, active.reason)
 
@@ -290,41 +292,41 @@ class Dispatcher:
         return run.placement is not None and self._directory.get(run.placement.instance_id) is None
 
     @contextmanager
-    def place(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> Iterator[None]:
+    def submission_slot(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> Iterator[None]:
         try:
             self._wait_for_slot(active, abort, may_overwrite)
             yield
             self._note_submitted(active)
         finally:
             with self._changed:
-                self._state.stop_asking(active.run_id)
-                self._changed.notify_all()  # the next one may submit
+                self._state.end_request(active.run_id)
+                self._changed.notify_all()  # the next run may submit
 
     def _wait_for_slot(self, active: ActiveRun, abort: CancelToken, may_overwrite: bool) -> None:
         """Raises: Preempted, Stopped."""
 
-        def ask() -> SlotDecision:
-            return self._state.ask_for_slot(
+        def request_slot() -> SlotDecision:
+            return self._state.request_slot(
                 active.run_id, self._clock(), time.monotonic(), may_overwrite=may_overwrite
             )
 
         with self._changed:
-            answer = ask()
-        if not answer.is_given:
-            message = f"Everything is ready: waiting {_FOR_FILES if answer.is_held else _FOR_A_PLACE}"
+            answer = request_slot()
+        if not answer.is_granted:
+            message = f"Everything is ready: waiting {_FOR_FILES if answer.waits_for_files else _FOR_A_SLOT}"
             self._journal.record(active.run_id, PhaseEntered(phase=Phase.WAITING, message=message))
-            self._wait_until_given(ask, abort)
+            self._wait_until_granted(request_slot, abort)
 
-    def _wait_until_given(self, ask: Callable[[], SlotDecision], abort: CancelToken) -> None:
+    def _wait_until_granted(self, request_slot: Callable[[], SlotDecision], abort: CancelToken) -> None:
         with abort.notifying(self._changed), self._changed:
-            while not (answer := ask()).is_given:
+            while not (answer := request_slot()).is_granted:
                 if answer.preempted is not None:
                     raise Preempted(answer.preempted)
                 abort.check()
-                self._changed.wait(answer.asks_again_in_s)
+                self._changed.wait(answer.retry_in_s)
 
     def _note_submitted(self, active: ActiveRun) -> None:
-        """By the graph that was submitted."""
+        """Reports the models of the submitted graph."""
         models = models_named(self._journal.get(active.run_id).graph)
         with self._changed:
             self._state.submitted(active.run_id, models, now())
@@ -332,7 +334,7 @@ class Dispatcher:
 
     def release_slot(self, active: ActiveRun) -> None:
         with self._changed:
-            self._state.leave_slot(active.run_id)
+            self._state.release_slot(active.run_id)
             self._wake()
 
     def reason_to_leave(
@@ -356,10 +358,10 @@ class Dispatcher:
         tag = tag_of(run.request.target)
         if tag is None or not may_run_again(run, self._options.resubmissions_of_running):
             return False
-        self._see_instances()
+        self._update_instances()
         with self._changed:
-            meant = self._state.meant(tag)
-        for instance in meant:  # one of them may have to take it over
+            tagged = self._state.with_tag(tag)
+        for instance in tagged:  # one of these may have to take over the run
             self._monitors.acquire(instance)
         with self._changed:
             is_another_ready = self._state.is_another_ready(tag, here.instance_id)
@@ -372,14 +374,14 @@ class Dispatcher:
         )
 
 
-def _says_the_same(one: Run, other: Run) -> bool:
-    """To the state, of what may change while a run waits."""
+def _is_same_for_state(one: Run, other: Run) -> bool:
+    """Compares only the fields that may change while a run waits and that the state uses."""
     return (one.priority, one.is_cancel_requested) == (other.priority, other.is_cancel_requested)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DispatchedContext:
-    """`executors.Turn`, of one run."""
+    """The `ExecutionContext` of one run."""
 
     dispatcher: Dispatcher
     active: ActiveRun
@@ -399,8 +401,10 @@ class _DispatchedContext:
     def is_instance_gone(self, run: Run) -> bool:
         return self.dispatcher.is_instance_gone(run)
 
-    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
-        return self.dispatcher.place(self.active, abort, may_overwrite)
+    def submission_slot(
+        self, abort: CancelToken, *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
+        return self.dispatcher.submission_slot(self.active, abort, may_overwrite)
 
     def release_slot(self) -> None:
         self.dispatcher.release_slot(self.active)

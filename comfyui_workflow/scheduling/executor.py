@@ -1,4 +1,4 @@
-"""Where and when runs are carried out."""
+"""Interface of executors: they decide where and when runs are executed."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,78 +11,82 @@ from comfyui_workflow.runs.model import Placement, Run
 
 
 class ExecutionContext(Protocol):
-    """What a run that is being carried out may ask of the executor that gave it its turn."""
+    """Services of the executor for a run that it executes."""
 
     @property
     def stop(self) -> CancelToken:
-        """Cancelled when the run is to come to rest: it is carried on at the next start."""
+        """Cancelled when the run must stop. It continues at the next start of the server."""
 
     @property
     def cancelled(self) -> CancelToken:
-        """Cancelled when somebody has asked for the end of the run."""
+        """Cancelled when the cancellation of the run was requested."""
 
     @property
     def instance_gone(self) -> CancelToken:
-        """Cancelled when the named instance of the run was removed. A hint: `is_instance_gone` tells."""
+        """Cancelled when the named instance of the run was removed. Only a hint: ask `is_instance_gone`."""
 
     def placement(self, run: Run) -> Placement | None:
-        """Where to go, as it is known now. None: where the ssh string of the request leads."""
+        """The instance to use, with its current data. None: use the ssh string of the request."""
 
     def is_instance_gone(self, run: Run) -> bool:
-        """Whether the named instance that it was given to has been removed."""
+        """True if the named instance of the run was removed."""
 
-    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
-        """Holds the instance's submission slot: one prompt is submitted at a time. A prompt that
-        `may_overwrite` files of another one waits until those are fetched, and until the run ends no other of
-        that kind is submitted. Raises: Stopped."""
+    def submission_slot(
+        self, abort: CancelToken, *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
+        """Holds the instance's submission slot: one prompt is submitted at a time. With `may_overwrite`, the
+        prompt could overwrite files of another run: it waits until those are downloaded, and no other prompt
+        of that kind is submitted before this run ends. Raises: Stopped."""
 
     def release_slot(self) -> None:
-        """The prompt executes no more: the next one may come."""
+        """Call it when the prompt no longer executes, so that the next one may be submitted."""
 
     def reason_to_leave(self, run: Run, error: Exception, failing_for_s: float) -> str | None:
-        """A sentence when, after this error, the run should leave its instance to be given to another."""
+        """Returns a sentence if the run should leave its instance after this error, to be assigned to another
+        one; else None."""
 
 
 class Preempted(Stopped):
-    """The run was about to be next, and another one goes first."""
+    """The run waited for the submission slot, but should leave the instance: another run goes first, or
+    another instance is better."""
 
 
 Execute = Callable[[str, ExecutionContext], None]
-"""`execute(run_id, turn)`: returns when the run is finished or has left its instance, or soon after
-`turn.stop` is cancelled."""
+"""`execute(run_id, context)` returns when the run is finished or has left its instance, or soon after
+`context.stop` is cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueStatus:
-    """Of a run that waits for its turn."""
+    """The status of a run that waits to be started."""
 
     position: int
-    """How many go before it."""
+    """The number of runs and prompts before it."""
     message: str | None
-    """None: what the run says of itself."""
+    """None: use the message of the run."""
 
 
 class Executor(Protocol):
     def start(self, run_id: str) -> None:
-        """Carry the run out, sooner or later; returns at once (but for `inline`)."""
+        """Schedules the run and returns at once (except in `inline`)."""
 
     def recheck(self, run_id: str) -> None:
-        """The run was cancelled, or got another priority."""
+        """Call it after the run was cancelled or its priority changed."""
 
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
-        """Of these, the ones that wait for their turn, which they never get from now on: soon they end as
-        cancelled. Of many it is much faster than one by one."""
+        """Cancels those of the runs that wait to be started, and returns their ids. They never start, and
+        soon end as cancelled. Much faster than cancelling many runs one by one."""
 
     def standing(self, run_id: str) -> QueueStatus | None:
-        """None for a run whose prompt is at the instance, or was."""
+        """None for a run whose prompt is or was at the instance."""
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop carrying out, and start nothing any more. Whether all came to rest in time."""
+        """Stops all runs and starts no others. Returns True if all stopped in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnlimitedContext:
-    """The turn of a run whose executor limits nothing."""
+    """The context of a run whose executor has no limits."""
 
     stop: CancelToken
     cancelled: CancelToken = field(default_factory=CancelToken)
@@ -94,7 +98,9 @@ class UnlimitedContext:
     def is_instance_gone(self, run: Run) -> bool:
         return False
 
-    def place(self, abort: CancelToken, *, may_overwrite: bool = False) -> AbstractContextManager[None]:
+    def submission_slot(
+        self, abort: CancelToken, *, may_overwrite: bool = False
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
     def release_slot(self) -> None:

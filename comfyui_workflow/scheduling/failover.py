@@ -1,4 +1,4 @@
-"""When a run for `any` leaves the instance it was given to."""
+"""Decides when a run for `any` leaves the instance that it was assigned to."""
 
 from comfyui_workflow.errors import (
     ComfyUIError,
@@ -12,25 +12,25 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.runs.model import Run, RunStatus
 
 FINISHED_FACTOR = 10
-"""So many times as long a run waits for an instance that has its outputs."""
+"""A run waits this many times longer for an instance that has its outputs."""
 
 
 def is_refusal(error: Exception) -> bool:
-    """The instance is well, and cannot run this workflow: another one may have what is missing."""
+    """True if the instance works but cannot run this workflow. Another instance may have what is missing."""
     return isinstance(error, InvalidGraph | PromptRefused | RemoteFileError)
 
 
 def is_instance_trouble(error: Exception) -> bool:
-    """No run would fare better there now."""
+    """True if the instance does not work now, for any run."""
     return isinstance(error, InstanceError | ComfyUIError) and not is_refusal(error)
 
 
 def should_leave(
     run: Run, error: Exception, failing_for_s: float, *, move_after_s: float, is_another_ready: bool
 ) -> bool:
-    """Before its prompt was submitted a run leaves at the first trouble. A prompt that was submitted may yet
-    bring its picture: it is given up only for an instance that is there, and much later when the picture is
-    finished and only has to be fetched."""
+    """Before its prompt is submitted, a run leaves at the first error of the instance. A submitted prompt may
+    still produce its picture. So it is given up only if another instance is ready, and much later if the
+    picture is finished and only the download is missing."""
     if is_refusal(error):
         return not run.is_accepted
     if not is_instance_trouble(error):
@@ -43,5 +43,6 @@ def should_leave(
 
 
 def may_run_again(run: Run, most_times: int) -> bool:
-    """A prompt that was running when its instance died may have been its death."""
+    """False if the prompt was executing too often when its instance failed: the prompt may have caused the
+    failure."""
     return run.status is not RunStatus.EXECUTING or run.times_lost_running < most_times

@@ -1,4 +1,4 @@
-"""Carries a run out before `start` returns: for tests that want no threads."""
+"""Executes a run before `start` returns: for tests without threads."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class InlineExecutor:
                 del self._cancelled[run_id]
 
     def recheck(self, run_id: str) -> None:
-        """For a run that was cancelled: priorities mean nothing here."""
+        """Handles only cancelled runs: priorities have no effect here."""
         cancelled = self._cancelled.get(run_id)
         if cancelled is not None:
             cancelled.cancel("the run is cancelled")

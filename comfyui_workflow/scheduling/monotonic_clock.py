@@ -1,4 +1,5 @@
-"""A wall clock that nobody sets: the time at the start, and what has passed since by the monotonic clock."""
+"""A wall clock without jumps: the time at the start plus the time that the monotonic clock has counted
+since."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from comfyui_workflow.stores.journal import now
 
 
 class SteadyClock:
-    """`clock()` never jumps; `of(at)` is the same moment of the wall clock, as this one shows it."""
+    """`clock()` never jumps. `of(at)` converts a time of the wall clock to this clock."""
 
     def __init__(
         self, wall: Callable[[], datetime] = now, monotonic: Callable[[], float] = time.monotonic
@@ -21,5 +22,5 @@ class SteadyClock:
         return self._began_at + timedelta(seconds=self._monotonic() - self._began_s)
 
     def of(self, at: datetime) -> datetime:
-        """By what the wall clock shows now."""
+        """Uses the current difference between the two clocks."""
         return self() + (at - self._wall())

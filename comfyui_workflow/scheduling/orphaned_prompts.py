@@ -1,13 +1,13 @@
-"""Prompts that we left behind on an instance that was away."""
+"""Finds prompts that our runs gave up while the instance was not reachable."""
 
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.stores.journal import RunJournal
 
 
 def is_given_up(journal: RunJournal, correlation: str) -> bool | None:
-    """Whether our run does not want that prompt any more; None for a run that is not ours: other servers use
-    the instance too. `correlation`: `<workflow id>/<how often it had been submitted>`. A submission that our
-    record does not know of is not given up: a power cut can take the record; the run adopts the prompt."""
+    """True if our run no longer wants the prompt; None if the run is not ours, because other servers use the
+    instance too. `correlation` is `<workflow id>/<number of the submission>`. A submission that is not in our
+    record is not given up: a power cut may have destroyed the record, and the run adopts the prompt."""
     run_id, _, submission = correlation.partition("/")
     try:
         run = journal.get(run_id)

@@ -1,4 +1,4 @@
-"""When runs may start: those that wait for a time, and the time between two runs of one batch."""
+"""Delays the start of runs: start times, and the interval between two runs of one batch."""
 
 import heapq
 from collections.abc import Iterator
@@ -8,42 +8,45 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True)
 class Stagger:
-    """The time between the starts of two runs of a batch."""
+    """The minimum interval between the starts of two runs of a batch."""
 
     batch_id: str
     seconds: float
 
 
 class Pacing:
-    """Keeps the time between two runs of a batch. To be guarded by its owner.
+    """Enforces the interval between two runs of a batch. Not thread-safe: the owner holds a lock.
 
-    Each turn comes so long after the one before, so that nobody is prepared hours too early; and so does each
-    prompt: turns may last, and end at once when instances become free."""
+    The interval is enforced twice. Between admissions, so that no run is prepared hours too early. And
+    between submissions, because admitted runs may wait for a slot for different times, and all end their
+    waits at once when instances become free."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, datetime | None] = {}
-        self._starts: dict[str, datetime | None] = {}
+        self._admissions: dict[str, datetime | None] = {}
+        self._submissions: dict[str, datetime | None] = {}
 
     def knows(self, batch_id: str) -> bool:
-        return batch_id in self._turns
+        return batch_id in self._admissions
 
     def begin(self, batch_id: str, last_start: datetime | None) -> None:
-        """`last_start`: as far as runs tell that were started before this server was."""
-        self._turns.setdefault(batch_id, last_start)
-        self._starts.setdefault(batch_id, last_start)
+        """`last_start`: the last start of a run of the batch before this server was started, as far as
+        records show it."""
+        self._admissions.setdefault(batch_id, last_start)
+        self._submissions.setdefault(batch_id, last_start)
 
-    def turn_at(self, stagger: Stagger) -> datetime | None:
-        """When the next run of the batch may have its turn; None at once."""
-        return self._next(self._turns, stagger)
+    def admission_at(self, stagger: Stagger) -> datetime | None:
+        """The time from which the next run of the batch may be admitted; None for at once."""
+        return self._next(self._admissions, stagger)
 
-    def start_at(self, stagger: Stagger) -> datetime | None:
-        return self._next(self._starts, stagger)
+    def submission_at(self, stagger: Stagger) -> datetime | None:
+        """The time from which the next run of the batch may submit its prompt; None for at once."""
+        return self._next(self._submissions, stagger)
 
-    def turn_given(self, stagger: Stagger, at: datetime) -> None:
-        self._turns[stagger.batch_id] = at
+    def admitted(self, stagger: Stagger, at: datetime) -> None:
+        self._admissions[stagger.batch_id] = at
 
-    def started(self, stagger: Stagger, at: datetime) -> None:
-        self._starts[stagger.batch_id] = at
+    def submitted(self, stagger: Stagger, at: datetime) -> None:
+        self._submissions[stagger.batch_id] = at
 
     def _next(self, last: dict[str, datetime | None], stagger: Stagger) -> datetime | None:
         before = last.get(stagger.batch_id)
@@ -51,13 +54,14 @@ class Pacing:
 
 
 class DelayQueue:
-    """The runs that may not start yet: one of many is found and taken out as fast as one of few. To be
-    guarded by its owner."""
+    """The runs that may not start yet, by start time. Adding and removing a run is fast for any number of
+    runs. Not thread-safe: the owner holds a lock."""
 
     def __init__(self) -> None:
         self._times: dict[str, datetime] = {}
         self._soonest: list[tuple[datetime, str]] = []
-        """Those that were removed, or have another time now, are still in it, and are passed over."""
+        """A heap. It also contains entries of runs that were removed or have another time now. These are
+        skipped."""
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._times
@@ -67,11 +71,11 @@ class DelayQueue:
 
     @property
     def soonest(self) -> datetime | None:
-        """When the next one may start, or somebody might have who was removed."""
+        """The next start time. It may belong to a run that was removed."""
         return self._soonest[0][0] if self._soonest else None
 
     def add(self, run_id: str, at: datetime) -> None:
-        """In place of what was known of it."""
+        """Replaces an earlier entry of the run."""
         self._times[run_id] = at
         heapq.heappush(self._soonest, (at, run_id))
 
@@ -79,7 +83,7 @@ class DelayQueue:
         self._times.pop(run_id, None)
 
     def take_due(self, at: datetime) -> Iterator[str]:
-        """They are no longer among them."""
+        """Removes and yields the runs that are due."""
         while self._soonest and self._soonest[0][0] <= at:
             time, run_id = heapq.heappop(self._soonest)
             if self._times.get(run_id) == time:

@@ -1,4 +1,5 @@
-"""The runs that wait for their turn: no thread, no connection, a few hundred bytes each."""
+"""Queue of the runs that wait to be started. A waiting run uses no thread, no connection, and a few hundred
+bytes."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from comfyui_workflow.sessions.session import InstanceKey
 
 @dataclass(frozen=True, kw_only=True)
 class AnyOf:
-    """Whichever enabled instance has the tag; every one has the empty tag."""
+    """Any enabled instance that has the tag. Every instance has the empty tag."""
 
     tag: str
 
@@ -24,7 +25,7 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True)
 class At:
-    """Where an ssh string leads, which is no instance of the directory."""
+    """An address from an ssh string that is no instance of the directory."""
 
     key: InstanceKey
 
@@ -34,7 +35,8 @@ Target = AnyOf | Named | At
 
 @dataclass(frozen=True, kw_only=True)
 class PendingRun:
-    """A run that waits for its turn. Ids sort by age. `refused_by` are instances that cannot run it."""
+    """A run that waits to be started. Ids sort by age. `refused_by` contains the instances that cannot run
+    it."""
 
     run_id: str
     priority: int
@@ -43,7 +45,7 @@ class PendingRun:
     stagger: Stagger | None = None
 
     @property
-    def row(self) -> "Row":
+    def group_key(self) -> "GroupKey":
         return (self.target, self.refused_by, self.stagger)
 
     @property
@@ -51,19 +53,19 @@ class PendingRun:
         return (-self.priority, self.run_id)
 
 
-Row = tuple[Target, frozenset[str], Stagger | None]
+GroupKey = tuple[Target, frozenset[str], Stagger | None]
 
 
 class PendingQueue:
-    """Sorted by priority, then by age. To be guarded by its owner.
+    """Sorted by priority, then by age. Not thread-safe: the owner holds a lock.
 
-    Runs of one target that were refused by the same instances stand in one row, but those of a staggered
-    batch in a row of their own: whoever has a free place looks at the head of each row, however many stand
-    behind it."""
+    How it works. Runs with the same target, refused by the same instances, form one group; each staggered
+    batch has a group of its own. All runs of a group can use the same instances. So the scheduler checks only
+    the head of each group, however long the group is."""
 
     def __init__(self) -> None:
         self._runs: dict[str, PendingRun] = {}
-        self._rows: dict[Row, list[tuple[int, str]]] = {}
+        self._groups: dict[GroupKey, list[tuple[int, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -75,29 +77,29 @@ class PendingQueue:
         return self._runs.get(run_id)
 
     def add(self, run: PendingRun) -> None:
-        """In place of what was known of it."""
+        """Replaces an earlier entry of the run."""
         self.remove(run.run_id)
         self._runs[run.run_id] = run
-        insort(self._rows.setdefault(run.row, []), run.order)
+        insort(self._groups.setdefault(run.group_key, []), run.order)
 
     def remove(self, run_id: str) -> PendingRun | None:
         run = self._runs.pop(run_id, None)
         if run is not None:
-            row = self._rows[run.row]
-            del row[bisect_left(row, run.order)]
-            if not row:
-                del self._rows[run.row]
+            group = self._groups[run.group_key]
+            del group[bisect_left(group, run.order)]
+            if not group:
+                del self._groups[run.group_key]
         return run
 
     def heads(self) -> list[PendingRun]:
-        """The first of each row, the one that should go first of all before the others."""
-        heads = [self._runs[row[0][1]] for row in self._rows.values()]
+        """The first run of each group, in the order of all runs."""
+        heads = [self._runs[group[0][1]] for group in self._groups.values()]
         return sorted(heads, key=lambda run: run.order)
 
-    def row(self, head: PendingRun) -> Iterator[PendingRun]:
-        return (self._runs[each[1]] for each in list(self._rows[head.row]))
+    def group(self, head: PendingRun) -> Iterator[PendingRun]:
+        return (self._runs[each[1]] for each in list(self._groups[head.group_key]))
 
     def ahead_of(self, run: PendingRun) -> int:
-        """How many that wait for the same go before it."""
-        rows = (row for (target, *_), row in self._rows.items() if target == run.target)
-        return sum(bisect_left(row, run.order) for row in rows)
+        """The number of runs with the same target that go before this one."""
+        groups = (group for (target, *_), group in self._groups.items() if target == run.target)
+        return sum(bisect_left(group, run.order) for group in groups)

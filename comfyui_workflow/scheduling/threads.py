@@ -1,4 +1,4 @@
-"""A thread for each run that is being carried out."""
+"""One thread for each run that is executed."""
 
 import threading
 import time
@@ -8,10 +8,10 @@ from comfyui_workflow.concurrency import CancelToken
 
 
 class RunThreads:
-    """`carry_out(run_id)` returns soon after `stopping` is cancelled."""
+    """Starts the threads. `execute(run_id)` must return soon after `stopping` is cancelled."""
 
-    def __init__(self, carry_out: Callable[[str], None]) -> None:
-        self._carry_out = carry_out
+    def __init__(self, execute: Callable[[str], None]) -> None:
+        self._execute = execute
         self.stopping = CancelToken()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
@@ -28,7 +28,7 @@ class RunThreads:
             thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Start nothing any more. Whether all came to rest in time."""
+        """Starts no more threads. Returns True if all threads ended in time."""
         self.stopping.cancel("the server is stopping")
         with self._lock:
             threads = list(self._threads.values())
@@ -38,11 +38,11 @@ class RunThreads:
         return not any(thread.is_alive() for thread in threads)
 
     def _run(self, run_id: str, previous: threading.Thread | None) -> None:
-        """A run that is taken up again waits for its own earlier thread: it never has two."""
+        """A run that is started again waits for its previous thread: it never has two."""
         if previous is not None:
             previous.join()
         try:
-            self._carry_out(run_id)
+            self._execute(run_id)
         finally:
             with self._lock:
                 if self._threads.get(run_id) is threading.current_thread():

@@ -317,7 +317,7 @@ def test_retry_takes_up_what_can_be_fetched_and_never_what_would_run_again(api: 
     api.journal.record(run_id, events.RunFailed(code="prompt_failed", message="x"))
     answer = api.client.post(url)
     assert answer.status_code == 409
-    assert "execute it anew" in answer.json["message"]
+    assert "Execute it again" in answer.json["message"]
 
 
 @pytest.mark.parametrize("code", [None, "connection_failed", "prompt_failed", "api_key_gone"])

@@ -1,4 +1,4 @@
-"""What runs show while they are carried out, and that it is gone when they are."""
+"""Live progress of executing runs; it is removed when they end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
         assert view.document("a") == {"live_preview": shown, "transfers": []}
         assert view.line("b")["live_preview"]["number"] == 2
     assert view.document("a") == nothing
-    first.show(preview())  # the websocket may be a moment late
+    first.show(preview())  # the websocket may deliver late
     assert view.preview("a") is None
     with view.open("a") as again:
         assert view.preview("a") is None
@@ -64,7 +64,7 @@ def test_a_run_that_came_back_is_not_dropped_with_the_one_before() -> None:
 
 @dataclass
 class Instance:
-    """The parts of a link that files use. While a file travels, it is seen what the run shows."""
+    """The parts of a session that transfers use. It records the live progress during a transfer."""
 
     live: LiveProgress
     has_sftp: bool = True

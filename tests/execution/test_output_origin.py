@@ -1,4 +1,4 @@
-"""Whether a file is the run's own: by its time, by the graph inside, by the prompts that came after."""
+"""Detection of files of other prompts: by time, by the graph in the file, by later prompts."""
 
 import json
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ def graph(seed: int, class_type: str = "Own") -> dict[str, Any]:
 
 
 def ours(seed: int) -> dict[str, Any]:
-    """With a node of each kind: "2" may overwrite, "3" numbers its files."""
+    """A graph with a node of each kind: "2" may overwrite, "3" numbers its files."""
     return graph(seed) | {"3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
 
 
 @dataclass
 class ComfyUI:
-    """The parts of a link that are asked. `modified_s` is told to the nanosecond, after the end."""
+    """The parts of a session that are used. `modified_s` counts from the end of the prompt."""
 
     modified_s: float | None = None
     others: list[HistoryEntry] = field(default_factory=list)
@@ -77,7 +77,7 @@ UNRELATED = entry("theirs", replace(OUTPUT, filename="other.png"))
 def check(
     tmp_path: Path, comfyui: ComfyUI, *, seed: int | None, at_s: float | None, output: OutputFile = OUTPUT
 ) -> None:
-    """Of a picture with the graph of this seed inside, modified `at_s` seconds after the prompt has ended."""
+    """Checks a picture that contains the graph with this seed, modified `at_s` seconds after the prompt."""
     texts = PngInfo()
     if seed is not None:
         texts.add_text("prompt", json.dumps(graph(seed, "SaveImage" if output.node_id == "3" else "Own")))

@@ -1,4 +1,4 @@
-"""Output files on their way down, from an instance of files in a dictionary."""
+"""Download of output files from an instance whose files are in a dictionary."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ from tests.runs.test_state_machine import new_run
 
 @dataclass
 class Instance:
-    """The parts of a link that fetching uses: its files, its ComfyUI, its directories."""
+    """The parts of a session that downloads use: files, ComfyUI, directories."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     viewed: dict[str, bytes] = field(default_factory=dict)

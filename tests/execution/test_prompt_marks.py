@@ -1,4 +1,4 @@
-"""Which prompts of our runs our data explain."""
+"""Which prompts of our runs are explained by our data."""
 
 from collections.abc import Callable
 from pathlib import Path

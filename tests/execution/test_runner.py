@@ -1,4 +1,4 @@
-"""The runner between an instance that refuses and a disk that is full."""
+"""The runner with an instance that refuses the key, a broken connection, and a full disk."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ from comfyui_workflow.workflows.model import Workflow
 
 
 class FullStore(MemoryRunStore):
-    """Takes nothing that must be saved, for the first `refusals` times."""
+    """A store that refuses the first `refusals` events that must be saved."""
 
     def __init__(self, refusals: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Refusing:
 
 @dataclass(frozen=True, kw_only=True)
 class OfInstance(UnlimitedContext):
-    """The turn of a run on a named instance, which may be removed."""
+    """The context of a run on a named instance, which may be removed."""
 
     def is_instance_gone(self, run: Run) -> bool:
         return self.instance_gone.is_set
@@ -134,8 +134,7 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
 
 
 class LettingThroughWhatIsSmall:
-    """A pool of a link that is there whenever it is asked, and over which nothing comes: as where large
-    packets are lost."""
+    """A pool whose session always opens but transfers nothing: as in a network that loses large packets."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -197,10 +196,10 @@ def test_to_wait_for_something_else_is_no_failing() -> None:
     backoff = Backoff(lambda: now_s)
     backoff.next_wait_s()
     now_s = 100.0
-    backoff.excuse(90.0)
+    backoff.exclude(90.0)
     assert backoff.failing_for_s() == 10.0
     backoff.reset()
-    backoff.excuse(90.0)
+    backoff.exclude(90.0)
     assert backoff.failing_for_s() == 0.0
 
 
@@ -209,6 +208,6 @@ def test_who_answers_is_asked_again_soon_and_is_given_no_more_time() -> None:
     backoff = Backoff(lambda: now_s)
     longest_s = max(backoff.next_wait_s() for _ in range(10))
     now_s = 100.0
-    backoff.reached()
+    backoff.note_response()
     assert backoff.next_wait_s() < longest_s / 2
     assert backoff.failing_for_s() == 100.0

@@ -1,4 +1,4 @@
-"""What is underway."""
+"""The overview of executing and waiting runs."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The log of a run: a step is what is new in it, and all steps together are the run."""
+"""The log of a run: each line contains only its changes, and all lines together give the run."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What can be asked and answered is in the documents: nothing is missing there, nothing made up."""
+"""The documentation lists exactly the fields, error codes and commands that exist."""
 
 import re
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Ids sort by the order in which runs and batches were accepted, whatever the clock did meanwhile."""
+"""Ids sort in the order in which runs and batches were accepted, even if the clock was set back."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Records of jobs: those of earlier releases are read as they are."""
+"""Records of jobs: records of earlier releases are read correctly."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""When each node of a run began and ended: only what was seen is told."""
+"""Start and end times of nodes: only observed times are reported."""
 
 from collections.abc import Iterable
 from datetime import timedelta

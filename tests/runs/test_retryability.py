@@ -1,4 +1,4 @@
-"""Whether a retry is accepted: one answer for the service, the document and the list."""
+"""Acceptance of a retry: one answer for the service, the document and the list."""
 
 from dataclasses import replace
 
@@ -24,12 +24,12 @@ def failed(code: str | None, *lost: LostParts) -> Run:
         (failed("outputs_missing"), None),
         (failed(None), None),
         (failed("record_damaged", LostParts.STATE), None),
-        (failed("record_damaged", LostParts.WORKFLOW), "lost with its damaged record: execute it anew"),
-        (failed("prompt_failed"), "execute it anew"),
-        (failed("prompt_refused"), "execute it anew"),
-        (failed("prompt_lost"), "execute it anew"),
-        (failed("api_key_gone"), "order it anew, with the key"),
-        (failed("image_not_fetched"), "retry its job"),
+        (failed("record_damaged", LostParts.WORKFLOW), "record of the run was damaged. Execute it again"),
+        (failed("prompt_failed"), "Execute it again"),
+        (failed("prompt_refused"), "Execute it again"),
+        (failed("prompt_lost"), "Execute it again"),
+        (failed("api_key_gone"), "Execute it again, with the key"),
+        (failed("image_not_fetched"), "Retry its job"),
         (new_run(), "this one is queued"),
         (replace(new_run(), status=RunStatus.COMPLETED), "this one is completed"),
         (replace(new_run(), status=RunStatus.CANCELLED), "this one is cancelled"),

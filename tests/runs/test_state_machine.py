@@ -1,4 +1,4 @@
-"""The state machine, by itself and over messages recorded from real ComfyUI servers."""
+"""The state machine alone, and with messages recorded from real ComfyUI servers."""
 
 import json
 from datetime import UTC, datetime, timedelta

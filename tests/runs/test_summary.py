@@ -1,4 +1,4 @@
-"""A run in a line, and which of them are wanted."""
+"""Run summaries and their filters."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Targets: what a person may write, and what records keep of it."""
+"""Targets: the accepted texts, and their records."""
 
 import json
 from dataclasses import replace

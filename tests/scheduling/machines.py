@@ -1,4 +1,4 @@
-"""A fleet of sandboxes behind one server, as a person would set it up."""
+"""A server with several sandboxes as instances, set up as a user would do it."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

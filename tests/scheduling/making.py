@@ -1,4 +1,4 @@
-"""Instances, runs and a fleet without machines, for tests that decide."""
+"""Instances, runs and a fleet without machines, for tests of scheduling decisions."""
 
 import threading
 import time
@@ -60,7 +60,7 @@ def request(
 
 
 class LockWatch:
-    """Notes whoever reads or writes what may be on a disk while the dispatcher's lock is held."""
+    """Records accesses to data that may be on disk while the dispatcher's lock is held."""
 
     def __init__(self) -> None:
         self.is_held: Callable[[], bool] = lambda: False
@@ -124,8 +124,8 @@ class FakeMonitors:
 
 
 class Fleet:
-    """Its runs are carried out by the test: `carried` tells who has a turn, `submit` and `finish` take one to
-    the next step, and `fail` lets it meet an error."""
+    """The test executes the runs: `executing` returns the runs that are executed, `submit` and `finish` take
+    a run to its next step, and `fail` raises an error in it."""
 
     def __init__(self, *instances: Instance, store: SlowStore | None = None, **options: object) -> None:
         self.store = store or SlowStore()
@@ -141,12 +141,12 @@ class Fleet:
             options=DispatchOptions(**options),  # type: ignore[arg-type]
         )
         self.lock_watch.is_held = self.dispatcher._changed._is_owned  # type: ignore[attr-defined]
-        self.before_asking: Callable[[str], object] = lambda _: None
-        self.before_giving_back: Callable[[], object] = lambda: None
+        self.before_request: Callable[[str], object] = lambda _: None
+        self.before_release: Callable[[], object] = lambda: None
         self.submitted: list[str] = []
         self._changed = threading.Condition()
-        self.turns_taken: Counter[str] = Counter()
-        self._turns: dict[str, ExecutionContext] = {}
+        self.times_started: Counter[str] = Counter()
+        self._contexts: dict[str, ExecutionContext] = {}
         self._wishes: dict[str, list[object]] = {}
 
     def submit(self, *requests: RunRequest) -> list[str]:
@@ -168,15 +168,15 @@ class Fleet:
         return run
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Conditions look at records and states too, of which nobody tells us."""
+        """Waits for the condition. It polls, because records and states do not notify."""
         deadline_s = time.monotonic() + LIMIT_S
         with self._changed:
             while not condition():
                 assert time.monotonic() < deadline_s, self.story()
                 self._changed.wait(LOOK_S)
 
-    def carried(self) -> set[str]:
-        return set(self._turns)
+    def executing(self) -> set[str]:
+        return set(self._contexts)
 
     def where(self, run_id: str) -> str | None:
         placement = self.journal.get(run_id).placement
@@ -185,17 +185,17 @@ class Fleet:
     def finish(self, run_id: str) -> None:
         self._wish(run_id, "finish")
 
-    def turn(self, run_id: str) -> ExecutionContext:
-        return self._turns[run_id]
+    def context(self, run_id: str) -> ExecutionContext:
+        return self._contexts[run_id]
 
     def is_instance_gone(self, run_id: str) -> bool:
-        return self._turns[run_id].is_instance_gone(self.journal.get(run_id))
+        return self._contexts[run_id].is_instance_gone(self.journal.get(run_id))
 
     def release_slot(self, run_id: str) -> None:
-        self._turns[run_id].release_slot()
+        self._contexts[run_id].release_slot()
 
     def end(self, run_id: str, ending: Event) -> None:
-        """By any event; then, still in its turn, `before_giving_back`."""
+        """Ends the run with an event; then, in the run's own thread, calls `before_release`."""
         self._wish(run_id, ending)
 
     def fail(self, run_id: str, error: Exception) -> None:
@@ -215,39 +215,39 @@ class Fleet:
             self._wishes.setdefault(run_id, []).append(wish)
             self._changed.notify_all()
 
-    def _execute(self, run_id: str, turn: ExecutionContext) -> None:
+    def _execute(self, run_id: str, context: ExecutionContext) -> None:
         run = self.journal.get(run_id)
-        placement = turn.placement(run)
+        placement = context.placement(run)
         if placement is not None:
             self.journal.record(run_id, InstanceChosen(placement=placement))
         try:
-            self.before_asking(run_id)
-            with turn.place(turn.stop):
+            self.before_request(run_id)
+            with context.submission_slot(context.stop):
                 self.submitted.append(run_id)
-            self._hold(run_id, turn)
+            self._hold(run_id, context)
         except Exception as error:  # noqa: BLE001 - as the runner does
             run = self.journal.get(run_id)
-            reason = turn.reason_to_leave(run, error, failing_for_s=1000)
+            reason = context.reason_to_leave(run, error, failing_for_s=1000)
             if reason is not None:
                 self.journal.record(run_id, InstanceLeft(message=reason))
 
-    def _hold(self, run_id: str, turn: ExecutionContext) -> None:
+    def _hold(self, run_id: str, context: ExecutionContext) -> None:
         with self._changed:
-            self._turns[run_id] = turn
-            self.turns_taken[run_id] += 1
+            self._contexts[run_id] = context
+            self.times_started[run_id] += 1
             self._changed.notify_all()
             try:
-                while not (wishes := self._wishes.get(run_id)) and not turn.stop.is_set:
+                while not (wishes := self._wishes.get(run_id)) and not context.stop.is_set:
                     self._changed.wait(0.05)
             finally:
-                del self._turns[run_id]
+                del self._contexts[run_id]
         if wishes:
             wish = wishes.pop(0)
             if isinstance(wish, Exception):
                 raise wish
             if isinstance(wish, Event):
                 self.journal.record(run_id, wish)
-                self.before_giving_back()
+                self.before_release()
                 return
             self.journal.record(run_id, RunCompleted())
 

@@ -1,4 +1,4 @@
-"""Which instance is chosen, and in what words."""
+"""The choice of the instance, and the sentence that gives the reason."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def candidate(
 @pytest.mark.parametrize(
     ("candidates", "models", "name", "reason"),
     [
-        ([candidate("a", 5)], SD, "a", "the only one with a free place"),
+        ([candidate("a", 5)], SD, "a", "the only one with a free slot"),
         ([candidate("b"), candidate("a")], SD, "a", "as good as the others"),
         ([candidate("a"), candidate("b", 1, loaded=SD)], SD, "b", "has sd.safetensors loaded"),
         ([candidate("a"), candidate("b", 1, loaded=SD)], frozenset(), "a", "fewest prompts ahead (0)"),

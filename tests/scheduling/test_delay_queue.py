@@ -1,4 +1,4 @@
-"""The runs that may not start yet."""
+"""The queue of runs that may not start yet."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""When a run leaves the instance it was given to."""
+"""The rules for a run to leave its instance."""
 
 import pytest
 

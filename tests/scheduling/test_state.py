@@ -1,4 +1,4 @@
-"""The scheduler's state by itself: events in, instructions out."""
+"""The scheduler's state alone: events in, instructions out."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -25,8 +25,8 @@ MODELS = frozenset({"sd.safetensors"})
 
 def state_of(*names: str) -> SchedulerState:
     states = FakeMonitors(dict.fromkeys(names, READY))
-    state = SchedulerState(Capacity(states, most_prompts=2, most_on_the_way=1), timedelta(days=1))
-    state.see([instance(name) for name in names], number=1)
+    state = SchedulerState(Capacity(states, most_prompts=2, most_staging=1), timedelta(days=1))
+    state.update_instances([instance(name) for name in names], number=1)
     return state
 
 
@@ -49,7 +49,7 @@ def test_a_run_that_is_put_is_started_once_where_there_is_room() -> None:
     assert started(state) == [run.run_id for run in runs[:3]]
     assert started(state) == []
     assert decided(state).instructions == (MonitorInstance(instance=instance("a")),)
-    state.take_back(replace(runs[0], status=RunStatus.COMPLETED), AT)
+    state.deactivate(replace(runs[0], status=RunStatus.COMPLETED), AT)
     assert started(state) == [runs[3].run_id]
 
 
@@ -57,10 +57,10 @@ def test_a_run_that_is_put_while_it_is_active_is_put_again_when_its_turn_is_over
     state, run = state_of("a"), new_run()
     state.put(run, AT)
     decided(state)
-    state.put(run, AT)  # it was finished, and taken up again just then
+    state.put(run, AT)  # the run ended, and was retried at that moment
     finished = replace(run, status=RunStatus.FAILED)
-    assert state.take_back(finished, AT) == (Requeue(run_id=run.run_id),)
-    state.put(finished, AT)  # what is finished by then has nothing to wait for
+    assert state.deactivate(finished, AT) == (Requeue(run_id=run.run_id),)
+    state.put(finished, AT)  # a finished run is ignored
     assert started(state) == []
 
 
@@ -76,7 +76,7 @@ def test_the_models_of_a_run_are_asked_for_before_they_choose_its_instance() -> 
     assert FindModels(run_id=second.run_id) in decision.instructions
     assert not any(isinstance(each, StartRun) for each in decision.instructions)
     assert decision.wake_at == AT
-    state.know_models(second.run_id, MODELS)
+    state.set_models(second.run_id, MODELS)
     assert started(state) == [second.run_id]
     here = state.active(first.run_id).instance_id
     assert state.active(second.run_id).instance_id == here
@@ -89,14 +89,14 @@ def test_an_active_run_that_is_cancelled_or_loses_its_instance_is_told() -> None
     active = state.active(run.run_id)
     assert state.change(replace(run, priority=3), AT) == ()
     assert state.change(replace(run, is_cancel_requested=True), AT) == (NotifyCancelled(run=active),)
-    state.see([], number=2)
+    state.update_instances([], number=2)
     assert NotifyInstanceRemoved(run=active) in decided(state).instructions
 
 
 def test_an_older_look_at_the_directory_that_comes_late_is_passed_over() -> None:
     state, run = state_of(), new_run(request("a", instance_id="a"))
-    state.see([instance("a")], number=3)
-    state.see([], number=2)
+    state.update_instances([instance("a")], number=3)
+    state.update_instances([], number=2)
     state.put(run, AT)
     decision = decided(state)
     assert not any(isinstance(each, EndRun) for each in decision.instructions)
@@ -104,10 +104,10 @@ def test_an_older_look_at_the_directory_that_comes_late_is_passed_over() -> None
 
 
 def test_whoever_reads_a_record_under_the_lock_is_found_out() -> None:
-    """That nobody does is asserted at the end of each test with a fleet."""
+    """Each test with a fleet asserts at its end that there was no such access."""
     with fleet_of(instance("a")) as fleet:
         (run,) = fleet.submit(request())
-        fleet.until(lambda: fleet.carried() == {run})
+        fleet.until(lambda: fleet.executing() == {run})
         assert fleet.lock_watch.offences == []
         with fleet.dispatcher._changed:
             fleet.journal.get(run)

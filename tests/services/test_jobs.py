@@ -484,7 +484,7 @@ def test_an_image_that_does_not_come_is_tried_again_and_then_fails_its_job(
         job_id = made.submit(fetches=(ImageDownload(url=url, path=str(made.directory / "a.png")),))
         assert made.final(job_id).final is JobStatus.FAILED
         assert made.journal.get(job_id).error_code == "image_not_fetched"
-        with pytest.raises(RunConflict, match="retry its job"):
+        with pytest.raises(RunConflict, match="Retry its job"):
             made.service.retry(job_id)  # the run alone has no images
         assert made.fetched.count(url) == tries
         made.web[url] = b"picture"
