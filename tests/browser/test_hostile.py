@@ -108,7 +108,7 @@ def test_in_the_list_and_in_questions(
     expect(page.locator(".rows .name", has_text=HOSTILE)).to_have_count(4)
     for name in page.locator(".rows .name").all():
         assert name.text_content() == HOSTILE
-    expect(dashboard.part("Needs you").locator("li p")).to_contain_text(
+    expect(dashboard.part("Needs attention").locator("li p")).to_contain_text(
         f"It said {HOSTILE}", use_inner_text=False
     )
     dashboard.open_run(live)
@@ -131,7 +131,7 @@ def test_a_name_does_not_turn_round_what_comes_after_it(
     run_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=name)
     dashboard.server.until_finished(run_id)
     dashboard.open()
-    after_name = dashboard.part("Needs you").locator("li p").first
+    after_name = dashboard.part("Needs attention").locator("li p").first
     assert after_name.evaluate(IS_LEFT_TO_RIGHT, " failed ")
     dashboard.open_run(run_id)
     page.get_by_text("Graph and inputs").click()

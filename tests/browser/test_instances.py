@@ -15,7 +15,7 @@ from tests.sandbox_process import SandboxProcess
 def machines(dashboard: Dashboard) -> Dashboard:
     """Their view, where there is none yet."""
     dashboard.open("instances")
-    dashboard.page.get_by_text("None has a name yet.").wait_for()
+    dashboard.page.get_by_text("No instances yet.").wait_for()
     return dashboard
 
 
@@ -79,7 +79,7 @@ def test_a_run_starts_at_an_instance_by_its_name(machines: Dashboard, sandbox: S
     machines.server.until_finished(first)
     machines.open(f"start?from={first}")
     expect(machines.page.get_by_label("Instance")).to_have_value("By name")
-    expect(machines.page.get_by_text("It can run this.")).to_be_visible()
+    expect(machines.page.get_by_text("The instance can run this.")).to_be_visible()
     machines.press("Start")
     machines.until_chip("Completed")
     expect(machines.page.locator("header.head")).to_contain_text("By name")
@@ -127,8 +127,8 @@ def test_another_host_key_is_compared_and_accepted(machines: Dashboard, renewed:
     assert offered != known
     expect(card.get_by_role("button", name="Forget the known one")).to_be_visible()
     machines.open()
-    expect(machines.part("Needs you")).to_contain_text("Renewed shows another host key")
-    machines.part("Needs you").get_by_role("link", name="Renewed").click()
+    expect(machines.part("Needs attention")).to_contain_text("Renewed has another host key")
+    machines.part("Needs attention").get_by_role("link", name="Renewed").click()
     card.get_by_role("button", name="Accept the new key").click()
     question = page.get_by_role("dialog", name="Trust this machine as “Renewed”?")
     expect(question.locator("p")).to_have_text(offered)
