@@ -122,7 +122,7 @@ def test_a_change_in_the_midst_of_a_check_is_not_checked(
     prepare(dashboard, sandbox, tmp_path)
     held = Held(dashboard.page, "**/validate")
     dashboard.press("Check")
-    expect(said(dashboard)).to_contain_text("Asking")
+    expect(said(dashboard)).to_contain_text("Checking")
     steps(dashboard).fill("-3")
     held.release()
     expect(said(dashboard)).to_have_text("Changed since the last check.")
@@ -160,7 +160,7 @@ def test_an_answer_that_is_lost_costs_no_second_run(
 
     page.route("**/execute", lose)
     dashboard.press("Start")
-    expect(said(dashboard)).to_contain_text("may have begun the run")
+    expect(said(dashboard)).to_contain_text("may have started")
     page.unroute("**/execute")
     dashboard.press("Start")
     dashboard.until_chip("Completed")

@@ -41,9 +41,9 @@ def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Loca
 
 def test_an_instance_is_added_connected_and_removed(machines: Dashboard, sandbox: SandboxProcess) -> None:
     page = machines.page
-    card = add(machines, "Rented", sandbox.ssh_string, Price_an_hour="0.5")
+    card = add(machines, "Rented", sandbox.ssh_string, Price_per_hour="0.5")
     expect(card.locator(".chip")).to_have_text("not connected")
-    expect(card).to_contain_text("0.50 an hour")
+    expect(card).to_contain_text("0.50 per hour")
     expect(page.locator("form.add").get_by_label("Name")).to_have_value("")
     card.get_by_role("button", name="Connect").click()
     expect(card.locator(".chip")).to_have_text("ready")

@@ -78,7 +78,7 @@ def test_a_start_that_no_server_hears_can_be_pressed_again(
     dashboard.give_ssh(sandbox.ssh_string)
     server.kill()
     dashboard.press("Start")
-    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server did not answer")
+    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server did not respond")
     server.start()
     dashboard.press("Start")
     dashboard.until_chip("Completed")
