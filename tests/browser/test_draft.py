@@ -1,4 +1,4 @@
-"""The run that is being prepared: what is shown of it is what is run."""
+"""The prepared run: the page shows exactly what is run."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def steps(dashboard: Dashboard) -> Locator:
 
 
 def sampler_of(dashboard: Dashboard) -> dict[str, Any]:
-    """That the run whose view is open was made with."""
+    """Returns the sampler inputs of the run whose view is open."""
     graph = dashboard.server.get(f"/{dashboard.run_id}/request")["graph"]
     found: dict[str, Any] = graph["3"]["inputs"]
     return found
@@ -45,7 +45,7 @@ def check(dashboard: Dashboard) -> None:
 
 
 class Held:
-    """An answer that is kept back until the test wants it."""
+    """Delays a response until the test releases it."""
 
     def __init__(self, page: Page, address: str) -> None:
         self._routes: list[Route] = []
@@ -266,7 +266,7 @@ def test_a_run_that_is_not_there_cannot_be_run_again(dashboard: Dashboard) -> No
     dashboard.watch.allow_status(404, "/comfyui/workflow/")
     dashboard.open("start?from=comfyui_workflow_1_1")
     expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
-    dashboard.page.wait_for_timeout(2_500)  # until it has looked again
+    dashboard.page.wait_for_timeout(2_500)  # until the next poll
     expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
 
 

@@ -1,4 +1,4 @@
-"""The page without a mouse, with a screen reader, in the dark and on a phone."""
+"""Accessibility: the page with keyboard only, with a screen reader, in dark mode and on a phone."""
 
 import itertools
 from collections.abc import Callable
@@ -29,7 +29,7 @@ FOCUSED = """() => {
 
 
 def tab_to(page: Page, tag: str, words: str) -> None:
-    """By the key alone; where the focus is can be seen all the way."""
+    """Presses Tab until the element has the focus; the focus is visible at each step."""
     for _ in range(MOST_TABS):
         page.keyboard.press("Tab")
         here = page.evaluate(FOCUSED)

@@ -1,4 +1,4 @@
-"""A run that failed: where, why, and that somebody should look at it."""
+"""A failed run: its node, its reason, and the notice on the start page."""
 
 from playwright.sync_api import expect
 

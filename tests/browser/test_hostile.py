@@ -1,4 +1,4 @@
-"""Words of a workflow or an instance are shown as they are, whatever they are."""
+"""Texts of a workflow or an instance are shown unchanged, also if they contain markup."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ HOSTILE = (
     """'"&lt;b&gt; \u202egpj.\u2066 \\u003c"""
 )
 WITHOUT_SLASH = """<img src=x onerror="window.wasRun=1">'&quot; ${1} .png"""
-"""For what may have none: names of files and instances."""
+"""For names of files and instances, which cannot contain a slash."""
 INJECT = {
     "markup": """() => { document.body.innerHTML = "<img src=y onerror='window.wasRun=3'>"; }""",
     "a script": """() => { document.createElement("script").text = "window.wasRun = 4"; }""",
@@ -124,7 +124,7 @@ def test_in_the_list_and_in_questions(
 def test_a_name_does_not_turn_round_what_comes_after_it(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """A mark for writing from right to left counts to the end of the name."""
+    """A right-to-left mark in a name affects this name only."""
     page = dashboard.page
     name = "turned\u202eround"
     graph = workflows.titled(failing("\u202eit broke"), n2=name)

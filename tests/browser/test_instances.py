@@ -1,4 +1,4 @@
-"""Machines with a name: added, connected, trusted, removed."""
+"""Named instances: add, connect, accept the host key, remove."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.sandbox_process import SandboxProcess
 
 @pytest.fixture
 def machines(dashboard: Dashboard) -> Dashboard:
-    """Their view, where there is none yet."""
+    """The view of instances; no instance exists yet."""
     dashboard.open("instances")
     dashboard.page.get_by_text("No instances yet.").wait_for()
     return dashboard
@@ -21,13 +21,13 @@ def machines(dashboard: Dashboard) -> Dashboard:
 
 @pytest.fixture
 def renewed(tmp_path: Path) -> Iterator[SandboxProcess]:
-    """One of the test's own, since nothing that knows it trusts it afterwards."""
+    """A sandbox for this test only, because its host key changes."""
     with SandboxProcess(tmp_path / "renewed") as sandbox:
         yield sandbox
 
 
 def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Locator:
-    """By hand; its card."""
+    """Adds an instance on the page; returns its card."""
     form = dashboard.page.locator("form.add")
     form.get_by_label("Name").fill(name)
     form.get_by_label("ssh string").fill(ssh_string)
@@ -107,7 +107,7 @@ def test_an_instance_that_cannot_be_reached_says_why(machines: Dashboard, sandbo
 
 
 def show_another_host_key(sandbox: SandboxProcess) -> None:
-    """As a machine that was rented anew at the same address."""
+    """Changes the host key, like a new machine at the same address."""
     sandbox.kill()
     (sandbox.layout.ssh_dir / "host_key").unlink()
     sandbox.start()

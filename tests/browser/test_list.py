@@ -1,4 +1,4 @@
-"""All runs: found by name, state and instance, page by page, a batch as one row that opens."""
+"""The list of runs: filters by name, status and instance, pages, and batches as rows that expand."""
 
 from pathlib import Path
 

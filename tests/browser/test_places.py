@@ -1,4 +1,4 @@
-"""Back, Forward and what leads from one view to another: the reader finds the place that was left."""
+"""Back, Forward and links between views restore the scroll position and the content."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_name_that_was_typed_and_not_sent_holds_nobody(filled: Dashboard) -> N
     page.get_by_role("searchbox", name="Name").press_sequentially("run 4")
     page.go_back()
     page.get_by_role("heading", name="Instances").wait_for()
-    page.wait_for_timeout(300)  # for what might still follow
+    page.wait_for_timeout(300)  # for late events
     assert page.url.endswith("#/instances")
 
 
@@ -132,7 +132,7 @@ def test_an_open_batch_stays_open_and_all_its_runs_can_be_seen(
 def test_a_run_that_fails_after_another_was_seen_needs_the_reader(
     dashboard: Dashboard, sandbox: SandboxProcess
 ) -> None:
-    """Whichever of them was started first."""
+    """The order of the ends counts, not the order of the starts."""
     server = dashboard.server
     sandbox.faults(hold=True)
     later = server.execute(sandbox.ssh_string, painted(901), workflow_name="fails later")

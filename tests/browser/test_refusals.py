@@ -1,4 +1,4 @@
-"""What cannot be run, and why not: said where the reader can change it."""
+"""Refused runs: the reason is shown next to the field that the user can change."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.sandbox_process import SandboxProcess
 
 
 def said(dashboard: Dashboard) -> Locator:
-    """What the foot of the form says."""
+    """Returns the status line of the form."""
     return dashboard.page.locator(".footer [role=status]")
 
 

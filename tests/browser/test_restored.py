@@ -1,4 +1,4 @@
-"""Whatever happens to the page or the server, the page comes to show what is true."""
+"""After a reload, a restart or a failure, the page shows the current state again."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +15,8 @@ from tests.server_process import ServerProcess
 
 @pytest.fixture
 def kept_port() -> Iterator[int]:
-    """Bound but not listening: nobody else gets it between two starts of a server."""
+    """Reserves a port without listening, so that no other program gets it between two starts of the
+    server."""
     with socket.socket() as claim:
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         claim.bind(("127.0.0.1", 0))
@@ -99,7 +100,7 @@ def test_a_run_that_there_is_not(dashboard: Dashboard) -> None:
     "view", ["run/%E0%A4%A", "run/..%2F..%2Fhealth", "nothing", "?before=x&limit=9", "run/"]
 )
 def test_an_address_that_nobody_wrote(dashboard: Dashboard, view: str) -> None:
-    """The page says something that can be understood, and leads on."""
+    """The page shows an understandable message and a link."""
     for status in (400, 404, 405):
         dashboard.watch.allow_status(status, "/comfyui/workflow")
     dashboard.open(view)

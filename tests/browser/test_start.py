@@ -1,4 +1,4 @@
-"""A run, from a file on the reader's disk to the picture."""
+"""A run from a local file to the output picture."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.integration.graphs import loaded, painted
 from tests.sandbox_process import SandboxProcess
 
 LARGEST_SEED = 2**64 - 1
-"""Of ComfyUI; a browser's numbers are exact up to 2**53."""
+"""Largest seed of ComfyUI; integers in JavaScript are exact up to 2**53."""
 DROP = """([selector, name, text]) => {
     const carried = new DataTransfer();
     carried.items.add(new File([text], name, {type: "application/json"}));
@@ -149,7 +149,7 @@ def test_a_draft_outlives_a_look_at_something_else(dashboard: Dashboard, tmp_pat
 
 
 def seed_and_steps(dashboard: Dashboard) -> tuple[int, int]:
-    """That the run whose view is open was done with."""
+    """Returns seed and steps of the run whose view is open."""
     sampler = dashboard.server.get(f"/{dashboard.run_id}/request")["graph"]["3"]["inputs"]
     return int(sampler["seed"]), sampler["steps"]
 

@@ -1,4 +1,4 @@
-"""A run that goes on: what is seen of it, and what can be done with it."""
+"""A running workflow: its progress on the page, and its actions."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.integration.graphs import painted, slow
 from tests.sandbox_process import SandboxProcess
 
 LOOK_MS = 2_100
-"""A little more than the page waits between two looks."""
+"""A little more than the polling interval of the page."""
 
 
 READ_BARS = """() => {
@@ -25,7 +25,7 @@ READ_BARS = """() => {
         steps: sampler?.querySelector(".line .quiet")?.textContent,
     };
 }"""
-"""In one go: what is on the page may be another thing a moment later."""
+"""Reads all values in one call, because the page may change at any time."""
 
 
 def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
@@ -128,7 +128,7 @@ def test_cancelling_asks_first(dashboard: Dashboard, sandbox: SandboxProcess) ->
 def test_a_failed_run_is_taken_up_again(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """Its picture, which ComfyUI had in its cache, was not there any more."""
+    """The run fails because ComfyUI has its picture in the cache, but the file no longer exists."""
     server = dashboard.server
     server.until_finished(server.execute(sandbox.ssh_string, painted(7)))
     picture = sandbox.output_dir / "out_00001_.png"
