@@ -1,4 +1,4 @@
-"""How fast it is, next to what people would use instead.
+"""Benchmarks of this project, compared with common alternatives.
 
 python -m bench --runs 5 --write docs/benchmarks.md
 """
@@ -45,16 +45,16 @@ PARTS: dict[str, Rows] = {
 
 PAGE = """# Benchmarks
 
-How long things take, next to what people would use instead, measured side by side in one run: medians of
-{runs} runs at least. `make bench` measures anew and writes this page; nothing else should run on the machine
-meanwhile.
+Durations of this server compared with common alternatives, measured together in one session. Figures are
+medians of at least {runs} runs. `make bench` repeats the measurements and writes this page; no other program
+should run on the machine at the same time.
 
 {machine}.
 
-Client, SSH server and ComfyUI share this machine, so "near" is without a network and everybody's work counts
-in it. "At 80 ms" leads through a proxy that delays every byte by half of that each way: it models round trips
-and SSH's windows, not loss, bandwidth or TCP's slow start. The ComfyUI is the sandbox's, the SSH server is
-OpenSSH. "Met" is of this one measurement.
+Client, SSH server and ComfyUI run on the same machine. So "near" has no network, and includes the CPU time of
+all of them. "At 80 ms" uses a proxy that delays every byte by 40 ms in each direction: it models round trips
+and SSH windows, but not packet loss, bandwidth or TCP slow start. ComfyUI is that of the sandbox; the SSH
+server is OpenSSH. "Met" refers to this measurement only.
 
 {table}"""
 
@@ -80,16 +80,18 @@ def _measured(name: str, testbed: Testbed, runs: int) -> list[Row]:
 
 
 def _say(line: str) -> None:
-    """As it happens, beside the table that comes at the end."""
+    """Prints a line to stderr during the measurement; the table follows at the end."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="how often each is measured, at least")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts alone")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a Markdown page to write")
+    parser.add_argument("--runs", type=int, default=5, help="minimum number of measurements")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the Markdown page to this file")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What people use instead: a websocket and three requests at ComfyUI's own port, no SSH, nothing kept."""
+"""The reference client: a websocket and three requests to ComfyUI, without SSH and without saved state."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ TIMEOUT_S = 30.0
 
 
 class BareClient:
-    """Warm: its websocket is open and its connection kept alive."""
+    """A warm client: its websocket is open, and its HTTP connection is kept alive."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -30,7 +30,7 @@ class BareClient:
         self._session.close()
 
     def run(self, graph: dict[str, Any], directory: Path) -> Path:
-        """Returns when the one picture of the graph is in the directory."""
+        """Runs the graph and downloads its single picture to the directory; returns the path."""
         body = {"prompt": graph, "client_id": self._client_id}
         answer = self._session.post(f"{self._url}/prompt", json=body, timeout=TIMEOUT_S)
         prompt_id = answer.json()["prompt_id"]

@@ -1,8 +1,8 @@
-"""A crowd at the HTTP server: many open pages that poll, among many connections that do nothing. Run by hand:
+"""Load test of the HTTP server: many pages that poll, and many idle or slow connections. Run it manually:
 
 python -m bench.crowd --pages 2000 --idle 5000 --dripping 200 --seconds 30
 
-Prints how long `GET progress` takes for the pages, and what the server needs meanwhile.
+Prints the latency of `GET progress` for the pages, and the CPU time, memory and files of the server.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     asked.add_argument("--dripping", type=int, default=0, help="connections that send a byte every 5 s")
     asked.add_argument("--seconds", type=float, default=30.0)
     asked.add_argument(
-        "--every", type=float, default=POLL_EVERY_S, help="seconds between two looks of a page"
+        "--every", type=float, default=POLL_EVERY_S, help="seconds between two polls of a page"
     )
     given = asked.parse_args()
     crowd = Crowd(
@@ -143,7 +143,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path:
 
 
 def _hold_all(port: int, idle: int, dripping: int) -> None:
-    """In a process of its own, so that pages do not wait for it."""
+    """Runs in a separate process, so that it does not delay the pages."""
 
     async def hold() -> None:
         pauses = [0.0] * idle + [DRIP_EVERY_S] * dripping
@@ -154,7 +154,7 @@ def _hold_all(port: int, idle: int, dripping: int) -> None:
 
 
 async def _hold(port: int, drip_every_s: float) -> None:
-    """A connection that never asks; it comes back whenever it is closed."""
+    """Keeps a connection open that never sends a complete request; reconnects when it is closed."""
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,10 +1,10 @@
-"""A link with a round trip, for a machine that has none: a TCP proxy, half of the delay in each direction.
+"""A TCP proxy that simulates a round-trip time on one machine: half of the delay in each direction.
 
-    with delay_proxy(sshd.port, rtt_s=0.08) as port: ...      # in a process of its own
+    with delay_proxy(sshd.port, rtt_s=0.08) as port: ...      # in a separate process
     python -m bench.delay_proxy --to 127.0.0.1:22 --rtt 0.08   # prints its port; ends when its input does
 
-Throughput is left alone, and so are the order of bytes and the half-close. Opening a connection costs one
-round trip as well. TCP ends at the proxy: windows and round trips of SSH are modelled; loss, bandwidth and
+The proxy does not change the throughput, the order of bytes and the half-close. Opening a connection costs
+one round trip too. TCP ends at the proxy: windows and round trips of SSH are modelled; loss, bandwidth and
 TCP's own slow start are not.
 """
 
@@ -17,13 +17,14 @@ import sys
 from collections.abc import Iterator
 
 PIECE_BYTES = 256 * 1024
-# In flight in one direction: more than the largest SSH window there is between the two ends.
-MOST_PIECES = 4096
+# Maximum in flight in one direction: more than the largest SSH window between the two ends.
+MAX_PIECES = 4096
 
 
 @contextlib.contextmanager
 def delay_proxy(port: int, *, rtt_s: float, host: str = "127.0.0.1") -> Iterator[int]:
-    """The port of 127.0.0.1 to use in the place of `port`. The process ends with the block, or with ours."""
+    """Yields the port of 127.0.0.1 to use instead of `port`. The proxy process ends with the block or with
+    this process."""
     command = [sys.executable, "-m", "bench.delay_proxy", "--to", f"{host}:{port}", "--rtt", str(rtt_s)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
@@ -46,7 +47,7 @@ class DelayProxy:
         return int(server.sockets[0].getsockname()[1])
 
     async def _serve(self, near: asyncio.StreamReader, near_writer: asyncio.StreamWriter) -> None:
-        """An error on either side ends both."""
+        """Forwards one connection. An error on either side closes both."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(near_writer.close)
             try:
@@ -57,10 +58,10 @@ class DelayProxy:
     async def _join(
         self, near: asyncio.StreamReader, near_writer: asyncio.StreamWriter, stack: contextlib.AsyncExitStack
     ) -> None:
-        to_far, to_near = _Pieces(MOST_PIECES), _Pieces(MOST_PIECES)
+        to_far, to_near = _Pieces(MAX_PIECES), _Pieces(MAX_PIECES)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_collect(near, to_far, self._rtt_s / 2))
-            await asyncio.sleep(1.5 * self._rtt_s)  # there, back, and there again: then the far side accepts
+            await asyncio.sleep(1.5 * self._rtt_s)  # SYN, SYN-ACK, ACK: then the far side accepts
             far, far_writer = await asyncio.open_connection(self._host, self._port, limit=PIECE_BYTES)
             stack.callback(far_writer.close)
             tasks.create_task(_collect(far, to_near, self._rtt_s / 2))
@@ -72,7 +73,7 @@ _Pieces = asyncio.Queue[tuple[float, bytes]]
 
 
 async def _collect(reader: asyncio.StreamReader, pieces: _Pieces, delay_s: float) -> None:
-    """Everything there is to read, each piece with the time when it is due; the last one is empty."""
+    """Reads until the end and queues each piece with its delivery time; the last piece is empty."""
     clock = asyncio.get_running_loop().time
     data = b"at first"
     while data:
@@ -101,7 +102,7 @@ async def _main() -> None:
     sys.stdout.write(f"{await DelayProxy(host, int(port), arguments.rtt).start()}\n")
     sys.stdout.flush()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    os._exit(0)  # asyncio has a lot to say of connections that are still open
+    os._exit(0)  # asyncio would log errors for the open connections
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A hundred thousand finished runs: the start of the server, and its lists.
+"""Start of the server and its lists with a hundred thousand finished runs.
 
     .venv/bin/python -m bench.finished_runs [RUNS] [ROUNDS]
 
-prints medians, in milliseconds. It writes the records as an earlier release wrote them; half of the runs are
-of batches of two hundred, and half were ordered with an idempotency key.
+prints medians in milliseconds. It writes records in the format of an earlier release. Half of the runs belong
+to batches of two hundred; half were created with an idempotency key.
 """
 
 import argparse
@@ -85,11 +85,11 @@ def main() -> None:
 class Measured:
     start_ms: float
     warm_up_ms: float
-    """Of what is done in the background after the start."""
+    """Duration of the background work after the start."""
     key_ms: float
-    """To find a run by its idempotency key, or none: mean of many."""
+    """Mean duration of a lookup by idempotency key, for existing and unknown keys."""
     answers_ms: dict[str, list[float]]
-    """Of each question, asked once and once more by somebody else."""
+    """Durations of each query: the first time, and repeated without a shared response."""
 
 
 def measure_start(data_dir: Path) -> Measured:
@@ -110,7 +110,7 @@ def measure_start(data_dir: Path) -> Measured:
 
 
 def _ask(client: FlaskClient, url: str, number: int) -> float:
-    """A question of its own each time: no answer is shared."""
+    """Sends the query with a unique parameter, so that the response is not shared."""
     joined = f"{url}{'&' if '?' in url else '?'}unshared={number}"
     return _timed_ms(lambda: client.get(joined))
 
@@ -128,7 +128,7 @@ def _timed_ms(act: Callable[[], object]) -> float:
 
 
 def write_runs(data_dir: Path, count: int) -> None:
-    """As JSON without a seal, which every release reads."""
+    """Writes the records as JSON without a checksum, which every release reads."""
     finished, batches = data_dir / "runs" / "finished", data_dir / "batches"
     finished.mkdir(parents=True)
     batches.mkdir()

@@ -1,4 +1,4 @@
-"""First sight: how soon a browser that opens the page sees something, and then the runs."""
+"""Page load in a browser: time until the first paint and until the runs are shown."""
 
 from collections.abc import Iterator
 
@@ -19,15 +19,15 @@ new MutationObserver((_changes, observer) => {
   requestAnimationFrame(() => setTimeout(() => { window.firstDataMs = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });
 """
-"""The frame after the first row of the list is in the page; from the click that opened it."""
+"""Records the time from navigation to the frame that shows the first row of the list."""
 _SEEN = """
 () => new Promise((resolve) => {
-  const look = () => {
+  const check = () => {
     const paint = performance.getEntriesByName("first-contentful-paint")[0];
     if (paint && window.firstDataMs) resolve([paint.startTime, window.firstDataMs]);
-    else setTimeout(look, 20);
+    else setTimeout(check, 20);
   };
-  look();
+  check();
 })
 """
 
@@ -50,12 +50,12 @@ def _row(browser: Browser, url: str, runs: int, count: int) -> Row:
         ours=Figure(value=paint_ms, unit="ms"),
         reference="–",
         against=Figure(value=data_ms, unit="ms", about="first data"),
-        note="A browser that has nothing of the page yet. First data is the frame that shows the list.",
+        note="With an empty browser cache. First data is the frame that shows the list.",
     )
 
 
 def _open(browser: Browser, url: str) -> tuple[float, float]:
-    """Until the first paint, and until the first run is shown."""
+    """Returns the times until the first paint and until the first run is shown, in ms."""
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script(_WATCH)

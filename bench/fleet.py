@@ -1,9 +1,9 @@
-"""Many ComfyUIs in one process, each with a queue, a worker and a port of its own.
+"""Many simulated ComfyUIs in one process, each with its own queue, worker and port.
 
     with Fleet(tmp_path, count=20) as fleet: fleet.ports
     python -m bench.fleet --root DIR --count 20           # prints the ports; ends when its input does
 
-They step slowly, so that whatever they are given to run is alive for as long as it is watched.
+Their steps are slow, so that a prompt runs during the whole measurement.
 """
 
 import argparse

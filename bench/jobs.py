@@ -1,7 +1,7 @@
-"""Jobs of a RunPod client: how soon they are taken while fifty run and an instance is away.
+"""Latency of the RunPod-compatible API while fifty jobs run and one instance is unreachable.
 
-Fifty ComfyUIs of their own behind one sshd, each with a job that executes; and one instance that takes
-connections and says nothing, which is the slowest way to be away.
+Fifty ComfyUIs behind one sshd, each with an executing job; and one instance that accepts connections but
+never responds, which is the slowest kind of failure.
 """
 
 import itertools
@@ -21,14 +21,14 @@ from bench.testbed import Testbed
 from tests.server_process import ServerProcess
 
 LIMIT_S = 180.0
-MOST_MS = 100
+MAX_MS = 100
 PAUSE_S = 0.005
 AWAY = "away"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """So many requests of each kind are measured once for each of the table's runs."""
+    """`requests` of each kind are measured in each of the table's runs."""
 
     running: int = 50
     requests: int = 200
@@ -79,7 +79,7 @@ def _measured(client: Client, job_ids: list[str], names: list[str], runs: int, s
     }
     for name, call in kinds.items():
         windows_ms = [[_taken_ms(call) for _ in range(size.requests)] for _ in range(runs)]
-        yield _row(f"{size.running} jobs run and an instance is away: {name}", windows_ms, reference)
+        yield _row(f"{size.running} jobs run and an instance is unreachable: {name}", windows_ms, reference)
 
 
 def _row(work: str, windows_ms: list[list[float]], reference: str) -> Row:
@@ -90,9 +90,9 @@ def _row(work: str, windows_ms: list[list[float]], reference: str) -> Row:
         ours=Figure(value=p99_ms, unit="ms", about=f"99th percentile; median {p50_ms:.1f}"),
         reference=reference,
         against=Figure(value=p99_ms, unit="ms"),
-        goal=at_most(MOST_MS, "ms"),
-        note="Asked one after another; orders go to each instance in turn, to `any`, and to the one that is "
-        "away: it takes connections and says nothing.",
+        goal=at_most(MAX_MS, "ms"),
+        note="Requests are sent one after another. Jobs go to each instance in turn, to `any`, and to the "
+        "unreachable instance, which accepts connections but never responds.",
     )
 
 
@@ -104,13 +104,13 @@ def _taken_ms(call: Callable[[], object]) -> float:
 
 
 def _name_instances(client: Client, testbed: Testbed, ports: list[int], away_port: int) -> list[str]:
-    """The names of those that are there."""
+    """Adds the instances; returns the names of the reachable ones."""
     sshd = testbed.sshd
-    ways = {f"gpu{number}": sshd.ssh_string(comfyui_port=port) for number, port in enumerate(ports)}
+    ssh_strings = {f"gpu{number}": sshd.ssh_string(comfyui_port=port) for number, port in enumerate(ports)}
     away = f"ssh -p {away_port} {sshd.user}@127.0.0.1 -i {sshd.key_file}"
-    for name, ssh_string in {**ways, AWAY: away}.items():
+    for name, ssh_string in {**ssh_strings, AWAY: away}.items():
         client.ask("POST", "/comfyui/instances", {"name": name, "ssh_connection": ssh_string})
-    return list(ways)
+    return list(ssh_strings)
 
 
 def _until_executing(client: Client, job_ids: list[str]) -> None:

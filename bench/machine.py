@@ -1,4 +1,4 @@
-"""Where the figures come from: a figure without its machine is none."""
+"""Description of the machine on which the figures were measured."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def description() -> str:
-    """One line: day, processor, memory, system, and the versions that matter."""
+    """Returns one line: date, processor, memory, operating system, and versions of the relevant software."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("paramiko", "sshtunnel", "requests"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores of {_processor()}, {_memory_gb():.0f} GB, "

@@ -1,7 +1,7 @@
-"""Two hundred live runs on twenty instances in one server process: what a run costs, and who waits.
+"""Two hundred live runs on twenty instances in one server process: resources of a run, request latency.
 
-Twenty ComfyUIs of their own behind one sshd: for the server twenty instances, each with a connection. The
-first run of each instance executes and is heard of twice a second, the others are queued.
+Twenty ComfyUIs behind one sshd: for the server these are twenty instances, each with a connection. The first
+run of each instance executes and sends two messages a second; the others are queued.
 """
 
 import itertools
@@ -21,9 +21,10 @@ from tests.server_process import ServerProcess
 
 REQUEST_PAUSE_S = 0.005
 FILES_A_CONNECTION = 4
-"""Through the tunnel: the two ends of a local connection and of the pipe that wakes its one thread."""
+"""Open files of a connection through the tunnel: both ends of a local connection, and of the pipe that wakes
+its thread."""
 STEP_S = 0.1
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 LIMIT_S = 120.0
 
 
@@ -43,7 +44,7 @@ FULL = Size()
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of the server process, at one moment."""
+    """Resources of the server process at one time."""
 
     threads: int
     memory_kb: float
@@ -78,24 +79,25 @@ def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
 
 
 def _costs(what: str, costs: tuple[Cost, Cost, Cost], instances: int, more_runs: int) -> Iterator[Row]:
-    """Before the first run, with one on each instance, and with all of them. Runs that ask at the same moment
-    open further connections to their ComfyUI: those are the instance's, bounded, and counted apart."""
+    """`costs`: before the first run, with one run on each instance, and with all runs. Simultaneous requests
+    of runs open more connections to their ComfyUI. These belong to the instance, are limited, and are counted
+    separately."""
     idle, connected, full = costs
     more_threads = full.threads - connected.threads
     connections = (full.files - connected.files) // FILES_A_CONNECTION
     memory_kb = (full.memory_kb - connected.memory_kb) / more_runs
     note = (
-        "What each run costs beyond the first on its instance. A first run and its instance together cost "
+        "Resources of each run after the first one on its instance. The first run and its instance need "
         f"{(connected.threads - idle.threads) / instances:.1f} threads, "
         f"{(connected.files - idle.files) / instances:.1f} open files and "
-        f"{(connected.memory_kb - idle.memory_kb) / instances:.0f} KB; all in all the server has "
+        f"{(connected.memory_kb - idle.memory_kb) / instances:.0f} KB together. In total the server has "
         f"{full.threads} threads, {full.files} open files and {full.memory_kb / 1024:.0f} MB "
         f"({idle.threads}, {idle.files} and {idle.memory_kb / 1024:.0f} MB before)."
     )
-    own = Figure(value=(more_threads - connections) / more_runs, unit="threads of its own")
-    with_connections = f"with {connections} of further connections for {more_runs} runs"
+    own = Figure(value=(more_threads - connections) / more_runs, unit="own threads")
+    with_connections = f"including {connections} for more connections of {more_runs} runs"
     yield Row(
-        work=f"{what}: threads a run",
+        work=f"{what}: threads per run",
         ours=Figure(value=more_threads / more_runs, unit="threads", about=with_connections),
         reference="–",
         against=own,
@@ -104,7 +106,7 @@ def _costs(what: str, costs: tuple[Cost, Cost, Cost], instances: int, more_runs:
     )
     memory = Figure(value=memory_kb, unit="KB")
     yield Row(
-        work=f"{what}: memory a run",
+        work=f"{what}: memory per run",
         ours=memory,
         reference="–",
         against=memory,
@@ -120,7 +122,7 @@ def _cpu(what: str, windows_percent: list[float]) -> Row:
         ours=Figure(value=busy_percent, unit="% of a core"),
         reference="–",
         against=Figure(value=busy_percent, unit="%"),
-        note="While nobody asks for progress.",
+        note="Without requests for progress.",
     )
 
 
@@ -137,7 +139,7 @@ def _waiting(what: str, windows_ms: list[list[float]]) -> Row:
 
 
 def _start(testbed: Testbed, server: ServerProcess, ports: list[int]) -> list[str]:
-    """One more run on each of these, all of them in ComfyUI's hands when this returns."""
+    """Starts one more run on each port; returns when ComfyUI has accepted all of them."""
     sshd = testbed.sshd
     ids = [
         server.execute(sshd.ssh_string(comfyui_port=port), slow_graph(number))
@@ -149,9 +151,9 @@ def _start(testbed: Testbed, server: ServerProcess, ports: list[int]) -> list[st
 
 
 def slow_graph(color: int) -> dict[str, dict[str, Any]]:
-    """Alive for as long as it is watched."""
+    """Returns a graph that runs during the whole measurement."""
     empty = {"width": 64, "height": 64, "batch_size": 1, "color": color}
-    slow = {"image": ["1", 0], "steps": MOST_STEPS, "seconds_per_step": STEP_S}
+    slow = {"image": ["1", 0], "steps": MAX_STEPS, "seconds_per_step": STEP_S}
     return {
         "1": {"class_type": "EmptyImage", "inputs": empty},
         "2": {"class_type": "SandboxSlow", "inputs": slow},
@@ -177,7 +179,7 @@ def _cpu_s(process_id: int) -> float:
 
 
 def _window_ms(url: str, ids: list[str], count: int) -> list[float]:
-    """Every run in its turn, over one connection."""
+    """Requests the progress of each run in turn over one connection; returns the durations in ms."""
     taken_ms = []
     with requests.Session() as session:
         for run_id in itertools.islice(itertools.cycle(ids), count):

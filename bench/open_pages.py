@@ -1,4 +1,4 @@
-"""Open pages: what fifty of them cost the server, while one run moves among many that are finished."""
+"""CPU time of the server for fifty open pages, with one running and many finished runs."""
 
 import http.client
 import threading
@@ -24,9 +24,9 @@ from tests.server_process import ServerProcess
 
 LIST_EVERY_S, INSTANCES_EVERY_S = 2.0, 10.0
 BATCH_OF, ALONE = 30, 10
-"""Runs of a batch, and then runs alone, again and again: thirty rows are both."""
+"""The list alternates between a batch of 30 runs and 10 single runs, so that thirty rows contain both."""
 LIMIT_S = 30.0
-MOST_PERCENT = 10.0
+MAX_PERCENT = 10.0
 LIST = "/comfyui/workflow?grouped=true&limit=30"
 INSTANCES = "/comfyui/instances"
 
@@ -45,7 +45,9 @@ FULL = Size()
 
 
 def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
-    with SandboxProcess(testbed.new_directory("pages sandbox")) as sandbox:  # nobody else's prompts are there
+    with SandboxProcess(
+        testbed.new_directory("pages sandbox")
+    ) as sandbox:  # without prompts of other benchmarks
         ssh_string = testbed.sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
         for finished in size.finished:
             server = ServerProcess(testbed.new_directory(f"pages {finished} server"))
@@ -60,7 +62,7 @@ def _rows(server: ServerProcess, ssh_string: str, runs: int, size: Size, finishe
     alone = [busy_percent(server.pid, size.window_s) for _ in range(runs)]
     for what, path in (
         ("the list", LIST),
-        ("what is underway", "/comfyui/workflow/now"),
+        ("the view of current runs", "/comfyui/workflow/now"),
         ("one run", f"/comfyui/workflow/{run_id}/progress"),
     ):
         with open_pages(server.url, path, size.pages) as seen:
@@ -70,24 +72,24 @@ def _rows(server: ServerProcess, ssh_string: str, runs: int, size: Size, finishe
         yield _row(f"{size.pages} open pages of {what}, {finished:,} finished runs", busy, alone, seen)
     server.post(f"/{run_id}/cancel")
     ended = server.until_finished(run_id, LIMIT_S)
-    assert ended["gpu_seconds"] > size.window_s, f"it did not move all the time: {ended}"
+    assert ended["gpu_seconds"] > size.window_s, f"the run did not progress all the time: {ended}"
 
 
 def _row(work: str, busy: list[float], alone: list[float], seen: "Seen") -> Row:
     figure = Figure(value=median(busy), unit="% of a core")
     return Row(
         work=f"{work}: CPU of the server",
-        ours=replace(figure, about=f"{seen.answers} answers, {seen.not_modified} of them 304"),
+        ours=replace(figure, about=f"{seen.answers} responses, {seen.not_modified} of them 304"),
         reference=f"{median(alone):.1f} % (without any page)",
         against=Figure(value=median(busy), unit="%"),
-        goal=at_most(MOST_PERCENT, "%"),
-        note=f"Each asks every {LIST_EVERY_S:g} s for that, every {INSTANCES_EVERY_S:g} s for the instances, "
-        "with the ETag that it has. One run executes meanwhile, and tells of ten steps a second.",
+        goal=at_most(MAX_PERCENT, "%"),
+        note=f"Each page polls this route every {LIST_EVERY_S:g} s and the instances every "
+        f"{INSTANCES_EVERY_S:g} s, with its last ETag. One run executes meanwhile, with ten steps a second.",
     )
 
 
 def fill(data_dir: Path, count: int) -> None:
-    """Finished runs of the last days, most of them in batches."""
+    """Writes finished runs of the last days, most of them in batches."""
     (data_dir / "batches").mkdir(parents=True, mode=0o700)
     write_finished(data_dir, (_finished(data_dir, number, count) for number in range(count)))
 
@@ -118,7 +120,7 @@ def _finished(data_dir: Path, number: int, count: int) -> Run:
 
 
 def _start(server: ServerProcess, ssh_string: str) -> str:
-    """A run that moves, on an instance that is watched."""
+    """Starts a run with regular progress on a monitored instance."""
     url = f"{server.url.removesuffix('/workflow')}/instances"
     instance = {"name": "gpu", "ssh_connection": ssh_string}
     requests.post(url, json=instance, timeout=LIMIT_S).raise_for_status()
@@ -138,7 +140,7 @@ class Seen:
 
 @contextmanager
 def open_pages(url: str, path: str, count: int) -> Iterator[Seen]:
-    """As browsers ask: each over a connection that it keeps."""
+    """Polls like browsers: each page over its own keep-alive connection."""
     address, seen, closed = urlsplit(url).netloc, Seen(), threading.Event()
     pages = [
         threading.Thread(
@@ -171,7 +173,7 @@ def _be_open(address: str, path: str, delay_s: float, seen: Seen, closed: thread
 
 
 def _ask(connection: http.client.HTTPConnection, path: str, etag: str, seen: Seen) -> str:
-    """The new ETag."""
+    """Returns the new ETag."""
     connection.request("GET", path, headers={"If-None-Match": etag, "Accept-Encoding": "gzip"})
     answer = connection.getresponse()
     answer.read()

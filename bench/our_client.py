@@ -1,4 +1,4 @@
-"""A client of the server, as quick as one can be: its connection is kept alive, the end is seen on disk."""
+"""The fastest possible client of the server: a keep-alive connection; it detects the end of a run on disk."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ import requests
 
 from tests.server_process import ServerProcess
 
-LOOK_EVERY_S = 0.0005
+CHECK_EVERY_S = 0.0005
 TIMEOUT_S = 60.0
 
 
@@ -26,7 +26,8 @@ class OurClient:
         self._session.close()
 
     def run(self, graph: dict[str, Any], directory: Path) -> str:
-        """Returns when the run is saved as finished, which it is once its picture is in the directory."""
+        """Runs the graph; returns when the run is saved as finished, after its picture is in the
+        directory."""
         body = {**self._instance, "workflow": graph, "output_dir": str(directory)}
         answer = self._session.post(f"{self._server.url}/execute", json=body, timeout=TIMEOUT_S)
         run_id = str(answer.json()["workflow_id"])
@@ -34,16 +35,16 @@ class OurClient:
         return run_id
 
     def check(self, run_id: str) -> None:
-        """Raises: RuntimeError for a run that was no success."""
+        """Raises: RuntimeError if the run did not complete."""
         progress = self._server.progress(run_id)
         if progress["status"] != "completed":
             raise RuntimeError(f"the run did not complete: {progress}")
 
     def _wait_for_record(self, run_id: str) -> None:
-        """Asking over HTTP as often as this would slow down what is measured."""
+        """Polls the disk, because HTTP requests at this rate would slow down the measured run."""
         record = self._server.data_dir / "runs" / "finished" / run_id
         deadline_s = time.monotonic() + TIMEOUT_S
         while not record.exists():
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the run did not end: {self._server.progress(run_id)}")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)

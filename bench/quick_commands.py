@@ -1,7 +1,7 @@
-"""What a command costs before it does anything: the CPU time of its imports; and how soon the server serves.
+"""CPU time of the imports of a command, and start time of the server.
 
-CPU and not time, since that is what a command takes from a machine that renders, and what is the same on a
-busy one.
+CPU time instead of elapsed time: it is what a command takes from a machine that renders, and it does not
+depend on other load.
 """
 
 import os
@@ -16,9 +16,9 @@ from bench.table import Figure, Row, at_most, median
 from bench.testbed import Testbed
 from tests.server_process import ServerProcess
 
-MOST_MS = 150
+MAX_MS = 150
 REPETITIONS = 9
-"""For each of the table's runs: one takes a tenth of a second."""
+"""For each of the table's runs; one repetition takes a tenth of a second."""
 LISTED = 1_000
 
 
@@ -35,7 +35,7 @@ def rows(testbed: Testbed, runs: int, repetitions: int = REPETITIONS, listed: in
         yield _row(f"CPU of `comfyui-workflow list`, 20 of {listed:,} runs", list_ms, bare_ms)
     start_ms = median([_start_ms(testbed.new_directory("server start")) for _ in range(runs)])
     figure = Figure(value=start_ms, unit="ms")
-    yield Row(work="the server's start, until `Serving on`", ours=figure, reference="–", against=figure)
+    yield Row(work="start of the server until `Serving on`", ours=figure, reference="–", against=figure)
 
 
 def _row(work: str, taken_ms: float, bare_ms: float) -> Row:
@@ -44,13 +44,13 @@ def _row(work: str, taken_ms: float, bare_ms: float) -> Row:
         ours=Figure(value=taken_ms, unit="ms"),
         reference=f"{bare_ms:.1f} ms (a bare interpreter)",
         against=Figure(value=taken_ms - bare_ms, unit="ms more"),
-        goal=at_most(MOST_MS, "ms more"),
-        note="User and system time of the process, its modules compiled and read before.",
+        goal=at_most(MAX_MS, "ms more"),
+        note="User and system time of the process, with compiled modules in the file cache.",
     )
 
 
 def _cpu_ms(arguments: list[str], count: int) -> float:
-    """The median. The first is not counted: it may compile modules."""
+    """Returns the median. The first process is not counted: it may compile modules."""
     _once_ms(arguments)
     return median([_once_ms(arguments) for _ in range(count)])
 
@@ -65,7 +65,8 @@ def _once_ms(arguments: list[str]) -> float:
 
 
 def _start_ms(directory: Path) -> float:
-    """With an empty data directory, in an interpreter of its own, as a user starts it."""
+    """Starts the server like a user, in a new interpreter with an empty data directory; returns the time in
+    ms."""
     began_s = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "comfyui_workflow", "serve", "--port", "0"],

@@ -1,4 +1,4 @@
-"""Saving one event, opening the store and listing, with few finished runs and with many; adding many runs."""
+"""The store with few and with many finished runs: saving an event, opening, listing; adding many runs."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -23,12 +23,12 @@ from comfyui_workflow.workflows.model import Workflow
 FEW = 10
 MANY = 10_000
 EVENTS = 200
-MOST_RATIO = 1.5
-MOST_OPENING_MS = 2000.0
+MAX_RATIO = 1.5
+MAX_OPENING_MS = 2000.0
 LISTED = 50
 LISTINGS = 100
-MOST_LISTING_MS = 50.0
-MOST_ADDING_MS = 1.0
+MAX_LISTING_MS = 50.0
+MAX_ADDING_MS = 1.0
 LARGE_NODES, BYTES_A_NODE = 120, 400
 
 
@@ -42,7 +42,7 @@ def rows(testbed: Testbed, runs: int, few: int = FEW, many: int = MANY) -> Itera
         ours=Figure(value=many_ms, unit="ms"),
         reference=Figure(value=few_ms, unit="ms", about=f"with {few}"),
         against=Figure(value=many_ms / few_ms, unit="times"),
-        goal=at_most(MOST_RATIO, "times"),
+        goal=at_most(MAX_RATIO, "times"),
     )
     opening_ms = median([_opening_ms(large) for _ in range(runs)])
     small_opening_ms = median([_opening_ms(small) for _ in range(runs)])
@@ -51,7 +51,7 @@ def rows(testbed: Testbed, runs: int, few: int = FEW, many: int = MANY) -> Itera
         ours=Figure(value=opening_ms, unit="ms"),
         reference=Figure(value=small_opening_ms, unit="ms", about=f"with {few}"),
         against=Figure(value=opening_ms, unit="ms"),
-        goal=at_most(MOST_OPENING_MS, "ms"),
+        goal=at_most(MAX_OPENING_MS, "ms"),
     )
     yield _listing(large, runs, many)
     yield _adding(testbed, runs, many)
@@ -59,7 +59,7 @@ def rows(testbed: Testbed, runs: int, few: int = FEW, many: int = MANY) -> Itera
 
 
 def _listing(large: Path, runs: int, many: int) -> Row:
-    """The last ones of those that completed, and how many there are of them: both are looked for in all."""
+    """Lists and counts completed runs with a filter; both search all runs."""
     wanted = RunFilter(statuses=frozenset({RunStatus.COMPLETED}), name_contains="bench")
     taken_ms = []
     with _open(large) as store:
@@ -74,12 +74,12 @@ def _listing(large: Path, runs: int, many: int) -> Row:
         ours=listing,
         reference="–",
         against=listing,
-        goal=at_most(MOST_LISTING_MS, "ms"),
+        goal=at_most(MAX_LISTING_MS, "ms"),
     )
 
 
 def _adding(testbed: Testbed, runs: int, many: int) -> Row:
-    """Each on the disk: one after the other, and all at once."""
+    """Adds runs one after the other, and all at once; each run is flushed to the disk."""
     one_by_one_ms, together_ms = [], []
     for number in range(runs):
         with _open(testbed.new_directory(f"adding {number}")) as store:
@@ -91,18 +91,18 @@ def _adding(testbed: Testbed, runs: int, many: int) -> Row:
             began_s = time.perf_counter()
             store.add_all([new_run(each) for each in range(many)])
             together_ms.append(1000 * (time.perf_counter() - began_s) / many)
-    together = Figure(value=median(together_ms), unit="ms a run")
+    together = Figure(value=median(together_ms), unit="ms per run")
     return Row(
         work=f"adding {many:,} runs at once",
         ours=together,
-        reference=Figure(value=median(one_by_one_ms), unit="ms a run", about="one after the other"),
+        reference=Figure(value=median(one_by_one_ms), unit="ms per run", about="one after the other"),
         against=together,
-        goal=at_most(MOST_ADDING_MS, "ms a run"),
+        goal=at_most(MAX_ADDING_MS, "ms per run"),
     )
 
 
 def _taking_up(testbed: Testbed, runs: int, many: int) -> Row:
-    """Runs of one workflow that wait, as a batch leaves them when the server is stopped."""
+    """Opens a store with waiting runs of one workflow, like a batch after a restart of the server."""
     directory = testbed.new_directory("taking up")
     inputs = {"width": 64, "height": 64, "color": 0, "text": "x" * BYTES_A_NODE}
     graph = {str(number): {"class_type": "EmptyImage", "inputs": inputs} for number in range(LARGE_NODES)}
@@ -113,23 +113,23 @@ def _taking_up(testbed: Testbed, runs: int, many: int) -> Row:
         store.add_all([replace(run, request=request, nodes=nodes) for run in waiting])
     opening = Figure(value=median([_opening_ms(directory) for _ in range(runs)]), unit="ms")
     return Row(
-        work=f"opening the store with {many:,} runs that wait, of one workflow of {LARGE_NODES} nodes",
+        work=f"opening the store with {many:,} waiting runs of one workflow with {LARGE_NODES} nodes",
         ours=opening,
         reference="–",
         against=opening,
-        goal=at_most(MOST_OPENING_MS, "ms"),
+        goal=at_most(MAX_OPENING_MS, "ms"),
     )
 
 
 def _fill(directory: Path, count: int) -> None:
-    """Finished runs, as the store keeps them."""
+    """Writes finished runs in the format of the store."""
     with _open(directory):
-        pass  # it makes its directories
+        pass  # creates the directories
     write_finished(directory / "data", map(new_run, range(count)))
 
 
 def write_finished(data_dir: Path, runs: Iterable[Run]) -> None:
-    """As completed, each as the store keeps it."""
+    """Writes the runs as completed, in the format of the store."""
     for run in (replace(run, status=RunStatus.COMPLETED) for run in runs):
         record = data_dir / "runs" / "finished" / run.run_id
         record.mkdir(parents=True)
@@ -138,7 +138,7 @@ def write_finished(data_dir: Path, runs: Iterable[Run]) -> None:
 
 
 def _saving_ms(small: Path, large: Path, runs: int) -> tuple[float, float]:
-    """Medians of events one after the other, the two stores taking turns."""
+    """Returns the medians of saving an event, for both stores in turn."""
     few_ms: list[float] = []
     many_ms: list[float] = []
     with _open(small) as few, _open(large) as many:
@@ -156,7 +156,7 @@ def _add_live_run(store: FileRunStore) -> str:
 
 
 def _events_ms(store: FileRunStore, run_id: str) -> list[float]:
-    """Phases, each of which is another and written at once."""
+    """Saves different phases, each of which is written immediately; returns the durations in ms."""
     journal = RunJournal(store)
     taken_ms = []
     for number in range(EVENTS):

@@ -1,4 +1,4 @@
-"""One line of the table: what was done, how long it took us, how long the others, what was promised."""
+"""A row of the table: the measured work, the figure of this project, the reference, and the goal."""
 
 import math
 import statistics
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-COLUMNS = ("work", "ours", "reference", "ours against it", "goal", "met")
+COLUMNS = ("measurement", "this project", "reference", "comparison", "goal", "met")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A number with its unit; `about` says what it is, where the column does not."""
+    """A number with its unit. `about` explains it if the column does not."""
 
     value: float
     unit: str
@@ -29,7 +29,7 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Of the figure in `ours against it`."""
+    """A bound for the figure in the column `comparison`."""
 
     bound: Bound
     value: float
@@ -52,7 +52,8 @@ def at_least(value: float, unit: str = "") -> Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """`against` is what the goal speaks of: a difference or a ratio. Without a goal it only informs."""
+    """`against` is compared with the goal: a difference or a ratio. A row without a goal is information
+    only."""
 
     work: str
     ours: Figure
@@ -79,7 +80,7 @@ class Row:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, and below it the notes, numbered."""
+    """Returns the table, followed by the numbered notes."""
     notes = [row.note for row in rows if row.note]
     numbers = {note: number for number, note in enumerate(dict.fromkeys(notes), start=1)}
     lines = [COLUMNS, tuple("---" for _ in COLUMNS)]
@@ -94,7 +95,7 @@ def median(values: Iterable[float]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent are not above."""
+    """Returns the smallest value that is not exceeded by `percent` percent of the values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
@@ -105,7 +106,7 @@ def _with_mark(row: Row, numbers: dict[str, int]) -> tuple[str, ...]:
 
 
 def _plain(value: float) -> str:
-    """Three digits that say something."""
+    """Formats with three significant digits."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}".rstrip("0").rstrip(".")

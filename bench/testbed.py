@@ -1,8 +1,8 @@
-"""What all is measured on: one sandbox behind a real sshd, reached without delay or over a long way.
+"""The test bed of all benchmarks: one sandbox behind a real sshd, reached without delay and with 80 ms.
 
 with Testbed(tmp_path) as testbed:
-    for way in testbed.ways:                # near, and 80 ms away
-        way.ssh_string, way.comfyui_url
+    for link in testbed.links:                # near, and 80 ms away
+        link.ssh_string, link.comfyui_url
 """
 
 from contextlib import ExitStack
@@ -18,8 +18,8 @@ FAR_ROUND_TRIP_S = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How the instance is reached: over SSH, or for comparison straight at ComfyUI's port, as far away."""
+class Link:
+    """A link to the instance: over SSH, and for comparison directly to ComfyUI's port with the same delay."""
 
     name: str
     round_trip_s: float
@@ -33,7 +33,7 @@ class Way:
 
 
 class Testbed:
-    __test__ = False  # pytest takes the name for that of a test
+    __test__ = False  # pytest would collect the class because of its name
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -43,10 +43,10 @@ class Testbed:
         with ExitStack() as stack:
             self.sandbox = stack.enter_context(SandboxProcess(self.directory / "sandbox"))
             self.sshd = stack.enter_context(Sshd(self.directory / "sshd"))
-            self.near = self._way("near", 0.0, self.sshd.port, self.sandbox.comfyui_port)
+            self.near = self._link("near", 0.0, self.sshd.port, self.sandbox.comfyui_port)
             far_ssh = stack.enter_context(delay_proxy(self.sshd.port, rtt_s=FAR_ROUND_TRIP_S))
             far_web = stack.enter_context(delay_proxy(self.sandbox.comfyui_port, rtt_s=FAR_ROUND_TRIP_S))
-            self.far = self._way("at 80 ms", FAR_ROUND_TRIP_S, far_ssh, far_web)
+            self.far = self._link("at 80 ms", FAR_ROUND_TRIP_S, far_ssh, far_web)
             self._stack = stack.pop_all()
         return self
 
@@ -54,24 +54,24 @@ class Testbed:
         self._stack.close()
 
     @property
-    def ways(self) -> tuple[Way, Way]:
+    def links(self) -> tuple[Link, Link]:
         return self.near, self.far
 
     def new_directory(self, name: str) -> Path:
-        """Empty, of whoever asks."""
+        """Creates an empty directory for the caller."""
         number = len(list(self.directory.glob(f"{name}*")))
         made = self.directory / f"{name}{number}"
         made.mkdir(parents=True)
         return made
 
     def login_count(self) -> int:
-        """How often anybody logged in at the sshd so far."""
+        """Returns the number of logins at the sshd so far."""
         return self.sshd.log().count("Accepted publickey")
 
-    def _way(self, name: str, round_trip_s: float, ssh_port: int, web_port: int) -> Way:
+    def _link(self, name: str, round_trip_s: float, ssh_port: int, web_port: int) -> Link:
         comfyui_port = self.sandbox.comfyui_port
         sshd = self.sshd
-        return Way(
+        return Link(
             name=name,
             round_trip_s=round_trip_s,
             ssh_string=f"ssh -p {ssh_port} {sshd.user}@{sshd.host} -i {sshd.key_file}"

@@ -1,9 +1,9 @@
-"""Files up and down, side by side with OpenSSH's own tools, over one sshd.
+"""Uploads and downloads, compared with OpenSSH's tools, over one sshd.
 
     python -m bench.transfers [--runs 3] [--rtt 0.08] [--size-mb 100] [--files 200]
     rows = measure(runs=5, rtt_s=0.08)
 
-Ours runs on a connection that is open, as it is in a running server; scp and sftp log in each time.
+This project uses an open connection, as in a running server; scp and sftp log in each time.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LIMIT_S = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """`ratio` is how many times as fast ours is; CPU is that of our process alone."""
+    """`ratio`: how many times as fast this project is. `cpu_s_per_100_mb`: CPU time of this process only."""
 
     work: str
     reference: str
@@ -77,8 +77,8 @@ class _Contest:
 
 
 def measure(*, runs: int, rtt_s: float = 0.0, size_mb: int = 100, file_count: int = 200) -> list[Row]:
-    """Medians of so many runs, taken in turns. Of many files far away, sftp does a tenth, and is multiplied:
-    it takes a second or so for each."""
+    """Returns medians of `runs` alternating runs. With a delay, sftp transfers only a tenth of the many
+    files, and its time is multiplied, because each file takes about a second."""
     with _bench(rtt_s) as bench:
         contests = [
             *bench.one_file(size_mb * 1_000_000),
@@ -132,7 +132,12 @@ class _Bench:
         ]
 
     def _many(
-        self, way: str, verb: str, sources: list[Path], share: float, move: Callable[[Path, Path], object]
+        self,
+        direction: str,
+        verb: str,
+        sources: list[Path],
+        share: float,
+        move: Callable[[Path, Path], object],
     ) -> _Contest:
         some = sources[: round(len(sources) * share)]
 
@@ -149,7 +154,7 @@ class _Bench:
             self._tool("sftp", "-b", str(batch), f"{self._sshd.user}@127.0.0.1")
 
         contest = _Contest(
-            work=f"{len(sources)} files of {FILE_BYTES // 1000} KB {way}",
+            work=f"{len(sources)} files of {FILE_BYTES // 1000} KB {direction}",
             reference="sftp -b",
             size_bytes=len(sources) * FILE_BYTES,
             ours=ours,
@@ -182,7 +187,7 @@ class _Bench:
 
 
 class _Multiplied(list[float]):
-    """Times of a part of the work, as times of the whole."""
+    """Stores the times of a part of the work, multiplied to times of the whole work."""
 
     def __init__(self, factor: float) -> None:
         self._factor = factor

@@ -1,4 +1,4 @@
-"""Runs that wait for their turn: what ten thousand cost, and whether the GPU waits for the next one."""
+"""Waiting runs: resources of ten thousand of them, and idle time of the GPU between runs."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import requests
 
 from bench.many_runs import Cost, slow_graph
 from bench.table import Figure, Row, at_most, median, percentile
-from bench.testbed import Testbed, Way
+from bench.testbed import Link, Testbed
 from tests.server_process import FINISHED, ServerProcess
 
 LIMIT_S = 300.0
@@ -30,32 +30,32 @@ FULL = Size()
 
 def rows(testbed: Testbed, runs: int, size: Size = FULL) -> Iterator[Row]:
     with ServerProcess(testbed.new_directory("gaps server")) as server:
-        for way in testbed.ways:
-            yield _gaps(testbed, server, way, size)
+        for link in testbed.links:
+            yield _gaps(testbed, server, link, size)
     with ServerProcess(testbed.new_directory("waiting server")) as server:
         yield from _waiting(testbed, server, size.waiting)
 
 
-def _gaps(testbed: Testbed, server: ServerProcess, way: Way, size: Size) -> Row:
+def _gaps(testbed: Testbed, server: ServerProcess, link: Link, size: Size) -> Row:
     bare_ms = _gaps_of_bare_client(testbed, size)
-    ours_ms = _gaps_of_ours(testbed, server, way, size)
+    ours_ms = _gaps_of_ours(testbed, server, link, size)
     typical_ms = median(ours_ms)
     return Row(
-        work=f"GPU idle from one run to the next while {size.in_a_row} wait, {way.name}",
+        work=f"GPU idle time between two runs while {size.in_a_row} runs wait, {link.name}",
         ours=Figure(
             value=typical_ms, unit="ms", about=f"median; 99th percentile {percentile(ours_ms, 99):.1f}"
         ),
-        reference=f"{median(bare_ms):.1f} ms (all of them in ComfyUI's own queue)",
+        reference=f"{median(bare_ms):.1f} ms (all runs in ComfyUI's own queue)",
         against=Figure(value=typical_ms, unit="ms"),
         goal=at_most(100, "ms"),
-        note=f"Each run executes for {size.execution_s:g} s; two prompts at a time are on the instance.",
+        note=f"Each run executes for {size.execution_s:g} s; at most two prompts are on the instance.",
     )
 
 
-def _gaps_of_ours(testbed: Testbed, server: ServerProcess, way: Way, size: Size) -> list[float]:
+def _gaps_of_ours(testbed: Testbed, server: ServerProcess, link: Link, size: Size) -> list[float]:
     before = _lines(testbed)
     body = {
-        "ssh_connection": way.ssh_string,
+        "ssh_connection": link.ssh_string,
         "workflow": _graph(size.execution_s),
         "matrix": {"1.color": list(range(size.in_a_row))},
         "output_dir": str(server.output_dir),
@@ -77,7 +77,7 @@ def _gaps_of_bare_client(testbed: Testbed, size: Size) -> list[float]:
 
 
 def _idle_ms(lines: list[dict[str, Any]]) -> list[float]:
-    """From the end of each execution to the start of the next."""
+    """Returns the times from the end of each execution to the start of the next one, in ms."""
     return [
         1000 * (after["at"] - before["at"])
         for before, after in pairwise(lines)
@@ -97,7 +97,7 @@ def _graph(execution_s: float) -> dict[str, Any]:
 
 
 def _waiting(testbed: Testbed, server: ServerProcess, count: int) -> Iterator[Row]:
-    """All for one instance, which holds the first of them."""
+    """Measures runs that wait for one instance, which executes the first of them."""
     taken_ms: list[float] = []
     with requests.Session() as session:
         taken_ms += _submit(session, server, testbed.near, FIRST_AND_LAST)
@@ -120,19 +120,19 @@ def _waiting(testbed: Testbed, server: ServerProcess, count: int) -> Iterator[Ro
     )
     added = Figure(
         value=(many.threads - few.threads) / (count - FIRST_AND_LAST),
-        unit="threads a run",
-        about=f"{many.threads} threads and {many.files} open files in all",
+        unit="threads per run",
+        about=f"{many.threads} threads and {many.files} open files in total",
     )
     yield Row(
         work=f"{what}: threads", ours=added, reference="–", against=added, goal=at_most(0.01, "threads")
     )
-    memory = Figure(value=(many.memory_kb - few.memory_kb) / (count - FIRST_AND_LAST), unit="KB a run")
+    memory = Figure(value=(many.memory_kb - few.memory_kb) / (count - FIRST_AND_LAST), unit="KB per run")
     yield Row(work=f"{what}: memory", ours=memory, reference="–", against=memory, goal=at_most(20, "KB"))
 
 
-def _submit(session: requests.Session, server: ServerProcess, way: Way, count: int) -> list[float]:
+def _submit(session: requests.Session, server: ServerProcess, link: Link, count: int) -> list[float]:
     body = {
-        "ssh_connection": way.ssh_string,
+        "ssh_connection": link.ssh_string,
         "workflow": slow_graph(1),
         "output_dir": str(server.output_dir),
     }
@@ -154,5 +154,5 @@ def _until(condition: Any) -> None:
     deadline_s = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() > deadline_s:
-            raise TimeoutError("the runs do not come to an end")
+            raise TimeoutError("the runs do not end")
         time.sleep(0.1)

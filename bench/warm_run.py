@@ -1,7 +1,6 @@
-"""A small run on an instance that is connected already: from `execute` to the picture here and the run saved.
+"""A small run on a connected instance: from `execute` until the picture is downloaded and the run is saved.
 
-Against a bare client at the same ComfyUI, which knows neither SSH nor a disk for its state. The two take
-turns.
+The reference is a bare client of the same ComfyUI, without SSH and without saved state. Both alternate.
 """
 
 import itertools
@@ -12,16 +11,16 @@ from typing import Any, TypeVar
 from bench.bare_client import BareClient
 from bench.our_client import OurClient
 from bench.table import Figure, Goal, Row, at_most, median
-from bench.testbed import Testbed, Way
+from bench.testbed import Link, Testbed
 from tests.server_process import ServerProcess
 
 WARM_UPS = 3
 REPETITIONS = 4
-"""One run takes so little that each of the table's runs is so many."""
+"""A run is so short that each of the table's runs is repeated."""
 HANDSHAKE_RUNS = 10
 NOTE = (
-    "From `POST execute` to the picture in the output directory and the finished run on disk, seen to half a "
-    "millisecond. The bare client keeps its websocket and its connection open too, and saves nothing but the "
+    "From `POST execute` until the picture is in the output directory and the finished run is on disk; "
+    "resolution 0.5 ms. The bare client keeps its websocket and its connection open too, and saves only the "
     "picture."
 )
 
@@ -34,19 +33,19 @@ def rows(
     testbed: Testbed, runs: int, repetitions: int = REPETITIONS, warm_ups: int = WARM_UPS
 ) -> Iterator[Row]:
     with ServerProcess(testbed.new_directory("warm run server")) as server:
-        for way in testbed.ways:
-            with _client(testbed, server, way) as ours, BareClient(way.comfyui_url) as bare:
-                yield _compared(testbed, way, (ours, bare), runs * repetitions, warm_ups)
+        for link in testbed.links:
+            with _client(testbed, server, link) as ours, BareClient(link.comfyui_url) as bare:
+                yield _compared(testbed, link, (ours, bare), runs * repetitions, warm_ups)
         with _client(testbed, server, testbed.near) as ours:
             yield _handshakes(testbed, ours)
 
 
-def _client(testbed: Testbed, server: ServerProcess, way: Way) -> OurClient:
-    return OurClient(server, way.ssh_string, testbed.sandbox.output_dir)
+def _client(testbed: Testbed, server: ServerProcess, link: Link) -> OurClient:
+    return OurClient(server, link.ssh_string, testbed.sandbox.output_dir)
 
 
 def _compared(
-    testbed: Testbed, way: Way, clients: tuple[OurClient, BareClient], runs: int, warm_ups: int
+    testbed: Testbed, link: Link, clients: tuple[OurClient, BareClient], runs: int, warm_ups: int
 ) -> Row:
     ours, bare = clients
     directory = testbed.new_directory("warm run outputs")
@@ -57,13 +56,13 @@ def _compared(
         ours_ms.append(took_ms)
         took_ms, _file = _timed_ms(lambda: bare.run(small_graph(), directory))
         bare_ms.append(took_ms)
-    return _row(way, median(ours_ms[warm_ups:]), median(bare_ms[warm_ups:]))
+    return _row(link, median(ours_ms[warm_ups:]), median(bare_ms[warm_ups:]))
 
 
-def _row(way: Way, ours_ms: float, bare_ms: float) -> Row:
-    against, goal = _difference(way, ours_ms - bare_ms)
+def _row(link: Link, ours_ms: float, bare_ms: float) -> Row:
+    against, goal = _difference(link, ours_ms - bare_ms)
     return Row(
-        work=f"a warm small run through the server, {way.name}",
+        work=f"a warm small run through the server, {link.name}",
         ours=Figure(value=ours_ms, unit="ms"),
         reference=Figure(value=bare_ms, unit="ms", about="bare ComfyUI client, no SSH"),
         against=against,
@@ -72,11 +71,11 @@ def _row(way: Way, ours_ms: float, bare_ms: float) -> Row:
     )
 
 
-def _difference(way: Way, more_ms: float) -> tuple[Figure, Goal]:
-    """In milliseconds near, in round trips far away."""
-    if way.round_trip_s:
+def _difference(link: Link, more_ms: float) -> tuple[Figure, Goal]:
+    """Returns the difference: in milliseconds near, in round trips far away."""
+    if link.round_trip_s:
         unit = "round trips more"
-        return Figure(value=more_ms / way.round_trip_ms, unit=unit), at_most(3, unit)
+        return Figure(value=more_ms / link.round_trip_ms, unit=unit), at_most(3, unit)
     return Figure(value=more_ms, unit="ms more"), at_most(20, "ms more")
 
 
@@ -93,7 +92,7 @@ def _handshakes(testbed: Testbed, ours: OurClient) -> Row:
         ours.run(small_graph(), directory)
     logins = float(testbed.login_count() - before)
     return Row(
-        work=f"SSH handshakes in {HANDSHAKE_RUNS} more runs there",
+        work=f"SSH handshakes in {HANDSHAKE_RUNS} more runs",
         ours=Figure(value=logins, unit=""),
         reference="0",
         against=Figure(value=logins, unit=""),
@@ -103,7 +102,7 @@ def _handshakes(testbed: Testbed, ours: OurClient) -> Row:
 
 
 def small_graph() -> dict[str, Any]:
-    """Never the same twice, so that nothing comes from ComfyUI's cache."""
+    """Returns a new graph each time, so that nothing comes from ComfyUI's cache."""
     color = next(_colors)
     inputs = {"width": 64, "height": 64, "batch_size": 1, "color": color}
     return {

@@ -1,9 +1,9 @@
-"""A ComfyUI that only talks: every websocket hears eight messages a second, each at times of its own.
+"""A ComfyUI that only sends messages: every websocket receives eight messages a second, at random times.
 
-    with websocket_load() as port: ...            # in a process of its own
+    with websocket_load() as port: ...            # in a separate process
     python -m bench.websocket_load                # prints its port; ends when its input does
 
-`GET /prompt` is answered as ComfyUI answers it.
+`GET /prompt` returns the same response as ComfyUI.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def websocket_load() -> Iterator[int]:
 
 
 async def _talk(request: web.Request) -> web.WebSocketResponse:
-    """Until the other side goes away."""
+    """Sends messages until the client disconnects."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     with contextlib.suppress(ConnectionError):

@@ -1,17 +1,17 @@
-// What the reader can do from any view: each action is a call, and says what it did.
+// Actions of all views. Each action calls the API and shows the result.
 
 import { BATCHES, INSTANCES, RUNS, call } from "./api.js";
 
-/** `ask` puts a question and gives whether it was said yes to; `say` tells something for a moment. */
+/** `ask` opens a dialog and resolves to true if the user confirms; `say` shows a message for a few seconds. */
 export const commonActions = ({ ask, say }) => ({
   async cancel({ id, name }) {
-    if (await ask(`Cancel “${name}”?`, "What it is doing on the GPU stops. What is finished by then is kept.", "Cancel the run")) {
+    if (await ask(`Cancel “${name}”?`, "The GPU stops working on it. Finished outputs are kept.", "Cancel the run")) {
       say((await call("POST", `${RUNS}/${id}/cancel`)).message);
     }
   },
   retry: async ({ id }) => say((await call("POST", `${RUNS}/${id}/retry`)).message),
   async cancelBatch({ id, name }) {
-    if (await ask(`Cancel the rest of “${name}”?`, "Runs that are finished stay as they are.", "Cancel the rest")) {
+    if (await ask(`Cancel the rest of “${name}”?`, "Finished runs do not change.", "Cancel the rest")) {
       say((await call("POST", `${BATCHES}/${id}/cancel`)).message);
     }
   },
@@ -24,12 +24,12 @@ export const commonActions = ({ ask, say }) => ({
     }
   },
   async forgetHostKey({ id, name }) {
-    if (await ask(`Forget the host key of “${name}”?`, "The next key that is shown at its address is trusted.", "Forget it")) {
+    if (await ask(`Forget the host key of “${name}”?`, "The server trusts the next key that a machine at this address shows.", "Forget the key")) {
       say((await call("POST", `${INSTANCES}/${id}/forget-host-key`)).message);
     }
   },
   async removeInstance({ id, name }) {
-    if (await ask(`Remove “${name}” from the list?`, "Nothing happens on the machine itself.", "Remove")) {
+    if (await ask(`Remove “${name}” from the list?`, "Nothing changes on the machine itself.", "Remove")) {
       await call("DELETE", `${INSTANCES}/${id}`);
       say(`${name} is removed.`);
     }

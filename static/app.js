@@ -1,11 +1,11 @@
-// The page: which view is open, looking again and again, and handing what the reader does to who does it.
+// The page: opens views, polls the server, and dispatches user events to actions.
 
-import { isAway } from "./api.js";
+import { isUnreachable } from "./api.js";
 import { commonActions } from "./actions.js";
 import { el, morph } from "./dom.js";
 import { viewer } from "./gallery.js";
 import { arrive, leave } from "./history.js";
-import { keepLooking } from "./poll.js";
+import { startPolling } from "./poll.js";
 import { readRoute, toHome } from "./route.js";
 import * as home from "./views/home.js";
 import * as instances from "./views/instances.js";
@@ -13,7 +13,7 @@ import * as run from "./views/run.js";
 import * as start from "./views/start.js";
 
 const VIEWS = { home, instances, run, start };
-const SAID_FOR_MS = 6_000;
+const STATUS_SHOWN_MS = 6_000;
 const SECOND_MS = 1_000;
 
 const main = document.querySelector("main");
@@ -21,14 +21,14 @@ const notice = document.getElementById("notice");
 const said = document.getElementById("said");
 const question = document.getElementById("question");
 const enlarged = viewer(document.getElementById("viewer"));
-const busy = new WeakSet(); // buttons and forms whose last press is still being done
+const busy = new WeakSet(); // buttons and forms whose action is still running
 
 let route = readRoute();
 let view = VIEWS[route.view] ?? home;
-let known = null; // what the view has learned, or null before that
-let settle = null; // where in a view that was gone to its reader wants to be, once it is drawn
+let data = null; // what `view.learn` returned last, or null
+let restorePosition = null; // called after the first drawing of a new view: sets scroll position and focus
 let isLeaving = false;
-let silence = null;
+let statusTimer = null;
 
 const actions = {
   ...commonActions({ ask, say }),
@@ -38,52 +38,52 @@ const actions = {
   toContent: () => main.focus(),
 };
 
-async function lookOnce() {
+async function pollOnce() {
   const wanted = route;
   try {
-    const learned = await view.learn(wanted, known);
+    const learned = await view.learn(wanted, data);
     if (wanted !== route) return true;
-    const news = known && view.news?.(known, learned);
+    const news = data && view.news?.(data, learned);
     if (news) say(news);
-    known = learned;
-    tell("");
+    data = learned;
+    showNotice("");
     draw();
-    settle?.();
-    settle = null;
+    restorePosition?.();
+    restorePosition = null;
     return true;
   } catch (error) {
     if (wanted === route) fail(error);
-    if (!isAway(error) && !error.status) throw error; // ours: it belongs in the console
+    if (!isUnreachable(error) && !error.status) throw error; // a bug of the page: report it in the console
     return false;
   }
 }
 
 function draw() {
-  if (known === null) return;
-  document.title = `${view.title(known)} – ComfyUI runs`;
-  morph(main, view.draw(known, route).flat(Infinity).filter(Boolean));
+  if (data === null) return;
+  document.title = `${view.title(data)} – ComfyUI runs`;
+  morph(main, view.draw(data, route).flat(Infinity).filter(Boolean));
 }
 
 function fail(error) {
   const message = error.message ?? String(error);
-  if (known !== null || isAway(error)) {
-    tell(message);
+  if (data !== null || isUnreachable(error)) {
+    showNotice(message);
     return;
   }
-  tell("");
-  document.title = "Not here – ComfyUI runs";
-  morph(main, [el("h1", { tabindex: -1 }, "Not here"), el("p", {}, message), el("p", {}, el("a", { href: toHome() }, "All runs"))]);
+  showNotice("");
+  document.title = "Not found – ComfyUI runs";
+  morph(main, [el("h1", { tabindex: -1 }, "Not found"), el("p", {}, message), el("p", {}, el("a", { href: toHome() }, "All runs"))]);
 }
 
-/** What keeps the reader from seeing what is true; stays until it passes. */
-function tell(text) {
+/** Shows why the page may be out of date. The notice stays until the problem is over. */
+function showNotice(text) {
   if (notice.textContent !== text) notice.textContent = text;
 }
 
 function say(text) {
   said.textContent = text ?? "";
-  clearTimeout(silence);
-  silence = setTimeout(() => { said.textContent = ""; }, SAID_FOR_MS);
+  clearTimeout(statusTimer);
+  statusTimer = setTimeout(() => { said.textContent = ""; }, STATUS_SHOWN_MS);
 }
 
 function ask(title, text, yes) {
@@ -97,19 +97,19 @@ function ask(title, text, yes) {
   });
 }
 
-const looking = keepLooking(lookOnce);
+const { pollNow } = startPolling(pollOnce);
 
-async function act(name, data, element) {
+async function act(name, parameters, element) {
   busy.add(element);
   try {
-    await actions[name](data, element);
+    await actions[name](parameters, element);
   } catch (error) {
     say(error.message ?? String(error));
   } finally {
     busy.delete(element);
   }
   draw();
-  looking.soon();
+  pollNow();
 }
 
 function goTo() {
@@ -121,22 +121,22 @@ function goTo() {
   const next = VIEWS[route.view] ?? home;
   const { isFirst, wasHere, scrolled } = arrive();
   if (next !== view || next === run) {
-    settle = () => {
+    restorePosition = () => {
       scrollTo(0, scrolled);
-      if (!isFirst) main.querySelector("h1")?.focus({ preventScroll: true }); // who hears the page or uses keys
+      if (!isFirst) main.querySelector("h1")?.focus({ preventScroll: true }); // for screen readers and keyboards
     };
-    known = null;
-    isLeaving = true; // what was typed and not sent is not sent by going
-    main.replaceChildren(el("p.empty.looking", {}, "Looking…"));
+    data = null;
+    isLeaving = true; // removing a field fires `change`: its text must not be submitted
+    main.replaceChildren(el("p.empty.loading", {}, "Loading…"));
     isLeaving = false;
   } else if (wasHere || before.query.get("before") !== route.query.get("before")) {
-    settle = () => (wasHere ? scrollTo(0, scrolled) : main.querySelector("[data-top]")?.scrollIntoView());
+    restorePosition = () => (wasHere ? scrollTo(0, scrolled) : main.querySelector("[data-top]")?.scrollIntoView());
   }
   view = next;
   for (const link of document.querySelectorAll("header nav a")) {
     link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${route.view === "home" ? "" : route.view}`);
   }
-  looking.soon();
+  pollNow();
 }
 
 function delegate(kind, isMeant) {
@@ -154,16 +154,16 @@ delegate("click", (element, event) => !element.dataset.on && element.tagName !==
 delegate("submit", (element) => element.tagName === "FORM");
 delegate("change", (element) => element.dataset.on === "change");
 delegate("input", (element) => element.dataset.on === "input");
-delegate("search", (element) => element.dataset.on === "change"); // a search field that was emptied
+delegate("search", (element) => element.dataset.on === "change"); // the user cleared a search field
 
-/** A field shows what is meant, also where what was typed meant nothing. */
+/** When a field loses the focus, it shows the stored value instead of an invalid text. */
 document.addEventListener("focusout", ({ target: field }) => {
   if (field.nodeName === "INPUT" && field.dataset.on === "input") field.value = field.getAttribute("value") ?? "";
 });
 
 document.addEventListener("dragover", (event) => {
   const zone = event.target.closest("[data-drop]");
-  event.preventDefault(); // a file beside the zone must not replace the page
+  event.preventDefault(); // a file that is dropped outside of a zone must not replace the page
   event.dataTransfer.dropEffect = zone ? "copy" : "none";
   for (const each of document.querySelectorAll("[data-drop]")) each.toggleAttribute("data-over", each === zone);
 });
@@ -173,7 +173,7 @@ document.addEventListener("drop", (event) => {
   for (const each of document.querySelectorAll("[data-drop]")) each.removeAttribute("data-over");
   if (zone) act(zone.dataset.drop, zone.dataset, { files: [...event.dataTransfer.files] });
 });
-document.addEventListener("toggle", (event) => { if (event.target.matches("details.looked-into[open]")) looking.soon(); }, true);
+document.addEventListener("toggle", (event) => { if (event.target.matches("details.loads-content[open]")) pollNow(); }, true);
 window.addEventListener("hashchange", goTo);
 start.onChange(draw);
 setInterval(() => { if (!document.hidden && ["home", "run"].includes(route.view)) draw(); }, SECOND_MS);

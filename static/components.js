@@ -1,4 +1,4 @@
-// Small pieces that several views are made of.
+// Small elements that several views share.
 
 import { RUNS } from "./api.js";
 import { el } from "./dom.js";
@@ -9,30 +9,30 @@ export const THUMBNAIL = 256;
 
 export const chip = (status, text = labels.RUN_STATES[status]) => el("span.chip", { "data-status": status }, text);
 
-/** A bar that says how far something is: of `maximum`, or that it goes on where nobody knows how far. */
+/** A progress bar. With `value` null the progress is unknown. */
 export const bar = (label, value, maximum = 100) => el("progress", { value, max: maximum, "aria-label": label });
 
-/** A time as the reader would say it; exactly, when it is pointed at. */
+/** A short time; the tooltip shows the exact time. */
 export const time = (iso, text = labels.moment(iso)) => el("time", { datetime: iso, title: labels.exactMoment(iso) }, text);
 
-/** A button; `data` is what its action is told, `look` how much it stands out: "quiet", "primary". */
+/** A button; `data` is what its action is told, `look` is the style: "quiet", "primary". */
 export const button = (text, action, data = {}, look = "plain") =>
   el(`button.button.${look}`, { type: "button", "data-do": action, ...dataset(data) }, text);
 
 export const outputAddress = (id, number) => `${RUNS}/${id}/outputs/${number}`;
 
-/** `side`: of what is fetched, in pixels. */
+/** `side`: size of the requested picture, in pixels. */
 export const thumbnail = (id, number, alt, side = THUMBNAIL) =>
   el("img", { src: `${outputAddress(id, number)}?preview=${side}`, alt, loading: "lazy", decoding: "async" });
 
-/** Of a run in a list: small pictures that lead to it. */
-export const thumbnails = (run, most = 3) =>
-  (run.pictures ?? []).slice(0, most).map((each) => {
+/** Small pictures of a run in a list; each links to the run. */
+export const thumbnails = (run, limit = 3) =>
+  (run.pictures ?? []).slice(0, limit).map((each) => {
     const [id, number] = typeof each === "number" ? [run.workflow_id, each] : [each.workflow_id, each.number];
     return el("a.thumbnail", { href: toRun(id), tabindex: -1, "aria-hidden": "true" }, thumbnail(id, number, ""));
   });
 
-/** How long it has run, and how long it may take where that is known. */
+/** The elapsed time of the run, and its expected time if that is known. */
 export function pace(run, extra_s = 0) {
   if (run.status !== "executing" || !run.gpu_seconds) {
     return run.expected_s && !run.end_time ? `takes about ${labels.duration(run.expected_s)}` : "";
@@ -41,7 +41,7 @@ export function pace(run, extra_s = 0) {
   return run.expected_s ? `${elapsed} of about ${labels.duration(run.expected_s)}` : elapsed;
 }
 
-/** How long the GPU was at work for what is finished. */
+/** The GPU time of a finished run or batch. */
 export const tookOf = (run) => (run.end_time && run.gpu_seconds ? labels.duration(run.gpu_seconds) : "");
 
 export const empty = (...children) => el("p.empty", {}, ...children);

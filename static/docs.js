@@ -1,4 +1,4 @@
-// Swagger UI over this server's own document. It checks the document at no other host.
+// Swagger UI for the OpenAPI document of this server. `validatorUrl: null`: no other host validates the document.
 
 const root = document.getElementById("swagger-ui");
 window.SwaggerUIBundle({

@@ -1,8 +1,8 @@
-// Views describe what should be seen; `morph` changes what is there as little as that takes, so that focus,
-// scrolling, a playing video and an open part stay as they are.
+// Views return elements; `morph` updates the page with as few changes as possible, so that the focus, the scroll
+// position, a playing video and open <details> elements do not change.
 
-/** An element. `kind` is "div.card.wide"; attributes that are null, undefined or false are left out; children are
- * nodes, texts, or lists of them. Text is only ever text. */
+/** Creates an element. `kind` is "div.card.wide". Attributes that are null, undefined or false are omitted. Children
+ * are nodes, texts, or lists of them. A text is never parsed as markup. */
 export function el(kind, attributes = {}, ...children) {
   const [name, ...classes] = kind.split(".");
   const element = document.createElement(name);
@@ -12,7 +12,7 @@ export function el(kind, attributes = {}, ...children) {
   return element;
 }
 
-/** The same for drawings. */
+/** Creates an SVG element. */
 export function svg(name, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   setAttributes(element, attributes);
@@ -20,7 +20,8 @@ export function svg(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Make the children of `parent` like `wanted`. An element with a `data-key` is found again wherever it was. */
+/** Makes the children of `parent` equal to `wanted`. Elements with the same `data-key` are reused, also at another
+ * position. */
 export function morph(parent, wanted) {
   const keyed = new Map([...parent.children].filter(keyOf).map((child) => [keyOf(child), child]));
   let place = parent.firstChild;
@@ -74,8 +75,8 @@ function update(present, wanted) {
   morph(present, [...wanted.childNodes]);
 }
 
-/** A field that was typed into, or chosen from, does not heed its attributes any more. While it is typed into, what
- * follows from that is not written over it. */
+/** Sets the property of a field: after user input, a field ignores its attributes. A field is not overwritten while
+ * the user types into it. */
 function fill(field, name, value) {
   const isTyped = field === document.activeElement && field.dataset.on === "input";
   if (name === "value" && field.nodeName === "INPUT" && !isTyped) field.value = value;

@@ -1,28 +1,28 @@
-// The run that is being prepared: a workflow, where it goes, and what is changed of it. Nothing here draws.
+// The draft of a run: its workflow, its target and its changed inputs. This module draws nothing.
 
-import { RUNS, ApiError, call, keepFile, look } from "./api.js";
+import { RUNS, ApiError, call, load, uploadFile } from "./api.js";
 import { forget, recall, recallHere, remember, rememberHere } from "./storage.js";
 
 const LAST_PLACE = "last-place-chosen";
 const LAST_SSH_STRING = "last-ssh-string";
 const DRAFT = "draft";
-export const SSH_STRING = ""; // the choice of a place that is not one of the named ones
-const LARGEST_SEED = 2 ** 48; // a browser's numbers are exact up to 2 ** 53
+export const SSH_STRING = ""; // the choice "An ssh string…" instead of a named instance
+const LARGEST_SEED = 2 ** 48; // integers in JavaScript are exact up to 2 ** 53
 
 let drafts = 0;
 
-/** Everything that was chosen so far. `base` is the body of the request that a run is made again from. */
+/** A new draft. `base` is the request body of the run that is run again. */
 export function newDraft(instances) {
   const last = recall(LAST_PLACE);
   const isOffered = last === SSH_STRING || isNamed(last ?? "", instances);
   return {
     number: ++drafts,
-    key: chance(), // one order, however often its answer is lost
+    key: randomKey(), // the idempotency key: the request can be repeated if its response is lost
     base: {},
-    fileName: null, // what a run is called that is given no name
+    fileName: null, // the default name of the run
     workflowName: "",
     inspection: null, // {format, nodes, key_inputs, needs_instance}
-    inputs: [], // the key inputs, each with the value that the workflow has
+    inputs: [], // the key inputs, each with its value in the workflow
     place: isOffered ? last : instances[0]?.name ?? SSH_STRING,
     sshString: recall(LAST_SSH_STRING) ?? "",
     instances,
@@ -30,20 +30,21 @@ export function newDraft(instances) {
     pictures: {}, // "10.image" -> {path, filename, url}
     check: null, // {state: "checking" | "done" | "failed", message, answer, isStale}
     trouble: null,
-    arriving: null, // names of files that are on their way to the server
+    uploading: null, // names of the files that are being uploaded
     isStarting: false,
     isStarted: false,
   };
 }
 
-/** For when the page comes back: after a reload, or a login. */
-export function keep(draft) {
+/** Saves the draft, so that it survives a reload or a login. */
+export function save(draft) {
   if (draft.isStarted || !draft.inspection) forget(DRAFT);
-  else rememberHere(DRAFT, JSON.stringify({ ...draft, check: null, trouble: null, arriving: null, isStarting: false }));
+  else rememberHere(DRAFT, JSON.stringify({ ...draft, check: null, trouble: null, uploading: null, isStarting: false }));
 }
 
-/** What was kept, once; null where there is nothing. Of its pictures only the names are left to be shown. */
-export function kept() {
+/** Returns the saved draft and deletes it from the storage; null if there is none. Its pictures have names only: their
+ * previews are lost. */
+export function restore() {
   const draft = JSON.parse(recallHere(DRAFT) ?? "null");
   forget(DRAFT);
   if (draft === null) return null;
@@ -51,10 +52,10 @@ export function kept() {
   return { ...draft, number: ++drafts };
 }
 
-/** With everything of an earlier run. Raises: ApiError. */
+/** Fills the draft with the request of an earlier run. Raises: ApiError. */
 export async function takeRun(draft, id) {
-  const { request } = await look(`${RUNS}/${encodeURIComponent(id)}/request`);
-  const { workflow, inputs, workflow_name: name, ...rest } = request; // the workflow itself stays where it is
+  const { request } = await load(`${RUNS}/${encodeURIComponent(id)}/request`);
+  const { workflow, inputs, workflow_name: name, ...rest } = request; // the server has the workflow: `again` refers to it
   draft.base = { ...rest, again: id };
   draft.fileName = draft.workflowName = name ?? "workflow";
   const isPlace = isNamed(request.ssh_connection, draft.instances);
@@ -63,10 +64,11 @@ export async function takeRun(draft, id) {
   takeInspection(draft, await inspect({ again: id }));
 }
 
-/** A file of either format, or a picture with a workflow inside; what else is there is for its nodes. Raises: ApiError. */
+/** Takes a workflow in API format or the editor's format, or a picture that contains one. The other files are inputs of
+ * its nodes. Raises: ApiError. */
 export async function takeWorkflow(draft, files) {
   const file = files.find(({ name }) => /\.json$/i.test(name)) ?? files[0];
-  const path = await keepFile(file);
+  const path = await uploadFile(file);
   const inspection = await inspect({ workflow_file: path });
   draft.base = { workflow_file: path };
   draft.fileName = draft.workflowName = file.name.replace(/\.(json|png|webp|jpe?g)$/i, "");
@@ -77,64 +79,64 @@ export async function takeWorkflow(draft, files) {
   await takePictures(draft, files.filter((each) => each !== file));
 }
 
-/** Pictures for the nodes that load them: first by their names, then in order. Raises: ApiError. */
+/** Assigns pictures to the nodes that load them: by name if possible, then in order. Raises: ApiError. */
 export async function takePictures(draft, files, name = null) {
   for (const file of files) {
     const slot = name ?? slotFor(draft, file, files.length === 1);
-    if (slot === null) throw new ApiError(`No node is left to load ${file.name}.`);
-    const path = await keepFile(file);
+    if (slot === null) throw new ApiError(`The workflow has no free node for ${file.name}.`);
+    const path = await uploadFile(file);
     draft.pictures[slot] = { path, filename: baseName(path), url: URL.createObjectURL(file) };
-    outdate(draft);
+    markStale(draft);
   }
 }
 
 export const valueOf = (draft, input) => draft.changes[input.name] ?? input.value;
 
-/** As the input's kind wants it. What is like the workflow has it is no change. */
+/** Stores a changed value, with the type of the input. A value that equals that of the workflow is no change. */
 export function change(draft, input, text) {
   const value = typeof input.value === "number" ? exactNumber(text) : text;
   if (value === input.value || value === null) delete draft.changes[input.name];
   else draft.changes[input.name] = value;
-  outdate(draft);
+  markStale(draft);
 }
 
-/** A whole number that would be rounded stays the text that it is, which ComfyUI reads, too. */
+/** An integer that JavaScript would round stays a text; ComfyUI accepts that too. */
 function exactNumber(text) {
   const value = Number(text);
   if (String(text).trim() === "" || Number.isNaN(value)) return null;
   return Number.isInteger(value) && !Number.isSafeInteger(value) ? String(text) : value;
 }
 
-/** What was found of it before it was changed is no longer the last word. */
-export function outdate(draft) {
+/** Marks the result of the last check as outdated. */
+export function markStale(draft) {
   draft.trouble = null;
   if (draft.check) draft.check.isStale = true;
 }
 
-/** Somewhere else, where nothing was asked yet. */
-export function goElsewhere(draft, where) {
-  Object.assign(draft, where, { check: null, trouble: null });
+/** Changes the target; the result of the last check is deleted. */
+export function setTarget(draft, target) {
+  Object.assign(draft, target, { check: null, trouble: null });
 }
 
 export const randomSeed = () => Math.floor(Math.random() * LARGEST_SEED);
 
 export const target = (draft) => draft.place || draft.sshString.trim();
 
-/** Whether the instance can run it, and what its nodes allow. */
+/** Checks whether the instance can run the draft, and loads the allowed values of its inputs. */
 export async function check(draft) {
   draft.trouble = null;
   const asked = (draft.check = { state: "checking", message: null, answer: draft.check?.answer ?? null, isStale: false });
   try {
-    // Seeds are drawn when the run is started: those of a check would be others.
+    // Seeds are drawn when the run starts; a check would draw other ones.
     const answer = await call("POST", `${RUNS}/validate`, { ...body(draft), seed_mode: "saved" }, { isSlow: true });
     Object.assign(asked, { state: "done", answer });
-    if (draft.check === asked) draft.inputs = informed(draft.inputs, answer.key_inputs);
+    if (draft.check === asked) draft.inputs = withDetails(draft.inputs, answer.key_inputs);
   } catch (error) {
     Object.assign(asked, { state: "failed", message: error.message, answer: null });
   }
 }
 
-/** The id of the run. Raises: ApiError. */
+/** Starts the run and returns its id. Raises: ApiError. */
 export async function start(draft) {
   const { workflow_id: id } = await call("POST", `${RUNS}/execute`, body(draft), { key: draft.key });
   remember(LAST_PLACE, draft.place);
@@ -142,7 +144,7 @@ export async function start(draft) {
   return id;
 }
 
-/** What is wrong or doubtful at a node; with null, what belongs to none. */
+/** Errors and warnings of a node; with null, those that belong to no node. */
 export function findings(draft, nodeId) {
   const answer = draft.check?.answer;
   return answer ? [...answer.errors, ...answer.warnings].filter((finding) => finding.node_id === nodeId) : [];
@@ -156,18 +158,19 @@ function body(draft) {
     ssh_connection: target(draft),
     workflow_name: draft.workflowName.trim() || draft.fileName,
     inputs: { ...draft.changes, ...chosen },
-    input_images: [...stillWanted(draft, chosen), ...pictures.map(([, { path }]) => path)],
+    input_images: [...remainingImages(draft, chosen), ...pictures.map(([, { path }]) => path)],
   };
 }
 
-/** Pictures of the run that this one is made from, but for those that others have taken the place of. */
-function stillWanted(draft, chosen) {
+/** Input images of the earlier run, without those that the user has replaced. */
+function remainingImages(draft, chosen) {
   const replaced = new Set(draft.inputs.filter(({ name }) => name in chosen).map(({ value }) => value));
   const taken = new Set(Object.values(chosen));
   return (draft.base.input_images ?? []).filter((path) => !replaced.has(baseName(path)) && !taken.has(baseName(path)));
 }
 
-/** A single file takes the place of what is there, where there is but one node that it could be for. */
+/** The input for a file: the one with the same file name, or the first free one. A single file replaces the picture of
+ * the only matching input. */
 function slotFor(draft, file, isSingle) {
   const slots = draft.inputs.filter(({ kind, media }) => kind === "file" && isKindOf(file, media));
   const named = slots.find(({ value }) => value === file.name);
@@ -175,7 +178,7 @@ function slotFor(draft, file, isSingle) {
   return (named ?? free ?? (isSingle && slots.length === 1 ? slots[0] : null))?.name ?? null;
 }
 
-/** A moving picture may be either. */
+/** A GIF matches images and videos. */
 const isKindOf = ({ type }, media) => !type || !media || type === "image/gif" || type.startsWith(`${media}/`);
 
 function takeInspection(draft, inspection) {
@@ -183,8 +186,8 @@ function takeInspection(draft, inspection) {
   draft.inputs = inspection.key_inputs;
 }
 
-/** With what the instance knows of them: ranges, options. The values stay the workflow's own. */
-function informed(inputs, found) {
+/** Adds the ranges and options of the instance. The values stay those of the workflow. */
+function withDetails(inputs, found) {
   const own = new Map(inputs.map(({ name, value }) => [name, value]));
   return found.map((input) => ({ ...input, value: own.get(input.name) ?? input.value }));
 }
@@ -193,7 +196,7 @@ const isNamed = (place, instances) => /^any(:|$)/.test(place) || instances.some(
 const inspect = (workflow) => call("POST", `${RUNS}/inspect`, workflow);
 const baseName = (path) => path.split(/[\\/]/).pop();
 
-/** Nobody else's. */
-function chance() {
+/** A random key of 128 bits, as hexadecimal digits. */
+function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

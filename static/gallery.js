@@ -1,10 +1,10 @@
-// What came out of a run: small pictures that open large, video and audio that play, everything to be saved.
+// The outputs of a run: thumbnails that open a viewer, players for video and audio, and download links.
 
 import { el } from "./dom.js";
 import { outputAddress, thumbnail } from "./components.js";
 import * as labels from "./labels.js";
 
-const SMALL = 512; // pixels: sharp on a screen with twice as many, too
+const SMALL = 512; // pixels: sharp on a screen with double resolution too
 const ALONE = 1024;
 const PLAYERS = { video: "video", audio: "audio" };
 
@@ -33,7 +33,7 @@ const caption = (id, { number, filename, size_bytes }) =>
     el("a.name", { href: outputAddress(id, number), download: filename, title: `Download ${filename}` }, filename),
     el("span.quiet", {}, size_bytes === null ? "" : labels.size(size_bytes)));
 
-/** The large picture over the page; arrows go to its neighbours, Escape and the browser's Back close it. */
+/** The picture viewer. The arrow keys show the next or previous picture; Escape and the browser's Back close it. */
 export function viewer(dialog) {
   const picture = dialog.querySelector("img");
   const name = dialog.querySelector(".name");

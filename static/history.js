@@ -1,31 +1,31 @@
-// The places that Back and Forward lead to, and how far down each of them its reader was.
+// Scroll positions of the history entries, for Back and Forward.
 
 import { forget, recallHere, rememberHere } from "./storage.js";
 
-const WANTED = "wanted"; // what was asked for before the login; kept by login.js
+const WANTED = "wanted"; // the address before the login; stored by login.js
 const SCROLLS = "scrolls";
-const MOST_KEPT = 50;
+const MAX_STORED = 50;
 
 const scrolls = new Map(JSON.parse(recallHere(SCROLLS) ?? "[]"));
 let here = null;
 
-history.scrollRestoration = "manual"; // what is to be scrolled is not there yet when the browser would
+history.scrollRestoration = "manual"; // the browser would scroll before the content exists
 
 const wanted = recallHere(WANTED);
 forget(WANTED);
 if (wanted && !location.hash) history.replaceState(null, "", wanted);
 
-/** To be called before another place is drawn. */
+/** Stores the scroll position. Call it before another view is drawn. */
 export function leave() {
   if (here) scrolls.set(here, scrollY);
 }
 
 window.addEventListener("pagehide", () => {
   leave();
-  rememberHere(SCROLLS, JSON.stringify([...scrolls].slice(-MOST_KEPT)));
+  rememberHere(SCROLLS, JSON.stringify([...scrolls].slice(-MAX_STORED)));
 });
 
-/** Of the place that the address has just changed to. */
+/** Returns the state of the current history entry. Call it after the address has changed. */
 export function arrive() {
   const isFirst = here === null;
   const wasHere = Boolean(history.state?.place);

@@ -1,4 +1,4 @@
-// Times, sizes, money and states in the reader's words and zone.
+// Texts for times, sizes, money and states, in the locale and time zone of the browser.
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const DATE_AND_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -26,14 +26,14 @@ export function duration(seconds) {
 
 export const count = (number, one, many) => `${COUNT.format(number)} ${number === 1 ? one : many}`;
 
-/** "1.4 GB"; of 1000. */
+/** "1.4 GB"; a KB has 1000 bytes. */
 export function size(bytes) {
   const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
   const value = bytes / 1000 ** power;
   return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[power]}`;
 }
 
-/** The currency is that of the reader's own prices. */
+/** An amount without a currency: the user enters prices in any currency. */
 export const money = (amount) => (amount > 0 && amount < 0.01 ? "under 0.01" : amount.toFixed(2));
 
 export const between = (start, end) => (new Date(end) - new Date(start)) / 1000;
@@ -46,7 +46,7 @@ export const RUN_STATES = {
   cancelled: "Cancelled",
 };
 
-/** What happens with a run just now, in a few words. */
+/** A short text on the current activity of a run. */
 export function situation(run) {
   if (run.status === "queued" && run.queue_position !== null && run.phase !== "queued") {
     return run.message ?? ahead(run.queue_position);
@@ -55,20 +55,20 @@ export function situation(run) {
   if (run.message) return run.message;
   if (run.status === "executing" && run.current_node) {
     const node = run.current_node_title || run.current_node;
-    return run.current_node_message ? `${apart(node)} · ${step(run.current_node_message)}` : node;
+    return run.current_node_message ? `${isolate(node)} · ${step(run.current_node_message)}` : node;
   }
   return "";
 }
 
-/** A name in the midst of words: its marks for the other direction end with it. */
-const apart = (name) => `\u2068${name}\u2069`;
+/** Isolates a name with Unicode marks, so that right-to-left text in it does not affect the text after it. */
+const isolate = (name) => `\u2068${name}\u2069`;
 
-/** ComfyUI's steps come as "Step 45/100". */
+/** Formats a step message of ComfyUI, "Step 45/100", as "step 45 of 100". */
 export const step = (message) => message.replace(/^Step (\S+)\/(\S+)$/, "step $1 of $2");
 
 const ahead = (position) => (position === 0 ? "Next in the queue" : `${position} ahead in the queue`);
 
-/** Where a run is, or where it wants to go. */
+/** The instance of a run, or its target if it has no instance yet. */
 export function place(run) {
   if (run.instance) return run.instance;
   const target = run.ssh_connection ?? "";
@@ -76,7 +76,7 @@ export function place(run) {
   return target.startsWith("any:") ? `any instance tagged ${target.slice(4)}` : host(target);
 }
 
-/** Of an ssh string what tells one machine from another: "root@198.53.64.194:40738". */
+/** User, host and port of an ssh string: "root@198.53.64.194:40738". */
 function host(target) {
   const found = /([^\s/@]+@(?:\[[^\]\s]+\]|[^\s:]+))(?::(\d+))?/.exec(target);
   if (!found) return target.replace(/^ssh\s+/, "");

@@ -1,7 +1,7 @@
-// What was asked for is where the login leads to: the server does not see the part of an address after "#".
+// Stores the part of the address after "#", which the server does not receive. The page opens it after the login.
 
 try {
   if (location.hash) sessionStorage.setItem("wanted", location.hash);
 } catch {
-  // forbidden: then it leads to the first view
+  // the browser forbids storage: the page opens the first view
 }

@@ -1,38 +1,38 @@
-// When to look again: every two seconds, less often while the page is hidden or looking fails; one look at a time.
+// Polling: every two seconds; less often while the page is hidden or requests fail; one poll at a time.
 
 const USUAL_MS = 2_000;
 const HIDDEN_MS = 20_000;
 const LONGEST_MS = 15_000;
 
-/** `look` is awaited before the next one is planned. Begins with the first call
- * of `soon`, which looks at once. */
-export function keepLooking(look) {
+/** `poll` returns true if it succeeded; it is awaited before the next poll is scheduled. Polling begins with the
+ * first call of `pollNow`, which polls immediately. */
+export function startPolling(poll) {
   let failures = 0;
   let timer = null;
-  let isLooking = false;
+  let isPolling = false;
   let isWanted = false;
 
   async function turn() {
     clearTimeout(timer);
-    if (isLooking) {
+    if (isPolling) {
       isWanted = true;
       return;
     }
-    isLooking = true;
+    isPolling = true;
     isWanted = false;
-    let isWell = false;
+    let isOk = false;
     try {
-      isWell = await look();
+      isOk = await poll();
     } finally {
-      failures = isWell ? 0 : failures + 1;
-      isLooking = false;
+      failures = isOk ? 0 : failures + 1;
+      isPolling = false;
       timer = setTimeout(turn, isWanted ? 0 : pause(failures));
     }
   }
 
   document.addEventListener("visibilitychange", () => { if (!document.hidden) turn(); });
   window.addEventListener("online", turn);
-  return { soon: turn };
+  return { pollNow: turn };
 }
 
 function pause(failures) {

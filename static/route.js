@@ -1,4 +1,4 @@
-// Which view is open, as the part of the address after "#": a reload and the browser's Back come to the same.
+// The open view is the part of the address after "#", so that a reload and the browser's Back lead to the same view.
 
 /** {view: "home" | "run" | "start" | "instances", id, query} */
 export function readRoute(hash = location.hash) {

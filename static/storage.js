@@ -1,5 +1,5 @@
-// What this browser remembers: between visits, or (`Here`) as long as its tab is open. Where it may remember
-// nothing, nothing is known.
+// Browser storage: local storage, or (`…Here`) session storage of the tab. If the browser forbids storage, reads return
+// null and writes do nothing.
 
 export const remember = (name, value) => put("localStorage", name, value);
 export const recall = (name) => get("localStorage", name);
@@ -20,6 +20,6 @@ function put(storage, name, value) {
     if (value === null) window[storage].removeItem(name);
     else window[storage].setItem(name, value);
   } catch {
-    // forbidden, or full: then it is not remembered
+    // storage is forbidden or full
   }
 }

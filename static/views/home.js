@@ -1,6 +1,6 @@
-// What runs now, what needs the reader, what came out, and every run there is.
+// The view "Runs": running workflows, problems, the latest pictures, and the list of all runs.
 
-import { BATCHES, INSTANCES, RUNS, look } from "../api.js";
+import { BATCHES, INSTANCES, RUNS, load } from "../api.js";
 import { el } from "../dom.js";
 import { bar, button, chip, empty, pace, thumbnail, thumbnails, time, tookOf } from "../components.js";
 import { recall, remember } from "../storage.js";
@@ -11,32 +11,33 @@ const ROWS = 30;
 const ROWS_OF_BATCH = 50;
 const LATEST_PICTURES = 16;
 const FAILURES = 3;
-const FAILURES_LOOKED_AT = 30; // the newest that were started: of those the latest that failed
-const LOOKS_BETWEEN_INSTANCES = 5;
+const FAILURES_LOADED = 30; // the list is in the order of starts, so more are loaded than shown
+const POLLS_PER_INSTANCES = 5; // the instances are loaded with every fifth poll
 const SEEN = "failures-seen-until";
-const ASKABLE = ["status", "name", "instance", "batch"];
+const FILTERS = ["status", "name", "instance", "batch"];
 
-let opened = []; // batches, also while another view is shown
+let opened = []; // ids of expanded batches, also while another view is shown
 
 export const title = () => "Runs";
 
-/** The list is asked for again when something has begun or ended, or another part of it is wanted. */
+/** Loads the data of the view. The list is loaded again only if a run has started or ended, or if the filter or the
+ * page has changed. */
 export async function learn(route, before) {
-  const now = await look(`${RUNS}/now`);
+  const now = await load(`${RUNS}/now`);
   const asked = listAddress(route.query);
   const isChanged = before?.asked !== asked || before.now.version !== now.version;
-  const looks = ((before?.looks ?? -1) + 1) % LOOKS_BETWEEN_INSTANCES;
+  const looks = ((before?.looks ?? -1) + 1) % POLLS_PER_INSTANCES;
   opened = openBatches();
   return {
     now,
     asked,
     looks,
     learnedAt: before?.now === now ? before.learnedAt : performance.now(),
-    list: isChanged ? await look(asked) : before.list,
-    failures: isChanged ? (await look(`${RUNS}?status=failed&limit=${FAILURES_LOOKED_AT}`)).workflows : before.failures,
+    list: isChanged ? await load(asked) : before.list,
+    failures: isChanged ? (await load(`${RUNS}?status=failed&limit=${FAILURES_LOADED}`)).workflows : before.failures,
     batchName: await nameOfBatch(route.query.get("batch"), isChanged ? undefined : before?.batchName),
-    instances: looks === 0 ? (await look(INSTANCES)).instances : before.instances,
-    batches: Object.fromEntries(await each(opened, async (id) => [id, (await look(batchAddress(id))).workflows])),
+    instances: looks === 0 ? (await load(INSTANCES)).instances : before.instances,
+    batches: Object.fromEntries(await each(opened, async (id) => [id, (await load(batchAddress(id))).workflows])),
   };
 }
 
@@ -59,14 +60,14 @@ export const actions = {
 
 function listAddress(query) {
   const wanted = new URLSearchParams([...query].filter(([, value]) => value));
-  if (!ASKABLE.some((name) => wanted.has(name))) wanted.set("grouped", "true");
+  if (!FILTERS.some((name) => wanted.has(name))) wanted.set("grouped", "true");
   wanted.set("limit", ROWS);
   return `${RUNS}?${wanted}`;
 }
 
 async function nameOfBatch(id, known) {
   if (!id || known !== undefined) return id ? known : null;
-  return (await look(`${BATCHES}/${encodeURIComponent(id)}/progress`)).progress.batch_name;
+  return (await load(`${BATCHES}/${encodeURIComponent(id)}/progress`)).progress.batch_name;
 }
 
 const batchAddress = (id) => `${RUNS}?batch=${encodeURIComponent(id)}&limit=${ROWS_OF_BATCH}`;
@@ -88,12 +89,12 @@ function needs(failures, instances) {
   if (!fresh.length && !waiting.length) return null;
   return el("section.needs", { "data-key": "needs", "aria-labelledby": "needs" },
     el("div.line", {},
-      el("h2", { id: "needs" }, "Needs you"),
+      el("h2", { id: "needs" }, "Needs attention"),
       fresh.length ? button("Seen", "dismiss", { at: fresh[0].end_time, ids: failedAt(failures, fresh[0].end_time) }, "quiet") : null),
     el("ul.plain", {}, fresh.slice(0, FAILURES).map(failure), waiting.map(attention)));
 }
 
-/** What was seen is a time and, since times are in seconds, the ids of those that failed in that second. */
+/** `seen` is a time and the ids of the runs that failed in that second, because times have a resolution of one second. */
 function isUnseen(seen) {
   const [at, ...ids] = seen.split(" ");
   return (run) => run.end_time > at || (run.end_time === at && !ids.includes(run.workflow_id));
@@ -108,15 +109,15 @@ const failure = (run) =>
 const attention = ({ id, name, state, idle_warning }) =>
   el("li.notice", { "data-tone": state.host_key ? "bad" : "warn", "data-key": id },
     state.host_key
-      ? el("p", {}, el("a", { href: toInstances }, name), " shows another host key", el("br"), state.trouble)
-      : el("p", {}, idle_warning, " ", el("a", { href: toInstances }, "Look at it")));
+      ? el("p", {}, el("a", { href: toInstances }, name), " has another host key", el("br"), state.trouble)
+      : el("p", {}, idle_warning, " ", el("a", { href: toInstances }, "Show it")));
 
 function running(now, since_s) {
   return el("section", { "data-key": "now", "aria-labelledby": "now" },
     el("h2", { id: "now" }, "Now"),
     now.executing.length
       ? el("ul.cards", {}, now.executing.map((run) => card(run, since_s)))
-      : empty("Nothing runs. ", el("a", { href: toStart() }, "Start a run")),
+      : empty("No workflow is running. ", el("a", { href: toStart() }, "Start a run")),
     now.counts.queued ? waiting(now) : null);
 }
 
@@ -155,14 +156,14 @@ function latest(rows, query) {
 }
 
 function all(list, { query, instances, batches, batchName, moving }) {
-  const isAsked = ASKABLE.some((name) => query.get(name));
+  const isFiltered = FILTERS.some((name) => query.get(name));
   return el("section", { "data-key": "all", "data-top": "", "aria-labelledby": "all" },
     el("div.line", {}, el("h2", { id: "all" }, heading(batchName)), el("span.quiet", {}, labels.count(list.total, "run", "runs"))),
-    list.total || isAsked ? filters(query, instances) : null,
+    list.total || isFiltered ? filters(query, instances) : null,
     list.workflows.length
       ? el("ul.rows", {}, list.workflows.map((row) => (row.total === undefined
         ? runRow(moving.get(row.workflow_id) ?? row) : batchRow(row, batches[row.batch_id]))))
-      : empty(isAsked ? "No run is like that." : "None yet: a workflow and an ssh string is all that a run needs."),
+      : empty(isFiltered ? "No run matches the filters." : "No runs yet. To start one, you need a workflow and an ssh string."),
     pages(list, query));
 }
 
@@ -198,7 +199,7 @@ function batchRow(batch, runs) {
   const done = batch.total - batch.counts.queued - batch.counts.executing;
   const failed = batch.counts.failed ? ` · ${batch.counts.failed} failed` : "";
   return el("li", { "data-key": batch.batch_id },
-    el("details.batch.looked-into", { "data-batch": batch.batch_id, open: opened.includes(batch.batch_id) },
+    el("details.batch.loads-content", { "data-batch": batch.batch_id, open: opened.includes(batch.batch_id) },
       el("summary.row", { "data-status": batch.status },
         chip(batch.status),
         el("div.what", {},
@@ -207,7 +208,7 @@ function batchRow(batch, runs) {
           done < batch.total ? bar(`${batch.batch_name}: runs`, batch.progress_percent) : null),
         el("div.when.quiet", {}, time(batch.queue_time), el("span", {}, tookOf(batch))),
         el("div.thumbnails", {}, thumbnails(batch))),
-      el("div.inside", {}, runs ? batchInside(batch, runs, done) : empty("Looking…"))));
+      el("div.inside", {}, runs ? batchInside(batch, runs, done) : empty("Loading…"))));
 }
 
 function batchInside(batch, runs, done) {
@@ -215,11 +216,11 @@ function batchInside(batch, runs, done) {
   return [
     el("div.actions", {},
       done < batch.total ? button("Cancel the rest", "cancelBatch", { id: batch.batch_id, name: batch.batch_name }) : null,
-      batch.can_retry ? button("Retry what failed", "retryBatch", { id: batch.batch_id }) : null,
+      batch.can_retry ? button("Retry failed runs", "retryBatch", { id: batch.batch_id }) : null,
       batch.pictures.length ? el("a.button", { href: `${address}/outputs.zip`, download: "" }, "Download all") : null),
     el("ul.rows", {}, runs.map((run, place) => runRow(run, `${run.workflow_name} ${batch.total - place}`))),
     batch.total > runs.length
-      ? empty(`The newest ${runs.length} of ${batch.total}. `, el("a", { href: toHome({ batch: batch.batch_id }) }, "All of them")) : null,
+      ? empty(`The newest ${runs.length} of ${batch.total}. `, el("a", { href: toHome({ batch: batch.batch_id }) }, "Show all")) : null,
   ];
 }
 

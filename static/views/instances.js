@@ -1,6 +1,6 @@
-// The machines: what each is doing, what it costs, and what it needs.
+// The view "Instances": the state, the costs and the problems of each machine.
 
-import { INSTANCES, look } from "../api.js";
+import { INSTANCES, load } from "../api.js";
 import { el } from "../dom.js";
 import { bar, button, empty, time } from "../components.js";
 import { toHome } from "../route.js";
@@ -11,8 +11,8 @@ const REACHED = { unknown: "not connected", connecting: "connecting", ready: "re
 export const title = () => "Instances";
 
 export async function learn() {
-  const { instances, trouble } = await look(INSTANCES);
-  const costs = await look(`${INSTANCES}/costs`);
+  const { instances, trouble } = await load(INSTANCES);
+  const costs = await load(`${INSTANCES}/costs`);
   return { instances, trouble, removed: costs.removed, costs: new Map(costs.instances.map((each) => [each.id, each])) };
 }
 
@@ -22,18 +22,18 @@ export function draw({ instances, trouble, removed, costs }) {
     trouble ? el("p.notice", { "data-key": "trouble", "data-tone": "bad" }, trouble) : null,
     instances.length
       ? el("ul.cards.wide", { "data-key": "all" }, instances.map((instance) => card(instance, costs.get(instance.id))))
-      : empty("None has a name yet. With one, runs can wait for it, share it, and go to any that is free."),
-    gone(removed),
-    adding(),
+      : empty("No instances yet. Add one: runs can share it, wait for it, or use any free instance."),
+    removedSummary(removed),
+    addForm(),
   ];
 }
 
-/** What was paid for machines that were given back. */
-function gone({ runs, run_cost, idle_cost }) {
+/** Runs and costs of the instances that were removed from the list. */
+function removedSummary({ runs, run_cost, idle_cost }) {
   const spent = (run_cost ?? 0) + (idle_cost ?? 0);
   if (!runs && !spent) return null;
-  const cost = spent ? `, which cost ${labels.money(spent)}` : "";
-  return el("p.quiet", { "data-key": "gone" }, `On instances that were removed: ${labels.count(runs, "run", "runs")}${cost}.`);
+  const cost = spent ? `, cost ${labels.money(spent)}` : "";
+  return el("p.quiet", { "data-key": "gone" }, `Removed instances: ${labels.count(runs, "run", "runs")}${cost}.`);
 }
 
 function card(instance, costs) {
@@ -46,7 +46,7 @@ function card(instance, costs) {
     instance.idle_warning ? el("p.problem", { "data-severity": "warning" }, instance.idle_warning) : null,
     (state.devices ?? []).map(device),
     el("dl.facts", {}, facts(instance, costs).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    el("div.actions", {}, doings(instance)));
+    el("div.actions", {}, buttons(instance)));
 }
 
 function device({ name, vram_total, vram_free }) {
@@ -59,58 +59,58 @@ function device({ name, vram_total, vram_free }) {
 function facts({ id, enabled, tags, price_per_hour, state }, costs) {
   const found = [["Queue", queue(state.prompts)]];
   if (costs?.runs) found.push(["Runs", el("a", { href: toHome({ instance: id }) }, labels.count(costs.runs, "run", "runs"))]);
-  if (price_per_hour !== null) found.push(["Price", `${labels.money(price_per_hour)} an hour`]);
+  if (price_per_hour !== null) found.push(["Price", `${labels.money(price_per_hour)} per hour`]);
   if (costs?.run_cost) found.push(["Cost of runs", labels.money(costs.run_cost)]);
-  if (costs?.idle_cost) found.push(["Cost of standing idle", labels.money(costs.idle_cost)]);
+  if (costs?.idle_cost) found.push(["Cost of idle time", labels.money(costs.idle_cost)]);
   if (state.comfyui_version) found.push(["ComfyUI", state.comfyui_version]);
   if (state.connected_since) found.push(["Connected since", time(state.connected_since)]);
   if (tags.length) found.push(["Tags", tags.join(", ")]);
-  if (!enabled) found.push(["Any", "not used for runs that may go anywhere"]);
+  if (!enabled) found.push(["Any", "disabled: not used for runs on any instance"]);
   return found;
 }
 
 function queue(prompts) {
   if (!prompts) return "not known";
   const there = prompts.running.length + prompts.pending.length;
-  const others = prompts.others ? `, ${prompts.others} of others` : "";
+  const others = prompts.others ? `, ${prompts.others} of other clients` : "";
   return there ? `${prompts.running.length} running, ${prompts.pending.length} waiting${others}` : "empty";
 }
 
-function doings(instance) {
+function buttons(instance) {
   const { id, name, state, local_port_state: port } = instance;
   const isConnected = state.connected_since !== null || state.reachability === "connecting";
   return [
     isConnected ? button("Disconnect", "disconnect", { id }) : button("Connect", "connect", { id }),
-    port?.is_listening && isHere() ? el("a.button", { href: `http://127.0.0.1:${port.port}/`, target: "_blank", rel: "noopener" }, "Open ComfyUI") : null,
-    port?.is_listening && !isHere() ? el("span.quiet.small", {}, `ComfyUI is at 127.0.0.1:${port.port} of the server's machine`) : null,
+    port?.is_listening && isOnServerMachine() ? el("a.button", { href: `http://127.0.0.1:${port.port}/`, target: "_blank", rel: "noopener" }, "Open ComfyUI") : null,
+    port?.is_listening && !isOnServerMachine() ? el("span.quiet.small", {}, `ComfyUI is at 127.0.0.1:${port.port} on the server's machine`) : null,
     port?.trouble ? el("span.problem.small", {}, port.trouble) : null,
     button("Remove", "removeInstance", { id, name }, "quiet"),
   ];
 }
 
-/** A local port is on the loopback of the server's machine: for a browser there. */
-const isHere = () => ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
+/** Tells whether the browser runs on the server's machine: a local port listens on its loopback addresses only. */
+const isOnServerMachine = () => ["127.0.0.1", "localhost", "[::1]"].includes(location.hostname);
 
 function hostKey({ id, name, state: { host_key } }) {
   return el("div.notice", { "data-tone": "bad" },
-    el("p", {}, "The machine at this address shows another host key than before. That is so after it was rented anew, or when somebody is in between. Compare with what your renter shows."),
+    el("p", {}, "The machine at this address has another host key than before. This happens when you rent a new machine, or when an attacker intercepts the connection. Compare the key with your provider's page."),
     el("dl.keys", {},
       el("dt", {}, "Known"), el("dd", {}, el("code", {}, host_key.known ?? "none")),
-      el("dt", {}, "Shown now"), el("dd", {}, el("code", {}, host_key.offered ?? "none"))),
+      el("dt", {}, "New"), el("dd", {}, el("code", {}, host_key.offered ?? "none"))),
     el("div.actions", {},
       host_key.offered ? button("Accept the new key", "acceptHostKey", { id, name, fingerprint: host_key.offered }) : null,
       button("Forget the known one", "forgetHostKey", { id, name }, "quiet")));
 }
 
-function adding() {
+function addForm() {
   const input = (name, label, attributes = {}) =>
     el("label.field", {}, el("span", {}, label), el("input", { name, type: "text", autocomplete: "off", ...attributes }));
   return el("form.card.add", { "data-key": "adding", "data-do": "addInstance" },
     el("h2", {}, "Add an instance"),
     el("div.fields", {},
       input("name", "Name", { required: true, maxlength: 64 }),
-      input("ssh_connection", "ssh string, as the renter shows it", { required: true, spellcheck: "false" }),
-      input("price_per_hour", "Price an hour", { type: "number", min: 0, step: "any" }),
+      input("ssh_connection", "ssh string from your provider", { required: true, spellcheck: "false" }),
+      input("price_per_hour", "Price per hour", { type: "number", min: 0, step: "any" }),
       input("local_port", "Local port for its ComfyUI", { type: "number", min: 1024, max: 65535 })),
     el("div.actions", {}, el("button.button.primary", { type: "submit" }, "Add")));
 }

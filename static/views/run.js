@@ -1,6 +1,6 @@
-// One run: how far it is and what it does just now; when it is done, what came out and where the time went.
+// The view of one run: its progress; after its end, its outputs and the duration of its nodes.
 
-import { RUNS, look } from "../api.js";
+import { RUNS, load } from "../api.js";
 import { el } from "../dom.js";
 import { gallery } from "../gallery.js";
 import { bar, button, chip, empty, pace, time, tookOf } from "../components.js";
@@ -15,14 +15,14 @@ export const title = (data) => data?.run.workflow_name ?? "Run";
 
 export async function learn(route, before) {
   const address = `${RUNS}/${encodeURIComponent(route.id)}`;
-  const run = (await look(`${address}/progress`)).progress;
+  const run = (await load(`${address}/progress`)).progress;
   const isSame = before?.run === run;
   const isGraphWanted = document.querySelector("details.graph[open]") && !before?.graph;
-  const graph = isGraphWanted ? (await look(`${address}/request`)).graph : before?.graph;
+  const graph = isGraphWanted ? (await load(`${address}/request`)).graph : before?.graph;
   return { run, graph, learnedAt: isSame ? before.learnedAt : performance.now() };
 }
 
-/** What is said aloud, too: that it began, and how it ended. */
+/** A message for screen readers: the run has started or ended. */
 export const news = (before, { run }) =>
   run.status !== before.run.status ? `${run.workflow_name}: ${labels.RUN_STATES[run.status]}` : null;
 
@@ -68,12 +68,12 @@ function whereAndWhen(run) {
 function trouble(run) {
   return el("section.notice", { "data-key": "trouble", "data-tone": run.status === "cancelled" ? "calm" : "bad", "aria-label": "What went wrong" },
     el("p", {}, run.error_message),
-    run.error_code === "host_key_refused" ? keysAreAt(run.instance_id) : null);
+    run.error_code === "host_key_refused" ? linkToKeys(run.instance_id) : null);
 }
 
-const keysAreAt = (instanceId) => (instanceId
+const linkToKeys = (instanceId) => (instanceId
   ? el("p", {}, el("a", { href: toInstances }, "Compare the host keys"))
-  : el("p", {}, el("a", { href: toInstances }, "Give the machine a name"), ": then its keys are shown there, to be compared and accepted."));
+  : el("p", {}, el("a", { href: toInstances }, "Give the machine a name"), " to compare and accept its keys."));
 
 function watch(run, since_s) {
   return el("section.watch", { "data-key": "watch", "aria-label": "Progress" },
@@ -85,12 +85,12 @@ function watch(run, since_s) {
     run.transfers?.length ? el("ul.plain.transfers", {}, run.transfers.map(transfer)) : null);
 }
 
-/** What has been done within a node counts too, so that the bar moves with a long one. */
+/** The percent with the progress within nodes, so that the bar moves during a long node. */
 const finePercent = (run) => run.nodes.length
   ? run.nodes.reduce((sum, node) => sum + node.progress, 0) / run.nodes.length : run.progress_percent;
 
 function transfer({ direction, filename, done_bytes, total_bytes }) {
-  const verb = direction === "upload" ? "Sending" : "Fetching";
+  const verb = direction === "upload" ? "Uploading" : "Downloading";
   const amount = total_bytes === null ? labels.size(done_bytes) : `${labels.size(done_bytes)} of ${labels.size(total_bytes)}`;
   return el("li", { "data-key": `${direction} ${filename}` },
     el("p.line", {}, el("span.name", {}, `${verb} ${filename}`), el("span.quiet", {}, amount)),
@@ -101,21 +101,21 @@ function stage(run) {
   if (run.outputs.some((output) => output.downloaded || output.error)) return gallery(run);
   if (run.live_preview) {
     const { number } = run.live_preview;
-    return el("img.live", { src: `${RUNS}/${run.workflow_id}/live-preview?number=${number}`, alt: "The picture as it is now" });
+    return el("img.live", { src: `${RUNS}/${run.workflow_id}/live-preview?number=${number}`, alt: "Live preview" });
   }
-  return el("p.empty", {}, run.end_time ? "Nothing came out of it." : "What comes out is shown here.");
+  return el("p.empty", {}, run.end_time ? "The run made no outputs." : "The outputs will appear here.");
 }
 
-/** Of many, those that are done and those to come are folded, so that what runs can be seen. */
+/** The list of nodes. If there are many, the done and the waiting ones are collapsed, so that the running one is visible. */
 function nodeList(nodes, isOver) {
   const items = (some) => el("ol.plain", {}, some.map((node) => nodeItem(node, isOver)));
   if (nodes.length <= MANY_NODES) return items(nodes);
   const of = (...statuses) => nodes.filter(({ status }) => statuses.includes(status));
-  const [done, toCome] = [of("executed"), of("pending")];
+  const [done, waiting] = [of("executed"), of("pending")];
   return [
     done.length ? folded("done", labels.count(done.length, "node done", "nodes done"), items(done)) : null,
     items(of("executing", "failed")),
-    toCome.length ? folded("to come", labels.count(toCome.length, ...(isOver ? ["node not run", "nodes not run"] : ["node to come", "nodes to come"])), items(toCome)) : null,
+    waiting.length ? folded("waiting", labels.count(waiting.length, ...(isOver ? ["node not run", "nodes not run"] : ["node waiting", "nodes waiting"])), items(waiting)) : null,
   ];
 }
 
@@ -135,21 +135,21 @@ function nodeItem(node, isOver) {
 }
 
 function facts(run) {
-  const reason = /^any(:|$)/.test(run.ssh_connection) ? run.instance_reason : null; // where it was asked for, that is why
+  const reason = /^any(:|$)/.test(run.ssh_connection) ? run.instance_reason : null; // a named target needs no reason
   if (!run.notices.length && !reason) return null;
   return el("section", { "data-key": "facts", "aria-labelledby": "facts" },
-    el("h2", { id: "facts" }, "Good to know"),
+    el("h2", { id: "facts" }, "Notes"),
     el("ul.plain.facts", {},
       reason ? el("li", {}, `On ${labels.place(run)}: ${reason}`) : null,
       run.notices.map((notice) => el("li", {}, notice))));
 }
 
 function graphPart(graph) {
-  return el("details.graph.looked-into", { "data-key": "graph" },
+  return el("details.graph.loads-content", { "data-key": "graph" },
     el("summary", {}, "Graph and inputs"),
     graph
       ? el("ul.graph-nodes", {}, Object.entries(graph).map(([id, node]) => graphNode(id, node, graph)))
-      : empty(graph === null ? "It is made once the instance has been asked for its nodes." : "Looking…"));
+      : empty(graph === null ? "The graph is created when the instance has reported its node classes." : "Loading…"));
 }
 
 function graphNode(id, node, graph) {

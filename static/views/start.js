@@ -1,6 +1,6 @@
-// Preparing a run: the workflow, where it goes, its pictures, the inputs that matter, and what the instance says of it.
+// The view "Start a run": the workflow, the target, the pictures, the key inputs, and the result of the check.
 
-import { INSTANCES, isAway, look } from "../api.js";
+import { INSTANCES, isUnreachable, load } from "../api.js";
 import { el } from "../dom.js";
 import * as drafts from "../draft.js";
 import { button } from "../components.js";
@@ -8,19 +8,19 @@ import { toHome, toRun } from "../route.js";
 import * as labels from "../labels.js";
 
 const MANY_OPTIONS = 500;
-const UNANSWERED = "The server did not answer, and may have begun the run. Press Start again when it is back: a run that has begun does not begin twice.";
-let draft = drafts.kept();
-let cameFrom = draft?.base.again ?? null;
+const NO_RESPONSE = "The server did not respond. The run may have started. Press Start again when the server is back: the run does not start twice.";
+let draft = drafts.restore();
+let sourceRun = draft?.base.again ?? null; // id of the run that is run again
 
 export const title = () => "Start a run";
 
 export async function learn(route) {
   const from = route.query.get("from");
-  const { instances } = await look(INSTANCES);
-  if (draft === null || draft.isStarted || cameFrom !== from) {
+  const { instances } = await load(INSTANCES);
+  if (draft === null || draft.isStarted || sourceRun !== from) {
     const made = drafts.newDraft(instances);
     if (from) await drafts.takeRun(made, from);
-    [draft, cameFrom] = [made, from];
+    [draft, sourceRun] = [made, from];
     if (from) checkIfKnown();
   }
   draft.instances = instances;
@@ -41,8 +41,8 @@ export const actions = {
   chooseWorkflow: (_data, input) => withFiles(input, (files) => drafts.takeWorkflow(draft, files), true),
   choosePicture: ({ name }, input) => withFiles(input, ([file]) => drafts.takePictures(draft, [file], name), true),
   choosePictures: (_data, input) => withFiles(input, (files) => drafts.takePictures(draft, files), true),
-  choosePlace: (_data, select) => { drafts.goElsewhere(draft, { place: select.value }); return checkIfKnown(); },
-  typeSsh: (_data, input) => drafts.goElsewhere(draft, { sshString: input.value }),
+  choosePlace: (_data, select) => { drafts.setTarget(draft, { place: select.value }); return checkIfKnown(); },
+  typeSsh: (_data, input) => drafts.setTarget(draft, { sshString: input.value }),
   changeInput: ({ name }, field) => drafts.change(draft, inputNamed(name), field.value),
   randomSeed: ({ name }) => {
     drafts.change(draft, inputNamed(name), drafts.randomSeed());
@@ -56,9 +56,9 @@ export const actions = {
 };
 
 let redraw = () => {};
-/** To be called when something arrived that nobody clicked for. */
+/** Sets the function that redraws the page after an asynchronous change. */
 export const onChange = (listener) => { redraw = listener; };
-window.addEventListener("pagehide", () => { if (draft) drafts.keep(draft); });
+window.addEventListener("pagehide", () => { if (draft) drafts.save(draft); });
 
 async function start() {
   draft.trouble = null;
@@ -68,7 +68,7 @@ async function start() {
     location.hash = toRun(await drafts.start(draft));
     draft.isStarted = true;
   } catch (error) {
-    draft.trouble = isAway(error) ? UNANSWERED : error.message;
+    draft.trouble = isUnreachable(error) ? NO_RESPONSE : error.message;
     draft.isStarting = false;
   }
 }
@@ -82,19 +82,19 @@ async function checkNow() {
 
 const checkIfKnown = () => (draft.inspection && draft.place ? checkNow() : null);
 
-/** Files of a chooser or of a drop. */
+/** Handles files from a file field or a drop. */
 async function withFiles(source, take, isChecked) {
   const files = [...(source.files ?? [])];
   if (!files.length) return;
   draft.trouble = null;
-  draft.arriving = files.map(({ name }) => name).join(", ");
+  draft.uploading = files.map(({ name }) => name).join(", ");
   redraw();
   try {
     await take(files);
   } catch (error) {
     draft.trouble = error.message;
   } finally {
-    draft.arriving = null;
+    draft.uploading = null;
     if ("value" in source) source.value = ""; // the same file may be chosen again
   }
   if (isChecked && !draft.trouble) await checkIfKnown();
@@ -125,10 +125,10 @@ function wherePart() {
     instances.length ? el("label.field", {}, el("span", {}, "Instance"),
       el("select", { "data-do": "choosePlace", "data-on": "change" },
         instances.map(({ name, state }) => option(name, `${name} (${state.reachability})`)),
-        option("any", "Any that is free"), tags.map((tag) => option(`any:${tag}`, `Any tagged ${tag}`)),
-        offered.includes(place) ? null : option(place, `${place} (not there any more)`),
+        option("any", "Any free instance"), tags.map((tag) => option(`any:${tag}`, `Any tagged ${tag}`)),
+        offered.includes(place) ? null : option(place, `${place} (removed)`),
         option(drafts.SSH_STRING, "An ssh string…"))) : null,
-    place === drafts.SSH_STRING ? el("label.field", {}, el("span", {}, "ssh string, as the renter shows it"),
+    place === drafts.SSH_STRING ? el("label.field", {}, el("span", {}, "ssh string from your provider"),
       el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
         "data-do": "typeSsh", "data-on": "input", autocomplete: "off", spellcheck: "false", required: true })) : null);
 }
@@ -141,13 +141,13 @@ function inputsPart() {
   const elsewhere = [...new Set(allFindings().map(({ node_id }) => node_id))].filter((id) => !inputs.some(({ node_id }) => node_id === id));
   return [
     files.length ? el("section.card", { "data-key": "pictures", "aria-labelledby": "pictures", "data-drop": "choosePictures" },
-      el("h2", { id: "pictures" }, "Files that it loads"),
+      el("h2", { id: "pictures" }, "Input files"),
       el("ul.slots", {}, files.map(slot)),
       chooser("choosePictures", "Drop files here, or choose several", "image/*,video/*,audio/*", "drop")) : null,
     el("section.card", { "data-key": "inputs", "aria-labelledby": "inputs" },
       el("h2", { id: "inputs" }, "Inputs"),
       inputs.length || !draft.inspection.needs_instance ? null
-        : el("p.quiet", {}, "Which inputs there are is known once an instance has been asked: press Check."),
+        : el("p.quiet", {}, "Press Check to load the inputs from an instance."),
       elsewhere.map((id) => el("div.group", { "data-key": `findings ${id}` }, id === null ? null : el("h3", {}, nodeName(id)), problems(id))),
       nodes.map((id) => nodeGroup(id, others.filter(({ node_id }) => node_id === id))),
       more()),
@@ -190,12 +190,12 @@ function slot(input) {
     el("div", {},
       el("p.name", {}, input.title || input.class_type),
       el("p.quiet.small.name", {}, chosen ? chosen.filename : `${input.value} (as in the workflow)`),
-      chooser("choosePicture", chosen ? "Another" : "Choose", `${input.media}/*`, "button", { "data-name": input.name }),
+      chooser("choosePicture", chosen ? "Choose another" : "Choose", `${input.media}/*`, "button", { "data-name": input.name }),
       problems(input.node_id)));
 }
 
 function more() {
-  const modes = [["saved", "as in the workflow"], ["control", "as the editor would change them"], ["randomize", "new ones"]];
+  const modes = [["saved", "as in the workflow"], ["control", "change as in the editor"], ["randomize", "new random seeds"]];
   const mode = draft.base.seed_mode ?? "saved";
   return el("details", { "data-key": "more", open: mode !== "saved" },
     el("summary", {}, "Name, seeds, priority"),
@@ -216,9 +216,9 @@ const problems = (nodeId) => {
 };
 
 function footer() {
-  const isReady = draft.inspection && drafts.target(draft) && !draft.isStarting && !draft.arriving;
+  const isReady = draft.inspection && drafts.target(draft) && !draft.isStarting && !draft.uploading;
   return el("div.footer", { "data-key": "footer" },
-    el("p", { role: "status", "data-tone": draft.trouble ? "bad" : checkTone() }, draft.trouble ?? (draft.arriving ? `Taking ${draft.arriving}…` : checkWords())),
+    el("p", { role: "status", "data-tone": draft.trouble ? "bad" : checkTone() }, draft.trouble ?? (draft.uploading ? `Uploading ${draft.uploading}…` : checkText())),
     el("div.actions", {},
       el("button.button", { type: "button", "data-do": "check", disabled: !isReady || draft.check?.state === "checking" }, "Check"),
       el("button.button.primary", { type: "submit", disabled: !isReady }, draft.isStarting ? "Starting…" : "Start")));
@@ -229,17 +229,17 @@ function checkTone() {
   return draft.check?.answer && !draft.check.isStale ? "good" : null;
 }
 
-function checkWords() {
+function checkText() {
   const { inspection, check } = draft;
   if (!inspection) return "Choose a workflow first.";
-  if (!drafts.target(draft)) return "Choose where it runs.";
-  if (check === null) return "Check asks the instance whether it can run this, and brings nothing there.";
-  if (check.state === "checking") return `Asking ${drafts.target(draft)}…`;
+  if (!drafts.target(draft)) return "Choose an instance.";
+  if (check === null) return "Check tests whether the instance can run this. It uploads nothing.";
+  if (check.state === "checking") return `Checking ${drafts.target(draft)}…`;
   if (check.state === "failed") return check.message;
-  if (check.isStale) return "Changed since it was checked.";
+  if (check.isStale) return "Changed since the last check.";
   const { errors, warnings, valid } = check.answer;
   const warned = warnings.length ? ` ${labels.count(warnings.length, "warning", "warnings")}.` : "";
-  return (valid ? "It can run this." : `It cannot run this: ${labels.count(errors.length, "error", "errors")}.`) + warned;
+  return (valid ? "The instance can run this." : `The instance cannot run this: ${labels.count(errors.length, "error", "errors")}.`) + warned;
 }
 
 const allFindings = () => (draft.check?.answer ? [...draft.check.answer.errors, ...draft.check.answer.warnings] : []);

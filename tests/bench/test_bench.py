@@ -1,4 +1,4 @@
-"""Each part of `python -m bench` measures something, as small as it can. How much it measures is no test."""
+"""Each part of `python -m bench` runs with minimal sizes. The measured values are not tested."""
 
 import math
 from collections.abc import Callable, Iterator

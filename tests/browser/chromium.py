@@ -1,6 +1,6 @@
-"""A real browser, to see what pages of other sites can do to a server on this machine.
+"""A real browser for tests of the page and of attacks by pages of other sites.
 
-`require_chromium()` skips the test where there is no Chromium, and fails it instead when CI=true.
+`require_chromium()` skips the test if Chromium is not installed, and fails it if CI=true.
 """
 
 import os
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 FOREIGN_NAMES = ("other.example", "evil.example", "localhost.evil.example")
-"""Names that the browser finds at 127.0.0.1: no name server is asked, and nothing leaves this machine."""
+"""Host names that the browser resolves to 127.0.0.1, without DNS, so that no request leaves this machine."""
 START_LIMIT_MS = 60_000
 _QUIET = [
     "--disable-background-networking",
@@ -52,7 +52,7 @@ def running_chromium() -> Iterator[Browser]:
 
 @contextmanager
 def running_site() -> Iterator[int]:
-    """The port of a web server that has nothing but an empty page, under whatever name it is called."""
+    """Starts a web server with an empty page for all host names; yields its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _EmptyPage)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

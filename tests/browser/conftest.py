@@ -1,6 +1,6 @@
-"""A browser and a server for each worker, a page for each test, and a watch over what it must never do.
+"""A browser and a server for each worker, a page for each test, and checks that apply to all tests.
 
-They last for this folder and not for the whole session: the browser's driver keeps an event loop in the
+The scope is this folder instead of the whole session, because the browser's driver keeps an event loop in the
 thread of the tests.
 """
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def bare_page(browser: Browser) -> Iterator[Page]:
-    """In a context of its own: no cookie and no cache of another test."""
+    """Opens a page in a new browser context, without cookies and cache of other tests."""
     context = browser.new_context()
     context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
@@ -65,7 +65,8 @@ def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
 
 @pytest.fixture
 def server(_shared_server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path) -> Iterator[ServerProcess]:
-    """The worker's: there may be runs of other tests, but none that goes on, and no named instance."""
+    """The server of the worker. It may have finished runs of other tests, but no live runs and no named
+    instances."""
     _shared_server.output_dir = tmp_path / "outputs"
     yield _shared_server
     now = _shared_server.get("/now")
@@ -79,7 +80,7 @@ def server(_shared_server: ServerProcess, sandbox: SandboxProcess, tmp_path: Pat
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts servers of the test's own, and leaves none."""
+    """Starts servers for one test and stops them afterwards."""
     require_chromium()
     made: list[ServerProcess] = []
 
@@ -102,13 +103,14 @@ def dashboard(page: Page, watch: Watch, server: ServerProcess) -> Dashboard:
 
 @pytest.fixture
 def make_dashboard(page: Page, watch: Watch) -> Callable[[ServerProcess], Dashboard]:
-    """Of a server of the test's own."""
+    """A dashboard of a server for this test only."""
     return lambda server: Dashboard(page, watch, server)
 
 
 @pytest.fixture(scope="module")
 def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Every tenth failed, every fifth of the others made a picture; the newest is the last."""
+    """Creates finished runs: every tenth failed, every fifth of the others has a picture; the newest is the
+    last."""
     require_chromium()
     directory = tmp_path_factory.mktemp("many")
     picture = workflows.picture(directory / "p.png")

@@ -1,7 +1,7 @@
-"""The page as its reader uses it.
+"""The page as a user operates it.
 
 dashboard.open("start")                              # a view, by its address
-run_id = dashboard.start(workflow_file, ssh_string)  # by hand, until the run's view is there
+run_id = dashboard.start(workflow_file, ssh_string)  # with mouse and keyboard; waits for the view of the run
 dashboard.until_chip("Completed")
 """
 
@@ -30,7 +30,7 @@ class Dashboard:
 
     @property
     def run_id(self) -> str:
-        """Of the run whose view is open."""
+        """The id of the run whose view is open."""
         self.page.wait_for_url("**/#/run/*")
         return unquote(self.page.url.rpartition("/")[2])
 
@@ -45,7 +45,7 @@ class Dashboard:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def start(self, workflow: Path, ssh_string: str) -> str:
-        """By hand, until the run's view is there; gives the run's id."""
+        """Starts a run on the page, waits for its view, and returns the id of the run."""
         self.open("start")
         self.choose_workflow(workflow)
         self.give_ssh(ssh_string)
@@ -53,19 +53,19 @@ class Dashboard:
         return self.run_id
 
     def part(self, name: str) -> Locator:
-        """A part of the view, by its heading."""
+        """Finds a section of the view by its heading."""
         return self.page.get_by_role("region", name=name, exact=True)
 
     def node(self, title: str) -> Locator:
-        """Of the run whose view is open."""
+        """A node of the run whose view is open."""
         return self.part("Nodes").locator("li.node").filter(has=self.page.get_by_text(title, exact=True))
 
     def row(self, name: str) -> Locator:
-        """Of the list of all runs."""
+        """A row of the list of all runs."""
         return self.part("All runs").locator(".row").filter(has=self.page.get_by_text(name, exact=True))
 
     def until_chip(self, text: str) -> None:
-        """What the run's head says of its state."""
+        """Waits for the status in the header of the run."""
         expect(self.page.locator("header.head .chip")).to_have_text(text)
 
     def notice(self) -> Locator:

@@ -1,4 +1,4 @@
-"""What can be measured of a page that is for everybody: names, headings, contrast, width."""
+"""Accessibility checks of a page: names, headings, contrast, width."""
 
 from typing import Any
 
@@ -71,12 +71,12 @@ _WIDE = """() => {
 
 
 def unnamed(page: Page) -> list[str]:
-    """Pictures, fields, buttons, links, bars and parts that a screen reader has no words for."""
+    """Returns pictures, fields, buttons, links, bars and sections without a name for screen readers."""
     return _told(page, _UNNAMED)
 
 
 def headings(page: Page) -> list[int]:
-    """Their levels, in order."""
+    """Returns the levels of the headings in order."""
     found: list[int] = page.evaluate(_HEADINGS)
     return found
 
@@ -86,12 +86,12 @@ def ids_used_twice(page: Page) -> list[str]:
 
 
 def faint_texts(page: Page) -> list[str]:
-    """Whose contrast with what is behind them is too small, with the ratio."""
+    """Returns texts with too little contrast to their background, with the ratio."""
     return _told(page, _FAINT, SMALL_TEXT_RATIO)
 
 
 def too_wide(page: Page) -> list[str]:
-    """What makes the page scroll sideways."""
+    """Returns the elements that cause horizontal scrolling."""
     return _told(page, _WIDE)
 
 

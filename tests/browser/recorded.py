@@ -1,4 +1,4 @@
-"""Runs that are over before the server starts, kept as it keeps them."""
+"""Writes finished runs to the store before the server starts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def failed(name: str, message: str, number: int = 0) -> Run:
 
 
 def _named(name: str, number: int) -> Run:
-    """The higher the number, the newer."""
+    """Creates a finished run; a higher number is newer."""
     run = new_run()
     at = AT + timedelta(seconds=number)
     request = replace(run.request, workflow_name=name)

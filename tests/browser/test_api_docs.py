@@ -1,4 +1,4 @@
-"""Swagger UI shows the document of this server, under a policy that lets no other host in."""
+"""Swagger UI shows the document of this server; its Content-Security-Policy allows no other host."""
 
 from playwright.sync_api import Page, expect
 

@@ -1,4 +1,4 @@
-"""The run that is being prepared: what is shown of it is what is run."""
+"""The prepared run: the page shows exactly what is run."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def steps(dashboard: Dashboard) -> Locator:
 
 
 def sampler_of(dashboard: Dashboard) -> dict[str, Any]:
-    """That the run whose view is open was made with."""
+    """Returns the sampler inputs of the run whose view is open."""
     graph = dashboard.server.get(f"/{dashboard.run_id}/request")["graph"]
     found: dict[str, Any] = graph["3"]["inputs"]
     return found
@@ -41,11 +41,11 @@ def prepare(dashboard: Dashboard, sandbox: SandboxProcess, directory: Path, **sa
 
 def check(dashboard: Dashboard) -> None:
     dashboard.press("Check")
-    expect(said(dashboard)).to_have_text("It can run this.")
+    expect(said(dashboard)).to_have_text("The instance can run this.")
 
 
 class Held:
-    """An answer that is kept back until the test wants it."""
+    """Delays a response until the test releases it."""
 
     def __init__(self, page: Page, address: str) -> None:
         self._routes: list[Route] = []
@@ -98,7 +98,7 @@ def test_drawn_seeds_are_not_shown_before_they_are_run(
 ) -> None:
     prepare(dashboard, sandbox, tmp_path, seed=20, steps=1)
     dashboard.page.get_by_text("Name, seeds, priority").click()
-    dashboard.page.get_by_label("Seeds").select_option("new ones")
+    dashboard.page.get_by_label("Seeds").select_option("new random seeds")
     check(dashboard)
     expect(dashboard.page.get_by_label("seed", exact=True)).to_have_value("20")
     dashboard.press("Start")
@@ -122,10 +122,10 @@ def test_a_change_in_the_midst_of_a_check_is_not_checked(
     prepare(dashboard, sandbox, tmp_path)
     held = Held(dashboard.page, "**/validate")
     dashboard.press("Check")
-    expect(said(dashboard)).to_contain_text("Asking")
+    expect(said(dashboard)).to_contain_text("Checking")
     steps(dashboard).fill("-3")
     held.release()
-    expect(said(dashboard)).to_have_text("Changed since it was checked.")
+    expect(said(dashboard)).to_have_text("Changed since the last check.")
 
 
 def test_nothing_starts_while_a_file_is_on_its_way(
@@ -136,9 +136,9 @@ def test_nothing_starts_while_a_file_is_on_its_way(
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", loaded("old.png")))
     dashboard.give_ssh(sandbox.ssh_string)
     held = Held(page, "**/files")
-    slot = dashboard.part("Files that it loads").locator("li")
+    slot = dashboard.part("Input files").locator("li")
     slot.locator("input[type=file]").set_input_files(workflows.picture(tmp_path / "red.png"))
-    expect(said(dashboard)).to_have_text("Taking red.png…")
+    expect(said(dashboard)).to_have_text("Uploading red.png…")
     for name in ("Start", "Check"):
         expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
     held.release()
@@ -160,7 +160,7 @@ def test_an_answer_that_is_lost_costs_no_second_run(
 
     page.route("**/execute", lose)
     dashboard.press("Start")
-    expect(said(dashboard)).to_contain_text("may have begun the run")
+    expect(said(dashboard)).to_contain_text("may have started")
     page.unroute("**/execute")
     dashboard.press("Start")
     dashboard.until_chip("Completed")
@@ -176,7 +176,7 @@ def test_what_went_wrong_is_not_said_of_what_is_right_now(
     dashboard.press("Start")
     expect(said(dashboard)).to_have_attribute("data-tone", "bad")
     dashboard.give_ssh(sandbox.ssh_string)
-    expect(said(dashboard)).to_contain_text("Check asks the instance")
+    expect(said(dashboard)).to_contain_text("Check tests whether the instance")
     check(dashboard)
 
 
@@ -190,7 +190,7 @@ def test_an_instance_that_was_added_meanwhile_is_offered(
     expect(place.locator("option").filter(has_text="Added")).to_have_count(1)
     typed = dashboard.page.get_by_role("textbox", name="ssh string")
     expect(typed).to_have_value(sandbox.ssh_string)
-    place.select_option(label="Any that is free")
+    place.select_option(label="Any free instance")
     dashboard.press("Start")
     dashboard.until_chip("Completed")
     dashboard.open("start")
@@ -200,7 +200,7 @@ def test_an_instance_that_was_added_meanwhile_is_offered(
 def test_a_picture_takes_the_place_of_the_one_before(dashboard: Dashboard, tmp_path: Path) -> None:
     dashboard.open("start")
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", loaded("old.png")))
-    files = dashboard.part("Files that it loads")
+    files = dashboard.part("Input files")
     for name in ("a.png", "b.png"):
         files.locator("input[multiple]").set_input_files(workflows.picture(tmp_path / name))
         expect(files.get_by_role("img", name=name)).to_be_visible()
@@ -213,7 +213,7 @@ def test_a_file_goes_to_a_node_that_loads_its_kind(dashboard: Dashboard, tmp_pat
     clip.write_bytes(b"\0" * 64)
     dashboard.open("start")
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", graph))
-    files = dashboard.part("Files that it loads")
+    files = dashboard.part("Input files")
     files.locator("input[multiple]").set_input_files(clip)
     expect(files.locator("li").filter(has_text="LoadVideo")).to_contain_text("clip")
     expect(files.locator("li").filter(has_text="LoadImage")).to_contain_text("a.png (as in the workflow)")
@@ -229,7 +229,7 @@ def test_a_picture_that_was_replaced_is_not_sent_along(
     server.until_finished(first)
     dashboard.open(f"start?from={first}")
     check(dashboard)
-    slot = dashboard.part("Files that it loads").locator("li")
+    slot = dashboard.part("Input files").locator("li")
     slot.locator("input[type=file]").set_input_files(workflows.picture(tmp_path / "blue.png", "blue"))
     expect(slot.get_by_role("img", name=re.compile("blue"))).to_be_visible()
     check(dashboard)
@@ -245,7 +245,7 @@ def test_a_workflow_comes_with_its_pictures(dashboard: Dashboard, tmp_path: Path
     files = [workflows.picture(tmp_path / "p.png"), workflows.saved(tmp_path / "w.json", loaded("old.png"))]
     dashboard.part("Workflow").locator("input[type=file]").set_input_files(files)
     expect(dashboard.part("Workflow")).to_contain_text("w · 3 nodes")
-    expect(dashboard.part("Files that it loads").get_by_role("img", name="p.png")).to_be_visible()
+    expect(dashboard.part("Input files").get_by_role("img", name="p.png")).to_be_visible()
 
 
 def test_a_reload_loses_nothing_of_it(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_run_that_is_not_there_cannot_be_run_again(dashboard: Dashboard) -> No
     dashboard.watch.allow_status(404, "/comfyui/workflow/")
     dashboard.open("start?from=comfyui_workflow_1_1")
     expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
-    dashboard.page.wait_for_timeout(2_500)  # until it has looked again
+    dashboard.page.wait_for_timeout(2_500)  # until the next poll
     expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
 
 

@@ -1,4 +1,4 @@
-"""The page without a mouse, with a screen reader, in the dark and on a phone."""
+"""Accessibility: the page with keyboard only, with a screen reader, in dark mode and on a phone."""
 
 import itertools
 from collections.abc import Callable
@@ -29,7 +29,7 @@ FOCUSED = """() => {
 
 
 def tab_to(page: Page, tag: str, words: str) -> None:
-    """By the key alone; where the focus is can be seen all the way."""
+    """Presses Tab until the element has the focus; the focus is visible at each step."""
     for _ in range(MOST_TABS):
         page.keyboard.press("Tab")
         here = page.evaluate(FOCUSED)
@@ -73,7 +73,7 @@ def test_the_first_tab_leads_past_the_head(dashboard: Dashboard) -> None:
     page = dashboard.page
     dashboard.open()
     dashboard.part("Now").wait_for()
-    tab_to(page, "A", "To the content")
+    tab_to(page, "A", "Skip to content")
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
     dashboard.part("Now").wait_for()
@@ -115,7 +115,7 @@ def live_run(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> N
     sandbox.faults(step_delay_s=0.2)
     graph = workflows.titled(workflows.text_to_image(steps=200), n3=LONG)
     dashboard.open_run(dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=LONG))
-    dashboard.page.get_by_role("img", name="The picture as it is now").wait_for()
+    dashboard.page.get_by_role("img", name="Live preview").wait_for()
 
 
 def finished_run(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def start(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None
     dashboard.choose_workflow(workflows.saved(tmp_path / f"{LONG}.json", graph))
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Check")
-    dashboard.page.get_by_text("It cannot run this").wait_for()
+    dashboard.page.get_by_text("The instance cannot run this").wait_for()
     dashboard.page.get_by_text("Name, seeds, priority").click()
 
 

@@ -1,4 +1,4 @@
-"""A run that failed: where, why, and that somebody should look at it."""
+"""A failed run: its node, its reason, and the notice on the start page."""
 
 from playwright.sync_api import expect
 
@@ -38,7 +38,7 @@ def test_a_failed_run_needs_the_reader_until_it_is_seen(
     for run_id in (first, second):
         server.until_finished(run_id)
     dashboard.open()
-    needs = dashboard.part("Needs you")
+    needs = dashboard.part("Needs attention")
     expect(needs.get_by_role("link", name="first")).to_have_attribute("href", f"#/run/{first}")
     expect(needs.locator("li").filter(has_text="second")).to_contain_text("SandboxRaise")
     needs.get_by_role("button", name="Seen").click()
@@ -60,4 +60,4 @@ def test_what_the_instance_refuses_is_told_and_needs_no_node(
     dashboard.until_chip("Failed")
     trouble = dashboard.page.get_by_role("region", name="What went wrong")
     expect(trouble).to_contain_text("NodeOfNobody")
-    expect(dashboard.page.get_by_text("Nothing came out of it.")).to_be_visible()
+    expect(dashboard.page.get_by_text("The run made no outputs.")).to_be_visible()

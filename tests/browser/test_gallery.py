@@ -1,4 +1,4 @@
-"""What came out of a run: seen, heard and saved."""
+"""The outputs of a run: shown, played and saved."""
 
 import wave
 import zipfile
@@ -48,7 +48,7 @@ def silence(path: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What runs made that were over before their server started."""
+    """A server with finished runs, and the directory of their outputs."""
 
     server: ServerProcess
     directory: Path
@@ -57,7 +57,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """Three pictures, a sound and a text, all of one run."""
+    """Creates three pictures, a sound and a text of one run."""
     require_chromium()
     directory = tmp_path_factory.mktemp("gallery")
     text = directory / "notes.txt"
@@ -80,7 +80,7 @@ def gallery(make_dashboard: Callable[[ServerProcess], Dashboard], made: Made) ->
 
 
 def color_of(picture: Locator) -> list[int]:
-    """Of its middle, as the browser has decoded it."""
+    """Returns the color of the center pixel of a decoded picture."""
     found: list[int] = picture.evaluate("""async img => {
         await img.decode();
         const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
@@ -107,7 +107,7 @@ def test_pictures_open_large_and_are_turned_over_by_keys(gallery: Dashboard) -> 
     page.keyboard.press("ArrowLeft")
     expect(large).to_have_attribute("alt", "blue.png")
     assert color_of(large) == [0, 0, 255]
-    viewer.get_by_role("button", name="The next one").click()
+    viewer.get_by_role("button", name="Next picture").click()
     expect(large).to_have_attribute("alt", "red.png")
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()

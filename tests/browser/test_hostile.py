@@ -1,4 +1,4 @@
-"""Words of a workflow or an instance are shown as they are, whatever they are."""
+"""Texts of a workflow or an instance are shown unchanged, also if they contain markup."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ HOSTILE = (
     """'"&lt;b&gt; \u202egpj.\u2066 \\u003c"""
 )
 WITHOUT_SLASH = """<img src=x onerror="window.wasRun=1">'&quot; ${1} .png"""
-"""For what may have none: names of files and instances."""
+"""For names of files and instances, which cannot contain a slash."""
 INJECT = {
     "markup": """() => { document.body.innerHTML = "<img src=y onerror='window.wasRun=3'>"; }""",
     "a script": """() => { document.createElement("script").text = "window.wasRun = 4"; }""",
@@ -108,7 +108,7 @@ def test_in_the_list_and_in_questions(
     expect(page.locator(".rows .name", has_text=HOSTILE)).to_have_count(4)
     for name in page.locator(".rows .name").all():
         assert name.text_content() == HOSTILE
-    expect(dashboard.part("Needs you").locator("li p")).to_contain_text(
+    expect(dashboard.part("Needs attention").locator("li p")).to_contain_text(
         f"It said {HOSTILE}", use_inner_text=False
     )
     dashboard.open_run(live)
@@ -124,14 +124,14 @@ def test_in_the_list_and_in_questions(
 def test_a_name_does_not_turn_round_what_comes_after_it(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """A mark for writing from right to left counts to the end of the name."""
+    """A right-to-left mark in a name affects this name only."""
     page = dashboard.page
     name = "turned\u202eround"
     graph = workflows.titled(failing("\u202eit broke"), n2=name)
     run_id = dashboard.server.execute(sandbox.ssh_string, graph, workflow_name=name)
     dashboard.server.until_finished(run_id)
     dashboard.open()
-    after_name = dashboard.part("Needs you").locator("li p").first
+    after_name = dashboard.part("Needs attention").locator("li p").first
     assert after_name.evaluate(IS_LEFT_TO_RIGHT, " failed ")
     dashboard.open_run(run_id)
     page.get_by_text("Graph and inputs").click()

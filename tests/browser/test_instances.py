@@ -1,4 +1,4 @@
-"""Machines with a name: added, connected, trusted, removed."""
+"""Named instances: add, connect, accept the host key, remove."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +13,21 @@ from tests.sandbox_process import SandboxProcess
 
 @pytest.fixture
 def machines(dashboard: Dashboard) -> Dashboard:
-    """Their view, where there is none yet."""
+    """The view of instances; no instance exists yet."""
     dashboard.open("instances")
-    dashboard.page.get_by_text("None has a name yet.").wait_for()
+    dashboard.page.get_by_text("No instances yet.").wait_for()
     return dashboard
 
 
 @pytest.fixture
 def renewed(tmp_path: Path) -> Iterator[SandboxProcess]:
-    """One of the test's own, since nothing that knows it trusts it afterwards."""
+    """A sandbox for this test only, because its host key changes."""
     with SandboxProcess(tmp_path / "renewed") as sandbox:
         yield sandbox
 
 
 def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Locator:
-    """By hand; its card."""
+    """Adds an instance on the page; returns its card."""
     form = dashboard.page.locator("form.add")
     form.get_by_label("Name").fill(name)
     form.get_by_label("ssh string").fill(ssh_string)
@@ -41,9 +41,9 @@ def add(dashboard: Dashboard, name: str, ssh_string: str, **others: str) -> Loca
 
 def test_an_instance_is_added_connected_and_removed(machines: Dashboard, sandbox: SandboxProcess) -> None:
     page = machines.page
-    card = add(machines, "Rented", sandbox.ssh_string, Price_an_hour="0.5")
+    card = add(machines, "Rented", sandbox.ssh_string, Price_per_hour="0.5")
     expect(card.locator(".chip")).to_have_text("not connected")
-    expect(card).to_contain_text("0.50 an hour")
+    expect(card).to_contain_text("0.50 per hour")
     expect(page.locator("form.add").get_by_label("Name")).to_have_value("")
     card.get_by_role("button", name="Connect").click()
     expect(card.locator(".chip")).to_have_text("ready")
@@ -79,7 +79,7 @@ def test_a_run_starts_at_an_instance_by_its_name(machines: Dashboard, sandbox: S
     machines.server.until_finished(first)
     machines.open(f"start?from={first}")
     expect(machines.page.get_by_label("Instance")).to_have_value("By name")
-    expect(machines.page.get_by_text("It can run this.")).to_be_visible()
+    expect(machines.page.get_by_text("The instance can run this.")).to_be_visible()
     machines.press("Start")
     machines.until_chip("Completed")
     expect(machines.page.locator("header.head")).to_contain_text("By name")
@@ -107,7 +107,7 @@ def test_an_instance_that_cannot_be_reached_says_why(machines: Dashboard, sandbo
 
 
 def show_another_host_key(sandbox: SandboxProcess) -> None:
-    """As a machine that was rented anew at the same address."""
+    """Changes the host key, like a new machine at the same address."""
     sandbox.kill()
     (sandbox.layout.ssh_dir / "host_key").unlink()
     sandbox.start()
@@ -127,8 +127,8 @@ def test_another_host_key_is_compared_and_accepted(machines: Dashboard, renewed:
     assert offered != known
     expect(card.get_by_role("button", name="Forget the known one")).to_be_visible()
     machines.open()
-    expect(machines.part("Needs you")).to_contain_text("Renewed shows another host key")
-    machines.part("Needs you").get_by_role("link", name="Renewed").click()
+    expect(machines.part("Needs attention")).to_contain_text("Renewed has another host key")
+    machines.part("Needs attention").get_by_role("link", name="Renewed").click()
     card.get_by_role("button", name="Accept the new key").click()
     question = page.get_by_role("dialog", name="Trust this machine as “Renewed”?")
     expect(question.locator("p")).to_have_text(offered)

@@ -1,4 +1,4 @@
-"""All runs: found by name, state and instance, page by page, a batch as one row that opens."""
+"""The list of runs: filters by name, status and instance, pages, and batches as rows that expand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_runs_are_found_by_state_and_name(filled: Dashboard) -> None:
     expect(page.get_by_role("combobox", name="State")).to_have_value("failed")
     search.fill("nothing like it")
     search.press("Enter")
-    expect(filled.part("All runs")).to_contain_text("No run is like that.")
+    expect(filled.part("All runs")).to_contain_text("No run matches the filters.")
     page.get_by_role("link", name="Runs", exact=True).click()
     expect(rows(filled)).to_have_count(ON_A_PAGE)
     expect(search).to_have_value("")

@@ -1,4 +1,4 @@
-"""A server with a token asks for it, once."""
+"""A server with a token asks for the token once."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ TOKEN = "a-token-of-this-test"
 
 @pytest.fixture(scope="module")
 def server_with_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """It may reach a sandbox, which is on this machine."""
+    """Starts a server with a token that may connect to a sandbox on this machine."""
     require_chromium()
     directory = tmp_path_factory.mktemp("login")
     keys = tmp_path_factory.getbasetemp()

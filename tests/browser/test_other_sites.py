@@ -1,4 +1,4 @@
-"""What a page of another site can do to the server, in a real browser: nothing."""
+"""Pages of other sites cannot use the server; tested in a real browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.server_process import ServerProcess
 SECRET = "seen-nowhere-else"
 REFUSED_SSH = "ssh -p 1 root@127.0.0.1"
 FOREIGN = ["http://other.example", "http://localhost.evil.example", "http://localhost", "http://127.0.0.1"]
-"""The last two are pages of another port of this machine."""
+"""Origins of attacking pages. The last two belong to another port of this machine."""
 EXECUTE = {"ssh_connection": REFUSED_SSH, "workflow": GRAPH}
 FETCH = """async ([url, options]) => {
     try {
@@ -56,7 +56,7 @@ def made_key(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """With a run that is completed, one that failed, and one that tries to reach its instance."""
+    """Starts a server with a completed run, a failed run, and a run that tries to connect."""
     require_chromium()
     directory = tmp_path_factory.mktemp("other sites")
     served = ServerProcess(directory, ssh_key=made_key(directory))
@@ -69,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def page(bare_page: Page) -> Page:
-    """What is refused is seen in its console, and it is of another host."""
+    """A page without the usual checks: it opens another host, and refused requests appear in its console."""
     return bare_page
 
 
@@ -95,7 +95,7 @@ def post_json(page: Page, url: str, body: object) -> dict[str, Any]:
 
 
 def runs(server: ServerProcess) -> list[tuple[str, bool]]:
-    """Every run, and whether somebody wants it cancelled."""
+    """Returns all runs with their field `cancel_requested`."""
     return [(run["workflow_id"], run["cancel_requested"]) for run in server.get("")["workflows"]]
 
 
@@ -144,7 +144,7 @@ def test_a_form_of_another_site_does_nothing(foreign_page: Page, server: ServerP
     before = runs(server)
     url = server.url + path.replace("{id}", live_run(server))
     text = foreign_page.evaluate("JSON.stringify", {**EXECUTE, "workflow_name": ""})
-    name, value = text[:-2], '"}'  # a form writes name=value: together they are JSON
+    name, value = text[:-2], '"}'  # a form sends name=value: together this is JSON
     with foreign_page.expect_navigation() as navigation:
         foreign_page.evaluate(POST_FORM, [url, name, value])
     assert navigation.value.status == 403

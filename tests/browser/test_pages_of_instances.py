@@ -1,4 +1,4 @@
-"""The page of a rented machine, opened at its local port, in a real browser: it cannot use the server."""
+"""The page of a rented machine at its local port cannot use the server; tested in a real browser."""
 
 import socket
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Place:
         return self.server.url.removesuffix("/comfyui/workflow")
 
     def order(self) -> dict[str, object]:
-        """For a run that brings a key away and writes where programs are started from."""
+        """Request of an attacker: a run that reads a key and writes to a directory of programs."""
         return {
             "ssh_connection": "rented",
             "workflow": painted(),
@@ -64,7 +64,7 @@ class Place:
         }
 
     def check(self) -> None:
-        """Nothing was started, nothing was brought away."""
+        """Asserts that no run was started, no key was copied and no file was written."""
         assert self.server.get("")["workflows"] == []
         assert not list(self.sandbox.input_dir.glob("id_*"))
         assert not (self.home / ".config").exists()
@@ -77,13 +77,13 @@ def free_port() -> int:
 
 @pytest.fixture
 def place(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[Place]:
-    """A server, and an instance at a local port of it."""
+    """Starts a server and an instance with a local port."""
     require_chromium()
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     (home / ".ssh" / "id_ed25519").write_text(KEY)
     port = free_port()
-    # whoever sets it up means to let in every port of this machine
+    # this setting allows every port of this machine
     with ServerProcess(tmp_path, cors_hosts=f"http://localhost:{port},http://127.0.0.1:{port}") as server:
         instance = {"name": "rented", "ssh_connection": sandbox.ssh_string, "local_port": port}
         requests.post(instances_url(server), json=instance, timeout=10).raise_for_status()
@@ -92,7 +92,7 @@ def place(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[Place]:
 
 @pytest.fixture(params=["127.0.0.1", "localhost"])
 def rented_page(request: pytest.FixtureRequest, bare_page: Page, place: Place) -> Page:
-    """Its JavaScript would be the instance's."""
+    """Opens the page at the local port, whose JavaScript comes from the instance."""
     answer = bare_page.goto(f"http://{request.param}:{place.port}/")
     assert answer is not None
     assert answer.status == 200
@@ -150,7 +150,7 @@ def test_it_is_refused_also_when_its_instance_is_gone(rented_page: Page, place: 
 def test_a_sandboxed_frame_of_any_site_hears_and_does_nothing_at_a_local_port(
     bare_page: Page, place: Place, sandbox_words: str
 ) -> None:
-    """Its origin is `null`."""
+    """The origin of a sandboxed frame is `null`."""
     graph = bare_page.evaluate("JSON.stringify", painted(7))
     with running_site() as site_port:
         for page_url in (f"http://other.example:{site_port}/", f"http://127.0.0.1:{place.port}/"):
@@ -166,7 +166,7 @@ def test_a_sandboxed_frame_of_any_site_hears_and_does_nothing_at_a_local_port(
 
 
 def test_a_page_of_another_port_hears_and_does_nothing_at_a_local_port(bare_page: Page, place: Place) -> None:
-    """As one of another instance is."""
+    """The page has the same position as a page of another instance: another port of this machine."""
     with running_site() as site_port:
         bare_page.goto(f"http://127.0.0.1:{site_port}/")
         base = f"127.0.0.1:{place.port}"

@@ -1,4 +1,4 @@
-"""Back, Forward and what leads from one view to another: the reader finds the place that was left."""
+"""Back, Forward and links between views restore the scroll position and the content."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_name_that_was_typed_and_not_sent_holds_nobody(filled: Dashboard) -> N
     page.get_by_role("searchbox", name="Name").press_sequentially("run 4")
     page.go_back()
     page.get_by_role("heading", name="Instances").wait_for()
-    page.wait_for_timeout(300)  # for what might still follow
+    page.wait_for_timeout(300)  # for late events
     assert page.url.endswith("#/instances")
 
 
@@ -120,7 +120,7 @@ def test_an_open_batch_stays_open_and_all_its_runs_can_be_seen(
     page.locator("h1").wait_for()
     page.go_back()
     expect(batch.get_by_text("The newest 50 of 60.")).to_be_visible()
-    batch.get_by_role("link", name="All of them").click()
+    batch.get_by_role("link", name="Show all").click()
     expect(page.get_by_role("heading", name="Runs of Night of the lake")).to_be_visible()
     expect(dashboard.part("Runs of Night of the lake · all runs")).to_contain_text("60 runs")
     dashboard.open("?name=of+the+lake")
@@ -132,14 +132,14 @@ def test_an_open_batch_stays_open_and_all_its_runs_can_be_seen(
 def test_a_run_that_fails_after_another_was_seen_needs_the_reader(
     dashboard: Dashboard, sandbox: SandboxProcess
 ) -> None:
-    """Whichever of them was started first."""
+    """The order of the ends counts, not the order of the starts."""
     server = dashboard.server
     sandbox.faults(hold=True)
     later = server.execute(sandbox.ssh_string, painted(901), workflow_name="fails later")
     server.until(later, lambda run: run["queue_position"] == 0)
     server.until_finished(server.execute("root@127.0.0.1:1", painted(), workflow_name="fails at once"))
     dashboard.open()
-    needs = dashboard.part("Needs you")
+    needs = dashboard.part("Needs attention")
     expect(needs).to_contain_text("fails at once")
     needs.get_by_role("button", name="Seen").click()
     expect(needs).to_have_count(0)
@@ -153,7 +153,7 @@ def test_a_form_that_is_sent_twice_is_sent_once(dashboard: Dashboard) -> None:
     page = dashboard.page
     dashboard.open("instances")
     page.get_by_label("Name", exact=True).fill("Twice")
-    page.get_by_label("ssh string, as the renter shows it").fill("root@192.0.2.1")
+    page.get_by_label("ssh string from your provider").fill("root@192.0.2.1")
     page.get_by_role("button", name="Add", exact=True).dblclick()
     expect(page.get_by_role("heading", name="Twice")).to_be_visible()
     expect(page.locator("#said")).to_have_text("Twice is added.")

@@ -1,4 +1,4 @@
-"""How often the page asks: its clock is ours here."""
+"""The polling interval of the page, with a simulated clock."""
 
 import itertools
 from typing import Any
@@ -39,11 +39,11 @@ NOTE_LOOKS = """() => {
         }
     };
 }"""
-"""A look is over when its answer has been read: then the next one is begun at once, or planned."""
+"""A poll ends when its response has been read. Then the next one starts immediately, or is scheduled."""
 
 
 class Looks:
-    """What the page asked, and its clock, which stands still by itself."""
+    """Records the requests of the page and controls its clock, which stands still otherwise."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -52,13 +52,13 @@ class Looks:
         page.add_init_script(f"({NOTE_LOOKS})()")
 
     def all(self) -> list[dict[str, Any]]:
-        """Once none is underway."""
+        """Waits until no request is running."""
         self._page.wait_for_function("() => window.looks.every(look => look.isOver)")
         found: list[dict[str, Any]] = self._page.evaluate("window.looks")
         return found
 
     def of(self, seconds: float, path: str) -> int:
-        """How many it begins in so much of its time."""
+        """Advances the clock; returns the number of requests that start in that time."""
         before = len(self.all())
         for _ in range(round(seconds * 2)):
             self._page.clock.run_for(SECOND_MS // 2)
@@ -85,7 +85,7 @@ def hide(page: Page, *, is_hidden: bool) -> None:
 def open_view(
     request: pytest.FixtureRequest, dashboard: Dashboard, looks: Looks, sandbox: SandboxProcess
 ) -> str:
-    """A view is open; gives the end of the path that it asks for at each look."""
+    """Opens a view; returns the end of the path of each poll."""
     if request.param == "run":
         run_id = dashboard.server.execute(sandbox.ssh_string, painted())
         dashboard.server.until_finished(run_id)
@@ -122,7 +122,7 @@ def test_an_answer_that_takes_long_is_awaited(dashboard: Dashboard, looks: Looks
     with page.expect_request("**/now"):
         page.clock.run_for(3 * SECOND_MS)
     before = page.evaluate("window.looks.length")
-    page.evaluate("window.dispatchEvent(new Event('online'))")  # something that is looked after at once
+    page.evaluate("window.dispatchEvent(new Event('online'))")  # an event that triggers an immediate poll
     page.clock.run_for(15 * SECOND_MS)
     assert page.evaluate("window.looks.length") == before
     (kept,) = held

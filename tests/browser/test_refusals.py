@@ -1,4 +1,4 @@
-"""What cannot be run, and why not: said where the reader can change it."""
+"""Refused runs: the reason is shown next to the field that the user can change."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.sandbox_process import SandboxProcess
 
 
 def said(dashboard: Dashboard) -> Locator:
-    """What the foot of the form says."""
+    """Returns the status line of the form."""
     return dashboard.page.locator(".footer [role=status]")
 
 
@@ -28,7 +28,7 @@ def test_what_the_instance_has_not_got_is_told_at_its_node(
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", graph))
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Check")
-    expect(said(dashboard)).to_contain_text("It cannot run this: ")
+    expect(said(dashboard)).to_contain_text("The instance cannot run this: ")
     sampler = page.get_by_role("group", name="KSampler", exact=True)
     expect(sampler.locator(".problem[data-severity=error]")).to_contain_text("steps")
     expect(sampler.get_by_label("steps")).to_have_attribute("aria-invalid", "true")
@@ -52,12 +52,12 @@ def test_a_picture_that_is_missing_is_told_at_the_node_that_loads_it(
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", loaded("nowhere.png")))
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Check")
-    files = dashboard.part("Files that it loads")
+    files = dashboard.part("Input files")
     expect(files.locator("li .problem")).to_contain_text("nowhere.png")
     files.locator("li input[type=file]").set_input_files(workflows.picture(tmp_path / "here.png"))
     expect(files.get_by_role("img", name="here.png")).to_be_visible()
     dashboard.press("Check")
-    expect(said(dashboard)).to_have_text("It can run this.")
+    expect(said(dashboard)).to_have_text("The instance can run this.")
     expect(files.locator(".problem")).to_have_count(0)
 
 
@@ -153,5 +153,5 @@ def test_a_picture_that_no_node_loads_is_told(dashboard: Dashboard, tmp_path: Pa
     dashboard.open("start")
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", loaded("a.png")))
     pictures = [workflows.picture(tmp_path / name) for name in ("a.png", "left_over.png")]
-    dashboard.part("Files that it loads").locator("input[multiple]").set_input_files(pictures)
-    expect(said(dashboard)).to_have_text("No node is left to load left_over.png.")
+    dashboard.part("Input files").locator("input[multiple]").set_input_files(pictures)
+    expect(said(dashboard)).to_have_text("The workflow has no free node for left_over.png.")

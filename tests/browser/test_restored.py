@@ -1,4 +1,4 @@
-"""Whatever happens to the page or the server, the page comes to show what is true."""
+"""After a reload, a restart or a failure, the page shows the current state again."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +15,8 @@ from tests.server_process import ServerProcess
 
 @pytest.fixture
 def kept_port() -> Iterator[int]:
-    """Bound but not listening: nobody else gets it between two starts of a server."""
+    """Reserves a port without listening, so that no other program gets it between two starts of the
+    server."""
     with socket.socket() as claim:
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         claim.bind(("127.0.0.1", 0))
@@ -54,7 +55,7 @@ def test_a_server_that_is_killed_and_started_again_in_mid_run(
     dashboard.open_run(run_id)
     dashboard.until_chip("Running")
     server.kill()
-    expect(dashboard.notice()).to_have_text("The server is away. This page comes back by itself.")
+    expect(dashboard.notice()).to_have_text("The server does not respond. This page reconnects by itself.")
     expect(dashboard.page.locator("h1")).to_have_text("through a death")
     server.start()
     expect(dashboard.notice()).to_be_hidden()
@@ -78,7 +79,7 @@ def test_a_start_that_no_server_hears_can_be_pressed_again(
     dashboard.give_ssh(sandbox.ssh_string)
     server.kill()
     dashboard.press("Start")
-    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server did not answer")
+    expect(dashboard.page.locator(".footer [role=status]")).to_contain_text("The server did not respond")
     server.start()
     dashboard.press("Start")
     dashboard.until_chip("Completed")
@@ -89,7 +90,7 @@ def test_a_run_that_there_is_not(dashboard: Dashboard) -> None:
     dashboard.watch.allow_status(404, "/comfyui/workflow/")
     dashboard.open("run/comfyui_workflow_1_1")
     expect(dashboard.page.locator("main")).to_contain_text("comfyui_workflow_1_1")
-    expect(dashboard.page).to_have_title("Not here – ComfyUI runs")
+    expect(dashboard.page).to_have_title("Not found – ComfyUI runs")
     dashboard.page.get_by_role("link", name="Runs", exact=True).click()
     dashboard.part("Now").wait_for()
     expect(dashboard.notice()).to_be_hidden()
@@ -99,7 +100,7 @@ def test_a_run_that_there_is_not(dashboard: Dashboard) -> None:
     "view", ["run/%E0%A4%A", "run/..%2F..%2Fhealth", "nothing", "?before=x&limit=9", "run/"]
 )
 def test_an_address_that_nobody_wrote(dashboard: Dashboard, view: str) -> None:
-    """The page says something that can be understood, and leads on."""
+    """The page shows an understandable message and a link."""
     for status in (400, 404, 405):
         dashboard.watch.allow_status(status, "/comfyui/workflow")
     dashboard.open(view)

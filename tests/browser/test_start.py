@@ -1,4 +1,4 @@
-"""A run, from a file on the reader's disk to the picture."""
+"""A run from a local file to the output picture."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.integration.graphs import loaded, painted
 from tests.sandbox_process import SandboxProcess
 
 LARGEST_SEED = 2**64 - 1
-"""Of ComfyUI; a browser's numbers are exact up to 2**53."""
+"""Largest seed of ComfyUI; integers in JavaScript are exact up to 2**53."""
 DROP = """([selector, name, text]) => {
     const carried = new DataTransfer();
     carried.items.add(new File([text], name, {type: "application/json"}));
@@ -43,7 +43,7 @@ def test_from_a_file_to_the_gallery(dashboard: Dashboard, sandbox: SandboxProces
     expect(seed).not_to_have_value("20")
     drawn = seed.input_value()
     check.click()
-    page.get_by_role("status").filter(has_text="It can run this.").wait_for()
+    page.get_by_role("status").filter(has_text="The instance can run this.").wait_for()
     start.click()
 
     run_id = dashboard.run_id
@@ -107,7 +107,7 @@ def test_a_picture_goes_to_the_node_that_loads_it(
         workflows.picture(tmp_path / "second.png", "red", (50, 40)),
         workflows.picture(tmp_path / "anything.png", "blue", (30, 20)),
     ]
-    files = dashboard.part("Files that it loads")
+    files = dashboard.part("Input files")
     files.locator("input[multiple]").set_input_files(pictures)
     first, second = files.locator("li").all()
     for slot, name, width in ((first, "anything", 30), (second, "second", 50)):
@@ -149,7 +149,7 @@ def test_a_draft_outlives_a_look_at_something_else(dashboard: Dashboard, tmp_pat
 
 
 def seed_and_steps(dashboard: Dashboard) -> tuple[int, int]:
-    """That the run whose view is open was done with."""
+    """Returns seed and steps of the run whose view is open."""
     sampler = dashboard.server.get(f"/{dashboard.run_id}/request")["graph"]["3"]["inputs"]
     return int(sampler["seed"]), sampler["steps"]
 
@@ -191,8 +191,8 @@ def test_what_is_changed_after_a_check_is_not_said_to_be_checked(
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", workflows.text_to_image()))
     dashboard.give_ssh(sandbox.ssh_string)
     dashboard.press("Check")
-    expect(said).to_have_text("It can run this.")
+    expect(said).to_have_text("The instance can run this.")
     page.get_by_label("steps", exact=True).fill("0")
-    expect(said).to_have_text("Changed since it was checked.")
+    expect(said).to_have_text("Changed since the last check.")
     dashboard.press("Check")
-    expect(said).to_contain_text("It cannot run this")
+    expect(said).to_contain_text("The instance cannot run this")

@@ -1,4 +1,4 @@
-"""A run that goes on: what is seen of it, and what can be done with it."""
+"""A running workflow: its progress on the page, and its actions."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.integration.graphs import painted, slow
 from tests.sandbox_process import SandboxProcess
 
 LOOK_MS = 2_100
-"""A little more than the page waits between two looks."""
+"""A little more than the polling interval of the page."""
 
 
 READ_BARS = """() => {
@@ -25,7 +25,7 @@ READ_BARS = """() => {
         steps: sampler?.querySelector(".line .quiet")?.textContent,
     };
 }"""
-"""In one go: what is on the page may be another thing a moment later."""
+"""Reads all values in one call, because the page may change at any time."""
 
 
 def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
@@ -48,7 +48,7 @@ def test_bars_only_grow_until_the_picture_is_there(dashboard: Dashboard, sandbox
     assert len(set(of_node)) > 3
     assert f"step {round(of_node[-1] * 12 / 100)} of 12" == steps[-1]
     expect(dashboard.node("VAE Decode")).to_have_attribute("data-status", "executed")
-    expect(page.get_by_role("region", name="Where the time went").locator("li")).to_have_count(7)
+    expect(page.get_by_role("region", name="Duration of nodes").locator("li")).to_have_count(7)
 
 
 def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess) -> None:
@@ -56,7 +56,7 @@ def test_the_picture_as_it_is_now(dashboard: Dashboard, sandbox: SandboxProcess)
     sandbox.faults(step_delay_s=0.2)
     run_id = dashboard.server.execute(sandbox.ssh_string, workflows.text_to_image(steps=200))
     dashboard.open_run(run_id)
-    preview = page.get_by_role("img", name="The picture as it is now")
+    preview = page.get_by_role("img", name="Live preview")
     assert preview.evaluate("async img => { await img.decode(); return img.naturalWidth; }") > 0
     first = preview.get_attribute("src")
     expect(preview).not_to_have_attribute("src", str(first))
@@ -128,7 +128,7 @@ def test_cancelling_asks_first(dashboard: Dashboard, sandbox: SandboxProcess) ->
 def test_a_failed_run_is_taken_up_again(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """Its picture, which ComfyUI had in its cache, was not there any more."""
+    """The run fails because ComfyUI has its picture in the cache, but the file no longer exists."""
     server = dashboard.server
     server.until_finished(server.execute(sandbox.ssh_string, painted(7)))
     picture = sandbox.output_dir / "out_00001_.png"
@@ -181,12 +181,12 @@ def test_of_many_nodes_those_that_matter_are_seen(dashboard: Dashboard, sandbox:
     nodes = dashboard.part("Nodes")
     expect(nodes.locator("li.node:visible")).to_have_count(1)
     expect(nodes.locator("li.node:visible")).to_have_attribute("aria-current", "step")
-    expect(nodes).to_contain_text("nodes to come")
+    expect(nodes).to_contain_text("nodes waiting")
     sandbox.faults(step_delay_s=0)
     dashboard.until_chip("Completed")
     expect(nodes).to_contain_text("43 nodes done")
     nodes.get_by_text("43 nodes done").click()
     expect(nodes.locator("li.node:visible")).to_have_count(43)
-    timeline = dashboard.page.get_by_role("region", name="Where the time went")
+    timeline = dashboard.page.get_by_role("region", name="Duration of nodes")
     expect(timeline.locator("li")).to_have_count(12)
     expect(timeline).to_contain_text("31 other nodes, together")

@@ -1,4 +1,4 @@
-"""What no test of the page lets pass: a word of trouble in the console, a request to another host."""
+"""Checks for all tests of the page: no errors in the console, no requests to other hosts."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 from playwright.sync_api import ConsoleMessage, Error, Page, Request
 
 ABSENCE = ("CONNECTION_REFUSED", "CONNECTION_RESET", "EMPTY_RESPONSE")
-"""What Chromium writes of a request while a server is killed, and after it."""
+"""Console messages of Chromium for requests during and after a kill of the server."""
 OWN_SCHEMES = ("blob", "data")
 
 
 class Watch:
-    """Of one page, from its first moment."""
+    """Records the console messages and requests of one page from its start."""
 
     def __init__(self, page: Page) -> None:
         self.troubles: list[str] = []
@@ -23,7 +23,7 @@ class Watch:
         page.on("websocket", lambda socket: self.asked.append(socket.url))
 
     def allow(self, text: str, path: str = "") -> None:
-        """Of a test that provokes it: a message that begins so, about an address whose path begins so."""
+        """Allows console messages with this beginning, about addresses whose path has this beginning."""
         self._allowances.append(
             lambda message: (
                 message.text.startswith(text) and urlsplit(message.location["url"]).path.startswith(path)
@@ -31,7 +31,7 @@ class Watch:
         )
 
     def allow_status(self, status: int, path: str) -> None:
-        """Chromium writes an error for every answer of 4xx and 5xx, whatever the page makes of it."""
+        """Chromium logs an error for every response with status 4xx or 5xx, even if the page handles it."""
         self.allow(f"Failed to load resource: the server responded with a status of {status} ", path)
 
     def allow_absence(self) -> None:
@@ -39,7 +39,7 @@ class Watch:
             self.allow(f"Failed to load resource: net::ERR_{name}")
 
     def forget_hosts(self) -> None:
-        """Of a test that visits another one itself."""
+        """Allows requests to another host, for a test that opens it."""
         self.asked.clear()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Workflows as files on the reader's disk."""
+"""Workflows as local files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ CHECKPOINT = "sandbox-stand-in.safetensors"
 
 
 def text_to_image(**sampler: object) -> Json:
-    """Seven nodes; the sampler shows previews and counts its steps."""
+    """A graph of seven nodes; the sampler sends previews and steps."""
     graph: Json = json.loads(DEMO.read_text())
     graph["3"]["inputs"] |= sampler
     graph["5"]["inputs"] |= {"width": 128, "height": 96}
@@ -21,14 +21,14 @@ def text_to_image(**sampler: object) -> Json:
 
 
 def titled(graph: Json, **titles: str) -> Json:
-    """With titles for nodes: `titled(graph, n2="…")`."""
+    """Adds titles to nodes: `titled(graph, n2="…")`."""
     for name, title in titles.items():
         graph[name.removeprefix("n")]["_meta"] = {"title": title}
     return graph
 
 
 def for_the_editor(color: int = 255) -> Json:
-    """Two nodes, as the editor saves them."""
+    """Two nodes in the editor's format."""
     nodes = [
         {
             "id": 1,
@@ -57,7 +57,7 @@ def saved(path: Path, workflow: Json) -> Path:
 
 
 def inside_a_picture(path: Path, graph: Json) -> Path:
-    """As ComfyUI saves what it made."""
+    """Creates a picture with an embedded workflow, like ComfyUI."""
     about = PngInfo()
     about.add_text("prompt", json.dumps(graph))
     Image.new("RGB", (16, 16), "green").save(path, pnginfo=about)

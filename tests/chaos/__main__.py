@@ -1,4 +1,5 @@
-"""Every fault at every step, many times; a table at the end. Exit code 1 if a promise was broken.
+"""Injects every fault at every step of a run, many times, and prints a table. Exit code 1 if a promise was
+broken.
 
 python -m tests.chaos --tries 20 [--only NAME] [--jobs 2]
 python -m tests.chaos --tries 100 --only "power cut" --jobs 6
@@ -33,11 +34,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--tries", type=int, default=20, help="of each fault at each step")
-    parser.add_argument("--only", default="", help="faults whose name has this in it")
-    parser.add_argument("--jobs", type=int, default=2, help="stages at once")
+    parser.add_argument("--tries", type=int, default=20, help="tries of each fault at each step")
+    parser.add_argument("--only", default="", help="only faults whose name contains this text")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel stages")
     parser.add_argument("--refused-s", type=float, default=30.0, help="how long connections are refused")
-    parser.add_argument("--soak", type=int, metavar="RUNS", help="so many runs on one server instead")
+    parser.add_argument("--soak", type=int, metavar="RUNS", help="instead: RUNS runs on one server")
     return parser.parse_args()
 
 
@@ -56,7 +57,7 @@ def _matrix(directory: Path, options: argparse.Namespace) -> int:
 
 
 def _tried(directory: Path, pairs: list[tuple[Fault, Step]], options: argparse.Namespace) -> list[Verdict]:
-    """Round after round, so that an early end has tried everything as often as anything."""
+    """Tries all pairs in rounds, so that all were tried equally often if the program ends early."""
     work: Work = queue.SimpleQueue()
     for pair in pairs * options.tries:
         work.put(pair)

@@ -1,4 +1,4 @@
-"""Cancels at random moments, amid prompts of somebody else."""
+"""Cancels runs at random times, with prompts of another client in the queue."""
 
 import json
 import random
@@ -15,11 +15,11 @@ from tests.integration.graphs import painted, slow
 from tests.server_process import Json
 
 LATEST_S = 3.0
-"""About as long as the runs of one try take together."""
+"""About the total duration of the runs of one try."""
 
 
 def cancel_others(trial: Trial) -> None:
-    """As many runs as the knobs say, each cancelled at some moment between its submission and its end."""
+    """Starts `knobs.cancels` runs and cancels each at a random time between its submission and its end."""
     with ThreadPoolExecutor(trial.knobs.cancels) as pool:
         played = list(pool.map(lambda number: _play_one(trial, number), range(trial.knobs.cancels)))
     bystanders = [bystander for bystander, _ in played]
@@ -31,23 +31,23 @@ def cancel_others(trial: Trial) -> None:
 
 
 def _play_one(trial: Trial, number: int) -> tuple[str, Json]:
-    """The id of somebody else's prompt, and our run as it ended."""
-    bystander = _submit_as_somebody_else(trial, number)
+    """Returns the id of the other client's prompt, and the final progress of our run."""
+    bystander = _submit_as_other_client(trial, number)
     graph = slow(1000 + number, steps=10, seconds_per_step=0.03)
     run = trial.server.execute(trial.ssh_string, graph, output_dir=str(trial.directory / "others"))
-    time.sleep(random.uniform(0, LATEST_S))  # the moment itself is what is tried
+    time.sleep(random.uniform(0, LATEST_S))  # the test varies the time of the cancel
     trial.server.post(f"/{run}/cancel")
     return bystander, trial.server.until_finished(run)
 
 
-def _submit_as_somebody_else(trial: Trial, number: int) -> str:
-    body = {"prompt": painted(2000 + number, prefix="bystander"), "client_id": "somebody else"}
+def _submit_as_other_client(trial: Trial, number: int) -> str:
+    body = {"prompt": painted(2000 + number, prefix="bystander"), "client_id": "other client"}
     answer = requests.post(f"{trial.sandbox.comfyui_url}/prompt", json=body, timeout=10)
     return str(answer.json()["prompt_id"])
 
 
 def _ends(trial: Trial) -> Counter[tuple[str, str]]:
-    """How often each prompt ended how."""
+    """Counts the ends of each prompt by status."""
     lines = map(json.loads, trial.sandbox.execution_log.read_text().splitlines())
     return Counter((line["prompt_id"], line["status"]) for line in lines if line["event"] == "end")
 
@@ -55,11 +55,11 @@ def _ends(trial: Trial) -> Counter[tuple[str, str]]:
 def _touched(bystanders: list[str], ends: Counter[tuple[str, str]]) -> Iterator[str]:
     for prompt_id in bystanders:
         if ends[prompt_id, "success"] != 1 or ends[prompt_id, "interrupted"]:
-            yield f"the prompt {prompt_id} of somebody else was touched: {ends}"
+            yield f"the prompt {prompt_id} of another client was affected: {ends}"
 
 
 def _not_as_ended(run: Json, ends: Counter[tuple[str, str]]) -> Iterator[str]:
-    """Completed where ComfyUI finished it, cancelled where it did not."""
+    """Yields an error unless the run is completed if ComfyUI finished it, and cancelled otherwise."""
     expected = "completed" if ends[run["prompt_id"], "success"] else "cancelled"
     if run["status"] != expected:
         yield f"{run['workflow_id']} is {run['status']} ({run['error_message']}) and not {expected}"

@@ -1,4 +1,4 @@
-"""The server with a wall clock that jumps: it shows as much more than the real one as a file says.
+"""Starts the server with a wall clock that can jump: a file contains its offset in seconds.
 
 python -m tests.chaos.clocked_server CLOCK_FILE
 """

@@ -1,4 +1,5 @@
-"""The fault matrix: what can strike, at which steps of a run, and what is promised."""
+"""The fault matrix: each fault, the steps of a run at which it is injected, and the promise that must
+hold."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ NOT_SAFE = "not safe to write here"
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`set_up` comes before the server starts; `lacks` says why it cannot be tried here, if it cannot."""
+    """`set_up` runs before the server starts. `lacks` returns the reason why this machine cannot try the
+    fault, or None."""
 
     name: str
     steps: tuple[Step, ...]

@@ -1,4 +1,5 @@
-"""A stage for faults: a sandbox behind a real sshd, a server, and one try after the other on it."""
+"""A stage for trials: a sandbox behind a real sshd, and a server. Trials on a stage run one after the
+other."""
 
 import itertools
 import shutil
@@ -21,13 +22,13 @@ from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
 from tests.sshd import Sshd
 
-MOST_LATE = 5
-"""How often a run may be too quick for its fault before that is a finding of its own."""
+MAX_LATE = 5
+"""Maximum number of runs that end before the fault is injected; more are reported as a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What came of one try. `broken` are sentences; none is good."""
+    """Result of one try. `broken` contains a sentence for each broken promise."""
 
     fault: str
     step: str
@@ -38,8 +39,7 @@ class Verdict:
 
 
 class Stage:
-    """Trials on one stage come one after the other. The server serves on from one to the next where the
-    fault does not need its own."""
+    """The server is reused for the next trial, unless a fault needs its own server."""
 
     def __init__(self, directory: Path, knobs: Knobs) -> None:
         self._directory = directory
@@ -60,8 +60,8 @@ class Stage:
         self._stack.close()
 
     def attempt(self, fault: Fault, step: Step) -> Verdict:
-        """One try; once more where the run was over before it was struck."""
-        for _ in range(MOST_LATE):
+        """Makes one try; repeats it if the run ended before the fault was injected."""
+        for _ in range(MAX_LATE):
             trial = self._new_trial(fault)
             try:
                 return self._carry_out(trial, fault, step)
@@ -69,7 +69,11 @@ class Stage:
                 continue
             finally:
                 self._clear_away(trial, fault)
-        return Verdict(fault=fault.name, step=step, broken=(f"too quick to be struck, {MOST_LATE} times",))
+        return Verdict(
+            fault=fault.name,
+            step=step,
+            broken=(f"the run ended before the fault was injected, {MAX_LATE} times",),
+        )
 
     def _carry_out(self, trial: Trial, fault: Fault, step: Step) -> Verdict:
         broken: list[str] = []
@@ -137,7 +141,7 @@ class Stage:
         server.start()
 
     def _clear_away(self, trial: Trial, fault: Fault) -> None:
-        """The server's directory lives on as long as the server."""
+        """Removes the files of the trial, but not the directory of a server that is still used."""
         if fault.needs_own_server:
             self._drop_server()
         trial.close()
@@ -149,7 +153,8 @@ class Stage:
             self._server = None
 
     def _keep_evidence(self, trial: Trial, done: Json) -> str:
-        """What one needs to understand it: what was asked last, and the server's and sshd's words."""
+        """Returns the data for diagnosis: the outcome of the run, its executions, and the end of the server's
+        log."""
         self._server = None if trial.server is self._server else self._server
         trial.server.kill()
         log = "\n".join(trial.server.log().splitlines()[-15:])
@@ -161,15 +166,15 @@ class Stage:
 
 
 def _traces(trial: Trial, log_begins_at: int) -> Iterator[str]:
-    """What the server wrote of itself that no user should read."""
+    """Yields a traceback in the server's log."""
     said = trial.server.log_file.read_bytes()[log_begins_at:].decode(errors="replace")
     if "Traceback" in said:
         yield f"a trace in the log of the server:\n{said[said.index('Traceback') :][:1500]}"
 
 
 def _play(trial: Trial, fault: Fault, step: Step) -> Json:
-    """The run from start to end, struck on its way. Raises: TooLate, PromiseBroken; AssertionError when it
-    does not come to where it should."""
+    """Executes the run from start to end and injects the fault. Raises: TooLate, PromiseBroken;
+    AssertionError if the run does not reach the step."""
     scene = SCENES[step]
     scene.prepare(trial)
     trial.execute()

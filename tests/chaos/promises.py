@@ -1,4 +1,4 @@
-"""What must be true when a run that was struck is over. Each promise yields what is not."""
+"""Promises that must hold when a run with an injected fault has ended. Each promise yields its violations."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ Promise = Callable[[Trial, Json], Iterator[str]]
 
 
 def whole_once(trial: Trial, done: Json) -> Iterator[str]:
-    """Completed; executed exactly once; every file byte for byte the one there."""
+    """Completed; executed exactly once; every file equals the file on the instance, byte for byte."""
     yield from executed_times(1)(trial, done)
     yield from completed(trial, done)
     if trial.server.get("/state")["state"] != done:
@@ -42,14 +42,14 @@ def executed_times(*allowed: int) -> Promise:
 
 
 def fetched_are_whole(trial: Trial, done: Json) -> Iterator[str]:
-    """Those that are said to be here; and nothing else is, no half of one either."""
+    """Every downloaded output equals its original, and there are no other files, also no partial ones."""
     said = [Path(output["local_path"]) for output in done["outputs"] if output["downloaded"]]
     for output in done["outputs"]:
         if output["downloaded"] and not _is_same(Path(output["local_path"]), trial.remote(output)):
             yield f"{output['local_path']} is not what {trial.remote(output)} is"
     there = [path for path in trial.server.output_dir.rglob("*") if path.is_file()]
     for path in sorted(set(there) - set(said)):
-        yield f"{path} is there, and nobody said so"
+        yield f"{path} exists, but is not reported"
 
 
 def are_files_whole(trial: Trial, done: Json) -> bool:
@@ -57,7 +57,7 @@ def are_files_whole(trial: Trial, done: Json) -> bool:
 
 
 def resubmitted(executions: int, notice: str) -> Promise:
-    """Submitted a second time, which is said."""
+    """Submitted a second time, with a notice."""
 
     def promise(trial: Trial, done: Json) -> Iterator[str]:
         yield from executed_times(executions)(trial, done)
@@ -65,13 +65,13 @@ def resubmitted(executions: int, notice: str) -> Promise:
         if done["submissions"] != 2:
             yield f"submitted {done['submissions']} times"
         if not any(notice in said for said in done["notices"]):
-            yield f"not said: {notice!r}; but {done['notices']}"
+            yield f"no notice {notice!r}; but {done['notices']}"
 
     return promise
 
 
 def each_executed_once(trial: Trial, _done: Json) -> Iterator[str]:
-    """Of all runs of a strike that orders more of them."""
+    """Each run of a fault with several runs was executed once and is completed."""
     marks = [str(one["extra_data"].get(CORRELATION_KEY, "")) for one in trial.sandbox.executions()]
     for run in trial.notes["runs"]:
         times = sum(mark.startswith(run) for mark in marks)
@@ -81,7 +81,7 @@ def each_executed_once(trial: Trial, _done: Json) -> Iterator[str]:
 
 
 def once_or_told(trial: Trial, done: Json) -> Iterator[str]:
-    """A copy that finds the GPU idle begins at once, with all results in the cache: then that is told."""
+    """A copy starts immediately on an idle GPU, with all results in the cache. Then a notice must say so."""
     yield from completed(trial, done)
     wait_until(lambda: trial.prompts_got() == 2, 30, "the late POST does not arrive")
     wait_until(lambda: not trial.remote_queue_of(), 20, "the copy is not dropped")
@@ -90,7 +90,7 @@ def once_or_told(trial: Trial, done: Json) -> Iterator[str]:
     try:
         trial.server.until(trial.run, lambda p: any("executed it twice" in said for said in p["notices"]), 10)
     except AssertionError:
-        yield "executed twice, and nobody said so"
+        yield "executed twice, without a notice"
 
 
 def failed(code: str, sentence: str) -> Promise:
@@ -106,7 +106,8 @@ def failed(code: str, sentence: str) -> Promise:
 
 
 def missing_one(sentence: str) -> Promise:
-    """Said of one output; the others are fetched, and nothing is written beside the output directory."""
+    """One output is reported as missing; the others are downloaded; nothing is written outside of the output
+    directory."""
 
     def promise(trial: Trial, done: Json) -> Iterator[str]:
         yield from failed("outputs_missing", sentence)(trial, done)
@@ -119,11 +120,11 @@ def missing_one(sentence: str) -> Promise:
     return promise
 
 
-def fetched_by_retry(mend: Callable[[Trial], None]) -> Promise:
-    """Once what was wrong there is mended, a retry brings the rest, and runs nothing again."""
+def fetched_by_retry(repair: Callable[[Trial], None]) -> Promise:
+    """After the repair, a retry downloads the rest and executes nothing again."""
 
     def promise(trial: Trial, _done: Json) -> Iterator[str]:
-        mend(trial)
+        repair(trial)
         answer = trial.server.post(f"/{trial.run}/retry")
         if answer.status_code != 200:
             yield f"no retry: {answer.text}"
@@ -133,7 +134,7 @@ def fetched_by_retry(mend: Callable[[Trial], None]) -> Promise:
 
 
 def each_its_own_picture(trial: Trial, _done: Json) -> Iterator[str]:
-    """Of the runs that saved under one name."""
+    """Each run that saved under the same file name has its own picture."""
     for run, color in trial.notes["named"].items():
         done = trial.server.until_finished(run)
         if done["status"] != "completed":
@@ -145,7 +146,7 @@ def each_its_own_picture(trial: Trial, _done: Json) -> Iterator[str]:
 
 
 def heard_again(trial: Trial, _done: Json) -> Iterator[str]:
-    """The next run shows the steps of its nodes."""
+    """The next run shows the steps of its nodes: websocket messages are received again."""
     trial.heal.close()
     trial.tell(deaf_websockets=False, step_delay_s=STEP_DELAY_S)
     trial.graph = chaos_graph()
@@ -154,7 +155,7 @@ def heard_again(trial: Trial, _done: Json) -> Iterator[str]:
     try:
         trial.until(lambda p: seen.add(p["nodes"][-2]["progress"]) or len(seen) > 4, HEARD_AGAIN_WITHIN_S)
     except (AssertionError, TooLate):
-        yield f"the next run was not heard: its steps were {sorted(seen)}"
+        yield f"no messages of the next run: its steps were {sorted(seen)}"
     trial.tell(step_delay_s=0.0)
     trial.server.until_finished(trial.run)
 

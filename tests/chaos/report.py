@@ -1,4 +1,4 @@
-"""What the tries came to, as a table."""
+"""Formats the results of the tries as tables."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,8 @@ HEAD = (
 
 
 def table(verdicts: Iterable[Verdict], left_out: Mapping[str, str]) -> str:
-    """Markdown; a line for each fault at each step, and what could not be tried below it."""
+    """Returns a Markdown table with a row for each fault and step, followed by the faults that were not
+    tried."""
     by_line: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         by_line[verdict.fault, verdict.step].append(verdict)
@@ -32,7 +33,8 @@ def _line(name: str, step: str, tries: list[Verdict]) -> str:
 
 
 def kinds_table(verdicts: Iterable[Verdict]) -> str:
-    """Of the power cuts: in how many of them each kind of promise was broken. Empty without any power cut."""
+    """Returns a table of the power cuts: in how many of them each kind of promise was broken. Empty without
+    power cuts."""
     cuts: dict[str, list[frozenset[str]]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.fault.startswith("power cut"):
@@ -40,7 +42,7 @@ def kinds_table(verdicts: Iterable[Verdict]) -> str:
     if not cuts:
         return ""
     lines = [
-        f"| broken in so many | {' | '.join(cuts)} |",
+        f"| broken promises | {' | '.join(cuts)} |",
         "| --- |" + " --- |" * len(cuts),
         f"| of | {' | '.join(str(len(tries)) for tries in cuts.values())} |",
     ]
@@ -62,6 +64,6 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 
 def said(verdict: Verdict) -> str:
-    """Everything needed to understand a broken promise."""
+    """Formats all data of a broken promise."""
     lines = "\n".join(f"  - {sentence}" for sentence in verdict.broken)
     return f"BROKEN {verdict.fault} | {verdict.step}\n{lines}\n{verdict.evidence}\n"

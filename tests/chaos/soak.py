@@ -1,4 +1,5 @@
-"""Many small runs on one server amid random faults: what it holds at the end is what it held at the start."""
+"""Leak test: many small runs on one server with random faults. The resources at the end must equal those at
+the start."""
 
 import random
 import threading
@@ -17,17 +18,18 @@ from tests.sshd import Sshd
 AT_ONCE = 4
 IDLE_S = 2.0
 LATE_COPIES_S = 5.0
-"""While copies of a prompt may come, its connection stays open."""
+"""While late copies of a prompt are possible, its connection stays open."""
 PAUSE_S = (0.3, 1.5)
 FIRST_LOOK = 100
 SETTLED_WITHIN_S = 30.0
-MOST_GROWTH = 1.25
-"""Of memory, from the first look to the last: an allocator never gives all of it back."""
+MAX_GROWTH = 1.25
+"""Maximum growth of memory from the first to the last measurement: an allocator does not return all
+memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What the server process holds, and what it holds on the instance."""
+    """Resources of the server process on this machine and on the instance."""
 
     moment: str
     threads: int
@@ -43,7 +45,7 @@ class Holdings:
 
 
 def soak(directory: Path, runs: int) -> int:
-    """Prints the figures; 1 when something was left over or a run did not complete."""
+    """Prints the figures. Returns 1 if resources leaked or a run did not complete, otherwise 0."""
     with (
         SandboxProcess(directory / "sandbox") as sandbox,
         Sshd(directory / "sshd") as sshd,
@@ -76,7 +78,7 @@ class Soaking:
         return set(self.endings) != {"completed"}
 
     def note_descriptors(self) -> None:
-        """What a server holds that has not run anything yet."""
+        """Stores the number of descriptors before the first run."""
         self._least_descriptors = self._descriptors()
 
     def run(self, count: int) -> None:
@@ -95,9 +97,9 @@ class Soaking:
             striking.join()
 
     def holdings(self, moment: str) -> Holdings:
-        """Once idle connections are closed."""
+        """Measures the resources after idle connections are closed."""
         process = Path(f"/proc/{self._server.pid}")
-        self._settle()
+        self._wait_until_idle()
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         return Holdings(
             moment=moment,
@@ -107,8 +109,8 @@ class Soaking:
             sshd_processes=self._sshd.connection_count(),
         )
 
-    def _settle(self) -> None:
-        """What is idle has been closed; what stays open for longer is told by the figures."""
+    def _wait_until_idle(self) -> None:
+        """Waits until idle connections are closed, up to a limit; the figures show what stays open."""
         until = time.monotonic() + SETTLED_WITHIN_S
         while self._sshd.connection_count() or self._descriptors() > self._least_descriptors:
             if time.monotonic() > until:
@@ -164,5 +166,5 @@ def _has_leaked(before: Holdings, first: Holdings, after: Holdings) -> bool:
     return (
         after.threads > before.threads
         or after.descriptors > before.descriptors
-        or after.memory_kb > MOST_GROWTH * first.memory_kb
+        or after.memory_kb > MAX_GROWTH * first.memory_kb
     )

@@ -1,4 +1,4 @@
-"""The steps of a run at which a fault can strike, and how a run is held at each until it has."""
+"""The steps of a run at which a fault is injected, and how the run is held at each step until then."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """`prepare` before the run is submitted; `arrive` returns when it stands there; `release` after the
-    strike. Nothing here waits for a time where something can be observed."""
+    """`prepare` runs before the submission; `arrive` returns when the run has reached the step; `release`
+    runs after the fault. These functions wait for observable conditions, not for fixed times."""
 
     prepare: Callable[[Trial], None]
     arrive: Callable[[Trial], None]
@@ -56,7 +56,7 @@ def _thaw_comfyui(trial: Trial) -> None:
 
 def _until_connected(trial: Trial) -> None:
     trial.until(lambda p: p["phase"] == "connecting")
-    wait_until(lambda: trial.sshd.connection_count() > 0, 20, "nobody connects")
+    wait_until(lambda: trial.sshd.connection_count() > 0, 20, "no client connects")
 
 
 def _give_large_input(trial: Trial) -> None:
@@ -72,7 +72,8 @@ def _until_part_of_input_is_there(trial: Trial) -> None:
 
 
 def _lose_the_answer(trial: Trial) -> None:
-    """ComfyUI has the prompt and we are not told; nor do we learn of it before the strike."""
+    """ComfyUI accepts the prompt, but the server gets no response, and cannot find the prompt before the
+    fault."""
     dropped = {"path": "/prompt", "method": "POST", "mode": "drop"}
     silent = {"path": "/queue", "mode": "500", "times": 1_000_000}
     trial.tell(hold=True, answers=[dropped, silent])
@@ -111,7 +112,7 @@ def _until_executing(trial: Trial) -> None:
 
 
 def _finish_with_large_files(trial: Trial) -> None:
-    """What is saved before the last node has grown when ComfyUI is done."""
+    """Enlarges the files that were saved before the last node, then lets ComfyUI finish."""
     trial.until(is_stepping)
     trial.fatten(LARGE_BYTES)
     speed_up(trial)

@@ -1,4 +1,5 @@
-"""How each fault strikes a run that stands at some step. What must be undone goes to `trial.heal`."""
+"""Injection of each fault into a run that is held at a step. `trial.heal` gets the callbacks that undo the
+fault."""
 
 import contextlib
 import json
@@ -27,18 +28,18 @@ HEARD_AGAIN_WITHIN_S = 20.0
 CAPACITY = "128m"
 BREAKS_AFTER_BYTES = 8_000_000
 BREAKING_S = 60.0
-LEAST_CUTS = 2
+MIN_CUTS = 2
 NAMED_COLORS = (0x112233, 0x445566, 0x778899)
 LATE_S = 4.0
-"""How long the network holds a POST: longer than it is waited for, with the settings of those faults."""
+"""Delay of a POST in the network: longer than the server waits for it, with the settings of those faults."""
 
 
 class PromiseBroken(Exception):
-    """Found while striking."""
+    """A promise was broken during the injection of the fault."""
 
 
 class PromisesBroken(Exception):
-    """Several, each a sentence: the strike has seen the run to its end itself."""
+    """Several broken promises, one sentence each, from a fault that follows the run to its end itself."""
 
     def __init__(self, sentences: Sequence[str]) -> None:
         super().__init__("\n".join(sentences))
@@ -94,7 +95,7 @@ def _late(after_s: float) -> dict[str, object]:
 
 
 def start_a_second_server(trial: Trial) -> None:
-    """On the same data, whose lock somebody has removed. The first one must end."""
+    """Starts a second server on the same data after the lock file was removed. The first server must end."""
     first, second = trial.server, _second_server(trial)
     (first.data_dir / "server.lock").unlink()
     second.data_dir = first.data_dir
@@ -104,7 +105,8 @@ def start_a_second_server(trial: Trial) -> None:
 
 
 def start_a_second_server_on_a_copy(trial: Trial) -> None:
-    """While more runs wait. One of the two must end, and the other one carries out all of them."""
+    """Starts a second server on a copy while more runs wait. One server must end, and the other executes all
+    runs."""
     first, second = trial.server, _second_server(trial)
     others = [first.execute(trial.ssh_string, chaos_graph()) for _ in range(3)]
     shutil.copytree(first.data_dir, second.data_dir)
@@ -152,7 +154,7 @@ def refuse_for_a_while(trial: Trial) -> None:
 
 
 def freeze_peer(trial: Trial) -> None:
-    """The whole machine: open connections are silent, new ones too. TCP acknowledges all the same."""
+    """Freezes the whole machine: open and new connections are silent, but TCP still acknowledges."""
     trial.sshd.freeze_listener()
     trial.heal.callback(trial.sshd.thaw_listener)
     trial.sshd.freeze()
@@ -164,14 +166,14 @@ def freeze_peer(trial: Trial) -> None:
 
 
 def freeze_storage(trial: Trial) -> None:
-    """Whatever asks for a file over SFTP waits for ever; the tunnel beside it goes on."""
+    """Blocks all SFTP requests; the tunnel continues to work."""
     trial.sshd.freeze_storage()
     trial.heal.callback(trial.sshd.thaw)
     must_be_unfinished(trial)
 
 
 def cut_whenever_some_came(trial: Trial) -> None:
-    """The link carries no more than a part of a large file at a time, until the run is over."""
+    """Cuts the connection after each part of a large file, until the run has ended."""
     came_bytes, cuts = 0, 0
     deadline_s = time.monotonic() + BREAKING_S
     while time.monotonic() < deadline_s and trial.is_live_on_disk():
@@ -181,7 +183,7 @@ def cut_whenever_some_came(trial: Trial) -> None:
             came_bytes, cuts = here_bytes, cuts + 1
         came_bytes = min(came_bytes, here_bytes)
         time.sleep(0.002)
-    if cuts < LEAST_CUTS:
+    if cuts < MIN_CUTS:
         raise TooLate
     if trial.is_live_on_disk():
         raise PromiseBroken(f"after {cuts} cuts in {BREAKING_S:g} s the files are not here yet")
@@ -195,7 +197,7 @@ def _size(path: Path) -> int:
 
 
 def order_runs_of_one_name(trial: Trial) -> None:
-    """Each saves its picture as final.png; the next one would begin before that is fetched."""
+    """Starts runs that all save final.png; the next one would start before the file is downloaded."""
     orders = {}
     for color in NAMED_COLORS:
         graph = {
@@ -219,7 +221,7 @@ def _must_say(trial: Trial, words: str, *, within_s: float = NOTICE_WITHIN_S) ->
 
 
 def deafen_websockets(trial: Trial) -> None:
-    """For good, as far as this run is concerned; whoever comes next is heard again."""
+    """Stops all websocket messages for the rest of this run; the next run receives messages again."""
     trial.tell(deaf_websockets=True)
 
 
@@ -229,7 +231,7 @@ def close_websockets(trial: Trial) -> None:
 
 
 def steal_client_id(trial: Trial) -> None:
-    """A second socket of our client id, gone at once: ComfyUI forgets both, and ours stays open."""
+    """Opens and closes a second socket with our client id: ComfyUI forgets both, and ours stays open."""
     client_id = trial.executions()[0]["client_id"]
     address = f"ws://127.0.0.1:{trial.sandbox.comfyui_port}/ws?clientId={client_id}"
     with contextlib.closing(websocket.create_connection(address, timeout=10)) as thief:
@@ -238,7 +240,7 @@ def steal_client_id(trial: Trial) -> None:
 
 
 def _must_advance(trial: Trial) -> None:
-    """The steps of the node are seen to go on."""
+    """Checks that the progress of the node continues."""
 
     def step() -> float:
         return float(trial.progress()["nodes"][-2]["progress"])
@@ -247,12 +249,12 @@ def _must_advance(trial: Trial) -> None:
     try:
         trial.until(lambda p: p["nodes"][-2]["progress"] > before + 1, HEARD_AGAIN_WITHIN_S)
     except AssertionError:
-        message = f"not heard again within {HEARD_AGAIN_WITHIN_S:g} s: the step stays {before}"
+        message = f"no messages within {HEARD_AGAIN_WITHIN_S:g} s: the step stays {before}"
         raise PromiseBroken(message) from None
 
 
 def block_the_websockets(trial: Trial) -> None:
-    """Another client has its previews sent and never reads them: ComfyUI's one sending loop waits for it."""
+    """Another client receives previews and never reads them: ComfyUI's single send loop waits for it."""
     reader = socket.create_connection(("127.0.0.1", trial.sandbox.comfyui_port), timeout=10)
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     address = f"ws://127.0.0.1:{trial.sandbox.comfyui_port}/ws?clientId=stuck"
@@ -280,7 +282,7 @@ def restart_comfyui_and_run_again(trial: Trial) -> None:
 
 
 def kill_worker(trial: Trial) -> None:
-    """The worker dies of the prompt that waits, as soon as it is let go."""
+    """The worker dies when it starts the waiting prompt."""
     trial.tell(worker_dead=True)
 
 
@@ -292,7 +294,7 @@ def answer_wrongly(path: str, mode: str, method: str | None = None) -> Strike:
 
 
 def poison_history(trial: Trial) -> None:
-    """As when a result cannot be encoded: this one entry is 500 for ever."""
+    """This history entry always returns 500, as if a result could not be encoded."""
     path = f"/history/{trial.progress()['prompt_id']}"
     trial.tell(answers=[{"path": path, "mode": "500", "times": 1_000_000}])
 
@@ -310,7 +312,7 @@ def keep_state_on_a_small_disk(trial: Trial) -> None:
 
 
 def fill_disk(trial: Trial) -> None:
-    """Nothing more fits, until a while after the run has said so."""
+    """Fills the disk until the run has reported it."""
     ballast = trial.directory / "disk" / "ballast"
     _fill(ballast)
 
@@ -318,7 +320,7 @@ def fill_disk(trial: Trial) -> None:
         try:
             _must_say(trial, "No space left on device", within_s=NOTICE_WITHIN_S)
         except (PromiseBroken, TooLate) as broken:
-            trial.notes["broken"] = str(broken) or "the run ended and never said that the disk is full"
+            trial.notes["broken"] = str(broken) or "the run ended without a message about the full disk"
         finally:
             ballast.unlink()
 
@@ -363,7 +365,7 @@ def _early(trial: Trial) -> list[Path]:
 
 
 def rename_output(filename: str, subfolder: str = "") -> Strike:
-    """The file is really there, as far as a file can be: only our care keeps it out."""
+    """Reports an unsafe file name. The file exists if possible, so that only our checks can refuse it."""
 
     def strike(trial: Trial) -> None:
         original = _early(trial)[1]
@@ -377,7 +379,7 @@ def rename_output(filename: str, subfolder: str = "") -> Strike:
 
 
 def give_two_outputs_one_name(trial: Trial) -> None:
-    """But for upper and lower case."""
+    """Gives two outputs names that differ only in case."""
     first, second = _early(trial)[:2]
     twin = first.name.swapcase()
     shutil.copy(second, trial.sandbox.output_dir / twin)
@@ -385,7 +387,7 @@ def give_two_outputs_one_name(trial: Trial) -> None:
 
 
 def turn_clock(*hours: float) -> Strike:
-    """One jump after the other; the server goes on in between."""
+    """Sets the clock by each offset in turn; the server continues in between."""
 
     def strike(trial: Trial) -> None:
         for jump in hours:

@@ -1,4 +1,4 @@
-"""The short form of the fault matrix: each fault once, at its first step. `make chaos` is the long one."""
+"""Short form of the fault matrix: each fault once, at its first step. `make chaos` runs all of it."""
 
 from collections.abc import Iterator
 

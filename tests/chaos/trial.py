@@ -1,4 +1,4 @@
-"""One try of one fault: a fresh machine, a server, one run, and what is found when it is over."""
+"""One try of one fault: a fresh machine, a server, one run, and its results."""
 
 import itertools
 import shutil
@@ -22,7 +22,7 @@ from tests.sshd import Sshd
 
 IMAGES = 3
 OUTPUTS = IMAGES + 1
-"""A batch that is saved at once, and a picture that comes after a node of many steps."""
+"""A batch that is saved immediately, and a picture after a node with many steps."""
 STEPS = 400
 STEP_DELAY_S = 0.1
 _numbers = itertools.count(1)
@@ -30,16 +30,16 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
-    """How hard a fault strikes: less in the short form."""
+    """Intensity of the faults; lower in the short form."""
 
     refused_s: float = 30.0
     cancels: int = 5
     power_stays_s: float = 36.0
-    """At most, after the moment at which it may be cut."""
+    """Maximum time in seconds between the first moment for a power cut and the cut."""
 
 
 def chaos_graph() -> Json:
-    """No two share a result that ComfyUI could have cached."""
+    """Returns a new graph each time, so that ComfyUI has no cached results."""
     number = next(_numbers)
     return {
         "1": node("EmptyImage", width=48, height=48, batch_size=IMAGES, color=number % 0xFFFFFF),
@@ -51,12 +51,13 @@ def chaos_graph() -> Json:
 
 
 class TooLate(Exception):
-    """The run was over before it could be struck: nothing was tried."""
+    """The run ended before the fault was injected."""
 
 
 @dataclass(kw_only=True)
 class Trial:
-    """`heal` gets what ends the fault, `clear` what must be gone when all is over: both the last first."""
+    """`heal`: callbacks that end the fault. `clear`: callbacks that clean up after the trial. Both run in
+    reverse order."""
 
     directory: Path
     sandbox: SandboxProcess
@@ -69,7 +70,7 @@ class Trial:
     fields: dict[str, object] = field(default_factory=dict)
     run: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What a strike wants its promise to know."""
+    """Data that a fault passes to its promise."""
 
     @property
     def ssh_string(self) -> str:
@@ -82,7 +83,7 @@ class Trial:
         return self.server.progress(self.run)
 
     def until(self, condition: Callable[[Json], bool], timeout_s: float = 30) -> Json:
-        """Raises: TooLate when the run is over and it never came to that."""
+        """Waits for the condition. Raises: TooLate if the run ends before."""
 
         def holds(progress: Json) -> bool:
             if condition(progress):
@@ -94,7 +95,7 @@ class Trial:
         return self.server.until(self.run, holds, timeout_s)
 
     def is_live_on_disk(self) -> bool:
-        """Whether the run was unfinished when its server last wrote: asks no server."""
+        """True if the record of the run is unfinished; sends no request to the server."""
         return (self.server.data_dir / "runs" / "live" / self.run).exists()
 
     def status_on_disk(self) -> str:
@@ -105,19 +106,20 @@ class Trial:
         return "gone"
 
     def tell(self, **faults: object) -> None:
-        """The sandbox, which may be down for a moment because it was told so."""
+        """Sets faults of the sandbox. Retries, because the sandbox may be restarting because of an earlier
+        fault."""
 
-        def is_told() -> bool:
+        def is_set() -> bool:
             try:
                 self.sandbox.faults(**faults)
             except requests.ConnectionError:
                 return False
             return True
 
-        wait_until(is_told, 20, "the sandbox is not there")
+        wait_until(is_set, 20, "the sandbox does not respond")
 
     def executions(self) -> list[Json]:
-        """Of our run: those of others carry no mark of ours."""
+        """Returns the executions of our run, which carry our mark."""
         return [one for one in self.sandbox.executions() if self._is_ours(one)]
 
     def _is_ours(self, execution: Json) -> bool:
@@ -125,12 +127,12 @@ class Trial:
         return mark.startswith(self.run) if self.run else False
 
     def prompts_got(self) -> int:
-        """Those that ComfyUI has read, whether they are in its queue or not."""
+        """Returns the number of prompts that ComfyUI has received, queued or not."""
         log = requests.get(f"{self.sandbox.comfyui_url}/internal/logs/raw", timeout=10).text
         return log.count("got prompt")
 
     def remote_queue_of(self) -> list[str]:
-        """Ids of those that run or wait."""
+        """Returns the ids of the running and waiting prompts."""
         queue = requests.get(f"{self.sandbox.comfyui_url}/queue", timeout=10).json()
         return [item[1] for item in queue["queue_running"] + queue["queue_pending"]]
 
@@ -139,7 +141,7 @@ class Trial:
         return found
 
     def until_over_there(self, timeout_s: float = 30) -> None:
-        """Until ComfyUI is done with its first prompt."""
+        """Waits until ComfyUI has finished its first prompt."""
         wait_until(lambda: bool(self.history()), timeout_s, "ComfyUI does not end the prompt")
 
     def remote(self, output: Json) -> Path:
@@ -149,14 +151,14 @@ class Trial:
         return sorted(path for path in self.sandbox.output_dir.rglob("*") if path.is_file())
 
     def fatten(self, size_bytes: int) -> None:
-        """Make what is saved on the instance so far as large as real outputs, at no cost to its worker: the
-        first stays as it is, each other is larger by so much than the one before."""
+        """Makes the saved outputs on the instance as large as real ones, without work for its worker. The
+        first file does not change; each further one is `size_bytes` larger than the one before."""
         for times, path in enumerate(self.saved_there()):
             with path.open("ab") as file:
                 file.write(path.name.encode() * (times * size_bytes // len(path.name)))
 
     def tmpfs(self, name: str, size: str) -> Path:
-        """A small disk of its own. Raises: subprocess.CalledProcessError where we may not mount."""
+        """Mounts a small disk. Raises: subprocess.CalledProcessError if mounting is not allowed."""
         place = self.directory / name
         place.mkdir()
         mount("-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(place))
@@ -164,7 +166,7 @@ class Trial:
         return place
 
     def close(self) -> None:
-        """Everything as it was. The instance first: a frozen one makes everything else slow."""
+        """Restores everything. The instance first, because a frozen instance delays everything else."""
         self.heal.close()
         self.clear.close()
         self.sshd.kill_connections()
@@ -175,7 +177,7 @@ def mount(*arguments: str) -> None:
 
 
 def may_mount() -> str | None:
-    """None, or why not."""
+    """Returns None, or the reason why mounting is impossible."""
     if shutil.which("mount") is None:
         return "there is no mount here"
     tried = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], check=False)

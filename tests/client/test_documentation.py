@@ -68,10 +68,10 @@ def test_every_example_runs(
 @pytest.mark.parametrize(
     ("kind", "section"),
     [
-        (ComfyUI, "## A ComfyUI"),
-        (WorkflowServer, "## This server"),
-        (Monitor, "### As it goes"),
-        (Batches, "### Many at once"),
+        (ComfyUI, "## Client of a ComfyUI"),
+        (WorkflowServer, "## Client of this server"),
+        (Monitor, "### Websocket messages"),
+        (Batches, "### Batches"),
     ],
 )
 def test_every_method_is_documented(kind: type, section: str) -> None:

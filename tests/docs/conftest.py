@@ -1,4 +1,6 @@
-"""A newcomer's desk: a home directory, the commands, a running server; rented machines are sandboxes."""
+"""The environment of a new user for documentation tests: a home directory, the commands and a running server.
+Sandboxes replace rented machines.
+"""
 
 import os
 import socket
@@ -20,7 +22,7 @@ from tests.server_process import ServerProcess
 
 LIMIT_S = 100
 LATEST = """#!/bin/sh
-# The id of the latest batch, which a person reads from the line before.
+# Prints the id of the latest batch; a user copies it from the output of the previous command.
 exec curl -s $COMFYUI_WORKFLOW_SERVER_URL/comfyui/workflow/batch?limit=1 | jq -r .batches[0].batch_id
 """
 VIDEO_GRAPH = (
@@ -30,7 +32,8 @@ MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(64)
 
 
 class Desk:
-    """Runs scripts as somebody who follows a page; `values` are what STAND_INS are filled with."""
+    """Runs scripts like a user who follows a page. `values` are the values for the placeholders in
+    STAND_INS."""
 
     def __init__(self, here: Path, home: Path, server: ServerProcess, values: dict[str, str]) -> None:
         self.here = here
@@ -40,7 +43,7 @@ class Desk:
         self._server = server
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":
-        """In a shell that ends at the first command that fails."""
+        """Runs the script in a shell that stops at the first failed command."""
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.here,
@@ -88,7 +91,7 @@ def _server(_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="package")
 def _other_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SandboxProcess]]:
-    """Beside the worker's own: made when a page is about several."""
+    """Additional sandboxes, created if a page needs several machines."""
     made = [SandboxProcess(tmp_path_factory.mktemp("machine")) for _ in range(2)]
     try:
         for machine in made:
@@ -103,7 +106,8 @@ def _other_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[S
 def desk(
     _home: Path, _server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
 ) -> Iterator[Callable[[list[SandboxProcess]], Desk]]:
-    """A desk with these machines. Afterwards no run goes on and no machine has a name."""
+    """Creates a desk with these machines. Afterwards all runs are cancelled and all named instances are
+    removed."""
     server = _server.url.removesuffix("/comfyui/workflow")
     _make_files(tmp_path)
 
@@ -124,7 +128,7 @@ def desk(
 
 @pytest.fixture
 def other_machines(request: pytest.FixtureRequest) -> Callable[[], list[SandboxProcess]]:
-    """Started at the first call in a worker."""
+    """Returns the additional sandboxes; they are started at the first call in a worker process."""
 
     def start() -> list[SandboxProcess]:
         machines: list[SandboxProcess] = request.getfixturevalue("_other_machines")
@@ -134,7 +138,7 @@ def other_machines(request: pytest.FixtureRequest) -> Callable[[], list[SandboxP
 
 
 def _make_files(here: Path) -> None:
-    """Those that the pages name."""
+    """Creates the files that the pages use."""
     for name, file in (
         ("cat.json", demo.TEXT_TO_IMAGE),
         ("my-workflow.json", demo.TEXT_TO_IMAGE),

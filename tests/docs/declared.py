@@ -1,6 +1,6 @@
-"""What the documentation's commands stand for in a test, and which of its blocks are not run at all.
+"""Replacements for values in the documentation's commands, and the list of blocks that are not run.
 
-Both are tables on purpose: who writes a command that cannot run has to say so here, with a reason.
+Both are tables: a command that cannot run must be declared here, with a reason.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ RUN_PAGES = (
     "docs/how-to/service.md",
     "docs/how-to/videos.md",
 )
-"""Every page whose commands a newcomer copies."""
+"""All pages whose commands are run by the tests."""
 FILES = {
     ("docs/how-to/batch.md", "csv"): "prompts.csv",
     ("docs/how-to/other-programs.md", "python"): "render.py",
 }
-"""Blocks that are written to a file, which a command after them uses."""
+"""Blocks that are written to a file, for a later command."""
 
 STAND_INS = {
     # the machines
@@ -32,11 +32,11 @@ STAND_INS = {
     # the server
     "http://127.0.0.1:5000": "{server}",
     "https://renders.example.com": "{server}",
-    # files, and a port that may be taken here
+    # files, and a port that may be in use on this machine
     "/home/me/": "{here}/",
     "comfyui_workflow/demo/": "{demo}/",
     "8188": "{free_port}",
-    # what takes too long, or runs already: `make -n` says whether there is such a target. `make demo` is run
+    # commands that take too long, or run already: `make -n` checks that the target exists. `make demo` is run
     # by tests/cli/test_demo.py, `make serve` starts what every test here talks to.
     "make demo": "make -n -C {repository} demo",
     "make test": "make -n -C {repository} test",
@@ -44,13 +44,13 @@ STAND_INS = {
     ". .venv/bin/activate": "command -v comfyui-workflow",
     "3.seed=1..200": "3.seed=1..4",
     "3.seed=1..10": "3.seed=1..2",
-    # ids, which a person reads from the line before
+    # ids, which a user copies from the previous output
     "BATCH_ID": "$(latest batch)",
-    # here nothing has failed, and everything has ended: the commands say so, with exit code 2
+    # in the test no run has failed and all have ended, so these commands end with exit code 2
     "batches retry $(latest batch)": "batches retry $(latest batch) || test $? = 2",
     "batches cancel $(latest batch)": "batches cancel $(latest batch) || test $? = 2",
 }
-"""Put in, from the first to the last, wherever they stand."""
+"""Applied in this order, to every occurrence."""
 
 
 class NotRun(NamedTuple):

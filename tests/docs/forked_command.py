@@ -1,6 +1,7 @@
-"""`comfyui-workflow` for a shell, forked from what has imported it already: a page gives it a dozen times.
+"""The command `comfyui-workflow` for a shell, forked from a process that has already imported it, because a
+page calls it a dozen times.
 
-with ForkedCommand(directory):     # puts the command there, for the PATH of a shell
+with ForkedCommand(directory):     # creates the command in this directory, for PATH
     ...
 """
 
@@ -24,7 +25,8 @@ with socket.socket(socket.AF_UNIX) as asked:
     asked.sendall(given)
     sys.exit(int(asked.recv(16) or b"1"))
 """
-"""A Python that imports next to nothing: it hands over its arguments, directory, environment and output."""
+"""A Python script with few imports: passes its arguments, directory, environment and output to the parent
+process."""
 
 
 class ForkedCommand:
@@ -51,13 +53,13 @@ class ForkedCommand:
         while True:
             try:
                 asked, _ = self._listener.accept()
-            except OSError:  # it was shut down
+            except OSError:  # the socket was shut down
                 return
             threading.Thread(target=_answer, args=(asked,), daemon=True).start()
 
 
 def _answer(asked: socket.socket) -> None:
-    """Runs one command, and says with which code it ended. Ends it when nobody waits for it any more."""
+    """Runs one command and sends its exit code. Kills it if the client disconnects."""
     with asked:
         length, (output, errors), _, _ = socket.recv_fds(asked, 4, 2)
         given = asked.recv(int.from_bytes(length), socket.MSG_WAITALL)

@@ -3,7 +3,7 @@
 page = read_page("docs/tutorial.md")
 page.blocks        # Block(info="sh", text="make demo\n", line=12)
 page.links         # ["../docs/settings.md#all", …], without those in code
-page.anchors       # {"ways-to-install", …}, as GitHub makes them of headings
+page.anchors       # {"ways-to-install", …}, as GitHub derives them from headings
 """
 
 import re
@@ -21,7 +21,7 @@ _HEADING = re.compile(r"^#{1,6} +(.*?) *$")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block; `info` is the word behind the fence."""
+    """A fenced block; `info` is the text after the opening fence."""
 
     info: str
     text: str
@@ -38,7 +38,7 @@ class Page:
     text: str
     blocks: tuple[Block, ...]
     prose: str
-    """Everything outside of fenced blocks."""
+    """The text outside of fenced blocks."""
 
     @property
     def links(self) -> list[str]:
@@ -52,7 +52,7 @@ class Page:
 
 @cache
 def read_page(name: str) -> Page:
-    """`name` is the path from the repository's directory."""
+    """Parses a page; `name` is its path in the repository."""
     path = ROOT / name
     text = path.read_text()
     prose: list[str] = []
@@ -76,7 +76,7 @@ def read_page(name: str) -> Page:
 
 
 def all_pages() -> list[str]:
-    """Every Markdown file that a reader finds: those of the root and of `docs/`."""
+    """Returns the paths of all Markdown files in the root directory and in `docs/`."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
@@ -86,13 +86,14 @@ def _block(info: str, lines: list[str], line: int) -> Block:
 
 
 def _slug(heading: str) -> str:
-    """As GitHub does: the words in lower case, without marks and punctuation, hyphens for spaces."""
+    """Returns the anchor of a heading like GitHub: lower case, without marks and punctuation, hyphens for
+    spaces."""
     words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
     return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
 
 
 def _with_numbers(slugs: list[str]) -> list[str]:
-    """The second heading of the same words ends in `-1`."""
+    """Numbers repeated anchors: the second one ends in `-1`."""
     seen: Counter[str] = Counter()
     numbered = []
     for slug in slugs:

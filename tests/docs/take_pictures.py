@@ -1,6 +1,6 @@
-"""The pictures of the page in docs/images, taken anew: `python -m tests.docs.take_pictures`.
+"""Takes the screenshots in docs/images: `python -m tests.docs.take_pictures`.
 
-A demo as `make demo` starts it, with a machine that has a name and a few more runs; two views in Chromium.
+Starts the demo like `make demo`, adds a named machine and a few more runs, and opens two views in Chromium.
 """
 
 import os
@@ -32,7 +32,7 @@ PICTURES_ARE_THERE = """() => [...document.images]
     .filter((image) => image.checkVisibility() && image.getBoundingClientRect().top < innerHeight)
     .every((image) => image.complete && image.naturalWidth)"""
 SHOWN_AT_PERCENT = 55
-"""How far the sampler of the run on the picture is."""
+"""Progress of the sampler of the run in the screenshot."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         WorkflowServer(url) as server,
         running_chromium() as browser,
     ):
-        page = browser.new_page(viewport=SIZE, bypass_csp=True)  # it is asked for its pictures
+        page = browser.new_page(viewport=SIZE, bypass_csp=True)  # scripts run in the page
         (first,) = server.runs()
         take(page, f"{url}/#/run/{first.workflow_id}", "run.png")
         server.instances.add(name="left", ssh_connection=ssh_string, price_per_hour=0.5)
@@ -58,7 +58,7 @@ def main() -> None:
 
 @contextmanager
 def running_demo(directory: Path) -> Iterator[tuple[str, str]]:
-    """Its ssh string and its URL, once its own run has ended."""
+    """Waits until the run of the demo has ended; yields the ssh string and the URL of the demo."""
     own = {"COMFYUI_WORKFLOW_DATA_DIR": str(directory), "COMFYUI_WORKFLOW_PORT": "0", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "comfyui_workflow", "demo"],
@@ -88,7 +88,7 @@ def order(server: WorkflowServer, workflow: Path, name: str, inputs: dict[str, o
 
 
 def take(page: Page, address: str, name: str) -> None:
-    """When every picture that can be seen is there."""
+    """Waits until all visible pictures are loaded."""
     page.goto(address)
     page.locator("main img").first.wait_for()
     page.wait_for_function(PICTURES_ARE_THERE)

@@ -1,4 +1,4 @@
-"""The commands of the README, the tutorial and the how-to pages, run as they stand there, page by page."""
+"""Runs the unchanged commands of the README, the tutorial and the how-to pages, page by page."""
 
 import os
 import shlex
@@ -22,7 +22,7 @@ def test_every_command_runs(
     desk: Callable[[list[SandboxProcess]], Desk],
     other_machines: Callable[[], list[SandboxProcess]],
 ) -> None:
-    """A page is one script: what a block sets, the next one has."""
+    """A page is one script: a block can use the variables of the blocks before it."""
     require_tools()
     page = read_page(name)
     is_about_several = any(address in page.text for address in OTHER_MACHINES)
@@ -30,11 +30,11 @@ def test_every_command_runs(
     script = "\n".join(_steps(name, page.blocks, here))
     done = here.run(script)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{script}"
-    assert "null" not in done.stdout.splitlines()  # what jq says of a field that is not there
+    assert "null" not in done.stdout.splitlines()  # jq prints null for a missing field
 
 
 def require_tools() -> None:
-    """Skips the test where a command of the pages is not installed; fails it when CI=true."""
+    """Skips the test if a command of the pages is not installed; fails it if CI=true."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing and os.environ.get("CI") == "true":
         pytest.fail(f"not here: {', '.join(missing)}")
@@ -48,7 +48,8 @@ def test_every_how_to_page_is_run() -> None:
 
 
 def test_what_is_not_run_is_declared() -> None:
-    """Each block that is no command and no file for one, with a reason; and nothing that is not there."""
+    """Every block that is neither a command nor a file is declared with a reason, and every declared block
+    exists."""
     found = {
         (name, block.info, block.first_line)
         for name in RUN_PAGES

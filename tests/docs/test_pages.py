@@ -1,4 +1,5 @@
-"""What holds for every page: its links lead somewhere, it is in the index, commands are spelled one way."""
+"""Rules for every page: its links are valid, the index lists it, and commands have the same spelling
+everywhere."""
 
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ PAGES = all_pages()
 LONGEST_README = 130
 LARGEST_PICTURE = 200_000
 MOST_WORDS = 20
-"""Rows of the glossary."""
+"""Maximum number of rows in the glossary."""
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -23,7 +24,8 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_are_spelled_one_way(name: str) -> None:
-    """`comfyui-workflow`, with the virtual environment activated once; an absolute path is a service's."""
+    """Pages write `comfyui-workflow`, with the virtual environment activated once; only a service uses an
+    absolute path."""
     text = read_page(name).text.replace(". .venv/bin/activate", "")
     assert re.findall(r"(?<!/)\.venv/bin/\S*", text) == []
     assert "python -m comfyui_workflow" not in text

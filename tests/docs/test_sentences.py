@@ -1,4 +1,4 @@
-"""The sentences that the documentation quotes are those that the program says."""
+"""The documentation quotes error messages exactly as the program prints them."""
 
 import ast
 import re
@@ -19,13 +19,13 @@ _ENDS = " .:;,()\"'"
 _ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
 SENTENCES = _ROW.findall(read_page("docs/troubleshooting.md").text)
 QUOTED = re.sub(r"\n(> )?", " ", read_page("README.md").prose)
-"""What the README quotes, each sentence on one line."""
+"""The quotes of the README, each on one line."""
 MakeDesk = Callable[[list[SandboxProcess]], Desk]
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_sentence_of_the_troubleshooting_page_is_in_the_code(sentence: str) -> None:
-    """Each piece between two `…`; and one of them says enough to be found by."""
+    """Every piece between two `…` occurs in the code, and at least one piece has two words or more."""
     pieces = [piece.strip(_ENDS) for piece in sentence.split("…")]
     assert max(len(piece.split()) for piece in pieces) >= 2
     assert [piece for piece in pieces if not _is_said(piece)] == []
@@ -42,7 +42,7 @@ def test_the_readme_says_what_a_wrong_port_says(desk: MakeDesk, sandbox: Sandbox
 
 
 def test_the_readme_says_what_a_missing_key_says(desk: MakeDesk, sandbox: SandboxProcess) -> None:
-    """The home directory of the desk has no keys."""
+    """The home directory of the desk contains no SSH keys."""
     said = _said_of(desk, sandbox, re.sub(r"-i \S+", "", sandbox.ssh_string))
     assert said in QUOTED
 
@@ -64,7 +64,7 @@ def test_the_readme_says_what_a_missing_model_says(desk: MakeDesk, sandbox: Sand
 
 
 def _said_of(desk: MakeDesk, sandbox: SandboxProcess, ssh: str, options: str = "") -> str:
-    """What `validate` says of a machine, as if that had the address of the README's."""
+    """Returns the error message of `validate`, with the address replaced by that of the README."""
     done = desk([]).run(f"comfyui-workflow validate cat.json --ssh {quote(ssh)} {options}")
     assert done.returncode != 0
     said = (done.stderr.strip() or done.stdout.strip()).splitlines()[0].removeprefix("Error: ")
@@ -73,7 +73,7 @@ def _said_of(desk: MakeDesk, sandbox: SandboxProcess, ssh: str, options: str = "
 
 
 def _is_said(piece: str) -> bool:
-    """In one text of the code; or the end of one is put behind the beginning of another."""
+    """True if one text of the code contains the piece, or if two texts contain its beginning and its end."""
     if any(piece in said for said in _sentences()):
         return True
     words = piece.split()
@@ -86,14 +86,14 @@ def _is_said(piece: str) -> bool:
 
 @cache
 def _sentences() -> list[str]:
-    """Every text in the code and on the page, with a mark for what is put in."""
+    """Returns all texts of the code and of the page, with a mark for inserted values."""
     sources = [ROOT / "app.py", *(ROOT / "comfyui_workflow").rglob("*.py")]
     pages = [*(ROOT / "static").rglob("*.js"), *(ROOT / "templates").glob("*.html")]
     return [said for path in sources for said in _texts(path)] + [path.read_text() for path in pages]
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Of one module: its literals; formatted ones as a whole."""
+    """Yields the string literals of a module; f-strings as a whole."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr):
             parts = (part.value if isinstance(part, ast.Constant) else _PUT_IN for part in node.values)

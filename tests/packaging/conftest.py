@@ -1,4 +1,4 @@
-"""The wheel, built once, without a package index."""
+"""Builds the wheel once, without a package index."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 @pytest.fixture(scope="session")
 def unpacked(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory as `pip install --no-deps --target` makes it, but for the scripts."""
+    """Creates the same directory as `pip install --no-deps --target`, without the scripts."""
     directory = tmp_path_factory.mktemp("unpacked")
     wheel.extractall(directory)
     return directory

@@ -1,4 +1,4 @@
-"""The Dockerfile and compose.yaml: not root, one volume, a health check, no secret inside."""
+"""The Dockerfile and compose.yaml: no root user, one volume, a health check, no secrets."""
 
 import fnmatch
 import json
@@ -21,7 +21,7 @@ SECRETS = {name for name in SETTINGS if re.search("TOKEN|SECRET|PASSPHRASE", nam
 
 @pytest.fixture(scope="module")
 def instructions() -> list[tuple[str, str]]:
-    """(name, what follows it), of the whole Dockerfile."""
+    """Returns (name, arguments) of each instruction in the Dockerfile."""
     text = re.sub(r"^\s*#.*\n", "", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE)
     lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]

@@ -1,4 +1,4 @@
-"""The unit for systemd."""
+"""The systemd unit."""
 
 import shutil
 import subprocess

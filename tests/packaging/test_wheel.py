@@ -1,4 +1,4 @@
-"""What is in the wheel, what it asks for, and that it serves the page where there is no checkout."""
+"""The wheel: its files, its dependencies, and the page, which it serves without a checkout."""
 
 import configparser
 import email
@@ -99,7 +99,7 @@ def test_it_serves_the_page_in_an_empty_directory(served: str) -> None:
 
 @pytest.fixture
 def served(unpacked: Path, tmp_path: Path) -> Iterator[str]:
-    """The URL of a server that is started from the wheel, in an empty directory."""
+    """Starts a server from the wheel in an empty directory; yields its URL."""
     empty = tmp_path / "empty"
     empty.mkdir()
     with subprocess.Popen(
@@ -120,7 +120,7 @@ def served(unpacked: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def _environment(unpacked: Path, directory: Path) -> dict[str, str]:
-    """The modules of the wheel go before those of the checkout, which is installed in editable mode."""
+    """Puts the modules of the wheel before those of the checkout, which is installed in editable mode."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("COMFYUI_WORKFLOW_")
     }
