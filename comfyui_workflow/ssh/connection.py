@@ -115,14 +115,14 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
     """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
     without SFTP is of use all the same: files go through the tunnel then."""
 
-    def acknowledge_as_usual() -> None:
-        opened.wire.acknowledges_at_once = False
+    def stop_quick_ack() -> None:
+        opened.wire.uses_quick_ack = False
 
     try:
         return SftpChannels(
             opened.transport,
             address.label,
-            on_session=acknowledge_as_usual,
+            on_session=stop_quick_ack,
             open_timeout_s=options.connect_timeout_s,
             silence_timeout_s=options.channel_timeout_s,
         )

@@ -38,40 +38,40 @@ class KeepaliveWatch:
         self._interval_s = interval_s
         self._silence_limit_s = silence_limit_s
         self._silence_s = 0.0
-        self._heard_count = wire.heard_count
-        self._asked_at = 0.0
-        self._asked_after = -1
-        self._quiet_since = time.monotonic()
-        wire.on_quiet = self._ask_when_quiet
+        self._supervisor_received_count = wire.received_count
+        self._requested_at = 0.0
+        self._reader_received_count = -1
+        self._silent_since = time.monotonic()
+        wire.on_recv_timeout = self._request_if_silent
 
     @property
     def tick_s(self) -> float:
         return min(LONGEST_TICK_S, self._silence_limit_s / 15)
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         return not self._transport.is_active()
 
     def count_silence(self, elapsed_s: float) -> None:
         """By the supervisor. Time in which this whole process was stopped is not the peer's silence."""
-        if self._heard_count != self._wire.heard_count:
-            self._heard_count = self._wire.heard_count
+        if self._supervisor_received_count != self._wire.received_count:
+            self._supervisor_received_count = self._wire.received_count
             self._silence_s = 0.0
             return
         self._silence_s += min(elapsed_s, 2 * self.tick_s)
         if self._silence_s >= self._silence_limit_s:
             self._transport.close()
 
-    def _ask_when_quiet(self) -> None:
+    def _request_if_silent(self) -> None:
         """By the reading thread, several times a second while nothing arrives."""
         now = time.monotonic()
-        if self._asked_after != self._wire.heard_count:
-            self._asked_after = self._wire.heard_count
-            self._quiet_since = now
-        if now - max(self._quiet_since, self._asked_at) >= self._interval_s and self._ask():
-            self._asked_at = now
+        if self._reader_received_count != self._wire.received_count:
+            self._reader_received_count = self._wire.received_count
+            self._silent_since = now
+        if now - max(self._silent_since, self._requested_at) >= self._interval_s and self._send_request():
+            self._requested_at = now
 
-    def _ask(self) -> bool:
+    def _send_request(self) -> bool:
         """Sends a request that every SSH server must answer, unless keys or other data are under way already.
 
         What paramiko's own keepalive sends wants no answer; what waits for an answer would block this thread.
@@ -81,7 +81,7 @@ class KeepaliveWatch:
             return False
         try:
             if transport.clear_to_send.is_set():
-                transport.packetizer.send_message(_request_for_an_answer())
+                transport.packetizer.send_message(_keepalive_request())
                 return True
         finally:
             transport.clear_to_send_lock.release()
@@ -123,16 +123,16 @@ class Supervisor:
 
     def _wait_for_tick(self) -> list[KeepaliveWatch]:
         with self._changed:
-            self._drop_those_over()
+            self._remove_closed()
             if self._watches:
                 self._changed.wait(min(watch.tick_s for watch in self._watches))
-                self._drop_those_over()
+                self._remove_closed()
             if not self._watches:
                 self._thread = None
             return list(self._watches)
 
-    def _drop_those_over(self) -> None:
-        self._watches = [watch for watch in self._watches if not watch.is_over]
+    def _remove_closed(self) -> None:
+        self._watches = [watch for watch in self._watches if not watch.is_closed]
 
 
 supervisor = Supervisor()
@@ -149,7 +149,7 @@ def watch(
     supervisor.add(KeepaliveWatch(transport, wire, interval_s=interval_s, silence_limit_s=silence_limit_s))
 
 
-def _request_for_an_answer() -> paramiko.Message:
+def _keepalive_request() -> paramiko.Message:
     message = paramiko.Message()
     message.add_byte(cMSG_GLOBAL_REQUEST)
     message.add_string("keepalive@openssh.com")

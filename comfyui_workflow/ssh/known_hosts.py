@@ -30,10 +30,10 @@ from comfyui_workflow.errors import HostKeyRefused, OfferedKey, StoreError
 
 _MARK = "comfyui-workflow:"
 _TRAILER = re.compile(rf"# {_MARK} ([0-9]+) keys?")
-_LOST = f"# {_MARK} keys were lost"
+_LOST_MARK = f"# {_MARK} keys were lost"
 """A line of the file, from when that was noticed until a person removes it."""
 
-_changing = threading.Lock()
+_write_lock = threading.Lock()
 """One for all: connections each have a `KnownHosts` of their own, of the same file."""
 
 
@@ -53,25 +53,25 @@ class KnownHosts:
         if pinned_fingerprint:
             _check_pin(host, port, key, pinned_fingerprint)
             return
-        with _changing:
+        with _write_lock:
             known = self._known_keys(host, port)
             if not known:
                 self._check_damage(host, port, key)
-                self._remember(host, port, key)
+                self._append(host, port, key)
             elif key not in known:
-                raise _changed(host, port, known[0], key)
+                raise _changed_key_error(host, port, known[0], key)
 
     def damaged(self) -> tuple[str, ...]:
         """Raises: StoreError."""
         lines = self._lines()
         told = [f"line {n} is damaged" for n, line in enumerate(lines, start=1) if _is_damaged(line)]
-        return (*told, "keys were lost") if self._are_lost() else tuple(told)
+        return (*told, "keys were lost") if self._has_lost_keys() else tuple(told)
 
     def adopt(self) -> None:
         """Raises: StoreError."""
-        with _changing:
+        with _write_lock:
             lines = self._lines()
-            if any(_with_check(line) != line for line in lines):
+            if any(_add_checksum(line) != line for line in lines):
                 self._write(lines)
 
     def _check_damage(self, host: str, port: int, key: paramiko.PKey) -> None:
@@ -80,25 +80,27 @@ class KnownHosts:
         mentions = [line for line in lines if _is_damaged(line) and _mentions(line, name)]
         if any(key.get_base64() in line for line in mentions):  # the machine that we knew
             self._write([line for line in lines if line not in mentions])
-        elif mentions or self._are_lost():
-            raise self._doubtful(host, port, key, is_line_there=bool(mentions))
+        elif mentions or self._has_lost_keys():
+            raise self._damaged_line_error(host, port, key, is_line_there=bool(mentions))
 
-    def _doubtful(self, host: str, port: int, key: paramiko.PKey, *, is_line_there: bool) -> HostKeyRefused:
+    def _damaged_line_error(
+        self, host: str, port: int, key: paramiko.PKey, *, is_line_there: bool
+    ) -> HostKeyRefused:
         what = (
             "The line that told its key"
             if is_line_there
             else "A part of the file, which may have told its key,"
         )
-        place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"
-        way = (
-            f"forget the damaged line with: comfyui-workflow hosts forget {place}"
+        shell_address = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"
+        remedy = (
+            f"forget the damaged line with: comfyui-workflow hosts forget {shell_address}"
             if is_line_there
-            else f'remove the line "{_LOST}" from that file, to trust machines on first use again'
+            else f'remove the line "{_LOST_MARK}" from that file, to trust machines on first use again'
         )
         return _refusal(
             f"{_name(host, port)} shows the host key {key.fingerprint} ({key.get_name()}). {what} is damaged "
             f"in {self.path}, so it cannot be told whether this is the machine we knew. Accept this key if "
-            f"it is right, or {way}. Nothing was sent to it.",
+            f"it is right, or {remedy}. Nothing was sent to it.",
             _offered(host, port, "unknown: its line is damaged", key),
         )
 
@@ -111,8 +113,8 @@ class KnownHosts:
 
     def forget(self, host: str, port: int) -> bool:
         """From now on whichever machine answers there first is trusted."""
-        with _changing:
-            kept = self._lines_of_others(host, port)
+        with _write_lock:
+            kept = self._lines_without(host, port)
             if len(kept) == len(self._lines()):
                 return False
             self._write(kept)
@@ -121,11 +123,11 @@ class KnownHosts:
     def trust(self, offered: OfferedKey) -> None:
         """Exactly the key that was shown: what the machine shows next is checked against it.
         Raises: StoreError."""
-        with _changing:
+        with _write_lock:
             name = _name(offered.host, offered.port)
-            self._write([*self._lines_of_others(offered.host, offered.port), f"{name} {offered.key}"])
+            self._write([*self._lines_without(offered.host, offered.port), f"{name} {offered.key}"])
 
-    def _lines_of_others(self, host: str, port: int) -> list[str]:
+    def _lines_without(self, host: str, port: int) -> list[str]:
         """Without those of this machine, also those that are damaged."""
         name = _name(host, port)
         return [
@@ -138,16 +140,16 @@ class KnownHosts:
         found = (_read_line(line, _name(host, port)) for line in self._lines())
         return [key for key in found if key is not None]
 
-    def _remember(self, host: str, port: int, key: paramiko.PKey) -> None:
+    def _append(self, host: str, port: int, key: paramiko.PKey) -> None:
         self._write([*self._lines(), f"{_name(host, port)} {key.get_name()} {key.get_base64()}"])
 
-    def _are_lost(self) -> bool:
+    def _has_lost_keys(self) -> bool:
         """Whether lines are missing: the file is empty or cut, or has zeros where text was."""
         text = self._text()
         if text is None:
             return False
         lines = text.split("\n")
-        if _LOST in lines or "\0" in text or not text.endswith("\n"):
+        if _LOST_MARK in lines or "\0" in text or not text.endswith("\n"):
             return True
         told = [int(found[1]) for line in lines if (found := _TRAILER.fullmatch(line))]
         ours = sum(_MARK in line and not line.startswith("#") for line in lines)
@@ -167,9 +169,9 @@ class KnownHosts:
 
     def _write(self, lines: list[str]) -> None:
         """Each with its check, and how many there are. That keys were lost stays in the file."""
-        kept = [_with_check(line) for line in lines if not _TRAILER.fullmatch(line)]
-        if self._are_lost() and _LOST not in kept:
-            kept.append(_LOST)
+        kept = [_add_checksum(line) for line in lines if not _TRAILER.fullmatch(line)]
+        if self._has_lost_keys() and _LOST_MARK not in kept:
+            kept.append(_LOST_MARK)
         count = sum(_MARK in line and not line.startswith("#") for line in kept)
         text = "".join(f"{line}\n" for line in [*kept, f"# {_MARK} {count} keys"])
         try:
@@ -199,7 +201,7 @@ def _name(host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"
 
 
-def _check_of(name: str, line: str) -> str:
+def _checksum_comment(name: str, line: str) -> str:
     """The comment of a line: its host once more, as a digest, and a checksum."""
     return f"{_MARK}{_digest(name)}:{zlib.crc32(line.encode('utf-8', 'surrogateescape')):08x}"
 
@@ -208,12 +210,12 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _with_check(line: str) -> str:
+def _add_checksum(line: str) -> str:
     """A line of one host that can be read and has no comment gets one; others stay as they are."""
     words = line.split()
     if len(words) != 3 or "," in words[0] or _read_key(line) is None:
         return line
-    return f"{' '.join(words)} {_check_of(words[0], ' '.join(words))}"
+    return f"{' '.join(words)} {_checksum_comment(words[0], ' '.join(words))}"
 
 
 def _is_damaged(line: str) -> bool:
@@ -223,7 +225,11 @@ def _is_damaged(line: str) -> bool:
     if not words or line[0] in "#@|":
         return False
     if _MARK in line:
-        return len(words) != 4 or words[3] != _check_of(words[0], " ".join(words[:3])) or not _read_key(line)
+        return (
+            len(words) != 4
+            or words[3] != _checksum_comment(words[0], " ".join(words[:3]))
+            or not _read_key(line)
+        )
     return len(words) < 3 or (words[1] in _KEY_TYPES and _read_key(line) is None) or "\0" in line
 
 
@@ -259,14 +265,14 @@ def _check_pin(host: str, port: int, key: paramiko.PKey, pinned_fingerprint: str
         )
 
 
-def _changed(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
-    place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # as a shell takes it
+def _changed_key_error(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
+    shell_address = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # as a shell takes it
     return _refusal(
         f"Another machine answers at {_name(host, port)}: "
         f"its host key is {key.fingerprint} ({key.get_name()}), "
         f"we know {known.fingerprint} ({known.get_name()}). Rented addresses often pass to other machines; "
-        f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget {place} "
-        "and try again. Nothing was sent to it.",
+        f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget "
+        f"{shell_address} and try again. Nothing was sent to it.",
         _offered(host, port, known.fingerprint, key),
     )
 

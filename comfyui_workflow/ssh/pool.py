@@ -49,11 +49,11 @@ class _Slot(Generic[T]):
         return self.error is None and (self.value is None or self.value.is_alive)
 
     @property
-    def is_settled(self) -> bool:
+    def is_resolved(self) -> bool:
         """Open, or failed."""
         return self.error is not None or self.value is not None
 
-    def stop_idling(self) -> None:
+    def cancel_idle_timer(self) -> None:
         if self.idle_timer:
             self.idle_timer.cancel()
             self.idle_timer = None
@@ -78,11 +78,11 @@ class Pool(Generic[K, T]):
 
         Raises: whatever `open` raises; Stopped when `stop` or the pool says so; TimeoutError.
         """
-        slot = self._join(key)
+        slot = self._acquire(key)
         try:
             yield self._wait_for(slot, stop or CancelToken(), timeout_s)
         finally:
-            self._leave(key, slot)
+            self._release(key, slot)
 
     def close(self) -> None:
         """Closes every value, lent or not, and what is still opening as soon as it is open. Idempotent."""
@@ -91,19 +91,19 @@ class Pool(Generic[K, T]):
             slots = list(self._slots.values())
             self._slots.clear()
             for slot in slots:
-                slot.stop_idling()
+                slot.cancel_idle_timer()
             self._changed.notify_all()
         for slot in slots:
             _close(slot)
 
-    def _join(self, key: K) -> _Slot[T]:
+    def _acquire(self, key: K) -> _Slot[T]:
         """Takes a lease on the key's slot, open or not yet; a dead slot is replaced."""
         dead = None
         with self._changed:
-            self._refuse_if_closed()
+            self._raise_if_closed()
             slot = self._slots.get(key)
             if slot:
-                slot.stop_idling()
+                slot.cancel_idle_timer()
             if slot is None or not slot.is_usable:
                 dead, slot = slot, self._start_opening(key)
             slot.lease_count += 1
@@ -113,32 +113,34 @@ class Pool(Generic[K, T]):
 
     def _start_opening(self, key: K) -> _Slot[T]:
         slot = self._slots[key] = _Slot[T](time.monotonic() + self._open_limit_s)
-        threading.Thread(target=self._fill, args=(key, slot), name=f"open {key}"[:60], daemon=True).start()
+        threading.Thread(
+            target=self._run_open, args=(key, slot), name=f"open {key}"[:60], daemon=True
+        ).start()
         return slot
 
-    def _fill(self, key: K, slot: _Slot[T]) -> None:
+    def _run_open(self, key: K, slot: _Slot[T]) -> None:
         value, error = None, None
         try:
             value = self._open(key)
         except BaseException as caught:  # noqa: BLE001 - it is raised again in every lease that waits
             error = caught
         with self._changed:
-            is_unwanted = self._is_closed or slot.error is not None
+            is_obsolete = self._is_closed or slot.error is not None
             slot.value, slot.error = value, slot.error or error
-            if not is_unwanted:
-                self._idle_if_unused(key, slot)
+            if not is_obsolete:
+                self._start_idle_timer_if_unused(key, slot)
             self._changed.notify_all()
-        if is_unwanted:
+        if is_obsolete:
             _close(slot)
 
     def _wait_for(self, slot: _Slot[T], stop: CancelToken, timeout_s: float | None) -> T:
         with stop.notifying(self._changed), self._changed:
-            opens_for_s = max(0.0, slot.open_until_s - time.monotonic())
-            waits_for_s = opens_for_s if timeout_s is None else min(timeout_s, opens_for_s)
-            self._changed.wait_for(lambda: self._is_closed or slot.is_settled or stop.is_set, waits_for_s)
+            open_left_s = max(0.0, slot.open_until_s - time.monotonic())
+            wait_s = open_left_s if timeout_s is None else min(timeout_s, open_left_s)
+            self._changed.wait_for(lambda: self._is_closed or slot.is_resolved or stop.is_set, wait_s)
             stop.check()
-            self._refuse_if_closed()
-            if not slot.is_settled and time.monotonic() >= slot.open_until_s:
+            self._raise_if_closed()
+            if not slot.is_resolved and time.monotonic() >= slot.open_until_s:
                 slot.error = ConnectionFailed(f"no connection within {self._open_limit_s:.0f} s")
                 self._changed.notify_all()
             if slot.error is not None:
@@ -147,12 +149,12 @@ class Pool(Generic[K, T]):
                 raise TimeoutError("the connection is not open yet")
             return slot.value
 
-    def _leave(self, key: K, slot: _Slot[T]) -> None:
+    def _release(self, key: K, slot: _Slot[T]) -> None:
         with self._changed:
             slot.lease_count -= 1
-            self._idle_if_unused(key, slot)
+            self._start_idle_timer_if_unused(key, slot)
 
-    def _idle_if_unused(self, key: K, slot: _Slot[T]) -> None:
+    def _start_idle_timer_if_unused(self, key: K, slot: _Slot[T]) -> None:
         """Under the lock. A slot that failed is forgotten at once, so that the next lease opens anew."""
         if self._slots.get(key) is not slot:
             return
@@ -170,7 +172,7 @@ class Pool(Generic[K, T]):
             del self._slots[key]
         _close(slot)
 
-    def _refuse_if_closed(self) -> None:
+    def _raise_if_closed(self) -> None:
         if self._is_closed:
             raise Stopped("The server is stopping: no more connections are opened.")
 

@@ -58,7 +58,7 @@ def _look_up(host: str, timeout_s: float) -> list[IpAddress]:
     """The system's resolver takes no timeout: it is left alone when it takes too long."""
     answer: list[IpAddress | OSError] = []
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -66,13 +66,13 @@ def _look_up(host: str, timeout_s: float) -> list[IpAddress]:
         else:
             answer.extend(ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found)
 
-    thread = threading.Thread(target=ask, name=f"resolve {host}"[:60], daemon=True)
+    thread = threading.Thread(target=resolve, name=f"resolve {host}"[:60], daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return _read_answer(host, list(answer))
+    return _addresses_in(host, list(answer))
 
 
-def _read_answer(host: str, answer: list[IpAddress | OSError]) -> list[IpAddress]:
+def _addresses_in(host: str, answer: list[IpAddress | OSError]) -> list[IpAddress]:
     addresses = [item for item in answer if not isinstance(item, OSError)]
     if addresses:
         return addresses
@@ -87,13 +87,13 @@ def _connect_to_first(addresses: list[IpAddress], host: str, port: int, deadline
     for position, address in enumerate(addresses):
         left_s = (deadline - time.monotonic()) / (len(addresses) - position)
         try:
-            return _tuned(socket.create_connection((str(address), port), timeout=max(left_s, 0.1)))
+            return _set_options(socket.create_connection((str(address), port), timeout=max(left_s, 0.1)))
         except OSError as error:
             failure = error
     raise connection_failed(f"{host} port {port} cannot be reached", failure) from failure
 
 
-def _tuned(connection: socket.socket) -> socket.socket:
+def _set_options(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD_UNSENT)
@@ -110,11 +110,11 @@ def _tuned(connection: socket.socket) -> socket.socket:
 
 def connection_failed(what: str, cause: BaseException | None = None) -> ConnectionFailed:
     """The sentence of every connection that could not be opened."""
-    reason = _word(cause) if cause else ""
+    reason = _reason(cause) if cause else ""
     return ConnectionFailed(f"Failed to create SSH tunnel: {what}{f' ({reason})' if reason else ''}.")
 
 
-def _word(cause: BaseException) -> str:
+def _reason(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
     if isinstance(cause, EOFError):

@@ -41,16 +41,16 @@ _handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _handshakes_lock = threading.Lock()
 
 
-def _within_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
+def _check_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
     """paramiko keeps whatever arrives, however little room it has granted."""
 
-    def fed(channel: Any, message: Any) -> None:
+    def checked_feed(channel: Any, message: Any) -> None:
         feed(channel, message)
-        waiting_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
-        if waiting_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
+        buffered_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if buffered_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
             raise paramiko.SSHException("the server sends more than the window that it was granted")
 
-    return fed
+    return checked_feed
 
 
 class BoundedTransport(paramiko.Transport):
@@ -58,8 +58,8 @@ class BoundedTransport(paramiko.Transport):
 
     _channel_handler_table = {  # noqa: RUF012 - as paramiko has it
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
-        MSG_CHANNEL_DATA: _within_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
-        MSG_CHANNEL_EXTENDED_DATA: _within_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
+        MSG_CHANNEL_DATA: _check_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
+        MSG_CHANNEL_EXTENDED_DATA: _check_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
     }
 
 
@@ -77,7 +77,7 @@ class OpenTransport:
 def open_transport(address: SshAddress, options: ConnectionOptions) -> OpenTransport:
     found = find_keys(named=address.key_file, search=options.key_search)
     if not found.keys:
-        raise AuthenticationFailed(_no_key_sentence(address, found))
+        raise AuthenticationFailed(_no_key_error(address, found))
     with ExitStack() as on_failure:
         opened = _open_with_keys(address, options, found, on_failure)
         on_failure.pop_all()
@@ -99,8 +99,8 @@ def _open_with_keys(
             wire = _connect(address, options)
             on_failure.callback(wire.close)
         transport = _prepare(wire, address, options)
-        on_failure.callback(_abandon, transport)
-        fingerprint = _shake_hands(transport, address, options)
+        on_failure.callback(_close_failed, transport)
+        fingerprint = _handshake(transport, address, options)
         wire.handshake_bytes_left = None
         _authenticate(transport, address, found)
     keepalive.watch(
@@ -173,7 +173,7 @@ def _known_types_first(
     return tuple(sorted(all_types, key=lambda name: name not in known))
 
 
-def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
+def _handshake(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
     try:
         # paramiko's own limit ends with the first packet of the key exchange.
         transport.start_client(timeout=options.silence_limit_s)
@@ -193,16 +193,16 @@ def _authenticate(transport: paramiko.Transport, address: SshAddress, found: Fou
     """Every key on this one connection: each new one would count as another intruder."""
     refused: list[paramiko.PKey] = []
     for key in found.keys[:MOST_KEYS]:
-        if _accepts(transport, address, key, was_refused=bool(refused)):
+        if _try_key(transport, address, key, was_refused=bool(refused)):
             return
         refused.append(key)
         if not transport.is_active():
             break
     fingerprints = ", ".join(key.fingerprint for key in refused)
-    raise AuthenticationFailed(_sentence(address, f"it accepts none of the keys {fingerprints}", found))
+    raise AuthenticationFailed(_login_error(address, f"it accepts none of the keys {fingerprints}", found))
 
 
-def _accepts(
+def _try_key(
     transport: paramiko.Transport, address: SshAddress, key: paramiko.PKey, *, was_refused: bool
 ) -> bool:
     try:
@@ -223,12 +223,12 @@ def _accepts(
     return transport.is_authenticated()
 
 
-def _abandon(transport: paramiko.Transport) -> None:
+def _close_failed(transport: paramiko.Transport) -> None:
     transport.close()
     transport.packetizer.complete_handshake()  # ends the timer that would outlive a failed handshake
 
 
-def _no_key_sentence(address: SshAddress, found: FoundKeys) -> str:
+def _no_key_error(address: SshAddress, found: FoundKeys) -> str:
     """Why no key could be read; where none was found at all, how to get one."""
     advice = " ".join(found.problems) or (
         "Make one on this machine with ssh-keygen -t ed25519 and add the public key to the instance, "
@@ -237,6 +237,6 @@ def _no_key_sentence(address: SshAddress, found: FoundKeys) -> str:
     return f"Cannot log in to {address.label}: there is no key to show. {advice}"
 
 
-def _sentence(address: SshAddress, reason: str, found: FoundKeys) -> str:
+def _login_error(address: SshAddress, reason: str, found: FoundKeys) -> str:
     problems = "".join(f" {problem}" for problem in found.problems)
     return f"Cannot log in to {address.label}: {reason}. Add the public key to the instance.{problems}"

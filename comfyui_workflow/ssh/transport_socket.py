@@ -21,7 +21,7 @@ MOST_HANDSHAKE_BYTES = 256 * 1024
 class TransportSocket:
     """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump).
 
-    `acknowledges_at_once`: until a session runs on the connection, sshd holds a small packet back until the
+    `uses_quick_ack`: until a session runs on the connection, sshd holds a small packet back until the
     one before is acknowledged (Nagle's algorithm), and a kernel puts that off for 40 ms: more than all the
     work of a login.
     """
@@ -29,29 +29,29 @@ class TransportSocket:
     def __init__(self, stream: socket.socket | paramiko.Channel, *, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
-        self.heard_count = 0
+        self.received_count = 0
         self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None once it is over
-        self.acknowledges_at_once = True
-        self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
+        self.uses_quick_ack = True
+        self.on_recv_timeout: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
         """Raises: ConnectionAbortedError where paramiko asks for more than a packet may have, as the peer
         announced it; and for a greeting without end."""
         if size_bytes > LARGEST_PACKET_BYTES:
-            raise _refused(f"it announces a packet of {size_bytes} bytes")
-        if self.acknowledges_at_once:
-            _acknowledge_at_once(self._stream)
+            raise _protocol_error(f"it announces a packet of {size_bytes} bytes")
+        if self.uses_quick_ack:
+            _set_quick_ack(self._stream)
         try:
             data = self._stream.recv(size_bytes)
         except TimeoutError:
-            if self.on_quiet:
-                self.on_quiet()
+            if self.on_recv_timeout:
+                self.on_recv_timeout()
             raise
-        self.heard_count += 1
+        self.received_count += 1
         if self.handshake_bytes_left is not None:
             self.handshake_bytes_left -= len(data)
             if self.handshake_bytes_left < 0:
-                raise _refused(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
+                raise _protocol_error(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
         return data
 
     def send(self, data: bytes) -> int:
@@ -73,11 +73,11 @@ class TransportSocket:
         return bool(self._stream._closed)  # type: ignore[union-attr]
 
 
-def _refused(why: str) -> ConnectionAbortedError:
-    return ConnectionAbortedError(errno.EPROTO, why)
+def _protocol_error(reason: str) -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.EPROTO, reason)
 
 
-def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:
+def _set_quick_ack(stream: socket.socket | paramiko.Channel) -> None:
     """The kernel forgets it after a while."""
     if TCP_QUICKACK is not None and isinstance(stream, socket.socket):
         with contextlib.suppress(OSError):  # the stream is gone: the next read says so

@@ -29,8 +29,8 @@ _LOGGER = logging.getLogger("comfyui_workflow.ssh.tunnel")
 _LOGGER.setLevel(logging.CRITICAL)
 
 LOCAL_READ_BYTES = 64 * 1024
-ALL_THERE_IS = 1 << 30
-LOOK_UP_MS = 5_000
+READ_ALL_BYTES = 1 << 30
+POLL_TIMEOUT_MS = 5_000
 # A channel that is ready has something to read; who breaks that is cut off.
 READY_LIMIT_S = 5.0
 
@@ -102,14 +102,14 @@ def copy_both_ways(local: socket.socket, channel: paramiko.Channel) -> None:
     poll.register(local, select.POLLIN)
     poll.register(channel, select.POLLIN)
     while channel.active:
-        ready = {descriptor for descriptor, _ in poll.poll(LOOK_UP_MS)}
+        ready = {descriptor for descriptor, _ in poll.poll(POLL_TIMEOUT_MS)}
         if local.fileno() in ready:
             data = local.recv(LOCAL_READ_BYTES)
             if not data:
                 return
             _send_all(channel, data)
         if channel.fileno() in ready:
-            data = channel.recv(ALL_THERE_IS)
+            data = channel.recv(READ_ALL_BYTES)
             if not data:
                 return
             local.sendall(data)

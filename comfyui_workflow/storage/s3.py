@@ -23,19 +23,19 @@ from comfyui_workflow.storage.base import Send
 
 __all__ = ["Bucket", "S3Storage"]
 
-URL_LIVES_S = 7 * 86_400
+URL_LIFETIME_S = 7 * 86_400
 """The longest that S3 allows."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 TRIES = 4
 
-_NAMES_A_BUCKET = re.compile(
+_HOST_WITH_BUCKET = re.compile(
     r"(?P<bucket>.+)\."
     r"(?P<service>s3[.-].+"
     r"|[a-z0-9]+\.digitaloceanspaces\.com"
     r"|[0-9a-f]{32}(\.[a-z]+)?\.r2\.cloudflarestorage\.com)"
 )
-_NAMES_A_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
+_HOST_WITH_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class BucketAddress:
     key_prefix: str = ""
 
 
-def place_of(bucket: Bucket) -> BucketAddress:
+def parse_endpoint(bucket: Bucket) -> BucketAddress:
     """The URL may name the bucket, first in its path or first in its host; otherwise it is named after the
     month. Raises: StorageError."""
     try:
@@ -59,9 +59,9 @@ def place_of(bucket: Bucket) -> BucketAddress:
     if host is None or url.scheme not in ("http", "https"):
         raise StorageError(f"The endpoint of the bucket is not a URL: {bucket.endpoint_url[:200]}")
     first, _, rest = url.path.strip("/").partition("/")
-    named = None if bucket.bucket_name or first else _NAMES_A_BUCKET.fullmatch(host)
+    named = None if bucket.bucket_name or first else _HOST_WITH_BUCKET.fullmatch(host)
     service = named["service"] if named else host
-    region = _NAMES_A_REGION.search(service)
+    region = _HOST_WITH_REGION.search(service)
     return BucketAddress(
         endpoint_url=f"{url.scheme}://{_bracketed(service)}{f':{port}' if port else ''}",
         bucket_name=bucket.bucket_name or first or (named["bucket"] if named else time.strftime("%m-%y")),
@@ -81,37 +81,37 @@ class S3Storage:
     def put(self, path: Path, key: str, content_type: str) -> str:
         """A URL under which it can be read for seven days; it is there when this returns.
         Raises: StorageError."""
-        place = place_of(self._bucket)
-        whole_key = place.key_prefix + key
-        named = {"Bucket": place.bucket_name, "Key": whole_key}
+        address = parse_endpoint(self._bucket)
+        whole_key = address.key_prefix + key
+        named = {"Bucket": address.bucket_name, "Key": whole_key}
         try:
             client = self._client
             client.upload_file(
                 str(path),
-                place.bucket_name,
+                address.bucket_name,
                 whole_key,
                 ExtraArgs={"ContentType": content_type},
                 Config=TransferConfig(use_threads=False),  # its threads would keep a server from ending
             )
-            size_bytes = client.head_object(Bucket=place.bucket_name, Key=whole_key)["ContentLength"]
-            url: str = client.generate_presigned_url("get_object", Params=named, ExpiresIn=URL_LIVES_S)
+            size_bytes = client.head_object(Bucket=address.bucket_name, Key=whole_key)["ContentLength"]
+            url: str = client.generate_presigned_url("get_object", Params=named, ExpiresIn=URL_LIFETIME_S)
         except (Boto3Error, BotoCoreError, ClientError, UrlRefused, OSError, ValueError) as error:
             raise StorageError(
-                f"{path.name} could not be uploaded to the bucket {place.bucket_name}: {_reason(error)}"
+                f"{path.name} could not be uploaded to the bucket {address.bucket_name}: {_reason(error)}"
             ) from error
         if size_bytes != path.stat().st_size:
-            raise StorageError(f"{path.name} has not arrived whole in the bucket {place.bucket_name}")
+            raise StorageError(f"{path.name} has not arrived whole in the bucket {address.bucket_name}")
         return url
 
     @cached_property
     def _client(self) -> Any:
         """Made once: reading what boto3 knows of S3 takes a tenth of a second, in one thread at a time."""
-        place = place_of(self._bucket)
+        address = parse_endpoint(self._bucket)
         with self._lock:
             client = boto3.session.Session().client(
                 "s3",
-                endpoint_url=place.endpoint_url,
-                region_name=place.region,
+                endpoint_url=address.endpoint_url,
+                region_name=address.region,
                 aws_access_key_id=self._bucket.access_key_id,
                 aws_secret_access_key=self._bucket.secret_access_key,
                 config=Config(
@@ -126,22 +126,22 @@ class S3Storage:
                 ),
             )
             if self._send is not None:
-                client.meta.events.register("before-send.s3", partial(_answer, self._send))
+                client.meta.events.register("before-send.s3", partial(_send_request, self._send))
             return client
 
 
-def _answer(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+def _send_request(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse:
     """In place of what boto3 would do. Raises: UrlRefused; ConnectionError, after which it tries again."""
     headers = {name: _text(value) for name, value in request.headers.items() if name != "Expect"}
     try:
         answer = send(request.method, request.url, request.body, headers)
     except WebError as error:
         raise ConnectionError(error=error) from error
-    return AWSResponse(request.url, answer.status, answer.headers, _Raw(answer.content))
+    return AWSResponse(request.url, answer.status, answer.headers, _RawBody(answer.content))
 
 
 @dataclass(frozen=True)
-class _Raw:
+class _RawBody:
     """What boto3 reads an answer from."""
 
     content: bytes

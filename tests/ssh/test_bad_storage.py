@@ -224,7 +224,7 @@ def test_answers_that_nobody_asked_for_end(connect: Callable[[], Connection], re
     with connection.files._channels.lease() as session:
         client = session.client
     fresh = SftpSession(client, 10.0)
-    fresh._awaited.add(1)
+    fresh._pending.add(1)
     client.get_channel().in_buffer.feed(b"\0\0\0\x05\x65\x00\0\0\x77" * 20_000)
     with pytest.raises(EOFError):
-        fresh.done(1)
+        fresh.wait(1)

@@ -18,7 +18,7 @@ from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh import connection as connection_module
 from comfyui_workflow.ssh import tunnel as tunnel_module
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
-from comfyui_workflow.ssh.sftp.session import ALL_THERE_IS, FIRST_NUMBER, READING, SftpSession
+from comfyui_workflow.ssh.sftp.session import FIRST_REQUEST_NUMBER, READ_ALL_BYTES, READING, SftpSession
 from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel
 from tests.ssh.conftest import TinyWeb, no_thread_left, wait_until
 from tests.sshd import Sshd
@@ -92,25 +92,25 @@ def test_paramiko_lets_a_request_be_sent_without_waiting(connection: Connection)
 def test_paramiko_reads_with_a_timeout_and_so_notices_quiet(connection: Connection) -> None:
     quiet = threading.Event()
     wire = connection._opened.transport.sock
-    wire.on_quiet = quiet.set
+    wire.on_recv_timeout = quiet.set
     assert quiet.wait(2)
 
 
 def test_an_answer_is_heard(connection: Connection) -> None:
     """A server answers the request, although it does not know it."""
     wire = connection._opened.transport.sock
-    watch = wire.on_quiet.__self__
-    wait_until(lambda: watch._asked_after == wire.heard_count)
-    heard_count = wire.heard_count
-    watch._ask()
-    wait_until(lambda: wire.heard_count > heard_count)
+    watch = wire.on_recv_timeout.__self__
+    wait_until(lambda: watch._reader_received_count == wire.received_count)
+    received_count = wire.received_count
+    watch._send_request()
+    wait_until(lambda: wire.received_count > received_count)
 
 
 def test_a_rekeying_connection_goes_on(connection: Connection) -> None:
     """paramiko exchanges keys anew every 512 MiB; here after each request, with our questions in between."""
     for size_bytes in (10, 3_000_000, 10):
         connection._opened.transport.renegotiate_keys()
-        connection._opened.transport.sock.on_quiet()
+        connection._opened.transport.sock.on_recv_timeout()
         with requests.Session() as session:
             assert len(session.get(f"{connection.base_url}/{size_bytes}", timeout=10).content) == size_bytes
 
@@ -191,7 +191,7 @@ def test_paramiko_gives_all_that_has_arrived_at_once(connection: Connection) -> 
     with connection.files._channels.lease() as session:
         channel = session.client.get_channel()
         channel.in_buffer.feed(b"x" * 3_000_000)
-        assert len(channel.recv(ALL_THERE_IS)) == 3_000_000
+        assert len(channel.recv(READ_ALL_BYTES)) == 3_000_000
         assert not channel.recv_ready()
 
 
@@ -219,7 +219,7 @@ def test_a_server_that_talks_nonsense_is_as_good_as_gone(connection: Connection)
         with connection.files._channels.lease() as session:
             client = session.client
         fresh = SftpSession(client, 10.0)
-        fresh._awaited.add(FIRST_NUMBER)
+        fresh._pending.add(FIRST_REQUEST_NUMBER)
         client.get_channel().in_buffer.feed(nonsense)
         with pytest.raises(EOFError):
-            fresh.handle(FIRST_NUMBER)
+            fresh.handle(FIRST_REQUEST_NUMBER)

@@ -163,7 +163,7 @@ def test_the_supervisor_ends_with_the_last_connection(connection: Connection) ->
 
 def test_our_own_pause_is_not_the_peers_silence(connection: Connection) -> None:
     """A laptop that slept: an hour between two ticks counts as two ticks."""
-    watch = connection._opened.transport.sock.on_quiet.__self__
+    watch = connection._opened.transport.sock.on_recv_timeout.__self__
     for _ in range(3):
         watch.count_silence(3600)
     assert connection.is_alive

@@ -25,7 +25,7 @@ from tests.ssh.conftest import no_thread_left, wait_until
 from tests.sshd import Sshd
 
 KIB_255 = 255 * 1024
-SIZES = [0, 1, KIB_255 - 1, KIB_255, KIB_255 + 1, 5_000_000, upload.SHARE_BYTES, 2 * upload.SHARE_BYTES + 1]
+SIZES = [0, 1, KIB_255 - 1, KIB_255, KIB_255 + 1, 5_000_000, upload.CHUNK_BYTES, 2 * upload.CHUNK_BYTES + 1]
 LARGE_BYTES = 30_000_001
 
 
@@ -54,7 +54,7 @@ def remote(instance: Instance, tmp_path: Path) -> Path:
 def be_far(connection: Connection) -> None:
     """As if it had been slow to answer when it was opened."""
     channels = connection.files._channels
-    channels.round_trip_s, channels._most = 0.08, 9
+    channels.round_trip_s, channels._max_channels = 0.08, 9
     sent_at_least = 100_000
     assert channels.is_far and sent_at_least < upload.LARGE_BYTES
 
@@ -84,14 +84,14 @@ def test_a_large_file_that_goes_far_has_help(
     """The first session does not go on before a second one has sent something."""
     be_far(connection)
     helped = threading.Event()
-    do = upload._Work.do
+    send_chunks = upload._Work.send_chunks
 
     def do_and_tell(work: upload._Work, session: object, handle: bytes, after_each: object) -> object:
-        if after_each is upload._nothing:
+        if after_each is upload._noop:
             helped.set()
-        return do(work, session, handle, after_each)  # type: ignore[arg-type]
+        return send_chunks(work, session, handle, after_each)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(upload._Work, "do", do_and_tell)
+    monkeypatch.setattr(upload._Work, "send_chunks", do_and_tell)
     content = os.urandom(LARGE_BYTES)
     told: list[tuple[int, int]] = []
 

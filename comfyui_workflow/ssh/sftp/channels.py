@@ -62,12 +62,12 @@ class SftpChannels:
         self._open_count = 0
         self._free: list[SftpSession] = []
         self._is_starting = False
-        self._is_offered = True
+        self._has_sftp = True
         self._is_silent = False
         before_s = time.monotonic()
-        self._start()
+        self._open_first_channel()
         self.round_trip_s = time.monotonic() - before_s
-        self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
+        self._max_channels = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
 
     @property
     def is_connected(self) -> bool:
@@ -75,7 +75,7 @@ class SftpChannels:
 
     @property
     def transfers_at_once(self) -> int:
-        return max(1, self._most - 1)
+        return max(1, self._max_channels - 1)
 
     @property
     def is_far(self) -> bool:
@@ -89,7 +89,7 @@ class SftpChannels:
 
         Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
         """
-        session = self._take(is_transfer, while_waiting or _nothing)
+        session = self._acquire(is_transfer, while_waiting or _noop)
         is_usable = False
         try:
             yield session
@@ -99,30 +99,32 @@ class SftpChannels:
             is_usable = True
             raise
         finally:
-            self._give_back(session, is_transfer, is_usable)
+            self._release(session, is_transfer, is_usable)
 
-    def _start(self) -> None:
+    def _open_first_channel(self) -> None:
         """One round trip for the channel; the two more of a session pass while nobody waits for them."""
         try:
             channel = self._open_channel()
         except paramiko.SSHException as error:
             if not self._is_refusal(error):
                 raise
-            self._is_offered = False
+            self._has_sftp = False
             return
         self._open_count, self._is_starting = 1, True
-        threading.Thread(target=self._make_first, args=(channel,), name="first SFTP", daemon=True).start()
+        threading.Thread(
+            target=self._start_first_session, args=(channel,), name="first SFTP", daemon=True
+        ).start()
 
-    def _make_first(self, channel: paramiko.Channel) -> None:
+    def _start_first_session(self, channel: paramiko.Channel) -> None:
         session: SftpSession | None = None
         try:
-            session = self._make_session(channel)
+            session = self._start_session(channel)
             self._on_session()
         except TimeoutError:
             _LOGGER.info("%s offers SFTP, and says nothing more", self._label)
             self._is_silent = True
         except (paramiko.SSHException, SFTPError, EOFError, OSError):
-            self._is_offered = not self.is_connected
+            self._has_sftp = not self.is_connected
         with self._changed:
             if session:
                 self._free.append(session)
@@ -131,14 +133,14 @@ class SftpChannels:
             self._is_starting = False
             self._changed.notify_all()
 
-    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
+    def _acquire(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         while True:
             with self._changed:
-                if not self._is_offered:
+                if not self._has_sftp:
                     raise RemoteFileError(f"{self._label} offers no SFTP.")
                 if self._is_silent:
                     raise TimeoutError
-                if self._may_start(is_transfer):
+                if self._is_available(is_transfer):
                     self._transfer_count += is_transfer
                     session = self._free.pop() if self._free else None
                     self._open_count += session is None
@@ -149,10 +151,10 @@ class SftpChannels:
                 raise EOFError
         return session or self._open_another(is_transfer, while_waiting)
 
-    def _may_start(self, is_transfer: bool) -> bool:
+    def _is_available(self, is_transfer: bool) -> bool:
         if self._is_starting or (is_transfer and self._transfer_count >= self.transfers_at_once):
             return False
-        return bool(self._free) or self._open_count < self._most
+        return bool(self._free) or self._open_count < self._max_channels
 
     def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         try:
@@ -161,13 +163,13 @@ class SftpChannels:
             with self._changed:
                 self._open_count -= 1
                 self._transfer_count -= is_transfer
-                has_fewer = self._open_count > 0 and self._is_refusal(error)
-                if has_fewer:
-                    self._most = self._open_count
+                is_limit_lower = self._open_count > 0 and self._is_refusal(error)
+                if is_limit_lower:
+                    self._max_channels = self._open_count
                 self._changed.notify_all()
-            if not has_fewer:
+            if not is_limit_lower:
                 raise
-        return self._take(is_transfer, while_waiting)
+        return self._acquire(is_transfer, while_waiting)
 
     def _is_refusal(self, error: BaseException) -> bool:
         """The server allows fewer sessions than we thought: those there are must do.
@@ -178,14 +180,14 @@ class SftpChannels:
         return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
 
     def _open(self) -> SftpSession:
-        return self._make_session(self._open_channel())
+        return self._start_session(self._open_channel())
 
     def _open_channel(self) -> paramiko.Channel:
         channel = self._transport.open_session(window_size=WINDOW_BYTES, timeout=self._open_timeout_s)
         channel.settimeout(self._silence_timeout_s)
         return channel
 
-    def _make_session(self, channel: paramiko.Channel) -> SftpSession:
+    def _start_session(self, channel: paramiko.Channel) -> SftpSession:
         """Raises: TimeoutError when the server says nothing for too long. paramiko itself would wait for ever
         until it is told whether there is SFTP; only the end of the channel tells it that there is not."""
         deadline = threading.Timer(self._silence_timeout_s, channel.close)
@@ -202,8 +204,8 @@ class SftpChannels:
             deadline.cancel()
         return SftpSession(paramiko.SFTPClient(channel), self._silence_timeout_s)
 
-    def _give_back(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
-        session.heed = _nothing
+    def _release(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
+        session.on_wait = _noop
         if not is_usable:
             session.close()
         with self._changed:
@@ -215,5 +217,5 @@ class SftpChannels:
             self._changed.notify_all()
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass

@@ -51,12 +51,12 @@ class Received:
 @contextmanager
 def reading(session: SftpSession, remote: str) -> Iterator[Source]:
     """One round trip. After anything but our own refusal the session is given up, and closes its files."""
-    looking, opening = session.stat(remote), session.open(remote, READING)
-    found = session.attributes(looking)
+    stat_request, open_request = session.stat(remote), session.open(remote, READING)
+    found = session.attributes(stat_request)
     if found.is_directory:  # some servers open it nevertheless
-        _close_again(session, opening)
+        _close_opened(session, open_request)
         raise RemoteFileError(f"{remote} is a directory, not a file.")
-    handle = session.handle(opening)
+    handle = session.handle(open_request)
     try:
         yield Source(handle=handle, size_bytes=found.size_bytes, modified_s=found.modified_s)
     except RemoteFileError:
@@ -68,7 +68,7 @@ def reading(session: SftpSession, remote: str) -> Iterator[Source]:
 def receive(
     session: SftpSession,
     source: Source,
-    take: Callable[[memoryview], object],
+    sink: Callable[[memoryview], object],
     progress: Progress,
     *,
     most_bytes: int,
@@ -80,41 +80,41 @@ def receive(
     piece_bytes = GENEROUS_READ_BYTES if session.takes_large_reads else READ_BYTES
     most_pieces = max(1, most_bytes // piece_bytes)
     pieces = _pieces(start, source.size_bytes, piece_bytes)
-    under_way: deque[tuple[int, int, int]] = deque()
-    measuring: int | None = None
+    pending: deque[tuple[int, int, int]] = deque()
+    fstat_request: int | None = None
     end, is_at_end = start, False
     progress(end, source.size_bytes)
     while True:
-        while not is_at_end and len(under_way) < most_pieces and (piece := next(pieces, None)):
-            under_way.append((session.read(source.handle, *piece), *piece))
-        if measuring is None and (is_at_end or len(under_way) < most_pieces):
-            measuring = session.fstat(source.handle)  # answered after all that was asked before
-        if not under_way:
+        while not is_at_end and len(pending) < most_pieces and (piece := next(pieces, None)):
+            pending.append((session.read(source.handle, *piece), *piece))
+        if fstat_request is None and (is_at_end or len(pending) < most_pieces):
+            fstat_request = session.fstat(source.handle)  # answered after all that was asked before
+        if not pending:
             break
-        number, offset, size_bytes = under_way.popleft()
+        number, offset, size_bytes = pending.popleft()
         data = session.data(number)
         if len(data) > size_bytes:
             raise RemoteFileError("the instance answers with more bytes than were asked for")
         is_at_end = is_at_end or not data
         if is_at_end:
             continue
-        take(data)
+        sink(data)
         end += len(data)
         progress(end, source.size_bytes)
         if len(data) < size_bytes:
             rest = offset + len(data), size_bytes - len(data)
-            under_way.appendleft((session.read(source.handle, *rest), *rest))
-            if measuring is not None:
-                session.abandon(measuring)
-                measuring = None
-    if measuring is None:
-        measuring = session.fstat(source.handle)
-    return Received(end=end, modified_s=session.attributes(measuring).modified_s)
+            pending.appendleft((session.read(source.handle, *rest), *rest))
+            if fstat_request is not None:
+                session.abandon(fstat_request)
+                fstat_request = None
+    if fstat_request is None:
+        fstat_request = session.fstat(source.handle)
+    return Received(end=end, modified_s=session.attributes(fstat_request).modified_s)
 
 
-def _close_again(session: SftpSession, opening: int) -> None:
+def _close_opened(session: SftpSession, open_request: int) -> None:
     with suppress(OSError):
-        session.abandon(session.close_file(session.handle(opening)))
+        session.abandon(session.close_file(session.handle(open_request)))
 
 
 def _pieces(start: int, size_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:

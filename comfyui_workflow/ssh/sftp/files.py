@@ -59,15 +59,15 @@ from comfyui_workflow.ssh.sftp.upload import Helpers, Sent, send
 _LOGGER = logging.getLogger(__name__)
 
 # SFTP tells times in whole seconds: a file this young may change once more without showing it.
-YOUNG_S = 3.0
+MIN_CACHEABLE_AGE_S = 3.0
 
 # Far away, one session takes no more than sshd's window for each round trip.
 MOST_HELPERS = 5
 
 # How long an upload that failed tries to leave nothing behind.
-SWEEP_WITHIN_S = 2.0
+CLEANUP_TIMEOUT_S = 2.0
 
-Heed = Callable[[], None]
+OnWait = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class RemoteFiles:
         """How many threads may transfer before they wait for each other."""
         return self._channels.transfers_at_once
 
-    def stat(self, path: str, *, heed: Heed | None = None) -> RemoteFile | None:
+    def stat(self, path: str, *, heed: OnWait | None = None) -> RemoteFile | None:
         with self._session(path, "looked at", heed=heed) as session:
             try:
                 return _describe(posixpath.basename(path), session.attributes(session.stat(path)))
@@ -120,10 +120,10 @@ class RemoteFiles:
         try:
             with self._session(remote, "written", report=report) as session:
                 sent = send(session, local, part, report, self._helpers)
-                _settle(session, sent, part, remote)
+                _finish_upload(session, sent, part, remote)
         except Exception as error:
             if not isinstance(error, RemoteFilesSilent):
-                self._sweep(part)
+                self._remove_partial_upload(part)
             raise
 
     def fetch(
@@ -154,7 +154,7 @@ class RemoteFiles:
         with LocalPart(local_part) as part:
             return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
 
-    def sha256(self, remote: str, *, heed: Heed | None = None) -> str:
+    def sha256(self, remote: str, *, heed: OnWait | None = None) -> str:
         """Of the content as it is now; asked again for an unchanged file, the answer is remembered."""
         found = self.stat(remote, heed=heed)
         if found is None:
@@ -162,20 +162,20 @@ class RemoteFiles:
         key = (remote, found.size_bytes, found.modified_at)
         with self._hashes_lock:
             known = self._hashes.get(key)
-        return known or self._hash(key, heed or _nothing)
+        return known or self._hash(key, heed or _noop)
 
     def make_directory(self, path: str) -> None:
         with self._session(path, "made") as session:
             _make_directory(session.client, posixpath.normpath(path))
 
-    def remove(self, path: str, *, heed: Heed | None = None) -> None:
+    def remove(self, path: str, *, heed: OnWait | None = None) -> None:
         with self._session(path, "removed", heed=heed) as session:
             try:
-                session.done(session.remove(path))
+                session.wait(session.remove(path))
             except FileNotFoundError:
                 return
 
-    def _hash(self, key: tuple[str, int, datetime], heed: Heed) -> str:
+    def _hash(self, key: tuple[str, int, datetime], heed: OnWait) -> str:
         remote, size_bytes, modified_at = key
         digest = hashlib.sha256()
         report = _Reporter(lambda _done_bytes, _total_bytes: heed())
@@ -185,7 +185,7 @@ class RemoteFiles:
         ):
             _check_size(remote, source.size_bytes, size_bytes)
             self._receive(session, remote, source, digest.update, report)
-        if abs(time.time() - modified_at.timestamp()) > YOUNG_S:
+        if abs(time.time() - modified_at.timestamp()) > MIN_CACHEABLE_AGE_S:
             with self._hashes_lock:
                 self._hashes[key] = digest.hexdigest()
         return digest.hexdigest()
@@ -195,14 +195,14 @@ class RemoteFiles:
         session: SftpSession,
         remote: str,
         source: Source,
-        take: Callable[[memoryview], object],
+        sink: Callable[[memoryview], object],
         report: Progress,
         *,
         start: int = 0,
     ) -> None:
         """Raises: RemoteFileError when it was not one and the same file all the while."""
         most_bytes = in_flight_bytes(self._channels.round_trip_s)
-        received = receive(session, source, take, report, most_bytes=most_bytes, start=start)
+        received = receive(session, source, sink, report, most_bytes=most_bytes, start=start)
         _check_size(remote, received.end, source.size_bytes)
         if received.modified_s != source.modified_s:
             raise RemoteFileError(f"{remote} was changed on {self._label} while it was read.")
@@ -214,9 +214,9 @@ class RemoteFiles:
             lease=lambda while_waiting: self._channels.lease(is_transfer=True, while_waiting=while_waiting),
         )
 
-    def _sweep(self, part: str) -> None:
+    def _remove_partial_upload(self, part: str) -> None:
         """After an upload that failed. On a dead connection the piece stays, under a name nobody uses."""
-        until_s = time.monotonic() + SWEEP_WITHIN_S
+        until_s = time.monotonic() + CLEANUP_TIMEOUT_S
 
         def heed() -> None:
             if time.monotonic() > until_s:
@@ -229,36 +229,36 @@ class RemoteFiles:
 
     @contextmanager
     def _session(
-        self, path: str, done: str, *, report: "_Reporter | None" = None, heed: Heed | None = None
+        self, path: str, action: str, *, report: "_Reporter | None" = None, heed: OnWait | None = None
     ) -> Iterator[SftpSession]:
         """A session for one operation; with `report` it is a transfer. Errors come out in our words."""
-        heed = report.again if report else heed or _nothing
+        heed = report.repeat if report else heed or _noop
         try:
             with self._channels.lease(is_transfer=report is not None, while_waiting=heed) as session:
-                session.heed = heed
+                session.on_wait = heed
                 yield session
         except (TimeoutError, EOFError, paramiko.SSHException, SFTPError) as error:
-            raise self._cut(path, done, error) from error
+            raise self._connection_error(path, action, error) from error
         except FileNotFoundError as error:
-            raise RemoteFileMissing(f"{path} cannot be {done}: it is not on {self._label}.") from error
+            raise RemoteFileMissing(f"{path} cannot be {action}: it is not on {self._label}.") from error
         except (OSError, UnicodeError) as error:
             if str(error) == "Socket is closed" or not self._channels.is_connected:
-                raise self._cut(path, done, error) from error
-            raise self._refused(path, done, error) from error
+                raise self._connection_error(path, action, error) from error
+            raise self._file_error(path, action, error) from error
 
-    def _cut(self, path: str, done: str, error: BaseException) -> ConnectionFailed:
+    def _connection_error(self, path: str, action: str, error: BaseException) -> ConnectionFailed:
         is_silent = isinstance(error, TimeoutError) and self._channels.is_connected
         reason = "it does not answer" if isinstance(error, TimeoutError) else "the connection was cut"
         kind = RemoteFilesSilent if is_silent else ConnectionFailed
-        return kind(f"{path} could not be {done} on {self._label}: {reason}.")
+        return kind(f"{path} could not be {action} on {self._label}: {reason}.")
 
-    def _refused(self, path: str, done: str, error: OSError | UnicodeError) -> RemoteFileError:
+    def _file_error(self, path: str, action: str, error: OSError | UnicodeError) -> RemoteFileError:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, PermissionError):
             reason = "permission denied"
-        elif reason == "Failure" and done == "written":
+        elif reason == "Failure" and action == "written":
             reason = "the instance does not say why (is its disk full?)"
-        return RemoteFileError(f"{path} cannot be {done} on {self._label}: {reason}.")
+        return RemoteFileError(f"{path} cannot be {action} on {self._label}: {reason}.")
 
 
 class _Reporter:
@@ -272,7 +272,7 @@ class _Reporter:
         self._last = (done_bytes, total_bytes)
         self._progress(done_bytes, total_bytes)
 
-    def again(self) -> None:
+    def repeat(self) -> None:
         self._progress(*self._last)
 
 
@@ -301,30 +301,30 @@ def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> Non
         )
 
 
-def _settle(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
+def _finish_upload(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
     """What arrived gets its name. By the protocol a rename onto a file fails; not every server knows."""
-    measuring, looking = session.fstat(sent.handle), session.lstat(remote)
-    closing = session.close_file(sent.handle)
-    for number in sent.under_way:
-        session.done(number)
-    _check_size(part, session.attributes(measuring).size_bytes, sent.size_bytes)
-    session.done(closing)
-    if _is_there(session, looking):
+    fstat_request, lstat_request = session.fstat(sent.handle), session.lstat(remote)
+    close_request = session.close_file(sent.handle)
+    for number in sent.pending:
+        session.wait(number)
+    _check_size(part, session.attributes(fstat_request).size_bytes, sent.size_bytes)
+    session.wait(close_request)
+    if _exists(session, lstat_request):
         raise RemoteFileExists(f"{remote} is there already; it was not overwritten.")
     try:
-        session.done(session.rename(part, remote))
+        session.wait(session.rename(part, remote))
     except TimeoutError:
         raise
     except OSError as error:
-        if _is_there(session, session.lstat(remote)):
+        if _exists(session, session.lstat(remote)):
             raise RemoteFileExists(f"{remote} is there already; it was not overwritten.") from error
         raise
 
 
-def _is_there(session: SftpSession, looking: int) -> bool:
+def _exists(session: SftpSession, lstat_request: int) -> bool:
     """Also when it is a symlink to nowhere."""
     try:
-        session.attributes(looking)
+        session.attributes(lstat_request)
     except FileNotFoundError:
         return False
     return True
@@ -356,5 +356,5 @@ def _no_progress(_done_bytes: int, _total_bytes: int) -> None:
     pass
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass

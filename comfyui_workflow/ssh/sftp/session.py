@@ -4,7 +4,7 @@ SftpSession(client, silence_timeout_s)
     heed                                         called twice a second while it waits; may raise
     client                                       paramiko's own, for one question at a time
     open(path, flags), read(...), write(...)...  sends a request and returns its number
-    handle(number), data(number), done(number)   waits for its answer; OSError when it is refused
+    handle(number), data(number), wait(number)   waits for its answer; OSError when it is refused
     abandon(number)                              its answer is not waited for
     takes_large_reads                            whether a read may be as large as OpenSSH allows
 
@@ -26,15 +26,15 @@ from typing import TypeVar
 import paramiko
 
 LARGEST_PACKET_BYTES = 1024 * 1024
-ALL_THERE_IS = 1 << 30
+READ_ALL_BYTES = 1 << 30
 
 # Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
-FIRST_NUMBER = 1 << 31
+FIRST_REQUEST_NUMBER = 1 << 31
 
-# A read of paramiko's blocks, and no token wakes it: so often `heed` is called meanwhile.
+# A read of paramiko's blocks, and no token wakes it: so often `on_wait` is called meanwhile.
 WAKE_UP_S = 0.5
 # Answers that nobody asked for, in a row: a server that sends nothing else is none.
-MOST_UNASKED = 10_000
+MOST_UNEXPECTED = 10_000
 MOST_ENTRIES = 100_000
 
 Done = TypeVar("Done")
@@ -71,7 +71,7 @@ WRITING = 0x02
 NEW_AND_WRITING = 0x02 | 0x08 | 0x20
 
 _HEAD = struct.Struct(">IBI")
-_PLACE = struct.Struct(">QI")
+_RANGE = struct.Struct(">QI")
 _NUMBER = struct.Struct(">I")
 _SIZE = struct.Struct(">Q")
 
@@ -84,7 +84,7 @@ class Attributes:
     """Unix time by the clock of the instance; 0 where it does not tell."""
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass
 
 
@@ -96,72 +96,72 @@ class SftpSession:
         assert channel is not None  # noqa: S101 - closed sessions have one too
         self._channel = channel
         self._silence_timeout_s = silence_timeout_s
-        self.heed: Callable[[], None] = _nothing
+        self.on_wait: Callable[[], None] = _noop
         self.takes_large_reads = "OpenSSH" in self._channel.get_transport().remote_version
-        self._next_number = FIRST_NUMBER
-        self._unasked_count = 0
-        self._awaited: set[int] = set()
+        self._next_number = FIRST_REQUEST_NUMBER
+        self._unexpected_count = 0
+        self._pending: set[int] = set()
         self._abandoned: set[int] = set()
-        self._answers: dict[int, tuple[int, bytes]] = {}
+        self._responses: dict[int, tuple[int, bytes]] = {}
         self._received = bytearray()
 
     @property
     def client(self) -> paramiko.SFTPClient:
         """Once nothing is owed any more: it would take the rest of an answer for its own."""
-        while self._awaited or self._abandoned:
-            self._take_packet()
+        while self._pending or self._abandoned:
+            self._receive_packet()
         self._channel.settimeout(self._silence_timeout_s)
         return self._client
 
     def open(self, path: str, flags: int) -> int:
-        return self._ask(Kind.OPEN, _text(path), _NUMBER.pack(flags), _NUMBER.pack(0))
+        return self._send_request(Kind.OPEN, _text(path), _NUMBER.pack(flags), _NUMBER.pack(0))
 
     def stat(self, path: str) -> int:
-        return self._ask(Kind.STAT, _text(path))
+        return self._send_request(Kind.STAT, _text(path))
 
     def lstat(self, path: str) -> int:
-        return self._ask(Kind.LSTAT, _text(path))
+        return self._send_request(Kind.LSTAT, _text(path))
 
     def fstat(self, handle: bytes) -> int:
-        return self._ask(Kind.FSTAT, _string(handle))
+        return self._send_request(Kind.FSTAT, _string(handle))
 
     def open_directory(self, path: str) -> int:
-        return self._ask(Kind.OPENDIR, _text(path))
+        return self._send_request(Kind.OPENDIR, _text(path))
 
     def read_directory(self, handle: bytes) -> int:
-        return self._ask(Kind.READDIR, _string(handle))
+        return self._send_request(Kind.READDIR, _string(handle))
 
     def remove(self, path: str) -> int:
-        return self._ask(Kind.REMOVE, _text(path))
+        return self._send_request(Kind.REMOVE, _text(path))
 
     def read(self, handle: bytes, offset: int, size_bytes: int) -> int:
-        return self._ask(Kind.READ, _string(handle), _PLACE.pack(offset, size_bytes))
+        return self._send_request(Kind.READ, _string(handle), _RANGE.pack(offset, size_bytes))
 
     def write(self, handle: bytes, offset: int, data: bytes) -> int:
-        return self._ask(Kind.WRITE, _string(handle), _PLACE.pack(offset, len(data)), data)
+        return self._send_request(Kind.WRITE, _string(handle), _RANGE.pack(offset, len(data)), data)
 
     def close_file(self, handle: bytes) -> int:
-        return self._ask(Kind.CLOSE, _string(handle))
+        return self._send_request(Kind.CLOSE, _string(handle))
 
     def rename(self, old: str, new: str) -> int:
-        return self._ask(Kind.RENAME, _text(old), _text(new))
+        return self._send_request(Kind.RENAME, _text(old), _text(new))
 
     def handle(self, number: int) -> bytes:
-        return bytes(_read_string(self._answer(number, Kind.HANDLE)))
+        return bytes(_read_string(self._response(number, Kind.HANDLE)))
 
     def data(self, number: int) -> memoryview:
         """Fewer bytes than asked for where the server likes it so; none at the end of the file."""
-        return _read_string(self._answer(number, Kind.DATA))
+        return _read_string(self._response(number, Kind.DATA))
 
     def attributes(self, number: int) -> Attributes:
-        return _read_attributes(self._answer(number, Kind.ATTRIBUTES))[0]
+        return _read_attributes(self._response(number, Kind.ATTRIBUTES))[0]
 
     def names(self, number: int) -> list[tuple[str, Attributes]]:
         """Some entries of a directory; none when there are no more."""
-        return _read_names(self._answer(number, Kind.NAME))
+        return _read_names(self._response(number, Kind.NAME))
 
-    def done(self, number: int) -> None:
-        self._answer(number, Kind.STATUS)
+    def wait(self, number: int) -> None:
+        self._response(number, Kind.STATUS)
 
     def close(self) -> None:
         self._client.close()
@@ -169,17 +169,17 @@ class SftpSession:
     def abandon(self, *numbers: int) -> None:
         """Nobody will ask how it went."""
         for number in numbers:
-            if not self._answers.pop(number, None):
-                self._awaited.remove(number)
+            if not self._responses.pop(number, None):
+                self._pending.remove(number)
                 self._abandoned.add(number)
 
     def abandon_all(self) -> None:
-        self.abandon(*self._awaited, *self._answers)
+        self.abandon(*self._pending, *self._responses)
 
-    def _ask(self, kind: Kind, *fields: bytes) -> int:
+    def _send_request(self, kind: Kind, *fields: bytes) -> int:
         number = self._next_number
         self._next_number += 1
-        self._awaited.add(number)
+        self._pending.add(number)
         head = _HEAD.pack(5 + sum(map(len, fields)), kind, number)
         packet = b"".join((head, *fields))
         while packet:
@@ -187,49 +187,49 @@ class SftpSession:
         return number
 
     def _send(self, packet: bytes) -> int:
-        sent_bytes = self._with_backoff(lambda: self._channel.send(packet))
+        sent_bytes = self._retry_until_silent(lambda: self._channel.send(packet))
         if not sent_bytes:
             raise EOFError
         return sent_bytes
 
-    def _with_backoff(self, act: Callable[[], Done]) -> Done:
-        """Raises: TimeoutError when nothing moves for too long; what `heed` raises."""
+    def _retry_until_silent(self, act: Callable[[], Done]) -> Done:
+        """Raises: TimeoutError when nothing moves for too long; what `on_wait` raises."""
         self._channel.settimeout(min(WAKE_UP_S, self._silence_timeout_s))
         until_s = time.monotonic() + self._silence_timeout_s
         while True:
             try:
                 return act()
             except TimeoutError:
-                self.heed()
+                self.on_wait()
                 if time.monotonic() >= until_s:
                     raise
 
-    def _answer(self, number: int, wanted: Kind) -> bytes:
-        while number not in self._answers:
-            self._take_packet()
-        kind, body = self._answers.pop(number)
+    def _response(self, number: int, wanted: Kind) -> bytes:
+        while number not in self._responses:
+            self._receive_packet()
+        kind, body = self._responses.pop(number)
         if kind == Kind.STATUS:
-            _heed_status(body, wanted)
+            _check_status(body, wanted)
             return _NUMBER.pack(0)  # the end of the file: a string without a byte
         if kind != wanted:
             raise EOFError
         return body
 
-    def _take_packet(self) -> None:
+    def _receive_packet(self) -> None:
         while len(self._received) < (size_bytes := self._next_packet_bytes()):
-            arrived = self._with_backoff(lambda: self._channel.recv(ALL_THERE_IS))
-            if not arrived:
+            data = self._retry_until_silent(lambda: self._channel.recv(READ_ALL_BYTES))
+            if not data:
                 raise EOFError
-            self._received += arrived
+            self._received += data
         _, kind, number = _HEAD.unpack_from(self._received)
-        is_asked_for = number in self._awaited or number in self._abandoned
-        self._unasked_count = 0 if is_asked_for else self._unasked_count + 1
-        if self._unasked_count > MOST_UNASKED:
+        is_expected = number in self._pending or number in self._abandoned
+        self._unexpected_count = 0 if is_expected else self._unexpected_count + 1
+        if self._unexpected_count > MOST_UNEXPECTED:
             raise EOFError
-        if number in self._awaited:
-            self._awaited.remove(number)
+        if number in self._pending:
+            self._pending.remove(number)
             with memoryview(self._received) as view:
-                self._answers[number] = kind, bytes(view[_HEAD.size : size_bytes])
+                self._responses[number] = kind, bytes(view[_HEAD.size : size_bytes])
         self._abandoned.discard(number)
         del self._received[:size_bytes]
 
@@ -245,7 +245,7 @@ class SftpSession:
 _END_OF_NAMES = (Kind.NAME, Status.END_OF_FILE)
 
 
-def _heed_status(body: bytes, wanted: Kind) -> None:
+def _check_status(body: bytes, wanted: Kind) -> None:
     """Returns for the success that was wanted, and for the end of what was read. Raises: OSError."""
     (code,) = _unpack(_NUMBER, body)
     if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE), _END_OF_NAMES):

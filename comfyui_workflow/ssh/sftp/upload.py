@@ -26,9 +26,9 @@ _LOGGER = logging.getLogger(__name__)
 # A write and its header fit one SSH packet, which OpenSSH limits to 32 KiB.
 WRITE_BYTES = 32_600
 # What sshd takes in for one session before it wants to be waited for.
-MOST_WRITES = 64
+MOST_PENDING_WRITES = 64
 # What one session takes at a time when there are several: large enough to be worth it for who comes late.
-SHARE_BYTES = 64 * WRITE_BYTES
+CHUNK_BYTES = 64 * WRITE_BYTES
 
 # Less than this is sent before help has arrived.
 LARGE_BYTES = 8 * 1024 * 1024
@@ -46,14 +46,14 @@ class Helpers:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """`under_way` are the writes whose answers are to be waited for."""
+    """`pending` are the writes whose answers are to be waited for."""
 
     handle: bytes
     size_bytes: int
-    under_way: deque[int]
+    pending: deque[int]
 
 
-class NothingLeft(Exception):
+class NothingLeftToSend(Exception):
     """A helper found its work done by others."""
 
 
@@ -64,16 +64,16 @@ def send(session: SftpSession, local: Path, remote: str, progress: Progress, hel
         handle = session.handle(session.open(remote, NEW_AND_WRITING))
         work = _Work(local, file, size_bytes)
 
-        def tell() -> None:
+        def report() -> None:
             progress(work.sent_bytes, size_bytes)
 
-        tell()
-        with _helped(work, remote, helpers):
-            under_way = work.do(session, handle, tell)
-            while not work.is_left_by_helpers(WAKE_UP_S):
-                tell()
-        tell()
-    return Sent(handle=handle, size_bytes=size_bytes, under_way=under_way)
+        report()
+        with _with_helpers(work, remote, helpers):
+            pending = work.send_chunks(session, handle, report)
+            while not work.wait_for_helpers(WAKE_UP_S):
+                report()
+        report()
+    return Sent(handle=handle, size_bytes=size_bytes, pending=pending)
 
 
 class _Work:
@@ -87,27 +87,27 @@ class _Work:
         self._next_offset = 0
         self._helper_count = 0
         self._failure: BaseException | None = None
-        self._is_given_up = False
+        self._is_aborted = False
         self.sent_bytes = 0
 
-    def do(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
+    def send_chunks(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
         """Sends shares until none is left. Returns the writes that are not answered yet."""
-        under_way: deque[int] = deque()
-        while share := self._next_share():
-            for offset in range(share.start, share.stop, WRITE_BYTES):
-                data = self._read(offset, min(WRITE_BYTES, share.stop - offset))
-                under_way.append(session.write(handle, offset, data))
+        pending: deque[int] = deque()
+        while chunk := self._next_chunk():
+            for offset in range(chunk.start, chunk.stop, WRITE_BYTES):
+                data = self._read(offset, min(WRITE_BYTES, chunk.stop - offset))
+                pending.append(session.write(handle, offset, data))
                 with self._changed:
                     self.sent_bytes += len(data)
                 after_each()
-                if len(under_way) > MOST_WRITES:
-                    session.done(under_way.popleft())
-        return under_way
+                if len(pending) > MOST_PENDING_WRITES:
+                    session.wait(pending.popleft())
+        return pending
 
     @contextmanager
-    def helping(self) -> Iterator[None]:
+    def registered_helper(self) -> Iterator[None]:
         """What a helper fails at, fails for all."""
-        self.leave_if_done()
+        self.raise_if_done()
         with self._changed:
             self._helper_count += 1
         try:
@@ -120,12 +120,12 @@ class _Work:
                 self._helper_count -= 1
                 self._changed.notify_all()
 
-    def leave_if_done(self) -> None:
+    def raise_if_done(self) -> None:
         with self._changed:
             if self._next_offset >= self.size_bytes:
-                raise NothingLeft
+                raise NothingLeftToSend
 
-    def is_left_by_helpers(self, timeout_s: float) -> bool:
+    def wait_for_helpers(self, timeout_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._helper_count == 0, timeout_s)
 
@@ -135,22 +135,22 @@ class _Work:
             self._next_offset = self.size_bytes
             self._failure = self._failure or failure
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Nobody waits for an answer any more."""
-        self._is_given_up = True
+        self._is_aborted = True
 
-    def leave_if_given_up(self) -> None:
-        if self._is_given_up:
+    def raise_if_aborted(self) -> None:
+        if self._is_aborted:
             raise Stopped("the upload was given up")
 
     def raise_failure(self) -> None:
         if self._failure:
             raise self._failure
 
-    def _next_share(self) -> range:
+    def _next_chunk(self) -> range:
         with self._changed:
             start = self._next_offset
-            self._next_offset = min(start + SHARE_BYTES, self.size_bytes)
+            self._next_offset = min(start + CHUNK_BYTES, self.size_bytes)
             return range(start, self._next_offset)
 
     def _read(self, offset: int, size_bytes: int) -> bytes:
@@ -164,36 +164,38 @@ class _Work:
 
 
 @contextmanager
-def _helped(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
+def _with_helpers(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
     """Raises: what a helper failed at."""
     for _ in range(helpers.count if work.size_bytes > LARGE_BYTES else 0):
         arguments = (work, remote, helpers)
-        threading.Thread(target=_help, args=arguments, name="upload helper", daemon=True).start()
+        threading.Thread(target=_run_helper, args=arguments, name="upload helper", daemon=True).start()
     try:
         yield
     except BaseException:
-        work.give_up()
+        work.abort()
         raise
     finally:
         work.stop()
-        while not work.is_left_by_helpers(WAKE_UP_S):
+        while not work.wait_for_helpers(WAKE_UP_S):
             pass  # they give up by themselves, at the latest when their channel has been silent for too long
     work.raise_failure()
 
 
-def _help(work: _Work, remote: str, helpers: Helpers) -> None:
+def _run_helper(work: _Work, remote: str, helpers: Helpers) -> None:
     """Joins as soon as there is a session, if by then something is left to do."""
     try:
-        with helpers.lease(work.leave_if_done) as session, work.helping():
-            session.heed = work.leave_if_given_up
+        with helpers.lease(work.raise_if_done) as session, work.registered_helper():
+            session.on_wait = work.raise_if_aborted
             handle = session.handle(session.open(remote, WRITING))
-            for number in work.do(session, handle, _nothing):
-                session.done(number)
-            session.done(session.close_file(handle))
-    except NothingLeft:
+            for number in work.send_chunks(session, handle, _noop):
+                session.wait(number)
+            session.wait(session.close_file(handle))
+    except NothingLeftToSend:
         return
     except (WorkflowError, paramiko.SSHException, EOFError, OSError) as error:
-        _LOGGER.info("A helper of an upload gave up: %r", error)  # what it had begun, `helping` has told
+        _LOGGER.info(
+            "A helper of an upload gave up: %r", error
+        )  # what it had begun, `registered_helper` has told
 
 
 @contextmanager
@@ -212,5 +214,5 @@ def _unreadable(local: Path, error: OSError) -> FileRefused:
     return FileRefused(f"Cannot read {local}: {error.strerror}.")
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass
