@@ -1,14 +1,14 @@
-"""Noticing a peer that froze: who stays silent although asked is closed.
+"""Keepalive: closes SSH connections whose peer does not answer.
 
 watch(transport, wire, *, interval_s=5.0, silence_limit_s=15.0)
 
-A connection that hears nothing for `interval_s` asks for an answer; `silence_limit_s` of silence closes it,
-which wakes up everybody who waits on it. TCP alone does not notice: a proxy or a kernel acknowledges for a
-frozen peer.
+How it works: a connection that has received nothing for `interval_s` sends a keepalive request. After
+`silence_limit_s` without a received byte it is closed, which wakes up every thread that waits on it. TCP
+alone does not detect a frozen peer, because a proxy or the kernel still acknowledges the packets.
 
-The asking is done by each transport's own reading thread: sending to a frozen peer may block, and then blocks
-that thread alone. One supervisor thread for the process counts the silence and closes, which never blocks. It
-starts with the first connection that is watched and ends with the last.
+The requests are sent by the reading thread of each transport: sending to a frozen peer may block, and then it
+blocks only that thread. One supervisor thread of the process measures the silence and closes connections,
+which never blocks. It starts with the first watched connection and ends with the last.
 """
 
 import threading
@@ -23,7 +23,7 @@ LONGEST_TICK_S = 1.0
 
 
 class KeepaliveWatch:
-    """One connection under watch."""
+    """Keepalive state of one connection."""
 
     def __init__(
         self,
@@ -53,7 +53,8 @@ class KeepaliveWatch:
         return not self._transport.is_active()
 
     def count_silence(self, elapsed_s: float) -> None:
-        """By the supervisor. Time in which this whole process was stopped is not the peer's silence."""
+        """Called by the supervisor. At most two ticks of `elapsed_s` count: time in which this whole process
+        was stopped is not silence of the peer."""
         if self._supervisor_received_count != self._wire.received_count:
             self._supervisor_received_count = self._wire.received_count
             self._silence_s = 0.0
@@ -63,7 +64,7 @@ class KeepaliveWatch:
             self._transport.close()
 
     def _request_if_silent(self) -> None:
-        """By the reading thread, several times a second while nothing arrives."""
+        """Called by the reading thread several times a second while nothing is received."""
         now = time.monotonic()
         if self._reader_received_count != self._wire.received_count:
             self._reader_received_count = self._wire.received_count
@@ -72,9 +73,11 @@ class KeepaliveWatch:
             self._requested_at = now
 
     def _send_request(self) -> bool:
-        """Sends a request that every SSH server must answer, unless keys or other data are under way already.
+        """Sends a request that every SSH server must answer. Returns False if a key exchange or another send
+        is in progress.
 
-        What paramiko's own keepalive sends wants no answer; what waits for an answer would block this thread.
+        paramiko's own keepalive requests no answer, and its methods that wait for an answer would block this
+        thread.
         """
         transport = self._transport
         if not transport.clear_to_send.is_set() or not transport.clear_to_send_lock.acquire(blocking=False):
@@ -89,7 +92,7 @@ class KeepaliveWatch:
 
 
 class Supervisor:
-    """Its thread runs while there is something to watch."""
+    """Thread that closes silent connections. It runs while at least one connection is watched."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -109,7 +112,7 @@ class Supervisor:
                 self._thread.start()
 
     def recheck(self) -> None:
-        """For who just closed a connection: its watch ends now, not at the next tick."""
+        """Removes closed connections now instead of at the next tick."""
         with self._changed:
             self._changed.notify_all()
 
@@ -145,7 +148,7 @@ def watch(
     interval_s: float = 5.0,
     silence_limit_s: float = 15.0,
 ) -> None:
-    """From now on until the transport is closed. Call it once the transport is authenticated."""
+    """Watches a transport until it is closed. Call this after the transport is authenticated."""
     supervisor.add(KeepaliveWatch(transport, wire, interval_s=interval_s, silence_limit_s=silence_limit_s))
 
 

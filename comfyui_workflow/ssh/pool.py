@@ -1,13 +1,16 @@
-"""One shared value per key, lent to many at once: `with pool.lease(key, stop=...) as value:`.
+"""Pool of shared values (connections), one per key: `with pool.lease(key, stop=...) as value:`.
 
 Pool(open, *, idle_s=300.0, open_limit_s=300.0)
     lease(key, *, stop=None, timeout_s=None) -> context manager yielding the value
     close()                            closes every value; later leases raise Stopped
 
-A key that is slow to open makes no other key wait, and nobody waits longer than they want to: `open` runs in
-a thread of its own. What it raises is raised in every lease that waited for it; the next lease opens anew.
-`open` has timeouts of its own. Should one of them be missing, what is not open after `open_limit_s` has
-failed, and is closed if it ever opens.
+How it works: several leases share one value at the same time. The first lease of a key starts `open` in a
+thread of its own, so a slow key does not block another key, and each lease can have its own timeout. An error
+of `open` is raised in every lease that waited for it; the next lease calls `open` again. A value without a
+lease is closed after `idle_s`.
+
+`open` has timeouts of its own. `open_limit_s` is the limit in case one of them is missing: after it the
+leases fail, and a value that opens later is closed.
 """
 
 import threading
@@ -21,7 +24,7 @@ from comfyui_workflow.errors import ConnectionFailed, Stopped
 
 
 class Closable(Protocol):
-    """What a pool can hold. `is_alive` must be quick: it is asked under the pool's lock."""
+    """A value of a pool. `is_alive` must be fast: the pool reads it while it holds its lock."""
 
     @property
     def is_alive(self) -> bool: ...
@@ -34,7 +37,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class _Slot(Generic[T]):
-    """One value on its way from opening to closed. Everything here is guarded by the pool's lock."""
+    """One value of the pool, from opening to closed. All fields are guarded by the pool's lock."""
 
     def __init__(self, open_until_s: float) -> None:
         self.open_until_s = open_until_s
@@ -45,12 +48,12 @@ class _Slot(Generic[T]):
 
     @property
     def is_usable(self) -> bool:
-        """Still opening, or open and alive."""
+        """True if the value is still opening, or open and alive."""
         return self.error is None and (self.value is None or self.value.is_alive)
 
     @property
     def is_resolved(self) -> bool:
-        """Open, or failed."""
+        """True if the value is open or opening it has failed."""
         return self.error is not None or self.value is not None
 
     def cancel_idle_timer(self) -> None:
@@ -60,7 +63,7 @@ class _Slot(Generic[T]):
 
 
 class Pool(Generic[K, T]):
-    """May be used from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0, open_limit_s: float = 300.0) -> None:
         self._open = open
@@ -74,9 +77,9 @@ class Pool(Generic[K, T]):
     def lease(
         self, key: K, *, stop: CancelToken | None = None, timeout_s: float | None = None
     ) -> Iterator[T]:
-        """The value of this key, opened if there is none or the one there is is dead.
+        """Leases the value of a key. Opens it if there is no value, or the value is dead.
 
-        Raises: whatever `open` raises; Stopped when `stop` or the pool says so; TimeoutError.
+        Raises: every error of `open`; Stopped if `stop` is set or the pool is closed; TimeoutError.
         """
         slot = self._acquire(key)
         try:
@@ -85,7 +88,8 @@ class Pool(Generic[K, T]):
             self._release(key, slot)
 
     def close(self) -> None:
-        """Closes every value, lent or not, and what is still opening as soon as it is open. Idempotent."""
+        """Closes every value, leased or not. A value that is still opening is closed once it is open.
+        Idempotent."""
         with self._changed:
             self._is_closed = True
             slots = list(self._slots.values())
@@ -97,7 +101,7 @@ class Pool(Generic[K, T]):
             _close(slot)
 
     def _acquire(self, key: K) -> _Slot[T]:
-        """Takes a lease on the key's slot, open or not yet; a dead slot is replaced."""
+        """Counts a lease on the key's slot, which may still be opening. Replaces a dead slot."""
         dead = None
         with self._changed:
             self._raise_if_closed()
@@ -122,7 +126,7 @@ class Pool(Generic[K, T]):
         value, error = None, None
         try:
             value = self._open(key)
-        except BaseException as caught:  # noqa: BLE001 - it is raised again in every lease that waits
+        except BaseException as caught:  # noqa: BLE001 - every waiting lease raises it again
             error = caught
         with self._changed:
             is_obsolete = self._is_closed or slot.error is not None
@@ -155,7 +159,7 @@ class Pool(Generic[K, T]):
             self._start_idle_timer_if_unused(key, slot)
 
     def _start_idle_timer_if_unused(self, key: K, slot: _Slot[T]) -> None:
-        """Under the lock. A slot that failed is forgotten at once, so that the next lease opens anew."""
+        """The caller holds the lock. A failed slot is removed at once, so that the next lease opens again."""
         if self._slots.get(key) is not slot:
             return
         if slot.error is not None:

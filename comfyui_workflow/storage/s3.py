@@ -1,4 +1,4 @@
-"""Outputs brought to a bucket, at Amazon or whatever else speaks S3, and the URLs that lead to them there."""
+"""Uploads outputs to a bucket of Amazon S3 or of another service with the S3 API, and makes URLs for them."""
 
 import re
 import threading
@@ -24,7 +24,7 @@ from comfyui_workflow.storage.base import Send
 __all__ = ["Bucket", "S3Storage"]
 
 URL_LIFETIME_S = 7 * 86_400
-"""The longest that S3 allows."""
+"""Seven days, the maximum of S3."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 TRIES = 4
@@ -40,7 +40,7 @@ _HOST_WITH_REGION = re.compile(r"s3[.-](?P<region>[a-z]{2}(-[a-z]+)+-[0-9]+)\.")
 
 @dataclass(frozen=True, kw_only=True)
 class BucketAddress:
-    """Where a bucket is: with S3, its name is a part of the path."""
+    """Address of a bucket. Its name is a part of the path of a request (path-style addressing)."""
 
     endpoint_url: str
     bucket_name: str
@@ -49,8 +49,10 @@ class BucketAddress:
 
 
 def parse_endpoint(bucket: Bucket) -> BucketAddress:
-    """The URL may name the bucket, first in its path or first in its host; otherwise it is named after the
-    month. Raises: StorageError."""
+    """Parses the endpoint URL of a bucket.
+
+    The bucket's name comes from the configuration, the first part of the path, or the first part of the host;
+    otherwise it is the month (`MM-YY`). Raises: StorageError."""
     try:
         url = urlsplit(bucket.endpoint_url)
         host, port = url.hostname, url.port
@@ -71,7 +73,7 @@ def parse_endpoint(bucket: Bucket) -> BucketAddress:
 
 
 class S3Storage:
-    """May be used from several threads. With `send`, its requests take that way and no other."""
+    """Uploads to a bucket. Thread-safe. `send` replaces the HTTP client of boto3."""
 
     def __init__(self, bucket: Bucket, send: Send | None = None) -> None:
         self._bucket = bucket
@@ -79,8 +81,8 @@ class S3Storage:
         self._lock = threading.Lock()
 
     def put(self, path: Path, key: str, content_type: str) -> str:
-        """A URL under which it can be read for seven days; it is there when this returns.
-        Raises: StorageError."""
+        """Uploads a file and returns a URL that it can be read from for seven days. The upload is complete
+        when this returns. Raises: StorageError."""
         address = parse_endpoint(self._bucket)
         whole_key = address.key_prefix + key
         named = {"Bucket": address.bucket_name, "Key": whole_key}
@@ -91,7 +93,7 @@ class S3Storage:
                 address.bucket_name,
                 whole_key,
                 ExtraArgs={"ContentType": content_type},
-                Config=TransferConfig(use_threads=False),  # its threads would keep a server from ending
+                Config=TransferConfig(use_threads=False),  # boto3's threads would keep the server alive
             )
             size_bytes = client.head_object(Bucket=address.bucket_name, Key=whole_key)["ContentLength"]
             url: str = client.generate_presigned_url("get_object", Params=named, ExpiresIn=URL_LIFETIME_S)
@@ -105,7 +107,8 @@ class S3Storage:
 
     @cached_property
     def _client(self) -> Any:
-        """Made once: reading what boto3 knows of S3 takes a tenth of a second, in one thread at a time."""
+        """The boto3 client, made once: loading boto3's description of S3 takes a tenth of a second, and must
+        be done in one thread at a time."""
         address = parse_endpoint(self._bucket)
         with self._lock:
             client = boto3.session.Session().client(
@@ -120,7 +123,7 @@ class S3Storage:
                     connect_timeout=CONNECT_TIMEOUT_S,
                     read_timeout=READ_TIMEOUT_S,
                     retries={"total_max_attempts": TRIES, "mode": "standard"},
-                    # what else speaks S3 does not always know the checksums of newer versions
+                    # Some other services with the S3 API do not support the newer checksums.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                 ),
@@ -131,7 +134,8 @@ class S3Storage:
 
 
 def _send_request(send: Send, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-    """In place of what boto3 would do. Raises: UrlRefused; ConnectionError, after which it tries again."""
+    """Sends a request of boto3 with `send`. Raises: UrlRefused; ConnectionError, after which boto3
+    retries."""
     headers = {name: _text(value) for name, value in request.headers.items() if name != "Expect"}
     try:
         answer = send(request.method, request.url, request.body, headers)
@@ -142,7 +146,7 @@ def _send_request(send: Send, request: AWSPreparedRequest, **_: object) -> AWSRe
 
 @dataclass(frozen=True)
 class _RawBody:
-    """What boto3 reads an answer from."""
+    """Body of a response, as boto3 reads it."""
 
     content: bytes
 
@@ -159,6 +163,6 @@ def _bracketed(host: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Without what a client library says around it, and without any secret."""
+    """Returns the reason of an error, without boto3's introduction and without any secret."""
     words = " ".join(str(error).split())
     return words.rpartition(" operation: ")[2] or words

@@ -132,7 +132,7 @@ def test_a_claim_of_more_than_is_free_waits_for_room(
         ({"claimed_bytes": 2 * LARGE_BYTES}, f"{LARGE_BYTES} bytes instead of {2 * LARGE_BYTES}"),
         ({"claimed_bytes": 1_000_000}, "1000001 bytes instead of 1000000"),
         ({"endless_reads": True}, f"{LARGE_BYTES + 1} bytes instead of {LARGE_BYTES}"),
-        ({"long_reads": True}, "more bytes than were asked for"),
+        ({"long_reads": True}, "more bytes than were requested"),
     ],
 )
 def test_what_does_not_fit_together_is_said(  # noqa: PLR0917 - fixtures and parameters

@@ -110,7 +110,7 @@ def test_what_appears_at_the_last_moment_is_not_overwritten(
         (remote / "file").write_bytes(b"theirs")
         return is_there
 
-    look = _exists
+    look = files_module._exists
     monkeypatch.setattr(files_module, "_exists", look_then_appear)
     with pytest.raises(RemoteFileExists):
         files.upload(local_file(tmp_path, b"ours"), f"{remote}/file")

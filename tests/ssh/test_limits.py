@@ -106,6 +106,6 @@ def test_a_server_that_sends_more_than_it_was_granted_is_left(to_stderr: bool) -
 
         threading.Thread(target=flood, daemon=True).start()
         wait_until(lambda: not transport.is_active())
-        assert "more than the window" in str(transport.get_exception())
+        assert "more data than the channel's window" in str(transport.get_exception())
         kept = len(channel.in_buffer) + len(channel.in_stderr_buffer)  # type: ignore[attr-defined]
         assert kept <= channel.in_window_size + WINDOW_SLACK_BYTES + 65536  # type: ignore[attr-defined]

@@ -1,13 +1,13 @@
-"""A few SFTP sessions on one transport, each lent to one thread at a time.
+"""Pool of SFTP sessions on one transport. Each session is leased to one thread at a time.
 
-SftpChannels(transport, label, ...)    opens the first channel at once, and makes a session of it meanwhile
+SftpChannels(transport, label, ...)    opens the first channel; a thread starts SFTP on it
     lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
-    round_trip_s                       as the first channel was opened
+    round_trip_s                       measured when the first channel was opened
     transfers_at_once, is_far
 
-The first channel is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
-kept from transfers, so that small questions do not wait for large files. On a machine whose SSH server offers
-no SFTP every lease says so.
+The first session also makes sshd switch Nagle's algorithm off for the whole connection. One session is
+reserved for operations other than transfers, so that a small request does not wait for a large file. If the
+SSH server has no SFTP, every lease raises RemoteFileError.
 """
 
 import logging
@@ -25,20 +25,21 @@ from comfyui_workflow.ssh.sftp.session import SftpSession
 
 _LOGGER = logging.getLogger(__name__)
 
-# sshd allows ten sessions (MaxSessions). Near, more than four threads that copy make each other slower; far
-# away they mostly wait.
+# sshd allows ten sessions (MaxSessions). With a short round trip, more than four copying threads slow each
+# other down; with a long one they mostly wait.
 MOST_CHANNELS_NEAR = 5
 MOST_CHANNELS_FAR = 9
 FAR_S = 0.02
-# Whoever waits here checks a token by a callback, as in the reads of `session`, which no token can wake.
+# A waiting thread calls `while_waiting` at this interval, because a CancelToken cannot wake it. The same
+# holds for reads in `session`.
 WAKE_UP_S = 0.5
 
-# What the peer may send unasked; how much is under way, each transfer decides by what it asks for.
+# SSH window of a channel. Each transfer limits the bytes in flight by the number of its read requests.
 WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
 
 
 class SftpChannels:
-    """May be used from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class SftpChannels:
         open_timeout_s: float,
         silence_timeout_s: float,
     ) -> None:
-        """`on_session` is called once, when the first session runs, by a thread that waits for nobody.
+        """`on_session` is called once, after the first session has started, in a thread of its own.
 
-        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
+        Raises: paramiko.SSHException, EOFError or OSError if the connection is lost."""
         self._transport = transport
         self._label = label
         self._on_session = on_session
@@ -85,9 +86,11 @@ class SftpChannels:
     def lease(
         self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
     ) -> Iterator[SftpSession]:
-        """`while_waiting` is called twice a second while all sessions are busy, and may raise.
+        """Leases a session. `while_waiting` is called twice a second while all sessions are busy, and may
+        raise.
 
-        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
+        Raises: RemoteFileError if the machine has no SFTP; TimeoutError if SFTP does not respond;
+        paramiko.SSHException, EOFError or OSError if the connection is lost.
         """
         session = self._acquire(is_transfer, while_waiting or _noop)
         is_usable = False
@@ -95,14 +98,15 @@ class SftpChannels:
             yield session
             is_usable = True
         except (RemoteFileError, FileNotFoundError, PermissionError):
-            session.abandon_all()  # the server answers, if only to refuse
+            session.abandon_all()  # the server responds, so the session is fine
             is_usable = True
             raise
         finally:
             self._release(session, is_transfer, is_usable)
 
     def _open_first_channel(self) -> None:
-        """One round trip for the channel; the two more of a session pass while nobody waits for them."""
+        """Opens the first channel, which takes one round trip. The two more round trips that start a session
+        are made by a thread, so the caller does not wait for them."""
         try:
             channel = self._open_channel()
         except paramiko.SSHException as error:
@@ -121,7 +125,7 @@ class SftpChannels:
             session = self._start_session(channel)
             self._on_session()
         except TimeoutError:
-            _LOGGER.info("%s offers SFTP, and says nothing more", self._label)
+            _LOGGER.info("%s offers SFTP, but does not respond", self._label)
             self._is_silent = True
         except (paramiko.SSHException, SFTPError, EOFError, OSError):
             self._has_sftp = not self.is_connected
@@ -172,9 +176,9 @@ class SftpChannels:
         return self._acquire(is_transfer, while_waiting)
 
     def _is_refusal(self, error: BaseException) -> bool:
-        """The server allows fewer sessions than we thought: those there are must do.
+        """True if the server refused a channel: it allows fewer sessions than expected.
 
-        Not only ChannelException: of two threads that are refused at once, paramiko tells one the reason.
+        Not only ChannelException: if two threads are refused at once, paramiko gives the reason to only one.
         """
         is_timeout = "timeout" in str(error).lower()
         return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
@@ -188,8 +192,12 @@ class SftpChannels:
         return channel
 
     def _start_session(self, channel: paramiko.Channel) -> SftpSession:
-        """Raises: TimeoutError when the server says nothing for too long. paramiko itself would wait for ever
-        until it is told whether there is SFTP; only the end of the channel tells it that there is not."""
+        """Starts SFTP on a channel.
+
+        paramiko waits for the server's response without a timeout, and stops waiting only when the channel is
+        closed. So a timer closes the channel.
+
+        Raises: TimeoutError if the server does not respond in time; paramiko.SSHException, EOFError."""
         deadline = threading.Timer(self._silence_timeout_s, channel.close)
         deadline.daemon = True
         began_s = time.monotonic()

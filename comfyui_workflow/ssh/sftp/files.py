@@ -1,22 +1,22 @@
-"""Files of an instance, over SFTP on its connection. May be called from any thread.
+"""Files of an instance, over SFTP on its connection. Thread-safe.
 
 RemoteFiles
-    transfers_at_once                                   for how many threads it is worth it
-    stat(path, *, heed=None) -> RemoteFile | None
-    list(path) -> tuple[RemoteFile, ...]                by name
+    transfers_at_once                                   number of threads that can transfer in parallel
+    `stat(path, *, heed=None) -> RemoteFile | None`
+    list(path) -> tuple[RemoteFile, ...]                sorted by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
     fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
-                                                        carries a part on that broke off, of the same file
+                                                        resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
-    sha256(remote, *, heed=None) -> str                 hex; reads the file back, remembers the answer
-    make_directory(path)                                with parents; fine when it is there
-    remove(path, *, heed=None)                          fine when it is gone
+    `sha256(remote, *, heed=None) -> str`               hex; reads the remote file, caches the result
+    make_directory(path)                                with parents; no error if it exists
+    `remove(path, *, heed=None)`                        no error if it does not exist
 
-Every method raises ConnectionFailed when the connection died (RemoteFilesSilent where only the server of
-files stands still), RemoteFileMissing and RemoteFileError (permission, no space, ...).
-`progress(done_bytes, total_bytes)` may raise to abort: its exception comes out. While nothing moves it is
-called twice a second with what it was told last, and so is `heed()`, which may raise too.
-Local trouble is FileRefused (what to upload) or StoreError (where to download).
+Every method raises ConnectionFailed if the connection is lost (RemoteFilesSilent if only the SFTP server does
+not respond), RemoteFileMissing and RemoteFileError (permission, no space, ...). `progress(done_bytes,
+total_bytes)` may raise an exception, which aborts the transfer and is passed on. While no data moves, it is
+called twice a second with its last arguments. `heed()` is called in the same way, and may raise too. Errors
+of local files: FileRefused (the file to upload), StoreError (the file to download to).
 """
 
 import hashlib
@@ -58,13 +58,14 @@ from comfyui_workflow.ssh.sftp.upload import Helpers, Sent, send
 
 _LOGGER = logging.getLogger(__name__)
 
-# SFTP tells times in whole seconds: a file this young may change once more without showing it.
+# SFTP gives times in whole seconds: a file younger than this may change again with the same time and size.
+# The hash of such a file is not cached.
 MIN_CACHEABLE_AGE_S = 3.0
 
-# Far away, one session takes no more than sshd's window for each round trip.
+# With a long round trip, one session sends at most one window of sshd per round trip.
 MOST_HELPERS = 5
 
-# How long an upload that failed tries to leave nothing behind.
+# Time limit for the removal of the partial file after a failed upload.
 CLEANUP_TIMEOUT_S = 2.0
 
 OnWait = Callable[[], None]
@@ -72,7 +73,7 @@ OnWait = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """What SFTP tells of a file. `modified_at` is UTC, whole seconds, by the instance's clock."""
+    """Attributes of a remote file. `modified_at` is UTC, in whole seconds, by the instance's clock."""
 
     name: str
     size_bytes: int
@@ -81,7 +82,7 @@ class RemoteFile:
 
 
 class RemoteFiles:
-    """Paths are the instance's; relative ones start at the user's home directory there."""
+    """See the module. Paths are paths of the instance; relative paths start at the user's home directory."""
 
     def __init__(self, channels: SftpChannels, label: str) -> None:
         self._channels = channels
@@ -91,7 +92,7 @@ class RemoteFiles:
 
     @property
     def transfers_at_once(self) -> int:
-        """How many threads may transfer before they wait for each other."""
+        """Number of threads that can transfer at the same time without waiting for each other."""
         return self._channels.transfers_at_once
 
     def stat(self, path: str, *, heed: OnWait | None = None) -> RemoteFile | None:
@@ -102,7 +103,7 @@ class RemoteFiles:
                 return None
 
     def list(self, path: str) -> tuple[RemoteFile, ...]:
-        """Raises: RemoteFileError for a directory of more entries than anybody has."""
+        """Lists a directory, sorted by name. Raises: RemoteFileError if it has more than 100,000 entries."""
         found: dict[str, Attributes] = {}
         with self._session(path, "listed") as session:
             handle = session.handle(session.open_directory(path))
@@ -114,7 +115,8 @@ class RemoteFiles:
         return tuple(_describe(name, found[name]) for name in sorted(found) if name not in (".", ".."))
 
     def upload(self, local: Path, remote: str, *, progress: Progress | None = None) -> None:
-        """Into a file of another name beside it first: under its own name it is complete or not there."""
+        """Uploads a file under a temporary name beside `remote`, then renames it: a file named `remote` is
+        always complete."""
         report = _Reporter(progress or _no_progress)
         part = f"{remote}.part-{secrets.token_hex(6)}"
         try:
@@ -134,7 +136,7 @@ class RemoteFiles:
         expected_size: int | None = None,
         progress: Progress | None = None,
     ) -> RemoteFile:
-        """The file as it was when its last byte had been read."""
+        """Downloads a file into `part`. Returns the attributes of the file after its last byte was read."""
         report = _Reporter(progress or _no_progress)
         with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
             if expected_size is not None:
@@ -155,7 +157,8 @@ class RemoteFiles:
             return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
 
     def sha256(self, remote: str, *, heed: OnWait | None = None) -> str:
-        """Of the content as it is now; asked again for an unchanged file, the answer is remembered."""
+        """Computes the SHA-256 of the current content, in hex. The result is cached until the file
+        changes."""
         found = self.stat(remote, heed=heed)
         if found is None:
             raise RemoteFileMissing(f"{remote} is not on {self._label}.")
@@ -200,7 +203,7 @@ class RemoteFiles:
         *,
         start: int = 0,
     ) -> None:
-        """Raises: RemoteFileError when it was not one and the same file all the while."""
+        """Receives a file into `sink`. Raises: RemoteFileError if the file changed meanwhile."""
         most_bytes = in_flight_bytes(self._channels.round_trip_s)
         received = receive(session, source, sink, report, most_bytes=most_bytes, start=start)
         _check_size(remote, received.end, source.size_bytes)
@@ -215,23 +218,25 @@ class RemoteFiles:
         )
 
     def _remove_partial_upload(self, part: str) -> None:
-        """After an upload that failed. On a dead connection the piece stays, under a name nobody uses."""
+        """Removes the temporary file of a failed upload. On a dead connection the file stays; no other upload
+        uses its name."""
         until_s = time.monotonic() + CLEANUP_TIMEOUT_S
 
         def heed() -> None:
             if time.monotonic() > until_s:
-                raise Stopped("it takes too long")
+                raise Stopped("the removal takes too long")
 
         try:
             self.remove(part, heed=heed)
         except WorkflowError as error:
-            _LOGGER.info("A piece of an upload is left on %s: %s", self._label, error)
+            _LOGGER.info("The temporary file of an upload is left on %s: %s", self._label, error)
 
     @contextmanager
     def _session(
         self, path: str, action: str, *, report: "_Reporter | None" = None, heed: OnWait | None = None
     ) -> Iterator[SftpSession]:
-        """A session for one operation; with `report` it is a transfer. Errors come out in our words."""
+        """Leases a session for one operation, which is a transfer if `report` is given. Converts the errors
+        of paramiko and of the system to WorkflowErrors. `action` is a participle for their sentences."""
         heed = report.repeat if report else heed or _noop
         try:
             with self._channels.lease(is_transfer=report is not None, while_waiting=heed) as session:
@@ -262,7 +267,7 @@ class RemoteFiles:
 
 
 class _Reporter:
-    """Calls `progress`, and again with what it was told last."""
+    """Calls `progress`, and can repeat the last call."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -277,7 +282,8 @@ class _Reporter:
 
 
 def version_of(size_bytes: int, modified_s: int) -> str:
-    """The same for the same file, as far as SFTP can tell."""
+    """Returns a version of a file, from its size and time. It changes if the file changes, as far as SFTP can
+    show that."""
     return f"{size_bytes} bytes of {modified_s}"
 
 
@@ -302,7 +308,10 @@ def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> Non
 
 
 def _finish_upload(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
-    """What arrived gets its name. By the protocol a rename onto a file fails; not every server knows."""
+    """Checks the sent file and renames it. By the protocol a rename to an existing file fails, but some
+    servers overwrite; so the target is checked before.
+
+    Raises: RemoteFileExists; RemoteFileError if the size is wrong; OSError."""
     fstat_request, lstat_request = session.fstat(sent.handle), session.lstat(remote)
     close_request = session.close_file(sent.handle)
     for number in sent.pending:
@@ -322,7 +331,7 @@ def _finish_upload(session: SftpSession, sent: Sent, part: str, remote: str) -> 
 
 
 def _exists(session: SftpSession, lstat_request: int) -> bool:
-    """Also when it is a symlink to nowhere."""
+    """Waits for the response to an lstat request. True if the path exists, also as a dangling symlink."""
     try:
         session.attributes(lstat_request)
     except FileNotFoundError:
@@ -341,7 +350,7 @@ def _make_directory(client: paramiko.SFTPClient, path: str) -> None:
     except TimeoutError:
         raise
     except OSError:
-        if not _is_directory(client, path):  # somebody else may have been faster
+        if not _is_directory(client, path):  # another client may have made it meanwhile
             raise
 
 

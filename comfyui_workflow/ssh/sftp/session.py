@@ -1,17 +1,19 @@
-"""One SFTP session, with many requests under way at once. For one thread at a time.
+"""SFTP session with many pipelined requests. For one thread at a time.
 
 SftpSession(client, silence_timeout_s)
-    heed                                         called twice a second while it waits; may raise
-    client                                       paramiko's own, for one question at a time
+    on_wait                                      called twice a second while it waits; may raise
+    client                                       paramiko's own client, for single requests
     open(path, flags), read(...), write(...)...  sends a request and returns its number
-    handle(number), data(number), wait(number)   waits for its answer; OSError when it is refused
-    abandon(number)                              its answer is not waited for
-    takes_large_reads                            whether a read may be as large as OpenSSH allows
+    handle(number), data(number), wait(number)   waits for the response; OSError if the request is refused
+    abandon(number)                              ignores the response
+    takes_large_reads                            True if the server accepts reads of OpenSSH's size
 
-paramiko's files ask for 32 KiB at a time, and stop writing to collect answers. Of paramiko only the channel
-is used here. All that has arrived is taken from it at once: at each smaller bite it moves the whole rest.
+How it works: every request has a number, and its response has the same number, so responses are collected
+later and in any order. paramiko's own file objects read 32 KiB at a time, and stop writing while they collect
+responses. Of paramiko only the channel is used here. Each recv takes all bytes that have arrived: a smaller
+recv makes paramiko move the rest of its buffer.
 
-The packets: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
+Packet format: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
 """
 
 import errno
@@ -28,12 +30,12 @@ import paramiko
 LARGEST_PACKET_BYTES = 1024 * 1024
 READ_ALL_BYTES = 1 << 30
 
-# Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
+# Above the numbers of paramiko's client, so that a late response is never taken for one of the other's.
 FIRST_REQUEST_NUMBER = 1 << 31
 
-# A read of paramiko's blocks, and no token wakes it: so often `on_wait` is called meanwhile.
+# Timeout of one blocking read or send, after which `on_wait` is called: a CancelToken cannot wake paramiko.
 WAKE_UP_S = 0.5
-# Answers that nobody asked for, in a row: a server that sends nothing else is none.
+# Maximum of consecutive responses without a request, after which the server counts as broken.
 MOST_UNEXPECTED = 10_000
 MOST_ENTRIES = 100_000
 
@@ -81,7 +83,7 @@ class Attributes:
     size_bytes: int
     is_directory: bool
     modified_s: int = 0
-    """Unix time by the clock of the instance; 0 where it does not tell."""
+    """Unix time in seconds by the clock of the instance; 0 if the server does not give it."""
 
 
 def _noop() -> None:
@@ -90,10 +92,10 @@ def _noop() -> None:
 
 class SftpSession:
     def __init__(self, client: paramiko.SFTPClient, silence_timeout_s: float) -> None:
-        """Without a byte for `silence_timeout_s`, whatever waits raises TimeoutError."""
+        """`silence_timeout_s`: a wait without a received byte for this long raises TimeoutError."""
         self._client = client
         channel = client.get_channel()
-        assert channel is not None  # noqa: S101 - closed sessions have one too
+        assert channel is not None  # noqa: S101 - closed sessions have a channel too
         self._channel = channel
         self._silence_timeout_s = silence_timeout_s
         self.on_wait: Callable[[], None] = _noop
@@ -107,7 +109,7 @@ class SftpSession:
 
     @property
     def client(self) -> paramiko.SFTPClient:
-        """Once nothing is owed any more: it would take the rest of an answer for its own."""
+        """paramiko's client. Waits for all pending responses first: the client would read them as its own."""
         while self._pending or self._abandoned:
             self._receive_packet()
         self._channel.settimeout(self._silence_timeout_s)
@@ -150,14 +152,14 @@ class SftpSession:
         return bytes(_read_string(self._response(number, Kind.HANDLE)))
 
     def data(self, number: int) -> memoryview:
-        """Fewer bytes than asked for where the server likes it so; none at the end of the file."""
+        """Waits for the data of a read. May be shorter than requested; empty at the end of the file."""
         return _read_string(self._response(number, Kind.DATA))
 
     def attributes(self, number: int) -> Attributes:
         return _read_attributes(self._response(number, Kind.ATTRIBUTES))[0]
 
     def names(self, number: int) -> list[tuple[str, Attributes]]:
-        """Some entries of a directory; none when there are no more."""
+        """Waits for the next entries of a directory; an empty list at the end."""
         return _read_names(self._response(number, Kind.NAME))
 
     def wait(self, number: int) -> None:
@@ -167,7 +169,7 @@ class SftpSession:
         self._client.close()
 
     def abandon(self, *numbers: int) -> None:
-        """Nobody will ask how it went."""
+        """Ignores the responses to these requests."""
         for number in numbers:
             if not self._responses.pop(number, None):
                 self._pending.remove(number)
@@ -193,7 +195,9 @@ class SftpSession:
         return sent_bytes
 
     def _retry_until_silent(self, act: Callable[[], Done]) -> Done:
-        """Raises: TimeoutError when nothing moves for too long; what `on_wait` raises."""
+        """Repeats `act` after each of its timeouts, and calls `on_wait` between.
+
+        Raises: TimeoutError after the silence timeout; the errors of `on_wait`."""
         self._channel.settimeout(min(WAKE_UP_S, self._silence_timeout_s))
         until_s = time.monotonic() + self._silence_timeout_s
         while True:
@@ -210,7 +214,7 @@ class SftpSession:
         kind, body = self._responses.pop(number)
         if kind == Kind.STATUS:
             _check_status(body, wanted)
-            return _NUMBER.pack(0)  # the end of the file: a string without a byte
+            return _NUMBER.pack(0)  # the end of the file: an empty string
         if kind != wanted:
             raise EOFError
         return body
@@ -246,7 +250,9 @@ _END_OF_NAMES = (Kind.NAME, Status.END_OF_FILE)
 
 
 def _check_status(body: bytes, wanted: Kind) -> None:
-    """Returns for the success that was wanted, and for the end of what was read. Raises: OSError."""
+    """Returns for a success and for the end of a file or directory.
+
+    Raises: OSError for a refusal; EOFError if a status came instead of the expected response."""
     (code,) = _unpack(_NUMBER, body)
     if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE), _END_OF_NAMES):
         return
@@ -256,12 +262,13 @@ def _check_status(body: bytes, wanted: Kind) -> None:
     if code == Status.PERMISSION_DENIED:
         raise PermissionError(errno.EACCES, text)
     if code == Status.OK:
-        raise EOFError  # a success where there should be an answer
+        raise EOFError  # a success status instead of a response with data
     raise OSError(text)
 
 
 def _read_attributes(body: bytes | memoryview, position: int = 0) -> tuple[Attributes, int]:
-    """What the flags say is there: size, owners, permissions, times, more. And where it ends."""
+    """Parses attributes. The flags say which fields follow: size, owners, permissions, times, extensions.
+    Returns the attributes and the position after them."""
     (flags,) = _unpack(_NUMBER, body[position : position + 4])
     position += _NUMBER.size
     size_bytes = _unpack(_SIZE, body[position : position + 8])[0] if flags & 1 else 0
@@ -280,7 +287,7 @@ def _read_attributes(body: bytes | memoryview, position: int = 0) -> tuple[Attri
 
 
 def _read_names(body: bytes) -> list[tuple[str, Attributes]]:
-    """Of each entry its name, a line for people, and its attributes."""
+    """Parses directory entries: each has a name, a line as of `ls -l`, and attributes."""
     view, names = memoryview(body), []
     (count,) = _unpack(_NUMBER, view)
     position = _NUMBER.size
@@ -299,7 +306,7 @@ def _read_string(body: bytes | memoryview) -> memoryview:
 
 
 def _unpack(form: struct.Struct, body: bytes | memoryview) -> tuple[int, ...]:
-    """A server that breaks the protocol is as good as gone."""
+    """Unpacks a struct. Raises: EOFError if the packet is too short: the server breaks the protocol."""
     if len(body) < form.size:
         raise EOFError
     return form.unpack_from(body)

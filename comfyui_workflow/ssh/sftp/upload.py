@@ -1,9 +1,10 @@
-"""The bytes of one file on their way up, by one session or by several at once.
+"""Uploads the bytes of one file, with one SFTP session or with several in parallel.
 
-send(session, local, remote, progress, helpers) -> Sent(handle, size_bytes, under_way)
+send(session, local, remote, progress, helpers) -> Sent(handle, size_bytes, pending)
 
-A server takes in so much at a time for each session, and then a round trip passes: far away, several sessions
-write parts of one file, each where it belongs.
+How it works: a server accepts a limited amount of data per session and round trip. With a long round trip,
+several sessions therefore write chunks of the same file, each chunk at its offset. The first session creates
+the file; helper threads lease further sessions and take chunks until none is left.
 """
 
 import logging
@@ -23,22 +24,24 @@ from comfyui_workflow.ssh.sftp.session import NEW_AND_WRITING, WRITING, SftpSess
 
 _LOGGER = logging.getLogger(__name__)
 
-# A write and its header fit one SSH packet, which OpenSSH limits to 32 KiB.
+# A write and its header fit into one SSH packet, which OpenSSH limits to 32 KiB.
 WRITE_BYTES = 32_600
-# What sshd takes in for one session before it wants to be waited for.
+# Number of writes that sshd accepts for one session before the client must wait for responses.
 MOST_PENDING_WRITES = 64
-# What one session takes at a time when there are several: large enough to be worth it for who comes late.
+# Bytes that a session takes at a time if there are several: enough to be worth it for a helper that joins
+# late.
 CHUNK_BYTES = 64 * WRITE_BYTES
 
-# Less than this is sent before help has arrived.
+# A smaller file is sent completely before a helper has a session.
 LARGE_BYTES = 8 * 1024 * 1024
 WAKE_UP_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Helpers:
-    """So many sessions may take part in sending a large file. `lease` lends one, and calls what it is given
-    while it waits."""
+    """Sessions that help to upload a large file.
+
+    `count` is their maximum number. `lease` leases one, and calls its argument while it waits for one."""
 
     count: int
     lease: Callable[[Callable[[], None]], AbstractContextManager[SftpSession]]
@@ -46,7 +49,7 @@ class Helpers:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """`pending` are the writes whose answers are to be waited for."""
+    """A sent file. `pending` are the numbers of the writes that have no response yet."""
 
     handle: bytes
     size_bytes: int
@@ -54,11 +57,14 @@ class Sent:
 
 
 class NothingLeftToSend(Exception):
-    """A helper found its work done by others."""
+    """Raised in a helper if no chunk is left to send."""
 
 
 def send(session: SftpSession, local: Path, remote: str, progress: Progress, helpers: Helpers) -> Sent:
-    """Into a new file."""
+    """Sends a local file to a new remote file, which must not exist.
+
+    Raises: FileRefused if the local file cannot be read or became shorter; errors of the session, of
+    `progress` and of the helpers."""
     with _opened(local) as file:
         size_bytes = os.fstat(file).st_size
         handle = session.handle(session.open(remote, NEW_AND_WRITING))
@@ -77,7 +83,7 @@ def send(session: SftpSession, local: Path, remote: str, progress: Progress, hel
 
 
 class _Work:
-    """What is to be sent of one file, handed out share by share."""
+    """The part of one file that is still to be sent, handed out in chunks. Thread-safe."""
 
     def __init__(self, local: Path, file: int, size_bytes: int) -> None:
         self._local = local
@@ -91,7 +97,7 @@ class _Work:
         self.sent_bytes = 0
 
     def send_chunks(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
-        """Sends shares until none is left. Returns the writes that are not answered yet."""
+        """Sends chunks until none is left. Returns the numbers of the writes that have no response yet."""
         pending: deque[int] = deque()
         while chunk := self._next_chunk():
             for offset in range(chunk.start, chunk.stop, WRITE_BYTES):
@@ -106,7 +112,9 @@ class _Work:
 
     @contextmanager
     def registered_helper(self) -> Iterator[None]:
-        """What a helper fails at, fails for all."""
+        """Registers a helper. Its error stops the whole upload.
+
+        Raises: NothingLeftToSend if no chunk is left."""
         self.raise_if_done()
         with self._changed:
             self._helper_count += 1
@@ -130,13 +138,13 @@ class _Work:
             return self._changed.wait_for(lambda: self._helper_count == 0, timeout_s)
 
     def stop(self, failure: BaseException | None = None) -> None:
-        """Nothing more is begun; what is under way ends by itself."""
+        """Hands out no more chunks. A chunk that is being sent is completed."""
         with self._changed:
             self._next_offset = self.size_bytes
             self._failure = self._failure or failure
 
     def abort(self) -> None:
-        """Nobody waits for an answer any more."""
+        """Makes the helpers stop at their next wait: their responses are not needed any more."""
         self._is_aborted = True
 
     def raise_if_aborted(self) -> None:
@@ -165,7 +173,7 @@ class _Work:
 
 @contextmanager
 def _with_helpers(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
-    """Raises: what a helper failed at."""
+    """Runs the helpers of a large file during the `with` block. Raises: the error of a helper."""
     for _ in range(helpers.count if work.size_bytes > LARGE_BYTES else 0):
         arguments = (work, remote, helpers)
         threading.Thread(target=_run_helper, args=arguments, name="upload helper", daemon=True).start()
@@ -177,12 +185,12 @@ def _with_helpers(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
     finally:
         work.stop()
         while not work.wait_for_helpers(WAKE_UP_S):
-            pass  # they give up by themselves, at the latest when their channel has been silent for too long
+            pass  # helpers end by themselves, at the latest at the silence timeout of their channel
     work.raise_failure()
 
 
 def _run_helper(work: _Work, remote: str, helpers: Helpers) -> None:
-    """Joins as soon as there is a session, if by then something is left to do."""
+    """Sends chunks with a leased session, if any chunk is left when the session is available."""
     try:
         with helpers.lease(work.raise_if_done) as session, work.registered_helper():
             session.on_wait = work.raise_if_aborted
