@@ -208,7 +208,6 @@ def test_the_list_is_true_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from tests.stores.test_run_contract import opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
@@ -258,7 +257,7 @@ def test_a_file_that_somebody_changes_while_the_server_runs_tells_nothing_false(
 def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summary_log, "MOST_HELD", 2)
+    monkeypatch.setattr(summary_log, "MOST_CACHED", 2)
     log = SummaryLog(tmp_path / "finished.jsonl", RecordFormat())
     told = [replace(summary_of(run_number(n)), message="ä" * 5000 * n) for n in range(4)]
     for summary in told:
@@ -266,7 +265,7 @@ def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
         log.append(summary)
     for _ in range(2):
         assert [log.get(each.run_id) for each in told] == told
-        assert len(log._held) == 2
+        assert len(log._cache) == 2
     again = SummaryLog(log.path, RecordFormat())
     again.load(again.read().found, is_rewritten=True)
     log.strike_out(told[0].run_id)
