@@ -113,7 +113,7 @@ class LocalPart:
             return
         if size_bytes > disk.total:
             raise RemoteFileError(
-                f"it is said to have {size_bytes} bytes, and the whole disk here has {disk.total}"
+                f"its size is said to be {size_bytes} bytes, but the whole disk here has {disk.total}"
             )
         if size_bytes - kept_bytes > disk.free:
             needed = f"{size_bytes - kept_bytes} bytes are needed, {disk.free} are free"
@@ -164,7 +164,7 @@ def alone_with(part: Path, stop: CancelToken) -> Iterator[None]:
         _released.wait_for(lambda: part not in _in_use or stop.is_set, _RELEASE_TIMEOUT_S)
         if part in _in_use:
             stop.check()
-            raise ConnectionFailed(f"An earlier try to fetch {part.name} has not ended yet.")
+            raise ConnectionFailed(f"An earlier download of {part.name} has not ended yet.")
         _in_use.add(part)
     try:
         yield

@@ -279,7 +279,7 @@ def _changed_key_error(host: str, port: int, known: paramiko.PKey, key: paramiko
         f"Another machine answers at {_name(host, port)}: "
         f"its host key is {key.fingerprint} ({key.get_name()}), "
         f"we know {known.fingerprint} ({known.get_name()}). Rented addresses often pass to other machines; "
-        f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget "
+        "if you have just rented this one, forget the old key with: comfyui-workflow hosts forget "
         f"{shell_address} and try again. Nothing was sent to it.",
         _offered(host, port, known.fingerprint, key),
     )

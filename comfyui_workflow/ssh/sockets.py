@@ -124,6 +124,6 @@ def _reason(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
     if isinstance(cause, EOFError):
-        return "it hung up"
+        return "the server closed the connection"
     text = str(getattr(cause, "strerror", None) or cause)
     return re.sub(r" *\[Errno -?\d+\] *", ": ", text).strip(" .:")

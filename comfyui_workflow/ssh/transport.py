@@ -215,14 +215,18 @@ def _try_key(
         ) from error
     except paramiko.AuthenticationException as error:
         if "timeout" in str(error).lower():
-            raise connection_failed(f"{address.label} did not say whether it accepts the key") from error
+            raise connection_failed(f"{address.label} did not answer when the key was offered") from error
         # A server may close the connection after a refused key. If no key was refused yet, the network
         # failed.
         if not transport.is_active() and not was_refused:
-            raise connection_failed(f"{address.label} hung up while the key was checked") from error
+            raise connection_failed(
+                f"{address.label} closed the connection while it checked the key"
+            ) from error
         return False
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise connection_failed(f"{address.label} was cut while the key was checked", error) from error
+        raise connection_failed(
+            f"the connection to {address.label} was lost while it checked the key", error
+        ) from error
     return transport.is_authenticated()
 
 

@@ -102,7 +102,7 @@ class S3Storage:
                 f"{path.name} could not be uploaded to the bucket {address.bucket_name}: {_reason(error)}"
             ) from error
         if size_bytes != path.stat().st_size:
-            raise StorageError(f"{path.name} has not arrived whole in the bucket {address.bucket_name}")
+            raise StorageError(f"{path.name} is incomplete in the bucket {address.bucket_name}")
         return url
 
     @cached_property

@@ -201,9 +201,8 @@ def _run_helper(work: _Work, remote: str, helpers: Helpers) -> None:
     except NothingLeftToSend:
         return
     except (WorkflowError, paramiko.SSHException, EOFError, OSError) as error:
-        _LOGGER.info(
-            "A helper of an upload gave up: %r", error
-        )  # what it had begun, `registered_helper` has told
+        # If the helper had sent chunks, `registered_helper` has stopped the upload with this error.
+        _LOGGER.info("A helper of an upload gave up: %r", error)
 
 
 @contextmanager

@@ -209,7 +209,7 @@ def parse_documents(content: bytes) -> InstanceDocuments:
     except ValueError as error:
         raise InvalidRequest(f"it is not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
-        raise InvalidRequest('it does not read {"instances": [{…}, …]}')
+        raise InvalidRequest('it must have the form {"instances": [{…}, …]}')
     version = document.get("version")
     if isinstance(version, int) and version > VERSION:
         raise NewerInstances(

@@ -127,10 +127,10 @@ class Ownership:
             is_first_start = not (self._data_dir / "server_id").exists()
             return [] if is_first_start else None
         except (ValueError, RecursionError):
-            log.warning("%s is damaged, and made anew", self._file)
+            log.warning("%s is damaged, and is replaced by a new one", self._file)
             return None
         if not isinstance(found, list):
-            log.warning("%s is damaged, and made anew", self._file)
+            log.warning("%s is damaged, and is replaced by a new one", self._file)
             return None
         return [token for token in found if isinstance(token, str)]
 
