@@ -1,4 +1,4 @@
-"""Flushes of a moment are one, and whoever waits for one hears of its failure."""
+"""Concurrent flushes are combined, and every waiting thread gets the error of its flush."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ WAIT_S = 20
 
 
 class SlowDisk:
-    """Each flush waits until it is let through."""
+    """Each flush waits until the test releases it."""
 
     def __init__(self) -> None:
         self.flushed = list[list[Path]]()

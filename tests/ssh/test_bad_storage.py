@@ -1,4 +1,4 @@
-"""A server of files that stands still, lies, or breaks off: what is said of it, and what is kept."""
+"""SFTP servers that hang, send wrong data or disconnect: the reported errors and the kept bytes."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ A_BREAK_BYTES = 4_000_000
 
 @pytest.fixture
 def connect(sandbox: SandboxProcess, options: ConnectionOptions) -> Iterator[Callable[[], Connection]]:
-    """Connections that give up a silent server of files after a second."""
+    """Connections with a silence timeout of one second for SFTP."""
     opened: list[Connection] = []
 
     def connect() -> Connection:
@@ -81,7 +81,7 @@ def test_uploads_that_are_never_answered_are_given_up_and_said(
 def test_who_waits_for_a_silent_server_is_heard(
     sandbox: SandboxProcess, options: ConnectionOptions, remote: Path, tmp_path: Path, silent: str
 ) -> None:
-    """Long before the server is given up."""
+    """Long before the silence timeout."""
     connection = open_connection(parse_ssh_address(sandbox.ssh_string), sandbox.comfyui_port, options)
     assert remote_stat_works(connection, remote)
     is_asked = threading.Event()
@@ -163,7 +163,7 @@ def test_a_directory_without_an_end_is_said(
 def test_a_download_goes_on_where_it_broke_off(
     connect: Callable[[], Connection], sandbox: SandboxProcess, remote: Path, tmp_path: Path
 ) -> None:
-    """A link that carries a third of the file each time: from the start each time, it would never be here."""
+    """A link that breaks after a third of the file: without a resume the download would never be complete."""
     sandbox.faults(cut_ssh_after_bytes=A_BREAK_BYTES)
     path, tries = tmp_path / ".comfyui_workflow_1.part", 0
     while True:

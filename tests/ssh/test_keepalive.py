@@ -1,4 +1,4 @@
-"""A peer that freezes is noticed, whatever waits for it is released, and a quiet peer is left alone."""
+"""A frozen peer is detected and all waiting calls end; a quiet but responding peer stays connected."""
 
 import os
 import socket
@@ -170,7 +170,7 @@ def test_our_own_pause_is_not_the_peers_silence(connection: Connection) -> None:
 
 
 def test_a_large_upload_is_no_silence(connection: Connection, server: Sshd, tmp_path: Path) -> None:
-    """While data goes out, the answers to it count as signs of life."""
+    """While data is sent, the responses to it count as received data."""
     large = tmp_path / "large"
     large.write_bytes(bytes(1_000_000))
 

@@ -1,4 +1,4 @@
-"""What an SSH server sends is bounded before anything is known of it, and after."""
+"""Limits of the data that an SSH server may send, before and after the handshake."""
 
 import socket
 import struct
@@ -23,7 +23,7 @@ GREETING = b"SSH-2.0-OpenSSH_9.9\r\n"
 
 @contextmanager
 def saying(say: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server whose every connection hears that; its port."""
+    """Starts a server that calls `say` for each connection. Yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

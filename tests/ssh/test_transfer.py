@@ -1,4 +1,4 @@
-"""Large and changing files, near and far, with help and without: the sandbox's SSH server and a real sshd."""
+"""Transfers of large and changing files, with short and long round trips, with and without helpers."""
 
 import hashlib
 import os
@@ -45,14 +45,14 @@ def files(connection: Connection, request: pytest.FixtureRequest) -> RemoteFiles
 
 @pytest.fixture
 def remote(instance: Instance, tmp_path: Path) -> Path:
-    """A directory of the instance, seen from this side."""
+    """Local path of a directory of the instance."""
     directory = instance.sandbox.input_dir / f"{tmp_path.name}-{os.getpid()}"
     directory.mkdir(parents=True)
     return directory
 
 
 def be_far(connection: Connection) -> None:
-    """As if it had been slow to answer when it was opened."""
+    """Pretends that a long round trip was measured when the connection was opened."""
     channels = connection.files._channels
     channels.round_trip_s, channels._max_channels = 0.08, 9
     sent_at_least = 100_000
@@ -81,7 +81,7 @@ def test_every_size_there_and_back(
 def test_a_large_file_that_goes_far_has_help(
     connection: Connection, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first session does not go on before a second one has sent something."""
+    """The first session waits until a second one has sent data."""
     be_far(connection)
     helped = threading.Event()
     send_chunks = upload._Work.send_chunks
@@ -109,7 +109,7 @@ def test_a_large_file_that_goes_far_has_help(
 def test_a_file_that_shrinks_or_grows_while_it_is_read_is_said(
     files: RemoteFiles, remote: Path, tmp_path: Path
 ) -> None:
-    """All was asked for, and none of it read, when the size has been told."""
+    """When the size is known, everything was requested and nothing was read."""
     for new_size_bytes in (LARGE_BYTES // 2, LARGE_BYTES + 10):
         (remote / "file").write_bytes(os.urandom(LARGE_BYTES))
 

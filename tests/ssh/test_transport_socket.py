@@ -1,4 +1,4 @@
-"""The stream under a transport: when the kernel is asked to acknowledge at once."""
+"""The stream under a transport: when TCP_QUICKACK is set."""
 
 import socket
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_a_closed_stream_says_so_in_the_words_of_reading(
 def test_a_connection_turns_it_off_with_its_first_session_and_leaves_the_jump_hosts_on(
     server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The jump host serves no session: its sshd goes on holding small packets back."""
+    """The jump host has no session, so its sshd still delays small packets."""
     wires: list[TransportSocket] = []
     original = TransportSocket.__init__
 

@@ -1,4 +1,4 @@
-"""Outputs into a bucket, against a server that speaks S3."""
+"""Upload of outputs to a bucket, against a server with the S3 API."""
 
 import socket
 import threading
@@ -145,7 +145,7 @@ def test_a_url_that_is_none_is_an_error(url: str) -> None:
 
 @contextmanager
 def takes_and_forgets() -> Iterator[str]:
-    """A server that says yes to everything, and has nothing."""
+    """A server that accepts every request and stores nothing."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:

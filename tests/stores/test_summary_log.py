@@ -1,4 +1,4 @@
-"""The list of finished runs without their records: one file, and whatever becomes of it, the list is true."""
+"""The summary log of finished runs: every line is true, whatever happens to the file."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def record(lines: Path, n: int) -> Path:
 
 
 def told(lines: Path) -> set[str]:
-    """Of which runs the file tells, in not many more lines than there are."""
+    """Returns the runs in the file, and checks that it has few superfluous lines."""
     read = SummaryLog(lines, RecordFormat()).read()
     assert read.count <= 2 * len(read.found)
     return set(read.found)
@@ -153,7 +153,7 @@ def test_a_record_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path, 
 
 
 def test_a_run_that_was_taken_up_again_is_never_told_of_as_before(tmp_path: Path, lines: Path) -> None:
-    """Even when everything that was written after it was taken up is lost."""
+    """Even if everything that was written after the retry is lost."""
     with reopened(tmp_path) as store:
         RunJournal(store).record(ALL[0], RetryRequested())
         struck = lines.read_bytes()
@@ -204,7 +204,7 @@ def test_on_a_full_disk_a_run_ends_and_the_list_knows(
 
 
 def test_the_list_is_true_after_a_kill_at_any_moment(tmp_path: Path) -> None:
-    """A child ends runs and takes them up again as fast as it can, and is killed."""
+    """A child process ends runs and retries them as fast as it can, and is killed."""
     script = f"""
 import sys
 from pathlib import Path
