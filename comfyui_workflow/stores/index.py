@@ -181,13 +181,13 @@ class RunIndex:
             return found | bits_of(map(self._position, matching))
 
     def _finished_wanted(self, wanted: RunFilter) -> int:
-        found = self._index.of_statuses(wanted.statuses)
+        found = self._index.with_status(wanted.statuses)
         if wanted.batch_id is not None:
             found &= self._batch_bits(wanted.batch_id)
         if wanted.instance is not None:
-            found &= self._index.at(wanted.instance)
+            found &= self._index.at_instance(wanted.instance)
         if wanted.name_contains is not None:
-            named = self._index.named(wanted.name_contains)
+            named = self._index.with_name(wanted.name_contains)
             for batch_id in wanted.batches_named:
                 named |= self._batch_bits(batch_id)
             found &= named
@@ -268,7 +268,7 @@ class _Index:
         for word in instance_words(keys):
             self._instances[word].discard(position)
 
-    def of_statuses(self, statuses: Iterable[str]) -> int:
+    def with_status(self, statuses: Iterable[str]) -> int:
         """Returns the positions of runs with one of these statuses; of all finished runs if there is none."""
         found = 0
         for status in tuple(statuses) or tuple(self._statuses):
@@ -276,11 +276,12 @@ class _Index:
                 found |= self._statuses[status].value
         return found
 
-    def named(self, part: str) -> int:
+    def with_name(self, part: str) -> int:
+        """Returns the positions of runs whose workflow name contains `part`; ignores case."""
         part = part.casefold()
         return union(positions for name, positions in self._names.items() if part in name)
 
-    def at(self, instance: str) -> int:
+    def at_instance(self, instance: str) -> int:
         positions = self._instances.get(instance.casefold())
         return 0 if positions is None else union([positions])
 

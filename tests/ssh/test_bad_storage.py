@@ -109,7 +109,7 @@ def test_a_claim_of_more_than_any_disk_holds_costs_nothing(
     connection = connect()
     sandbox.faults(storage={"claimed_bytes": 2**60})
     before_s = resource.getrusage(resource.RUSAGE_THREAD).ru_utime
-    with pytest.raises(RemoteFileError, match=f"said to have {2**60} bytes"):
+    with pytest.raises(RemoteFileError, match=f"said to be {2**60} bytes"):
         connection.files.download(str(remote), tmp_path / "part")
     with pytest.raises(RemoteFileError, match=f"instead of {2**60}"):
         connection.files.sha256(str(remote))

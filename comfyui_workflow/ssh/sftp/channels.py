@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 # other down; with a long one they mostly wait.
 MOST_CHANNELS_NEAR = 5
 MOST_CHANNELS_FAR = 9
-FAR_S = 0.02
+FAR_S = 0.02  # round trip in seconds above which an instance counts as far
 # A waiting thread calls `while_waiting` at this interval, because a CancelToken cannot wake it. The same
 # holds for reads in `session`.
 WAKE_UP_S = 0.5
@@ -194,8 +194,8 @@ class SftpChannels:
     def _start_session(self, channel: paramiko.Channel) -> SftpSession:
         """Starts SFTP on a channel.
 
-        paramiko waits for the server's response without a timeout, and stops waiting only when the channel is
-        closed. So a timer closes the channel.
+        paramiko waits for the server's response without a timeout. If there is no SFTP, it stops waiting only
+        when the channel is closed. So a timer closes the channel.
 
         Raises: TimeoutError if the server does not respond in time; paramiko.SSHException, EOFError."""
         deadline = threading.Timer(self._silence_timeout_s, channel.close)
