@@ -1,4 +1,5 @@
-"""A file that has arrived gets its name: whole, never over a different file, never outside the directory."""
+"""Gives a downloaded file its final name: complete, never over a different file, never outside the
+directory."""
 
 import errno
 import filecmp
@@ -17,17 +18,18 @@ from comfyui_workflow.runs.model import OutputFile
 _LONGEST_NAME_BYTES = 255
 _DEEPEST_FOLDER = 64
 _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
-"""What a file is called while it is on its way: an output of that name would be taken for one."""
+"""Name of a partial download. An output with such a name is refused, as it would be taken for one."""
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:
-    """Where below the output directory a file goes; None when its name or subfolder would lead elsewhere.
-    Nothing hidden is made of what an instance says: programs are set up by such files (`.bashrc`,
-    `.config/autostart`)."""
+    """Returns the path of an output below the output directory; None if its name or subfolder is not safe.
+
+    A dot at the start of a name becomes `_`: an instance must not create hidden files, which configure
+    programs (`.bashrc`, `.config/autostart`)."""
     parts = [*filter(None, output.subfolder.split("/")), output.filename]
     if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
         return None
-    if len(parts) > _DEEPEST_FOLDER or any(map(_is_no_name_here, parts)) or _PART.fullmatch(output.filename):
+    if len(parts) > _DEEPEST_FOLDER or any(map(_is_invalid_name, parts)) or _PART.fullmatch(output.filename):
         return None
     return Path(*map(_visible, parts))
 
@@ -37,7 +39,7 @@ def _visible(name: str) -> str:
 
 
 def check_wholeness(part: Path, output: OutputFile) -> None:
-    """Half a picture is no success, nor is something else under its name. Raises: RemoteFileError."""
+    """Checks that a file is complete and has the format of its name. Raises: RemoteFileError, OSError."""
     with part.open("rb") as file:
         head = file.read(HEAD_BYTES)
     reason = mismatch(head, output.filename) or shortfall(part, output.file_type)
@@ -46,9 +48,13 @@ def check_wholeness(part: Path, output: OutputFile) -> None:
 
 
 def place_atomically(part: Path, wanted: Path) -> Path:
-    """Give the finished file its name, which leads to the whole content also after a power cut. The same
-    content there already is the same file; a different one stays, and ours is called `name (1).png`."""
-    flush_to_disk([part])  # or the next try would find an empty file of that name, and take it for another's
+    """Gives a complete file its final name, and returns that path.
+
+    The content is flushed first, so after a power cut the name never has partial content. If `wanted` exists
+    with the same content, it is the result. If it has other content, it stays, and the new file is called
+    `name (1).png`. Raises: OSError."""
+    # else a power cut could leave an empty file, which a retry takes for a different one
+    flush_to_disk([part])
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in range(10_000):
         path = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
@@ -58,21 +64,22 @@ def place_atomically(part: Path, wanted: Path) -> Path:
 
 
 def flush_placed(files: Sequence[Path], directory: Path) -> None:
-    """Bring files below the directory to the disk, with their names and the directories that were made for
-    them. Raises: OSError."""
+    """Flushes files below the directory, with their names and the directories that were made for them.
+    Raises: OSError."""
     folders = {folder for file in files for folder in file.parents if folder.is_relative_to(directory)}
     flush_to_disk([*files, *folders, *({directory.parent} if files else ())])
 
 
-def _is_no_name_here(name: str) -> bool:
+def _is_invalid_name(name: str) -> bool:
     try:
         return len(name.encode()) > _LONGEST_NAME_BYTES
-    except UnicodeEncodeError:  # half a character
+    except UnicodeEncodeError:  # a lone surrogate
         return True
 
 
 def _claim(part: Path, path: Path) -> bool:
-    """Rename without ever replacing: a second name first, which fails where there is one already."""
+    """Gives the file a second name, with a hard link: unlike a rename, this fails if the name exists.
+    Returns False if it exists. Raises: OSError."""
     try:
         os.link(part, path, follow_symlinks=False)
     except FileExistsError:

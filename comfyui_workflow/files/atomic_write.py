@@ -1,4 +1,4 @@
-"""Files that are either the old content or the new, never half of it, also after a power cut."""
+"""Atomic writes: a file has either the old content or the new content, also after a power cut."""
 
 import contextlib
 import errno
@@ -11,17 +11,17 @@ from comfyui_workflow.files.disk_flush import flush_to_disk
 
 
 def write_atomically(path: Path, content: bytes, *, must_reach_disk: bool = True) -> None:
-    """Replace a file in one step, readable by its owner only. It is on the disk when this returns, unless
-    that does not matter: then a power cut may leave an empty file. A symbolic link in its place is replaced,
-    not followed. Raises: OSError; then the old file is as it was, unless the disk itself failed after
-    that."""
+    """Replaces a file in one step. The new file can be read by its owner only.
+
+    With `must_reach_disk` the file is on disk when this returns; without it a power cut may leave an empty
+    file. A symbolic link at `path` is replaced, not followed.
+
+    Raises: OSError; then the old file is unchanged, unless the flush after the replacement failed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         write_new(temporary, content)
         if must_reach_disk:
-            flush_to_disk(
-                [temporary]
-            )  # before the rename: the new name must never lead to less than the old one
+            flush_to_disk([temporary])  # before the rename: `path` must never name partial content
         temporary.replace(path)
         if must_reach_disk:
             flush_to_disk([path.parent])
@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes, *, must_reach_disk: bool = True
 
 
 def make_private_directory(path: Path) -> None:
-    """Directories above it are made too. Raises: OSError."""
+    """Creates a directory with mode 0700, and its parents. New directories are flushed. Raises: OSError."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if missing:
@@ -40,20 +40,20 @@ def make_private_directory(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Make a file that is not there yet; not flushed. Raises: OSError."""
+    """Creates a file that must not exist yet; does not flush it. Raises: OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
 
 
 def append_line(path: Path, line: bytes) -> int:
-    """Add a line to a file, which is made where it is missing; not flushed. A line that a full disk cut short
-    is taken back. Returns the size of the file, in bytes. Raises: OSError."""
+    """Appends a line to a file, which is created if it is missing; does not flush it. If the disk is full, a
+    partial line is removed again. Returns the size of the file, in bytes. Raises: OSError."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
         size = os.fstat(descriptor).st_size
-        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a server that died
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a server that crashed
         content = (b"\n" if is_torn else b"") + line + b"\n"
         try:
             _write_all(descriptor, content)
@@ -66,8 +66,8 @@ def append_line(path: Path, line: bytes) -> int:
 
 
 def read_regular(path: Path) -> bytes:
-    """Content of a file, never through a symbolic link, and of nothing else that may lie there: a pipe would
-    keep its reader waiting. Raises: OSError."""
+    """Reads a regular file. Never follows a symbolic link, and refuses other kinds of files: the read of a
+    pipe would block. Raises: OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)

@@ -1,7 +1,8 @@
-"""Bringing written files to the disk, so that a power cut takes nothing that was promised.
+"""Flushes written files to the disk, so that a power cut loses no acknowledged data.
 
-A flush costs the disk some milliseconds, however little was written. So the flushes of a moment are one:
-whoever comes while one is under way waits for the next, which serves all who came meanwhile.
+How it works (group commit): a flush takes the disk some milliseconds, however little was written. So flushes
+of several threads are combined: a thread that calls `flush` during a flush joins the next one, which serves
+all threads that have joined.
 """
 
 import ctypes
@@ -15,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MOST_FOREIGN_BYTES = 256 * 1024 * 1024
-"""So much may wait to be written on this machine before files are flushed one by one: a flush of the whole
-file system waits for all of it, whoever wrote it."""
+"""Limit of unwritten data on this machine, above which files are flushed one by one: a flush of the whole
+file system waits for the data of all programs."""
 _SYNC_FILE_SYSTEM = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-"""From the C library, where it has it: Linux."""
+"""syncfs of the C library; only Linux has it."""
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
-"""macOS: its fsync leaves the data in the memory of the disk."""
+"""Only macOS has it; its fsync leaves the data in the cache of the disk."""
 
 
 @dataclass(eq=False)
 class _Flush:
-    """One flush, and those who wait for it."""
+    """One flush that several threads wait for."""
 
     paths: list[Path] = field(default_factory=list)
     has_leader: bool = False
@@ -34,7 +35,7 @@ class _Flush:
 
 
 class GroupFlush:
-    """Gathers the flushes of several threads. Every method may be called from any thread."""
+    """Combines the flushes of several threads. Thread-safe."""
 
     def __init__(self, bring_to_disk: Callable[[Sequence[Path]], None]) -> None:
         self._bring_to_disk = bring_to_disk
@@ -43,37 +44,37 @@ class GroupFlush:
         self._next = _Flush()
 
     def flush(self, paths: Iterable[Path]) -> None:
-        """Returns when everything that was written to these files and directories before is on the disk.
+        """Flushes files and directories. When this returns, everything written to them before is on disk.
         Raises: OSError."""
         with self._lock:
-            mine = self._next
-            mine.paths.extend(paths)
-            is_leader, mine.has_leader = not mine.has_leader, True
+            own = self._next
+            own.paths.extend(paths)
+            is_leader, own.has_leader = not own.has_leader, True
         if is_leader:
-            self._lead(mine)
-        mine.is_done.wait()
-        if mine.error is not None:
-            raise OSError(mine.error.errno, mine.error.strerror, mine.error.filename)
+            self._lead(own)
+        own.is_done.wait()
+        if own.error is not None:
+            raise OSError(own.error.errno, own.error.strerror, own.error.filename)
 
-    def _lead(self, mine: _Flush) -> None:
-        """While the disk is busy with the flush before, others join this one."""
+    def _lead(self, own: _Flush) -> None:
+        """Runs a flush, after the one before. Until then other threads can join it."""
         with self._disk:
             with self._lock:
                 self._next = _Flush()
             try:
-                self._bring_to_disk(mine.paths)
+                self._bring_to_disk(own.paths)
             except OSError as error:
-                mine.error = error
+                own.error = error
             finally:
-                mine.is_done.set()
+                own.is_done.set()
 
 
 def bring_to_disk(paths: Sequence[Path]) -> None:
-    """Flush files and directories, possibly of several file systems. Raises: OSError."""
+    """Flushes files and directories, possibly of several file systems. Raises: OSError."""
     distinct = list(dict.fromkeys(paths))
     if not distinct:
         return
-    if len(distinct) == 1 or _SYNC_FILE_SYSTEM is None or _waiting_bytes() > MOST_FOREIGN_BYTES:
+    if len(distinct) == 1 or _SYNC_FILE_SYSTEM is None or _dirty_bytes() > MOST_FOREIGN_BYTES:
         for path in distinct:
             _with_descriptor(path, _sync)
         return
@@ -83,11 +84,12 @@ def bring_to_disk(paths: Sequence[Path]) -> None:
 
 
 flush_to_disk = GroupFlush(bring_to_disk).flush
-"""The disk of this process is one, so its flushes are gathered in one place."""
+"""One `GroupFlush` for the process, so that all of its flushes are combined."""
 
 
-def _waiting_bytes() -> int:
-    """How much all programs of this machine have written that is not on a disk yet."""
+def _dirty_bytes() -> int:
+    """Returns the bytes that all programs of this machine have written and that are not on disk yet; 0 if
+    this is unknown."""
     try:
         lines = Path("/proc/meminfo").read_bytes().splitlines()
         found = {line.split(b":")[0]: line.split()[1] for line in lines}
@@ -105,7 +107,7 @@ def _with_descriptor(path: Path, use: Callable[[int], None]) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """For a file, its content and length are enough."""
+    """Flushes a file or directory. For a file, the content and length are enough (fdatasync)."""
     if _FULL_SYNC is not None:
         fcntl.fcntl(descriptor, _FULL_SYNC)
     elif stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -115,7 +117,8 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_directory(descriptor: int) -> None:
-    """Some network file systems have no such call: there a name is on the disk with its file."""
+    """Flushes a directory. Some network file systems do not support this: there the name is on disk together
+    with the file."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Kinds of files that ComfyUI nodes load, told by content; a name says nothing.
+"""Kinds of files that ComfyUI nodes load, detected by content; the name is ignored.
 
-Pictures, films and sounds: the signatures of `filetype`. Besides: pictures that it does not know, 3D models,
-and safetensors, which latents are kept in.
+Pictures, videos and sounds are detected by the signatures of `filetype`. Checks of this module detect further
+kinds of pictures, 3D models, and safetensors files, which contain latents.
 """
 
 import json
@@ -16,7 +16,7 @@ import filetype
 
 HEAD_BYTES = 64 * 1024
 LARGEST_JSON_BYTES = 16 * 1024 * 1024
-"""Of a header, or of a glTF file: it is read whole."""
+"""Maximum size of a header or a glTF file, which is read completely."""
 _SAFETENSORS_HEADER_BYTES = 100_000_000
 _PICTURES = (
     b"\x76\x2f\x31\x01",  # OpenEXR
@@ -48,7 +48,7 @@ class InputKind(StrEnum):
 
 
 def kind_of(path: Path) -> InputKind | None:
-    """None for what no node loads. Raises: OSError."""
+    """Detects the kind of a file; None if no node loads it. Raises: OSError."""
     with path.open("rb") as file:
         head, size = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
         if _is_text(head, is_whole=size <= len(head)):
@@ -69,7 +69,7 @@ def _kind_of_medium(head: bytes) -> InputKind | None:
 
 
 def _kind_by_footer(path: Path, size: int) -> InputKind | None:
-    """Targa files have a signature at their end."""
+    """Detects Targa files, which have their signature at the end."""
     if size < len(_TGA_FOOTER):
         return None
     with path.open("rb") as file:
@@ -87,7 +87,7 @@ def _kind_of_text(head: bytes, rest: bytes) -> InputKind | None:
 
 
 def _is_text(head: bytes, *, is_whole: bool) -> bool:
-    """UTF-8 without control characters, or UTF-16 that says so."""
+    """True for UTF-8 without control characters, and for UTF-16 with a byte order mark."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) and len(head) > 3:
         encoding = "utf-16"
     elif any(byte < 32 and byte not in _TEXT_CONTROLS for byte in set(head)):
@@ -97,12 +97,13 @@ def _is_text(head: bytes, *, is_whole: bool) -> bool:
     try:
         head.decode(encoding)
     except UnicodeDecodeError as error:
-        return not is_whole and error.start >= len(head) - 4  # half a character at the end of what was read
+        # an incomplete character at the end of the read bytes
+        return not is_whole and error.start >= len(head) - 4
     return True
 
 
 def _is_safetensors(head: bytes, size: int, rest: bytes) -> bool:
-    """A length, a JSON object of that length, the tensors."""
+    """Detects safetensors: a length, a JSON object of that length, the tensors."""
     if len(head) < 10:
         return False
     (length,) = struct.unpack_from("<Q", head)
@@ -114,12 +115,12 @@ def _is_safetensors(head: bytes, size: int, rest: bytes) -> bool:
 
 
 def _is_binary_stl(head: bytes, size: int) -> bool:
-    """80 bytes of anything, the number of triangles, 50 bytes for each."""
+    """Detects binary STL: 80 bytes of any content, the number of triangles, 50 bytes for each."""
     return len(head) >= 84 and struct.unpack_from("<I", head, 80)[0] * 50 + 84 == size > 84
 
 
 def _is_obj(head: bytes) -> bool:
-    """Every line one of the format, and one of them a vertex."""
+    """Detects OBJ: every line has the syntax of the format, and at least one is a vertex."""
     lines = head.splitlines()[: -1 if len(head) >= HEAD_BYTES else None]
     return all(map(_OBJ_LINE.fullmatch, lines)) and any(map(_OBJ_VERTEX.fullmatch, lines))
 
@@ -132,7 +133,7 @@ def _is_gltf(content: bytes) -> bool:
 
 
 def _object_in(content: bytes) -> dict[str, Any]:
-    """An empty one where it is no JSON object."""
+    """Parses a JSON object; returns an empty one if the content is not a JSON object."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):

@@ -1,5 +1,5 @@
-"""Files of this machine that are never an input, and places that outputs never go to, whoever asks: what is
-hidden, keys and credentials, and what belongs to the system."""
+"""Paths of this machine that are never an input and never a directory for outputs, for any caller: hidden
+files, keys and credentials, and system files."""
 
 import re
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ _SYSTEM = tuple(
         *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local/bin", "/usr/local/sbin", "/var/spool"),
     )
 )
-_NOT_SYSTEM = (Path("/dev/shm"),)  # noqa: S108 - a directory for anybody's files, in memory
+_NOT_SYSTEM = (Path("/dev/shm"),)  # noqa: S108 - an in-memory directory for files of all users
 _STARTED_FROM = {"launchagents", "launchdaemons"}
-"""Directories whose files macOS starts; on Linux they are hidden, or the system's."""
+"""Directories whose files macOS starts. On Linux such directories are hidden or belong to the system."""
 _KEY_NAME = re.compile(
     r"id_[a-z0-9_-]+(\.(pub|old|bak|orig|key|txt))*"
     r"|.*\.(pem|key|p12|pfx|pkcs12|ppk|jks|keystore|keytab|kdbx?|asc|gpg|pgp|ovpn|agekey|cer|crt|der|p8)"
@@ -32,9 +32,9 @@ _KEY_CONTENT = re.compile(
 
 
 def reason_not_to_use(path: Path, roots: Iterable[Path]) -> str | None:
-    """Why a file or a directory at this resolved path is nobody's input and no place for outputs, as the end
-    of a sentence; None where it may be. `roots` are directories named in the settings: they may be hidden
-    themselves, what is hidden below them may not."""
+    """Returns why a resolved path may be neither an input nor a directory for outputs, as the end of a
+    sentence; None if it may be. `roots` are directories from the settings: a root may be hidden, but hidden
+    paths below it are refused."""
     below = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
     parts = min((each.parts for each in below), key=len, default=path.parts)
     hidden = next((part for part in parts if part.startswith(".")), None)
@@ -48,16 +48,16 @@ def reason_not_to_use(path: Path, roots: Iterable[Path]) -> str | None:
 
 
 def is_key_name(name: str) -> bool:
-    """Whether a file of this name is likely a key or a credential."""
+    """True if a file of this name is probably a key or a credential."""
     return _KEY_NAME.fullmatch(name.lower()) is not None
 
 
 def holds_private_key(head: bytes) -> bool:
-    """By the beginning of a file (`LOOKED_AT_BYTES`)."""
+    """True if the first bytes of a file (`LOOKED_AT_BYTES`) contain a private key."""
     return _KEY_CONTENT.search(head) is not None
 
 
 def _is_of_system(path: Path) -> bool:
-    if any(path.is_relative_to(place) for place in _NOT_SYSTEM):
+    if any(path.is_relative_to(directory) for directory in _NOT_SYSTEM):
         return False
-    return any(path.is_relative_to(place) for place in _SYSTEM)
+    return any(path.is_relative_to(directory) for directory in _SYSTEM)

@@ -1,17 +1,17 @@
-"""Whether a file begins as its name promises: a login page or a line of text under the name of a picture is a
-valid transfer of something else.
+"""Checks that the first bytes of a file fit its name. A login page or an error text under the name of a
+picture is a successful transfer of wrong content.
 
-Libraries that guess a format (`filetype`, `puremagic`) answer another question: they name the one format
-they recognise, and none for a brand of MP4 or a kind of MP3 that they do not list. Here a file is refused
-only when it begins like no file of its family, so that no node loses a picture for a rare variant of its
-format, or for having written a JPEG under the name of a PNG.
+Libraries that guess a format (`filetype`, `puremagic`) do not fit: they return the one format they recognise,
+and none for an MP4 brand or a kind of MP3 that they do not list. Here a file is refused only if its first
+bytes fit no format of the family of its name. So a rare variant of a format is accepted, and so is a JPEG
+under the name of a PNG.
 """
 
 import re
 from pathlib import PurePosixPath
 
 HEAD_BYTES = 4096
-"""Enough of a file for `mismatch`."""
+"""Number of bytes that `mismatch` needs."""
 
 _ISO_MEDIA = rb"....(?:ftyp|moov|mdat|free|skip|wide|pnot|jP  |JXL )"
 _ZIP = rb"PK(?:\x03\x04|\x05\x06|\x07\x08)"
@@ -61,14 +61,14 @@ _SHOWN_BYTES = 40
 
 
 def mismatch(head: bytes, filename: str) -> str | None:
-    """Why these first `HEAD_BYTES` of a file cannot be of what its name promises; None when nothing speaks
-    against it: an ending that is not known promises anything but a web page."""
+    """Returns why the first `HEAD_BYTES` of a file do not fit its name; None if they fit. A name with an
+    unknown ending fits everything except a web page."""
     ending = PurePosixPath(filename).suffix.lower().lstrip(".")
     if ending not in _PAGES and _PAGE.match(head):
-        return "what the instance gave is a web page (a login, or an error), not this file"
+        return "the instance sent a web page (a login, or an error) instead of this file"
     promised = _BY_ENDING.get(ending)
     if promised is None or not head or promised[1].match(head):
         return None
     begins = head[:_SHOWN_BYTES].decode("ascii", "replace").replace("\ufffd", "?")
     shown = "".join(letter if letter.isprintable() else "?" for letter in begins)
-    return f"what the instance gave is no {promised[0]}, as its name promises: it begins with {shown!r}"
+    return f"the file is no {promised[0]}, although its name says so: it begins with {shown!r}"

@@ -1,8 +1,8 @@
-"""Whether a file is as long as it says itself: what a full disk or a killed process left on the instance is a
-valid transfer of a broken picture, and nobody but the file can tell.
+"""Checks that a file has the length that its own content declares. A full disk or a killed process may leave
+an incomplete file on the instance, which is then transferred without an error.
 
-Only formats that say where they end: PNG, RIFF (WEBP, WAV, AVI), MP4 and MOV, GLB. Whatever else is there is
-taken as it is, and so is what a file does not say.
+Only for formats that declare their length: PNG, RIFF (WEBP, WAV, AVI), MP4 and MOV, GLB. Other files, and
+files that do not declare a length, are accepted.
 """
 
 import os
@@ -15,19 +15,19 @@ from comfyui_workflow.runs.model import FileType
 
 _MAY_BE_EMPTY = (FileType.TEXT, FileType.OTHER)
 _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
-"""What those write who do not know the length beforehand."""
+"""Values that encoders write if they do not know the length in advance."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONG_BOX, _BOX_TO_THE_END = 1, 0
 
 
 def shortfall(path: Path, file_type: FileType) -> str | None:
-    """Why the file cannot be whole; None when nothing speaks against it. Raises: OSError."""
+    """Returns why the file is incomplete; None if no sign of that is found. Raises: OSError."""
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes == 0:
             return None if file_type in _MAY_BE_EMPTY else "it is empty on the instance"
-        reads_to_its_end = _reader(file.read(12))
-        if reads_to_its_end is None or reads_to_its_end(file, size_bytes):
+        is_complete = _reader(file.read(12))
+        if is_complete is None or is_complete(file, size_bytes):
             return None
     return f"it is cut short on the instance, after {size_bytes} bytes"
 
@@ -45,15 +45,15 @@ def _reader(head: bytes) -> Callable[[BinaryIO, int], bool] | None:
 
 
 def _has_png_end(file: BinaryIO, size_bytes: int) -> bool:
-    """Chunk after chunk, to the one that ends it; what comes behind that is nobody's business."""
-    place = len(_PNG)
-    while place + 12 <= size_bytes:
-        file.seek(place)
+    """Reads the chunks up to IEND, which ends the picture. Data after it is ignored."""
+    position = len(_PNG)
+    while position + 12 <= size_bytes:
+        file.seek(position)
         length = _number(file, ">I") or 0
         is_last = file.read(4) == b"IEND"
-        place += 12 + length
+        position += 12 + length
         if is_last:
-            return place <= size_bytes
+            return position <= size_bytes
     return False
 
 
@@ -70,20 +70,21 @@ def _has_glb_length(file: BinaryIO, size_bytes: int) -> bool:
 
 
 def _has_whole_boxes(file: BinaryIO, size_bytes: int) -> bool:
-    """Box after box; the last one may say that it goes on to the end. What cannot be a box is a tail."""
-    place = 0
-    while place + 8 <= size_bytes:
-        file.seek(place)
+    """Reads the top-level boxes. The last one may extend to the end of the file. Data that is not a valid box
+    is accepted as a trailer."""
+    position = 0
+    while position + 8 <= size_bytes:
+        file.seek(position)
         length, header_bytes = _number(file, ">I"), 8
         if length == _LONG_BOX:
-            file.seek(place + 8)
+            file.seek(position + 8)
             length, header_bytes = _number(file, ">Q"), 16
         elif length == _BOX_TO_THE_END:
             return True
         if length is None or length < header_bytes:
             return True
-        place += length
-    return place <= size_bytes
+        position += length
+    return position <= size_bytes
 
 
 def _number(file: BinaryIO, kind: str) -> int | None:

@@ -1,4 +1,4 @@
-"""An open way to one instance: one SSH transport with a tunnel to its ComfyUI and its files.
+"""An open connection to one instance: an SSH transport with a tunnel to ComfyUI and with SFTP.
 
 open_connection(address, comfyui_port, options) -> Connection       one attempt
 Connection
@@ -6,11 +6,11 @@ Connection
     files                 RemoteFiles
     address, comfyui_port
     host_key_fingerprint  "SHA256:..."
-    round_trip_s          measured once, when it was opened
-    is_alive              False once cut, closed, or silent for longer than the silence limit
-    check_port()          raises ConnectionFailed when nothing listens on ComfyUI's port of the instance
-    close()               never blocks for longer than about a second; idempotent
-ConnectionOptions         every setting, see options.py
+    round_trip_s          measured once, when the connection was opened
+    is_alive              False after the connection was lost, closed, or silent beyond the silence limit
+    check_port()          raises ConnectionFailed if nothing listens on ComfyUI's port of the instance
+    close()               blocks for at most about a second; idempotent
+ConnectionOptions         all settings, see options.py
 """
 
 import threading
@@ -32,13 +32,13 @@ from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel
 __all__ = ["Connection", "ConnectionOptions", "open_connection"]
 
 LOCALHOST = ("127.0.0.1", 0)
-# So much of each connection through the tunnel may be in memory, before anybody has asked what it is.
+# Maximum of unread bytes in memory for each connection through the tunnel.
 MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
 OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
 
 
 class Connection:
-    """Made by `open_connection`. May be used from any thread."""
+    """Created by `open_connection`. Thread-safe."""
 
     def __init__(
         self,
@@ -67,7 +67,9 @@ class Connection:
         return self._opened.transport.is_active()
 
     def check_port(self) -> None:
-        """The tunnel itself only resets who connects to it; this says why.
+        """Checks that ComfyUI's port of the instance accepts connections.
+
+        The tunnel itself only resets a local connection; this method gives the reason.
 
         Raises: ConnectionFailed.
         """
@@ -82,7 +84,8 @@ class Connection:
             raise ConnectionFailed(_refused_port_error(error, self.comfyui_port)) from error
 
     def close(self) -> None:
-        """Cuts off everybody who still uses it: nothing is said to the peer, which may be frozen."""
+        """Closes the transport and the tunnel at once, also while they are in use. Nothing is sent to the
+        peer, which may be frozen."""
         with self._closing:
             self._opened.close()
             self._tunnel.close()
@@ -90,8 +93,10 @@ class Connection:
 
 
 def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
-    """Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
-    InvalidAddress (where the host leads to), StoreError (the known hosts).
+    """Opens a connection; makes one attempt.
+
+    Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
+    InvalidAddress (the host resolves to a refused address), StoreError (the known hosts file).
     """
     with ExitStack() as on_failure:
         opened = open_transport(address, options)
@@ -112,17 +117,19 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
 
 
 def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOptions) -> SftpChannels:
-    """First of all channels: only a session makes sshd send small answers at once (TCP_NODELAY). A machine
-    without SFTP is of use all the same: files go through the tunnel then."""
+    """Opens the SFTP channels.
 
-    def acknowledge_as_usual() -> None:
-        opened.wire.acknowledges_at_once = False
+    SFTP must be the first channel: sshd sends small packets at once (TCP_NODELAY) only after a session has
+    started. A machine without SFTP can be used too: files then go through the tunnel."""
+
+    def stop_quick_ack() -> None:
+        opened.wire.uses_quick_ack = False
 
     try:
         return SftpChannels(
             opened.transport,
             address.label,
-            on_session=acknowledge_as_usual,
+            on_session=stop_quick_ack,
             open_timeout_s=options.connect_timeout_s,
             silence_timeout_s=options.channel_timeout_s,
         )
@@ -131,7 +138,8 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
 
 
 def _refused_port_error(error: Exception, port: int) -> str:
-    """paramiko's reason may be missing when two threads are refused at once: then it is the usual one."""
+    """Error sentence. If two channels are refused at once, paramiko may lose the reason; then the most common
+    reason is given."""
     if "timeout" in str(error).lower():
         return f"The instance does not answer when asked for its port {port}."
     if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:

@@ -1,4 +1,4 @@
-"""Where ComfyUI is on a rented machine that nobody said more of."""
+"""Default port and directories of ComfyUI on a rented machine."""
 
 COMFYUI_PORT = 18188
 INPUT_DIR = "/workspace/ComfyUI/input"

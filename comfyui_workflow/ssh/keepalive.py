@@ -1,14 +1,14 @@
-"""Noticing a peer that froze: who stays silent although asked is closed.
+"""Keepalive: closes SSH connections whose peer does not answer.
 
 watch(transport, wire, *, interval_s=5.0, silence_limit_s=15.0)
 
-A connection that hears nothing for `interval_s` asks for an answer; `silence_limit_s` of silence closes it,
-which wakes up everybody who waits on it. TCP alone does not notice: a proxy or a kernel acknowledges for a
-frozen peer.
+How it works: a connection that has received nothing for `interval_s` sends a keepalive request. After
+`silence_limit_s` without a received byte it is closed, which wakes up every thread that waits on it. TCP
+alone does not detect a frozen peer, because a proxy or the kernel still acknowledges the packets.
 
-The asking is done by each transport's own reading thread: sending to a frozen peer may block, and then blocks
-that thread alone. One supervisor thread for the process counts the silence and closes, which never blocks. It
-starts with the first connection that is watched and ends with the last.
+The requests are sent by the reading thread of each transport: sending to a frozen peer may block, and then it
+blocks only that thread. One supervisor thread of the process measures the silence and closes connections,
+which never blocks. It starts with the first watched connection and ends with the last.
 """
 
 import threading
@@ -23,7 +23,7 @@ LONGEST_TICK_S = 1.0
 
 
 class KeepaliveWatch:
-    """One connection under watch."""
+    """Keepalive state of one connection."""
 
     def __init__(
         self,
@@ -38,50 +38,53 @@ class KeepaliveWatch:
         self._interval_s = interval_s
         self._silence_limit_s = silence_limit_s
         self._silence_s = 0.0
-        self._heard_count = wire.heard_count
-        self._asked_at = 0.0
-        self._asked_after = -1
-        self._quiet_since = time.monotonic()
-        wire.on_quiet = self._ask_when_quiet
+        self._supervisor_received_count = wire.received_count
+        self._requested_at = 0.0
+        self._reader_received_count = -1
+        self._silent_since = time.monotonic()
+        wire.on_recv_timeout = self._request_if_silent
 
     @property
     def tick_s(self) -> float:
         return min(LONGEST_TICK_S, self._silence_limit_s / 15)
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         return not self._transport.is_active()
 
     def count_silence(self, elapsed_s: float) -> None:
-        """By the supervisor. Time in which this whole process was stopped is not the peer's silence."""
-        if self._heard_count != self._wire.heard_count:
-            self._heard_count = self._wire.heard_count
+        """Called by the supervisor. At most two ticks of `elapsed_s` count: time in which this whole process
+        was stopped is not silence of the peer."""
+        if self._supervisor_received_count != self._wire.received_count:
+            self._supervisor_received_count = self._wire.received_count
             self._silence_s = 0.0
             return
         self._silence_s += min(elapsed_s, 2 * self.tick_s)
         if self._silence_s >= self._silence_limit_s:
             self._transport.close()
 
-    def _ask_when_quiet(self) -> None:
-        """By the reading thread, several times a second while nothing arrives."""
+    def _request_if_silent(self) -> None:
+        """Called by the reading thread several times a second while nothing is received."""
         now = time.monotonic()
-        if self._asked_after != self._wire.heard_count:
-            self._asked_after = self._wire.heard_count
-            self._quiet_since = now
-        if now - max(self._quiet_since, self._asked_at) >= self._interval_s and self._ask():
-            self._asked_at = now
+        if self._reader_received_count != self._wire.received_count:
+            self._reader_received_count = self._wire.received_count
+            self._silent_since = now
+        if now - max(self._silent_since, self._requested_at) >= self._interval_s and self._send_request():
+            self._requested_at = now
 
-    def _ask(self) -> bool:
-        """Sends a request that every SSH server must answer, unless keys or other data are under way already.
+    def _send_request(self) -> bool:
+        """Sends a request that every SSH server must answer. Returns False if a key exchange or another send
+        is in progress.
 
-        What paramiko's own keepalive sends wants no answer; what waits for an answer would block this thread.
+        paramiko's own keepalive requests no answer, and its methods that wait for an answer would block this
+        thread.
         """
         transport = self._transport
         if not transport.clear_to_send.is_set() or not transport.clear_to_send_lock.acquire(blocking=False):
             return False
         try:
             if transport.clear_to_send.is_set():
-                transport.packetizer.send_message(_request_for_an_answer())
+                transport.packetizer.send_message(_keepalive_request())
                 return True
         finally:
             transport.clear_to_send_lock.release()
@@ -89,7 +92,7 @@ class KeepaliveWatch:
 
 
 class Supervisor:
-    """Its thread runs while there is something to watch."""
+    """Thread that closes silent connections. It runs while at least one connection is watched."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -109,7 +112,7 @@ class Supervisor:
                 self._thread.start()
 
     def recheck(self) -> None:
-        """For who just closed a connection: its watch ends now, not at the next tick."""
+        """Removes closed connections now instead of at the next tick."""
         with self._changed:
             self._changed.notify_all()
 
@@ -123,16 +126,16 @@ class Supervisor:
 
     def _wait_for_tick(self) -> list[KeepaliveWatch]:
         with self._changed:
-            self._drop_those_over()
+            self._remove_closed()
             if self._watches:
                 self._changed.wait(min(watch.tick_s for watch in self._watches))
-                self._drop_those_over()
+                self._remove_closed()
             if not self._watches:
                 self._thread = None
             return list(self._watches)
 
-    def _drop_those_over(self) -> None:
-        self._watches = [watch for watch in self._watches if not watch.is_over]
+    def _remove_closed(self) -> None:
+        self._watches = [watch for watch in self._watches if not watch.is_closed]
 
 
 supervisor = Supervisor()
@@ -145,11 +148,11 @@ def watch(
     interval_s: float = 5.0,
     silence_limit_s: float = 15.0,
 ) -> None:
-    """From now on until the transport is closed. Call it once the transport is authenticated."""
+    """Watches a transport until it is closed. Call this after the transport is authenticated."""
     supervisor.add(KeepaliveWatch(transport, wire, interval_s=interval_s, silence_limit_s=silence_limit_s))
 
 
-def _request_for_an_answer() -> paramiko.Message:
+def _keepalive_request() -> paramiko.Message:
     message = paramiko.Message()
     message.add_byte(cMSG_GLOBAL_REQUEST)
     message.add_string("keepalive@openssh.com")

@@ -1,10 +1,11 @@
-"""The private keys to show to an instance, in the order they are tried.
+"""Finds the private keys for the login to an instance, in the order in which they are tried.
 
 find_keys(named=..., search=KeySearch(...)) -> FoundKeys(keys, problems)
 load_key(path, passphrase) -> paramiko.PKey          cached; raises KeyRefused with the reason
 
-Order: the address's -i, the configured key, id_ed25519, id_ecdsa and id_rsa of the key directory, the agent's
-(only when asked). A key that cannot be read is a problem to tell if no other key is accepted, as with ssh.
+Order: the -i file of the address, the configured key, id_ed25519, id_ecdsa and id_rsa of the key directory,
+the keys of the agent (only if `use_agent`). A key that cannot be read is reported only if no other key is
+accepted, as ssh does.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ LARGEST_KEY_BYTES = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class KeySearch:
-    """Where keys may come from. `allowed_directories=None`: -i may name any file of this server."""
+    """Sources of keys. `allowed_directories=None`: -i may name any file of this server."""
 
     configured: Path | None = None
     passphrase: str | None = None
@@ -40,7 +41,9 @@ class FoundKeys:
 
 
 def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
-    """Raises: KeyRefused when -i (`named`) is outside of the allowed directories."""
+    """Finds and loads the keys. `named` is the -i file.
+
+    Raises: KeyRefused if the -i file is outside of the allowed directories."""
     keys: dict[str, paramiko.PKey] = {}
     problems = []
     for path in _candidates(named, search):
@@ -60,7 +63,7 @@ def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
 
 
 def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
-    """Opening an encrypted key takes a second of CPU: the same file is opened once.
+    """Loads a private key. The result is cached per file: decrypting a key takes a second of CPU time.
 
     Raises: KeyRefused.
     """
@@ -86,7 +89,8 @@ def _candidates(named: str | None, search: KeySearch) -> Iterator[Path]:
 
 
 def _allowed(named: str, directories: tuple[Path, ...] | None) -> Path:
-    """The answer for a path elsewhere is the same whether there is a file or not."""
+    """Returns the path if it is in an allowed directory. The error for another path is the same whether the
+    file exists or not. Raises: KeyRefused."""
     path = _expand(Path(named))
     if directories is None:
         return path
@@ -110,7 +114,7 @@ def _expand(path: Path) -> Path:
 def _load(path: Path, _modified_ns: int, _size_bytes: int, passphrase: str | None) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
-    except TypeError:  # how paramiko says that it is encrypted, before any work is done
+    except TypeError:  # paramiko's sign of an encrypted key, before any decryption
         return _load_encrypted(path, passphrase)
     except (ValueError, IndexError, paramiko.SSHException, UnknownKeyType) as error:
         raise _not_a_key(path) from error
@@ -123,7 +127,7 @@ def _load_encrypted(path: Path, passphrase: str | None) -> paramiko.PKey:
             "or use another key."
         )
     try:
-        # The type stubs ask for str, the crypto library beneath for bytes.
+        # The type stubs require str; the crypto library below requires bytes.
         return paramiko.PKey.from_path(path, cast(Any, passphrase.encode()))
     except (ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
         raise KeyRefused(f"The passphrase does not open the key file {path}.") from error

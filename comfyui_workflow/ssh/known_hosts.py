@@ -1,19 +1,19 @@
-"""Which machine answers at which address: trust on first use, in our own known_hosts file.
+"""Host keys of the instances, in a known_hosts file of this server: trust on first use.
 
 KnownHosts(path)
     check(host, port, key, *, pinned_fingerprint=None)   raises HostKeyRefused
-    key_types(host, port) -> tuple[str, ...]             what we know of it, to ask the server for the same
+    key_types(host, port) -> tuple[str, ...]             types of the known keys, to request them first
     fingerprint(host, port) -> str | None                "SHA256:..."
-    forget(host, port) -> bool                           True when there was something to forget
-    trust(offered)                                       that key and no other, from now on
+    forget(host, port) -> bool                           True if a key was removed
+    trust(offered)                                       replaces the known keys by this key
 
-    damaged() -> tuple[str, ...]                         sentences: what of the file cannot be read
-    adopt()                                              lines of an earlier release get their check
+    damaged() -> tuple[str, ...]                         sentences: which parts of the file cannot be read
+    adopt()                                              adds checksums to the lines of an earlier release
 
-The file is in OpenSSH's format, private, replaced as a whole at each change. Lines that are not understood
-stay where they are. Each of our lines ends with a comment that tells its host once more and has a checksum,
-and the last line says how many there are. So a machine whose line is damaged or lost is refused until a
-person has accepted its key: it never becomes one that is seen for the first time.
+How it works: the file has OpenSSH's format, is private, and is replaced as a whole at each change. Lines that
+cannot be parsed are kept. Each line of this server ends with a comment: a digest of the host and a checksum.
+The last line of the file is the number of those lines. So damaged and lost lines are noticed, and a host
+whose line is damaged or lost is refused until a person accepts its key. It is never treated as a new host.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ from comfyui_workflow.errors import HostKeyRefused, OfferedKey, StoreError
 
 _MARK = "comfyui-workflow:"
 _TRAILER = re.compile(rf"# {_MARK} ([0-9]+) keys?")
-_LOST = f"# {_MARK} keys were lost"
-"""A line of the file, from when that was noticed until a person removes it."""
+_LOST_MARK = f"# {_MARK} keys were lost"
+"""Line that is added to the file when lost keys are noticed, and stays until a person removes it."""
 
-_changing = threading.Lock()
-"""One for all: connections each have a `KnownHosts` of their own, of the same file."""
+_write_lock = threading.Lock()
+"""One lock for the process: each connection has a `KnownHosts` object of its own, for the same file."""
 
 
 class KnownHosts:
-    """May be used from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,59 +46,63 @@ class KnownHosts:
     def check(
         self, host: str, port: int, key: paramiko.PKey, *, pinned_fingerprint: str | None = None
     ) -> None:
-        """Accepts the machine we know, or one we see for the first time and from now on know.
+        """Accepts a known key. Accepts and saves the key of a host that is not known yet.
 
-        Raises: HostKeyRefused; StoreError when a new machine cannot be written down.
+        Raises: HostKeyRefused; StoreError if a new key cannot be saved.
         """
         if pinned_fingerprint:
             _check_pin(host, port, key, pinned_fingerprint)
             return
-        with _changing:
+        with _write_lock:
             known = self._known_keys(host, port)
             if not known:
                 self._check_damage(host, port, key)
-                self._remember(host, port, key)
+                self._append(host, port, key)
             elif key not in known:
-                raise _changed(host, port, known[0], key)
+                raise _changed_key_error(host, port, known[0], key)
 
     def damaged(self) -> tuple[str, ...]:
         """Raises: StoreError."""
         lines = self._lines()
-        told = [f"line {n} is damaged" for n, line in enumerate(lines, start=1) if _is_damaged(line)]
-        return (*told, "keys were lost") if self._are_lost() else tuple(told)
+        found = [f"line {n} is damaged" for n, line in enumerate(lines, start=1) if _is_damaged(line)]
+        return (*found, "keys were lost") if self._has_lost_keys() else tuple(found)
 
     def adopt(self) -> None:
-        """Raises: StoreError."""
-        with _changing:
+        """Adds the checksum comment to the lines of an earlier release. Raises: StoreError."""
+        with _write_lock:
             lines = self._lines()
-            if any(_with_check(line) != line for line in lines):
+            if any(_add_checksum(line) != line for line in lines):
                 self._write(lines)
 
     def _check_damage(self, host: str, port: int, key: paramiko.PKey) -> None:
-        """Of a machine that no line tells of. Raises: HostKeyRefused where one did that is damaged now."""
+        """Refuses a host without a readable line if its line may be damaged or lost. A damaged line that
+        still has the whole offered key is removed: the host is the known one.
+        Raises: HostKeyRefused, StoreError."""
         lines, name = self._lines(), _name(host, port)
         mentions = [line for line in lines if _is_damaged(line) and _mentions(line, name)]
-        if any(key.get_base64() in line for line in mentions):  # the machine that we knew
+        if any(key.get_base64() in line for line in mentions):  # the known host
             self._write([line for line in lines if line not in mentions])
-        elif mentions or self._are_lost():
-            raise self._doubtful(host, port, key, is_line_there=bool(mentions))
+        elif mentions or self._has_lost_keys():
+            raise self._damaged_line_error(host, port, key, is_line_there=bool(mentions))
 
-    def _doubtful(self, host: str, port: int, key: paramiko.PKey, *, is_line_there: bool) -> HostKeyRefused:
+    def _damaged_line_error(
+        self, host: str, port: int, key: paramiko.PKey, *, is_line_there: bool
+    ) -> HostKeyRefused:
         what = (
-            "The line that told its key"
+            "The line with its known key"
             if is_line_there
-            else "A part of the file, which may have told its key,"
+            else "A part of the file, which may have held its known key,"
         )
-        place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"
-        way = (
-            f"forget the damaged line with: comfyui-workflow hosts forget {place}"
+        shell_address = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"
+        remedy = (
+            f"forget the damaged line with: comfyui-workflow hosts forget {shell_address}"
             if is_line_there
-            else f'remove the line "{_LOST}" from that file, to trust machines on first use again'
+            else f'remove the line "{_LOST_MARK}" from that file, to trust machines on first use again'
         )
         return _refusal(
             f"{_name(host, port)} shows the host key {key.fingerprint} ({key.get_name()}). {what} is damaged "
-            f"in {self.path}, so it cannot be told whether this is the machine we knew. Accept this key if "
-            f"it is right, or {way}. Nothing was sent to it.",
+            f"in {self.path}, so this server cannot check that this is the same machine as before. Accept "
+            f"this key if it is right, or {remedy}. Nothing was sent to it.",
             _offered(host, port, "unknown: its line is damaged", key),
         )
 
@@ -110,23 +114,24 @@ class KnownHosts:
         return known[0].fingerprint if known else None
 
     def forget(self, host: str, port: int) -> bool:
-        """From now on whichever machine answers there first is trusted."""
-        with _changing:
-            kept = self._lines_of_others(host, port)
+        """Removes the keys of a host: the next machine that answers there is trusted.
+        Returns True if a key was removed. Raises: StoreError."""
+        with _write_lock:
+            kept = self._lines_without(host, port)
             if len(kept) == len(self._lines()):
                 return False
             self._write(kept)
             return True
 
     def trust(self, offered: OfferedKey) -> None:
-        """Exactly the key that was shown: what the machine shows next is checked against it.
+        """Replaces the known keys of a host by the offered key. The next connection must show this key.
         Raises: StoreError."""
-        with _changing:
+        with _write_lock:
             name = _name(offered.host, offered.port)
-            self._write([*self._lines_of_others(offered.host, offered.port), f"{name} {offered.key}"])
+            self._write([*self._lines_without(offered.host, offered.port), f"{name} {offered.key}"])
 
-    def _lines_of_others(self, host: str, port: int) -> list[str]:
-        """Without those of this machine, also those that are damaged."""
+    def _lines_without(self, host: str, port: int) -> list[str]:
+        """All lines without those of this host; damaged lines that mention the host are left out too."""
         name = _name(host, port)
         return [
             line
@@ -138,20 +143,20 @@ class KnownHosts:
         found = (_read_line(line, _name(host, port)) for line in self._lines())
         return [key for key in found if key is not None]
 
-    def _remember(self, host: str, port: int, key: paramiko.PKey) -> None:
+    def _append(self, host: str, port: int, key: paramiko.PKey) -> None:
         self._write([*self._lines(), f"{_name(host, port)} {key.get_name()} {key.get_base64()}"])
 
-    def _are_lost(self) -> bool:
-        """Whether lines are missing: the file is empty or cut, or has zeros where text was."""
+    def _has_lost_keys(self) -> bool:
+        """True if lines are missing: the file is empty or cut off, or has NUL bytes instead of text."""
         text = self._text()
         if text is None:
             return False
         lines = text.split("\n")
-        if _LOST in lines or "\0" in text or not text.endswith("\n"):
+        if _LOST_MARK in lines or "\0" in text or not text.endswith("\n"):
             return True
-        told = [int(found[1]) for line in lines if (found := _TRAILER.fullmatch(line))]
+        counts = [int(found[1]) for line in lines if (found := _TRAILER.fullmatch(line))]
         ours = sum(_MARK in line and not line.startswith("#") for line in lines)
-        return ours < told[-1] if told else ours > 0
+        return ours < counts[-1] if counts else ours > 0
 
     def _lines(self) -> list[str]:
         text = self._text()
@@ -166,10 +171,11 @@ class KnownHosts:
             raise StoreError(f"Cannot read the known hosts {self.path}: {error.strerror}.") from error
 
     def _write(self, lines: list[str]) -> None:
-        """Each with its check, and how many there are. That keys were lost stays in the file."""
-        kept = [_with_check(line) for line in lines if not _TRAILER.fullmatch(line)]
-        if self._are_lost() and _LOST not in kept:
-            kept.append(_LOST)
+        """Writes the lines with their checksums, and the trailer with their number. The mark of lost keys is
+        added if keys are lost. Raises: StoreError."""
+        kept = [_add_checksum(line) for line in lines if not _TRAILER.fullmatch(line)]
+        if self._has_lost_keys() and _LOST_MARK not in kept:
+            kept.append(_LOST_MARK)
         count = sum(_MARK in line and not line.startswith("#") for line in kept)
         text = "".join(f"{line}\n" for line in [*kept, f"# {_MARK} {count} keys"])
         try:
@@ -180,7 +186,8 @@ class KnownHosts:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """By a new file that only we can read; a symlink planted there is replaced, not followed."""
+    """Replaces the file by a new one that only its owner can read. A symlink at `path` is replaced, not
+    followed. Raises: OSError."""
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -194,13 +201,13 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _name(host: str, port: int) -> str:
-    """As OpenSSH writes it: the port is named when it is not the usual one."""
+    """Formats a host as OpenSSH does: with the port if it is not 22."""
     host = host.lower()
     return host if port == 22 else f"[{host}]:{port}"
 
 
-def _check_of(name: str, line: str) -> str:
-    """The comment of a line: its host once more, as a digest, and a checksum."""
+def _checksum_comment(name: str, line: str) -> str:
+    """Returns the comment of a line: a digest of the host, and a checksum of the line."""
     return f"{_MARK}{_digest(name)}:{zlib.crc32(line.encode('utf-8', 'surrogateescape')):08x}"
 
 
@@ -208,22 +215,28 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _with_check(line: str) -> str:
-    """A line of one host that can be read and has no comment gets one; others stay as they are."""
+def _add_checksum(line: str) -> str:
+    """Adds the checksum comment to a readable line of one host without a comment. Returns other lines
+    unchanged."""
     words = line.split()
     if len(words) != 3 or "," in words[0] or _read_key(line) is None:
         return line
-    return f"{' '.join(words)} {_check_of(words[0], ' '.join(words))}"
+    return f"{' '.join(words)} {_checksum_comment(words[0], ' '.join(words))}"
 
 
 def _is_damaged(line: str) -> bool:
-    """One of ours that is not as it was written, or one that was a key and is none. Comments, marked lines,
-    hashed ones and those of key types that are not known here are not."""
+    """True if a line of this server does not match its checksum, or another line cannot be parsed as the key
+    that it should be. Comments, marked lines (`@`), hashed lines (`|`) and lines with a key type that is not
+    in `_KEY_TYPES` are never damaged, except for lines with NUL bytes or too few words."""
     words = line.split()
     if not words or line[0] in "#@|":
         return False
     if _MARK in line:
-        return len(words) != 4 or words[3] != _check_of(words[0], " ".join(words[:3])) or not _read_key(line)
+        return (
+            len(words) != 4
+            or words[3] != _checksum_comment(words[0], " ".join(words[:3]))
+            or not _read_key(line)
+        )
     return len(words) < 3 or (words[1] in _KEY_TYPES and _read_key(line) is None) or "\0" in line
 
 
@@ -235,7 +248,8 @@ def _mentions(line: str, name: str) -> bool:
 
 
 def _read_line(line: str, name: str) -> paramiko.PKey | None:
-    """The key of this line if it is about that machine; broken, hashed and marked lines are about nobody."""
+    """Returns the key in a line if the line is about this host. Damaged, hashed and marked lines have no
+    key."""
     words = line.split()
     if len(words) < 3 or name not in words[0].split(",") or _is_damaged(line):
         return None
@@ -259,14 +273,14 @@ def _check_pin(host: str, port: int, key: paramiko.PKey, pinned_fingerprint: str
         )
 
 
-def _changed(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
-    place = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # as a shell takes it
+def _changed_key_error(host: str, port: int, known: paramiko.PKey, key: paramiko.PKey) -> HostKeyRefused:
+    shell_address = f"'[{host}]:{port}'" if ":" in host else f"{host}:{port}"  # quoted for a shell
     return _refusal(
         f"Another machine answers at {_name(host, port)}: "
         f"its host key is {key.fingerprint} ({key.get_name()}), "
         f"we know {known.fingerprint} ({known.get_name()}). Rented addresses often pass to other machines; "
-        f"if you rented this one anew, forget the old key with: comfyui-workflow hosts forget {place} "
-        "and try again. Nothing was sent to it.",
+        "if you have just rented this one, forget the old key with: comfyui-workflow hosts forget "
+        f"{shell_address} and try again. Nothing was sent to it.",
         _offered(host, port, known.fingerprint, key),
     )
 

@@ -1,4 +1,4 @@
-"""How connections are opened: everything that is a setting, as one argument."""
+"""Settings of SSH connections, as one argument."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ class ConnectionOptions:
     known_hosts: KnownHosts
     key_file: Path | None = None
     key_passphrase: str | None = None
-    key_directory: Path | None = Path("~/.ssh")  # its id_ed25519, id_ecdsa and id_rsa are tried too
+    key_directory: Path | None = Path("~/.ssh")  # id_ed25519, id_ecdsa, id_rsa in it are tried too
     allowed_key_directories: tuple[Path, ...] | None = None
     use_agent: bool = False
     pinned_fingerprint: str | None = None
     allow_loopback_hosts: bool = True
     connect_timeout_s: float = 10.0  # for each of: name and TCP, banner, handshake, each key, each channel
-    channel_timeout_s: float = 20.0  # without a byte, on an SFTP channel; a dead connection is noticed sooner
+    channel_timeout_s: float = 20.0  # SFTP channel without a byte; a dead connection is noticed sooner
     keepalive_interval_s: float = 5.0
     silence_limit_s: float = 15.0
 

@@ -1,13 +1,16 @@
-"""One shared value per key, lent to many at once: `with pool.lease(key, stop=...) as value:`.
+"""Pool of shared values (connections), one per key: `with pool.lease(key, stop=...) as value:`.
 
 Pool(open, *, idle_s=300.0, open_limit_s=300.0)
     lease(key, *, stop=None, timeout_s=None) -> context manager yielding the value
     close()                            closes every value; later leases raise Stopped
 
-A key that is slow to open makes no other key wait, and nobody waits longer than they want to: `open` runs in
-a thread of its own. What it raises is raised in every lease that waited for it; the next lease opens anew.
-`open` has timeouts of its own. Should one of them be missing, what is not open after `open_limit_s` has
-failed, and is closed if it ever opens.
+How it works: several leases share one value at the same time. The first lease of a key starts `open` in a
+thread of its own, so a slow key does not block another key, and each lease can have its own timeout. An error
+of `open` is raised in every lease that waited for it; the next lease calls `open` again. A value without a
+lease is closed after `idle_s`.
+
+`open` has timeouts of its own. `open_limit_s` is the limit in case one of them is missing: after it the
+leases fail, and a value that opens later is closed.
 """
 
 import threading
@@ -21,7 +24,7 @@ from comfyui_workflow.errors import ConnectionFailed, Stopped
 
 
 class Closable(Protocol):
-    """What a pool can hold. `is_alive` must be quick: it is asked under the pool's lock."""
+    """A value of a pool. `is_alive` must be fast: the pool reads it while it holds its lock."""
 
     @property
     def is_alive(self) -> bool: ...
@@ -34,7 +37,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class _Slot(Generic[T]):
-    """One value on its way from opening to closed. Everything here is guarded by the pool's lock."""
+    """One value of the pool, from opening to closed. All fields are guarded by the pool's lock."""
 
     def __init__(self, open_until_s: float) -> None:
         self.open_until_s = open_until_s
@@ -45,22 +48,22 @@ class _Slot(Generic[T]):
 
     @property
     def is_usable(self) -> bool:
-        """Still opening, or open and alive."""
+        """True if the value is still opening, or open and alive."""
         return self.error is None and (self.value is None or self.value.is_alive)
 
     @property
-    def is_settled(self) -> bool:
-        """Open, or failed."""
+    def is_resolved(self) -> bool:
+        """True if the value is open or opening it has failed."""
         return self.error is not None or self.value is not None
 
-    def stop_idling(self) -> None:
+    def cancel_idle_timer(self) -> None:
         if self.idle_timer:
             self.idle_timer.cancel()
             self.idle_timer = None
 
 
 class Pool(Generic[K, T]):
-    """May be used from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0, open_limit_s: float = 300.0) -> None:
         self._open = open
@@ -74,36 +77,37 @@ class Pool(Generic[K, T]):
     def lease(
         self, key: K, *, stop: CancelToken | None = None, timeout_s: float | None = None
     ) -> Iterator[T]:
-        """The value of this key, opened if there is none or the one there is is dead.
+        """Leases the value of a key. Opens it if there is no value, or the value is dead.
 
-        Raises: whatever `open` raises; Stopped when `stop` or the pool says so; TimeoutError.
+        Raises: every error of `open`; Stopped if `stop` is set or the pool is closed; TimeoutError.
         """
-        slot = self._join(key)
+        slot = self._acquire(key)
         try:
             yield self._wait_for(slot, stop or CancelToken(), timeout_s)
         finally:
-            self._leave(key, slot)
+            self._release(key, slot)
 
     def close(self) -> None:
-        """Closes every value, lent or not, and what is still opening as soon as it is open. Idempotent."""
+        """Closes every value, leased or not. A value that is still opening is closed once it is open.
+        Idempotent."""
         with self._changed:
             self._is_closed = True
             slots = list(self._slots.values())
             self._slots.clear()
             for slot in slots:
-                slot.stop_idling()
+                slot.cancel_idle_timer()
             self._changed.notify_all()
         for slot in slots:
             _close(slot)
 
-    def _join(self, key: K) -> _Slot[T]:
-        """Takes a lease on the key's slot, open or not yet; a dead slot is replaced."""
+    def _acquire(self, key: K) -> _Slot[T]:
+        """Counts a lease on the key's slot, which may still be opening. Replaces a dead slot."""
         dead = None
         with self._changed:
-            self._refuse_if_closed()
+            self._raise_if_closed()
             slot = self._slots.get(key)
             if slot:
-                slot.stop_idling()
+                slot.cancel_idle_timer()
             if slot is None or not slot.is_usable:
                 dead, slot = slot, self._start_opening(key)
             slot.lease_count += 1
@@ -113,32 +117,34 @@ class Pool(Generic[K, T]):
 
     def _start_opening(self, key: K) -> _Slot[T]:
         slot = self._slots[key] = _Slot[T](time.monotonic() + self._open_limit_s)
-        threading.Thread(target=self._fill, args=(key, slot), name=f"open {key}"[:60], daemon=True).start()
+        threading.Thread(
+            target=self._run_open, args=(key, slot), name=f"open {key}"[:60], daemon=True
+        ).start()
         return slot
 
-    def _fill(self, key: K, slot: _Slot[T]) -> None:
+    def _run_open(self, key: K, slot: _Slot[T]) -> None:
         value, error = None, None
         try:
             value = self._open(key)
-        except BaseException as caught:  # noqa: BLE001 - it is raised again in every lease that waits
+        except BaseException as caught:  # noqa: BLE001 - every waiting lease raises it again
             error = caught
         with self._changed:
-            is_unwanted = self._is_closed or slot.error is not None
+            is_obsolete = self._is_closed or slot.error is not None
             slot.value, slot.error = value, slot.error or error
-            if not is_unwanted:
-                self._idle_if_unused(key, slot)
+            if not is_obsolete:
+                self._start_idle_timer_if_unused(key, slot)
             self._changed.notify_all()
-        if is_unwanted:
+        if is_obsolete:
             _close(slot)
 
     def _wait_for(self, slot: _Slot[T], stop: CancelToken, timeout_s: float | None) -> T:
         with stop.notifying(self._changed), self._changed:
-            opens_for_s = max(0.0, slot.open_until_s - time.monotonic())
-            waits_for_s = opens_for_s if timeout_s is None else min(timeout_s, opens_for_s)
-            self._changed.wait_for(lambda: self._is_closed or slot.is_settled or stop.is_set, waits_for_s)
+            open_left_s = max(0.0, slot.open_until_s - time.monotonic())
+            wait_s = open_left_s if timeout_s is None else min(timeout_s, open_left_s)
+            self._changed.wait_for(lambda: self._is_closed or slot.is_resolved or stop.is_set, wait_s)
             stop.check()
-            self._refuse_if_closed()
-            if not slot.is_settled and time.monotonic() >= slot.open_until_s:
+            self._raise_if_closed()
+            if not slot.is_resolved and time.monotonic() >= slot.open_until_s:
                 slot.error = ConnectionFailed(f"no connection within {self._open_limit_s:.0f} s")
                 self._changed.notify_all()
             if slot.error is not None:
@@ -147,13 +153,13 @@ class Pool(Generic[K, T]):
                 raise TimeoutError("the connection is not open yet")
             return slot.value
 
-    def _leave(self, key: K, slot: _Slot[T]) -> None:
+    def _release(self, key: K, slot: _Slot[T]) -> None:
         with self._changed:
             slot.lease_count -= 1
-            self._idle_if_unused(key, slot)
+            self._start_idle_timer_if_unused(key, slot)
 
-    def _idle_if_unused(self, key: K, slot: _Slot[T]) -> None:
-        """Under the lock. A slot that failed is forgotten at once, so that the next lease opens anew."""
+    def _start_idle_timer_if_unused(self, key: K, slot: _Slot[T]) -> None:
+        """The caller holds the lock. A failed slot is removed at once, so that the next lease opens again."""
         if self._slots.get(key) is not slot:
             return
         if slot.error is not None:
@@ -170,7 +176,7 @@ class Pool(Generic[K, T]):
             del self._slots[key]
         _close(slot)
 
-    def _refuse_if_closed(self) -> None:
+    def _raise_if_closed(self) -> None:
         if self._is_closed:
             raise Stopped("The server is stopping: no more connections are opened.")
 

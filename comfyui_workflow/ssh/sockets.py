@@ -1,7 +1,7 @@
-"""A TCP connection to an SSH server, within a deadline, to an address that is allowed.
+"""Opens a TCP connection to an SSH server, with a timeout and a check of the address.
 
 connect(host, port, *, timeout_s, allow_loopback) -> socket.socket
-    Raises: ConnectionFailed, InvalidAddress (the host leads to an address that is refused)
+    Raises: ConnectionFailed, InvalidAddress (the host resolves to a refused address)
 """
 
 import ipaddress
@@ -15,16 +15,19 @@ from comfyui_workflow.errors import ConnectionFailed, InvalidAddress
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Seconds: the kernel's own notice of a dead line, beside the liveness watch that also sees a frozen peer.
+# The kernel's detection of a dead connection, in seconds. `keepalive` also detects a frozen peer.
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 3
 _UNACKNOWLEDGED_S = 20
-# What was not delivered when a connection is closed, or its process killed, is never delivered: the kernel
-# would go on trying for minutes, and a prompt in it would arrive after it was sent again.
+# SO_LINGER with 0 seconds: unsent data is discarded when the connection is closed or the process is killed.
+# Otherwise the kernel would retry for minutes, and a prompt could arrive after it was submitted again.
 _DISCARD_UNSENT = struct.pack("ii", 1, 0)
 
 
 def connect(host: str, port: int, *, timeout_s: float, allow_loopback: bool) -> socket.socket:
-    """The addresses are checked after the name is resolved, and it is those that are connected to."""
+    """Opens a TCP connection within `timeout_s`.
+
+    The check comes after the name is resolved, and the connection uses the checked addresses: a second lookup
+    could give another address."""
     deadline = time.monotonic() + timeout_s
     addresses = _resolve(host, timeout_s)
     for address in addresses:
@@ -33,7 +36,9 @@ def connect(host: str, port: int, *, timeout_s: float, allow_loopback: bool) -> 
 
 
 def check_address(host: str, address: IpAddress, *, allow_loopback: bool) -> None:
-    """Link-local addresses are where clouds keep their secrets.
+    """Refuses link-local and multicast addresses and, unless allowed, loopback addresses.
+
+    Cloud providers serve credentials (instance metadata) at link-local addresses.
 
     Raises: InvalidAddress.
     """
@@ -55,10 +60,11 @@ def _resolve(host: str, timeout_s: float) -> list[IpAddress]:
 
 
 def _look_up(host: str, timeout_s: float) -> list[IpAddress]:
-    """The system's resolver takes no timeout: it is left alone when it takes too long."""
+    """Resolves a name in a thread of its own, because the system's resolver has no timeout. After
+    `timeout_s` the thread is abandoned."""
     answer: list[IpAddress | OSError] = []
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -66,13 +72,13 @@ def _look_up(host: str, timeout_s: float) -> list[IpAddress]:
         else:
             answer.extend(ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found)
 
-    thread = threading.Thread(target=ask, name=f"resolve {host}"[:60], daemon=True)
+    thread = threading.Thread(target=resolve, name=f"resolve {host}"[:60], daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return _read_answer(host, list(answer))
+    return _addresses_in(host, list(answer))
 
 
-def _read_answer(host: str, answer: list[IpAddress | OSError]) -> list[IpAddress]:
+def _addresses_in(host: str, answer: list[IpAddress | OSError]) -> list[IpAddress]:
     addresses = [item for item in answer if not isinstance(item, OSError)]
     if addresses:
         return addresses
@@ -87,13 +93,13 @@ def _connect_to_first(addresses: list[IpAddress], host: str, port: int, deadline
     for position, address in enumerate(addresses):
         left_s = (deadline - time.monotonic()) / (len(addresses) - position)
         try:
-            return _tuned(socket.create_connection((str(address), port), timeout=max(left_s, 0.1)))
+            return _set_options(socket.create_connection((str(address), port), timeout=max(left_s, 0.1)))
         except OSError as error:
             failure = error
     raise connection_failed(f"{host} port {port} cannot be reached", failure) from failure
 
 
-def _tuned(connection: socket.socket) -> socket.socket:
+def _set_options(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD_UNSENT)
@@ -103,21 +109,21 @@ def _tuned(connection: socket.socket) -> socket.socket:
         ("TCP_KEEPCNT", _KEEPALIVE_COUNT),
         ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_S * 1000),
     ):
-        if hasattr(socket, name):  # not every system has every one
+        if hasattr(socket, name):  # some systems lack some of these options
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connection
 
 
 def connection_failed(what: str, cause: BaseException | None = None) -> ConnectionFailed:
-    """The sentence of every connection that could not be opened."""
-    reason = _word(cause) if cause else ""
+    """Returns the error for a connection that could not be opened, with the reason of `cause`."""
+    reason = _reason(cause) if cause else ""
     return ConnectionFailed(f"Failed to create SSH tunnel: {what}{f' ({reason})' if reason else ''}.")
 
 
-def _word(cause: BaseException) -> str:
+def _reason(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
     if isinstance(cause, EOFError):
-        return "it hung up"
+        return "the server closed the connection"
     text = str(getattr(cause, "strerror", None) or cause)
     return re.sub(r" *\[Errno -?\d+\] *", ": ", text).strip(" .:")

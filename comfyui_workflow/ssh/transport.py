@@ -1,8 +1,8 @@
-"""An authenticated SSH transport to one machine, host key checked. One attempt; who calls may try again.
+"""Opens an authenticated SSH transport to one machine and checks its host key. The caller does the retries.
 
 open_transport(address, options) -> OpenTransport(transport, wire, host_key_fingerprint)
     Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
-    InvalidAddress (where the host leads to), StoreError (the known hosts)
+    InvalidAddress (the host resolves to a refused address), StoreError (the known hosts file)
 """
 
 import logging
@@ -24,14 +24,14 @@ from comfyui_workflow.ssh.options import ConnectionOptions
 from comfyui_workflow.ssh.sockets import connect, connection_failed
 from comfyui_workflow.ssh.transport_socket import TransportSocket, wire_over_jump, wire_over_socket
 
-# sshd drops connections beyond ten that are not yet authenticated (MaxStartups).
+# sshd drops connections when more than ten are not authenticated yet (MaxStartups).
 HANDSHAKES_AT_ONCE = 3
-# sshd hangs up after six refused keys (MaxAuthTries).
+# sshd closes the connection after six refused keys (MaxAuthTries).
 MOST_KEYS = 5
-# GCM needs a third of the CPU; the rest is for servers without it.
+# GCM needs a third of the CPU time of CTR. CTR is for servers without GCM.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 
-# paramiko logs failures with a trace before it raises them; here they are raised, and told once.
+# paramiko logs each failure with a traceback before it raises it. Here the error is raised and reported once.
 LOG_CHANNEL = "comfyui_workflow.ssh"
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
 
@@ -41,25 +41,25 @@ _handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _handshakes_lock = threading.Lock()
 
 
-def _within_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
-    """paramiko keeps whatever arrives, however little room it has granted."""
+def _check_window(feed: Callable[[paramiko.Channel, Any], None]) -> Callable[[paramiko.Channel, Any], None]:
+    """Adds a check to a channel's feed method: paramiko itself buffers all data, even beyond the window."""
 
-    def fed(channel: Any, message: Any) -> None:
+    def checked_feed(channel: Any, message: Any) -> None:
         feed(channel, message)
-        waiting_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
-        if waiting_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
-            raise paramiko.SSHException("the server sends more than the window that it was granted")
+        buffered_bytes = len(channel.in_buffer) + len(channel.in_stderr_buffer)
+        if buffered_bytes > channel.in_window_size + WINDOW_SLACK_BYTES:
+            raise paramiko.SSHException("the server sends more data than the channel's window allows")
 
-    return fed
+    return checked_feed
 
 
 class BoundedTransport(paramiko.Transport):
-    """Ends where the peer sends more on a channel than it was granted room for."""
+    """A transport that ends if the peer sends more data on a channel than the window allows."""
 
-    _channel_handler_table = {  # noqa: RUF012 - as paramiko has it
+    _channel_handler_table = {  # noqa: RUF012 - paramiko declares it in this way
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
-        MSG_CHANNEL_DATA: _within_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
-        MSG_CHANNEL_EXTENDED_DATA: _within_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
+        MSG_CHANNEL_DATA: _check_window(paramiko.Channel._feed),  # type: ignore[attr-defined]
+        MSG_CHANNEL_EXTENDED_DATA: _check_window(paramiko.Channel._feed_extended),  # type: ignore[attr-defined]
     }
 
 
@@ -70,14 +70,14 @@ class OpenTransport:
     host_key_fingerprint: str
 
     def close(self) -> None:
-        """Also the jump host's, through the wire. Never blocks."""
+        """Closes the transport and, through the wire, that of the jump host. Never blocks."""
         self.transport.close()
 
 
 def open_transport(address: SshAddress, options: ConnectionOptions) -> OpenTransport:
     found = find_keys(named=address.key_file, search=options.key_search)
     if not found.keys:
-        raise AuthenticationFailed(_no_key_sentence(address, found))
+        raise AuthenticationFailed(_no_key_error(address, found))
     with ExitStack() as on_failure:
         opened = _open_with_keys(address, options, found, on_failure)
         on_failure.pop_all()
@@ -87,9 +87,10 @@ def open_transport(address: SshAddress, options: ConnectionOptions) -> OpenTrans
 def _open_with_keys(
     address: SshAddress, options: ConnectionOptions, found: FoundKeys, on_failure: ExitStack
 ) -> OpenTransport:
-    """The same keys are shown to a jump host. What was opened on the way is closed `on_failure`."""
+    """Opens the transport, and first that of the jump host, with the same keys. `on_failure` gets a callback
+    that closes each opened part."""
     if address.jump:
-        # A pin is of the instance; the machine on the way there is known as hosts are.
+        # The pinned fingerprint is that of the instance. The jump host is checked by the known hosts.
         without_pin = replace(options, pinned_fingerprint=None)
         jump = _open_with_keys(address.jump, without_pin, found, on_failure).transport
         wire = wire_over_jump(_open_jump_channel(jump, address, options), jump)
@@ -99,8 +100,8 @@ def _open_with_keys(
             wire = _connect(address, options)
             on_failure.callback(wire.close)
         transport = _prepare(wire, address, options)
-        on_failure.callback(_abandon, transport)
-        fingerprint = _shake_hands(transport, address, options)
+        on_failure.callback(_close_failed, transport)
+        fingerprint = _handshake(transport, address, options)
         wire.handshake_bytes_left = None
         _authenticate(transport, address, found)
     keepalive.watch(
@@ -166,16 +167,17 @@ def _prepare(wire: TransportSocket, address: SshAddress, options: ConnectionOpti
 def _known_types_first(
     address: SshAddress, options: ConnectionOptions, all_types: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """A machine with several keys shows the one we know, and another machine shows that it is another."""
+    """Sorts the key types so that the known ones are requested first. A host with several keys then shows the
+    known key, and a different host is recognised."""
     known = options.known_hosts.key_types(address.host, address.port)
     if "ssh-rsa" in known:
         known = (*known, "rsa-sha2-512", "rsa-sha2-256")
     return tuple(sorted(all_types, key=lambda name: name not in known))
 
 
-def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
+def _handshake(transport: paramiko.Transport, address: SshAddress, options: ConnectionOptions) -> str:
     try:
-        # paramiko's own limit ends with the first packet of the key exchange.
+        # paramiko's own timeout covers only the time up to the first packet of the key exchange.
         transport.start_client(timeout=options.silence_limit_s)
         if not transport.initial_kex_done:
             raise TimeoutError
@@ -190,19 +192,19 @@ def _shake_hands(transport: paramiko.Transport, address: SshAddress, options: Co
 
 
 def _authenticate(transport: paramiko.Transport, address: SshAddress, found: FoundKeys) -> None:
-    """Every key on this one connection: each new one would count as another intruder."""
+    """Tries every key on this one connection: the server counts new connections as further attacks."""
     refused: list[paramiko.PKey] = []
     for key in found.keys[:MOST_KEYS]:
-        if _accepts(transport, address, key, was_refused=bool(refused)):
+        if _try_key(transport, address, key, was_refused=bool(refused)):
             return
         refused.append(key)
         if not transport.is_active():
             break
     fingerprints = ", ".join(key.fingerprint for key in refused)
-    raise AuthenticationFailed(_sentence(address, f"it accepts none of the keys {fingerprints}", found))
+    raise AuthenticationFailed(_login_error(address, f"it accepts none of the keys {fingerprints}", found))
 
 
-def _accepts(
+def _try_key(
     transport: paramiko.Transport, address: SshAddress, key: paramiko.PKey, *, was_refused: bool
 ) -> bool:
     try:
@@ -213,23 +215,28 @@ def _accepts(
         ) from error
     except paramiko.AuthenticationException as error:
         if "timeout" in str(error).lower():
-            raise connection_failed(f"{address.label} did not say whether it accepts the key") from error
-        # A server that hangs up after a refused key has had enough; before any, the line was cut.
+            raise connection_failed(f"{address.label} did not answer when the key was offered") from error
+        # A server may close the connection after a refused key. If no key was refused yet, the network
+        # failed.
         if not transport.is_active() and not was_refused:
-            raise connection_failed(f"{address.label} hung up while the key was checked") from error
+            raise connection_failed(
+                f"{address.label} closed the connection while it checked the key"
+            ) from error
         return False
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise connection_failed(f"{address.label} was cut while the key was checked", error) from error
+        raise connection_failed(
+            f"the connection to {address.label} was lost while it checked the key", error
+        ) from error
     return transport.is_authenticated()
 
 
-def _abandon(transport: paramiko.Transport) -> None:
+def _close_failed(transport: paramiko.Transport) -> None:
     transport.close()
-    transport.packetizer.complete_handshake()  # ends the timer that would outlive a failed handshake
+    transport.packetizer.complete_handshake()  # stops the timer of a failed handshake
 
 
-def _no_key_sentence(address: SshAddress, found: FoundKeys) -> str:
-    """Why no key could be read; where none was found at all, how to get one."""
+def _no_key_error(address: SshAddress, found: FoundKeys) -> str:
+    """Error sentence: why no key could be read or, if no key was found, how to make one."""
     advice = " ".join(found.problems) or (
         "Make one on this machine with ssh-keygen -t ed25519 and add the public key to the instance, "
         "or name one with -i in the ssh string."
@@ -237,6 +244,6 @@ def _no_key_sentence(address: SshAddress, found: FoundKeys) -> str:
     return f"Cannot log in to {address.label}: there is no key to show. {advice}"
 
 
-def _sentence(address: SshAddress, reason: str, found: FoundKeys) -> str:
+def _login_error(address: SshAddress, reason: str, found: FoundKeys) -> str:
     problems = "".join(f" {problem}" for problem in found.problems)
     return f"Cannot log in to {address.label}: {reason}. Add the public key to the instance.{problems}"

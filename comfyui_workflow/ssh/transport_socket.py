@@ -1,6 +1,6 @@
-"""The byte stream under a transport, with an ear: what arrived, and when nothing does.
+"""Byte stream under an SSH transport, which counts what it receives and reports silence.
 
-paramiko reads it from one thread, and looks up from reading ten times a second.
+paramiko reads the stream from one thread. Each read times out after a tenth of a second.
 """
 
 import contextlib
@@ -12,46 +12,48 @@ import paramiko
 
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 
-# OpenSSH takes packets of 256 KiB at most; paramiko would take 4 GiB, and have them in memory.
+# OpenSSH accepts packets of at most 256 KiB. paramiko would accept 4 GiB and hold it in memory.
 LARGEST_PACKET_BYTES = 1024 * 1024
-# Of the greeting, which may have any number of lines, and the key exchange.
+# Limit for the server's greeting, which may have any number of lines, plus the key exchange.
 MOST_HANDSHAKE_BYTES = 256 * 1024
 
 
 class TransportSocket:
-    """What paramiko asks of a socket, over a socket or over a channel of another transport (a jump).
+    """The socket methods that paramiko calls, over a socket or over a channel of a jump host's transport.
 
-    `acknowledges_at_once`: until a session runs on the connection, sshd holds a small packet back until the
-    one before is acknowledged (Nagle's algorithm), and a kernel puts that off for 40 ms: more than all the
-    work of a login.
+    `uses_quick_ack`: until a session runs on the connection, sshd holds a small packet back until the
+    packet before it is acknowledged (Nagle's algorithm). The kernel delays an acknowledgement by 40 ms,
+    which is more than all the work of a login.
     """
 
     def __init__(self, stream: socket.socket | paramiko.Channel, *, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
-        self.heard_count = 0
-        self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None once it is over
-        self.acknowledges_at_once = True
-        self.on_quiet: Callable[[], None] | None = None  # called by the reading thread; may send
+        self.received_count = 0
+        self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None after the handshake
+        self.uses_quick_ack = True
+        self.on_recv_timeout: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
-        """Raises: ConnectionAbortedError where paramiko asks for more than a packet may have, as the peer
-        announced it; and for a greeting without end."""
+        """Reads up to `size_bytes` bytes.
+
+        Raises: ConnectionAbortedError if the peer announced a packet above the limit (then paramiko asks for
+        that many bytes), or if the handshake has more bytes than its limit."""
         if size_bytes > LARGEST_PACKET_BYTES:
-            raise _refused(f"it announces a packet of {size_bytes} bytes")
-        if self.acknowledges_at_once:
-            _acknowledge_at_once(self._stream)
+            raise _protocol_error(f"it announces a packet of {size_bytes} bytes")
+        if self.uses_quick_ack:
+            _set_quick_ack(self._stream)
         try:
             data = self._stream.recv(size_bytes)
         except TimeoutError:
-            if self.on_quiet:
-                self.on_quiet()
+            if self.on_recv_timeout:
+                self.on_recv_timeout()
             raise
-        self.heard_count += 1
+        self.received_count += 1
         if self.handshake_bytes_left is not None:
             self.handshake_bytes_left -= len(data)
             if self.handshake_bytes_left < 0:
-                raise _refused(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
+                raise _protocol_error(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
         return data
 
     def send(self, data: bytes) -> int:
@@ -64,29 +66,29 @@ class TransportSocket:
         return self._stream.getpeername()
 
     def close(self) -> None:
-        """Wakes up whoever reads or writes. Never blocks."""
+        """Closes the stream and wakes up the threads that read or write it. Never blocks."""
         self._close()
 
     @property
     def _closed(self) -> bool:
-        """paramiko looks at this attribute of sockets before it waits for its thread."""
+        """paramiko reads this private attribute of sockets before it waits for its thread."""
         return bool(self._stream._closed)  # type: ignore[union-attr]
 
 
-def _refused(why: str) -> ConnectionAbortedError:
-    return ConnectionAbortedError(errno.EPROTO, why)
+def _protocol_error(reason: str) -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.EPROTO, reason)
 
 
-def _acknowledge_at_once(stream: socket.socket | paramiko.Channel) -> None:
-    """The kernel forgets it after a while."""
+def _set_quick_ack(stream: socket.socket | paramiko.Channel) -> None:
+    # Set again before each read: the kernel resets the option after a while.
     if TCP_QUICKACK is not None and isinstance(stream, socket.socket):
-        with contextlib.suppress(OSError):  # the stream is gone: the next read says so
+        with contextlib.suppress(OSError):  # the stream is closed: the next read raises the error
             stream.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
 
 
 def wire_over_socket(stream: socket.socket) -> TransportSocket:
     def close() -> None:
-        # The shutdown wakes up a thread that reads; close alone would leave it to its timeout.
+        # The shutdown wakes up a thread that reads. After a close alone it would wait for its timeout.
         with contextlib.suppress(OSError):
             stream.shutdown(socket.SHUT_RDWR)
         stream.close()
@@ -95,5 +97,8 @@ def wire_over_socket(stream: socket.socket) -> TransportSocket:
 
 
 def wire_over_jump(channel: paramiko.Channel, jump: paramiko.Transport) -> TransportSocket:
-    """The jump serves this wire alone. Closing a channel would talk to the peer, which may be frozen."""
+    """Returns a socket over a channel of the jump host. No other connection uses that transport.
+
+    `close` closes the jump host's transport: closing only the channel would send a packet to the peer, which
+    may be frozen."""
     return TransportSocket(channel, close=jump.close)

@@ -1,14 +1,15 @@
-"""A port of 127.0.0.1 that leads to ComfyUI's port on the instance: sshtunnel, over a transport of ours.
+"""Forwards a port of 127.0.0.1 to ComfyUI's port on the instance: sshtunnel over an existing transport.
 
 open_tunnel(transport, address, comfyui_port, window_bytes) -> Tunnel
     tunnel.local_port
     tunnel.close()      closes the transport too
 
-sshtunnel's own ways to connect, log in, check and stay alive are not used: it would check no host key, listen
-on all interfaces, read ~/.ssh/config and try every key on a new connection. What it is trusted with is the
-listener, its threads and the channels. The copying is ours: its own waits with select(), which fails in a
-process with more than 1024 files open, and takes a large window in small bites, each of which moves the rest.
-Nobody but this server uses the port: other users of this machine are cut off, where the system tells.
+How it works: sshtunnel provides only the listener, its threads and the channels. Its own code to connect, log
+in, check and keep alive is not used: it would check no host key, listen on all interfaces, read ~/.ssh/config
+and try every key on a new connection. Its copy loop is replaced too: it waits with select(), which fails in a
+process with more than 1024 open files, and it reads a large window in small pieces, each of which moves the
+rest of the buffer. Only this server may use the port: connections of other users of this machine are closed,
+if the system tells whose they are.
 """
 
 import logging
@@ -24,26 +25,26 @@ from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh.sockets import connection_failed
 
-# sshtunnel tells of each refused local connection; who made that connection tells it better.
+# sshtunnel logs each refused connection. The client of that connection logs a better message.
 _LOGGER = logging.getLogger("comfyui_workflow.ssh.tunnel")
 _LOGGER.setLevel(logging.CRITICAL)
 
 LOCAL_READ_BYTES = 64 * 1024
-ALL_THERE_IS = 1 << 30
-LOOK_UP_MS = 5_000
-# A channel that is ready has something to read; who breaks that is cut off.
+READ_ALL_BYTES = 1 << 30
+POLL_TIMEOUT_MS = 5_000
+# A channel that is ready has data to read. If the read takes longer than this, the connection is closed.
 READY_LIMIT_S = 5.0
 
 
 class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
-    """Rides on a transport that is already authenticated; never opens one."""
+    """A tunnel over an authenticated transport; never opens a transport itself."""
 
     def __init__(self, transport: paramiko.Transport, address: SshAddress, comfyui_port: int) -> None:
         super().__init__(
             (address.host, address.port),
             ssh_config_file=None,
             ssh_username=address.user,
-            ssh_password="unused",  # noqa: S106 - it insists on one, and never gets to use it
+            ssh_password="unused",  # noqa: S106 - sshtunnel requires a password and never uses it
             allow_agent=False,
             host_pkey_directories=[],
             local_bind_address=("127.0.0.1", 0),
@@ -55,20 +56,20 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
         self.local_port = 0
 
     def close(self) -> None:
-        """Also with open connections, also with a frozen peer: everybody is cut off at once."""
+        """Closes the listener and every open connection at once, also with a frozen peer."""
         self._drop_idle_listeners()
         self.stop(force=True)
 
     def _drop_idle_listeners(self) -> None:
-        """Closes the listeners that no thread serves. A transport that is cut while the tunnel starts leaves
-        one behind, and `stop` would wait for ever for a thread that was never started to end."""
+        """Closes the listeners that have no thread. If the transport is lost while the tunnel starts, a
+        listener without a thread is left, and `stop` would wait for ever for the end of that thread."""
         idle = [each for each in self._server_list if not self.tunnel_is_up[each.local_address]]
         for listener in idle:
             self._server_list.remove(listener)
             listener.server_close()
 
     def _get_transport(self) -> Any:
-        """Asked for only when ours is dead already."""
+        """sshtunnel calls this only after the existing transport is closed."""
         raise ConnectionFailed("Failed to create SSH tunnel: the connection was cut while it was opened.")
 
     def _make_ssh_forward_handler_class(self, remote_address: tuple[str, int]) -> Any:
@@ -88,7 +89,7 @@ def open_tunnel(
     tunnel = Tunnel(transport, address, comfyui_port)
     try:
         tunnel.start()
-        tunnel.local_port = int(tunnel.local_bind_port)  # not told any more once the connection is cut
+        tunnel.local_port = int(tunnel.local_bind_port)  # not available after the connection is closed
     except (sshtunnel.BaseSSHTunnelForwarderError, OSError) as error:
         tunnel.close()
         raise connection_failed("no local port for the tunnel", error) from error
@@ -96,27 +97,28 @@ def open_tunnel(
 
 
 def copy_both_ways(local: socket.socket, channel: paramiko.Channel) -> None:
-    """Until one side ends. Raises: OSError."""
+    """Copies data in both directions until one side ends. Raises: OSError."""
     channel.settimeout(READY_LIMIT_S)
     poll = select.poll()
     poll.register(local, select.POLLIN)
     poll.register(channel, select.POLLIN)
     while channel.active:
-        ready = {descriptor for descriptor, _ in poll.poll(LOOK_UP_MS)}
+        ready = {descriptor for descriptor, _ in poll.poll(POLL_TIMEOUT_MS)}
         if local.fileno() in ready:
             data = local.recv(LOCAL_READ_BYTES)
             if not data:
                 return
             _send_all(channel, data)
         if channel.fileno() in ready:
-            data = channel.recv(ALL_THERE_IS)
+            data = channel.recv(READ_ALL_BYTES)
             if not data:
                 return
             local.sendall(data)
 
 
 def _send_all(channel: paramiko.Channel, data: bytes) -> None:
-    """However long the instance takes to make room: who is at the other end has timeouts of its own."""
+    """Sends without a timeout, also if the instance reads slowly: the local client has timeouts of its
+    own."""
     channel.settimeout(None)
     channel.sendall(data)
     channel.settimeout(READY_LIMIT_S)

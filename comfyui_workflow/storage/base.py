@@ -1,4 +1,4 @@
-"""Places outside to which outputs are brought."""
+"""Protocols of external storage, to which outputs are uploaded."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import IO, Protocol
 
 class Storage(Protocol):
     def put(self, path: Path, key: str, content_type: str) -> str:
-        """A URL under which it can be read; it is there when this returns. Raises: StorageError."""
+        """Uploads a file and returns a URL that it can be read from. The upload is complete when this
+        returns. Raises: StorageError."""
 
 
 class Answer(Protocol):
@@ -22,4 +23,4 @@ class Answer(Protocol):
 
 
 Send = Callable[[str, str, bytes | IO[bytes] | None, Mapping[str, str]], Answer]
-"""`send(method, url, content, headers)`: one request. Raises: UrlRefused, WebError."""
+"""`send(method, url, content, headers)` sends one HTTP request. Raises: UrlRefused, WebError."""

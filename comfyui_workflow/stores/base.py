@@ -1,7 +1,7 @@
 """Protocols of the stores: one for each kind of record. `files/` and `memory.py` implement all of them, and
-`tests/stores/test_<kind>_contract.py` holds every implementation to the same answers.
+`tests/stores/test_<kind>_contract.py` runs the same tests on every implementation.
 
-Each store has `open`, called once before anything else. Every method may be called from any thread.
+`open` must be called once before any other method. Every method is thread-safe.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,9 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableRecord:
-    """A record that was accepted once and cannot be read now."""
+    """A record that was accepted earlier and cannot be read now."""
 
     path: str
-    """Where it is."""
     reason: str
 
 
@@ -67,156 +66,162 @@ class RunStore(Protocol):
         """Raises: ConfigurationError."""
 
     def add(self, run: Run) -> None:
-        """Keep a new run. Raises: StoreError when it cannot be saved; then there is no such run."""
+        """Saves a new run. Raises: StoreError if it cannot be saved; then the run does not exist."""
 
     def add_all(self, runs: Sequence[Run]) -> None:
-        """Keep new runs, all of them on disk when this returns; of many it is much faster than one by one.
-        A power cut before it returns may leave some. Raises: StoreError when one of them cannot be saved;
-        then there is none of them."""
+        """Saves new runs. All are on disk when this returns. For many runs it is much faster than single
+        calls of `add`. A power cut before it returns may leave some of them.
+
+        Raises: StoreError if one run cannot be saved; then none of them exists."""
 
     def get(self, run_id: str) -> Run | None: ...
 
     def inputs(self, run_id: str) -> Mapping[str, Any] | None:
-        """Inputs of the run's request. Ten thousand of them are read faster than the runs."""
+        """Returns the inputs of the run's request. Reading them is faster than reading the run, which matters
+        for ten thousand runs."""
 
     def outputs(self, run_id: str) -> Sequence[OutputFile] | None:
-        """As for `inputs`."""
+        """Returns the outputs of the run; faster than reading the run, as for `inputs`."""
 
     def update(self, run_id: str, change: Change, saving: Durability = Durability.STEP) -> Run:
-        """Replace a run by `change(run)`, which is pure and may be called more than once; no two updates of
-        one run overlap. Raises: RunNotFound; StoreError when it must be saved and cannot: nothing changed."""
+        """Replaces a run by `change(run)`, which is pure and may be called more than once. Two updates of one
+        run never overlap.
+
+        Raises: RunNotFound; StoreError if the change must be saved and cannot be; then nothing changed."""
 
     def latest(self) -> Run | None:
-        """The run that was added last."""
+        """Returns the run that was added last."""
 
     def unfinished(self) -> list[Run]:
-        """Oldest first."""
+        """Returns all unfinished runs, oldest first."""
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
-        """Newest first, at most `limit`, older than the run `before`."""
+        """Returns at most `limit` runs that are older than the run `before`, newest first."""
 
     def summaries(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        """Summaries of the runs that are wanted, newest first, at most `limit`, older than the run `before`.
-        No record is read for it."""
+        """Returns at most `limit` summaries of the wanted runs that are older than the run `before`, newest
+        first. Reads no records."""
 
     def grouped(
         self, limit: int | None = None, before: str | None = None, wanted: Wanted = EVERY_RUN
     ) -> list[RunSummary]:
-        """As `summaries`, but of the runs of one batch only the newest that is wanted; none, where that is
-        not older than the run `before`."""
+        """Returns summaries as `summaries` does, but for each batch only the newest wanted run; no run of a
+        batch if that run is not older than the run `before`."""
 
     def of_batch(self, batch_id: str) -> list[RunSummary]:
-        """Oldest first."""
+        """Returns the summaries of a batch's runs, oldest first."""
 
     def count(self, wanted: Wanted = EVERY_RUN) -> int: ...
 
     def latest_id(self) -> str | None:
-        """The greatest id there is."""
+        """Returns the greatest run id."""
 
     def by_idempotency_key(self, key: str) -> str | None:
-        """Id of the newest run that was ordered with this key, of all there are, also after a restart. The id
-        tells the key (`idempotency_key_of`), so no record is read."""
+        """Returns the id of the newest run that was requested with this key, also after a restart. Reads no
+        records: the run id contains the key (`idempotency_key_of`)."""
 
     def batch_stamp(self, batch_id: str) -> int | None:
-        """A number that changes with each change of a run of the batch; None while one is not finished."""
+        """Returns a number that changes when a run of the batch changes; None while a run is not finished."""
 
     def billable_runs(self) -> Sequence[BillableRun]:
-        """One of each run. Of ten thousand finished ones no record is read, and no summary."""
+        """Returns all runs, with the fields for the costs. For finished runs it reads neither records nor
+        summaries."""
 
     def duration_samples(self, most: int) -> Sequence[DurationSample]:
-        """The newest finished runs whose prompt told how long it takes, at most `most`, oldest first."""
+        """Returns the newest `most` finished runs whose prompt duration is known, oldest first."""
 
     def close(self) -> None: ...
 
 
 class BatchStore(Protocol):
-    """Keeps batches, without their runs. Ids sort by age."""
+    """Keeps batches, without their runs. Batch ids sort by age."""
 
     def open(self) -> None:
         """Raises: ConfigurationError."""
 
     def add(self, batch: Batch) -> None:
-        """Keep a batch, on disk when this returns, in place of what was known of it. Raises: StoreError."""
+        """Saves a batch, on disk when this returns. Replaces an earlier version. Raises: StoreError."""
 
     def get(self, batch_id: str) -> Batch:
         """Raises: BatchNotFound."""
 
     def page(self, limit: int, before: str | None) -> list[str]:
-        """Ids, newest first, at most `limit`, older than the batch `before`."""
+        """Returns at most `limit` ids of batches that are older than the batch `before`, newest first."""
 
     def latest_id(self) -> str | None:
-        """The greatest id there is, also of a batch that cannot be read."""
+        """Returns the greatest batch id, also of batches that cannot be read."""
 
     def named(self, part: str) -> frozenset[str]:
-        """Ids of the batches with `part` in their name, in capitals or not."""
+        """Returns the ids of the batches with `part` in their name; ignores case."""
 
     @property
     def unreadable(self) -> Mapping[str, UnreadableRecord]:
         """Accepted batches that cannot be read, by id."""
 
     def replace_unreadable(self, batch: Batch) -> None:
-        """Keep what was made of the batch's runs in place of a record that cannot be read. Where the disk
-        does not take it, it is known all the same, and the next start makes it again."""
+        """Replaces an unreadable record by a batch that was rebuilt from its runs. If it cannot be saved, the
+        batch is kept in memory, and the next start rebuilds it again."""
 
 
 class JobStore(Protocol):
-    """Keeps jobs. One is found by its id with and without the prefix of synchronous jobs."""
+    """Keeps jobs. A job is found by its id with and without the prefix of synchronous jobs."""
 
     def open(self) -> None:
         """Raises: ConfigurationError."""
 
     def add(self, job: Job) -> None:
-        """Keep a new job, on disk when this returns. Raises: StoreError."""
+        """Saves a new job, on disk when this returns. Raises: StoreError."""
 
     def get(self, job_id: str) -> Job:
         """Raises: JobNotFound."""
 
     def of_run(self, run_id: str) -> Job | None:
-        """The job that this run carries out."""
+        """Returns the job that belongs to the run."""
 
     def all(self) -> list[Job]: ...
 
     def update(self, job_id: str, change: Callable[[Job], Job]) -> Job:
-        """Replace a job by `change(job)`, on disk when this returns; no two changes of one job overlap.
+        """Replaces a job by `change(job)`, on disk when this returns. Two updates of one job never overlap.
         Raises: JobNotFound; StoreError, then nothing was changed."""
 
     def remove(self, job_id: str) -> None:
-        """Nothing to do for a job that is not there. Raises: StoreError."""
+        """Removes a job if it exists. Raises: StoreError."""
 
     @property
     def unreadable(self) -> Mapping[str, UnreadableRecord]:
         """Accepted jobs that cannot be read, by the ids of their runs."""
 
     def replace_unreadable(self, job: Job) -> None:
-        """As for batches."""
+        """Replaces an unreadable record by a rebuilt job, as `BatchStore.replace_unreadable`."""
 
 
 class WebhookStore(Protocol):
-    """Keeps the deliveries of webhooks, and what each of them sends. The caller works on one delivery in one
-    thread at a time."""
+    """Keeps the deliveries of webhooks and the body of each. The caller uses one delivery in only one thread
+    at a time."""
 
     def open(self) -> list[Delivery]:
-        """All there are, oldest first; one that cannot be read is among them as given up.
+        """Returns all deliveries, oldest first. An unreadable delivery is returned as given up.
         Raises: ConfigurationError."""
 
     def add(self, delivery: Delivery, content: bytes) -> None:
-        """Keep a new delivery, on disk when this returns. Raises: StoreError; then there is none."""
+        """Saves a new delivery, on disk when this returns. Raises: StoreError; then it does not exist."""
 
     def save(self, delivery: Delivery) -> None:
-        """Keep a delivery as it is now, on disk when this returns. Raises: StoreError."""
+        """Saves the new state of a delivery, on disk when this returns. Raises: StoreError."""
 
     def content(self, delivery_id: str) -> bytes:
-        """The body that is sent. Raises: StoreError."""
+        """Returns the body that is sent. Raises: StoreError."""
 
     def remove(self, delivery_id: str) -> None:
-        """Remove a delivery and its content. What cannot be removed now goes at a later start."""
+        """Removes a delivery and its content. A file that cannot be removed now is removed at a later
+        start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceDocuments:
-    """The named instances as they were written, in order: each a JSON object with its `id`."""
+    """The named instances in the order of the file; each is a JSON object with an `id`."""
 
     documents: tuple[Document, ...] = ()
     rest: Document = field(default_factory=dict)
@@ -224,35 +229,37 @@ class InstanceDocuments:
 
 
 class InstanceStore(Protocol):
-    """Keeps the documents of the named instances. Others than this server may change them meanwhile."""
+    """Keeps the documents of the named instances. Other programs may change them meanwhile."""
 
     def open(self) -> None:
         """Raises: ConfigurationError."""
 
     def read(self) -> InstanceDocuments:
-        """The documents as they are now; the same object as long as nothing changes."""
+        """Returns the current documents; the same object until something changes."""
 
     @property
     def trouble(self) -> str | None:
-        """Why what somebody else has written cannot be read, a sentence; `read` tells what was there
-        before."""
+        """Sentence: why the current file cannot be read; None if it can be. Meanwhile `read` returns the last
+        readable documents."""
 
     def update(self, change: Callable[[InstanceDocuments], InstanceDocuments]) -> InstanceDocuments:
-        """Replace the documents by `change(documents)`, on disk when this returns; no two updates overlap.
-        Raises: InstancesFileBroken while there is trouble; StoreError; what `change` raises. Then nothing was
-        changed."""
+        """Replaces the documents by `change(documents)`, on disk when this returns. Two updates never
+        overlap.
+
+        Raises: InstancesFileBroken while the file cannot be read; StoreError; the errors of `change`. After
+        an error nothing was changed."""
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Call back after each change, whoever made it, with no lock held: in the thread that made the
-        change, or in a thread of its own."""
+        """Registers a callback for each change, also by other programs. It is called without a lock, in the
+        thread that made the change or in a thread of its own."""
 
 
 class UsageStore(Protocol):
     """Keeps how long each instance was connected and busy."""
 
     def open(self) -> UsageTotals:
-        """The totals that were saved last. Those that cannot be read begin anew. Raises: ConfigurationError,
-        where a newer release has written them."""
+        """Returns the totals that were saved last; zero totals if they cannot be read.
+        Raises: ConfigurationError if a newer release has written them."""
 
     def save(self, totals: UsageTotals) -> None:
-        """Trouble is logged, not raised: no run depends on it."""
+        """Saves the totals. An error is logged, not raised: no run depends on them."""

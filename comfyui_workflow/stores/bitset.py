@@ -1,5 +1,5 @@
-"""Sets of positions as bits: a set of a hundred thousand runs is twelve kilobytes, and two of them are
-intersected in microseconds."""
+"""Sets of positions as bits. A set of a hundred thousand runs takes twelve kilobytes, and the intersection of
+two such sets takes microseconds."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ _WORD = 64
 
 
 class Bits:
-    """A set of positions that can be changed. Not thread-safe."""
+    """A mutable set of positions. Not thread-safe."""
 
     __slots__ = ("_bytes", "_value")
 
@@ -30,14 +30,15 @@ class Bits:
 
     @property
     def value(self) -> int:
-        """As an integer: bit n is set where n is in the set."""
+        """The set as an integer: bit n is set if n is in the set."""
         if self._value is None:
             self._value = int.from_bytes(self._bytes, "little")
         return self._value
 
 
 class Positions:
-    """A set of positions that is mostly small, at 4 bytes for each. Not thread-safe."""
+    """A set of positions that is usually small. Up to 512 positions take 4 bytes each; more are kept as bits.
+    Not thread-safe."""
 
     __slots__ = ("_bits", "_few")
 
@@ -66,11 +67,12 @@ class Positions:
 
     @property
     def few(self) -> Sequence[int]:
-        """All of them, unless `many` tells them."""
+        """All positions of a small set; empty for a large set, whose positions are in `many`."""
         return self._few
 
     @property
     def many(self) -> int:
+        """All positions of a large set, as bits; 0 for a small set."""
         return 0 if self._bits is None else self._bits.value
 
 
@@ -91,12 +93,12 @@ def bits_of(positions: Iterable[int]) -> int:
 
 
 def below(position: int) -> int:
-    """All positions less than that one."""
+    """Returns the set of all positions less than `position`."""
     return (1 << position) - 1
 
 
 def highest_first(bits: int) -> Iterator[int]:
-    """The positions in a set."""
+    """Yields the positions of a set in descending order."""
     words = memoryview(bits.to_bytes((bits.bit_length() // _WORD + 1) * 8, "little")).cast("Q")
     for number in range(len(words) - 1, -1, -1):
         word = words[number]

@@ -1,4 +1,4 @@
-"""Report of damaged files in the data directory and what became of them, for the log and the API."""
+"""Report of damaged files in the data directory and their handling, for the log and the API."""
 
 import logging
 import threading
@@ -20,13 +20,13 @@ class Damage:
     found_at: datetime
     path: str
     reason: str
-    """Why it cannot be read."""
+    """Why the file cannot be read."""
     outcome: str
-    """A sentence: what was done instead, and what a person may do."""
+    """Sentence: what this server did instead, and what a person can do."""
 
 
 class DamageReport:
-    """Damage that was found since this server was started. Every method may be called from any thread."""
+    """Damage found since the start of this server. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class DamageReport:
             self._found = [*self._found, found][-MOST_KEPT:]
 
     def all(self) -> list[Damage]:
-        """Oldest first; the newest thousand."""
+        """Returns the newest 1000 entries, oldest first."""
         with self._lock:
             return list(self._found)
 

@@ -1,8 +1,9 @@
-"""Index of the runs of a store: in order, by batch, and by what a filter asks for.
+"""Index of the runs of a store: by age, by batch, and by the fields of a filter.
 
-A run that is not finished is filtered by its summary, so it can change and move as it likes. Finished runs
-are in sets of bits, by their position in the order of ids: a filter that matches few of them does not look at
-the others, and counting looks at none. A finished run costs about four hundred bytes here."""
+How it works: unfinished runs are few and change often, so a filter checks the summary of each. Finished runs
+are in bit sets: bit n of a set is the run at position n in the order of ids. There is one set for each
+status, workflow name and instance. A filter combines sets, so it reads only the summaries of the matching
+runs, and counting reads no finished run. A finished run takes about 400 bytes in memory."""
 
 import itertools
 import sys
@@ -21,7 +22,7 @@ from comfyui_workflow.stores.summary_keys import SummaryKeys, instance_words
 
 @dataclass(kw_only=True)
 class KeptRun:
-    """A run in memory. Its summary is made when somebody asks, once for each change of the run."""
+    """A run in memory. Its summary is computed on demand, once for each change of the run."""
 
     run: Run
     _made: tuple[Run, RunSummary] | None = field(default=None, init=False, repr=False)
@@ -35,23 +36,23 @@ class KeptRun:
 
 
 class RunIndex:
-    """Runs are added, and never removed. Every method may be called from any thread."""
+    """See the module. Runs are added and never removed. Thread-safe."""
 
     def __init__(self, summary_of_id: Callable[[str], RunSummary | None]) -> None:
         self._summary_of_id = summary_of_id
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._unfinished: dict[str, str | None] = {}
-        """Batches by run."""
+        """Batch ids by run id."""
         self._finished: dict[str, SummaryKeys] = {}
         self._batches: dict[str, list[str]] = {}
         self._changes: Counter[str] = Counter()
         self._unfinished_of_batch: Counter[str] = Counter()
         self._index = _Index()
-        self._of_keys: dict[str, str] = {}
+        self._ids_by_key: dict[str, str] = {}
 
     def add(self, run_id: str, batch_id: str | None) -> None:
-        """A run that is not finished. Again is the same as once."""
+        """Adds an unfinished run. Idempotent. A finished run becomes unfinished."""
         with self._lock:
             self._add_id(run_id, batch_id)
             known = self._finished.pop(run_id, None)
@@ -62,7 +63,7 @@ class RunIndex:
                 self._count_change(batch_id, +1)
 
     def add_finished(self, found: Iterable[SummaryKeys]) -> None:
-        """Many at once: for a new index it is much faster than one by one."""
+        """Adds many finished runs. For a new index this is much faster than single calls of `end`."""
         with self._lock:
             for keys in found:
                 self._finished[keys.run_id] = keys
@@ -73,10 +74,10 @@ class RunIndex:
                 if batch_id is not None:
                     self._batches.setdefault(batch_id, []).append(run_id)
             self._build_index()
-            self._of_keys = _newest_of_keys(self._ids)
+            self._ids_by_key = _newest_by_key(self._ids)
 
     def end(self, keys: SummaryKeys) -> None:
-        """The run is finished, and this is its summary from now on."""
+        """Marks a run as finished; `keys` are the fields of its final summary."""
         with self._lock:
             self._add_id(keys.run_id, keys.batch_id)
             position, known = self._position(keys.run_id), self._finished.get(keys.run_id)
@@ -93,11 +94,11 @@ class RunIndex:
             return None if self._unfinished_of_batch[batch_id] else self._changes[batch_id]
 
     def duration_samples(self, most: int) -> list[SummaryKeys]:
-        """Oldest first, the newest of those that ended with a time to learn from."""
+        """Returns the newest `most` finished runs with a prompt duration, oldest first."""
         with self._lock:
             newest = (self._finished.get(each) for each in reversed(self._ids))
-            told = (keys for keys in newest if keys is not None and keys.prompt_s is not None)
-            return list(itertools.islice(told, most))[::-1]
+            timed = (keys for keys in newest if keys is not None and keys.prompt_s is not None)
+            return list(itertools.islice(timed, most))[::-1]
 
     def billable_runs(self) -> list[BillableRun]:
         with self._lock:
@@ -110,7 +111,7 @@ class RunIndex:
 
     def by_idempotency_key(self, key: str) -> str | None:
         with self._lock:
-            return self._of_keys.get(key)
+            return self._ids_by_key.get(key)
 
     def newest_ids(self, limit: int | None = None, before: str | None = None) -> list[str]:
         with self._lock:
@@ -120,12 +121,12 @@ class RunIndex:
         return list(itertools.islice(self._select(before, wanted), limit))
 
     def grouped(self, limit: int | None, before: str | None, wanted: Wanted) -> list[RunSummary]:
-        """As `newest`, but of a batch only its newest run that is wanted."""
+        """Returns summaries as `newest` does, but for each batch only its newest wanted run."""
         ids = self._grouped_ids(limit, before, self._bits_wanted(wanted))
         return list(self._summaries(ids))
 
     def of_batch(self, batch_id: str) -> list[RunSummary]:
-        """Oldest first."""
+        """Returns the summaries of a batch, oldest first."""
         with self._lock:
             ids = list(self._batches.get(batch_id, ()))
         return list(self._summaries(ids))
@@ -137,7 +138,7 @@ class RunIndex:
         return self._bits_wanted(wanted).bit_count()
 
     def _select(self, before: str | None, wanted: Wanted) -> Iterator[RunSummary]:
-        """Newest first."""
+        """Yields the wanted summaries, newest first."""
         if wanted == EVERY_RUN:
             return self._summaries(self._walk(before))
         bits = self._bits_wanted(wanted)
@@ -147,7 +148,7 @@ class RunIndex:
         return self._summaries(ids[position] for position in highest_first(older))
 
     def _walk(self, before: str | None) -> Iterator[str]:
-        """Every id, newest first, a few hundred at a time."""
+        """Yields every id, newest first. Takes the lock once for 500 ids."""
         while ids := self.newest_ids(500, before):
             yield from ids
             before = ids[-1]
@@ -167,8 +168,8 @@ class RunIndex:
         return found
 
     def _bits_wanted(self, wanted: Wanted) -> int:
-        """Positions of the runs that are wanted. Summaries are looked at of those that are not finished; and
-        of all, where `wanted` is a function."""
+        """Returns the positions of the wanted runs. Checks the summaries of the unfinished runs; of all runs
+        if `wanted` is a function."""
         if not isinstance(wanted, RunFilter):
             ids = self.newest_ids()
             return self._bits_of([each for each in ids if self._is_wanted(each, wanted)])
@@ -180,13 +181,13 @@ class RunIndex:
             return found | bits_of(map(self._position, matching))
 
     def _finished_wanted(self, wanted: RunFilter) -> int:
-        found = self._index.of_statuses(wanted.statuses)
+        found = self._index.with_status(wanted.statuses)
         if wanted.batch_id is not None:
             found &= self._batch_bits(wanted.batch_id)
         if wanted.instance is not None:
-            found &= self._index.at(wanted.instance)
+            found &= self._index.at_instance(wanted.instance)
         if wanted.name_contains is not None:
-            named = self._index.named(wanted.name_contains)
+            named = self._index.with_name(wanted.name_contains)
             for batch_id in wanted.batches_named:
                 named |= self._batch_bits(batch_id)
             found &= named
@@ -201,7 +202,8 @@ class RunIndex:
             return bits_of(map(self._position, ids))
 
     def _batch_bits(self, batch_id: str) -> int:
-        """Mostly one piece: its runs were added at once."""
+        """Returns the positions of a batch's runs. They are usually consecutive, because the runs were added
+        together."""
         ids = self._batches.get(batch_id)
         if not ids:
             return 0
@@ -214,14 +216,15 @@ class RunIndex:
         return (summary for summary in map(self._summary_of_id, ids) if summary is not None)
 
     def _add_id(self, run_id: str, batch_id: str | None) -> None:
-        """Most come last. One that does not changes the positions of others."""
+        """Adds an id. Usually it is the greatest; otherwise the positions of others change, and the index is
+        built again."""
         is_last = not self._ids or self._ids[-1] < run_id
         is_new = _insert(self._ids, run_id)
         if batch_id is not None:
             _insert(self._batches.setdefault(batch_id, []), run_id)
         key = idempotency_key_of(run_id) if is_new else None
         if key is not None:
-            self._of_keys[key] = max(run_id, self._of_keys.get(key, ""))
+            self._ids_by_key[key] = max(run_id, self._ids_by_key.get(key, ""))
         if is_new and not is_last:
             self._build_index()
 
@@ -246,7 +249,7 @@ class RunIndex:
 
 
 class _Index:
-    """Finished runs by what a filter may ask for. To be guarded by its owner."""
+    """Positions of the finished runs by the fields of a filter. The caller holds the lock."""
 
     def __init__(self) -> None:
         self._statuses: defaultdict[str, Bits] = defaultdict(Bits)
@@ -265,30 +268,31 @@ class _Index:
         for word in instance_words(keys):
             self._instances[word].discard(position)
 
-    def of_statuses(self, statuses: Iterable[str]) -> int:
-        """Runs of any status, where none is named."""
+    def with_status(self, statuses: Iterable[str]) -> int:
+        """Returns the positions of runs with one of these statuses; of all finished runs if there is none."""
         found = 0
         for status in tuple(statuses) or tuple(self._statuses):
             if status in self._statuses:
                 found |= self._statuses[status].value
         return found
 
-    def named(self, part: str) -> int:
+    def with_name(self, part: str) -> int:
+        """Returns the positions of runs whose workflow name contains `part`; ignores case."""
         part = part.casefold()
         return union(positions for name, positions in self._names.items() if part in name)
 
-    def at(self, instance: str) -> int:
+    def at_instance(self, instance: str) -> int:
         positions = self._instances.get(instance.casefold())
         return 0 if positions is None else union([positions])
 
 
-def _newest_of_keys(ids: Iterable[str]) -> dict[str, str]:
-    """Run ids, in ascending order, by their idempotency keys."""
+def _newest_by_key(ids: Iterable[str]) -> dict[str, str]:
+    """Maps each idempotency key to its newest run. `ids` are in ascending order."""
     return {key: run_id for run_id in ids if (key := idempotency_key_of(run_id)) is not None}
 
 
 def _insert(ids: list[str], run_id: str) -> bool:
-    """Whether it is new. Most come last."""
+    """Inserts an id into the sorted list. Returns False if it is there already."""
     position = len(ids) if not ids or ids[-1] < run_id else bisect_left(ids, run_id)
     if ids[position : position + 1] == [run_id]:
         return False

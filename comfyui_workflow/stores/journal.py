@@ -1,4 +1,4 @@
-"""The only writer of runs: applies events to them, keeps them, wakes who waits."""
+"""The only writer of runs: applies events to runs, saves them and wakes waiting threads."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ def now() -> datetime:
 
 
 class RunJournal:
-    """Every method may be called from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(
         self, store: RunStore, clock: Callable[[], datetime] = now, api_keys: ApiKeys | None = None
@@ -29,50 +29,53 @@ class RunJournal:
         self._changed = threading.Condition()
         self._on_finish: list[Callable[[Run], None]] = []
         self._on_reopening: list[Callable[[Run], None]] = []
-        self._taken_up: set[str] = set()
-        self._turning_points = int(clock().timestamp() * 1000)  # not the number of an earlier process
+        self._resumed: set[str] = set()
+        self._status_version = int(clock().timestamp() * 1000)  # differs from an earlier process
 
     @property
     def turning_points(self) -> int:
-        """Grows whenever runs are added, and when one begins, ends, or is to begin again."""
-        return self._turning_points
+        """Version number of the statuses: it grows when runs are added and when the status of a run
+        changes."""
+        return self._status_version
 
     def resume_run(self, run_ids: Iterable[str]) -> None:
-        """Runs that were there before this process: their records may be older than what they did."""
-        self._taken_up.update(run_ids)
+        """Marks runs as resumed from an earlier process: their records may lack their last changes."""
+        self._resumed.update(run_ids)
 
     def is_resumed(self, run_id: str) -> bool:
-        return run_id in self._taken_up
+        return run_id in self._resumed
 
     def listen(self, on_finish: Callable[[Run], None]) -> None:
-        """Called with each run that has just finished, in the thread that recorded its end."""
+        """Registers a callback for each run that has finished, called in the thread that recorded the end."""
         self._on_finish.append(on_finish)
 
     def listen_for_reopening(self, on_reopening: Callable[[Run], None]) -> None:
-        """As `listen`, with each that was finished and is to go on."""
+        """Registers a callback for each finished run that continues, called as with `listen`."""
         self._on_reopening.append(on_reopening)
 
     def add(self, run: Run) -> None:
         """Raises: StoreError."""
         self._store.add(run)
-        self._wake(is_turning_point=True)
+        self._wake(is_status_change=True)
 
     def add_all(self, runs: Sequence[Run]) -> None:
-        """All of them, or none. Raises: StoreError."""
+        """Adds all runs or, after an error, none. Raises: StoreError."""
         self._store.add_all(runs)
-        self._wake(is_turning_point=True)
+        self._wake(is_status_change=True)
 
     def record(self, run_id: str, event: Event) -> Run:
-        """Raises: RunNotFound; StoreError, when the event must be on disk and cannot be."""
+        """Applies an event to a run and saves it. Returns the changed run.
+
+        Raises: RunNotFound; StoreError if the event must be on disk and cannot be saved."""
         return self._record(run_id, event)[1]
 
     def is_changed_by(self, run_id: str, event: Event) -> bool:
-        """Record it; whether it made any difference. Raises: as `record`."""
+        """Records an event. Returns True if the event changed the run. Raises: as `record`."""
         before, after = self._record(run_id, event)
         return after is not before
 
     def _record(self, run_id: str, event: Event) -> tuple[Run, Run]:
-        """The run before and after."""
+        """Returns the run before and after the event."""
         at = self._clock()
         before: list[Run] = []
 
@@ -83,10 +86,10 @@ class RunJournal:
         run = self._store.update(run_id, change, event.saving)
         if run.is_finished or (run.is_accepted and not before[0].is_accepted):
             self._api_keys.forget(run_id)
-        self._wake(is_turning_point=run.status is not before[0].status)
+        self._wake(is_status_change=run.status is not before[0].status)
         if run.is_finished is not before[0].is_finished:
-            for tell in self._on_finish if run.is_finished else self._on_reopening:
-                tell(run)
+            for callback in self._on_finish if run.is_finished else self._on_reopening:
+                callback(run)
         return before[0], run
 
     def get(self, run_id: str) -> Run:
@@ -97,24 +100,26 @@ class RunJournal:
         return run
 
     def keep_api_key(self, run_id: str, key: str) -> None:
-        """Until ComfyUI has accepted the prompt of the run, or it has ended. Raises: StoreError."""
+        """Saves the API key of a run until ComfyUI has accepted the prompt or the run has ended.
+        Raises: StoreError."""
         self._api_keys.put(run_id, key)
 
     def api_key(self, run_id: str) -> str | None:
-        """None where the run came without one, and once it is gone."""
+        """Returns the API key; None if the run has none, or the key was removed."""
         return self._api_keys.get(run_id)
 
     def last_start(self, batch_id: str) -> datetime | None:
-        """Latest start among the runs of a batch."""
+        """Returns the latest start time of a batch's runs."""
         return last_start(self._store.of_batch(batch_id))
 
     def wait(self, run_id: str, until: Callable[[Run], bool], timeout_s: float) -> Run:
-        """The run as soon as `until` holds, or as it is when the time is over. Raises: RunNotFound."""
+        """Waits until `until(run)` is true or the timeout is over, and returns the run. Raises:
+        RunNotFound."""
         with self._changed:
             self._changed.wait_for(lambda: until(self.get(run_id)), timeout_s)
         return self.get(run_id)
 
-    def _wake(self, *, is_turning_point: bool) -> None:
+    def _wake(self, *, is_status_change: bool) -> None:
         with self._changed:
-            self._turning_points += is_turning_point
+            self._status_version += is_status_change
             self._changed.notify_all()

@@ -1,5 +1,5 @@
-"""Stores in memory only: for tests, and for a server that is meant to forget. The file stores hold in them
-what they have read."""
+"""Stores in memory only: for tests and for a server without persistence. The file stores of batches and jobs
+keep their records in them too."""
 
 import itertools
 import threading
@@ -159,7 +159,7 @@ class MemoryJobStore:
 
     def add(self, job: Job) -> None:
         with self._lock:
-            self._hold(job)
+            self._put(job)
 
     def get(self, job_id: str) -> Job:
         job = self._jobs.get(record_name(job_id))
@@ -178,7 +178,7 @@ class MemoryJobStore:
     def update(self, job_id: str, change: Callable[[Job], Job]) -> Job:
         with self._lock:
             changed = change(self.get(job_id))
-            self._hold(changed)
+            self._put(changed)
         return changed
 
     def remove(self, job_id: str) -> None:
@@ -194,7 +194,7 @@ class MemoryJobStore:
     def replace_unreadable(self, job: Job) -> None:
         self.add(job)
 
-    def _hold(self, job: Job) -> None:
+    def _put(self, job: Job) -> None:
         name = record_name(job.job_id)
         known = self._jobs.get(name)
         if known is not None:

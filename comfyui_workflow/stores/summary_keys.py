@@ -1,4 +1,5 @@
-"""Fields of a finished run's summary that the index holds in memory, read without decoding all of it."""
+"""Fields of a finished run's summary that the index keeps in memory, decoded without the rest of the
+summary."""
 
 import sys
 from datetime import datetime
@@ -11,7 +12,7 @@ from comfyui_workflow.runs.summary import RunSummary, stay_here
 
 
 class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
-    """Fields of a `RunSummary`, under the same names. What many runs share is one object."""
+    """Fields of a `RunSummary`, under the same names. Equal strings of several runs are one object."""
 
     run_id: str
     workflow_name: str
@@ -26,7 +27,7 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
     gpu_s: float = 0.0
     stays: tuple[Stay, ...] = ()
     start_time: datetime | None = None
-    """Only where no GPU second tells that the run has begun."""
+    """None if `gpu_s` is not 0, which already shows that the run has begun."""
     end_time: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -41,7 +42,7 @@ class SummaryKeys(msgspec.Struct, gc=False, rename={"run_id": "workflow_id"}):
         self.start_time = None if self.gpu_s else self.start_time
 
     def all_stays(self, _at: datetime) -> tuple[Stay, ...]:
-        """As `RunSummary.all_stays`."""
+        """Returns the same as `RunSummary.all_stays`."""
         gpu_s, has_begun = seconds_here(self.gpu_s, self.stays), self.start_time is not None or self.gpu_s > 0
         return (*self.stays, *stay_here(self.instance_id, gpu_s, self.price_per_hour, has_begun=has_begun))
 
@@ -62,7 +63,7 @@ def keys_of(summary: RunSummary) -> SummaryKeys:
 
 
 def instance_words(keys: SummaryKeys) -> set[str]:
-    """Id and name of the run's instance, as a filter may call it: see `RunFilter`."""
+    """Returns the id and the name of the run's instance, in lower case, as in a `RunFilter`."""
     given = (keys.instance_id, keys.instance_name or keys.ssh_connection)
     return {sys.intern(each.casefold()) for each in given if each is not None}
 

@@ -1,4 +1,4 @@
-"""Flushes of a moment are one, and whoever waits for one hears of its failure."""
+"""Concurrent flushes are combined, and every waiting thread gets the error of its flush."""
 
 import threading
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ WAIT_S = 20
 
 
 class SlowDisk:
-    """Each flush waits until it is let through."""
+    """Each flush waits until the test releases it."""
 
     def __init__(self) -> None:
         self.flushed = list[list[Path]]()
@@ -91,9 +91,9 @@ def test_much_that_others_have_written_is_not_waited_for(
     paths = [tmp_path / name for name in ("a", "b")]
     for path in paths:
         path.write_bytes(b"x")
-    monkeypatch.setattr(flush, "_waiting_bytes", lambda: 0)
+    monkeypatch.setattr(flush, "_dirty_bytes", lambda: 0)
     bring_to_disk([*paths, tmp_path])
-    monkeypatch.setattr(flush, "_waiting_bytes", lambda: 10 * flush.MOST_FOREIGN_BYTES)
+    monkeypatch.setattr(flush, "_dirty_bytes", lambda: 10 * flush.MOST_FOREIGN_BYTES)
     assert synced == ([] if flush._SYNC_FILE_SYSTEM else [*paths, tmp_path])
     bring_to_disk([*paths, tmp_path, *paths])
     assert synced[-3:] == [*paths, tmp_path]

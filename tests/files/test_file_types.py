@@ -1,4 +1,4 @@
-"""What a file is, by its content alone."""
+"""Detection of file types by content."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""What a file may begin with, by its name."""
+"""First bytes that a file may have, by its name."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""A file that is cut anywhere is noticed; a whole one, with or without a tail, never is."""
+"""A file that is cut off anywhere is refused; a complete one, with or without a trailer, never is."""
 
 import io
 import struct

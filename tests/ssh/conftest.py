@@ -1,4 +1,4 @@
-"""What the tests of connections share: an sshd of the test's own, and a tiny web server to tunnel to."""
+"""Fixtures of the connection tests: an sshd for each test, and a small web server behind the tunnel."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ LIMIT_S = 15.0
 
 
 def wait_until(is_true: Callable[[], bool], *, limit_s: float = LIMIT_S) -> float:
-    """Returns how long it took."""
+    """Returns the duration in seconds."""
     start = time.monotonic()
     while not is_true():
         assert time.monotonic() < start + limit_s, "waited in vain"
@@ -28,7 +28,7 @@ def wait_until(is_true: Callable[[], bool], *, limit_s: float = LIMIT_S) -> floa
 
 @contextmanager
 def no_thread_left() -> Iterator[None]:
-    """What was started within must have ended soon after."""
+    """Checks that the threads started in the block end soon after it."""
     before = set(threading.enumerate())
     yield
     left = lambda: [thread for thread in threading.enumerate() if thread not in before]  # noqa: E731
@@ -50,7 +50,7 @@ def options(tmp_path: Path) -> ConnectionOptions:
 
 
 class TinyWeb:
-    """Answers every GET with the bytes asked for by its path: /1000 is a thousand bytes."""
+    """Answers a GET with the number of bytes in its path: /1000 is a thousand bytes."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)

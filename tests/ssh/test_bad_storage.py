@@ -1,4 +1,4 @@
-"""A server of files that stands still, lies, or breaks off: what is said of it, and what is kept."""
+"""SFTP servers that hang, send wrong data or disconnect: the reported errors and the kept bytes."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ A_BREAK_BYTES = 4_000_000
 
 @pytest.fixture
 def connect(sandbox: SandboxProcess, options: ConnectionOptions) -> Iterator[Callable[[], Connection]]:
-    """Connections that give up a silent server of files after a second."""
+    """Connections with a silence timeout of one second for SFTP."""
     opened: list[Connection] = []
 
     def connect() -> Connection:
@@ -81,7 +81,7 @@ def test_uploads_that_are_never_answered_are_given_up_and_said(
 def test_who_waits_for_a_silent_server_is_heard(
     sandbox: SandboxProcess, options: ConnectionOptions, remote: Path, tmp_path: Path, silent: str
 ) -> None:
-    """Long before the server is given up."""
+    """Long before the silence timeout."""
     connection = open_connection(parse_ssh_address(sandbox.ssh_string), sandbox.comfyui_port, options)
     assert remote_stat_works(connection, remote)
     is_asked = threading.Event()
@@ -109,7 +109,7 @@ def test_a_claim_of_more_than_any_disk_holds_costs_nothing(
     connection = connect()
     sandbox.faults(storage={"claimed_bytes": 2**60})
     before_s = resource.getrusage(resource.RUSAGE_THREAD).ru_utime
-    with pytest.raises(RemoteFileError, match=f"said to have {2**60} bytes"):
+    with pytest.raises(RemoteFileError, match=f"said to be {2**60} bytes"):
         connection.files.download(str(remote), tmp_path / "part")
     with pytest.raises(RemoteFileError, match=f"instead of {2**60}"):
         connection.files.sha256(str(remote))
@@ -132,7 +132,7 @@ def test_a_claim_of_more_than_is_free_waits_for_room(
         ({"claimed_bytes": 2 * LARGE_BYTES}, f"{LARGE_BYTES} bytes instead of {2 * LARGE_BYTES}"),
         ({"claimed_bytes": 1_000_000}, "1000001 bytes instead of 1000000"),
         ({"endless_reads": True}, f"{LARGE_BYTES + 1} bytes instead of {LARGE_BYTES}"),
-        ({"long_reads": True}, "more bytes than were asked for"),
+        ({"long_reads": True}, "more bytes than were requested"),
     ],
 )
 def test_what_does_not_fit_together_is_said(  # noqa: PLR0917 - fixtures and parameters
@@ -163,7 +163,7 @@ def test_a_directory_without_an_end_is_said(
 def test_a_download_goes_on_where_it_broke_off(
     connect: Callable[[], Connection], sandbox: SandboxProcess, remote: Path, tmp_path: Path
 ) -> None:
-    """A link that carries a third of the file each time: from the start each time, it would never be here."""
+    """A link that breaks after a third of the file: without a resume the download would never be complete."""
     sandbox.faults(cut_ssh_after_bytes=A_BREAK_BYTES)
     path, tries = tmp_path / ".comfyui_workflow_1.part", 0
     while True:
@@ -224,7 +224,7 @@ def test_answers_that_nobody_asked_for_end(connect: Callable[[], Connection], re
     with connection.files._channels.lease() as session:
         client = session.client
     fresh = SftpSession(client, 10.0)
-    fresh._awaited.add(1)
+    fresh._pending.add(1)
     client.get_channel().in_buffer.feed(b"\0\0\0\x05\x65\x00\0\0\x77" * 20_000)
     with pytest.raises(EOFError):
-        fresh.done(1)
+        fresh.wait(1)

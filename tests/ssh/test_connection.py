@@ -1,4 +1,4 @@
-"""A connection to a real sshd: opened, used, refused, cut and closed."""
+"""A connection to a real sshd: opened, used, refused, lost and closed."""
 
 import socket
 import struct
@@ -172,7 +172,7 @@ def test_a_refused_port_is_transient(server: Sshd, options: ConnectionOptions) -
 
 
 def test_what_was_not_delivered_when_a_connection_is_closed_is_never_delivered() -> None:
-    """A prompt in it would arrive after it was sent again."""
+    """Otherwise a prompt in the unsent data would arrive after it was submitted again."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         host, port = listening.getsockname()
         near = connect(host, port, timeout_s=5, allow_loopback=True)
@@ -204,7 +204,7 @@ def test_a_server_that_says_nothing_is_given_up(options: ConnectionOptions) -> N
 def test_a_server_that_freezes_amid_the_key_exchange_is_given_up(
     server: Sshd, options: ConnectionOptions
 ) -> None:
-    """A relay that hands on what sshd says first, and nothing more."""
+    """A relay that forwards the first bytes of sshd and nothing more."""
     with socket.create_server(("127.0.0.1", 0)) as relay, no_thread_left():
 
         def hand_on_the_greeting() -> None:
@@ -247,7 +247,7 @@ def test_what_is_no_ssh_server_is_said(options: ConnectionOptions, greeting: byt
 def test_a_name_that_cannot_be_resolved(
     options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch, number: int | None, is_transient: bool
 ) -> None:
-    """A name that does not exist stays so; a resolver that is away, or slow, may be back."""
+    """An unknown name is a permanent error; an unavailable or slow resolver is a transient one."""
     may_end = threading.Event()
 
     def resolve(*_arguments: object, **_options: object) -> None:
@@ -291,7 +291,9 @@ def test_a_reset_in_the_handshake_is_worded(options: ConnectionOptions) -> None:
 
         threading.Thread(target=reset, daemon=True).start()
         address = SshAddress(host="127.0.0.1", port=stranger.getsockname()[1])
-        with pytest.raises(ConnectionFailed, match=r"no SSH handshake.*(reset by peer|hung up)") as failure:
+        with pytest.raises(
+            ConnectionFailed, match=r"no SSH handshake.*(reset by peer|closed the connection)"
+        ) as failure:
             open_connection(address, 8188, with_key(options))
     assert "Errno" not in str(failure.value)
     assert failure.value.is_transient
@@ -312,7 +314,7 @@ def test_this_server_itself_can_be_refused(options: ConnectionOptions, host: str
 
 
 def with_key(options: ConnectionOptions, **changes: object) -> ConnectionOptions:
-    """With some key, for machines that never get to see it."""
+    """Options with any key, for machines that never receive it."""
     key = options.known_hosts.path.with_name("some_key")
     paramiko.ECDSAKey.generate().write_private_key_file(str(key))
     return replace(options, key_file=key, **changes)  # type: ignore[arg-type]
@@ -414,7 +416,7 @@ def test_another_machine_is_refused_until_the_old_one_is_forgotten(
 
 
 def test_a_machine_with_more_keys_is_still_the_same(server: Sshd, options: ConnectionOptions) -> None:
-    """Of several host keys the one we know is asked for, whichever the server would prefer."""
+    """If a server has several host keys, the known one is requested, whichever the server prefers."""
     server.stop()
     server.add_config(f"HostKey {server.make_key('second_host_key', key_type='rsa')}")
     server.start()
@@ -461,7 +463,7 @@ def test_a_jump_that_leads_nowhere_is_said(server: Sshd, options: ConnectionOpti
 
 
 def test_a_crowd_of_handshakes_is_let_in_three_at_a_time(tmp_path: Path, options: ConnectionOptions) -> None:
-    """This sshd drops everybody beyond six who have not logged in."""
+    """This sshd drops connections when more than six are not authenticated."""
     with Sshd(tmp_path / "sshd", max_startups="6:100:6") as server, ThreadPoolExecutor(12) as threads:
         opened = [threads.submit(open_to, server, options) for _ in range(12)]
         for future in opened:

@@ -1,4 +1,4 @@
-"""What we lean on inside paramiko and sshtunnel: a new version of theirs that changes it turns this red."""
+"""Internals of paramiko and sshtunnel that this server depends on. A new version that changes them fails."""
 
 import inspect
 import logging
@@ -18,7 +18,7 @@ from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
 from comfyui_workflow.ssh import connection as connection_module
 from comfyui_workflow.ssh import tunnel as tunnel_module
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
-from comfyui_workflow.ssh.sftp.session import ALL_THERE_IS, FIRST_NUMBER, READING, SftpSession
+from comfyui_workflow.ssh.sftp.session import FIRST_REQUEST_NUMBER, READ_ALL_BYTES, READING, SftpSession
 from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel
 from tests.ssh.conftest import TinyWeb, no_thread_left, wait_until
 from tests.sshd import Sshd
@@ -47,7 +47,7 @@ def test_sshtunnel_takes_our_transport_and_opens_none(connection: Connection, se
 
 
 def test_sshtunnel_asks_get_transport_for_a_connection(caplog: pytest.LogCaptureFixture) -> None:
-    """If it no longer did, it would connect on its own, without a look at the host key."""
+    """Otherwise sshtunnel would open its own connection, without a check of the host key."""
     assert "_get_transport" in inspect.getsource(sshtunnel.SSHTunnelForwarder._connect_to_gateway)
     with pytest.raises(ConnectionFailed, match="was cut while it was opened"):
         open_tunnel(dead_transport(), HERE, 8188, window_bytes=1)
@@ -92,25 +92,25 @@ def test_paramiko_lets_a_request_be_sent_without_waiting(connection: Connection)
 def test_paramiko_reads_with_a_timeout_and_so_notices_quiet(connection: Connection) -> None:
     quiet = threading.Event()
     wire = connection._opened.transport.sock
-    wire.on_quiet = quiet.set
+    wire.on_recv_timeout = quiet.set
     assert quiet.wait(2)
 
 
 def test_an_answer_is_heard(connection: Connection) -> None:
-    """A server answers the request, although it does not know it."""
+    """A server answers the request, although the request type is unknown to it."""
     wire = connection._opened.transport.sock
-    watch = wire.on_quiet.__self__
-    wait_until(lambda: watch._asked_after == wire.heard_count)
-    heard_count = wire.heard_count
-    watch._ask()
-    wait_until(lambda: wire.heard_count > heard_count)
+    watch = wire.on_recv_timeout.__self__
+    wait_until(lambda: watch._reader_received_count == wire.received_count)
+    received_count = wire.received_count
+    watch._send_request()
+    wait_until(lambda: wire.received_count > received_count)
 
 
 def test_a_rekeying_connection_goes_on(connection: Connection) -> None:
-    """paramiko exchanges keys anew every 512 MiB; here after each request, with our questions in between."""
+    """paramiko repeats the key exchange every 512 MiB; here it does so after each request."""
     for size_bytes in (10, 3_000_000, 10):
         connection._opened.transport.renegotiate_keys()
-        connection._opened.transport.sock.on_quiet()
+        connection._opened.transport.sock.on_recv_timeout()
         with requests.Session() as session:
             assert len(session.get(f"{connection.base_url}/{size_bytes}", timeout=10).content) == size_bytes
 
@@ -134,13 +134,13 @@ def test_a_closed_channel_is_told_in_these_words(
     connection.close()
 
 
-# --- what the copying of files and of the tunnel leans on -----------------------------------------
+# --- internals that the copy loops of files and tunnel use -----------------------------------------
 
 
 def test_a_connection_that_is_cut_while_its_tunnel_starts_is_one_that_failed(
     server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """sshtunnel does not tell its port then, in an exception of its own."""
+    """sshtunnel then raises an exception of its own when its port is read."""
     start = Tunnel.start
 
     def start_and_be_cut(tunnel: Tunnel) -> None:
@@ -154,7 +154,7 @@ def test_a_connection_that_is_cut_while_its_tunnel_starts_is_one_that_failed(
 
 
 def test_sshtunnel_leaves_the_copying_to_us(connection: Connection) -> None:
-    """In a process with more files open than select() knows, and in windows as wide as we want them."""
+    """In a process with more open files than select() supports, and with large windows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2_000:
         pytest.skip("so many files may not be opened here")
@@ -187,16 +187,16 @@ def test_channels_of_the_tunnel_have_the_window_we_say(
 
 
 def test_paramiko_gives_all_that_has_arrived_at_once(connection: Connection) -> None:
-    """So that nothing is left that it would move at the next read."""
+    """So paramiko has no rest to move at the next read."""
     with connection.files._channels.lease() as session:
         channel = session.client.get_channel()
         channel.in_buffer.feed(b"x" * 3_000_000)
-        assert len(channel.recv(ALL_THERE_IS)) == 3_000_000
+        assert len(channel.recv(READ_ALL_BYTES)) == 3_000_000
         assert not channel.recv_ready()
 
 
 def test_paramikos_client_and_ours_take_turns_on_one_session(connection: Connection, tmp_path: Path) -> None:
-    """What is owed to one of them is not taken for an answer to the other."""
+    """A pending response to one of them is not taken for a response to the other."""
     (tmp_path / "file").write_bytes(b"x" * 1_000_000)
     with connection.files._channels.lease() as session:
         for _ in range(3):
@@ -219,7 +219,7 @@ def test_a_server_that_talks_nonsense_is_as_good_as_gone(connection: Connection)
         with connection.files._channels.lease() as session:
             client = session.client
         fresh = SftpSession(client, 10.0)
-        fresh._awaited.add(FIRST_NUMBER)
+        fresh._pending.add(FIRST_REQUEST_NUMBER)
         client.get_channel().in_buffer.feed(nonsense)
         with pytest.raises(EOFError):
-            fresh.handle(FIRST_NUMBER)
+            fresh.handle(FIRST_REQUEST_NUMBER)

@@ -47,7 +47,7 @@ def files(connection: Connection) -> RemoteFiles:
 
 @pytest.fixture
 def remote(instance: Instance) -> Path:
-    """A directory of the instance, seen from this side."""
+    """Local path of a directory of the instance."""
     directory = instance.sandbox.input_dir / f"files-{os.getpid()}-{time.monotonic_ns()}"
     directory.mkdir(parents=True)
     return directory
@@ -103,15 +103,15 @@ def test_nothing_is_ever_overwritten(files: RemoteFiles, remote: Path, tmp_path:
 def test_what_appears_at_the_last_moment_is_not_overwritten(
     files: RemoteFiles, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between our look and the rename: then it is the server that refuses."""
+    """The file appears between the check and the rename: then the server refuses the rename."""
 
     def look_then_appear(session: SftpSession, looking: int) -> bool:
         is_there = look(session, looking)
         (remote / "file").write_bytes(b"theirs")
         return is_there
 
-    look = files_module._is_there
-    monkeypatch.setattr(files_module, "_is_there", look_then_appear)
+    look = files_module._exists
+    monkeypatch.setattr(files_module, "_exists", look_then_appear)
     with pytest.raises(RemoteFileExists):
         files.upload(local_file(tmp_path, b"ours"), f"{remote}/file")
     assert (remote / "file").read_bytes() == b"theirs"

@@ -1,4 +1,4 @@
-"""A peer that freezes is noticed, whatever waits for it is released, and a quiet peer is left alone."""
+"""A frozen peer is detected and all waiting calls end; a quiet but responding peer stays connected."""
 
 import os
 import socket
@@ -163,14 +163,14 @@ def test_the_supervisor_ends_with_the_last_connection(connection: Connection) ->
 
 def test_our_own_pause_is_not_the_peers_silence(connection: Connection) -> None:
     """A laptop that slept: an hour between two ticks counts as two ticks."""
-    watch = connection._opened.transport.sock.on_quiet.__self__
+    watch = connection._opened.transport.sock.on_recv_timeout.__self__
     for _ in range(3):
         watch.count_silence(3600)
     assert connection.is_alive
 
 
 def test_a_large_upload_is_no_silence(connection: Connection, server: Sshd, tmp_path: Path) -> None:
-    """While data goes out, the answers to it count as signs of life."""
+    """While data is sent, the responses to it count as received data."""
     large = tmp_path / "large"
     large.write_bytes(bytes(1_000_000))
 

@@ -1,4 +1,4 @@
-"""Private keys: found in order, refused with the reason."""
+"""Private keys: found in order, refused with a reason."""
 
 import subprocess
 from pathlib import Path

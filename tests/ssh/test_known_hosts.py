@@ -1,4 +1,4 @@
-"""Host keys: trusted on first use, never exchanged in silence."""
+"""Host keys: trusted on first use, never replaced without a person's consent."""
 
 import random
 import threading
@@ -132,7 +132,7 @@ def _is_trusted(hosts: KnownHosts, host: str, port: int, key: paramiko.PKey) -> 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_no_damage_makes_a_known_machine_one_that_is_seen_first(hosts: KnownHosts, seed: int) -> None:
-    """Whatever byte was flipped, and wherever the file was cut, another key is refused."""
+    """A different key is refused, whichever byte is flipped and wherever the file is cut off."""
     keys = _remember(hosts)
     hosts.path.write_bytes(damaged(hosts.path.read_bytes(), random.Random(seed)))
     whole = hosts.path.read_bytes()

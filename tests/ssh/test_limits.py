@@ -1,4 +1,4 @@
-"""What an SSH server sends is bounded before anything is known of it, and after."""
+"""Limits of the data that an SSH server may send, before and after the handshake."""
 
 import socket
 import struct
@@ -23,7 +23,7 @@ GREETING = b"SSH-2.0-OpenSSH_9.9\r\n"
 
 @contextmanager
 def saying(say: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server whose every connection hears that; its port."""
+    """Starts a server that calls `say` for each connection. Yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -106,6 +106,6 @@ def test_a_server_that_sends_more_than_it_was_granted_is_left(to_stderr: bool) -
 
         threading.Thread(target=flood, daemon=True).start()
         wait_until(lambda: not transport.is_active())
-        assert "more than the window" in str(transport.get_exception())
+        assert "more data than the channel's window" in str(transport.get_exception())
         kept = len(channel.in_buffer) + len(channel.in_stderr_buffer)  # type: ignore[attr-defined]
         assert kept <= channel.in_window_size + WINDOW_SLACK_BYTES + 65536  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The pool: one value per key, lent to many, closed when idle. Plain objects and threads, no SSH."""
+"""The pool: one value per key, shared by leases, closed when idle. Plain objects and threads, no SSH."""
 
 import random
 import sys
@@ -29,7 +29,7 @@ class Thing:
 
 
 class Workshop:
-    """Makes things while its gate is open, and remembers how many of a key were in the making at once."""
+    """Opens values while its gate is open, and counts the concurrent openings of each key."""
 
     def __init__(self) -> None:
         self.made: list[Thing] = []
@@ -120,7 +120,7 @@ def test_many_at_once_open_one_at_a_time(pool: Pool[str, Thing], workshop: Works
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads that take turns so often that a missing lock shows."""
+    """Makes threads switch so often that a missing lock is noticed."""
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -129,7 +129,7 @@ def hasty_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_under_fire_nobody_gets_a_closed_value(workshop: Workshop) -> None:
-    """Values idle out at once, over and over; whoever holds a lease keeps its value open."""
+    """Values are closed as soon as they are idle; a value with a lease stays open."""
     pool = Pool(workshop.open, idle_s=0.001)
     end = time.monotonic() + 1.0
 

@@ -1,4 +1,4 @@
-"""Large and changing files, near and far, with help and without: the sandbox's SSH server and a real sshd."""
+"""Transfers of large and changing files, with short and long round trips, with and without helpers."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from tests.ssh.conftest import no_thread_left, wait_until
 from tests.sshd import Sshd
 
 KIB_255 = 255 * 1024
-SIZES = [0, 1, KIB_255 - 1, KIB_255, KIB_255 + 1, 5_000_000, upload.SHARE_BYTES, 2 * upload.SHARE_BYTES + 1]
+SIZES = [0, 1, KIB_255 - 1, KIB_255, KIB_255 + 1, 5_000_000, upload.CHUNK_BYTES, 2 * upload.CHUNK_BYTES + 1]
 LARGE_BYTES = 30_000_001
 
 
@@ -45,16 +45,16 @@ def files(connection: Connection, request: pytest.FixtureRequest) -> RemoteFiles
 
 @pytest.fixture
 def remote(instance: Instance, tmp_path: Path) -> Path:
-    """A directory of the instance, seen from this side."""
+    """Local path of a directory of the instance."""
     directory = instance.sandbox.input_dir / f"{tmp_path.name}-{os.getpid()}"
     directory.mkdir(parents=True)
     return directory
 
 
 def be_far(connection: Connection) -> None:
-    """As if it had been slow to answer when it was opened."""
+    """Pretends that a long round trip was measured when the connection was opened."""
     channels = connection.files._channels
-    channels.round_trip_s, channels._most = 0.08, 9
+    channels.round_trip_s, channels._max_channels = 0.08, 9
     sent_at_least = 100_000
     assert channels.is_far and sent_at_least < upload.LARGE_BYTES
 
@@ -81,17 +81,17 @@ def test_every_size_there_and_back(
 def test_a_large_file_that_goes_far_has_help(
     connection: Connection, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first session does not go on before a second one has sent something."""
+    """The first session waits until a second one has sent data."""
     be_far(connection)
     helped = threading.Event()
-    do = upload._Work.do
+    send_chunks = upload._Work.send_chunks
 
     def do_and_tell(work: upload._Work, session: object, handle: bytes, after_each: object) -> object:
-        if after_each is upload._nothing:
+        if after_each is upload._noop:
             helped.set()
-        return do(work, session, handle, after_each)  # type: ignore[arg-type]
+        return send_chunks(work, session, handle, after_each)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(upload._Work, "do", do_and_tell)
+    monkeypatch.setattr(upload._Work, "send_chunks", do_and_tell)
     content = os.urandom(LARGE_BYTES)
     told: list[tuple[int, int]] = []
 
@@ -109,7 +109,7 @@ def test_a_large_file_that_goes_far_has_help(
 def test_a_file_that_shrinks_or_grows_while_it_is_read_is_said(
     files: RemoteFiles, remote: Path, tmp_path: Path
 ) -> None:
-    """All was asked for, and none of it read, when the size has been told."""
+    """When the size is known, everything was requested and nothing was read."""
     for new_size_bytes in (LARGE_BYTES // 2, LARGE_BYTES + 10):
         (remote / "file").write_bytes(os.urandom(LARGE_BYTES))
 

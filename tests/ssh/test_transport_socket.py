@@ -1,4 +1,4 @@
-"""The stream under a transport: when the kernel is asked to acknowledge at once."""
+"""The stream under a transport: when TCP_QUICKACK is set."""
 
 import socket
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_every_packet_is_acknowledged_at_once_until_a_session_runs(
     for expected in (1, 2):
         far.sendall(b"x")
         assert (wire.recv(10), near.asked) == (b"x", expected)
-    wire.acknowledges_at_once = False
+    wire.uses_quick_ack = False
     far.sendall(b"x")
     assert (wire.recv(10), near.asked) == (b"x", 2)
 
@@ -69,7 +69,7 @@ def test_a_closed_stream_says_so_in_the_words_of_reading(
 def test_a_connection_turns_it_off_with_its_first_session_and_leaves_the_jump_hosts_on(
     server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The jump host serves no session: its sshd goes on holding small packets back."""
+    """The jump host has no session, so its sshd still delays small packets."""
     wires: list[TransportSocket] = []
     original = TransportSocket.__init__
 
@@ -83,6 +83,6 @@ def test_a_connection_turns_it_off_with_its_first_session_and_leaves_the_jump_ho
     with closing(open_connection(address, web.port, options)) as connection:
         assert connection.files.stat(".") is not None
         jump, own = wires
-        wait_until(lambda: not own.acknowledges_at_once)
-        assert jump.acknowledges_at_once
+        wait_until(lambda: not own.uses_quick_ack)
+        assert jump.uses_quick_ack
         assert isinstance(own._stream, paramiko.Channel)

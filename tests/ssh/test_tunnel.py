@@ -1,4 +1,4 @@
-"""The tunnel on a transport that is cut at any moment of its start."""
+"""Start of the tunnel on a transport that is lost at any moment."""
 
 import threading
 from typing import Any
@@ -11,7 +11,7 @@ from comfyui_workflow.ssh.tunnel import open_tunnel
 
 
 class CutAfter:
-    """A transport that is alive the first `looks` times that somebody looks."""
+    """A transport that is active for the first `looks` calls of `is_active`."""
 
     def __init__(self, looks: int) -> None:
         self._looks_left = looks
@@ -29,7 +29,7 @@ class CutAfter:
 
 @pytest.mark.parametrize("looks", range(4))
 def test_a_transport_that_is_cut_while_the_tunnel_starts_fails_and_keeps_nobody_waiting(looks: int) -> None:
-    """All runs of an instance wait for one connection to be opened: if that hangs, so do they."""
+    """All runs of an instance wait for one connection: if its opening hangs, all of them hang."""
     errors: list[ConnectionFailed] = []
 
     def start() -> None:

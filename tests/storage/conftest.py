@@ -1,4 +1,4 @@
-"""One S3 for each worker; tests have buckets of their own."""
+"""One S3 server for each worker; each test has a bucket of its own."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A server that speaks S3, in a thread; it keeps everything in memory, and checks no keys."""
+"""A server with the S3 API, in a thread. It keeps everything in memory, and checks no keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def running_s3() -> Iterator[str]:
-    """Its URL."""
+    """Yields the URL of the server."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

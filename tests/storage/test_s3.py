@@ -1,4 +1,4 @@
-"""Outputs into a bucket, against a server that speaks S3."""
+"""Upload of outputs to a bucket, against a server with the S3 API."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ import requests
 
 from comfyui_workflow.errors import StorageError, UrlRefused, WebUnavailable
 from comfyui_workflow.safe_http.client import Body, GuardedClient, HttpAnswer
-from comfyui_workflow.storage.s3 import Bucket, S3Storage, place_of
+from comfyui_workflow.storage.s3 import Bucket, S3Storage, parse_endpoint
 from tests.storage.s3_server import keys_in, make_bucket
 
 SECRET = "very secret"
@@ -132,7 +132,7 @@ def test_what_was_taken_and_is_not_there_is_an_error(picture: Path) -> None:
     ],
 )
 def test_the_url_may_name_the_bucket(url: str, place: tuple[str, str | None, str, str]) -> None:
-    found = place_of(bucket(url))
+    found = parse_endpoint(bucket(url))
     wanted = (place[0], place[1] or time.strftime("%m-%y"), *place[2:])
     assert (found.endpoint_url, found.bucket_name, found.region, found.key_prefix) == wanted
 
@@ -140,12 +140,12 @@ def test_the_url_may_name_the_bucket(url: str, place: tuple[str, str | None, str
 @pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://[", "http://h:99999"])
 def test_a_url_that_is_none_is_an_error(url: str) -> None:
     with pytest.raises(StorageError, match="not a URL"):
-        place_of(bucket(url))
+        parse_endpoint(bucket(url))
 
 
 @contextmanager
 def takes_and_forgets() -> Iterator[str]:
-    """A server that says yes to everything, and has nothing."""
+    """A server that accepts every request and stores nothing."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is full when the test says so."""
+"""A disk that the test can make full."""
 
 import os
 import threading

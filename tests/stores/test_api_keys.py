@@ -1,4 +1,4 @@
-"""Keys that runs bring along are apart from the records, closed to others, and gone in time."""
+"""API keys of runs are kept apart from the records, private, and removed in time."""
 
 import json
 from pathlib import Path

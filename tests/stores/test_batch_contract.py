@@ -1,4 +1,4 @@
-"""The contract of a store of batches, held by every implementation."""
+"""Contract of a store of batches, for every implementation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ Start = Callable[[], BatchStore]
 
 @pytest.fixture(params=["memory", "files"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    """Each call is a server that starts with the same records."""
+    """Each call makes a new store on the same records, as after a restart."""
     memory = MemoryBatchStore()
 
     def started() -> BatchStore:

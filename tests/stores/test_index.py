@@ -1,4 +1,4 @@
-"""The index of finished runs finds what a look at each finds, and looks at none but those it returns."""
+"""The index of finished runs finds the same as a check of each summary, and reads only the returned ones."""
 
 import random
 from dataclasses import replace
@@ -26,7 +26,7 @@ FILTERS = [
 
 
 class Kept:
-    """Summaries, and how many were looked at."""
+    """Summaries, with a count of the reads."""
 
     def __init__(self, count: int, chance: random.Random) -> None:
         self.looks = 0
@@ -52,7 +52,7 @@ class Kept:
         return make
 
     def wanted(self, wanted: RunFilter) -> list[str]:
-        """By looking at each."""
+        """Returns the ids that a check of each summary finds."""
         return [each for each, known in sorted(self.summaries.items(), reverse=True) if wanted.matches(known)]
 
     def grouped(self, wanted: RunFilter) -> list[str]:

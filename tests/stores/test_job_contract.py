@@ -1,4 +1,4 @@
-"""The contract of a store of jobs, held by every implementation."""
+"""Contract of a store of jobs, for every implementation."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Start = Callable[[], JobStore]
 
 @pytest.fixture(params=["memory", "files"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    """Each call is a server that starts with the same records."""
+    """Each call makes a new store on the same records, as after a restart."""
     memory = MemoryJobStore()
 
     def started() -> JobStore:

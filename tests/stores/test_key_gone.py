@@ -1,4 +1,4 @@
-"""A run whose API key is gone is not submitted with nodes that need it, and says why."""
+"""A run without its API key is not submitted if its nodes need the key, and the error says why."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tests.stores.test_api_keys import KEY, new_run
 def submitter(
     definition: dict[str, Any], key: str | None, *, submitted: list[dict[str, Any]]
 ) -> RunSubmission:
-    """Of an instance that has one class, and keeps what it is given."""
+    """A submission to an instance that has one node class and records the submitted data."""
 
     def submit(graph: object, *, extra_data: dict[str, Any], **_: object) -> SimpleNamespace:
         submitted.append(extra_data)

@@ -1,4 +1,4 @@
-"""Whose data they are, when the lock file was removed or the list of processes is not what it was."""
+"""Ownership of the data after the lock file was removed or the list of processes was changed."""
 
 import json
 from pathlib import Path

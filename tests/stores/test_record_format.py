@@ -1,4 +1,4 @@
-"""Records: damage is noticed, newer versions are refused, older ones are read, paths move along."""
+"""Records: damage is detected, newer versions are refused, older ones are read, paths survive a move."""
 
 import json
 import random

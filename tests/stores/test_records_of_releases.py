@@ -1,4 +1,4 @@
-"""Records that earlier releases have written are read, and the API says of them what it said then.
+"""Records of earlier releases are read, and the API returns the same for them as then.
 
 records/<name>/data            a data directory: runs that have finished, failed, were cancelled, that execute
                                and wait; batches, jobs, webhooks, instances, usage, host keys, uploads
@@ -19,11 +19,11 @@ from comfyui_workflow.settings import load_settings
 RECORDS = Path(__file__).parent / "records"
 RELEASES = sorted(path.name for path in RECORDS.iterdir())
 WRITTEN_IN = "/srv/comfyui/data"
-"""Where the data directory was then."""
+"""Path of the data directory at that time."""
 
 
 def opened(directory: Path) -> Server:
-    """As a start reads them; no run is taken up, and nothing is sent or removed."""
+    """Reads the records as a start does, but resumes no run, and sends and removes nothing."""
     server = create_server(load_settings(data_dir=directory / "data", state_file=directory / "state.json"))
     server.open()
     instances = server.parts.instances
@@ -37,7 +37,7 @@ def answer(client: FlaskClient, path: str, data_dir: Path) -> Any:
 
 
 def differences(told: Any, now: Any, where: str = "") -> list[str]:
-    """Where what is told now is not what was told. Members that are new do not matter."""
+    """Returns the differences between the two responses. New members are ignored."""
     if isinstance(told, dict) and isinstance(now, dict):
         lost = [f"{where}.{name} is lost" for name in told.keys() - now.keys()]
         shared = told.keys() & now.keys()

@@ -1,4 +1,4 @@
-"""The contract of a store of runs, held by every implementation."""
+"""Contract of a store of runs, for every implementation."""
 
 import threading
 from collections.abc import Iterator
@@ -118,7 +118,7 @@ def test_wanted_runs_are_listed_and_counted(store: RunStore) -> None:
 
 
 def grouped_pages(store: RunStore, limit: int, wanted: Wanted) -> list[list[str]]:
-    """All of them, each by the last characters of its ids."""
+    """Returns all pages of grouped runs; each run is the last characters of its id."""
     pages, before = list[list[str]](), None
     while found := store.grouped(limit, before, wanted):
         pages.append([summary.run_id[-6:-4] for summary in found])

@@ -50,7 +50,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_record_whose_ssh_string_is_none_any_more_is_loaded_and_its_run_says_so(tmp_path: Path) -> None:
-    """An earlier release may have taken it."""
+    """An earlier release may have accepted it."""
     store = opened(tmp_path)
     store.add(run_number(0))
     store.close()
@@ -94,7 +94,7 @@ def test_an_idempotency_key_is_known_after_a_restart_without_a_record_read(
 
 
 def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path) -> None:
-    """A child saves as fast as it can and is killed; whatever it said was saved is there."""
+    """A child process saves as fast as it can and is killed; everything that it reported as saved exists."""
     script = f"""
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The list of finished runs without their records: one file, and whatever becomes of it, the list is true."""
+"""The summary log of finished runs: every line is true, whatever happens to the file."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def record(lines: Path, n: int) -> Path:
 
 
 def told(lines: Path) -> set[str]:
-    """Of which runs the file tells, in not many more lines than there are."""
+    """Returns the runs in the file, and checks that it has few superfluous lines."""
     read = SummaryLog(lines, RecordFormat()).read()
     assert read.count <= 2 * len(read.found)
     return set(read.found)
@@ -153,7 +153,7 @@ def test_a_record_that_cannot_be_read_is_listed_with_the_reason(tmp_path: Path, 
 
 
 def test_a_run_that_was_taken_up_again_is_never_told_of_as_before(tmp_path: Path, lines: Path) -> None:
-    """Even when everything that was written after it was taken up is lost."""
+    """Even if everything that was written after the retry is lost."""
     with reopened(tmp_path) as store:
         RunJournal(store).record(ALL[0], RetryRequested())
         struck = lines.read_bytes()
@@ -204,11 +204,10 @@ def test_on_a_full_disk_a_run_ends_and_the_list_knows(
 
 
 def test_the_list_is_true_after_a_kill_at_any_moment(tmp_path: Path) -> None:
-    """A child ends runs and takes them up again as fast as it can, and is killed."""
+    """A child process ends runs and retries them as fast as it can, and is killed."""
     script = f"""
 import sys
 from pathlib import Path
-from comfyui_workflow.stores.files.record_format import Seal
 from comfyui_workflow.stores.files.summary_log import SummaryLog
 from tests.stores.test_run_contract import opened, run_number
 from comfyui_workflow.stores.journal import RunJournal
@@ -258,7 +257,7 @@ def test_a_file_that_somebody_changes_while_the_server_runs_tells_nothing_false(
 def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summary_log, "MOST_HELD", 2)
+    monkeypatch.setattr(summary_log, "MOST_CACHED", 2)
     log = SummaryLog(tmp_path / "finished.jsonl", RecordFormat())
     told = [replace(summary_of(run_number(n)), message="ä" * 5000 * n) for n in range(4)]
     for summary in told:
@@ -266,7 +265,7 @@ def test_summaries_are_read_from_the_file_and_the_last_ones_are_held(
         log.append(summary)
     for _ in range(2):
         assert [log.get(each.run_id) for each in told] == told
-        assert len(log._held) == 2
+        assert len(log._cache) == 2
     again = SummaryLog(log.path, RecordFormat())
     again.load(again.read().found, is_rewritten=True)
     log.strike_out(told[0].run_id)

@@ -1,4 +1,4 @@
-"""The contract of a store of usage, held by every implementation."""
+"""Contract of a store of usage, for every implementation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ Start = Callable[[], UsageStore]
 
 @pytest.fixture(params=["memory", "files"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    """Each call is a server that starts with the same records; `open` is left to the test."""
+    """Each call makes a new store on the same records, as after a restart. The test calls `open`."""
     memory = MemoryUsageStore()
     return lambda: memory if request.param == "memory" else FileUsageStore(tmp_path / "usage.json")
 

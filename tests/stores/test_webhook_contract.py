@@ -1,4 +1,4 @@
-"""The contract of a store of webhooks, held by every implementation."""
+"""Contract of a store of webhooks, for every implementation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Start = Callable[[], WebhookStore]
 
 @pytest.fixture(params=["memory", "files"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    """Each call is a server that starts with the same records; `open` is left to the test."""
+    """Each call makes a new store on the same records, as after a restart. The test calls `open`."""
     memory = MemoryWebhookStore()
     return lambda: memory if request.param == "memory" else FileWebhookStore(tmp_path / "webhooks")
 

@@ -1,4 +1,4 @@
-"""A workflow that many runs have: on disk once, in memory once, and each record whole all the same."""
+"""A workflow of many runs is on disk once and in memory once, and each record is still complete."""
 
 import errno
 import json
@@ -115,7 +115,7 @@ def test_a_run_that_is_added_alone_has_its_workflow_in_its_request(tmp_path: Pat
 
 
 def test_records_with_the_workflow_inside_are_read_and_listed(tmp_path: Path) -> None:
-    """As they were all written once: `request.json` with everything in it."""
+    """Record in the old form: `request.json` contains everything."""
     store = opened(tmp_path)
     runs = runs_of(graph(1), range(3))
     store.add_all(runs)
@@ -347,7 +347,7 @@ def test_a_run_that_is_taken_up_again_while_it_is_read_is_found(
 def test_a_finished_run_is_found_while_its_record_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when it becomes known that a copy of its prompt ran."""
+    """As after a copy of the run's prompt was found to have run."""
     store = opened(tmp_path)
     (run,) = runs_of(graph(1), range(1))
     store.add_all([run])

@@ -1,13 +1,13 @@
-"""A few SFTP sessions on one transport, each lent to one thread at a time.
+"""Pool of SFTP sessions on one transport. Each session is leased to one thread at a time.
 
-SftpChannels(transport, label, ...)    opens the first channel at once, and makes a session of it meanwhile
+SftpChannels(transport, label, ...)    opens the first channel; a thread starts SFTP on it
     lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
-    round_trip_s                       as the first channel was opened
+    round_trip_s                       measured when the first channel was opened
     transfers_at_once, is_far
 
-The first channel is also what makes sshd turn Nagle's algorithm off for the whole connection. One session is
-kept from transfers, so that small questions do not wait for large files. On a machine whose SSH server offers
-no SFTP every lease says so.
+The first session also makes sshd switch Nagle's algorithm off for the whole connection. One session is
+reserved for operations other than transfers, so that a small request does not wait for a large file. If the
+SSH server has no SFTP, every lease raises RemoteFileError.
 """
 
 import logging
@@ -25,20 +25,21 @@ from comfyui_workflow.ssh.sftp.session import SftpSession
 
 _LOGGER = logging.getLogger(__name__)
 
-# sshd allows ten sessions (MaxSessions). Near, more than four threads that copy make each other slower; far
-# away they mostly wait.
+# sshd allows ten sessions (MaxSessions). With a short round trip, more than four copying threads slow each
+# other down; with a long one they mostly wait.
 MOST_CHANNELS_NEAR = 5
 MOST_CHANNELS_FAR = 9
-FAR_S = 0.02
-# Whoever waits here checks a token by a callback, as in the reads of `session`, which no token can wake.
+FAR_S = 0.02  # round trip in seconds above which an instance counts as far
+# A waiting thread calls `while_waiting` at this interval, because a CancelToken cannot wake it. The same
+# holds for reads in `session`.
 WAKE_UP_S = 0.5
 
-# What the peer may send unasked; how much is under way, each transfer decides by what it asks for.
+# SSH window of a channel. Each transfer limits the bytes in flight by the number of its read requests.
 WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
 
 
 class SftpChannels:
-    """May be used from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(
         self,
@@ -49,9 +50,9 @@ class SftpChannels:
         open_timeout_s: float,
         silence_timeout_s: float,
     ) -> None:
-        """`on_session` is called once, when the first session runs, by a thread that waits for nobody.
+        """`on_session` is called once, after the first session has started, in a thread of its own.
 
-        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone."""
+        Raises: paramiko.SSHException, EOFError or OSError if the connection is lost."""
         self._transport = transport
         self._label = label
         self._on_session = on_session
@@ -62,12 +63,12 @@ class SftpChannels:
         self._open_count = 0
         self._free: list[SftpSession] = []
         self._is_starting = False
-        self._is_offered = True
+        self._has_sftp = True
         self._is_silent = False
         before_s = time.monotonic()
-        self._start()
+        self._open_first_channel()
         self.round_trip_s = time.monotonic() - before_s
-        self._most = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
+        self._max_channels = MOST_CHANNELS_FAR if self.is_far else MOST_CHANNELS_NEAR
 
     @property
     def is_connected(self) -> bool:
@@ -75,7 +76,7 @@ class SftpChannels:
 
     @property
     def transfers_at_once(self) -> int:
-        return max(1, self._most - 1)
+        return max(1, self._max_channels - 1)
 
     @property
     def is_far(self) -> bool:
@@ -85,44 +86,49 @@ class SftpChannels:
     def lease(
         self, *, is_transfer: bool = False, while_waiting: Callable[[], None] | None = None
     ) -> Iterator[SftpSession]:
-        """`while_waiting` is called twice a second while all sessions are busy, and may raise.
+        """Leases a session. `while_waiting` is called twice a second while all sessions are busy, and may
+        raise.
 
-        Raises: paramiko.SSHException, EOFError or OSError when the connection is gone.
+        Raises: RemoteFileError if the machine has no SFTP; TimeoutError if SFTP does not respond;
+        paramiko.SSHException, EOFError or OSError if the connection is lost.
         """
-        session = self._take(is_transfer, while_waiting or _nothing)
+        session = self._acquire(is_transfer, while_waiting or _noop)
         is_usable = False
         try:
             yield session
             is_usable = True
         except (RemoteFileError, FileNotFoundError, PermissionError):
-            session.abandon_all()  # the server answers, if only to refuse
+            session.abandon_all()  # the server responds, so the session is fine
             is_usable = True
             raise
         finally:
-            self._give_back(session, is_transfer, is_usable)
+            self._release(session, is_transfer, is_usable)
 
-    def _start(self) -> None:
-        """One round trip for the channel; the two more of a session pass while nobody waits for them."""
+    def _open_first_channel(self) -> None:
+        """Opens the first channel, which takes one round trip. The two more round trips that start a session
+        are made by a thread, so the caller does not wait for them."""
         try:
             channel = self._open_channel()
         except paramiko.SSHException as error:
             if not self._is_refusal(error):
                 raise
-            self._is_offered = False
+            self._has_sftp = False
             return
         self._open_count, self._is_starting = 1, True
-        threading.Thread(target=self._make_first, args=(channel,), name="first SFTP", daemon=True).start()
+        threading.Thread(
+            target=self._start_first_session, args=(channel,), name="first SFTP", daemon=True
+        ).start()
 
-    def _make_first(self, channel: paramiko.Channel) -> None:
+    def _start_first_session(self, channel: paramiko.Channel) -> None:
         session: SftpSession | None = None
         try:
-            session = self._make_session(channel)
+            session = self._start_session(channel)
             self._on_session()
         except TimeoutError:
-            _LOGGER.info("%s offers SFTP, and says nothing more", self._label)
+            _LOGGER.info("%s offers SFTP, but does not respond", self._label)
             self._is_silent = True
         except (paramiko.SSHException, SFTPError, EOFError, OSError):
-            self._is_offered = not self.is_connected
+            self._has_sftp = not self.is_connected
         with self._changed:
             if session:
                 self._free.append(session)
@@ -131,14 +137,14 @@ class SftpChannels:
             self._is_starting = False
             self._changed.notify_all()
 
-    def _take(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
+    def _acquire(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         while True:
             with self._changed:
-                if not self._is_offered:
+                if not self._has_sftp:
                     raise RemoteFileError(f"{self._label} offers no SFTP.")
                 if self._is_silent:
                     raise TimeoutError
-                if self._may_start(is_transfer):
+                if self._is_available(is_transfer):
                     self._transfer_count += is_transfer
                     session = self._free.pop() if self._free else None
                     self._open_count += session is None
@@ -149,10 +155,10 @@ class SftpChannels:
                 raise EOFError
         return session or self._open_another(is_transfer, while_waiting)
 
-    def _may_start(self, is_transfer: bool) -> bool:
+    def _is_available(self, is_transfer: bool) -> bool:
         if self._is_starting or (is_transfer and self._transfer_count >= self.transfers_at_once):
             return False
-        return bool(self._free) or self._open_count < self._most
+        return bool(self._free) or self._open_count < self._max_channels
 
     def _open_another(self, is_transfer: bool, while_waiting: Callable[[], None]) -> SftpSession:
         try:
@@ -161,33 +167,37 @@ class SftpChannels:
             with self._changed:
                 self._open_count -= 1
                 self._transfer_count -= is_transfer
-                has_fewer = self._open_count > 0 and self._is_refusal(error)
-                if has_fewer:
-                    self._most = self._open_count
+                is_limit_lower = self._open_count > 0 and self._is_refusal(error)
+                if is_limit_lower:
+                    self._max_channels = self._open_count
                 self._changed.notify_all()
-            if not has_fewer:
+            if not is_limit_lower:
                 raise
-        return self._take(is_transfer, while_waiting)
+        return self._acquire(is_transfer, while_waiting)
 
     def _is_refusal(self, error: BaseException) -> bool:
-        """The server allows fewer sessions than we thought: those there are must do.
+        """True if the server refused a channel: it allows fewer sessions than expected.
 
-        Not only ChannelException: of two threads that are refused at once, paramiko tells one the reason.
+        Not only ChannelException: if two threads are refused at once, paramiko gives the reason to only one.
         """
         is_timeout = "timeout" in str(error).lower()
         return isinstance(error, paramiko.SSHException) and self.is_connected and not is_timeout
 
     def _open(self) -> SftpSession:
-        return self._make_session(self._open_channel())
+        return self._start_session(self._open_channel())
 
     def _open_channel(self) -> paramiko.Channel:
         channel = self._transport.open_session(window_size=WINDOW_BYTES, timeout=self._open_timeout_s)
         channel.settimeout(self._silence_timeout_s)
         return channel
 
-    def _make_session(self, channel: paramiko.Channel) -> SftpSession:
-        """Raises: TimeoutError when the server says nothing for too long. paramiko itself would wait for ever
-        until it is told whether there is SFTP; only the end of the channel tells it that there is not."""
+    def _start_session(self, channel: paramiko.Channel) -> SftpSession:
+        """Starts SFTP on a channel.
+
+        paramiko waits for the server's response without a timeout. If there is no SFTP, it stops waiting only
+        when the channel is closed. So a timer closes the channel.
+
+        Raises: TimeoutError if the server does not respond in time; paramiko.SSHException, EOFError."""
         deadline = threading.Timer(self._silence_timeout_s, channel.close)
         deadline.daemon = True
         began_s = time.monotonic()
@@ -202,8 +212,8 @@ class SftpChannels:
             deadline.cancel()
         return SftpSession(paramiko.SFTPClient(channel), self._silence_timeout_s)
 
-    def _give_back(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
-        session.heed = _nothing
+    def _release(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
+        session.on_wait = _noop
         if not is_usable:
             session.close()
         with self._changed:
@@ -215,5 +225,5 @@ class SftpChannels:
             self._changed.notify_all()
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass

@@ -1,22 +1,22 @@
-"""Files of an instance, over SFTP on its connection. May be called from any thread.
+"""Files of an instance, over SFTP on its connection. Thread-safe.
 
 RemoteFiles
-    transfers_at_once                                   for how many threads it is worth it
-    stat(path, *, heed=None) -> RemoteFile | None
-    list(path) -> tuple[RemoteFile, ...]                by name
+    transfers_at_once                                   number of threads that can transfer in parallel
+    `stat(path, *, heed=None) -> RemoteFile | None`
+    list(path) -> tuple[RemoteFile, ...]                sorted by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
     fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
-                                                        carries a part on that broke off, of the same file
+                                                        resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
-    sha256(remote, *, heed=None) -> str                 hex; reads the file back, remembers the answer
-    make_directory(path)                                with parents; fine when it is there
-    remove(path, *, heed=None)                          fine when it is gone
+    `sha256(remote, *, heed=None) -> str`               hex; reads the remote file, caches the result
+    make_directory(path)                                with parents; no error if it exists
+    `remove(path, *, heed=None)`                        no error if it does not exist
 
-Every method raises ConnectionFailed when the connection died (RemoteFilesSilent where only the server of
-files stands still), RemoteFileMissing and RemoteFileError (permission, no space, ...).
-`progress(done_bytes, total_bytes)` may raise to abort: its exception comes out. While nothing moves it is
-called twice a second with what it was told last, and so is `heed()`, which may raise too.
-Local trouble is FileRefused (what to upload) or StoreError (where to download).
+Every method raises ConnectionFailed if the connection is lost (RemoteFilesSilent if only the SFTP server does
+not respond), RemoteFileMissing and RemoteFileError (permission, no space, ...). `progress(done_bytes,
+total_bytes)` may raise an exception, which aborts the transfer and is passed on. While no data moves, it is
+called twice a second with its last arguments. `heed()` is called in the same way, and may raise too. Errors
+of local files: FileRefused (the file to upload), StoreError (the file to download to).
 """
 
 import hashlib
@@ -58,21 +58,22 @@ from comfyui_workflow.ssh.sftp.upload import Helpers, Sent, send
 
 _LOGGER = logging.getLogger(__name__)
 
-# SFTP tells times in whole seconds: a file this young may change once more without showing it.
-YOUNG_S = 3.0
+# SFTP gives times in whole seconds: a file younger than this may change again with the same time and size.
+# The hash of such a file is not cached.
+MIN_CACHEABLE_AGE_S = 3.0
 
-# Far away, one session takes no more than sshd's window for each round trip.
+# With a long round trip, one session sends at most one window of sshd per round trip.
 MOST_HELPERS = 5
 
-# How long an upload that failed tries to leave nothing behind.
-SWEEP_WITHIN_S = 2.0
+# Time limit for the removal of the partial file after a failed upload.
+CLEANUP_TIMEOUT_S = 2.0
 
-Heed = Callable[[], None]
+OnWait = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """What SFTP tells of a file. `modified_at` is UTC, whole seconds, by the instance's clock."""
+    """Attributes of a remote file. `modified_at` is UTC, in whole seconds, by the instance's clock."""
 
     name: str
     size_bytes: int
@@ -81,7 +82,7 @@ class RemoteFile:
 
 
 class RemoteFiles:
-    """Paths are the instance's; relative ones start at the user's home directory there."""
+    """See the module. Paths are paths of the instance; relative paths start at the user's home directory."""
 
     def __init__(self, channels: SftpChannels, label: str) -> None:
         self._channels = channels
@@ -91,10 +92,10 @@ class RemoteFiles:
 
     @property
     def transfers_at_once(self) -> int:
-        """How many threads may transfer before they wait for each other."""
+        """Number of threads that can transfer at the same time without waiting for each other."""
         return self._channels.transfers_at_once
 
-    def stat(self, path: str, *, heed: Heed | None = None) -> RemoteFile | None:
+    def stat(self, path: str, *, heed: OnWait | None = None) -> RemoteFile | None:
         with self._session(path, "looked at", heed=heed) as session:
             try:
                 return _describe(posixpath.basename(path), session.attributes(session.stat(path)))
@@ -102,7 +103,7 @@ class RemoteFiles:
                 return None
 
     def list(self, path: str) -> tuple[RemoteFile, ...]:
-        """Raises: RemoteFileError for a directory of more entries than anybody has."""
+        """Lists a directory, sorted by name. Raises: RemoteFileError if it has more than 100,000 entries."""
         found: dict[str, Attributes] = {}
         with self._session(path, "listed") as session:
             handle = session.handle(session.open_directory(path))
@@ -114,16 +115,17 @@ class RemoteFiles:
         return tuple(_describe(name, found[name]) for name in sorted(found) if name not in (".", ".."))
 
     def upload(self, local: Path, remote: str, *, progress: Progress | None = None) -> None:
-        """Into a file of another name beside it first: under its own name it is complete or not there."""
+        """Uploads a file under a temporary name beside `remote`, then renames it: a file named `remote` is
+        always complete."""
         report = _Reporter(progress or _no_progress)
         part = f"{remote}.part-{secrets.token_hex(6)}"
         try:
             with self._session(remote, "written", report=report) as session:
                 sent = send(session, local, part, report, self._helpers)
-                _settle(session, sent, part, remote)
+                _finish_upload(session, sent, part, remote)
         except Exception as error:
             if not isinstance(error, RemoteFilesSilent):
-                self._sweep(part)
+                self._remove_partial_upload(part)
             raise
 
     def fetch(
@@ -134,7 +136,7 @@ class RemoteFiles:
         expected_size: int | None = None,
         progress: Progress | None = None,
     ) -> RemoteFile:
-        """The file as it was when its last byte had been read."""
+        """Downloads a file into `part`. Returns the attributes of the file after its last byte was read."""
         report = _Reporter(progress or _no_progress)
         with self._session(remote, "read", report=report) as session, reading(session, remote) as source:
             if expected_size is not None:
@@ -154,28 +156,29 @@ class RemoteFiles:
         with LocalPart(local_part) as part:
             return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
 
-    def sha256(self, remote: str, *, heed: Heed | None = None) -> str:
-        """Of the content as it is now; asked again for an unchanged file, the answer is remembered."""
+    def sha256(self, remote: str, *, heed: OnWait | None = None) -> str:
+        """Computes the SHA-256 of the current content, in hex. The result is cached until the file
+        changes."""
         found = self.stat(remote, heed=heed)
         if found is None:
             raise RemoteFileMissing(f"{remote} is not on {self._label}.")
         key = (remote, found.size_bytes, found.modified_at)
         with self._hashes_lock:
             known = self._hashes.get(key)
-        return known or self._hash(key, heed or _nothing)
+        return known or self._hash(key, heed or _noop)
 
     def make_directory(self, path: str) -> None:
         with self._session(path, "made") as session:
             _make_directory(session.client, posixpath.normpath(path))
 
-    def remove(self, path: str, *, heed: Heed | None = None) -> None:
+    def remove(self, path: str, *, heed: OnWait | None = None) -> None:
         with self._session(path, "removed", heed=heed) as session:
             try:
-                session.done(session.remove(path))
+                session.wait(session.remove(path))
             except FileNotFoundError:
                 return
 
-    def _hash(self, key: tuple[str, int, datetime], heed: Heed) -> str:
+    def _hash(self, key: tuple[str, int, datetime], heed: OnWait) -> str:
         remote, size_bytes, modified_at = key
         digest = hashlib.sha256()
         report = _Reporter(lambda _done_bytes, _total_bytes: heed())
@@ -185,7 +188,7 @@ class RemoteFiles:
         ):
             _check_size(remote, source.size_bytes, size_bytes)
             self._receive(session, remote, source, digest.update, report)
-        if abs(time.time() - modified_at.timestamp()) > YOUNG_S:
+        if abs(time.time() - modified_at.timestamp()) > MIN_CACHEABLE_AGE_S:
             with self._hashes_lock:
                 self._hashes[key] = digest.hexdigest()
         return digest.hexdigest()
@@ -195,14 +198,14 @@ class RemoteFiles:
         session: SftpSession,
         remote: str,
         source: Source,
-        take: Callable[[memoryview], object],
+        sink: Callable[[memoryview], object],
         report: Progress,
         *,
         start: int = 0,
     ) -> None:
-        """Raises: RemoteFileError when it was not one and the same file all the while."""
+        """Receives a file into `sink`. Raises: RemoteFileError if the file changed meanwhile."""
         most_bytes = in_flight_bytes(self._channels.round_trip_s)
-        received = receive(session, source, take, report, most_bytes=most_bytes, start=start)
+        received = receive(session, source, sink, report, most_bytes=most_bytes, start=start)
         _check_size(remote, received.end, source.size_bytes)
         if received.modified_s != source.modified_s:
             raise RemoteFileError(f"{remote} was changed on {self._label} while it was read.")
@@ -214,55 +217,57 @@ class RemoteFiles:
             lease=lambda while_waiting: self._channels.lease(is_transfer=True, while_waiting=while_waiting),
         )
 
-    def _sweep(self, part: str) -> None:
-        """After an upload that failed. On a dead connection the piece stays, under a name nobody uses."""
-        until_s = time.monotonic() + SWEEP_WITHIN_S
+    def _remove_partial_upload(self, part: str) -> None:
+        """Removes the temporary file of a failed upload. On a dead connection the file stays; no other upload
+        uses its name."""
+        until_s = time.monotonic() + CLEANUP_TIMEOUT_S
 
         def heed() -> None:
             if time.monotonic() > until_s:
-                raise Stopped("it takes too long")
+                raise Stopped("the removal takes too long")
 
         try:
             self.remove(part, heed=heed)
         except WorkflowError as error:
-            _LOGGER.info("A piece of an upload is left on %s: %s", self._label, error)
+            _LOGGER.info("The temporary file of an upload is left on %s: %s", self._label, error)
 
     @contextmanager
     def _session(
-        self, path: str, done: str, *, report: "_Reporter | None" = None, heed: Heed | None = None
+        self, path: str, action: str, *, report: "_Reporter | None" = None, heed: OnWait | None = None
     ) -> Iterator[SftpSession]:
-        """A session for one operation; with `report` it is a transfer. Errors come out in our words."""
-        heed = report.again if report else heed or _nothing
+        """Leases a session for one operation, which is a transfer if `report` is given. Converts the errors
+        of paramiko and of the system to WorkflowErrors. `action` is a participle for their sentences."""
+        heed = report.repeat if report else heed or _noop
         try:
             with self._channels.lease(is_transfer=report is not None, while_waiting=heed) as session:
-                session.heed = heed
+                session.on_wait = heed
                 yield session
         except (TimeoutError, EOFError, paramiko.SSHException, SFTPError) as error:
-            raise self._cut(path, done, error) from error
+            raise self._connection_error(path, action, error) from error
         except FileNotFoundError as error:
-            raise RemoteFileMissing(f"{path} cannot be {done}: it is not on {self._label}.") from error
+            raise RemoteFileMissing(f"{path} cannot be {action}: it is not on {self._label}.") from error
         except (OSError, UnicodeError) as error:
             if str(error) == "Socket is closed" or not self._channels.is_connected:
-                raise self._cut(path, done, error) from error
-            raise self._refused(path, done, error) from error
+                raise self._connection_error(path, action, error) from error
+            raise self._file_error(path, action, error) from error
 
-    def _cut(self, path: str, done: str, error: BaseException) -> ConnectionFailed:
+    def _connection_error(self, path: str, action: str, error: BaseException) -> ConnectionFailed:
         is_silent = isinstance(error, TimeoutError) and self._channels.is_connected
         reason = "it does not answer" if isinstance(error, TimeoutError) else "the connection was cut"
         kind = RemoteFilesSilent if is_silent else ConnectionFailed
-        return kind(f"{path} could not be {done} on {self._label}: {reason}.")
+        return kind(f"{path} could not be {action} on {self._label}: {reason}.")
 
-    def _refused(self, path: str, done: str, error: OSError | UnicodeError) -> RemoteFileError:
+    def _file_error(self, path: str, action: str, error: OSError | UnicodeError) -> RemoteFileError:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, PermissionError):
             reason = "permission denied"
-        elif reason == "Failure" and done == "written":
+        elif reason == "Failure" and action == "written":
             reason = "the instance does not say why (is its disk full?)"
-        return RemoteFileError(f"{path} cannot be {done} on {self._label}: {reason}.")
+        return RemoteFileError(f"{path} cannot be {action} on {self._label}: {reason}.")
 
 
 class _Reporter:
-    """Calls `progress`, and again with what it was told last."""
+    """Calls `progress`, and can repeat the last call."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -272,12 +277,13 @@ class _Reporter:
         self._last = (done_bytes, total_bytes)
         self._progress(done_bytes, total_bytes)
 
-    def again(self) -> None:
+    def repeat(self) -> None:
         self._progress(*self._last)
 
 
 def version_of(size_bytes: int, modified_s: int) -> str:
-    """The same for the same file, as far as SFTP can tell."""
+    """Returns a version of a file, from its size and time. It changes if the file changes, as far as SFTP can
+    show that."""
     return f"{size_bytes} bytes of {modified_s}"
 
 
@@ -301,30 +307,33 @@ def _check_size(remote: str, size_bytes: int | None, expected_bytes: int) -> Non
         )
 
 
-def _settle(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
-    """What arrived gets its name. By the protocol a rename onto a file fails; not every server knows."""
-    measuring, looking = session.fstat(sent.handle), session.lstat(remote)
-    closing = session.close_file(sent.handle)
-    for number in sent.under_way:
-        session.done(number)
-    _check_size(part, session.attributes(measuring).size_bytes, sent.size_bytes)
-    session.done(closing)
-    if _is_there(session, looking):
+def _finish_upload(session: SftpSession, sent: Sent, part: str, remote: str) -> None:
+    """Checks the sent file and renames it. By the protocol a rename to an existing file fails, but some
+    servers overwrite; so the target is checked before.
+
+    Raises: RemoteFileExists; RemoteFileError if the size is wrong; OSError."""
+    fstat_request, lstat_request = session.fstat(sent.handle), session.lstat(remote)
+    close_request = session.close_file(sent.handle)
+    for number in sent.pending:
+        session.wait(number)
+    _check_size(part, session.attributes(fstat_request).size_bytes, sent.size_bytes)
+    session.wait(close_request)
+    if _exists(session, lstat_request):
         raise RemoteFileExists(f"{remote} is there already; it was not overwritten.")
     try:
-        session.done(session.rename(part, remote))
+        session.wait(session.rename(part, remote))
     except TimeoutError:
         raise
     except OSError as error:
-        if _is_there(session, session.lstat(remote)):
+        if _exists(session, session.lstat(remote)):
             raise RemoteFileExists(f"{remote} is there already; it was not overwritten.") from error
         raise
 
 
-def _is_there(session: SftpSession, looking: int) -> bool:
-    """Also when it is a symlink to nowhere."""
+def _exists(session: SftpSession, lstat_request: int) -> bool:
+    """Waits for the response to an lstat request. True if the path exists, also as a dangling symlink."""
     try:
-        session.attributes(looking)
+        session.attributes(lstat_request)
     except FileNotFoundError:
         return False
     return True
@@ -341,7 +350,7 @@ def _make_directory(client: paramiko.SFTPClient, path: str) -> None:
     except TimeoutError:
         raise
     except OSError:
-        if not _is_directory(client, path):  # somebody else may have been faster
+        if not _is_directory(client, path):  # another client may have made it meanwhile
             raise
 
 
@@ -356,5 +365,5 @@ def _no_progress(_done_bytes: int, _total_bytes: int) -> None:
     pass
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass

@@ -1,17 +1,19 @@
-"""One SFTP session, with many requests under way at once. For one thread at a time.
+"""SFTP session with many pipelined requests. For one thread at a time.
 
 SftpSession(client, silence_timeout_s)
-    heed                                         called twice a second while it waits; may raise
-    client                                       paramiko's own, for one question at a time
+    on_wait                                      called twice a second while it waits; may raise
+    client                                       paramiko's own client, for single requests
     open(path, flags), read(...), write(...)...  sends a request and returns its number
-    handle(number), data(number), done(number)   waits for its answer; OSError when it is refused
-    abandon(number)                              its answer is not waited for
-    takes_large_reads                            whether a read may be as large as OpenSSH allows
+    handle(number), data(number), wait(number)   waits for the response; OSError if the request is refused
+    abandon(number)                              ignores the response
+    takes_large_reads                            True if the server accepts reads of OpenSSH's size
 
-paramiko's files ask for 32 KiB at a time, and stop writing to collect answers. Of paramiko only the channel
-is used here. All that has arrived is taken from it at once: at each smaller bite it moves the whole rest.
+How it works: every request has a number, and its response has the same number, so responses are collected
+later and in any order. paramiko's own file objects read 32 KiB at a time, and stop writing while they collect
+responses. Of paramiko only the channel is used here. Each recv takes all bytes that have arrived: a smaller
+recv makes paramiko move the rest of its buffer.
 
-The packets: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
+Packet format: draft-ietf-secsh-filexfer-02, version 3 of the protocol.
 """
 
 import errno
@@ -26,15 +28,15 @@ from typing import TypeVar
 import paramiko
 
 LARGEST_PACKET_BYTES = 1024 * 1024
-ALL_THERE_IS = 1 << 30
+READ_ALL_BYTES = 1 << 30
 
-# Above those that paramiko counts: what is still owed to one of the two is no answer to the other.
-FIRST_NUMBER = 1 << 31
+# Above the numbers of paramiko's client, so that a late response is never taken for one of the other's.
+FIRST_REQUEST_NUMBER = 1 << 31
 
-# A read of paramiko's blocks, and no token wakes it: so often `heed` is called meanwhile.
+# Timeout of one blocking read or send, after which `on_wait` is called: a CancelToken cannot wake paramiko.
 WAKE_UP_S = 0.5
-# Answers that nobody asked for, in a row: a server that sends nothing else is none.
-MOST_UNASKED = 10_000
+# Maximum of consecutive responses without a request, after which the server counts as broken.
+MOST_UNEXPECTED = 10_000
 MOST_ENTRIES = 100_000
 
 Done = TypeVar("Done")
@@ -71,7 +73,7 @@ WRITING = 0x02
 NEW_AND_WRITING = 0x02 | 0x08 | 0x20
 
 _HEAD = struct.Struct(">IBI")
-_PLACE = struct.Struct(">QI")
+_RANGE = struct.Struct(">QI")
 _NUMBER = struct.Struct(">I")
 _SIZE = struct.Struct(">Q")
 
@@ -81,105 +83,105 @@ class Attributes:
     size_bytes: int
     is_directory: bool
     modified_s: int = 0
-    """Unix time by the clock of the instance; 0 where it does not tell."""
+    """Unix time in seconds by the clock of the instance; 0 if the server does not give it."""
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass
 
 
 class SftpSession:
     def __init__(self, client: paramiko.SFTPClient, silence_timeout_s: float) -> None:
-        """Without a byte for `silence_timeout_s`, whatever waits raises TimeoutError."""
+        """`silence_timeout_s`: a wait without a received byte for this long raises TimeoutError."""
         self._client = client
         channel = client.get_channel()
-        assert channel is not None  # noqa: S101 - closed sessions have one too
+        assert channel is not None  # noqa: S101 - closed sessions have a channel too
         self._channel = channel
         self._silence_timeout_s = silence_timeout_s
-        self.heed: Callable[[], None] = _nothing
+        self.on_wait: Callable[[], None] = _noop
         self.takes_large_reads = "OpenSSH" in self._channel.get_transport().remote_version
-        self._next_number = FIRST_NUMBER
-        self._unasked_count = 0
-        self._awaited: set[int] = set()
+        self._next_number = FIRST_REQUEST_NUMBER
+        self._unexpected_count = 0
+        self._pending: set[int] = set()
         self._abandoned: set[int] = set()
-        self._answers: dict[int, tuple[int, bytes]] = {}
+        self._responses: dict[int, tuple[int, bytes]] = {}
         self._received = bytearray()
 
     @property
     def client(self) -> paramiko.SFTPClient:
-        """Once nothing is owed any more: it would take the rest of an answer for its own."""
-        while self._awaited or self._abandoned:
-            self._take_packet()
+        """paramiko's client. Waits for all pending responses first: the client would read them as its own."""
+        while self._pending or self._abandoned:
+            self._receive_packet()
         self._channel.settimeout(self._silence_timeout_s)
         return self._client
 
     def open(self, path: str, flags: int) -> int:
-        return self._ask(Kind.OPEN, _text(path), _NUMBER.pack(flags), _NUMBER.pack(0))
+        return self._send_request(Kind.OPEN, _text(path), _NUMBER.pack(flags), _NUMBER.pack(0))
 
     def stat(self, path: str) -> int:
-        return self._ask(Kind.STAT, _text(path))
+        return self._send_request(Kind.STAT, _text(path))
 
     def lstat(self, path: str) -> int:
-        return self._ask(Kind.LSTAT, _text(path))
+        return self._send_request(Kind.LSTAT, _text(path))
 
     def fstat(self, handle: bytes) -> int:
-        return self._ask(Kind.FSTAT, _string(handle))
+        return self._send_request(Kind.FSTAT, _string(handle))
 
     def open_directory(self, path: str) -> int:
-        return self._ask(Kind.OPENDIR, _text(path))
+        return self._send_request(Kind.OPENDIR, _text(path))
 
     def read_directory(self, handle: bytes) -> int:
-        return self._ask(Kind.READDIR, _string(handle))
+        return self._send_request(Kind.READDIR, _string(handle))
 
     def remove(self, path: str) -> int:
-        return self._ask(Kind.REMOVE, _text(path))
+        return self._send_request(Kind.REMOVE, _text(path))
 
     def read(self, handle: bytes, offset: int, size_bytes: int) -> int:
-        return self._ask(Kind.READ, _string(handle), _PLACE.pack(offset, size_bytes))
+        return self._send_request(Kind.READ, _string(handle), _RANGE.pack(offset, size_bytes))
 
     def write(self, handle: bytes, offset: int, data: bytes) -> int:
-        return self._ask(Kind.WRITE, _string(handle), _PLACE.pack(offset, len(data)), data)
+        return self._send_request(Kind.WRITE, _string(handle), _RANGE.pack(offset, len(data)), data)
 
     def close_file(self, handle: bytes) -> int:
-        return self._ask(Kind.CLOSE, _string(handle))
+        return self._send_request(Kind.CLOSE, _string(handle))
 
     def rename(self, old: str, new: str) -> int:
-        return self._ask(Kind.RENAME, _text(old), _text(new))
+        return self._send_request(Kind.RENAME, _text(old), _text(new))
 
     def handle(self, number: int) -> bytes:
-        return bytes(_read_string(self._answer(number, Kind.HANDLE)))
+        return bytes(_read_string(self._response(number, Kind.HANDLE)))
 
     def data(self, number: int) -> memoryview:
-        """Fewer bytes than asked for where the server likes it so; none at the end of the file."""
-        return _read_string(self._answer(number, Kind.DATA))
+        """Waits for the data of a read. May be shorter than requested; empty at the end of the file."""
+        return _read_string(self._response(number, Kind.DATA))
 
     def attributes(self, number: int) -> Attributes:
-        return _read_attributes(self._answer(number, Kind.ATTRIBUTES))[0]
+        return _read_attributes(self._response(number, Kind.ATTRIBUTES))[0]
 
     def names(self, number: int) -> list[tuple[str, Attributes]]:
-        """Some entries of a directory; none when there are no more."""
-        return _read_names(self._answer(number, Kind.NAME))
+        """Waits for the next entries of a directory; an empty list at the end."""
+        return _read_names(self._response(number, Kind.NAME))
 
-    def done(self, number: int) -> None:
-        self._answer(number, Kind.STATUS)
+    def wait(self, number: int) -> None:
+        self._response(number, Kind.STATUS)
 
     def close(self) -> None:
         self._client.close()
 
     def abandon(self, *numbers: int) -> None:
-        """Nobody will ask how it went."""
+        """Ignores the responses to these requests."""
         for number in numbers:
-            if not self._answers.pop(number, None):
-                self._awaited.remove(number)
+            if not self._responses.pop(number, None):
+                self._pending.remove(number)
                 self._abandoned.add(number)
 
     def abandon_all(self) -> None:
-        self.abandon(*self._awaited, *self._answers)
+        self.abandon(*self._pending, *self._responses)
 
-    def _ask(self, kind: Kind, *fields: bytes) -> int:
+    def _send_request(self, kind: Kind, *fields: bytes) -> int:
         number = self._next_number
         self._next_number += 1
-        self._awaited.add(number)
+        self._pending.add(number)
         head = _HEAD.pack(5 + sum(map(len, fields)), kind, number)
         packet = b"".join((head, *fields))
         while packet:
@@ -187,49 +189,51 @@ class SftpSession:
         return number
 
     def _send(self, packet: bytes) -> int:
-        sent_bytes = self._with_backoff(lambda: self._channel.send(packet))
+        sent_bytes = self._retry_until_silent(lambda: self._channel.send(packet))
         if not sent_bytes:
             raise EOFError
         return sent_bytes
 
-    def _with_backoff(self, act: Callable[[], Done]) -> Done:
-        """Raises: TimeoutError when nothing moves for too long; what `heed` raises."""
+    def _retry_until_silent(self, act: Callable[[], Done]) -> Done:
+        """Repeats `act` after each of its timeouts, and calls `on_wait` between.
+
+        Raises: TimeoutError after the silence timeout; the errors of `on_wait`."""
         self._channel.settimeout(min(WAKE_UP_S, self._silence_timeout_s))
         until_s = time.monotonic() + self._silence_timeout_s
         while True:
             try:
                 return act()
             except TimeoutError:
-                self.heed()
+                self.on_wait()
                 if time.monotonic() >= until_s:
                     raise
 
-    def _answer(self, number: int, wanted: Kind) -> bytes:
-        while number not in self._answers:
-            self._take_packet()
-        kind, body = self._answers.pop(number)
+    def _response(self, number: int, wanted: Kind) -> bytes:
+        while number not in self._responses:
+            self._receive_packet()
+        kind, body = self._responses.pop(number)
         if kind == Kind.STATUS:
-            _heed_status(body, wanted)
-            return _NUMBER.pack(0)  # the end of the file: a string without a byte
+            _check_status(body, wanted)
+            return _NUMBER.pack(0)  # the end of the file: an empty string
         if kind != wanted:
             raise EOFError
         return body
 
-    def _take_packet(self) -> None:
+    def _receive_packet(self) -> None:
         while len(self._received) < (size_bytes := self._next_packet_bytes()):
-            arrived = self._with_backoff(lambda: self._channel.recv(ALL_THERE_IS))
-            if not arrived:
+            data = self._retry_until_silent(lambda: self._channel.recv(READ_ALL_BYTES))
+            if not data:
                 raise EOFError
-            self._received += arrived
+            self._received += data
         _, kind, number = _HEAD.unpack_from(self._received)
-        is_asked_for = number in self._awaited or number in self._abandoned
-        self._unasked_count = 0 if is_asked_for else self._unasked_count + 1
-        if self._unasked_count > MOST_UNASKED:
+        is_expected = number in self._pending or number in self._abandoned
+        self._unexpected_count = 0 if is_expected else self._unexpected_count + 1
+        if self._unexpected_count > MOST_UNEXPECTED:
             raise EOFError
-        if number in self._awaited:
-            self._awaited.remove(number)
+        if number in self._pending:
+            self._pending.remove(number)
             with memoryview(self._received) as view:
-                self._answers[number] = kind, bytes(view[_HEAD.size : size_bytes])
+                self._responses[number] = kind, bytes(view[_HEAD.size : size_bytes])
         self._abandoned.discard(number)
         del self._received[:size_bytes]
 
@@ -245,8 +249,10 @@ class SftpSession:
 _END_OF_NAMES = (Kind.NAME, Status.END_OF_FILE)
 
 
-def _heed_status(body: bytes, wanted: Kind) -> None:
-    """Returns for the success that was wanted, and for the end of what was read. Raises: OSError."""
+def _check_status(body: bytes, wanted: Kind) -> None:
+    """Returns for a success and for the end of a file or directory.
+
+    Raises: OSError for a refusal; EOFError if a status came instead of the expected response."""
     (code,) = _unpack(_NUMBER, body)
     if (wanted, code) in ((Kind.STATUS, Status.OK), (Kind.DATA, Status.END_OF_FILE), _END_OF_NAMES):
         return
@@ -256,12 +262,13 @@ def _heed_status(body: bytes, wanted: Kind) -> None:
     if code == Status.PERMISSION_DENIED:
         raise PermissionError(errno.EACCES, text)
     if code == Status.OK:
-        raise EOFError  # a success where there should be an answer
+        raise EOFError  # a success status instead of a response with data
     raise OSError(text)
 
 
 def _read_attributes(body: bytes | memoryview, position: int = 0) -> tuple[Attributes, int]:
-    """What the flags say is there: size, owners, permissions, times, more. And where it ends."""
+    """Parses attributes. The flags say which fields follow: size, owners, permissions, times, extensions.
+    Returns the attributes and the position after them."""
     (flags,) = _unpack(_NUMBER, body[position : position + 4])
     position += _NUMBER.size
     size_bytes = _unpack(_SIZE, body[position : position + 8])[0] if flags & 1 else 0
@@ -280,7 +287,7 @@ def _read_attributes(body: bytes | memoryview, position: int = 0) -> tuple[Attri
 
 
 def _read_names(body: bytes) -> list[tuple[str, Attributes]]:
-    """Of each entry its name, a line for people, and its attributes."""
+    """Parses directory entries: each has a name, a line as of `ls -l`, and attributes."""
     view, names = memoryview(body), []
     (count,) = _unpack(_NUMBER, view)
     position = _NUMBER.size
@@ -299,7 +306,7 @@ def _read_string(body: bytes | memoryview) -> memoryview:
 
 
 def _unpack(form: struct.Struct, body: bytes | memoryview) -> tuple[int, ...]:
-    """A server that breaks the protocol is as good as gone."""
+    """Unpacks a struct. Raises: EOFError if the packet is too short: the server breaks the protocol."""
     if len(body) < form.size:
         raise EOFError
     return form.unpack_from(body)

@@ -1,9 +1,10 @@
-"""The bytes of one file on their way up, by one session or by several at once.
+"""Uploads the bytes of one file, with one SFTP session or with several in parallel.
 
-send(session, local, remote, progress, helpers) -> Sent(handle, size_bytes, under_way)
+send(session, local, remote, progress, helpers) -> Sent(handle, size_bytes, pending)
 
-A server takes in so much at a time for each session, and then a round trip passes: far away, several sessions
-write parts of one file, each where it belongs.
+How it works: a server accepts a limited amount of data per session and round trip. With a long round trip,
+several sessions therefore write chunks of the same file, each chunk at its offset. The first session creates
+the file; helper threads lease further sessions and take chunks until none is left.
 """
 
 import logging
@@ -23,22 +24,24 @@ from comfyui_workflow.ssh.sftp.session import NEW_AND_WRITING, WRITING, SftpSess
 
 _LOGGER = logging.getLogger(__name__)
 
-# A write and its header fit one SSH packet, which OpenSSH limits to 32 KiB.
+# A write and its header fit into one SSH packet, which OpenSSH limits to 32 KiB.
 WRITE_BYTES = 32_600
-# What sshd takes in for one session before it wants to be waited for.
-MOST_WRITES = 64
-# What one session takes at a time when there are several: large enough to be worth it for who comes late.
-SHARE_BYTES = 64 * WRITE_BYTES
+# Number of writes that sshd accepts for one session before the client must wait for responses.
+MOST_PENDING_WRITES = 64
+# Bytes that a session takes at a time if there are several: enough to be worth it for a helper that joins
+# late.
+CHUNK_BYTES = 64 * WRITE_BYTES
 
-# Less than this is sent before help has arrived.
+# A smaller file is sent completely before a helper has a session.
 LARGE_BYTES = 8 * 1024 * 1024
 WAKE_UP_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Helpers:
-    """So many sessions may take part in sending a large file. `lease` lends one, and calls what it is given
-    while it waits."""
+    """Sessions that help to upload a large file.
+
+    `count` is their maximum number. `lease` leases one, and calls its argument while it waits for one."""
 
     count: int
     lease: Callable[[Callable[[], None]], AbstractContextManager[SftpSession]]
@@ -46,38 +49,41 @@ class Helpers:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """`under_way` are the writes whose answers are to be waited for."""
+    """A sent file. `pending` are the numbers of the writes that have no response yet."""
 
     handle: bytes
     size_bytes: int
-    under_way: deque[int]
+    pending: deque[int]
 
 
-class NothingLeft(Exception):
-    """A helper found its work done by others."""
+class NothingLeftToSend(Exception):
+    """Raised in a helper if no chunk is left to send."""
 
 
 def send(session: SftpSession, local: Path, remote: str, progress: Progress, helpers: Helpers) -> Sent:
-    """Into a new file."""
+    """Sends a local file to a new remote file, which must not exist.
+
+    Raises: FileRefused if the local file cannot be read or became shorter; errors of the session, of
+    `progress` and of the helpers."""
     with _opened(local) as file:
         size_bytes = os.fstat(file).st_size
         handle = session.handle(session.open(remote, NEW_AND_WRITING))
         work = _Work(local, file, size_bytes)
 
-        def tell() -> None:
+        def report() -> None:
             progress(work.sent_bytes, size_bytes)
 
-        tell()
-        with _helped(work, remote, helpers):
-            under_way = work.do(session, handle, tell)
-            while not work.is_left_by_helpers(WAKE_UP_S):
-                tell()
-        tell()
-    return Sent(handle=handle, size_bytes=size_bytes, under_way=under_way)
+        report()
+        with _with_helpers(work, remote, helpers):
+            pending = work.send_chunks(session, handle, report)
+            while not work.wait_for_helpers(WAKE_UP_S):
+                report()
+        report()
+    return Sent(handle=handle, size_bytes=size_bytes, pending=pending)
 
 
 class _Work:
-    """What is to be sent of one file, handed out share by share."""
+    """The part of one file that is still to be sent, handed out in chunks. Thread-safe."""
 
     def __init__(self, local: Path, file: int, size_bytes: int) -> None:
         self._local = local
@@ -87,27 +93,29 @@ class _Work:
         self._next_offset = 0
         self._helper_count = 0
         self._failure: BaseException | None = None
-        self._is_given_up = False
+        self._is_aborted = False
         self.sent_bytes = 0
 
-    def do(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
-        """Sends shares until none is left. Returns the writes that are not answered yet."""
-        under_way: deque[int] = deque()
-        while share := self._next_share():
-            for offset in range(share.start, share.stop, WRITE_BYTES):
-                data = self._read(offset, min(WRITE_BYTES, share.stop - offset))
-                under_way.append(session.write(handle, offset, data))
+    def send_chunks(self, session: SftpSession, handle: bytes, after_each: Callable[[], None]) -> deque[int]:
+        """Sends chunks until none is left. Returns the numbers of the writes that have no response yet."""
+        pending: deque[int] = deque()
+        while chunk := self._next_chunk():
+            for offset in range(chunk.start, chunk.stop, WRITE_BYTES):
+                data = self._read(offset, min(WRITE_BYTES, chunk.stop - offset))
+                pending.append(session.write(handle, offset, data))
                 with self._changed:
                     self.sent_bytes += len(data)
                 after_each()
-                if len(under_way) > MOST_WRITES:
-                    session.done(under_way.popleft())
-        return under_way
+                if len(pending) > MOST_PENDING_WRITES:
+                    session.wait(pending.popleft())
+        return pending
 
     @contextmanager
-    def helping(self) -> Iterator[None]:
-        """What a helper fails at, fails for all."""
-        self.leave_if_done()
+    def registered_helper(self) -> Iterator[None]:
+        """Registers a helper. Its error stops the whole upload.
+
+        Raises: NothingLeftToSend if no chunk is left."""
+        self.raise_if_done()
         with self._changed:
             self._helper_count += 1
         try:
@@ -120,37 +128,37 @@ class _Work:
                 self._helper_count -= 1
                 self._changed.notify_all()
 
-    def leave_if_done(self) -> None:
+    def raise_if_done(self) -> None:
         with self._changed:
             if self._next_offset >= self.size_bytes:
-                raise NothingLeft
+                raise NothingLeftToSend
 
-    def is_left_by_helpers(self, timeout_s: float) -> bool:
+    def wait_for_helpers(self, timeout_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._helper_count == 0, timeout_s)
 
     def stop(self, failure: BaseException | None = None) -> None:
-        """Nothing more is begun; what is under way ends by itself."""
+        """Hands out no more chunks. A chunk that is being sent is completed."""
         with self._changed:
             self._next_offset = self.size_bytes
             self._failure = self._failure or failure
 
-    def give_up(self) -> None:
-        """Nobody waits for an answer any more."""
-        self._is_given_up = True
+    def abort(self) -> None:
+        """Makes the helpers stop at their next wait: their responses are not needed any more."""
+        self._is_aborted = True
 
-    def leave_if_given_up(self) -> None:
-        if self._is_given_up:
+    def raise_if_aborted(self) -> None:
+        if self._is_aborted:
             raise Stopped("the upload was given up")
 
     def raise_failure(self) -> None:
         if self._failure:
             raise self._failure
 
-    def _next_share(self) -> range:
+    def _next_chunk(self) -> range:
         with self._changed:
             start = self._next_offset
-            self._next_offset = min(start + SHARE_BYTES, self.size_bytes)
+            self._next_offset = min(start + CHUNK_BYTES, self.size_bytes)
             return range(start, self._next_offset)
 
     def _read(self, offset: int, size_bytes: int) -> bytes:
@@ -164,36 +172,37 @@ class _Work:
 
 
 @contextmanager
-def _helped(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
-    """Raises: what a helper failed at."""
+def _with_helpers(work: _Work, remote: str, helpers: Helpers) -> Iterator[None]:
+    """Runs the helpers of a large file during the `with` block. Raises: the error of a helper."""
     for _ in range(helpers.count if work.size_bytes > LARGE_BYTES else 0):
         arguments = (work, remote, helpers)
-        threading.Thread(target=_help, args=arguments, name="upload helper", daemon=True).start()
+        threading.Thread(target=_run_helper, args=arguments, name="upload helper", daemon=True).start()
     try:
         yield
     except BaseException:
-        work.give_up()
+        work.abort()
         raise
     finally:
         work.stop()
-        while not work.is_left_by_helpers(WAKE_UP_S):
-            pass  # they give up by themselves, at the latest when their channel has been silent for too long
+        while not work.wait_for_helpers(WAKE_UP_S):
+            pass  # helpers end by themselves, at the latest at the silence timeout of their channel
     work.raise_failure()
 
 
-def _help(work: _Work, remote: str, helpers: Helpers) -> None:
-    """Joins as soon as there is a session, if by then something is left to do."""
+def _run_helper(work: _Work, remote: str, helpers: Helpers) -> None:
+    """Sends chunks with a leased session, if any chunk is left when the session is available."""
     try:
-        with helpers.lease(work.leave_if_done) as session, work.helping():
-            session.heed = work.leave_if_given_up
+        with helpers.lease(work.raise_if_done) as session, work.registered_helper():
+            session.on_wait = work.raise_if_aborted
             handle = session.handle(session.open(remote, WRITING))
-            for number in work.do(session, handle, _nothing):
-                session.done(number)
-            session.done(session.close_file(handle))
-    except NothingLeft:
+            for number in work.send_chunks(session, handle, _noop):
+                session.wait(number)
+            session.wait(session.close_file(handle))
+    except NothingLeftToSend:
         return
     except (WorkflowError, paramiko.SSHException, EOFError, OSError) as error:
-        _LOGGER.info("A helper of an upload gave up: %r", error)  # what it had begun, `helping` has told
+        # If the helper had sent chunks, `registered_helper` has stopped the upload with this error.
+        _LOGGER.info("A helper of an upload gave up: %r", error)
 
 
 @contextmanager
@@ -212,5 +221,5 @@ def _unreadable(local: Path, error: OSError) -> FileRefused:
     return FileRefused(f"Cannot read {local}: {error.strerror}.")
 
 
-def _nothing() -> None:
+def _noop() -> None:
     pass

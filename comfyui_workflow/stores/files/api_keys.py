@@ -1,5 +1,5 @@
-"""API keys of Comfy.org that runs bring along: each in a file of its own until ComfyUI has accepted the
-prompt, or the run has ended. Never in a record, and not in memory in between.
+"""Comfy.org API keys of runs. Each is in a file of its own until ComfyUI has accepted the prompt or the run
+has ended. A key is never in a record, and is not kept in memory meanwhile.
 
     DATA_DIR/secrets/<run_id>
 """
@@ -24,19 +24,19 @@ from comfyui_workflow.stores.files.quarantine import QUARANTINE
 log = logging.getLogger(__name__)
 
 MARK = "earlier-keys-removed"
-"""A file that says that no record of an earlier version has a key in it any more."""
+"""File that marks a data directory whose records of earlier versions have no keys any more."""
 _FIELD = "comfy_org_api_key"
 _IN_RECORD = b'"comfy_org_api_key":"'
 
 
 class ApiKeys:
-    """Every method may be called from any thread. Without a directory nothing is kept."""
+    """See the module. Thread-safe. Without a directory no key is kept."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
 
     def put(self, run_id: str, key: str) -> None:
-        """On the disk when this returns. Raises: StoreError."""
+        """Saves a key, on disk when this returns. Raises: StoreError."""
         if self._directory is None:
             return
         try:
@@ -46,7 +46,7 @@ class ApiKeys:
             raise StoreError(f"The API key of the run cannot be saved: {error.strerror}") from error
 
     def get(self, run_id: str) -> str | None:
-        """None where there was none, or it is gone."""
+        """Returns the key; None if the run has none, or it was removed."""
         if self._directory is None:
             return None
         try:
@@ -55,8 +55,7 @@ class ApiKeys:
             return None
 
     def forget(self, run_id: str) -> None:
-        """Remove a key. One that cannot be removed is logged as an error, and is tried again at the next
-        start."""
+        """Removes a key. A failure is logged as an error, and the next start tries again."""
         if self._directory is None:
             return
         try:
@@ -68,14 +67,14 @@ class ApiKeys:
             log.error("The API key of %s cannot be removed: %s", run_id, error.strerror)
 
     def keep_only(self, run_ids: Collection[str]) -> None:
-        """Remove the keys of all other runs, at a start: a server that died may have left some."""
+        """Removes the keys of all other runs. Called at the start: a crashed server may have left some."""
         for path in self._files():
             if path.name not in run_ids:
                 self.forget(path.name)
 
     def take_from_records(self, runs: Path) -> None:
-        """Records of an earlier version have keys in them: those of live runs are kept here from now on, all
-        are taken out of the records. Once for each data directory. Raises: ConfigurationError."""
+        """Removes the keys that an earlier version wrote into records. Keys of live runs are moved to files.
+        Done once for each data directory. Raises: ConfigurationError."""
         if self._directory is None:
             return
         try:
@@ -91,7 +90,7 @@ class ApiKeys:
 
     def _take_from(self, path: Path, *, is_live: bool) -> None:
         """Raises: OSError, StoreError."""
-        with suppress(ValueError):  # not a record: nobody reads it
+        with suppress(ValueError):  # not a record: it is never read
             content = read_regular(path)
             if _IN_RECORD not in content:
                 return

@@ -1,7 +1,7 @@
-"""Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`, written after their runs, and when they are
-cancelled. All are read at the start and held in memory.
+"""Batches as JSON files: `DATA_DIR/batches/<batch_id>.json`. A file is written after the runs of the batch,
+and when the batch is cancelled. All files are read at the start and kept in memory.
 
-A batch without a file was never accepted. One whose file cannot be read was accepted, and is made again from
+A batch without a file was never accepted. A batch with an unreadable file was accepted, and is rebuilt from
 its runs.
 """
 
@@ -27,18 +27,18 @@ _ID = re.compile("batch_[0-9]{1,12}_[0-9a-f]{1,32}")
 class FileBatchStore:
     def __init__(self, directory: Path) -> None:
         self._files = RecordFiles(directory, "batch", RecordFormat(directory.parent))
-        self._held = MemoryBatchStore()
+        self._memory = MemoryBatchStore()
         self._lock = threading.Lock()
         self._unreadable: dict[str, UnreadableRecord] = {}
 
     def open(self) -> None:
-        """Raises: ConfigurationError, also where a newer release has written one."""
+        """Reads all batches. Raises: ConfigurationError, also if a newer release has written a record."""
         self._files.open()
         for batch_id, read in self._files.read_all(_ID, decode_batch, lambda batch: batch.batch_id):
             if isinstance(read, UnreadableRecord):
                 self._unreadable[batch_id] = read
             else:
-                self._held.add(read)
+                self._memory.add(read)
 
     @property
     def unreadable(self) -> Mapping[str, UnreadableRecord]:
@@ -46,32 +46,32 @@ class FileBatchStore:
             return dict(self._unreadable)
 
     def replace_unreadable(self, batch: Batch) -> None:
-        """The damaged file is kept in quarantine."""
+        """Replaces an unreadable batch; the damaged file is kept in quarantine."""
         with self._lock:
             damaged = self._unreadable.pop(batch.batch_id, None)
         if damaged is not None:
-            self._files.keep_aside(batch.batch_id, damaged.reason)
+            self._files.link_to_quarantine(batch.batch_id, damaged.reason)
         try:
             self.add(batch)
         except StoreError as error:
             log.error("%s: %s", batch.batch_id, error)
-            self._held.add(batch)
+            self._memory.add(batch)
 
     def add(self, batch: Batch) -> None:
         self._files.write(batch.batch_id, encode_batch(batch))
-        self._held.add(batch)
+        self._memory.add(batch)
         with self._lock:
             self._unreadable.pop(batch.batch_id, None)
 
     def get(self, batch_id: str) -> Batch:
-        return self._held.get(batch_id)
+        return self._memory.get(batch_id)
 
     def page(self, limit: int, before: str | None) -> list[str]:
-        return self._held.page(limit, before)
+        return self._memory.page(limit, before)
 
     def latest_id(self) -> str | None:
-        held = self._held.latest_id()
-        return max([*self.unreadable, *([held] if held else [])], default=None)
+        newest = self._memory.latest_id()
+        return max([*self.unreadable, *([newest] if newest else [])], default=None)
 
     def named(self, part: str) -> frozenset[str]:
-        return self._held.named(part)
+        return self._memory.named(part)

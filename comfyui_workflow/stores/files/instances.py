@@ -1,8 +1,9 @@
-"""The named instances in one file, `{"instances": [{…}, …]}`, that this server writes and a person may edit
-while it runs.
+"""The named instances in one file, `{"instances": [{…}, …]}`. This server writes it, and a person may edit it
+while the server runs.
 
-An edit is noticed by whoever reads next, a second later at most. A content that cannot be read leaves the
-last good one in force, and is never overwritten: what it says would be lost."""
+How it works: a read checks the file's status, at most once per second, and parses the file if it has changed.
+If the file cannot be parsed, the last readable content stays in force, and the file is never overwritten: the
+edit would be lost."""
 
 import json
 import logging
@@ -20,20 +21,20 @@ from comfyui_workflow.stores.damage import DamageReport
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
+REFRESH_INTERVAL_S = 1.0
 LARGEST_BYTES = 16 * 1024 * 1024
 DEEPEST_NESTING = 50
 VERSION = 1
-"""Newest version of the file that this release reads. A file need not name one."""
+"""Newest version of the file that this release reads. A file without a version is accepted."""
 _Stamp = tuple[int, int, int]
 
 
 class NewerInstances(InvalidRequest):
-    """The file of a newer release."""
+    """The file was written by a newer release."""
 
 
 class FileInstanceStore:
-    """Every method may be called from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(
         self,
@@ -43,9 +44,8 @@ class FileInstanceStore:
         last_good: Path | None = None,
         damage: DamageReport | None = None,
     ) -> None:
-        """`complete` gives each document that a person wrote an id, and raises InvalidRequest where one
-        cannot be read. `last_good` is where a copy of the file is kept as it was when it could last be
-        read."""
+        """`complete` adds an id to each document that a person wrote, and raises InvalidRequest if a document
+        is invalid. `last_good` is the path of a copy of the last readable content."""
         self.file = file
         self._complete = complete
         self._last_good = last_good
@@ -54,20 +54,20 @@ class FileInstanceStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
-        self._documents = self._told = InstanceDocuments()
+        self._documents = self._notified = InstanceDocuments()
         self._stamp: _Stamp | None = None
         self._trouble: str | None = None
-        self._look_at_s = 0.0
-        self._is_missed = False
+        self._refresh_at_s = 0.0
+        self._was_missing = False
 
     def open(self) -> None:
-        """A file that cannot be read leaves its last good copy in force, if there is one.
-        Raises: ConfigurationError."""
+        """Reads the file or, if it cannot be read, the copy of its last readable content.
+        Raises: ConfigurationError if neither can be read."""
         with self._lock:
-            self._look(is_loss_believed=True)
+            self._refresh(accepts_missing_file=True)
             if self._trouble is not None:
-                self._take_up_last_good(self._trouble)
-        self._tell()
+                self._use_last_good(self._trouble)
+        self._notify()
 
     def read(self) -> InstanceDocuments:
         with self._reading():
@@ -87,7 +87,7 @@ class FileInstanceStore:
         with self._lock:
             self._listeners.append(callback)
 
-    def _take_up_last_good(self, trouble: str) -> None:
+    def _use_last_good(self, trouble: str) -> None:
         """Raises: ConfigurationError."""
         try:
             if self._last_good is None or self._is_newer:
@@ -95,7 +95,7 @@ class FileInstanceStore:
             self._documents = self._parse(self._last_good.read_bytes())
         except (OSError, InvalidRequest) as error:
             raise ConfigurationError(trouble) from error
-        outcome = f"What it said before stays in force ({self._last_good}). Correct the file"
+        outcome = f"Its last readable content stays in force ({self._last_good}). Correct the file"
         self._damage.add(self.file, trouble, outcome)
 
     def _parse(self, content: bytes) -> InstanceDocuments:
@@ -113,48 +113,51 @@ class FileInstanceStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """A reader may hold a lock that a listener wants too, so listeners are called in another thread."""
+        """Refreshes if it is time, holds the lock, and notifies the listeners of a change. It does so in
+        another thread: the reader may hold a lock that a listener needs."""
         with self._lock:
-            if self._clock() >= self._look_at_s:
-                self._look(is_loss_believed=self._is_missed)
-            is_news = self._told is not self._documents
+            if self._clock() >= self._refresh_at_s:
+                self._refresh(accepts_missing_file=self._was_missing)
+            is_changed = self._notified is not self._documents
             yield
-        if is_news:
-            threading.Thread(target=self._tell, name="tell of instances", daemon=True).start()
+        if is_changed:
+            threading.Thread(target=self._notify, name="notify of instances", daemon=True).start()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Take up first what others wrote."""
+        """Reads the changes of other programs, holds the lock, and notifies the listeners at the end.
+
+        Raises: InstancesFileBroken."""
         try:
             with self._lock:
-                self._look(is_loss_believed=True)
+                self._refresh(accepts_missing_file=True)
                 if self._trouble is not None:
                     raise InstancesFileBroken(f"{self._trouble}. Nothing was changed: correct the file first")
                 yield
         finally:
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._lock:
-            if self._told is self._documents:
+            if self._notified is self._documents:
                 return
-            self._told = self._documents
+            self._notified = self._documents
             listeners = tuple(self._listeners)
         for listener in listeners:
             listener()
 
-    def _look(self, *, is_loss_believed: bool) -> None:
-        """Take up what the file says now. An editor may remove a file for a moment while it saves it, so
-        that one is missed once before it is believed to be gone."""
-        self._look_at_s = self._clock() + LOOK_EVERY_S
+    def _refresh(self, *, accepts_missing_file: bool) -> None:
+        """Reads the file if it has changed. An editor may remove the file for a moment while it saves, so a
+        missing file is accepted only when it is missing the second time."""
+        self._refresh_at_s = self._clock() + REFRESH_INTERVAL_S
         try:
             stamp = self._stamp_now()
-            if stamp is None and self._stamp is not None and not is_loss_believed:
-                self._is_missed = True
+            if stamp is None and self._stamp is not None and not accepts_missing_file:
+                self._was_missing = True
                 return
             if stamp != self._stamp or self._trouble is not None:
-                self._take_up(InstanceDocuments() if stamp is None else self._parse(self._bytes()))
-            self._stamp, self._is_missed = stamp, False
+                self._apply(InstanceDocuments() if stamp is None else self._parse(self._read_content()))
+            self._stamp, self._was_missing = stamp, False
             self._set_trouble(None)
         except InvalidRequest as error:
             self._stamp = stamp
@@ -164,28 +167,29 @@ class FileInstanceStore:
             self._set_trouble(f"The instances in {self.file} cannot be read: {error.strerror}")
 
     def _stamp_now(self) -> _Stamp | None:
-        """Taken before the content is read: a change that comes between is seen the next time."""
+        """Returns the file's status, None if it is missing. It is read before the content, so a change
+        between the two is noticed at the next refresh."""
         try:
             status = self.file.stat()
         except FileNotFoundError:
             return None
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
-    def _bytes(self) -> bytes:
+    def _read_content(self) -> bytes:
         with self.file.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
             raise InvalidRequest("it is too large to be a list of instances")
         return content
 
-    def _take_up(self, documents: InstanceDocuments) -> None:
+    def _apply(self, documents: InstanceDocuments) -> None:
         if documents != self._documents:
             self._documents = documents
             self._keep_last_good()
 
     def _set_trouble(self, trouble: str | None) -> None:
         if trouble != self._trouble and trouble is not None:
-            log.warning("%s; what it said before stays in force", trouble)
+            log.warning("%s; its last readable content stays in force", trouble)
         self._trouble = trouble
 
     def _write(self, documents: InstanceDocuments) -> None:
@@ -195,7 +199,7 @@ class FileInstanceStore:
             self._stamp = self._stamp_now()
         except OSError as error:
             raise StoreError(f"The instances cannot be saved: {error.strerror} ({self.file})") from error
-        self._take_up(documents)
+        self._apply(documents)
 
 
 def parse_documents(content: bytes) -> InstanceDocuments:
@@ -205,7 +209,7 @@ def parse_documents(content: bytes) -> InstanceDocuments:
     except ValueError as error:
         raise InvalidRequest(f"it is not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
-        raise InvalidRequest('it does not read {"instances": [{…}, …]}')
+        raise InvalidRequest('it must have the form {"instances": [{…}, …]}')
     version = document.get("version")
     if isinstance(version, int) and version > VERSION:
         raise NewerInstances(

@@ -1,4 +1,4 @@
-"""The directories of the data directory, closed to other users of this machine."""
+"""Creates the directories of the data directory, without access for other users of this machine."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def close_to_others(data_dir: Path) -> None:
-    """Make them with mode 0700, and take every right of others from those that an earlier version has made.
+    """Creates the directories with mode 0700, and removes the permissions of other users from existing ones.
     Raises: ConfigurationError."""
     try:
         for path in (data_dir, *(data_dir / name for name in PRIVATE)):
@@ -36,8 +36,8 @@ def close_to_others(data_dir: Path) -> None:
 
 
 def _close(path: Path) -> None:
-    """One that is another user's stays as it is, with a warning: its mode is not ours to change.
-    Raises: OSError."""
+    """Removes the permissions of other users. A directory of another user is not changed; a warning is
+    logged. Raises: OSError."""
     found = path.stat()
     if not found.st_mode & _OTHERS:
         return

@@ -1,4 +1,4 @@
-"""A directory of small records: a sealed JSON file `<name>.json` for each."""
+"""Directory of small records, each in a sealed JSON file `<name>.json`."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,17 +8,17 @@ from typing import TypeVar
 from comfyui_workflow.errors import ConfigurationError, StoreError
 from comfyui_workflow.files.atomic_write import make_private_directory, write_atomically
 from comfyui_workflow.stores.base import UnreadableRecord
-from comfyui_workflow.stores.files.quarantine import QUARANTINE, keep_aside
+from comfyui_workflow.stores.files.quarantine import QUARANTINE, link_to_quarantine
 from comfyui_workflow.stores.files.record_format import RecordFormat
 
 T = TypeVar("T")
 
 
 class RecordFiles:
-    """Every method may be called from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, directory: Path, kind: str, seal: RecordFormat) -> None:
-        """`kind` is what a record is called in error messages."""
+        """`kind` is the word for a record in error messages."""
         self._directory = directory
         self._kind = kind
         self._seal = seal
@@ -36,8 +36,8 @@ class RecordFiles:
     def read_all(
         self, names: re.Pattern[str], decode: Callable[[bytes], T], name_of: Callable[[T], str]
     ) -> Iterator[tuple[str, T | UnreadableRecord]]:
-        """Every record whose file name fits `names`, in the order of the names. Raises: ConfigurationError,
-        also where a newer release has written one."""
+        """Yields every record whose file name matches `names`, in the order of the names.
+        Raises: ConfigurationError, also if a newer release has written a record."""
         try:
             found = sorted(self._directory.glob("*.json"))
         except OSError as error:
@@ -48,7 +48,7 @@ class RecordFiles:
                 yield path.stem, read
 
     def write(self, name: str, record: bytes) -> None:
-        """On disk when this returns. Raises: StoreError."""
+        """Writes a record, on disk when this returns. Raises: StoreError."""
         try:
             write_atomically(self.path_of(name), self._seal.seal(record))
         except OSError as error:
@@ -61,10 +61,10 @@ class RecordFiles:
         except OSError as error:
             raise StoreError(f"The {self._kind} cannot be removed: {error.strerror}") from error
 
-    def keep_aside(self, name: str, reason: str) -> None:
-        """Keep a damaged file in quarantine, until another one replaces it in its place, too."""
+    def link_to_quarantine(self, name: str, reason: str) -> None:
+        """Links a damaged file into quarantine. It also stays in its place until it is replaced."""
         path = self.path_of(name)
-        keep_aside(path, self._directory / QUARANTINE, reason, path.name)
+        link_to_quarantine(path, self._directory / QUARANTINE, reason, path.name)
 
     def _read(
         self, path: Path, decode: Callable[[bytes], T], name_of: Callable[[T], str]

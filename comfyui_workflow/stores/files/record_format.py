@@ -1,12 +1,13 @@
-"""The form in which every JSON record is kept: a version, a checksum, and paths that move with their data.
+"""Format of every JSON record on disk: a version, a checksum, and paths relative to the data directory.
 
     {"version":1,"crc32":"89abcdef",<the members of the record>}
 
-The checksum covers the version and everything after the checksum, so a damaged byte anywhere is noticed, also
-where the JSON still parses. A record without this head is one of an earlier release: it is read as it is.
+How it works: the checksum covers the version and everything after the checksum. So every damaged byte is
+detected, also if the JSON still parses. A record without this head was written by an earlier release, and is
+read as it is.
 
-A string that begins with the path of the data directory is kept with a mark in the place of that path, so a
-data directory that was moved still finds the files below it.
+In a string that begins with the path of the data directory, a mark replaces that path. So the paths stay
+right if the data directory is moved.
 """
 
 import json
@@ -21,11 +22,11 @@ VERSION = 1
 _HEAD = re.compile(rb'\{"version":([0-9]{1,9}),"crc32":"([0-9a-f]{8})"(,?)')
 _LONGEST_HEAD = 64
 _MARK = b'"\\u0000data/'
-"""How a kept string begins that names a file below the data directory. No path holds a NUL."""
+"""Start of a stored string that is a path below the data directory. A real path never has a NUL."""
 
 
 class NewerRecord(ConfigurationError):
-    """A record that a newer release has written. Nothing of it is changed or set aside."""
+    """A record was written by a newer release. It is neither changed nor moved."""
 
     @classmethod
     def at(cls, where: Path, version: int) -> "NewerRecord":
@@ -37,10 +38,10 @@ class NewerRecord(ConfigurationError):
 
 
 class RecordFormat:
-    """Puts records into the form in which they are kept, and takes them out of it. Immutable."""
+    """Converts records to the format on disk and back. Immutable."""
 
     def __init__(self, data_dir: Path | None = None) -> None:
-        """Without a data directory, paths are kept as they are."""
+        """Without a data directory, paths are stored unchanged."""
         own = None if data_dir is None else str(data_dir.absolute()).rstrip("/") + "/"
         self._own = (
             None
@@ -49,14 +50,14 @@ class RecordFormat:
         )
 
     def seal(self, record: bytes) -> bytes:
-        """`record` is a JSON object without white space at its ends."""
+        """Adds the head to a record, a JSON object without white space at its ends."""
         body = record[1:] if self._own is None else record[1:].replace(self._own, _MARK)
         comma = b"" if body == b"}" else b","
         return b'{"version":%d,"crc32":"%s"%s%s' % (VERSION, _checksum(VERSION, body), comma, body)
 
     def unseal(self, content: bytes, where: Path) -> bytes:
-        """The record. `where` is named in the errors.
-        Raises: StoreError when the content is damaged; NewerRecord."""
+        """Checks and removes the head. Returns the record. `where` is the path for error messages.
+        Raises: StoreError if the content is damaged; NewerRecord."""
         head = _HEAD.match(content)
         if head is None:
             return self._with_own_paths(_without_seal(content, where))
@@ -70,7 +71,7 @@ class RecordFormat:
         return b"{" + self._with_own_paths(body)
 
     def read(self, path: Path) -> bytes:
-        """The record in a file. Raises: StoreError when it is damaged; NewerRecord; OSError."""
+        """Reads the record in a file. Raises: StoreError if it is damaged; NewerRecord; OSError."""
         return self.unseal(read_regular(path), path)
 
     def _with_own_paths(self, body: bytes) -> bytes:
@@ -86,14 +87,17 @@ def _checksum(version: int, body: bytes) -> bytes:
 
 
 def _is_flipped_bit(version: int, checksum: bytes, body: bytes) -> bool:
-    """Whether the version is ours with one bit changed: a fault of the disk, not another release."""
+    """True if the version is the current one with one changed bit: a disk error, not another release."""
     is_one_bit = version < 10 and (version ^ VERSION).bit_count() == 1
     return is_one_bit and checksum == _checksum(VERSION, body)
 
 
 def _without_seal(content: bytes, where: Path) -> bytes:
-    """A record of an earlier release; or one that a person or another program has written anew, which a
-    damaged byte does not look like: both members of the head are there, in another form than ours."""
+    """Reads a record without a valid head: of an earlier release, or rewritten by a person or another
+    program. A rewritten record has both members of the head, formatted in another way; a damaged byte does
+    not look like that.
+
+    Raises: StoreError if the head is damaged; NewerRecord."""
     head = content[:_LONGEST_HEAD]
     if b'"version"' not in head and b'"crc32"' not in head:
         return content

@@ -1,5 +1,5 @@
-"""Makes a run anew whose record is damaged: reads each part for itself, keeps the damaged files aside, and
-writes what was made of the others."""
+"""Rebuilds a run whose record is damaged: reads each file of the record separately, puts the damaged files
+into quarantine, and writes a new record from the others."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
 from comfyui_workflow.runs.recovery import RecordParts, rebuilt, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.quarantine import keep_aside
+from comfyui_workflow.stores.files.quarantine import link_to_quarantine
 from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.run_directory import (
     CUT,
@@ -28,8 +28,8 @@ from comfyui_workflow.stores.files.run_directory import (
     OLD_STATE,
     SUBMISSION,
     RecordReader,
-    content_of,
     is_missing,
+    read_optional,
     read_submission,
     whole_state,
 )
@@ -47,11 +47,11 @@ class RecordRecovery:
     def __init__(self, reader: RecordReader, aside: Path, damage: DamageReport) -> None:
         self._reader = reader
         self._seal = reader.seal
-        self._aside = aside
+        self._quarantine = aside
         self._damage = damage
 
     def rebuild(self, path: Path, *, is_finished: bool, summary: RunSummary | None = None) -> Run | None:
-        """The run, kept under its id from now on; None where nothing in the directory is of a run.
+        """Rebuilds a run and saves it under its id. Returns None if the directory has no files of a run.
         Raises: NewerRecord."""
         if not _holds_a_run(path):
             return None
@@ -59,7 +59,7 @@ class RecordRecovery:
         run = rebuilt(parts)
         try:
             self._keep(path, run, parts)
-        except OSError as error:  # the next start does it
+        except OSError as error:  # the next start tries again
             log.error("The record of %s cannot be written: %s", run.run_id, error.strerror)
         for name, reason in parts.troubles.items():
             self._damage.add(path / name, reason, _outcome(run))
@@ -105,7 +105,7 @@ class RecordRecovery:
         return replace(parts, state=state)
 
     def _request(self, path: Path, workflow: Workflow | None, *, is_lost: bool) -> RunRequest:
-        """The request, with an empty workflow where that is lost. Raises: StoreError, OSError."""
+        """Reads the request, with an empty workflow if the workflow is lost. Raises: StoreError, OSError."""
         content = self._seal.read(path / "request.json")
         if workflow is not None or is_lost:
             return _checked(decode_request(content, workflow or Workflow(graph={})))
@@ -116,13 +116,14 @@ class RecordRecovery:
 
     def _graph(self, path: Path) -> Graph | None:
         """Raises: StoreError, InvalidGraph, OSError."""
-        content = content_of(path / GRAPH)
+        content = read_optional(path / GRAPH)
         if content is None:
             return None
         return check_graph(decode_graph(self._seal.unseal(content, path / GRAPH)))
 
     def _state(self, path: Path, request: RunRequest, graph: Graph | None, troubles: dict[str, str]) -> Run:
-        """As far as its log is whole, which `troubles` tells. Raises: StoreError, OSError."""
+        """Reads the state from the undamaged part of the log. Damage is added to `troubles`.
+        Raises: StoreError, OSError."""
         read = whole_state(path, self._seal)
         if read.trouble is not None:
             troubles[LOG] = read.trouble
@@ -133,11 +134,11 @@ class RecordRecovery:
         return replace(run, prepared_graph=graph if is_graph_used else None)
 
     def _keep(self, path: Path, run: Run, parts: RecordParts) -> None:
-        """The damaged files are kept aside, and the record is whole again. Whenever this ends, what was whole
-        is still there. Raises: OSError."""
+        """Puts the damaged files into quarantine and writes a complete record. If this is interrupted at any
+        time, the undamaged files still exist. Raises: OSError."""
         for name in parts.troubles:
             if not is_missing(path / name):
-                keep_aside(path / name, self._aside, parts.troubles[name], f"{path.name}-{name}")
+                link_to_quarantine(path / name, self._quarantine, parts.troubles[name], f"{path.name}-{name}")
         if parts.troubles.keys() & {"request.json", WORKFLOW}:
             write_atomically(path / "request.json", self._seal.seal(encode_request(run.request)))
         write_atomically(path / LOG, self._seal.seal(encode_run(run)) + b"\n")
@@ -158,7 +159,7 @@ def _holds_a_run(path: Path) -> bool:
 
 
 def _is_sealed(path: Path) -> bool:
-    """Whether a file begins with a seal, whatever comes after."""
+    """True if a file begins with a seal, even if the rest is damaged."""
     try:
         return RecordFormat.is_sealed(read_regular(path))
     except OSError:
@@ -168,4 +169,4 @@ def _is_sealed(path: Path) -> bool:
 def _outcome(run: Run) -> str:
     if run.error_message is not None:
         return f"The run {run.run_id} is listed as {run.status.value}: {run.error_message}"
-    return f"The run {run.run_id} was made anew of the other parts of its record"
+    return f"The run {run.run_id} was rebuilt from the other parts of its record"

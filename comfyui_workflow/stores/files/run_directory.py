@@ -1,9 +1,9 @@
-"""The directory of one run: request.json, run.jsonl (the log of its changes), and graph.json once it was made
-of the request. The workflow is in the request, or beside it in workflow.json where other runs have it, too.
+"""The directory of one run: request.json, run.jsonl (the log of its changes), and graph.json after the graph
+was made from the request. The workflow is in the request or, if several runs share it, in workflow.json.
 Older records have the state in run.json, without a log.
 
-Files are added and lines appended; the only file that is ever replaced is a log that has grown long. So a
-power cut can take what was not flushed yet, and nothing else.
+How it works: files are added and lines are appended. Only a log that has become long is ever replaced. So a
+power cut can only lose data that was not flushed yet.
 """
 
 import logging
@@ -46,15 +46,15 @@ log = logging.getLogger(__name__)
 
 OLD_STATE = "run.json"
 SUBMISSION = "submission.json"
-"""Written when a prompt is submitted: what must not be lost of it, should another file be damaged."""
+"""Written when a prompt is submitted: the data that must survive if another file is damaged."""
 FINISHED = "finished"
-NO_END = "it does not tell how the run ended: its last lines are lost"
-CUT = "a prompt was submitted that the log of the run does not tell of: its last lines are lost"
+NO_END = "the end of the run is missing: its last lines are lost"
+CUT = "the log of the run lacks a prompt that was submitted: its last lines are lost"
 
 
 def create_records(live: Path, runs: Sequence[Run], seal: RecordFormat) -> None:
-    """All of them, on the disk when this returns, or none. A power cut before may leave some. Raises:
-    OSError."""
+    """Writes the records of new runs: all, on disk when this returns, or none. A power cut before it returns
+    may leave some. Raises: OSError."""
     workflows = WorkflowWriter([run.request for run in runs], seal)
     made, written = list[Path](), [live]
     try:
@@ -71,18 +71,17 @@ def create_records(live: Path, runs: Sequence[Run], seal: RecordFormat) -> None:
 
 
 def was_never_accepted(path: Path, seal: RecordFormat) -> bool:
-    """Whether a server died, or the power failed, before it could answer for this run: then neither its
-    request nor its first state is whole, and nothing else was ever written."""
+    """True if the server crashed, or the power failed, before it accepted this run: then neither the request
+    nor the first state is complete, and nothing else was written."""
     is_record = is_run_id(path.name) and path.is_dir() and not path.is_symlink()
     return is_record and not (
-        _has_request(path, seal) or _has_state(path, seal) or _has_gone_on(path) or _is_old(path)
+        _has_request(path, seal) or _has_state(path, seal) or _has_later_changes(path) or _is_old(path)
     )
 
 
 def write_submission(path: Path, run: Run, seal: RecordFormat) -> None:
-    """Write the submission of a run whose prompt is about to be submitted, after its log says so. It is read
-    where the log is damaged, so it need not be on the disk first, and a disk that does not take it stops
-    nobody."""
+    """Writes the submission of a run whose prompt will be submitted now. The log already has it: this copy is
+    read only if the log is damaged. So it is not flushed, and an error is only logged."""
     try:
         write_atomically(path / SUBMISSION, seal.seal(encode_submission(run)), must_reach_disk=False)
     except OSError as error:
@@ -90,8 +89,7 @@ def write_submission(path: Path, run: Run, seal: RecordFormat) -> None:
 
 
 class RecordReader:
-    """Reads records. What several runs have in common is one object in memory. Its methods may be called from
-    any thread."""
+    """Reads records. Data that several runs share is one object in memory. Thread-safe."""
 
     def __init__(self, seal: RecordFormat, most_workflows: int | None = None) -> None:
         self.seal = seal
@@ -99,10 +97,11 @@ class RecordReader:
         self.nodes = NodeMemory()
 
     def read(self, path: Path) -> Run:
-        """A run. Files that every record has are read last: a record that is just being moved lacks nothing.
+        """Reads a run. Files that every record has are read last: if the directory is moved meanwhile, the
+        error is a missing file and not a record without its optional files.
         Raises: StoreError, NewerRecord, OSError."""
         request = self.seal.read(path / "request.json")
-        workflow, graph = self.workflows.read(path), content_of(path / GRAPH)
+        workflow, graph = self.workflows.read(path), read_optional(path / GRAPH)
         submission = read_submission(path, self.seal)
         run = self._decode(request, read_state(path, self.seal), graph, workflow)
         if run.run_id != path.name or not is_run_id(path.name):
@@ -114,8 +113,8 @@ class RecordReader:
         return run
 
     def _decode(self, request: bytes, log: bytes, graph: bytes | None, workflow: Workflow | None) -> Run:
-        """A graph that was never submitted may be cut short, or made for an instance that the run has left:
-        it is made anew. Raises: StoreError."""
+        """Decodes a run. Ignores a graph that was never submitted: it may be incomplete, or made for an
+        instance that the run has left. It is made again later. Raises: StoreError."""
         run = decode_run(request, log, workflow, self.nodes)
         if graph is None or (run.submissions == 0 and not run.is_finished):
             return run
@@ -123,9 +122,9 @@ class RecordReader:
 
 
 def read_submission(path: Path, seal: RecordFormat) -> SubmissionRecord | None:
-    """None where no prompt was submitted, or an earlier release has submitted it; or where a power cut took
-    the content, which was not flushed. Raises: StoreError, NewerRecord, OSError."""
-    content = content_of(path / SUBMISSION)
+    """Reads submission.json. Returns None if no prompt was submitted, an earlier release has submitted it, or
+    the file is empty after a power cut (it is not flushed). Raises: StoreError, NewerRecord, OSError."""
+    content = read_optional(path / SUBMISSION)
     return decode_submission(seal.unseal(content, path / SUBMISSION)) if content else None
 
 
@@ -140,7 +139,7 @@ def read_outputs(path: Path, seal: RecordFormat) -> Sequence[OutputFile]:
 
 
 def refuse_newer(path: Path, seal: RecordFormat) -> None:
-    """Raises: NewerRecord. Whatever else may be wrong with the record is not told here."""
+    """Raises: NewerRecord. Ignores all other errors of the record."""
     with suppress(StoreError, OSError):
         seal.read(path / "request.json")
     with suppress(StoreError, OSError):
@@ -148,7 +147,7 @@ def refuse_newer(path: Path, seal: RecordFormat) -> None:
 
 
 def read_state(path: Path, seal: RecordFormat) -> bytes:
-    """The log, or what older records have in its place. Raises: StoreError, NewerRecord, OSError."""
+    """Reads the log, or the state file of an older record. Raises: StoreError, NewerRecord, OSError."""
     read = whole_state(path, seal)
     if read.trouble is not None:
         raise StoreError(read.trouble)
@@ -156,8 +155,8 @@ def read_state(path: Path, seal: RecordFormat) -> bytes:
 
 
 def whole_state(path: Path, seal: RecordFormat) -> LogRead:
-    """The whole part of the state. Raises: StoreError where there is none; NewerRecord; OSError."""
-    content = content_of(path / LOG)
+    """Reads the undamaged part of the state. Raises: StoreError if there is none; NewerRecord; OSError."""
+    content = read_optional(path / LOG)
     read = None if content is None else read_log(content, path / LOG, seal)
     if read is not None and begins_with_state(read.content):
         return read
@@ -186,20 +185,20 @@ def _has_request(path: Path, seal: RecordFormat) -> bool:
     return False
 
 
-def _has_gone_on(path: Path) -> bool:
-    """Whether there is more of it than a new record has."""
+def _has_later_changes(path: Path) -> bool:
+    """True if the record has more than the files and lines of a new record."""
     with suppress(OSError):
         return not is_missing(path / SUBMISSION) or read_regular(path / LOG).count(b"\n") > 1
     return False
 
 
 def _is_old(path: Path) -> bool:
-    """A record of an earlier release, which was moved here as a whole."""
+    """True for a record of an earlier release, which was moved here as one unit."""
     return not is_missing(path / OLD_STATE)
 
 
-def content_of(path: Path) -> bytes | None:
-    """None for a file that was never needed. Raises: OSError."""
+def read_optional(path: Path) -> bytes | None:
+    """Returns the content of an optional file, None if it does not exist. Raises: OSError."""
     try:
         return read_regular(path)
     except FileNotFoundError:
@@ -207,7 +206,7 @@ def content_of(path: Path) -> bytes | None:
 
 
 def is_missing(path: Path) -> bool:
-    """Neither a file nor anything else is there."""
+    """True if nothing is at the path, not even a dangling symlink."""
     return not os.path.lexists(path)
 
 

@@ -1,8 +1,8 @@
-"""The log of one live run, run.jsonl, and its graph, graph.json: what may be lost to a power cut, and what
-not.
+"""The log of one live run, run.jsonl, and its graph, graph.json.
 
-Lines are appended, and nothing is ever replaced but a log that has grown long. So what was flushed once
-stays, and a flush of one line brings all lines before it to the disk too.
+How it works: each line is a whole state of the run or a change of it. Lines are appended; only a log that has
+become long is replaced, by one whole state. So flushed lines are never lost, and the flush of one line also
+flushes all lines before it. A power cut may lose only lines that were not flushed.
 """
 
 import os
@@ -20,25 +20,29 @@ from comfyui_workflow.workflows.graph import Graph
 
 LOG, GRAPH = "run.jsonl", "graph.json"
 COMPACT_AFTER_BYTES = 1024 * 1024
-"""A shorter log is never made anew."""
+"""A shorter log is never compacted."""
 _COMPACT_AFTER_TIMES = 8
-"""A longer one is, when it is so many times as long as the state: little, beside what was written since."""
+"""After a compaction, the log may grow by this multiple of the state's size before the next one. So the cost
+of compaction is small compared with the lines written since."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogRead:
-    """The whole part of a log, from its beginning or its last whole state."""
+    """The undamaged part of a log, from its beginning or its last whole state."""
 
     content: bytes
     trouble: str | None
-    """Why the rest cannot be used; None where nothing is missing that anybody relied on."""
+    """Why the rest cannot be used; None if no flushed line is missing."""
 
 
 def read_log(content: bytes, path: Path, seal: RecordFormat) -> LogRead:
-    """The lines without their seals. A line without a line break, at the end, was cut short: it was not on
-    the disk when anybody relied on it. So was one that a whole state follows. Any other that cannot be read
-    is damaged. Raises: NewerRecord."""
-    if content.find(b"\n") == len(content) - 1:  # most runs, while they wait
+    """Returns the lines without their seals.
+
+    An unreadable last line without a line break is incomplete: it was never flushed, so it is ignored. An
+    unreadable line before a whole state is ignored too. Every other unreadable line is damaged.
+
+    Raises: NewerRecord."""
+    if content.find(b"\n") == len(content) - 1:  # fast path: most waiting runs
         only = _unsealed(content[:-1], path, seal)
         if only is not None and is_state(only):
             return LogRead(content=only + b"\n", trouble=None)
@@ -61,7 +65,7 @@ def read_log(content: bytes, path: Path, seal: RecordFormat) -> LogRead:
 
 
 def _unsealed(line: bytes, path: Path, seal: RecordFormat) -> bytes | None:
-    """None for a line that is none. Raises: NewerRecord."""
+    """Returns the line without its seal, None if it is not a valid line. Raises: NewerRecord."""
     try:
         read = seal.unseal(line, path)
     except StoreError:
@@ -71,10 +75,10 @@ def _unsealed(line: bytes, path: Path, seal: RecordFormat) -> bytes | None:
 
 
 class RunLog:
-    """Not to be used by two threads at a time."""
+    """Appends the changes of one run. Not thread-safe."""
 
     def __init__(self, directory: Path, run: Run, seal: RecordFormat, *, is_new: bool) -> None:
-        """`run` is what the directory says; a new one is a single state."""
+        """`run` is the run as the directory has it. `is_new`: the log is a single whole state."""
         self._seal = seal
         self._directory = directory
         self._saved: Run | None = run if is_new else None
@@ -83,7 +87,8 @@ class RunLog:
         self._longest_bytes = COMPACT_AFTER_BYTES
 
     def append(self, run: Run, *, must_reach_disk: bool) -> None:
-        """Raises: StoreError; then the next line is a whole state, whatever became of this one."""
+        """Appends a line. Raises: StoreError; then the next line is a whole state, since this line may be
+        incomplete."""
         before, self._saved = self._saved, None
         try:
             written = [*self._write_graph(run.prepared_graph), *self._append_line(before, run)]
@@ -97,7 +102,8 @@ class RunLog:
         self._saved = run
 
     def _write_graph(self, graph: Graph | None) -> list[Path]:
-        """Flushed with the line that tells of it, before any line that relies on it is written."""
+        """Writes the graph if it is new. It is flushed with the line of the same change, before a later line
+        depends on it."""
         if graph is None or graph is self._graph:
             return []
         path, self._graph = self._directory / GRAPH, None

@@ -1,13 +1,14 @@
-"""Runs as JSON files: a directory for each run, and the state file that mirrors the latest one.
+"""Runs as JSON files: a directory for each run, and a state file with a copy of the latest run.
 
-    DATA_DIR/runs/live/<run_id>/request.json, run.jsonl, and graph.json once it was made of the request;
-                                            workflow.json, of which runs that were added together have links
+    DATA_DIR/runs/live/<run_id>/request.json, run.jsonl, and graph.json after it was made from the request;
+                                            workflow.json: hard links if runs were added together
     DATA_DIR/runs/finished/<run_id>/...
-    DATA_DIR/runs/finished.jsonl            their summaries
-    DATA_DIR/runs/set-aside/...             what could not be read, kept for a person to look at
+    DATA_DIR/runs/finished.jsonl            summaries of the finished runs
+    DATA_DIR/runs/set-aside/...             quarantine: unreadable files, for a person to inspect
 
-Live runs are held in memory and written at each step. Of finished ones only the index is held, and the rest
-is read when somebody asks; so no step gets slower with the number of runs, and the start reads one file.
+How it works: live runs are in memory and are written at each step. Of finished runs only the index is in
+memory; everything else is read on demand. So a step does not get slower with the number of runs, and the
+start reads one file.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary, summary_of
 from comfyui_workflow.stores.base import BillableRun, Change, DurationSample, Wanted
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.ownership import Ownership
-from comfyui_workflow.stores.files.quarantine import QUARANTINE, set_aside
+from comfyui_workflow.stores.files.quarantine import QUARANTINE, move_to_quarantine
 from comfyui_workflow.stores.files.record_format import RecordFormat
 from comfyui_workflow.stores.files.record_recovery import RecordRecovery
 from comfyui_workflow.stores.files.run_directory import (
@@ -64,10 +65,11 @@ T = TypeVar("T")
 
 TICK_S = 1.0
 _STRIPES = 64
-_LOOKED_AT_FOR_VERSION = 200
-"""Newest finished runs that are looked at: a newer release that was here has ended some of them."""
+_CHECKED_FOR_VERSION = 200
+"""Number of the newest finished runs that are checked at the start: if a newer release has used the data, it
+has probably finished some of them."""
 _MOST_WORKFLOWS = 8
-"""Workflows of finished runs that are held: reading a batch reads one of them ten thousand times."""
+"""Cached workflows of finished runs: reading a batch of ten thousand runs reads one workflow."""
 
 
 @dataclass(kw_only=True)
@@ -78,7 +80,7 @@ class _Live(KeptRun):
 
 
 class FileRunStore:
-    """Opening it takes the data directory for this process; a second server is refused."""
+    """See the module. `open` locks the data directory for this process; a second server is refused."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class FileRunStore:
         damage: DamageReport | None = None,
     ) -> None:
         self._root = data_dir / "runs"
-        self._aside = self._root / QUARANTINE
+        self._quarantine = self._root / QUARANTINE
         self._state_file = None if state_file is None else StateFile(state_file)
         self._clock = clock
         self._lock_file = FileLock(data_dir / "server.lock", timeout=0, mode=0o600)
@@ -98,15 +100,17 @@ class FileRunStore:
         self._seal = RecordFormat(data_dir)
         self._index = RunIndex(self._summary)
         self._finished_records = RecordReader(self._seal, _MOST_WORKFLOWS)
-        self._rebuilder = RecordRecovery(RecordReader(self._seal, _MOST_WORKFLOWS), self._aside, self.damage)
+        self._rebuilder = RecordRecovery(
+            RecordReader(self._seal, _MOST_WORKFLOWS), self._quarantine, self.damage
+        )
         self._rebuilding = threading.Lock()
         self._summary_log = SummaryLog(self._root / "finished.jsonl", self._seal)
-        self._holding = threading.Lock()
+        self._live_lock = threading.Lock()
         self._run_locks = [threading.Lock() for _ in range(_STRIPES)]
         self._state_lock = threading.Lock()
 
     def open(self) -> None:
-        """Raises: ConfigurationError when the directory is in use or cannot be used."""
+        """Raises: ConfigurationError if the directory is in use or cannot be used."""
         try:
             make_private_directory(self._root.parent)
             for name in ("live", "finished", QUARANTINE):
@@ -134,7 +138,7 @@ class FileRunStore:
             raise
 
     def close(self) -> None:
-        """Save what was not saved yet, unless the data are another server's by now."""
+        """Saves unsaved changes, unless another server owns the data now."""
         with suppress(DataTaken, StoreError):
             self.ownership.check()
             for entry in [entry for entry in self._live.values() if not entry.is_saved]:
@@ -157,8 +161,8 @@ class FileRunStore:
         except OSError as error:
             raise cannot_save(error) from error
         for run in runs:
-            self._hold(self._live_entry(run, is_new=True))
-        self._mirror(max(runs, key=lambda run: run.run_id))
+            self._add_live(self._live_entry(run, is_new=True))
+        self._update_state_file(max(runs, key=lambda run: run.run_id))
 
     def get(self, run_id: str) -> Run | None:
         return self._read(run_id, lambda run: run, self._finished_records.read)
@@ -182,14 +186,14 @@ class FileRunStore:
             if changed.is_finished:
                 self._move_to_finished(changed)
         if is_saved:
-            self._mirror(changed)
+            self._update_state_file(changed)
         return changed
 
     def latest(self) -> Run | None:
         return next(iter(self.page(1)), None)
 
     def unfinished(self) -> list[Run]:
-        with self._holding:
+        with self._live_lock:
             return [self._live[run_id].run for run_id in sorted(self._live)]
 
     def page(self, limit: int, before: str | None = None) -> list[Run]:
@@ -231,39 +235,41 @@ class FileRunStore:
         return self._index.duration_samples(most)
 
     def _summary(self, run_id: str) -> RunSummary | None:
-        """Without a lock: a run that ends is among the finished ones before it leaves the live ones."""
+        """Returns a summary. Needs no lock: a run that ends is added to the finished runs before it is
+        removed from the live runs."""
         entry = self._live.get(run_id)
         if entry is not None:
             return entry.summary
         return self._summary_log.get(run_id) or self._summary_of_record(run_id)
 
-    def _hold(self, entry: _Live) -> None:
-        with self._holding:
+    def _add_live(self, entry: _Live) -> None:
+        with self._live_lock:
             self._live[entry.run.run_id] = entry
         self._index.add(entry.run.run_id, entry.run.request.batch_id)
 
     def _load(self) -> None:
-        """Everything is read before anything is changed: a record of a newer release is left as it is."""
+        """Reads everything before it changes anything, so that records of a newer release stay unchanged."""
         found = sorted((self._root / "live").iterdir(), key=lambda path: path.name)
         loaded = self._read_live([path for path in found if not path.name.startswith(".new-")])
         unread = {path for path, read in loaded if isinstance(read, str)}
-        half_made = {path for path in found if path.name.startswith(".new-")}
-        half_made |= {path for path in unread if was_never_accepted(path, self._seal)}
+        incomplete = {path for path in found if path.name.startswith(".new-")}
+        incomplete |= {path for path in unread if was_never_accepted(path, self._seal)}
         lines = self._read_summary_log()
         finished = self._finished_ids(lines)
-        for run_id in finished[-_LOOKED_AT_FOR_VERSION:]:
+        for run_id in finished[-_CHECKED_FOR_VERSION:]:
             refuse_newer(self._root / "finished" / run_id, self._seal)
-        for path in sorted(half_made):
+        for path in sorted(incomplete):
             log.warning("%s was never accepted, and is removed", path.name)
             remove(path)
         for path, read in loaded:
-            if path not in half_made:
+            if path not in incomplete:
                 self._load_live(path, read)
         self._load_finished(finished, lines)
         self._load_state_file()
 
     def _read_live(self, paths: Sequence[Path]) -> list[tuple[Path, Run | str]]:
-        """The run of each, or why it cannot be read. A graph is checked once, however many runs share it."""
+        """Returns for each path the run, or the reason why it cannot be read. A graph that several runs share
+        is checked once."""
         records, checked = RecordReader(self._seal), dict[int, Graph]()
 
         def read(path: Path) -> Run | str:
@@ -282,14 +288,15 @@ class FileRunStore:
     def _load_live(self, path: Path, read: Run | str) -> None:
         run = self._rebuild(path) if isinstance(read, str) else read
         if run is None:
-            set_aside(path, self._aside, str(read))
+            move_to_quarantine(path, self._quarantine, str(read))
             return
-        self._hold(self._live_entry(run))
+        self._add_live(self._live_entry(run))
         if run.is_finished:
             self._move_to_finished(run)
 
     def _finished_ids(self, lines: Lines) -> list[str]:
-        """Oldest first. Of those that the list tells of it need not be asked what they are."""
+        """Returns the ids of the finished runs, oldest first. Names that are in the summary log need no check
+        (`is_dir`)."""
         with os.scandir(self._root / "finished") as entries:
             return sorted(
                 entry.name
@@ -298,8 +305,8 @@ class FileRunStore:
             )
 
     def _load_finished(self, ids: Sequence[str], lines: Lines) -> None:
-        """From the summaries; a record is read where they say nothing of it."""
-        found = self._known_of(ids, lines)
+        """Loads the finished runs from the summary log. Reads the record of a run without a line."""
+        found = self._finished_summaries(ids, lines)
         is_whole = found.keys() == lines.found.keys() and not (lines.damaged or lines.cut_short)
         is_rewritten = not is_whole or lines.count > 2 * len(found) or lines.are_old
         self._summary_log.load(found, is_rewritten=is_rewritten)
@@ -307,15 +314,15 @@ class FileRunStore:
             self.damage.add(
                 self._summary_log.path,
                 f"{lines.damaged} of its lines cannot be read",
-                "The list was made anew of the records of the runs",
+                "The list was written again from the records of the runs",
             )
         self._index.add_finished(
             known.keys if isinstance(known, SummaryLine) else keys_of(known) for known in found.values()
         )
 
-    def _known_of(self, ids: Sequence[str], lines: Lines) -> dict[str, SummaryLine | RunSummary]:
-        """Without those that were loaded as live ones. A run whose end was only now heeded has a newer
-        summary than the lines that were read."""
+    def _finished_summaries(self, ids: Sequence[str], lines: Lines) -> dict[str, SummaryLine | RunSummary]:
+        """Returns the summaries of the finished runs, without the runs that were loaded as live. A finished
+        run that was moved only at this start has a newer summary than `lines`."""
         found: dict[str, SummaryLine | RunSummary] = {}
         for run_id in ids:
             if run_id in self._live:
@@ -327,26 +334,27 @@ class FileRunStore:
         return found
 
     def _load_state_file(self) -> None:
-        """One that is not ours is kept. Then it shows the latest run: the server before may not have come to
-        that."""
+        """Puts a foreign state file into quarantine, then writes the latest run: the previous server may have
+        stopped before it could."""
         if self._state_file is None:
             return
-        path, reason = self._state_file.path, self._state_file.why_foreign()
+        path, reason = self._state_file.path, self._state_file.foreign_reason()
         if reason:
-            set_aside(path, self._aside, reason)
-            outcome = f"It is kept in {self._aside}, and is written anew with the latest run"
+            move_to_quarantine(path, self._quarantine, reason)
+            outcome = f"It was moved to {self._quarantine}. A new one is written with the latest run"
             self.damage.add(path, reason, outcome)
         if (latest := self.latest()) is not None:
-            self._mirror(latest)
+            self._update_state_file(latest)
 
     def _rebuild(self, path: Path) -> Run | None:
-        """Make a run again whose record cannot be read. Raises: NewerRecord."""
+        """Rebuilds a run whose record cannot be read. Raises: NewerRecord."""
         summary = self._summary_log.get(path.name)
         is_finished = path.parent.name == "finished"
         return self._rebuilder.rebuild(path, is_finished=is_finished, summary=summary)
 
     def _rebuild_finished(self, run_id: str) -> Run | None:
-        """Once: whoever comes second finds it whole. Its line in the list is as its record is then."""
+        """Rebuilds a finished run and its line in the summary log. If two threads do this at once, the second
+        reads the record that the first has rebuilt."""
         path = self._root / "finished" / run_id
         with self._rebuilding:
             with contextlib.suppress(StoreError, OSError):
@@ -363,7 +371,7 @@ class FileRunStore:
     def _read_summary_log(self) -> Lines:
         path = self._summary_log.path
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            set_aside(path, self._aside, "it is not a file of ours")
+            move_to_quarantine(path, self._quarantine, "it is not a file of ours")
         return self._summary_log.read()
 
     def _summary_of_record(self, run_id: str) -> RunSummary | None:
@@ -384,8 +392,9 @@ class FileRunStore:
         return _Live(run=run, log=log, saved_at_s=self._clock())
 
     def _read(self, run_id: str, of_run: Callable[[Run], T], of_record: Callable[[Path], T]) -> T | None:
-        """From memory while it is live, from its record when it is finished."""
-        with self._holding:
+        """Reads a live run from memory, a finished run from its record. Returns None if there is no such
+        run."""
+        with self._live_lock:
             entry = self._live.get(run_id)
         if entry is not None:
             return of_run(entry.run)
@@ -394,7 +403,7 @@ class FileRunStore:
         try:
             return of_record(self._root / "finished" / run_id)
         except FileNotFoundError:
-            entry = self._live.get(run_id)  # it may have been taken up again just now
+            entry = self._live.get(run_id)  # it may have become live again meanwhile
             return of_run(entry.run) if entry else None
         except (StoreError, OSError) as error:
             log.error("The record of %s cannot be read: %s", run_id, error)
@@ -402,7 +411,9 @@ class FileRunStore:
             return None if run is None else of_run(run)
 
     def _save(self, entry: _Live, changed: Run, saving: Durability) -> bool:
-        """Whether it was time to write."""
+        """Saves a change. Returns False if it only stays in memory until the next tick.
+
+        Raises: StoreError if `saving` requires the change on disk and it cannot be saved."""
         if saving is Durability.TICK and self._clock() - entry.saved_at_s < TICK_S:
             entry.run, entry.is_saved = changed, False
             return False
@@ -425,19 +436,21 @@ class FileRunStore:
         return True
 
     def _move_to_live(self, run_id: str, entry: _Live) -> None:
-        """Held before its record is moved, so that whoever asks for it meanwhile finds it."""
-        self._hold(entry)
+        """Adds the run to the live runs before its record is moved, so that a read meanwhile finds it.
+        Raises: StoreError."""
+        self._add_live(entry)
         try:
             self._summary_log.strike_out(run_id)
             (self._root / "finished" / run_id).rename(self._live_path(run_id))
             flush_to_disk([self._root / "finished", self._root / "live"])
         except OSError as error:
-            with self._holding:
+            with self._live_lock:
                 del self._live[run_id]
             raise cannot_save(error) from error
 
     def _move_to_finished(self, run: Run) -> None:
-        """Should the move fail, the record says that the run is finished, and the next start moves it."""
+        """Moves a record to the finished runs. If the move fails, the next start moves it, since the record
+        has the end of the run."""
         run_id = run.run_id
         summary = summary_of(run)
         self._summary_log.append(summary)
@@ -446,12 +459,12 @@ class FileRunStore:
         except OSError as error:
             log.warning("%s stays among the live runs: %s", run_id, error)
             return
-        with self._holding:
+        with self._live_lock:
             del self._live[run_id]
         self._index.end(keys_of(summary))
 
-    def _mirror(self, run: Run) -> None:
-        """The state file holds what `/state` answers: the latest run."""
+    def _update_state_file(self, run: Run) -> None:
+        """Writes the latest run, as in the response of `/state`, to the state file."""
         if self._state_file is None:
             return
         with self._state_lock:

@@ -1,8 +1,8 @@
-"""The file outside of the data directory that mirrors the latest run, for other programs to read.
+"""State file: a copy of the latest run outside of the data directory, for other programs.
 
-It is written by a thread of its own, at once and then again after a pause that grows with its size: so a run
-with thousands of nodes or outputs is not written anew at each step. Whatever was shown last is written in the
-end.
+How it works: a thread writes the file, and then pauses for a time that grows with the size of the file. So
+the state of a run with thousands of nodes or outputs is not written at each step. The last state is always
+written in the end.
 """
 
 import json
@@ -21,18 +21,19 @@ MOST_BYTES_A_SECOND = 50_000
 
 
 class StateFile:
-    """Every method may be called from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._changed = threading.Condition()
         self._shown: Run | None = None
         self._is_closing = False
-        self._thread = threading.Thread(target=self._keep_up, name="state file", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="state file", daemon=True)
         self._trouble: str | None = None
 
-    def why_foreign(self) -> str | None:
-        """Why what lies there is not ours, or half of it: to be kept beside the new one, not overwritten."""
+    def foreign_reason(self) -> str | None:
+        """Returns why the existing file is foreign or incomplete, None if it is a state file. A foreign file
+        must be kept, not overwritten."""
         if not self.path.is_file() or self.path.is_symlink():
             return None
         try:
@@ -43,7 +44,7 @@ class StateFile:
         return None if is_ours else "it is not the state of a workflow"
 
     def show(self, run: Run) -> None:
-        """Written soon."""
+        """Schedules the write of a run."""
         with self._changed:
             self._shown = run
             if not self._thread.ident:
@@ -51,28 +52,29 @@ class StateFile:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """The run that was shown last is written when this returns."""
+        """Stops the thread. The last run is on file when this returns."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         if self._thread.ident:
             self._thread.join()
 
-    def _keep_up(self) -> None:
+    def _run(self) -> None:
         while (run := self._next()) is not None:
             pause_s = max(SHORTEST_PAUSE_S, self._write(run) / MOST_BYTES_A_SECOND)
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing, pause_s)
 
     def _next(self) -> Run | None:
-        """None when there is nothing more to write, ever."""
+        """Waits for the next run to write. Returns None after `close`, if nothing is left to write."""
         with self._changed:
             self._changed.wait_for(lambda: self._shown is not None or self._is_closing)
             run, self._shown = self._shown, None
             return run
 
     def _write(self, run: Run) -> int:
-        """How many bytes. Trouble is logged once: the state file is worth no run."""
+        """Writes the file and returns its size in bytes. An error is logged once and not raised: no run may
+        fail because of the state file."""
         content = json.dumps(progress_document(run)).encode()
         try:
             write_atomically(self.path, content, must_reach_disk=False)

@@ -1,11 +1,12 @@
-"""Summaries of finished runs in one file, a line for each: so that opening ten thousand of them reads a file
-and not ten thousand records. What it lacks is read from the records; what it says must be true.
+"""Summaries of finished runs in one file, one line per run. So a start with ten thousand finished runs reads
+one file instead of ten thousand records. Missing summaries are read from the records, but a line that exists
+must be true.
 
-In memory there is only where the line of each run begins. A summary is read when somebody asks for it, and
-those that were asked for last are held.
+How it works: memory has only the offset of each line. A summary is read on demand, and the summaries that
+were read last are cached.
 
-A run that is taken up again is struck out, and that is on disk before the run changes. So whatever becomes of
-the lines that follow (a full disk, a killed server, a power cut), no line tells of a run as it was before.
+If a finished run continues, a line that strikes it out is appended, and is on disk before the run changes. So
+no line shows an outdated run, even if later lines are lost (full disk, killed server, power cut).
 """
 
 import logging
@@ -27,16 +28,16 @@ from comfyui_workflow.stores.summary_keys import SummaryKeys, decode_keys
 
 log = logging.getLogger(__name__)
 
-MOST_HELD = 4096
-"""Summaries that were asked for last; each is about a kilobyte."""
+MOST_CACHED = 4096
+"""Size of the cache; each summary is about a kilobyte."""
 _STRUCK = b"struck out: "
 _READ_BYTES = 4096
-"""Bytes that are read at once: most lines are shorter."""
+"""Bytes per read; most lines are shorter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SummaryLine:
-    """A line of the file: the JSON in it, the fields that the index needs, and where it begins, in bytes."""
+    """A line of the file: its JSON, the fields for the index, and its offset in bytes."""
 
     summary: bytes
     keys: SummaryKeys
@@ -45,21 +46,21 @@ class SummaryLine:
 
 @dataclass(kw_only=True)
 class Lines:
-    """The last line of each run, by run id."""
+    """Result of reading the file. `found` has the last line of each run, by run id."""
 
     found: dict[str, SummaryLine] = field(default_factory=dict)
     count: int = 0
-    """All lines."""
+    """Number of all lines."""
     damaged: int = 0
-    """Lines that cannot be read, though they were written whole."""
+    """Number of lines that were written completely and cannot be read."""
     cut_short: int = 0
-    """Lines that a killed server or a power cut has left unfinished."""
+    """Number of lines that are incomplete after a killed server or a power cut."""
     are_old: bool = False
-    """Some lines are without the seal that an earlier release did not write."""
+    """True if some lines have no seal: an earlier release has written them."""
 
 
 class SummaryLog:
-    """Every method may be called from any thread."""
+    """See the module. Thread-safe."""
 
     def __init__(self, path: Path, seal: RecordFormat) -> None:
         self.path = path
@@ -67,13 +68,13 @@ class SummaryLog:
         self._lock = threading.Lock()
         self._begins_at: dict[str, int] = {}
         self._unsaved: dict[str, bytes] = {}
-        """Summaries whose lines the disk did not take."""
-        self._held: OrderedDict[str, RunSummary] = OrderedDict()
+        """Encoded summaries, by run id, whose lines could not be written."""
+        self._cache: OrderedDict[str, RunSummary] = OrderedDict()
         self._descriptor: int | None = None
 
     def read(self) -> Lines:
-        """A line that is none is skipped. Lines are not flushed, so a power cut may leave the last one short,
-        or with zeros where its bytes were to come. Raises: NewerRecord, OSError."""
+        """Reads all lines; skips invalid ones. Lines are not flushed, so after a power cut the last line may
+        be incomplete or have NUL bytes. Raises: NewerRecord, OSError."""
         lines = Lines()
         try:
             *ended, last = self.path.read_bytes().split(b"\n")
@@ -91,26 +92,26 @@ class SummaryLog:
         return run_id in self._begins_at or run_id in self._unsaved
 
     def get(self, run_id: str) -> RunSummary | None:
-        """None for a run that the file does not tell of, or not any more."""
+        """Returns the summary of a run; None if the file has no valid line for it."""
         with self._lock:
-            held = self._held.get(run_id)
-            if held is not None:
-                self._held.move_to_end(run_id)
-                return held
+            cached = self._cache.get(run_id)
+            if cached is not None:
+                self._cache.move_to_end(run_id)
+                return cached
             begins_at = self._begins_at.get(run_id)
         try:
             summary = self._read_summary(run_id, begins_at)
         except (StoreError, NewerRecord, OSError) as error:
             log.error("%s: its line in %s cannot be read: %s", run_id, self.path, error)
-            self.close()  # what lies there now may be another file
+            self.close()  # the path may be another file now: open it again
             return None
         if summary is not None:
-            self._hold(summary, begins_at)
+            self._add_to_cache(summary, begins_at)
         return summary
 
     def append(self, summary: RunSummary) -> None:
-        """Not at once on disk. A line that cannot be written is held in memory, and the next start reads the
-        record instead."""
+        """Appends the line of a run, without a flush. If it cannot be written, the summary is kept in memory,
+        and the next start reads the record instead."""
         run_id, content = summary.run_id, encode_summary(summary)
         line = self._seal.seal(content)
         with self._lock:
@@ -122,7 +123,8 @@ class SummaryLog:
                 self._unsaved[run_id] = content
 
     def strike_out(self, run_id: str) -> None:
-        """On disk when this returns. Raises: OSError; then the run is told of as before."""
+        """Removes a run from the log, on disk when this returns. Raises: OSError; then its line is still
+        valid."""
         with self._lock:
             self._append(_STRUCK + run_id.encode())
         flush_to_disk([self.path])
@@ -130,9 +132,8 @@ class SummaryLog:
             self._forget(run_id)
 
     def load(self, known: Mapping[str, SummaryLine | RunSummary], *, is_rewritten: bool) -> None:
-        """Tell of these runs from now on: of lines that were read, and of summaries that there are no lines
-        of. `is_rewritten` makes the file anew, of these and no others; where that cannot be done, it stays as
-        it was."""
+        """Sets the runs of the log: lines that were read, and summaries without a line. `is_rewritten` writes
+        the file again with exactly these runs; if that fails, the file stays unchanged."""
         with self._lock:
             self._begins_at = {
                 each.keys.run_id: each.begins_at for each in known.values() if isinstance(each, SummaryLine)
@@ -142,7 +143,7 @@ class SummaryLog:
                 for run_id, each in known.items()
                 if not isinstance(each, SummaryLine)
             }
-            self._held.clear()
+            self._cache.clear()
             if is_rewritten:
                 self._rewrite(known)
 
@@ -158,7 +159,7 @@ class SummaryLog:
         try:
             summary = self._seal.unseal(line, self.path)
             if not is_sealed:
-                decode_summary(summary)  # without a checksum it is checked as a whole
+                decode_summary(summary)  # no checksum: decode all of it as a check
             keys = decode_keys(summary)
         except StoreError:
             if is_last or b"\0" in line:
@@ -178,7 +179,7 @@ class SummaryLog:
             line = self._line_at(begins_at)
         summary = decode_summary(self._seal.unseal(line, self.path))
         if summary.run_id != run_id:
-            raise StoreError("somebody has changed the file")
+            raise StoreError("the line is that of another run: the file was changed")
         return summary
 
     def _line_at(self, begins_at: int) -> bytes:
@@ -193,22 +194,22 @@ class SummaryLog:
             line += part
         return line.partition(b"\n")[0]
 
-    def _hold(self, summary: RunSummary, begins_at: int | None) -> None:
-        """Unless the run has changed meanwhile."""
+    def _add_to_cache(self, summary: RunSummary, begins_at: int | None) -> None:
+        """Caches a summary, unless the line of the run has changed meanwhile."""
         with self._lock:
             if self._begins_at.get(summary.run_id) != begins_at:
                 return
-            self._held[summary.run_id] = summary
-            if len(self._held) > MOST_HELD:
-                self._held.popitem(last=False)
+            self._cache[summary.run_id] = summary
+            if len(self._cache) > MOST_CACHED:
+                self._cache.popitem(last=False)
 
     def _forget(self, run_id: str) -> None:
         self._begins_at.pop(run_id, None)
         self._unsaved.pop(run_id, None)
-        self._held.pop(run_id, None)
+        self._cache.pop(run_id, None)
 
     def _append(self, line: bytes) -> int:
-        """The size of the file then. Raises: OSError."""
+        """Appends a line and returns the new size of the file. Raises: OSError."""
         return append_line(self.path, line)
 
     def _rewrite(self, known: Mapping[str, SummaryLine | RunSummary]) -> None:

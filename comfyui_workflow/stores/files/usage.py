@@ -1,4 +1,4 @@
-"""Usage of instances in one JSON file, written anew each time."""
+"""Usage of instances in one JSON file, which each save replaces."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,7 @@ from comfyui_workflow.errors import StoreError
 from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.runs.usage import UsageTotals, decode_usage, encode_usage
 from comfyui_workflow.stores.damage import DamageReport
-from comfyui_workflow.stores.files.quarantine import keep_aside
+from comfyui_workflow.stores.files.quarantine import link_to_quarantine
 from comfyui_workflow.stores.files.record_format import RecordFormat
 
 log = logging.getLogger(__name__)
@@ -20,14 +20,14 @@ class FileUsageStore:
         self._damage = damage or DamageReport()
 
     def open(self) -> UsageTotals:
-        """A file that cannot be read is kept aside. Raises: NewerRecord."""
+        """Reads the totals. An unreadable file is kept as `<name>.damaged-…`. Raises: NewerRecord."""
         try:
             return decode_usage(self._seal.unseal(self._file.read_bytes(), self._file))
         except FileNotFoundError:
             return UsageTotals()
         except (OSError, StoreError) as error:
-            keep_aside(self._file, self._file.parent, str(error), f"{self._file.name}.damaged")
-            outcome = "How long instances were connected and busy before now is lost: their costs begin anew"
+            link_to_quarantine(self._file, self._file.parent, str(error), f"{self._file.name}.damaged")
+            outcome = "The connected and busy times of the instances are lost: their costs start again from 0"
             self._damage.add(self._file, error, outcome)
             return UsageTotals()
 

@@ -1,4 +1,4 @@
-"""Webhooks as files: `<id>.json`, the record, written at each attempt; `<id>.content`, what is sent, written
+"""Webhooks as files: `<id>.json` is the record, written at each attempt; `<id>.content` is the body, written
 once."""
 
 import logging
@@ -33,12 +33,12 @@ class FileWebhookStore:
         self._damage = damage or DamageReport()
 
     def open(self) -> list[Delivery]:
-        """A damaged record is kept in quarantine and replaced. Raises: ConfigurationError, also where a newer
-        release has written one."""
+        """Reads all deliveries. A damaged record is kept in quarantine and replaced.
+        Raises: ConfigurationError, also if a newer release has written a record."""
         self._files.open()
         try:
             make_private_directory(self._directory / QUARANTINE)
-            self._remove_half_made()
+            self._remove_incomplete()
         except OSError as error:
             raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
         return [
@@ -49,7 +49,7 @@ class FileWebhookStore:
         ]
 
     def add(self, delivery: Delivery, content: bytes) -> None:
-        """The record is written last: content without one was never accepted."""
+        """Saves a delivery. The record is written last: content without a record was never accepted."""
         try:
             write_atomically(self._content_path(delivery.delivery_id), content)
         except OSError as error:
@@ -70,12 +70,12 @@ class FileWebhookStore:
             raise StoreError(f"The content of the webhook cannot be read: {error.strerror}") from error
 
     def remove(self, delivery_id: str) -> None:
-        """The record first: the next start removes content without one."""
+        """Removes a delivery; first the record, because the next start removes content without a record."""
         self._unlink(self._files.path_of(delivery_id))
         self._unlink(self._content_path(delivery_id))
 
-    def _remove_half_made(self) -> None:
-        """Files of a server that died before it had accepted the webhook."""
+    def _remove_incomplete(self) -> None:
+        """Removes the files of a server that crashed before it had accepted the webhook."""
         for path in sorted(self._directory.iterdir()):
             is_content = path.suffix == ".content" and _ID.fullmatch(path.stem) is not None
             if path.name.startswith(".webhook_") or (
@@ -86,13 +86,13 @@ class FileWebhookStore:
     def _replaced(self, delivery_id: str, damaged: UnreadableRecord) -> Delivery:
         content = self._content_or_nothing(delivery_id)
         at = datetime.now(UTC)
-        delivery = damaged_delivery(delivery_id, _run_told(content), len(content), at, damaged.reason)
-        self._files.keep_aside(delivery_id, damaged.reason)
+        delivery = damaged_delivery(delivery_id, _run_id_in(content), len(content), at, damaged.reason)
+        self._files.link_to_quarantine(delivery_id, damaged.reason)
         try:
             self.save(delivery)
-        except StoreError as error:  # the next start does it
+        except StoreError as error:  # the next start tries again
             log.error("%s: %s", delivery_id, error)
-        outcome = "The webhook is listed as given up: its client has to ask instead"
+        outcome = "The webhook is listed as given up: its client must poll for the result"
         self._damage.add(damaged.path, damaged.reason, outcome)
         return delivery
 
@@ -112,10 +112,10 @@ class FileWebhookStore:
         return self._directory / f"{delivery_id}.content"
 
 
-def _run_told(content: bytes) -> str:
-    """The run that the content, which is the document of a job, is about."""
+def _run_id_in(content: bytes) -> str:
+    """Returns the run id in the content, which is a job document; empty if there is none."""
     try:
-        told = an_object(read_json(content)).get("id")
+        job_id = an_object(read_json(content)).get("id")
     except ValueError:
-        told = None
-    return record_name(told) if isinstance(told, str) else ""
+        job_id = None
+    return record_name(job_id) if isinstance(job_id, str) else ""

@@ -1,6 +1,6 @@
-"""workflow.json: a workflow that many runs have, written once. Each of their directories has a hard link to
-it, so that each is whole by itself and can be moved, and the workflow of ten thousand runs is on the disk
-once. At a start it is one object in memory, too. Nobody ever writes into it."""
+"""workflow.json: the workflow of several runs, written once. The directory of each run has a hard link to it,
+so each directory is complete and can be moved, and the workflow of ten thousand runs is on disk once. At a
+start it is one object in memory too. The file is never changed."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ FILE_NAME = "workflow.json"
 
 
 class WorkflowWriter:
-    """For runs that are added at once: one workflow is one object that several of them have."""
+    """Writes the workflows of runs that are added together. Runs with the same workflow share one object."""
 
     def __init__(self, requests: Sequence[RunRequest], seal: RecordFormat) -> None:
         self._seal = seal
@@ -29,7 +29,8 @@ class WorkflowWriter:
         self._written: dict[int, Path] = {}
 
     def write(self, directory: Path, request: RunRequest) -> Path | None:
-        """None where no other run has it: then it belongs in the request. Raises: OSError."""
+        """Writes or links workflow.json. Returns None if no other run has the workflow: then it belongs into
+        the request. Raises: OSError."""
         workflow = id(request.workflow)
         if self._uses[workflow] == 1:
             return None
@@ -41,19 +42,19 @@ class WorkflowWriter:
 
 
 class WorkflowReader:
-    """The same file is the same object, and so are files of the same content. Every method may be called from
-    any thread."""
+    """Reads workflows. The same file, or files with the same content, give the same object. Thread-safe."""
 
     def __init__(self, most: int | None, seal: RecordFormat) -> None:
-        """It forgets them all once there are more than so many."""
+        """`most` is the maximum number of cached files; when it is reached, the cache is cleared."""
         self._seal = seal
-        self._most = most
+        self._max_files = most
         self._lock = threading.Lock()
-        self._of_files: dict[tuple[int, ...], Workflow] = {}
-        self._of_contents: dict[bytes, Workflow] = {}
+        self._by_file: dict[tuple[int, ...], Workflow] = {}
+        self._by_digest: dict[bytes, Workflow] = {}
 
     def read(self, directory: Path) -> Workflow | None:
-        """None where it is in the request. Raises: StoreError, OSError."""
+        """Reads workflow.json. Returns None if the workflow is in the request. Raises: StoreError,
+        OSError."""
         path = directory / FILE_NAME
         try:
             status = path.stat(follow_symlinks=False)
@@ -63,26 +64,26 @@ class WorkflowReader:
             raise StoreError(f"its {FILE_NAME} is not a file")
         file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
-            known = self._of_files.get(file)
+            known = self._by_file.get(file)
         return self._read(path, file) if known is None else known
 
     def _read(self, path: Path, file: tuple[int, ...]) -> Workflow:
         content = read_regular(path)
         digest = hashlib.sha256(content).digest()
         with self._lock:
-            known = self._of_contents.get(digest)
+            known = self._by_digest.get(digest)
         workflow = decode_workflow(self._seal.unseal(content, path)) if known is None else known
         with self._lock:
-            if self._most is not None and len(self._of_files) >= self._most:
-                self._of_files.clear()
-                self._of_contents.clear()
-            self._of_files[file] = self._of_contents[digest] = workflow
+            if self._max_files is not None and len(self._by_file) >= self._max_files:
+                self._by_file.clear()
+                self._by_digest.clear()
+            self._by_file[file] = self._by_digest[digest] = workflow
         return workflow
 
 
 def _link(source: Path, path: Path) -> bool:
-    """Some file systems have no links, and every one that has them allows only so many of a file. Whatever
-    else may be the trouble, writing the file will meet it again."""
+    """Tries to make a hard link. Returns False on every error: some file systems have no hard links, others
+    limit their number per file. Another cause also makes the following write of the file fail."""
     try:
         os.link(source, path, follow_symlinks=False)
     except OSError:
