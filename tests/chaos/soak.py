@@ -1,5 +1,5 @@
-"""Leak test: many small runs on one server with random faults. The resources at the end must equal those at
-the start."""
+"""Leak test: many small runs on one server with random faults. Threads and descriptors at the end must equal
+those at the start, and memory must not grow with the number of runs."""
 
 import random
 import threading
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import linear_regression
 
 from tests.integration.graphs import painted
 from tests.sandbox_process import SandboxProcess
@@ -19,19 +20,21 @@ AT_ONCE = 4
 IDLE_S = 2.0
 LATE_COPIES_S = 5.0
 """While late copies of a prompt are possible, its connection stays open."""
-PAUSE_S = (0.3, 1.5)
-FIRST_LOOK = 100
+RUNS_PER_FAULT = (1, 7)
+"""By the number of runs and not by the clock: too many faults a second would keep every run from ending."""
+DELAY_S = 0.2
+"""Maximum delay of a fault after the end of a run, so that it strikes at any step of the next one."""
+RUNS_PER_STAGE = 500
 SETTLED_WITHIN_S = 30.0
-MAX_GROWTH = 1.25
-"""Maximum growth of memory from the first to the last measurement: an allocator does not return all
-memory."""
+MAX_GROWTH_KB_PER_RUN = 1.0
+"""Measured after the first stage, in which caches and the allocator reach their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
     """Resources of the server process on this machine and on the instance."""
 
-    moment: str
+    runs: int
     threads: int
     descriptors: int
     memory_kb: int
@@ -39,7 +42,7 @@ class Holdings:
 
     def __str__(self) -> str:
         return (
-            f"| {self.moment} | {self.threads} | {self.descriptors} | {self.memory_kb / 1024:.1f} "
+            f"| {self.runs} | {self.threads} | {self.descriptors} | {self.memory_kb / 1024:.1f} "
             f"| {self.sshd_processes} |"
         )
 
@@ -54,15 +57,15 @@ def soak(directory: Path, runs: int) -> int:
         soaking = Soaking(sandbox, sshd, server)
         soaking.note_descriptors()
         soaking.run(AT_ONCE)
-        before = soaking.holdings(f"before, {AT_ONCE} runs done")
-        soaking.run_amid_faults(min(FIRST_LOOK, runs))
-        first = soaking.holdings(f"after {min(FIRST_LOOK, runs)}")
-        soaking.run_amid_faults(max(0, runs - FIRST_LOOK))
-        after = soaking.holdings(f"after all {runs}")
-        _print((before, first, after), soaking)
+        stages = [soaking.holdings()]
+        while (left := runs + AT_ONCE - stages[-1].runs) > 0:
+            soaking.run_amid_faults(min(RUNS_PER_STAGE, left))
+            stages.append(soaking.holdings())
+            print(stages[-1], flush=True)
+        _print(stages, soaking)
         if soaking.has_failed:
             print(server.log()[-5000:])
-    return 1 if soaking.has_failed or _has_leaked(before, first, after) else 0
+    return 1 if soaking.has_failed or _has_leaked(stages) else 0
 
 
 class Soaking:
@@ -71,6 +74,7 @@ class Soaking:
         self.endings: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
         self._number = 0
+        self._ended_runs = threading.Semaphore(0)
         self._least_descriptors = 0
 
     @property
@@ -96,13 +100,13 @@ class Soaking:
             over.set()
             striking.join()
 
-    def holdings(self, moment: str) -> Holdings:
+    def holdings(self) -> Holdings:
         """Measures the resources after idle connections are closed."""
         process = Path(f"/proc/{self._server.pid}")
         self._wait_until_idle()
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         return Holdings(
-            moment=moment,
+            runs=self._number,
             threads=len(list((process / "task").iterdir())),
             descriptors=self._descriptors(),
             memory_kb=int(status["VmRSS"].split()[0]),
@@ -125,14 +129,24 @@ class Soaking:
         run = self._server.execute(self._sshd.ssh_string(comfyui_port=self._sandbox.comfyui_port), graph)
         done = self._server.until_finished(run, 120)
         self.endings[done["status"]] += 1
+        self._ended_runs.release()
         if done["status"] != "completed":
             print(f"{run} ended {done['status']}: {done['error_message']}")
 
     def _strike_until(self, over: threading.Event) -> None:
-        while not over.wait(random.uniform(*PAUSE_S)):
+        while self._await_ended_runs(random.randint(*RUNS_PER_FAULT), over):
+            over.wait(random.uniform(0, DELAY_S))
             name, strike = random.choice(list(self._faults().items()))
             self.struck[name] += 1
             strike()
+
+    def _await_ended_runs(self, count: int, over: threading.Event) -> bool:
+        """Returns False if the stage is over before."""
+        while count > 0:
+            if over.is_set():
+                return False
+            count -= self._ended_runs.acquire(timeout=0.5)
+        return True
 
     def _faults(self) -> dict[str, Callable[[], None]]:
         def comfyui(**faults: object) -> Callable[[], None]:
@@ -155,16 +169,26 @@ class Soaking:
         self._sshd.start()
 
 
-def _print(looks: tuple[Holdings, ...], soaking: Soaking) -> None:
-    print("| moment | threads | file descriptors | memory (MB) | sshd processes |")
+def _print(stages: list[Holdings], soaking: Soaking) -> None:
+    print("| runs | threads | file descriptors | memory (MB) | sshd processes |")
     print("| --- | --- | --- | --- | --- |")
-    print("\n".join(map(str, looks)))
-    print(f"\nRuns: {dict(soaking.endings)}. Faults: {dict(soaking.struck)}.")
+    print("\n".join(map(str, stages)))
+    print(f"\nMemory grows by {growth_kb_per_run(stages):.2f} KB a run after the first stage.")
+    print(f"Runs: {dict(soaking.endings)}. Faults: {dict(soaking.struck)}.")
 
 
-def _has_leaked(before: Holdings, first: Holdings, after: Holdings) -> bool:
+def growth_kb_per_run(stages: list[Holdings]) -> float:
+    """Returns the slope of memory over runs after the first stage; 0 for less than two such stages."""
+    later = stages[1:]
+    if len(later) < 2:
+        return 0.0
+    return linear_regression([each.runs for each in later], [each.memory_kb for each in later]).slope
+
+
+def _has_leaked(stages: list[Holdings]) -> bool:
+    before, after = stages[0], stages[-1]
     return (
         after.threads > before.threads
         or after.descriptors > before.descriptors
-        or after.memory_kb > MAX_GROWTH * first.memory_kb
+        or growth_kb_per_run(stages) > MAX_GROWTH_KB_PER_RUN
     )
