@@ -1,4 +1,4 @@
-"""Fields of what a person wrote, read one way wherever they are. Raises: InvalidRequest, naming the field."""
+"""Typed readers for the fields of user input. All raise InvalidRequest, which names the field."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -19,9 +19,10 @@ def text(fields: Fields, field: str) -> str | None:
     return value and value.strip()
 
 
-def is_unicode(words: str) -> bool:
-    """JSON can escape half of a character, which no file system, SSH server or record takes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in words)
+def is_unicode(value: str) -> bool:
+    """True if the text has no lone surrogate. JSON can escape one half of a surrogate pair; no file system,
+    SSH server or record accepts that."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def integer(fields: Fields, field: str, default: int, least: int, most: int) -> int:
@@ -50,8 +51,8 @@ def remote_dir(fields: Fields, field: str, default: str) -> str:
 
 
 def refuse_others(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
-    """A field that there is not is a slip of the hand. `owner`: `an instance`."""
+    """Refuses unknown fields, which are mostly typing errors. `owner` is for the sentence: `an instance`."""
     unknown = sorted(name for name in given if name not in known)
     if unknown:
         shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in unknown[0][:LONGEST_SHOWN])
-        raise InvalidRequest(f"{shown} is no field of {owner}; there are {', '.join(sorted(known))}")
+        raise InvalidRequest(f"{shown} is not a field of {owner}; the fields are {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""[user@]host[:port] in all its spellings, IPv6 included. Pure.
+"""Parser of [user@]host[:port] in all its forms, IPv6 included. Pure.
 
 read_destination(text) -> Destination; read_port(text) -> int; read_user(text) -> str.
 All raise InvalidAddress.
@@ -58,7 +58,7 @@ def _split_port(rest: str, text: str) -> tuple[str, int | None]:
 
 
 def _read_host(host: str, text: str) -> str:
-    """In one spelling: the same machine is the same connection."""
+    """Returns the normalized host: connections are shared by host, so one host must have one spelling."""
     if ":" in host:
         return _read_ipv6(host, text)
     host = host.lower().removesuffix(".")
@@ -80,7 +80,8 @@ def _read_ipv6(host: str, text: str) -> str:
 
 
 def _read_ipv4(host: str, text: str) -> None:
-    """A name that ends in a number is an address, or a resolver would make one of it: 127.1, 0x7f.1."""
+    """Refuses a name that ends in a number and is no full IPv4 address: a resolver would read 127.1 or 0x7f.1
+    as an address."""
     try:
         ipaddress.IPv4Address(host)
     except ValueError:

@@ -95,7 +95,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
     assert "as soon as no prompt runs" in command("instances", "free", "gpu", "--keep-models").stderr
     assert "Nothing was seen running" in command("instances", "interrupt", "gpu").stderr
     refused = command("instances", "interrupt", "gpu", "--prompt", "x")
-    assert (refused.exit_code, "does not run there" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "is not running there" in refused.stderr) == (2, True)
     assert command("instances", "logs", "gpu").exit_code == 0
     assert "Connecting to gpu" in command("instances", "connect", "gpu").stderr
     deadline_s = time.monotonic() + WAIT_S

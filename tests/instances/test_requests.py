@@ -100,7 +100,7 @@ def test_one_that_is_slow_makes_no_other_wait_and_is_not_asked_by_many() -> None
     slow = [Asking(shared, "slow") for _ in range(MOST_OF_ONE)]
     for each in slow:
         assert each.has_begun.wait(WAIT_S)
-    with pytest.raises(ServerBusy, match="slow is being asked 2 things"):
+    with pytest.raises(ServerBusy, match="slow is answering 2 requests"):
         shared.ask(instance("slow"), pytest.fail)
     assert shared.ask(instance("quick"), lambda session: session.host) == "quick"  # type: ignore[attr-defined]
     assert all(each.is_waiting for each in slow)
@@ -120,7 +120,7 @@ def test_most_of_the_threads_are_left_for_others() -> None:
 
 def test_one_that_does_not_answer_is_given_up_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(requests, "_LAST_WORD_S", 0.0)
+    monkeypatch.setattr(requests, "_GRACE_S", 0.0)
     shared = asker()
     frozen = [Asking(shared, "frozen") for _ in range(MOST_OF_ONE)]
     for each in frozen:
