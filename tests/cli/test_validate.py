@@ -125,4 +125,4 @@ def test_an_answer_that_is_none(canned: CannedServer, command: Command, bad: tup
     canned.will_answer(ALIVE, bad)
     result = command("validate", demo.ENHANCE, "--ssh", "ssh a@b", "--server", canned.url)
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "not a server of this program" in result.stderr
+    assert "not a comfyui-workflow server" in result.stderr
