@@ -242,9 +242,7 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     eventually(lambda: running(fleet) == [first])
     second = submitted(sandbox, {})
     url = f"{BASE}/gpu/interrupt"
-    assert "1 ahead of it" in refused(
-        fleet.client.post(url, json={"prompt_id": second}), 409, "run_conflict"
-    )
+    assert "1 ahead of it" in refused(fleet.client.post(url, json={"prompt_id": second}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"workflow_id": "nobody"}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"prompt_id": "a", "workflow_id": "b"}), 400, "invalid_request")
     refused(fleet.client.post(url, json={"prompt_id": ""}), 400, "invalid_request")

@@ -160,7 +160,7 @@ def test_a_refusal_names_the_row_and_nothing_is_ordered(command: Command, tmp_pa
         ((PAINT, "--vary", "3.seed=1"), "--ssh is missing"),
         (("--ssh", "gpu", "--vary", "3.seed=1"), "WORKFLOW is missing"),
         ((PAINT, "--ssh", "gpu"), "either --rows or --vary"),
-        ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", PAINT), "all by itself"),
+        ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", PAINT), "describes the whole batch"),
         ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", __file__), "either --rows or --vary"),
     ],
 )
@@ -185,7 +185,7 @@ def test_without_a_server_it_serves_for_itself_but_leaves_none_behind(
     asked = ("batch", PAINT, "--ssh", sandbox.ssh_string, "--vary", "3.seed=1,2", *QUICK)
     result = command(*asked)
     assert (result.exit_code, result.stdout.count("completed")) == (0, 2), result.stderr
-    assert "this command serves" in result.stderr
+    assert "its own server" in result.stderr
     assert command(*asked, "--detach").exit_code == 4
 
 

@@ -106,7 +106,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
         assert part in shown
     assert "left alone" in command("instances", "disconnect", "gpu").stderr
     unshown = command("instances", "accept-host-key", "gpu", "SHA256:x")
-    assert (unshown.exit_code != 0, "has not shown another" in unshown.stderr) == (True, True)
+    assert (unshown.exit_code != 0, "has not shown a new host key" in unshown.stderr) == (True, True)
     forgotten = command("instances", "forget-host-key", "gpu").stderr
     assert "Forgot SHA256:" in forgotten
     assert "No host key was known" in command("instances", "forget-host-key", "gpu").stderr

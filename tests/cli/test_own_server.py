@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
+from comfyui_workflow.cli.own_server import own_server_settings, serve_in_this_process
 from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.settings import load_settings
 
@@ -26,7 +26,7 @@ def test_it_ends_amid_requests_without_a_sound(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.usefixtures("environment")
 def test_only_its_own_process_may_use_it() -> None:
-    with serve_in_this_process(for_own_use(load_settings())) as url:
+    with serve_in_this_process(own_server_settings(load_settings())) as url:
         assert requests.get(f"{url}/comfyui/workflow", timeout=5).status_code == 401
 
 
@@ -35,7 +35,7 @@ def test_a_command_ends_when_another_server_may_work_on_its_data() -> None:
     settings = load_settings(port=0)
     with (
         pytest.raises(DataTaken, match="another server may have been started"),
-        serve_in_this_process(for_own_use(settings)),
+        serve_in_this_process(own_server_settings(settings)),
     ):
         (settings.data_dir / "server.lock").unlink()
         threading.Event().wait(20)

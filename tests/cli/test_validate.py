@@ -61,7 +61,7 @@ def test_json_is_the_answer_and_nothing_else(command: Command, sandbox: SandboxP
 def test_without_a_server_it_asks_for_itself(command: Command, sandbox: SandboxProcess) -> None:
     result = command("validate", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string)
     assert (result.exit_code, result.stdout) == (0, "This instance can run it\n"), result.stderr
-    assert "No server answers" in result.stderr
+    assert "No server is running" in result.stderr
 
 
 @pytest.mark.usefixtures("server")

@@ -56,7 +56,8 @@ def test_a_server_on_this_machine_is_asked_straight(
 
 
 def test_certificates_are_checked() -> None:
-    context = open_pools("https://studio.invalid", uses_proxy_settings=False).connection_pool_kw["ssl_context"]
+    pools = open_pools("https://studio.invalid", uses_proxy_settings=False)
+    context = pools.connection_pool_kw["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.get_ca_certs()
 
