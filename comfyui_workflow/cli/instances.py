@@ -227,9 +227,7 @@ def forget_host_key(*, instance: str, server: str | None) -> None:
     with running_server(server) as client:
         forgotten = client.instances.forget_host_key(instance)
     known = f"Forgot {forgotten}" if forgotten else "No host key was known"
-    say(
-        f"{known}. The next machine that answers there is trusted, unless a host key is set for it."
-    )
+    say(f"{known}. The next machine that answers there is trusted, unless a host key is set for it.")
 
 
 @instances.command("accept-host-key")

@@ -44,7 +44,7 @@ class ClientSubmission(PromptSender):
     extra_data: Mapping[str, Any]
     may_be_there: bool
     in_doubt_s: float = 0.0
-    """How long to look for a prompt that was sent here without a response, before it is sent again."""
+    """Time to look for a prompt that was sent here without a response, before it is sent again."""
     stop: CancelToken = field(default_factory=CancelToken)
     _lost_at_s: float | None = None
 

@@ -40,7 +40,7 @@ SYSTEM_POLL_S = 10.0
 @dataclass(frozen=True, kw_only=True)
 class MonitorOptions:
     wanted_for_s: float = 300.0
-    """How long an instance stays connected after an `acquire`."""
+    """Time that an instance stays connected after an `acquire`."""
     idle_warning_s: float = 900.0
 
 

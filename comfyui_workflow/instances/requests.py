@@ -16,8 +16,8 @@ from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_w
 from comfyui_workflow.sessions.session import ComfyUISession
 
 MOST_AT_ONCE = 8
-MOST_OF_ONE = 2
-PATIENCE_S = 10.0
+MOST_PER_INSTANCE = 2
+TIMEOUT_S = 10.0
 _GRACE_S = 0.5
 """Extra wait, so that an error at the end of the timeout is reported with its own message."""
 
@@ -37,16 +37,16 @@ class InstanceRequests:
         self._call_counts: dict[str, int] = {}
 
     def ask(self, instance: Instance, work: Callable[[ComfyUISession], T]) -> T:
-        """Runs `work` with a session of the instance and returns its result. Gives up after PATIENCE_S, and
+        """Runs `work` with a session of the instance and returns its result. Gives up after TIMEOUT_S, and
         at once if the instance is known to be unreachable. After a timeout the work may continue in its own
         thread; it then still counts as a call of its instance.
         Raises: InvalidAddress, InstanceError, ComfyUIError, ServerBusy, Stopped, and what the work raises."""
         self._refuse_if_unreachable(instance)
         with self._slots.taken():
             answer = self._start(instance, work)
-            done, _ = wait([answer], timeout=PATIENCE_S + _GRACE_S)
+            done, _ = wait([answer], timeout=TIMEOUT_S + _GRACE_S)
         if not done:
-            raise ConnectionFailed(f"{instance.name} has not answered within {PATIENCE_S:.0f} s; try again")
+            raise ConnectionFailed(f"{instance.name} has not answered within {TIMEOUT_S:.0f} s; try again")
         return answer.result()
 
     def _refuse_if_unreachable(self, instance: Instance) -> None:
@@ -63,7 +63,7 @@ class InstanceRequests:
         def ask() -> None:
             """Frees its slot before it delivers the result: the receiver may then call again at once."""
             try:
-                with lease_within(self._sessions, key, PATIENCE_S) as session:
+                with lease_within(self._sessions, key, TIMEOUT_S) as session:
                     result = work(session)
             except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
                 self._release_slot(instance)
@@ -79,7 +79,7 @@ class InstanceRequests:
     def _acquire_slot(self, instance: Instance) -> None:
         with self._lock:
             running = self._call_counts.get(instance.id, 0)
-            if running >= MOST_OF_ONE:
+            if running >= MOST_PER_INSTANCE:
                 raise ServerBusy(
                     f"{instance.name} is answering {running} requests already; try again in a moment"
                 )

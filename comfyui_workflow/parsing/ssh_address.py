@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.parsing.ssh_command_line import read_words, refused
+from comfyui_workflow.parsing.ssh_command_line import read_words, refused_part
 from comfyui_workflow.parsing.ssh_destination import read_destination, read_port, read_user
 
 _IGNORED_SILENTLY = "NfTtnqvakx"
@@ -78,7 +78,7 @@ def parse_ssh_address(text: object) -> SshAddress:
     if words and words[0].lower().rpartition("/")[2] in ("ssh", "ssh.exe"):
         words = words[1:]
     if words and words[0] == "sshpass":
-        raise refused("sshpass", "passwords are not accepted, only keys")
+        raise refused_part("sshpass", "passwords are not accepted, only keys")
     draft = _Draft()
     for option in _read_options(words):
         draft.add(option)
@@ -90,7 +90,7 @@ class _Option(NamedTuple):
     value: str
 
     def refuse(self, reason: str) -> Exception:
-        return refused(f"-{self.letter} {self.value}".rstrip() if self.letter else self.value, reason)
+        return refused_part(f"-{self.letter} {self.value}".rstrip() if self.letter else self.value, reason)
 
 
 def _read_options(words: list[str]) -> Iterator[_Option]:
@@ -113,7 +113,7 @@ def _read_cluster(word: str, remaining: Iterator[str]) -> Iterator[_Option]:
             continue
         value = word[position:] or next(remaining, None)
         if not value:
-            raise refused(f"-{letter}", "its value is missing")
+            raise refused_part(f"-{letter}", "its value is missing")
         yield _Option(letter, value)
         return
 
@@ -193,7 +193,7 @@ class _Draft:
             case "stricthostkeychecking":
                 self.notices.append("StrictHostKeyChecking is ignored: the host key is always checked.")
             case _:
-                raise refused(f"-o {keyword}", "of the -o options only Port is accepted")
+                raise refused_part(f"-o {keyword}", "of the -o options only Port is accepted")
 
     def _add_jump(self, option: _Option) -> None:
         if self.jump is not None:

@@ -36,14 +36,14 @@ def read_words(text: object) -> list[str]:
         raise InvalidAddress(f"The SSH address is longer than {LONGEST_CHARACTERS} characters.")
     line = _unwrap(_one_line(_plain(text)))
     if found := _SHELL_CHARACTER.search(line):
-        raise refused(found.group(), "special characters of a shell are not accepted")
+        raise refused_part(found.group(), "special characters of a shell are not accepted")
     try:
         return shlex.split(line)
     except ValueError:
         raise InvalidAddress("The SSH address has a quote that is not closed.") from None
 
 
-def refused(part: str, reason: str) -> InvalidAddress:
+def refused_part(part: str, reason: str) -> InvalidAddress:
     """Returns the error that names the refused part, without its passwords and control characters."""
     shown = re.sub(r"(?<!ssh):.*@", ":***@", part, flags=re.DOTALL)
     shown = "".join(c if c.isprintable() else "�" for c in shown)
@@ -63,7 +63,7 @@ def _one_line(text: str) -> str:
         if character in "\r\n\x85" or unicodedata.category(character) in ("Zl", "Zp"):
             raise InvalidAddress("The SSH address has more than one line; paste only the ssh command.")
         if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
-            raise refused(f"U+{ord(character):04X}", "control characters are not accepted")
+            raise refused_part(f"U+{ord(character):04X}", "control characters are not accepted")
     return text
 
 

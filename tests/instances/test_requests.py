@@ -9,7 +9,7 @@ import pytest
 from comfyui_workflow.errors import ComfyUIUnavailable, ConnectionFailed, ServerBusy
 from comfyui_workflow.instances import requests
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_OF_ONE, InstanceRequests
+from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_PER_INSTANCE, InstanceRequests
 from comfyui_workflow.instances.schema import read_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.sessions.session import InstanceKey
@@ -97,14 +97,14 @@ def test_one_that_is_known_to_be_away_is_not_asked() -> None:
 
 def test_one_that_is_slow_makes_no_other_wait_and_is_not_asked_by_many() -> None:
     shared = asker()
-    slow = [Asking(shared, "slow") for _ in range(MOST_OF_ONE)]
+    slow = [Asking(shared, "slow") for _ in range(MOST_PER_INSTANCE)]
     for each in slow:
         assert each.has_begun.wait(WAIT_S)
     with pytest.raises(ServerBusy, match="slow is answering 2 requests"):
         shared.ask(instance("slow"), pytest.fail)
     assert shared.ask(instance("quick"), lambda session: session.host) == "quick"  # type: ignore[attr-defined]
     assert all(each.is_waiting for each in slow)
-    assert [each.end() for each in slow] == ["slow"] * MOST_OF_ONE
+    assert [each.end() for each in slow] == ["slow"] * MOST_PER_INSTANCE
     assert shared.ask(instance("slow"), lambda session: session.host) == "slow"  # type: ignore[attr-defined]
 
 
@@ -119,10 +119,10 @@ def test_most_of_the_threads_are_left_for_others() -> None:
 
 
 def test_one_that_does_not_answer_is_given_up_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(requests, "TIMEOUT_S", 0.05)
     monkeypatch.setattr(requests, "_GRACE_S", 0.0)
     shared = asker()
-    frozen = [Asking(shared, "frozen") for _ in range(MOST_OF_ONE)]
+    frozen = [Asking(shared, "frozen") for _ in range(MOST_PER_INSTANCE)]
     for each in frozen:
         each._thread.join(WAIT_S)
         assert "frozen has not answered" in str(each.answer)
@@ -133,7 +133,7 @@ def test_one_that_does_not_answer_is_given_up_and_left_alone(monkeypatch: pytest
 
 
 def test_one_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(requests, "TIMEOUT_S", 0.05)
     may_end = threading.Event()
 
     def hang(key: InstanceKey) -> Any:
