@@ -1,4 +1,4 @@
-"""`batch` and `batches`, as a user gives the commands: against a running server and a sandbox."""
+"""`batch` and `batches` as a user types them, with a running server and a sandbox."""
 
 import json
 import os
@@ -24,7 +24,7 @@ QUICK = ("--set", "3.steps=2")
 
 @pytest.fixture
 def gpu(server: str, sandbox: SandboxProcess) -> str:
-    """The name of an instance with a price, on a running server."""
+    """Name of an instance with a price, on a running server."""
     with WorkflowServer(server) as client:
         client.instances.add(name="gpu", ssh_connection=sandbox.ssh_string, price_per_hour=3600.0)
     return "gpu"
@@ -234,7 +234,7 @@ def test_what_each_instance_has_cost(command: Command, gpu: str) -> None:
 
 
 def _interrupt_when_waiting(process: "subprocess.Popen[str]") -> str:
-    """What it said, from "Batch ..." on."""
+    """Returns its output from "Batch ..." on."""
     assert process.stderr is not None
     said = ""
     try:

@@ -1,4 +1,4 @@
-"""What a terminal and what a log see of a batch."""
+"""Displays of a batch on a terminal and in a log."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tables of runs, as people save them, and values to combine."""
+"""Tables of runs as users save them, and combinations of values."""
 
 from pathlib import Path
 

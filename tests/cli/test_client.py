@@ -1,4 +1,4 @@
-"""What a server may answer, and what is at its address instead of one: always a sentence."""
+"""Error messages for every response of a server, or of another program at its address."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a terminal and what a log see of a run."""
+"""Displays of a run on a terminal and in a log."""
 
 import io
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""`--set`: what is typed, as the value it means."""
+"""`--set`: values from the command line."""
 
 from pathlib import Path
 

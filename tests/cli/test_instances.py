@@ -1,4 +1,4 @@
-"""`instances …`: as a user gives the commands, against a running server and a sandbox."""
+"""`instances …` as a user types the commands, with a running server and a sandbox."""
 
 import json
 import time

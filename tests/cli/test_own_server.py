@@ -1,4 +1,4 @@
-"""The server inside a command: there as soon as it is needed, gone without a trace."""
+"""Temporary server in the process of a command: starts when needed and leaves nothing behind."""
 
 import socket
 import threading
@@ -43,7 +43,7 @@ def test_a_command_ends_when_another_server_may_work_on_its_data() -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_a_name_with_two_addresses_is_served_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `localhost` is on many machines."""
+    """On many machines `localhost` has an IPv6 and an IPv4 address."""
     resolve = socket.getaddrinfo
 
     def both(host: Any, *given: Any, **options: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""`run` and `watch`, against a sandbox: by way of a server, and without one."""
+"""`run` and `watch` with a sandbox, with and without a running server."""
 
 import json
 import os
@@ -249,7 +249,7 @@ def _start(*arguments: object) -> "subprocess.Popen[str]":
 
 
 def _interrupt_when_queued(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
-    """What it said, from "Run ..." on."""
+    """Returns its output from "Run ..." on."""
     assert process.stderr is not None
     said = ""
     try:

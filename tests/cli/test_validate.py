@@ -1,4 +1,4 @@
-"""`validate`: what an instance would say of a workflow."""
+"""`validate`: checks of a workflow against an instance."""
 
 import json
 from pathlib import Path

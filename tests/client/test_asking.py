@@ -1,4 +1,4 @@
-"""What a ComfyUI is asked; and whatever answers instead of one is a sentence, never a traceback."""
+"""Requests to a ComfyUI; another program at its address gives an error message, never a traceback."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Batches from Python: a real server over a sandbox, and answers that no server of ours would give."""
+"""Batches from Python: a real server with a sandbox, and foreign responses."""
 
 import inspect
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_rows_from_start_to_end(client: WorkflowServer, sandbox: SandboxProcess,
 
 
 def test_runs_that_differ_in_all(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path) -> None:
-    """One fails, and waiting says so without a raise."""
+    """One run fails; waiting for the batch raises nothing."""
     common = {"ssh_connection": sandbox.ssh_string, "output_dir": tmp_path / "there"}
     ordered = client.batches.order(
         runs=[

@@ -1,4 +1,4 @@
-"""The named instances from Python, against a running server and a sandbox."""
+"""Named instances from Python, with a running server and a sandbox."""
 
 from collections.abc import Iterator
 from pathlib import Path

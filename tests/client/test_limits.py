@@ -1,4 +1,4 @@
-"""What answers at the URL of a server may be anything: a command comes to an end all the same."""
+"""Any program may answer at the URL of a server: every request ends within its limits."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests import hostile
 from tests.hostile import Attack, HostileComfyUI
 
 TOO_MUCH = "more than 1 MB in a response|does not end in time"
-"""Whichever comes first, on a machine of whatever speed."""
+"""Either limit may be reached first, depending on the speed of the machine."""
 
 
 @pytest.mark.parametrize(

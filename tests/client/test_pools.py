@@ -1,4 +1,4 @@
-"""How the client gets to the server: straight, or through the proxy that the environment names."""
+"""Connections to the server, direct or through the proxy of the environment."""
 
 import base64
 import ssl

@@ -1,4 +1,4 @@
-"""Our own server from Python: a real one over a sandbox, and answers that no server of ours would give."""
+"""WorkflowServer: a real server with a sandbox, and foreign responses."""
 
 import inspect
 import itertools
@@ -59,7 +59,7 @@ def test_files_of_ours(client: WorkflowServer, sandbox: SandboxProcess, tmp_path
 
 
 def test_files_that_the_server_does_not_read(sandbox: SandboxProcess, tmp_path: Path) -> None:
-    """It may read its own uploads only; so they are sent."""
+    """The server may read only its own uploads, so the files are uploaded."""
     own = tmp_path / "server"
     with ServerProcess(own, read_dirs=own) as server, WorkflowServer(_url(server)) as client:
         started = client.execute(

@@ -1,4 +1,4 @@
-"""Who asks an instance for a request waits for that instance at most, and not for long."""
+"""Calls to an instance: limited in time, and independent of other instances."""
 
 import threading
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def asker(
 
 
 class Asking:
-    """Somebody who asks in a thread, and waits until `answer` is let go."""
+    """Call in a thread that waits until it is released."""
 
     def __init__(self, asker: InstanceRequests, name: str) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
