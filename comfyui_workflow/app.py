@@ -18,7 +18,7 @@ from flask import Flask
 
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.api import auth, health
-from comfyui_workflow.api.mount import ApiServices, find_body_limit, mount, places
+from comfyui_workflow.api.mount import ApiServices, api_prefixes, find_body_limit, mount
 from comfyui_workflow.api.native import batches, instances, runs, webhooks
 from comfyui_workflow.api.runpod import presenter, routes
 from comfyui_workflow.comfyui.client import ComfyUIClient
@@ -27,7 +27,7 @@ from comfyui_workflow.comfyui.limits import MB, InstanceLimits, KnownBreaches, L
 from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.delivery.webhooks.sender import Outbox, OutboxOptions
 from comfyui_workflow.errors import ConfigurationError, StoreError, WorkflowError
-from comfyui_workflow.execution.late_copies import LateDuplicates
+from comfyui_workflow.execution.late_copies import LateCopyWatcher
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
@@ -49,7 +49,7 @@ from comfyui_workflow.scheduling.dispatcher import Dispatcher, DispatchOptions
 from comfyui_workflow.scheduling.executor import Executor
 from comfyui_workflow.scheduling.orphaned_prompts import is_given_up
 from comfyui_workflow.server import http
-from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.services.batches import BatchService
 from comfyui_workflow.services.jobs.presenter import Presenters
 from comfyui_workflow.services.jobs.service import JobService
@@ -70,7 +70,7 @@ from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
 from comfyui_workflow.stores.files.ownership import OwnershipMonitor
-from comfyui_workflow.stores.files.private_directories import close_to_others
+from comfyui_workflow.stores.files.private_directories import restrict_to_owner
 from comfyui_workflow.stores.files.runs import FileRunStore
 from comfyui_workflow.stores.files.usage import FileUsageStore
 from comfyui_workflow.stores.files.webhooks import FileWebhookStore
@@ -125,7 +125,7 @@ class Server:
         return self.resumption.count
 
     @property
-    def refusals(self) -> Refusals:
+    def refusals(self) -> BodyLimits:
         return refusals(self.parts.settings)
 
     def end_waits(self) -> None:
@@ -137,7 +137,7 @@ class Server:
         """The error message if another server has taken over the data directory, otherwise None."""
         return self.base.store.ownership.lost
 
-    def when_lost(self, notify: Callable[[], None]) -> None:
+    def on_data_taken(self, notify: Callable[[], None]) -> None:
         """Calls `notify`, in any thread, when another server has taken over the data directory."""
         self.base.store.ownership.listen(lambda _: notify())
 
@@ -183,14 +183,14 @@ class Components:
     batches: BatchStore
     jobs: JobStore
     executor: Executor
-    copies: LateDuplicates
+    copies: LateCopyWatcher
     resumption: Resumption
 
 
 def create_server(settings: Settings) -> Server:
     base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
     instances = create_instances(settings, base.journal, base.sessions, fleet_changes, base.damage)
-    copies = LateDuplicates(base.sessions, base.journal, settings.late_copies_s)
+    copies = LateCopyWatcher(base.sessions, base.journal, settings.late_copies_s)
     executor = create_executor(base, instances, copies, live_view)
     fleet_changes.listen(executor.wake)
     base.store.ownership.listen(lambda _: start_in_thread("leaving", partial(executor.stop, 0)))
@@ -236,14 +236,14 @@ def create_base(settings: Settings) -> Foundation:
         journal=journal,
         judge=judge,
         sessions=Pool(
-            lambda key: open_link(key, settings, breaches.of(key), judge.judge),
+            lambda key: open_session(key, settings, breaches.of(key), judge.judge),
             idle_s=settings.connection_idle_s,
         ),
     )
 
 
 def create_executor(
-    base: Foundation, instances: InstanceServices, copies: LateDuplicates, live_view: LiveProgress
+    base: Foundation, instances: InstanceServices, copies: LateCopyWatcher, live_view: LiveProgress
 ) -> Dispatcher:
     settings, ownership = base.settings, base.store.ownership
     sender = SubmissionContext(
@@ -307,14 +307,14 @@ def ordered_components(made: Components) -> tuple[Component, ...]:
     base, parts, instances = made.base, made.parts, made.parts.instances
     store, keys, watchman = base.store, base.api_keys, OwnershipMonitor(base.store.ownership)
     return (
-        Component(name="data directory", open=partial(close_to_others, base.settings.data_dir)),
+        Component(name="data directory", open=partial(restrict_to_owner, base.settings.data_dir)),
         Component(
             name="host keys", open=partial(check_server_id_and_host_keys, instances.known_hosts, parts.damage)
         ),
         Component(name="instances", open=instances.directory.load),
         Component(
             name="API keys",
-            open=partial(keys.take_from_records, base.file("runs")),
+            open=partial(keys.move_keys_from_records, base.file("runs")),
             recover=partial(keep_wanted_keys, keys, store),
         ),
         Component(name="runs on disk", open=store.open, stop=store.close),
@@ -399,7 +399,7 @@ def create_instances(
         local_ports=local_ports,
         directory=directory,
         monitors=monitors,
-        asker=InstanceRequests(sessions, monitors.state),
+        instance_requests=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
     )
 
@@ -501,7 +501,7 @@ def create_flask(parts: ApiServices) -> Flask:
         app,
         parts.settings,
         pages.OPEN_PATHS | {health.PATH},
-        places(APIS),
+        api_prefixes(APIS),
         find_body_limit(parts.settings, APIS),
         local_ports=parts.instances.port_numbers,
     )
@@ -512,9 +512,9 @@ def create_flask(parts: ApiServices) -> Flask:
     return app
 
 
-def refusals(settings: Settings) -> Refusals:
+def refusals(settings: Settings) -> BodyLimits:
     """Returns the limits of request bodies: per path, and lower for unauthenticated clients."""
-    return Refusals(
+    return BodyLimits(
         find_limit=find_body_limit(settings, APIS), is_known=partial(auth.may_be_authorized, settings)
     )
 
@@ -522,12 +522,12 @@ def refusals(settings: Settings) -> Refusals:
 def create_app(settings: Settings | None = None) -> Flask:
     """Returns a started app for a WSGI server with one process."""
     server = create_server(settings or load_settings())
-    server.when_lost(lambda: start_in_thread("leaving", server.stop))
+    server.on_data_taken(lambda: start_in_thread("leaving", server.stop))
     server.start()
     return server.app
 
 
-def open_link(
+def open_session(
     key: InstanceKey,
     settings: Settings,
     breaches: LimitBreaches | None = None,

@@ -81,7 +81,7 @@ class CancelToken:
         return self._cancelled.wait(timeout_s)
 
     @contextmanager
-    def calling(self, wake: Callable[[], object]) -> Iterator[None]:
+    def on_cancel(self, wake: Callable[[], object]) -> Iterator[None]:
         """Calls `wake` once if the token is cancelled within the block, or was cancelled before. The
         cancelling thread makes the call, so `wake` must return at once."""
         with self._lock:
@@ -100,7 +100,7 @@ class CancelToken:
     def notifying(self, condition: threading.Condition) -> AbstractContextManager[None]:
         """Notifies the waiters of `condition` when the token is cancelled within the block. Enter it before
         the condition."""
-        return self.calling(partial(_notify_all, condition))
+        return self.on_cancel(partial(_notify_all, condition))
 
     def _add_child(self, child: "CancelToken") -> None:
         with self._lock:
@@ -184,7 +184,7 @@ class ParallelMap:
         """Raises: the error of `stop.check`."""
         is_woken = threading.Event()
         future.add_done_callback(lambda _: is_woken.set())
-        with self._caller_stop.calling(is_woken.set):
+        with self._caller_stop.on_cancel(is_woken.set):
             is_woken.wait()
         if not future.done():
             self._caller_stop.check()

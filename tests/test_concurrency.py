@@ -61,12 +61,12 @@ def test_who_waits_is_woken_at_once(wait: Callable[[CancelToken, threading.Event
 
 def test_a_waker_is_called_once_also_when_it_comes_late_and_never_after_the_block() -> None:
     token, called = CancelToken(), list[str]()
-    with token.calling(lambda: called.append("left")):
+    with token.on_cancel(lambda: called.append("left")):
         pass
-    with token.calling(lambda: called.append("waits")):
+    with token.on_cancel(lambda: called.append("waits")):
         token.cancel()
         token.cancel()
-    with token.calling(lambda: called.append("late")):
+    with token.on_cancel(lambda: called.append("late")):
         assert called == ["waits", "late"]
 
 

@@ -130,7 +130,7 @@ class Candidate(Generic[T]):
     since_s: float
 
 
-def chosen_to_close(candidates: Iterable[Candidate[T]], count: int, now_s: float) -> list[T]:
+def connections_to_close(candidates: Iterable[Candidate[T]], count: int, now_s: float) -> list[T]:
     """Returns at most `count` connections to close to make room for new ones.
 
     All belong to the addresses with the most connections. They are ordered by stage, then the oldest first. A

@@ -14,10 +14,10 @@ def cookie_value(token: str, at_s: int) -> str:
 
 def is_login(value: str, token: str, at_s: int) -> bool:
     """True if the cookie was created with this token and has not expired."""
-    return is_sealed(value, token) and at_s - int(value.partition(".")[0]) <= LASTS_S
+    return is_authentic(value, token) and at_s - int(value.partition(".")[0]) <= LASTS_S
 
 
-def is_sealed(value: str, token: str) -> bool:
+def is_authentic(value: str, token: str) -> bool:
     """True if this server created the cookie with this token, at any time: then it begins with a number."""
     given_at, _, seal = value.partition(".")
     return hmac.compare_digest(seal.encode(), _seal(token, given_at).encode())

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from flask import current_app, request
 from werkzeug.exceptions import TooManyRequests
 
-from comfyui_workflow.access.login_cookie import is_login, is_sealed, is_token
-from comfyui_workflow.server.body_limits import HOLD_ANSWER
+from comfyui_workflow.access.login_cookie import is_authentic, is_login, is_token
+from comfyui_workflow.server.body_limits import DELAY_RESPONSE
 
 FREE_GUESSES = 10
 FORGET_INTERVAL_S = 6.0
@@ -47,7 +47,7 @@ def has_login(cookies: Iterable[str], token: str, at_s: int) -> bool:
 
 def guesses_in(authorization: str, cookies: Iterable[str], token: str) -> list[str]:
     """Returns the wrong tokens and cookies of a request. A login that has expired is not a guess."""
-    guesses = [_token_in(authorization), *(value for value in cookies if not is_sealed(value, token))]
+    guesses = [_token_in(authorization), *(value for value in cookies if not is_authentic(value, token))]
     return [value for value in guesses if value]
 
 
@@ -58,7 +58,7 @@ def record_guesses(guesses: Iterable[str]) -> None:
     wait_s = counter.add(request.remote_addr or "", guesses)
     if not wait_s:
         return
-    hold: Callable[[float], None] = request.environ.get(HOLD_ANSWER, lambda _: None)
+    hold: Callable[[float], None] = request.environ.get(DELAY_RESPONSE, lambda _: None)
     hold(DELAY_PER_GUESS_S * wait_s / FORGET_INTERVAL_S)
     raise TooManyRequests(
         "Too many wrong API tokens came from this address: try again later. The right one works at once.",

@@ -63,7 +63,7 @@ class Api:
     """The routes as a section of the OpenAPI document."""
 
 
-def places(apis: tuple[Api, ...]) -> list[str]:
+def api_prefixes(apis: tuple[Api, ...]) -> list[str]:
     """Returns the prefixes of all APIs."""
     return [prefix for api in apis for prefix in (api.prefix, *api.other_prefixes)]
 

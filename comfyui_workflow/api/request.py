@@ -10,8 +10,8 @@ from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.fields import (
     flag,
     integer,
-    is_unicode,
-    refuse_others,
+    is_valid_unicode,
+    refuse_unknown_fields,
     remote_dir,
     text,
 )
@@ -19,11 +19,11 @@ from comfyui_workflow.parsing.fields import (
 __all__ = [
     "flag",
     "integer",
-    "is_unicode",
+    "is_valid_unicode",
     "json_body",
     "number",
     "optional_json_body",
-    "refuse_others",
+    "refuse_unknown_fields",
     "remote_dir",
     "switch",
     "text",

@@ -12,14 +12,14 @@ from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import (
     flag,
     integer,
-    is_unicode,
-    refuse_others,
+    is_valid_unicode,
+    refuse_unknown_fields,
     remote_dir,
     text,
 )
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, rows_of
+from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
 from comfyui_workflow.scheduling.capacity import InstanceStates, Registry
@@ -151,7 +151,7 @@ class OrderReader:
         if tag is None:
             instance = self.directory.get(request.instance_id) if request.instance_id else None
         else:
-            candidates = [each for each in self.directory.all() if each.is_meant_by(tag)]
+            candidates = [each for each in self.directory.all() if each.is_eligible_for(tag)]
             if not candidates:
                 raise InvalidRequest("No such instance is enabled: POST /comfyui/instances adds one")
             instance = next(
@@ -188,14 +188,14 @@ class OrderReader:
         workflows = _Workflows(self.files)
         for number, each in enumerate(runs):
             try:
-                refuse_others(each, RUN_FIELDS, "a run")
+                refuse_unknown_fields(each, RUN_FIELDS, "a run")
                 yield self._read(each, workflows)
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
     def _expanded_requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
-        rows = rows_of(body.get("matrix"), body.get("rows"), MOST_RUNS)
+        rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
         request = self.read(body)
         all_texts = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
@@ -233,7 +233,7 @@ def _texts(row: dict[str, Any]) -> frozenset[str]:
 
 
 def _check_batch_fields(body: dict[str, Any]) -> None:
-    refuse_others(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
+    refuse_unknown_fields(body, BATCH_FIELDS | RUN_FIELDS, "a batch")
     conflicting = sorted(RUN_FIELDS & body.keys()) if body.get("runs") is not None else []
     if conflicting:
         raise InvalidRequest(f"{conflicting[0]} cannot be combined with runs: each run has its own")
@@ -315,7 +315,7 @@ def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
     if images is None:
         return ()
     if not isinstance(images, list) or not all(
-        isinstance(image, str) and is_unicode(image) for image in images
+        isinstance(image, str) and is_valid_unicode(image) for image in images
     ):
         raise InvalidRequest("input_images must be a list of file paths")
     paths = tuple(dict.fromkeys(files.input_image(image) for image in images))

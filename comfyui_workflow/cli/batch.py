@@ -1,4 +1,4 @@
-"""`batch`: many runs of a workflow, ordered at once and followed to their end."""
+"""`batch`: orders many runs of a workflow at once and follows them until they end."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from comfyui_workflow.cli.batch_files import bring_files
+from comfyui_workflow.cli.batch_files import collect_files
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_rows import Rows, combined_rows, read_body, read_rows
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
@@ -44,14 +44,14 @@ Ordering = Callable[[WorkflowServer], BatchStartedDocument]
 
 EXIT_CODES = """\b
 Exit codes:
-  0    all runs completed, their outputs are here
+  0    all runs completed and their outputs are saved
   1    a run failed
   2    the request was refused: a wrong option, file, workflow or id
   3    no run failed, but one was cancelled
   4    no server answers
-  130  interrupted by Ctrl-C; the batch itself goes on
+  130  interrupted by Ctrl-C; the batch continues
 """
-_BESIDE_A_BODY = {"rows", "detach", "server", "as_json"}
+_ALLOWED_WITH_BODY = {"rows", "detach", "server", "as_json"}
 _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 
 
@@ -61,27 +61,32 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @click.option(
     "--rows",
     type=existing_file,
-    help="The runs: a CSV file whose header names inputs, or JSON with a list of objects. Numbers, true and "
-    "false are that, everything else is text; an empty cell sets nothing; pictures are named by their path.",
+    help="Table with one row for each run: CSV with input names in the header, or JSON with a list of "
+    "objects. Cells with numbers, true or false are read as such, all others as text. An empty cell sets "
+    "nothing. Name a picture by its local path.",
 )
 @click.option(
     "--vary",
     metavar="NODE.INPUT=V1,V2",
     multiple=True,
-    help="Values to combine, instead of --rows: 3.seed=1..4 counts, 6.text=@prompts.txt has one a line. May "
-    "be repeated.",
+    help="Run every combination of values, instead of --rows. 3.seed=1..4 is four seeds; 6.text=@prompts.txt "
+    "reads one value from each line. Can be repeated.",
 )
 @input_option
 @set_option
 @seed_mode_option
 @output_dir_option
-@click.option("--name", help="What to call the batch. Otherwise the file name of the workflow.")
-@click.option("--stagger", type=click.FloatRange(0, 86_400), help="Seconds between the starts of two runs.")
-@click.option("--stop-on-error", is_flag=True, help="Once a run fails, cancel those that wait.")
+@click.option("--name", help="Name of the batch. Default: the file name of the workflow.")
+@click.option(
+    "--stagger",
+    type=click.FloatRange(0, 86_400),
+    help="Minimum number of seconds between the starts of two runs.",
+)
+@click.option("--stop-on-error", is_flag=True, help="Cancel the waiting runs when a run fails.")
 @priority_option
 @comfyui_port_option
 @previews_option
-@click.option("--detach", is_flag=True, help="Print the id of the batch and end.")
+@click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
 @json_option
 @click.pass_context
@@ -94,23 +99,24 @@ def batch(
     detach: bool,
     server: str | None,
     as_json: bool,
-    **said: Any,
+    **options: Any,
 ) -> None:
-    """Run WORKFLOW many times, once for each row of a table or each combination of values.
+    """Run WORKFLOW many times with different inputs: the rows of a table, or combinations of values.
 
     \b
       comfyui-workflow batch cat.json --ssh any --rows prompts.csv
       comfyui-workflow batch cat.json --ssh any --vary 3.seed=1..4 --vary "6.text=a cat,a dog"
 
-    All runs are handed to the server at once, or none of them, and go on there when this command ends. Where
-    no server answers (and none is named) this command serves for itself until they are finished.
+    The server accepts either all runs or none. They continue on the server when this command ends. If no
+    server is running (and none is named), this command starts its own server until the batch is finished.
 
-    --rows may also name a whole batch in JSON, as POST /comfyui/workflow/batch takes it; it comes alone.
+    --rows can also name a JSON file with the body of POST /comfyui/workflow/batch. Such a file describes the
+    whole batch, so it cannot be combined with WORKFLOW or with options that describe runs.
     """
-    order = _whole_batch(ctx, rows) or _varied_batch(rows, vary, said)
+    order = _whole_batch(ctx, rows) or _varied_batch(rows, vary, options)
     with sigterm_as_interrupt(), _server(server, detach=detach) as reached:
         if reached.is_own:
-            say("No server answers, so this command serves until the batch is finished.")
+            say("No server is running, so this command runs its own server until the batch is finished.")
         started = order(reached.client)
         if detach:
             click.echo(json.dumps(started.raw, indent=2) if as_json else started.batch_id)
@@ -122,7 +128,7 @@ def batch(
 
 
 def _whole_batch(ctx: click.Context, rows: Path | None) -> Ordering | None:
-    """None when the file is a table. Raises: InvalidRequest."""
+    """Returns the order of a whole-batch file; None if the file is a table. Raises: InvalidRequest."""
     body = read_body(rows) if rows else None
     if body is None:
         return None
@@ -130,65 +136,66 @@ def _whole_batch(ctx: click.Context, rows: Path | None) -> Ordering | None:
         parameter
         for parameter in ctx.command.params
         if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-        and parameter.name not in _BESIDE_A_BODY
+        and parameter.name not in _ALLOWED_WITH_BODY
     ]
     if others:
         name = others[0].opts[0] if isinstance(others[0], click.Option) else "WORKFLOW"
-        raise InvalidRequest(f"{rows} is a whole batch: it says all by itself, so leave out {name}")
+        raise InvalidRequest(f"{rows} describes the whole batch: leave out {name}")
     return lambda client: client.batches.send(body)
 
 
-def _varied_batch(rows: Path | None, vary: tuple[str, ...], said: dict[str, Any]) -> Ordering:
-    """Raises: InvalidRequest."""
+def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, Any]) -> Ordering:
+    """Returns the order of one workflow with different inputs. Raises: InvalidRequest."""
     for name, option in (("workflow", "WORKFLOW"), ("ssh_connection", "--ssh")):
-        if said[name] is None:
+        if options[name] is None:
             raise InvalidRequest(f"{option} is missing")
     if bool(rows) is bool(vary):
-        raise InvalidRequest("Give either --rows or --vary, to say what differs from run to run")
+        raise InvalidRequest("Give either --rows or --vary: they say how the runs differ")
     given = read_rows(rows) if rows else combined_rows(vary)
-    places = [Path(), *([rows.parent] if rows else [])]
-    values, files = bring_files(given.values, places)
-    order = BatchOrder(**_order(said), rows=values)
-    order["input_images"] = list(dict.fromkeys([*said["images"], *files]))
+    directories = [Path(), *([rows.parent] if rows else [])]
+    values, files = collect_files(given.values, directories)
+    order = BatchOrder(**_order(options), rows=values)
+    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))
 
     def ask(client: WorkflowServer) -> BatchStartedDocument:
         try:
             return client.batches.order(**order)
         except RequestRefused as refusal:
-            raise _naming_row(refusal, given) from refusal
+            raise _with_row(refusal, given) from refusal
 
     return ask
 
 
-def _order(said: dict[str, Any]) -> BatchOrder:
-    output_dir: Path | None = said["output_dir"]
+def _order(options: dict[str, Any]) -> BatchOrder:
+    output_dir: Path | None = options["output_dir"]
     return BatchOrder(
-        workflow=said["workflow"],
-        ssh_connection=said["ssh_connection"],
-        inputs=read_values(said["settings"]),
-        seed_mode=said["seed_mode"],
+        workflow=options["workflow"],
+        ssh_connection=options["ssh_connection"],
+        inputs=read_values(options["settings"]),
+        seed_mode=options["seed_mode"],
         output_dir=output_dir and output_dir.absolute(),
-        comfyui_port=said["comfyui_port"],
-        include_previews=said["previews"],
-        priority=said["priority"],
-        batch_name=said["name"],
-        stagger_s=said["stagger"] or 0,
-        on_error=(OnError.STOP if said["stop_on_error"] else OnError.CONTINUE).value,
+        comfyui_port=options["comfyui_port"],
+        include_previews=options["previews"],
+        priority=options["priority"],
+        batch_name=options["name"],
+        stagger_s=options["stagger"] or 0,
+        on_error=(OnError.STOP if options["stop_on_error"] else OnError.CONTINUE).value,
     )
 
 
-def _naming_row(refusal: RequestRefused, rows: Rows) -> RequestRefused:
-    """The server counts runs from 0; a person looks for a row."""
+def _with_row(refusal: RequestRefused, rows: Rows) -> RequestRefused:
+    """Replaces the run number of the server (from 0) with the location of the row in the table."""
     parts = _REFUSED_RUN.fullmatch(str(refusal))
-    if parts is None or int(parts[1]) >= len(rows.places):
+    if parts is None or int(parts[1]) >= len(rows.locations):
         return refusal
-    sentence = f"{rows.places[int(parts[1])]}: {parts[2]}"
+    sentence = f"{rows.locations[int(parts[1])]}: {parts[2]}"
     return RequestRefused(sentence, code=refusal.code, status=refusal.status)
 
 
 @contextmanager
 def _server(named_url: str | None, *, detach: bool) -> Iterator[ReachedServer]:
-    """Who leaves at once leaves it to a server that stays. Raises: as `running_or_own_server`."""
+    """Yields the server. A detached batch needs a server that outlives this command.
+    Raises: as `running_or_own_server`."""
     if not detach:
         with running_or_own_server(named_url) as reached:
             yield reached

@@ -1,4 +1,5 @@
-"""A batch as it goes: a bar, and a line for each run at work, on a terminal; elsewhere a line at a change."""
+"""Displays of a running batch: a progress bar and the running runs on a terminal, otherwise a line per
+change."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,8 @@ from comfyui_workflow.cli.batch_text import (
     counts_sentence,
     ended,
     failure_lines,
-    inputs_words,
-    running_words,
+    format_inputs,
+    format_running,
 )
 from comfyui_workflow.cli.live_display import REFRESHES_PER_SECOND
 from comfyui_workflow.cli.messages import say
@@ -35,7 +36,7 @@ _MOST_FAILURES = 3
 
 @contextmanager
 def batch_display(names: RunNames) -> Iterator[BatchDisplay]:
-    """Live on a terminal, lines elsewhere."""
+    """Yields a live display on a terminal, a line display otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainBatchDisplay(say, names)
@@ -49,7 +50,8 @@ def batch_display(names: RunNames) -> Iterator[BatchDisplay]:
 
 
 class LiveBatchDisplay:
-    """`show` is called by the command, `render` by rich's own thread; what they share is replaced whole."""
+    """Live display. `show` runs on the thread of the command, `render` on a thread of rich; no lock is needed
+    because the shared objects are replaced, never changed."""
 
     def __init__(
         self, console: Console, names: RunNames, clock: Callable[[], float] = time.monotonic
@@ -77,7 +79,7 @@ class LiveBatchDisplay:
         return Group(
             Text(plain(view.progress.batch_name), style="bold"),
             self._overall(view.progress),
-            self._now(view),
+            self._state_line(view),
             *self._failures(view.progress),
             *self._running(view),
             Text(),
@@ -96,7 +98,7 @@ class LiveBatchDisplay:
         )
         return line
 
-    def _now(self, view: BatchView) -> Text:
+    def _state_line(self, view: BatchView) -> Text:
         if self._trouble:
             return _line(self._trouble, "yellow")
         colour = COLOURS.get(view.status, "")
@@ -104,8 +106,8 @@ class LiveBatchDisplay:
         return _line(f"{counts_sentence(view.progress)}{waiting}", colour)
 
     def _failures(self, progress: BatchProgressDocument) -> list[RenderableType]:
-        found = list(failure_lines(progress, self._names))
-        return [_line(f"! {sentence}", "red") for sentence in found[-_MOST_FAILURES:]]
+        failures = list(failure_lines(progress, self._names))
+        return [_line(f"! {sentence}", "red") for sentence in failures[-_MOST_FAILURES:]]
 
     def _running(self, view: BatchView) -> list[RenderableType]:
         room = max(_FEWEST_RUN_LINES, self._console.height - _LINES_AROUND_RUNS - _MOST_FAILURES)
@@ -113,8 +115,8 @@ class LiveBatchDisplay:
         lines = [
             (
                 f"run {self._names.number(run.workflow_id)}",
-                *running_words(run),
-                inputs_words(self._names.inputs(run.workflow_id)),
+                *format_running(run),
+                format_inputs(self._names.inputs(run.workflow_id)),
             )
             for run in runs
         ]
@@ -122,52 +124,54 @@ class LiveBatchDisplay:
 
 
 class PlainBatchDisplay:
-    """`say` gets a line whenever a run has ended, or the number of those at work has changed."""
+    """Line display. Calls `say` with a line when a run has ended or the number of running runs has
+    changed."""
 
     def __init__(self, say: Callable[[str], None], names: RunNames) -> None:
         self._say = say
         self._names = names
-        self._now = ""
-        self._told: set[str] = set()
+        self._last_line = ""
+        self._reported: set[str] = set()
         self._trouble = False
 
     def show(self, view: BatchView) -> None:
         self._trouble = False
         progress = view.progress
         for failure in progress.failures:
-            self._tell_failure(failure)
+            self._report_failure(failure)
         waiting = f". {plain(view.waiting)}" if view.waiting else ""
-        self._tell(f"[{ended(progress)}/{progress.total}] {counts_sentence(progress)}{waiting}")
+        self._report(f"[{ended(progress)}/{progress.total}] {counts_sentence(progress)}{waiting}")
 
     def show_trouble(self, sentence: str) -> None:
         if not self._trouble:
             self._say(plain(sentence))
         self._trouble = True
 
-    def _tell_failure(self, failure: BatchFailureDocument) -> None:
-        """The first run that failed for a reason; the others are told of at the end."""
+    def _report_failure(self, failure: BatchFailureDocument) -> None:
+        """Reports the first run that failed for a reason; others with that reason are listed at the end."""
         reason = plain(failure.error_message or "failed")
-        if reason not in self._told:
-            self._told.add(reason)
+        if reason not in self._reported:
+            self._reported.add(reason)
             self._say(f"! run {self._names.number(failure.workflow_id)}: {reason}")
 
-    def _tell(self, now: str) -> None:
-        if now != self._now:
-            self._now = now
-            self._say(now)
+    def _report(self, line: str) -> None:
+        if line != self._last_line:
+            self._last_line = line
+            self._say(line)
 
 
 def _percent(progress: BatchProgressDocument) -> float:
-    """A run that failed has no percents to come."""
+    """Returns the progress; 100 for a finished batch, even if runs failed before they reached 100 %."""
     return 100.0 if progress.status.is_finished else progress.progress_percent
 
 
-def _line(words: str, style: str) -> Text:
-    return Text(words, style=style, no_wrap=True, overflow="ellipsis")
+def _line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _aligned(lines: Sequence[Sequence[str]], widest: int) -> Iterator[Text]:
-    """In columns as wide as they must be, but no wider than that; what does not fit at the end is cut."""
+    """Yields lines with aligned columns of at most `widest` cells; lines are cut at the width of the
+    screen."""
     widths = [min(widest, max(map(cell_len, column))) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (

@@ -1,4 +1,4 @@
-"""Following a batch to its end, on whatever shows it."""
+"""Follows a batch until it ends, on a display."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +14,17 @@ from comfyui_workflow.client.watch import watch
 from comfyui_workflow.runs.status import RunStatus
 
 MOST_RUNNING = 50
-"""More than that fit on no screen."""
+"""Maximum number of running runs to fetch: more do not fit on a screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchView:
-    """A batch as it is now."""
+    """Snapshot of a batch for the display."""
 
     progress: BatchProgressDocument
     running: tuple[SummaryDocument, ...] = ()
     waiting: str | None = None
-    """What happens, while nothing runs."""
+    """Message of a waiting run; set only while nothing runs."""
 
     @property
     def status(self) -> RunStatus:
@@ -35,11 +35,11 @@ class BatchDisplay(Protocol):
     def show(self, view: BatchView) -> None: ...
 
     def show_trouble(self, sentence: str) -> None:
-        """Until the next `show`."""
+        """Shows an error until the next `show`."""
 
 
 class RunNames:
-    """What a person knows the runs of a batch by: their number, from 1, and the inputs that differ."""
+    """Names of the runs of a batch for the user: a number from 1, and the inputs that differ between runs."""
 
     def __init__(self, runs: Sequence[BatchRunDocument]) -> None:
         self._numbers = {run.workflow_id: number for number, run in enumerate(runs, start=1)}
@@ -65,10 +65,10 @@ def follow_batch(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> BatchProgressDocument:
-    """The finished batch. Raises: as `follow` of a run."""
+    """Follows the batch and returns it when it has finished. Raises: as `follow` of a run."""
 
     def show_trouble(error: ServerUnreachable, away_s: float) -> None:
-        display.show_trouble(f"{error} (for {away_s:.0f} s now); asking again")
+        display.show_trouble(f"{error} (for {away_s:.0f} s now); trying again")
 
     def look() -> BatchView:
         return _view(client, client.batches.progress(batch_id), first_run)

@@ -1,4 +1,4 @@
-"""What differs from run to run of a batch: the rows of a table, or values to combine."""
+"""Rows of a batch: read from a table, or made from combinations of values."""
 
 import csv
 import itertools
@@ -23,45 +23,48 @@ _WORDS = {"true": True, "false": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
+    """Input values, one row for each run."""
+
     values: tuple[Row, ...]
-    places: tuple[str, ...]
-    """Where a person finds each."""
+    locations: tuple[str, ...]
+    """Location of each row, for error messages."""
 
 
 def read_body(path: Path) -> dict[str, Any] | None:
-    """A whole batch, as the API takes it; None for a table. Raises: InvalidRequest."""
+    """Returns the request body of a whole batch, if the file has one; None for a table. Raises:
+    InvalidRequest."""
     value = _json(path) if _is_json(path) else None
     return value if isinstance(value, dict) else None
 
 
 def read_rows(path: Path) -> Rows:
-    """Of a CSV file, or of a JSON file with a list of objects. Raises: InvalidRequest."""
+    """Reads the rows of a CSV file, or of a JSON file with a list of objects. Raises: InvalidRequest."""
     numbered = list(_json_rows(path) if _is_json(path) else _csv_rows(path))
     if not numbered:
-        raise InvalidRequest(f"{path} has no rows: one for each run, below a header of inputs")
-    places = tuple(f"{path.name} row {number}" for number, _ in numbered)
-    return Rows(values=tuple(row for _, row in numbered), places=places)
+        raise InvalidRequest(f"{path} has no rows. It needs a header with input names and a row for each run")
+    locations = tuple(f"{path.name} row {number}" for number, _ in numbered)
+    return Rows(values=tuple(row for _, row in numbered), locations=locations)
 
 
 def combined_rows(settings: Iterable[str]) -> Rows:
-    """One of each combination; the last input changes fastest. Raises: InvalidRequest."""
+    """Returns one row for each combination; the last input changes fastest. Raises: InvalidRequest."""
     variations = list(map(_read_variation, settings))
     varied = dict(variations)
     if len(varied) < len(variations):
         names = [name for name, _ in variations]
-        twice = next(name for name in names if names.count(name) > 1)
+        duplicate = next(name for name in names if names.count(name) > 1)
         raise InvalidRequest(
-            f"--vary {twice} is there twice: give all its values in one, as in {twice}=1,2,3"
+            f"--vary {duplicate} is given twice: give all its values together, as in {duplicate}=1,2,3"
         )
     combinations = itertools.islice(itertools.product(*varied.values()), MOST_COUNTED + 1)
     rows = tuple(dict(zip(varied, values, strict=True)) for values in combinations)
     if len(rows) > MOST_COUNTED:
         raise InvalidRequest(f"--vary makes more than {MOST_COUNTED} runs")
-    return Rows(values=rows, places=tuple(f"run {number}" for number in range(1, len(rows) + 1)))
+    return Rows(values=rows, locations=tuple(f"run {number}" for number in range(1, len(rows) + 1)))
 
 
 def varying_inputs(inputs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Those that not all have, or not with the same value; of one alone, all."""
+    """Returns the names of the inputs that differ between runs; for a single run, all names."""
     first = inputs[0] if inputs else {}
     if len(inputs) == 1:
         return frozenset(first)
@@ -72,7 +75,8 @@ def varying_inputs(inputs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """With its number as a spreadsheet counts: the header is row 1. Empty rows and cells say nothing."""
+    """Yields rows with their numbers as in a spreadsheet: the header is row 1. Empty rows and cells are
+    skipped."""
     text = text_of_file("--rows", str(path))
     reader = csv.reader(StringIO(text, newline=""), delimiter=_separator(text), strict=True)
     try:
@@ -85,7 +89,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _separator(text: str) -> str:
-    """The one that makes most columns of the header."""
+    """Returns the separator that splits the header into most columns."""
 
     def columns(separator: str) -> int:
         return len(next(csv.reader(StringIO(text, newline=""), delimiter=separator), []))
@@ -98,27 +102,29 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise InvalidRequest(f"{path} has no header: its first row names the inputs, as in 6.text,3.seed")
+        raise InvalidRequest(f"{path} has no header. Its first row must name the inputs, as in 6.text,3.seed")
     wrong = next((name for name in names if "." not in name), None)
     if wrong is not None:
-        raise InvalidRequest(f'{path} row 1: "{wrong}" is no input; it must be "<node id or title>.<input>"')
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidRequest(f'{path} row 1: there are two columns "{twice}"')
+        raise InvalidRequest(
+            f'{path} row 1: "{wrong}" is not an input name; it must be "<node id or title>.<input>"'
+        )
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise InvalidRequest(f'{path} row 1: there are two columns "{duplicate}"')
     return names
 
 
 def _row(path: Path, number: int, names: list[str], cells: list[str]) -> Row:
     if any(cell.strip() for cell in cells[len(names) :]):
         raise InvalidRequest(
-            f"{path} row {number} has {len(cells)} cells, and the header has {len(names)}. A text with the "
-            "separator in it must be in double quotes"
+            f"{path} row {number} has {len(cells)} cells, but the header has {len(names)}. Put a text that "
+            "contains the separator in double quotes"
         )
     return {name: _value(cell) for name, cell in zip(names, cells, strict=False) if cell.strip()}
 
 
 def _value(cell: str) -> Any:
-    """A number, `true` or `false` in any case; everything else is text as it is."""
+    """Parses a number, or `true` and `false` in any case; everything else is text."""
     word = cell.strip()
     if not _NUMBER.fullmatch(word):
         return _WORDS.get(word.lower(), cell)
@@ -131,10 +137,10 @@ def _value(cell: str) -> Any:
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     rows = _json(path)
     if not isinstance(rows, list):
-        raise InvalidRequest(f'{path} must have a list of objects in it: [{{"6.text": "a lake"}}, …]')
+        raise InvalidRequest(f'{path} must contain a list of objects: [{{"6.text": "a lake"}}, …]')
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise InvalidRequest(f'{path} row {number} is no object: {{"6.text": "a lake"}} would be one')
+            raise InvalidRequest(f'{path} row {number} is not an object, such as {{"6.text": "a lake"}}')
         yield number, row
 
 
@@ -155,20 +161,20 @@ def _read_variation(setting: str) -> tuple[str, list[Any]]:
         cells = text_of_file(f"--vary {name}", written[1:]).split("\n")
     else:
         cells = next(csv.reader([written], skipinitialspace=True), [])
-    values = [value for cell in cells if cell.strip() for value in _counted(name, cell)]
+    values = [value for cell in cells if cell.strip() for value in _expand(name, cell)]
     if not values:
-        raise InvalidRequest(f"--vary {name}: it has no values; {name}=1,2,3 would have three")
+        raise InvalidRequest(f"--vary {name} has no values. Example: {name}=1,2,3")
     return name, values
 
 
-def _counted(name: str, cell: str) -> Sequence[Any]:
-    """`1..4` is four numbers."""
+def _expand(name: str, cell: str) -> Sequence[Any]:
+    """Expands `1..4` to four numbers; returns other cells as one value."""
     ends = _COUNTED.fullmatch(cell.strip())
     if ends is None:
         return [_value(cell)]
     first, last = map(int, ends.groups())
     if first > last:
-        raise InvalidRequest(f"--vary {name}: {cell} is not from a number to a higher one")
+        raise InvalidRequest(f"--vary {name}: in {cell} the first number must not be higher than the last")
     if last >= first + MOST_COUNTED:
-        raise InvalidRequest(f"--vary {name}: {cell} are more than {MOST_COUNTED} values")
+        raise InvalidRequest(f"--vary {name}: {cell} is more than {MOST_COUNTED} values")
     return range(first, last + 1)

@@ -1,4 +1,4 @@
-"""A batch in words: how far it is, what became of each run."""
+"""Text about a batch: its progress, and the outcome of each run."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ def counts_sentence(progress: BatchProgressDocument) -> str:
 
 
 def cost_sentence(progress: BatchProgressDocument) -> str:
-    """Empty while nothing has executed."""
+    """Returns GPU time and cost; empty before the first execution."""
     if not progress.gpu_seconds:
         return ""
     seconds = f"{progress.gpu_seconds:.1f} GPU seconds"
@@ -51,12 +51,12 @@ def cost_sentence(progress: BatchProgressDocument) -> str:
         return seconds
     unpriced = progress.unpriced_runs
     runs = "1 run" if unpriced == 1 else f"{unpriced} runs"
-    but = f" without {runs} of no known price" if unpriced else ""
+    but = f" without {runs} of unknown price" if unpriced else ""
     return f"{seconds}, cost {money(progress.cost)}{but}"
 
 
 def end_sentence(progress: BatchProgressDocument) -> str:
-    """What has become of it, so far or at the end."""
+    """Returns a summary of the batch, so far or at its end."""
     cost = cost_sentence(progress)
     took = ""
     if progress.end_time:
@@ -64,12 +64,13 @@ def end_sentence(progress: BatchProgressDocument) -> str:
     return f"{counts_sentence(progress)}{took}{'; ' if cost else ''}{cost}"
 
 
-def inputs_words(inputs: Mapping[str, Any]) -> str:
+def format_inputs(inputs: Mapping[str, Any]) -> str:
     return ", ".join(f"{plain(name)}={_cut(plain(str(value)))}" for name, value in inputs.items())
 
 
-def running_words(run: SummaryDocument) -> tuple[str, str]:
-    """Where it runs, and what; or what else happens: the instance may be away, the outputs be fetched."""
+def format_running(run: SummaryDocument) -> tuple[str, str]:
+    """Returns where the run executes, and its progress with the current node. Outside the execution phase the
+    message of the run replaces the node: the instance may be away, or outputs are being downloaded."""
     fields = ("current_node", "message") if run.raw.get("phase") == Phase.EXECUTING else ("message",)
     node = plain(str(next((run.raw[field] for field in fields if run.raw.get(field)), "")))
     where = f"on {plain(run.instance)}" if run.instance else ""
@@ -77,16 +78,17 @@ def running_words(run: SummaryDocument) -> tuple[str, str]:
 
 
 def failure_lines(progress: BatchProgressDocument, names: RunNames) -> Iterator[str]:
-    """Each reason once, with the runs that failed for it, as far as they were told."""
+    """Yields each reason once, with the numbers of the runs that failed for it. The server sends a limited
+    number of failures; the rest is counted."""
     runs_of = defaultdict[str, list[int]](list)
     for failure in progress.failures:
         runs_of[plain(failure.error_message or "failed")].append(names.number(failure.workflow_id))
     for reason, numbers in runs_of.items():
         listed = ", ".join(map(str, sorted(numbers)))
         yield f"run{'s' if len(numbers) > 1 else ''} {listed}: {reason}"
-    untold = progress.count(RunStatus.FAILED) - len(progress.failures)
-    if untold > 0:
-        yield f"and {untold} more"
+    unlisted = progress.count(RunStatus.FAILED) - len(progress.failures)
+    if unlisted > 0:
+        yield f"and {unlisted} more"
 
 
 def batch_table(
@@ -102,7 +104,7 @@ def batch_table(
     for number, run in enumerate(runs, start=1):
         table.add_row(
             str(number),
-            Text(inputs_words(names.inputs(run.workflow_id))),
+            Text(format_inputs(names.inputs(run.workflow_id))),
             Text(_STATES.get(run.status, run.status.value), style=COLOURS.get(run.status, "")),
             f"{run.gpu_seconds:.1f}" if run.gpu_seconds else "",
             money(run.cost) if run.gpu_seconds else "",
@@ -120,5 +122,5 @@ def _file_name(output: BatchOutputDocument) -> str:
     return Path(output.local_path).name if output.local_path else output.filename
 
 
-def _cut(words: str) -> str:
-    return words if len(words) <= _LONGEST_VALUE else f"{words[: _LONGEST_VALUE - 1]}…"
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

@@ -1,4 +1,4 @@
-"""`batches`: what there is to say about the batches that a server looks after."""
+"""`batches`: lists, shows, watches, cancels and retries the batches of a server."""
 
 import json
 
@@ -8,7 +8,7 @@ from comfyui_workflow.cli.batch import EXIT_CODES
 from comfyui_workflow.cli.batch_outcome import conclude_batch, follow_to_end
 from comfyui_workflow.cli.batch_text import COLOURS, counts_sentence
 from comfyui_workflow.cli.exit_codes import outcome_code, sigterm_as_interrupt
-from comfyui_workflow.cli.messages import say, say_where
+from comfyui_workflow.cli.messages import print_locations, say
 from comfyui_workflow.cli.options import json_option
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import ReachedServer, running_server, server_option
@@ -21,11 +21,13 @@ _batch_argument = click.argument("batch_id")
 
 @click.group()
 def batches() -> None:
-    """Batches: many runs that were ordered at once (with `batch`)."""
+    """Manage batches: groups of runs that were started with `batch`."""
 
 
 @batches.command("list")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Maximum number of batches."
+)
 @server_option
 @json_option
 def list_batches(*, limit: int, server: str | None, as_json: bool) -> None:
@@ -36,7 +38,7 @@ def list_batches(*, limit: int, server: str | None, as_json: bool) -> None:
         click.echo(json.dumps([batch.raw for batch in found], indent=2))
         return
     if not found:
-        say("There are no batches yet: comfyui-workflow batch --help")
+        say("There are no batches yet. To start one: comfyui-workflow batch --help")
     for batch in found:
         click.echo(_line(batch))
 
@@ -46,7 +48,7 @@ def list_batches(*, limit: int, server: str | None, as_json: bool) -> None:
 @server_option
 @json_option
 def show(*, batch_id: str, server: str | None, as_json: bool) -> None:
-    """Show what has become of each run of a batch."""
+    """Show the state and the outputs of each run of a batch."""
     with running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         conclude_batch(reached, client.batches.progress(batch_id), as_json=as_json)
@@ -58,7 +60,7 @@ def show(*, batch_id: str, server: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def watch(ctx: click.Context, *, batch_id: str, server: str | None, as_json: bool) -> None:
-    """Follow a batch to its end, from wherever it is."""
+    """Show the progress of a batch until it ends."""
     with sigterm_as_interrupt(), running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         finished = follow_to_end(ctx, reached, batch_id)
@@ -70,7 +72,7 @@ def watch(ctx: click.Context, *, batch_id: str, server: str | None, as_json: boo
 @_batch_argument
 @server_option
 def cancel(*, batch_id: str, server: str | None) -> None:
-    """Cancel all runs of a batch that are not finished."""
+    """Cancel all unfinished runs of a batch."""
     with running_server(server) as client:
         say(f"Cancelling {_runs(client.batches.cancel(batch_id))}")
 
@@ -79,10 +81,10 @@ def cancel(*, batch_id: str, server: str | None) -> None:
 @_batch_argument
 @server_option
 def retry(*, batch_id: str, server: str | None) -> None:
-    """Take up failed runs where they failed. Nothing is run on a GPU again."""
+    """Retry the failed runs of a batch from the step that failed. No prompt is executed again."""
     with running_server(server) as client:
         retried = client.batches.retry(batch_id)
-    say(f"Taking up {_runs(retried)}. Follow them with: comfyui-workflow batches watch {batch_id}")
+    say(f"Retrying {_runs(retried)}. Follow the batch with: comfyui-workflow batches watch {batch_id}")
 
 
 @batches.command()
@@ -90,18 +92,18 @@ def retry(*, batch_id: str, server: str | None) -> None:
 @server_option
 @json_option
 def outputs(*, batch_id: str, server: str | None, as_json: bool) -> None:
-    """Print where the outputs of a batch are, one a line, run by run."""
+    """List the output files of a batch: one path or URL per line, in the order of the runs."""
     with running_server(server) as client:
         documents = client.batches.outputs(batch_id)
         if as_json:
             click.echo(json.dumps([document.raw for document in documents], indent=2))
             return
         for document in documents:
-            say_where(client, document.workflow_id, [(document.number, document)])
+            print_locations(client, document.workflow_id, [(document.number, document)])
 
 
 def _line(batch: BatchProgressDocument) -> str:
-    """The name comes last, since it may hold anything."""
+    """Formats a line with fixed columns. The name comes last, because it may contain any text."""
     ordered_at = batch.queue_time.astimezone().strftime("%Y-%m-%d %H:%M")
     state = click.style(f"{batch.status.value:{_STATUS_WIDTH}}", fg=COLOURS.get(batch.status, "cyan"))
     counts = counts_sentence(batch)

@@ -1,4 +1,4 @@
-"""`convert`: the graph that a workflow becomes, in API format."""
+"""`convert`: converts a workflow to a graph in API format."""
 
 import json
 from collections.abc import Iterable
@@ -23,13 +23,13 @@ from comfyui_workflow.client.orders import Order
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
-from comfyui_workflow.workflows.resolve import is_to_convert, remote_routes
+from comfyui_workflow.workflows.resolve import needs_conversion, remote_routes
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 EXIT_CODES = """\b
 Exit codes:
-  0    the whole graph is there
-  2    it cannot be made; or a wrong option, file or workflow
+  0    the workflow was converted
+  2    it cannot be converted; or an option, file or workflow is invalid
   4    the server or the instance cannot be reached
 """
 UNKNOWN_CLASS = "missing_node_type"
@@ -37,20 +37,18 @@ UNKNOWN_CLASS = "missing_node_type"
 
 @click.command(epilog=EXIT_CODES)
 @workflow_argument
-@click.option(
-    "--ssh", "ssh_connection", metavar=SSH_METAVAR, help="The instance to ask for its node classes."
-)
+@click.option("--ssh", "ssh_connection", metavar=SSH_METAVAR, help="Instance that provides the node classes.")
 @click.option(
     "--object-info",
     type=existing_file,
-    help="A file with what the instance's GET /object_info answers, instead of the instance itself.",
+    help="File with the response to GET /object_info, instead of an instance.",
 )
 @set_option
 @seed_mode_option
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A new file for the graph. Otherwise it is printed.",
+    help="Write the graph to this new file instead of stdout.",
 )
 @comfyui_port_option
 @server_option
@@ -65,12 +63,12 @@ def convert(
     comfyui_port: int | None,
     server: str | None,
 ) -> None:
-    """Print the graph that WORKFLOW becomes: what POST /prompt of ComfyUI takes.
+    """Convert WORKFLOW to API format, the graph that POST /prompt of ComfyUI accepts.
 
-    Give either --ssh or --object-info. A file that is a graph already is printed with its inputs set.
+    Give either --ssh or --object-info. A file in API format is printed with its inputs set.
     """
     if (ssh_connection is None) is (object_info is None):
-        raise InvalidRequest("Give either --ssh or --object-info, to say which node classes there are")
+        raise InvalidRequest("Give either --ssh or --object-info: they provide the node classes")
     _refuse_existing(output)
     order = Order(
         workflow=workflow,
@@ -80,7 +78,11 @@ def convert(
         comfyui_port=comfyui_port,
     )
     request = _request(workflow, order)
-    graph = _ask(order, request, server) if object_info is None else _convert(request, object_info)
+    graph = (
+        _convert_remotely(order, request, server)
+        if object_info is None
+        else _convert_offline(request, object_info)
+    )
     _print(json.dumps(graph, indent=2), output)
 
 
@@ -93,42 +95,43 @@ def _request(workflow: Path, order: Order) -> GraphRequest:
     )
 
 
-def _convert(request: GraphRequest, object_info: Path) -> Graph:
-    """Without any instance. Raises: InvalidRequest."""
-    from comfyui_workflow.execution.prepare import graph_for  # noqa: PLC0415 - only it needs what a run is made of
+def _convert_offline(request: GraphRequest, object_info: Path) -> Graph:
+    """Converts offline, with the node classes of a file. Raises: InvalidRequest."""
+    from comfyui_workflow.execution.prepare import graph_for  # noqa: PLC0415 - slow to import
 
     definitions = read_definitions(object_info)
     for route in sorted(remote_routes(request, definitions)):
-        say(f"Choices that come from {plain(route)} stay as saved: only a running instance knows them.")
+        say(f"Values from {plain(route)} stay as saved: only a running instance knows the choices.")
     graph = graph_for(request, definitions, remote_choices={})
-    if is_to_convert(request):
+    if needs_conversion(request):
         found = [node["class_type"] for node in graph.values()]
         _refuse_unknown(name for name in found if name not in definitions)
     return graph
 
 
-def _ask(order: Order, request: GraphRequest, server: str | None) -> Graph:
-    """Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
+def _convert_remotely(order: Order, request: GraphRequest, server: str | None) -> Graph:
+    """Converts with a server. Raises: RequestRefused, ServerUnreachable, InvalidRequest."""
     with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)
-    if is_to_convert(request):
+    if needs_conversion(request):
         _refuse_unknown(each.class_type or "" for each in inspection.errors if each.code == UNKNOWN_CLASS)
     return inspection.graph
 
 
 def _refuse_unknown(class_types: Iterable[str]) -> None:
-    """Which of the values in the file belong to which input, only the class could tell."""
+    """Refuses unknown node classes: without the class, the values in the file cannot be assigned to
+    inputs."""
     unknown = list(dict.fromkeys(class_types))
     if unknown:
         raise InvalidGraph(
-            "The workflow cannot be converted whole, since this ComfyUI has not got the node "
+            "The workflow cannot be converted completely: this ComfyUI does not have the node "
             f"{'class' if len(unknown) == 1 else 'classes'} {', '.join(unknown)}"
         )
 
 
 def _refuse_existing(output: Path | None) -> None:
     if output is not None and (output.exists() or output.is_symlink()):
-        raise InvalidRequest(f"{output} exists already, and nothing is overwritten: name a new file")
+        raise InvalidRequest(f"{output} exists already and is not overwritten: name a new file")
 
 
 def _print(graph: str, output: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""`demo`: a rented GPU without a GPU, a server, and one run through its API from start to end."""
+"""`demo`: starts a sandbox instance and a server, and executes one run through the API."""
 
 import json
 import shlex
@@ -25,13 +25,13 @@ from comfyui_workflow.runs.status import RunStatus
 from comfyui_workflow.settings import Settings, load_settings
 
 STEP_DELAY_S = 0.3
-"""Without it, the sandbox is done before one has seen anything."""
+"""Delay per step of the sandbox, so that the progress can be seen."""
 _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoEnvironment:
-    """What runs while the demo runs."""
+    """The running parts of the demo."""
 
     client: WorkflowServer
     sandbox: DemoSandbox
@@ -39,31 +39,31 @@ class DemoEnvironment:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="End when the picture is there.")
+@click.option("--once", is_flag=True, help="Exit when the picture is finished.")
 @click.pass_context
 def demo(ctx: click.Context, *, once: bool) -> None:
-    """See a whole run on this machine: a sandbox stands in for the rented GPU.
+    """Run a demo on this machine, without a GPU.
 
-    Starts a sandbox and a server, and runs a bundled workflow with a bundled picture through the API. Then
-    it serves on until Ctrl-C, for you to try more.
+    Starts a simulated GPU instance (sandbox) and a server, and runs an example workflow with an example
+    picture through the API. Both keep running until Ctrl-C, so that you can try more.
     """
-    with sigterm_as_interrupt(), _stage(load_settings()) as stage:
-        picture = _make_picture(stage)
+    with sigterm_as_interrupt(), _demo_environment(load_settings()) as environment:
+        picture = _make_picture(environment)
         if picture is None:
             ctx.exit(ExitCode.FAILED)
         click.echo(f"The picture is here:\n  {picture}")
         if not once:
-            _invite(stage)
-            _serve_on(stage)
+            _print_next_steps(environment)
+            _serve_until_interrupt(environment)
 
 
 @contextmanager
-def _stage(settings: Settings) -> Iterator[DemoEnvironment]:
-    """Raises: ConfigurationError."""
+def _demo_environment(settings: Settings) -> Iterator[DemoEnvironment]:
+    """Starts the sandbox and the server for the block. Raises: ConfigurationError."""
     root = settings.data_dir / "demo"
     with ExitStack() as stack:
-        stack.enter_context(_alone_in(root))
-        shutil.rmtree(root / "server", ignore_errors=True)  # nothing of an earlier demo is taken up again
+        stack.enter_context(_exclusive(root))
+        shutil.rmtree(root / "server", ignore_errors=True)  # runs of an earlier demo must not continue
         say("Starting a sandbox: an SSH server, and a ComfyUI that runs on the CPU")
         sandbox = stack.enter_context(DemoSandbox(root / "sandbox", step_delay_s=STEP_DELAY_S))
         say(f"  {sandbox.ssh_string}")
@@ -74,21 +74,21 @@ def _stage(settings: Settings) -> Iterator[DemoEnvironment]:
 
 
 @contextmanager
-def _alone_in(root: Path) -> Iterator[None]:
+def _exclusive(root: Path) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(root / "demo.lock", timeout=0):
             yield
     except Timeout as error:
         raise ConfigurationError(
-            f"A demo is running in {root} already. End it first, or set COMFYUI_WORKFLOW_DATA_DIR"
+            f"A demo is running in {root} already. Stop it first, or set COMFYUI_WORKFLOW_DATA_DIR"
         ) from error
     except OSError as error:
         raise ConfigurationError(f"The demo cannot use {root}: {error.strerror}") from error
 
 
 def _demo_settings(settings: Settings, root: Path) -> Settings:
-    """Of the user's own only what does no harm here: a demo needs no token, keys or limits."""
+    """Returns the settings of the user without tokens, keys and limits, which the demo does not need."""
     return load_settings(
         host="127.0.0.1",
         port=port_or_free(settings.port),
@@ -107,17 +107,17 @@ def _demo_settings(settings: Settings, root: Path) -> Settings:
     )
 
 
-def _make_picture(stage: DemoEnvironment) -> Path | None:
-    """The picture; None, and said why, when there is none."""
+def _make_picture(environment: DemoEnvironment) -> Path | None:
+    """Runs the example and returns its picture; prints the reason and returns None if there is none."""
     say(f"Running {bundled.IMAGE_TO_IMAGE.name} with {bundled.EXAMPLE_PICTURE.name}\n")
-    started = stage.client.execute(
+    started = environment.client.execute(
         workflow=bundled.IMAGE_TO_IMAGE,
-        ssh_connection=stage.sandbox.ssh_string,
+        ssh_connection=environment.sandbox.ssh_string,
         input_images=[bundled.EXAMPLE_PICTURE],
         workflow_name="A picture from a picture",
     )
     with display() as shown:
-        progress = follow(stage.client, started.workflow_id, shown)
+        progress = follow(environment.client, started.workflow_id, shown)
     paths = [Path(output.local_path) for output in progress.outputs if output.local_path]
     if progress.status is RunStatus.COMPLETED and paths and paths[0].is_file():
         return paths[0]
@@ -125,24 +125,24 @@ def _make_picture(stage: DemoEnvironment) -> Path | None:
     return None
 
 
-def _invite(stage: DemoEnvironment) -> None:
-    url = stage.client.url
+def _print_next_steps(environment: DemoEnvironment) -> None:
+    url = environment.client.url
     order = {
-        "ssh_connection": stage.sandbox.ssh_string,
+        "ssh_connection": environment.sandbox.ssh_string,
         "workflow_file": str(bundled.TEXT_TO_IMAGE),
-        "output_dir": str(stage.output_dir),
+        "output_dir": str(environment.output_dir),
     }
     body = shlex.quote(json.dumps(order))
     say("\nFrom another terminal:")
     say(f"  comfyui-workflow list --server {url}")
     say(f"  curl {url}/comfyui/workflow/execute -H 'Content-Type: application/json' -d {body}")
-    say(f"\nOpen this page to see the run, and to start more (Ctrl-C ends the demo):\n  {url}/")
+    say(f"\nOpen this page to see the run and to start more (Ctrl-C stops the demo):\n  {url}/")
 
 
-def _serve_on(stage: DemoEnvironment) -> None:
+def _serve_until_interrupt(environment: DemoEnvironment) -> None:
     try:
-        stage.sandbox.wait()
+        environment.sandbox.wait()
     except KeyboardInterrupt:
-        say("\nEnding the server and the sandbox")
+        say("\nStopping the server and the sandbox")
         return
-    raise ConfigurationError(f"The sandbox has ended by itself; it says why in {stage.sandbox.log_file}")
+    raise ConfigurationError(f"The sandbox has stopped. The reason is in {environment.sandbox.log_file}")

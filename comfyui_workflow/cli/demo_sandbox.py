@@ -1,4 +1,4 @@
-"""The sandbox of the demo: a process of its own, that never outlives this one."""
+"""Sandbox of the demo: a child process that never outlives this process."""
 
 import select
 import signal
@@ -11,14 +11,14 @@ from typing import IO, Self
 from comfyui_workflow.errors import ConfigurationError
 
 SSH_PORT, COMFYUI_PORT = 40738, 18188
-"""The defaults of the sandbox; free ones are taken where these are not."""
+"""Default ports of the sandbox; if one is in use, a free port is chosen."""
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 5.0
 _HOST = "127.0.0.1"
 
 
 def port_or_free(port: int) -> int:
-    """That port where it can be listened on, otherwise 0, which takes a free one."""
+    """Returns the port if it is free, else 0, which means any free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -29,7 +29,8 @@ def port_or_free(port: int) -> int:
 
 
 class DemoSandbox:
-    """Started and ended with its block. It watches its stdin, so that it ends also when we are killed."""
+    """Runs the sandbox process for a `with` block. The process also ends when its stdin closes, so it ends
+    even if this process is killed."""
 
     def __init__(self, root: Path, *, step_delay_s: float) -> None:
         self.root = root
@@ -39,15 +40,15 @@ class DemoSandbox:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Raises: ConfigurationError when it does not start."""
+        """Starts the sandbox. Raises: ConfigurationError if it does not start."""
         self.root.mkdir(parents=True, exist_ok=True)
         try:
             self.ssh_string = self._start(port_or_free(SSH_PORT), port_or_free(COMFYUI_PORT))
-            if not self.ssh_string:  # somebody may just have taken one of the ports
+            if not self.ssh_string:  # another program may have taken one of the ports
                 self.stop()
                 self.ssh_string = self._start(0, 0)
             if not self.ssh_string:
-                raise ConfigurationError(f"The sandbox does not start. {self._last_words()}")
+                raise ConfigurationError(f"The sandbox does not start. {self._last_log_line()}")
         except BaseException:
             self.stop()
             raise
@@ -57,7 +58,7 @@ class DemoSandbox:
         self.stop()
 
     def wait(self) -> None:
-        """Until it ends by itself."""
+        """Waits until the process ends."""
         if self._process:
             self._process.wait()
 
@@ -73,7 +74,8 @@ class DemoSandbox:
                 process.kill()
 
     def _start(self, ssh_port: int, comfyui_port: int) -> str:
-        """Its first line, the ssh string, which it prints when it can be reached; empty when it does not."""
+        """Starts the process and returns its first line, the ssh string, which it prints when it is ready;
+        empty if it fails."""
         options = {"--root": self.root, "--ssh-port": ssh_port, "--comfyui-port": comfyui_port}
         command = [sys.executable, "-m", "comfyui_workflow.demo.leashed_sandbox"]
         command += [str(word) for option in options.items() for word in option]
@@ -83,13 +85,13 @@ class DemoSandbox:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                process_group=0,  # a Ctrl-C is for us to pass on, when the server has let go of it
+                process_group=0,  # Ctrl-C must not reach it before the server has disconnected
             )
         return _first_line(self._process.stdout)
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = self.log_file.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "It does not say why."
+        return lines[-1] if lines else "Its log is empty."
 
 
 def _first_line(stdout: IO[bytes] | None) -> str:

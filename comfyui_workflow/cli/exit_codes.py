@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and a sentence where something went wrong."""
+"""Exit codes of the commands, and the error message at the end of a command."""
 
 import signal
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _OUTCOMES = {
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: leaves every block as Ctrl-C does."""
+    """Raised on SIGTERM: every `with` and `finally` block runs, as after Ctrl-C."""
 
 
 def outcome_code(status: RunStatus) -> ExitCode:
@@ -41,7 +41,7 @@ def outcome_code(status: RunStatus) -> ExitCode:
 
 
 def conclude_error(error: WorkflowError | KeyboardInterrupt) -> ExitCode:
-    """Says on stderr what went wrong."""
+    """Prints the error on stderr and returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return interruption_code(error)
     click.echo(f"Error: {plain(str(error))}", err=True)
@@ -54,7 +54,8 @@ def interruption_code(interruption: KeyboardInterrupt) -> ExitCode:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """So that what was started is ended and the cursor comes back."""
+    """Turns SIGTERM into an exception in the block, so that child processes are ended and the cursor is
+    restored."""
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield

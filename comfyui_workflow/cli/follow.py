@@ -1,4 +1,4 @@
-"""Following a run to its end, on whatever shows it."""
+"""Follows a run until it ends, on a display."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ class Display(Protocol):
     def show(self, progress: ProgressDocument) -> None: ...
 
     def show_trouble(self, sentence: str) -> None:
-        """Until the next `show`."""
+        """Shows an error until the next `show`."""
 
 
 def follow(
@@ -23,10 +23,11 @@ def follow(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> ProgressDocument:
-    """The finished run. Raises: RequestRefused; ServerUnreachable when the server is away for too long."""
+    """Follows the run and returns it when it has finished. Raises: RequestRefused; ServerUnreachable if the
+    server is away for too long."""
 
     def show_trouble(error: ServerUnreachable, away_s: float) -> None:
-        display.show_trouble(f"{error} (for {away_s:.0f} s now); asking again")
+        display.show_trouble(f"{error} (for {away_s:.0f} s now); trying again")
 
     for progress in client.watch(workflow_id, on_trouble=show_trouble, pause=pause, clock=clock):
         display.show(progress)

@@ -1,4 +1,4 @@
-"""`hosts`: the machines whose host keys we know."""
+"""`hosts`: manages the known host keys."""
 
 import click
 
@@ -10,15 +10,15 @@ from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 @click.group()
 def hosts() -> None:
-    """Machines that are known by their host keys."""
+    """Manage known host keys."""
 
 
 @hosts.command()
 @click.argument("host", metavar="HOST[:PORT]")
 def forget(host: str) -> None:
-    """Forget the host key of a machine, for an address that was rented anew.
+    """Forget the host key of an address, because another machine now has this address.
 
-    The next machine that answers there is trusted, and known from then on.
+    The key of the next machine that answers there is trusted and saved.
     """
     destination = read_destination(host)
     port = destination.port or 22

@@ -1,4 +1,4 @@
-"""`--set`: inputs of a workflow given on the command line, and `--seed-mode`."""
+"""Options `--set` and `--seed-mode`: inputs of a workflow from the command line."""
 
 import json
 import re
@@ -14,54 +14,54 @@ from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
 _NAME_AND_VALUE = re.compile(r"([^.]*\.[^=]*)=(.*)", re.DOTALL)
-"""A title may have an equals sign in it; what follows the first dot is the input, or the rest of a title."""
+"""A title may contain an equals sign, so the name must contain a dot before the `=`."""
 
 set_option = click.option(
     "--set",
     "settings",
     metavar="NODE.INPUT=VALUE",
     multiple=True,
-    help="Set an input of the node of that id or title: 6.text=@prompt.txt reads a file, 3.steps=30 is a "
-    "number, what is not JSON is text. May be repeated.",
+    help="Set an input of the node with this id or title. VALUE is JSON (3.steps=30), else text; "
+    "6.text=@prompt.txt reads a file. Can be repeated.",
 )
 seed_mode_option = click.option(
     "--seed-mode",
     type=click.Choice([mode.value for mode in SeedMode]),
     default=SeedMode.SAVED.value,
     show_default=True,
-    help="What becomes of seeds: as saved, as each node's own control says, or all drawn anew.",
+    help="Choose the seeds: as saved in the file, as the seed control of each node says, or all random.",
 )
 
 
 def read_values(settings: Iterable[str]) -> dict[str, Any]:
-    """By the name of the input; of one that is set twice the last. Raises: InvalidRequest."""
+    """Returns the values by input name; the last value of an input wins. Raises: InvalidRequest."""
     return dict(map(_read_setting, settings))
 
 
 def name_and_value(option: str, setting: str) -> tuple[str, str]:
-    """Raises: InvalidRequest."""
+    """Splits a setting; `option` is for the error. Raises: InvalidRequest."""
     parts = _NAME_AND_VALUE.fullmatch(setting)
     if parts is None:
-        raise InvalidRequest(f'{option} {setting}: it must be "<node id or title>.<input>=VALUE"')
+        raise InvalidRequest(f'{option} {setting} must be "<node id or title>.<input>=VALUE"')
     name, value = parts.groups()
     return name, value
 
 
-def text_of_file(asked: str, path: str) -> str:
-    """Without the line end that editors put behind the last line. Raises: InvalidRequest, with what asked
-    for the file."""
+def text_of_file(option: str, path: str) -> str:
+    """Reads a text file, without the line end after the last line. Raises: InvalidRequest, which starts with
+    `option`."""
     try:
         with Path(path).expanduser().open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidRequest(f"{asked}: {path} cannot be read: {reason}") from error
+        raise InvalidRequest(f"{option}: {path} cannot be read: {reason}") from error
     if len(content) > LARGEST_FILE_BYTES:
-        raise InvalidRequest(f"{asked}: {path} is too large")
+        raise InvalidRequest(f"{option}: {path} is too large")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{asked}: {path} is not a text in UTF-8") from error
+        raise InvalidRequest(f"{option}: {path} is not UTF-8 text") from error
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
@@ -76,7 +76,7 @@ def _read_setting(setting: str) -> tuple[str, Any]:
 
 
 def _read_value(value: str) -> Any:
-    """JSON; else the text as it is. A text that looks like something else can be put in quotes."""
+    """Parses JSON; other values are text. A text that looks like JSON must be put in quotes."""
     try:
         return read_json(value)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Named instances on a terminal: a line each, or everything that is known of one."""
+"""Text about named instances: a table of all, or the details of one."""
 
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +36,7 @@ def instance_table(instances: Sequence[InstanceDocument]) -> Table:
 
 
 def troubles(instances: Sequence[InstanceDocument]) -> Iterator[str]:
-    """A sentence for each that has trouble: too long for a column."""
+    """Yields a sentence for each error or warning of an instance; they are too long for a column."""
     for instance in instances:
         if instance.state.trouble:
             yield f"{plain(instance.name)}: {plain(instance.state.trouble)}"
@@ -69,11 +69,11 @@ def _spent(costs: SpentDocument) -> tuple[str, ...]:
 
 
 def instance_lines(instance: InstanceDocument) -> Iterator[str]:
-    """What is known of one. Nothing is said of what is not known."""
+    """Yields the known details of an instance; unknown details are left out."""
     warning = ("warning", instance.idle_warning or "")
-    for heading, said in (*_entry(instance), *_state(instance.state), warning):
-        if said:
-            yield f"{heading + ':':14} {plain(said)}"
+    for heading, detail in (*_entry(instance), *_state(instance.state), warning):
+        if detail:
+            yield f"{heading + ':':14} {plain(detail)}"
 
 
 def _entry(instance: InstanceDocument) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`instances`: the named instances of a server, what is known of them, and asking one of them something."""
+"""`instances`: manages the named instances of a server and sends requests to them."""
 
 import json
 from collections.abc import Callable
@@ -30,25 +30,32 @@ _FIELDS = {
     "tag": "tags",
     "price": "price_per_hour",
 }
-"""Where an option is not called as its field."""
+"""Options whose name differs from their field."""
 
 _instance_argument = click.argument("instance")
 
 
 def _entry_options(command: Command) -> Command:
-    """Those that `add` and `edit` share; `None`, and no tags, is what was not said."""
+    """Adds the options that `add` and `edit` share. An option that was not given is None, or an empty
+    tuple."""
     for option in reversed(
         (
-            click.option("--comfyui-port", type=click.IntRange(1, 65535), help="ComfyUI's port there."),
-            click.option("--input-dir", metavar="PATH", help="ComfyUI's input directory there."),
-            click.option("--output-dir", metavar="PATH", help="ComfyUI's output directory there."),
-            click.option("--tag", metavar="WORD", multiple=True, help="For any:WORD. May be repeated."),
-            click.option("--price", type=float, help="What an hour of it costs."),
-            click.option("--host-key", metavar="SHA256:…", help="The key that it must show."),
             click.option(
-                "--local-port", type=click.IntRange(1024, 65535), help="Where its ComfyUI is on this machine."
+                "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."
             ),
-            click.option("--enabled/--disabled", default=None, help="Whether runs for any may go there."),
+            click.option("--input-dir", metavar="PATH", help="Input directory of ComfyUI on the instance."),
+            click.option("--output-dir", metavar="PATH", help="Output directory of ComfyUI on the instance."),
+            click.option(
+                "--tag", metavar="WORD", multiple=True, help="Tag, for --ssh any:WORD. Can be repeated."
+            ),
+            click.option("--price", type=float, help="Price per hour."),
+            click.option("--host-key", metavar="SHA256:…", help="Host key that the machine must show."),
+            click.option(
+                "--local-port",
+                type=click.IntRange(1024, 65535),
+                help="Local port that is forwarded to its ComfyUI.",
+            ),
+            click.option("--enabled/--disabled", default=None, help="Allow or forbid runs with --ssh any."),
         )
     ):
         command = option(command)
@@ -57,9 +64,9 @@ def _entry_options(command: Command) -> Command:
 
 @click.group()
 def instances() -> None:
-    """Instances that have a name: which there are, and what is going on there.
+    """Manage named instances.
 
-    INSTANCE is a name or an id.
+    INSTANCE is the name or the id of an instance.
     """
 
 
@@ -67,7 +74,7 @@ def instances() -> None:
 @server_option
 @json_option
 def list_instances(*, server: str | None, as_json: bool) -> None:
-    """List the instances, and what was last seen of each."""
+    """List the instances and their last known state."""
     with running_server(server) as client:
         answer = client.instances.all()
     if answer.trouble:
@@ -75,7 +82,7 @@ def list_instances(*, server: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([instance.raw for instance in answer.instances], indent=2))
     elif not answer.instances:
-        say('There are none yet: comfyui-workflow instances add NAME --ssh "…"')
+        say('There are no instances yet. To add one: comfyui-workflow instances add NAME --ssh "…"')
     else:
         print_table(instance_table(answer.instances))
         for sentence in troubles(answer.instances):
@@ -86,7 +93,7 @@ def list_instances(*, server: str | None, as_json: bool) -> None:
 @server_option
 @json_option
 def costs(*, server: str | None, as_json: bool) -> None:
-    """Tell what each instance has cost, for runs and for standing idle."""
+    """Show the costs of each instance, for runs and for idle time."""
     with running_server(server) as client:
         found = client.instances.costs()
     if as_json:
@@ -96,45 +103,50 @@ def costs(*, server: str | None, as_json: bool) -> None:
         return
     print_table(costs_table(found))
     if any(each.price_per_hour is None for each in found.instances):
-        say("Where no price is known: comfyui-workflow instances edit NAME --price PRICE_PER_HOUR")
+        say("To set a missing price: comfyui-workflow instances edit NAME --price PRICE_PER_HOUR")
 
 
 @instances.command()
 @click.argument("name")
-@click.option("--ssh", required=True, help="Its ssh command, as pasted.")
+@click.option("--ssh", required=True, help="The ssh command of the instance, as you copied it.")
 @_entry_options
 @server_option
 @json_option
 def add(*, name: str, server: str | None, as_json: bool, **options: Any) -> None:
-    """Give an instance a name."""
+    """Add a named instance."""
     with running_server(server) as client:
         added = client.instances.add(**_fields(name=name, **options))
-    _tell(added, f"Added {added.name}", as_json=as_json)
+    _report(added, f"Added {added.name}", as_json=as_json)
 
 
 @instances.command()
 @_instance_argument
-@click.option("--name", help="Its new name.")
-@click.option("--ssh", help="Its new ssh command, as pasted.")
+@click.option("--name", help="New name.")
+@click.option("--ssh", help="New ssh command, as you copied it.")
 @_entry_options
-@click.option("--unset", type=click.Choice(_UNSET), multiple=True, help="As usual again. May be repeated.")
+@click.option(
+    "--unset",
+    type=click.Choice(_UNSET),
+    multiple=True,
+    help="Reset an option to its default. Can be repeated.",
+)
 @server_option
 @json_option
 def edit(*, instance: str, unset: tuple[str, ...], server: str | None, as_json: bool, **options: Any) -> None:
-    """Change what is said of an instance. What is not named stays as it is."""
+    """Change the settings of an instance. Options that are not given stay unchanged."""
     fields = {**_fields(**options), **{_field(option): None for option in unset}}
     if not fields:
-        raise InvalidRequest("Nothing to change was named: comfyui-workflow instances edit --help")
+        raise InvalidRequest("Give at least one option to change: comfyui-workflow instances edit --help")
     with running_server(server) as client:
         changed = client.instances.change(instance, **cast(InstanceFields, fields))
-    _tell(changed, f"Changed {changed.name}", as_json=as_json)
+    _report(changed, f"Changed {changed.name}", as_json=as_json)
 
 
 @instances.command()
 @_instance_argument
 @server_option
 def remove(*, instance: str, server: str | None) -> None:
-    """Take an instance from the list. Nothing happens on the machine."""
+    """Remove an instance from the list. The machine itself is not changed."""
     with running_server(server) as client:
         removed = client.instances.remove(instance)
     say(f"{plain(removed.message)}.{_unfinished(removed.unfinished_runs)}")
@@ -145,7 +157,7 @@ def remove(*, instance: str, server: str | None) -> None:
 @server_option
 @json_option
 def show(*, instance: str, server: str | None, as_json: bool) -> None:
-    """Show what is known of an instance."""
+    """Show the settings and the last known state of an instance."""
     with running_server(server) as client:
         found = client.instances.get(instance)
     if as_json:
@@ -159,7 +171,7 @@ def show(*, instance: str, server: str | None, as_json: bool) -> None:
 @_instance_argument
 @server_option
 def connect(*, instance: str, server: str | None) -> None:
-    """Connect to an instance, and stay connected."""
+    """Connect to an instance and keep the connection open."""
     with running_server(server) as client:
         say(plain(client.instances.connect(instance)))
 
@@ -168,17 +180,19 @@ def connect(*, instance: str, server: str | None) -> None:
 @_instance_argument
 @server_option
 def disconnect(*, instance: str, server: str | None) -> None:
-    """Leave an instance alone as soon as no run needs it."""
+    """Close the connection to an instance as soon as no run needs it."""
     with running_server(server) as client:
         say(plain(client.instances.disconnect(instance)))
 
 
 @instances.command()
 @_instance_argument
-@click.option("--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many.")
+@click.option(
+    "--lines", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Number of lines."
+)
 @server_option
 def logs(*, instance: str, lines: int, server: str | None) -> None:
-    """Print the last lines of ComfyUI's log."""
+    """Print the last lines of the ComfyUI log of an instance."""
     with running_server(server) as client:
         for line in client.instances.logs(instance, lines=lines):
             click.echo(plain(line))
@@ -186,21 +200,21 @@ def logs(*, instance: str, lines: int, server: str | None) -> None:
 
 @instances.command()
 @_instance_argument
-@click.option("--keep-models", is_flag=True, help="Leave the models loaded.")
+@click.option("--keep-models", is_flag=True, help="Keep the models loaded.")
 @server_option
 def free(*, instance: str, keep_models: bool, server: str | None) -> None:
-    """Have ComfyUI give memory back, as soon as no prompt runs."""
+    """Free the memory of ComfyUI as soon as no prompt is running."""
     with running_server(server) as client:
         say(plain(client.instances.free(instance, unload_models=not keep_models)))
 
 
 @instances.command()
 @_instance_argument
-@click.option("--prompt", metavar="ID", help="This prompt, if it runs.")
-@click.option("--run", metavar="ID", help="The prompt of this run, if it runs.")
+@click.option("--prompt", metavar="ID", help="Interrupt only this prompt.")
+@click.option("--run", metavar="ID", help="Interrupt only the prompt of this run.")
 @server_option
 def interrupt(*, instance: str, prompt: str | None, run: str | None, server: str | None) -> None:
-    """Stop what runs there, whoever it is of."""
+    """Interrupt the running prompt of an instance, even if another client submitted it."""
     with running_server(server) as client:
         say(plain(client.instances.interrupt(instance, prompt_id=prompt, workflow_id=run).message))
 
@@ -209,11 +223,11 @@ def interrupt(*, instance: str, prompt: str | None, run: str | None, server: str
 @_instance_argument
 @server_option
 def forget_host_key(*, instance: str, server: str | None) -> None:
-    """Accept that another machine is at the address of an instance now."""
+    """Forget the host key of an instance, because another machine now has its address."""
     with running_server(server) as client:
         forgotten = client.instances.forget_host_key(instance)
     known = f"Forgot {forgotten}" if forgotten else "No host key was known"
-    say(f"{known}. The next machine that answers there is trusted, unless the entry names its key.")
+    say(f"{known}. The next machine that answers there is trusted, unless a host key is set for it.")
 
 
 @instances.command("accept-host-key")
@@ -221,16 +235,16 @@ def forget_host_key(*, instance: str, server: str | None) -> None:
 @click.argument("fingerprint")
 @server_option
 def accept_host_key(*, instance: str, fingerprint: str, server: str | None) -> None:
-    """Trust the host key that an instance shows, of this FINGERPRINT and no other."""
+    """Trust the new host key of an instance, if it has this FINGERPRINT."""
     with running_server(server) as client:
         say(plain(client.instances.accept_host_key(instance, fingerprint)))
 
 
 def _fields(**options: Any) -> InstanceFields:
-    said = {_field(name): value for name, value in options.items() if value not in (None, ())}
-    if "tags" in said:
-        said["tags"] = list(said["tags"])
-    return cast(InstanceFields, said)
+    fields = {_field(name): value for name, value in options.items() if value not in (None, ())}
+    if "tags" in fields:
+        fields["tags"] = list(fields["tags"])
+    return cast(InstanceFields, fields)
 
 
 def _field(option: str) -> str:
@@ -238,7 +252,7 @@ def _field(option: str) -> str:
     return _FIELDS.get(named, named.replace("-", "_"))
 
 
-def _tell(instance: InstanceDocument, sentence: str, *, as_json: bool) -> None:
+def _report(instance: InstanceDocument, sentence: str, *, as_json: bool) -> None:
     for notice in instance.notices:
         say(f"! {plain(notice)}")
     if as_json:

@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when one of them is given."""
+"""Click group that imports only the command that is called."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class CommandSource:
     module: str
     attribute: str
     summary: str
-    """Its line in the help of the group, which is printed without importing it."""
+    """Line in the help of the group, which is printed without importing the command."""
 
 
 class LazyGroup(click.Group):
-    """Its commands may raise what this program raises."""
+    """Group of lazily imported commands. Their `WorkflowError`s become an error message and an exit code."""
 
     def __init__(self, *arguments: Any, sources: Mapping[str, CommandSource], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -43,6 +43,6 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except (WorkflowError, KeyboardInterrupt) as error:
-            from comfyui_workflow.cli.exit_codes import conclude_error  # noqa: PLC0415 - it imports the client
+            from comfyui_workflow.cli.exit_codes import conclude_error  # noqa: PLC0415 - slow to import
 
             ctx.exit(conclude_error(error))

@@ -1,4 +1,4 @@
-"""The run as it goes, on a terminal: one bar for all of it, a line for each node, what happens now."""
+"""Live display of a running run on a terminal: a progress bar, the current step and the nodes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def _now() -> datetime:
 
 @contextmanager
 def live_display(console: Console) -> Iterator["LiveDisplay"]:
-    """Draws until the block ends; the last picture stays."""
+    """Draws until the block ends; the last frame stays on the screen."""
     display = LiveDisplay(console)
     with Live(
         get_renderable=display.render, console=console, refresh_per_second=REFRESHES_PER_SECOND
@@ -38,7 +38,8 @@ def live_display(console: Console) -> Iterator["LiveDisplay"]:
 
 
 class LiveDisplay:
-    """`show` is called by the command, `render` by rich's own thread; what they share is replaced whole."""
+    """Live display. `show` runs on the thread of the command, `render` on a thread of rich; no lock is needed
+    because the shared objects are replaced, never changed."""
 
     def __init__(self, console: Console, now: Callable[[], datetime] = _now) -> None:
         self._console = console
@@ -56,7 +57,7 @@ class LiveDisplay:
         progress = self._progress
         if progress is None:
             return Text(self._trouble or "")
-        lines: list[RenderableType] = [self._overall(progress), self._what_happens(progress)]
+        lines: list[RenderableType] = [self._overall(progress), self._current_step(progress)]
         lines += [Text(f"! {plain(notice)}", style="yellow") for notice in progress.notices[-2:]]
         room = max(_FEWEST_NODE_LINES, self._console.height - _LINES_AROUND_NODES)
         nodes = node_table(progress.nodes, self._now(), width=self._console.width, height=room)
@@ -71,7 +72,7 @@ class LiveDisplay:
         )
         return Group(Text(plain(progress.workflow_name), style="bold"), line)
 
-    def _what_happens(self, progress: ProgressDocument) -> Text:
+    def _current_step(self, progress: ProgressDocument) -> Text:
         if self._trouble:
             return Text(self._trouble, style="yellow")
         return Text(now_sentence(progress), style=_COLOURS.get(progress.status, ""))

@@ -1,4 +1,4 @@
-"""Where the commands speak: sentences on stderr, what a script wants on stdout."""
+"""Output of the commands: messages on stderr, results for scripts on stdout."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,15 @@ from comfyui_workflow.client.server import WorkflowServer
 
 
 def say(sentence: str = "") -> None:
+    """Prints a message on stderr."""
     click.echo(sentence, err=True)
 
 
-def say_where(
+def print_locations(
     client: WorkflowServer, workflow_id: str, outputs: Iterable[tuple[int, OutputDocument]]
 ) -> None:
-    """Each with its number. Paths where the server's files are ours, URLs elsewhere."""
+    """Prints where each output is (with its number in the run): a path if the server runs on this machine,
+    else a URL."""
     for number, output in outputs:
         if not output.downloaded:
             say(f"Not fetched: {plain(output.filename)} ({plain(output.error or 'not yet')})")

@@ -1,4 +1,4 @@
-"""The nodes of a run as lines on a terminal: only as many as have room, only as wide as it is."""
+"""Table of the nodes of a run, cut to the height and width of the terminal."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,13 +24,13 @@ _GAP = 2
 _MARK_WIDTH, _TIME_WIDTH, _BAR_WIDTH = 1, 7, 16
 _STEPS_WIDTH = 13
 _WIDE = 76
-"""From here on there is room for a bar beside the steps of a node."""
+"""Minimum width for a progress bar beside the steps of a node."""
 _LONGEST_CLASS, _SHORTEST_CLASS, _SHORTEST_TITLE = 32, 12, 6
 
 
 def node_table(nodes: tuple[NodeDocument, ...], now: datetime, *, width: int, height: int) -> RenderableType:
-    """A node that is at work has been so until `now`."""
-    before, shown, after = nodes_in_sight(nodes, height)
+    """Returns the table. `now` is the end of the time taken by a running node."""
+    before, shown, after = visible_nodes(nodes, height)
     widths = _Widths.fitting(shown, width)
     table = Table.grid(padding=(0, _GAP))
     for node in shown:
@@ -49,7 +49,7 @@ def node_table(nodes: tuple[NodeDocument, ...], now: datetime, *, width: int, he
 
 @dataclass(frozen=True, kw_only=True)
 class _Widths:
-    """What each column may take of a line: the class first, then what the node does, then its title."""
+    """Widths of the columns. The class gets its space first, then the activity, then the title."""
 
     node_class: int
     title: int
@@ -74,32 +74,33 @@ class _Widths:
         )
 
 
-def nodes_in_sight(nodes: tuple[NodeDocument, ...], room: int) -> tuple[int, tuple[NodeDocument, ...], int]:
-    """The nodes around the one at work, as many as have room, and how many are left out before and after."""
+def visible_nodes(nodes: tuple[NodeDocument, ...], room: int) -> tuple[int, tuple[NodeDocument, ...], int]:
+    """Returns as many nodes around the running one as fit, and the number of hidden nodes before and
+    after."""
     if len(nodes) <= room:
         return 0, nodes, 0
     room = max(1, room - 2)
-    at_work = next(
+    current = next(
         (i for i, node in enumerate(nodes) if node.status is not NodeStatus.EXECUTED), len(nodes) - 1
     )
-    first = min(max(0, at_work - room // 2), len(nodes) - room)
+    first = min(max(0, current - room // 2), len(nodes) - room)
     return first, nodes[first : first + room], len(nodes) - first - room
 
 
 def _framed(table: Table, before: int, after: int) -> RenderableType:
-    """A line says how many are out of sight, above and below."""
+    """Adds lines with the number of hidden nodes above and below."""
     above, below = ([Text(f"… {count} more", style="dim")] if count else [] for count in (before, after))
     return Group(*above, table, *below)
 
 
-def _cut(words: str, width: int, style: str) -> Text:
-    text = Text(words if width else "", style=style, no_wrap=True)
+def _cut(content: str, width: int, style: str) -> Text:
+    text = Text(content if width else "", style=style, no_wrap=True)
     text.truncate(max(1, width), overflow="ellipsis")
     return text
 
 
 def _time_taken(node: NodeDocument, now: datetime) -> str:
-    """Empty where it is not known when it began or ended."""
+    """Returns the duration of a node; empty if its start or end is unknown."""
     until = now if node.status is NodeStatus.EXECUTING else node.end_time
     if node.start_time is None or until is None:
         return ""

@@ -1,4 +1,4 @@
-"""Files that a command reads by itself, as a server would."""
+"""Readers for local files, with the checks of the server."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def read_workflow(path: Path) -> Workflow:
 
 
 def read_definitions(path: Path) -> Definitions:
-    """Of a file with the answer to GET /object_info. Raises: InvalidRequest."""
+    """Reads the node classes from a file with the response to GET /object_info. Raises: InvalidRequest."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -26,7 +26,7 @@ def read_definitions(path: Path) -> Definitions:
         raise InvalidRequest(f"{path} is not JSON ({error})") from error
     if not isinstance(value, dict) or not any(map(_is_class, value.values())):
         raise InvalidRequest(
-            f"{path} has no node classes in it: it must be what the instance's GET /object_info answers"
+            f"{path} has no node classes: it must contain the response of the instance to GET /object_info"
         )
     return Definitions(value)
 

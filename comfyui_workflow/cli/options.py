@@ -1,4 +1,4 @@
-"""Arguments, options and words of help that several commands have."""
+"""Arguments, options and help texts that several commands share."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ existing_file = click.Path(exists=True, dir_okay=False, readable=True, path_type
 
 SSH_METAVAR = "STRING|NAME|any[:TAG]"
 SSH_HELP = (
-    "The instance: its ssh command, as pasted; the name of one that `instances` lists; or any: whichever of "
-    "those is free."
+    "The instance: the ssh command as you copied it, or the name of a named instance. any: any free named "
+    "instance; any:TAG: any free one with this tag."
 )
 HIGHEST_PRIORITY = 1000
 
@@ -22,30 +22,30 @@ ssh_option = click.option(
     help=SSH_HELP,
 )
 input_option = click.option(
-    "--input", "images", type=existing_file, multiple=True, help="An input image. May be repeated."
+    "--input", "images", type=existing_file, multiple=True, help="Input image to upload. Can be repeated."
 )
 comfyui_port_option = click.option(
-    "--comfyui-port", type=click.IntRange(1, 65535), help="ComfyUI's port on the instance."
+    "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."
 )
 output_dir_option = click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where outputs go; with a server elsewhere, there.",
+    help="Directory for the outputs, on the server's machine.",
 )
-previews_option = click.option("--previews", is_flag=True, help="Fetch preview pictures too.")
+previews_option = click.option("--previews", is_flag=True, help="Also fetch preview pictures.")
 priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
-    help="Of runs that wait for the same instance the higher one goes first; 0 is usual.",
+    help="Priority, default 0. Runs with a higher priority start first on the same instance.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print only the response, as JSON.")
 
 EXIT_CODES_HELP = """\b
 Exit codes:
-  0    the run completed, its outputs are here
+  0    the run completed and its outputs are saved
   1    the run failed
   2    the request was refused: a wrong option, file, workflow or id
   3    the run was cancelled
   4    no server answers
-  130  interrupted by Ctrl-C; the run itself goes on
+  130  interrupted by Ctrl-C; the run continues
 """

@@ -1,4 +1,4 @@
-"""A server inside the process of a command, for as long as the command needs one."""
+"""Temporary server in the process of a command, while the command needs one."""
 
 import _thread
 import logging
@@ -17,26 +17,27 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.server_address import server_address
 from comfyui_workflow.settings import Settings, load_settings
 
-_EVERYWHERE = (Path("/"),)
+_ANY_DIR = (Path("/"),)
 
 
 @contextmanager
 def running_or_own_server(named_url: str | None) -> Iterator[ReachedServer]:
-    """A server that was named must be there; where none was, one is started for the block.
-    Raises: ServerUnreachable; ConfigurationError when this process cannot serve."""
+    """Yields the named or configured server. If none is named and none is running, starts one for the block.
+    Raises: ServerUnreachable if the named server does not answer; ConfigurationError if this process cannot
+    serve."""
     address = server_address()
     if named_url or address.is_named or _answers(server_client(None)):
         with running_server(named_url) as client:
             yield ReachedServer(client=client, is_own=False, named_url=named_url)
         return
-    own = for_own_use(load_settings())
+    own = own_server_settings(load_settings())
     with ExitStack() as stack:
         try:
             url = stack.enter_context(serve_in_this_process(own))
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"No server answers at {address.url}, and this command cannot serve for itself. {error}. "
-                "Or name the server that is running with --server"
+                f"No server answers at {address.url}, and this command cannot start its own server. {error}. "
+                "Or name a running server with --server"
             ) from error
         token = own.api_token.get_secret_value() if own.api_token else None
         yield ReachedServer(client=stack.enter_context(WorkflowServer(url, token)), is_own=True)
@@ -44,24 +45,25 @@ def running_or_own_server(named_url: str | None) -> Iterator[ReachedServer]:
 
 @contextmanager
 def asking_server(named_url: str | None) -> Iterator[WorkflowServer]:
-    """A server that is asked one thing; for the question alone, where there is none.
+    """Yields a server for a single request; starts one for the block if none is running.
     Raises: as `running_or_own_server`."""
     with running_or_own_server(named_url) as reached:
         if reached.is_own:
-            say("No server answers, so this command asks the instance itself.")
+            say("No server is running, so this command connects to the instance itself.")
         yield reached.client
 
 
-def for_own_use(settings: Settings) -> Settings:
-    """On a free port that only this process has the token of, and that may do what its user may."""
+def own_server_settings(settings: Settings) -> Settings:
+    """Returns settings for a server on a free port, with a random token that only this process knows, and
+    with the file access of its user."""
     return settings.model_copy(
         update={
             "host": "127.0.0.1",
             "port": 0,
             "api_token": SecretStr(secrets.token_urlsafe(32)),
-            "read_dirs": settings.read_dirs or _EVERYWHERE,
-            "write_dirs": settings.write_dirs or _EVERYWHERE,
-            "ssh_key_dirs": settings.ssh_key_dirs or _EVERYWHERE,
+            "read_dirs": settings.read_dirs or _ANY_DIR,
+            "write_dirs": settings.write_dirs or _ANY_DIR,
+            "ssh_key_dirs": settings.ssh_key_dirs or _ANY_DIR,
             "output_dir": settings.default_output_dir,
             "local_instances": settings.local_instances is not False,
         }
@@ -70,15 +72,15 @@ def for_own_use(settings: Settings) -> Settings:
 
 @contextmanager
 def serve_in_this_process(settings: Settings) -> Iterator[str]:
-    """The URL it answers at. Unfinished runs are taken up; at the end they stop and stay kept.
-    Raises: ConfigurationError; DataTaken, when another server was found to work on the same data."""
-    from comfyui_workflow.app import create_server  # noqa: PLC0415 - most commands need no server of their own,
-    from comfyui_workflow.server.http import HttpThread  # noqa: PLC0415 - and are there at once without it
+    """Starts a server for the block and yields its URL. Unfinished runs are resumed; at the end they are
+    stopped and saved. Raises: ConfigurationError; DataTaken if another server uses the same data."""
+    from comfyui_workflow.app import create_server  # noqa: PLC0415 - slow to import, and rarely needed
+    from comfyui_workflow.server.http import HttpThread  # noqa: PLC0415 - slow to import, and rarely needed
 
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # its warnings would cross the display
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # its warnings would disturb the display
     server = create_server(settings)
     http = HttpThread(server, settings)
-    server.when_lost(_thread.interrupt_main)
+    server.on_data_taken(_thread.interrupt_main)
     try:
         server.start()
         http.start()

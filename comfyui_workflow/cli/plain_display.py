@@ -1,4 +1,4 @@
-"""The run as it goes, for logs and pipes: a line whenever something changed."""
+"""Line display of a running run, for logs and pipes: one line per change."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from comfyui_workflow.cli.run_text import node_name, now_sentence, plain
 from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.status import NodeStatus
 
-_SAYINGS = {NodeStatus.EXECUTING: "running", NodeStatus.EXECUTED: "done", NodeStatus.FAILED: "failed"}
+_STATUS_WORDS = {NodeStatus.EXECUTING: "running", NodeStatus.EXECUTED: "done", NodeStatus.FAILED: "failed"}
 
 
 class PlainDisplay:
-    """`say` gets one line at a time. Steps are told at each tenth of a node only."""
+    """Calls `say` with one line per change. The steps of a node are reported at every 10 %."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._now = ""
+        self._last_sentence = ""
         self._trouble = False
         self._nodes: dict[str, tuple[NodeStatus, int]] = {}
         self._notices = 0
@@ -27,7 +27,7 @@ class PlainDisplay:
         if not progress.status.is_finished:
             self._show_now(now_sentence(progress))
         for node in sorted(progress.nodes, key=lambda node: node.status is NodeStatus.EXECUTING):
-            self._show_node(node, progress)  # what is done is told before what has begun since
+            self._show_node(node, progress)  # finished nodes first, then the running one
         if progress.status.is_finished:
             self._show_now(now_sentence(progress))
 
@@ -41,11 +41,11 @@ class PlainDisplay:
         if state == self._nodes.get(node.node_id, (NodeStatus.PENDING, 0)):
             return
         self._nodes[node.node_id] = state
-        if node.status in _SAYINGS:
+        if node.status in _STATUS_WORDS:
             count = f"{progress.completed_nodes}/{progress.total_nodes}"
-            self._say(f"[{count}] {node_name(node)}: {plain(node.message or _SAYINGS[node.status])}")
+            self._say(f"[{count}] {node_name(node)}: {plain(node.message or _STATUS_WORDS[node.status])}")
 
     def _show_now(self, sentence: str) -> None:
-        if sentence != self._now:
-            self._now = sentence
+        if sentence != self._last_sentence:
+            self._last_sentence = sentence
             self._say(sentence)

@@ -1,4 +1,4 @@
-"""`run` and `watch`: a run with its progress, to its end."""
+"""`run` and `watch`: start a run, or attach to one, and show its progress until it ends."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from comfyui_workflow.cli.exit_codes import (
 )
 from comfyui_workflow.cli.follow import follow
 from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set_option
-from comfyui_workflow.cli.messages import say, say_where
+from comfyui_workflow.cli.messages import print_locations, say
 from comfyui_workflow.cli.options import (
     EXIT_CODES_HELP,
     comfyui_port_option,
@@ -29,8 +29,8 @@ from comfyui_workflow.cli.screen import display
 from comfyui_workflow.cli.servers import (
     ReachedServer,
     running_server,
+    server_argument,
     server_option,
-    server_words,
 )
 from comfyui_workflow.client.documents import ProgressDocument
 from comfyui_workflow.client.orders import Order
@@ -44,7 +44,7 @@ from comfyui_workflow.runs.status import RunStatus
 @set_option
 @seed_mode_option
 @output_dir_option
-@click.option("--name", help="What to call the run. Otherwise the file name of the workflow.")
+@click.option("--name", help="Name of the run. Default: the file name of the workflow.")
 @comfyui_port_option
 @previews_option
 @priority_option
@@ -67,12 +67,12 @@ def run(
     server: str | None,
     as_json: bool,
 ) -> None:
-    """Run WORKFLOW on an instance, and fetch what it makes.
+    """Run WORKFLOW on an instance and fetch its outputs.
 
-    WORKFLOW is a file as the ComfyUI editor saves or exports it, or a picture that ComfyUI made.
+    WORKFLOW is a file that the ComfyUI editor saved or exported, or a picture that ComfyUI made.
 
-    The run is handed to the server, and goes on there when this command ends. Where no server answers (and
-    none is named) this command serves for itself until the run is finished.
+    The run continues on the server when this command ends. If no server is running (and none is named), this
+    command starts its own server until the run is finished.
     """
     order = Order(
         workflow=workflow,
@@ -88,7 +88,7 @@ def run(
     )
     with sigterm_as_interrupt(), running_or_own_server(server) as reached:
         if reached.is_own:
-            say("No server answers, so this command serves until the run is finished.")
+            say("No server is running, so this command runs its own server until the run is finished.")
         workflow_id = reached.client.execute(**order).workflow_id
         say(f"Run {workflow_id}")
         progress = _follow(ctx, reached, workflow_id)
@@ -102,7 +102,7 @@ def run(
 @json_option
 @click.pass_context
 def watch(ctx: click.Context, *, workflow_id: str, server: str | None, as_json: bool) -> None:
-    """Follow a run to its end, from wherever it is."""
+    """Show the progress of a run until it ends."""
     with sigterm_as_interrupt(), running_server(server) as client:
         reached = ReachedServer(client=client, is_own=False, named_url=server)
         progress = _follow(ctx, reached, workflow_id)
@@ -111,34 +111,34 @@ def watch(ctx: click.Context, *, workflow_id: str, server: str | None, as_json: 
 
 
 def _follow(ctx: click.Context, reached: ReachedServer, workflow_id: str) -> ProgressDocument:
-    """Exits by itself when the user has seen enough."""
+    """Follows the run until it ends. Exits the command after Ctrl-C."""
     try:
         with display() as shown:
             return follow(reached.client, workflow_id, shown)
     except KeyboardInterrupt as interruption:
-        say(_farewell(reached, workflow_id))
+        say(_interrupted_message(reached, workflow_id))
         ctx.exit(interruption_code(interruption))
 
 
-def _farewell(reached: ReachedServer, workflow_id: str) -> str:
+def _interrupted_message(reached: ReachedServer, workflow_id: str) -> str:
     if reached.is_own:
         return (
-            f"Stopped watching and serving. The run {workflow_id} is kept: what was submitted goes on at the "
-            "instance, and the next start takes it up again (comfyui-workflow serve)."
+            f"Stopped watching and serving. The run {workflow_id} is saved: a submitted prompt continues on "
+            "the instance. To continue the run, start a server: comfyui-workflow serve"
         )
     return (
-        f"Stopped watching. The run goes on at {reached.client.url}.\n"
-        f"  watch it:   comfyui-workflow watch {workflow_id}{server_words(reached)}\n"
-        f"  cancel it:  comfyui-workflow cancel {workflow_id}{server_words(reached)}"
+        f"Stopped watching. The run continues at {reached.client.url}.\n"
+        f"  to watch it:   comfyui-workflow watch {workflow_id}{server_argument(reached)}\n"
+        f"  to cancel it:  comfyui-workflow cancel {workflow_id}{server_argument(reached)}"
     )
 
 
 def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: bool) -> None:
-    """Outputs on stdout, one a line; what a person should know on stderr."""
+    """Prints the outputs on stdout, one per line, and messages for the user on stderr."""
     if as_json:
         click.echo(json.dumps(progress.raw, indent=2))
         return
-    say_where(reached.client, progress.workflow_id, enumerate(progress.outputs))
+    print_locations(reached.client, progress.workflow_id, enumerate(progress.outputs))
     if progress.status is RunStatus.COMPLETED and not progress.outputs:
         say("The run made no outputs.")
     if progress.can_retry:
@@ -147,5 +147,5 @@ def conclude(reached: ReachedServer, progress: ProgressDocument, *, as_json: boo
 
 def _retry_advice(reached: ReachedServer, progress: ProgressDocument) -> str:
     first = "start comfyui-workflow serve, then: " if reached.is_own else ""
-    where = server_words(reached)
-    return f"To go on where it failed: {first}comfyui-workflow retry {progress.workflow_id}{where}"
+    where = server_argument(reached)
+    return f"To retry the run: {first}comfyui-workflow retry {progress.workflow_id}{where}"

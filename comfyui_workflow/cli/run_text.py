@@ -1,4 +1,4 @@
-"""A run in words: what happens now, how long it took, what became of it. Used by every way of showing it."""
+"""Text about a run: its current step, duration and outcome. Used by all displays."""
 
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ _PHASES = {
 
 
 def now_sentence(progress: ProgressDocument) -> str:
-    """What happens just now."""
+    """Returns the current step of the run."""
     if progress.status.is_finished:
         return end_sentence(progress)
     sentence = plain(progress.message or _PHASES[progress.phase])
@@ -26,7 +26,7 @@ def now_sentence(progress: ProgressDocument) -> str:
 
 
 def end_sentence(progress: ProgressDocument) -> str:
-    """What became of a finished run."""
+    """Returns the outcome of a finished run."""
     why = f": {plain(progress.error_message)}" if progress.error_message else ""
     match progress.status:
         case RunStatus.COMPLETED:
@@ -43,13 +43,14 @@ def node_name(node: NodeDocument) -> str:
 
 
 def node_title(node: NodeDocument) -> str:
-    """Empty where it says nothing that the class does not."""
+    """Returns the title of the node; empty if it equals the class name."""
     title = plain(node.title or "")
     return "" if title.replace(" ", "").lower() == node.node_type.lower() else title
 
 
 def share_done(progress: ProgressDocument) -> float:
-    """0 to 1, with the steps of the nodes that are at work, so that a long last node moves the bar too."""
+    """Returns the progress, 0 to 1. The steps of running nodes count, so that a long last node moves the bar
+    too."""
     if progress.status is RunStatus.COMPLETED:
         return 1.0
     running = sum(node.progress / 100 for node in progress.nodes if node.status is NodeStatus.EXECUTING)
@@ -57,7 +58,7 @@ def share_done(progress: ProgressDocument) -> float:
 
 
 def run_time_s(progress: ProgressDocument, now: datetime | None = None) -> float:
-    """From its order to its end, or until now."""
+    """Returns the seconds from the order of the run to its end, or to now."""
     until = progress.end_time or now or progress.queue_time
     return max(0.0, (until - progress.queue_time) / timedelta(seconds=1))
 
@@ -69,12 +70,13 @@ def clock_time(seconds: float) -> str:
 
 
 def money(cost: float | None) -> str:
-    """In the user's own currency; empty where it is not known."""
+    """Formats a cost in the currency of the user; empty if unknown."""
     if cost is None:
         return ""
     return f"{cost:.2f}" if cost >= 1 else f"{cost:.4f}"
 
 
 def plain(text: str) -> str:
-    """Without what would move the cursor, colour the terminal or break the line: names come from anywhere."""
+    """Replaces unprintable characters: text from other programs must not move the cursor, change the colour
+    or break the line."""
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()

@@ -1,10 +1,10 @@
-"""`list`, `cancel`, `retry`, `priority` and `outputs`: runs that a server looks after."""
+"""`list`, `cancel`, `retry`, `priority` and `outputs`: commands for the runs of a server."""
 
 import json
 
 import click
 
-from comfyui_workflow.cli.messages import say, say_where
+from comfyui_workflow.cli.messages import print_locations, say
 from comfyui_workflow.cli.options import HIGHEST_PRIORITY, json_option
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.servers import running_server, server_option
@@ -16,17 +16,19 @@ _ID_WIDTH, _STATUS_WIDTH = 41, 9
 
 
 @click.command("list")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Maximum number of runs."
+)
 @click.option(
     "--status",
     "statuses",
     type=click.Choice([status.value for status in RunStatus]),
     multiple=True,
-    help="Of this status alone. May be repeated.",
+    help="Only runs with this status. Can be repeated.",
 )
-@click.option("--name", help="With this in the name of the workflow.")
-@click.option("--instance", help="Of this instance: its name or its id.")
-@click.option("--batch", help="Of this batch: its id.")
+@click.option("--name", help="Only runs with this text in the workflow name.")
+@click.option("--instance", help="Only runs on this instance (name or id).")
+@click.option("--batch", help="Only runs of this batch (id).")
 @server_option
 @json_option
 def list_runs(
@@ -46,8 +48,8 @@ def list_runs(
         click.echo(json.dumps([run.raw for run in runs], indent=2))
         return
     if not runs:
-        is_narrowed = any((statuses, name, instance, batch))
-        say("No run is like that." if is_narrowed else "There are no runs yet.")
+        has_filter = any((statuses, name, instance, batch))
+        say("No run matches these options." if has_filter else "There are no runs yet.")
     for run in runs:
         click.echo(_line(run))
 
@@ -56,7 +58,7 @@ def list_runs(
 @click.argument("workflow_id")
 @server_option
 def cancel(*, workflow_id: str, server: str | None) -> None:
-    """Cancel a run: its prompt is dropped from the queue, or interrupted."""
+    """Cancel a run. Its prompt is removed from the queue, or interrupted if it is running."""
     with running_server(server) as client:
         say(plain(client.cancel(workflow_id)))
 
@@ -65,18 +67,19 @@ def cancel(*, workflow_id: str, server: str | None) -> None:
 @click.argument("workflow_id")
 @server_option
 def retry(*, workflow_id: str, server: str | None) -> None:
-    """Take up a failed run where it failed, and fetch what is missing. Nothing is run on the GPU again."""
+    """Retry a failed run from the step that failed, and fetch missing outputs. No prompt is executed
+    again."""
     with running_server(server) as client:
         say(plain(client.retry(workflow_id)))
     say(f"Follow it with: comfyui-workflow watch {workflow_id}")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a number here
+@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a number, not an option
 @click.argument("workflow_id")
 @click.argument("priority", type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY))
 @server_option
 def priority(*, workflow_id: str, priority: int, server: str | None) -> None:
-    """Have a run that waits go before those of a lower PRIORITY: -1000 to 1000, 0 is usual."""
+    """Change the priority of a waiting run: -1000 to 1000, default 0. A higher priority starts first."""
     with running_server(server) as client:
         say(plain(client.prioritize(workflow_id, priority)))
 
@@ -86,17 +89,18 @@ def priority(*, workflow_id: str, priority: int, server: str | None) -> None:
 @server_option
 @json_option
 def outputs(*, workflow_id: str, server: str | None, as_json: bool) -> None:
-    """Print where the outputs of a run are, one a line."""
+    """List the output files of a run: one path or URL per line."""
     with running_server(server) as client:
         documents = client.outputs(workflow_id)
         if as_json:
             click.echo(json.dumps([document.raw for document in documents], indent=2))
         else:
-            say_where(client, workflow_id, enumerate(documents))
+            print_locations(client, workflow_id, enumerate(documents))
 
 
 def _line(run: SummaryDocument) -> str:
-    """Columns that a person reads and a script can cut; the name comes last, since it may hold anything."""
+    """Formats a line with fixed columns, for users and scripts. The name comes last, because it may contain
+    any text."""
     ordered_at = run.queue_time.astimezone().strftime("%Y-%m-%d %H:%M")
     state = click.style(f"{run.status.value:{_STATUS_WIDTH}}", fg=_COLOURS.get(run.status, "cyan"))
     outcome = f"{run.output_count} output{'' if run.output_count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What is shown with rich: tables on stdout, progress on stderr."""
+"""Output with rich: tables on stdout, progress on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ from comfyui_workflow.cli.live_display import live_display
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.plain_display import PlainDisplay
 
-_WITHOUT_END = 10_000
+_UNLIMITED_WIDTH = 10_000
 
 
 def print_table(table: Table) -> None:
-    """On stdout. What is not a terminal takes a line however long it is."""
+    """Prints a table on stdout. Lines are not cut if stdout is not a terminal."""
     console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=_WITHOUT_END)).print(table)
+    (console if console.is_terminal else Console(highlight=False, width=_UNLIMITED_WIDTH)).print(table)
 
 
 @contextmanager
 def display() -> Iterator[Display]:
-    """Live on a terminal, lines elsewhere."""
+    """Yields a live display on a terminal, a line display otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(say)

@@ -1,4 +1,4 @@
-"""Which server a command talks to: the one that was named, or the one of the settings."""
+"""Selection of the server: the one named with --server, or the one of the settings."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from comfyui_workflow.server_address import PREFIX, server_address
 server_option = click.option(
     "--server",
     metavar="URL",
-    help=f"Where the server is. Otherwise {PREFIX}SERVER_URL, or {PREFIX}HOST and {PREFIX}PORT say it.",
+    help=f"URL of the server. Default: {PREFIX}SERVER_URL, else made from {PREFIX}HOST and {PREFIX}PORT.",
 )
 
 
@@ -19,19 +19,20 @@ server_option = click.option(
 class ReachedServer:
     client: WorkflowServer
     is_own: bool
-    """It ends with this command."""
+    """True if this command started the server; it then stops with this command."""
     named_url: str | None = None
-    """What the user said with --server."""
+    """The URL of --server, if it was given."""
 
 
 def server_client(named_url: str | None) -> WorkflowServer:
-    """Asks nothing yet. Raises: InvalidRequest; ConfigurationError."""
+    """Returns a client; sends no request yet. Raises: InvalidRequest; ConfigurationError."""
     address = server_address()
     return WorkflowServer(named_url or address.url, address.api_token)
 
 
 def running_server(named_url: str | None) -> WorkflowServer:
-    """Raises: ServerUnreachable, saying what to do; as `server_client`."""
+    """Returns a client after a check that the server answers. Raises: ServerUnreachable, with advice; and as
+    `server_client`."""
     client = server_client(named_url)
     try:
         client.check()
@@ -42,6 +43,6 @@ def running_server(named_url: str | None) -> WorkflowServer:
     return client
 
 
-def server_words(reached: ReachedServer) -> str:
-    """What to add to a command so that it finds the same server."""
+def server_argument(reached: ReachedServer) -> str:
+    """Returns the option to add to a command in a message, so that it uses the same server."""
     return f" --server {reached.named_url}" if reached.named_url else ""

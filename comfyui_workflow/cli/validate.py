@@ -1,4 +1,4 @@
-"""`validate`: what an instance would say of a workflow, before it is paid for."""
+"""`validate`: checks a workflow against an instance before it is run."""
 
 import json
 from pathlib import Path
@@ -23,8 +23,8 @@ from comfyui_workflow.workflows.findings import Severity
 
 EXIT_CODES = """\b
 Exit codes:
-  0    the instance can run it
-  2    it cannot; or a wrong option, file or workflow
+  0    the instance can run the workflow
+  2    it cannot run it; or an option, file or workflow is invalid
   4    the server or the instance cannot be reached
 """
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
@@ -50,9 +50,9 @@ def validate(
     server: str | None,
     as_json: bool,
 ) -> None:
-    """Say whether an instance can run WORKFLOW, and what it lacks.
+    """Check that an instance can run WORKFLOW, and list what is missing.
 
-    Nothing is brought to the instance and nothing runs there. Takes what `run` takes.
+    Nothing is uploaded to the instance and nothing runs there.
     """
     order = Order(
         workflow=workflow,

@@ -1,8 +1,8 @@
-"""The Python client: of a ComfyUI, and of our own server.
+"""Python clients: `ComfyUI` for a ComfyUI, `WorkflowServer` for the server of this program.
 
     from comfyui_workflow.client import ComfyUI, WorkflowServer
 
-docs/client.md shows what they do. Importing this opens nothing.
+docs/client.md has examples. The import opens no connection.
 """
 
 from importlib import import_module
@@ -132,8 +132,8 @@ _IMPORTED_LATER = {
     "Submission": "comfyui_workflow.comfyui.client",
     "Verdict": "comfyui_workflow.workflows.validation.preflight",
 }
-"""What speaks to a ComfyUI itself, by its module: imported when it is first asked for (PEP 562), so that a
-command which asks our server does not wait for it. Type checkers read the imports above."""
+"""Names of the ComfyUI client and their modules. They are imported at first use (PEP 562), so that a command
+which only talks to our server does not wait for the import. Type checkers read the imports above."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,8 @@
-"""Many graphs through one ComfyUI, a few at a time in its queue, so that it is neither idle nor flooded."""
+"""Runs many graphs on one ComfyUI, with a limited number of them in its queue.
+
+How it works: one thread submits the graphs in order. A semaphore has one slot for each prompt that may be in
+ComfyUI's queue; a slot is freed when its prompt has ended. A thread waits for each submitted prompt.
+"""
 
 import threading
 import time
@@ -17,8 +21,8 @@ from comfyui_workflow.workflows.graph import Graph
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What became of the graph at `index`: exactly one of `entry` and `error` is there. A graph that was left
-    out, since an earlier one failed, has `Stopped` for its error."""
+    """Outcome of the graph at `index`: exactly one of `entry` and `error` is set. A graph that was not
+    submitted because an earlier one failed has the error `Stopped`."""
 
     index: int
     prompt_id: str | None = None
@@ -30,8 +34,8 @@ class BatchResult:
         return self.entry is not None
 
 
-def waited_for(prompts: Prompts, index: int, prompt_id: str, timeout_s: float | None) -> BatchResult:
-    """Of a prompt that was submitted."""
+def wait_for_result(prompts: Prompts, index: int, prompt_id: str, timeout_s: float | None) -> BatchResult:
+    """Waits for a submitted prompt and returns its result; errors are in the result."""
     try:
         entry = prompts.wait(prompt_id, timeout_s)
     except WorkflowError as error:
@@ -40,7 +44,7 @@ def waited_for(prompts: Prompts, index: int, prompt_id: str, timeout_s: float | 
 
 
 class Batch:
-    """One thread submits, in the order of the graphs; another waits for each prompt that is under way."""
+    """One execution of many graphs; see the module docstring."""
 
     def __init__(
         self,
@@ -58,36 +62,37 @@ class Batch:
         self._stagger_s = stagger_s
         self._stop_at_error = stop_at_error
         self._timeout_s = timeout_s
-        self._places = threading.Semaphore(at_once)
-        self._is_over = CancelToken()
+        self._slots = threading.Semaphore(at_once)
+        self._cancel = CancelToken()
         self._has_failed = threading.Event()
-        self._arrived: SimpleQueue[Future[BatchResult | None]] = SimpleQueue()
+        self._completed: SimpleQueue[Future[BatchResult | None]] = SimpleQueue()
 
     def results(self) -> Iterator[BatchResult]:
-        """As they come. Who leaves early ends the submitting; what is in ComfyUI's queue goes on."""
+        """Yields the results as they complete. If the caller stops early, nothing more is submitted; prompts
+        in ComfyUI's queue continue."""
         with ThreadPoolExecutor(self._at_once + 1, thread_name_prefix="batch") as threads:
             try:
-                self._start(threads, self._feed, threads)
-                missing = len(self._graphs)
-                while missing:
-                    result = self._arrived.get().result()
+                self._start(threads, self._submit_all, threads)
+                remaining = len(self._graphs)
+                while remaining:
+                    result = self._completed.get().result()
                     if result is not None:
-                        missing -= 1
+                        remaining -= 1
                         yield result
             finally:
-                self._is_over.cancel("the batch was left")
+                self._cancel.cancel("the batch was left")
 
     def _start(
         self, threads: ThreadPoolExecutor, work: Callable[..., BatchResult | None], *arguments: object
     ) -> None:
-        threads.submit(work, *arguments).add_done_callback(self._arrived.put)
+        threads.submit(work, *arguments).add_done_callback(self._completed.put)
 
-    def _feed(self, threads: ThreadPoolExecutor) -> None:
-        """Submits each graph as soon as there is a place for it."""
+    def _submit_all(self, threads: ThreadPoolExecutor) -> None:
+        """Submits each graph as soon as a slot is free, and not before its `stagger_s` is over."""
         submit_at_s = time.monotonic()
         for index, graph in enumerate(self._graphs):
-            self._take_place()
-            if self._is_over.wait(max(0.0, submit_at_s - time.monotonic())):
+            self._acquire_slot()
+            if self._cancel.wait(max(0.0, submit_at_s - time.monotonic())):
                 return
             submit_at_s = time.monotonic() + self._stagger_s
             self._submit(threads, index, graph)
@@ -95,26 +100,26 @@ class Batch:
     def _submit(self, threads: ThreadPoolExecutor, index: int, graph: Graph) -> None:
         try:
             if self._stop_at_error and self._has_failed.is_set():
-                raise Stopped("Not submitted, since an earlier graph of the batch failed")
-            under_way = self._prompts.send(checked_graph(graph), self._is_over)
+                raise Stopped("Not submitted, because an earlier graph of the batch failed")
+            prompt = self._prompts.send(checked_graph(graph), self._cancel)
         except WorkflowError as error:
             self._start(threads, self._fail, index, error)
         else:
-            self._start(threads, self._finish, index, under_way)
+            self._start(threads, self._finish, index, prompt)
 
     def _fail(self, index: int, error: WorkflowError, prompt_id: str | None = None) -> BatchResult:
         self._has_failed.set()
-        self._places.release()
+        self._slots.release()
         return BatchResult(index=index, prompt_id=prompt_id, error=error)
 
-    def _finish(self, index: int, under_way: ActivePrompt) -> BatchResult:
+    def _finish(self, index: int, prompt: ActivePrompt) -> BatchResult:
         try:
-            entry = self._prompts.finish(under_way, self._timeout_s, self._is_over)
+            entry = self._prompts.finish(prompt, self._timeout_s, self._cancel)
         except WorkflowError as error:
-            return self._fail(index, error, under_way.prompt_id)
-        self._places.release()
-        return BatchResult(index=index, prompt_id=under_way.prompt_id, entry=entry)
+            return self._fail(index, error, prompt.prompt_id)
+        self._slots.release()
+        return BatchResult(index=index, prompt_id=prompt.prompt_id, entry=entry)
 
-    def _take_place(self) -> None:
-        with self._is_over.calling(self._places.release):
-            self._places.acquire()
+    def _acquire_slot(self) -> None:
+        with self._cancel.on_cancel(self._slots.release):
+            self._slots.acquire()

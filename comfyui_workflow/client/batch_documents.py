@@ -1,4 +1,4 @@
-"""What the routes of the batches answer, as far as a client looks at it; `raw` has all of it."""
+"""Response documents of the batch routes: the fields that a client uses; `raw` has the whole response."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ from comfyui_workflow.runs.status import RunStatus
 
 
 class BatchStartedDocument(Document, frozen=True, kw_only=True):
-    """A batch that was ordered; the runs in their order."""
+    """Response to a batch order; the run ids are in the order of the runs."""
 
     batch_id: str
     workflow_ids: tuple[str, ...]
@@ -25,7 +25,8 @@ class BatchFailureDocument(Document, frozen=True, kw_only=True):
 
 
 class BatchProgressDocument(Document, frozen=True, kw_only=True):
-    """`status` is the worst of its runs, once all are finished. `failures` has the first twenty."""
+    """Progress of a batch. `status`: once all runs are finished, the worst status of them. `failures`: the
+    first twenty."""
 
     batch_id: str
     batch_name: str
@@ -40,28 +41,28 @@ class BatchProgressDocument(Document, frozen=True, kw_only=True):
     on_error: str = "continue"
     gpu_seconds: float = 0.0
     cost: float | None = None
-    """None where no price is known."""
+    """None if no price is known."""
     unpriced_runs: int = 0
-    """Those that executed at no known price: the cost is without them."""
+    """Number of runs that executed at an unknown price; `cost` does not include them."""
     can_retry: bool = False
-    """Whether `retry` would take up one of its runs."""
+    """True if `retry` would retry at least one of the runs."""
     failures: tuple[BatchFailureDocument, ...] = ()
     raw: dict[str, Any]
 
     def count(self, *statuses: RunStatus) -> int:
-        """How many runs have one of them."""
+        """Returns the number of runs with one of these statuses."""
         return sum(self.counts.get(status, 0) for status in statuses)
 
 
 class BatchRunDocument(SummaryDocument, frozen=True, kw_only=True):
-    """A line of the summary."""
+    """One run in the summary of a batch."""
 
     inputs: Mapping[str, Any] = {}
-    """Those that were set."""
+    """The inputs that were set for this run."""
 
 
 class BatchSummaryDocument(Document, frozen=True, kw_only=True):
-    """The runs in their order."""
+    """A batch and its runs, in order."""
 
     batch: BatchProgressDocument
     workflows: tuple[BatchRunDocument, ...]
@@ -69,7 +70,7 @@ class BatchSummaryDocument(Document, frozen=True, kw_only=True):
 
 
 class BatchOutputDocument(OutputDocument, frozen=True, kw_only=True):
-    """`number`: which of the outputs of its run, counted from 0."""
+    """An output of a batch. `number`: its index in the outputs of its run, from 0."""
 
     workflow_id: str
     number: int

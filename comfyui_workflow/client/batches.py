@@ -1,4 +1,4 @@
-"""The batches of our own server, from Python: `server.batches`."""
+"""Python client of the batch routes of the server: `server.batches`."""
 
 import re
 import time
@@ -16,47 +16,48 @@ from comfyui_workflow.client.batch_documents import (
 )
 from comfyui_workflow.client.calls import Calls
 from comfyui_workflow.client.errors import ServerUnreachable
-from comfyui_workflow.client.orders import BatchOrder, Place, check_order, hand_over
+from comfyui_workflow.client.orders import BatchOrder, FileReference, check_order, send_order
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
 
 ORDER_TIMEOUT_S = 300.0
-"""Ten thousand runs are checked and kept before the answer."""
+"""The server checks and stores up to ten thousand runs before it responds."""
 LONG_ANSWER_TIMEOUT_S = 120.0
 _BASE = "/comfyui/workflow/batch"
 
 
 class Batches:
-    """Every method raises what those of the server raise."""
+    """Client of the batch routes. The methods raise the errors of `WorkflowServer`."""
 
-    def __init__(self, calls: Calls, upload: Place) -> None:
+    def __init__(self, calls: Calls, upload: FileReference) -> None:
         self._calls = calls
         self._upload = upload
 
     def order(self, **order: Unpack[BatchOrder]) -> BatchStartedDocument:
-        """Many runs at once, all or none of them; returns at once. Nothing is asked twice: when the answer
-        is lost, ServerUnreachable says that the batch may have started."""
+        """Starts many runs, all or none of them, and returns at once. The request is never retried: if the
+        response is lost, ServerUnreachable says that the batch may have started."""
         check_order(order, BatchOrder)
-        reads_our_files = self._calls.is_on_this_machine
-        return hand_over(order, self.send, self._upload, reads_our_files=reads_our_files)
+        is_local = self._calls.is_on_this_machine
+        return send_order(order, self.send, self._upload, server_reads_our_files=is_local)
 
     def send(self, body: dict[str, Any]) -> BatchStartedDocument:
-        """A body as docs/api/batch.md has it, as it is: its paths are those of the server."""
+        """Sends a body as described in docs/api/batch.md, unchanged: its paths are paths on the server's
+        machine."""
         try:
             answer = self._calls.ask("POST", _BASE, timeout_s=ORDER_TIMEOUT_S, json=body)
         except ServerUnreachable as error:
-            unsure = "Whether it has started the batch is not known; comfyui-workflow batches list tells"
+            unsure = "It is not known whether the batch has started; check with comfyui-workflow batches list"
             raise ServerUnreachable(f"{error}. {unsure}") from error
         return self._calls.read(BatchStartedDocument, answer)
 
     def all(self, limit: int = 20, before: str | None = None) -> list[BatchProgressDocument]:
-        """Newest first; `before` an id, for the next page. At most 100."""
+        """Returns batches, newest first, at most 100. `before`: a batch id, for the next page."""
         params = {"limit": str(limit), **({"before": before} if before else {})}
         answer = self._calls.ask("GET", _BASE, params=params)
         return self._calls.read_all(BatchProgressDocument, answer.get("batches"))
 
     def progress(self, batch_id: str) -> BatchProgressDocument:
-        """The batch now."""
+        """Returns the current progress of the batch."""
         answer = self._calls.ask("GET", f"{_path(batch_id)}/progress")
         return self._calls.read(BatchProgressDocument, answer.get("progress"))
 
@@ -69,7 +70,8 @@ class Batches:
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> Iterator[BatchProgressDocument]:
-        """As `watch` of a run: the batch whenever it has changed, the finished one last. Raises: TimedOut."""
+        """Yields the progress whenever it has changed, the finished batch last; as `WorkflowServer.watch`.
+        Raises: TimedOut."""
         return watch(
             lambda: self.progress(batch_id),
             timeout_s=timeout_s,
@@ -80,37 +82,39 @@ class Batches:
         )
 
     def wait(self, batch_id: str, *, timeout_s: float | None = None) -> BatchProgressDocument:
-        """The finished batch, however its runs ended: `status`, `counts` and `failures` tell, and what the
-        others made is there. Raises: TimedOut."""
+        """Waits for the batch and returns it. Failed runs raise no error: see `status`, `counts` and
+        `failures`. The outputs of the other runs are available. Raises: TimedOut."""
         *_, finished = self.watch(batch_id, timeout_s=timeout_s)
         return finished
 
     def cancel(self, batch_id: str) -> int:
-        """Ask for it; how many runs were not finished."""
+        """Requests the cancellation; returns the number of unfinished runs."""
         return int(self._calls.ask("POST", f"{_path(batch_id)}/cancel").get("cancelled") or 0)
 
     def retry(self, batch_id: str) -> int:
-        """Take up failed runs where they failed; no prompt is run again. How many those are."""
+        """Retries failed runs from the step that failed; no prompt is executed again. Returns their
+        number."""
         return int(self._calls.ask("POST", f"{_path(batch_id)}/retry").get("retried") or 0)
 
     def outputs(self, batch_id: str) -> list[BatchOutputDocument]:
-        """Of all its runs, in their order."""
+        """Returns the outputs of all runs, in the order of the runs."""
         answer = self._calls.ask("GET", f"{_path(batch_id)}/outputs", timeout_s=LONG_ANSWER_TIMEOUT_S)
         return self._calls.read_all(BatchOutputDocument, answer.get("outputs"))
 
     def summary(self, batch_id: str) -> BatchSummaryDocument:
-        """Its progress, and a line for each run with the inputs that were set."""
+        """Returns the progress of the batch, and each run with the inputs that were set."""
         answer = self._calls.ask("GET", f"{_path(batch_id)}/summary", timeout_s=LONG_ANSWER_TIMEOUT_S)
         batch = self._calls.read(BatchProgressDocument, answer.get("batch"))
         runs = self._calls.read_all(BatchRunDocument, answer.get("workflows"))
         return BatchSummaryDocument(batch=batch, workflows=tuple(runs), raw=answer)
 
     def download(self, batch_id: str, directory: Path | str) -> list[Path]:
-        """Every output of its runs into a directory here; files of the same name get numbers. Raises:
-        RemoteFileError when the server has not got all of them, after those that it has; StoreError."""
-        from comfyui_workflow.client.download import land_outputs  # noqa: PLC0415 - few commands fetch files
+        """Downloads every output into a local directory; files with equal names get numbers.
+        Raises: RemoteFileError if the server does not have all outputs (the others are downloaded first);
+        StoreError."""
+        from comfyui_workflow.client.download import save_outputs  # noqa: PLC0415 - few commands fetch files
 
-        return land_outputs(self.outputs(batch_id), Path(directory), self._stream)
+        return save_outputs(self.outputs(batch_id), Path(directory), self._stream)
 
     def _stream(self, output: BatchOutputDocument, _at: int) -> AbstractContextManager[Iterator[bytes]]:
         return self._calls.stream(f"/comfyui/workflow/{output.workflow_id}/outputs/{output.number}")
@@ -123,6 +127,6 @@ def is_batch_id(text: str) -> bool:
 def _path(batch_id: str) -> str:
     if not is_batch_id(batch_id):
         raise InvalidRequest(
-            f"This is not the id of a batch: {batch_id!r} (comfyui-workflow batches list tells them)"
+            f"This is not the id of a batch: {batch_id!r} (comfyui-workflow batches list shows them)"
         )
     return f"{_BASE}/{batch_id}"

@@ -1,4 +1,4 @@
-"""Questions to our own server over HTTP, its answers as documents, its refusals as errors."""
+"""HTTP requests to the server of this program: responses become documents, refusals become errors."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from comfyui_workflow.errors import InvalidRequest
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 TRANSFER_S = 120.0
-"""For all of an answer, once it has begun; for the beginning of a file that comes at its slowest."""
+"""Time limit for reading a response, in addition to `timeout_s`; for a file, the time budget, to which every
+received byte adds time (`AnswerClock`)."""
 SLOWEST_BYTES_PER_S = 256.0
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -30,13 +31,14 @@ SomeDocument = TypeVar("SomeDocument", bound=Document)
 
 
 class Calls:
-    """One server. Not to be shared between threads."""
+    """HTTP client of one server. Not thread-safe."""
 
     def __init__(self, url: str, api_token: str | None) -> None:
-        """Raises: InvalidRequest when the URL is none, or the token none that a header can carry."""
+        """Raises: InvalidRequest for an invalid URL, or a token with a character that a header cannot
+        carry."""
         self.url = read_url(url, "http://127.0.0.1:5000")
         self.is_on_this_machine = is_loopback(self.url)
-        self._pools = open_pools(self.url, heeds_proxies=not self.is_on_this_machine)
+        self._pools = open_pools(self.url, uses_proxy_settings=not self.is_on_this_machine)
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"comfyui-workflow/{__version__}"}
         if api_token is not None:
             self._headers["Authorization"] = f"Bearer {_checked_token(api_token)}"
@@ -54,26 +56,27 @@ class Calls:
         json: object = None,
         file: tuple[str, bytes] | None = None,
     ) -> dict[str, Any]:
-        """The answer, when it is a yes. `file` is a name and a content. Raises: RequestRefused,
-        ServerUnreachable; InvalidRequest for a body that no JSON can hold."""
-        clock = AnswerClock(timeout_s + TRANSFER_S, self._endless())
+        """Sends a request and returns the JSON object of a successful response. `file` is a name and a
+        content.
+        Raises: RequestRefused, ServerUnreachable; InvalidRequest for a body that JSON cannot hold."""
+        clock = AnswerClock(timeout_s + TRANSFER_S, self._too_slow())
         query = f"?{urlencode(params)}" if params else ""
         content, headers = _body(json, file)
         with self._send(method, path + query, timeout_s, clock, content=content, headers=headers) as response:
-            return self._judge(response)
+            return self._result(response)
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Iterator[bytes]]:
-        """The content of a file, in pieces. Raises: as `ask`, while it is read too."""
-        clock = AnswerClock(TRANSFER_S, self._endless(), bytes_per_s=SLOWEST_BYTES_PER_S)
+        """Streams the content of a file. Raises: as `ask`, also while the content is read."""
+        clock = AnswerClock(TRANSFER_S, self._too_slow(), bytes_per_s=SLOWEST_BYTES_PER_S)
         with self._send("GET", path, ANSWER_TIMEOUT_S, clock) as response:
             if response.status != 200:
-                self._judge(response)
+                self._result(response)
                 raise self.foreign()
             yield self._pieces(response)
 
     def read(self, kind: type[SomeDocument], value: object) -> SomeDocument:
-        """Raises: ServerUnreachable for what no server of ours says."""
+        """Converts a JSON object to a document. Raises: ServerUnreachable if it is not one of our server."""
         raw = value if isinstance(value, dict) else {}
         try:
             return convert({**raw, "raw": raw}, kind)
@@ -81,16 +84,17 @@ class Calls:
             raise self.foreign() from error
 
     def read_all(self, kind: type[SomeDocument], values: object) -> list[SomeDocument]:
-        """Raises: as `read`."""
+        """Converts a list of JSON objects to documents. Raises: as `read`."""
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise self.foreign()
         return [self.read(kind, value) for value in values]
 
     def foreign(self) -> ServerUnreachable:
-        return ServerUnreachable(f"What answers at {self.url} is not a server of this program")
+        """Returns the error for a response that is not one of our server."""
+        return ServerUnreachable(f"Another program answers at {self.url}, not a comfyui-workflow server")
 
-    def _endless(self) -> ServerUnreachable:
-        return ServerUnreachable(f"The server at {self.url} does not come to an end of its answer")
+    def _too_slow(self) -> ServerUnreachable:
+        return ServerUnreachable(f"The response of the server at {self.url} does not end in time")
 
     @contextmanager
     def _send(
@@ -103,7 +107,7 @@ class Calls:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """The head of the answer; the rest is read in the block."""
+        """Sends a request and yields the response after its headers; the body is read in the block."""
         try:
             with timed_by(clock):
                 response = self._pools.request(
@@ -119,7 +123,7 @@ class Calls:
         except ReadTimeoutError as error:
             raise ServerUnreachable(f"The server at {self.url} does not answer in time") from error
         except LocationValueError as error:
-            raise ServerUnreachable(f"{self.url} cannot be asked: {error}") from error
+            raise ServerUnreachable(f"{self.url} cannot be used: {error}") from error
         except (HTTPError, OSError) as error:
             raise ServerUnreachable(f"No server answers at {self.url}") from error
         try:
@@ -127,7 +131,7 @@ class Calls:
         finally:
             response.close()
 
-    def _judge(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    def _result(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         answer = self._read_json(response)
         is_ours = isinstance(answer, dict) and "code" in answer
         if response.status in GATEWAY_STATUSES and not is_ours:
@@ -140,13 +144,15 @@ class Calls:
         raise RequestRefused(message, code=str(answer.get("code")), status=response.status)
 
     def _read_json(self, response: urllib3.BaseHTTPResponse) -> object:
-        """None for what is none. Raises: ServerUnreachable where there is no end to it."""
+        """Returns the parsed body; None if it is not JSON. Raises: ServerUnreachable if it is too long."""
         content = bytearray()
         for piece in self._pieces(response):
             content += piece
             if len(content) > MOST_ANSWER_BYTES:
                 most_mb = MOST_ANSWER_BYTES // 1024**2
-                raise ServerUnreachable(f"The server at {self.url} sends more than {most_mb} MB in an answer")
+                raise ServerUnreachable(
+                    f"The server at {self.url} sends more than {most_mb} MB in a response"
+                )
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
@@ -156,11 +162,11 @@ class Calls:
         try:
             yield from response.stream(_PIECE_BYTES)
         except (HTTPError, OSError) as error:
-            raise ServerUnreachable(f"The connection to {self.url} broke while its answer came") from error
+            raise ServerUnreachable(f"The connection to {self.url} broke during its response") from error
 
 
 def read_url(text: str, example: str) -> str:
-    """Without a slash at the end. Raises: InvalidRequest."""
+    """Returns the URL without a slash at the end. `example` is for the error. Raises: InvalidRequest."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
@@ -169,7 +175,7 @@ def read_url(text: str, example: str) -> str:
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise InvalidRequest(f"This is not the address of a server: {text} ({example} would be)")
+        raise InvalidRequest(f"This is not the URL of a server: {text} (example: {example})")
     return url.rstrip("/")
 
 
@@ -183,14 +189,14 @@ def _checked_token(api_token: str) -> str:
         api_token.encode("latin-1")
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            f"The API token has a character that no header can carry, {error.object[error.start]}: copy it "
+            f"The API token has a character that a header cannot carry, {error.object[error.start]}: copy it "
             "again"
         ) from error
     return api_token
 
 
 def _body(value: object, file: tuple[str, bytes] | None) -> tuple[bytes | None, dict[str, str]]:
-    """The content of a request, and the headers that tell what it is. Raises: InvalidRequest."""
+    """Returns the body of a request and its Content-Type header. Raises: InvalidRequest."""
     if file is not None:
         content, content_type = urllib3.encode_multipart_formdata({"file": file})
         return content, {"Content-Type": content_type}
@@ -199,4 +205,4 @@ def _body(value: object, file: tuple[str, bytes] | None) -> tuple[bytes | None, 
     try:
         return json.dumps(value, allow_nan=False).encode(), {"Content-Type": "application/json"}
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"This cannot be said in JSON: {error}") from error
+        raise InvalidRequest(f"The request cannot be written as JSON: {error}") from error

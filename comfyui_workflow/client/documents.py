@@ -1,4 +1,4 @@
-"""What the native API answers, as far as a client looks at it. A server may say more: that is in `raw`."""
+"""Response documents of the native API: the fields that a client uses; `raw` has the whole response."""
 
 from datetime import datetime
 from typing import Any
@@ -12,17 +12,17 @@ _LONG = ("raw", "graph")
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """Made by `Calls.read`, which checks the types. A struct of msgspec: it is imported and read many times
-    faster than a model of pydantic, and every command waits for it."""
+    """Base of the documents, made by `Calls.read`, which checks the types. A msgspec struct: it is imported
+    and parsed many times faster than a pydantic model, and every command waits for it."""
 
     def __repr__(self) -> str:
-        """Without what is long."""
-        told = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _LONG)
-        return f"{type(self).__name__}({', '.join(told)})"
+        """Leaves out the long fields."""
+        fields = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _LONG)
+        return f"{type(self).__name__}({', '.join(fields)})"
 
 
 class StartedDocument(Document, frozen=True, kw_only=True):
-    """A run that was started."""
+    """Response to `execute`."""
 
     workflow_id: str
     message: str = ""
@@ -39,11 +39,12 @@ class NodeDocument(Document, frozen=True, kw_only=True):
     message: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
-    """None where it is not known, and for a cached node."""
+    """None if unknown, and for a cached node."""
 
 
 class OutputDocument(Document, frozen=True, kw_only=True):
-    """`local_path` is one of the server's machine; `error` says why there is none."""
+    """An output file of a run. `local_path` is a path on the server's machine; `error` says why there is
+    none."""
 
     filename: str
     subfolder: str = ""
@@ -58,7 +59,8 @@ class OutputDocument(Document, frozen=True, kw_only=True):
 
 
 class LivePreviewDocument(Document, frozen=True, kw_only=True):
-    """There is a picture, at `WorkflowServer.live_preview_url`. `number` grows with each."""
+    """A preview picture is available at `WorkflowServer.live_preview_url`. `number` grows with each
+    picture."""
 
     number: int
     node_id: str
@@ -66,7 +68,7 @@ class LivePreviewDocument(Document, frozen=True, kw_only=True):
 
 
 class TransferDocument(Document, frozen=True, kw_only=True):
-    """A file on its way between the server and the instance."""
+    """A running transfer of a file between the server and the instance."""
 
     direction: str
     """`upload` or `download`."""
@@ -76,14 +78,14 @@ class TransferDocument(Document, frozen=True, kw_only=True):
 
 
 class ProgressDocument(Document, frozen=True, kw_only=True):
-    """A run. `raw` is the document as the server sent it, for those who want all of it."""
+    """A run. `raw` is the whole document as the server sent it."""
 
     workflow_id: str
     workflow_name: str
     prompt_id: str | None = None
     status: RunStatus
     queue_position: int | None = None
-    """Prompts ahead of it on the instance, the running one included; None once it runs."""
+    """Number of prompts ahead of it on the instance, the running one included; None once it runs."""
     current_node: str | None = None
     total_nodes: int = 0
     completed_nodes: int = 0
@@ -98,30 +100,30 @@ class ProgressDocument(Document, frozen=True, kw_only=True):
     failed_node: str | None = None
     failed_node_id: str | None = None
     can_retry: bool = False
-    """Whether `retry` would be accepted."""
+    """True if the server would accept `retry`."""
     retry_refused: str | None = None
-    """Why it would not, in a sentence."""
+    """Sentence that says why the server would refuse `retry`."""
     phase: Phase = Phase.WAITING
     message: str | None = None
-    """What happens just now, in words."""
+    """Sentence about the current step."""
     notices: tuple[str, ...] = ()
     submissions: int = 0
     instance: str | None = None
-    """Name of the instance it was given to."""
+    """Name of the instance that the run was assigned to."""
     instance_reason: str | None = None
     batch_id: str | None = None
     priority: int = 0
     gpu_seconds: float = 0.0
     cost: float | None = None
-    """None where no price is known."""
+    """None if no price is known."""
     live_preview: LivePreviewDocument | None = None
     transfers: tuple[TransferDocument, ...] = ()
-    """Those on their way just now."""
+    """The transfers that are running now."""
     raw: dict[str, Any]
 
 
 class SummaryDocument(Document, frozen=True, kw_only=True):
-    """A line of the list."""
+    """A run in the list of runs."""
 
     workflow_id: str
     workflow_name: str
@@ -130,7 +132,7 @@ class SummaryDocument(Document, frozen=True, kw_only=True):
     output_count: int = 0
     queue_time: datetime
     error_message: str | None = None
-    """The beginning of it, when it is long."""
+    """Cut to its beginning if it is long."""
     can_retry: bool = False
     retry_refused: str | None = None
     instance: str | None = None
@@ -142,7 +144,7 @@ class SummaryDocument(Document, frozen=True, kw_only=True):
 
 
 class FindingDocument(Document, frozen=True, kw_only=True):
-    """`message` names the node, where it is one."""
+    """A problem that the validation found. `message` names the node if it is about one."""
 
     severity: Severity
     code: str
@@ -154,7 +156,7 @@ class FindingDocument(Document, frozen=True, kw_only=True):
 
 
 class InspectionDocument(Document, frozen=True, kw_only=True):
-    """What an instance would say of a workflow."""
+    """Result of validating a workflow against an instance."""
 
     valid: bool
     errors: tuple[FindingDocument, ...]

@@ -1,4 +1,4 @@
-"""A file that comes over HTTP, into a directory of ours: whole or not at all, and never outside it."""
+"""Saves downloaded files into a local directory: only complete files, and never outside the directory."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import TypeVar
 from comfyui_workflow.client.documents import OutputDocument
 from comfyui_workflow.errors import RemoteFileError, StoreError
 from comfyui_workflow.files.atomic_placement import (
-    check_wholeness,
+    check_complete,
     place_atomically,
     safe_relative_path,
 )
@@ -18,35 +18,37 @@ from comfyui_workflow.runs.model import OutputFile
 
 SomeOutput = TypeVar("SomeOutput", bound=OutputDocument)
 Stream = Callable[[SomeOutput, int], AbstractContextManager[Iterator[bytes]]]
-"""The content of an output, by where it is in the list."""
+"""Opens the content of an output; the number is its index in the list."""
 
 
-def land_outputs(outputs: Sequence[SomeOutput], directory: Path, stream: Stream[SomeOutput]) -> list[Path]:
-    """Raises: RemoteFileError when the server has not got all of them, after those that it has; as `land`."""
+def save_outputs(outputs: Sequence[SomeOutput], directory: Path, stream: Stream[SomeOutput]) -> list[Path]:
+    """Downloads the outputs and returns their local paths. Raises: RemoteFileError if the server does not
+    have all of them (the others are downloaded first); and as `save_file`."""
     paths = []
     for number, output in enumerate(outputs):
         if output.downloaded:
-            landing_place(_file(output))  # what is refused is not even asked for
+            relative_path(_file(output))  # an unsafe name is refused before the request
             with stream(output, number) as pieces:
-                paths.append(land(pieces, _file(output), directory))
+                paths.append(save_file(pieces, _file(output), directory))
     missing = [output.filename for output in outputs if not output.downloaded]
     if missing:
-        raise RemoteFileError(f"The server has not got {len(missing)} outputs: {', '.join(missing)}")
+        raise RemoteFileError(f"The server does not have {len(missing)} outputs: {', '.join(missing)}")
     return paths
 
 
-def land(pieces: Iterable[bytes], output: OutputFile, directory: Path) -> Path:
-    """Where it is now: below `directory` by its subfolder and name; `name (1).png` where a different file of
-    that name is. Raises: RemoteFileError for a name that leads elsewhere, and for half a file; StoreError;
-    what `pieces` raises."""
-    relative = landing_place(output)
+def save_file(pieces: Iterable[bytes], output: OutputFile, directory: Path) -> Path:
+    """Writes the file below `directory`, by its subfolder and name, and returns its path. If a different file
+    has that name, the new file becomes `name (1).png`.
+    Raises: RemoteFileError for an unsafe name and for an incomplete file; StoreError; and what `pieces`
+    raises."""
+    relative = relative_path(output)
     part = directory / f".comfyui_workflow_{secrets.token_hex(8)}.part"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with part.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
-        check_wholeness(part, output)
+        check_complete(part, output)
         return place_atomically(part, directory / relative)
     except OSError as error:
         reason = error.strerror or error
@@ -55,8 +57,9 @@ def land(pieces: Iterable[bytes], output: OutputFile, directory: Path) -> Path:
         remove(part)
 
 
-def landing_place(output: OutputFile) -> Path:
-    """Below whatever directory. Raises: RemoteFileError."""
+def relative_path(output: OutputFile) -> Path:
+    """Returns the path of an output below any download directory. Raises: RemoteFileError for an unsafe
+    name."""
     relative = safe_relative_path(output)
     if relative is None:
         name = f"{output.subfolder}/{output.filename}"[:300]

@@ -1,12 +1,12 @@
-"""What can go wrong for a client, besides what `comfyui_workflow.errors` has: sentences with a `code`.
+"""Errors of the client, in addition to those of `comfyui_workflow.errors`: each has a message and a `code`.
 
 WorkflowError
-├── ServerUnreachable       no server of ours answers there, now
-├── RequestRefused          the server says no: `code` and `status` are its own
-├── RunFailed, RunCancelled the run ended otherwise than hoped; `progress` tells all of it
-├── TimedOut                waiting took longer than was allowed; what was waited for goes on. A TimeoutError
+├── ServerUnreachable       no server of this program answers at the URL
+├── RequestRefused          the server refused the request; `code` and `status` are those of the response
+├── RunFailed, RunCancelled the run did not complete; `progress` is its last document
+├── TimedOut                the timeout of a wait is over; the run or prompt continues. A TimeoutError
 └── ComfyUIError
-    └── PromptInterrupted   somebody interrupted the prompt, or removed it from the queue
+    └── PromptInterrupted   the prompt was interrupted, or removed from the queue
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from comfyui_workflow.client.documents import ProgressDocument
 
 GATEWAY_STATUSES = (502, 503, 504)
-"""A proxy says that the server is away; or the server, in words of its own, that the instance is."""
+"""Sent by a proxy when the server is away, and by the server (then with a `code`) when the instance is."""
 
 
 class ServerUnreachable(WorkflowError):
@@ -26,7 +26,7 @@ class ServerUnreachable(WorkflowError):
 
 
 class RequestRefused(WorkflowError):
-    """The server answered, and the answer is no. `code` is the server's, `status` that of HTTP."""
+    """The server refused the request. `code` is the code of the server, `status` the HTTP status."""
 
     def __init__(self, message: str, *, code: str, status: int) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class RequestRefused(WorkflowError):
 
 
 class RunFailed(WorkflowError):
-    """`code` is the run's own, as in docs/api/workflow.md."""
+    """The run failed. `code` is the error code of the run (docs/api/workflow.md)."""
 
     code = "run_failed"
 

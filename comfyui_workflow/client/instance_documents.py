@@ -1,4 +1,4 @@
-"""What the routes of the named instances answer, as far as a client looks at it; `raw` has all of it."""
+"""Response documents of the instance routes: the fields that a client uses; `raw` has the whole response."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from comfyui_workflow.client.documents import Document
 
 
 class DeviceDocument(Document, frozen=True, kw_only=True):
-    """Memory in bytes."""
+    """A GPU or other device; memory in bytes."""
 
     name: str
     type: str
@@ -19,7 +19,8 @@ class DeviceDocument(Document, frozen=True, kw_only=True):
 
 
 class PromptsDocument(Document, frozen=True, kw_only=True):
-    """`ours` by workflow id; `others` is how many are not of this server."""
+    """Prompts in the queue. `ours`: run ids of the prompts of this server; `others`: number of other
+    prompts."""
 
     running: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
@@ -28,17 +29,17 @@ class PromptsDocument(Document, frozen=True, kw_only=True):
 
 
 class HostKeyDocument(Document, frozen=True, kw_only=True):
-    """Fingerprints: of the key that was known, and of the one that the machine showed instead."""
+    """Fingerprints of the known host key, and of the different one that the machine showed."""
 
     known: str | None = None
     offered: str | None = None
 
 
 class StateDocument(Document, frozen=True, kw_only=True):
-    """What was last seen of an instance."""
+    """State of an instance at the last poll."""
 
     reachability: str
-    """`unknown` (nobody has looked), `connecting`, `ready`, `unreachable`."""
+    """`unknown` (not polled yet), `connecting`, `ready` or `unreachable`."""
     trouble: str | None = None
     looked_at: datetime | None = None
     comfyui_version: str | None = None
@@ -53,7 +54,7 @@ class StateDocument(Document, frozen=True, kw_only=True):
 
 
 class LocalPortDocument(Document, frozen=True, kw_only=True):
-    """`trouble`: why nothing listens there."""
+    """State of a local port. `trouble`: the reason why the port is not open."""
 
     port: int
     is_listening: bool = False
@@ -63,7 +64,8 @@ class LocalPortDocument(Document, frozen=True, kw_only=True):
 
 
 class InstanceDocument(Document, frozen=True, kw_only=True):
-    """A named instance. `notices` and `unfinished_runs` (that name it) come with it when it is changed."""
+    """A named instance. `notices`, and `unfinished_runs` (number of unfinished runs that name it), are sent
+    when it is changed."""
 
     id: str
     name: str
@@ -80,14 +82,14 @@ class InstanceDocument(Document, frozen=True, kw_only=True):
     state: StateDocument
     local_port_state: LocalPortDocument | None = None
     idle_warning: str | None = None
-    """A sentence, once it has stood idle for long."""
+    """Sentence, if the instance has been idle for a long time."""
     notices: tuple[str, ...] = ()
     unfinished_runs: int = 0
     raw: dict[str, Any] = field(default_factory=dict)
 
 
 class InstanceListDocument(Document, frozen=True, kw_only=True):
-    """`trouble`: why the file that they are kept in cannot be read as it is now."""
+    """All named instances. `trouble`: the reason why their file cannot be read now."""
 
     instances: tuple[InstanceDocument, ...]
     trouble: str | None = None
@@ -102,7 +104,7 @@ class RemovalDocument(Document, frozen=True, kw_only=True):
 
 
 class QueuedPromptDocument(Document, frozen=True, kw_only=True):
-    """`position`: how many go before it."""
+    """A prompt in the queue. `position`: number of prompts ahead of it."""
 
     prompt_id: str
     workflow_id: str | None = None
@@ -110,7 +112,7 @@ class QueuedPromptDocument(Document, frozen=True, kw_only=True):
 
 
 class QueueDocument(Document, frozen=True, kw_only=True):
-    """`pending` in the order they will run."""
+    """Queue of an instance; `pending` is in execution order."""
 
     running: tuple[QueuedPromptDocument, ...]
     pending: tuple[QueuedPromptDocument, ...]
@@ -124,7 +126,7 @@ class InterruptionDocument(Document, frozen=True, kw_only=True):
 
 
 class SpentDocument(Document, frozen=True, kw_only=True):
-    """Seconds and money; None for money where no price is known."""
+    """Costs in seconds and money; an amount of money is None if no price is known."""
 
     runs: int = 0
     gpu_seconds: float = 0.0
@@ -136,7 +138,7 @@ class SpentDocument(Document, frozen=True, kw_only=True):
 
 
 class InstanceCostsDocument(SpentDocument, frozen=True, kw_only=True):
-    """What an instance has cost since it came into the list."""
+    """Costs of an instance since it was added."""
 
     id: str
     name: str
@@ -144,7 +146,7 @@ class InstanceCostsDocument(SpentDocument, frozen=True, kw_only=True):
 
 
 class CostsDocument(Document, frozen=True, kw_only=True):
-    """`removed` is what all instances have cost that are not in the list any more; the total has it too."""
+    """Costs of all instances. `removed`: costs of the removed instances, included in `total`."""
 
     instances: tuple[InstanceCostsDocument, ...]
     removed: SpentDocument = SpentDocument()

@@ -1,4 +1,4 @@
-"""The named instances of our own server, from Python: `server.instances`."""
+"""Python client of the instance routes of the server: `server.instances`."""
 
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
@@ -20,7 +20,7 @@ _BASE = "/comfyui/instances"
 
 
 class InstanceFields(TypedDict, total=False):
-    """As docs/api/instances.md has them; None is as usual again."""
+    """Fields of an instance (docs/api/instances.md); None restores the default."""
 
     name: str
     ssh_connection: str
@@ -36,14 +36,15 @@ class InstanceFields(TypedDict, total=False):
 
 
 class NamedInstances:
-    """`instance` is an id, or a name in any case. Every method raises what those of the server raise; those
-    from `system_stats` on ask the machine itself, and wait for it for about ten seconds at most."""
+    """Client of the instance routes. `instance` is an id, or a name in any case. The methods raise the errors
+    of `WorkflowServer`. `system_stats` and the methods below it send a request to the instance itself, with a
+    timeout of about ten seconds."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     def all(self) -> InstanceListDocument:
-        """All of them, with what is known of each. Waits for none."""
+        """Returns all instances with their last known state. Waits for no instance."""
         answer = self._calls.ask("GET", _BASE)
         entries = self._calls.read_all(InstanceDocument, answer.get("instances"))
         listed = self._calls.read(InstanceListDocument, answer)
@@ -53,55 +54,58 @@ class NamedInstances:
         return self._read(self._calls.ask("GET", _path(instance)))
 
     def costs(self) -> CostsDocument:
-        """What each has cost, for runs and for standing idle, and all of them together."""
+        """Returns the costs of each instance, for runs and for idle time, and the total."""
         return self._calls.read(CostsDocument, self._calls.ask("GET", f"{_BASE}/costs"))
 
     def add(self, **fields: Unpack[InstanceFields]) -> InstanceDocument:
         return self._read(self._calls.ask("POST", _BASE, json=fields))
 
     def change(self, instance: str, **fields: Unpack[InstanceFields]) -> InstanceDocument:
-        """What is not named stays as it is."""
+        """Changes the given fields; other fields stay as they are."""
         return self._read(self._calls.ask("PATCH", _path(instance), json=fields))
 
     def remove(self, instance: str) -> RemovalDocument:
-        """From the list; nothing happens on the machine."""
+        """Removes the instance from the list; nothing happens on the machine."""
         return self._calls.read(RemovalDocument, self._calls.ask("DELETE", _path(instance)))
 
     def connect(self, instance: str) -> str:
-        """Returns at once; `get` tells how it goes. The server's sentence."""
+        """Starts to connect and returns the message of the server at once; `get` has the state of the
+        connection."""
         return self._message(instance, "connect")
 
     def disconnect(self, instance: str) -> str:
         return self._message(instance, "disconnect")
 
     def forget_host_key(self, instance: str) -> str | None:
-        """The fingerprint that was known."""
+        """Forgets the known host key and returns its fingerprint, or None if none was known."""
         return self._calls.ask("POST", f"{_path(instance)}/forget-host-key").get("forgotten")
 
     def accept_host_key(self, instance: str, fingerprint: str) -> str:
-        """The one that `get(…).state.host_key` has as offered. The server's sentence."""
+        """Trusts the host key in `get(…).state.host_key.offered`. Returns the message of the server."""
         return self._message(instance, "accept-host-key", fingerprint=fingerprint)
 
     def system_stats(self, instance: str) -> dict[str, Any]:
-        """As its ComfyUI answers it."""
+        """Returns the `/system_stats` of the ComfyUI of the instance, unchanged."""
         return dict(self._calls.ask("GET", f"{_path(instance)}/system_stats").get("system_stats") or {})
 
     def queue(self, instance: str) -> QueueDocument:
         return self._calls.read(QueueDocument, self._calls.ask("GET", f"{_path(instance)}/queue"))
 
     def logs(self, instance: str, *, lines: int = 100) -> list[str]:
-        """The last lines of ComfyUI's log."""
+        """Returns the last lines of ComfyUI's log."""
         answer = self._calls.ask("GET", f"{_path(instance)}/logs", params={"lines": str(lines)})
         return [str(line) for line in answer.get("lines") or []]
 
     def free(self, instance: str, *, unload_models: bool = True, free_memory: bool = True) -> str:
-        """As soon as no prompt runs there. The server's sentence."""
+        """Asks ComfyUI to free memory; it does so as soon as no prompt is running. Returns the message of the
+        server."""
         return self._message(instance, "free", unload_models=unload_models, free_memory=free_memory)
 
     def interrupt(
         self, instance: str, *, prompt_id: str | None = None, workflow_id: str | None = None
     ) -> InterruptionDocument:
-        """The prompt of that id, or of that run, if it runs there; otherwise whatever runs."""
+        """Interrupts the prompt with that id, or of that run, if it is running there. Without an id: every
+        running prompt."""
         wanted = {"prompt_id": prompt_id, "workflow_id": workflow_id}
         body = {field: value for field, value in wanted.items() if value is not None}
         answer = self._calls.ask("POST", f"{_path(instance)}/interrupt", json=body)
@@ -114,12 +118,12 @@ class NamedInstances:
         entry = answer.get("instance")
         if not isinstance(entry, dict):
             raise self._calls.foreign()
-        told = {name: answer[name] for name in ("notices", "unfinished_runs") if name in answer}
-        return self._calls.read(InstanceDocument, {**entry, **told})
+        extra = {name: answer[name] for name in ("notices", "unfinished_runs") if name in answer}
+        return self._calls.read(InstanceDocument, {**entry, **extra})
 
 
 def _path(instance: str) -> str:
-    """Dots alone would lead to another route."""
+    """Returns the path of the instance. A name of dots alone is refused: it would lead to another route."""
     if not instance.strip(". "):
         raise InvalidRequest(f"This is not the name of an instance: {instance!r}")
     return f"{_BASE}/{quote(instance.strip(), safe='')}"

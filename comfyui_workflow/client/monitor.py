@@ -1,4 +1,8 @@
-"""What ComfyUI says on its websocket, as calls: one for each message, by its type."""
+"""Callbacks for ComfyUI's websocket messages, registered by message type.
+
+How it works: the event feed puts each message into a bounded queue without waiting; a thread of the monitor
+takes the messages from the queue and calls the callbacks in order. A slow callback delays only its monitor.
+"""
 
 import logging
 import threading
@@ -13,19 +17,19 @@ from comfyui_workflow.comfyui.messages import Message
 log = logging.getLogger(__name__)
 
 Callback = Callable[[dict[str, Any]], object]
-"""Gets the message: `{"type": str, "data": {…}}`."""
+"""Receives the message: `{"type": str, "data": {…}}`."""
 ANY_TYPE = "*"
 MOST_WAITING = 10_000
-"""Messages that callbacks are behind; of more, the oldest are dropped."""
+"""Maximum number of messages in the queue; beyond it the oldest are dropped."""
 TICK_S = 0.5
 
 
 class Monitor:
-    """Hears what is said to the client that made it: of all its own prompts, and what everybody is told.
+    """Receives the messages that ComfyUI sends to this client: those of its own prompts, and broadcasts.
 
-    Callbacks run one at a time on a thread of the monitor, in the order of the messages. One that raises is
-    logged and called again for the next message. The socket is opened again whenever it breaks; what was
-    said meanwhile is lost, so ask `history` for what must be known.
+    Callbacks run one at a time on a thread of the monitor, in the order of the messages. If a callback
+    raises, the error is logged and the callback is called again for the next message. The socket is reopened
+    when it breaks. Messages sent in between are lost: read the outcome of a prompt from `history`.
     """
 
     def __init__(self, feed: Callable[[], EventFeed], at_each_tick: Callable[[], None]) -> None:
@@ -33,9 +37,9 @@ class Monitor:
         self._at_each_tick = at_each_tick
         self._callbacks: dict[str, list[Callback]] = {}
         self._waiting: deque[Message] = deque(maxlen=MOST_WAITING)
-        self._arrived = threading.Condition()
+        self._changed = threading.Condition()
         self._last_started: object = None
-        self._is_over = False
+        self._is_closed = False
         self._listening = ExitStack()
         self._thread: threading.Thread | None = None
 
@@ -47,52 +51,53 @@ class Monitor:
         self.disconnect()
 
     def register_callback(self, message_type: str, callback: Callback) -> None:
-        """`message_type` is ComfyUI's word (`progress`, `executing`, …), or `*` for all of them. The same
-        callback is called once for a message, however often it is registered."""
-        with self._arrived:
+        """Registers a callback. `message_type` is a type of ComfyUI (`progress`, `executing`, …), or `*` for
+        all types. A callback that is registered twice is called once for each message."""
+        with self._changed:
             known = self._callbacks.get(message_type, [])
             self._callbacks[message_type] = [*known, callback]
 
     def unregister_callback(self, message_type: str, callback: Callback) -> None:
-        with self._arrived:
+        with self._changed:
             known = self._callbacks.get(message_type, [])
             self._callbacks[message_type] = [each for each in known if each != callback]
 
     def connect(self) -> None:
-        """Begin to listen; returns at once. Nothing when it listens already."""
+        """Starts to listen and returns at once. Does nothing if the monitor listens already."""
         if self._thread is not None:
             return
-        self._is_over = False
-        self._listening.enter_context(self._feed().listen(self._hear))
+        self._is_closed = False
+        self._listening.enter_context(self._feed().listen(self._enqueue))
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self._thread.start()
 
     def wait_connected(self, timeout_s: float) -> bool:
-        """Whether the websocket is open by then."""
+        """Returns True if the websocket is open within the timeout."""
         return self._feed().wait_connected(timeout_s)
 
     def disconnect(self) -> None:
-        """End listening. What has been heard is still told, unless a callback takes longer than that."""
+        """Stops listening. Messages received before are still dispatched, for at most ten times TICK_S."""
         self._listening.close()
-        with self._arrived:
-            self._is_over = True
-            self._arrived.notify()
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10 * TICK_S)
 
-    def _hear(self, message: Message) -> None:
-        """On the thread of the feed, which must not wait for anybody."""
+    def _enqueue(self, message: Message) -> None:
+        """Adds a message to the queue. Runs on the thread of the feed, which must not block."""
         if self._is_repeated(message):
             return
-        with self._arrived:
+        with self._changed:
             if len(self._waiting) == MOST_WAITING:
                 log.warning("the callbacks of a monitor are %d messages behind", MOST_WAITING)
             self._waiting.append(message)
-            self._arrived.notify()
+            self._changed.notify()
 
     def _is_repeated(self, message: Message) -> bool:
-        """A new socket is told the running node once more, then without the id of the prompt."""
+        """True if the message repeats the running node: ComfyUI sends it again to a new socket, then without
+        `prompt_id`."""
         data = message.get("data")
         if message.get("type") != "executing" or not isinstance(data, dict):
             return False
@@ -101,25 +106,25 @@ class Monitor:
 
     def _run(self) -> None:
         while True:
-            with self._arrived:
-                self._arrived.wait_for(lambda: self._waiting or self._is_over, TICK_S)
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_closed, TICK_S)
                 messages = list(self._waiting)
                 self._waiting.clear()
-                is_over = self._is_over
+                is_closed = self._is_closed
             for message in messages:
-                self._tell(message)
-            if is_over:
+                self._dispatch(message)
+            if is_closed:
                 return
             self._at_each_tick()
 
-    def _tell(self, message: Message) -> None:
-        with self._arrived:
+    def _dispatch(self, message: Message) -> None:
+        with self._changed:
             kinds = (str(message.get("type")), ANY_TYPE)
             callbacks = [callback for kind in kinds for callback in self._callbacks.get(kind, ())]
-        told: list[Callback] = []
+        called: list[Callback] = []
         for callback in callbacks:
-            if callback not in told:
-                told.append(callback)
+            if callback not in called:
+                called.append(callback)
                 _call(callback, message)
 
 

@@ -1,4 +1,8 @@
-"""What runs are asked for, and how their files get to a server that can or cannot read ours."""
+"""Orders of runs and batches, and the transfer of their files to the server.
+
+How it works: a server on this machine gets the paths of the files. If it may not read them, or runs on
+another machine, each file is uploaded once and the order names the path on the server.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -8,52 +12,52 @@ from typing import Any, Required, TypedDict, TypeVar
 from comfyui_workflow.client.errors import RequestRefused
 
 Answer = TypeVar("Answer")
-Place = Callable[[Path], str]
-"""Where the server finds a file of ours."""
+FileReference = Callable[[Path], str]
+"""Makes a local file available to the server; returns its path on the server."""
 _FILES = ("workflow", "input_images")
 
 
 class OrderDetails(TypedDict, total=False):
-    """docs/api/workflow.md has the defaults, as has None."""
+    """Optional fields of an order. None means the default; the defaults are in docs/api/workflow.md."""
 
     input_images: Sequence[Path | str]
-    """Files here; each goes up under its own name."""
+    """Local files; each is uploaded under its own name."""
     inputs: Mapping[str, Any]
-    """Values to set, by `<node id or title>.<input>`."""
+    """Values to set, keyed by `<node id or title>.<input>`."""
     seed_mode: str | None
-    """`saved`, `control` or `randomize`: what becomes of seeds."""
+    """`saved`, `control` or `randomize`: how seeds are chosen."""
     workflow_name: str | None
     output_dir: Path | str | None
-    """A directory on the machine of the server."""
+    """A directory on the server's machine."""
     comfyui_port: int | None
     comfyui_input_dir: str | None
     comfyui_output_dir: str | None
     include_previews: bool
     priority: int | None
-    """Of runs that wait for the same instance the higher one goes first."""
+    """Runs with a higher priority start first on the same instance."""
 
 
 class Order(OrderDetails, total=False):
-    """The keywords of `execute` and `validate`."""
+    """Keyword arguments of `execute` and `validate`."""
 
     workflow: Required[Path | str | Mapping[str, Any]]
-    """A path of a file here (either of ComfyUI's formats, or a picture with one inside), or the workflow
-    itself, in either format."""
+    """Path of a local file (a workflow in editor or API format, or a picture that contains one), or the
+    workflow itself, in either format."""
     ssh_connection: Required[str]
-    """The ssh command as the renter shows it, the name of an instance, `any`, or `any:<tag>`."""
+    """The ssh command as the provider shows it, the name of an instance, `any`, or `any:<tag>`."""
 
 
 class BatchOrder(OrderDetails, total=False):
-    """The keywords of `batches.order`: either `runs`, or one order and the `rows` or the `matrix` by which
-    its runs differ."""
+    """Keyword arguments of `batches.order`: either `runs`, or one order with `rows` or `matrix`, which say
+    how the runs differ."""
 
     runs: Sequence[Order]
     workflow: Path | str | Mapping[str, Any]
     ssh_connection: str
     rows: Sequence[Mapping[str, Any]]
-    """The runs: values to set, by `<node id or title>.<input>`."""
+    """One run for each row: values to set, keyed by `<node id or title>.<input>`."""
     matrix: Mapping[str, Sequence[Any]]
-    """A run of every combination; the last input changes fastest."""
+    """One run for each combination of values; the last input changes fastest."""
     batch_name: str | None
     stagger_s: float
     on_error: str | None
@@ -61,7 +65,7 @@ class BatchOrder(OrderDetails, total=False):
 
 
 def check_order(order: Mapping[str, object], kind: Any = Order) -> None:
-    """As Python does it for keywords that are spelled out. Raises: TypeError."""
+    """Checks the names of the keyword arguments. Raises: TypeError, as Python does for a wrong keyword."""
     unknown = order.keys() - kind.__annotations__.keys()
     missing = kind.__required_keys__ - order.keys()
     if unknown or missing:
@@ -70,16 +74,17 @@ def check_order(order: Mapping[str, object], kind: Any = Order) -> None:
         raise TypeError(f"{what}: {', '.join(sorted(names))}; the keywords of an order are {known}")
 
 
-def hand_over(
+def send_order(
     order: Order | BatchOrder,
     ask: Callable[[dict[str, Any]], Answer],
-    upload: Place,
+    upload: FileReference,
     *,
-    reads_our_files: bool,
+    server_reads_our_files: bool,
 ) -> Answer:
-    """Files are named where the server may read them itself, and sent, each once, where it is on another
-    machine or may not. Raises: what `ask` and `upload` raise."""
-    if reads_our_files:
+    """Sends an order with its files: as local paths if the server may read them, else each file is uploaded
+    once.
+    Raises: what `ask` and `upload` raise."""
+    if server_reads_our_files:
         try:
             return ask(_body(order, lambda path: str(path.absolute())))
         except RequestRefused as refusal:
@@ -88,20 +93,20 @@ def hand_over(
     return ask(_body(order, cache(upload)))
 
 
-def _body(order: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """The JSON of the request."""
+def _body(order: Mapping[str, Any], refer_to: FileReference) -> dict[str, Any]:
+    """Returns the JSON body of the request."""
     plain = {name: value for name, value in order.items() if name not in _FILES and value is not None}
     body = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
     workflow = order.get("workflow")
     if isinstance(workflow, Mapping):
         body["workflow"] = workflow
     elif workflow is not None:
-        body["workflow_file"] = place(Path(workflow))
+        body["workflow_file"] = refer_to(Path(workflow))
         body.setdefault("workflow_name", Path(workflow).name)
     if "runs" in order:
-        body["runs"] = [_body(each, place) for each in order["runs"]]
+        body["runs"] = [_body(each, refer_to) for each in order["runs"]]
     else:
-        body["input_images"] = [place(Path(image)) for image in order.get("input_images", ())]
+        body["input_images"] = [refer_to(Path(image)) for image in order.get("input_images", ())]
     return body
 
 

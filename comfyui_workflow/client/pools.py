@@ -1,4 +1,4 @@
-"""Connections to one server, straight or through the proxy that the environment names."""
+"""Connection pools for one server, direct or through the proxy of the environment."""
 
 import ssl
 from urllib.parse import unquote
@@ -11,17 +11,17 @@ from comfyui_workflow.comfyui.timed_connections import TIMED_POOLS
 from comfyui_workflow.errors import InvalidRequest
 
 
-def open_pools(url: str, *, heeds_proxies: bool) -> urllib3.PoolManager:
-    """For the requests to that URL and below. Opens no connection yet. Raises: InvalidRequest for a proxy of
-    another kind than HTTP."""
+def open_pools(url: str, *, uses_proxy_settings: bool) -> urllib3.PoolManager:
+    """Returns the pools for requests to that URL. Opens no connection yet. Raises: InvalidRequest for a proxy
+    that is not an HTTP proxy."""
     tls = _tls() if url.startswith("https:") else None
-    proxy = _proxy_for(url) if heeds_proxies else None
-    pools = urllib3.PoolManager(ssl_context=tls) if proxy is None else _behind(proxy, tls)
+    proxy = _proxy_for(url) if uses_proxy_settings else None
+    pools = urllib3.PoolManager(ssl_context=tls) if proxy is None else _proxy_pools(proxy, tls)
     pools.pool_classes_by_scheme = TIMED_POOLS
     return pools
 
 
-def _behind(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
+def _proxy_pools(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
     """Raises: InvalidRequest."""
     credentials = parse_url(proxy).auth
     headers = make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
@@ -29,12 +29,14 @@ def _behind(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
         return urllib3.ProxyManager(proxy, ssl_context=tls, proxy_headers=headers)
     except ProxySchemeUnknown as error:
         raise InvalidRequest(
-            f"The environment names a proxy that is not of HTTP: {proxy}. NO_PROXY names servers without one"
+            f"The environment names a proxy that is not an HTTP proxy: {proxy}. NO_PROXY lists the servers "
+            "without a proxy"
         ) from error
 
 
 def _proxy_for(url: str) -> str | None:
-    """As `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say it."""
+    """Returns the proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` select; None for
+    none."""
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - most servers are on this machine
 
     parts = parse_url(url)
@@ -46,7 +48,8 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _tls() -> ssl.SSLContext:
-    """The authorities that this system trusts, and those of Mozilla, which some systems lack."""
+    """Returns a TLS context with the authorities of this system and those of Mozilla, which some systems
+    lack."""
     import certifi  # noqa: PLC0415 - most servers are on this machine
 
     context = ssl.create_default_context()

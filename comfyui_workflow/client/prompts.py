@@ -1,4 +1,4 @@
-"""The prompts of one client of a ComfyUI: sent, waited for, cancelled; the websocket that tells of them."""
+"""Prompts of one ComfyUI client: submits, waits for and cancels them; owns the websocket for their events."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfyui_workflow.client.submit import ClientSubmission, with_backoff
-from comfyui_workflow.client.wait import PromptWait, judged
+from comfyui_workflow.client.wait import PromptWait, require_success
 from comfyui_workflow.comfyui.cancel import Canceller
 from comfyui_workflow.comfyui.client import ComfyUIClient, Submission
 from comfyui_workflow.comfyui.event_stream import EventFeed, Subscription
@@ -23,7 +23,7 @@ from comfyui_workflow.workflows.graph import Graph
 
 @dataclass(frozen=True, kw_only=True)
 class ActivePrompt:
-    """A prompt that was submitted, and an ear for it until `stack` is closed."""
+    """A submitted prompt and the subscription to its events, which ends when `stack` is closed."""
 
     prompt_id: str
     subscription: Subscription
@@ -31,7 +31,7 @@ class ActivePrompt:
 
 
 class Prompts:
-    """Every method may be called from any thread."""
+    """Thread-safe."""
 
     def __init__(self, client: ComfyUIClient, url: str, client_id: str, patience_s: float) -> None:
         self._client = client
@@ -43,7 +43,8 @@ class Prompts:
         self._feed: EventFeed | None = None
         self._cancelled: set[str] = set()
         self._last_submission_s: tuple[float, float] | None = None
-        """When it began and ended, until it was looked whether it was heard."""
+        """Start and end of the last submission; None once `renew_if_deaf` has checked that the websocket
+        received it."""
 
     def close(self) -> None:
         with self._lock:
@@ -52,7 +53,7 @@ class Prompts:
             feed.close()
 
     def feed(self) -> EventFeed:
-        """Started when it is first wanted."""
+        """Returns the event feed, which starts at the first call."""
         with self._lock:
             if self._feed is None:
                 self._feed = EventFeed(self._url, self._client_id)
@@ -68,8 +69,10 @@ class Prompts:
         extra_data: Mapping[str, Any],
         stop: CancelToken | None = None,
     ) -> Submission:
-        """`is_new`: this id has not been sent yet by anybody, so that it need not be looked for.
-        Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if it may have arrived."""
+        """Submits the prompt exactly once. `is_new`: the id was never sent before, so ComfyUI need not be
+        asked for it first.
+        Raises: PromptRefused; Stopped; ComfyUIUnavailable, with a `prompt_id` if ComfyUI may have the
+        prompt."""
         submission = ClientSubmission(
             client=self._client,
             graph=graph,
@@ -87,8 +90,8 @@ class Prompts:
             if not submission.may_be_there:
                 raise
             unsure = ComfyUIUnavailable(
-                f"{error}. Whether it has the prompt is not known: to find out, and to submit it if it has "
-                f"not, submit it again with the prompt_id {submission.prompt_id}"
+                f"{error}. It is not known whether ComfyUI has the prompt. Submit it again with the "
+                f"prompt_id {submission.prompt_id}: ComfyUI is then asked first, and no prompt runs twice"
             )
             unsure.prompt_id = submission.prompt_id
             raise unsure from error
@@ -97,7 +100,7 @@ class Prompts:
                 self._last_submission_s = (began_s, time.monotonic())
 
     def send(self, graph: Graph, stop: CancelToken | None = None) -> ActivePrompt:
-        """Submitted, with an ear for it from before that. Raises: as `submit`."""
+        """Subscribes to the events of a new prompt, then submits it. Raises: as `submit`."""
         prompt_id = new_prompt_id()
         with ExitStack() as stack:
             subscription = stack.enter_context(self.feed().subscribe(prompt_id))
@@ -108,34 +111,36 @@ class Prompts:
             return ActivePrompt(prompt_id=accepted_id, subscription=subscription, stack=stack.pop_all())
 
     def finish(
-        self, under_way: ActivePrompt, timeout_s: float | None, stop: CancelToken | None = None
+        self, prompt: ActivePrompt, timeout_s: float | None, stop: CancelToken | None = None
     ) -> HistoryEntry:
-        """Its entry, when it succeeded. Raises: as `ComfyUI.wait`; Stopped."""
-        prompt_id = under_way.prompt_id
+        """Waits for a prompt and returns its history entry. Raises: as `ComfyUI.wait`; Stopped."""
+        prompt_id = prompt.prompt_id
         waiting = self._waiting(prompt_id, timeout_s, stop=stop)
-        with under_way.stack:
-            entry = waiting.until_ended(under_way.subscription)
-        return judged(prompt_id, entry, was_cancelled=prompt_id in self._cancelled)
+        with prompt.stack:
+            entry = waiting.until_ended(prompt.subscription)
+        return require_success(prompt_id, entry, was_cancelled=prompt_id in self._cancelled)
 
     def wait(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry:
         with ExitStack() as stack:
             subscription = stack.enter_context(self.feed().subscribe(prompt_id))
-            under_way = ActivePrompt(prompt_id=prompt_id, subscription=subscription, stack=stack.pop_all())
-        return self.finish(under_way, timeout_s)
+            prompt = ActivePrompt(prompt_id=prompt_id, subscription=subscription, stack=stack.pop_all())
+        return self.finish(prompt, timeout_s)
 
     def interrupt(self, prompt_id: str) -> None:
         self._cancelled.add(prompt_id)
         with_backoff(Canceller(self._client, prompt_id).ask, self._patience_s)
 
     def cancel(self, prompt_id: str, timeout_s: float | None) -> HistoryEntry | None:
-        """Asked again until it has ended, since ComfyUI confirms nothing."""
+        """Interrupts the prompt again and again until it has ended, because ComfyUI does not confirm an
+        interrupt."""
         self.interrupt(prompt_id)
         canceller = Canceller(self._client, prompt_id)
         with self.feed().subscribe(prompt_id) as subscription:
             return self._waiting(prompt_id, timeout_s, canceller.ask).until_ended(subscription)
 
     def renew_if_deaf(self) -> None:
-        """A submission makes every socket hear a `status`; one that heard nothing since is deaf."""
+        """Reopens the websocket if it is deaf: ComfyUI sends a `status` to every socket after a submission,
+        so a socket that received nothing since then is broken."""
         with self._lock:
             if self._last_submission_s is None:
                 return
@@ -150,7 +155,7 @@ class Prompts:
         self,
         prompt_id: str,
         timeout_s: float | None,
-        at_each_look: Callable[[], None] = lambda: None,
+        on_poll: Callable[[], None] = lambda: None,
         stop: CancelToken | None = None,
     ) -> PromptWait:
         return PromptWait(
@@ -159,6 +164,6 @@ class Prompts:
             queue=self._queue,
             prompt_id=prompt_id,
             timeout_s=timeout_s,
-            at_each_look=at_each_look,
+            on_poll=on_poll,
             stop=stop or CancelToken(),
         )

@@ -1,7 +1,7 @@
-"""Our own server, from Python: the native API, typed.
+"""Typed Python client of the native API of the server.
 
-A route more is a method more: `self._calls.ask(method, path, …)` gives the answer when it is a yes and raises
-otherwise, `self._calls.read(Kind, answer[…])` makes a document of it; `documents.py` has the kinds.
+To add a route, add a method: `self._calls.ask(method, path, …)` returns a successful response and raises
+otherwise, `self._calls.read(Kind, answer[…])` converts it to a document of `documents.py`.
 """
 
 import time
@@ -21,34 +21,35 @@ from comfyui_workflow.client.documents import (
 )
 from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
 from comfyui_workflow.client.instances import NamedInstances
-from comfyui_workflow.client.orders import Order, check_order, hand_over
+from comfyui_workflow.client.orders import Order, check_order, send_order
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.runs.status import RunStatus, is_run_id
 
 UPLOAD_TIMEOUT_S = 600.0
 INSPECTION_TIMEOUT_S = 180.0
-"""The server gives an instance half a minute to let it in, and then asks it many things."""
+"""The server waits half a minute for the connection to the instance, and then sends it many requests."""
 _BASE = "/comfyui/workflow"
 
 Answer = TypeVar("Answer")
 
 
 class WorkflowServer:
-    """One server. Not to be shared between threads.
+    """Client of one server. Not thread-safe.
 
-    Every method raises ServerUnreachable when no server of ours answers, RequestRefused when it says no, and
-    InvalidRequest for what need not be asked. Constructing it asks nothing.
+    Every method raises ServerUnreachable if no server of this program answers, RequestRefused if the server
+    refuses the request, and InvalidRequest for arguments that are invalid in any case. The constructor sends
+    no request.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:5000", api_token: str | None = None) -> None:
-        """Raises: InvalidRequest when the URL is none."""
+        """Raises: InvalidRequest for an invalid URL."""
         self._calls = Calls(url, api_token)
         self.batches = Batches(self._calls, self.upload)
         self.instances = NamedInstances(self._calls)
         self.url = self._calls.url
         self.is_on_this_machine = self._calls.is_on_this_machine
-        """Files of the server are ours."""
+        """True if the server runs on this machine: its file paths are valid here."""
 
     def __enter__(self) -> Self:
         return self
@@ -60,21 +61,22 @@ class WorkflowServer:
         self._calls.close()
 
     def check(self) -> None:
-        """Raises: ServerUnreachable unless one of our servers answers there."""
+        """Checks that a server of this program answers. Raises: ServerUnreachable."""
         if "unfinished_runs" not in self._calls.ask("GET", "/health"):
             raise self._calls.foreign()
 
     def execute(self, **order: Unpack[Order]) -> StartedDocument:
-        """Start a run; returns at once. A file that the server cannot read itself is sent to it. Nothing is
-        asked twice: when the answer is lost, ServerUnreachable says that the run may have started."""
-        return self._hand_over(order, self._execute)
+        """Starts a run and returns at once. A file that the server cannot read is uploaded. The request is
+        never retried: if the response is lost, ServerUnreachable says that the run may have started."""
+        return self._send_order(order, self._execute)
 
     def validate(self, **order: Unpack[Order]) -> InspectionDocument:
-        """What the instance would say of such a run. Nothing is brought there, nothing runs."""
-        return self._hand_over(order, self._validate)
+        """Validates a run against the instance. Nothing is uploaded to the instance and nothing runs
+        there."""
+        return self._send_order(order, self._validate)
 
     def progress(self, workflow_id: str) -> ProgressDocument:
-        """The run now."""
+        """Returns the current state of the run."""
         answer = self._calls.ask("GET", f"{_run_path(workflow_id)}/progress")
         return self._calls.read(ProgressDocument, answer.get("progress"))
 
@@ -87,8 +89,8 @@ class WorkflowServer:
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> Iterator[ProgressDocument]:
-        """The run whenever it has changed, the finished one last, however it ended. Goes on while the server
-        is away, for ten minutes; `on_trouble` hears of that. Raises: TimedOut."""
+        """Yields the run whenever it has changed, and last the finished run with any status. Continues for
+        ten minutes while the server is away; `on_trouble` is then called. Raises: TimedOut."""
         return watch(
             lambda: self.progress(workflow_id),
             timeout_s=timeout_s,
@@ -98,7 +100,8 @@ class WorkflowServer:
         )
 
     def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> ProgressDocument:
-        """The completed run. Raises: RunFailed, RunCancelled, TimedOut."""
+        """Waits for the run and returns it when it has completed. Raises: RunFailed, RunCancelled,
+        TimedOut."""
         *_, finished = self.watch(workflow_id, timeout_s=timeout_s)
         match finished.status:
             case RunStatus.FAILED:
@@ -108,16 +111,18 @@ class WorkflowServer:
         return finished
 
     def cancel(self, workflow_id: str) -> str:
-        """Ask for it; `wait` or `watch` tells when it has ended. The server's sentence."""
+        """Requests the cancellation and returns the message of the server; `wait` or `watch` shows when the
+        run has ended."""
         return str(self._calls.ask("POST", f"{_run_path(workflow_id)}/cancel").get("message"))
 
     def retry(self, workflow_id: str) -> str:
-        """Take up a failed run where it failed; the prompt is never run again. The server's sentence."""
+        """Retries a failed run from the step that failed; the prompt is never executed again. Returns the
+        message of the server."""
         return str(self._calls.ask("POST", f"{_run_path(workflow_id)}/retry").get("message"))
 
     def prioritize(self, workflow_id: str, priority: int) -> str:
-        """Of runs that wait for the same instance the higher one goes first: -1000 to 1000. The server's
-        sentence."""
+        """Sets the priority, -1000 to 1000: runs with a higher priority start first on the same instance.
+        Returns the message of the server."""
         body = {"priority": priority}
         return str(self._calls.ask("POST", f"{_run_path(workflow_id)}/priority", json=body).get("message"))
 
@@ -126,21 +131,23 @@ class WorkflowServer:
         return self._calls.read_all(OutputDocument, answer.get("outputs"))
 
     def download(self, workflow_id: str, directory: Path | str) -> list[Path]:
-        """Every output of the run into a directory here. Raises: RemoteFileError when the server has not got
-        all of them, after those that it has; StoreError."""
-        from comfyui_workflow.client.download import land_outputs  # noqa: PLC0415 - few commands fetch files
+        """Downloads every output of the run into a local directory.
+        Raises: RemoteFileError if the server does not have all outputs (the others are downloaded first);
+        StoreError."""
+        from comfyui_workflow.client.download import save_outputs  # noqa: PLC0415 - few commands fetch files
 
         def stream(_output: OutputDocument, number: int) -> AbstractContextManager[Iterator[bytes]]:
             return self._calls.stream(f"{_run_path(workflow_id)}/outputs/{number}")
 
-        return land_outputs(self.outputs(workflow_id), Path(directory), stream)
+        return save_outputs(self.outputs(workflow_id), Path(directory), stream)
 
     def output_url(self, workflow_id: str, number: int) -> str:
-        """Where a browser finds an output, counted from 0."""
+        """Returns the URL of an output; outputs are numbered from 0."""
         return f"{self.url}{_run_path(workflow_id)}/outputs/{number}"
 
     def live_preview_url(self, workflow_id: str) -> str:
-        """Where a browser finds the picture that ComfyUI shows of the run just now, if it does."""
+        """Returns the URL of the current preview picture of the run; it exists while ComfyUI sends
+        previews."""
         return f"{self.url}{_run_path(workflow_id)}/live-preview"
 
     def runs(
@@ -153,9 +160,9 @@ class WorkflowServer:
         instance: str | None = None,
         batch: str | None = None,
     ) -> list[SummaryDocument]:
-        """Newest first; `before` an id, for the next page. At most 500. Of these statuses, with this in their
-        name, of this instance (its id or name), of this batch (its id)."""
-        asked = {
+        """Returns runs, newest first, at most 500. `before`: a run id, for the next page. The other arguments
+        are filters: status, part of the workflow name, instance (id or name), batch (id)."""
+        filters = {
             "limit": str(limit),
             "before": before,
             "status": ",".join(statuses),
@@ -163,22 +170,22 @@ class WorkflowServer:
             "instance": instance,
             "batch": batch,
         }
-        params = {field: value for field, value in asked.items() if value}
+        params = {field: value for field, value in filters.items() if value}
         answer = self._calls.ask("GET", _BASE, params=params)
         return self._calls.read_all(SummaryDocument, answer.get("workflows", []))
 
     def latest(self) -> ProgressDocument | None:
-        """The run that was started last; None when there is none."""
+        """Returns the run that was started last; None if there is none."""
         state = self._calls.ask("GET", f"{_BASE}/state").get("state")
         return None if state is None else self._calls.read(ProgressDocument, state)
 
     def is_active(self, workflow_id: str) -> bool:
-        """Whether the run is still going on; one that does not exist is not."""
+        """True if the run is not finished; False also for an unknown run."""
         return bool(self._calls.ask("GET", f"{_run_path(workflow_id)}/active").get("active"))
 
     def upload(self, path: Path | str) -> str:
-        """Where the server put the file, to be named in an order. Raises: InvalidRequest when it cannot be
-        read."""
+        """Uploads a file and returns its path on the server, for use in an order. Raises: InvalidRequest if
+        the file cannot be read."""
         local = Path(path)
         try:
             content = local.read_bytes()
@@ -188,15 +195,15 @@ class WorkflowServer:
         answer = self._calls.ask("POST", f"{_BASE}/files", timeout_s=UPLOAD_TIMEOUT_S, file=file)
         return str(answer.get("path"))
 
-    def _hand_over(self, order: Order, ask: Callable[[dict[str, Any]], Answer]) -> Answer:
+    def _send_order(self, order: Order, ask: Callable[[dict[str, Any]], Answer]) -> Answer:
         check_order(order)
-        return hand_over(order, ask, self.upload, reads_our_files=self.is_on_this_machine)
+        return send_order(order, ask, self.upload, server_reads_our_files=self.is_on_this_machine)
 
     def _execute(self, body: dict[str, Any]) -> StartedDocument:
         try:
             answer = self._calls.ask("POST", f"{_BASE}/execute", json=body)
         except ServerUnreachable as error:
-            unsure = "Whether it has started the run is not known; comfyui-workflow list tells"
+            unsure = "It is not known whether the run has started; check with comfyui-workflow list"
             raise ServerUnreachable(f"{error}. {unsure}") from error
         return self._calls.read(StartedDocument, answer)
 
@@ -210,6 +217,6 @@ def _run_path(workflow_id: str) -> str:
         raise InvalidRequest(f"{workflow_id} is a batch, not a run (comfyui-workflow batches --help)")
     if not is_run_id(workflow_id):
         raise InvalidRequest(
-            f"This is not the id of a run: {workflow_id!r} (comfyui-workflow list tells them)"
+            f"This is not the id of a run: {workflow_id!r} (comfyui-workflow list shows them)"
         )
     return f"{_BASE}/{workflow_id}"

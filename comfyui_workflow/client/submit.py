@@ -1,11 +1,11 @@
-"""A prompt of a caller of the public client on its way into ComfyUI's queue, exactly once."""
+"""Exactly-once submission of a prompt by the public client."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or
+from comfyui_workflow.comfyui.client import ComfyUIClient, Submission, answer_or_default
 from comfyui_workflow.comfyui.prompt_lookup import FoundPrompt
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY
 from comfyui_workflow.comfyui.submit import PromptKey, PromptSender, submit_once
@@ -18,15 +18,15 @@ Answer = TypeVar("Answer")
 
 
 def with_backoff(ask: Callable[[], Answer], patience_s: float, stop: CancelToken | None = None) -> Answer:
-    """Again and again while ComfyUI is away, but no longer than that. Raises: ComfyUIUnavailable; Stopped;
-    what else `ask` raises."""
-    patience, stop = Backoff(), stop or CancelToken()
+    """Calls `ask`, and retries it with backoff while ComfyUI is away, for at most `patience_s`.
+    Raises: ComfyUIUnavailable; Stopped; and what `ask` raises."""
+    backoff, stop = Backoff(), stop or CancelToken()
     while True:
         try:
             return ask()
         except ComfyUIUnavailable:
-            wait_s = patience.next_wait_s()
-            if patience.failing_for_s() + wait_s > patience_s:
+            wait_s = backoff.next_wait_s()
+            if backoff.failing_for_s() + wait_s > patience_s:
                 raise
             stop.wait(wait_s)
             stop.check()
@@ -34,7 +34,8 @@ def with_backoff(ask: Callable[[], Answer], patience_s: float, stop: CancelToken
 
 @dataclass(kw_only=True)
 class ClientSubmission(PromptSender):
-    """`may_be_there`: it may have been sent already, so ComfyUI is asked before it is sent."""
+    """Submission of one prompt. `may_be_there`: the prompt may have been sent before, so ComfyUI is asked for
+    it first."""
 
     client: ComfyUIClient
     graph: Graph
@@ -43,16 +44,16 @@ class ClientSubmission(PromptSender):
     extra_data: Mapping[str, Any]
     may_be_there: bool
     in_doubt_s: float = 0.0
-    """How long a prompt that was sent here without an answer is looked for before it is sent again."""
+    """Time to look for a prompt that was sent here without a response, before it is sent again."""
     stop: CancelToken = field(default_factory=CancelToken)
     _lost_at_s: float | None = None
 
     def attempt(self) -> Submission:
-        """To be called again after ComfyUIUnavailable, by which an answer may have been lost.
+        """Submits the prompt. Call it again after ComfyUIUnavailable: the response may have been lost.
         Raises: ComfyUIUnavailable, PromptRefused, Stopped."""
         submission = submit_once(self.client, self, self.stop)
         if submission is None:
-            raise AssertionError("it may always be sent again")
+            raise AssertionError("the prompt may always be sent again")
         return submission
 
     @property
@@ -62,12 +63,13 @@ class ClientSubmission(PromptSender):
         return PromptKey(prompt_id=self.prompt_id, correlation=self.prompt_id)
 
     def in_doubt_for_s(self) -> float:
-        """Nothing for one that an earlier process sent: nobody knows when."""
+        """Returns how long the prompt must still be looked for; 0 if an earlier process sent it at an unknown
+        time."""
         return 0.0 if self._lost_at_s is None else self.in_doubt_s - (time.monotonic() - self._lost_at_s)
 
     def prepare(self) -> FoundPrompt | None:
         if not self.may_be_there:
-            self.client.probe()  # what fails here has not been sent
+            self.client.probe()  # an error here means that nothing was sent
         return None
 
     def note_sending(self) -> None:
@@ -80,7 +82,7 @@ class ClientSubmission(PromptSender):
                 prompt_id=self.prompt_id,
                 client_id=self.client_id,
                 extra_data={**self.extra_data, CORRELATION_KEY: self.prompt_id},
-                definitions=lambda: answer_or(self.client.definitions, {}),
+                definitions=lambda: answer_or_default(self.client.definitions, {}),
             )
         except ComfyUIUnavailable:
             self._lost_at_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Whether a graph is one, and whether this ComfyUI would run it."""
+"""Validation of a graph: its structure, and against the node classes of a ComfyUI."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,19 @@ from comfyui_workflow.workflows.validation.preflight import Verdict
 
 
 def checked_graph(graph: object) -> Graph:
-    """Raises: InvalidGraph, for what a ComfyUI cannot be handed without harm."""
+    """Checks the structure of a graph. Raises: InvalidGraph for an object that must not be sent to
+    ComfyUI."""
     if is_editor_format(graph):
         raise InvalidGraph(
-            "This is a workflow as the editor saves it, and a ComfyUI runs graphs: export it in API format "
-            "(Workflow > Export (API)), or give it to a WorkflowServer, which converts it"
+            "This is a workflow in the editor's format, and ComfyUI runs graphs in API format: export it "
+            "with Workflow > Export (API), or send it with WorkflowServer, which converts it"
         )
     return check_graph(graph)
 
 
 def with_editor_file(extra_data: Mapping[str, Any], editor_file: Mapping[str, Any] | None) -> dict[str, Any]:
-    """ComfyUI's nodes write `extra_pnginfo` into the pictures they save. Raises: InvalidGraph for what no
-    JSON can hold."""
+    """Returns `extra_data` with the editor file in `extra_pnginfo`, which ComfyUI's nodes write into the
+    pictures they save. Raises: InvalidGraph for values that JSON cannot hold."""
     extra = dict(extra_data)
     if editor_file is not None:
         extra["extra_pnginfo"] = {**extra.get("extra_pnginfo", {}), "workflow": editor_file}
@@ -34,15 +35,15 @@ def with_editor_file(extra_data: Mapping[str, Any], editor_file: Mapping[str, An
 
 
 class Validator:
-    """Keeps what is known of the node classes. A refusal by that is not believed before they were asked for
-    anew: a model may have arrived since."""
+    """Validates graphs with cached node classes. If the cache refuses a graph, the node classes are fetched
+    again before the refusal counts: a model may have been added since."""
 
     def __init__(self, client: ComfyUIClient) -> None:
         self._client = client
-        self._known: Definitions | None = None
+        self._cached: Definitions | None = None
 
     def verdict(self, graph: object, *, structure_only: bool) -> Verdict:
-        """Raises: ComfyUIUnavailable, unless only the structure is looked at."""
+        """Returns the findings. Raises: ComfyUIUnavailable, unless only the structure is checked."""
         try:
             checked = checked_graph(graph)
         except InvalidGraph as error:
@@ -50,10 +51,10 @@ class Validator:
             return Verdict(findings=(finding,), would_run=False)
         if structure_only:
             return Verdict(findings=(), would_run=True)
-        known = self._known
-        if known is not None:
-            verdict = verdict_of(self._client, checked, known)
+        cached = self._cached
+        if cached is not None:
+            verdict = verdict_of(self._client, checked, cached)
             if verdict.would_run:
                 return verdict
-        self._known = fresh = Definitions(self._client.definitions())
+        self._cached = fresh = Definitions(self._client.definitions())
         return verdict_of(self._client, checked, fresh, replaced=self._client.replaced_classes())

@@ -1,4 +1,8 @@
-"""Waiting for one prompt to end: the websocket for haste, the queue and the history for certainty."""
+"""Waits until one prompt has ended.
+
+How it works: websocket events say when to look, and only ComfyUI's queue and history decide: an event may be
+lost, and a socket may be deaf. While ComfyUI is away the wait continues with backoff, for AWAY_LIMIT_S.
+"""
 
 import time
 from collections.abc import Callable
@@ -22,38 +26,40 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.retry import Backoff
 
 AWAY_LIMIT_S = 600.0
-"""A ComfyUI may be restarted, a connection cut; this long, it is not coming back."""
+"""A restart of ComfyUI or a broken connection is waited for; a ComfyUI that is away for longer counts as
+lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptWait:
-    """For a prompt that was submitted. `at_each_look` is called at least once a second."""
+    """Wait for a submitted prompt. `on_poll` is called at least once a second."""
 
     client: ComfyUIClient
     feed: EventFeed
     queue: Callable[[], QueueSnapshot]
     prompt_id: str
     timeout_s: float | None
-    at_each_look: Callable[[], None] = lambda: None
+    on_poll: Callable[[], None] = lambda: None
     stop: CancelToken = field(default_factory=CancelToken)
 
     def until_ended(self, subscription: Subscription) -> HistoryEntry | None:
-        """How it ended; None for one that is in neither queue nor history. Raises: TimedOut; InstanceBroken
-        when it will never end; ComfyUIUnavailable when ComfyUI is away for too long; Stopped."""
+        """Returns the history entry of the ended prompt; None if it is in neither queue nor history.
+        Raises: TimedOut; InstanceBroken if the prompt can never end; ComfyUIUnavailable if ComfyUI is away
+        for longer than AWAY_LIMIT_S; Stopped."""
         deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        patience = Backoff()
+        backoff = Backoff()
         while True:
             try:
-                return self._follow(subscription, deadline_s, patience)
+                return self._follow(subscription, deadline_s, backoff)
             except ComfyUIUnavailable:
-                wait_s = patience.next_wait_s()
-                if patience.failing_for_s() > AWAY_LIMIT_S:
+                wait_s = backoff.next_wait_s()
+                if backoff.failing_for_s() > AWAY_LIMIT_S:
                     raise
                 self.stop.wait(min(wait_s, _left_s(deadline_s)))
                 self._check(deadline_s)
 
     def _follow(
-        self, subscription: Subscription, deadline_s: float | None, patience: Backoff
+        self, subscription: Subscription, deadline_s: float | None, backoff: Backoff
     ) -> HistoryEntry | None:
         follower = PromptFollower(
             self.client, self.feed, self.queue, self.prompt_id, stall_limit_s=0, stop=self.stop
@@ -62,10 +68,10 @@ class PromptWait:
             if isinstance(item, PromptEnded):
                 return item.entry
             if item is not None:
-                patience.reset()
-            self.at_each_look()
+                backoff.reset()
+            self.on_poll()
             self._check(deadline_s)
-        raise ComfyUIUnavailable("The prompt was lost from sight")
+        raise ComfyUIUnavailable("The prompt can no longer be followed")
 
     def _check(self, deadline_s: float | None) -> None:
         self.stop.check()
@@ -74,9 +80,9 @@ class PromptWait:
             raise TimedOut(f"The prompt {self.prompt_id} has not ended {within}. It goes on")
 
 
-def judged(prompt_id: str, entry: HistoryEntry | None, *, was_cancelled: bool) -> HistoryEntry:
-    """The entry of a prompt that succeeded. Raises: PromptFailed, PromptInterrupted, PromptLost, each with
-    `prompt_id` and `node_id`."""
+def require_success(prompt_id: str, entry: HistoryEntry | None, *, was_cancelled: bool) -> HistoryEntry:
+    """Returns the entry of a prompt that succeeded. Raises: PromptFailed, PromptInterrupted, PromptLost, each
+    with `prompt_id` and `node_id`."""
     if entry is not None and entry.outcome is Outcome.SUCCESS:
         return entry
     error = _error(entry, was_cancelled=was_cancelled)

@@ -1,4 +1,5 @@
-"""Watching a run or a batch by asking for it: soon after something has changed, rarely while nothing does."""
+"""Polling of a run or a batch: after FIRST_POLL_S while it changes, up to LONGEST_POLL_S while it does
+not."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,10 @@ from comfyui_workflow.runs.status import RunStatus
 FIRST_POLL_S = 0.3
 LONGEST_POLL_S = 2.0
 AWAY_LIMIT_S = 600.0
-"""A server may be restarted while it is watched; this long, it is not coming back."""
+"""A restart of the server is waited for; a server that is away for longer counts as lost."""
 
 Trouble = Callable[[ServerUnreachable, float], None]
-"""Called with what keeps us from seeing it, and for how many seconds it has."""
+"""Called with the error, and the seconds since the last response."""
 
 
 class Watched(Protocol):
@@ -33,8 +34,10 @@ def watch(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[SomeProgress]:
-    """Each picture that differs from the one before, the finished one last; after trouble, one in any case.
-    Raises: TimedOut; ServerUnreachable when the server is away for too long; what else `ask` raises."""
+    """Yields each document that differs from the one before, the finished one last. After an error the next
+    document is yielded in any case.
+    Raises: TimedOut; ServerUnreachable if the server is away for longer than AWAY_LIMIT_S; and what `ask`
+    raises."""
     began_s = last_seen_s = clock()
     known: SomeProgress | None = None
     poll_s = FIRST_POLL_S

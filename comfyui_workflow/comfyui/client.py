@@ -38,7 +38,7 @@ from comfyui_workflow.errors import (
     LimitExceeded,
     PromptRefused,
 )
-from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.workflows.graph import Graph
 
 CONNECT_TIMEOUT_S = 5.0
@@ -86,14 +86,14 @@ class ComfyUIClient:
         *,
         read_timeout_s: float = READ_TIMEOUT_S,
         absence: str = "ComfyUI is not running on the instance, or the tunnel is gone",
-        heeds_environment: bool = False,
+        uses_environment: bool = False,
         limits: InstanceLimits | None = None,
         breaches: LimitBreaches | None = None,
         on_mark: Callable[[PromptMark], None] = lambda _: None,
     ) -> None:
         """`absence` is the message for a refused connection.
 
-        `heeds_environment`: use the proxy settings of the environment, and keep cookies. False for an
+        `uses_environment`: use the proxy settings of the environment, and keep cookies. False for an
         instance: a proxy of this machine must not be used inside an SSH tunnel.
 
         `breaches` are shared with the websocket of the same instance. `on_mark` is called with each mark
@@ -108,8 +108,8 @@ class ComfyUIClient:
         """Number of JSON values in the last `/object_info` response; 0 if it was small."""
         self._absence = absence
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
-        self._session = InstanceSession(takes_cookies=heeds_environment)
-        self._session.trust_env = heeds_environment
+        self._session = InstanceSession(takes_cookies=uses_environment)
+        self._session.trust_env = uses_environment
         self._adapter = TimedAdapter(pool_connections=1, pool_maxsize=8)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
@@ -126,7 +126,7 @@ class ComfyUIClient:
     def probe(self) -> int:
         """Returns the number of prompts in the queue, the running one included. The cheapest request of
         ComfyUI."""
-        remaining = an_object(self._get_object("/prompt").get("exec_info")).get("queue_remaining")
+        remaining = as_object(self._get_object("/prompt").get("exec_info")).get("queue_remaining")
         if not isinstance(remaining, int):
             raise ComfyUIUnavailable("What answers on the ComfyUI port is not a ComfyUI")
         return remaining
@@ -147,10 +147,10 @@ class ComfyUIClient:
         if response.status in (400, 413):
             raise PromptRefused(refusal_sentence(self._lenient_object(response), graph, definitions()))
         answer = self._object(_check_status(response))
-        accepted_id = a_text(answer.get("prompt_id"))
+        accepted_id = as_text(answer.get("prompt_id"))
         if accepted_id is None:
             raise ComfyUIUnavailable("ComfyUI answered a prompt without a prompt_id")
-        return Submission(prompt_id=accepted_id, node_errors=an_object(answer.get("node_errors")))
+        return Submission(prompt_id=accepted_id, node_errors=as_object(answer.get("node_errors")))
 
     def post_raw(self, path: str, content: bytes, *, headers: Mapping[str, str]) -> RawAnswer:
         """Posts to ComfyUI and returns the response, whatever its status."""
@@ -216,22 +216,22 @@ class ComfyUIClient:
 
     def choices(self, route: str) -> list[Any]:
         """Returns the list that a route answers with; [] if it answers with something else."""
-        answer = answer_or(lambda: _check_status(self._ask("GET", route)), None)
+        answer = answer_or_default(lambda: _check_status(self._ask("GET", route)), None)
         try:
-            return [] if answer is None else a_list(self._json(answer))
+            return [] if answer is None else as_list(self._json(answer))
         except ValueError:
             return []
 
     def replaced_classes(self) -> frozenset[str]:
         """Returns the node classes that this ComfyUI does not have any more and replaces itself. Only newer
         versions do that; older ones give an empty set."""
-        return answer_or(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
+        return answer_or_default(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
 
     def directories(self) -> Directories:
         """Returns the directories of this ComfyUI. Raises: ComfyUIError if this version does not tell
         them."""
         paths = self._get_object("/internal/folder_paths")
-        return read_directories(paths, an_object(self.system_stats().get("system")).get("argv"))
+        return read_directories(paths, as_object(self.system_stats().get("system")).get("argv"))
 
     def log(self) -> str:
         """Returns the last lines of ComfyUI's log. Raises: ComfyUIError if this version does not serve it."""
@@ -256,7 +256,7 @@ class ComfyUIClient:
         already, unless `replaces` is set."""
         fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
         answer = self._ask("POST", "/upload/image", files={"image": (name, file)}, data=fields)
-        return a_text(self._object(_check_status(answer)).get("name")) or name
+        return as_text(self._object(_check_status(answer)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:
         """True if the file exists. `name` may contain directories below `folder`."""
@@ -277,7 +277,7 @@ class ComfyUIClient:
         with response:
             yield read_view(response, filename, start)
 
-    def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
+    def view_info(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
         """Returns what ComfyUI tells about a file, without its content (HEAD). Raises: as `view`."""
         params = {"filename": filename, "subfolder": subfolder, "type": folder}
         with self._request("HEAD", "/view", params=params, headers=headers_of(0)) as response:
@@ -368,7 +368,7 @@ class ComfyUIClient:
             return {"error": {"message": message}}
 
 
-def answer_or(ask: Callable[[], Result], otherwise: Result) -> Result:
+def answer_or_default(ask: Callable[[], Result], otherwise: Result) -> Result:
     """Returns `otherwise` if ComfyUI reports an error: for routes that some versions do not have. Raises:
     ComfyUIUnavailable, since a retry may succeed; InstanceBroken."""
     try:

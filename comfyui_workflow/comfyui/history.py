@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import PromptMark, read_mark
-from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.runs.model import FileType, OutputFile
 from comfyui_workflow.workflows.graph import Graph
 
@@ -53,7 +53,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     """Reads one entry. `status_str` alone is not reliable: a cycle found at run time gives "success", an
     interrupt gives "error". So the messages decide; versions before August 2024 have no messages, and there
     the status decides. Returns at most MOST_OUTPUTS + 1 outputs, so that the caller can detect too many."""
-    status = an_object(entry.get("status"))
+    status = as_object(entry.get("status"))
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
     began_ms, ended_ms = _execution_ms(messages)
@@ -67,11 +67,11 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
             )
         ),
         mark=read_mark(entry.get("prompt")),
-        error_message=a_text(failure.get("exception_message")),
-        error_type=a_text(failure.get("exception_type")),
-        failed_node_id=a_text(failure.get("node_id")),
-        failed_node_type=a_text(failure.get("node_type")),
-        ui=an_object(entry.get("outputs")),
+        error_message=as_text(failure.get("exception_message")),
+        error_type=as_text(failure.get("exception_type")),
+        failed_node_id=as_text(failure.get("node_id")),
+        failed_node_type=as_text(failure.get("node_type")),
+        ui=as_object(entry.get("outputs")),
         graph=_graph(entry.get("prompt")),
         execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
         execution_s=None if began_ms is None else (ended_ms - began_ms) / 1000,
@@ -81,11 +81,11 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
 def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
     """Yields every file that a node shows, under any key (`images`, `gifs`, `audio`, `3d`, …), and one file
     that joins all its texts."""
-    lists = an_object(shown)
-    for value in (value for values in lists.values() for value in a_list(values)):
+    lists = as_object(shown)
+    for value in (value for values in lists.values() for value in as_list(values)):
         if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
             yield _file(node_id, value)
-    texts = [text for text in a_list(lists.get("text")) if isinstance(text, str)]
+    texts = [text for text in as_list(lists.get("text")) if isinstance(text, str)]
     if texts:
         yield _text_file(node_id, "\n".join(texts))
 
@@ -125,7 +125,7 @@ def _execution_ms(messages: Mapping[str, Mapping[str, Any]]) -> tuple[float | No
 
 
 def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for message in a_list(messages):
+    for message in as_list(messages):
         match message:
             case [str() as kind, dict() as data]:
                 yield kind, data
@@ -133,7 +133,7 @@ def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _outputs(outputs: object, window: Window, cached: frozenset[str]) -> Iterator[OutputFile]:
     after, before = window
-    for node_id, shown in an_object(outputs).items():
+    for node_id, shown in as_object(outputs).items():
         for output in read_outputs(node_id, shown):
             if output.text is None:
                 yield replace(output, made_after=after, made_before=before, is_cached=node_id in cached)
@@ -148,7 +148,7 @@ def _window(began_ms: float | None, ended_ms: float) -> Window:
 
 
 def _cached_nodes(messages: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
-    nodes = a_list(messages.get("execution_cached", {}).get("nodes"))
+    nodes = as_list(messages.get("execution_cached", {}).get("nodes"))
     return frozenset(node for node in nodes if isinstance(node, str))
 
 
@@ -166,8 +166,8 @@ def _file(node_id: str, value: Mapping[str, Any]) -> OutputFile:
     filename = str(value["filename"])
     return OutputFile(
         filename=filename,
-        subfolder=a_text(value.get("subfolder")) or "",
-        folder=a_text(value.get("type")) or "output",
+        subfolder=as_text(value.get("subfolder")) or "",
+        folder=as_text(value.get("type")) or "output",
         node_id=node_id,
         file_type=file_type(filename),
     )

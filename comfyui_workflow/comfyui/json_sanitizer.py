@@ -8,7 +8,7 @@ from comfyui_workflow.errors import ComfyUIUnavailable
 DEEPEST_NESTING = 50
 
 
-def in_json(value: Any, levels: int = DEEPEST_NESTING) -> Any:
+def sanitize_json(value: Any, levels: int = DEEPEST_NESTING) -> Any:
     """Returns the same value with null for NaN and Infinity. Raises: ComfyUIUnavailable if it is nested
     deeper than `levels`."""
     if levels == 0:
@@ -16,7 +16,7 @@ def in_json(value: Any, levels: int = DEEPEST_NESTING) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: in_json(inner, levels - 1) for name, inner in value.items()}
+        return {name: sanitize_json(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list):
-        return [in_json(inner, levels - 1) for inner in value]
+        return [sanitize_json(inner, levels - 1) for inner in value]
     return value

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
+from comfyui_workflow.parsing.untrusted import as_list, as_object, shown
 from comfyui_workflow.runs.events import (
     Event,
     ExecutionStarted,
@@ -46,7 +46,7 @@ class MessageReader:
             case "execution_start":
                 yield ExecutionStarted()
             case "execution_cached":
-                yield NodesCached(node_ids=frozenset(map(shown, a_list(data.get("nodes")))))
+                yield NodesCached(node_ids=frozenset(map(shown, as_list(data.get("nodes")))))
             case "progress_state":
                 self._has_states = True
                 yield NodesAdvanced(steps=_steps(data.get("nodes")), first_look=not self._has_seen_state)
@@ -63,7 +63,7 @@ class MessageReader:
 def _steps(nodes: object) -> dict[str, NodeStep]:
     """Returns the steps by the id of the node in the submitted workflow. A node may expand into other nodes
     at run time; they are shown under its id, but its own entry decides."""
-    entries = [entry for entry in an_object(nodes).values() if isinstance(entry, dict)]
+    entries = [entry for entry in as_object(nodes).values() if isinstance(entry, dict)]
     own = {_shown_as(e): _step(e) for e in entries if e.get("node_id") == _shown_as(e)}
     inner = {_shown_as(e): NodeStep(value=0, maximum=1) for e in entries}
     return inner | own

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
-from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json, shown
+from comfyui_workflow.parsing.untrusted import as_object, as_text, read_json, shown
 
 LARGEST_PICTURE_BYTES = 4 * 1024 * 1024
 """A preview has 150 KB at most. A node that sends full pictures as previews also sends them as outputs."""
@@ -17,14 +17,14 @@ _WITHOUT_IDS, _WITH_METADATA = 1, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PreviewSource:
     prompt_id: str
     node_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    place: Place
+    place: PreviewSource
     content_type: str
     """Detected from the first bytes; always an image type."""
     picture: bytes
@@ -35,11 +35,11 @@ class PreviewReader:
     the same socket."""
 
     def __init__(self) -> None:
-        self._place: Place | None = None
+        self._place: PreviewSource | None = None
 
     def observe(self, message: Message) -> None:
         if message.get("type") in ("execution_start", "executing", "progress"):
-            data = an_object(message.get("data"))
+            data = as_object(message.get("data"))
             self._place = _place(prompt_id_of(message), data.get("display_node") or data.get("node"))
 
     def read(self, frame: bytes) -> Preview | None:
@@ -55,25 +55,25 @@ class PreviewReader:
         return None
 
 
-def _preview(place: Place | None, picture: bytes) -> Preview | None:
+def _preview(place: PreviewSource | None, picture: bytes) -> Preview | None:
     content_type = _picture_type(picture)
     if place is None or content_type is None:
         return None
     return Preview(place=place, content_type=content_type, picture=picture)
 
 
-def _place(prompt_id: object, node_id: object) -> Place | None:
+def _place(prompt_id: object, node_id: object) -> PreviewSource | None:
     if not (isinstance(prompt_id, str) and isinstance(node_id, str)):
         return None
-    return Place(prompt_id=prompt_id, node_id=shown(node_id))
+    return PreviewSource(prompt_id=prompt_id, node_id=shown(node_id))
 
 
-def _place_in(metadata: bytes) -> Place | None:
+def _place_in(metadata: bytes) -> PreviewSource | None:
     try:
-        about = an_object(read_json(metadata))
+        about = as_object(read_json(metadata))
     except ValueError:
         return None
-    return _place(about.get("prompt_id"), a_text(about.get("display_node_id")) or about.get("node_id"))
+    return _place(about.get("prompt_id"), as_text(about.get("display_node_id")) or about.get("node_id"))
 
 
 def _picture_type(content: bytes) -> str | None:

@@ -77,7 +77,7 @@ class PromptFollower:
         """Yields events as they happen, None at least once a second and when woken, and PromptEnded as the
         last. Raises: ComfyUIUnavailable if ComfyUI cannot be reached; InstanceBroken if the prompt will never
         end; Stopped."""
-        with self._stop.calling(subscription.wake):
+        with self._stop.on_cancel(subscription.wake):
             yield from self._follow(subscription)
 
     def _follow(self, subscription: Subscription) -> Iterator[Event | PromptEnded | None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.workflows.graph import Graph
 
 _LATEST_S = 1e12
@@ -71,9 +71,9 @@ class QueueSnapshot:
 def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
     """Sorts `queue_pending` by number, then by id, which is the order of execution: ComfyUI sends its heap as
     it is in memory."""
-    running = [item for item in a_list(answer.get("queue_running")) if _is_item(item)]
+    running = [item for item in as_list(answer.get("queue_running")) if _is_item(item)]
     pending = sorted(
-        (item for item in a_list(answer.get("queue_pending")) if _is_item(item)),
+        (item for item in as_list(answer.get("queue_pending")) if _is_item(item)),
         key=lambda item: (item[0], item[1]),
     )
     marks = tuple(mark for item in (*running, *pending) if (mark := read_mark(item)))
@@ -87,7 +87,7 @@ def read_queue(answer: Mapping[str, Any]) -> QueueSnapshot:
 
 def read_running_graphs(answer: Mapping[str, Any]) -> dict[str, Graph]:
     """Returns the running graphs by prompt id."""
-    running = [item for item in a_list(answer.get("queue_running")) if _is_item(item) and len(item) > 2]
+    running = [item for item in as_list(answer.get("queue_running")) if _is_item(item) and len(item) > 2]
     return {item[1]: item[2] for item in running if isinstance(item[2], dict)}
 
 
@@ -95,7 +95,7 @@ def read_mark(item: Any) -> PromptMark | None:
     """Returns our data in the `extra_data` of a queue item; history entries contain the item, too."""
     match item:
         case [_, str() as prompt_id, _, dict() as extra, *_]:
-            value, sender = extra.get(CORRELATION_KEY), an_object(extra.get(SENDER_KEY))
+            value, sender = extra.get(CORRELATION_KEY), as_object(extra.get(SENDER_KEY))
         case _:
             return None
     if not isinstance(value, str) or not value:
@@ -103,7 +103,7 @@ def read_mark(item: Any) -> PromptMark | None:
     return PromptMark(
         prompt_id=prompt_id,
         correlation=value,
-        process=a_text(sender.get("process")),
+        process=as_text(sender.get("process")),
         sent_at_s=_parse_time(sender.get("sent_at")),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.validation.files import KnownFiles, ReferencedFile, referenced_files
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 
 MOST_FILES_CHECKED = 50
@@ -22,7 +22,7 @@ def verdict_of(
     """Returns the verdict of the preflight for this ComfyUI. Checks at most MOST_FILES_CHECKED files.
     `provided`: names of files that the run will upload; `replaced`: node classes that this ComfyUI replaces
     itself."""
-    named = files_named(graph, definitions)
+    named = referenced_files(graph, definitions)
     listed = {(each.folder, each.name) for each in named if each.is_listed}
     to_check = _files_to_check(named, provided)
     existing = {
@@ -30,13 +30,13 @@ def verdict_of(
         for folder, name in to_check[:MOST_FILES_CHECKED]
         if client.has_file(name, folder=folder)
     }
-    files = FilesKnown(
+    files = KnownFiles(
         provided=provided, found=frozenset(listed | existing), is_asked=len(to_check) <= MOST_FILES_CHECKED
     )
     return preflight(graph, definitions, files=files, replaced=replaced)
 
 
-def _files_to_check(named: Iterable[FileNamed], provided: frozenset[str]) -> list[tuple[str, str]]:
+def _files_to_check(named: Iterable[ReferencedFile], provided: frozenset[str]) -> list[tuple[str, str]]:
     """Returns (folder, name), once for each file that is neither provided nor listed: each check is a round
     trip."""
     return list(

@@ -98,7 +98,7 @@ def submit_once(client: ComfyUIClient, sender: PromptSender, stop: CancelToken) 
     ComfyUIUnavailable, PromptRefused, Stopped; what the sender raises."""
     sent = sender.sent
     if sent is not None:
-        found_prompt = look_for(lambda: _find(client, sent), sender.in_doubt_for_s(), stop)
+        found_prompt = poll_until_found(lambda: _find(client, sent), sender.in_doubt_for_s(), stop)
         if found_prompt is not None:
             return _found(sender, found_prompt)
         if not sender.may_be_sent_again():
@@ -114,7 +114,7 @@ def submit_once(client: ComfyUIClient, sender: PromptSender, stop: CancelToken) 
     return submission
 
 
-def look_for(look: Callable[[], T | None], in_doubt_s: float, stop: CancelToken) -> T | None:
+def poll_until_found(look: Callable[[], T | None], in_doubt_s: float, stop: CancelToken) -> T | None:
     """Calls `look` until it finds something; None after `in_doubt_s`. A prompt that is absent twice is
     absent: data that was in transit when a connection broke has arrived by the second look. Raises: Stopped;
     what `look` raises."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
+from comfyui_workflow.parsing.untrusted import as_list, as_object, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class System:
 
 
 def read_system(answer: Mapping[str, Any]) -> System:
-    version = an_object(answer.get("system")).get("comfyui_version")
-    devices = [an_object(device) for device in a_list(answer.get("devices"))]
+    version = as_object(answer.get("system")).get("comfyui_version")
+    devices = [as_object(device) for device in as_list(answer.get("devices"))]
     return System(
         comfyui_version=shown(version) if isinstance(version, str) else None,
         devices=tuple(map(_device, devices)),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import a_list, an_object, shown
+from comfyui_workflow.parsing.untrusted import as_list, as_object, shown
 from comfyui_workflow.workflows import input_errors
 from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.validation.nearest_names import nearest
@@ -24,8 +24,8 @@ def refusal_sentence(answer: Mapping[str, Any], graph: Graph, definitions: Mappi
 
 
 def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, Any]) -> Iterator[str]:
-    for node_id, node in an_object(node_errors).items():
-        for error in a_list(an_object(node).get("errors")):
+    for node_id, node in as_object(node_errors).items():
+        for error in as_list(as_object(node).get("errors")):
             if isinstance(error, dict):
                 finding = _format_finding(error, _definition(node, definitions))
                 yield f"{_node_name(str(node_id), graph)}: {finding}"
@@ -33,7 +33,7 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
     """Returns the ids of the output nodes that do not run because of these errors."""
-    lists = [a_list(an_object(node).get("dependent_outputs")) for node in node_errors.values()]
+    lists = [as_list(as_object(node).get("dependent_outputs")) for node in node_errors.values()]
     return {shown(output) for outputs in lists for output in outputs}
 
 
@@ -57,11 +57,11 @@ def _node_name(node_id: str, graph: Graph) -> str:
 
 
 def _definition(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    return an_object(definitions.get(shown(node.get("class_type"))))
+    return as_object(definitions.get(shown(node.get("class_type"))))
 
 
 def _format_finding(error: Mapping[str, Any], definition: Mapping[str, Any]) -> str:
-    extra = an_object(error.get("extra_info"))
+    extra = as_object(error.get("extra_info"))
     if not isinstance(extra.get("input_name"), str):
         return _format_general(error)
     formatter = _FORMATTERS.get(shown(error.get("type")))
@@ -77,7 +77,7 @@ def _missing(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, An
 
 
 def _wrong_type(_: Mapping[str, Any], extra: Mapping[str, Any], __: Mapping[str, Any]) -> str:
-    wanted = next(iter(a_list(extra.get("input_config"))), "another type")
+    wanted = next(iter(as_list(extra.get("input_config"))), "another type")
     return input_errors.wrong_type(extra["input_name"], extra.get("received_value"), wanted)
 
 
@@ -123,7 +123,7 @@ def _option(extra: Mapping[str, Any], key: str) -> str:
 
 
 def _declared(definition: Mapping[str, Any], name: str) -> object:
-    inputs = an_object(definition.get("input"))
+    inputs = as_object(definition.get("input"))
     return next((group[name] for group in inputs.values() if isinstance(group, dict) and name in group), None)
 
 

@@ -1,4 +1,5 @@
-"""Workflows that the sandbox runs, and the picture they start from: what `demo` shows, and examples name."""
+"""Example workflows and an example picture, for the `demo` command and the documentation; the sandbox can run
+them."""
 
 from pathlib import Path
 

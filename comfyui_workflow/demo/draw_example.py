@@ -17,7 +17,7 @@ RIDGES = ((150, 34, 3), (186, 30, 8), (214, 26, 15), (238, 22, 27))
 
 
 def draw() -> Image.Image:
-    """The picture at its full size; the same every time."""
+    """Returns the picture at full size; it is the same every time."""
     view = _sky()
     for index, (top, relief, seed) in enumerate(RIDGES):
         _add_ridge(view, top, relief, seed, nearness=(index + 1) / len(RIDGES))
@@ -42,7 +42,7 @@ def _add_ridge(view: Picture, top: int, relief: int, seed: int, *, nearness: flo
 
 
 def _skyline(top: int, relief: int, seed: int) -> Picture:
-    """Waves of ever shorter length and lower height, as mountains are."""
+    """Returns the height of the skyline per column: a sum of sine waves with decreasing length and height."""
     phases = np.random.default_rng(seed).uniform(0, 2 * np.pi, 9)
     x = np.arange(WIDTH) / WIDTH * 2 * np.pi
     waves = [np.sin(x * 1.7**octave + phase) / 1.55**octave for octave, phase in enumerate(phases)]
@@ -51,7 +51,7 @@ def _skyline(top: int, relief: int, seed: int) -> Picture:
 
 
 def _add_lake(view: Picture) -> None:
-    """What stands above the shore, upside down, darker, and blurred by small waves."""
+    """Draws the lake: the view above the shore, mirrored, darker, and shifted by small waves."""
     rows = np.arange(SHORE, HEIGHT)
     depth = rows - SHORE
     mirrored = SHORE - 1 - (depth * 1.25).astype(int)
@@ -61,7 +61,7 @@ def _add_lake(view: Picture) -> None:
 
 
 def _blend(one: object, other: object, share: Picture) -> Picture:
-    """`share` of `other` over `one`; either is a colour or a picture."""
+    """Blends `share` (0 to 1) of `other` over `one`; both are a colour or a picture."""
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     result: Picture = first + (second - first) * share[..., None]
     return result

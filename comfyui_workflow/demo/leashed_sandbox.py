@@ -1,4 +1,4 @@
-"""The sandbox, ending when its stdin closes: with the program that started it, however that ended."""
+"""Sandbox process that ends when its stdin closes, so it never outlives its parent process."""
 
 import os
 import signal

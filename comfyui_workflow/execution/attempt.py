@@ -23,7 +23,7 @@ from comfyui_workflow.execution.outputs import (
     missing_sentence,
     not_fetched_sentence,
 )
-from comfyui_workflow.execution.prepare import look_over, prepared_graph, refuse_unless_it_runs
+from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_runs, validate_on_instance
 from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import (
@@ -137,7 +137,7 @@ class RunAttempt:
             graph = prepared_graph(self.session, run.request)
             if graph is not run.graph:
                 run = self._record(GraphPrepared(graph=graph))
-        verdict = look_over(self.session, run.graph, run.request.input_images)
+        verdict = validate_on_instance(self.session, run.graph, run.request.input_images)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
             if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
@@ -174,7 +174,10 @@ class RunAttempt:
                 stop=self.context.stop,
             )
             canceller = Canceller(self.session.client, accepted_id)
-            with self.session.remembering_if_broken(), self.context.cancelled.calling(subscription.wake):
+            with (
+                self.session.recording_broken_instance(),
+                self.context.cancelled.on_cancel(subscription.wake),
+            ):
                 self._check_requests(canceller)  # requests that came during the submission
                 for item in follower.follow(subscription):
                     match item:
@@ -359,7 +362,7 @@ class RunAttempt:
         end = FetchingCancelled("cancelled while the outputs were fetched")
         grace = threading.Timer(CANCEL_GRACE_S, stop.cancel, [end])
         grace.daemon = True
-        with self.context.cancelled.calling(grace.start):
+        with self.context.cancelled.on_cancel(grace.start):
             try:
                 yield stop
             finally:

@@ -98,7 +98,7 @@ def _upload_by_sftp(
 ) -> str:
     """Uploads by SFTP. Uses the file's own name if it is free or has the same content; else a name that
     contains a hash of the content."""
-    if files.stat(directory, heed=stop.check) is None:
+    if files.stat(directory, on_wait=stop.check) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
     for name in (local.name, _unique_name(local.name, digest)):
         remote = str(PurePosixPath(directory) / name)
@@ -119,10 +119,10 @@ def _upload_by_sftp(
 def _has_same_content(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
     """True if the remote file has the same content. The hash is read last, because it is the most expensive
     check."""
-    known = files.stat(remote, heed=stop.check)
+    known = files.stat(remote, on_wait=stop.check)
     if known is None or known.size_bytes != local.stat().st_size:
         return False
-    return files.sha256(remote, heed=stop.check) == digest
+    return files.sha256(remote, on_wait=stop.check) == digest
 
 
 def _unique_name(name: str, digest: str) -> str:

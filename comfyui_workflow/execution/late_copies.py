@@ -33,7 +33,7 @@ EXECUTED_TWICE = (
 STOPPED, RAN = "The copy was stopped", "The copy ran to its end"
 
 
-class LateDuplicates:
+class LateCopyWatcher:
     """Watches for late copies, with one thread for each instance where a copy may arrive. Thread-safe."""
 
     def __init__(

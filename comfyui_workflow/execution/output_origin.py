@@ -14,14 +14,14 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.comfyui.client import answer_or
+from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.image_metadata import embedded_workflow
-from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, is_of_this_graph
+from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, was_saved_by_node
 
 CLOCK_TOLERANCE_S = 2.0
 """A file counts as older than its prompt only if it is older by this much."""
@@ -97,7 +97,7 @@ class OriginCheck:
         if output.made_before is None:
             return None
         with contextlib.suppress(RemoteFileError):
-            seen = self._session.client.look_at(
+            seen = self._session.client.view_info(
                 output.filename, subfolder=output.subfolder, folder=output.folder
             )
             if seen.modified_ns is not None:
@@ -113,7 +113,7 @@ class OriginCheck:
         except InvalidGraph:
             return None
         return (
-            is_of_this_graph(graph, output.node_id, found, self._input_names)
+            was_saved_by_node(graph, output.node_id, found, self._input_names)
             if isinstance(found, dict)
             else None
         )
@@ -121,17 +121,17 @@ class OriginCheck:
     def _executed_graph(self) -> Graph:
         """The graph as ComfyUI executed it, if ComfyUI still has it: nodes may change a prompt when it
         arrives."""
-        entry = answer_or(lambda: self._session.client.history(self._run.prompt_id or ""), None)
+        entry = answer_or_default(lambda: self._session.client.history(self._run.prompt_id or ""), None)
         return self._run.graph if entry is None or entry.graph is None else entry.graph
 
     def _prompts_since(self) -> Iterator[HistoryEntry | Graph]:
         """Prompts that executed after ours: some finished ones, which the history lists in order, and the
         running ones."""
         client, ours = self._session.client, self._run.prompt_id
-        recent = answer_or(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
+        recent = answer_or_default(lambda: client.recent_history(_PROMPTS_SINCE), list[HistoryEntry]())
         is_in_history = any(entry.prompt_id == ours for entry in recent)
         yield from dropwhile(lambda entry: is_in_history and entry.prompt_id != ours, recent)
-        yield from answer_or(client.running_graphs, dict[str, Graph]()).values()
+        yield from answer_or_default(client.running_graphs, dict[str, Graph]()).values()
 
 
 def _class_of(graph: Graph, node_id: str) -> str | None:

@@ -26,12 +26,12 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.files.atomic_placement import (
-    check_wholeness,
+    check_complete,
     flush_placed,
     place_atomically,
     safe_relative_path,
 )
-from comfyui_workflow.files.partial_files import LocalPart, alone_with, is_kept, remove
+from comfyui_workflow.files.partial_files import LocalPart, exclusive_part, is_kept, remove
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import version_of
@@ -59,7 +59,7 @@ class OutputFetcher:
         if relative is None:
             return replace(output, error="The instance gave it a name that is not safe to write here")
         part = part_of(self._run, output)
-        with alone_with(part, self._stop):
+        with exclusive_part(part, self._stop):
             try:
                 return self._fetch_with_retry(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
@@ -185,7 +185,7 @@ class OutputFetcher:
 
     def _check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """Checks that the file is complete and was made by this run. Raises: RemoteFileError."""
-        check_wholeness(part, output)
+        check_complete(part, output)
         self._origin.check(output, part, written)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from comfyui_workflow.comfyui.remote_validation import verdict_of
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.sessions.session import ComfyUISession
-from comfyui_workflow.workflows.editor.conversion import Queueing
+from comfyui_workflow.workflows.editor.conversion import QueueContext
 from comfyui_workflow.workflows.findings import errors, sentence
 from comfyui_workflow.workflows.graph import Graph, check_graph
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
+from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 _random = random.SystemRandom()
@@ -32,24 +32,24 @@ def graph_for(
     request: GraphRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
 ) -> Graph:
     """Converts the workflow for these node classes, draws seeds and sets inputs. Raises: InvalidRequest."""
-    queueing = Queueing(
+    queueing = QueueContext(
         at=datetime.now(),  # local time: times in file names are in the user's time zone
         choose=_random.choice,
-        settle=settling(request.seed_mode, _random.randint),
+        resolve_value=widget_value_resolver(request.seed_mode, _random.randint),
         remote_choices=remote_choices,
     )
-    graph = graph_of(request, definitions, queueing, _random.randint)
+    graph = resolve_graph(request, definitions, queueing, _random.randint)
     return graph if graph is request.workflow.graph else check_graph(graph)
 
 
-def look_over(session: ComfyUISession, graph: Graph, images: tuple[str, ...]) -> Verdict:
+def validate_on_instance(session: ComfyUISession, graph: Graph, images: tuple[str, ...]) -> Verdict:
     """Validates the graph for this instance. If the graph is refused by cached node definitions, these are
     loaded again first: a model may have arrived since, and a newer ComfyUI replaces some node classes that it
     no longer has."""
     verdict = _validate(session, graph, images, frozenset())
     if verdict.would_run:
         return verdict
-    session.forget_definitions()
+    session.invalidate_definitions()
     return _validate(session, graph, images, session.client.replaced_classes())
 
 

@@ -178,7 +178,7 @@ class Runner:
                 abort.cancel("the run is cancelled")
 
         abort_if_no_answer_is_needed()
-        with context.cancelled.calling(abort_if_no_answer_is_needed):
+        with context.cancelled.on_cancel(abort_if_no_answer_is_needed):
             yield abort
 
     def _final_event(

@@ -27,7 +27,7 @@ from comfyui_workflow.comfyui.prompt_lookup import (
     find_prompt,
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
-from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, look_for, submit_once
+from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, poll_until_found, submit_once
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged
@@ -232,7 +232,7 @@ class RunSubmission(PromptSender):
         ComfyUIUnavailable to start again, so that the graph is prepared again."""
         run = self._run
         if run.prompt_id is None and run.lost & {LostParts.STATE, LostParts.PROGRESS}:
-            mark = look_for(
+            mark = poll_until_found(
                 lambda: find_mark_of_run(self._session.client, run.run_id), self.in_doubt_for_s(), self._stop
             )
             if mark is not None:

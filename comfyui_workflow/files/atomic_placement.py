@@ -38,7 +38,7 @@ def _visible(name: str) -> str:
     return "_" + name[1:] if name.startswith(".") else name
 
 
-def check_wholeness(part: Path, output: OutputFile) -> None:
+def check_complete(part: Path, output: OutputFile) -> None:
     """Checks that a file is complete and has the format of its name. Raises: RemoteFileError, OSError."""
     with part.open("rb") as file:
         head = file.read(HEAD_BYTES)

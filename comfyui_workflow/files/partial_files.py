@@ -157,7 +157,7 @@ _released = threading.Condition()
 
 
 @contextmanager
-def alone_with(part: Path, stop: CancelToken) -> Iterator[None]:
+def exclusive_part(part: Path, stop: CancelToken) -> Iterator[None]:
     """Holds the exclusive use of a part in this process: an abandoned earlier attempt may still write to it.
     Raises: ConnectionFailed if that attempt does not end within 30 s; Stopped."""
     with stop.notifying(_released), _released:

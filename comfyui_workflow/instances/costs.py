@@ -1,4 +1,4 @@
-"""What the instances cost: for the runs they did, and for standing idle."""
+"""Costs of the instances: of their runs, and of their idle time."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,22 +14,23 @@ from comfyui_workflow.stores.base import BillableRun
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """None for money without a price."""
+    """Costs of one instance, or of several. An amount of money is None if no price is known."""
 
     runs: int
-    """That began there."""
+    """Number of runs that started on the instance."""
     gpu_s: float
-    """How long prompts of our runs executed there."""
+    """Seconds that prompts of our runs executed there."""
     run_cost: float | None
-    """At the price that the instance had when each of them was given to it."""
+    """Each run at the price that the instance had when the run was assigned to it."""
     usage: Usage
     idle_cost: float | None
-    """Of the time that it was connected and had nothing to do, at its price now."""
+    """The time that the instance was connected and idle, at its current price."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetCosts:
-    """`instances` since each came into the directory, `removed` of all that are not in it any more."""
+    """`instances`: costs since each was added to the registry. `removed`: all instances that were removed
+    from it."""
 
     instances: tuple[tuple[Instance, Costs], ...]
     removed: Costs
@@ -43,45 +44,48 @@ def costs_of(
     removed: RemovedUsage,
     at: datetime,
 ) -> FleetCosts:
+    """Returns the costs of all instances. `usage_of` returns the usage of the instance with that id."""
     usages = {each.id: usage_of(each.id) for each in instances}
     stays: dict[str | None, list[_StayOfRun]] = defaultdict(list)
     for bill in billable_runs:
         for stay in bill.all_stays(at):
             usage = usages.get(stay.instance_id)
-            is_there_now = usage is not None and not _had_ended(bill, usage.since)
-            stays[stay.instance_id if is_there_now else None].append((bill.run_id, stay))
+            belongs_to_current = usage is not None and not _ended_before(bill, usage.since)
+            stays[stay.instance_id if belongs_to_current else None].append((bill.run_id, stay))
     listed = tuple(
         (each, _costs(stays[each.id], usages[each.id], usages[each.id].idle_cost(each.price_per_hour)))
         for each in instances
     )
-    gone = _costs(stays[None], removed.usage, removed.idle_cost)
-    every_stay = [stay for some in stays.values() for stay in some]
-    every_cost = [*(costs for _, costs in listed), gone]
+    removed_costs = _costs(stays[None], removed.usage, removed.idle_cost)
+    every_stay = [stay for group in stays.values() for stay in group]
+    every_cost = [*(costs for _, costs in listed), removed_costs]
     usage = Usage()
     for costs in every_cost:
-        usage = usage.and_also(costs.usage.connected_s, costs.usage.busy_s)
+        usage = usage.plus(costs.usage.connected_s, costs.usage.busy_s)
     total = _costs(every_stay, usage, _sum(costs.idle_cost for costs in every_cost))
-    return FleetCosts(instances=listed, removed=gone, total=total)
+    return FleetCosts(instances=listed, removed=removed_costs, total=total)
 
 
 def idle_warning(instance: Instance, state: InstanceState, at: datetime, limit_s: float) -> str | None:
-    """A sentence once the instance has had nothing to do for longer than the limit; 0 means never."""
+    """Returns a sentence if the instance has been idle for longer than the limit, else None. A limit of 0
+    disables the warning."""
     idle_s = state.idle_s(at)
     if not 0 < limit_s < idle_s:
         return None
     price = instance.price_per_hour
     cost = f", which has cost {price * idle_s / 3600:.2f}" if price else ""
     return (
-        f"{instance.name} has had nothing to do for {_span(idle_s)}{cost}: stop the machine if you are done"
+        f"{instance.name} has had nothing to do for {_format_duration(idle_s)}{cost}: "
+        "stop the machine if you are done"
     )
 
 
-def _span(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 _StayOfRun = tuple[str, Stay]
-"""With the id of the run, which may have been there twice."""
+"""The id of the run and its stay; a run may have stayed on the same instance twice."""
 
 
 def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -> Costs:
@@ -94,8 +98,9 @@ def _costs(stays: Sequence[_StayOfRun], usage: Usage, idle_cost: float | None) -
     )
 
 
-def _had_ended(run: BillableRun, since: datetime | None) -> bool:
-    """Before the instance of that id came into the directory: it was at an earlier one."""
+def _ended_before(run: BillableRun, since: datetime | None) -> bool:
+    """True if the run ended before `since`, when the instance of that id was added: it used an earlier
+    instance with the same id."""
     return since is not None and run.end_time is not None and run.end_time < since
 
 

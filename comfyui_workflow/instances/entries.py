@@ -1,4 +1,4 @@
-"""The documents of the named instances, parsed. Pure."""
+"""Parsed content of the instance registry. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +20,12 @@ from comfyui_workflow.stores.base import Document, InstanceDocuments
 class RegistryEntry:
     instance: Instance
     raw: Document
-    """As it was written: what is not there is as usual, and stays so when that changes."""
+    """The document as the user wrote it: a missing field keeps following its default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryContent:
-    """Every entry, and what else was written beside them."""
+    """All entries, and the unknown fields beside them (`rest`), which are kept."""
 
     entries: tuple[RegistryEntry, ...] = ()
     rest: Document = field(default_factory=dict)
@@ -39,22 +39,22 @@ class RegistryContent:
         return InstanceDocuments(documents=tuple(entry.raw for entry in self.entries), rest=self.rest)
 
     def with_entry(self, instance_id: str, raw: Document) -> "RegistryContent":
-        """A new one at the end, or the one of that id as it is now. Raises: InvalidRequest."""
+        """Returns a copy with the entry replaced, or appended if its id is new. Raises: InvalidRequest."""
         instance = read_instance(raw, instance_id)
         others = [each for each in self.instances if each.id != instance_id]
         refuse_clash(instance, others)
-        entry = RegistryEntry(instance=instance, raw=_as_written(raw, instance_id))
-        places = {each.instance.id: each for each in self.entries} | {instance_id: entry}
-        return RegistryContent(entries=tuple(places.values()), rest=self.rest)
+        entry = RegistryEntry(instance=instance, raw=_stored_document(raw, instance_id))
+        by_id = {each.instance.id: each for each in self.entries} | {instance_id: entry}
+        return RegistryContent(entries=tuple(by_id.values()), rest=self.rest)
 
     def without(self, instance_id: str) -> "RegistryContent":
         kept = tuple(entry for entry in self.entries if entry.instance.id != instance_id)
         return RegistryContent(entries=kept, rest=self.rest)
 
     def find(self, id_or_name: str) -> RegistryEntry | None:
-        """By its id, or by its name in any case: no name is the id of another instance."""
+        """Finds an entry by its id, or by its name in any case. No name equals the id of another instance."""
         wanted = id_or_name.strip().casefold()
-        return next((entry for entry in self.entries if wanted in _called_by(entry.instance)), None)
+        return next((entry for entry in self.entries if wanted in _names_of(entry.instance)), None)
 
     def require(self, id_or_name: str) -> RegistryEntry:
         """Raises: InstanceNotFound."""
@@ -65,24 +65,24 @@ class RegistryContent:
 
 
 def content_of(documents: InstanceDocuments) -> RegistryContent:
-    """Raises: InvalidRequest, naming the entry and the field."""
+    """Parses the documents. Raises: InvalidRequest, which names the entry and the field."""
     return RegistryContent(entries=tuple(_entries(documents.documents)), rest=documents.rest)
 
 
 def complete(documents: InstanceDocuments) -> InstanceDocuments:
-    """The same, where every document has an id. Raises: InvalidRequest."""
+    """Returns the documents with an id in each of them. Raises: InvalidRequest."""
     return content_of(documents).documents
 
 
 def _entries(raws: Sequence[Any]) -> Iterator[RegistryEntry]:
-    """An entry that has no id yet gets one that is neither id nor name of another."""
-    taken = {word for raw in raws if isinstance(raw, dict) for word in _words(raw)}
+    """Parses the entries. An entry without an id gets one that is neither id nor name of another entry."""
+    taken = {name for raw in raws if isinstance(raw, dict) for name in _identifiers(raw)}
     read: list[Instance] = []
     for number, raw in enumerate(raws, start=1):
         try:
             entry = _entry(raw, taken, read)
         except InvalidRequest as error:
-            raise InvalidRequest(f"instance {number}{_named(raw)}: {error}") from error
+            raise InvalidRequest(f"instance {number}{_label(raw)}: {error}") from error
         taken.add(entry.instance.id)
         read.append(entry.instance)
         yield entry
@@ -97,24 +97,24 @@ def _entry(raw: Any, taken: set[str], others: list[Instance]) -> RegistryEntry:
         own_name = instance.name.casefold()
         instance = replace(instance, id=new_id(instance.name, taken - {own_name}))
     refuse_clash(instance, others)
-    return RegistryEntry(instance=instance, raw=_as_written(raw, instance.id))
+    return RegistryEntry(instance=instance, raw=_stored_document(raw, instance.id))
 
 
-def _words(raw: Document) -> Iterator[str]:
-    """Words that no other instance may be called by."""
+def _identifiers(raw: Document) -> Iterator[str]:
+    """Yields the id and the name, which no other instance may have as id or name."""
     given = (raw.get("id"), raw.get("name"))
-    return (word.strip().casefold() for word in given if isinstance(word, str))
+    return (value.strip().casefold() for value in given if isinstance(value, str))
 
 
-def _as_written(raw: Document, instance_id: str) -> Document:
+def _stored_document(raw: Document, instance_id: str) -> Document:
     kept = {name: value for name, value in raw.items() if value is not None or name not in KNOWN_FIELDS}
     return {"id": instance_id} | kept | {"id": instance_id}
 
 
-def _named(raw: object) -> str:
+def _label(raw: object) -> str:
     name = raw.get("name") if isinstance(raw, dict) else None
     return f" ({name})" if isinstance(name, str) and len(name) <= 64 and name.isprintable() else ""
 
 
-def _called_by(instance: Instance) -> tuple[str, str]:
+def _names_of(instance: Instance) -> tuple[str, str]:
     return (instance.id, instance.name.casefold())

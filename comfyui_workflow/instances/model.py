@@ -1,4 +1,4 @@
-"""A named instance, as data."""
+"""Data of a named instance."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -11,7 +11,7 @@ from comfyui_workflow.sessions.session import InstanceKey
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One entry of the directory. `id` never changes; everything else may."""
+    """One entry of the instance registry. `id` never changes; every other field may."""
 
     id: str
     name: str
@@ -20,33 +20,33 @@ class Instance:
     comfyui_input_dir: str
     comfyui_output_dir: str
     enabled: bool = True
-    """Whether runs for `any` may go there. One that is named goes there all the same."""
+    """True if runs for `any` may use the instance. A run that names the instance may always use it."""
     tags: tuple[str, ...] = ()
     price_per_hour: float | None = None
     host_key: str | None = None
-    """Fingerprint (`SHA256:...`) that the machine must show; None trusts on first use."""
+    """Fingerprint (`SHA256:...`) that the machine must show; None means trust on first use."""
     local_port: int | None = None
-    """Where on this machine's loopback its ComfyUI can be reached, as if it ran here."""
+    """Loopback port of this machine that is forwarded to the ComfyUI of the instance."""
     keep_connected: bool = False
-    """A connection is kept whether or not a run needs it: since `connect`, until `disconnect`."""
+    """True from `connect` until `disconnect`: the connection stays open even while no run needs it."""
 
     @cached_property
     def address(self) -> SshAddress:
         """Raises: InvalidAddress."""
         return parse_ssh_address(self.ssh_connection)
 
-    def is_meant_by(self, tag: str) -> bool:
-        """Whether it is one of those that `any:<tag>` may choose; `any` has the empty tag."""
+    def is_eligible_for(self, tag: str) -> bool:
+        """True if `any:<tag>` may choose the instance; the tag of a plain `any` is empty."""
         return self.enabled and (not tag or self.has_tag(tag))
 
     def has_tag(self, tag: str) -> bool:
-        """As with names, capitals make no difference."""
+        """True if the instance has the tag; upper and lower case are equal, as in names."""
         return tag.lower() in (each.lower() for each in self.tags)
 
 
 @lru_cache(maxsize=1024)
 def key_of_instance(instance: Instance) -> InstanceKey:
-    """Raises: InvalidAddress."""
+    """Returns the key of the instance in the session pool. Raises: InvalidAddress."""
     return InstanceKey(
         address=instance.address,
         comfyui_port=instance.comfyui_port,
@@ -55,8 +55,9 @@ def key_of_instance(instance: Instance) -> InstanceKey:
 
 
 def placement_of(request: RunRequest, instance: Instance, reason: str) -> Placement:
-    """A request that gave an ssh string keeps to what it gave, and shares the price and the host key."""
-    whole = Placement(
+    """Returns the placement of a run on an instance. If the request gave an ssh string, the connection fields
+    of the request are kept; the price and the host key are those of the instance."""
+    placement = Placement(
         instance_id=instance.id,
         name=instance.name,
         ssh_connection=instance.ssh_connection,
@@ -68,9 +69,9 @@ def placement_of(request: RunRequest, instance: Instance, reason: str) -> Placem
         reason=reason,
     )
     if not isinstance(request.target, Address):
-        return whole
+        return placement
     return replace(
-        whole,
+        placement,
         ssh_connection=request.ssh_connection,
         comfyui_port=request.comfyui_port,
         comfyui_input_dir=request.comfyui_input_dir,

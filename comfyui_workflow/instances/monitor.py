@@ -1,8 +1,10 @@
-"""What is going on at each instance that somebody wants: one thread each, so that none waits for another.
+"""Monitor of one instance: keeps its session open and polls its state.
 
-An instance is wanted for a while after each `acquire`, and from `connect` to `disconnect`. While it is, its
-session is kept open and polled every few seconds; the result is a frozen `InstanceState` that any thread may
-read without waiting.
+How it works: each monitored instance has its own thread, so that a slow instance does not delay another. An
+instance is wanted for a limited time after each `acquire`, and without limit from `connect` to `disconnect`.
+While it is wanted, its session is kept open and ComfyUI is polled every POLL_S seconds. The result is a
+frozen `InstanceState`, which any thread may read without waiting. After an error the monitor reconnects with
+backoff; after an error that cannot pass by itself it waits PERMANENT_ERROR_WAIT_S.
 """
 
 import logging
@@ -13,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from comfyui_workflow.comfyui.client import answer_or
+from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
@@ -27,34 +29,38 @@ from comfyui_workflow.stores.journal import now
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
-HOPELESS_WAIT_S = 300.0
-"""After a key or a host key that is not accepted: SSH servers ban who tries again and again."""
-SYSTEM_LOOK_S = 10.0
-"""How often the memory of the GPU is asked for."""
+POLL_S = 2.0
+PERMANENT_ERROR_WAIT_S = 300.0
+"""Wait after a permanent error, such as a refused key or host key: SSH servers ban clients that retry
+often."""
+SYSTEM_POLL_S = 10.0
+"""Interval between requests for the GPU memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorOptions:
     wanted_for_s: float = 300.0
+    """Time that an instance stays connected after an `acquire`."""
     idle_warning_s: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorContext:
-    """What all watches share."""
+    """Dependencies that all monitors share."""
 
     sessions: Pool[InstanceKey, ComfyUISession]
     ledger: UsageLedger
     options: MonitorOptions
     is_given_up: Callable[[str], bool | None]
-    """Whether our run wants the prompt of that correlation no more; None for a run that is not ours."""
+    """Takes the correlation of a prompt. True if our run has given the prompt up, False if the run still
+    needs it; None if the run is not ours."""
     tell: Callable[[], None]
-    """Called, with no lock held, when an instance became ready or ceased to be."""
+    """Notifies that an instance became ready or stopped being ready. Called with no lock held."""
 
 
 class InstanceMonitor:
-    """One instance. Its thread ends when nobody wants it any more, and begins anew when somebody does."""
+    """Monitors one instance. The thread ends when the instance is no longer wanted, and starts again on the
+    next `acquire`."""
 
     def __init__(self, instance: Instance, context: MonitorContext) -> None:
         self.instance = instance
@@ -63,16 +69,16 @@ class InstanceMonitor:
         self._state = InstanceState()
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self._leaving = CancelToken()
-        """Of the lease that is waited for just now."""
-        self._is_over = False
-        self._is_in_trouble = False
-        self._system_asked_s = -inf
-        self._looked_at_s: float | None = None
+        self._lease_cancel = CancelToken()
+        """Cancels the current wait for a lease."""
+        self._is_closed = False
+        self._has_error = False
+        self._system_polled_s = -inf
+        self._accounted_s: float | None = None
         self._was_busy = False
         self._has_warned = False
         self._thread: threading.Thread | None = None
-        self._socket: int | None = None
+        self._socket_count: int | None = None
         self._marker: str | None = None
 
     @property
@@ -81,17 +87,18 @@ class InstanceMonitor:
 
     @property
     def wanted_for_s(self) -> float:
-        """From now on; 0 or less when nobody wants it."""
-        return 0.0 if self._is_over else self._wanted_until_s - time.monotonic()
+        """Seconds from now that the instance is still wanted; 0 or less if it is not wanted."""
+        return 0.0 if self._is_closed else self._wanted_until_s - time.monotonic()
 
     @property
     def is_wanted(self) -> bool:
         return self.wanted_for_s > 0
 
     def acquire(self, for_s: float) -> None:
+        """Keeps the instance connected for at least that many seconds; starts the thread if needed."""
         with self._lock:
             self._wanted_until_s = max(self._wanted_until_s, time.monotonic() + for_s)
-            if self._is_over or self._thread is not None:
+            if self._is_closed or self._thread is not None:
                 return
             if not self._state.is_ready:
                 self._state = replace(
@@ -103,30 +110,32 @@ class InstanceMonitor:
             self._thread.start()
 
     def release(self) -> None:
+        """Ends the monitoring; the thread closes its lease."""
         self._wanted_until_s = 0.0
-        self._leave()
+        self._cancel_waits()
 
-    def _leave(self) -> None:
-        self._leaving.cancel("nobody wants the instance any more")
+    def _cancel_waits(self) -> None:
+        self._lease_cancel.cancel("the instance is no longer needed")
         self._woken.set()
 
     def wake(self) -> None:
-        """Whatever it waits for, it looks now."""
+        """Ends the current wait: the instance is polled now."""
         self._woken.set()
 
     def report(self, error: Exception) -> None:
-        """Not ready until it was looked at again."""
+        """Records an error that a user of the session has seen: not ready until the next successful poll."""
         if self._state.is_ready:
-            self._is_in_trouble = True
-            self._set_trouble(error)
+            self._has_error = True
+            self._set_error(error)
             self._woken.set()
 
-    def memory_emptied(self) -> None:
+    def mark_memory_freed(self) -> None:
+        """Records that ComfyUI has unloaded its models."""
         self._set(memory_emptied_at=now())
 
     def close(self) -> None:
-        self._is_over = True
-        self._leave()
+        self._is_closed = True
+        self._cancel_waits()
 
     def join(self, timeout_s: float) -> None:
         thread = self._thread
@@ -134,53 +143,54 @@ class InstanceMonitor:
             thread.join(timeout_s)
 
     def _run(self) -> None:
-        patience = Backoff()
+        backoff = Backoff()
         while True:
             with self._lock:
                 if not self.is_wanted:
                     self._thread = None
                     self._state = replace(self._state, reachability=Reachability.UNKNOWN)
                     break
-            can_pass = self._look_on_until_trouble(patience)
-            self._leave_off()
+            is_transient = self._monitor_until_error(backoff)
+            self._reset_connection_state()
             if self.is_wanted:
-                self._wait(patience.next_wait_s() if can_pass else HOPELESS_WAIT_S)
+                self._wait(backoff.next_wait_s() if is_transient else PERMANENT_ERROR_WAIT_S)
         self._context.tell()
 
-    def _look_on_until_trouble(self, patience: Backoff) -> bool:
-        """Whether it can pass by itself."""
+    def _monitor_until_error(self, backoff: Backoff) -> bool:
+        """Returns True if the monitor may retry soon, False after a permanent error."""
         try:
-            self._look_on(patience)
+            self._monitor(backoff)
         except (Stopped, TimeoutError):
-            pass  # nobody wants it any more, or did not when the connection was not open yet
+            pass  # the instance is no longer wanted; perhaps since before the connection was open
         except WorkflowError as error:
-            self._set_trouble(error)
+            self._set_error(error)
             log.info("%s: %s", self.instance.name, error)
             return error.is_transient
         return True
 
-    def _look_on(self, patience: Backoff) -> None:
-        """As long as the link holds. Raises: what the session raises."""
+    def _monitor(self, backoff: Backoff) -> None:
+        """Polls the instance until the connection breaks or the instance is no longer wanted.
+        Raises: what the session raises."""
         key, wanted_for_s = key_of_instance(self.instance), self.wanted_for_s
-        leaving = self._leaving = CancelToken()
+        lease_cancel = self._lease_cancel = CancelToken()
         if not self.is_wanted:
             return
         timeout_s = None if wanted_for_s == inf else wanted_for_s
-        with self._context.sessions.lease(key, stop=leaving, timeout_s=timeout_s) as session:
+        with self._context.sessions.lease(key, stop=lease_cancel, timeout_s=timeout_s) as session:
             session.ping(again=True)
-            self._drop_what_was_given_up(session)
-            self._is_in_trouble = False
+            self._drop_given_up_prompts(session)
+            self._has_error = False
             self._set(connected_since=self._state.connected_since or now(), trouble=None, offered_key=None)
-            while self.is_wanted and session.is_alive and not self._is_in_trouble:
-                self._look(session)
-                patience.reset()
-                self._wait(LOOK_S)
+            while self.is_wanted and session.is_alive and not self._has_error:
+                self._poll(session)
+                backoff.reset()
+                self._wait(POLL_S)
 
-    def _look(self, session: ComfyUISession) -> None:
-        remaining = session.client.probe()
-        self._heed_restart(session)
-        prompts = self._prompts(session.queue()) if remaining else Prompts()
-        self._ask_system(session)
+    def _poll(self, session: ComfyUISession) -> None:
+        unfinished = session.client.probe()
+        self._detect_restart(session)
+        prompts = self._prompts(session.queue()) if unfinished else Prompts()
+        self._poll_system(session)
         self._account(prompts.is_busy)
         idle_since = None if prompts.is_busy else self._state.idle_since or now()
         self._set(
@@ -193,15 +203,17 @@ class InstanceMonitor:
         )
         self._warn_if_idle()
 
-    def _heed_restart(self, session: ComfyUISession) -> None:
-        """After trouble and behind a new websocket there may be another ComfyUI, which has nothing loaded:
-        the last boot marker that is known tells."""
-        socket = session.feed.times_connected
+    def _detect_restart(self, session: ComfyUISession) -> None:
+        """Records an empty memory if ComfyUI was restarted. Checked after each new websocket: the last known
+        boot marker tells whether it is still the same process."""
+        socket_count = session.feed.times_connected
         marker = self._marker = self._marker or session.known_marker
-        if socket != self._socket and not answer_or(lambda: session.is_same_boot(marker), False):
+        if socket_count != self._socket_count and not answer_or_default(
+            lambda: session.is_same_boot(marker), False
+        ):
             self._marker = session.known_marker
-            self.memory_emptied()
-        self._socket = socket
+            self.mark_memory_freed()
+        self._socket_count = socket_count
 
     def _prompts(self, queue: QueueSnapshot) -> Prompts:
         ours = {
@@ -209,16 +221,17 @@ class InstanceMonitor:
             for correlation, prompt_id in queue.correlations.items()
             if self._context.is_given_up(correlation) is not None
         }
-        there = (*queue.running, *queue.pending)
+        queued = (*queue.running, *queue.pending)
         return Prompts(
             running=queue.running,
             pending=queue.pending,
-            ours=tuple(ours[prompt_id] for prompt_id in there if prompt_id in ours),
-            others=sum(prompt_id not in ours for prompt_id in there),
+            ours=tuple(ours[prompt_id] for prompt_id in queued if prompt_id in ours),
+            others=sum(prompt_id not in ours for prompt_id in queued),
         )
 
-    def _drop_what_was_given_up(self, session: ComfyUISession) -> None:
-        """A run that went elsewhere when this instance was away must not run here as well."""
+    def _drop_given_up_prompts(self, session: ComfyUISession) -> None:
+        """Cancels prompts whose run was moved to another instance while this one was unreachable: a run must
+        not execute twice."""
         if not session.client.probe():
             return
         queue = session.client.queue()
@@ -229,25 +242,25 @@ class InstanceMonitor:
                 if prompt_id in queue.running:
                     session.client.interrupt(prompt_id)
 
-    def _ask_system(self, session: ComfyUISession) -> None:
-        if time.monotonic() - self._system_asked_s < SYSTEM_LOOK_S:
+    def _poll_system(self, session: ComfyUISession) -> None:
+        if time.monotonic() - self._system_polled_s < SYSTEM_POLL_S:
             return
-        self._system_asked_s = time.monotonic()
+        self._system_polled_s = time.monotonic()
         system = session.client.system()
         self._set(comfyui_version=system.comfyui_version, devices=system.devices)
 
     def _account(self, is_busy: bool) -> None:
-        """The time since the last look counts as what was seen then."""
+        """Adds the time since the last poll to the ledger, as busy if the last poll found a prompt."""
         at_s = time.monotonic()
-        if self._looked_at_s is not None:
-            spent_s = at_s - self._looked_at_s
+        if self._accounted_s is not None:
+            spent_s = at_s - self._accounted_s
             self._context.ledger.add(
                 self.instance.id, connected_s=spent_s, busy_s=spent_s if self._was_busy else 0.0
             )
-        self._looked_at_s, self._was_busy = at_s, is_busy
+        self._accounted_s, self._was_busy = at_s, is_busy
 
-    def _leave_off(self) -> None:
-        self._looked_at_s, self._system_asked_s, self._socket = None, -inf, None
+    def _reset_connection_state(self) -> None:
+        self._accounted_s, self._system_polled_s, self._socket_count = None, -inf, None
         self._set(connected_since=None, idle_since=None, prompts=None)
 
     def _warn_if_idle(self) -> None:
@@ -261,14 +274,15 @@ class InstanceMonitor:
         self._woken.wait(seconds)
         self._woken.clear()
 
-    def _set_trouble(self, error: Exception) -> None:
+    def _set_error(self, error: Exception) -> None:
         offered = error.offered if isinstance(error, HostKeyRefused) else None
         self._set(reachability=Reachability.UNREACHABLE, trouble=str(error), offered_key=offered)
 
     def _set(self, **changes: Any) -> None:
+        """Replaces fields of the state. A state with an unresolved error does not become ready."""
         with self._lock:
             before = self._state
-            if changes.get("reachability") is Reachability.READY and self._is_in_trouble:
+            if changes.get("reachability") is Reachability.READY and self._has_error:
                 changes = {**changes, "reachability": before.reachability}
             self._state = replace(before, **changes)
         if before.is_ready != self._state.is_ready:

@@ -1,4 +1,4 @@
-"""The watches of all instances: one for each that somebody wants."""
+"""Collection of the monitors, one for each instance that was acquired or connected."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from comfyui_workflow.stores.journal import now
 
 
 class InstanceMonitors:
-    """Every method may be called from any thread, and none waits for an instance."""
+    """Thread-safe; no method waits for an instance."""
 
     def __init__(self, context: MonitorContext) -> None:
         self._context = context
@@ -22,7 +22,7 @@ class InstanceMonitors:
         self._is_closed = False
 
     def load(self, instances: Mapping[str, Instance]) -> None:
-        """What was used before this start, and which instances there are now."""
+        """Loads the usage of earlier starts and the current instances."""
         self._context.ledger.load()
         self.reconcile(instances)
 
@@ -37,23 +37,25 @@ class InstanceMonitors:
         return monitor.state if monitor else InstanceState()
 
     def acquire(self, instance: Instance) -> None:
+        """Keeps the instance connected for the usual time (`MonitorOptions.wanted_for_s`)."""
         self._acquire(instance, self._context.options.wanted_for_s)
 
     def connect(self, instance: Instance) -> None:
+        """Keeps the instance connected until `disconnect`."""
         self._acquire(instance, inf)
-        self.look_now(instance.id)
+        self.poll_now(instance.id)
 
-    def look_now(self, instance_id: str) -> None:
-        """Something has changed that may have kept us out."""
+    def poll_now(self, instance_id: str) -> None:
+        """Polls the instance now: something has changed that may have prevented the connection."""
         monitor = self._monitors.get(instance_id)
         if monitor is not None:
             monitor.wake()
 
-    def memory_emptied(self, instance_id: str) -> None:
-        """Its ComfyUI was told to unload what it has loaded."""
+    def mark_memory_freed(self, instance_id: str) -> None:
+        """Records that the ComfyUI of the instance was told to unload its models."""
         monitor = self._monitors.get(instance_id)
         if monitor is not None:
-            monitor.memory_emptied()
+            monitor.mark_memory_freed()
 
     def disconnect(self, instance_id: str) -> None:
         monitor = self._monitors.get(instance_id)
@@ -66,20 +68,21 @@ class InstanceMonitors:
             monitor.report(error)
 
     def reconcile(self, instances: Mapping[str, Instance]) -> None:
-        """The directory has changed: what is elsewhere now is watched there, for as long as it was wanted. Of
-        what is only called otherwise, or costs more, everything stays known."""
-        self._keep_ledger_to(instances)
+        """Applies a change of the registry. An instance with a new address gets a new monitor, which is
+        wanted for the remaining time of the old one. An instance with only a new name or price keeps its
+        monitor and its state."""
+        self._reconcile_ledger(instances)
         with self._lock:
-            moved = [each for each in self._monitors.values() if not _leads_there(each, instances)]
+            moved = [each for each in self._monitors.values() if not _has_current_address(each, instances)]
             for monitor in moved:
                 del self._monitors[monitor.instance.id]
-            let_go = [each for each in self._monitors.values() if _is_let_go(each, instances)]
+            released = [each for each in self._monitors.values() if _stops_keeping_connected(each, instances)]
             for monitor in self._monitors.values():
                 monitor.instance = instances[monitor.instance.id]
-        for monitor in let_go:
+        for monitor in released:
             monitor.release()
         for monitor in moved:
-            wanted_for_s = 0.0 if _is_let_go(monitor, instances) else monitor.wanted_for_s
+            wanted_for_s = 0.0 if _stops_keeping_connected(monitor, instances) else monitor.wanted_for_s
             monitor.close()
             instance = instances.get(monitor.instance.id)
             if instance is not None and wanted_for_s > 0:
@@ -94,12 +97,12 @@ class InstanceMonitors:
             monitors = list(self._monitors.values())
         for monitor in monitors:
             monitor.close()
-        until_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         for monitor in monitors:
-            monitor.join(max(0.0, until_s - time.monotonic()))
+            monitor.join(max(0.0, deadline_s - time.monotonic()))
         self._context.ledger.save()
 
-    def _keep_ledger_to(self, instances: Mapping[str, Instance]) -> None:
+    def _reconcile_ledger(self, instances: Mapping[str, Instance]) -> None:
         self._context.ledger.reconcile({each.id: each.price_per_hour for each in instances.values()}, now())
 
     def _acquire(self, instance: Instance, for_s: float) -> None:
@@ -107,18 +110,18 @@ class InstanceMonitors:
             if self._is_closed:
                 return
             monitor = self._monitors.get(instance.id)
-            if monitor is None or not _leads_there(monitor, {instance.id: instance}):
+            if monitor is None or not _has_current_address(monitor, {instance.id: instance}):
                 monitor = self._monitors[instance.id] = InstanceMonitor(instance, self._context)
         monitor.acquire(for_s)
 
 
-def _leads_there(monitor: InstanceMonitor, instances: Mapping[str, Instance]) -> bool:
-    """Whether it looks where the instance of its id is."""
+def _has_current_address(monitor: InstanceMonitor, instances: Mapping[str, Instance]) -> bool:
+    """True if the monitor polls the current address of its instance."""
     instance = instances.get(monitor.instance.id)
     return instance is not None and key_of_instance(instance) == key_of_instance(monitor.instance)
 
 
-def _is_let_go(monitor: InstanceMonitor, instances: Mapping[str, Instance]) -> bool:
-    """Whether its connection was to be kept, and is not any more."""
+def _stops_keeping_connected(monitor: InstanceMonitor, instances: Mapping[str, Instance]) -> bool:
+    """True if the instance had `keep_connected` and has it no longer."""
     instance = instances.get(monitor.instance.id)
     return monitor.instance.keep_connected and (instance is None or not instance.keep_connected)

@@ -1,10 +1,10 @@
-"""The named instances: read, added, changed and removed by id or name.
+"""Registry of the named instances: reads, adds, changes and removes them by id or name.
 
 InstanceRegistry(store)
-    load()                                   raises ConfigurationError where they cannot be read
+    load()                                   raises ConfigurationError if the entries cannot be read
     all(), get(id_or_name), require(id_or_name), trouble
     add(fields), change(id_or_name, fields), remove(id_or_name)
-    listen(callback)                         called after each change, whoever made it
+    listen(callback)                         called after each change, also one made in the file
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from comfyui_workflow.stores.base import Document, InstanceDocuments, InstanceSt
 
 
 class InstanceRegistry:
-    """Every method may be called from any thread."""
+    """Thread-safe."""
 
     def __init__(self, store: InstanceStore) -> None:
         self._store = store
@@ -28,14 +28,15 @@ class InstanceRegistry:
 
     @property
     def trouble(self) -> str | None:
-        """Why the instances cannot be read as they are now, a sentence; then they are as they were before."""
+        """Sentence that says why the current entries cannot be read, else None. The last valid entries stay
+        in use."""
         return self._store.trouble
 
     def all(self) -> tuple[Instance, ...]:
         return self._parse(self._store.read()).instances
 
     def get(self, id_or_name: str) -> Instance | None:
-        """By its id, or by its name in any case."""
+        """Returns the instance with that id, or with that name in any case; None if there is none."""
         entry = self._parse(self._store.read()).find(id_or_name)
         return None if entry is None else entry.instance
 
@@ -44,11 +45,13 @@ class InstanceRegistry:
         return self._parse(self._store.read()).require(id_or_name).instance
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """It is called with no lock held: by who made the change, or by a thread of its own."""
+        """Registers a callback for changes. It is called with no lock held, in the thread that made the
+        change or in a thread of the store."""
         self._store.listen(callback)
 
     def add(self, fields: Document) -> Instance:
-        """Raises: InvalidRequest, InstancesFileBroken, StoreError; so do the others."""
+        """Adds an instance. `change` and `remove` raise the same errors.
+        Raises: InvalidRequest, InstancesFileBroken, StoreError."""
         refuse_unknown(fields)
         added: list[str] = []
 
@@ -60,7 +63,7 @@ class InstanceRegistry:
         return self._update(with_new).require(added[0]).instance
 
     def change(self, id_or_name: str, fields: Document) -> Instance:
-        """A field that is null is as usual again. Raises: InstanceNotFound."""
+        """Changes the given fields; null restores the default of a field. Raises: InstanceNotFound."""
         refuse_unknown(fields)
         changed: list[str] = []
 
@@ -87,7 +90,7 @@ class InstanceRegistry:
         return self._parse(updated)
 
     def _parse(self, documents: InstanceDocuments) -> RegistryContent:
-        """Once, as long as nothing changes."""
+        """Parses the documents, or returns the cached result if they have not changed."""
         known = self._parsed
         if known[0] is not documents:
             known = self._parsed = (documents, content_of(documents))

@@ -1,4 +1,4 @@
-"""The prompts in the queue of an instance: which of them are of our runs, and stopping the one that runs."""
+"""Queue of an instance: lists its prompts, marks those of our runs, and interrupts the running one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ from comfyui_workflow.errors import RunConflict
 from comfyui_workflow.sessions.session import ComfyUISession
 
 IsOurs = Callable[[str], bool]
-"""Whether a run of that workflow id is one of this server: others may use the same instance."""
+"""True if a run with that id belongs to this server: other clients may use the same instance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemotePrompt:
     prompt_id: str
     run_id: str | None
-    """None for a prompt that is none of ours."""
+    """None for a prompt that is not ours."""
     position: int
-    """Prompts ahead of it; 0 for one that runs."""
+    """Number of prompts ahead of it; 0 for the running one."""
 
     @property
     def words(self) -> str:
         return f"{self.prompt_id} ({self.run_id or 'not a run of this server'})"
 
 
-IsWanted = Callable[[RemotePrompt], bool]
+PromptFilter = Callable[[RemotePrompt], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteQueue:
-    """`pending` in the order they will run."""
+    """`pending` is in execution order."""
 
     running: tuple[RemotePrompt, ...]
     pending: tuple[RemotePrompt, ...]
@@ -54,15 +54,15 @@ def remote_queue_of(queue: QueueSnapshot, is_ours: IsOurs) -> RemoteQueue:
 
 def interrupt_prompt(
     session: ComfyUISession,
-    is_wanted: IsWanted | None,
+    is_wanted: PromptFilter | None,
     is_ours: IsOurs,
     announce: Callable[[RemotePrompt], None] = lambda _: None,
 ) -> tuple[RemotePrompt, ...]:
-    """What was seen running and is told to stop: the one that is wanted, or whatever runs. `announce` is
-    called with each before.
-    Raises: RunConflict where the one that is wanted does not run there; ComfyUIError."""
-    there = remote_queue_of(session.client.queue(), is_ours)
-    stopped = there.running if is_wanted is None else (_running(there, is_wanted),)
+    """Interrupts the running prompt that `is_wanted` selects, or every running prompt if it is None. Returns
+    the interrupted prompts; `announce` is called with each of them before the interrupt.
+    Raises: RunConflict if the selected prompt is not running there; ComfyUIError."""
+    queue = remote_queue_of(session.client.queue(), is_ours)
+    stopped = queue.running if is_wanted is None else (_running(queue, is_wanted),)
     for prompt in stopped:
         announce(prompt)
     if stopped:
@@ -70,11 +70,12 @@ def interrupt_prompt(
     return stopped
 
 
-def _running(there: RemoteQueue, is_wanted: IsWanted) -> RemotePrompt:
-    for prompt in filter(is_wanted, there.running):
+def _running(queue: RemoteQueue, is_wanted: PromptFilter) -> RemotePrompt:
+    for prompt in filter(is_wanted, queue.running):
         return prompt
-    for prompt in filter(is_wanted, there.pending):
+    for prompt in filter(is_wanted, queue.pending):
         raise RunConflict(
-            f"It does not run yet: {prompt.position} go before it. A run is cancelled by its own route"
+            f"The prompt is not running yet: {prompt.position} ahead of it. To cancel its run, use the route "
+            "of the run"
         )
-    raise RunConflict("It does not run there")
+    raise RunConflict("The prompt is not running there")

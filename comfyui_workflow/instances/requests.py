@@ -1,4 +1,8 @@
-"""Asking one instance something for a request, without making a request about another one wait."""
+"""Calls to an instance on behalf of an HTTP request, with a timeout and limits on concurrent calls.
+
+How it works: each call runs in its own thread, and the HTTP request waits for it for a limited time. The
+limit per instance keeps one slow instance from using all slots.
+"""
 
 import threading
 from collections.abc import Callable
@@ -8,43 +12,44 @@ from typing import TypeVar
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
-from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_within
+from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
 from comfyui_workflow.sessions.session import ComfyUISession
 
 MOST_AT_ONCE = 8
-MOST_OF_ONE = 2
-PATIENCE_S = 10.0
-_LAST_WORD_S = 0.5
-"""For what went wrong at the last moment to say so itself."""
+MOST_PER_INSTANCE = 2
+TIMEOUT_S = 10.0
+_GRACE_S = 0.5
+"""Extra wait, so that an error at the end of the timeout is reported with its own message."""
 
 T = TypeVar("T")
 
 
 class InstanceRequests:
-    """May be called from any thread."""
+    """Thread-safe."""
 
     def __init__(self, sessions: Sessions, state_of: Callable[[str], InstanceState]) -> None:
         self._sessions = sessions
         self._state_of = state_of
-        self._places = ConcurrencyLimit(
+        self._slots = ConcurrencyLimit(
             MOST_AT_ONCE, f"{MOST_AT_ONCE} requests are waiting for instances just now"
         )
         self._lock = threading.Lock()
-        self._asked: dict[str, int] = {}
+        self._call_counts: dict[str, int] = {}
 
     def ask(self, instance: Instance, work: Callable[[ComfyUISession], T]) -> T:
-        """Given up after ten seconds; at once where it is known that the instance cannot be reached. The work
-        itself may go on a little in its own thread, which counts against its instance.
+        """Runs `work` with a session of the instance and returns its result. Gives up after TIMEOUT_S, and
+        at once if the instance is known to be unreachable. After a timeout the work may continue in its own
+        thread; it then still counts as a call of its instance.
         Raises: InvalidAddress, InstanceError, ComfyUIError, ServerBusy, Stopped, and what the work raises."""
-        self._refuse_if_away(instance)
-        with self._places.taken():
+        self._refuse_if_unreachable(instance)
+        with self._slots.taken():
             answer = self._start(instance, work)
-            done, _ = wait([answer], timeout=PATIENCE_S + _LAST_WORD_S)
+            done, _ = wait([answer], timeout=TIMEOUT_S + _GRACE_S)
         if not done:
-            raise ConnectionFailed(f"{instance.name} has not answered within {PATIENCE_S:.0f} s; try again")
+            raise ConnectionFailed(f"{instance.name} has not answered within {TIMEOUT_S:.0f} s; try again")
         return answer.result()
 
-    def _refuse_if_away(self, instance: Instance) -> None:
+    def _refuse_if_unreachable(self, instance: Instance) -> None:
         state = self._state_of(instance.id)
         if state.reachability is Reachability.UNREACHABLE:
             raise ConnectionFailed(
@@ -56,32 +61,32 @@ class InstanceRequests:
         answer: Future[T] = Future()
 
         def ask() -> None:
-            """Its place is free before the answer is there: who has it may ask again."""
+            """Frees its slot before it delivers the result: the receiver may then call again at once."""
             try:
-                with lease_within(self._sessions, key, PATIENCE_S) as session:
-                    found = work(session)
-            except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is waited for
-                self._leave(instance)
+                with lease_session(self._sessions, key, TIMEOUT_S) as session:
+                    result = work(session)
+            except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+                self._release_slot(instance)
                 answer.set_exception(error)
             else:
-                self._leave(instance)
-                answer.set_result(found)
+                self._release_slot(instance)
+                answer.set_result(result)
 
-        self._enter(instance)
+        self._acquire_slot(instance)
         threading.Thread(target=ask, name=f"ask {instance.name}", daemon=True).start()
         return answer
 
-    def _enter(self, instance: Instance) -> None:
+    def _acquire_slot(self, instance: Instance) -> None:
         with self._lock:
-            asked = self._asked.get(instance.id, 0)
-            if asked >= MOST_OF_ONE:
+            running = self._call_counts.get(instance.id, 0)
+            if running >= MOST_PER_INSTANCE:
                 raise ServerBusy(
-                    f"{instance.name} is being asked {asked} things already; try again in a moment"
+                    f"{instance.name} is answering {running} requests already; try again in a moment"
                 )
-            self._asked[instance.id] = asked + 1
+            self._call_counts[instance.id] = running + 1
 
-    def _leave(self, instance: Instance) -> None:
+    def _release_slot(self, instance: Instance) -> None:
         with self._lock:
-            self._asked[instance.id] -= 1
-            if not self._asked[instance.id]:
-                del self._asked[instance.id]
+            self._call_counts[instance.id] -= 1
+            if not self._call_counts[instance.id]:
+                del self._call_counts[instance.id]

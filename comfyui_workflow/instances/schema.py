@@ -1,10 +1,10 @@
-"""An entry of the directory, read from what a person wrote: in its file, or in a request.
+"""Validation of an instance entry that a user wrote in the instances file or sent in a request.
 
 read_instance(fields, instance_id) -> Instance
-refuse_clash(instance, others)      what no two instances may share
-refuse_unknown(fields)              for requests, where it is a slip of the hand
+refuse_clash(instance, others)      checks that ids, names and local ports are unique
+refuse_unknown(fields)              refuses unknown fields; for requests only
 read_id(fields), new_id(name, taken)
-All raise InvalidRequest, naming the field.
+All raise InvalidRequest, which names the field.
 """
 
 import re
@@ -16,14 +16,14 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.parsing.fields import flag, integer, refuse_others, remote_dir, text
+from comfyui_workflow.parsing.fields import flag, integer, refuse_unknown_fields, remote_dir, text
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.ssh import defaults
 
 KNOWN_FIELDS = frozenset(field.name for field in fields_of(Instance))
 RESERVED = (ANY, "costs")
-"""Words that mean something else where a name may stand."""
+"""Not allowed as names: they have another meaning where a name is expected."""
 LONGEST_NAME, LONGEST_TAG, MOST_TAGS = 64, 32, 32
 HIGHEST_PRICE = 1_000_000
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
@@ -33,14 +33,15 @@ Fields = Mapping[str, Any]
 
 
 def read_instance(fields: Fields, instance_id: str) -> Instance:
-    """What is missing or null is as usual."""
+    """Parses an instance; missing fields and null take their default. Raises: InvalidRequest,
+    InvalidAddress."""
     given = {name: value for name, value in fields.items() if value is not None}
-    ssh_connection, usual_port = _ssh_connection(given)
+    ssh_connection, default_port = _ssh_connection(given)
     return Instance(
         id=instance_id,
         name=_name(given),
         ssh_connection=ssh_connection,
-        comfyui_port=integer(given, "comfyui_port", usual_port, 1, 65535),
+        comfyui_port=integer(given, "comfyui_port", default_port, 1, 65535),
         comfyui_input_dir=remote_dir(given, "comfyui_input_dir", defaults.INPUT_DIR),
         comfyui_output_dir=remote_dir(given, "comfyui_output_dir", defaults.OUTPUT_DIR),
         enabled=flag(given, "enabled", default=True),
@@ -68,12 +69,12 @@ def refuse_clash(instance: Instance, others: Iterable[Instance]) -> None:
 
 def refuse_unknown(fields: Fields) -> None:
     if "id" in fields:
-        raise InvalidRequest("id cannot be set: it is made of the name, and never changes")
-    refuse_others(fields, KNOWN_FIELDS - {"id"}, "an instance")
+        raise InvalidRequest("id cannot be set: it is made from the name, and never changes")
+    refuse_unknown_fields(fields, KNOWN_FIELDS - {"id"}, "an instance")
 
 
 def read_id(fields: Fields) -> str | None:
-    """None where there is none yet."""
+    """Returns the id of the entry, or None if it has none yet."""
     value = text(fields, "id")
     if value is not None and (not _ID.fullmatch(value) or value in RESERVED):
         raise InvalidRequest("id must be made of a-z, 0-9 and - (and is neither any nor costs)")
@@ -81,7 +82,8 @@ def read_id(fields: Fields) -> str | None:
 
 
 def new_id(name: str, taken: Collection[str]) -> str:
-    """Of the letters of the name, as far as an id has them."""
+    """Returns an id made from the letters of the name that are valid in an id, with a number if it is
+    taken."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub("[^a-z0-9]+", "-", plain)[: LONGEST_NAME - 8].strip("-") or "instance"
     ids = chain([slug], (f"{slug}-{number}" for number in count(2)))
@@ -89,7 +91,7 @@ def new_id(name: str, taken: Collection[str]) -> str:
 
 
 def _ssh_connection(given: Fields) -> tuple[str, int]:
-    """And ComfyUI's port, where nothing else says it."""
+    """Returns the ssh string, and the default for ComfyUI's port: the one of its -L, else the usual port."""
     value = text(given, "ssh_connection")
     if not value:
         raise InvalidRequest("ssh_connection is required")
@@ -115,12 +117,13 @@ def _name(given: Fields) -> str:
     return name
 
 
-def _first_word(words: str) -> str:
-    return words.partition(":")[0].strip().casefold()
+def _first_word(value: str) -> str:
+    return value.partition(":")[0].strip().casefold()
 
 
 def _is_address(name: str) -> bool:
-    """A single word could be a host too; as a name it comes first."""
+    """True if the name looks like an ssh string. A single word is accepted: names are looked up before
+    hosts."""
     try:
         parse_ssh_address(name)
     except InvalidAddress:

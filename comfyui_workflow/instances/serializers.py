@@ -1,4 +1,4 @@
-"""The documents of an instance and its state, as the API answers them."""
+"""Serializers: instances, their states, costs and ports as JSON documents of the API."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""The named instances as an API sees them: which there are, what is known of them, and asking them."""
+"""Services around the named instances, in one object for the API."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from comfyui_workflow.ssh.known_hosts import KnownHosts
 class InstanceServices:
     directory: InstanceRegistry
     monitors: InstanceMonitors
-    asker: InstanceRequests
+    instance_requests: InstanceRequests
     known_hosts: KnownHosts
     local_ports: LocalPorts
 
     def port_numbers(self) -> frozenset[int]:
-        """Ports of this machine that lead to an instance, are to, or once did."""
+        """Returns the local ports that are, will be or once were forwarded to an instance."""
         configured = {each.local_port for each in self.directory.all() if each.local_port is not None}
         return self.local_ports.numbers() | configured

@@ -1,4 +1,4 @@
-"""What is known of an instance at a moment, as data."""
+"""Data of the state of an instance at one moment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,16 +10,16 @@ from comfyui_workflow.errors import OfferedKey
 
 class Reachability(StrEnum):
     UNKNOWN = "unknown"
-    """Nobody has looked."""
+    """Not polled yet, or not monitored now."""
     CONNECTING = "connecting"
     READY = "ready"
-    """Its ComfyUI answers."""
+    """The ComfyUI of the instance answers."""
     UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """ComfyUI's queue. `ours` are those of our runs, by workflow id; `others` is how many are not."""
+    """Prompts in ComfyUI's queue. `ours`: run ids of our prompts; `others`: number of all other prompts."""
 
     running: tuple[str, ...] = ()
     """Prompt ids."""
@@ -34,11 +34,11 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceState:
-    """All times are UTC; `None` is what is not known."""
+    """State at the last poll. All times are UTC; None means unknown."""
 
     reachability: Reachability = Reachability.UNKNOWN
     trouble: str | None = None
-    """Why it is not reachable now; else the last error, until the next success."""
+    """The reason why the instance is unreachable; otherwise the last error, until the next success."""
     looked_at: datetime | None = None
     comfyui_version: str | None = None
     devices: tuple[Device, ...] = ()
@@ -46,14 +46,14 @@ class InstanceState:
     round_trip_s: float | None = None
     host_key_fingerprint: str | None = None
     offered_key: OfferedKey | None = None
-    """Where the machine showed another host key than the known one, which is its trouble."""
+    """Set if the machine showed another host key than the known one; this is then the `trouble`."""
     connecting_since: datetime | None = None
-    """Since when somebody wants it who knows nothing of it yet."""
+    """Time when the monitor started to connect; the first attempt, if there were several."""
     connected_since: datetime | None = None
     memory_emptied_at: datetime | None = None
-    """When its ComfyUI was last told to unload models, or found to be another one than before."""
+    """Time when ComfyUI was last told to unload its models, or was found to have restarted."""
     idle_since: datetime | None = None
-    """Since when its queue has been empty while it was connected; None while it works."""
+    """Start of the current idle time (connected with an empty queue); None while the instance is busy."""
 
     @property
     def is_ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""Accounts for how long each instance is connected and busy."""
+"""Ledger of the time that each instance is connected and busy."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ SAVE_EVERY_S = 30.0
 
 
 class UsageLedger:
-    """Usage that was added in the last half minute can be lost with a power cut. Every method may be called
-    from any thread."""
+    """Usage per instance id, saved every SAVE_EVERY_S: a power cut can lose the usage of the last half
+    minute. Thread-safe."""
 
     def __init__(self, store: UsageStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -22,13 +22,13 @@ class UsageLedger:
         self._usages: dict[str, Usage] = {}
         self._removed = RemovedUsage()
         self._prices: dict[str, float | None] | None = None
-        """Prices of the named instances, once it is known which there are."""
+        """Prices of the named instances; None before the first `reconcile`."""
         self._is_loaded = False
         self._saved_at_s = clock()
         self._is_changed = False
 
     def load(self) -> None:
-        """Raises: NewerRecord."""
+        """Loads the stored usage. Raises: NewerRecord."""
         totals = self._store.open()
         with self._lock:
             self._is_loaded = True
@@ -43,29 +43,30 @@ class UsageLedger:
         return self._removed
 
     def add(self, instance_id: str, *, connected_s: float, busy_s: float) -> None:
-        """Nothing is added for an instance that was just removed."""
+        """Adds seconds to the usage of an instance; ignores an instance that was just removed."""
         with self._lock:
             if self._prices is not None and instance_id not in self._prices:
                 return
             known = self._usages.get(instance_id, Usage())
-            self._usages[instance_id] = known.and_also(connected_s, busy_s)
+            self._usages[instance_id] = known.plus(connected_s, busy_s)
             self._is_changed = True
             is_due = self._clock() - self._saved_at_s > SAVE_EVERY_S
         if is_due:
             self.save()
 
     def reconcile(self, prices: Mapping[str, float | None], at: datetime) -> None:
-        """These are the named instances now, with their prices. The usage of any other is moved to those that
-        were removed; one that comes, or comes again, begins with nothing. Ignored before `load`."""
+        """Updates the named instances and their prices. The usage of a removed instance is moved to the total
+        of removed instances; an instance that is added, or added again, starts at zero. Ignored before
+        `load`."""
         with self._lock:
             if not self._is_loaded:
                 return
             before, self._prices = self._prices, dict(prices)
-            for gone in self._usages.keys() - prices.keys():
-                self._removed = self._removed.and_also(self._usages.pop(gone), (before or {}).get(gone))
+            for removed in self._usages.keys() - prices.keys():
+                self._removed = self._removed.plus(self._usages.pop(removed), (before or {}).get(removed))
                 self._is_changed = True
-            for new in prices.keys() - self._usages.keys():
-                self._usages[new] = Usage(since=None if before is None else at)
+            for added in prices.keys() - self._usages.keys():
+                self._usages[added] = Usage(since=None if before is None else at)
                 self._is_changed = True
         if before is not None:
             self.save()

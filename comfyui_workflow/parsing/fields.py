@@ -1,4 +1,4 @@
-"""Fields of what a person wrote, read one way wherever they are. Raises: InvalidRequest, naming the field."""
+"""Typed readers for the fields of user input. All raise InvalidRequest, which names the field."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,14 +14,15 @@ def text(fields: Fields, field: str) -> str | None:
     value = fields.get(field)
     if value is not None and not isinstance(value, str):
         raise InvalidRequest(f"{field} must be a text")
-    if value is not None and not value.isascii() and not is_unicode(value):
+    if value is not None and not value.isascii() and not is_valid_unicode(value):
         raise InvalidRequest(f"{field} is not valid Unicode")
     return value and value.strip()
 
 
-def is_unicode(words: str) -> bool:
-    """JSON can escape half of a character, which no file system, SSH server or record takes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in words)
+def is_valid_unicode(value: str) -> bool:
+    """True if the text has no lone surrogate. JSON can escape one half of a surrogate pair; no file system,
+    SSH server or record accepts that."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def integer(fields: Fields, field: str, default: int, least: int, most: int) -> int:
@@ -49,9 +50,9 @@ def remote_dir(fields: Fields, field: str, default: str) -> str:
     return value
 
 
-def refuse_others(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
-    """A field that there is not is a slip of the hand. `owner`: `an instance`."""
+def refuse_unknown_fields(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
+    """Refuses unknown fields, which are mostly typing errors. `owner` is for the sentence: `an instance`."""
     unknown = sorted(name for name in given if name not in known)
     if unknown:
         shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in unknown[0][:LONGEST_SHOWN])
-        raise InvalidRequest(f"{shown} is no field of {owner}; there are {', '.join(sorted(known))}")
+        raise InvalidRequest(f"{shown} is not a field of {owner}; the fields are {', '.join(sorted(known))}")

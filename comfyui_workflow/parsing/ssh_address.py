@@ -1,6 +1,10 @@
-"""The one reader of SSH strings as people paste them. Pure: opens nothing, runs nothing, no shell ever.
+"""Parser of SSH strings as users paste them. Pure: opens no file, runs no command, never uses a shell.
 
-parse_ssh_address(text) -> SshAddress; raises InvalidAddress naming the part that is refused.
+parse_ssh_address(text) -> SshAddress; raises InvalidAddress, which names the refused part.
+
+How it works: `read_words` splits the pasted text into words, `_read_options` groups the words into options
+with the rules of `ssh` itself, and `_Draft` collects the options and builds the address. An option is used,
+or ignored with a notice for the user, or refused.
 """
 
 from collections.abc import Iterator
@@ -8,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.parsing.ssh_command_line import read_words, refused
+from comfyui_workflow.parsing.ssh_command_line import read_words, refused_part
 from comfyui_workflow.parsing.ssh_destination import read_destination, read_port, read_user
 
-_WITHOUT_MEANING_HERE = "NfTtnqvakx"
-_NOTICED = {
+_IGNORED_SILENTLY = "NfTtnqvakx"
+_IGNORED_WITH_NOTICE = {
     "4": "-4 is ignored: the address family is chosen by the host name.",
     "6": "-6 is ignored: the address family is chosen by the host name.",
     "A": "-A is ignored: the SSH agent is never forwarded.",
@@ -21,7 +25,7 @@ _NOTICED = {
     "Y": "-Y is ignored: X11 is not forwarded.",
     "g": "-g is ignored: the tunnel listens on 127.0.0.1 only.",
 }
-_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"
+_TAKES_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"
 _REFUSED = {
     "D": "dynamic forwarding is not accepted",
     "E": "log files are not written",
@@ -44,9 +48,10 @@ _RUNPOD_PROXY = (
 
 @dataclass(frozen=True, kw_only=True)
 class SshAddress:
-    """Where an instance is. `key_file` is a path on this server, the `comfyui_` pair is the right side of -L.
+    """SSH address of an instance. `key_file` is a path on this server; `comfyui_host` and `comfyui_port` are
+    the right side of -L.
 
-    `notices` are sentences for the user about what was accepted but ignored.
+    `notices` are sentences for the user about options that were accepted but ignored.
     """
 
     host: str
@@ -73,23 +78,24 @@ def parse_ssh_address(text: object) -> SshAddress:
     if words and words[0].lower().rpartition("/")[2] in ("ssh", "ssh.exe"):
         words = words[1:]
     if words and words[0] == "sshpass":
-        raise refused("sshpass", "passwords are not accepted, only keys")
+        raise refused_part("sshpass", "passwords are not accepted, only keys")
     draft = _Draft()
     for option in _read_options(words):
-        draft.take(option)
+        draft.add(option)
     return draft.finish()
 
 
 class _Option(NamedTuple):
-    letter: str  # empty for a word that is no option
+    letter: str  # empty for a word that is not an option
     value: str
 
     def refuse(self, reason: str) -> Exception:
-        return refused(f"-{self.letter} {self.value}".rstrip() if self.letter else self.value, reason)
+        return refused_part(f"-{self.letter} {self.value}".rstrip() if self.letter else self.value, reason)
 
 
 def _read_options(words: list[str]) -> Iterator[_Option]:
-    """As ssh reads them: flags may share a dash, a value may stick to its option, `--` ends the options."""
+    """Reads options as ssh does: flags may share a dash (-Nf), a value may follow its option directly (-p22),
+    `--` ends the options."""
     remaining = iter(words)
     for word in remaining:
         if word == "--":
@@ -102,12 +108,12 @@ def _read_options(words: list[str]) -> Iterator[_Option]:
 
 def _read_cluster(word: str, remaining: Iterator[str]) -> Iterator[_Option]:
     for position, letter in enumerate(word[1:], start=2):
-        if letter not in _WITH_VALUE:
+        if letter not in _TAKES_VALUE:
             yield _Option(letter, "")
             continue
         value = word[position:] or next(remaining, None)
         if not value:
-            raise refused(f"-{letter}", "its value is missing")
+            raise refused_part(f"-{letter}", "its value is missing")
         yield _Option(letter, value)
         return
 
@@ -118,35 +124,35 @@ class _Forward(NamedTuple):
 
 
 class _Draft:
-    """What was read so far. A thing said twice must be the same thing."""
+    """Address under construction. A value that is given twice must be the same both times."""
 
     def __init__(self) -> None:
         self.address: SshAddress | None = None
-        self.said: dict[str, str | int] = {}
+        self.values: dict[str, str | int] = {}
         self.key_files: list[str] = []
         self.forwards: list[_Forward] = []
         self.jump: SshAddress | None = None
         self.notices: list[str] = []
 
-    def take(self, option: _Option) -> None:
+    def add(self, option: _Option) -> None:
         match option.letter:
             case "":
-                self._take_word(option)
+                self._add_word(option)
             case "p":
-                self._say("port", read_port(option.value), option)
+                self._set("port", read_port(option.value), option)
             case "l":
-                self._say("user", read_user(option.value), option)
+                self._set("user", read_user(option.value), option)
             case "i":
                 self.key_files.append(option.value)
             case "L":
                 self.forwards.append(_read_forward(option))
             case "J":
-                self._take_jump(option)
+                self._add_jump(option)
             case "o":
-                self._take_keyword(option)
-            case letter if letter in _NOTICED:
-                self.notices.append(_NOTICED[letter])
-            case letter if letter not in _WITHOUT_MEANING_HERE:
+                self._add_keyword(option)
+            case letter if letter in _IGNORED_WITH_NOTICE:
+                self.notices.append(_IGNORED_WITH_NOTICE[letter])
+            case letter if letter not in _IGNORED_SILENTLY:
                 raise option.refuse(_REFUSED.get(letter, "this option is not accepted"))
 
     def finish(self) -> SshAddress:
@@ -160,36 +166,36 @@ class _Draft:
             address = replace(address, comfyui_host=forward.host, comfyui_port=forward.port)
         return replace(
             address,
-            port=int(self.said.get("port", address.port)),
-            user=str(self.said.get("user", address.user)),
+            port=int(self.values.get("port", address.port)),
+            user=str(self.values.get("user", address.user)),
             notices=tuple(dict.fromkeys(self.notices)),
         )
 
-    def _take_word(self, option: _Option) -> None:
+    def _add_word(self, option: _Option) -> None:
         if self.address is not None:
             raise option.refuse("commands to run on the instance are not accepted")
         destination = read_destination(option.value)
         self.address = SshAddress(host=destination.host)
         if destination.port is not None:
-            self._say("port", destination.port, option)
+            self._set("port", destination.port, option)
         if destination.user is not None:
-            self._say("user", destination.user, option)
+            self._set("user", destination.user, option)
 
-    def _say(self, name: str, value: str | int, option: _Option) -> None:
-        if self.said.setdefault(name, value) != value:
-            raise option.refuse(f"two different {name}s are named")
+    def _set(self, name: str, value: str | int, option: _Option) -> None:
+        if self.values.setdefault(name, value) != value:
+            raise option.refuse(f"two different {name}s are given")
 
-    def _take_keyword(self, option: _Option) -> None:
+    def _add_keyword(self, option: _Option) -> None:
         keyword, _, value = option.value.replace("=", " ", 1).strip().partition(" ")
         match keyword.lower():
             case "port":
-                self._say("port", read_port(value.strip()), option)
+                self._set("port", read_port(value.strip()), option)
             case "stricthostkeychecking":
                 self.notices.append("StrictHostKeyChecking is ignored: the host key is always checked.")
             case _:
-                raise refused(f"-o {keyword}", "of the -o options only Port is accepted")
+                raise refused_part(f"-o {keyword}", "of the -o options only Port is accepted")
 
-    def _take_jump(self, option: _Option) -> None:
+    def _add_jump(self, option: _Option) -> None:
         if self.jump is not None:
             raise option.refuse("-J is given twice")
         for hop in option.value.split(","):
@@ -207,7 +213,7 @@ class _Draft:
         return self.key_files[0] if self.key_files else None
 
     def _choose_forward(self) -> _Forward | None:
-        """The one that leads to ComfyUI: by its usual ports, else the first."""
+        """Returns the forward that leads to ComfyUI: the one to a usual ComfyUI port, else the first."""
         if not self.forwards:
             return None
         usual = [forward for forward in self.forwards if forward.port in _USUAL_COMFYUI_PORTS]
@@ -218,7 +224,8 @@ class _Draft:
 
 
 def _read_forward(option: _Option) -> _Forward:
-    """[bind:]port:host:port. The left side is ours to choose; the right side must be the instance itself."""
+    """Parses `[bind:]port:host:port`. The left side is checked and not used: the server chooses its local
+    port. The right side must be the instance itself."""
     left, right = _split_forward(option)
     host, port = right
     read_port(left)

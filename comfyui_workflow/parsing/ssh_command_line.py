@@ -1,6 +1,10 @@
-"""From what people paste (prompts, quotes, line ends, word processors' dashes) to plain words. Pure.
+"""Splits a pasted command line into plain words. Pure.
 
 read_words(text) -> list[str]; raises InvalidAddress.
+
+How it works: characters of word processors (dashes, quotes, invisible spaces) become ASCII; a code fence,
+line continuations, a shell prompt and quotes around the whole line are removed; the rest is split with
+`shlex`.
 """
 
 import re
@@ -24,22 +28,23 @@ _SHELL_CHARACTER = re.compile(r"[;|&<>$`(){}*?!#]|\\(?! )")
 
 
 def read_words(text: object) -> list[str]:
-    """The words of one pasted command line. No shell, no expansion: a shell's own characters are refused."""
+    """Returns the words of one pasted command line. No shell and no expansion: special characters of a shell
+    are refused."""
     if not isinstance(text, str):
         raise InvalidAddress(f"The SSH address must be text, not {type(text).__name__}.")
     if len(text) > LONGEST_CHARACTERS:
         raise InvalidAddress(f"The SSH address is longer than {LONGEST_CHARACTERS} characters.")
     line = _unwrap(_one_line(_plain(text)))
     if found := _SHELL_CHARACTER.search(line):
-        raise refused(found.group(), "characters that mean something to a shell are not accepted")
+        raise refused_part(found.group(), "special characters of a shell are not accepted")
     try:
         return shlex.split(line)
     except ValueError:
         raise InvalidAddress("The SSH address has a quote that is not closed.") from None
 
 
-def refused(part: str, reason: str) -> InvalidAddress:
-    """The error that names the part. Passwords and control characters of the part are not repeated."""
+def refused_part(part: str, reason: str) -> InvalidAddress:
+    """Returns the error that names the refused part, without its passwords and control characters."""
     shown = re.sub(r"(?<!ssh):.*@", ":***@", part, flags=re.DOTALL)
     shown = "".join(c if c.isprintable() else "�" for c in shown)
     shown = shown if len(shown) <= 60 else shown[:59] + "…"
@@ -58,12 +63,12 @@ def _one_line(text: str) -> str:
         if character in "\r\n\x85" or unicodedata.category(character) in ("Zl", "Zp"):
             raise InvalidAddress("The SSH address has more than one line; paste only the ssh command.")
         if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
-            raise refused(f"U+{ord(character):04X}", "control characters are not accepted")
+            raise refused_part(f"U+{ord(character):04X}", "control characters are not accepted")
     return text
 
 
 def _unwrap(line: str) -> str:
-    """Without the prompt, and without quotes or back-ticks around the whole."""
+    """Removes the shell prompt, and quotes or back-ticks around the whole line."""
     line = _PROMPT.sub("", line.strip("` "))
     if len(line) > 1 and line[0] == line[-1] and line[0] in "'\"" and line.count(line[0]) == 2:
         line = line[1:-1]

@@ -1,4 +1,4 @@
-"""[user@]host[:port] in all its spellings, IPv6 included. Pure.
+"""Parser of [user@]host[:port] in all its forms, IPv6 included. Pure.
 
 read_destination(text) -> Destination; read_port(text) -> int; read_user(text) -> str.
 All raise InvalidAddress.
@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from comfyui_workflow.parsing.ssh_command_line import refused
+from comfyui_workflow.parsing.ssh_command_line import refused_part
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -33,15 +33,15 @@ def read_destination(text: str) -> Destination:
 
 def read_port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise refused(text, "a port is a number from 1 to 65535")
+        raise refused_part(text, "a port is a number from 1 to 65535")
     return int(text)
 
 
 def read_user(text: str) -> str:
     if ":" in text:
-        raise refused(f"{text}@", "passwords are not accepted, only keys")
+        raise refused_part(f"{text}@", "passwords are not accepted, only keys")
     if not _USER.fullmatch(text):
-        raise refused(text, "this is not a user name")
+        raise refused_part(text, "this is not a user name")
     return text
 
 
@@ -49,7 +49,7 @@ def _split_port(rest: str, text: str) -> tuple[str, int | None]:
     if bracketed := _BRACKETED.fullmatch(rest):
         host, port = bracketed.groups()
         if ":" not in host:
-            raise refused(text, "only an IPv6 address is written in brackets")
+            raise refused_part(text, "only an IPv6 address is written in brackets")
         return host, None if port is None else read_port(port)
     if rest.count(":") == 1:
         host, _, port = rest.partition(":")
@@ -58,13 +58,13 @@ def _split_port(rest: str, text: str) -> tuple[str, int | None]:
 
 
 def _read_host(host: str, text: str) -> str:
-    """In one spelling: the same machine is the same connection."""
+    """Returns the normalized host: connections are shared by host, so one host must have one spelling."""
     if ":" in host:
         return _read_ipv6(host, text)
     host = host.lower().removesuffix(".")
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise refused(text, "this is not a host name")
+        raise refused_part(text, "this is not a host name")
     if _NUMBER.fullmatch(labels[-1]):
         _read_ipv4(host, text)
     return host
@@ -76,12 +76,13 @@ def _read_ipv6(host: str, text: str) -> str:
             raise ValueError
         return ipaddress.IPv6Address(host).compressed
     except ValueError:
-        raise refused(text, "this is not an IPv6 address") from None
+        raise refused_part(text, "this is not an IPv6 address") from None
 
 
 def _read_ipv4(host: str, text: str) -> None:
-    """A name that ends in a number is an address, or a resolver would make one of it: 127.1, 0x7f.1."""
+    """Refuses a name that ends in a number and is no full IPv4 address: a resolver would read 127.1 or 0x7f.1
+    as an address."""
     try:
         ipaddress.IPv4Address(host)
     except ValueError:
-        raise refused(text, "this is not an IP address") from None
+        raise refused_part(text, "this is not an IP address") from None

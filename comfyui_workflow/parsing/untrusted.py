@@ -1,5 +1,5 @@
-"""What an instance or a file says, taken with care: it may be anything, and what we make of it must be
-recordable."""
+"""Readers for untrusted data from an instance or a file: accept any value, return values that a record can
+hold."""
 
 import json
 import re
@@ -14,8 +14,9 @@ _ESCAPE = re.compile(
 
 
 def read_json(content: bytes | str) -> Any:
-    """With every text in it valid Unicode: JSON can escape half of a character, which no record and no file
-    name takes. Raises: ValueError for what is no JSON, or nested without end."""
+    """Parses JSON; every text in the result is valid Unicode. JSON can escape one half of a surrogate pair,
+    which no record and no file name accepts: it becomes U+FFFD.
+    Raises: ValueError for invalid JSON, and for JSON that is nested too deeply."""
     text = content.decode("utf-8-sig", "replace") if isinstance(content, bytes) else content
     if "\\ud" in text or "\\uD" in text:
         text = _ESCAPE.sub(lambda escape: "\\ufffd" if escape["half"] else escape[0], text)
@@ -25,28 +26,30 @@ def read_json(content: bytes | str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def an_object(value: object) -> Mapping[str, Any]:
-    """The value, or an empty one where it is something else; so are the others."""
+def as_object(value: object) -> Mapping[str, Any]:
+    """Returns the value if it is an object, else an empty object."""
     return value if isinstance(value, dict) else {}
 
 
-def a_list(value: object) -> list[Any]:
+def as_list(value: object) -> list[Any]:
+    """Returns the value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
-def a_text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
+    """Returns the value if it is a text, else None."""
     return value if isinstance(value, str) else None
 
 
 def shown(value: object) -> str:
-    """Any value, in a sentence: of a reasonable length."""
+    """Returns any value as text for a message, cut to LONGEST_SHOWN characters."""
     try:
         text = str(value)
-    except (RecursionError, ValueError):  # nested without end; a number of more digits than Python writes
+    except (RecursionError, ValueError):  # nested too deeply; a number with more digits than Python converts
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name is one of a plain file: no directory, no control character."""
+    """True if the name is that of a plain file: no directory separator, no control character."""
     return bool(name) and name not in (".", "..") and not re.search(r"[\x00-\x1f\x7f/\\]", name)

@@ -13,7 +13,7 @@ from typing import Any
 
 from comfyui_workflow.comfyui.limits import value_count
 from comfyui_workflow.comfyui.messages import prompt_id_of, says_ended
-from comfyui_workflow.parsing.untrusted import a_list, an_object, read_json, shown
+from comfyui_workflow.parsing.untrusted import as_list, as_object, read_json, shown
 
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 MOST_PROMPTS = 1000
@@ -73,16 +73,16 @@ class UnfinishedPrompts:
 
     def missed(self, prompt_id: str, history: object) -> Iterator[str]:
         """Yields the missed messages of a prompt that has ended; none if the history has no entry for it."""
-        entry = an_object(an_object(history).get(prompt_id))
+        entry = as_object(as_object(history).get(prompt_id))
         if not entry:
             return
         delivered = self._end(prompt_id)
         messages = _last_messages(entry)
         if not delivered.has_started and "execution_start" in messages:
             yield _serialize("execution_start", messages["execution_start"])
-        for node_id, output in an_object(entry.get("outputs")).items():
+        for node_id, output in as_object(entry.get("outputs")).items():
             if node_id not in delivered.executed:
-                shown_at = an_object(an_object(entry.get("meta")).get(node_id)).get("display_node", node_id)
+                shown_at = as_object(as_object(entry.get("meta")).get(node_id)).get("display_node", node_id)
                 data = {"node": node_id, "display_node": shown_at, "output": output, "prompt_id": prompt_id}
                 yield _serialize("executed", data)
         for kind in ENDINGS:
@@ -108,14 +108,14 @@ def message_of(frame: str) -> Mapping[str, Any]:
     if len(frame) > LONGEST_READ or (len(frame) > SHORT and value_count(frame.encode()) > MOST_VALUES):
         return {}
     try:
-        return an_object(read_json(frame))
+        return as_object(read_json(frame))
     except ValueError:
         return {}
 
 
 def _last_messages(entry: Mapping[str, Any]) -> dict[str, object]:
     """Returns the last message of each type in the history entry, which has them as [[type, data], ...]."""
-    messages = a_list(an_object(entry.get("status")).get("messages"))
+    messages = as_list(as_object(entry.get("status")).get("messages"))
     return {
         each[0]: each[1]
         for each in messages

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from comfyui_workflow.comfyui.prompt_lookup import new_prompt_id
-from comfyui_workflow.parsing.untrusted import a_text
+from comfyui_workflow.parsing.untrusted import as_text
 from comfyui_workflow.proxy.http import body_of
 
 PATHS = ("/prompt", "/api/prompt")
@@ -59,8 +59,8 @@ def _add_ids(content: bytes, our_id: str) -> PromptBody:
         added_ids["prompt_id"] = new_prompt_id()
     return PromptBody(
         content=_append_fields(content, added_ids),
-        client_id=our_id if given is None else a_text(given),
-        prompt_id=added_ids.get("prompt_id") or a_text(body["prompt_id"]),
+        client_id=our_id if given is None else as_text(given),
+        prompt_id=added_ids.get("prompt_id") or as_text(body["prompt_id"]),
         has_our_client_id=given is None,
     )
 

@@ -8,7 +8,7 @@ import aiohttp
 
 from comfyui_workflow.comfyui.http_responses import bounded_json
 from comfyui_workflow.errors import LimitExceeded
-from comfyui_workflow.parsing.untrusted import a_list, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object
 from comfyui_workflow.proxy.lease import AnswerTooLong, Upstream, read_all
 from comfyui_workflow.proxy.missed_events import message_of
 
@@ -20,9 +20,9 @@ MOST_VALUES = 500_000
 async def queued_ids(upstream: Upstream) -> tuple[set[str], set[str]]:
     """Returns the ids of the running and of the pending prompts. Raises: aiohttp.ClientError, OSError,
     TimeoutError."""
-    queue = an_object(await _ask(upstream, "/queue"))
+    queue = as_object(await _ask(upstream, "/queue"))
     running, pending = (
-        {str(item[1]) for item in a_list(queue.get(key)) if isinstance(item, list) and len(item) > 1}
+        {str(item[1]) for item in as_list(queue.get(key)) if isinstance(item, list) and len(item) > 1}
         for key in ("queue_running", "queue_pending")
     )
     return running, pending
@@ -36,7 +36,7 @@ async def history_of(upstream: Upstream, prompt_id: str) -> object:
 def with_prompt_id(frame: str, prompt_id: str) -> str:
     """Adds the prompt id to an `executing` message. ComfyUI's first one after a reconnect lacks it, and a
     client that did not notice the reconnect does not expect that."""
-    data = dict(an_object(message_of(frame).get("data")))
+    data = dict(as_object(message_of(frame).get("data")))
     node_id = data.get("node")
     return json.dumps(
         {"type": "executing", "data": {"display_node": node_id, "prompt_id": prompt_id, **data}}

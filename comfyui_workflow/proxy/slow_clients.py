@@ -17,7 +17,7 @@ from comfyui_workflow.access.connection_limits import (
     ConnectionLimits,
     Observed,
     Stage,
-    chosen_to_close,
+    connections_to_close,
 )
 
 SWEEP_EVERY_S = 1.0
@@ -89,7 +89,7 @@ class WatchedServer(web.Server):
             for each in self._watched()
             if each is not new
         ]
-        chosen = chosen_to_close(candidates, max(1, int(self._limits.most * CLOSED_AT_ONCE)), now_s)
+        chosen = connections_to_close(candidates, max(1, int(self._limits.most * CLOSED_AT_ONCE)), now_s)
         for each in chosen:
             _cut(each)
         return bool(chosen)

@@ -23,7 +23,7 @@ from comfyui_workflow.comfyui.prompt_lookup import accepts_prompt_ids
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, submit_once
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ComfyUIUnavailable, PromptRefused
-from comfyui_workflow.parsing.untrusted import a_text, an_object, read_json
+from comfyui_workflow.parsing.untrusted import as_object, as_text, read_json
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.lease import InstanceLease
 
@@ -112,7 +112,7 @@ def accepted_id(status: int, content: bytes) -> str | None:
     if status != 200:
         return None
     try:
-        return a_text(an_object(read_json(content)).get("prompt_id"))
+        return as_text(as_object(read_json(content)).get("prompt_id"))
     except ValueError:
         return None
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import WSMsgType
 
-from comfyui_workflow.parsing.untrusted import a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_object, as_text
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.http import BROKEN
 from comfyui_workflow.proxy.lease import OPEN_TIMEOUT_S, InstanceLease, Upstream
@@ -312,7 +312,7 @@ class UpstreamSocket:
 
     def _learn_id(self, frame: str) -> None:
         """Reads the client id that ComfyUI chose from its first message."""
-        self.client_id = a_text(an_object(message_of(frame).get("data")).get("sid"))
+        self.client_id = as_text(as_object(message_of(frame).get("data")).get("sid"))
 
     async def _catch_up(self, upstream: Upstream) -> bool:
         """Delivers the end of each prompt that ended while the socket was disconnected. Returns False if

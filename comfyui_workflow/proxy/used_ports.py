@@ -11,7 +11,7 @@ from comfyui_workflow.files.atomic_write import (
     read_regular,
     write_atomically,
 )
-from comfyui_workflow.parsing.untrusted import a_list, read_json
+from comfyui_workflow.parsing.untrusted import as_list, read_json
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class UsedPorts:
         """Reads the file. If it cannot be read, a warning is logged, and the next new port writes it
         again."""
         try:
-            known = [] if self._file is None else a_list(read_json(read_regular(self._file)))
+            known = [] if self._file is None else as_list(read_json(read_regular(self._file)))
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:

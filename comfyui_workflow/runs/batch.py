@@ -120,7 +120,7 @@ def last_start(runs: Iterable[RunSummary]) -> datetime | None:
     return max((run.start_time or run.last_update for run in submitted), default=None)
 
 
-def rows_of(matrix: object, rows: object, most: int) -> list[Row]:
+def expand_rows(matrix: object, rows: object, most: int) -> list[Row]:
     """Returns `rows` unchanged, or one row for each combination of `matrix` (`{input: [value, …]}`). The last
     input of the matrix changes fastest. Raises: InvalidRequest."""
     if (matrix is None) == (rows is None):

@@ -72,7 +72,7 @@ def request_of(parts: RecordParts) -> RunRequest:
     )
 
 
-def rebuilt(parts: RecordParts) -> Run:
+def rebuild_run(parts: RecordParts) -> Run:
     """The rebuilt run, ready to be stored. It continues, or it has ended with the reason."""
     if parts.state is not None and LOG not in parts.troubles:
         run = _rebuilt_around(parts, parts.state)

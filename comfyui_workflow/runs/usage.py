@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from comfyui_workflow.errors import StoreError
-from comfyui_workflow.parsing.untrusted import an_object, read_json
+from comfyui_workflow.parsing.untrusted import as_object, read_json
 
 _REMOVED = "(removed)"
 """Key of the removed instances in the record. Ids of instances have no parentheses, so it cannot be one."""
@@ -29,7 +29,7 @@ class Usage:
     def idle_cost(self, price_per_hour: float | None) -> float | None:
         return None if price_per_hour is None else price_per_hour * self.idle_s / 3600
 
-    def and_also(self, connected_s: float, busy_s: float) -> "Usage":
+    def plus(self, connected_s: float, busy_s: float) -> "Usage":
         return replace(self, connected_s=self.connected_s + connected_s, busy_s=self.busy_s + busy_s)
 
 
@@ -41,10 +41,10 @@ class RemovedUsage:
     idle_cost: float | None = None
     """None if no price was known."""
 
-    def and_also(self, usage: Usage, price_per_hour: float | None) -> "RemovedUsage":
+    def plus(self, usage: Usage, price_per_hour: float | None) -> "RemovedUsage":
         costs = [each for each in (self.idle_cost, usage.idle_cost(price_per_hour)) if each is not None]
         return RemovedUsage(
-            usage=self.usage.and_also(usage.connected_s, usage.busy_s),
+            usage=self.usage.plus(usage.connected_s, usage.busy_s),
             idle_cost=sum(costs) if costs else None,
         )
 
@@ -67,9 +67,9 @@ def encode_usage(totals: UsageTotals) -> bytes:
 def decode_usage(content: bytes) -> UsageTotals:
     """An invalid number counts as zero. Raises: StoreError."""
     try:
-        entries = dict(an_object(read_json(content)))
-        removed = an_object(entries.pop(_REMOVED, None))
-        usages = {name: _read_usage(an_object(entry)) for name, entry in entries.items()}
+        entries = dict(as_object(read_json(content)))
+        removed = as_object(entries.pop(_REMOVED, None))
+        usages = {name: _read_usage(as_object(entry)) for name, entry in entries.items()}
     except ValueError as error:
         raise StoreError(f"not the record of usage: {error}") from error
     idle_cost = _amount(removed.get("idle_cost"))

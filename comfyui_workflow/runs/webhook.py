@@ -124,7 +124,7 @@ def after_attempt(delivery: Delivery, attempt: DeliveryAttempt, patience_s: floa
     )
 
 
-def once_more(delivery: Delivery, at: datetime) -> Delivery:
+def reset_retries(delivery: Delivery, at: datetime) -> Delivery:
     """Schedules an attempt now, with the full retry period again."""
     return replace(delivery, status=DeliveryStatus.WAITING, next_at=at, tried_since=at, failures=0)
 

@@ -220,7 +220,7 @@ class Capacity:
         return self._by_id.get(instance_id)
 
     def with_tag(self, tag: str) -> list[Instance]:
-        return [instance for instance in self._instances if instance.is_meant_by(tag)]
+        return [instance for instance in self._instances if instance.is_eligible_for(tag)]
 
     def ready(self, tag: str) -> Iterator[tuple[Instance, InstanceKey]]:
         for instance in self.with_tag(tag):

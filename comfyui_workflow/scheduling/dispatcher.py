@@ -47,8 +47,8 @@ from comfyui_workflow.scheduling.state import (
 )
 from comfyui_workflow.scheduling.threads import RunThreads
 from comfyui_workflow.stores.journal import RunJournal, now
-from comfyui_workflow.workflows.model_files import models_named
-from comfyui_workflow.workflows.resolve import foreseen_graph
+from comfyui_workflow.workflows.model_files import referenced_models
+from comfyui_workflow.workflows.resolve import preliminary_graph
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +142,9 @@ class Dispatcher:
             self._wake()
         return waiting
 
-    def standing(self, run_id: str) -> QueueStatus | None:
+    def queue_status(self, run_id: str) -> QueueStatus | None:
         with self._changed:
-            return self._state.standing(run_id, self._clock())
+            return self._state.queue_status(run_id, self._clock())
 
     def stop(self, timeout_s: float) -> bool:
         self._threads.stop(0)
@@ -255,7 +255,7 @@ class Dispatcher:
         models = frozenset[str]()
         try:
             run = self._journal.get(run_id)
-            models = models_named(run.prepared_graph or foreseen_graph(run.request))
+            models = referenced_models(run.prepared_graph or preliminary_graph(run.request))
         except (RunNotFound, InvalidRequest) as error:
             log.debug("%s: its models are not known: %s", run_id, error)
         finally:
@@ -327,7 +327,7 @@ class Dispatcher:
 
     def _note_submitted(self, active: ActiveRun) -> None:
         """Reports the models of the submitted graph."""
-        models = models_named(self._journal.get(active.run_id).graph)
+        models = referenced_models(self._journal.get(active.run_id).graph)
         with self._changed:
             self._state.submitted(active.run_id, models, now())
             self._wake()

@@ -77,7 +77,7 @@ class Executor(Protocol):
         """Cancels those of the runs that wait to be started, and returns their ids. They never start, and
         soon end as cancelled. Much faster than cancelling many runs one by one."""
 
-    def standing(self, run_id: str) -> QueueStatus | None:
+    def queue_status(self, run_id: str) -> QueueStatus | None:
         """None for a run whose prompt is or was at the instance."""
 
     def stop(self, timeout_s: float) -> bool:

@@ -29,7 +29,7 @@ class InlineExecutor:
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, run_id: str) -> QueueStatus | None:
+    def queue_status(self, run_id: str) -> QueueStatus | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:

@@ -334,7 +334,7 @@ class SchedulerState:
     def is_another_ready(self, tag: str, instance_id: str) -> bool:
         return any(each.id != instance_id for each, _ in self._capacity.ready(tag))
 
-    def standing(self, run_id: str, at: datetime) -> QueueStatus | None:
+    def queue_status(self, run_id: str, at: datetime) -> QueueStatus | None:
         pending = self._pending.get(run_id)
         if pending is not None:
             position = self._capacity.position(pending, self._pending.ahead_of(pending))

@@ -17,7 +17,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import RequestEntityTooLarge
 
-HOLD_ANSWER = "comfyui_workflow.hold_answer"
+DELAY_RESPONSE = "comfyui_workflow.hold_answer"
 """Key in the WSGI environment: a function that delays the response by a number of seconds."""
 SHORT_BODY_BYTES = 64 * 1024
 """Maximum body size of unauthenticated clients: enough for a login."""
@@ -38,7 +38,7 @@ def allow_all(_headers: Mapping[str, str]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusals:
+class BodyLimits:
     """Determines the maximum body size of a request.
 
     `is_known(headers)`: True if the sender of these headers may send more than a short body. Header names are
@@ -56,7 +56,7 @@ class Refusals:
 class RefusingParser(HTTPRequestParser):  # type: ignore[misc]
     """Parses a request, and stops reading its body when that is too large."""
 
-    body_limits: Refusals
+    body_limits: BodyLimits
     _most_bytes: int | None = None
     is_refused = False
 
@@ -84,7 +84,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         if self.request.is_refused:
             self.channel.is_refused = True
             self.set_close_on_finish()
-        self.get_environment()[HOLD_ANSWER] = self.channel.delay_response
+        self.get_environment()[DELAY_RESPONSE] = self.channel.delay_response
         super().execute()
 
 

@@ -16,7 +16,7 @@ from waitress.adjustments import Adjustments
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.errors import ConfigurationError, DataTaken
-from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
 from comfyui_workflow.server.memory import limit_malloc_arenas
@@ -39,7 +39,7 @@ class Startable(Protocol):
     def app(self) -> Flask: ...
 
     @property
-    def refusals(self) -> Refusals:
+    def refusals(self) -> BodyLimits:
         """The limits of request bodies, checked before a body is read."""
 
     def start(self) -> int: ...
@@ -49,7 +49,7 @@ class Startable(Protocol):
     @property
     def lost(self) -> str | None: ...
 
-    def when_lost(self, notify: Callable[[], None]) -> None: ...
+    def on_data_taken(self, notify: Callable[[], None]) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -73,7 +73,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     limit_malloc_arenas()
     raise_open_files_limit()
     http = HttpThread(server, settings)
-    server.when_lost(http.end)
+    server.on_data_taken(http.end)
     try:
         resumed = server.start()
         on_ready(http.url, resumed)

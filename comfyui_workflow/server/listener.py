@@ -20,9 +20,9 @@ from waitress.task import ThreadedTaskDispatcher
 from comfyui_workflow.access.connection_limits import (
     Candidate,
     ConnectionLimits,
-    chosen_to_close,
+    connections_to_close,
 )
-from comfyui_workflow.server.body_limits import Refusals, RefusingParser
+from comfyui_workflow.server.body_limits import BodyLimits, RefusingParser
 from comfyui_workflow.server.channel import TimedChannel
 from comfyui_workflow.server.descriptors import open_files_limit
 from comfyui_workflow.server.event_loop import EventLoop
@@ -49,7 +49,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         app: object,
         options: Adjustments,
         handlers: MutableMapping[int, Any],
-        refusals: Refusals,
+        refusals: BodyLimits,
         limits: ConnectionLimits,
     ) -> None:
         """Binds the port. Raises: OSError if the port is not available."""
@@ -150,7 +150,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
             for each in self.active_channels.values()
             if each is not new and address in (None, each.address)
         ]
-        chosen = chosen_to_close(candidates, max(1, int(self._most * CLOSED_AT_ONCE)), now_s)
+        chosen = connections_to_close(candidates, max(1, int(self._most * CLOSED_AT_ONCE)), now_s)
         for each in chosen:
             each.cut()
         return bool(chosen)

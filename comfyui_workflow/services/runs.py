@@ -33,7 +33,7 @@ from comfyui_workflow.stores.base import BillableRun, RunStore, Wanted
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.workflows.graph import sink_ids
 from comfyui_workflow.workflows.model import Workflow
-from comfyui_workflow.workflows.resolve import is_to_convert
+from comfyui_workflow.workflows.resolve import needs_conversion
 from comfyui_workflow.workflows.signature import is_changed_by, signature
 
 MOST_LESSONS = 20_000
@@ -147,9 +147,9 @@ class RunService:
         )
 
     @property
-    def turning_points(self) -> int:
+    def status_version(self) -> int:
         """A counter that grows when runs are added, and when a run begins, ends or is reopened."""
-        return self._journal.turning_points
+        return self._journal.status_version
 
     def cancel(self, run_id: str, reason: str | None = None) -> Run:
         """Requests the cancellation of a run. The run ends when the instance confirms it.
@@ -213,7 +213,7 @@ class RunService:
         return first
 
     def _with_queue_status(self, run: RunOrSummary) -> RunOrSummary:
-        status = None if run.is_finished else self._executor.standing(run.run_id)
+        status = None if run.is_finished else self._executor.queue_status(run.run_id)
         if status is None or run.is_cancel_requested:
             return run
         return replace(run, queue_position=status.position, message=status.message or run.message)
@@ -270,7 +270,7 @@ def _plan(workflow: Workflow) -> _Plan:
 
 
 def _new_run(request: RunRequest, at: datetime, plan: _Plan, run_id: str) -> Run:
-    is_unchanged = not (is_to_convert(request) or is_changed_by(request.inputs))
+    is_unchanged = not (needs_conversion(request) or is_changed_by(request.inputs))
     return Run(
         run_id=run_id,
         request=request,

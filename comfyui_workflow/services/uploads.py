@@ -47,7 +47,7 @@ class Uploads:
         """Stores a file under its own name, and returns the path. The file is on disk before this returns.
 
         Raises: FileRefused, StoreError."""
-        path = self.place_for(name)
+        path = self.path_for_upload(name)
         piece = stream.read(_COPY_BYTES)
         if holds_private_key(piece):
             raise FileRefused(f"This file is not accepted: {name[:300]!r} has a private key in it")
@@ -62,7 +62,7 @@ class Uploads:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
         return path
 
-    def place_for(self, name: str) -> Path:
+    def path_for_upload(self, name: str) -> Path:
         """Returns the path for a new file of that name, in a directory that does not exist yet.
 
         Raises: FileRefused."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from comfyui_workflow.execution.prepare import look_over, prepared_graph
+from comfyui_workflow.execution.prepare import prepared_graph, validate_on_instance
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import address_of
-from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_within
+from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
 from comfyui_workflow.sessions.session import InstanceKey
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
 from comfyui_workflow.workflows.graph import Graph
@@ -41,9 +41,9 @@ class ValidationService:
             comfyui_port=request.comfyui_port,
             host_key=host_key,
         )
-        with self._limit.taken(), lease_within(self._sessions, key, PATIENCE_S) as session:
+        with self._limit.taken(), lease_session(self._sessions, key, PATIENCE_S) as session:
             session.ping(again=False)
             graph = prepared_graph(session, request)
-            verdict = look_over(session, graph, request.input_images)
+            verdict = validate_on_instance(session, graph, request.input_images)
             found = key_inputs(graph, session.definitions())
             return ValidationResult(graph=graph, verdict=verdict, key_inputs=found)

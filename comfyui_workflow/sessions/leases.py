@@ -12,7 +12,7 @@ Sessions = Pool[InstanceKey, ComfyUISession]
 
 
 @contextmanager
-def lease_within(sessions: Sessions, key: InstanceKey, patience_s: float) -> Iterator[ComfyUISession]:
+def lease_session(sessions: Sessions, key: InstanceKey, patience_s: float) -> Iterator[ComfyUISession]:
     """Yields the session of the instance; connects first if there is none. Raises: InstanceError;
     ConnectionFailed after `patience_s`; Stopped when the server stops."""
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or
+from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or_default
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.output_names import FileNaming
@@ -176,7 +176,7 @@ class ComfyUISession:
         """Removes the cached definitions; the next use fetches them again."""
         self._definitions = None
 
-    def forget_definitions(self) -> None:
+    def invalidate_definitions(self) -> None:
         """Removes the cached definitions unless they were fetched less than DEFINITIONS_AGE_S ago."""
         if time.monotonic() - self._definitions_asked_s > DEFINITIONS_AGE_S:
             self._definitions = None
@@ -185,7 +185,7 @@ class ComfyUISession:
         """Returns the directories of ComfyUI; all None if this version does not tell them."""
         known = self._directories
         if known is None:
-            known = self._directories = answer_or(self.client.directories, Directories())
+            known = self._directories = answer_or_default(self.client.directories, Directories())
         return known
 
     def boot_marker(self) -> str | None:
@@ -213,7 +213,7 @@ class ComfyUISession:
         return marker is not None and self.client.has_file(marker, folder="temp")
 
     @contextmanager
-    def remembering_if_broken(self) -> Iterator[None]:
+    def recording_broken_instance(self) -> Iterator[None]:
         """Remembers an InstanceBroken error that is raised inside, so that the next run fails at once
         (`refuse_if_broken`)."""
         try:

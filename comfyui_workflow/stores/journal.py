@@ -33,7 +33,7 @@ class RunJournal:
         self._status_version = int(clock().timestamp() * 1000)  # differs from an earlier process
 
     @property
-    def turning_points(self) -> int:
+    def status_version(self) -> int:
         """Version number of the statuses: it grows when runs are added and when the status of a run
         changes."""
         return self._status_version

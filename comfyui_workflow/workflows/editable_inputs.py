@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import an_object
+from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.graph import Graph, closure, node_title
 from comfyui_workflow.workflows.model_files import is_model
 from comfyui_workflow.workflows.node_definitions import SEED_NAMES, Definitions, InputDefinition
@@ -135,7 +135,7 @@ def _node_inputs(
     definition = definitions.get(class_type)
     title = node_title(node) or (definition.display_name if definition else class_type)
     declared = {each.name: each for each in definition.inputs} if definition else {}
-    for name, value in an_object(node.get("inputs")).items():
+    for name, value in as_object(node.get("inputs")).items():
         kind = _kind(class_type, name, value, declared.get(name))
         if kind is not None:
             yield KeyInput(
@@ -252,13 +252,13 @@ def _roles(graph: Graph) -> dict[str, Role]:
 def _upstream(graph: Graph, role: Role, node_id: str) -> list[str]:
     """Returns the sources of a node that can have the role. A node with both inputs passes each on
     separately, so only the source of the role's own input counts."""
-    names = an_object(graph[node_id].get("inputs"))
+    names = as_object(graph[node_id].get("inputs"))
     takes_both = all(each.value in names for each in Role)
     return _sources(graph[node_id], (role.value,) if takes_both else tuple(names))
 
 
 def _sources(node: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
-    inputs = an_object(node.get("inputs"))
+    inputs = as_object(node.get("inputs"))
     found = []
     for name in names:
         match inputs.get(name):

@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
 from comfyui_workflow.workflows.graph import Graph, check_graph
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
-_NOT_QUEUED = Queueing(at=datetime(2000, 1, 1), choose=lambda choices: choices[0])
+_NOT_QUEUED = QueueContext(at=datetime(2000, 1, 1), choose=lambda choices: choices[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from comfyui_workflow.workflows.graph import Graph
 _ENDINGS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"})
 
 
-def models_named(graph: Graph) -> frozenset[str]:
+def referenced_models(graph: Graph) -> frozenset[str]:
     """Returns the input values that look like names of model files. Needs no node definitions."""
     return frozenset(
         value

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "MARKDOWN", "COLOR"})
 BUTTON_TYPES = frozenset({"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"})
@@ -49,7 +49,7 @@ class InputDefinition:
     @property
     def is_widget(self) -> bool:
         """True if a person can set the value at the node itself. The input can still be linked."""
-        kind = a_text(self.options.get("widgetType")) or self.type
+        kind = as_text(self.options.get("widgetType")) or self.type
         return not self.is_forced and kind in WIDGET_TYPES | BROWSER_TYPES | BUTTON_TYPES
 
     @property
@@ -72,8 +72,8 @@ class InputDefinition:
 
     @property
     def remote(self) -> RemoteChoices | None:
-        raw = an_object(self.options.get("remote"))
-        route = a_text(raw.get("route")) or ""
+        raw = as_object(self.options.get("remote"))
+        route = as_text(raw.get("route")) or ""
         takes_first = raw.get("control_after_refresh") == "first"
         has_button = bool(raw.get("refresh_button"))
         if not route.startswith("/"):  # another host: never request it
@@ -155,12 +155,12 @@ class Definitions:
 def _parse_node(class_type: str, raw: Mapping[str, Any]) -> NodeDefinition:
     return NodeDefinition(
         class_type=class_type,
-        display_name=a_text(raw.get("display_name")) or class_type,
+        display_name=as_text(raw.get("display_name")) or class_type,
         inputs=tuple(_parse_inputs(raw)),
-        outputs=tuple(_type_name(each) for each in a_list(raw.get("output"))),
+        outputs=tuple(_type_name(each) for each in as_list(raw.get("output"))),
         is_output=raw.get("output_node") is True,
         has_input_order=isinstance(raw.get("input_order"), dict),
-        module=a_text(raw.get("python_module")) or "",
+        module=as_text(raw.get("python_module")) or "",
     )
 
 
@@ -168,8 +168,8 @@ def _parse_inputs(raw: Mapping[str, Any]) -> Iterator[InputDefinition]:
     """Parses both groups of inputs. An input in both groups is required, with the optional declaration."""
     parsed: dict[str, InputDefinition] = {}
     for group in ("required", "optional"):
-        declared = an_object(an_object(raw.get("input")).get(group))
-        raw_order = a_list(an_object(raw.get("input_order")).get(group))
+        declared = as_object(as_object(raw.get("input")).get(group))
+        raw_order = as_list(as_object(raw.get("input_order")).get(group))
         order = [name for name in raw_order if isinstance(name, str) and name in declared]
         for name in dict.fromkeys([*order, *declared]):
             is_required = group == "required" or name in parsed
@@ -179,9 +179,9 @@ def _parse_inputs(raw: Mapping[str, Any]) -> Iterator[InputDefinition]:
 
 def _parse_input(name: str, declared: object, *, is_required: bool) -> InputDefinition:
     """Parses `["INT", {options}]`; the type can also be a list of choices."""
-    parts = a_list(declared)
+    parts = as_list(declared)
     kind = parts[0] if parts else "*"
-    options = an_object(parts[1]) if len(parts) > 1 else {}
+    options = as_object(parts[1]) if len(parts) > 1 else {}
     is_list = isinstance(kind, list)
     choices = kind if is_list else options.get("options") if kind == "COMBO" else None
     return InputDefinition(
@@ -196,4 +196,4 @@ def _parse_input(name: str, declared: object, *, is_required: bool) -> InputDefi
 
 def _type_name(kind: object) -> str:
     """Returns the name of a type. A list of choices as the type means COMBO."""
-    return "COMBO" if isinstance(kind, list) else a_text(kind) or "*"
+    return "COMBO" if isinstance(kind, list) else as_text(kind) or "*"

@@ -3,39 +3,41 @@
 from collections.abc import Callable
 from typing import Any
 
-from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
 from comfyui_workflow.workflows.seed_mode import SeedMode
-from comfyui_workflow.workflows.seeds import Draw, settled, with_new_seeds
+from comfyui_workflow.workflows.seeds import Draw, resolve_widget_value, with_new_seeds
 
 
-def graph_of(request: GraphRequest, definitions: Definitions, queueing: Queueing, draw: Draw) -> Graph:
+def resolve_graph(
+    request: GraphRequest, definitions: Definitions, queueing: QueueContext, draw: Draw
+) -> Graph:
     """Returns the graph to submit.
 
     It is the request's own graph object if nothing has to change. The `inputs` of the request are set last,
     so they override drawn seeds. Raises: InvalidRequest.
     """
     graph = request.workflow.graph
-    if is_to_convert(request):
+    if needs_conversion(request):
         graph = convert(request.workflow.editor_file, definitions, queueing)
     elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph has no "control after generate"
         graph = with_new_seeds(graph, definitions, draw)
     return with_inputs(graph, request.inputs, definitions) if request.inputs else graph
 
 
-def foreseen_graph(request: GraphRequest) -> Graph:
+def preliminary_graph(request: GraphRequest) -> Graph:
     """Returns the part of the graph that is known without an instance: the `inputs` of the request are set;
     an editor file is converted without node definitions. Raises: InvalidRequest."""
     workflow = request.workflow
-    graph = workflow.editor_outline if is_to_convert(request) else workflow.graph
+    graph = workflow.editor_outline if needs_conversion(request) else workflow.graph
     return with_inputs(graph, request.inputs, Definitions({})) if request.inputs else graph
 
 
-def is_to_convert(request: GraphRequest) -> bool:
+def needs_conversion(request: GraphRequest) -> bool:
     """True if the editor file has to be converted, instead of using the graph.
 
     A picture can contain both: the graph that made it, and the editor file, which is used only if the seeds
@@ -46,14 +48,14 @@ def is_to_convert(request: GraphRequest) -> bool:
     return not workflow.graph or (has_both and request.seed_mode is SeedMode.CONTROL)
 
 
-def settling(mode: SeedMode, draw: Draw) -> Callable[[WidgetValue], Any]:
+def widget_value_resolver(mode: SeedMode, draw: Draw) -> Callable[[WidgetValue], Any]:
     """Returns the function that computes the value with which a widget is queued."""
-    return lambda widget: settled(widget, mode, draw)
+    return lambda widget: resolve_widget_value(widget, mode, draw)
 
 
 def remote_routes(request: GraphRequest, definitions: Definitions) -> set[str]:
     """Returns the routes of the instance from which widgets in the editor file get their choices."""
-    if not is_to_convert(request):
+    if not needs_conversion(request):
         return set()
     found = {node["class_type"] for node in request.workflow.editor_outline.values()}
     known = [definition for name in found if (definition := definitions.get(name))]

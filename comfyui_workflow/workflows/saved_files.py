@@ -37,7 +37,7 @@ NUMBERING_CLASSES = frozenset(
 """Output node classes that never overwrite an existing file (they number the names), or that save no file."""
 
 
-def is_of_this_graph(
+def was_saved_by_node(
     graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
 ) -> bool | None:
     """True if a file that contains the graph `found` was made by this node, or by one with the same class,

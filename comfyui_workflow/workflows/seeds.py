@@ -16,7 +16,7 @@ Draw = Callable[[int, int], int]
 """Returns a random integer between minimum and maximum, both included."""
 
 
-def settled(widget: WidgetValue, mode: SeedMode, draw: Draw) -> Any:
+def resolve_widget_value(widget: WidgetValue, mode: SeedMode, draw: Draw) -> Any:
     """Returns the value with which a widget of an editor file is queued."""
     control = {SeedMode.SAVED: None, SeedMode.CONTROL: widget.control}.get(mode, "randomize")
     if control is None or not widget.definition.control_count:

@@ -11,7 +11,7 @@ from comfyui_workflow.access.connection_limits import (
     Credit,
     Observed,
     Stage,
-    chosen_to_close,
+    connections_to_close,
 )
 
 LIMITS = ConnectionLimits(head_s=10.0, idle_s=120.0, body=Credit(seconds=60.0, bytes_per_s=500.0))
@@ -84,13 +84,13 @@ def test_those_of_least_use_go_first_and_the_oldest_of_them() -> None:
         candidate("new", Stage.SILENT, 99.5),
     ]
     order = ["silent", "drips", "longer idle", "idle", "uploads", "sends", "new"]
-    assert chosen_to_close(candidates, 100, 100.0) == order
-    assert chosen_to_close(candidates, 2, 100.0) == order[:2]
+    assert connections_to_close(candidates, 100, 100.0) == order
+    assert connections_to_close(candidates, 2, 100.0) == order[:2]
 
 
 def test_they_are_of_the_address_that_has_most() -> None:
     few = [candidate("one", Stage.SILENT, 0, "b"), candidate("two", Stage.SILENT, 0, "b")]
     many = [candidate(str(each), Stage.IDLE, each, "a") for each in range(3)]
-    assert chosen_to_close([*few, *many], 100, 100.0) == ["0", "1", "2"]
-    assert chosen_to_close([candidate("works", Stage.WORKING, 0)], 5, 100.0) == []
-    assert chosen_to_close([], 5, 100.0) == []
+    assert connections_to_close([*few, *many], 100, 100.0) == ["0", "1", "2"]
+    assert connections_to_close([candidate("works", Stage.WORKING, 0)], 5, 100.0) == []
+    assert connections_to_close([], 5, 100.0) == []

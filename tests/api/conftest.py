@@ -55,7 +55,7 @@ class IdleExecutor:
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, run_id: str) -> None:
+    def queue_status(self, run_id: str) -> None:
         return None
 
     def stop(self, timeout_s: float) -> bool:
@@ -109,7 +109,7 @@ def named_instances(settings: Settings, sessions: Pool[InstanceKey, ComfyUISessi
     return InstanceServices(
         directory=directory_in(settings.instances_path),
         monitors=monitors,
-        asker=InstanceRequests(sessions, monitors.state),
+        instance_requests=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
         local_ports=LocalPorts(_no_way),
     )

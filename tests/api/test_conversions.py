@@ -10,7 +10,7 @@ from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.workflows.editor.conversion import _Conversion
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.resolve import foreseen_graph
+from comfyui_workflow.workflows.resolve import preliminary_graph
 from tests.api.conftest import Api
 from tests.api.test_workflow import SSH
 from tests.workflows.making import class_of, file, node
@@ -74,7 +74,7 @@ def reached(make_api: Any) -> Api:
 def carried_out(run: Run) -> None:
     """Executes the stages after the request: choosing an instance (needs the model files) and preparing the
     graph."""
-    foreseen_graph(run.request)
+    preliminary_graph(run.request)
     prepared_graph(cast(ComfyUISession, ReadyLink()), run.request)
 
 

@@ -13,7 +13,7 @@ import requests
 from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value
 from comfyui_workflow.api.guess_limit import DELAY_PER_GUESS_S, FORGET_INTERVAL_S, FREE_GUESSES, TokenGuesses
 from comfyui_workflow.app import refusals
-from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.http import REQUEST_THREADS, HttpThread
 from tests.api.conftest import Api
 
@@ -124,7 +124,7 @@ class Served:
         return self.api.app
 
     @property
-    def refusals(self) -> Refusals:
+    def refusals(self) -> BodyLimits:
         return refusals(self.api.settings)
 
     def start(self) -> int:

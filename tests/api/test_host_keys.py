@@ -8,7 +8,7 @@ from typing import Any
 import paramiko
 import pytest
 
-from comfyui_workflow.app import open_link
+from comfyui_workflow.app import open_session
 from comfyui_workflow.errors import AuthenticationFailed, HostKeyRefused
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.settings import load_settings
@@ -122,7 +122,7 @@ def test_a_real_machine_is_let_in_again(
     make_api: Callable[..., Api], sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
     settings = load_settings(data_dir=tmp_path / "data", state_file=tmp_path / "state.json")
-    sessions = Pool(lambda key: open_link(key, settings))
+    sessions = Pool(lambda key: open_session(key, settings))
     api = make_api(sessions=sessions)
     address = parse_ssh_address(sandbox.ssh_string)
     api.instances.known_hosts.check(address.host, address.port, OLD)

@@ -15,7 +15,7 @@ import requests
 from werkzeug.test import TestResponse
 
 from comfyui_workflow.api.native.instances import tail
-from comfyui_workflow.app import open_link
+from comfyui_workflow.app import open_session
 from comfyui_workflow.runs.events import PromptPrepared
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import target_of_record
@@ -197,7 +197,7 @@ def test_the_tail_of_a_log_is_as_it_was_last_drawn(log: str, most: int, lines: l
 @pytest.fixture
 def fleet(make_api: Callable[..., Api], tmp_path: Path) -> Iterator[Api]:
     settings = load_settings(data_dir=tmp_path / "data", state_file=tmp_path / "state.json")
-    sessions = Pool(lambda key: open_link(key, settings))
+    sessions = Pool(lambda key: open_session(key, settings))
     yield make_api(sessions=sessions)
     sessions.close()
 
@@ -243,9 +243,7 @@ def test_what_runs_is_interrupted_and_nothing_else(fleet: Api, sandbox: SandboxP
     eventually(lambda: running(fleet) == [first])
     second = submitted(sandbox, {})
     url = f"{BASE}/gpu/interrupt"
-    assert "1 go before it" in refused(
-        fleet.client.post(url, json={"prompt_id": second}), 409, "run_conflict"
-    )
+    assert "1 ahead of it" in refused(fleet.client.post(url, json={"prompt_id": second}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"workflow_id": "nobody"}), 409, "run_conflict")
     refused(fleet.client.post(url, json={"prompt_id": "a", "workflow_id": "b"}), 400, "invalid_request")
     refused(fleet.client.post(url, json={"prompt_id": ""}), 400, "invalid_request")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.comfyui.previews import Place, Preview
+from comfyui_workflow.comfyui.previews import Preview, PreviewSource
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.execution.live_progress import Direction, LiveRun
 from comfyui_workflow.runs.events import RunCompleted
@@ -19,7 +19,7 @@ def get(api: Api, path: str, **headers: str) -> Any:
 
 
 def show(live: LiveRun, picture: bytes = PICTURE) -> None:
-    place = Place(prompt_id="p", node_id="3")
+    place = PreviewSource(prompt_id="p", node_id="3")
     live.show(Preview(place=place, content_type="image/jpeg", picture=picture))
 
 

@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, whatever is asked."""
+"""HTTP server that sends the responses of a test, whatever the request is."""
 
 import json
 import threading
@@ -7,7 +7,7 @@ from typing import Any, Self
 
 
 class CannedServer:
-    """`answers` are given in their order, the last one again and again."""
+    """Sends `answers` in order; the last one is repeated."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, bytes]] = [(200, b"{}")]

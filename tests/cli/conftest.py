@@ -1,4 +1,4 @@
-"""The commands as a user gives them, and servers for them to talk to."""
+"""Fixtures: the commands as a user types them, and servers for them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ NO_SERVER_PORT = "1"
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Of a user whose settings are all below `tmp_path`, and where no server answers."""
+    """Environment of a user whose settings are all below `tmp_path`; no server answers."""
     for name in list(os.environ):
         if name.startswith("COMFYUI_WORKFLOW_"):
             monkeypatch.delenv(name)
@@ -35,7 +35,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 @pytest.fixture
 def command(environment: dict[str, str]) -> Command:
-    """`command("list", "--json")`: its exit code, stdout and stderr. A traceback is never an answer."""
+    """Runs `command("list", "--json")`; returns the exit code, stdout and stderr. Fails on a traceback."""
 
     def give(*arguments: object) -> click.testing.Result:
         result = click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -47,7 +47,7 @@ def command(environment: dict[str, str]) -> Command:
 
 @pytest.fixture
 def server(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a running server, which the commands find by themselves."""
+    """URL of a running server, which the commands find by their settings."""
     settings = load_settings(port=0, data_dir=tmp_path / "server")
     with serve_in_this_process(settings) as url:
         monkeypatch.setenv("COMFYUI_WORKFLOW_SERVER_URL", url)

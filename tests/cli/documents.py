@@ -1,4 +1,4 @@
-"""Progress documents of runs that never were."""
+"""Progress documents of invented runs."""
 
 from typing import Any
 

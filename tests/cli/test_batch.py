@@ -1,4 +1,4 @@
-"""`batch` and `batches`, as a user gives the commands: against a running server and a sandbox."""
+"""`batch` and `batches` as a user types them, with a running server and a sandbox."""
 
 import json
 import os
@@ -24,7 +24,7 @@ QUICK = ("--set", "3.steps=2")
 
 @pytest.fixture
 def gpu(server: str, sandbox: SandboxProcess) -> str:
-    """The name of an instance with a price, on a running server."""
+    """Name of an instance with a price, on a running server."""
     with WorkflowServer(server) as client:
         client.instances.add(name="gpu", ssh_connection=sandbox.ssh_string, price_per_hour=3600.0)
     return "gpu"
@@ -160,7 +160,7 @@ def test_a_refusal_names_the_row_and_nothing_is_ordered(command: Command, tmp_pa
         ((PAINT, "--vary", "3.seed=1"), "--ssh is missing"),
         (("--ssh", "gpu", "--vary", "3.seed=1"), "WORKFLOW is missing"),
         ((PAINT, "--ssh", "gpu"), "either --rows or --vary"),
-        ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", PAINT), "all by itself"),
+        ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", PAINT), "describes the whole batch"),
         ((PAINT, "--ssh", "gpu", "--vary", "3.seed=1", "--rows", __file__), "either --rows or --vary"),
     ],
 )
@@ -185,7 +185,7 @@ def test_without_a_server_it_serves_for_itself_but_leaves_none_behind(
     asked = ("batch", PAINT, "--ssh", sandbox.ssh_string, "--vary", "3.seed=1,2", *QUICK)
     result = command(*asked)
     assert (result.exit_code, result.stdout.count("completed")) == (0, 2), result.stderr
-    assert "this command serves" in result.stderr
+    assert "its own server" in result.stderr
     assert command(*asked, "--detach").exit_code == 4
 
 
@@ -234,7 +234,7 @@ def test_what_each_instance_has_cost(command: Command, gpu: str) -> None:
 
 
 def _interrupt_when_waiting(process: "subprocess.Popen[str]") -> str:
-    """What it said, from "Batch ..." on."""
+    """Returns its output from "Batch ..." on."""
     assert process.stderr is not None
     said = ""
     try:

@@ -1,4 +1,4 @@
-"""What a terminal and what a log see of a batch."""
+"""Displays of a batch on a terminal and in a log."""
 
 from typing import Any
 
@@ -116,7 +116,7 @@ def test_what_became_of_it() -> None:
     assert end_sentence(done).endswith("2 waiting in 1:02:03; 90.0 GPU seconds, cost 12.35")
     assert end_sentence(batch()).endswith("2 waiting")
     lacking = end_sentence(batch(gpu_seconds=90.0, cost=12.345, unpriced_runs=1))
-    assert lacking.endswith("cost 12.35 without 1 run of no known price")
+    assert lacking.endswith("cost 12.35 without 1 run of unknown price")
     many = batch(counts={"failed": 25}, failures=[FAILURE, {**FAILURE, "workflow_id": RUNS[0].workflow_id}])
     assert list(failure_lines(many, NAMES)) == ["runs 1, 2: no  [2Jmemory", "and 23 more"]
     output = {

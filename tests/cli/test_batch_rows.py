@@ -1,10 +1,10 @@
-"""Tables of runs, as people save them, and values to combine."""
+"""Tables of runs as users save them, and combinations of values."""
 
 from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.cli.batch_files import bring_files
+from comfyui_workflow.cli.batch_files import collect_files
 from comfyui_workflow.cli.batch_rows import combined_rows, read_body, read_rows, varying_inputs
 from comfyui_workflow.errors import InvalidRequest
 
@@ -30,7 +30,7 @@ def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('6.text\n"two\nlines"\n\na town\n')
     rows = read_rows(tmp_path / "rows.csv")
     assert rows.values == ({"6.text": "two\nlines"}, {"6.text": "a town"})
-    assert rows.places == ("rows.csv row 2", "rows.csv row 4")
+    assert rows.locations == ("rows.csv row 2", "rows.csv row 4")
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_a_cell_is_a_number_true_false_or_text(tmp_path: Path, cell: str, value:
         (b"6.text\n", "has no rows"),
         (b"6.text\n\n \n", "has no rows"),
         (b"6.text,3.seed,6.text\na,1,b\n", 'row 1: there are two columns "6.text"'),
-        (b"6.text,,3.seed\na,1,2\n", 'row 1: "" is no input'),
-        (b"a lake\na town\n", 'row 1: "a lake" is no input'),
-        (b"6.text,3.seed\na,1\na lake, at dawn,1\n", "row 3 has 3 cells, and the header has 2"),
-        (b"6.text\n\xffx\n", "is not a text in UTF-8"),
-        ("6.text\nä\n".encode("utf-16"), "is not a text in UTF-8"),
+        (b"6.text,,3.seed\na,1,2\n", 'row 1: "" is not an input name'),
+        (b"a lake\na town\n", 'row 1: "a lake" is not an input name'),
+        (b"6.text,3.seed\na,1\na lake, at dawn,1\n", "row 3 has 3 cells, but the header has 2"),
+        (b"6.text\n\xffx\n", "is not UTF-8 text"),
+        ("6.text\nä\n".encode("utf-16"), "is not UTF-8 text"),
         (b'6.text\n"a lake\n', "line 2: unexpected end of data"),
         (b"6.text\n" + b"a" * 200_000, "field larger than field limit"),
     ],
@@ -101,7 +101,7 @@ def test_json(tmp_path: Path) -> None:
         ("[NaN]", "is not JSON"),
         ("7", "a list of objects"),
         ("[]", "has no rows"),
-        ('[{"6.text": 1}, 7]', "row 2 is no object"),
+        ('[{"6.text": 1}, 7]', "row 2 is not an object"),
     ],
 )
 def test_json_that_is_no_table(tmp_path: Path, content: str, sentence: str) -> None:
@@ -118,17 +118,17 @@ def test_values_are_combined_and_the_last_changes_fastest(tmp_path: Path) -> Non
     assert list(rows.values) == [
         {"6.text": text, "3.seed": seed} for text in ("a lake, at dawn", "a town") for seed in seeds
     ]
-    assert rows.places[7] == "run 8"
+    assert rows.locations[7] == "run 8"
 
 
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["seed=1"], "it must be"),
+        (["seed=1"], "must be"),
         (["3.seed="], "has no values"),
-        (["3.seed=5..1"], "not from a number to a higher one"),
-        (["3.seed=1..9999999"], "1..9999999 are more than 10000 values"),
-        (["3.seed=1", "6.text=a", "3.seed=2"], "--vary 3.seed is there twice"),
+        (["3.seed=5..1"], "in 5..1 the first number must not be higher"),
+        (["3.seed=1..9999999"], "1..9999999 is more than 10000 values"),
+        (["3.seed=1", "6.text=a", "3.seed=2"], "--vary 3.seed is given twice"),
         (["3.seed=1..1000", "3.steps=1..1000"], "more than 10000 runs"),
         (["3.seed=@/nowhere"], "cannot be read"),
     ],
@@ -149,7 +149,7 @@ def test_files_go_along_and_are_known_by_their_name(tmp_path: Path) -> None:
         {"1.image": "photos/b.JPG", "2.image": "on the instance.png"},
         {"1.image": f"{'a' * 5000}.png", "2.image": "\0.png"},
     ]
-    named, files = bring_files(rows, [here, table])
+    named, files = collect_files(rows, [here, table])
     assert files == [here / "a.png", table / "photos" / "b.JPG"]
     assert named == [rows[0], {"1.image": "b.JPG"}, {**rows[2], "1.image": "b.JPG"}, rows[3]]
 

@@ -1,4 +1,4 @@
-"""What a server may answer, and what is at its address instead of one: always a sentence."""
+"""Error messages for every response of a server, or of another program at its address."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_another_program_at_the_address_is_not_taken_for_a_server(
     canned.will_answer((200, {"status": "ok"}))
     result = command("list", "--server", canned.url)
     assert result.exit_code == 4
-    assert "not a server of this program" in result.stderr
+    assert "not a comfyui-workflow server" in result.stderr
 
 
 def test_a_refusal_is_told_in_the_words_of_the_server(canned: CannedServer) -> None:

@@ -94,7 +94,7 @@ def test_classes_that_are_missing_are_told(
     for source in (OFFLINE, ("--ssh", sandbox.ssh_string)):
         result = command("convert", workflow, *source)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "has not got the node class Strange [2JSaver" in result.stderr
+        assert "does not have the node class Strange [2JSaver" in result.stderr
 
 
 def test_what_only_a_running_instance_knows_is_told(command: Command) -> None:
@@ -109,7 +109,7 @@ def test_output_is_a_new_file(command: Command, workflow: Path, tmp_path: Path) 
     result = command("convert", workflow, *OFFLINE, "--output", tmp_path / "graph.json")
     assert (result.exit_code, result.stdout) == (0, "")
     assert list(json.loads((tmp_path / "graph.json").read_bytes())) == ["1", "2", "3"]
-    for taken, sentence in ((workflow, "nothing is overwritten"), (tmp_path / "no" / "a.json", "No such")):
+    for taken, sentence in ((workflow, "is not overwritten"), (tmp_path / "no" / "a.json", "No such")):
         refused = command("convert", workflow, *OFFLINE, "--output", taken)
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert sentence in refused.stderr

@@ -1,4 +1,4 @@
-"""`demo`, as a process, the way `make demo` starts it."""
+"""`demo` as a process, as `make demo` starts it."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.cli.conftest import Command
 
 @pytest.fixture
 def taken_port(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of the settings, where somebody else listens already."""
+    """Port of the settings, on which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("COMFYUI_WORKFLOW_PORT", str(port))
@@ -104,7 +104,7 @@ def _read_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
 
 
 def _assert_nothing_runs(root: Path) -> None:
-    """Every process of a demo has its directory among its words."""
+    """Checks that no process of the demo is left: each has the directory of the demo in its command line."""
     deadline = time.monotonic() + 10
     while found := [words for words in _command_lines() if str(root / "data") in words]:
         assert time.monotonic() < deadline, found

@@ -1,4 +1,4 @@
-"""What a terminal and what a log see of a run."""
+"""Displays of a run on a terminal and in a log."""
 
 import io
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from comfyui_workflow.cli.live_display import LiveDisplay
-from comfyui_workflow.cli.node_table import nodes_in_sight
+from comfyui_workflow.cli.node_table import visible_nodes
 from comfyui_workflow.cli.plain_display import PlainDisplay
 from comfyui_workflow.client.documents import NodeDocument, ProgressDocument
 from comfyui_workflow.runs.model import NodeStatus
@@ -115,7 +115,7 @@ def test_a_node_has_taken_as_long_as_the_server_says_or_until_now() -> None:
 def test_the_node_at_work_is_always_in_sight(done: int, pending: int, room: int) -> None:
     states = [NodeStatus.EXECUTED] * done + [NodeStatus.EXECUTING] + [NodeStatus.PENDING] * pending
     nodes = tuple(NodeDocument(node_id=str(i), node_type="A", status=s) for i, s in enumerate(states))
-    before, shown, after = nodes_in_sight(nodes, room)
+    before, shown, after = visible_nodes(nodes, room)
     assert NodeStatus.EXECUTING in [node.status for node in shown]
     assert len(shown) + (before > 0) + (after > 0) <= room
     assert nodes[before : len(nodes) - after] == shown

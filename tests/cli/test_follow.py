@@ -1,4 +1,4 @@
-"""A server that is away for a while, and one that does not come back."""
+"""Following a run while the server is away, for a while or forever."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.cli.documents import RUN_ID, raw_progress
 
 
 class Clock:
-    """Time that passes while somebody pauses."""
+    """Fake clock that advances only in `pause`."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

@@ -1,4 +1,4 @@
-"""`hosts forget`, as the error about a changed host key names it."""
+"""`hosts forget`, as the error message about a changed host key suggests it."""
 
 import re
 import shlex

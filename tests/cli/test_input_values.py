@@ -1,4 +1,4 @@
-"""`--set`: what is typed, as the value it means."""
+"""`--set`: values from the command line."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_the_last_of_two_counts() -> None:
 
 @pytest.mark.parametrize("typed", ["", "6", "6=x", "text=a.b", "6.text", "6.text a cat"])
 def test_what_names_no_input_is_refused(typed: str) -> None:
-    with pytest.raises(InvalidRequest, match="it must be"):
+    with pytest.raises(InvalidRequest, match="must be"):
         read_values([typed])
 
 
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest
     for path, reason in (
         ("no.txt", "No such file"),
         (".", "Is a directory"),
-        ("picture", "not a text in UTF-8"),
+        ("picture", "not UTF-8 text"),
         ("long", "too large"),
     ):
         with pytest.raises(InvalidRequest, match=reason) as refusal:

@@ -1,4 +1,4 @@
-"""`instances …`: as a user gives the commands, against a running server and a sandbox."""
+"""`instances …` as a user types the commands, with a running server and a sandbox."""
 
 import json
 import time
@@ -95,7 +95,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
     assert "as soon as no prompt runs" in command("instances", "free", "gpu", "--keep-models").stderr
     assert "No prompt is running" in command("instances", "interrupt", "gpu").stderr
     refused = command("instances", "interrupt", "gpu", "--prompt", "x")
-    assert (refused.exit_code, "does not run there" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "is not running there" in refused.stderr) == (2, True)
     assert command("instances", "logs", "gpu").exit_code == 0
     assert "Connecting to gpu" in command("instances", "connect", "gpu").stderr
     deadline_s = time.monotonic() + WAIT_S
@@ -106,7 +106,7 @@ def test_one_is_asked(command: Command, sandbox: SandboxProcess) -> None:
         assert part in shown
     assert "is disconnected as soon as" in command("instances", "disconnect", "gpu").stderr
     unshown = command("instances", "accept-host-key", "gpu", "SHA256:x")
-    assert (unshown.exit_code != 0, "has not shown another" in unshown.stderr) == (True, True)
+    assert (unshown.exit_code != 0, "has not shown a new host key" in unshown.stderr) == (True, True)
     forgotten = command("instances", "forget-host-key", "gpu").stderr
     assert "Forgot SHA256:" in forgotten
     assert "No host key was known" in command("instances", "forget-host-key", "gpu").stderr

@@ -1,4 +1,4 @@
-"""The server inside a command: there as soon as it is needed, gone without a trace."""
+"""Temporary server in the process of a command: starts when needed and leaves nothing behind."""
 
 import socket
 import threading
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from comfyui_workflow.cli.own_server import for_own_use, serve_in_this_process
+from comfyui_workflow.cli.own_server import own_server_settings, serve_in_this_process
 from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.settings import load_settings
 
@@ -26,7 +26,7 @@ def test_it_ends_amid_requests_without_a_sound(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.usefixtures("environment")
 def test_only_its_own_process_may_use_it() -> None:
-    with serve_in_this_process(for_own_use(load_settings())) as url:
+    with serve_in_this_process(own_server_settings(load_settings())) as url:
         assert requests.get(f"{url}/comfyui/workflow", timeout=5).status_code == 401
 
 
@@ -35,7 +35,7 @@ def test_a_command_ends_when_another_server_may_work_on_its_data() -> None:
     settings = load_settings(port=0)
     with (
         pytest.raises(DataTaken, match="another server may have been started"),
-        serve_in_this_process(for_own_use(settings)),
+        serve_in_this_process(own_server_settings(settings)),
     ):
         (settings.data_dir / "server.lock").unlink()
         threading.Event().wait(20)
@@ -43,7 +43,7 @@ def test_a_command_ends_when_another_server_may_work_on_its_data() -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_a_name_with_two_addresses_is_served_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `localhost` is on many machines."""
+    """On many machines `localhost` has an IPv6 and an IPv4 address."""
     resolve = socket.getaddrinfo
 
     def both(host: Any, *given: Any, **options: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a command imports is what its user waits for."""
+"""Imports of the commands: a command must not import slow modules that it does not need."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ def test_a_command_that_does_not_exist_is_refused(command: Command) -> None:
 
 
 def _imported(*arguments: str) -> set[str]:
-    """The modules that are there when the command has ended."""
+    """Returns the modules that are loaded at the end of the command."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""When the commands advise a retry: when the server would accept it."""
+"""Advice to retry: given exactly when the server would accept a retry."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""`run` and `watch`, against a sandbox: by way of a server, and without one."""
+"""`run` and `watch` with a sandbox, with and without a running server."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_without_a_server_it_serves_for_itself(
 ) -> None:
     result = command("run", *ENHANCE, "--ssh", sandbox.ssh_string)
     assert result.exit_code == 0, result.stderr
-    assert "No server answers" in result.stderr
+    assert "No server is running" in result.stderr
     assert Path(result.stdout.strip()).parent == tmp_path / "outputs"
     assert len(list((tmp_path / "data" / "runs" / "finished").iterdir())) == 1
 
@@ -217,7 +217,7 @@ def test_an_interrupted_run_without_a_server_goes_on_at_the_next_start(
     process = _start("run", *ENHANCE, "--ssh", sandbox.ssh_string)
     said = _interrupt_when_queued(process, signal.SIGINT)
     assert process.returncode == 130
-    assert "is kept" in said
+    assert "is saved" in said
     sandbox.faults(hold=False)
     assert command("run", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string).exit_code == 0
     assert len(sandbox.executions()) == 2
@@ -249,7 +249,7 @@ def _start(*arguments: object) -> "subprocess.Popen[str]":
 
 
 def _interrupt_when_queued(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
-    """What it said, from "Run ..." on."""
+    """Returns its output from "Run ..." on."""
     assert process.stderr is not None
     said = ""
     try:

@@ -25,7 +25,7 @@ def test_a_finished_run_is_listed_and_its_outputs_are_told(command: Command, san
     assert command("list", *wanted).stdout == line
     for other in (("--status", "failed"), ("--name", "cat"), ("--instance", "gpu-1"), ("--batch", "b")):
         found_none = command("list", *wanted[4:], *other)
-        assert (found_none.stdout, "No run is like that" in found_none.stderr) == ("", True)
+        assert (found_none.stdout, "No run matches" in found_none.stderr) == ("", True)
     assert Path(command("outputs", ran["workflow_id"]).stdout.strip()).is_file()
     assert json.loads(command("outputs", ran["workflow_id"], "--json").stdout) == ran["outputs"]
     for verb in ("cancel", "retry"):

@@ -1,4 +1,4 @@
-"""`validate`: what an instance would say of a workflow."""
+"""`validate`: checks of a workflow against an instance."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_json_is_the_answer_and_nothing_else(command: Command, sandbox: SandboxP
 def test_without_a_server_it_asks_for_itself(command: Command, sandbox: SandboxProcess) -> None:
     result = command("validate", demo.TEXT_TO_IMAGE, "--ssh", sandbox.ssh_string)
     assert (result.exit_code, result.stdout) == (0, "This instance can run it\n"), result.stderr
-    assert "No server answers" in result.stderr
+    assert "No server is running" in result.stderr
 
 
 @pytest.mark.usefixtures("server")
@@ -125,4 +125,4 @@ def test_an_answer_that_is_none(canned: CannedServer, command: Command, bad: tup
     canned.will_answer(ALIVE, bad)
     result = command("validate", demo.ENHANCE, "--ssh", "ssh a@b", "--server", canned.url)
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "not a server of this program" in result.stderr
+    assert "not a comfyui-workflow server" in result.stderr

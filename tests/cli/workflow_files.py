@@ -1,4 +1,4 @@
-"""Workflows as the editor saves them, of nodes that the sandbox has."""
+"""Workflows in editor format, with nodes of the sandbox."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A ComfyUI of the sandbox, a client of it, and servers of our own."""
+"""Fixtures: a ComfyUI of the sandbox, a client of it, and servers of this program."""
 
 from collections.abc import Iterator
 from pathlib import Path

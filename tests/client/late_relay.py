@@ -1,4 +1,4 @@
-"""A way to a ComfyUI on which the first prompt is late: it arrives with the second one."""
+"""Relay to a ComfyUI that delays the first prompt until the second one arrives."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,4 +1,4 @@
-"""Many graphs through one ComfyUI: in order, a few at a time, each one once."""
+"""Many graphs on one ComfyUI: in order, a few at a time, each exactly once."""
 
 import itertools
 import time
@@ -46,7 +46,7 @@ def test_results_are_in_order_and_each_ran_once(comfyui: ComfyUI, sandbox_comfyu
 
 
 def test_a_value_that_is_none_of_json_is_the_error_of_its_graph(comfyui: ComfyUI) -> None:
-    """As a number of numpy is."""
+    """A `Fraction` stands for the number types of other packages, such as numpy."""
     foreign, numbered = quick_graph(color=2), {int(name): node for name, node in quick_graph().items()}
     foreign["1"]["inputs"]["color"] = Fraction(3)
     first, second, third, last = comfyui.batch([quick_graph(), foreign, numbered, quick_graph(color=3)])

@@ -1,4 +1,4 @@
-"""Batches from Python: a real server over a sandbox, and answers that no server of ours would give."""
+"""Batches from Python: a real server with a sandbox, and foreign responses."""
 
 import inspect
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_rows_from_start_to_end(client: WorkflowServer, sandbox: SandboxProcess,
 
 
 def test_runs_that_differ_in_all(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path) -> None:
-    """One fails, and waiting says so without a raise."""
+    """One run fails; waiting for the batch raises nothing."""
     common = {"ssh_connection": sandbox.ssh_string, "output_dir": tmp_path / "there"}
     ordered = client.batches.order(
         runs=[
@@ -117,7 +117,7 @@ def test_a_retry(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path
     output_dir.write_text("a file where the directory is wanted")
     sandbox.faults(hold=False)
     assert client.batches.wait(ordered.batch_id, timeout_s=30).failures[0].error_code == "outputs_missing"
-    with pytest.raises(RemoteFileError, match="has not got 1 output"):
+    with pytest.raises(RemoteFileError, match="does not have 1 output"):
         client.batches.download(ordered.batch_id, tmp_path / "here")
     output_dir.unlink()
     assert client.batches.retry(ordered.batch_id) == 1
@@ -157,7 +157,7 @@ def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
             return b""
 
     peer = Mute()
-    unsure = "Whether it has started the batch is not known"
+    unsure = "It is not known whether the batch has started"
     with WorkflowServer(peer.url) as client, pytest.raises(ServerUnreachable, match=unsure):
         client.batches.order(workflow={}, ssh_connection="gpu", rows=[{}])
     peer.close()

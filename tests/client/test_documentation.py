@@ -1,4 +1,4 @@
-"""The examples of docs/client.md, run as they stand there, one after the other."""
+"""Runs the examples of docs/client.md unchanged, one after the other."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOT
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Path]:
-    """A directory with the files that the examples name."""
+    """Directory with the files that the examples use."""
     for name, file in (
         ("text_to_image.json", demo.TEXT_TO_IMAGE),
         ("enhance.json", demo.ENHANCE),

@@ -1,4 +1,4 @@
-"""The client reads what the server's schemas promise, and sends what they take."""
+"""Documents of the client match the schemas of the server, in both directions."""
 
 from typing import Any
 
@@ -45,9 +45,9 @@ PAIRS: list[tuple[type[documents.Document], type[BaseModel]]] = [
     (instance_documents.CostsDocument, schemas.CostsResponse),
 ]
 OWN = {"raw"}
-"""The whole answer, which the client puts in itself."""
+"""The whole response, added by the client."""
 BESIDE_THE_ENTRY = {"InstanceDocument": {"notices", "unfinished_runs"}}
-"""Beside the entry in the answer to a change (`InstanceChanged`), and put into it by the client."""
+"""Next to the entry in the response to a change (`InstanceChanged`); the client adds them to the entry."""
 
 
 def test_no_document_of_the_client_is_left_out() -> None:
@@ -84,7 +84,8 @@ def test_the_client_sends_what_the_server_takes(sent: Any, schema: type[BaseMode
 
 
 def kinds(field: Json, owner: Json) -> set[str]:
-    """The JSON types that a field may have; the words of an enumeration; the types inside of a list."""
+    """Returns the JSON types of a field, the values of an enumeration, or the types of the items of a
+    list."""
     if "$ref" in field:
         return kinds(owner["$defs"][field["$ref"].rpartition("/")[2]], owner)
     if "anyOf" in field:
@@ -97,7 +98,7 @@ def kinds(field: Json, owner: Json) -> set[str]:
 
 
 def free(taken: set[str]) -> set[str]:
-    """What a client that takes these types takes besides."""
+    """Returns the other types that a client with these types accepts."""
     wider = set[str]()
     if "number" in taken:
         wider.add("integer")
@@ -107,4 +108,4 @@ def free(taken: set[str]) -> set[str]:
 
 
 WORDS = ("upload", "download", "unknown", "connecting", "ready", "unreachable", "continue", "stop")
-"""Enumerations that the client hands on as texts."""
+"""Enumerations that the client passes on as text."""

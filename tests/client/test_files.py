@@ -1,4 +1,4 @@
-"""Files to a ComfyUI and from it: whole, under safe names, nothing overwritten."""
+"""Uploads to a ComfyUI and downloads: complete files, safe names, nothing overwritten."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Importing the client is cheap: it opens nothing and brings nothing of the server along."""
+"""The import of the client is cheap: it opens nothing and imports no server module."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The named instances from Python, against a running server and a sandbox."""
+"""Named instances from Python, with a running server and a sandbox."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_one_is_asked(server: WorkflowServer, sandbox: SandboxProcess) -> None:
     forgotten = server.instances.forget_host_key("gpu")
     assert forgotten is not None
     assert forgotten.startswith("SHA256:")
-    with pytest.raises(RequestRefused, match="has not shown another"):
+    with pytest.raises(RequestRefused, match="has not shown a new host key"):
         server.instances.accept_host_key("gpu", forgotten)
 
 
@@ -66,5 +66,5 @@ def test_what_no_server_of_ours_says_is_told(answer: object) -> None:
     with CannedServer() as canned, WorkflowServer(canned.url) as client:
         canned.will_answer((200, answer))
         for ask in (client.instances.all, lambda: client.instances.get("a")):
-            with pytest.raises(ServerUnreachable, match="not a server of this program"):
+            with pytest.raises(ServerUnreachable, match="not a comfyui-workflow server"):
                 ask()

@@ -1,4 +1,4 @@
-"""What answers at the URL of a server may be anything: a command comes to an end all the same."""
+"""Any program may answer at the URL of a server: every request ends within its limits."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from comfyui_workflow.client.errors import ServerUnreachable
 from tests import hostile
 from tests.hostile import Attack, HostileComfyUI
 
-TOO_MUCH = "more than 1 MB in an answer|does not come to an end"
-"""Whichever comes first, on a machine of whatever speed."""
+TOO_MUCH = "more than 1 MB in a response|does not end in time"
+"""Either limit may be reached first, depending on the speed of the machine."""
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ TOO_MUCH = "more than 1 MB in an answer|does not come to an end"
     [
         (hostile.flood(1_000_000_000), TOO_MUCH),
         (hostile.bomb(1_000_000_000), TOO_MUCH),
-        (hostile.drip(), "does not come to an end"),
-        (hostile.continue_for_ever, "does not come to an end"),
+        (hostile.drip(), "does not end in time"),
+        (hostile.continue_for_ever, "does not end in time"),
     ],
     ids=["flood", "bomb", "drip", "100 Continue"],
 )

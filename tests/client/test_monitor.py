@@ -1,4 +1,4 @@
-"""What ComfyUI says, as calls."""
+"""Callbacks for ComfyUI's websocket messages."""
 
 import logging
 import threading

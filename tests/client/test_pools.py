@@ -1,4 +1,4 @@
-"""How the client gets to the server: straight, or through the proxy that the environment names."""
+"""Connections to the server, direct or through the proxy of the environment."""
 
 import base64
 import ssl
@@ -38,7 +38,7 @@ def test_the_environment_names_servers_without_a_proxy(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", canned.url)
     monkeypatch.setenv("NO_PROXY", "studio.invalid")
-    assert not isinstance(open_pools(STUDIO, heeds_proxies=True), urllib3.ProxyManager)
+    assert not isinstance(open_pools(STUDIO, uses_proxy_settings=True), urllib3.ProxyManager)
 
 
 def test_a_proxy_that_speaks_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,8 @@ def test_a_server_on_this_machine_is_asked_straight(
 
 
 def test_certificates_are_checked() -> None:
-    context = open_pools("https://studio.invalid", heeds_proxies=False).connection_pool_kw["ssl_context"]
+    pools = open_pools("https://studio.invalid", uses_proxy_settings=False)
+    context = pools.connection_pool_kw["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.get_ca_certs()
 

@@ -1,4 +1,4 @@
-"""Our own server from Python: a real one over a sandbox, and answers that no server of ours would give."""
+"""WorkflowServer: a real server with a sandbox, and foreign responses."""
 
 import inspect
 import itertools
@@ -59,7 +59,7 @@ def test_files_of_ours(client: WorkflowServer, sandbox: SandboxProcess, tmp_path
 
 
 def test_files_that_the_server_does_not_read(sandbox: SandboxProcess, tmp_path: Path) -> None:
-    """It may read its own uploads only; so they are sent."""
+    """The server may read only its own uploads, so the files are uploaded."""
     own = tmp_path / "server"
     with ServerProcess(own, read_dirs=own) as server, WorkflowServer(_url(server)) as client:
         started = client.execute(
@@ -117,7 +117,7 @@ def test_a_retry(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path
     with pytest.raises(RunFailed) as failed:
         client.wait(started.workflow_id, timeout_s=30)
     assert failed.value.code == "outputs_missing"
-    with pytest.raises(RemoteFileError, match="has not got 1 output"):
+    with pytest.raises(RemoteFileError, match="does not have 1 output"):
         client.download(started.workflow_id, tmp_path / "here")
     output_dir.unlink()
     client.retry(started.workflow_id)
@@ -193,7 +193,7 @@ def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
             return b""
 
     peer = Mute()
-    unsure = "Whether it has started the run is not known"
+    unsure = "It is not known whether the run has started"
     with WorkflowServer(peer.url) as client, pytest.raises(ServerUnreachable, match=unsure):
         client.execute(workflow={}, ssh_connection="gpu")
     peer.close()

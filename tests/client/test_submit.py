@@ -1,4 +1,4 @@
-"""A prompt runs once, whatever becomes of the answer to it."""
+"""A prompt runs once, even if the response to its submission is lost."""
 
 import uuid
 
@@ -23,7 +23,7 @@ def test_an_answer_that_is_lost(comfyui: ComfyUI, sandbox_comfyui: RunningComfyU
 
 
 def test_two_answers_that_are_lost(comfyui: ComfyUI, sandbox_comfyui: RunningComfyUI) -> None:
-    """The first one had not even arrived, and of the question for it the answer is lost, too."""
+    """The first prompt never arrived, and the response to the lookup is lost, too."""
     lost = [("/prompt", "500", "POST"), ("/queue", "drop", "GET"), ("/prompt", "drop", "POST")]
     answers = [{"path": path, "mode": mode, "method": method} for path, mode, method in lost]
     sandbox_comfyui.faults(answers=answers)
@@ -50,7 +50,7 @@ def test_a_script_that_comes_again_with_its_own_id(comfyui: ComfyUI, sandbox_com
 
 
 def test_one_that_arrives_late_is_dropped(sandbox_comfyui: RunningComfyUI) -> None:
-    """So late that it was sent again: both of them arrive."""
+    """The first prompt is so late that it is sent again: both arrive."""
     sandbox_comfyui.faults(hold=True)
     with LateRelay(sandbox_comfyui.url("")) as relay, ComfyUI(relay.url) as comfyui:
         prompt_id = comfyui.submit(quick_graph()).prompt_id

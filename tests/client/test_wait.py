@@ -1,4 +1,4 @@
-"""How a prompt ends, and how its client hears of it."""
+"""Waiting for the end of a prompt."""
 
 import time
 
@@ -19,7 +19,7 @@ from tests.sandbox.running_comfyui import RunningComfyUI, wait_until
 
 
 def until_at_work(running: RunningComfyUI) -> None:
-    """In its first node: an interrupt between the queue and that is lost."""
+    """Waits until the first node runs: an interrupt before it is lost."""
     wait_until(lambda: running.pace.done, what="a first step")
 
 

@@ -58,6 +58,6 @@ def test_when_it_was_modified_is_read_from_what_aiohttp_tells(peer: Peer) -> Non
     head = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: "%s-8"\r\nConnection: close\r\n\r\n' % b"18b0f"
     peer.answers["HEAD /view"] = head
     client = ComfyUIClient(peer.url, read_timeout_s=5)
-    assert client.look_at("a.png", subfolder="", folder="output").modified_ns == 0x18B0F
+    assert client.view_info("a.png", subfolder="", folder="output").modified_ns == 0x18B0F
     peer.answers["HEAD /view"] = head.replace(b"-8", b"-9")
-    assert client.look_at("a.png", subfolder="", folder="output").modified_ns is None
+    assert client.view_info("a.png", subfolder="", folder="output").modified_ns is None

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.comfyui.json_sanitizer import in_json
+from comfyui_workflow.comfyui.json_sanitizer import sanitize_json
 from comfyui_workflow.errors import ComfyUIUnavailable
 
 
 def test_numbers_that_json_has_not_got_are_null() -> None:
     answer = json.loads('{"a": [NaN, Infinity, -Infinity, 1.5, 2, true, null, "NaN"], "b": {"c": -0.0}}')
-    assert in_json(answer) == {"a": [None, None, None, 1.5, 2, True, None, "NaN"], "b": {"c": 0.0}}
+    assert sanitize_json(answer) == {"a": [None, None, None, 1.5, 2, True, None, "NaN"], "b": {"c": 0.0}}
 
 
 def test_what_is_nested_without_end_is_no_answer() -> None:
@@ -19,4 +19,4 @@ def test_what_is_nested_without_end_is_no_answer() -> None:
     for _ in range(300):
         deep = {"x": [deep]}
     with pytest.raises(ComfyUIUnavailable):
-        in_json(deep)
+        sanitize_json(deep)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.previews import (
     LARGEST_PICTURE_BYTES,
-    Place,
     Preview,
     PreviewReader,
+    PreviewSource,
 )
 from tests.fuzz.effort import effort
 from tests.fuzz.values import objects, wire
@@ -51,7 +51,7 @@ def test_a_recorded_preview_belongs_to_the_node_that_was_at_work(name: str) -> N
             reader.observe(each["text"])
             data = each["text"]["data"]
             if each["text"]["type"] == "executing" and data["node"] is not None:
-                at_work = Place(prompt_id=data["prompt_id"], node_id=data["node"])
+                at_work = PreviewSource(prompt_id=data["prompt_id"], node_id=data["node"])
             continue
         preview = reader.read(frame_of(each))
         assert preview is not None
@@ -77,7 +77,7 @@ def test_what_a_node_expanded_into_shows_at_the_node() -> None:
     about = {"prompt_id": "p", "node_id": "57:9.0.0.1", "display_node_id": "57:9"}
     found = PreviewReader().read(with_metadata(about))
     assert found is not None
-    assert found.place == Place(prompt_id="p", node_id="57:9")
+    assert found.place == PreviewSource(prompt_id="p", node_id="57:9")
 
 
 @pytest.mark.parametrize(

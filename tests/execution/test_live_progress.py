@@ -12,7 +12,7 @@ import pytest
 from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.history import HistoryEntry
-from comfyui_workflow.comfyui.previews import Place, Preview
+from comfyui_workflow.comfyui.previews import Preview, PreviewSource
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.inputs import upload_inputs
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 def preview(picture: bytes = b"1", node_id: str = "3") -> Preview:
-    place = Place(prompt_id="p", node_id=node_id)
+    place = PreviewSource(prompt_id="p", node_id=node_id)
     return Preview(place=place, content_type="image/jpeg", picture=picture)
 
 
@@ -81,7 +81,7 @@ class Instance:
     def directories(self) -> Directories:
         return self.own
 
-    def stat(self, path: str, *, heed: Callable[[], None] | None = None) -> object:
+    def stat(self, path: str, *, on_wait: Callable[[], None] | None = None) -> object:
         if not self.has_sftp:
             raise RemoteFileError("no SFTP here")
         return self if path == "/input" else None

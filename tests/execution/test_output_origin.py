@@ -50,7 +50,7 @@ class ComfyUI:
     def client(self) -> "ComfyUI":
         return self
 
-    def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
+    def view_info(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
         if self.modified_s is None:
             return ViewedFile(pieces=iter([]))
         modified_ns = int((ENDED.timestamp() + self.modified_s) * 1e9)

@@ -59,7 +59,7 @@ class Instance:
         modified_at = datetime.fromtimestamp(7, UTC)
         return RemoteFile(name="", size_bytes=len(content), modified_at=modified_at, is_directory=False)
 
-    def look_at(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
+    def view_info(self, filename: str, *, subfolder: str, folder: str) -> ViewedFile:
         return ViewedFile(pieces=iter([]))
 
     def recent_history(self, limit: int) -> list[HistoryEntry]:

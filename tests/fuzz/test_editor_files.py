@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidGraph, InvalidRequest
-from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
 from comfyui_workflow.workflows.graph import check_graph
 from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
-from comfyui_workflow.workflows.resolve import settling
+from comfyui_workflow.workflows.resolve import widget_value_resolver
 from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.seeds import with_new_seeds
 from tests.fuzz.effort import effort
@@ -111,8 +111,10 @@ files = st.builds(
 
 def converted(file: Json, object_info: Any, mode: SeedMode = SeedMode.SAVED) -> dict[str, Any] | None:
     """The graph, which JSON can take; None when it was refused in words."""
-    queueing = Queueing(
-        at=datetime(2025, 10, 12), choose=lambda choices: choices[-1], settle=settling(mode, _lower_middle)
+    queueing = QueueContext(
+        at=datetime(2025, 10, 12),
+        choose=lambda choices: choices[-1],
+        resolve_value=widget_value_resolver(mode, _lower_middle),
     )
     try:
         graph = check_graph(convert(file, Definitions(object_info), queueing))

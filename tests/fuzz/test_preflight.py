@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from comfyui_workflow.workflows.findings import errors
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.validation.files import FilesKnown, files_named
+from comfyui_workflow.workflows.validation.files import KnownFiles, referenced_files
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 from tests.fuzz.effort import effort
 from tests.fuzz.test_graphs import apart, chain, fan, layers
@@ -52,14 +52,14 @@ nodes = st.fixed_dictionaries(
     optional={"_meta": values},
 )
 files = st.builds(
-    FilesKnown,
+    KnownFiles,
     provided=st.frozensets(texts, max_size=3),
     found=st.frozensets(st.tuples(st.sampled_from(["input", "output"]), texts), max_size=3),
     is_asked=st.booleans(),
 )
 
 
-def judge(graph: Json, object_info: Any, known: FilesKnown) -> Verdict:
+def judge(graph: Json, object_info: Any, known: KnownFiles) -> Verdict:
     """Twice the same, as JSON can take it, and no error in what would run."""
     definitions = Definitions(object_info)
     verdict = preflight(graph, definitions, files=known)
@@ -67,7 +67,7 @@ def judge(graph: Json, object_info: Any, known: FilesKnown) -> Verdict:
     assert verdict.would_run == (not errors(verdict.findings))
     assert json.dumps([finding.document() for finding in verdict.findings])
     assert all(len(finding.message) < 10_000 for finding in verdict.findings)
-    assert all(named.folder in ("input", "output", "temp") for named in files_named(graph, definitions))
+    assert all(named.folder in ("input", "output", "temp") for named in referenced_files(graph, definitions))
     return verdict
 
 
@@ -77,26 +77,26 @@ def judge(graph: Json, object_info: Any, known: FilesKnown) -> Verdict:
     object_info=st.dictionaries(st.sampled_from(CLASSES), classes | values, max_size=3),
     known=files,
 )
-@example(graph={"1": {"class_type": "A", "inputs": {"a": nested(250)}}}, object_info={}, known=FilesKnown())
+@example(graph={"1": {"class_type": "A", "inputs": {"a": nested(250)}}}, object_info={}, known=KnownFiles())
 @example(
     graph={"1": {"class_type": "A", "inputs": {"a": {"__value__": nested(250)}}}},
     object_info={
         "A": {"input": {"required": {"a": [[nested(250)]]}}, "output": [[nested(250)]], "output_node": True}
     },
-    known=FilesKnown(),
+    known=KnownFiles(),
 )
 @example(
     graph={"1": {"class_type": "A", "inputs": {"a": 10**400}}},
     object_info={"A": {"input": {"required": {"a": ["FLOAT", {"min": 1}]}}}},
-    known=FilesKnown(),
+    known=KnownFiles(),
 )
-def test_there_is_a_verdict(graph: Json, object_info: Any, known: FilesKnown) -> None:
+def test_there_is_a_verdict(graph: Json, object_info: Any, known: KnownFiles) -> None:
     judge(graph, object_info, known)
 
 
 @effort(150)
 @given(graph=st.sampled_from(GRAPHS).flatmap(mutations), known=files)
-def test_there_is_a_verdict_on_nearly_right_graphs(graph: Json, known: FilesKnown) -> None:
+def test_there_is_a_verdict_on_nearly_right_graphs(graph: Json, known: KnownFiles) -> None:
     judge(graph, OBJECT_INFO, known)
 
 
@@ -122,5 +122,5 @@ def test_a_large_graph_is_judged_about_as_fast_as_it_is_read(shape: Callable[[in
     """Less than half a second; it would be far more if the time grew with the square of the size."""
     graph = shape(5_000)
     began = time.process_time()
-    assert preflight(graph, Definitions({"X": CLASS}), files=FilesKnown()).findings
+    assert preflight(graph, Definitions({"X": CLASS}), files=KnownFiles()).findings
     assert time.process_time() - began < 5.0

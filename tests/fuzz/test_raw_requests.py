@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyui_workflow.app import create_flask, refusals
-from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 from comfyui_workflow.stores.journal import RunJournal
@@ -30,7 +30,7 @@ class Served:
     """`serving.Startable`."""
 
     app: Flask
-    refusals: Refusals
+    refusals: BodyLimits
 
     def start(self) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""The named instances in a file, as a server has them."""
+"""Instance registry with a file, as in a server."""
 
 import time
 from collections.abc import Callable

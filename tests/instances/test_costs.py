@@ -1,4 +1,4 @@
-"""Money: what runs cost, what standing idle costs, and the ledger behind it."""
+"""Costs of runs, costs of idle time, and the ledger."""
 
 from datetime import timedelta
 from pathlib import Path

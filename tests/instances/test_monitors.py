@@ -1,4 +1,4 @@
-"""What is known of instances, while their entries change."""
+"""States of instances while their entries change."""
 
 import time
 from collections.abc import Callable, Iterator

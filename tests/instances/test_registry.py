@@ -1,4 +1,4 @@
-"""The named instances in their file: written by the server, edited by a person, read by many threads."""
+"""Registry file: written by the server, edited by a user, read by many threads."""
 
 import json
 import logging
@@ -232,7 +232,7 @@ def test_a_server_does_not_start_with_a_broken_file(tmp_path: Path, content: str
 
 
 def test_a_file_that_may_not_be_read_is_trouble_until_it_may(tmp_path: Path, clock: Clock) -> None:
-    """A directory in its place: root may read everything else."""
+    """Puts a directory in its place: root can read any file."""
     file = tmp_path / "instances.json"
     directory = directory_in(file, clock)
     file.mkdir()

@@ -1,4 +1,4 @@
-"""Who asks an instance for a request waits for that instance at most, and not for long."""
+"""Calls to an instance: limited in time, and independent of other instances."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from comfyui_workflow.errors import ComfyUIUnavailable, ConnectionFailed, ServerBusy
 from comfyui_workflow.instances import requests
 from comfyui_workflow.instances.model import Instance
-from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_OF_ONE, InstanceRequests
+from comfyui_workflow.instances.requests import MOST_AT_ONCE, MOST_PER_INSTANCE, InstanceRequests
 from comfyui_workflow.instances.schema import read_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.sessions.session import InstanceKey
@@ -32,7 +32,7 @@ def instance(name: str) -> Instance:
     return read_instance({"name": name, "ssh_connection": f"root@{name}"}, name)
 
 
-def asker(
+def instance_requests(
     open_link: Callable[[InstanceKey], Any] = OpenLink,
     state_of: Callable[[str], InstanceState] = lambda _: InstanceState(),
 ) -> InstanceRequests:
@@ -40,12 +40,12 @@ def asker(
 
 
 class Asking:
-    """Somebody who asks in a thread, and waits until `answer` is let go."""
+    """Call in a thread that waits until it is released."""
 
-    def __init__(self, asker: InstanceRequests, name: str) -> None:
+    def __init__(self, instance_requests: InstanceRequests, name: str) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         self.answer: object = None
-        self._thread = threading.Thread(target=self._ask, args=(asker, name))
+        self._thread = threading.Thread(target=self._ask, args=(instance_requests, name))
         self._thread.start()
 
     @property
@@ -57,9 +57,9 @@ class Asking:
         self._thread.join(WAIT_S)
         return self.answer
 
-    def _ask(self, asker: InstanceRequests, name: str) -> None:
+    def _ask(self, instance_requests: InstanceRequests, name: str) -> None:
         try:
-            self.answer = asker.ask(instance(name), self._work)
+            self.answer = instance_requests.ask(instance(name), self._work)
         except (ServerBusy, ConnectionFailed) as error:
             self.has_begun.set()
             self.answer = error
@@ -71,7 +71,7 @@ class Asking:
 
 
 def test_the_answer_is_what_the_work_found() -> None:
-    assert asker().ask(instance("a"), lambda session: session.host) == "a"  # type: ignore[attr-defined]
+    assert instance_requests().ask(instance("a"), lambda session: session.host) == "a"  # type: ignore[attr-defined]
 
 
 def test_what_goes_wrong_is_told_as_it_is() -> None:
@@ -82,34 +82,34 @@ def test_what_goes_wrong_is_told_as_it_is() -> None:
         raise ComfyUIUnavailable("not running")
 
     with pytest.raises(ConnectionFailed, match="refused"):
-        asker(refuse).ask(instance("a"), lambda _: None)
+        instance_requests(refuse).ask(instance("a"), lambda _: None)
     with pytest.raises(ComfyUIUnavailable, match="not running"):
-        asker().ask(instance("a"), fail)
+        instance_requests().ask(instance("a"), fail)
     with pytest.raises(TimeoutError, match="of the work"):
-        asker().ask(instance("a"), lambda _: (_ for _ in ()).throw(TimeoutError("of the work")))
+        instance_requests().ask(instance("a"), lambda _: (_ for _ in ()).throw(TimeoutError("of the work")))
 
 
 def test_one_that_is_known_to_be_away_is_not_asked() -> None:
     away = InstanceState(reachability=Reachability.UNREACHABLE, trouble="Nobody answers")
     with pytest.raises(ConnectionFailed, match="a cannot be reached: Nobody answers"):
-        asker(pytest.fail, lambda _: away).ask(instance("a"), pytest.fail)
+        instance_requests(pytest.fail, lambda _: away).ask(instance("a"), pytest.fail)
 
 
 def test_one_that_is_slow_makes_no_other_wait_and_is_not_asked_by_many() -> None:
-    shared = asker()
-    slow = [Asking(shared, "slow") for _ in range(MOST_OF_ONE)]
+    shared = instance_requests()
+    slow = [Asking(shared, "slow") for _ in range(MOST_PER_INSTANCE)]
     for each in slow:
         assert each.has_begun.wait(WAIT_S)
-    with pytest.raises(ServerBusy, match="slow is being asked 2 things"):
+    with pytest.raises(ServerBusy, match="slow is answering 2 requests"):
         shared.ask(instance("slow"), pytest.fail)
     assert shared.ask(instance("quick"), lambda session: session.host) == "quick"  # type: ignore[attr-defined]
     assert all(each.is_waiting for each in slow)
-    assert [each.end() for each in slow] == ["slow"] * MOST_OF_ONE
+    assert [each.end() for each in slow] == ["slow"] * MOST_PER_INSTANCE
     assert shared.ask(instance("slow"), lambda session: session.host) == "slow"  # type: ignore[attr-defined]
 
 
 def test_most_of_the_threads_are_left_for_others() -> None:
-    shared = asker()
+    shared = instance_requests()
     asked = [Asking(shared, f"gpu{number}") for number in range(MOST_AT_ONCE)]
     for each in asked:
         assert each.has_begun.wait(WAIT_S)
@@ -119,10 +119,10 @@ def test_most_of_the_threads_are_left_for_others() -> None:
 
 
 def test_one_that_does_not_answer_is_given_up_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(requests, "_LAST_WORD_S", 0.0)
-    shared = asker()
-    frozen = [Asking(shared, "frozen") for _ in range(MOST_OF_ONE)]
+    monkeypatch.setattr(requests, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(requests, "_GRACE_S", 0.0)
+    shared = instance_requests()
+    frozen = [Asking(shared, "frozen") for _ in range(MOST_PER_INSTANCE)]
     for each in frozen:
         each._thread.join(WAIT_S)
         assert "frozen has not answered" in str(each.answer)
@@ -133,7 +133,7 @@ def test_one_that_does_not_answer_is_given_up_and_left_alone(monkeypatch: pytest
 
 
 def test_one_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(requests, "TIMEOUT_S", 0.05)
     may_end = threading.Event()
 
     def hang(key: InstanceKey) -> Any:
@@ -141,5 +141,5 @@ def test_one_that_lets_nobody_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         return OpenLink(key)
 
     with pytest.raises(ConnectionFailed, match="No connection to root@a:22 within"):
-        asker(hang).ask(instance("a"), pytest.fail)
+        instance_requests(hang).ask(instance("a"), pytest.fail)
     may_end.set()

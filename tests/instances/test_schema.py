@@ -1,4 +1,4 @@
-"""What an entry of the directory may say, field by field; every refusal names the field."""
+"""Validation of an instance entry, field by field; every error names the field."""
 
 from typing import Any
 

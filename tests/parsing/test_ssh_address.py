@@ -1,4 +1,4 @@
-"""SSH strings: what people paste is understood, what could do harm is refused by name."""
+"""SSH strings: what users paste is accepted, dangerous parts are refused and named."""
 
 import ipaddress
 import re

@@ -3,7 +3,7 @@
 import pytest
 
 from comfyui_workflow.scheduling.choice import Candidate, choose
-from comfyui_workflow.workflows.model_files import models_named
+from comfyui_workflow.workflows.model_files import referenced_models
 from tests.scheduling.making import instance
 
 SD = frozenset({"sd.safetensors"})
@@ -57,4 +57,4 @@ def test_models_are_known_by_their_names() -> None:
         "3": {"class_type": "C", "inputs": None},
         "4": "no node",
     }
-    assert models_named(graph) == {"x/SD.Safetensors", "q4.gguf"}
+    assert referenced_models(graph) == {"x/SD.Safetensors", "q4.gguf"}

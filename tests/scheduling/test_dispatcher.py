@@ -28,7 +28,7 @@ from comfyui_workflow.scheduling import state
 from comfyui_workflow.scheduling.pacing import Pacing, Stagger
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.stores.journal import now
-from comfyui_workflow.workflows.resolve import foreseen_graph
+from comfyui_workflow.workflows.resolve import preliminary_graph
 from tests.scheduling.making import AWAY, READY, Fleet, fleet_of, instance, request
 
 
@@ -38,10 +38,10 @@ def test_two_prompts_on_each_instance_and_the_rest_waits_here() -> None:
         fleet.until(lambda: len(fleet.executing()) == 4)
         assert sorted(fleet.where(each) or "" for each in fleet.executing()) == ["a", "a", "b", "b"]
         fleet.until(lambda: all(fleet.where(each) for each in ids[:6]))  # two more upload their inputs
-        standing = fleet.dispatcher.standing(ids[8])
-        assert standing is not None
-        assert standing.position == 5  # two waiting runs, and three on the instance with the fewest
-        assert "2 prompts at a time" in str(standing.message)
+        queue_status = fleet.dispatcher.queue_status(ids[8])
+        assert queue_status is not None
+        assert queue_status.position == 5  # two waiting runs, and three on the instance with the fewest
+        assert "2 prompts at a time" in str(queue_status.message)
         (first, *_) = before = fleet.executing()
         fleet.finish(first)
         fleet.until(lambda: len(fleet.executing()) == 4 and first not in fleet.executing())
@@ -106,9 +106,9 @@ def test_only_instances_that_are_enabled_have_the_tag_and_are_ready_are_chosen()
         video, other = fleet.submit(request("any:video"), request("any:print"))
         fleet.until(lambda: fleet.executing() == {video})
         assert fleet.where(video) == "c"
-        standing = fleet.dispatcher.standing(other)
-        assert standing is not None
-        assert standing.message == "Waiting for an instance: none with the tag print is enabled"
+        queue_status = fleet.dispatcher.queue_status(other)
+        assert queue_status is not None
+        assert queue_status.message == "Waiting for an instance: none with the tag print is enabled"
         fleet.directory.instances.append(instance("d", tags=("print", "video")))
         fleet.monitors.states["d"] = READY
         fleet.dispatcher.wake()
@@ -121,13 +121,13 @@ def test_why_a_run_waits_is_told() -> None:
         fleet.monitors.states = {"a": AWAY}
         (run,) = fleet.submit(request())
         fleet.until(lambda: fleet.monitors.wanted == {"a", "b"})
-        standing = fleet.dispatcher.standing(run)
-        assert standing is not None
-        assert standing.message == "Waiting for an instance. a: no route to host; b: it is unknown"
+        queue_status = fleet.dispatcher.queue_status(run)
+        assert queue_status is not None
+        assert queue_status.message == "Waiting for an instance. a: no route to host; b: it is unknown"
         fleet.monitors.states["b"] = AWAY
-        standing = fleet.dispatcher.standing(run)
-        assert standing is not None
-        assert standing.message == "Waiting for an instance. a, b: no route to host"
+        queue_status = fleet.dispatcher.queue_status(run)
+        assert queue_status is not None
+        assert queue_status.message == "Waiting for an instance. a, b: no route to host"
 
 
 def test_priority_goes_before_age_and_can_be_changed_while_it_waits() -> None:
@@ -168,7 +168,7 @@ def test_what_is_loaded_is_judged_by_what_runs_not_by_what_is_saved(workflow: di
 
         def prepare(run_id: str) -> None:
             asked = fleet.journal.get(run_id).request
-            fleet.journal.record(run_id, GraphPrepared(graph=foreseen_graph(asked)))
+            fleet.journal.record(run_id, GraphPrepared(graph=preliminary_graph(asked)))
 
         fleet.before_request = prepare
         xl = {"4.ckpt_name": "xl.safetensors"}
@@ -223,9 +223,9 @@ def test_who_waits_for_a_place_does_not_wait_for_an_instance_that_went_away() ->
         fleet.monitors.states["a"] = AWAY
         fleet.dispatcher.wake()
         fleet.until(lambda: fleet.where(next_one) is None)
-        standing = fleet.dispatcher.standing(next_one)
-        assert standing is not None
-        assert standing.message == "Waiting for an instance. a: no route to host"
+        queue_status = fleet.dispatcher.queue_status(next_one)
+        assert queue_status is not None
+        assert queue_status.message == "Waiting for an instance. a: no route to host"
 
 
 def test_trouble_that_meets_a_run_wherever_it_goes_does_not_send_it_round_in_circles() -> None:
@@ -234,8 +234,8 @@ def test_trouble_that_meets_a_run_wherever_it_goes_does_not_send_it_round_in_cir
         fleet.until(lambda: fleet.executing() == {run})
         fleet.monitors.believes_reports = False  # the monitor itself sees no problem
         fleet.fail(run, ConnectionFailed("cut"))
-        fleet.until(lambda: fleet.dispatcher.standing(run) is not None)
-        rests = fleet.dispatcher.standing(run)
+        fleet.until(lambda: fleet.dispatcher.queue_status(run) is not None)
+        rests = fleet.dispatcher.queue_status(run)
         assert rests is not None
         assert rests.message is None  # the run has its own message
         assert "cut; another instance is chosen" in str(fleet.journal.get(run).message)
@@ -290,12 +290,12 @@ def test_a_refusal_by_one_leaves_the_row_to_the_others() -> None:
         (refused,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {refused})
         fleet.fail(refused, RemoteFileError("no space left"))
-        fleet.until(lambda: fleet.dispatcher.standing(refused) is not None)
+        fleet.until(lambda: fleet.dispatcher.queue_status(refused) is not None)
         (other,) = fleet.submit(request())
         fleet.until(lambda: fleet.executing() == {other})
-        standing = fleet.dispatcher.standing(refused)
-        assert standing is not None
-        assert standing.message == "Waiting for an instance. a: no space left; b: no route to host"
+        queue_status = fleet.dispatcher.queue_status(refused)
+        assert queue_status is not None
+        assert queue_status.message == "Waiting for an instance. a: no space left; b: no route to host"
 
 
 def test_when_no_instance_is_ready_for_too_long_the_run_fails_and_says_why() -> None:
@@ -319,9 +319,9 @@ def test_a_run_whose_instance_was_removed_fails() -> None:
 def test_a_waiting_run_is_cancelled_at_once_and_a_later_one_as_well() -> None:
     with fleet_of() as fleet:
         waiting, later = fleet.submit(request(), request(not_before=now() + timedelta(hours=1)))
-        standing = fleet.dispatcher.standing(later)
-        assert standing is not None
-        assert "To be started at" in str(standing.message)
+        queue_status = fleet.dispatcher.queue_status(later)
+        assert queue_status is not None
+        assert "To be started at" in str(queue_status.message)
         for run in (waiting, later):
             fleet.journal.record(run, CancelRequested())
             fleet.dispatcher.recheck(run)
@@ -407,9 +407,9 @@ def test_runs_of_a_staggered_batch_that_all_may_start_by_now_do_not_start_at_onc
         fleet.finish(first)
         fleet.until(lambda: fleet.executing() == {other})
         for each in (second, third):
-            standing = fleet.dispatcher.standing(each)
-            assert standing is not None
-            assert "The next run of its batch is to be started at" in str(standing.message)
+            queue_status = fleet.dispatcher.queue_status(each)
+            assert queue_status is not None
+            assert "The next run of its batch is to be started at" in str(queue_status.message)
     with fleet_of(instance("a"), instance("b"), store=fleet.store) as fleet:
         assert RunService(fleet.journal, fleet.store, fleet.dispatcher).resume() == 3
         (late,) = fleet.submit(request())

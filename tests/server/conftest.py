@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, request
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
-from comfyui_workflow.server.body_limits import BodyLimit, Refusals
+from comfyui_workflow.server.body_limits import BodyLimit, BodyLimits
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 
@@ -20,7 +20,7 @@ PIECE = bytes(64 * 1024)
 GET = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-NO_REFUSALS = Refusals(find_limit=lambda _: BodyLimit(most_bytes=64 * 1024 * 1024, message="too large"))
+NO_REFUSALS = BodyLimits(find_limit=lambda _: BodyLimit(most_bytes=64 * 1024 * 1024, message="too large"))
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Served:
     """Implements `server.http.Startable`."""
 
     app: Flask
-    refusals: Refusals = NO_REFUSALS
+    refusals: BodyLimits = NO_REFUSALS
     asked: int = 0
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     may_end: threading.Event = field(default_factory=threading.Event)

@@ -16,7 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from comfyui_workflow.api.auth import guard
 from comfyui_workflow.api.mount import find_body_limit
 from comfyui_workflow.api.runpod import routes
-from comfyui_workflow.server.body_limits import Refusals
+from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.http import HttpThread
 from comfyui_workflow.settings import load_settings
 
@@ -28,7 +28,7 @@ class Served:
     """Implements `server.http.Startable`. The app returns the length of the body."""
 
     app: Flask
-    refusals: Refusals
+    refusals: BodyLimits
     asked: int = 0
 
     def start(self) -> int:
@@ -45,7 +45,7 @@ class Served:
 def served(tmp_path: Path) -> Iterator[tuple[Served, str]]:
     settings = load_settings(data_dir=tmp_path, port=0, max_upload_mb=64)
     limit_of = find_body_limit(settings, (routes.API,))
-    server = Served(Flask("app"), Refusals(find_limit=limit_of))
+    server = Served(Flask("app"), BodyLimits(find_limit=limit_of))
     guard(server.app, settings, frozenset(), ["/"], limit_of)
     server.app.register_error_handler(RequestEntityTooLarge, routes.http_error_response)
 

@@ -9,7 +9,7 @@ import pytest
 
 from comfyui_workflow.errors import BatchNotFound, RunConflict, StoreError
 from comfyui_workflow.instances.model import placement_of
-from comfyui_workflow.runs.batch import Batch, BatchOrder, OnError, progress_of, rows_of
+from comfyui_workflow.runs.batch import Batch, BatchOrder, OnError, expand_rows, progress_of
 from comfyui_workflow.runs.events import (
     ExecutionEnded,
     ExecutionStarted,
@@ -49,7 +49,7 @@ class Idle:
     def cancel_waiting(self, run_ids: Sequence[str], reason: str | None) -> list[str]:
         return []
 
-    def standing(self, run_id: str) -> QueueStatus | None:
+    def queue_status(self, run_id: str) -> QueueStatus | None:
         return None
 
     def stop(self, timeout_s: float) -> bool:
@@ -268,13 +268,13 @@ def test_how_many_runs_the_cost_lacks_is_told(made: Made) -> None:
 
 
 def test_rows_of_a_matrix() -> None:
-    assert rows_of({"a": [1, 2], "b": ["x", "y"]}, None, 4) == [
+    assert expand_rows({"a": [1, 2], "b": ["x", "y"]}, None, 4) == [
         {"a": 1, "b": "x"},
         {"a": 1, "b": "y"},
         {"a": 2, "b": "x"},
         {"a": 2, "b": "y"},
     ]
-    assert rows_of({"a": []}, None, 4) == rows_of({}, None, 4) == rows_of(None, [], 4) == []
+    assert expand_rows({"a": []}, None, 4) == expand_rows({}, None, 4) == expand_rows(None, [], 4) == []
 
 
 def test_the_pictures_of_a_batch_are_of_its_newest_runs(made: Made) -> None:

@@ -84,7 +84,7 @@ def test_what_else_lies_there_is_no_trouble(made: Made) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/..", "a\\..", "\0", "x" * 256, "a\nb"])
 def test_a_name_that_is_none_is_refused(made: Made, name: str) -> None:
     with pytest.raises(FileRefused):
-        made.uploads.place_for(name)
+        made.uploads.path_for_upload(name)
 
 
 def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

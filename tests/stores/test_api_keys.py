@@ -84,7 +84,7 @@ def test_records_of_an_earlier_version_lose_their_keys(tmp_path: Path, keys: Api
         record = tmp_path / "runs" / place / run_id
         record.mkdir(parents=True)
         (record / "request.json").write_text(json.dumps(old, separators=(",", ":")))
-    keys.take_from_records(tmp_path / "runs")
+    keys.move_keys_from_records(tmp_path / "runs")
     assert files_with_the_key(tmp_path) == [f"secrets/{run.run_id}"]
     assert keys.get(run.run_id) == KEY
     request = (tmp_path / "runs" / "live" / run.run_id / "request.json").read_bytes()

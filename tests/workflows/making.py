@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
 from comfyui_workflow.workflows.node_definitions import Definitions, NodeDefinition
 
 Json = dict[str, Any]
@@ -64,7 +64,7 @@ def graph_of(
     choose: Callable[[list[str]], str] = lambda choices: choices[-1],
     **other: Any,
 ) -> Json:
-    return convert(workflow, Definitions(classes), Queueing(at=AT, choose=choose, **other))
+    return convert(workflow, Definitions(classes), QueueContext(at=AT, choose=choose, **other))
 
 
 def inputs_of(workflow: Json, classes: Json, **other: Any) -> dict[str, Json]:

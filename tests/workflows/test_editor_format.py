@@ -257,7 +257,7 @@ def test_the_control_of_a_primitive_is_known_when_its_seed_is_settled() -> None:
     inputs_of(
         file(primitive([7, "increment"]), sampler, links=[(1, 1, 0, 9, 0)]),
         classes,
-        settle=lambda widget: seen.append((widget.value, widget.control)),
+        resolve_value=lambda widget: seen.append((widget.value, widget.control)),
     )
     assert seen[-1] == (7, "increment")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.editor.conversion import Queueing, convert
+from comfyui_workflow.workflows.editor.conversion import QueueContext, convert
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 PAIRS = Path(__file__).parent / "pairs"
@@ -18,8 +18,8 @@ REMOTE_CHOICES = {"t_load_image_kinds_new": {"/internal/files/output": ["upa4e31
 """Files in the output directory of the instance when the pair was recorded; for other pairs it was empty."""
 
 
-def queueing(name: str) -> Queueing:
-    return Queueing(
+def queueing(name: str) -> QueueContext:
+    return QueueContext(
         at=datetime(2025, 10, 12, tzinfo=UTC),
         choose=lambda choices: choices[0],
         remote_choices=REMOTE_CHOICES.get(name, {}),

@@ -15,7 +15,7 @@ import pytest
 from comfyui_workflow.comfyui.validation_errors import node_findings
 from comfyui_workflow.workflows.findings import Finding, Severity, errors, warnings
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.validation.files import FileNamed, FilesKnown, files_named
+from comfyui_workflow.workflows.validation.files import KnownFiles, ReferencedFile, referenced_files
 from comfyui_workflow.workflows.validation.nearest_names import nearest
 from comfyui_workflow.workflows.validation.preflight import Verdict, preflight
 
@@ -23,7 +23,7 @@ DATA = Path(__file__).parent / "data"
 OBJECT_INFO: dict[str, Any] = json.loads((DATA / "verdicts_object_info.json").read_text())
 VERDICTS: list[dict[str, Any]] = json.loads((DATA / "verdicts.json").read_text())
 DEFINITIONS = Definitions(OBJECT_INFO)
-ON_THE_INSTANCE = FilesKnown(
+ON_THE_INSTANCE = KnownFiles(
     found=frozenset({("input", "photo.png"), ("input", "sub/photo.png"), ("output", "made.png")}),
     is_asked=True,
 )
@@ -41,7 +41,7 @@ def shown(source: str = "1", slot: int = 0) -> dict[str, Any]:
     return node("PreviewImage", images=[source, slot])
 
 
-def check(graph: dict[str, Any], files: FilesKnown = ON_THE_INSTANCE, **options: Any) -> Verdict:
+def check(graph: dict[str, Any], files: KnownFiles = ON_THE_INSTANCE, **options: Any) -> Verdict:
     verdict = preflight(graph, options.pop("definitions", DEFINITIONS), files=files, **options)
     assert verdict.would_run == (not errors(verdict.findings))
     return verdict
@@ -99,7 +99,7 @@ def test_everything_is_told_at_once_in_the_order_of_the_graph() -> None:
         "4": shown("9"),
         "5": node("CheckpointLoaderSimple", ckpt_name="a.safetensors"),
     }
-    verdict = check(graph, FilesKnown(provided=frozenset({"spare.png"})))
+    verdict = check(graph, KnownFiles(provided=frozenset({"spare.png"})))
     assert [(f.node_id, f.input_name, f.code) for f in errors(verdict.findings)] == [
         ("9", "upscale_method", "required_input_missing"),
         ("9", "height", "required_input_missing"),
@@ -180,17 +180,17 @@ def test_files_that_the_instance_has(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "files", "is_error"),
     [
-        ("new.png", FilesKnown(provided=frozenset({"new.png"}), is_asked=True), None),
-        ("new.png [input]", FilesKnown(provided=frozenset({"new.png"}), is_asked=True), None),
-        ("new.png [output]", FilesKnown(provided=frozenset({"new.png"}), is_asked=True), True),
-        ("new.png", FilesKnown(is_asked=True), True),
-        ("new.png", FilesKnown(), False),
-        ("../new.png", FilesKnown(is_asked=True), False),
-        ("/tmp/new.png", FilesKnown(is_asked=True), False),
-        ("", FilesKnown(is_asked=True), False),
+        ("new.png", KnownFiles(provided=frozenset({"new.png"}), is_asked=True), None),
+        ("new.png [input]", KnownFiles(provided=frozenset({"new.png"}), is_asked=True), None),
+        ("new.png [output]", KnownFiles(provided=frozenset({"new.png"}), is_asked=True), True),
+        ("new.png", KnownFiles(is_asked=True), True),
+        ("new.png", KnownFiles(), False),
+        ("../new.png", KnownFiles(is_asked=True), False),
+        ("/tmp/new.png", KnownFiles(is_asked=True), False),
+        ("", KnownFiles(is_asked=True), False),
     ],
 )
-def test_files_that_it_has_not(value: str, files: FilesKnown, is_error: bool | None) -> None:
+def test_files_that_it_has_not(value: str, files: KnownFiles, is_error: bool | None) -> None:
     verdict = check({"1": node("LoadImage", image=value), "2": shown()}, files)
     found = [f for f in verdict.findings if f.code == "input_file_missing"]
     assert [f.severity is Severity.ERROR for f in found] == ([] if is_error is None else [is_error])
@@ -219,7 +219,7 @@ def test_a_file_that_is_there_but_not_listed_is_left_to_comfyui(
 
 
 def test_a_missing_file_is_told_with_what_comes_nearest() -> None:
-    files = FilesKnown(provided=frozenset({"portrait.png"}), is_asked=True)
+    files = KnownFiles(provided=frozenset({"portrait.png"}), is_asked=True)
     verdict = check({"1": node("LoadImage", image="Portrait.jpg"), "2": shown()}, files)
     assert verdict.findings[0].nearest[0] == "portrait.png"
     assert [f.code for f in verdict.findings] == ["input_file_missing", "input_file_unused"]
@@ -235,13 +235,13 @@ def test_the_files_that_a_graph_names() -> None:
         "5": node("LoadImage", image=["1", 0]),
         "6": node("SaveImage", filename_prefix="photo.png"),
     }
-    named = files_named(graph, DEFINITIONS)
+    named = referenced_files(graph, DEFINITIONS)
     assert [(each.node_id, each.folder, each.name) for each in named] == [
         ("1", "input", "sub/photo.png"),
         ("2", "output", "made.png"),
         ("4", "temp", "x.latent"),
     ]
-    assert named[1] == FileNamed(
+    assert named[1] == ReferencedFile(
         node_id="2",
         class_type="LoadImageMask",
         input_name="image",
@@ -255,11 +255,11 @@ def test_the_files_that_a_graph_names() -> None:
 def test_a_file_that_its_class_lists_is_marked() -> None:
     listed = (DEFINITIONS.get("LoadImage").input("image").choices or ())[0]  # type: ignore[union-attr]
     graph = {"1": node("LoadImage", image=listed), "2": node("LoadImage", image="new.png")}
-    assert [each.is_listed for each in files_named(graph, DEFINITIONS)] == [True, False]
+    assert [each.is_listed for each in referenced_files(graph, DEFINITIONS)] == [True, False]
 
 
 def test_a_provided_file_is_used_by_whatever_text_names_it() -> None:
-    files = FilesKnown(provided=frozenset({"a.png", "b.png", "c.png", "d.png"}))
+    files = KnownFiles(provided=frozenset({"a.png", "b.png", "c.png", "d.png"}))
     graph = {
         "1": node("LabText", text="a.png", paths={"__value__": ["input/b.png"]}),
         "2": node("LabText", text="c.png [input]"),
@@ -353,7 +353,7 @@ def test_many_wrong_nodes_and_long_lists_take_no_long_time() -> None:
     }
     graph = {str(n): node(f"Loader{n % 25}", model=f"my-model-{n}.safetensors") for n in range(5_000)}
     began = time.process_time()
-    verdict = preflight(graph, Definitions(info), files=FilesKnown())
+    verdict = preflight(graph, Definitions(info), files=KnownFiles())
     assert time.process_time() - began < 8
     assert len(verdict.findings) == 5_000
     assert verdict.findings[0].nearest

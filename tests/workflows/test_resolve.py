@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.editor.conversion import Queueing
+from comfyui_workflow.workflows.editor.conversion import QueueContext
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.resolve import graph_of, remote_routes, settling
+from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
 from comfyui_workflow.workflows.seed_mode import SeedMode
 from tests.runs.test_state_machine import new_run
 from tests.workflows.making import AT, class_of, file, node
@@ -31,8 +31,10 @@ def request(**changes: Any) -> Any:
 
 def inputs(**changes: Any) -> Any:
     mode = changes.get("seed_mode", SeedMode.SAVED)
-    queueing = Queueing(at=AT, choose=lambda choices: choices[0], settle=settling(mode, highest))
-    return graph_of(request(**changes), DEFINITIONS, queueing, highest)["1"]["inputs"]
+    queueing = QueueContext(
+        at=AT, choose=lambda choices: choices[0], resolve_value=widget_value_resolver(mode, highest)
+    )
+    return resolve_graph(request(**changes), DEFINITIONS, queueing, highest)["1"]["inputs"]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,8 @@ def test_the_seed_that_is_submitted(asked: Any, seed: int) -> None:
 
 def test_a_graph_that_nothing_is_to_be_done_to_is_the_same_object() -> None:
     asked = request()
-    queueing = Queueing(at=AT, choose=lambda choices: choices[0])
-    assert graph_of(asked, DEFINITIONS, queueing, highest) is asked.workflow.graph
+    queueing = QueueContext(at=AT, choose=lambda choices: choices[0])
+    assert resolve_graph(asked, DEFINITIONS, queueing, highest) is asked.workflow.graph
 
 
 def test_remote_choices_are_asked_for_only_where_they_are_taken() -> None:

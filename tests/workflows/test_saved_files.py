@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.output_names import FileNaming
-from comfyui_workflow.workflows.saved_files import is_of_this_graph
+from comfyui_workflow.workflows.saved_files import was_saved_by_node
 
 ONE, TWO = ("output", "", "a_00001.png"), ("output", "", "a_00002.png")
 
@@ -68,12 +68,12 @@ def graph(seed: Any = 7, image: Any = "photo.png", ids: str = "123", other: int 
     ],
 )
 def test_a_graph_in_a_picture_is_compared_up_to_what_was_saved(found: Any, is_ours: bool | None) -> None:
-    assert is_of_this_graph(graph(), "3", found, frozenset({"photo.png"})) is is_ours
+    assert was_saved_by_node(graph(), "3", found, frozenset({"photo.png"})) is is_ours
 
 
 def test_numbers_are_compared_to_the_last_digit() -> None:
-    assert is_of_this_graph(graph(seed=2**53), "3", graph(seed=2**53 + 1), frozenset()) is False
-    assert is_of_this_graph(graph(), "expanded:3", graph(), frozenset()) is None
+    assert was_saved_by_node(graph(seed=2**53), "3", graph(seed=2**53 + 1), frozenset()) is False
+    assert was_saved_by_node(graph(), "expanded:3", graph(), frozenset()) is None
 
 
 def test_a_graph_of_a_stranger_is_read_in_no_time() -> None:
@@ -83,5 +83,5 @@ def test_a_graph_of_a_stranger_is_read_in_no_time() -> None:
         for number in range(10_000)
     }
     began_s = time.process_time()
-    is_of_this_graph(graph(), "3", strange, frozenset())
+    was_saved_by_node(graph(), "3", strange, frozenset())
     assert time.process_time() - began_s < 10

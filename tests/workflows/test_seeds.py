@@ -7,7 +7,7 @@ import pytest
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.seed_mode import SeedMode
-from comfyui_workflow.workflows.seeds import LARGEST_SEED, settled, with_new_seeds
+from comfyui_workflow.workflows.seeds import LARGEST_SEED, resolve_widget_value, with_new_seeds
 from tests.workflows.making import class_of, definition
 
 
@@ -47,13 +47,15 @@ SEED = ["INT", {"min": 3, "max": 9}]
     ],
 )
 def test_a_seed(mode: SeedMode, control: str | None, value: Any, queued: Any) -> None:
-    assert settled(widget(SEED, value, control), mode, highest) == queued
+    assert resolve_widget_value(widget(SEED, value, control), mode, highest) == queued
 
 
 def test_a_number_without_a_control_stays() -> None:
-    assert settled(widget(["INT", {}], 5, "randomize", "steps"), SeedMode.RANDOMIZE, highest) == 5
+    assert (
+        resolve_widget_value(widget(["INT", {}], 5, "randomize", "steps"), SeedMode.RANDOMIZE, highest) == 5
+    )
     plain = ["INT", {"control_after_generate": False}]
-    assert settled(widget(plain, 5, "randomize"), SeedMode.CONTROL, highest) == 5
+    assert resolve_widget_value(widget(plain, 5, "randomize"), SeedMode.CONTROL, highest) == 5
 
 
 CHOICES = [["a", "b", "c"], {"control_after_generate": True}]
@@ -71,7 +73,7 @@ CHOICES = [["a", "b", "c"], {"control_after_generate": True}]
     ],
 )
 def test_a_choice(mode: SeedMode, control: str, value: str, queued: str) -> None:
-    assert settled(widget(CHOICES, value, control, "name"), mode, highest) == queued
+    assert resolve_widget_value(widget(CHOICES, value, control, "name"), mode, highest) == queued
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,8 @@ def test_a_choice(mode: SeedMode, control: str, value: str, queued: str) -> None
 )
 def test_the_range_to_draw_from(options: Any, least: int, most: int) -> None:
     seed = widget(["INT", options], 1, "randomize")
-    assert settled(seed, SeedMode.RANDOMIZE, lowest) == least
-    assert settled(seed, SeedMode.RANDOMIZE, highest) == most
+    assert resolve_widget_value(seed, SeedMode.RANDOMIZE, lowest) == least
+    assert resolve_widget_value(seed, SeedMode.RANDOMIZE, highest) == most
 
 
 NUMBERS = [[4, 5], {"control_after_generate": True}]

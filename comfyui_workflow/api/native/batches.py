@@ -108,7 +108,7 @@ def create_blueprint(services: ApiServices) -> Blueprint:
         service=services.service,
         orders=order_reader(services),
         documents=RunDocuments(service=services.service, live_view=services.live_view),
-        cache=create_response_cache(routes, lambda: services.service.turning_points),
+        cache=create_response_cache(routes, lambda: services.service.status_version),
     )
     register(routes, OPERATIONS, views)
     return routes

@@ -13,13 +13,13 @@ from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import flag, json_body, number, optional_json_body, text
-from comfyui_workflow.comfyui.json_sanitizer import in_json
+from comfyui_workflow.comfyui.json_sanitizer import sanitize_json
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.instances.costs import costs_of, idle_warning
 from comfyui_workflow.instances.host_key_approval import accept_host_key
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.remote_queue import (
-    IsWanted,
+    PromptFilter,
     RemotePrompt,
     interrupt_prompt,
     remote_queue_of,
@@ -105,7 +105,7 @@ class RequestViews:
 
     def system_stats(self, instance: str) -> Response:
         answer = self._ask(instance, lambda session: session.client.system_stats())
-        return jsonify(success=True, system_stats=in_json(answer))
+        return jsonify(success=True, system_stats=sanitize_json(answer))
 
     def queue(self, instance: str) -> Response:
         snapshot = self._ask(instance, lambda session: session.client.queue())
@@ -123,16 +123,16 @@ class RequestViews:
         if not (unload_models or free_memory):
             raise InvalidRequest("unload_models or free_memory must be true, or there is nothing to do")
         found = self.instances.directory.require(instance)
-        self.instances.asker.ask(
+        self.instances.instance_requests.ask(
             found, lambda session: session.client.free(unload_models=unload_models, free_memory=free_memory)
         )
-        self.instances.monitors.memory_emptied(found.id)
+        self.instances.monitors.mark_memory_freed(found.id)
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
     def interrupt(self, instance: str) -> Response:
         is_wanted = _read_prompt_filter(optional_json_body())
         found = self.instances.directory.require(instance)
-        stopped = self.instances.asker.ask(
+        stopped = self.instances.instance_requests.ask(
             found,
             lambda session: interrupt_prompt(
                 session,
@@ -156,7 +156,7 @@ class RequestViews:
         return jsonify(success=True, lines=tail(log, max_lines))
 
     def _ask(self, instance: str, ask: Callable[[ComfyUISession], T]) -> T:
-        return self.instances.asker.ask(self.instances.directory.require(instance), ask)
+        return self.instances.instance_requests.ask(self.instances.directory.require(instance), ask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class ConnectionViews:
         address, known_hosts = found.address, self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
-        self.instances.monitors.look_now(found.id)
+        self.instances.monitors.poll_now(found.id)
         return jsonify(
             success=True,
             message=_forgotten_message(found, is_forgotten=is_forgotten),
@@ -250,7 +250,7 @@ def _cancel_run_of(service: RunService, prompt: RemotePrompt) -> None:
         service.cancel(prompt.run_id)
 
 
-def _read_prompt_filter(body: dict[str, Any]) -> IsWanted | None:
+def _read_prompt_filter(body: dict[str, Any]) -> PromptFilter | None:
     """Parses `prompt_id` or `workflow_id`. Returns None if every running prompt is to be stopped."""
     prompt_id, workflow_id = text(body, "prompt_id"), text(body, "workflow_id")
     if prompt_id and workflow_id:

@@ -8,7 +8,7 @@ from comfyui_workflow.runs.model import Run, RunRequest
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import Graph
-from comfyui_workflow.workflows.resolve import foreseen_graph, is_to_convert
+from comfyui_workflow.workflows.resolve import needs_conversion, preliminary_graph
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 
@@ -55,7 +55,7 @@ def graph_of_run(run: Run) -> Graph | None:
     seeds) and is not prepared yet."""
     request = run.request
     is_submitted_unchanged = not (
-        is_to_convert(request) or request.inputs or request.seed_mode is SeedMode.RANDOMIZE
+        needs_conversion(request) or request.inputs or request.seed_mode is SeedMode.RANDOMIZE
     )
     is_known = run.prepared_graph is not None or run.prompt_id is not None or is_submitted_unchanged
     return run.graph if is_known else None
@@ -65,14 +65,14 @@ def workflow_of(run: Run) -> Any:
     """Returns the graph that the run submits; if it is not known yet, the editor file or a preview of the
     graph."""
     known, request = graph_of_run(run), run.request
-    if known is not None or is_to_convert(request):
+    if known is not None or needs_conversion(request):
         return known or request.workflow.editor_file
-    return foreseen_graph(request)
+    return preliminary_graph(request)
 
 
 def _requested_workflow(request: RunRequest) -> Any:
     workflow = request.workflow
-    return workflow.editor_file if is_to_convert(request) else workflow.graph
+    return workflow.editor_file if needs_conversion(request) else workflow.graph
 
 
 def _target_text(request: RunRequest, directory: Registry) -> str:

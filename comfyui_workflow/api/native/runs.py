@@ -130,7 +130,7 @@ class RunViews:
         return jsonify(success=True, active=is_active)
 
     def _now_document(self) -> Response:
-        turning_points, found, at = self.service.turning_points, self.service.underway(), now()
+        status_version, found, at = self.service.status_version, self.service.underway(), now()
 
         def lines(runs: tuple[Run, ...]) -> list[dict[str, Any]]:
             return [self.documents.line(summary_of(run), at) for run in runs]
@@ -140,7 +140,7 @@ class RunViews:
             executing=lines(found.executing),
             waiting=lines(found.waiting),
             counts={"executing": found.executing_count, "queued": found.waiting_count},
-            version=turning_points,
+            version=status_version,
         )
 
 
@@ -189,7 +189,7 @@ def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("workflow", __name__)
     service, directory = services.service, services.instances.directory
     documents = RunDocuments(service=service, live_view=services.live_view)
-    cache = create_response_cache(routes, lambda: service.turning_points)
+    cache = create_response_cache(routes, lambda: service.status_version)
     orders = order_reader(services)
     register(
         routes,

@@ -16,7 +16,7 @@ from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
-from comfyui_workflow.parsing.untrusted import an_object, is_safe_name
+from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, ImageDownload, JobOrder
 from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.scheduling.capacity import Registry
@@ -121,7 +121,7 @@ class JobOrderReader:
         for name, image in images.items():
             if isinstance(image, str):
                 with _image_errors():
-                    yield ImageDownload(url=image, path=str(self.uploads.place_for(name)))
+                    yield ImageDownload(url=image, path=str(self.uploads.path_for_upload(name)))
 
     def _stored_paths(self, images: "Images") -> Iterator[str]:
         for name, image in images.items():
@@ -166,7 +166,7 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
     if images is None:
         return
     are_named = isinstance(images, list) and all(
-        isinstance(an_object(each).get("name"), str) and isinstance(an_object(each).get("image"), str)
+        isinstance(as_object(each).get("name"), str) and isinstance(as_object(each).get("image"), str)
         for each in images
     )
     if not are_named:

@@ -214,7 +214,7 @@ def _worker_counts(instances: InstanceServices, endpoint: str) -> dict[str, int]
     any_target = read_any(endpoint)
     counted = dict.fromkeys(("idle", "initializing", "ready", "running", "throttled"), 0)
     for instance in instances.directory.all():
-        if instance.is_meant_by(any_target.tag) if any_target else instance.id == endpoint:
+        if instance.is_eligible_for(any_target.tag) if any_target else instance.id == endpoint:
             counted[_worker_state(instances.monitors.state(instance.id))] += 1
     counted["ready"] = counted["idle"]
     return counted

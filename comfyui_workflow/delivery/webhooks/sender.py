@@ -30,7 +30,7 @@ from comfyui_workflow.runs.webhook import (
     DeliveryStatus,
     after_attempt,
     new_delivery,
-    once_more,
+    reset_retries,
 )
 from comfyui_workflow.safe_http.client import GuardedClient
 from comfyui_workflow.safe_http.urls import origin_of
@@ -130,7 +130,7 @@ class Outbox:
                 raise RunConflict(f"The webhook is being sent right now: {delivery_id}")
             self._queue.claim(delivery)
         try:
-            again = once_more(delivery, self._clock())
+            again = reset_retries(delivery, self._clock())
             self._store.save(again)
             delivery = again
         finally:

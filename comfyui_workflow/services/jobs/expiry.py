@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from comfyui_workflow.errors import JobNotFound, StoreError
 from comfyui_workflow.runs.job import Job, JobStatus
-from comfyui_workflow.services.jobs.deadlines import Timer
+from comfyui_workflow.services.jobs.timer import Timer
 from comfyui_workflow.services.jobs.view import JobView
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import now

@@ -22,8 +22,8 @@ from comfyui_workflow.files.disk_flush import flush_to_disk
 from comfyui_workflow.runs.events import PhaseEntered, RunFailed
 from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, ImageDownload, Job
 from comfyui_workflow.runs.model import Phase
-from comfyui_workflow.services.jobs.deadlines import Timer
 from comfyui_workflow.services.jobs.download_queue import DownloadQueue, QueuedDownload
+from comfyui_workflow.services.jobs.timer import Timer
 from comfyui_workflow.stores.base import JobStore
 from comfyui_workflow.stores.journal import RunJournal, now
 

@@ -23,11 +23,11 @@ from comfyui_workflow.runs.job import (
     status_of,
 )
 from comfyui_workflow.runs.model import Run, RunStatus
-from comfyui_workflow.services.jobs.deadlines import Timer
 from comfyui_workflow.services.jobs.expiry import JobExpiry, with_verdict
 from comfyui_workflow.services.jobs.finalizer import FinalizerTools, JobFinalizer, WebhookOutbox
 from comfyui_workflow.services.jobs.image_downloads import FetchUrl, ImageFetcher
 from comfyui_workflow.services.jobs.presenter import Presenters
+from comfyui_workflow.services.jobs.timer import Timer
 from comfyui_workflow.services.jobs.view import DeliveredFile, JobView, has_output, output_of
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.storage.base import Send

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from comfyui_workflow.errors import WorkflowError
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.sessions.leases import Sessions, lease_within
+from comfyui_workflow.sessions.leases import Sessions, lease_session
 from comfyui_workflow.sessions.session import key_of
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def refresher(sessions: Sessions) -> Callable[[Run], None]:
         if run.prompt_id is None:
             return
         try:
-            with lease_within(sessions, key_of(run), PATIENCE_S) as session:
+            with lease_session(sessions, key_of(run), PATIENCE_S) as session:
                 session.client.free(unload_models=True, free_memory=True)
         except WorkflowError as error:
             log.info("%s: the memory of its instance was not freed: %s", run.run_id, error)

@@ -2,21 +2,21 @@
 
 RemoteFiles
     transfers_at_once                                   number of threads that can transfer in parallel
-    `stat(path, *, heed=None) -> RemoteFile | None`
+    `stat(path, *, on_wait=None) -> RemoteFile | None`
     list(path) -> tuple[RemoteFile, ...]                sorted by name
     upload(local, remote, *, progress=None)             never overwrites: RemoteFileExists
     fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
                                                         resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
-    `sha256(remote, *, heed=None) -> str`               hex; reads the remote file, caches the result
+    `sha256(remote, *, on_wait=None) -> str`               hex; reads the remote file, caches the result
     make_directory(path)                                with parents; no error if it exists
-    `remove(path, *, heed=None)`                        no error if it does not exist
+    `remove(path, *, on_wait=None)`                        no error if it does not exist
 
 Every method raises ConnectionFailed if the connection is lost (RemoteFilesSilent if only the SFTP server does
 not respond), RemoteFileMissing and RemoteFileError (permission, no space, ...). `progress(done_bytes,
 total_bytes)` may raise an exception, which aborts the transfer and is passed on. While no data moves, it is
-called twice a second with its last arguments. `heed()` is called in the same way, and may raise too. Errors
-of local files: FileRefused (the file to upload), StoreError (the file to download to).
+called twice a second with its last arguments. `on_wait()` is called in the same way, and may raise too.
+Errors of local files: FileRefused (the file to upload), StoreError (the file to download to).
 """
 
 import hashlib
@@ -95,8 +95,8 @@ class RemoteFiles:
         """Number of threads that can transfer at the same time without waiting for each other."""
         return self._channels.transfers_at_once
 
-    def stat(self, path: str, *, heed: OnWait | None = None) -> RemoteFile | None:
-        with self._session(path, "looked at", heed=heed) as session:
+    def stat(self, path: str, *, on_wait: OnWait | None = None) -> RemoteFile | None:
+        with self._session(path, "looked at", on_wait=on_wait) as session:
             try:
                 return _describe(posixpath.basename(path), session.attributes(session.stat(path)))
             except FileNotFoundError:
@@ -156,32 +156,32 @@ class RemoteFiles:
         with LocalPart(local_part) as part:
             return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
 
-    def sha256(self, remote: str, *, heed: OnWait | None = None) -> str:
+    def sha256(self, remote: str, *, on_wait: OnWait | None = None) -> str:
         """Computes the SHA-256 of the current content, in hex. The result is cached until the file
         changes."""
-        found = self.stat(remote, heed=heed)
+        found = self.stat(remote, on_wait=on_wait)
         if found is None:
             raise RemoteFileMissing(f"{remote} is not on {self._label}.")
         key = (remote, found.size_bytes, found.modified_at)
         with self._hashes_lock:
             known = self._hashes.get(key)
-        return known or self._hash(key, heed or _noop)
+        return known or self._hash(key, on_wait or _noop)
 
     def make_directory(self, path: str) -> None:
         with self._session(path, "made") as session:
             _make_directory(session.client, posixpath.normpath(path))
 
-    def remove(self, path: str, *, heed: OnWait | None = None) -> None:
-        with self._session(path, "removed", heed=heed) as session:
+    def remove(self, path: str, *, on_wait: OnWait | None = None) -> None:
+        with self._session(path, "removed", on_wait=on_wait) as session:
             try:
                 session.wait(session.remove(path))
             except FileNotFoundError:
                 return
 
-    def _hash(self, key: tuple[str, int, datetime], heed: OnWait) -> str:
+    def _hash(self, key: tuple[str, int, datetime], on_wait: OnWait) -> str:
         remote, size_bytes, modified_at = key
         digest = hashlib.sha256()
-        report = _Reporter(lambda _done_bytes, _total_bytes: heed())
+        report = _Reporter(lambda _done_bytes, _total_bytes: on_wait())
         with (
             self._session(remote, "read", report=report) as session,
             reading(session, remote) as source,
@@ -222,25 +222,25 @@ class RemoteFiles:
         uses its name."""
         until_s = time.monotonic() + CLEANUP_TIMEOUT_S
 
-        def heed() -> None:
+        def on_wait() -> None:
             if time.monotonic() > until_s:
                 raise Stopped("the removal takes too long")
 
         try:
-            self.remove(part, heed=heed)
+            self.remove(part, on_wait=on_wait)
         except WorkflowError as error:
             _LOGGER.info("The temporary file of an upload is left on %s: %s", self._label, error)
 
     @contextmanager
     def _session(
-        self, path: str, action: str, *, report: "_Reporter | None" = None, heed: OnWait | None = None
+        self, path: str, action: str, *, report: "_Reporter | None" = None, on_wait: OnWait | None = None
     ) -> Iterator[SftpSession]:
         """Leases a session for one operation, which is a transfer if `report` is given. Converts the errors
         of paramiko and of the system to WorkflowErrors. `action` is a participle for their sentences."""
-        heed = report.repeat if report else heed or _noop
+        on_wait = report.repeat if report else on_wait or _noop
         try:
-            with self._channels.lease(is_transfer=report is not None, while_waiting=heed) as session:
-                session.on_wait = heed
+            with self._channels.lease(is_transfer=report is not None, while_waiting=on_wait) as session:
+                session.on_wait = on_wait
                 yield session
         except (TimeoutError, EOFError, paramiko.SSHException, SFTPError) as error:
             raise self._connection_error(path, action, error) from error

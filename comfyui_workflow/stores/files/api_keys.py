@@ -72,7 +72,7 @@ class ApiKeys:
             if path.name not in run_ids:
                 self.forget(path.name)
 
-    def take_from_records(self, runs: Path) -> None:
+    def move_keys_from_records(self, runs: Path) -> None:
         """Removes the keys that an earlier version wrote into records. Keys of live runs are moved to files.
         Done once for each data directory. Raises: ConfigurationError."""
         if self._directory is None:

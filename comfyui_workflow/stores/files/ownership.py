@@ -17,7 +17,7 @@ from pathlib import Path
 
 from comfyui_workflow.errors import DataTaken, StoreError
 from comfyui_workflow.files.atomic_write import read_regular, write_atomically
-from comfyui_workflow.parsing.untrusted import an_object
+from comfyui_workflow.parsing.untrusted import as_object
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Ownership:
         """Returns the tokens; None if they are unknown, because the list is lost or damaged. Raises:
         OSError."""
         try:
-            found = an_object(json.loads(read_regular(self._file))).get("processes")
+            found = as_object(json.loads(read_regular(self._file))).get("processes")
         except FileNotFoundError:
             is_first_start = not (self._data_dir / "server_id").exists()
             return [] if is_first_start else None

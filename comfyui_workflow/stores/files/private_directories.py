@@ -24,7 +24,7 @@ PRIVATE = (
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def close_to_others(data_dir: Path) -> None:
+def restrict_to_owner(data_dir: Path) -> None:
     """Creates the directories with mode 0700, and removes the permissions of other users from existing ones.
     Raises: ConfigurationError."""
     try:

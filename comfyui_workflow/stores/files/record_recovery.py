@@ -17,7 +17,7 @@ from comfyui_workflow.runs.codec import (
     encode_run,
 )
 from comfyui_workflow.runs.model import Run, RunRequest, is_run_id
-from comfyui_workflow.runs.recovery import RecordParts, rebuilt, request_of
+from comfyui_workflow.runs.recovery import RecordParts, rebuild_run, request_of
 from comfyui_workflow.runs.summary import RunSummary
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.stores.files.quarantine import link_to_quarantine
@@ -56,7 +56,7 @@ class RecordRecovery:
         if not _holds_a_run(path):
             return None
         parts = self._read(path, is_finished=is_finished, summary=summary)
-        run = rebuilt(parts)
+        run = rebuild_run(parts)
         try:
             self._keep(path, run, parts)
         except OSError as error:  # the next start tries again

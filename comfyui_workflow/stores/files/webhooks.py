@@ -12,7 +12,7 @@ from comfyui_workflow.files.atomic_write import (
     read_regular,
     write_atomically,
 )
-from comfyui_workflow.parsing.untrusted import an_object, read_json
+from comfyui_workflow.parsing.untrusted import as_object, read_json
 from comfyui_workflow.runs.job import record_name
 from comfyui_workflow.runs.webhook import Delivery, damaged_delivery, decode_delivery, encode_delivery
 from comfyui_workflow.stores.base import UnreadableRecord
@@ -115,7 +115,7 @@ class FileWebhookStore:
 def _run_id_in(content: bytes) -> str:
     """Returns the run id in the content, which is a job document; empty if there is none."""
     try:
-        job_id = an_object(read_json(content)).get("id")
+        job_id = as_object(read_json(content)).get("id")
     except ValueError:
         job_id = None
     return record_name(job_id) if isinstance(job_id, str) else ""

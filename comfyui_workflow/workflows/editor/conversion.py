@@ -43,19 +43,19 @@ _ABSENT = object()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queueing:
+class QueueContext:
     """Choices that are made at the moment when a workflow is queued."""
 
     at: datetime
     choose: Callable[[list[str]], str]
     """Selects one of the choices of a dynamic prompt."""
-    settle: Callable[[WidgetValue], Any] = lambda widget: widget.value
+    resolve_value: Callable[[WidgetValue], Any] = lambda widget: widget.value
     """Returns the value with which a widget is queued: its own, or a changed seed."""
     remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The responses of the routes from which widgets get their choices; the keys are the routes."""
 
 
-def convert(workflow: object, definitions: Definitions, queueing: Queueing) -> dict[str, Any]:
+def convert(workflow: object, definitions: Definitions, queueing: QueueContext) -> dict[str, Any]:
     """Converts an editor file into a graph in API format.
 
     A node whose class the instance does not have is converted as far as the file describes it: the preflight
@@ -65,7 +65,7 @@ def convert(workflow: object, definitions: Definitions, queueing: Queueing) -> d
 
 
 class _Conversion:
-    def __init__(self, workflow: object, definitions: Definitions, queueing: Queueing) -> None:
+    def __init__(self, workflow: object, definitions: Definitions, queueing: QueueContext) -> None:
         self._definitions = definitions
         self._queueing = queueing
         self._links = LinkResolver(read_editor_file(workflow), definitions)
@@ -128,7 +128,9 @@ class _Conversion:
                 f'Node {scope.id_of(node)} ({node.type}): its input "{widget.definition.name}" is made by a '
                 "browser when the editor queues the workflow. Replace the node by one that loads a file"
             )
-        value = self._remote_choice(widget, self._queueing.settle(_with_current_sampler_name(node, widget)))
+        value = self._remote_choice(
+            widget, self._queueing.resolve_value(_with_current_sampler_name(node, widget))
+        )
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.parsing.untrusted import a_list, a_text, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 
 SUBGRAPH_INPUT = "-10"
 """Ids of two virtual nodes inside a subgraph: the outputs of the first are the inputs of the subgraph, the
@@ -126,8 +126,8 @@ def read_editor_file(value: object) -> EditorFile:
     """Parses an editor file. Raises: InvalidGraph if the value is not an editor file."""
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
-    subgraphs = {a_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
-    group_nodes = an_object(an_object(value.get("extra")).get("groupNodes"))
+    subgraphs = {as_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
+    group_nodes = as_object(as_object(value.get("extra")).get("groupNodes"))
     return EditorFile(root=_read_graph(value), subgraphs=subgraphs, group_nodes=group_nodes)
 
 
@@ -135,7 +135,7 @@ def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Returns all subgraph definitions; a definition can contain further ones."""
     found = [value]
     for each in found:
-        found.extend(map(an_object, a_list(an_object(each.get("definitions")).get("subgraphs"))))
+        found.extend(map(as_object, as_list(as_object(each.get("definitions")).get("subgraphs"))))
     return found[1:]
 
 
@@ -152,15 +152,15 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
 
 def _nodes_with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
     """Yields the nodes of the graph. A node that was saved without an id gets the next free one."""
-    last = graph.get("last_node_id", an_object(graph.get("state")).get("lastNodeId"))
+    last = graph.get("last_node_id", as_object(graph.get("state")).get("lastNodeId"))
     free = count(last + 1 if isinstance(last, int) else 1)
-    for node in a_list(graph.get("nodes")):
+    for node in as_list(graph.get("nodes")):
         has_no_id = isinstance(node, dict) and node.get("id") is None
         yield {**node, "id": next(free)} if has_no_id else node
 
 
 def read_node(value: object) -> EditorNode:
-    raw = an_object(value)
+    raw = as_object(value)
     node_id, class_type = _id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
@@ -168,28 +168,28 @@ def read_node(value: object) -> EditorNode:
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
-        title=a_text(raw.get("title")) or None,
+        title=as_text(raw.get("title")) or None,
         mode=_mode(raw.get("mode")),
-        inputs=tuple(_read_input(each) for each in a_list(raw.get("inputs")) if isinstance(each, dict)),
-        output_types=tuple(_type(an_object(each).get("type")) for each in a_list(raw.get("outputs"))),
+        inputs=tuple(_read_input(each) for each in as_list(raw.get("inputs")) if isinstance(each, dict)),
+        output_types=tuple(_type(as_object(each).get("type")) for each in as_list(raw.get("outputs"))),
         values=values if isinstance(values, list | dict) else [],
-        properties=an_object(raw.get("properties")),
+        properties=as_object(raw.get("properties")),
     )
 
 
 def _read_input(value: Mapping[str, Any]) -> EditorInput:
     return EditorInput(
-        name=a_text(value.get("name")) or "",
+        name=as_text(value.get("name")) or "",
         type=_type(value.get("type")),
         link=_id(value.get("link")),
         is_widget=isinstance(value.get("widget"), dict),
-        label=a_text(value.get("label")) or None,
+        label=as_text(value.get("label")) or None,
     )
 
 
 def _link_list(value: object) -> list[Any]:
     """Returns the links as a list; very old files store an object."""
-    return list(value.values()) if isinstance(value, dict) else a_list(value)
+    return list(value.values()) if isinstance(value, dict) else as_list(value)
 
 
 def _read_link(value: object) -> EditorLink:
@@ -216,10 +216,10 @@ def _read_link(value: object) -> EditorLink:
 
 
 def _read_ports(value: object) -> Iterator[Port]:
-    for port in map(an_object, a_list(value)):
-        link_ids = (_id(each) for each in a_list(port.get("linkIds")))
+    for port in map(as_object, as_list(value)):
+        link_ids = (_id(each) for each in as_list(port.get("linkIds")))
         yield Port(
-            name=a_text(port.get("name")) or "",
+            name=as_text(port.get("name")) or "",
             type=_type(port.get("type")),
             link_ids=tuple(link_id for link_id in link_ids if link_id is not None),
         )
@@ -242,4 +242,4 @@ def _slot(value: object) -> int:
 
 def _type(value: object) -> str:
     """Returns the name of a type. 0 and null mean any type; a list of choices means COMBO."""
-    return "COMBO" if isinstance(value, list) else a_text(value) or "*"
+    return "COMBO" if isinstance(value, list) else as_text(value) or "*"

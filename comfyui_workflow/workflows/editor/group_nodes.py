@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.parsing.untrusted import a_list, an_object
+from comfyui_workflow.parsing.untrusted import as_list, as_object
 from comfyui_workflow.workflows.editor.file import (
     SUBGRAPH_INPUT,
     SUBGRAPH_OUTPUT,
@@ -54,7 +54,7 @@ def _replaced(
         return node
     if len(expanded) >= MOST_GROUPS:
         raise InvalidGraph(f"The workflow has more than {MOST_GROUPS} group nodes")
-    graph = _Group(an_object(file.group_nodes[name]), definitions, node).graph()
+    graph = _Group(as_object(file.group_nodes[name]), definitions, node).graph()
     key = f"{node.type} {len(expanded)}"
     expanded[key] = graph
     return replace(node, type=key, values=[])
@@ -74,18 +74,18 @@ class _Group:
     def __init__(self, raw: Mapping[str, Any], definitions: Definitions, instance: EditorNode) -> None:
         self._definitions = definitions
         self._instance = instance
-        self._config = an_object(raw.get("config"))
+        self._config = as_object(raw.get("config"))
         self._external = {
             (each[0], each[1])
-            for each in a_list(raw.get("external"))
+            for each in as_list(raw.get("external"))
             if isinstance(each, list) and all(isinstance(part, int) for part in each[:2]) and len(each) > 1
         }
         self._inner = [
-            _Inner(index=index, node=replace(read_node({**an_object(each), "id": index})))
-            for index, each in enumerate(a_list(raw.get("nodes")))
+            _Inner(index=index, node=replace(read_node({**as_object(each), "id": index})))
+            for index, each in enumerate(as_list(raw.get("nodes")))
         ]
         self._links: dict[str, EditorLink] = {}
-        for link in a_list(raw.get("links")):
+        for link in as_list(raw.get("links")):
             self._link_inside(link)
 
     def graph(self) -> EditorGraph:
@@ -167,16 +167,16 @@ class _Group:
 
     def _displayed_name(self, inner: _Inner, name: str) -> str:
         """Returns the name that the user gave to the input, in the group or at the node."""
-        chosen = an_object(an_object(self._settings(inner).get("input")).get(name)).get("name")
+        chosen = as_object(as_object(self._settings(inner).get("input")).get(name)).get("name")
         label = next((each.label for each in inner.node.inputs if each.name == name), None)
         return chosen if isinstance(chosen, str) else label or name
 
     def _is_hidden(self, inner: _Inner, side: str, name: str) -> bool:
-        setting = an_object(an_object(self._settings(inner).get(side)).get(name))
+        setting = as_object(as_object(self._settings(inner).get(side)).get(name))
         return setting.get("visible") is False
 
     def _settings(self, inner: _Inner) -> Mapping[str, Any]:
-        return an_object(self._config.get(str(inner.index)))
+        return as_object(self._config.get(str(inner.index)))
 
     def _with_values(self, inner: _Inner, row: list[Any]) -> EditorNode:
         """Returns the node with its values, which are removed from the front of the group's `row`."""

@@ -15,7 +15,7 @@ _FILES_WITHOUT_A_BUTTON = {("LoadLatent", "latent"), ("WebcamCapture", "image")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileNamed:
+class ReferencedFile:
     """A file that an input names: `name` is relative to ComfyUI's directory `folder` ("input", "output",
     "temp")."""
 
@@ -37,7 +37,7 @@ class Presence(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilesKnown:
+class KnownFiles:
     """Files that are known to exist on the instance when the graph runs."""
 
     provided: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ class FilesKnown:
     found: frozenset[tuple[str, str]] = frozenset()
     """(folder, name) of files that exist on the instance."""
     is_asked: bool = False
-    """True if all files of `files_named` were looked up: a file that is not in `found` is missing."""
+    """True if all files of `referenced_files` were looked up: a file that is not in `found` is missing."""
 
     def presence(self, folder: str, name: str) -> Presence:
         if folder == "input" and name in self.provided:
@@ -55,13 +55,13 @@ class FilesKnown:
         return Presence.ABSENT if self.is_asked and is_plain(name) else Presence.UNKNOWN
 
 
-def files_named(graph: Graph, definitions: Definitions) -> tuple[FileNamed, ...]:
+def referenced_files(graph: Graph, definitions: Definitions) -> tuple[ReferencedFile, ...]:
     """Returns the files that file inputs name, one entry for each use. Paths outside ComfyUI's directories
     are left out: they cannot be looked up."""
     return tuple(_files_named(graph, definitions))
 
 
-def _files_named(graph: Graph, definitions: Definitions) -> Iterator[FileNamed]:
+def _files_named(graph: Graph, definitions: Definitions) -> Iterator[ReferencedFile]:
     for node_id, node in graph.items() if isinstance(graph, dict) else ():
         class_type = node.get("class_type") if isinstance(node, dict) else None
         definition = definitions.get(class_type) if isinstance(class_type, str) else None
@@ -73,7 +73,7 @@ def _files_named(graph: Graph, definitions: Definitions) -> Iterator[FileNamed]:
                 for value in names_in(inputs[declared.name]):
                     folder, name = folder_and_name(value)
                     if is_plain(name):
-                        yield FileNamed(
+                        yield ReferencedFile(
                             node_id=str(node_id),
                             class_type=definition.class_type,
                             input_name=declared.name,

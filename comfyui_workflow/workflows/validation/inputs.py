@@ -15,7 +15,7 @@ from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.workflows import input_errors
 from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDefinition
 from comfyui_workflow.workflows.validation.files import (
-    FilesKnown,
+    KnownFiles,
     Presence,
     folder_and_name,
     names_files,
@@ -83,7 +83,7 @@ def is_dynamic(type_name: str) -> bool:
 class InputCheck:
     """Validation of the values of inputs. Links are validated in `links.py`."""
 
-    files: FilesKnown
+    files: KnownFiles
     suggestions: Suggestions
     _choices: dict[int, tuple[Any, frozenset[Any] | None]] = field(default_factory=dict)
     _files: dict[int, tuple[Any, list[Any]]] = field(default_factory=dict)

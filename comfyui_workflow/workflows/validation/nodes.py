@@ -10,7 +10,7 @@ from comfyui_workflow.workflows import input_errors
 from comfyui_workflow.workflows.findings import Finding, Severity
 from comfyui_workflow.workflows.graph import node_title
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.validation.files import FilesKnown
+from comfyui_workflow.workflows.validation.files import KnownFiles
 from comfyui_workflow.workflows.validation.inputs import (
     CheckedClass,
     InputCheck,
@@ -66,7 +66,7 @@ class NodeCheck:
         self,
         graph: Mapping[str, Any],
         definitions: Definitions,
-        files: FilesKnown,
+        files: KnownFiles,
         suggestions: Suggestions,
         replaced: Container[str],
     ) -> None:

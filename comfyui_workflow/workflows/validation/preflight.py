@@ -20,7 +20,7 @@ from comfyui_workflow.workflows.findings import Finding, Severity
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.validation.dependencies import DEEPEST_VALIDATED, Dependencies
-from comfyui_workflow.workflows.validation.files import FilesKnown, unused
+from comfyui_workflow.workflows.validation.files import KnownFiles, unused
 from comfyui_workflow.workflows.validation.nodes import CheckedNode, NodeCheck
 from comfyui_workflow.workflows.validation.suggestions import Suggestions
 
@@ -42,7 +42,7 @@ def preflight(
     graph: Graph,
     definitions: Definitions,
     *,
-    files: FilesKnown,
+    files: KnownFiles,
     replaced: Container[str] = frozenset(),
 ) -> Verdict:
     """Validates a graph. `replaced`: missing classes that the instance replaces (`/node_replacements`)."""
@@ -51,7 +51,7 @@ def preflight(
 
 class _Preflight:
     def __init__(
-        self, graph: Graph, definitions: Definitions, files: FilesKnown, replaced: Container[str]
+        self, graph: Graph, definitions: Definitions, files: KnownFiles, replaced: Container[str]
     ) -> None:
         self._graph = graph if isinstance(graph, dict) else {}
         self._files = files
