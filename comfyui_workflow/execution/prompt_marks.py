@@ -8,14 +8,14 @@ instance that its own data does not explain. The server that finds one stops and
 from comfyui_workflow.comfyui.queue import PromptMark
 from comfyui_workflow.errors import RunNotFound
 from comfyui_workflow.runs.model import Run
-from comfyui_workflow.stores.files.ownership import Ownership
+from comfyui_workflow.stores.base import DataOwnership
 from comfyui_workflow.stores.journal import RunJournal
 
 
 class PromptMarkCheck:
     """Checks marks of prompts against the data of this server. Thread-safe."""
 
-    def __init__(self, journal: RunJournal, ownership: Ownership) -> None:
+    def __init__(self, journal: RunJournal, ownership: DataOwnership) -> None:
         self._journal = journal
         self._ownership = ownership
         self._has_seen_other = False

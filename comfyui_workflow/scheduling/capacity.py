@@ -9,7 +9,13 @@ from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.scheduling.choice import Candidate
-from comfyui_workflow.scheduling.pending_queue import AnyOf, At, Named, PendingRun, Target
+from comfyui_workflow.scheduling.pending_queue import (
+    AnyWithTag,
+    AtAddress,
+    NamedInstance,
+    PendingRun,
+    QueueTarget,
+)
 from comfyui_workflow.sessions.session import InstanceKey
 
 FIRST_LOOK_S = 3.0
@@ -249,16 +255,16 @@ class Capacity:
             if instance.id not in refused_by and self.has_room(key)
         ]
 
-    def keys_for(self, target: Target) -> list[InstanceKey]:
+    def keys_for(self, target: QueueTarget) -> list[InstanceKey]:
         """The instances that a run with this target may use now, with free slots or not."""
         match target:
-            case AnyOf():
+            case AnyWithTag():
                 return [key for _, key in self.ready(target.tag)]
-            case Named():
+            case NamedInstance():
                 instance = self._by_id.get(target.instance_id)
                 key = usable_key(instance) if instance else None
                 return [] if key is None else [key]
-            case At():
+            case AtAddress():
                 return [target.key]
 
     def instance_at(self, key: InstanceKey) -> Instance | None:
@@ -274,7 +280,7 @@ class Capacity:
 
     def why_waiting(self, run: PendingRun, refusals: Mapping[str, str]) -> str:
         """`refusals`: reasons by instance id, why the instance cannot run it."""
-        if not isinstance(run.target, AnyOf):
+        if not isinstance(run.target, AnyWithTag):
             return f"Waiting for a free slot: the instance gets {self.most_prompts} prompts at a time"
         tagged = self.with_tag(run.target.tag)
         if not tagged:
@@ -286,7 +292,7 @@ class Capacity:
         return f"Waiting for an instance. {reasons_sentence(why)}"
 
     def _is_full_for(self, run: PendingRun) -> bool:
-        return isinstance(run.target, AnyOf) and any(
+        return isinstance(run.target, AnyWithTag) and any(
             instance.id not in run.refused_by for instance, _ in self.ready(run.target.tag)
         )
 

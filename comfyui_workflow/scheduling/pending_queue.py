@@ -10,27 +10,28 @@ from comfyui_workflow.sessions.session import InstanceKey
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyOf:
+class AnyWithTag:
     """Any enabled instance that has the tag. Every instance has the empty tag."""
 
     tag: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class NamedInstance:
     """One instance of the directory."""
 
     instance_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class At:
+class AtAddress:
     """An address from an ssh string that is no instance of the directory."""
 
     key: InstanceKey
 
 
-Target = AnyOf | Named | At
+QueueTarget = AnyWithTag | NamedInstance | AtAddress
+"""The target of a run without the text that the user wrote: runs with equal targets wait in one group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class PendingRun:
 
     run_id: str
     priority: int
-    target: Target
+    target: QueueTarget
     refused_by: frozenset[str] = field(default=frozenset())
     stagger: Stagger | None = None
 
@@ -53,7 +54,7 @@ class PendingRun:
         return (-self.priority, self.run_id)
 
 
-GroupKey = tuple[Target, frozenset[str], Stagger | None]
+GroupKey = tuple[QueueTarget, frozenset[str], Stagger | None]
 
 
 class PendingQueue:

@@ -37,12 +37,12 @@ from comfyui_workflow.scheduling.choice import choose
 from comfyui_workflow.scheduling.executor import QueueStatus
 from comfyui_workflow.scheduling.pacing import DelayQueue, Pacing, Stagger
 from comfyui_workflow.scheduling.pending_queue import (
-    AnyOf,
-    At,
-    Named,
+    AnyWithTag,
+    AtAddress,
+    NamedInstance,
     PendingQueue,
     PendingRun,
-    Target,
+    QueueTarget,
 )
 from comfyui_workflow.sessions.session import InstanceKey, key_of
 
@@ -145,7 +145,7 @@ class _Queued:
 
     run_id: str
     priority: int
-    target: Target
+    target: QueueTarget
     stagger: Stagger | None
 
 
@@ -388,23 +388,23 @@ class SchedulerState:
                 return unknown
 
     def _needs_models(self, head: PendingRun) -> bool:
-        if not isinstance(head.target, AnyOf) or head.run_id in self._models:
+        if not isinstance(head.target, AnyWithTag) or head.run_id in self._models:
             return False
         return any(each.loaded for each in self._capacity.candidates(head.target.tag, head.refused_by))
 
     def _admit(self, head: PendingRun, at: datetime) -> bool:
         """Returns True if the run was started or ended."""
         match head.target:
-            case AnyOf():
+            case AnyWithTag():
                 return self._admit_to_best(head, head.target.tag, at)
-            case Named():
+            case NamedInstance():
                 instance = self._capacity.instance(head.target.instance_id)
                 if instance is not None:
                     return self._admit_to(head, instance, "the request says so", at)
                 gone = RunFailed(code="instance_not_found", message="Its instance was removed")
                 self._end(head.run_id, gone)
                 return True
-            case At():
+            case AtAddress():
                 return self._activate(head, head.target.key, None, "", at)
 
     def _is_due(self, head: PendingRun, at: datetime) -> bool:
@@ -433,7 +433,7 @@ class SchedulerState:
         self._unqueue(run.run_id)
         self._capacity.slots_of(key).stage(run.run_id, run.order)
         active = ActiveRun(run_id=run.run_id, key=key, instance_id=instance_id, reason=reason)
-        tag = run.target.tag if isinstance(run.target, AnyOf) else None
+        tag = run.target.tag if isinstance(run.target, AnyWithTag) else None
         self._add_active(_ActiveEntry(run=active, priority=run.priority, tag=tag, stagger=run.stagger))
         if run.stagger is not None:
             self._pacing.admitted(run.stagger, at)
@@ -477,7 +477,7 @@ class SchedulerState:
 
     def _heads_for_any(self) -> Iterator[tuple[PendingRun, str]]:
         for head in self._pending.heads():
-            if isinstance(head.target, AnyOf):
+            if isinstance(head.target, AnyWithTag):
                 yield head, head.target.tag
 
     def _is_patience_over(self, tag: str, at: datetime) -> bool:
@@ -530,7 +530,7 @@ class SchedulerState:
 
     def _monitor_instructions(self) -> tuple[MonitorInstance, ...]:
         """Monitors the instances that runs wait for or use."""
-        tags = {head.target.tag for head in self._pending.heads() if isinstance(head.target, AnyOf)}
+        tags = {head.target.tag for head in self._pending.heads() if isinstance(head.target, AnyWithTag)}
         tagged = (each for tag in tags for each in self._capacity.with_tag(tag))
         used = (
             self._capacity.instance(each.run.instance_id)
@@ -611,10 +611,10 @@ class SchedulerState:
             )
         )
 
-    def _resolved(self, target: Target) -> Target:
+    def _resolved(self, target: QueueTarget) -> QueueTarget:
         """The address of an ssh string may belong to a named instance."""
-        instance = self._capacity.instance_at(target.key) if isinstance(target, At) else None
-        return target if instance is None else Named(instance_id=instance.id)
+        instance = self._capacity.instance_at(target.key) if isinstance(target, AtAddress) else None
+        return target if instance is None else NamedInstance(instance_id=instance.id)
 
     def _slots(self, run_id: str) -> Slots:
         return self._capacity.slots_of(self._active_entries[run_id].run.key)
@@ -649,15 +649,15 @@ def _queued(run: Run) -> _Queued:
     return _Queued(run_id=run.run_id, priority=run.priority, target=_target_of(run), stagger=_stagger_of(run))
 
 
-def _target_of(run: Run) -> Target:
+def _target_of(run: Run) -> QueueTarget:
     """Raises: InvalidAddress."""
     match run.request.target:
         case AnyInstance(tag=tag):
-            return AnyOf(tag=tag)
+            return AnyWithTag(tag=tag)
         case InstanceId(instance_id=instance_id):
-            return Named(instance_id=instance_id)
+            return NamedInstance(instance_id=instance_id)
         case _:
-            return At(key=key_of(run))
+            return AtAddress(key=key_of(run))
 
 
 def _stagger_of(run: Run) -> Stagger | None:

@@ -263,3 +263,28 @@ class UsageStore(Protocol):
 
     def save(self, totals: UsageTotals) -> None:
         """Saves the totals. An error is logged, not raised: no run depends on them."""
+
+
+class DataOwnership(Protocol):
+    """Exclusive ownership of the data by one server process."""
+
+    @property
+    def token(self) -> str:
+        """Identifies this process."""
+
+    @property
+    def began_at_s(self) -> float:
+        """Unix seconds of the start of the ownership."""
+
+    @property
+    def are_all_known(self) -> bool:
+        """True if the tokens of all earlier owners are known."""
+
+    def knows(self, token: str) -> bool:
+        """True if a process with this token has owned the data."""
+
+    def check(self) -> None:
+        """Raises: DataTaken if the ownership is lost; StoreError if it cannot be checked."""
+
+    def give_up(self, sentence: str) -> None:
+        """Gives up the ownership: nothing is written afterwards. Raises: DataTaken, always."""

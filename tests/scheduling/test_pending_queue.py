@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.scheduling.capacity import HEAD_START_S, Order, Slots
-from comfyui_workflow.scheduling.pending_queue import AnyOf, Named, PendingQueue, PendingRun
+from comfyui_workflow.scheduling.pending_queue import AnyWithTag, NamedInstance, PendingQueue, PendingRun
 from tests.fuzz.effort import effort
 
-targets = st.sampled_from([AnyOf(tag=""), AnyOf(tag="video"), Named(instance_id="a")])
+targets = st.sampled_from([AnyWithTag(tag=""), AnyWithTag(tag="video"), NamedInstance(instance_id="a")])
 runs = st.builds(
     PendingRun,
     run_id=st.integers(0, 20).map(str),

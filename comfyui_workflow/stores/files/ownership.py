@@ -27,7 +27,7 @@ Identity = tuple[int, int, int]
 
 
 class Ownership:
-    """See the module. Thread-safe."""
+    """Implements `stores.base.DataOwnership`. See the module. Thread-safe."""
 
     def __init__(self, data_dir: Path, lock_file: Path) -> None:
         self.token = secrets.token_hex(8)
