@@ -174,8 +174,8 @@ def test_only_a_batch_that_can_be_retried_offers_it(
     for name in ("away", "broken"):
         batches.filter(has_text=name).locator("summary .name").click()
         expect(batches.filter(has_text=name).locator("li.row .chip", has_text="Failed")).to_have_count(2)
-    retry = batches.get_by_role("button", name="Retry what failed")
+    retry = batches.get_by_role("button", name="Retry failed runs")
     expect(retry).to_have_count(1)
-    batches.filter(has_text="away").get_by_role("button", name="Retry what failed").click()
+    batches.filter(has_text="away").get_by_role("button", name="Retry failed runs").click()
     expect(batches.filter(has_text="away").locator("summary .chip")).to_have_text("Completed")
     expect(retry).to_have_count(0)

@@ -19,7 +19,7 @@ from comfyui_workflow.errors import (
     StoreError,
 )
 from comfyui_workflow.instances.registry import InstanceRegistry
-from comfyui_workflow.stores.files.instances import LOOK_EVERY_S
+from comfyui_workflow.stores.files.instances import REFRESH_INTERVAL_S
 from tests.instances.files import directory_in
 
 SSH = "ssh -p 40738 root@198.53.64.194"
@@ -34,7 +34,7 @@ class Clock:
         return self.now_s
 
     def pass_by(self) -> None:
-        self.now_s += LOOK_EVERY_S
+        self.now_s += REFRESH_INTERVAL_S
 
 
 @pytest.fixture
