@@ -218,6 +218,7 @@ class RunIndex:
     def _add_id(self, run_id: str, batch_id: str | None) -> None:
         """Adds an id. Usually it is the greatest; otherwise the positions of others change, and the index is
         built again."""
+        run_id = sys.intern(run_id)  # one object in memory, however often the record is decoded
         is_last = not self._ids or self._ids[-1] < run_id
         is_new = _insert(self._ids, run_id)
         if batch_id is not None:

@@ -11,6 +11,7 @@ no line shows an outdated run, even if later lines are lost (full disk, killed s
 
 import logging
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -112,7 +113,7 @@ class SummaryLog:
     def append(self, summary: RunSummary) -> None:
         """Appends the line of a run, without a flush. If it cannot be written, the summary is kept in memory,
         and the next start reads the record instead."""
-        run_id, content = summary.run_id, encode_summary(summary)
+        run_id, content = sys.intern(summary.run_id), encode_summary(summary)
         line = self._seal.seal(content)
         with self._lock:
             self._forget(run_id)
