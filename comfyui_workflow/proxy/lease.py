@@ -42,6 +42,10 @@ BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 """Errors of a request whose connection cannot be opened, or breaks."""
 PING_TIMEOUT_S = 10.0
 PING_VALID_S = 2.0
+KEPT_FOR_S = 15.0
+FRESH_FOR_S = 1.0
+"""How long a connection is kept open after a response. Servers close idle connections too, some after five
+seconds."""
 MAX_PING_BYTES = 64 * 1024
 LONGEST_LINE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
@@ -107,16 +111,18 @@ class SessionThread:
 
 class Upstream:
     """HTTP access to the ComfyUI of an instance through one leased session. The client session `kept` reuses
-    its connections; `fresh` opens one per request, so that no request is sent on a dead connection."""
+    its connections. `fresh` reuses only those that were in use a moment ago, so that no request is sent on a
+    dead connection."""
 
     def __init__(self, thread: SessionThread, base_url: str) -> None:
         self.base_url = base_url
         self.is_broken = False
         self.user_count = 0
-        self.kept = _session(force_close=False)
-        self.fresh = _session(force_close=True)
+        self.kept = _session(keepalive_s=KEPT_FOR_S)
+        self.fresh = _session(keepalive_s=FRESH_FOR_S)
         self._thread = thread
         self._answered_at_s = float("-inf")
+        self._pinging: asyncio.Task[None] | None = None
 
     def url(self, target: str) -> URL:
         return URL(self.base_url + target, encoded=True)
@@ -126,9 +132,21 @@ class Upstream:
 
     async def ping(self) -> None:
         """Checks that ComfyUI answers, before a request that must not be sent twice. Skipped if it answered
-        less than PING_VALID_S ago. Raises: aiohttp.ClientError, OSError, TimeoutError."""
+        less than PING_VALID_S ago. Requests that come at the same time share one ping. Raises:
+        aiohttp.ClientError, OSError, TimeoutError."""
         if time.monotonic() - self._answered_at_s < PING_VALID_S:
             return
+        if self._pinging is None:
+            self._pinging = asyncio.create_task(self._ping())
+            self._pinging.add_done_callback(self._pinged)
+        await asyncio.shield(self._pinging)
+
+    def _pinged(self, pinging: asyncio.Task[None]) -> None:
+        self._pinging = None
+        if not pinging.cancelled():
+            pinging.exception()  # mark it as retrieved: no request may be waiting
+
+    async def _ping(self) -> None:
         timeout = aiohttp.ClientTimeout(total=PING_TIMEOUT_S)
         async with self.kept.get(self.url("/prompt"), timeout=timeout, allow_redirects=False) as answer:
             await read_all(answer, MAX_PING_BYTES)
@@ -289,10 +307,10 @@ class InstanceLease:
         task.add_done_callback(self._closing.discard)
 
 
-def _session(*, force_close: bool) -> aiohttp.ClientSession:
+def _session(*, keepalive_s: float) -> aiohttp.ClientSession:
     """Returns a client session that adds nothing to requests and changes nothing in responses."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -135,7 +135,10 @@ def test_ports_follow_what_is_wanted(local_ports: LocalPorts) -> None:
         requests.get(f"http://127.0.0.1:{ports_before['a']}/prompt", timeout=LIMIT_S)
 
 
-def test_an_instance_that_has_moved(comfyui: RunningComfyUI, make_ports: MakePorts) -> None:
+def test_an_instance_that_has_moved(
+    comfyui: RunningComfyUI, make_ports: MakePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.2)
     lender = Lender("http://127.0.0.1:1")
     local_ports = make_ports(lender.borrow)
     local_ports.start()
