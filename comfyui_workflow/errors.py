@@ -177,6 +177,10 @@ class ConnectionFailed(InstanceError):
     is_transient = True
 
 
+class NothingListens(ConnectionFailed):
+    """SSH works, but nothing accepts connections on ComfyUI's port of the instance: it may be starting."""
+
+
 class RemoteFilesSilent(ConnectionFailed):
     """The connection works, but its SFTP server does not respond."""
 

@@ -85,6 +85,10 @@ class OrderReader:
         """Parses the body of `execute`, with the defaults of the specification."""
         return self._read(body, _Workflows(self.files))
 
+    def read_without_workflow(self, body: dict[str, Any]) -> RunRequest:
+        """Parses such a body, without a workflow, for a run that cannot be executed."""
+        return self._read(body, _NoWorkflow(self.files))
+
     def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Parses only the workflow of such a body."""
         return _Workflows(self.files).read(body)[1]
@@ -287,6 +291,11 @@ class _Workflows:
         if digest not in self._by_hash:
             self._by_hash[digest] = read_workflow(inline)
         return self._by_hash[digest]
+
+
+class _NoWorkflow(_Workflows):
+    def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
+        return None, Workflow(graph={})
 
 
 def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:

@@ -91,10 +91,22 @@ def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
 
 
 def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
-    """Removes previews (files in the temp directory) unless they are wanted, and files that are listed
-    twice."""
-    by_key = {output.key: output for output in outputs if include_previews or output.folder != "temp"}
+    """Removes previews (files in the temp directory) unless they are wanted. A file that several nodes list
+    becomes one output."""
+    by_key: dict[tuple[str, str, str], OutputFile] = {}
+    for output in outputs:
+        if include_previews or output.folder != "temp":
+            by_key[output.key] = _listed_again(by_key.get(output.key), output)
     return tuple(by_key.values())
+
+
+def _listed_again(known: OutputFile | None, output: OutputFile) -> OutputFile:
+    """Adds the node that listed the file before to the output."""
+    if known is None:
+        return output
+    nodes = dict.fromkeys((known.node_id, *known.other_node_ids))
+    nodes.pop(output.node_id, None)
+    return replace(output, other_node_ids=tuple(nodes))
 
 
 def _graph(item: object) -> Graph | None:

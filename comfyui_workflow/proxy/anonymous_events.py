@@ -14,8 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from comfyui_workflow.comfyui.messages import prompt_id_of, says_ended
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
-from comfyui_workflow.proxy.http import BROKEN
-from comfyui_workflow.proxy.lease import InstanceLease
+from comfyui_workflow.proxy.lease import BROKEN, InstanceLease
 from comfyui_workflow.proxy.missed_events import MOST_PROMPTS, message_of
 from comfyui_workflow.proxy.send_queue import Frame
 from comfyui_workflow.proxy.upstream import UpstreamSocket

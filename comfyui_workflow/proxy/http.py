@@ -11,9 +11,8 @@ from aiohttp import web
 
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import forwarded_headers
-from comfyui_workflow.proxy.lease import InstanceLease, Upstream
+from comfyui_workflow.proxy.lease import BROKEN, InstanceLease, Upstream
 
-BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_RELAYED_BYTES = 1024 * 1024
 

@@ -4,6 +4,9 @@ How it works. The first request acquires the session; `borrow` blocks, so a thre
 session (SessionThread). Later requests share the Upstream that leads to it. When the Upstream breaks, the
 next request acquires a new one. An Upstream that was idle for IDLE_TIMEOUT_S is closed and its session
 released. A failed attempt is cached, so that requests to an unreachable instance fail at once.
+
+A ComfyUI that is being started refuses connections. So if it did not answer, the next Upstream is used only
+after ComfyUI has answered on it; requests wait for that, as they wait for the SSH connection.
 """
 
 import asyncio
@@ -16,13 +19,16 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 import aiohttp
 from yarl import URL
 
-from comfyui_workflow.errors import WorkflowError
+from comfyui_workflow.errors import NothingListens, WorkflowError
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 20.0
-"""How long a request waits for the connection. The attempt continues after that, for the next request."""
+"""How long a request waits for the connection, and for an answer of ComfyUI if it did not answer before. An
+attempt to connect continues after that, for the next request."""
+START_PAUSE_S = 0.5
+"""Interval in which a ComfyUI that does not answer is asked again, while a request waits."""
 IDLE_TIMEOUT_S = 10.0
 """An idle connection is closed after this time."""
 FAILURE_CACHE_S = 3.0
@@ -32,8 +38,14 @@ LASTING_FAILURE_CACHE_S = 15.0
 """For failures that a retry does not cure, like a refused SSH key: many attempts can make the machine block
 this client."""
 CONNECT_TIMEOUT_S = 10.0
+BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
+"""Errors of a request whose connection cannot be opened, or breaks."""
 PING_TIMEOUT_S = 10.0
 PING_VALID_S = 2.0
+KEPT_FOR_S = 15.0
+FRESH_FOR_S = 1.0
+"""How long a connection is kept open after a response. Servers close idle connections too, some after five
+seconds."""
 MAX_PING_BYTES = 64 * 1024
 LONGEST_LINE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
@@ -99,16 +111,18 @@ class SessionThread:
 
 class Upstream:
     """HTTP access to the ComfyUI of an instance through one leased session. The client session `kept` reuses
-    its connections; `fresh` opens one per request, so that no request is sent on a dead connection."""
+    its connections. `fresh` reuses only those that were in use a moment ago, so that no request is sent on a
+    dead connection."""
 
     def __init__(self, thread: SessionThread, base_url: str) -> None:
         self.base_url = base_url
         self.is_broken = False
         self.user_count = 0
-        self.kept = _session(force_close=False)
-        self.fresh = _session(force_close=True)
+        self.kept = _session(keepalive_s=KEPT_FOR_S)
+        self.fresh = _session(keepalive_s=FRESH_FOR_S)
         self._thread = thread
         self._answered_at_s = float("-inf")
+        self._pinging: asyncio.Task[None] | None = None
 
     def url(self, target: str) -> URL:
         return URL(self.base_url + target, encoded=True)
@@ -118,9 +132,21 @@ class Upstream:
 
     async def ping(self) -> None:
         """Checks that ComfyUI answers, before a request that must not be sent twice. Skipped if it answered
-        less than PING_VALID_S ago. Raises: aiohttp.ClientError, OSError, TimeoutError."""
+        less than PING_VALID_S ago. Requests that come at the same time share one ping. Raises:
+        aiohttp.ClientError, OSError, TimeoutError."""
         if time.monotonic() - self._answered_at_s < PING_VALID_S:
             return
+        if self._pinging is None:
+            self._pinging = asyncio.create_task(self._ping())
+            self._pinging.add_done_callback(self._pinged)
+        await asyncio.shield(self._pinging)
+
+    def _pinged(self, pinging: asyncio.Task[None]) -> None:
+        self._pinging = None
+        if not pinging.cancelled():
+            pinging.exception()  # mark it as retrieved: no request may be waiting
+
+    async def _ping(self) -> None:
         timeout = aiohttp.ClientTimeout(total=PING_TIMEOUT_S)
         async with self.kept.get(self.url("/prompt"), timeout=timeout, allow_redirects=False) as answer:
             await read_all(answer, MAX_PING_BYTES)
@@ -146,6 +172,9 @@ class InstanceLease:
         self._borrow = borrow
         self._upstream: Upstream | None = None
         self._opening: asyncio.Task[Upstream] | None = None
+        self._is_silent = False
+        """ComfyUI did not answer the last time: it may be starting."""
+        self._waiting_count = 0
         self._failed_until_s = 0.0
         self._failure = ""
         self._idle: asyncio.TimerHandle | None = None
@@ -168,6 +197,7 @@ class InstanceLease:
     def succeeded(self, upstream: Upstream) -> None:
         upstream.note_answer()
         self.trouble = None
+        self._is_silent = False
 
     def forget(self, upstream: Upstream, error: BaseException) -> InstanceUnreachable:
         """Marks the Upstream as broken, so that the next request opens a new one. Returns the error to
@@ -176,6 +206,7 @@ class InstanceLease:
         if self._upstream is upstream:
             self._upstream = None
         self._schedule_close(upstream)
+        self._is_silent = not isinstance(error, AnswerTooLong)
         self.trouble = f"ComfyUI on {self.name} does not answer: {_reason(error)}."
         return InstanceUnreachable(self.trouble)
 
@@ -203,25 +234,53 @@ class InstanceLease:
                 raise InstanceUnreachable(self._failure)
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
+        self._waiting_count += 1
         try:
             return await asyncio.wait_for(asyncio.shield(self._opening), OPEN_TIMEOUT_S)
         except TimeoutError:
-            self.trouble = f"{self.name} cannot be reached: no connection after {OPEN_TIMEOUT_S:.0f} s."
+            if not self._is_silent or self.trouble is None:
+                self.trouble = f"{self.name} cannot be reached: no connection after {OPEN_TIMEOUT_S:.0f} s."
             raise InstanceUnreachable(self.trouble) from None
+        finally:
+            self._waiting_count -= 1
 
     async def _open(self) -> Upstream:
+        """Raises: InstanceUnreachable; if only ComfyUI does not answer, once no request waits any more."""
+        while (upstream := await self._answering()) is None:
+            await asyncio.sleep(START_PAUSE_S)
+            if not self._waiting_count:
+                raise InstanceUnreachable(self.trouble or "")
+        self._upstream = upstream
+        self._schedule_close(upstream)
+        return upstream
+
+    async def _answering(self) -> Upstream | None:
+        """Leases the session. Returns None if ComfyUI does not answer; it is asked only if it did not answer
+        before. Raises: InstanceUnreachable."""
         thread = self._thread = SessionThread(self._borrow, self.name)
         try:
-            base_url = await thread.base_url
+            upstream = Upstream(thread, await thread.base_url)
         except WorkflowError as error:
-            self.trouble = self._failure = f"{self.name} cannot be reached: {error}"
+            self.trouble = f"{self.name} cannot be reached: {error}"
+            if isinstance(error, NothingListens):
+                self._is_silent = True
+                return None
+            self._failure = self.trouble
             age_s = FAILURE_CACHE_S if error.is_transient else LASTING_FAILURE_CACHE_S
             self._failed_until_s = time.monotonic() + age_s
             raise InstanceUnreachable(self.trouble) from error
-        upstream = self._upstream = Upstream(thread, base_url)
         self._all.add(upstream)
-        self._schedule_close(upstream)
-        return upstream
+        return upstream if not self._is_silent or await self._answers(upstream) else None
+
+    async def _answers(self, upstream: Upstream) -> bool:
+        """Asks ComfyUI over a new Upstream. Closes the Upstream if ComfyUI does not answer."""
+        try:
+            await upstream.ping()
+        except BROKEN as error:
+            self.forget(upstream, error)
+            return False
+        self.succeeded(upstream)
+        return True
 
     def _opened(self, opening: asyncio.Task[Upstream]) -> None:
         self._opening = self._thread = None
@@ -248,10 +307,10 @@ class InstanceLease:
         task.add_done_callback(self._closing.discard)
 
 
-def _session(*, force_close: bool) -> aiohttp.ClientSession:
+def _session(*, keepalive_s: float) -> aiohttp.ClientSession:
     """Returns a client session that adds nothing to requests and changes nothing in responses."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 LIMITS = ConnectionLimits(most=2_000)
 """Each client connection may need a connection to the instance."""
+BACKLOG = 512
+"""Connections that the kernel accepts before this server does. It drops further ones, and their clients try
+again only after a second."""
 LINGERING_S = 10.0
 CUT_WITHIN_S = 0.5
 
@@ -92,7 +95,9 @@ class LocalPort:
         self._trouble = None
         self._port = sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
-        self._listening = [await loop.create_server(self._http, sock=each) for each in sockets]
+        self._listening = [
+            await loop.create_server(self._http, sock=each, backlog=BACKLOG) for each in sockets
+        ]
         self._watching = loop.create_task(self._http.watch())
 
     async def close(self) -> list[Upstream]:
@@ -226,7 +231,7 @@ def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-        made.listen()
+        made.listen(BACKLOG)
     except BaseException:
         made.close()
         raise

@@ -3,13 +3,15 @@
 How it works. ComfyUI keeps one socket per client id. When an old socket with that id closes, ComfyUI
 unregisters the id, even if a newer socket uses it: the newer one is then *deaf* (open, but it receives
 nothing). A page that is reloaded would become deaf if its old socket closed after the new one opened. So the
-old socket is closed first, and a socket that looks deaf is reopened.
+old socket is closed first, and a socket that looks deaf is reopened. Sockets of one client id are registered
+one after another: each is greeted by ComfyUI before the next one takes its place.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 from comfyui_workflow.proxy.upstream import UpstreamSocket
 
@@ -23,6 +25,7 @@ class SocketRegistry:
         self._all: set[UpstreamSocket] = set()
         self._client_ids: set[str] = set()
         """All client ids that were ever used: ComfyUI may notice the end of an old socket late."""
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -30,11 +33,14 @@ class SocketRegistry:
     async def registered(self, socket: UpstreamSocket) -> AsyncIterator[None]:
         """Disconnects other sockets of the same client id from ComfyUI first (`displace`), then registers
         this one. Closes it at the end."""
-        if socket.client_id is not None:
-            await self._displace_others(socket.client_id)
-            socket.has_predecessor = socket.client_id in self._client_ids
-            self._client_ids.add(socket.client_id)
-        self._all.add(socket)
+        if socket.client_id is None:
+            self._all.add(socket)
+        else:
+            async with self._turns.setdefault(socket.client_id, asyncio.Lock()):
+                await self._displace_others(socket.client_id)
+                socket.has_predecessor = socket.client_id in self._client_ids
+                self._client_ids.add(socket.client_id)
+                self._all.add(socket)
         try:
             yield
         finally:

@@ -17,8 +17,7 @@ from aiohttp import WSMsgType
 
 from comfyui_workflow.parsing.untrusted import as_object, as_text
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
-from comfyui_workflow.proxy.http import BROKEN
-from comfyui_workflow.proxy.lease import OPEN_TIMEOUT_S, InstanceLease, Upstream
+from comfyui_workflow.proxy.lease import BROKEN, OPEN_TIMEOUT_S, InstanceLease, Upstream
 from comfyui_workflow.proxy.missed_events import UnfinishedPrompts, message_of
 from comfyui_workflow.proxy.prompt_status import history_of, queued_ids, with_prompt_id
 from comfyui_workflow.proxy.send_queue import Frame
@@ -36,6 +35,8 @@ CLOSE_TIMEOUT_S = 1.0
 SILENCE_S = 30.0
 """A reopened socket that receives nothing for this time, while a prompt is unfinished, may be deaf: ComfyUI
 unregistered its client id when the predecessor ended late. It is opened once more, and catches up."""
+FIRST_MESSAGE_S = 5.0
+"""ComfyUI greets a new socket with a `status` message at once."""
 LONGEST_HOLD_S = 1.0
 LARGEST_HOLD_BYTES = 16 * 1024 * 1024
 """If more than this is held back, it is delivered at once."""
@@ -63,8 +64,8 @@ class UpstreamSocket:
     Belongs to the event loop.
 
     `client_id` is the one in `target`, or the one that ComfyUI chose; it stays the same when the socket is
-    reopened. A socket other than ComfyUI's `/ws` ends when its connection ends: what it missed cannot be
-    known.
+    reopened. A socket other than ComfyUI's `/ws`, of a custom node, has none. It ends when its connection
+    ends: what it missed cannot be known.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class UpstreamSocket:
         protocols: tuple[str, ...] = (),
         compress: bool = False,
     ) -> None:
-        self.client_id = client_id_in(target)
+        self.client_id = client_id_in(target) if is_comfyui_socket(target) else None
         self.unfinished = UnfinishedPrompts()
         self.protocol: str | None = None
         self.was_reopened = False
@@ -100,6 +101,7 @@ class UpstreamSocket:
         self._replayed_ids: set[str] = set()
         self._running_id: str | None = None
         self._open = asyncio.Event()
+        self._is_greeted = asyncio.Event()
         self._running: asyncio.Task[Ending] | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
@@ -115,11 +117,7 @@ class UpstreamSocket:
         Raises: InstanceUnreachable; aiohttp.WSServerHandshakeError if ComfyUI refuses it.
         """
         self._running = asyncio.create_task(self._run())
-        is_open = asyncio.create_task(self._open.wait())
-        try:
-            await asyncio.wait({self._running, is_open}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            is_open.cancel()
+        await self._set_or_ended(self._open)
         if self._running.done():
             self._running.result()
 
@@ -182,8 +180,12 @@ class UpstreamSocket:
             self._deliver_held()
 
     async def displace(self) -> None:
-        """Another socket takes over this client id. This one stays open and receives nothing, as in
-        ComfyUI."""
+        """Another socket takes over this client id. This one stays open and receives nothing more, as in
+        ComfyUI: it may have been opened just before, so first it gets ComfyUI's greeting."""
+        if not self._is_greeted.is_set():
+            await self._set_or_ended(self._open)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._set_or_ended(self._is_greeted), FIRST_MESSAGE_S)
         self._is_displaced = True
         await self.renew()
 
@@ -192,6 +194,14 @@ class UpstreamSocket:
         if self._socket:
             await self._socket.close()
 
+    async def _set_or_ended(self, event: asyncio.Event) -> None:
+        """Waits for the event, or for the end of this socket."""
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait({waiting, *filter(None, [self._running])}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
     async def _run(self) -> Ending:
         ending = await self._live(OPEN_TIMEOUT_S + HANDSHAKE_TIMEOUT_S)
         while ending is None:
@@ -199,8 +209,6 @@ class UpstreamSocket:
         return ending
 
     async def _reopen(self) -> Ending | None:
-        if self._is_displaced:
-            await asyncio.get_running_loop().create_future()
         if not self._may_reopen or self.client_id is None:
             return GONE
         self.was_reopened = True
@@ -208,6 +216,8 @@ class UpstreamSocket:
         pause_s, until_s = REOPEN_AFTER_S, now_s() + REOPEN_FOR_S
         while (left_s := until_s - now_s()) > 0:
             await asyncio.sleep(pause_s)
+            if self._is_displaced:
+                await asyncio.get_running_loop().create_future()
             try:
                 return await self._live(left_s)
             except (InstanceUnreachable, *BROKEN) as error:
@@ -276,10 +286,12 @@ class UpstreamSocket:
                 if self.unfinished.prompt_ids:
                     return None
                 continue
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                self.received_count += 1
+                self._is_greeted.set()
             if message.type is WSMsgType.TEXT:
                 self._receive(message.data)
             elif message.type is WSMsgType.BINARY:
-                self.received_count += 1
                 self._pass_on(message.data)
             elif message.type is WSMsgType.CLOSE and message.data not in GOING_AWAY:
                 return Ending(
@@ -295,8 +307,7 @@ class UpstreamSocket:
                 return None
 
     def _receive(self, frame: str) -> None:
-        self.received_count += 1
-        if self.client_id is None:
+        if self.client_id is None and self._may_reopen:
             self._learn_id(frame)
         if self._ignores_flags and frame[:FRAME_HEAD].find('"feature_flags"') >= 0:
             self._ignores_flags = False  # the answer to the flags sent again

@@ -14,6 +14,8 @@ USUAL_TTL_S = 86_400.0
 """Default time to live of a job."""
 IMAGE_NOT_FETCHED = "image_not_fetched"
 """Error code of a run that did not start, because an image could not be downloaded from the web."""
+INVALID_ORDER = "invalid_order"
+"""Error code of a run that did not start, because the order of its job is invalid (`Job.refusal`)."""
 NOT_DELIVERED = "not_delivered"
 """Error code of a job whose run completed, but none of whose outputs was uploaded to the bucket."""
 
@@ -47,6 +49,8 @@ class Bucket:
     secret_access_key: str = field(repr=False)
     bucket_name: str | None = None
     """None: the bucket that the URL names, or else a name made from the month."""
+    object_path: str = ""
+    """Prefix of the keys, without slashes at its ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,15 @@ class JobOrder:
     presenter: str
     """Name of the API that received the order. It formats the responses to the client."""
     is_sync: bool = False
-    webhook: str | None = None
+    webhooks: tuple[str, ...] = ()
     execution_timeout_s: float | None = None
     ttl_s: float
     bucket: Bucket | None = None
     fetches: tuple[ImageDownload, ...] = ()
     comfy_org_api_key: str | None = field(default=None, repr=False)
+    refusal: str | None = None
+    """Why the order cannot be executed, in the words of its API. Its job is accepted, and fails with this
+    message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +107,15 @@ class Job:
     presenter: str | None = None
     """Name of the API that received the order. None in records of releases that had only one."""
     webhook: str | None = None
+    more_webhooks: tuple[str, ...] = ()
+    """Further URLs that are notified of the end of the job."""
     execution_timeout_s: float | None = None
     bucket: Bucket | None = None
     """The client's bucket. None: the bucket of the server, if it has one."""
     fetches: tuple[ImageDownload, ...] = ()
     """Images that are still missing. The run does not start before they are downloaded."""
+    refusal: str | None = None
+    """Why the order cannot be executed. The run is never started and fails with this message."""
     verdict: JobStatus | None = None
     """CANCELLED as soon as that was requested. TIMEOUT unless the run ends by itself in the meantime."""
     judged_at: datetime | None = None
@@ -117,6 +128,11 @@ class Job:
     retries: int = 0
     streamed: int = 0
     """Number of outputs that were already streamed to the client."""
+
+    @property
+    def webhooks(self) -> tuple[str, ...]:
+        """The URLs that are notified of the end of the job."""
+        return self.more_webhooks if self.webhook is None else (self.webhook, *self.more_webhooks)
 
 
 def job_of_run(run: Run, at: datetime) -> Job:

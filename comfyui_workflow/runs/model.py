@@ -39,6 +39,8 @@ class OutputFile:
     subfolder: str = ""
     folder: str = "output"
     node_id: str = ""
+    other_node_ids: tuple[str, ...] = ()
+    """Further nodes that list the same file."""
     file_type: FileType = FileType.OTHER
     text: str | None = None
     """The content of a text that a node displays and does not write to a file on the instance."""

@@ -3,7 +3,7 @@ outputs. It never executes a prompt a second time."""
 
 from typing import Protocol
 
-from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED
+from comfyui_workflow.runs.job import IMAGE_NOT_FETCHED, INVALID_ORDER
 from comfyui_workflow.runs.model import DAMAGED, LostParts, RunStatus
 
 _WORKFLOW_FAILED = "A retry cannot help, because the workflow itself failed. Execute it again"
@@ -13,6 +13,7 @@ _REFUSED = {
     "Execute it again, with the key",
     IMAGE_NOT_FETCHED: "Its images could not be downloaded from the web. Retry its job, "
     "which downloads them again (POST /retry/<job_id>)",
+    INVALID_ORDER: "A retry cannot help, because the order of its job is invalid. Send a corrected one",
 }
 """Refusals by error code, for failures that a retry would only repeat, or that need the GPU again."""
 

@@ -262,7 +262,8 @@ class _Plan:
 
 
 def _plan(workflow: Workflow) -> _Plan:
-    graph = workflow.outline
+    """The run of an invalid order may have no workflow."""
+    graph = {} if workflow.is_lost else workflow.outline
     return _Plan(
         nodes=planned_nodes(graph, sink_ids(graph)),
         graph_signature=signature(graph),

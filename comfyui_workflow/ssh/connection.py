@@ -18,7 +18,7 @@ from contextlib import ExitStack
 
 import paramiko
 
-from comfyui_workflow.errors import ConnectionFailed
+from comfyui_workflow.errors import ConnectionFailed, NothingListens
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.ssh.keepalive import supervisor
 from comfyui_workflow.ssh.options import ConnectionOptions
@@ -71,7 +71,7 @@ class Connection:
 
         The tunnel itself only resets a local connection; this method gives the reason.
 
-        Raises: ConnectionFailed.
+        Raises: ConnectionFailed; NothingListens if the port refuses connections.
         """
         target = (self.address.comfyui_host, self.comfyui_port)
         try:
@@ -81,7 +81,7 @@ class Connection:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not self.is_alive:
                 raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
-            raise ConnectionFailed(_refused_port_error(error, self.comfyui_port)) from error
+            raise _refused_port_error(error, self.comfyui_port) from error
 
     def close(self) -> None:
         """Closes the transport and the tunnel at once, also while they are in use. Nothing is sent to the
@@ -137,11 +137,11 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 
-def _refused_port_error(error: Exception, port: int) -> str:
-    """Error sentence. If two channels are refused at once, paramiko may lose the reason; then the most common
-    reason is given."""
+def _refused_port_error(error: Exception, port: int) -> ConnectionFailed:
+    """The error to raise. If two channels are refused at once, paramiko may lose the reason; then it is the
+    most common one."""
     if "timeout" in str(error).lower():
-        return f"The instance does not answer when asked for its port {port}."
+        return ConnectionFailed(f"The instance does not answer when asked for its port {port}.")
     if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:
-        return f"The SSH server of the instance does not allow a tunnel to its port {port}."
-    return f"Nothing listens on port {port} of the instance: is ComfyUI running there?"
+        return ConnectionFailed(f"The SSH server of the instance does not allow a tunnel to its port {port}.")
+    return NothingListens(f"Nothing listens on port {port} of the instance: is ComfyUI running there?")

@@ -8,8 +8,9 @@ How it works: sshtunnel provides only the listener, its threads and the channels
 in, check and keep alive is not used: it would check no host key, listen on all interfaces, read ~/.ssh/config
 and try every key on a new connection. Its copy loop is replaced too: it waits with select(), which fails in a
 process with more than 1024 open files, and it reads a large window in small pieces, each of which moves the
-rest of the buffer. Only this server may use the port: connections of other users of this machine are closed,
-if the system tells whose they are.
+rest of the buffer. Its listener is replaced by one with a longer backlog: the kernel drops connections beyond
+it, and their clients try again only after a second. Only this server may use the port: connections of other
+users of this machine are closed, if the system tells whose they are.
 """
 
 import logging
@@ -34,6 +35,20 @@ READ_ALL_BYTES = 1 << 30
 POLL_TIMEOUT_MS = 5_000
 # A channel that is ready has data to read. If the read takes longer than this, the connection is closed.
 READY_LIMIT_S = 5.0
+BACKLOG = 512
+
+
+class Listener(sshtunnel._ThreadingForwardServer):  # type: ignore[misc]
+    """Accepts the local connections of a tunnel."""
+
+    request_queue_size = BACKLOG
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Without TCP_NODELAY the end of a response waits until the client acknowledges its beginning, which
+        takes up to 40 ms."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
 
 
 class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
@@ -71,6 +86,9 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
     def _get_transport(self) -> Any:
         """sshtunnel calls this only after the existing transport is closed."""
         raise ConnectionFailed("Failed to create SSH tunnel: the connection was cut while it was opened.")
+
+    def _make_ssh_forward_server_class(self, remote_address: tuple[str, int]) -> type[Listener]:
+        return Listener
 
     def _make_ssh_forward_handler_class(self, remote_address: tuple[str, int]) -> Any:
         class Handler(super()._make_ssh_forward_handler_class(remote_address)):  # type: ignore[misc]

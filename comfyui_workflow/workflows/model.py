@@ -27,7 +27,7 @@ class Workflow:
 
     @property
     def is_lost(self) -> bool:
-        """True if neither is known, because the stored record was damaged."""
+        """True if neither is known: the record was damaged, or a job was ordered without a workflow."""
         return not self.graph and self.editor_file is None
 
     @property

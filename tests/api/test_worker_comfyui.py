@@ -114,14 +114,15 @@ def test_every_kind_of_file_comes_in_the_same_shape_and_what_was_not_fatal_besid
     output = complete(api, job_id, v_mp4=b"video" * 1_000_000, s_flac=b"", gone_png=b"x")["output"]
     assert [each["filename"] for each in output["images"]] == ["v.mp4", "s.flac", "gone.png"]
     assert base64.b64decode(output["images"][0]["data"]) == b"video" * 1_000_000
-    assert output["errors"] == ["something to know"]
+    assert "errors" not in output, "clients take a job with errors for a failed one"
+    assert output["notices"] == ["something to know"]
     for name in ("v_mp4", "gone_png"):
         (api.tmp_path / name).unlink()
     output = status(api, job_id)["output"]
     assert [each["filename"] for each in output["images"]] == ["s.flac"]
-    assert [error.split()[0] for error in output["errors"]] == ["something", "v.mp4", "gone.png"]
+    assert [error.split()[0] for error in output["errors"]] == ["v.mp4", "gone.png"]
     (api.tmp_path / "s_flac").unlink()
-    assert status(api, job_id)["output"].keys() == {"images", "errors"}
+    assert status(api, job_id)["output"].keys() == {"images", "errors", "notices"}
 
 
 def test_nothing_at_all_is_said_so(api: Api) -> None:
@@ -340,25 +341,100 @@ def test_errors_are_in_the_words_of_the_specification(
     assert (failed["status"], failed["error"]) == ("FAILED", words)
 
 
-def test_what_is_wrong_with_a_request_is_said_in_its_words(api: Api) -> None:
-    assert refused(api, {"x": 1}) == "Please provide input"
-    assert refused(api, {"input": "{"}) == "Invalid JSON format in input"
-    assert refused(api, {"input": {}}) == "Missing 'workflow' parameter"
-    broken = {"1": {"class_type": 7, "inputs": {}}}
-    assert refused(api, {"input": {"workflow": broken}}).startswith("Workflow validation failed: ")
+def failed_order(api: Api, given: Any) -> str:
+    """Orders a job with this `input`, which is accepted, and returns the error that it ends with."""
+    answer = api.client.post("/run", json={"input": given})
+    assert answer.status_code == 200, answer.text
+    assert answer.json["status"] == "IN_QUEUE"
+    done = finished(api, answer.json["id"])
+    assert (done["status"], "output" in done) == ("FAILED", False)
+    return str(done["error"])
+
+
+def test_an_invalid_order_is_accepted_and_fails_in_the_words_of_the_worker(api: Api) -> None:
+    assert failed_order(api, None) == "Please provide input"
+    assert failed_order(api, "{") == "Invalid JSON format in input"
+    assert failed_order(api, {}) == "Missing 'workflow' parameter"
+    assert failed_order(api, {"workflow": None}) == "Missing 'workflow' parameter"
+    for broken in ({"1": {"class_type": 7, "inputs": {}}}, {}, [], "text", {"1": GRAPH["1"], "2": 7}):
+        assert failed_order(api, {"workflow": broken}).startswith("Workflow validation failed: ")
     listed = "'images' must be a list of objects with 'name' and 'image' keys"
     for images in ("x", [1], [{"name": "a.png"}], [{"name": 1, "image": ""}]):
-        assert refused(api, {"input": {"workflow": GRAPH, "images": images}}) == listed
+        assert failed_order(api, {"workflow": GRAPH, "images": images}) == listed
     for name, image in (("../a.png", "eA=="), ("", "eA=="), ("a.png", "no base64!"), ("a.png", "eA=")):
         images = [{"name": name, "image": image}]
-        said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+        said = failed_order(api, {"workflow": GRAPH, "images": images})
         assert said.startswith("Failed to upload one or more input images: ")
     for image in ("", "data:image/png;base64,", "eA=", "http://["):
         images = [{"name": "a.png", "image": "eA=="}, {"name": "b.png", "image": image}]
-        said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+        said = failed_order(api, {"workflow": GRAPH, "images": images})
         assert said.startswith("Failed to upload one or more input images: b.png: ")
     assert not api.executor.started
     assert not api.upload_path().exists()
+
+
+def test_an_invalid_order_is_a_failed_run_that_tells_why(api: Api) -> None:
+    answer = api.client.post("/v2/any/runsync", json={"input": {}})
+    assert (answer.status_code, answer.json["status"]) == (200, "FAILED")
+    run_id = record_name(answer.json["id"])
+    document = api.client.get(f"/comfyui/workflow/{run_id}/progress").json["progress"]
+    assert (document["status"], document["total_nodes"]) == ("failed", 0)
+    assert (document["error_code"], document["can_retry"]) == ("invalid_order", False)
+    assert document["error_message"] == "Missing 'workflow' parameter"
+    assert api.client.get("/v2/any/health").json["jobs"]["failed"] == 1
+    assert api.client.post(f"/retry/{answer.json['id']}").json["status"] == "IN_QUEUE"
+    assert finished(api, answer.json["id"])["error"] == "Missing 'workflow' parameter"
+
+
+def test_what_is_not_part_of_the_order_is_refused_at_once(api: Api) -> None:
+    assert refused(api, {"x": 1}) == "Please provide input"
+    bad: list[Json] = [{"webhook": "ftp://x"}, {"policy": []}, {"webhookV2": 7}]
+    bad += [
+        {"s3Config": {"endpointUrl": "https://s3.example", "accessId": "i", "accessSecret": "s", **path}}
+        for path in ({"objectPath": "a/../b"}, {"objectPath": "x" * 513}, {"objectPath": 7})
+    ]
+    for besides in bad:
+        refused(api, {"input": {}, **besides})
+    assert api.client.post("/v2/small/run", json={"input": {}}).status_code == 404
+
+
+def test_the_fields_of_runpod_sdk_are_heeded(api: Api) -> None:
+    config = {
+        "accessId": "i",
+        "accessSecret": "s",
+        "bucketName": "b",
+        "endpointUrl": "https://s3.example",
+        "objectPath": "/renders//today/",
+    }
+    job_id = run(
+        api,
+        policy={"executionTimeout": 3000},
+        webhook="https://c.example/h",
+        webhookV2="https://c.example/second",
+        s3Config=config,
+    )
+    job = api.jobs.get(job_id).job
+    assert job.execution_timeout_s == 3
+    assert job.webhooks == ("https://c.example/h", "https://c.example/second")
+    assert job.bucket is not None
+    assert job.bucket.object_path == "renders/today"
+    only_v2 = api.jobs.get(run(api, webhookV2="https://c.example/second")).job
+    assert only_v2.webhooks == ("https://c.example/second",)
+    same = api.jobs.get(run(api, webhook="https://c.example/h", webhookV2="https://c.example/h")).job
+    assert same.webhooks == ("https://c.example/h",)
+
+
+def test_a_file_that_two_nodes_list_counts_for_both(api: Api) -> None:
+    job_id = run(api)
+    path = api.tmp_path / "a.png"
+    path.write_bytes(PNG)
+    picture = OutputFile(filename="a.png", node_id="1", other_node_ids=("2",), local_path=str(path))
+    set_run(api, job_id, outputs=(picture,))
+    api.journal.record(job_id, RunCompleted())
+    images = finished(api, job_id)["output"]["images"]
+    assert [each["filename"] for each in images] == ["a.png", "a.png"]
+    assert images[0] == images[1]
+    assert len(api.client.get(f"/stream/{job_id}").json["stream"]) == 2
 
 
 def test_the_input_may_be_a_text_and_the_workflow_the_editors(api: Api) -> None:
@@ -388,7 +464,7 @@ def test_null_is_the_same_as_nothing(api: Api) -> None:
 
 def test_images_may_be_named_by_their_url_but_not_by_a_private_one(api: Api) -> None:
     images = [{"name": "a.png", "image": "http://127.0.0.1:9/a.png"}]
-    said = refused(api, {"input": {"workflow": GRAPH, "images": images}})
+    said = failed_order(api, {"workflow": GRAPH, "images": images})
     assert said.startswith("Failed to upload one or more input images: a.png: ")
     assert "not public" in said
     images = [{"name": "a.png", "image": "http://name.invalid/a.png"}, {"name": "b.png", "image": "eA=="}]
@@ -427,7 +503,7 @@ def test_the_policy_sets_priority_timeout_and_time_to_live(api: Api) -> None:
     assert (job.expires_at - job.created_at).total_seconds() == 20
     assert api.journal.get(job_id).priority == -100
     for policy in (
-        {"executionTimeout": 4999},
+        {"executionTimeout": 0},
         {"executionTimeout": 604_800_001},
         {"ttl": 9999},
         [],

@@ -11,6 +11,7 @@ from bench import (
     first_contact,
     first_sight,
     jobs,
+    local_port,
     many_runs,
     open_pages,
     quick_commands,
@@ -32,6 +33,7 @@ PARTS: dict[str, Part] = {
     "first contact": lambda testbed: first_contact.rows(testbed, 1, repetitions=1),
     "transfers": lambda testbed: transfer_rows.rows_of(testbed.near, 1, size_mb=1, files=4),
     "tunnel latency": lambda testbed: tunnel_latency.rows(testbed, 1, websockets=2, requests_a_run=2),
+    "local port": lambda testbed: local_port.rows(testbed, 1, bursts=(3,), pictures=2),
     "many runs": lambda testbed: many_runs.rows(testbed, 1, SMALL),
     "waiting runs": lambda testbed: waiting_runs.rows(
         testbed, 1, waiting_runs.Size(waiting=201, in_a_row=2, execution_s=0.1)

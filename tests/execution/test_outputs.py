@@ -241,6 +241,13 @@ def test_previews_are_wanted_when_asked_for_and_each_file_once() -> None:
     assert wanted_outputs((a, twice, preview), include_previews=True) == (a, preview)
 
 
+def test_of_a_file_that_several_nodes_list_all_nodes_are_known() -> None:
+    """ComfyUI executes the second of two equal nodes from its cache."""
+    listed = [OutputFile(filename="a", node_id=node_id) for node_id in ("1", "2", "2", "3")]
+    (found,) = wanted_outputs(tuple(listed), include_previews=False)
+    assert sorted((found.node_id, *found.other_node_ids)) == ["1", "2", "3"]
+
+
 def test_what_is_missing_is_named_with_its_reason() -> None:
     outputs: tuple[Any, ...] = (
         OutputFile(filename="a", local_path="/x/a"),

@@ -12,10 +12,14 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.delivery.receiver import Receiver, receiving
 from tests.foreign_client import run_client
 from tests.integration.graphs import failing, painted, slow
+from tests.integration.test_fleet import until
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
+from tests.storage.conftest import s3_url as s3_url  # noqa: PLC0414 - a fixture
+from tests.storage.s3_server import keys_in, make_bucket
 
 SCRIPTS = Path(__file__).parent / "runpod_clients"
 TOKEN = "a token of the test"
@@ -24,6 +28,12 @@ ORDERS = {
     "painted": {"workflow": painted(COLOR)},
     "failing": {"workflow": failing("it broke")},
     "slow": {"workflow": slow(9, steps=600)},
+    "invalid": [
+        {"images": []},
+        {"workflow": painted(COLOR), "images": [{"name": "a.png"}]},
+        {"workflow": painted(COLOR), "images": [{"name": "a.png", "image": "no base64!"}]},
+        {"workflow": {"1": {"inputs": {}}}},
+    ],
 }
 Json = dict[str, Any]
 
@@ -38,8 +48,8 @@ class Client:
     def base_url(self) -> str:
         return self.server.url.removesuffix("/comfyui/workflow") + "/v2"
 
-    def __call__(self, step: str, *arguments: str) -> Json:
-        (self.directory / "orders.json").write_text(json.dumps(ORDERS))
+    def __call__(self, step: str, *arguments: str, **orders: Json) -> Json:
+        (self.directory / "orders.json").write_text(json.dumps({**ORDERS, **orders}))
         is_python = self.script.suffix == ".py"
         return run_client(
             self.script,
@@ -61,7 +71,11 @@ def client(
 ) -> Client:
     """Of a server with a token, and with an instance named gpu1."""
     server = make_server(
-        api_token=TOKEN, local_instances=True, ssh_key_dirs=sandbox.root, contact_patience_s=0
+        api_token=TOKEN,
+        local_instances=True,
+        ssh_key_dirs=sandbox.root,
+        contact_patience_s=0,
+        webhook_private="true",
     )
     name_instance(server, sandbox)
     directory = tmp_path / "client"
@@ -120,6 +134,44 @@ def test_a_job_that_failed_is_retried(client: Client, sandbox: SandboxProcess) -
     assert again["said"] == {"id": seen["job"]["id"], "status": "IN_QUEUE"}
     assert again["status"] == "COMPLETED"
     assert is_the_picture(again["output"])
+
+
+def test_an_invalid_order_is_a_failed_job(client: Client, sandbox: SandboxProcess) -> None:
+    seen = client("invalid", "gpu1")
+    assert [job["status"] for job in seen["jobs"]] == ["FAILED"] * len(ORDERS["invalid"])
+    no_workflow, no_list, no_base64, no_graph = (job["error"] for job in seen["jobs"])
+    assert no_workflow == "Missing 'workflow' parameter"
+    assert no_list == "'images' must be a list of objects with 'name' and 'image' keys"
+    assert no_base64.startswith("Failed to upload one or more input images: a.png: ")
+    assert no_graph.startswith("Workflow validation failed: ")
+    assert seen["sync"] is None
+    assert not sandbox.executions()
+
+
+def test_an_order_with_every_field(client: Client, s3_url: str) -> None:
+    make_bucket(s3_url, "pictures")
+    config = {"accessId": "i", "accessSecret": "s", "bucketName": "pictures", "endpointUrl": s3_url}
+    with receiving() as receiver:
+        example = {
+            "input": ORDERS["painted"],
+            "policy": {"executionTimeout": 3000, "ttl": 60_000, "lowPriority": False},
+            "webhook": receiver.url("/first"),
+            "webhookV2": receiver.url("/second"),
+            "s3Config": {**config, "objectPath": "renders/today"},
+        }
+        seen = client("example", "gpu1", example=example)
+        assert seen["status"] == "COMPLETED"
+        (image,) = seen["output"]["images"]
+        assert image["type"] == "s3_url"
+        assert requests.get(image["data"], timeout=10).content[:4] == b"\x89PNG"
+        assert keys_in(s3_url, "pictures")[0].startswith("renders/today/")
+        until(lambda: len(statuses(receiver)) == 2, story=client.server.log)
+        assert statuses(receiver) == {"/first": "COMPLETED", "/second": "COMPLETED"}
+
+
+def statuses(receiver: Receiver) -> dict[str, Any]:
+    """The status that each webhook told, by its path."""
+    return {each.path: json.loads(each.content)["status"] for each in receiver.heard if each.method == "POST"}
 
 
 def test_a_key_that_is_none_opens_nothing(client: Client, sandbox: SandboxProcess) -> None:

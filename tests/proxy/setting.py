@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+import websocket
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
@@ -62,6 +63,12 @@ class Setting:
 
     def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
         return requests.post(self.url(path), json=body, timeout=LIMIT_S, **options)
+
+
+def connect(port: int, path: str = "/ws?clientId=me", **options: Any) -> websocket.WebSocket:
+    return websocket.create_connection(
+        f"ws://127.0.0.1:{port}{path}", timeout=LIMIT_S, suppress_origin="origin" not in options, **options
+    )
 
 
 @contextmanager

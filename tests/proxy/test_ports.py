@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from comfyui_workflow.errors import ConnectionFailed, Stopped
 from comfyui_workflow.proxy import lease, ports
 from comfyui_workflow.proxy.model import Borrow, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
-from tests.proxy.setting import Lender, Setting
-from tests.proxy.test_sockets import connect, listen
+from tests.proxy.setting import Lender, Setting, connect
+from tests.proxy.test_sockets import listen
 from tests.sandbox.graphs import slow_graph
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
@@ -135,7 +135,10 @@ def test_ports_follow_what_is_wanted(local_ports: LocalPorts) -> None:
         requests.get(f"http://127.0.0.1:{ports_before['a']}/prompt", timeout=LIMIT_S)
 
 
-def test_an_instance_that_has_moved(comfyui: RunningComfyUI, make_ports: MakePorts) -> None:
+def test_an_instance_that_has_moved(
+    comfyui: RunningComfyUI, make_ports: MakePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.2)
     lender = Lender("http://127.0.0.1:1")
     local_ports = make_ports(lender.borrow)
     local_ports.start()
@@ -179,6 +182,22 @@ def test_a_slow_instance_delays_no_other(
         assert [answer.result().status_code for answer in waiting] == [200] * 30
     assert requests.get(slow, timeout=LIMIT_S).status_code == 200
     assert state_of(local_ports, "slow").trouble is None
+
+
+def test_connections_that_come_at_once_all_wait_to_be_accepted(setting: Setting) -> None:
+    """Of those beyond the backlog the kernel drops the first packet, which is sent again after a second."""
+    assert setting.get("/prompt").status_code == 200
+    go_on = threading.Event()
+    loop = setting.ports._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(go_on.wait, LIMIT_S)
+    with ExitStack() as stack:
+        try:
+            for _ in range(300):
+                address = ("127.0.0.1", setting.port)
+                stack.enter_context(socket.create_connection(address, timeout=0.9))
+        finally:
+            go_on.set()
 
 
 def test_an_idle_way_is_given_back(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ import websocket
 from comfyui_workflow.proxy import lease, registry, upstream
 from comfyui_workflow.proxy.model import PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
-from tests.proxy.setting import Lender, Setting
+from tests.proxy.setting import Lender, Setting, connect
 from tests.proxy.socket_server import SocketServer
-from tests.proxy.test_sockets import FLAGS, connect, listen
+from tests.proxy.test_sockets import FLAGS, listen
 from tests.sandbox.graphs import slow_graph
 from tests.sandbox.running_comfyui import Listener, wait_until
 

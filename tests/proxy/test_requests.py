@@ -1,5 +1,6 @@
 """Tests that requests and responses through a local port are the same as without it, byte for byte."""
 
+import asyncio
 import gzip
 import http.client
 import io
@@ -9,18 +10,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
-from comfyui_workflow.errors import AuthenticationFailed
+from comfyui_workflow.errors import AuthenticationFailed, NothingListens
 from comfyui_workflow.proxy import lease, submit
+from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.model import PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.scripted_server import ScriptedServer
-from tests.proxy.setting import Lender, Setting
+from tests.proxy.setting import Lender, Setting, connect
 from tests.sandbox.graphs import quick_graph
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
@@ -277,9 +282,83 @@ def test_the_instance_is_away(setting: Setting, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_comfyui_is_away(setting: Setting, method: str) -> None:
+def test_a_request_waits_while_comfyui_starts(
+    setting: Setting, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that retries only a refused connection takes 503 for the end."""
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.02)
     setting.relay.is_open = False
-    answer = requests.request(method, setting.url("/prompt"), json={"prompt": quick_graph()}, timeout=LIMIT_S)
+    with ThreadPoolExecutor(5) as threads:
+        ask = partial(requests.request, method, setting.url("/prompt"), timeout=LIMIT_S)
+        answers = [threads.submit(ask, json={"prompt": quick_graph()}) for _ in range(5)]
+        wait_until(lambda: setting.relay.connection_count > 20, what="ComfyUI is asked again and again")
+        assert setting.state.open_requests == 5
+        assert (setting.state.trouble or "").startswith("ComfyUI on primary does not answer: ")
+        setting.relay.is_open = True
+        assert [answer.result().status_code for answer in answers] == [200] * 5
+    if method == "POST":
+        for answer in answers:
+            setting.comfyui.wait_for(answer.result().json()["prompt_id"])
+        assert len(setting.comfyui.executions()) == 2 * 5
+    assert setting.state.trouble is None
+
+
+@pytest.mark.parametrize("path", ["/prompt", "/ws?clientId=me"])
+def test_a_request_waits_while_nothing_listens_at_the_instance(
+    setting: Setting, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.02)
+    setting.lender.error = NothingListens("Nothing listens on port 8188.")
+    ask = partial(connect, setting.port, path) if path.startswith("/ws") else partial(setting.get, path)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(ask)
+        wait_until(lambda: len(setting.lender.lent) > 3)
+        assert setting.state.trouble == "primary cannot be reached: Nothing listens on port 8188."
+        setting.lender.error = None
+        with closing(answer.result()) as answered:
+            assert getattr(answered, "status_code", 200) == 200
+
+
+def test_a_request_waits_no_longer_for_a_machine_that_does_not_let_us_in(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.02)
+    setting.lender.error = NothingListens("Nothing listens on port 8188.")
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(setting.get, "/prompt")
+        wait_until(lambda: len(setting.lender.lent) > 3)
+        setting.lender.error = AuthenticationFailed("The key is not accepted.")
+        assert answer.result().status_code == 503
+        assert "The key is not accepted." in answer.result().text
+
+
+def test_comfyui_is_not_asked_when_no_request_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.01)
+    monkeypatch.setattr(lease, "OPEN_TIMEOUT_S", 0.1)
+    lender = Lender("", error=NothingListens("Nothing listens on port 8188."))
+
+    async def use() -> None:
+        leased = lease.InstanceLease(partial(lender.borrow, "one"), "primary")
+        with pytest.raises(InstanceUnreachable, match=r"Nothing listens on port 8188\."):
+            async with leased.use():
+                pass
+        assert leased._opening is not None
+        await asyncio.wait({leased._opening}, timeout=LIMIT_S)
+        assert leased._opening is None
+
+    asyncio.run(use())
+    assert len(lender.lent) > 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_comfyui_is_away(setting: Setting, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "START_PAUSE_S", 0.02)
+    setting.relay.is_open = False
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "OPEN_TIMEOUT_S", 0.2)
+        answer = requests.request(
+            method, setting.url("/prompt"), json={"prompt": quick_graph()}, timeout=LIMIT_S
+        )
     assert answer.status_code == 503
     assert answer.json()["error"]["message"].startswith("ComfyUI on primary does not answer: ")
     setting.relay.is_open = True

@@ -7,7 +7,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from comfyui_workflow.errors import ConnectionFailed
 from comfyui_workflow.proxy import send_queue, upstream
 from comfyui_workflow.proxy.model import PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
-from tests.proxy.setting import Lender, Setting
+from tests.proxy.setting import Lender, Setting, connect
 from tests.proxy.socket_server import SocketServer
 from tests.sandbox.graphs import slow_graph
 from tests.sandbox.running_comfyui import LIMIT_S, Listener, RunningComfyUI, wait_until
@@ -49,12 +49,6 @@ def scripted() -> Iterator[tuple[SocketServer, int]]:
         assert state
         yield server, state.port
         ports.stop()
-
-
-def connect(port: int, path: str = "/ws?clientId=me", **options: Any) -> websocket.WebSocket:
-    return websocket.create_connection(
-        f"ws://127.0.0.1:{port}{path}", timeout=LIMIT_S, suppress_origin="origin" not in options, **options
-    )
 
 
 def run_heard(listener: Listener, client_id: str, *, seed: int, post: Any) -> list[Any]:
@@ -163,6 +157,51 @@ def test_a_page_that_is_loaded_again_hears(setting: Setting) -> None:
     wait_until(lambda: setting.state.open_sockets == 1)
     setting.post("/prompt", {"prompt": slow_graph(), "client_id": "page"})
     third.wait_for_type("execution_success")
+
+
+def test_sockets_of_one_client_id_that_open_at_once_are_each_greeted(setting: Setting) -> None:
+    """A page that is loaded twice, or a script with one socket for events and one for previews."""
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(5):
+            opened = [threads.submit(listen, setting, f"?clientId=page{number}") for _ in range(6)]
+            for each in opened:
+                assert each.result().wait_for_type("status")["sid"] == f"page{number}"
+
+
+def test_a_socket_is_greeted_before_another_one_takes_its_place(
+    scripted: tuple[SocketServer, int],
+) -> None:
+    server, port = scripted
+    first = connect(port)
+    with ThreadPoolExecutor(2) as threads:
+        others = [threads.submit(connect, port) for _ in range(2)]
+        for number in range(3):
+            server.wait_for_sockets(number + 1)
+            assert len(server.sockets) == number + 1
+            server.send(f"hello {number}", number)
+        assert first.recv() == "hello 0"
+        assert {other.result().recv() for other in others} == {"hello 1", "hello 2"}
+
+
+def test_a_socket_that_is_not_greeted_makes_room_in_the_end(
+    scripted: tuple[SocketServer, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "FIRST_MESSAGE_S", 0.1)
+    server, port = scripted
+    connect(port)
+    second = connect(port)
+    server.send("hello", 1)
+    assert second.recv() == "hello"
+
+
+def test_the_socket_of_a_custom_node_is_another_one(scripted: tuple[SocketServer, int]) -> None:
+    """It may have the client id of the page too."""
+    server, port = scripted
+    page, node = connect(port, "/ws?clientId=me"), connect(port, "/node/ws?clientId=me")
+    for number, client in enumerate((page, node)):
+        server.send(f"to {number}", number)
+        assert client.recv() == f"to {number}"
+    assert len(server.sockets) == 2
 
 
 def test_the_instance_is_away(setting: Setting) -> None:

@@ -33,6 +33,7 @@ from comfyui_workflow.runs.events import (
 from comfyui_workflow.runs.job import NOT_DELIVERED, Bucket, ImageDownload, Job, JobOrder, JobStatus
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.safe_http.client import Body, GuardedClient, HttpAnswer
+from comfyui_workflow.services.jobs import service
 from comfyui_workflow.services.jobs.expiry import with_verdict
 from comfyui_workflow.services.jobs.finalizer import JobFinalizer
 from comfyui_workflow.services.jobs.image_downloads import ImageFetcher
@@ -300,7 +301,7 @@ def test_a_job_that_cannot_be_saved_is_not_started(made: Made, monkeypatch: pyte
 def test_its_client_is_told_before_it_is_final(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfyui_workflow.services.jobs.finalizer.AGAIN_AFTER_S", 0.05)
     made.letters.is_full = True
-    job_id = made.submit(webhook="https://c.example/h")
+    job_id = made.submit(webhooks=("https://c.example/h",))
     made.complete(job_id, b"picture")
     time.sleep(0.2)
     assert made.jobs.get(job_id).status is JobStatus.RUNNING
@@ -316,7 +317,7 @@ def test_while_it_cannot_be_saved_as_final_its_client_is_told_under_one_id(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comfyui_workflow.services.jobs.finalizer.AGAIN_AFTER_S", 0.01)
-    failed, cancelled = (made.submit(webhook="https://c.example/h") for _ in range(2))
+    failed, cancelled = (made.submit(webhooks=("https://c.example/h",)) for _ in range(2))
     made.files.update(cancelled, lambda job: with_verdict(job, job.run_id, JobStatus.CANCELLED))
     with monkeypatch.context() as patch:
         patch.setattr(FileJobStore, "update", disk_full)
@@ -335,7 +336,7 @@ def test_while_it_cannot_be_saved_as_final_its_client_is_told_under_one_id(
 
 def test_what_is_too_large_for_a_message_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfyui_workflow.api.runpod.presenter.LARGEST_MESSAGE_BYTES", 10)
-    job_id = made.submit(webhook="https://c.example/h")
+    job_id = made.submit(webhooks=("https://c.example/h",))
     made.complete(job_id, b"small", b"much too large", b"too")
     made.final(job_id)
     output = made.letters.sent[0][1]["output"]
@@ -345,7 +346,7 @@ def test_what_is_too_large_for_a_message_is_named(made: Made, monkeypatch: pytes
 
 def test_a_job_is_worded_by_the_api_that_ordered_it_also_after_a_restart(made: Made) -> None:
     made.letters.is_full = True
-    job_id = made.submit(presenter="other", webhook="https://c.example/h")
+    job_id = made.submit(presenter="other", webhooks=("https://c.example/h",))
     made.complete(job_id, b"first", b"second")
     made.jobs.stop()
     made.letters.is_full = False
@@ -359,7 +360,7 @@ def test_a_job_is_worded_by_the_api_that_ordered_it_also_after_a_restart(made: M
 def test_the_job_of_an_api_that_is_not_here_ends_without_a_word(
     made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job_id = made.submit(presenter="later", webhook="https://c.example/h")
+    job_id = made.submit(presenter="later", webhooks=("https://c.example/h",))
     made.complete(job_id, b"picture")
     assert made.final(job_id).final is JobStatus.SUCCEEDED
     assert not made.letters.sent
@@ -367,16 +368,65 @@ def test_the_job_of_an_api_that_is_not_here_ends_without_a_word(
 
 
 def test_of_a_cancelled_job_its_client_is_told_at_once(made: Made) -> None:
-    job_id = made.submit(webhook="https://c.example/h")
+    job_id = made.submit(webhooks=("https://c.example/h",))
     made.jobs.cancel(job_id)
     made.final(job_id)
     assert [body["status"] for _, body in made.letters.sent] == ["CANCELLED"]
 
 
+def test_each_webhook_of_a_job_is_sent_once(made: Made) -> None:
+    job_id = made.submit(webhooks=("https://c.example/h", "https://c.example/second"))
+    made.complete(job_id, b"picture")
+    made.final(job_id)
+    assert [url for url, _ in made.letters.sent] == ["https://c.example/h", "https://c.example/second"]
+    assert made.letters.sent[0][1] == made.letters.sent[1][1]
+    assert len(set(made.letters.ids)) == 2
+
+
+def test_an_invalid_order_fails_also_after_a_crash_before_that_was_saved(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(JobService, "_begin", lambda *_: None)
+        job_id = made.submit(refusal="Missing 'workflow' parameter", webhooks=("https://c.example/h",))
+    made.jobs.stop()
+    made.start()
+    assert made.final(job_id).final is JobStatus.FAILED
+    assert error_of(made.jobs.get(job_id)) == "Missing 'workflow' parameter"
+    assert made.executor.started == []
+    assert [body["error"] for _, body in made.letters.sent] == ["Missing 'workflow' parameter"]
+
+
+def test_an_invalid_order_fails_once_the_disk_takes_it(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "AGAIN_AFTER", timedelta())
+    tries = []
+    record = made.journal.record
+
+    def record_later(run_id: str, event: Any) -> Run:
+        tries.append(event)
+        if len(tries) < 3:
+            raise StoreError("no space left")
+        return record(run_id, event)
+
+    monkeypatch.setattr(made.journal, "record", record_later)
+    job_id = made.submit(refusal="Missing 'workflow' parameter")
+    assert made.final(job_id).final is JobStatus.FAILED
+
+
+def test_an_invalid_order_that_is_retried_fails_again(made: Made) -> None:
+    job_id = made.submit(refusal="Missing 'workflow' parameter")
+    made.final(job_id)
+    made.jobs.retry(job_id)
+    assert made.final(job_id).retries == 1
+    assert made.executor.started == []
+    with pytest.raises(RunConflict, match="Send a corrected one"):
+        made.service.retry(made.job(job_id).run_id)
+
+
 def test_urls_that_a_client_may_not_send_us_to_are_refused_when_it_orders(made: Made) -> None:
     made.refused = {"http://10.0.0.1/h"}
     bucket = Bucket(endpoint_url="http://10.0.0.1/h", access_key_id="i", secret_access_key="s")
-    for order in ({"webhook": "http://10.0.0.1/h"}, {"bucket": bucket}):
+    for order in ({"webhooks": ("https://c.example/h", "http://10.0.0.1/h")}, {"bucket": bucket}):
         with pytest.raises(InvalidRequest):
             made.submit(**order)
     assert not made.store.page(1)
@@ -386,7 +436,7 @@ def test_outputs_are_brought_to_the_bucket_of_the_server(make: Callable[..., Mad
     make_bucket(s3_url, "jobs")
     bucket = Bucket(endpoint_url=f"{s3_url}/jobs", access_key_id="i", secret_access_key="s")
     made = make(bucket=bucket)
-    job_id = made.submit(is_sync=True, webhook="https://c.example/h")
+    job_id = made.submit(is_sync=True, webhooks=("https://c.example/h",))
     made.complete(job_id, b"first", b"second")
     assert made.final(job_id).final is JobStatus.SUCCEEDED
     files = output_of(made.jobs.get(job_id)).files
@@ -395,6 +445,22 @@ def test_outputs_are_brought_to_the_bucket_of_the_server(make: Callable[..., Mad
     assert len(keys) == 2
     assert all(key.startswith(f"{job_id}/") and key.endswith(".png") for key in keys)
     assert [image["type"] for image in made.letters.sent[0][1]["output"]["images"]] == ["s3_url"] * 2
+
+
+def test_outputs_are_brought_to_the_directory_that_the_client_names(made: Made, s3_url: str) -> None:
+    make_bucket(s3_url, "jobs")
+    bucket = Bucket(
+        endpoint_url=f"{s3_url}/jobs",
+        access_key_id="i",
+        secret_access_key="s",
+        object_path="renders/to day",
+    )
+    job_id = made.submit(bucket=bucket)
+    made.complete(job_id, b"first")
+    assert made.final(job_id).final is JobStatus.SUCCEEDED
+    (file,) = output_of(made.jobs.get(job_id)).files
+    assert requests.get(str(file.url), timeout=10).content == b"first"
+    assert keys_in(s3_url, "jobs")[0].startswith(f"renders/to day/{job_id}/")
 
 
 def test_an_upload_that_fails_is_an_error_and_is_made_up_for_by_a_retry(
@@ -452,7 +518,7 @@ def test_a_restart_loses_no_job_and_no_ending(made: Made, monkeypatch: pytest.Mo
     waiting = made.submit(execution_timeout_s=30)
     with monkeypatch.context() as patch:
         patch.setattr(JobFinalizer, "put", lambda self, job_id: None)  # the server crashes before that
-        ended, timed_out = made.submit(webhook="https://c.example/h"), made.submit()
+        ended, timed_out = made.submit(webhooks=("https://c.example/h",)), made.submit()
         made.complete(ended, b"picture")
         made.files.update(timed_out, lambda job: replace(job, verdict=JobStatus.TIMEOUT))
     made.jobs.stop()
@@ -552,7 +618,7 @@ def retry_refused(made: Made, job_id: str, refused: list[str]) -> None:
 
 
 def test_a_job_whose_run_is_taken_up_as_one_goes_on_with_it(made: Made) -> None:
-    job_id = made.submit(webhook="https://c.example/h")
+    job_id = made.submit(webhooks=("https://c.example/h",))
     made.journal.record(job_id, RunFailed(code="connection_failed", message="x"))
     made.final(job_id)
     made.service.retry(job_id)

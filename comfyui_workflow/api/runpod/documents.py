@@ -5,7 +5,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from comfyui_workflow.runs.job import NOT_DELIVERED, JobStatus
+from comfyui_workflow.runs.job import INVALID_ORDER, NOT_DELIVERED, JobStatus
 from comfyui_workflow.runs.model import Run
 from comfyui_workflow.runs.target import Address, AnyInstance, InstanceId, UnreadableTarget
 from comfyui_workflow.services.jobs.view import JobView
@@ -64,6 +64,8 @@ def document_head(view: JobView, at: datetime) -> dict[str, Any]:
 
 
 def error_of(view: JobView) -> str:
+    if view.run.error_code == INVALID_ORDER:
+        return view.job.refusal or view.run.error_message or ""
     if view.status is JobStatus.TIMEOUT:
         return f"Job timed out: executionTimeout of {view.job.execution_timeout_s or 0:g} s is over"
     if view.job.error_code == NOT_DELIVERED:

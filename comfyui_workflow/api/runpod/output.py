@@ -27,7 +27,7 @@ def spooled_document(head: dict[str, Any], output: Output, directory: Path) -> I
         file.write(json.dumps(head).encode()[:-1] + b', "output": {"images": [')
         errors = [*output.errors, *_write_images(file, output.files, b"%s")]
         has_any = len(errors) - len(output.errors) < len(output.files)
-        rest = json.dumps(_other_fields(has_any, errors)).encode()[1:-1]
+        rest = json.dumps(_other_fields(has_any, errors, output.notices)).encode()[1:-1]
         file.write(b"]" + (b", " + rest if rest else b"") + b"}}")
         return file
 
@@ -57,7 +57,7 @@ def inline_output(output: Output, max_bytes: int) -> dict[str, Any]:
             continue
         left_bytes -= size_bytes
         images.append({"filename": each.filename, "type": _type(each), "data": data})
-    return {"images": images, **_other_fields(bool(images), errors)}
+    return {"images": images, **_other_fields(bool(images), errors, output.notices)}
 
 
 @contextmanager
@@ -107,8 +107,10 @@ def _read_error(each: DeliveredFile, error: OSError) -> str:
     return f"{each.filename} cannot be read: {error.strerror} ({each.path})"
 
 
-def _other_fields(has_any: bool, errors: Sequence[str]) -> dict[str, Any]:
-    """Returns the fields of the output besides `images`."""
+def _other_fields(has_any: bool, errors: Sequence[str], notices: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields of the output besides `images`. Clients take a job with `errors` for a failed one,
+    so notices have a field of their own."""
+    fields: dict[str, Any] = {"notices": list(notices)} if notices else {}
     if errors:
-        return {"errors": list(errors)}
-    return {} if has_any else {"status": "success_no_images"}
+        return {"errors": list(errors), **fields}
+    return fields if has_any else {"status": "success_no_images", **fields}

@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,16 +18,19 @@ from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, ImageDownload, JobOrder
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.scheduling.capacity import Registry
 from comfyui_workflow.services.uploads import Uploads
 
 LOW_PRIORITY = -100
-LEAST_TIMEOUT_MS = 5_000
+LEAST_TIMEOUT_MS = 1
+"""RunPod's documentation says 5000; the example in the README of its JavaScript client uses 3000."""
 LEAST_TTL_MS = 10_000
 USUAL_TTL_MS = int(1000 * USUAL_TTL_S)
 LONGEST_MS = 7 * 86_400_000
 LONGEST_URL = 4096
+LONGEST_OBJECT_PATH = 512
 
 Body = dict[str, Any]
 
@@ -41,6 +44,17 @@ class Endpoint:
     ssh_connection: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """The part of a job in `input`."""
+
+    request: RunRequest
+    fetches: tuple[ImageDownload, ...] = ()
+    comfy_org_api_key: str | None = field(default=None, repr=False)
+    refusal: str | None = None
+    """Why it cannot be executed, in the words of worker-comfyui if it has some for the error."""
+
+
 def job_order_reader(services: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
         orders=order_reader(services),
@@ -52,8 +66,7 @@ def job_order_reader(services: ApiServices) -> "JobOrderReader":
 
 @dataclass(frozen=True, kw_only=True)
 class JobOrderReader:
-    """Parses job requests. Every method raises InvalidRequest, with the message of worker-comfyui if it has
-    one for the error."""
+    """Parses job requests. Every method raises InvalidRequest for an error outside `input`."""
 
     orders: OrderReader
     uploads: Uploads
@@ -84,37 +97,51 @@ class JobOrderReader:
             return Endpoint(key=self.default_endpoint, ssh_connection=self.default_endpoint)
 
     def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
-        """Parses the body and stores its inline images on this server."""
-        given, policy = _input(body), _object(body, "policy")
+        """Parses the body and stores its inline images on this server. RunPod does not look into `input`: it
+        accepts the job, and worker-comfyui fails it. So an error there becomes the refusal of the order."""
+        policy = _object(body, "policy")
         timeout_ms = integer(policy, "executionTimeout", 0, LEAST_TIMEOUT_MS, LONGEST_MS)
         ttl_ms = integer(policy, "ttl", USUAL_TTL_MS, LEAST_TTL_MS, LONGEST_MS)
-        execute_body: Body = {
-            "ssh_connection": endpoint.ssh_connection,
-            "workflow": given["workflow"],
-            "priority": LOW_PRIORITY if flag(policy, "lowPriority") else 0,
-        }
-        webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
-        fetches = tuple(self._downloads(images))
-        key = text(given, "comfy_org_api_key") or None
-        try:
-            request = self.orders.read(execute_body)
-        except InvalidGraph as error:
-            raise InvalidRequest(f"{INVALID}: {error}") from error
+        webhooks = filter(None, (_url(body, "webhook"), _url(body, "webhookV2")))
+        bucket = _bucket(body)
+        priority = LOW_PRIORITY if flag(policy, "lowPriority") else 0
+        content = self._content(body, {"ssh_connection": endpoint.ssh_connection, "priority": priority})
         return JobOrder(
-            request=replace(
-                request,
-                input_images=(*self._stored_paths(images), *(each.path for each in fetches)),
-                has_comfy_org_api_key=key is not None,
-            ),
-            comfy_org_api_key=key,
+            request=content.request,
+            comfy_org_api_key=content.comfy_org_api_key,
             endpoint=endpoint.key,
             presenter=NAME,
             is_sync=is_sync,
-            webhook=webhook,
+            webhooks=tuple(dict.fromkeys(webhooks)),
             execution_timeout_s=timeout_ms / 1000 or None,
             ttl_s=ttl_ms / 1000,
             bucket=bucket,
+            fetches=content.fetches,
+            refusal=content.refusal,
+        )
+
+    def _content(self, body: Body, execute_body: Body) -> "Content":
+        """Raises: InvalidRequest if `input` is missing, or if the endpoint is invalid."""
+        if "input" not in body:
+            raise InvalidRequest("Please provide input")
+        try:
+            return self._valid_content(_input(body), execute_body)
+        except InvalidRequest as error:
+            return Content(request=self.orders.read_without_workflow(execute_body), refusal=str(error))
+
+    def _valid_content(self, given: Body, execute_body: Body) -> "Content":
+        images = dict(_images(given))
+        fetches = tuple(self._downloads(images))
+        key = text(given, "comfy_org_api_key") or None
+        try:
+            request = self.orders.read({**execute_body, "workflow": given["workflow"]})
+        except InvalidGraph as error:
+            raise InvalidRequest(f"{INVALID}: {error}") from error
+        paths = (*self._stored_paths(images), *(each.path for each in fetches))
+        return Content(
+            request=replace(request, input_images=paths, has_comfy_org_api_key=key is not None),
             fetches=fetches,
+            comfy_org_api_key=key,
         )
 
     def _downloads(self, images: "Images") -> Iterator[ImageDownload]:
@@ -208,7 +235,19 @@ def _bucket(body: Body) -> Bucket | None:
         access_key_id=access_id,
         secret_access_key=secret,
         bucket_name=text(fields, "bucketName") or None,
+        object_path=_object_path(fields),
     )
+
+
+def _object_path(fields: Body) -> str:
+    """Returns the directory of the outputs in the bucket, without slashes at its ends."""
+    path = "/".join(filter(None, (text(fields, "objectPath") or "").split("/")))
+    if len(path) > LONGEST_OBJECT_PATH or not path.isprintable() or {".", ".."} & {*path.split("/")}:
+        raise InvalidRequest(
+            f"objectPath must be a directory in the bucket, of at most {LONGEST_OBJECT_PATH} printable "
+            "characters, without . and .. in it"
+        )
+    return path
 
 
 def _url(fields: Body, field: str) -> str | None:

@@ -1,7 +1,7 @@
 """/v2/<endpoint_id>/* and the same routes without prefix: jobs, compatible with RunPod and worker-comfyui."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import IO
@@ -19,7 +19,7 @@ from comfyui_workflow.api.runpod.documents import NO_IMAGES, STATUS_WORDS, docum
 from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
-from comfyui_workflow.errors import RunConflict, UrlRefused, WorkflowError
+from comfyui_workflow.errors import RunConflict, WorkflowError
 from comfyui_workflow.instances.services import InstanceServices
 from comfyui_workflow.instances.state import InstanceState, Reachability
 from comfyui_workflow.runs.job import JobStatus
@@ -109,7 +109,7 @@ class JobViews:
         try:
             return self.jobs.submit(order)
         except ImageRefused as error:
-            raise UrlRefused(f"{NO_IMAGES}: {error}") from error
+            return self.jobs.submit(replace(order, fetches=(), refusal=f"{NO_IMAGES}: {error}"))
 
     def _wait_for(self, view: JobView) -> JobView:
         """Waits until the job is final or the wait time is over, and returns it. Does not wait for HEAD, or
@@ -235,8 +235,8 @@ OPERATIONS = (
         has_bare_rule=True,
         view=JobViews.run,
         summary="Start a job",
-        description="Returns as soon as the job is stored. Errors: 400 invalid field, 404 unknown "
-        "endpoint, 413 body over 10 MB, 429 rate limit.",
+        description="Returns as soon as the job is stored. A job with an invalid `input` is accepted and "
+        "fails. Errors: 400 other invalid field, 404 unknown endpoint, 413 body over 10 MB, 429 rate limit.",
         body=schemas.JobBody,
         answer=schemas.JobStatusResponse,
     ),

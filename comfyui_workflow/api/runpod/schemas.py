@@ -12,6 +12,7 @@ from comfyui_workflow.api.runpod.requests import (
     LEAST_TIMEOUT_MS,
     LEAST_TTL_MS,
     LONGEST_MS,
+    LONGEST_OBJECT_PATH,
     LONGEST_URL,
     USUAL_TTL_MS,
 )
@@ -65,6 +66,8 @@ class S3Config(RequestBody):
     accessSecret: str  # noqa: N815
     bucketName: str | None = None  # noqa: N815
     """Default: the name in `endpointUrl`."""
+    objectPath: str | None = Field(None, max_length=LONGEST_OBJECT_PATH)  # noqa: N815
+    """Directory in the bucket: prefix of the keys of all outputs."""
 
 
 class JobBody(RequestBody):
@@ -73,6 +76,8 @@ class JobBody(RequestBody):
     input: JobInput
     webhook: str | None = Field(None, max_length=LONGEST_URL)
     """URL that gets the result of the job as a POST when the job ends."""
+    webhookV2: str | None = Field(None, max_length=LONGEST_URL)  # noqa: N815 - a field of `runpod-sdk`
+    """A second URL that gets the same."""
     policy: Policy | None = None
     s3Config: S3Config | None = None  # noqa: N815
 
@@ -93,7 +98,9 @@ class JobOutput(ResponseBody):
     images: list[OutputImage]
     """All files that the workflow made, not only images."""
     errors: list[str] = Field(default=[])
-    """Errors that did not end the job."""
+    """Errors that did not end the job: files that are missing."""
+    notices: list[str] = Field(default=[])
+    """Information about the run that needs no action."""
     status: Literal["success_no_images"] | None = None
     """Set if the job has neither files nor errors."""
 

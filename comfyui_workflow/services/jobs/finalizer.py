@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,7 +173,7 @@ class JobFinalizer:
             try:
                 content_type = mimetypes.guess_type(output.filename)[0] or "application/octet-stream"
                 storage = _storage(bucket, None if job.bucket is None else self._tools.send)
-                url = storage.put(path, _key(job, output), content_type)
+                url = storage.put(path, _key(bucket, job, output), content_type)
                 yield Upload(number=number, url=url)
             except StorageError as error:
                 log.warning("%s: %s", job.job_id, error)
@@ -180,17 +181,18 @@ class JobFinalizer:
 
     def _notify_client(self, view: JobView) -> None:
         """Saves the webhooks about the end of the job in the outbox."""
-        if view.job.webhook is None:
+        if not view.job.webhooks:
             return
         presenter = self._tools.presenters.of(view.job)
         if presenter is None:
             log.error("%s: no webhook is sent: no API called %s", view.job.job_id, view.job.presenter)
             return
-        try:
-            for number, body in enumerate(presenter.webhook_bodies(view, now())):
-                self._tools.outbox.add(view.job.webhook, body, view.run.run_id, _delivery_id(view, number))
-        except UrlRefused as error:
-            log.warning("%s: no webhook is sent: %s", view.job.job_id, error)
+        bodies = list(presenter.webhook_bodies(view, now()))
+        for number, (url, body) in enumerate(product(view.job.webhooks, bodies)):
+            try:
+                self._tools.outbox.add(url, body, view.run.run_id, _delivery_id(view, number))
+            except UrlRefused as error:
+                log.warning("%s: no webhook is sent: %s", view.job.job_id, error)
 
     def _give_up(self, job_id: str, error: Exception) -> None:
         def failed(job: Job) -> Job:
@@ -245,12 +247,13 @@ def _delivery_id(view: JobView, number: int) -> str:
     )
 
 
-def _key(job: Job, output: OutputFile) -> str:
+def _key(bucket: Bucket, job: Job, output: OutputFile) -> str:
     """Returns the key of an output in the bucket.
 
     It is the same in every attempt, so there are no duplicates."""
     letters = hashlib.sha256(repr(output.key).encode()).hexdigest()[:8]
-    return f"{job.job_id}/{letters}{Path(output.filename).suffix}"
+    key = f"{job.job_id}/{letters}{Path(output.filename).suffix}"
+    return f"{bucket.object_path}/{key}" if bucket.object_path else key
 
 
 @lru_cache(maxsize=32)

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, StoreError, UrlRefused
-from comfyui_workflow.runs.events import RunCancelled
+from comfyui_workflow.runs.events import RunCancelled, RunFailed
 from comfyui_workflow.runs.job import (
+    INVALID_ORDER,
     SYNC_PREFIX,
     Bucket,
     ImageDownload,
@@ -118,7 +119,8 @@ class JobService:
         journal.listen_for_reopening(self._on_run_reopened)
 
     def submit(self, order: JobOrder) -> JobView:
-        """Saves a job and its run, then starts the run or the download of its images.
+        """Saves a job and its run, then starts the run or the download of its images. The run of an order
+        with a `refusal` fails at once.
 
         Both are on disk before this returns, and before the run is started.
         Raises: UrlRefused, ImageRefused, StoreError; then nothing was submitted."""
@@ -134,10 +136,12 @@ class JobService:
             presenter=order.presenter,
             created_at=run.queue_time,
             expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
-            webhook=order.webhook,
+            webhook=next(iter(order.webhooks), None),
+            more_webhooks=order.webhooks[1:],
             execution_timeout_s=order.execution_timeout_s,
             bucket=order.bucket,
             fetches=order.fetches,
+            refusal=order.refusal,
         )
         try:
             if order.comfy_org_api_key is not None:
@@ -247,8 +251,9 @@ class JobService:
             damage.add(damaged.path, damaged.reason, outcome)
 
     def held_back(self) -> frozenset[str]:
-        """Returns the ids of runs that must not start yet: their images are not downloaded."""
-        return frozenset(job.run_id for job in self._unfinished() if job.fetches)
+        """Returns the ids of runs that must not start: their images are not downloaded yet, or their order is
+        invalid."""
+        return frozenset(job.run_id for job in self._unfinished() if job.fetches or job.refusal)
 
     def start(self) -> None:
         """Continues what a crashed server left incomplete, and starts the threads.
@@ -263,7 +268,9 @@ class JobService:
                 if job.verdict is not None:
                     self._cancel_run(job.run_id, None)
                 self._finalizer.put(job.job_id)
-                if job.fetches:
+                if job.refusal:
+                    self._refuse(job)
+                elif job.fetches:
                     self._images.put(job)
         self._finalizer.start()
         self._images.start()
@@ -311,10 +318,23 @@ class JobService:
                 yield self.get(job.job_id)
 
     def _begin(self, job: Job, run: Run) -> None:
-        if job.fetches:
+        if job.refusal:
+            self._refuse(job)
+        elif job.fetches:
             self._images.put(job)
         else:
             self._service.start([run])
+
+    def _refuse(self, job: Job) -> None:
+        """Fails the run of a job whose order is invalid."""
+        try:
+            failed = RunFailed(code=INVALID_ORDER, message=job.refusal or "")
+            self._journal.record(job.run_id, failed)
+        except RunNotFound as error:
+            log.debug("%s: %s", job.job_id, error)
+        except StoreError as error:
+            log.error("%s has failed, but that cannot be saved: %s", job.job_id, error)
+            self._deadlines.at(now() + AGAIN_AFTER, lambda: self._refuse(job))
 
     def _start_run(self, run_id: str) -> None:
         try:
@@ -389,8 +409,7 @@ def _streamed(view: JobView) -> tuple[DeliveredFile, ...]:
 
 def _urls(order: JobOrder) -> Iterator[str]:
     """Yields the URLs in an order to which this server will send requests, except its images."""
-    if order.webhook is not None:
-        yield order.webhook
+    yield from order.webhooks
     if order.bucket is not None:
         yield order.bucket.endpoint_url
 

@@ -32,7 +32,9 @@ class DeliveredFile:
 class Output:
     files: tuple[DeliveredFile, ...]
     errors: tuple[str, ...]
-    """Messages about errors that were not fatal."""
+    """Messages about errors that were not fatal: files that are missing."""
+    notices: tuple[str, ...]
+    """Information about the run that needs no action."""
 
 
 def final_status(run: Run) -> JobStatus:
@@ -48,8 +50,9 @@ def has_output(view: JobView) -> bool:
 
 
 def output_of(view: JobView) -> Output:
-    """Returns the files of a job, and an error for each output that was not fetched or not uploaded."""
-    files, errors = list[DeliveredFile](), list(view.run.notices)
+    """Returns the files of a job, and an error for each output that was not fetched or not uploaded. A file
+    that several nodes list is returned once for each of them."""
+    files, errors = list[DeliveredFile](), list[str]()
     uploads = {upload.number: upload for upload in view.job.uploads}
     for number, output in enumerate(view.run.outputs):
         upload = uploads.get(number)
@@ -59,5 +62,6 @@ def output_of(view: JobView) -> Output:
             errors.append(upload.error)
         else:
             url = upload.url if upload else None
-            files.append(DeliveredFile(filename=output.filename, path=Path(output.local_path), url=url))
-    return Output(files=tuple(files), errors=tuple(errors))
+            file = DeliveredFile(filename=output.filename, path=Path(output.local_path), url=url)
+            files += [file] * (1 + len(output.other_node_ids))
+    return Output(files=tuple(files), errors=tuple(errors), notices=view.run.notices)

@@ -69,6 +69,21 @@ def retry(endpoint_id, job_id):
     return {"said": said, "output": job.output(timeout=LIMIT_S), "status": job.status()}
 
 
+def invalid(endpoint_id):
+    """Orders that the worker cannot execute."""
+    endpoint = runpod.Endpoint(endpoint_id)
+    jobs = [endpoint.run(each) for each in ORDERS["invalid"]]
+    for job in jobs:
+        job.output(timeout=LIMIT_S)
+    return {"jobs": [job._fetch_job() for job in jobs], "sync": endpoint.run_sync(ORDERS["invalid"][0])}
+
+
+def example(endpoint_id):
+    """With every field that an order may have."""
+    job = runpod.Endpoint(endpoint_id).run(ORDERS["example"])
+    return {"output": job.output(timeout=LIMIT_S), "status": job.status()}
+
+
 def refused(endpoint_id, base_url):
     """With a key that is none, and with its base URL told in the program."""
     runpod.endpoint_url_base = base_url
@@ -103,5 +118,5 @@ async def _in_asyncio(endpoint_id):
 
 
 runpod.api_key = os.environ["RUNPOD_API_KEY"]
-STEPS = {each.__name__: each for each in (whole, queue, order, retry, refused, in_asyncio)}
+STEPS = {each.__name__: each for each in (whole, queue, order, retry, invalid, example, refused, in_asyncio)}
 sys.stdout.write(json.dumps(STEPS[sys.argv[1]](*sys.argv[2:])))

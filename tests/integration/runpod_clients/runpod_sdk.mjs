@@ -66,6 +66,19 @@ const steps = {
     return { said: await answer.json(), status, output };
   },
 
+  // Orders that the worker cannot execute.
+  async invalid() {
+    const jobs = [];
+    for (const input of orders.invalid) jobs.push(await finished((await endpoint.run({ input })).id));
+    return { jobs, sync: (await endpoint.runSync({ input: orders.invalid[0] })).output ?? null };
+  },
+
+  // With every field that an order may have.
+  async example() {
+    const { status, output } = await finished((await endpoint.run(orders.example)).id);
+    return { status, output };
+  },
+
   async refused() {
     const stranger = runpodSdk("wrong", { baseUrl }).endpoint(endpointId);
     try {
