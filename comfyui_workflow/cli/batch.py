@@ -19,6 +19,7 @@ from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
+    comfy_api_key_option,
     comfyui_port_option,
     existing_file,
     input_option,
@@ -86,6 +87,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @priority_option
 @comfyui_port_option
 @previews_option
+@comfy_api_key_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
 @json_option
@@ -177,6 +179,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         priority=options["priority"],
+        comfy_org_api_key=options["comfy_api_key"],
         batch_name=options["name"],
         stagger_s=options["stagger"] or 0,
         on_error=(OnError.STOP if options["stop_on_error"] else OnError.CONTINUE).value,

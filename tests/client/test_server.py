@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from comfyui_workflow.client import (
     ServerUnreachable,
     TimedOut,
     WorkflowServer,
+    calls,
 )
 from comfyui_workflow.errors import RemoteFileError
 from tests.cli.canned_server import CannedServer
@@ -184,12 +186,15 @@ def test_what_is_no_id_is_not_asked_for(workflow_id: str) -> None:
         client.progress(workflow_id)
 
 
-def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
-    class Mute(Peer):
-        asked = 0
+def test_a_lost_answer_is_said_to_be_one_and_is_asked_for_with_the_same_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "RESEND_PATIENCE_S", 1.0)
+    keys: list[bytes] = []
 
+    class Mute(Peer):
         def answer(self, head: bytes) -> bytes:
-            self.asked += 1
+            keys.extend(re.findall(rb"(?i)idempotency-key: (\S+)", head))
             return b""
 
     peer = Mute()
@@ -197,7 +202,8 @@ def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
     with WorkflowServer(peer.url) as client, pytest.raises(ServerUnreachable, match=unsure):
         client.execute(workflow={}, ssh_connection="gpu")
     peer.close()
-    assert peer.asked == 1
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import flag, integer, text
-from comfyui_workflow.api.run_requests import OrderReader, order_reader
+from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_api_key
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
+from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_body
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
@@ -43,7 +44,7 @@ class Endpoint:
 
 def job_order_reader(services: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
-        orders=order_reader(services),
+        orders=order_reader(services, may_lack_instances=True),
         uploads=services.uploads,
         directory=services.instances.directory,
         default_endpoint=services.settings.default_endpoint,
@@ -86,16 +87,18 @@ class JobOrderReader:
     def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
         """Parses the body and stores its inline images on this server."""
         given, policy = _input(body), _object(body, "policy")
+        refuse_misspelled_body(body, given)
         timeout_ms = integer(policy, "executionTimeout", 0, LEAST_TIMEOUT_MS, LONGEST_MS)
         ttl_ms = integer(policy, "ttl", USUAL_TTL_MS, LEAST_TTL_MS, LONGEST_MS)
+        key = read_api_key(given)
         execute_body: Body = {
             "ssh_connection": endpoint.ssh_connection,
             "workflow": given["workflow"],
             "priority": LOW_PRIORITY if flag(policy, "lowPriority") else 0,
+            "comfy_org_api_key": key,
         }
         webhook, bucket, images = _url(body, "webhook"), _bucket(body), dict(_images(given))
         fetches = tuple(self._downloads(images))
-        key = text(given, "comfy_org_api_key") or None
         try:
             request = self.orders.read(execute_body)
         except InvalidGraph as error:
@@ -104,7 +107,6 @@ class JobOrderReader:
             request=replace(
                 request,
                 input_images=(*self._stored_paths(images), *(each.path for each in fetches)),
-                has_comfy_org_api_key=key is not None,
             ),
             comfy_org_api_key=key,
             endpoint=endpoint.key,
