@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,9 @@ class OrderReader:
 
     def read(self, body: dict[str, Any]) -> RunRequest:
         """Parses the body of `execute`, with the defaults of the specification."""
-        return self._read(body, _Workflows(self.files))
+        request = self._read(body, _Workflows(self.files))
+        self._refuse_without_instance([request])
+        return request
 
     def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Parses only the workflow of such a body."""
@@ -136,23 +138,22 @@ class OrderReader:
         instance = self.directory.get(ssh_connection)
         if instance is not None:
             return InstanceId(text=ssh_connection, instance_id=instance.id)
-        any_instance = read_any(ssh_connection)
-        if any_instance is None:
-            return self._address(ssh_connection)
-        if not self.may_lack_instances:
-            self._refuse_unless_it_can_match(any_instance.tag)
-        return any_instance
+        return read_any(ssh_connection) or self._address(ssh_connection)
 
-    def _refuse_unless_it_can_match(self, tag: str) -> None:
+    def _refuse_without_instance(self, requests: Iterable[RunRequest]) -> None:
         """Refuses `any` without an instance, and a tag that no instance has: the run would wait in vain.
         Disabled instances count, because they can be enabled while it waits."""
+        wanted = {tag_of(request.target) for request in requests} - {None}
+        if not wanted or self.may_lack_instances:
+            return
         known = self.directory.all()
         if not known:
             raise InvalidRequest(f"There are no instances to choose from: {_ADD_INSTANCE}")
-        if tag and not any(each.has_tag(tag) for each in known):
-            tags = sorted({each for instance in known for each in instance.tags})
-            offered = f"the tags are {', '.join(tags)}" if tags else "no instance has a tag"
-            raise InvalidRequest(f'No instance has the tag "{shown(tag)}": {offered}. {_ADD_TAG}')
+        tags = {tag.lower(): tag for instance in known for tag in instance.tags}
+        missing = min((tag for tag in wanted if tag and tag not in tags), default=None)
+        if missing is not None:
+            offered = f"the tags are {', '.join(sorted(tags.values()))}" if tags else "no instance has a tag"
+            raise InvalidRequest(f'No instance has the tag "{shown(missing)}": {offered}. {_ADD_TAG}')
 
     def _address(self, ssh_connection: str) -> Address:
         """Refuses a single word if there are named instances: it is more likely a mistyped name than a
@@ -193,13 +194,15 @@ class OrderReader:
         requests = list(self._requests(body))
         if not requests:
             raise InvalidRequest("The batch has no runs in it")
-        return BatchOrder(
+        order = BatchOrder(
             requests=tuple(requests),
             comfy_org_api_keys=_api_keys(body, len(requests)),
             name=text(body, "batch_name") or requests[0].workflow_name,
             stagger_s=_stagger_s(body),
             on_error=_on_error(body),
         )
+        self._refuse_without_instance(requests)
+        return order
 
     def _requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         runs = body.get("runs")
@@ -222,7 +225,7 @@ class OrderReader:
     def _expanded_requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
-        request = self.read(body)
+        request = self._read(body, _Workflows(self.files))
         all_texts = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
             try:

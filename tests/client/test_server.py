@@ -24,6 +24,7 @@ from comfyui_workflow.client import (
 from comfyui_workflow.errors import RemoteFileError
 from tests.cli.canned_server import CannedServer
 from tests.cli.documents import RUN_ID, raw_progress
+from tests.client.lossy_relay import LossyRelay
 from tests.fuzz.peer import Peer
 from tests.integration.graphs import failing, loaded, painted, slow
 from tests.sandbox_process import SandboxProcess
@@ -204,6 +205,20 @@ def test_a_lost_answer_is_said_to_be_one_and_is_asked_for_with_the_same_key(
     peer.close()
     assert len(keys) == 2
     assert len(set(keys)) == 1
+
+
+def test_a_lost_response_starts_one_run_and_one_batch(server: ServerProcess, sandbox: SandboxProcess) -> None:
+    url, order = _url(server), {"workflow": painted(), "ssh_connection": sandbox.ssh_string}
+    with WorkflowServer(url) as client:
+        before = {run.workflow_id for run in client.runs()}
+    with LossyRelay(url, "/comfyui/workflow/execute", 1) as relay, WorkflowServer(relay.url) as client:
+        run_id = client.execute(**order).workflow_id  # type: ignore[typeddict-item]
+        assert relay.lost == 1
+    with LossyRelay(url, "/comfyui/workflow/batch", 1) as relay, WorkflowServer(relay.url) as client:
+        batch = client.batches.order(**order, rows=[{}, {}])  # type: ignore[typeddict-item]
+        assert relay.lost == 1
+        assert {run.workflow_id for run in client.runs()} == before | {run_id, *batch.workflow_ids}
+        client.batches.wait(batch.batch_id, timeout_s=60)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.private_directories import PRIVATE
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryRunStore
-from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
+from comfyui_workflow.workflows.api_nodes import missing_key_findings, nodes_that_need_a_key
 from comfyui_workflow.workflows.model import Workflow
 
 KEY = "comfyui-0123456789abcdef"
@@ -159,3 +159,13 @@ def test_directories_of_an_earlier_version_are_closed_to_others(tmp_path: Path) 
 def test_nodes_that_need_a_key(definition: object, needs: bool) -> None:
     graph = {"1": {"class_type": "A", "inputs": {}}, "2": {"class_type": "B", "inputs": {}}}
     assert nodes_that_need_a_key(graph, {"B": definition}) == (["2"] if needs else [])
+
+
+def test_a_run_without_a_key_is_warned_of_its_api_nodes() -> None:
+    graph = {
+        "1": {"class_type": "A", "inputs": {}},
+        "2": {"class_type": "B", "inputs": {}, "_meta": {"title": "Paid"}},
+    }
+    (finding,) = missing_key_findings(graph, {"A": {}, "B": {"api_node": True}})
+    assert (finding.code, finding.severity.value, finding.node_id) == ("api_key_missing", "warning", "2")
+    assert str(finding).startswith('node 2 (B "Paid"): it calls a service of Comfy.org')
