@@ -155,3 +155,18 @@ def test_the_api_key_goes_with_the_request(
     result = command(*arguments)
     assert json.loads(canned.requests[-1][3])["comfy_org_api_key"] == "comfyui-secret"
     assert "comfyui-secret" not in result.output
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_the_api_key_goes_with_a_whole_batch(
+    canned: CannedServer, command: Command, tmp_path: Path, several: bool
+) -> None:
+    canned.will_answer(ALIVE, (400, {"success": False, "message": "No.", "code": "invalid_request"}))
+    own = {"comfy_org_api_key": "its-own"}
+    body = {"runs": [{}, own, 7]} if several else {"rows": [{}]}
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps(body))
+    command("batch", "--rows", file, "--server", canned.url, "--comfy-api-key", "comfyui-secret")
+    sent = json.loads(canned.requests[-1][3])
+    key = {"comfy_org_api_key": "comfyui-secret"}
+    assert sent == ({"runs": [key, own, 7]} if several else {**body, **key})
