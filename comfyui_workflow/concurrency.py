@@ -39,6 +39,16 @@ ABANDONED_AFTER_S = 1.0
 MOST_AT_ONCE = 20
 
 
+class KeyedLocks:
+    """A lock for each key. It is one of a fixed number: different keys rarely share one. Thread-safe."""
+
+    def __init__(self, count: int = 64) -> None:
+        self._locks = [threading.Lock() for _ in range(count)]
+
+    def of(self, key: str) -> threading.Lock:
+        return self._locks[hash(key) % len(self._locks)]
+
+
 class CancelToken:
     """A request to stop that wakes its waiters. Thread-safe."""
 

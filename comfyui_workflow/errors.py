@@ -10,6 +10,7 @@ WorkflowError
 │   │   └── KeyRefused      the same, for the file of an SSH key
 │   └── UrlRefused          not a web URL, or an address to which the server must not connect
 ├── RunNotFound             there is no run with this id
+│   └── RunFinished         a request for an unfinished run names a run that is finished
 ├── BatchNotFound           there is no batch with this id
 ├── DeliveryNotFound        there is no webhook with this id
 ├── JobNotFound             there is no job with this id, or its time to live has ended
@@ -99,6 +100,10 @@ class UrlRefused(InvalidRequest):
 
 class RunNotFound(WorkflowError):
     code = "run_not_found"
+
+
+class RunFinished(RunNotFound):
+    code = "run_finished"
 
 
 class BatchNotFound(WorkflowError):

@@ -11,8 +11,11 @@ from comfyui_workflow.errors import ConfigurationError
 
 PREFIX = "COMFYUI_WORKFLOW_"
 DEFAULT_HOST = "127.0.0.1"
+API_TOKEN = f"{PREFIX}API_TOKEN"
 DEFAULT_PORT = 5000
-_CONNECT_TO = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
+_CONNECT_TO = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - not bound here
+"""Address to connect to, by `HOST`. `localhost` may lead to an IPv6 address first, where another program may
+listen on the same port (AirPlay on macOS)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class ServerAddress:
 def server_address(environment: Mapping[str, str] = os.environ) -> ServerAddress:
     """Reads the address from the environment. Raises: ConfigurationError."""
     variables = {name.upper(): value for name, value in environment.items() if value}
-    token, url = variables.get(f"{PREFIX}API_TOKEN"), variables.get(f"{PREFIX}SERVER_URL")
+    token, url = variables.get(API_TOKEN), variables.get(f"{PREFIX}SERVER_URL")
     if url is not None:
         return ServerAddress(url=url, api_token=token, is_named=True)
     host = variables.get(f"{PREFIX}HOST", DEFAULT_HOST)

@@ -26,6 +26,7 @@ export function newDraft(instances) {
     place: isOffered ? last : instances[0]?.name ?? SSH_STRING,
     sshString: recall(LAST_SSH_STRING) ?? "",
     instances,
+    apiKey: "", // of Comfy.org; sent with the run and stored nowhere
     changes: {}, // "6.text" -> value
     pictures: {}, // "10.image" -> {path, filename, url}
     check: null, // {state: "checking" | "done" | "failed", message, answer, isStale}
@@ -36,10 +37,10 @@ export function newDraft(instances) {
   };
 }
 
-/** Saves the draft, so that it survives a reload or a login. */
+/** Saves the draft without its API key, so that it survives a reload or a login. */
 export function save(draft) {
   if (draft.isStarted || !draft.inspection) forget(DRAFT);
-  else rememberHere(DRAFT, JSON.stringify({ ...draft, check: null, trouble: null, uploading: null, isStarting: false }));
+  else rememberHere(DRAFT, JSON.stringify({ ...draft, apiKey: "", check: null, trouble: null, uploading: null, isStarting: false }));
 }
 
 /** Returns the saved draft and deletes it from the storage; null if there is none. Its pictures have names only: their
@@ -49,7 +50,7 @@ export function restore() {
   forget(DRAFT);
   if (draft === null) return null;
   for (const picture of Object.values(draft.pictures)) picture.url = null;
-  return { ...draft, number: ++drafts };
+  return { ...draft, apiKey: "", number: ++drafts };
 }
 
 /** Fills the draft with the request of an earlier run. Raises: ApiError. */
@@ -159,6 +160,7 @@ function body(draft) {
     workflow_name: draft.workflowName.trim() || draft.fileName,
     inputs: { ...draft.changes, ...chosen },
     input_images: [...remainingImages(draft, chosen), ...pictures.map(([, { path }]) => path)],
+    ...(draft.apiKey.trim() && { comfy_org_api_key: draft.apiKey.trim() }),
   };
 }
 

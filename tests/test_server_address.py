@@ -17,6 +17,7 @@ TOKEN = "a-token-of-this-test"
         ({"PORT": ""}, "http://127.0.0.1:5000"),
         ({"HOST": "0.0.0.0"}, "http://127.0.0.1:5000"),
         ({"HOST": "::"}, "http://[::1]:5000"),
+        ({"HOST": "localhost"}, "http://127.0.0.1:5000"),
         ({"HOST": "studio.example"}, "http://studio.example:5000"),
         ({"HOST": "studio.example", "SERVER_URL": "https://other.example/x"}, "https://other.example/x"),
     ],

@@ -33,10 +33,16 @@ class ResponseBody(BaseModel):
 
 
 class RequestBody(BaseModel):
-    """The body or the query of a request, for the document only: requests are parsed by other code
-    (docs/decisions/0011-schemas-beside-readers.md)."""
+    """The body or the query of a request, for the document, and for the names of its fields. Values are
+    parsed by other code (docs/decisions/0011-schemas-beside-readers.md)."""
 
-    model_config = ConfigDict(extra="ignore", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, use_attribute_docstrings=True)
+
+
+class OpenRequestBody(RequestBody):
+    """A body or query that may have other fields too: those of an API that ignores them."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +93,18 @@ class Section:
     """Descriptions of the variables in paths, by name."""
 
 
-def register(routes: Blueprint, operations: Iterable[Operation], views: object) -> None:
+Check = Callable[[Operation], None]
+
+
+def register(
+    routes: Blueprint, operations: Iterable[Operation], views: object, check: Check | None = None
+) -> None:
+    """Adds the routes. `check` is called before the view of each request."""
     for operation in operations:
         name = operation.view.__name__
         view = partial(operation.view, views)
+        if check is not None:
+            view = partial(_checked_view, partial(check, operation), view)
         _add(routes, operation, operation.rule, name, view)
         if operation.bare_rule is not None:
             variable = variables_of(operation.rule)[0]
@@ -100,6 +114,11 @@ def register(routes: Blueprint, operations: Iterable[Operation], views: object) 
 def variables_of(rule: str) -> list[str]:
     """Returns the names of the variables of a rule, in order."""
     return re.findall(r"<(?:\w+:)?(\w+)>", rule)
+
+
+def _checked_view(check: Callable[[], None], view: Callable[..., Response], **variables: Any) -> Response:
+    check()
+    return view(**variables)
 
 
 def _add(

@@ -2,10 +2,13 @@
 InvalidRequest, which names the field."""
 
 import re
+from hashlib import sha256
 from typing import Any
 
 from flask import request
+from pydantic import BaseModel
 
+from comfyui_workflow.api.operations import Operation
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.parsing.fields import (
     flag,
@@ -18,21 +21,24 @@ from comfyui_workflow.parsing.fields import (
 
 __all__ = [
     "flag",
+    "idempotency_key",
     "integer",
     "is_valid_unicode",
     "json_body",
     "number",
     "optional_json_body",
     "refuse_unknown_fields",
+    "refuse_unknown_parts",
     "remote_dir",
     "switch",
     "text",
 ]
 
 
-def json_body() -> dict[str, Any]:
-    """Returns the JSON object of the body. Requires the content type `application/json`: a page of another
-    site can send the other common types without a CORS preflight."""
+def json_body(model: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Returns the JSON object of the body. With a model, other fields than those of the model are refused.
+    Requires the content type `application/json`: a page of another site can send the other common types
+    without a CORS preflight."""
     if _has_no_body():
         raise InvalidRequest("Request body is required")
     if not request.is_json:
@@ -45,12 +51,35 @@ def json_body() -> dict[str, Any]:
         raise InvalidRequest("Request body is not valid JSON")
     if not isinstance(body, dict):
         raise InvalidRequest("Request body must be a JSON object")
+    if model is not None:
+        refuse_unknown_fields(body, model.model_fields, "this request")
     return body
 
 
-def optional_json_body() -> dict[str, Any]:
+def optional_json_body(model: type[BaseModel]) -> dict[str, Any]:
     """Returns the JSON object of the body; `{}` without a body."""
-    return {} if _has_no_body() else json_body()
+    return {} if _has_no_body() else json_body(model)
+
+
+def refuse_unknown_parts(operation: Operation) -> None:
+    """Refuses parameters of the query that the operation does not have, and fields of a body or form where it
+    has none. Fields of a JSON body are checked where they are read (`json_body`)."""
+    known = operation.query.model_fields if operation.query else {}
+    refuse_unknown_fields(request.args, known, "this request", "parameter")
+    if operation.upload is not None:
+        refuse_unknown_fields(request.form, (operation.upload,), "this request")
+    elif operation.body is None and request.is_json:
+        body = request.get_json(silent=True)
+        refuse_unknown_fields(body if isinstance(body, dict) else (), (), "this request")
+
+
+def idempotency_key(scope: str = "") -> str | None:
+    """Returns the key of a request that may be sent again: the first 64 bits of a hash of the header, the
+    scope and the body, so a request with another body does not match. None without the header."""
+    header = request.headers.get("Idempotency-Key")
+    if not header:
+        return None
+    return sha256(b"\0".join((f"{header}{scope}".encode(), request.get_data()))).hexdigest()[:16]
 
 
 def switch(given: str, field: str) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from comfyui_workflow.api.request import (
 )
 from comfyui_workflow.errors import InvalidRequest
 from comfyui_workflow.instances.model import Instance
+from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.batch import BatchOrder, OnError, check_size, expand_rows
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import Address, InstanceId, Target, read_address, read_any, tag_of
@@ -38,8 +39,10 @@ MOST_RUNS = 10_000
 """Maximum number of runs in a batch."""
 HIGHEST_PRIORITY = 1000
 LONGEST_STAGGER_S = 86_400
+LONGEST_API_KEY = 1024
 RUN_FIELDS = frozenset(
     {
+        "comfy_org_api_key",
         "comfyui_input_dir",
         "comfyui_output_dir",
         "comfyui_port",
@@ -60,7 +63,7 @@ body."""
 BATCH_FIELDS = frozenset({"batch_name", "matrix", "on_error", "rows", "runs", "stagger_s"})
 
 
-def order_reader(services: ApiServices) -> "OrderReader":
+def order_reader(services: ApiServices, *, may_lack_instances: bool = False) -> "OrderReader":
     instances = services.instances
     return OrderReader(
         files=services.files,
@@ -68,6 +71,7 @@ def order_reader(services: ApiServices) -> "OrderReader":
         directory=instances.directory,
         states=instances.monitors,
         settings=services.settings,
+        may_lack_instances=may_lack_instances,
     )
 
 
@@ -80,10 +84,14 @@ class OrderReader:
     directory: Registry
     states: InstanceStates
     settings: Settings
+    may_lack_instances: bool = False
+    """Accepts `any` while the list of instances is empty: the run waits for the first one."""
 
     def read(self, body: dict[str, Any]) -> RunRequest:
         """Parses the body of `execute`, with the defaults of the specification."""
-        return self._read(body, _Workflows(self.files))
+        request = self._read(body, _Workflows(self.files))
+        self._refuse_without_instance([request])
+        return request
 
     def read_without_workflow(self, body: dict[str, Any]) -> RunRequest:
         """Parses such a body, without a workflow, for a run that cannot be executed."""
@@ -119,6 +127,7 @@ class OrderReader:
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
             priority=read_priority(body),
+            has_comfy_org_api_key=read_api_key(body) is not None,
         )
 
     def _images(self, body: dict[str, Any]) -> tuple[str, ...]:
@@ -134,6 +143,21 @@ class OrderReader:
         if instance is not None:
             return InstanceId(text=ssh_connection, instance_id=instance.id)
         return read_any(ssh_connection) or self._address(ssh_connection)
+
+    def _refuse_without_instance(self, requests: Iterable[RunRequest]) -> None:
+        """Refuses `any` without an instance, and a tag that no instance has: the run would wait in vain.
+        Disabled instances count, because they can be enabled while it waits."""
+        wanted = {tag_of(request.target) for request in requests} - {None}
+        if not wanted or self.may_lack_instances:
+            return
+        known = self.directory.all()
+        if not known:
+            raise InvalidRequest(f"There are no instances to choose from: {_ADD_INSTANCE}")
+        tags = {tag.lower(): tag for instance in known for tag in instance.tags}
+        missing = min((tag for tag in wanted if tag and tag not in tags), default=None)
+        if missing is not None:
+            offered = f"the tags are {', '.join(sorted(tags.values()))}" if tags else "no instance has a tag"
+            raise InvalidRequest(f'No instance has the tag "{shown(missing)}": {offered}. {_ADD_TAG}')
 
     def _address(self, ssh_connection: str) -> Address:
         """Refuses a single word if there are named instances: it is more likely a mistyped name than a
@@ -157,7 +181,9 @@ class OrderReader:
         else:
             candidates = [each for each in self.directory.all() if each.is_eligible_for(tag)]
             if not candidates:
-                raise InvalidRequest("No such instance is enabled: POST /comfyui/instances adds one")
+                raise InvalidRequest(
+                    "No such instance is enabled: comfyui-workflow instances edit NAME --enabled"
+                )
             instance = next(
                 (each for each in candidates if self.states.state(each.id).is_ready), candidates[0]
             )
@@ -172,12 +198,15 @@ class OrderReader:
         requests = list(self._requests(body))
         if not requests:
             raise InvalidRequest("The batch has no runs in it")
-        return BatchOrder(
+        order = BatchOrder(
             requests=tuple(requests),
+            comfy_org_api_keys=_api_keys(body, len(requests)),
             name=text(body, "batch_name") or requests[0].workflow_name,
             stagger_s=_stagger_s(body),
             on_error=_on_error(body),
         )
+        self._refuse_without_instance(requests)
+        return order
 
     def _requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         runs = body.get("runs")
@@ -200,7 +229,7 @@ class OrderReader:
     def _expanded_requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
-        request = self.read(body)
+        request = self._read(body, _Workflows(self.files))
         all_texts = frozenset[str]().union(*map(_texts, rows))
         for number, row in enumerate(rows):
             try:
@@ -210,6 +239,30 @@ class OrderReader:
             used_by_others = all_texts - _texts(row)
             images = [each for each in request.input_images if Path(each).name not in used_by_others]
             yield replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
+
+
+_ADD_INSTANCE = (
+    'add one with comfyui-workflow instances add NAME --ssh "…", on the page under Instances, or with '
+    "POST /comfyui/instances"
+)
+_ADD_TAG = "Give it to one: comfyui-workflow instances edit NAME --tag WORD"
+
+
+def read_api_key(body: dict[str, Any]) -> str | None:
+    """Returns the Comfy.org API key; None without one. ComfyUI sends it as a header to Comfy.org, so it must
+    be fit for that. The error message does not contain it."""
+    key = text(body, "comfy_org_api_key") or None
+    if key is not None and (len(key) > LONGEST_API_KEY or not re.fullmatch("[!-~]+", key)):
+        raise InvalidRequest(
+            f"comfy_org_api_key must be at most {LONGEST_API_KEY} letters, digits and signs, without spaces"
+        )
+    return key
+
+
+def _api_keys(body: dict[str, Any], count: int) -> tuple[str | None, ...]:
+    """Returns the API key of each run of a batch."""
+    runs = body.get("runs")
+    return (read_api_key(body),) * count if runs is None else tuple(map(read_api_key, runs))
 
 
 def read_priority(body: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
+    comfy_api_key_option,
     comfyui_port_option,
     existing_file,
     input_option,
@@ -51,7 +52,7 @@ Exit codes:
   4    no server answers
   130  interrupted by Ctrl-C; the batch continues
 """
-_ALLOWED_WITH_BODY = {"rows", "detach", "server", "as_json"}
+_ALLOWED_WITH_BODY = {"rows", "comfy_api_key", "detach", "server", "as_json"}
 _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 
 
@@ -86,6 +87,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @priority_option
 @comfyui_port_option
 @previews_option
+@comfy_api_key_option
 @click.option("--detach", is_flag=True, help="Start the batch, print its id and exit.")
 @server_option
 @json_option
@@ -113,7 +115,7 @@ def batch(
     --rows can also name a JSON file with the body of POST /comfyui/workflow/batch. Such a file describes the
     whole batch, so it cannot be combined with WORKFLOW or with options that describe runs.
     """
-    order = _whole_batch(ctx, rows) or _varied_batch(rows, vary, options)
+    order = _whole_batch(ctx, rows, options["comfy_api_key"]) or _varied_batch(rows, vary, options)
     with sigterm_as_interrupt(), _server(server, detach=detach) as reached:
         if reached.is_own:
             say("No server is running, so this command runs its own server until the batch is finished.")
@@ -127,8 +129,9 @@ def batch(
     ctx.exit(outcome_code(finished.status))
 
 
-def _whole_batch(ctx: click.Context, rows: Path | None) -> Ordering | None:
-    """Returns the order of a whole-batch file; None if the file is a table. Raises: InvalidRequest."""
+def _whole_batch(ctx: click.Context, rows: Path | None, api_key: str | None) -> Ordering | None:
+    """Returns the order of a whole-batch file; None if the file is a table. The API key is for the runs
+    that have none in the file. Raises: InvalidRequest."""
     body = read_body(rows) if rows else None
     if body is None:
         return None
@@ -141,7 +144,17 @@ def _whole_batch(ctx: click.Context, rows: Path | None) -> Ordering | None:
     if others:
         name = others[0].opts[0] if isinstance(others[0], click.Option) else "WORKFLOW"
         raise InvalidRequest(f"{rows} describes the whole batch: leave out {name}")
-    return lambda client: client.batches.send(body)
+    with_key = _with_api_key(body, api_key)
+    return lambda client: client.batches.send(with_key)
+
+
+def _with_api_key(body: dict[str, Any], api_key: str | None) -> dict[str, Any]:
+    if api_key is None:
+        return body
+    if not isinstance(body.get("runs"), list):
+        return {"comfy_org_api_key": api_key, **body}
+    runs = [_with_api_key(run, api_key) if isinstance(run, dict) else run for run in body["runs"]]
+    return {**body, "runs": runs}
 
 
 def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, Any]) -> Ordering:
@@ -177,6 +190,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         priority=options["priority"],
+        comfy_org_api_key=options["comfy_api_key"],
         batch_name=options["name"],
         stagger_s=options["stagger"] or 0,
         on_error=(OnError.STOP if options["stop_on_error"] else OnError.CONTINUE).value,

@@ -13,6 +13,9 @@ from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.client.errors import GATEWAY_STATUSES, RequestRefused, ServerUnreachable
 from comfyui_workflow.errors import ConfigurationError, InvalidRequest, WorkflowError
 from comfyui_workflow.runs.status import RunStatus
+from comfyui_workflow.server_address import API_TOKEN, server_address
+
+UNAUTHORIZED = 401
 
 
 class ExitCode(IntEnum):
@@ -44,8 +47,19 @@ def conclude_error(error: WorkflowError | KeyboardInterrupt) -> ExitCode:
     """Prints the error on stderr and returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return interruption_code(error)
-    click.echo(f"Error: {plain(str(error))}", err=True)
+    click.echo(f"Error: {plain(_sentence(error))}", err=True)
     return _error_code(error)
+
+
+def _sentence(error: WorkflowError) -> str:
+    """Returns the message of the error. For a missing or wrong API token it names the variable to set."""
+    if not isinstance(error, RequestRefused) or error.status != UNAUTHORIZED:
+        return str(error)
+    if server_address().api_token is None:
+        return f"The server needs its API token: set {API_TOKEN} to the token that it was started with"
+    return (
+        f"{API_TOKEN} is not the token of this server: set it to the token that the server was started with"
+    )
 
 
 def interruption_code(interruption: KeyboardInterrupt) -> ExitCode:

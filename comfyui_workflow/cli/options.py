@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from comfyui_workflow.server_address import PREFIX
+
+COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
 existing_file = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 SSH_METAVAR = "STRING|NAME|any[:TAG]"
@@ -37,6 +40,14 @@ priority_option = click.option(
     "--priority",
     type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
     help="Priority, default 0. Runs with a higher priority start first on the same instance.",
+)
+comfy_api_key_option = click.option(
+    "--comfy-api-key",
+    metavar="KEY",
+    envvar=COMFY_API_KEY,
+    show_envvar=True,
+    help="API key of Comfy.org, for nodes that call a paid service. Other users of this machine can see "
+    "options of running commands: prefer the environment variable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print only the response, as JSON.")
 

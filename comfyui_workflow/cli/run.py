@@ -15,6 +15,7 @@ from comfyui_workflow.cli.input_values import read_values, seed_mode_option, set
 from comfyui_workflow.cli.messages import print_locations, say
 from comfyui_workflow.cli.options import (
     EXIT_CODES_HELP,
+    comfy_api_key_option,
     comfyui_port_option,
     input_option,
     json_option,
@@ -48,6 +49,7 @@ from comfyui_workflow.runs.status import RunStatus
 @comfyui_port_option
 @previews_option
 @priority_option
+@comfy_api_key_option
 @server_option
 @json_option
 @click.pass_context
@@ -64,6 +66,7 @@ def run(
     comfyui_port: int | None,
     previews: bool,
     priority: int | None,
+    comfy_api_key: str | None,
     server: str | None,
     as_json: bool,
 ) -> None:
@@ -85,6 +88,7 @@ def run(
         comfyui_port=comfyui_port,
         include_previews=previews,
         priority=priority,
+        comfy_org_api_key=comfy_api_key,
     )
     with sigterm_as_interrupt(), running_or_own_server(server) as reached:
         if reached.is_own:

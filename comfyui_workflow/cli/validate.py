@@ -8,6 +8,7 @@ import click
 from comfyui_workflow.cli.exit_codes import ExitCode, sigterm_as_interrupt
 from comfyui_workflow.cli.input_values import read_values, set_option
 from comfyui_workflow.cli.options import (
+    comfy_api_key_option,
     comfyui_port_option,
     input_option,
     json_option,
@@ -36,6 +37,7 @@ _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 @input_option
 @set_option
 @comfyui_port_option
+@comfy_api_key_option
 @server_option
 @json_option
 @click.pass_context
@@ -47,6 +49,7 @@ def validate(
     images: tuple[Path, ...],
     settings: tuple[str, ...],
     comfyui_port: int | None,
+    comfy_api_key: str | None,
     server: str | None,
     as_json: bool,
 ) -> None:
@@ -60,6 +63,7 @@ def validate(
         input_images=images,
         inputs=read_values(settings),
         comfyui_port=comfyui_port,
+        comfy_org_api_key=comfy_api_key,
     )
     with sigterm_as_interrupt(), asking_server(server) as client:
         inspection = client.validate(**order)

@@ -15,7 +15,6 @@ from comfyui_workflow.client.batch_documents import (
     BatchSummaryDocument,
 )
 from comfyui_workflow.client.calls import Calls
-from comfyui_workflow.client.errors import ServerUnreachable
 from comfyui_workflow.client.orders import BatchOrder, FileReference, check_order, send_order
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
@@ -34,20 +33,19 @@ class Batches:
         self._upload = upload
 
     def order(self, **order: Unpack[BatchOrder]) -> BatchStartedDocument:
-        """Starts many runs, all or none of them, and returns at once. The request is never retried: if the
-        response is lost, ServerUnreachable says that the batch may have started."""
+        """Starts many runs, all or none of them, and returns at once. If the response is lost, the request is
+        sent again, as for `WorkflowServer.execute`: the batch starts once."""
         check_order(order, BatchOrder)
-        is_local = self._calls.is_on_this_machine
-        return send_order(order, self.send, self._upload, server_reads_our_files=is_local)
+        key, is_local = order.get("idempotency_key"), self._calls.is_on_this_machine
+        return send_order(
+            order, lambda body: self.send(body, key), self._upload, server_reads_our_files=is_local
+        )
 
-    def send(self, body: dict[str, Any]) -> BatchStartedDocument:
+    def send(self, body: dict[str, Any], idempotency_key: str | None = None) -> BatchStartedDocument:
         """Sends a body as described in docs/api/batch.md, unchanged: its paths are paths on the server's
         machine."""
-        try:
-            answer = self._calls.ask("POST", _BASE, timeout_s=ORDER_TIMEOUT_S, json=body)
-        except ServerUnreachable as error:
-            unsure = "It is not known whether the batch has started; check with comfyui-workflow batches list"
-            raise ServerUnreachable(f"{error}. {unsure}") from error
+        unsure = "It is not known whether the batch has started; check with comfyui-workflow batches list"
+        answer = self._calls.order(_BASE, body, key=idempotency_key, unsure=unsure, timeout_s=ORDER_TIMEOUT_S)
         return self._calls.read(BatchStartedDocument, answer)
 
     def all(self, limit: int = 20, before: str | None = None) -> list[BatchProgressDocument]:

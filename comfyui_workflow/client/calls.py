@@ -1,14 +1,24 @@
 """HTTP requests to the server of this program: responses become documents, refusals become errors."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
 from msgspec import ValidationError, convert
-from urllib3.exceptions import HTTPError, LocationValueError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+)
 
 from comfyui_workflow import __version__
 from comfyui_workflow.client.documents import Document
@@ -16,6 +26,7 @@ from comfyui_workflow.client.errors import GATEWAY_STATUSES, RequestRefused, Ser
 from comfyui_workflow.client.pools import open_pools
 from comfyui_workflow.comfyui.timed_connections import AnswerClock, timed_by
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.retry import Backoff
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
@@ -23,6 +34,9 @@ TRANSFER_S = 120.0
 """Time limit for reading a response, in addition to `timeout_s`; for a file, the time budget, to which every
 received byte adds time (`AnswerClock`)."""
 SLOWEST_BYTES_PER_S = 256.0
+RESEND_PATIENCE_S = 30.0
+"""Time in which an order whose response was lost is sent again, with the same idempotency key."""
+_NOT_SENT = (NewConnectionError, ConnectTimeoutError, ProxyError)
 MOST_ANSWER_BYTES = 256 * 1024 * 1024
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PIECE_BYTES = 256 * 1024
@@ -41,7 +55,7 @@ class Calls:
         self._pools = open_pools(self.url, uses_proxy_settings=not self.is_on_this_machine)
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"comfyui-workflow/{__version__}"}
         if api_token is not None:
-            self._headers["Authorization"] = f"Bearer {_checked_token(api_token)}"
+            self._headers["Authorization"] = f"Bearer {_checked_header('API token', api_token)}"
 
     def close(self) -> None:
         self._pools.clear()
@@ -55,15 +69,45 @@ class Calls:
         params: Mapping[str, str] | None = None,
         json: object = None,
         file: tuple[str, bytes] | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Sends a request and returns the JSON object of a successful response. `file` is a name and a
-        content.
+        content. The server carries out equal requests with the same `idempotency_key` once.
         Raises: RequestRefused, ServerUnreachable; InvalidRequest for a body that JSON cannot hold."""
         clock = AnswerClock(timeout_s + TRANSFER_S, self._too_slow())
         query = f"?{urlencode(params)}" if params else ""
         content, headers = _body(json, file)
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = _checked_header("idempotency key", idempotency_key)
         with self._send(method, path + query, timeout_s, clock, content=content, headers=headers) as response:
             return self._result(response)
+
+    def order(
+        self,
+        path: str,
+        body: object,
+        *,
+        key: str | None,
+        unsure: str,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> dict[str, Any]:
+        """Sends an order with an idempotency key, and sends it again if the response was lost: the server
+        carries it out once. `key`: the one of the caller, else a new one. `unsure` is added to the error if
+        the order may have been carried out. Raises: as `ask`."""
+        key, backoff = key or uuid.uuid4().hex, Backoff()
+        may_have_arrived = False
+        while True:
+            try:
+                return self.ask("POST", path, timeout_s=timeout_s, json=body, idempotency_key=key)
+            except ServerUnreachable as error:
+                may_have_arrived = may_have_arrived or error.may_have_arrived
+                if not may_have_arrived:
+                    raise
+                wait_s = backoff.next_wait_s()
+                if backoff.failing_for_s() + wait_s > RESEND_PATIENCE_S:
+                    raise ServerUnreachable(f"{error}. {unsure}", may_have_arrived=True) from error
+                pause(wait_s)
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Iterator[bytes]]:
@@ -93,8 +137,12 @@ class Calls:
         """Returns the error for a response that is not one of our server."""
         return ServerUnreachable(f"Another program answers at {self.url}, not a comfyui-workflow server")
 
+    def _lost(self, reason: str) -> ServerUnreachable:
+        """Returns the error for a request that the server may have carried out."""
+        return ServerUnreachable(reason, may_have_arrived=True)
+
     def _too_slow(self) -> ServerUnreachable:
-        return ServerUnreachable(f"The response of the server at {self.url} does not end in time")
+        return self._lost(f"The response of the server at {self.url} does not end in time")
 
     @contextmanager
     def _send(
@@ -121,11 +169,12 @@ class Calls:
                     preload_content=False,
                 )
         except ReadTimeoutError as error:
-            raise ServerUnreachable(f"The server at {self.url} does not answer in time") from error
+            raise self._lost(f"The server at {self.url} does not answer in time") from error
         except LocationValueError as error:
             raise ServerUnreachable(f"{self.url} cannot be used: {error}") from error
         except (HTTPError, OSError) as error:
-            raise ServerUnreachable(f"No server answers at {self.url}") from error
+            reason = f"No server answers at {self.url}"
+            raise ServerUnreachable(reason, may_have_arrived=_may_have_arrived(error)) from error
         try:
             yield response
         finally:
@@ -135,7 +184,7 @@ class Calls:
         answer = self._read_json(response)
         is_ours = isinstance(answer, dict) and "code" in answer
         if response.status in GATEWAY_STATUSES and not is_ours:
-            raise ServerUnreachable(f"The server behind {self.url} is away (HTTP {response.status})")
+            raise self._lost(f"The server behind {self.url} is away (HTTP {response.status})")
         if not isinstance(answer, dict):
             raise self.foreign()
         if response.status < 400 and answer.get("success", True):
@@ -162,7 +211,13 @@ class Calls:
         try:
             yield from response.stream(_PIECE_BYTES)
         except (HTTPError, OSError) as error:
-            raise ServerUnreachable(f"The connection to {self.url} broke during its response") from error
+            raise self._lost(f"The connection to {self.url} broke during its response") from error
+
+
+def _may_have_arrived(error: HTTPError | OSError) -> bool:
+    """False if the connection was not established, so that nothing was sent."""
+    cause = error.args[0] if error.args else None
+    return not isinstance(error, _NOT_SENT) and not isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def read_url(text: str, example: str) -> str:
@@ -183,16 +238,16 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK_NAMES
 
 
-def _checked_token(api_token: str) -> str:
+def _checked_header(name: str, value: str) -> str:
     """Raises: InvalidRequest."""
     try:
-        api_token.encode("latin-1")
+        value.encode("latin-1")
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            f"The API token has a character that a header cannot carry, {error.object[error.start]}: copy it "
+            f"The {name} has a character that a header cannot carry, {error.object[error.start]}: copy it "
             "again"
         ) from error
-    return api_token
+    return value
 
 
 def _body(value: object, file: tuple[str, bytes] | None) -> tuple[bytes | None, dict[str, str]]:

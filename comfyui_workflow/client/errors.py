@@ -21,8 +21,14 @@ GATEWAY_STATUSES = (502, 503, 504)
 
 
 class ServerUnreachable(WorkflowError):
+    """`may_have_arrived`: the server may have carried out the request."""
+
     code = "server_unreachable"
     is_transient = True
+
+    def __init__(self, message: str, *, may_have_arrived: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
 
 
 class RequestRefused(WorkflowError):

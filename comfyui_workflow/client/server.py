@@ -19,7 +19,7 @@ from comfyui_workflow.client.documents import (
     StartedDocument,
     SummaryDocument,
 )
-from comfyui_workflow.client.errors import RunCancelled, RunFailed, ServerUnreachable
+from comfyui_workflow.client.errors import RunCancelled, RunFailed
 from comfyui_workflow.client.instances import NamedInstances
 from comfyui_workflow.client.orders import Order, check_order, send_order
 from comfyui_workflow.client.watch import Trouble, watch
@@ -66,9 +66,11 @@ class WorkflowServer:
             raise self._calls.foreign()
 
     def execute(self, **order: Unpack[Order]) -> StartedDocument:
-        """Starts a run and returns at once. A file that the server cannot read is uploaded. The request is
-        never retried: if the response is lost, ServerUnreachable says that the run may have started."""
-        return self._send_order(order, self._execute)
+        """Starts a run and returns at once. A file that the server cannot read is uploaded. If the response
+        is lost, the request is sent again for half a minute, with the same idempotency key: the run starts
+        once. Then ServerUnreachable says that it may have started."""
+        key = order.get("idempotency_key")
+        return self._send_order(order, lambda body: self._execute(body, key))
 
     def validate(self, **order: Unpack[Order]) -> InspectionDocument:
         """Validates a run against the instance. Nothing is uploaded to the instance and nothing runs
@@ -199,12 +201,9 @@ class WorkflowServer:
         check_order(order)
         return send_order(order, ask, self.upload, server_reads_our_files=self.is_on_this_machine)
 
-    def _execute(self, body: dict[str, Any]) -> StartedDocument:
-        try:
-            answer = self._calls.ask("POST", f"{_BASE}/execute", json=body)
-        except ServerUnreachable as error:
-            unsure = "It is not known whether the run has started; check with comfyui-workflow list"
-            raise ServerUnreachable(f"{error}. {unsure}") from error
+    def _execute(self, body: dict[str, Any], key: str | None) -> StartedDocument:
+        unsure = "It is not known whether the run has started; check with comfyui-workflow list"
+        answer = self._calls.order(f"{_BASE}/execute", body, key=key, unsure=unsure)
         return self._calls.read(StartedDocument, answer)
 
     def _validate(self, body: dict[str, Any]) -> InspectionDocument:

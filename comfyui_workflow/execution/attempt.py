@@ -48,6 +48,7 @@ from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.scheduling.executor import ExecutionContext
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
+from comfyui_workflow.workflows.api_nodes import missing_key_findings
 from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 
@@ -141,6 +142,9 @@ class RunAttempt:
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
             if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
+                self._record(NoticeAdded(message=str(finding)))
+        if not run.request.has_comfy_org_api_key:
+            for finding in missing_key_findings(run.graph, self.session.definitions().object_info):
                 self._record(NoticeAdded(message=str(finding)))
         return self._run()
 

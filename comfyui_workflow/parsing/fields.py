@@ -1,6 +1,9 @@
 """Typed readers for the fields of user input. All raise InvalidRequest, which names the field."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher
+from itertools import islice
 from typing import Any
 
 from comfyui_workflow.errors import InvalidRequest
@@ -8,6 +11,13 @@ from comfyui_workflow.errors import InvalidRequest
 Fields = Mapping[str, Any]
 
 LONGEST_SHOWN = 64
+NEAR = 0.6
+"""Minimum similarity (0 to 1) of a known field that an error message suggests."""
+MISSPELLED = 0.75
+"""Minimum similarity of a field that is taken for a misspelled one."""
+PART = 0.7
+"""Similarity of a field whose words are all part of the known field."""
+MOST_COMPARED = 100
 
 
 def text(fields: Fields, field: str) -> str | None:
@@ -50,9 +60,59 @@ def remote_dir(fields: Fields, field: str, default: str) -> str:
     return value
 
 
-def refuse_unknown_fields(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
-    """Refuses unknown fields, which are mostly typing errors. `owner` is for the sentence: `an instance`."""
-    unknown = sorted(name for name in given if name not in known)
-    if unknown:
-        shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in unknown[0][:LONGEST_SHOWN])
-        raise InvalidRequest(f"{shown} is not a field of {owner}; the fields are {', '.join(sorted(known))}")
+def refuse_unknown_fields(
+    given: Iterable[str], known: Collection[str], owner: str, kind: str = "field"
+) -> None:
+    """Refuses unknown fields, which are mostly typing errors; the message has the most similar known one.
+    `owner` is for the sentence: `an instance`."""
+    unknown = min((name for name in given if name not in known), default=None)
+    if unknown is not None:
+        near = nearest_field(unknown, known)
+        suggestion = f"; the nearest is {near}. The {kind}s are " if near else f"; the {kind}s are "
+        offered = suggestion + ", ".join(sorted(known)) if known else ", which has none"
+        raise InvalidRequest(f"{_shown(unknown)} is not a {kind} of {owner}{offered}")
+
+
+def refuse_misspelled_fields(
+    given: Collection[str], known: Collection[str], owner: str, kind: str = "field"
+) -> None:
+    """Refuses unknown fields that are very similar to a known field which is not given. Accepts other unknown
+    fields."""
+    missing = [name for name in known if name not in given]
+    for name in islice((name for name in given if name not in known), MOST_COMPARED):
+        near = nearest_field(name, missing, least=MISSPELLED)
+        if near is not None:
+            raise InvalidRequest(f"{_shown(name)} is not a {kind} of {owner}; the nearest is {near}")
+
+
+def nearest_field(name: str, known: Collection[str], *, least: float = NEAR) -> str | None:
+    """Returns the most similar known field; None if no similarity reaches `least`."""
+    if len(name) > LONGEST_SHOWN:
+        return None
+    scored = [(_similarity(name, each), each) for each in sorted(known)]
+    similarity, nearest = max(scored, key=lambda pair: pair[0], default=(0.0, None))
+    return nearest if similarity >= least else None
+
+
+def _similarity(name: str, known: str) -> float:
+    """Compares the letters, and the words in any order (`workflowFile`, `file-workflow`). A name whose words
+    are all part of the known one (`images` of `input_images`) is similar to it."""
+    words, known_words = _words(name), _words(known)
+    ratio = max(
+        _ratio(name.casefold(), known.casefold()),
+        _ratio("".join(sorted(words)), "".join(sorted(known_words))),
+    )
+    is_part = bool(words) and set(words) < set(known_words)
+    return max(ratio, PART) if is_part else ratio
+
+
+def _ratio(first: str, second: str) -> float:
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
+
+
+def _words(name: str) -> list[str]:
+    return [word.casefold() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)]
+
+
+def _shown(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:LONGEST_SHOWN])

@@ -5,7 +5,7 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,8 @@ class BatchOrder:
     stagger_s: float = 0.0
     """Minimum seconds between the starts of two runs."""
     on_error: OnError = OnError.CONTINUE
+    comfy_org_api_keys: tuple[str | None, ...] = field(default=(), repr=False)
+    """The API key of each run for nodes that call a service of Comfy.org; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +139,9 @@ def expand_rows(matrix: object, rows: object, most: int) -> list[Row]:
     )
 
 
-def new_batch_id(at: datetime) -> str:
-    """Ids sort by time of creation."""
-    return f"batch_{id_time(at)}{secrets.token_hex(4)}"
+def new_batch_id(at: datetime, idempotency_key: str | None = None) -> str:
+    """Ids sort by time of creation. An id ends with the idempotency key, as that of a run."""
+    return f"batch_{id_time(at)}{idempotency_key or secrets.token_hex(4)}"
 
 
 def check_size(runs: int, most: int) -> None:

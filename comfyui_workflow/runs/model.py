@@ -321,9 +321,9 @@ def new_run_id(at: datetime, idempotency_key: str | None = None) -> str:
     return f"comfyui_workflow_{id_time(at)}{idempotency_key or secrets.token_hex(4)}"
 
 
-def idempotency_key_of(run_id: str) -> str | None:
-    """The 16 hexadecimal digits of the key; None if the run was ordered without a key."""
-    end = run_id.rpartition("_")[2]
+def idempotency_key_of(any_id: str) -> str | None:
+    """The 16 hexadecimal digits of the key; None if the run or batch was ordered without a key."""
+    end = any_id.rpartition("_")[2]
     return end[_MICROSECOND_DIGITS:] if len(end) == _MICROSECOND_DIGITS + _KEY_DIGITS else None
 
 

@@ -1,5 +1,6 @@
 """Serves HTTP with waitress: until a signal arrives, or in a thread while a command needs it."""
 
+import errno
 import logging
 import signal
 import socket
@@ -30,6 +31,8 @@ HTTP_STOP_TIMEOUT_S = 3.0
 SIGNAL_POLL_S = 0.5
 LONGEST_HEAD_BYTES = 32 * 1024
 MB = 1024 * 1024
+PORTS_TRIED = 100
+HIGHEST_PORT = 65535
 
 
 class Startable(Protocol):
@@ -99,7 +102,7 @@ class HttpThread:
         self._ended = threading.Event()
         self._sockets: dict[int, Any] = {}
         self._http = _listen(server, settings, limits or ConnectionLimits(), self._sockets)
-        self.url = f"http://{_url_host(settings.host)}:{self._http.effective_port}"
+        self.url = f"http://{url_host(settings.host)}:{self._http.effective_port}"
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
@@ -164,11 +167,35 @@ def _listen(
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Is a server running already? COMFYUI_WORKFLOW_PORT chooses another port"
+            f"Is a server running already? {_other_port(settings, error)}"
         ) from error
     if settings.is_private_use:
         check_peers(listener, PeerUsers(settings.other_users).refusal)
     return listener
+
+
+def _other_port(settings: Settings, error: OSError) -> str:
+    """Returns the sentence that offers the next free port."""
+    ports = _ports_after(settings.port) if error.errno == errno.EADDRINUSE else ()
+    free = next((port for port in ports if _is_free(settings.host, port)), None)
+    if free is None:
+        return "COMFYUI_WORKFLOW_PORT chooses another port"
+    return f"Port {free} is free: COMFYUI_WORKFLOW_PORT={free} chooses it, for the server and the commands"
+
+
+def _ports_after(port: int) -> range:
+    return range(port + 1, min(port + PORTS_TRIED, HIGHEST_PORT) + 1)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        address = _address_of(host)
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except OSError:
+        return False
+    return True
 
 
 def _address_of(host: str) -> str:
@@ -192,5 +219,8 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _url_host(host: str) -> str:
+def url_host(host: str) -> str:
+    """Returns the host for a URL: `127.0.0.1` for `localhost`, which may lead to another program."""
+    if host == "localhost":
+        return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

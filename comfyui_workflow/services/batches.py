@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Lock
 
-from comfyui_workflow.concurrency import parallel_map
+from comfyui_workflow.concurrency import KeyedLocks, parallel_map
 from comfyui_workflow.errors import BatchNotFound, RunConflict
 from comfyui_workflow.runs.batch import (
     Batch,
@@ -61,16 +61,29 @@ class BatchService:
         self._store = store
         self._service = service
         self._batches = batches
+        self._submitting = KeyedLocks()
         journal.listen(self._on_run_finished)
 
-    def submit(self, order: BatchOrder) -> Batch:
+    def submit(self, order: BatchOrder, idempotency_key: str | None = None) -> Batch:
         """Submits all runs of a batch, or none.
 
         The runs and the batch are on disk before this returns. The batch is written last: a run without its
-        batch was never accepted. Raises: StoreError; then nothing was submitted."""
+        batch was never accepted. `idempotency_key`: 16 hexadecimal digits. If a batch was submitted with the
+        same key before, returns that batch instead. Raises: StoreError; then nothing was submitted."""
+        if idempotency_key is None:
+            return self._submit(order)
+        with self._submitting.of(idempotency_key):
+            return self.submitted_before(idempotency_key) or self._submit(order, idempotency_key)
+
+    def submitted_before(self, idempotency_key: str | None) -> Batch | None:
+        """Returns the batch that was submitted with this key; None without a key."""
+        known = None if idempotency_key is None else self._batches.by_idempotency_key(idempotency_key)
+        return None if known is None else self._batches.get(known)
+
+    def _submit(self, order: BatchOrder, idempotency_key: str | None = None) -> Batch:
         at = now()
         batch = Batch(
-            batch_id=new_batch_id(self._id_time(at)),
+            batch_id=new_batch_id(self._id_time(at), idempotency_key),
             name=order.name,
             created_at=at,
             total=len(order.requests),
@@ -89,7 +102,7 @@ class BatchService:
             )
             for number, request in enumerate(order.requests)
         ]
-        runs = self._service.save_all(requests)
+        runs = self._service.save_all(requests, order.comfy_org_api_keys)
         try:
             self._batches.add(batch)
         except BaseException:

@@ -53,21 +53,35 @@ class RunService:
         self._id_lock = Lock()
         self._last_id_at: datetime | None = None
 
-    def submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
+    def submit(
+        self, request: RunRequest, idempotency_key: str | None = None, *, api_key: str | None = None
+    ) -> Run:
         """Saves and starts a run. It is on disk before this returns.
 
         `idempotency_key`: 16 hexadecimal digits. If a run was submitted with the same key before, returns
-        that run instead. Raises: StoreError."""
+        that run instead. `api_key`: for nodes that call a service of Comfy.org. Raises: StoreError."""
         if idempotency_key is None:
-            return self._submit(request)
+            return self._submit(request, api_key=api_key)
         with self._ordering:
-            before = self._store.by_idempotency_key(idempotency_key)
-            return self._submit(request, idempotency_key) if before is None else self.get(before)
+            before = self.submitted_before(idempotency_key)
+            return before or self._submit(request, idempotency_key, api_key=api_key)
 
-    def save_all(self, requests: Sequence[RunRequest]) -> list[Run]:
+    def submitted_before(self, idempotency_key: str | None) -> Run | None:
+        """Returns the run that was submitted with this key; None without a key."""
+        known = None if idempotency_key is None else self._store.by_idempotency_key(idempotency_key)
+        return None if known is None else self.get(known)
+
+    def save_all(
+        self,
+        requests: Sequence[RunRequest],
+        api_keys: Sequence[str | None] = (),
+        idempotency_key: str | None = None,
+    ) -> list[Run]:
         """Saves all runs without starting them. They are on disk before this returns.
 
-        Their ids sort in the order of the requests. Raises: StoreError; then no run was saved."""
+        `api_keys`: for nodes that call a service of Comfy.org, one for each request, or none at all.
+        `idempotency_key`: makes a single run known under this key. Ids sort in the order of the requests.
+        Raises: StoreError; then no run was saved."""
         at, plans, runs = now(), dict[int, _Plan](), []
         id_at = self._id_time(at, len(requests))
         for number, request in enumerate(requests):
@@ -75,9 +89,10 @@ class RunService:
             if workflow not in plans:
                 plans[workflow] = _plan(request.workflow)
             later = timedelta(microseconds=number)
-            run_id = new_run_id(id_at + later)
+            run_id = new_run_id(id_at + later, idempotency_key)
             runs.append(_new_run(request, at + later, plans[workflow], run_id))
-        self._journal.add_all(runs)
+        keys = {run.run_id: key for run, key in zip(runs, api_keys, strict=False) if key is not None}
+        self._journal.add_all(runs, keys)
         return runs
 
     def start(self, runs: Sequence[Run]) -> None:
@@ -193,11 +208,13 @@ class RunService:
         self._executor.recheck(run_id)
         return run
 
-    def _submit(self, request: RunRequest, idempotency_key: str | None = None) -> Run:
+    def _submit(
+        self, request: RunRequest, idempotency_key: str | None = None, *, api_key: str | None = None
+    ) -> Run:
         at = now()
         run_id = new_run_id(self._id_time(at), idempotency_key)
         run = _new_run(request, at, _plan(request.workflow), run_id)
-        self._journal.add(run)
+        self._journal.add(run, api_key)
         self._executor.start(run.run_id)
         return run
 

@@ -1,13 +1,14 @@
 """Validation of a workflow against an instance, without executing it: the `validate` of every API."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from comfyui_workflow.execution.prepare import prepared_graph, validate_on_instance
 from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import address_of
 from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
 from comfyui_workflow.sessions.session import InstanceKey
+from comfyui_workflow.workflows.api_nodes import missing_key_findings
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.validation.preflight import Verdict
@@ -45,5 +46,8 @@ class ValidationService:
             session.ping(again=False)
             graph = prepared_graph(session, request)
             verdict = validate_on_instance(session, graph, request.input_images)
+            if not request.has_comfy_org_api_key:
+                missing = missing_key_findings(graph, session.definitions().object_info)
+                verdict = replace(verdict, findings=(*verdict.findings, *missing))
             found = key_inputs(graph, session.definitions())
             return ValidationResult(graph=graph, verdict=verdict, key_inputs=found)

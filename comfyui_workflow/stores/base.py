@@ -153,6 +153,10 @@ class BatchStore(Protocol):
     def latest_id(self) -> str | None:
         """Returns the greatest batch id, also of batches that cannot be read."""
 
+    def by_idempotency_key(self, key: str) -> str | None:
+        """Returns the id of the newest batch that was requested with this key, also after a restart. The id
+        contains the key (`idempotency_key_of`)."""
+
     def named(self, part: str) -> frozenset[str]:
         """Returns the ids of the batches with `part` in their name; ignores case."""
 

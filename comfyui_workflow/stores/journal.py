@@ -1,7 +1,8 @@
 """The only writer of runs: applies events to runs, saves them and wakes waiting threads."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from comfyui_workflow.errors import RunNotFound
@@ -53,15 +54,30 @@ class RunJournal:
         """Registers a callback for each finished run that continues, called as with `listen`."""
         self._on_reopening.append(on_reopening)
 
-    def add(self, run: Run) -> None:
-        """Raises: StoreError."""
-        self._store.add(run)
+    def add(self, run: Run, api_key: str | None = None) -> None:
+        """Adds a run; `api_key` as in `add_all`. Raises: StoreError."""
+        with self._with_keys({} if api_key is None else {run.run_id: api_key}):
+            self._store.add(run)
         self._wake(is_status_change=True)
 
-    def add_all(self, runs: Sequence[Run]) -> None:
-        """Adds all runs or, after an error, none. Raises: StoreError."""
-        self._store.add_all(runs)
+    def add_all(self, runs: Sequence[Run], api_keys: Mapping[str, str] | None = None) -> None:
+        """Adds all runs or, after an error, none. `api_keys`: the Comfy.org API keys by run id. Each is
+        stored until ComfyUI has accepted the prompt or the run has ended. Raises: StoreError."""
+        with self._with_keys(api_keys or {}):
+            self._store.add_all(runs)
         self._wake(is_status_change=True)
+
+    @contextmanager
+    def _with_keys(self, api_keys: Mapping[str, str]) -> Iterator[None]:
+        """Stores the keys before the block adds their runs: a run that was accepted has its key. Keys without
+        a run are removed, here after an error, and at the next start after a crash."""
+        self._api_keys.put_all(api_keys)
+        try:
+            yield
+        except BaseException:
+            for run_id in api_keys:
+                self._api_keys.forget(run_id)
+            raise
 
     def record(self, run_id: str, event: Event) -> Run:
         """Applies an event to a run and saves it. Returns the changed run.
@@ -98,11 +114,6 @@ class RunJournal:
         if run is None:
             raise RunNotFound(f"Workflow not found: {run_id}")
         return run
-
-    def keep_api_key(self, run_id: str, key: str) -> None:
-        """Saves the API key of a run until ComfyUI has accepted the prompt or the run has ended.
-        Raises: StoreError."""
-        self._api_keys.put(run_id, key)
 
     def api_key(self, run_id: str) -> str | None:
         """Returns the API key; None if the run has none, or the key was removed."""

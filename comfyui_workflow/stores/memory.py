@@ -10,7 +10,7 @@ from comfyui_workflow.errors import BatchNotFound, JobNotFound, RunNotFound, Sto
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.events import Durability
 from comfyui_workflow.runs.job import Job, record_name
-from comfyui_workflow.runs.model import OutputFile, Run
+from comfyui_workflow.runs.model import OutputFile, Run, idempotency_key_of
 from comfyui_workflow.runs.summary import EVERY_RUN, RunSummary
 from comfyui_workflow.runs.usage import UsageTotals
 from comfyui_workflow.runs.webhook import Delivery
@@ -111,13 +111,17 @@ class MemoryBatchStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._batches: dict[str, Batch] = {}
+        self._by_key: dict[str, str] = {}
 
     def open(self) -> None:
         pass
 
     def add(self, batch: Batch) -> None:
+        key = idempotency_key_of(batch.batch_id)
         with self._lock:
             self._batches[batch.batch_id] = batch
+            if key is not None:
+                self._by_key[key] = max(batch.batch_id, self._by_key.get(key, ""))
 
     def get(self, batch_id: str) -> Batch:
         with self._lock:
@@ -134,6 +138,9 @@ class MemoryBatchStore:
     def latest_id(self) -> str | None:
         with self._lock:
             return max(self._batches, default=None)
+
+    def by_idempotency_key(self, key: str) -> str | None:
+        return self._by_key.get(key)
 
     def named(self, part: str) -> frozenset[str]:
         part = part.casefold()

@@ -22,7 +22,7 @@ from comfyui_workflow.access.login_cookie import COOKIE, LASTS_S, cookie_value, 
 from comfyui_workflow.api.auth import is_authorized, is_own_page, record_failed_authorization
 from comfyui_workflow.api.error_responses import keep_headers
 from comfyui_workflow.api.guess_limit import record_guesses
-from comfyui_workflow.api.operations import Operation, RequestBody, Section, register
+from comfyui_workflow.api.operations import OpenRequestBody, Operation, Section, register
 from comfyui_workflow.settings import Settings
 
 PATH = "/"
@@ -44,7 +44,7 @@ _LOGIN_POLICY = (
 _SCRIPTS_OF_OTHER_PAGES = frozenset({"login.js", "docs.js"})
 
 
-class LoginForm(RequestBody):
+class LoginForm(OpenRequestBody):
     token: str
     """The API token of the server (`COMFYUI_WORKFLOW_API_TOKEN`)."""
 

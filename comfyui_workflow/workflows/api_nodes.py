@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from comfyui_workflow.parsing.untrusted import as_object
+from comfyui_workflow.parsing.untrusted import as_object, shown
+from comfyui_workflow.workflows.findings import Finding, Severity
+from comfyui_workflow.workflows.graph import Graph, node_title
 
 _KEYS = ("API_KEY_COMFY_ORG", "AUTH_TOKEN_COMFY_ORG")
 
@@ -14,6 +16,23 @@ def nodes_that_need_a_key(graph: Mapping[str, Any], object_info: Mapping[str, An
         node_id
         for node_id, node in graph.items()
         if _needs_key(as_object(object_info.get(str(as_object(node).get("class_type")))))
+    ]
+
+
+def missing_key_findings(graph: Graph, object_info: Mapping[str, Any]) -> list[Finding]:
+    """Returns a warning for each API node of a run that has no key. ComfyUI accepts such a graph; the node
+    fails when it executes."""
+    return [
+        Finding(
+            code="api_key_missing",
+            message="it calls a service of Comfy.org, and the run has no API key: comfy_org_api_key, or "
+            "--comfy-api-key",
+            severity=Severity.WARNING,
+            node_id=node_id,
+            class_type=shown(graph[node_id]["class_type"]),
+            title=node_title(graph[node_id]),
+        )
+        for node_id in nodes_that_need_a_key(graph, object_info)
     ]
 
 

@@ -50,6 +50,7 @@ export const actions = {
   },
   nameRun: (_data, input) => { draft.workflowName = input.value; },
   choosePriority: (_data, input) => { draft.base.priority = Number(input.value) || 0; },
+  typeApiKey: (_data, input) => { draft.apiKey = input.value; drafts.markStale(draft); },
   chooseSeeds: (_data, select) => { draft.base.seed_mode = select.value; },
   check: () => checkNow(),
   start,
@@ -198,7 +199,7 @@ function more() {
   const modes = [["saved", "as in the workflow"], ["control", "change as in the editor"], ["randomize", "new random seeds"]];
   const mode = draft.base.seed_mode ?? "saved";
   return el("details", { "data-key": "more", open: mode !== "saved" },
-    el("summary", {}, "Name, seeds, priority"),
+    el("summary", {}, "Name, seeds, priority, API key"),
     el("div.fields", {},
       el("label.field", {}, el("span", {}, "Name of the run"),
         el("input", { type: "text", value: draft.workflowName, placeholder: draft.fileName, maxlength: 200, "data-do": "nameRun", "data-on": "input" })),
@@ -206,7 +207,11 @@ function more() {
         el("select", { "data-do": "chooseSeeds", "data-on": "change" },
           modes.map(([value, text]) => el("option", { value, selected: value === mode }, text)))),
       el("label.field", {}, el("span", {}, "Priority"),
-        el("input", { type: "number", min: -1000, max: 1000, value: draft.base.priority ?? 0, "data-do": "choosePriority", "data-on": "input" }))));
+        el("input", { type: "number", min: -1000, max: 1000, value: draft.base.priority ?? 0, "data-do": "choosePriority", "data-on": "input" })),
+      el("label.field", {}, el("span", {}, "Comfy.org API key"),
+        el("input", { type: "password", value: draft.apiKey, maxlength: 1024, autocomplete: "off", spellcheck: "false",
+          "data-do": "typeApiKey", "data-on": "input" }),
+        el("span.quiet.small", {}, "For nodes that call a paid service. It is not stored with the run."))));
 }
 
 const problems = (nodeId) => {

@@ -76,7 +76,10 @@ def test_the_yaml_says_the_same(api: Api) -> None:
 
 def test_later_releases_may_say_more_than_the_document(api: Api) -> None:
     assert "additionalProperties" not in document(api)["components"]["schemas"]["RunProgress"]
-    assert document(api)["components"]["schemas"]["BatchBody"]["additionalProperties"] is False
+    described = document(api)["components"]["schemas"]
+    for strict in ("RunOrder", "BatchBody", "InstanceBody", "PriorityChange"):
+        assert described[strict]["additionalProperties"] is False
+    assert "additionalProperties" not in described["JobBody"]
 
 
 def test_the_page_asks_no_other_host(api: Api) -> None:
@@ -191,7 +194,7 @@ def test_a_small_body_is_read_as_its_schema_says(
     api, bodies = listening
     run_id = execute(api, workflow=GRAPH).json["workflow_id"]
     bodies.clear()
-    api.client.post(path.format(run=run_id), json={"unknown": 1})
+    api.client.post(path.format(run=run_id), json={})
     assert bodies[-1].asked == names(schema)
 
 

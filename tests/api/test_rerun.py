@@ -58,7 +58,7 @@ def test_all_that_was_asked_is_asked_again(api: Api, tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [{"workflow": GRAPH}, {"workflow": EDITOR_FILE}])
 @pytest.mark.parametrize("connection", [SSH, f"{SSH} -L 1:localhost:2", "any", "any:big", "Primary"])
 def test_what_was_left_to_its_default_is_left_out(api: Api, connection: str, given: Any) -> None:
-    api.instances.directory.add({"name": "Primary", "ssh_connection": SSH})
+    api.instances.directory.add({"name": "Primary", "ssh_connection": SSH, "tags": ["big"]})
     first = submitted(api, ssh_connection=connection, **given)
     body, _ = told(api, first)
     assert set(body) == {"ssh_connection", "workflow", "workflow_name", "output_dir"}

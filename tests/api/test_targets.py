@@ -48,7 +48,7 @@ def test_an_ssh_string_is_parsed_once(api: Api, parsed: list[object]) -> None:
 
 
 def test_the_name_of_an_instance_and_any_are_read_at_the_border(api: Api, parsed: list[object]) -> None:
-    api.client.post("/comfyui/instances", json={"name": "Gpu", "ssh_connection": SSH})
+    api.client.post("/comfyui/instances", json={"name": "Gpu", "ssh_connection": SSH, "tags": ["fast"]})
     parsed.clear()
     found = [api.journal.get(execute(api, each)).request.target for each in ("gpu", "any:Fast")]
     assert found == [InstanceId(text="gpu", instance_id="gpu"), AnyInstance(text="any:Fast", tag="fast")]

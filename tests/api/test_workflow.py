@@ -303,7 +303,11 @@ def test_cancel_is_asked_for_once_and_refused_when_it_is_too_late(api: Api) -> N
     assert answer.json == {"success": True, "message": "Workflow cancellation initiated"}
     assert api.journal.get(run_id).is_cancel_requested
     api.journal.record(run_id, events.RunCancelled())
-    assert api.client.post(f"{url}/cancel").status_code == 404
+    late = api.client.post(f"{url}/cancel")
+    assert (late.status_code, late.json["code"]) == (404, "run_finished")
+    assert late.json["message"] == f"Workflow not found or already completed: {run_id}"
+    never = api.client.post("/comfyui/workflow/comfyui_workflow_123/cancel")
+    assert (never.status_code, never.json["code"]) == (404, "run_not_found")
     assert api.client.get(f"{url}/active").json == {"success": True, "active": False}
 
 

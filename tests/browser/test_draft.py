@@ -279,3 +279,28 @@ def test_a_browser_that_remembers_nothing(
     )
     dashboard.start(workflows.saved(tmp_path / "w.json", painted()), sandbox.ssh_string)
     dashboard.until_chip("Completed")
+
+
+def test_the_key_of_comfy_org_goes_with_the_run_and_is_not_stored(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    prepare(dashboard, sandbox, tmp_path, steps=600)
+    page, key = dashboard.page, "comfyui-0123456789abcdef"
+    page.get_by_text("Name, seeds, priority").click()
+    field = page.get_by_label("Comfy.org API key")
+    field.fill(key)
+    expect(field).to_have_attribute("type", "password")
+    check(dashboard)
+    page.reload()
+    page.get_by_text("Name, seeds, priority").click()
+    expect(field).to_have_value("")
+    stored = page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+    assert key not in stored
+    field.fill(key)
+    dashboard.press("Start")
+    run_id = dashboard.run_id
+    dashboard.server.until_status(run_id, "executing")
+    (running,) = requests.get(f"{sandbox.comfyui_url}/queue", timeout=30).json()["queue_running"]
+    assert running[3]["api_key_comfy_org"] == key
+    assert key not in json.dumps(dashboard.server.get(f"/{run_id}/request"))
+    dashboard.server.post(f"/{run_id}/cancel")

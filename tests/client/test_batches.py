@@ -1,6 +1,7 @@
 """Batches from Python: a real server with a sandbox, and foreign responses."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from comfyui_workflow.client import (
     ServerUnreachable,
     TimedOut,
     WorkflowServer,
+    calls,
 )
 from comfyui_workflow.errors import RemoteFileError
 from tests.cli.canned_server import CannedServer
@@ -148,12 +150,15 @@ def test_keywords_are_checked_here() -> None:
             client.progress(BATCH_ID)
 
 
-def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
-    class Mute(Peer):
-        asked = 0
+def test_a_lost_answer_is_said_to_be_one_and_is_asked_for_with_the_same_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "RESEND_PATIENCE_S", 1.0)
+    keys: list[bytes] = []
 
+    class Mute(Peer):
         def answer(self, head: bytes) -> bytes:
-            self.asked += 1
+            keys.extend(re.findall(rb"(?i)idempotency-key: (\S+)", head))
             return b""
 
     peer = Mute()
@@ -161,7 +166,8 @@ def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
     with WorkflowServer(peer.url) as client, pytest.raises(ServerUnreachable, match=unsure):
         client.batches.order(workflow={}, ssh_connection="gpu", rows=[{}])
     peer.close()
-    assert peer.asked == 1
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", {"progress": 7}, {"progress": {**PROGRESS, "counts": 7}}])

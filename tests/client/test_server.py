@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from comfyui_workflow.client import (
     ServerUnreachable,
     TimedOut,
     WorkflowServer,
+    calls,
 )
 from comfyui_workflow.errors import RemoteFileError
 from tests.cli.canned_server import CannedServer
 from tests.cli.documents import RUN_ID, raw_progress
+from tests.client.lossy_relay import LossyRelay
 from tests.fuzz.peer import Peer
 from tests.integration.graphs import failing, loaded, painted, slow
 from tests.sandbox_process import SandboxProcess
@@ -184,12 +187,15 @@ def test_what_is_no_id_is_not_asked_for(workflow_id: str) -> None:
         client.progress(workflow_id)
 
 
-def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
-    class Mute(Peer):
-        asked = 0
+def test_a_lost_answer_is_said_to_be_one_and_is_asked_for_with_the_same_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "RESEND_PATIENCE_S", 1.0)
+    keys: list[bytes] = []
 
+    class Mute(Peer):
         def answer(self, head: bytes) -> bytes:
-            self.asked += 1
+            keys.extend(re.findall(rb"(?i)idempotency-key: (\S+)", head))
             return b""
 
     peer = Mute()
@@ -197,7 +203,22 @@ def test_a_lost_answer_is_said_to_be_one_and_nothing_is_sent_twice() -> None:
     with WorkflowServer(peer.url) as client, pytest.raises(ServerUnreachable, match=unsure):
         client.execute(workflow={}, ssh_connection="gpu")
     peer.close()
-    assert peer.asked == 1
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_a_lost_response_starts_one_run_and_one_batch(server: ServerProcess, sandbox: SandboxProcess) -> None:
+    url, order = _url(server), {"workflow": painted(), "ssh_connection": sandbox.ssh_string}
+    with WorkflowServer(url) as client:
+        before = {run.workflow_id for run in client.runs()}
+    with LossyRelay(url, "/comfyui/workflow/execute", 1) as relay, WorkflowServer(relay.url) as client:
+        run_id = client.execute(**order).workflow_id  # type: ignore[typeddict-item]
+        assert relay.lost == 1
+    with LossyRelay(url, "/comfyui/workflow/batch", 1) as relay, WorkflowServer(relay.url) as client:
+        batch = client.batches.order(**order, rows=[{}, {}])  # type: ignore[typeddict-item]
+        assert relay.lost == 1
+        assert {run.workflow_id for run in client.runs()} == before | {run_id, *batch.workflow_ids}
+        client.batches.wait(batch.batch_id, timeout_s=60)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def _order_everything(made: Accepted, server: Server, client: FlaskClient) -> No
         return answer.get_json() or {}
 
     ask("/comfyui/instances", {"name": "gpu", "ssh_connection": CLOSED, "price_per_hour": 1})
+    ask("/comfyui/instances", {"name": "off", "ssh_connection": CLOSED, "tags": ["none"], "enabled": False})
     order = {"ssh_connection": "any:none", "workflow": GRAPH, "output_dir": str(made.directory / "outputs")}
     made.runs = [ask(f"{BASE}/execute", order)["workflow_id"] for _ in range(4)]
     journal = server.parts.service._journal

@@ -211,7 +211,7 @@ def test_a_model_that_one_instance_lacks_is_looked_for_on_the_others(fleet: Mach
         ({"runs": [{"ssh_connection": "gpu0"}]}, "runs[0]: workflow_file is required"),
         ({"runs": [1]}, "runs must be a list of objects"),
         ({"runs": [], "rows": []}, "one of them"),
-        ({"runs": [{}], "on_eror": "stop"}, "on_eror is not a field of a batch; the fields are batch_name, "),
+        ({"runs": [{}], "on_eror": "stop"}, "on_eror is not a field of a batch; the nearest is on_error. "),
         ({"runs": [{}], "ssh_connection": "any"}, "ssh_connection cannot be combined with runs"),
         ({"runs": [{"ssh_connection": "any", "rows": [{}]}]}, "runs[0]: rows is not a field of a run"),
         ({"ssh_connection": "any", "workflow": painted()}, "one of them"),

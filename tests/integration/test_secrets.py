@@ -15,11 +15,20 @@ KEY = "comfyui-0123456789abcdef"
 MakeServer = Callable[..., ServerProcess]
 
 
-def order(server: ServerProcess, graph: dict[str, Any]) -> str:
-    body = {"input": {"workflow": graph, "comfy_org_api_key": KEY}}
-    answer = requests.post(server.url.replace("/comfyui/workflow", "/run"), json=body, timeout=30)
+def order(server: ServerProcess, graph: dict[str, Any], how: str = "job") -> str:
+    """Returns the id of the run. `how`: `execute`, `batch` or `job`."""
+    ssh_connection = str(server.settings["default_endpoint"])
+    run = {"ssh_connection": ssh_connection, "workflow": graph, "comfy_org_api_key": KEY}
+    if how == "execute":
+        answer = server.post("/execute", run)
+    elif how == "batch":
+        answer = server.post("/batch", {**run, "rows": [{}]})
+    else:
+        body = {"input": {"workflow": graph, "comfy_org_api_key": KEY}}
+        answer = requests.post(server.url.replace("/comfyui/workflow", "/run"), json=body, timeout=30)
     assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
+    created = answer.json()
+    return str(created.get("workflow_id") or created.get("id") or created["workflow_ids"][0])
 
 
 def places_of_the_key(*directories: Path) -> list[Path]:
@@ -51,11 +60,12 @@ def answers(server: ServerProcess, run_id: str) -> str:
     return "".join(requests.get(url, timeout=30).text for url in urls)
 
 
+@pytest.mark.parametrize("how", ["execute", "batch", "job"])
 def test_a_key_goes_along_and_is_gone_when_the_prompt_was_accepted(
-    make_server: MakeServer, sandbox: SandboxProcess
+    make_server: MakeServer, sandbox: SandboxProcess, how: str
 ) -> None:
     server = make_server(default_endpoint=sandbox.ssh_string, log_level="DEBUG")
-    run = order(server, slow(steps=600))
+    run = order(server, slow(steps=600), how)
     server.until_status(run, "executing")
     assert key_at(sandbox) == [KEY]
     assert places_of_the_key(server.directory) == []
@@ -66,12 +76,13 @@ def test_a_key_goes_along_and_is_gone_when_the_prompt_was_accepted(
     assert KEY not in answers(server, run) + server.log()
 
 
+@pytest.mark.parametrize("how", ["execute", "batch", "job"])
 def test_a_key_of_a_run_that_waits_survives_a_kill_in_a_file_of_its_own(
-    make_server: MakeServer, sandbox: SandboxProcess
+    make_server: MakeServer, sandbox: SandboxProcess, how: str
 ) -> None:
     sandbox.kill()
     server = make_server(default_endpoint=sandbox.ssh_string)
-    run = order(server, slow(steps=600))
+    run = order(server, slow(steps=600), how)
     server.until(run, lambda progress: "trying again" in (progress["message"] or ""))
     server.kill()
     (kept,) = places_of_the_key(server.directory)

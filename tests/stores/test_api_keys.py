@@ -1,11 +1,14 @@
 """API keys of runs are kept apart from the records, private, and removed in time."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from comfyui_workflow.app import create_server
+from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import PromptAccepted, PromptPrepared, RunCancelled, RunFailed
 from comfyui_workflow.runs.model import Run, RunRequest, new_run_id
@@ -15,7 +18,7 @@ from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.private_directories import PRIVATE
 from comfyui_workflow.stores.journal import RunJournal, now
 from comfyui_workflow.stores.memory import MemoryRunStore
-from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
+from comfyui_workflow.workflows.api_nodes import missing_key_findings, nodes_that_need_a_key
 from comfyui_workflow.workflows.model import Workflow
 
 KEY = "comfyui-0123456789abcdef"
@@ -52,13 +55,49 @@ def test_a_key_is_gone_when_its_prompt_was_accepted_or_its_run_has_ended(
     tmp_path: Path, keys: ApiKeys, event: PromptAccepted | RunFailed | RunCancelled
 ) -> None:
     journal, run = RunJournal(MemoryRunStore(), api_keys=keys), new_run()
-    journal.add(run)
-    journal.keep_api_key(run.run_id, KEY)
+    journal.add(run, KEY)
     journal.record(run.run_id, PromptPrepared(prompt_id="p", boot_marker=None))
     assert journal.api_key(run.run_id) == KEY
     assert files_with_the_key(tmp_path) == [f"secrets/{run.run_id}"]
     journal.record(run.run_id, event)
     assert journal.api_key(run.run_id) is None
+    assert files_with_the_key(tmp_path) == []
+
+
+def test_the_key_of_a_batch_is_written_once_and_removed_run_by_run(tmp_path: Path, keys: ApiKeys) -> None:
+    store = MemoryRunStore()
+    journal, runs = RunJournal(store, api_keys=keys), [new_run() for _ in range(50)]
+    journal.add_all(runs, {**{run.run_id: KEY for run in runs[:-1]}, runs[-1].run_id: "another"})
+    assert [journal.api_key(run.run_id) for run in runs] == [KEY] * 49 + ["another"]
+    files = [tmp_path / "secrets" / run.run_id for run in runs]
+    assert len({file.stat().st_ino for file in files}) == 2
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    journal.record(runs[0].run_id, RunCancelled())
+    assert [journal.api_key(run.run_id) for run in runs[:2]] == [None, KEY]
+
+
+def test_a_file_system_without_links_gets_files(
+    tmp_path: Path, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    ids = [f"comfyui_workflow_{number}_a" for number in range(3)]
+    keys.put_all(dict.fromkeys(ids, KEY))
+    assert [keys.get(each) for each in ids] == [KEY] * 3
+    assert len({(tmp_path / "secrets" / each).stat().st_ino for each in ids}) == 3
+
+
+def test_a_run_that_cannot_be_saved_leaves_no_key(tmp_path: Path, keys: ApiKeys) -> None:
+    class Full(MemoryRunStore):
+        def add_all(self, runs: object) -> None:
+            assert files_with_the_key(tmp_path) != [], "the key is on disk before the run"
+            raise StoreError("The disk is full")
+
+    run = new_run()
+    with pytest.raises(StoreError):
+        RunJournal(Full(), api_keys=keys).add_all([run], {run.run_id: KEY})
     assert files_with_the_key(tmp_path) == []
 
 
@@ -120,3 +159,13 @@ def test_directories_of_an_earlier_version_are_closed_to_others(tmp_path: Path) 
 def test_nodes_that_need_a_key(definition: object, needs: bool) -> None:
     graph = {"1": {"class_type": "A", "inputs": {}}, "2": {"class_type": "B", "inputs": {}}}
     assert nodes_that_need_a_key(graph, {"B": definition}) == (["2"] if needs else [])
+
+
+def test_a_run_without_a_key_is_warned_of_its_api_nodes() -> None:
+    graph = {
+        "1": {"class_type": "A", "inputs": {}},
+        "2": {"class_type": "B", "inputs": {}, "_meta": {"title": "Paid"}},
+    }
+    (finding,) = missing_key_findings(graph, {"A": {}, "B": {"api_node": True}})
+    assert (finding.code, finding.severity.value, finding.node_id) == ("api_key_missing", "warning", "2")
+    assert str(finding).startswith('node 2 (B "Paid"): it calls a service of Comfy.org')

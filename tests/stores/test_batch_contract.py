@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from comfyui_workflow.errors import BatchNotFound
-from comfyui_workflow.runs.batch import Batch, OnError
+from comfyui_workflow.runs.batch import Batch, OnError, new_batch_id
 from comfyui_workflow.stores.base import BatchStore
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.memory import MemoryBatchStore
@@ -77,6 +78,16 @@ def test_one_is_found_by_a_part_of_its_name_in_capitals_or_not(start: Start) -> 
     assert store.named("NIGHT") == {batch(1).batch_id, batch(2).batch_id}
     assert store.named("strasse") == {batch(0).batch_id}
     assert store.named("day") == frozenset()
+
+
+def test_a_batch_is_found_by_its_idempotency_key(start: Start) -> None:
+    store, keys = start(), ["a" * 16, "b" * 16]
+    older, newer = (replace(batch(1), batch_id=new_batch_id(at, keys[0])) for at in (AT, AT + timedelta(1)))
+    for each in (newer, older, batch(2)):
+        store.add(each)
+    for each in (store, start()):
+        assert [each.by_idempotency_key(key) for key in keys] == [newer.batch_id, None]
+        assert each.by_idempotency_key(batch(2).batch_id[-8:]) is None
 
 
 def test_a_batch_that_was_made_again_is_as_good_as_any(start: Start) -> None:

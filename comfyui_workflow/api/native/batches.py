@@ -12,7 +12,7 @@ from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.operations import Operation, Section, register
-from comfyui_workflow.api.request import json_body, number
+from comfyui_workflow.api.request import idempotency_key, json_body, number, refuse_unknown_parts
 from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import BatchNotFound
@@ -37,7 +37,10 @@ class BatchViews:
     cache: ResponseCache
 
     def submit(self) -> Response:
-        batch = self.batches.submit(self.orders.read_batch(json_body()))
+        key = idempotency_key()
+        batch = self.batches.submitted_before(key) or self.batches.submit(
+            self.orders.read_batch(json_body()), key
+        )
         ids = [run.run_id for run in self.batches.runs(batch.batch_id)]
         return jsonify(
             success=True, batch_id=batch.batch_id, workflow_ids=ids, message=f"{len(ids)} runs are queued"
@@ -110,7 +113,7 @@ def create_blueprint(services: ApiServices) -> Blueprint:
         documents=RunDocuments(service=services.service, live_view=services.live_view),
         cache=create_response_cache(routes, lambda: services.service.status_version),
     )
-    register(routes, OPERATIONS, views)
+    register(routes, OPERATIONS, views, refuse_unknown_parts)
     return routes
 
 
@@ -140,7 +143,8 @@ OPERATIONS = (
         view=BatchViews.submit,
         summary="Start a batch of runs",
         description="Stores all runs or none, and returns as soon as they are stored. Errors: 400 if "
-        "any run is invalid (the message has its number), 507 local disk full.",
+        "any run is invalid (the message has its number), 507 local disk full. With a header "
+        "`Idempotency-Key`, a repeated request with the same body returns the existing batch.",
         body=schemas.BatchBody,
         answer=schemas.BatchStarted,
     ),

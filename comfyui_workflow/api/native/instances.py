@@ -12,7 +12,14 @@ from comfyui_workflow.api.error_responses import error_response, http_error_resp
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
-from comfyui_workflow.api.request import flag, json_body, number, optional_json_body, text
+from comfyui_workflow.api.request import (
+    flag,
+    json_body,
+    number,
+    optional_json_body,
+    refuse_unknown_parts,
+    text,
+)
 from comfyui_workflow.comfyui.json_sanitizer import sanitize_json
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
 from comfyui_workflow.instances.costs import costs_of, idle_warning
@@ -117,7 +124,7 @@ class RequestViews:
         )
 
     def free(self, instance: str) -> Response:
-        body = optional_json_body()
+        body = optional_json_body(schemas.FreeBody)
         unload_models = flag(body, "unload_models", default=True)
         free_memory = flag(body, "free_memory", default=True)
         if not (unload_models or free_memory):
@@ -130,7 +137,7 @@ class RequestViews:
         return jsonify(success=True, message=f"{found.name} frees its memory as soon as no prompt runs")
 
     def interrupt(self, instance: str) -> Response:
-        is_wanted = _read_prompt_filter(optional_json_body())
+        is_wanted = _read_prompt_filter(optional_json_body(schemas.InterruptBody))
         found = self.instances.directory.require(instance)
         stopped = self.instances.instance_requests.ask(
             found,
@@ -194,7 +201,7 @@ class ConnectionViews:
 
     def accept_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        fingerprint = text(json_body(), "fingerprint")
+        fingerprint = text(json_body(schemas.HostKeyBody), "fingerprint")
         if not fingerprint:
             raise InvalidRequest("fingerprint is required: that of the key the machine shows, SHA256:…")
         accept_host_key(self.instances, found, fingerprint, pinned_for_all=self.pinned_for_all)
@@ -205,10 +212,11 @@ def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("instances", __name__)
     service, instances, settings = services.service, services.instances, services.settings
     entries = EntryViews(service=service, instances=instances, idle_warning_s=settings.idle_warning_s)
-    register(routes, ENTRY_OPERATIONS, entries)
-    register(routes, REQUEST_OPERATIONS, RequestViews(service=service, instances=instances))
+    register(routes, ENTRY_OPERATIONS, entries, refuse_unknown_parts)
+    requests = RequestViews(service=service, instances=instances)
+    register(routes, REQUEST_OPERATIONS, requests, refuse_unknown_parts)
     connections = ConnectionViews(instances=instances, pinned_for_all=settings.ssh_host_key)
-    register(routes, CONNECTION_OPERATIONS, connections)
+    register(routes, CONNECTION_OPERATIONS, connections, refuse_unknown_parts)
     return routes
 
 

@@ -1,7 +1,6 @@
 """/comfyui/workflow/*: the native API (Workflow Execution API v1.0 with extensions)."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from comfyui_workflow.api.native.rerun import (
 from comfyui_workflow.api.native.run_documents import RunDocuments
 from comfyui_workflow.api.native.run_list import RunList
 from comfyui_workflow.api.operations import Operation, Section, register
-from comfyui_workflow.api.request import json_body, number
+from comfyui_workflow.api.request import idempotency_key, json_body, number, refuse_unknown_parts
 from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
-from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_priority
-from comfyui_workflow.errors import InvalidRequest, RunConflict, RunNotFound
+from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_api_key, read_priority
+from comfyui_workflow.errors import InvalidRequest, RunConflict, RunFinished, RunNotFound
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.runs.document import output_document
 from comfyui_workflow.runs.model import Run
@@ -55,7 +54,8 @@ class OrderViews:
     directory: Registry
 
     def execute(self) -> Response:
-        run = self.service.submit(self.orders.read(self._execute_body()), _idempotency_key())
+        key = idempotency_key()
+        run = self.service.submitted_before(key) or self._submitted(key)
         return jsonify(success=True, workflow_id=run.run_id, message="Workflow execution started")
 
     def validate(self) -> Response:
@@ -66,13 +66,17 @@ class OrderViews:
         )
 
     def inspect(self) -> Response:
-        body = json_body()
+        body = json_body(schemas.WorkflowToInspect)
         repeated = repeated_run_id(body)
         given = body if repeated is None else {"workflow": workflow_of(self.service.get(repeated))}
         return jsonify(success=True, **_workflow_document(self.orders.read_workflow(given)))
 
+    def _submitted(self, key: str | None) -> Run:
+        body = self._execute_body()
+        return self.service.submit(self.orders.read(body), key, api_key=read_api_key(body))
+
     def _execute_body(self) -> dict[str, Any]:
-        body = json_body()
+        body = json_body(schemas.RunOrder)
         repeated = repeated_run_id(body)
         if repeated is None:
             return body
@@ -100,8 +104,10 @@ class RunViews:
     def cancel(self, workflow_id: str) -> Response:
         try:
             self.service.cancel(workflow_id)
-        except (RunNotFound, RunConflict) as error:
+        except RunNotFound as error:
             raise RunNotFound(f"Workflow not found or already completed: {workflow_id}") from error
+        except RunConflict as error:
+            raise RunFinished(f"Workflow not found or already completed: {workflow_id}") from error
         return jsonify(success=True, message="Workflow cancellation initiated")
 
     def retry(self, workflow_id: str) -> Response:
@@ -109,7 +115,7 @@ class RunViews:
         return jsonify(success=True, message="Workflow retry started")
 
     def priority(self, workflow_id: str) -> Response:
-        self.service.prioritize(workflow_id, read_priority(json_body()))
+        self.service.prioritize(workflow_id, read_priority(json_body(schemas.PriorityChange)))
         return jsonify(success=True, message="Priority changed")
 
     def state(self) -> Response:
@@ -195,6 +201,7 @@ def create_blueprint(services: ApiServices) -> Blueprint:
         routes,
         ORDER_OPERATIONS,
         OrderViews(service=service, inspector=services.inspector, orders=orders, directory=directory),
+        refuse_unknown_parts,
     )
     register(
         routes,
@@ -206,11 +213,12 @@ def create_blueprint(services: ApiServices) -> Blueprint:
             cache=cache,
             damage_report=services.damage,
         ),
+        refuse_unknown_parts,
     )
     run_list = RunList(service=service, batches=services.batches, documents=documents, cache=cache)
-    register(routes, LIST_OPERATIONS, run_list)
+    register(routes, LIST_OPERATIONS, run_list, refuse_unknown_parts)
     files = FileViews(service=service, live_view=services.live_view, uploads=services.uploads)
-    register(routes, FILE_OPERATIONS, files)
+    register(routes, FILE_OPERATIONS, files, refuse_unknown_parts)
     return routes
 
 
@@ -225,13 +233,6 @@ def local_output(run: Run, number: int) -> Path:
     if not path.is_file():
         raise RunNotFound(f"Output not found: {output.filename} is not at {path} any more")
     return path
-
-
-def _idempotency_key() -> str | None:
-    """Returns the idempotency key: the first 64 bits of a hash of the header and the body, so a request with
-    another body does not match. None without the header."""
-    header = request.headers.get("Idempotency-Key")
-    return sha256(header.encode() + b"\0" + request.get_data()).hexdigest()[:16] if header else None
 
 
 def _inspection_document(inspection: ValidationResult) -> dict[str, Any]:
@@ -325,7 +326,7 @@ RUN_OPERATIONS = (
         view=RunViews.cancel,
         summary="Cancel a run",
         description="Stops the prompt of this run and no other. Returns at once; the run ends when the "
-        "instance confirms. Errors: 404 unknown or finished run.",
+        "instance confirms. Errors: 404 `run_not_found`, `run_finished`.",
         answer=schemas.Done,
     ),
     Operation(
@@ -427,6 +428,7 @@ FILE_OPERATIONS = (
         summary="Get the live preview of a run",
         description="The latest picture of the node that executes. 204 without a body if there is none. "
         "Errors: 404 `run_not_found`.",
+        query=schemas.LivePreviewQuery,
         answer="image/*",
     ),
     Operation(

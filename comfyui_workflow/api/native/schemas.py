@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from comfyui_workflow.api.operations import RequestBody, ResponseBody
-from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_STAGGER_S
+from comfyui_workflow.api.run_requests import HIGHEST_PRIORITY, LONGEST_API_KEY, LONGEST_STAGGER_S
 from comfyui_workflow.instances.schema import HIGHEST_PRICE, LONGEST_NAME, MOST_TAGS
 from comfyui_workflow.instances.state import Reachability
 from comfyui_workflow.runs.batch import OnError
@@ -100,11 +100,14 @@ class OneRun(RequestBody):
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
     """The run with the highest priority starts first, among runs that wait for the same instance. Default:
     0."""
+    comfy_org_api_key: str | None = Field(None, max_length=LONGEST_API_KEY)
+    """API key for nodes that call a service of Comfy.org. Sent with the prompt; not part of any record or
+    response; deleted when ComfyUI has accepted the prompt or the run has ended."""
 
 
 class RunOrder(OneRun):
     """The fields of one run. `ssh_connection` and one of `workflow` and `workflow_file` are required, unless
-    `again` names a run that has them. Unknown fields are ignored; null means the default."""
+    `again` names a run that has them. Unknown fields are refused; null means the default."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_OF_RUN]})
 
@@ -150,6 +153,11 @@ class PreviewQuery(RequestBody):
     preview: int | None = Field(None, ge=LEAST_PREVIEW_PX, le=LARGEST_PREVIEW_PX)
     """Returns a WEBP whose longest side has at most this many pixels, instead of the file. An empty value
     means 256. Error 400 if the file is not a picture."""
+
+
+class LivePreviewQuery(RequestBody):
+    number: int | None = None
+    """Not used by the server: it makes the URL of each picture unique for the cache of a browser."""
 
 
 class RunStarted(Done):
@@ -452,7 +460,7 @@ class BatchBody(OneRun):
     """Either `runs`, or the fields of one run with `rows` or a `matrix`; at most 10,000 runs. Unknown fields
     are refused."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_BATCH]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_OF_BATCH]})
 
     batch_name: str | None = None
     """Display name. Default: the name of the workflow of the first run."""
@@ -470,8 +478,6 @@ class BatchBody(OneRun):
 
 class BatchRun(OneRun):
     """The body of `execute` without `again`. Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class BatchStarted(Done):
@@ -595,7 +601,7 @@ class InstanceBody(RequestBody):
     given fields change, and null sets a field to its default. Unknown fields are refused; `id` is made from
     the name and cannot be set."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OF_INSTANCE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_OF_INSTANCE]})
 
     name: str | None = Field(None, max_length=LONGEST_NAME)
     """Unique, case-insensitive; printable characters without `/`. Not `any`, not `costs`, and not like an ssh

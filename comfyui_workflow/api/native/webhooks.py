@@ -8,7 +8,7 @@ from comfyui_workflow.api.error_responses import error_response, http_error_resp
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.native import schemas
 from comfyui_workflow.api.operations import Operation, Section, register
-from comfyui_workflow.api.request import number
+from comfyui_workflow.api.request import number, refuse_unknown_parts
 from comfyui_workflow.delivery.webhooks.sender import Outbox
 from comfyui_workflow.delivery.webhooks.serializers import attempt_document, delivery_document
 
@@ -40,7 +40,7 @@ class WebhookViews:
 
 def create_blueprint(services: ApiServices) -> Blueprint:
     routes = Blueprint("webhooks", __name__)
-    register(routes, OPERATIONS, WebhookViews(outbox=services.outbox))
+    register(routes, OPERATIONS, WebhookViews(outbox=services.outbox), refuse_unknown_parts)
     return routes
 
 

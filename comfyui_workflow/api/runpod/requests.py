@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import flag, integer, text
-from comfyui_workflow.api.run_requests import OrderReader, order_reader
+from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_api_key
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
+from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_body
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
 from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
@@ -57,7 +58,7 @@ class Content:
 
 def job_order_reader(services: ApiServices) -> "JobOrderReader":
     return JobOrderReader(
-        orders=order_reader(services),
+        orders=order_reader(services, may_lack_instances=True),
         uploads=services.uploads,
         directory=services.instances.directory,
         default_endpoint=services.settings.default_endpoint,
@@ -99,6 +100,7 @@ class JobOrderReader:
     def read(self, body: Body, endpoint: Endpoint, *, is_sync: bool) -> JobOrder:
         """Parses the body and stores its inline images on this server. RunPod does not look into `input`: it
         accepts the job, and worker-comfyui fails it. So an error there becomes the refusal of the order."""
+        refuse_misspelled_body(body, dict(as_object(body.get("input"))))
         policy = _object(body, "policy")
         timeout_ms = integer(policy, "executionTimeout", 0, LEAST_TIMEOUT_MS, LONGEST_MS)
         ttl_ms = integer(policy, "ttl", USUAL_TTL_MS, LEAST_TTL_MS, LONGEST_MS)
@@ -132,14 +134,15 @@ class JobOrderReader:
     def _valid_content(self, given: Body, execute_body: Body) -> "Content":
         images = dict(_images(given))
         fetches = tuple(self._downloads(images))
-        key = text(given, "comfy_org_api_key") or None
+        key = read_api_key(given)
+        execute_body = {**execute_body, "workflow": given["workflow"], "comfy_org_api_key": key}
         try:
-            request = self.orders.read({**execute_body, "workflow": given["workflow"]})
+            request = self.orders.read(execute_body)
         except InvalidGraph as error:
             raise InvalidRequest(f"{INVALID}: {error}") from error
         paths = (*self._stored_paths(images), *(each.path for each in fetches))
         return Content(
-            request=replace(request, input_images=paths, has_comfy_org_api_key=key is not None),
+            request=replace(request, input_images=paths),
             fetches=fetches,
             comfy_org_api_key=key,
         )

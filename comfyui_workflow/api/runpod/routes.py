@@ -13,9 +13,10 @@ from werkzeug.wsgi import wrap_file
 from comfyui_workflow.api.error_responses import keep_headers, status_of
 from comfyui_workflow.api.mount import Api, ApiServices
 from comfyui_workflow.api.operations import Operation, Section, register
-from comfyui_workflow.api.request import json_body, number
+from comfyui_workflow.api.request import idempotency_key, json_body, number
 from comfyui_workflow.api.runpod import schemas
 from comfyui_workflow.api.runpod.documents import NO_IMAGES, STATUS_WORDS, document_head
+from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_query
 from comfyui_workflow.api.runpod.output import spooled_document, spooled_stream
 from comfyui_workflow.api.runpod.rate_limits import RateLimits
 from comfyui_workflow.api.runpod.requests import JobOrderReader, job_order_reader
@@ -105,9 +106,13 @@ class JobViews:
 
     def _submitted(self, endpoint_id: str | None, *, is_sync: bool) -> JobView:
         endpoint = self.orders.endpoint(endpoint_id)
+        key = idempotency_key(f" {endpoint.key} {is_sync}")
+        before = self.jobs.submitted_before(key)
+        if before is not None:
+            return before
         order = self.orders.read(json_body(), endpoint, is_sync=is_sync)
         try:
-            return self.jobs.submit(order)
+            return self.jobs.submit(order, key)
         except ImageRefused as error:
             return self.jobs.submit(replace(order, fetches=(), refusal=f"{NO_IMAGES}: {error}"))
 
@@ -140,7 +145,7 @@ def create_blueprint(services: ApiServices) -> Blueprint:
         default_endpoint=services.settings.default_endpoint,
         spool_dir=services.settings.data_dir,
     )
-    register(routes, OPERATIONS, views)
+    register(routes, OPERATIONS, views, refuse_misspelled_query)
     return routes
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from comfyui_workflow.api.operations import RequestBody, ResponseBody
+from comfyui_workflow.api.operations import OpenRequestBody, ResponseBody
 from comfyui_workflow.api.runpod.requests import (
     LEAST_TIMEOUT_MS,
     LEAST_TTL_MS,
@@ -29,14 +29,14 @@ class JobFailure(ResponseBody):
     """One sentence: what happened and what to do."""
 
 
-class InputImage(RequestBody):
+class InputImage(OpenRequestBody):
     name: str
     """File name without directories. If a name occurs twice, the later image replaces the earlier one."""
     image: str
     """Base64, a data URI, or an `http` or `https` URL of a file with at most 64 MB."""
 
 
-class JobInput(RequestBody):
+class JobInput(OpenRequestBody):
     workflow: dict[str, Any]
     """In API or editor format."""
     images: list[InputImage] | None = None
@@ -46,7 +46,7 @@ class JobInput(RequestBody):
     ComfyUI has accepted the prompt or the run has ended."""
 
 
-class Policy(RequestBody):
+class Policy(OpenRequestBody):
     executionTimeout: int | None = Field(  # noqa: N815 - RunPod's word
         None, ge=LEAST_TIMEOUT_MS, le=LONGEST_MS
     )
@@ -58,7 +58,7 @@ class Policy(RequestBody):
     """True: other jobs and runs that wait for the same instance start first."""
 
 
-class S3Config(RequestBody):
+class S3Config(OpenRequestBody):
     """The bucket that the outputs of the job are uploaded to."""
 
     endpointUrl: str = Field(max_length=LONGEST_URL)  # noqa: N815
@@ -70,7 +70,7 @@ class S3Config(RequestBody):
     """Directory in the bucket: prefix of the keys of all outputs."""
 
 
-class JobBody(RequestBody):
+class JobBody(OpenRequestBody):
     """A job. `input` may also be a string with its JSON."""
 
     input: JobInput
@@ -82,7 +82,7 @@ class JobBody(RequestBody):
     s3Config: S3Config | None = None  # noqa: N815
 
 
-class WaitQuery(RequestBody):
+class WaitQuery(OpenRequestBody):
     wait: int = Field(USUAL_WAIT_MS, ge=LEAST_WAIT_MS, le=LONGEST_WAIT_MS)
     """Maximum wait in milliseconds."""
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from comfyui_workflow.concurrency import KeyedLocks
 from comfyui_workflow.errors import JobNotFound, RunConflict, RunNotFound, StoreError, UrlRefused
 from comfyui_workflow.runs.events import RunCancelled, RunFailed
 from comfyui_workflow.runs.job import (
@@ -115,46 +116,59 @@ class JobService:
             start=self._start_run,
         )
         self._retrying = threading.Lock()
+        self._submitting = KeyedLocks()
         journal.listen(self._on_run_finished)
         journal.listen_for_reopening(self._on_run_reopened)
 
-    def submit(self, order: JobOrder) -> JobView:
+    def submit(self, order: JobOrder, idempotency_key: str | None = None) -> JobView:
         """Saves a job and its run, then starts the run or the download of its images. The run of an order
         with a `refusal` fails at once.
 
-        Both are on disk before this returns, and before the run is started.
+        Both are on disk before this returns, and before the run is started. `idempotency_key`: 16 hexadecimal
+        digits. If a job was submitted with the same key before, returns that job instead.
         Raises: UrlRefused, ImageRefused, StoreError; then nothing was submitted."""
         for fetch in order.fetches:
             self._check_image(fetch)
         for url in _urls(order):
             self._check_url(url)
-        (run,) = self._service.save_all([order.request])
-        job = Job(
-            job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
-            run_id=run.run_id,
-            endpoint=order.endpoint,
-            presenter=order.presenter,
-            created_at=run.queue_time,
-            expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
-            webhook=next(iter(order.webhooks), None),
-            more_webhooks=order.webhooks[1:],
-            execution_timeout_s=order.execution_timeout_s,
-            bucket=order.bucket,
-            fetches=order.fetches,
-            refusal=order.refusal,
-        )
+        if idempotency_key is None:
+            return self._submit(order)
+        with self._submitting.of(idempotency_key):
+            return self.submitted_before(idempotency_key) or self._submit(order, idempotency_key)
+
+    def submitted_before(self, idempotency_key: str | None) -> JobView | None:
+        """Returns the job that was submitted with this key; None without a key, and for an expired job."""
+        run = self._service.submitted_before(idempotency_key)
+        if run is None:
+            return None
         try:
-            if order.comfy_org_api_key is not None:
-                self._journal.keep_api_key(run.run_id, order.comfy_org_api_key)
+            return self.get(run.run_id)
+        except JobNotFound:
+            return None
+
+    def _submit(self, order: JobOrder, idempotency_key: str | None = None) -> JobView:
+        left = self._left_without_job(idempotency_key)
+        run = left or self._service.save_all([order.request], [order.comfy_org_api_key], idempotency_key)[0]
+        job = _new_job(order, run)
+        if left is not None:
+            job = replace(job, fetches=(), expires_at=now() + timedelta(seconds=order.ttl_s))
+        try:
             self._store.add(job)
         except StoreError:
             ended = RunCancelled(message="The job could not be saved, so it was not started")
             self._journal.record(run.run_id, ended)
             raise
         self._expiry.watch(job)
-        self._begin(job, run)
+        if left is None:
+            self._begin(job, run)
         self._finalizer.put(job.job_id)  # the run may have been cancelled directly in the meantime
         return JobView(job=job, run=run)
+
+    def _left_without_job(self, idempotency_key: str | None) -> Run | None:
+        """Returns the run that a server has saved with this key before it crashed: its job was not saved, and
+        the restarted server has resumed the run. A run that was cancelled is not taken."""
+        run = self._service.submitted_before(idempotency_key)
+        return None if run is None or run.status is RunStatus.CANCELLED else run
 
     def get(self, job_id: str) -> JobView:
         """Returns the current state of a job. Raises: JobNotFound."""
@@ -401,6 +415,23 @@ class JobService:
 
     def _put_later(self, job_id: str, delay_s: float) -> None:
         self._deadlines.at(now() + timedelta(seconds=delay_s), lambda: self._finalizer.put(job_id))
+
+
+def _new_job(order: JobOrder, run: Run) -> Job:
+    return Job(
+        job_id=(SYNC_PREFIX if order.is_sync else "") + run.run_id,
+        run_id=run.run_id,
+        endpoint=order.endpoint,
+        presenter=order.presenter,
+        created_at=run.queue_time,
+        expires_at=run.queue_time + timedelta(seconds=order.ttl_s),
+        webhook=next(iter(order.webhooks), None),
+        more_webhooks=order.webhooks[1:],
+        execution_timeout_s=order.execution_timeout_s,
+        bucket=order.bucket,
+        fetches=order.fetches,
+        refusal=order.refusal,
+    )
 
 
 def _streamed(view: JobView) -> tuple[DeliveredFile, ...]:

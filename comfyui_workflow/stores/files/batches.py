@@ -73,5 +73,8 @@ class FileBatchStore:
         newest = self._memory.latest_id()
         return max([*self.unreadable, *([newest] if newest else [])], default=None)
 
+    def by_idempotency_key(self, key: str) -> str | None:
+        return self._memory.by_idempotency_key(key)
+
     def named(self, part: str) -> frozenset[str]:
         return self._memory.named(part)
