@@ -61,9 +61,10 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @click.option(
     "--rows",
     type=existing_file,
-    help="Table with one row for each run: CSV with input names in the header, or JSON with a list of "
-    "objects. Cells with numbers, true or false are read as such, all others as text. An empty cell sets "
-    "nothing. Name a picture by its local path.",
+    help="Table with one row for each run: CSV, XLSX, XLS or ODS with input names in the header, or JSON "
+    "with a list of objects (JSONL: an object on each line). Cells with numbers, true or false are read as "
+    "such, all others as text. An empty cell sets nothing. Name a file, or a directory of frames, by its "
+    "local path.",
 )
 @click.option(
     "--vary",
