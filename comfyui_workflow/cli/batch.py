@@ -156,7 +156,7 @@ def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, A
     directories = [Path(), *([rows.parent] if rows else [])]
     values, files = collect_files(given.values, directories)
     order = BatchOrder(**_order(options), rows=values)
-    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))
+    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))  # rows name these
 
     def ask(client: WorkflowServer) -> BatchStartedDocument:
         try:

@@ -7,11 +7,18 @@ from pathlib import Path
 def existing_spelling(path: str) -> str:
     """Returns the spelling of the path under which a file exists; the path itself if there is none. Tried
     are the other Unicode form of letters (macOS decomposes them), and `/` for `\\`."""
-    spelled = Path(path).expanduser()
+    spelled = _expanded(path)
     if _exists(spelled):
-        return path
-    candidates = [spelled, *([Path(path.replace("\\", "/")).expanduser()] if "\\" in path else [])]
+        return path if str(spelled) == str(Path(path)) else str(spelled)
+    candidates = [spelled, *([_expanded(path.replace("\\", "/"))] if "\\" in path else [])]
     return next((str(found) for each in candidates if (found := _by_listing(each)) is not None), path)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(path)
 
 
 def _by_listing(path: Path) -> Path | None:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 86_400.0
 _COPY_BYTES = 1024 * 1024
 _MOST_PARTS = 8
+_GROUP = re.compile("[0-9a-f]{16}")
 
 
 class Uploads:
@@ -44,11 +45,12 @@ class Uploads:
         self._clock = clock
         self._cleaned_up_at_s = 0.0
 
-    def keep(self, stream: IO[bytes], name: str) -> Path:
+    def keep(self, stream: IO[bytes], name: str, group: str | None = None) -> Path:
         """Stores a file under its own name, and returns the path. The file is on disk before this returns.
+        Files with the same `group` are stored together: the files of a directory.
 
         Raises: FileRefused, StoreError."""
-        path = self.path_for_upload(name)
+        path = self.path_for_upload(name, group)
         piece = stream.read(_COPY_BYTES)
         if holds_private_key(piece):
             raise FileRefused(f"This file is not accepted: {name[:300]!r} has a private key in it")
@@ -65,9 +67,9 @@ class Uploads:
             raise StoreError(f"The file cannot be stored: {error.strerror}") from error
         return path
 
-    def path_for_upload(self, name: str) -> Path:
-        """Returns the path for a new file of that name, in a directory that does not exist yet. Directories
-        in the name are kept, because a workflow may name the file with them.
+    def path_for_upload(self, name: str, group: str | None = None) -> Path:
+        """Returns the path for a new file of that name, in a directory of its own or of its group.
+        Directories in the name are kept, because a workflow may name the file with them.
 
         Raises: FileRefused."""
         parts = _kept_parts(name)
@@ -78,8 +80,10 @@ class Uploads:
             raise FileRefused(
                 f"This file name is not accepted: {name[:300]!r} is hidden, or the name of a key"
             )
+        if group is not None and not _GROUP.fullmatch(group):
+            raise FileRefused("group must be 16 random hexadecimal digits")
         self._clean_up_sometimes()
-        return Path(self._directory, secrets.token_hex(8), *parts)
+        return Path(self._directory, group or secrets.token_hex(8), *parts)
 
     def used(self, path: Path) -> None:
         """Sets the time of last use to now, if `path` is an uploaded file."""

@@ -1,6 +1,7 @@
 """Tables of runs as users save them, and combinations of values."""
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,58 @@ def test_files_go_along_and_are_known_by_their_name(tmp_path: Path) -> None:
     named, files = collect_files(rows, [here, table])
     assert files == [here / "a.png", table / "photos" / "b.JPG"]
     assert named == [rows[0], {"1.image": "b.JPG"}, {**rows[2], "1.image": "b.JPG"}, rows[3]]
+
+
+def test_files_of_one_name_are_known_by_their_path(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png", "c/y.heic", "c/z.m4a", "c/model.GLB", "sd.safetensors", "notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    rows: list[dict[str, object]] = [
+        {"1.image": "a/x.png", "2.image": "c\\y.heic", "3.audio": "c/z.m4a"},
+        {"1.image": "b/x.png", "4.model_file": "c/model.GLB"},
+        {"5.ckpt_name": "sd.safetensors", "6.text": "notes.md"},
+    ]
+    named, files = collect_files(rows, [tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == [
+        "a/x.png",
+        "c/y.heic",
+        "c/z.m4a",
+        "b/x.png",
+        "c/model.GLB",
+    ]
+    assert named == [
+        {"1.image": tmp_path / "a/x.png", "2.image": "y.heic", "3.audio": "z.m4a"},
+        {"1.image": tmp_path / "b/x.png", "4.model_file": "model.GLB"},
+        rows[2],
+    ]
+
+
+def test_a_directory_goes_along_if_the_value_is_written_as_a_path(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    rows: list[dict[str, object]] = [
+        {"1.directory": "frames", "2.filename_prefix": "frames", "3.text": "frames/"},
+        {"1.directory": "./frames", "Load frames.custom_path": "frames"},
+    ]
+    named, files = collect_files(rows, [tmp_path])
+    assert files == [tmp_path / "frames"]
+    assert named[0] == {"1.directory": "frames", "2.filename_prefix": "frames", "3.text": "frames"}
+    assert named[1] == {"1.directory": "frames", "Load frames.custom_path": "frames"}
+
+
+def test_a_name_is_found_in_the_spelling_of_another_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    decomposed = tmp_path / unicodedata.normalize("NFD", "é.png")
+    decomposed.touch()
+    rows: list[dict[str, object]] = [
+        {"1.image": "é.png"},
+        {"1.image": "~/é.png"},
+        {"1.image": "~nobody/é.png"},
+    ]
+    named, files = collect_files(rows, [tmp_path])
+    assert files == [decomposed]
+    assert named == [{"1.image": decomposed.name}, {"1.image": decomposed.name}, rows[2]]
 
 
 def test_inputs_that_differ() -> None:

@@ -426,6 +426,11 @@ class InspectResponse(Success):
     """True if `validate` returns more: for the editor format."""
 
 
+class UploadQuery(RequestBody):
+    group: str | None = Field(None, pattern="^[0-9a-f]{16}$")
+    """16 random hexadecimal digits: files that are sent with the same ones are stored in one directory."""
+
+
 class KeptFile(ResponseBody):
     path: str
     """Path on the server, for `workflow_file` or `input_images`."""
