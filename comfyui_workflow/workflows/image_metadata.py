@@ -1,7 +1,8 @@
-"""Reader of the workflow inside a file that ComfyUI made: PNG text chunks, EXIF fields in WEBP, JPEG and
+"""Reader of the workflow inside a file that ComfyUI made: PNG chunks, EXIF fields in WEBP, JPEG and
 AVIF, and the metadata of videos, sounds and 3D models."""
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -12,7 +13,8 @@ from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.media_metadata import HEAD_BYTES, MetadataUnreadable, metadata_reader
 
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"RIFF", b"\xff\xd8\xff")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES = (_PNG, b"RIFF", b"\xff\xd8\xff")
 _EXIF_TEXTS = (0x010E, 0x010F, 0x0110)
 """EXIF fields (ImageDescription, Make, Model) in which ComfyUI stores `prompt:{…}` and `workflow:{…}`. It
 does not use their real meaning."""
@@ -36,7 +38,8 @@ def embedded_workflow(content: bytes) -> tuple[Any, Any]:
     Raises: InvalidGraph if the picture has neither, or cannot be read."""
     try:
         with Image.open(BytesIO(content)) as picture:
-            texts = {name: text for name, text in _texts(picture) if name in _PARTS}
+            found = [*_texts(picture), *_comf_texts(content)]
+            texts = {name: text for name, text in found if name in _PARTS}
     except Image.DecompressionBombError as error:
         raise InvalidGraph(
             "The picture is too large to be searched for a workflow: use a smaller one"
@@ -94,6 +97,19 @@ def _texts(picture: Image.Image) -> Iterator[tuple[str, str]]:
         name, colon, text = str(exif.get(field, "")).partition(":")
         if colon:
             yield name.lower(), text
+
+
+def _comf_texts(content: bytes) -> Iterator[tuple[str, str]]:
+    """Yields the texts of ComfyUI's own chunks, which it writes into an animated PNG, after the pixels."""
+    if not content.startswith(_PNG):
+        return
+    position = len(_PNG)
+    while position + 12 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"comf":
+            name, _, text = content[position + 8 : position + 8 + size].partition(b"\0")
+            yield name.decode("latin-1"), text.decode("utf-8", "replace")
+        position += 12 + size
 
 
 def _json(text: Any) -> Any:

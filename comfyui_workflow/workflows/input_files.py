@@ -44,7 +44,8 @@ class FileReference:
     after: str = ""
     """The part of the text after the name: a file in the directory `path`, and the mark ` [input]`."""
     is_path: bool = False
-    """True if the text is an absolute path: a node that takes any path needs the one on the instance."""
+    """True if the text is more than a name below the input directory: a node that takes any path needs the
+    one on the instance."""
 
     def value(self, name: str) -> str:
         """Returns the value of the input if the file has this name on the instance."""
@@ -182,7 +183,7 @@ def _reference(path: str, reading: _Reading, end: int, text: str) -> FileReferen
         name="/".join(name_parts) if is_name else base_name(path),
         before=reading.before,
         after=after + (mark[0] if mark else ""),
-        is_path=reading.is_local or reading.before.startswith("/"),
+        is_path=reading.is_local or bool(reading.before),
     )
 
 

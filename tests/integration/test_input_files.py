@@ -14,6 +14,7 @@ from tests.integration.graphs import loaded, node, painted
 from tests.integration.test_jobs import Client
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import Json, ServerProcess
+from tests.sshd import Sshd
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CYAN, YELLOW = (0, 255, 255), (255, 255, 0)
@@ -36,7 +37,7 @@ def contents(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("local", "named", "remote"),
+    "names",
     [
         ("pasted/a.png", "pasted/a.png", "pasted/a.png"),
         ("b.png", "clipspace/deep/b.png [input]", "clipspace/deep/b.png"),
@@ -47,8 +48,9 @@ def contents(directory: Path) -> list[str]:
     ],
 )
 def test_a_file_goes_where_the_workflow_names_it(
-    server: ServerProcess, instance: Instance, tmp_path: Path, local: str, named: str, remote: str
+    server: ServerProcess, instance: Instance, tmp_path: Path, names: tuple[str, str, str]
 ) -> None:
+    local, named, remote = names
     image = made(tmp_path / "mine" / local)
     run = server.execute(instance.ssh_string, loaded(named), input_images=[image])
     assert colors(server.until_finished(run)) == [CYAN]
@@ -65,16 +67,6 @@ def test_another_file_of_that_name_is_not_overwritten(
     first, second = contents(instance.sandbox.input_dir)
     assert (first[:9], second) == ("pasted/a-", "pasted/a.png")
     assert Image.open(instance.sandbox.input_dir / second).getpixel((0, 0)) == BLUE
-
-
-def test_without_sftp_the_directory_is_kept(
-    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
-) -> None:
-    sandbox.faults(no_sftp=True)
-    image = made(tmp_path / "a.png")
-    run = server.execute(sandbox.ssh_string, loaded("pasted/a.png"), input_images=[image])
-    assert colors(server.until_finished(run)) == [CYAN]
-    assert contents(sandbox.input_dir) == ["pasted/a.png"]
 
 
 def test_two_files_of_one_name_in_one_run(server: ServerProcess, instance: Instance, tmp_path: Path) -> None:
@@ -125,14 +117,22 @@ def test_a_directory_of_frames(server: ServerProcess, instance: Instance, tmp_pa
     assert contents(hashed) == expected
 
 
-def test_a_directory_without_sftp(server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path) -> None:
-    sandbox.faults(no_sftp=True)
+def test_directories_without_sftp(server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    images = [made(tmp_path / "a.png"), f"{tmp_path}/frames/"]
     made(tmp_path / "frames" / "sub" / "1.png", RED)
     made(tmp_path / "frames" / "2.png", BLUE)
-    run = server.execute(sandbox.ssh_string, loaded("frames/sub/1.png"), input_images=[f"{tmp_path}/frames/"])
-    assert colors(server.until_finished(run)) == [CYAN]
-    (hashed,) = sandbox.input_dir.iterdir()
-    assert contents(hashed) == ["2.png", "sub/1.png"]
+    graphs = loaded("pasted/a.png"), loaded("frames/sub/1.png")
+    with Sshd(tmp_path / "sshd") as sshd:
+        sshd.stop()
+        sshd.add_config("ForceCommand /bin/false")
+        sshd.start()
+        ssh_string = sshd.ssh_string(comfyui_port=sandbox.comfyui_port)
+        for graph, image in zip(graphs, images, strict=True):
+            run = server.execute(ssh_string, graph, input_images=[image])
+            assert colors(server.until_finished(run)) == [CYAN]
+    frames, pasted = sorted(sandbox.input_dir.iterdir())
+    assert contents(frames) == ["2.png", "sub/1.png"]
+    assert (frames.name[:7], contents(pasted)) == ("frames-", ["a.png"])
 
 
 def test_a_name_of_two_files_is_refused(server: ServerProcess, instance: Instance, tmp_path: Path) -> None:
