@@ -177,10 +177,10 @@ class FileViews:
         return send_live_preview(live.preview.picture, live.preview.content_type)
 
     def upload_files(self) -> Response:
+        group = request.args.get("group")
         uploads = [upload for upload in request.files.values() if upload.filename]
         if not uploads:
             raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
-        group = request.args.get("group")
         saved = [self.uploads.keep(upload.stream, upload.filename or "", group) for upload in uploads]
         named = [{"path": str(path), "filename": path.name} for path in saved]
         return jsonify(success=True, path=named[0]["path"], files=named)
