@@ -135,6 +135,17 @@ def test_directories_without_sftp(server: ServerProcess, sandbox: SandboxProcess
     assert (frames.name[:7], contents(pasted)) == ("frames-", ["a.png"])
 
 
+def test_a_file_on_the_instance_is_found_in_another_spelling(
+    server: ServerProcess, instance: Instance
+) -> None:
+    decomposed = unicodedata.normalize("NFD", "é.png")
+    for name in ("pasted/a.png", decomposed):
+        made(instance.sandbox.input_dir / name)
+    for named in ("pasted\\a.png", "é.png"):
+        done = server.until_finished(server.execute(instance.ssh_string, loaded(named)))
+        assert colors(done) == [CYAN]
+
+
 def test_a_name_of_two_files_is_refused(server: ServerProcess, instance: Instance, tmp_path: Path) -> None:
     images = [made(tmp_path / each / "x.png") for each in ("a", "b")]
     body = {"ssh_connection": instance.ssh_string, "workflow": loaded("x.png"), "input_images": images}
