@@ -65,14 +65,14 @@ export async function takeRun(draft, id) {
   takeInspection(draft, await inspect({ again: id }));
 }
 
-/** Takes a workflow in API format or the editor's format, or a picture that contains one. The other files are inputs of
+/** Takes a workflow in API format or the editor's format, or a picture or video that contains one. The other files are inputs of
  * its nodes. Raises: ApiError. */
 export async function takeWorkflow(draft, files) {
   const file = files.find(({ name }) => /\.json$/i.test(name)) ?? files[0];
   const path = await uploadFile(file);
   const inspection = await inspect({ workflow_file: path });
   draft.base = { workflow_file: path };
-  draft.fileName = draft.workflowName = file.name.replace(/\.(json|png|webp|jpe?g)$/i, "");
+  draft.fileName = draft.workflowName = file.name.replace(/\.(json|png|webp|avif|jpe?g|mp4|mov|webm|mkv|flac|mp3|opus|glb|svg|latent)$/i, "");
   draft.changes = {};
   draft.pictures = {};
   draft.check = null;
@@ -153,7 +153,8 @@ export function findings(draft, nodeId) {
 
 function body(draft) {
   const pictures = Object.entries(draft.pictures);
-  const chosen = Object.fromEntries(pictures.map(([name, { filename }]) => [name, filename]));
+  const isUnique = (filename) => pictures.filter(([, other]) => other.filename === filename).length === 1;
+  const chosen = Object.fromEntries(pictures.map(([name, { filename, path }]) => [name, isUnique(filename) ? filename : path]));
   return {
     ...draft.base,
     ssh_connection: target(draft),
@@ -166,8 +167,8 @@ function body(draft) {
 
 /** Input images of the earlier run, without those that the user has replaced. */
 function remainingImages(draft, chosen) {
-  const replaced = new Set(draft.inputs.filter(({ name }) => name in chosen).map(({ value }) => value));
-  const taken = new Set(Object.values(chosen));
+  const replaced = new Set(draft.inputs.filter(({ name }) => name in chosen).map(({ value }) => baseName(value)));
+  const taken = new Set(Object.values(chosen).map(baseName));
   return (draft.base.input_images ?? []).filter((path) => !replaced.has(baseName(path)) && !taken.has(baseName(path)));
 }
 
@@ -175,7 +176,7 @@ function remainingImages(draft, chosen) {
  * the only matching input. */
 function slotFor(draft, file, isSingle) {
   const slots = draft.inputs.filter(({ kind, media }) => kind === "file" && isKindOf(file, media));
-  const named = slots.find(({ value }) => value === file.name);
+  const named = slots.find(({ value }) => baseName(value).normalize() === file.name.normalize());
   const free = slots.find(({ name }) => !(name in draft.pictures));
   return (named ?? free ?? (isSingle && slots.length === 1 ? slots[0] : null))?.name ?? null;
 }

@@ -60,6 +60,7 @@ PLACES = {
     "msgspec": {"stores", "client"},
     "pydantic": {"runs", "settings", "cli", "sandbox", "api"},
     "yaml": {"web"},
+    "python_calamine": {"cli"},
 }
 
 WORDS_OF_RUNPOD = re.compile(

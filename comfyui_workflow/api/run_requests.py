@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,14 @@ from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import check_json
+from comfyui_workflow.workflows.input_files import InputFiles, texts_of
 from comfyui_workflow.workflows.input_formats import read_workflow
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.resolve import preliminary_graph
 from comfyui_workflow.workflows.seed_mode import SeedMode
+from comfyui_workflow.workflows.validation.files import texts_in
 
 MOST_RUNS = 10_000
 """Maximum number of runs in a batch."""
@@ -90,6 +94,7 @@ class OrderReader:
     def read(self, body: dict[str, Any]) -> RunRequest:
         """Parses the body of `execute`, with the defaults of the specification."""
         request = self._read(body, _Workflows(self.files))
+        _refuse_ambiguous_names(request)
         self._refuse_without_instance([request])
         return request
 
@@ -222,7 +227,9 @@ class OrderReader:
         for number, each in enumerate(runs):
             try:
                 refuse_unknown_fields(each, RUN_FIELDS, "a run")
-                yield self._read(each, workflows)
+                request = self._read(each, workflows)
+                _refuse_ambiguous_names(request)
+                yield request
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
@@ -230,15 +237,36 @@ class OrderReader:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
         request = self._read(body, _Workflows(self.files))
-        all_texts = frozenset[str]().union(*map(_texts, rows))
+        files = InputFiles(request.input_images)
+        named = [_files_of_row(request.workflow, files, number, row) for number, row in enumerate(rows)]
+        named_by_rows = frozenset[str]().union(*named)
         for number, row in enumerate(rows):
-            try:
-                with_inputs(request.workflow.outline, row, Definitions({}))
-            except InvalidRequest as error:
-                raise InvalidRequest(f"run {number}: {error}") from error
-            used_by_others = all_texts - _texts(row)
-            images = [each for each in request.input_images if Path(each).name not in used_by_others]
-            yield replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
+            images = [each for each in files.paths if each in named[number] or each not in named_by_rows]
+            run = replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
+            with _naming_the_run(number):
+                _refuse_ambiguous_names(run)
+            yield run
+
+
+def _files_of_row(workflow: Workflow, files: InputFiles, number: int, row: dict[str, Any]) -> frozenset[str]:
+    """Checks the names of the inputs. Returns the input files that the row names. Raises: InvalidRequest."""
+    with _naming_the_run(number):
+        with_inputs(workflow.outline, row, Definitions({}))
+        return frozenset(each.path for each in files.references(texts_in(row)).values())
+
+
+@contextmanager
+def _naming_the_run(number: int) -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(f"run {number}: {error}") from error
+
+
+def _refuse_ambiguous_names(request: RunRequest) -> None:
+    """Raises: InvalidRequest if a text of the workflow names two input files."""
+    if request.input_images:
+        InputFiles(request.input_images).references(texts_of(preliminary_graph(request)))
 
 
 _ADD_INSTANCE = (
@@ -283,10 +311,6 @@ def _with_address_of(request: RunRequest, instance: Instance) -> RunRequest:
         comfyui_input_dir=instance.comfyui_input_dir,
         comfyui_output_dir=instance.comfyui_output_dir,
     )
-
-
-def _texts(row: dict[str, Any]) -> frozenset[str]:
-    return frozenset(value for value in row.values() if isinstance(value, str))
 
 
 def _check_batch_fields(body: dict[str, Any]) -> None:
@@ -380,12 +404,4 @@ def _images(body: dict[str, Any], files: PathPolicy) -> tuple[str, ...]:
         isinstance(image, str) and is_valid_unicode(image) for image in images
     ):
         raise InvalidRequest("input_images must be a list of file paths")
-    paths = tuple(dict.fromkeys(files.input_image(image) for image in images))
-    names = [Path(path).name for path in paths]
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate is not None:
-        raise InvalidRequest(
-            f"input_images has two different files called {duplicate}; "
-            "ComfyUI distinguishes files by name only"
-        )
-    return paths
+    return tuple(dict.fromkeys(files.input_image(image) for image in images))

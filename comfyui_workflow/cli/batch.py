@@ -62,9 +62,10 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 @click.option(
     "--rows",
     type=existing_file,
-    help="Table with one row for each run: CSV with input names in the header, or JSON with a list of "
-    "objects. Cells with numbers, true or false are read as such, all others as text. An empty cell sets "
-    "nothing. Name a picture by its local path.",
+    help="Table with one row for each run: CSV, XLSX, XLS or ODS with input names in the header, or JSON "
+    "with a list of objects (JSONL: an object on each line). Cells with numbers, true or false are read as "
+    "such, all others as text. An empty cell sets nothing. Name a file, or a directory of frames, by its "
+    "local path.",
 )
 @click.option(
     "--vary",
@@ -168,7 +169,7 @@ def _varied_batch(rows: Path | None, vary: tuple[str, ...], options: dict[str, A
     directories = [Path(), *([rows.parent] if rows else [])]
     values, files = collect_files(given.values, directories)
     order = BatchOrder(**_order(options), rows=values)
-    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))
+    order["input_images"] = list(dict.fromkeys([*options["images"], *files]))  # rows name these
 
     def ask(client: WorkflowServer) -> BatchStartedDocument:
         try:

@@ -5,17 +5,16 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.cli.input_values import name_and_value, read_json, text_of_file
+from comfyui_workflow.cli.table_files import Cells, is_json, json_values, table_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Row = dict[str, Any]
 
 MOST_COUNTED = 10_000
-_SEPARATORS = (",", ";", "\t")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _COUNTED = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)")
 _WORDS = {"true": True, "false": False}
@@ -33,13 +32,13 @@ class Rows:
 def read_body(path: Path) -> dict[str, Any] | None:
     """Returns the request body of a whole batch, if the file has one; None for a table. Raises:
     InvalidRequest."""
-    value = _json(path) if _is_json(path) else None
+    value = json_values(path) if is_json(path) else None
     return value if isinstance(value, dict) else None
 
 
 def read_rows(path: Path) -> Rows:
-    """Reads the rows of a CSV file, or of a JSON file with a list of objects. Raises: InvalidRequest."""
-    numbered = list(_json_rows(path) if _is_json(path) else _csv_rows(path))
+    """Reads the rows of a table, or of a JSON file with a list of objects. Raises: InvalidRequest."""
+    numbered = list(_json_rows(path) if is_json(path) else _table_rows(path))
     if not numbered:
         raise InvalidRequest(f"{path} has no rows. It needs a header with input names and a row for each run")
     locations = tuple(f"{path.name} row {number}" for number, _ in numbered)
@@ -74,31 +73,19 @@ def varying_inputs(inputs: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     )
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def _table_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yields rows with their numbers as in a spreadsheet: the header is row 1. Empty rows and cells are
     skipped."""
-    text = text_of_file("--rows", str(path))
-    reader = csv.reader(StringIO(text, newline=""), delimiter=_separator(text), strict=True)
-    try:
-        names = _header(path, next(reader, []))
-        for number, cells in enumerate(reader, start=2):
-            if any(cell.strip() for cell in cells):
-                yield number, _row(path, number, names, cells)
-    except csv.Error as error:
-        raise InvalidRequest(f"{path}, line {reader.line_num}: {error}") from error
+    numbered = table_cells(path)
+    _, header = next(numbered, (1, []))
+    names = _header(path, header)
+    for number, cells in numbered:
+        if not all(map(_is_empty, cells)):
+            yield number, _row(path, number, names, cells)
 
 
-def _separator(text: str) -> str:
-    """Returns the separator that splits the header into most columns."""
-
-    def columns(separator: str) -> int:
-        return len(next(csv.reader(StringIO(text, newline=""), delimiter=separator), []))
-
-    return max(_SEPARATORS, key=columns)
-
-
-def _header(path: Path, cells: list[str]) -> list[str]:
-    names = [cell.strip() for cell in cells]
+def _header(path: Path, cells: Cells) -> list[str]:
+    names = [str(cell).strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
     if not names:
@@ -114,17 +101,24 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     return names
 
 
-def _row(path: Path, number: int, names: list[str], cells: list[str]) -> Row:
-    if any(cell.strip() for cell in cells[len(names) :]):
+def _row(path: Path, number: int, names: list[str], cells: Cells) -> Row:
+    if not all(map(_is_empty, cells[len(names) :])):
         raise InvalidRequest(
             f"{path} row {number} has {len(cells)} cells, but the header has {len(names)}. Put a text that "
             "contains the separator in double quotes"
         )
-    return {name: _value(cell) for name, cell in zip(names, cells, strict=False) if cell.strip()}
+    return {name: _value(cell) for name, cell in zip(names, cells, strict=False) if not _is_empty(cell)}
 
 
-def _value(cell: str) -> Any:
-    """Parses a number, or `true` and `false` in any case; everything else is text."""
+def _is_empty(cell: Any) -> bool:
+    return isinstance(cell, str) and not cell.strip()
+
+
+def _value(cell: Any) -> Any:
+    """Parses a number, or `true` and `false` in any case; every other text is text. A spreadsheet also has
+    cells of other types."""
+    if not isinstance(cell, str):
+        return cell
     word = cell.strip()
     if not _NUMBER.fullmatch(word):
         return _WORDS.get(word.lower(), cell)
@@ -135,24 +129,13 @@ def _value(cell: str) -> Any:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    rows = _json(path)
+    rows = json_values(path)
     if not isinstance(rows, list):
         raise InvalidRequest(f'{path} must contain a list of objects: [{{"6.text": "a lake"}}, …]')
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise InvalidRequest(f'{path} row {number} is not an object, such as {{"6.text": "a lake"}}')
         yield number, row
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json(text_of_file("--rows", str(path)))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{path} is not JSON ({error})") from error
-
-
-def _is_json(path: Path) -> bool:
-    return path.suffix.lower() == ".json"
 
 
 def _read_variation(setting: str) -> tuple[str, list[Any]]:

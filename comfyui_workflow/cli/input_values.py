@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 import click
 
+from comfyui_workflow.cli.messages import say
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.parsing.text_encoding import WESTERN, decoded
 from comfyui_workflow.workflows.seed_mode import SeedMode
 
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
@@ -50,6 +52,11 @@ def name_and_value(option: str, setting: str) -> tuple[str, str]:
 def text_of_file(option: str, path: str) -> str:
     """Reads a text file, without the line end after the last line. Raises: InvalidRequest, which starts with
     `option`."""
+    return text_of_content(option, path, content_of_file(option, path))
+
+
+def content_of_file(option: str, path: Path | str) -> bytes:
+    """Raises: InvalidRequest."""
     try:
         with Path(path).expanduser().open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
@@ -58,10 +65,19 @@ def text_of_file(option: str, path: str) -> str:
         raise InvalidRequest(f"{option}: {path} cannot be read: {reason}") from error
     if len(content) > LARGEST_FILE_BYTES:
         raise InvalidRequest(f"{option}: {path} is too large")
+    return content
+
+
+def text_of_content(option: str, path: Path | str, content: bytes) -> str:
+    """Decodes a text. Tells on stderr if the encoding is a guess. Raises: InvalidRequest."""
     try:
-        text = content.decode("utf-8-sig")
+        text, encoding = decoded(content)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{option}: {path} is not UTF-8 text") from error
+        raise InvalidRequest(
+            f"{option}: {path} is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8"
+        ) from error
+    if encoding == WESTERN:
+        say(f"{path} is not UTF-8: it is read as Windows-1252. If letters are wrong, save it as UTF-8.")
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 

@@ -1,13 +1,27 @@
 """Arguments, options and help texts that several commands share."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.server_address import PREFIX
 
 COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
-existing_file = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+class LocalPath(click.Path):
+    """An existing file, or a directory if `dir_okay`. `~` is expanded (a shell does not expand
+    `--input=~/a`), and a spelling of another system is understood: backslashes, the other Unicode form of
+    letters."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(existing_spelling(value) if isinstance(value, str) else value, param, ctx)
+
+
+existing_file = LocalPath(exists=True, dir_okay=False, readable=True, path_type=Path)
+existing_input = LocalPath(exists=True, readable=True, path_type=Path)
 
 SSH_METAVAR = "STRING|NAME|any[:TAG]"
 SSH_HELP = (
@@ -25,7 +39,12 @@ ssh_option = click.option(
     help=SSH_HELP,
 )
 input_option = click.option(
-    "--input", "images", type=existing_file, multiple=True, help="Input image to upload. Can be repeated."
+    "--input",
+    "images",
+    type=existing_input,
+    multiple=True,
+    help="Input file to upload, or a directory of frames. It goes below ComfyUI's input directory where the "
+    "workflow names it, as in pasted/photo.png. Can be repeated.",
 )
 comfyui_port_option = click.option(
     "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."

@@ -72,7 +72,8 @@ def run(
 ) -> None:
     """Run WORKFLOW on an instance and fetch its outputs.
 
-    WORKFLOW is a file that the ComfyUI editor saved or exported, or a picture that ComfyUI made.
+    WORKFLOW is a file that the ComfyUI editor saved or exported, or a picture, video or sound that ComfyUI
+    made.
 
     The run continues on the server when this command ends. If no server is running (and none is named), this
     command starts its own server until the run is finished.

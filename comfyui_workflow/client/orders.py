@@ -4,7 +4,7 @@ How it works: a server on this machine gets the paths of the files. If it may no
 another machine, each file is uploaded once and the order names the path on the server.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Required, TypedDict, TypeVar
@@ -15,15 +15,19 @@ Answer = TypeVar("Answer")
 FileReference = Callable[[Path], str]
 """Makes a local file available to the server; returns its path on the server."""
 _NOT_IN_BODY = ("workflow", "input_images", "idempotency_key")
+_VALUES = frozenset({"inputs", "rows", "matrix"})
+"""Fields of an order with values of inputs."""
+_MOST_PARTS = 3
 
 
 class OrderDetails(TypedDict, total=False):
     """Optional fields of an order. None means the default; the defaults are in docs/api/workflow.md."""
 
     input_images: Sequence[Path | str]
-    """Local files; each is uploaded under its own name."""
+    """Local files, and directories of files; each is uploaded under its own name."""
     inputs: Mapping[str, Any]
-    """Values to set, keyed by `<node id or title>.<input>`."""
+    """Values to set, keyed by `<node id or title>.<input>`. A `Path` is a local file or directory, which is
+    uploaded too."""
     seed_mode: str | None
     """`saved`, `control` or `randomize`: how seeds are chosen."""
     workflow_name: str | None
@@ -91,7 +95,7 @@ def send_order(
     Raises: what `ask` and `upload` raise."""
     if server_reads_our_files:
         try:
-            return ask(_body(order, lambda path: str(path.absolute())))
+            return ask(_body(order, lambda path: str(path.expanduser().absolute())))
         except RequestRefused as refusal:
             if refusal.code != "file_refused" or not _has_files(order):
                 raise
@@ -111,11 +115,49 @@ def _body(order: Mapping[str, Any], refer_to: FileReference) -> dict[str, Any]:
     if "runs" in order:
         body["runs"] = [_body(each, refer_to) for each in order["runs"]]
     else:
-        body["input_images"] = [refer_to(Path(image)) for image in order.get("input_images", ())]
+        values = {name: order[name] for name in _VALUES & order.keys()}
+        given = dict.fromkeys([*map(Path, order.get("input_images", ())), *_paths_in(values)])
+        body["input_images"] = [refer_to(path) for path in given]
+    for name in _VALUES & body.keys():
+        body[name] = _with_references(body[name], refer_to)
     return body
+
+
+def uploaded_name(path: Path) -> str:
+    """Returns the name of a file for its upload. It keeps a part of the directories, because a workflow may
+    name the file with them."""
+    parts = [part for part in path.parts if part not in (path.anchor, "~")]
+    start = 1 + max((at for at, part in enumerate(parts) if part == ".."), default=-1)
+    return "/".join(parts[max(start, len(parts) - _MOST_PARTS) :]) or path.name
+
+
+def _paths_in(value: object) -> Iterator[Path]:
+    """Yields the local files among the values of inputs."""
+    match value:
+        case Path():
+            yield value
+        case Mapping():
+            for each in value.values():
+                yield from _paths_in(each)
+        case list() | tuple():
+            for each in value:
+                yield from _paths_in(each)
+
+
+def _with_references(value: object, refer_to: FileReference) -> object:
+    """Replaces each local file among the values of inputs by its path on the server."""
+    match value:
+        case Path():
+            return refer_to(value)
+        case Mapping():
+            return {name: _with_references(each, refer_to) for name, each in value.items()}
+        case list() | tuple():
+            return [_with_references(each, refer_to) for each in value]
+    return value
 
 
 def _has_files(order: Mapping[str, Any]) -> bool:
     workflow = order.get("workflow", {})
-    has_own = not isinstance(workflow, Mapping) or bool(order.get("input_images"))
+    values = {name: order[name] for name in _VALUES & order.keys()}
+    has_own = not isinstance(workflow, Mapping) or bool(order.get("input_images")) or any(_paths_in(values))
     return has_own or any(map(_has_files, order.get("runs", ())))

@@ -4,10 +4,11 @@ To add a route, add a method: `self._calls.ask(method, path, …)` returns a suc
 otherwise, `self._calls.read(Kind, answer[…])` converts it to a document of `documents.py`.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar, Unpack
 
 from comfyui_workflow.client.batches import Batches, is_batch_id
@@ -21,9 +22,10 @@ from comfyui_workflow.client.documents import (
 )
 from comfyui_workflow.client.errors import RunCancelled, RunFailed
 from comfyui_workflow.client.instances import NamedInstances
-from comfyui_workflow.client.orders import Order, check_order, send_order
+from comfyui_workflow.client.orders import Order, check_order, send_order, uploaded_name
 from comfyui_workflow.client.watch import Trouble, watch
 from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.runs.status import RunStatus, is_run_id
 
 UPLOAD_TIMEOUT_S = 600.0
@@ -186,15 +188,31 @@ class WorkflowServer:
         return bool(self._calls.ask("GET", f"{_run_path(workflow_id)}/active").get("active"))
 
     def upload(self, path: Path | str) -> str:
-        """Uploads a file and returns its path on the server, for use in an order. Raises: InvalidRequest if
-        the file cannot be read."""
-        local = Path(path)
+        """Uploads a file, or the files of a directory. Returns its path on the server, for use in an order.
+        Raises: InvalidRequest if a file cannot be read."""
+        local = Path(path).expanduser()
+        if not local.is_dir():
+            return self._upload(local, uploaded_name(Path(path)))
+        group, name = secrets.token_hex(8), local.resolve().name
+        try:
+            files = files_in(local)
+        except OSError as error:
+            raise InvalidRequest(f"{local} cannot be read: {error.strerror}") from error
+        stored = ""
+        for relative in (file.relative_to(local) for file in files):
+            path = self._upload(local / relative, f"{name}/{relative.as_posix()}", group)
+            stored = str(PurePosixPath(path).parents[len(relative.parts) - 1])
+        return stored
+
+    def _upload(self, local: Path, name: str, group: str | None = None) -> str:
         try:
             content = local.read_bytes()
         except OSError as error:
             raise InvalidRequest(f"{local} cannot be read: {error.strerror}") from error
-        file = (local.name, content)
-        answer = self._calls.ask("POST", f"{_BASE}/files", timeout_s=UPLOAD_TIMEOUT_S, file=file)
+        params = {"group": group} if group else None
+        answer = self._calls.ask(
+            "POST", f"{_BASE}/files", timeout_s=UPLOAD_TIMEOUT_S, params=params, file=(name, content)
+        )
         return str(answer.get("path"))
 
     def _send_order(self, order: Order, ask: Callable[[dict[str, Any]], Answer]) -> Answer:

@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import (
@@ -16,15 +18,28 @@ from comfyui_workflow.errors import (
     RemoteFilesSilent,
 )
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
+from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import RemoteFiles
-from comfyui_workflow.workflows.graph import Graph, with_renamed_input
+from comfyui_workflow.workflows.graph import Graph, with_replaced_texts
+from comfyui_workflow.workflows.input_files import FileReference, InputFiles, base_name, texts_of
+from comfyui_workflow.workflows.node_definitions import Definitions
 
 _LOGGER = logging.getLogger(__name__)
 
 OpenTransfer = Callable[[], AbstractContextManager[Report]]
 """Context manager around the upload of one file; it yields the progress callback."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Uploaded:
+    """Place of an input file on the instance."""
+
+    name: str
+    """Name below ComfyUI's input directory."""
+    directory: str | None
+    """The input directory; None if it is not known."""
 
 
 def upload_inputs(
@@ -37,45 +52,167 @@ def upload_inputs(
     stop: CancelToken,
     live: LiveRun,
 ) -> Graph:
-    """Uploads every image to the instance. Returns the graph with the names that the images have there.
-    Raises: FileRefused if an image is no longer readable; the error of a broken session; Stopped."""
+    """Uploads every input to the instance: below ComfyUI's input directory, where the graph names it. Returns
+    the graph with the names that the inputs have there. Raises: FileRefused if an input is no longer
+    readable; InvalidRequest; the error of a broken session; Stopped."""
+    files = InputFiles(images)
+    references = files.references(texts_of(graph))
+    names = files.names(references)
     uploads = ParallelMap(session.connection.files.transfers_at_once, stop)
 
-    def upload(local: Path) -> str:
-        open_transfer = partial(live.transfer, Direction.UPLOAD, local.name, uploads.stop)
-        return _upload_input(session, local, input_dir, open_transfer, uploads.stop)
+    def open_transfer(local: Path) -> AbstractContextManager[Report]:
+        return live.transfer(Direction.UPLOAD, local.name, uploads.stop)
 
-    with uploads.results(upload, [Path(image) for image in images]) as remote_names:
-        for position, local in enumerate(map(Path, images), start=1):
-            say(f"Uploading {local.name} ({position} of {len(images)})")
-            remote_name = next(remote_names)
-            if remote_name != local.name:
-                graph = with_renamed_input(graph, local.name, remote_name)
-    return graph
+    def upload(path: str) -> _Uploaded:
+        if path.endswith("/"):
+            return _upload_directory(
+                session, Path(path), names[path], input_dir, open_transfer, stop=uploads.stop
+            )
+        local = Path(path)
+        return _upload_input(
+            session, local, names[path], input_dir, partial(open_transfer, local), stop=uploads.stop
+        )
+
+    uploaded = {}
+    with uploads.results(upload, files.paths) as results:
+        for position, path in enumerate(files.paths, start=1):
+            say(f"Uploading {base_name(path)} ({position} of {len(files.paths)})")
+            uploaded[path] = next(results)
+    needs_types = any(reference.is_path for reference in references.values())
+    definitions = session.definitions() if needs_types else Definitions({})
+    return _with_remote_names(graph, definitions, references, uploaded)
+
+
+def _with_remote_names(
+    graph: Graph,
+    definitions: Definitions,
+    references: Mapping[str, FileReference],
+    uploaded: Mapping[str, _Uploaded],
+) -> Graph:
+    """Replaces the texts that name inputs. A node that takes any path (a STRING) gets the path on the
+    instance in place of a path of this machine."""
+
+    def replace(node: Mapping[str, Any], input_name: str, text: str) -> str:
+        reference = references.get(text)
+        if reference is None:
+            return text
+        place = uploaded[reference.path]
+        definition = definitions.get(node["class_type"])
+        declared = definition.input(input_name) if definition else None
+        takes_any_path = declared is not None and declared.type == "STRING"
+        if reference.is_path and takes_any_path and place.directory is not None:
+            return str(PurePosixPath(place.directory) / place.name) + reference.after
+        return reference.value(place.name)
+
+    return with_replaced_texts(graph, replace)
 
 
 def _upload_input(
-    session: ComfyUISession, local: Path, input_dir: str, open_transfer: OpenTransfer, stop: CancelToken
-) -> str:
-    """Returns the name of the file in ComfyUI's input directory. Tries SFTP first; if ComfyUI does not see
-    the file, SFTP into ComfyUI's own directory; if SFTP is not available or does not respond, ComfyUI's
-    upload route."""
+    session: ComfyUISession,
+    local: Path,
+    name: str,
+    input_dir: str,
+    open_transfer: OpenTransfer,
+    *,
+    stop: CancelToken,
+) -> _Uploaded:
+    """Returns the place of the file. Tries SFTP first; if ComfyUI does not see the file, SFTP into ComfyUI's
+    own directory; if SFTP is not available or does not respond, ComfyUI's upload route."""
     digest = _sha256(local)
     for directory in _directories(session, input_dir):
         try:
-            name = _upload_by_sftp(
-                session.connection.files, local, directory, open_transfer, digest=digest, stop=stop
+            found = _upload_by_sftp(
+                session.connection.files, local, name, directory, open_transfer, digest=digest, stop=stop
             )
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
         except RemoteFileError:
             continue
-        if session.client.has_file(name, folder="input"):
-            return name
+        if session.client.has_file(found, folder="input"):
+            return _Uploaded(name=found, directory=directory)
+    return _upload_by_http(session, local, name, open_transfer)
+
+
+def _upload_by_http(
+    session: ComfyUISession, local: Path, name: str, open_transfer: OpenTransfer, *, replaces: bool = False
+) -> _Uploaded:
+    subfolder, _, filename = name.rpartition("/")
     with local.open("rb") as file, open_transfer() as report:
         report(0, os.fstat(file.fileno()).st_size)
-        return session.client.upload(file, local.name)
+        answer = session.client.upload(file, filename, subfolder=subfolder, replaces=replaces)
+    found = f"{subfolder}/{answer}" if subfolder else answer
+    return _Uploaded(name=found, directory=session.directories().input_dir)
+
+
+def _upload_directory(
+    session: ComfyUISession,
+    local: Path,
+    name: str,
+    input_dir: str,
+    open_transfer: Callable[[Path], AbstractContextManager[Report]],
+    *,
+    stop: CancelToken,
+) -> _Uploaded:
+    """Uploads the files of a directory. A loader reads all files that it finds there, so the directory on
+    the instance has no others: if one of that name has other files, the name gets a hash of the content."""
+    digests = _digests(local)
+    hashed = _unique_name(name, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
+    remote_files = session.connection.files
+    for directory in _directories(session, input_dir):
+        try:
+            found = name if _has_only(remote_files, f"{directory}/{name}", local, digests, stop) else hashed
+            for relative, digest in digests.items():
+                _upload_by_sftp(
+                    remote_files,
+                    local / relative,
+                    f"{found}/{relative}",
+                    directory,
+                    partial(open_transfer, local / relative),
+                    digest=digest,
+                    stop=stop,
+                )
+        except RemoteFilesSilent as silence:
+            _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
+            break
+        except RemoteFileError:
+            continue
+        if all(session.client.has_file(f"{found}/{relative}", folder="input") for relative in [*digests][:1]):
+            return _Uploaded(name=found, directory=directory)
+    for relative in digests:
+        stop.check()
+        transfer = partial(open_transfer, local / relative)
+        _upload_by_http(session, local / relative, f"{hashed}/{relative}", transfer, replaces=True)
+    return _Uploaded(name=hashed, directory=session.directories().input_dir)
+
+
+def _digests(local: Path) -> dict[str, str]:
+    """Returns the hash of each file of a directory, by its path there. Raises: FileRefused."""
+    try:
+        return {each.relative_to(local).as_posix(): _sha256(each) for each in files_in(local)}
+    except OSError as error:
+        raise FileRefused(f"Input directory cannot be read: {local} ({error.strerror})") from error
+
+
+def _has_only(
+    files: RemoteFiles, remote: str, local: Path, digests: Mapping[str, str], stop: CancelToken
+) -> bool:
+    """True if the remote directory does not exist, or has no other files than these: an earlier attempt may
+    have sent a part of them."""
+    if files.stat(remote, on_wait=stop.check) is None:
+        return True
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        for each in files.list(f"{remote}/{below}"):
+            relative = f"{below}{each.name}"
+            if each.is_directory and any(name.startswith(f"{relative}/") for name in digests):
+                pending.append(f"{relative}/")
+            elif relative not in digests or not _has_same_content(
+                files, f"{remote}/{relative}", local / relative, digests[relative], stop
+            ):
+                return False
+    return True
 
 
 def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
@@ -90,30 +227,33 @@ def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
 def _upload_by_sftp(
     files: RemoteFiles,
     local: Path,
+    name: str,
     directory: str,
     open_transfer: OpenTransfer,
     *,
     digest: str,
     stop: CancelToken,
 ) -> str:
-    """Uploads by SFTP. Uses the file's own name if it is free or has the same content; else a name that
-    contains a hash of the content."""
+    """Uploads by SFTP. Uses the wanted name, which may have directories, if it is free or has the same
+    content; else a name that contains a hash of the content."""
     if files.stat(directory, on_wait=stop.check) is None:
         raise RemoteFileError(f"there is no directory {directory} on the instance")
-    for name in (local.name, _unique_name(local.name, digest)):
-        remote = str(PurePosixPath(directory) / name)
+    if "/" in name:
+        files.make_directory(str(PurePosixPath(directory) / name).rpartition("/")[0])
+    for candidate in (name, _unique_name(name, digest)):
+        remote = str(PurePosixPath(directory) / candidate)
         if _has_same_content(files, remote, local, digest, stop):
-            return name
+            return candidate
         try:
             with open_transfer() as report:
                 files.upload(local, remote, progress=report)
         except RemoteFileExists:
             # another run may have uploaded the same file at the same time
             if _has_same_content(files, remote, local, digest, stop):
-                return name
+                return candidate
         else:
-            return name
-    raise RemoteFileError(f"{local.name}: no free name in {directory} on the instance")
+            return candidate
+    raise RemoteFileError(f"{name}: no free name in {directory} on the instance")
 
 
 def _has_same_content(files: RemoteFiles, remote: str, local: Path, digest: str, stop: CancelToken) -> bool:
@@ -127,7 +267,7 @@ def _has_same_content(files: RemoteFiles, remote: str, local: Path, digest: str,
 
 def _unique_name(name: str, digest: str) -> str:
     path = PurePosixPath(name)
-    return f"{path.stem}-{digest[:12]}{path.suffix}"
+    return str(path.with_name(f"{path.stem}-{digest[:12]}{path.suffix}"))
 
 
 def _sha256(local: Path) -> str:

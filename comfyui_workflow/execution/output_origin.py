@@ -21,6 +21,7 @@ from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.image_metadata import embedded_workflow
+from comfyui_workflow.workflows.input_files import provided_names
 from comfyui_workflow.workflows.saved_files import NUMBERING_CLASSES, was_saved_by_node
 
 CLOCK_TOLERANCE_S = 2.0
@@ -47,7 +48,7 @@ class OriginCheck:
     def __init__(self, session: ComfyUISession, run: Run) -> None:
         self._session = session
         self._run = run
-        self._input_names = frozenset(Path(image).name for image in run.request.input_images)
+        self._input_names = provided_names(run.graph, run.request.input_images)
 
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
         """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileError for a file

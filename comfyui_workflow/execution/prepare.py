@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.comfyui.remote_validation import verdict_of
@@ -12,6 +11,8 @@ from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.editor.conversion import QueueContext
 from comfyui_workflow.workflows.findings import errors, sentence
 from comfyui_workflow.workflows.graph import Graph, check_graph
+from comfyui_workflow.workflows.input_files import provided_names
+from comfyui_workflow.workflows.listed_spellings import with_listed_spellings
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
@@ -31,7 +32,8 @@ def prepared_graph(session: ComfyUISession, request: GraphRequest) -> Graph:
 def graph_for(
     request: GraphRequest, definitions: Definitions, remote_choices: Mapping[str, Sequence[Any]]
 ) -> Graph:
-    """Converts the workflow for these node classes, draws seeds and sets inputs. Raises: InvalidRequest."""
+    """Converts the workflow for these node classes, draws seeds, sets inputs and spells names as the instance
+    does. Raises: InvalidRequest."""
     queueing = QueueContext(
         at=datetime.now(),  # local time: times in file names are in the user's time zone
         choose=_random.choice,
@@ -39,6 +41,7 @@ def graph_for(
         remote_choices=remote_choices,
     )
     graph = resolve_graph(request, definitions, queueing, _random.randint)
+    graph = with_listed_spellings(graph, definitions)
     return graph if graph is request.workflow.graph else check_graph(graph)
 
 
@@ -66,5 +69,5 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
 def _validate(
     session: ComfyUISession, graph: Graph, images: tuple[str, ...], replaced: frozenset[str]
 ) -> Verdict:
-    provided = frozenset(Path(image).name for image in images)
+    provided = provided_names(graph, images)
     return verdict_of(session.client, graph, session.definitions(), provided=provided, replaced=replaced)

@@ -1,13 +1,15 @@
 """Kinds of files that ComfyUI nodes load, detected by content; the name is ignored.
 
-Pictures, videos and sounds are detected by the signatures of `filetype`. Checks of this module detect further
-kinds of pictures, 3D models, and safetensors files, which contain latents.
+Pictures, videos and sounds are detected by the signatures of `filetype`, which knows few brands of ISO media
+files (MP4, MOV, HEIC, AVIF, M4A). Checks of this module detect every brand, further formats, 3D models, and
+safetensors files, which contain latents.
 """
 
 import json
 import os
 import re
 import struct
+import zlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,29 @@ _PICTURES = (
     b"DDS ",
     b"qoif",
 )
+_ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free", b"pnot")
+_PICTURE_BRANDS = frozenset(
+    {
+        b"avif",
+        b"avis",
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"mif1",
+        b"mif2",
+        b"msf1",
+        b"crx ",
+    }
+)
+_SOUND_BRANDS = frozenset({b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "})
+_SOUNDS = re.compile(rb"#!AMR|caff\0|wvpk|MAC |RF64....WAVE|RIFX....WAVE", re.DOTALL)
+_TRANSPORT_STREAM = re.compile(rb"(?:.{4})?\x47.{187}\x47.{187}\x47", re.DOTALL)
+_BIG_TIFF = (b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")
+_USDZ = re.compile(rb"PK\x03\x04.{26}[^\0]{0,200}?\.usd[ac]?", re.DOTALL)
+_GZIP, _GAUSSIANS = b"\x1f\x8b", b"NGSP"
 _TEXT_PICTURE = re.compile(
     rb"#\?(RADIANCE|RGBE)\s|P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s|P7\nWIDTH "
 )
@@ -55,17 +80,41 @@ def kind_of(path: Path) -> InputKind | None:
             return _kind_of_text(head, file.read(LARGEST_JSON_BYTES))
         if _is_safetensors(head, size, file.read(LARGEST_JSON_BYTES) if head[8:9] == b"{" else b""):
             return InputKind.LATENT
-        if _MODEL.match(head) or _is_binary_stl(head, size):
+        if _MODEL.match(head) or _USDZ.match(head) or _is_binary_stl(head, size) or _is_spz(head):
             return InputKind.MODEL_3D
         return _kind_of_medium(head) or _kind_by_footer(path, size)
 
 
 def _kind_of_medium(head: bytes) -> InputKind | None:
-    if head.startswith(_PICTURES) or _TEXT_PICTURE.match(head):
+    if head.startswith((*_PICTURES, *_BIG_TIFF)) or _TEXT_PICTURE.match(head):
         return InputKind.IMAGE
+    if head[4:8] in _ISO_BOXES:
+        return _kind_of_iso_media(head)
+    if _SOUNDS.match(head):
+        return InputKind.AUDIO
+    if _TRANSPORT_STREAM.match(head):
+        return InputKind.VIDEO
     found = filetype.guess(head)
     medium = "" if found is None else str(found.mime).partition("/")[0]
     return InputKind(medium) if medium in (InputKind.IMAGE, InputKind.VIDEO, InputKind.AUDIO) else None
+
+
+def _kind_of_iso_media(head: bytes) -> InputKind:
+    """Returns the kind by the brand of the file; a file without a brand is a QuickTime video."""
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in _PICTURE_BRANDS:
+        return InputKind.IMAGE
+    return InputKind.AUDIO if brand in _SOUND_BRANDS else InputKind.VIDEO
+
+
+def _is_spz(head: bytes) -> bool:
+    """Detects SPZ: Gaussians, compressed with gzip."""
+    if not head.startswith(_GZIP):
+        return False
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, 4) == _GAUSSIANS
+    except zlib.error:
+        return False
 
 
 def _kind_by_footer(path: Path, size: int) -> InputKind | None:

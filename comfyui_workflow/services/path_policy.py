@@ -7,17 +7,18 @@ from pathlib import Path
 
 from comfyui_workflow.errors import FileRefused, InvalidGraph
 from comfyui_workflow.files.file_types import InputKind, kind_of
+from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import (
     LOOKED_AT_BYTES,
     holds_private_key,
     is_key_name,
     reason_not_to_use,
 )
+from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.workflows.input_formats import read_workflow_file
+from comfyui_workflow.workflows.input_formats import read_workflow_stream
 from comfyui_workflow.workflows.model import Workflow
 
-LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
 CLIENT_ENTRIES = ("uploads", "outputs")
 """Subdirectories of the data directory that requests may name."""
 PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "server.lock", "server_id",
@@ -63,28 +64,44 @@ class PathPolicy:
         self._write_roots = (*(self._writable or ()), *client_dirs[1:], *defaults)
 
     def read_workflow(self, path: str) -> Workflow:
-        """Reads a workflow from JSON in either format, or from a picture.
+        """Reads a workflow from JSON in either format, or from a file that ComfyUI made.
 
         Raises: FileRefused, InvalidGraph."""
         local = self._readable_file(path, "Workflow file")
         try:
-            if local.stat().st_size > LARGEST_WORKFLOW_BYTES:
-                raise InvalidGraph(f"Failed to parse workflow: {path} is too large to be one")
-            return read_workflow_file(local.read_bytes())
+            with local.open("rb") as file:
+                return read_workflow_stream(file)
         except OSError as error:
             raise FileRefused(f"Workflow file cannot be read: {path} ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
             raise InvalidGraph(f"Failed to parse workflow: {path} is not JSON ({error})") from error
 
     def input_image(self, path: str) -> str:
-        """Returns the absolute path of an input file that can be read now. Raises: FileRefused."""
-        local = self._readable_file(path, "Input image")
+        """Returns the absolute path of an input that can be read now: a file, or a directory of files, whose
+        path then ends with a slash. Raises: FileRefused."""
+        local, path = self._existing(path, "Input image")
+        if not local.is_dir():
+            self._check_input(local, path)
+            return str(_as_given(path))
+        if self._data_dir is not None and self._data_dir.is_relative_to(local):
+            raise FileRefused(f"Input image is not allowed: {path} contains files of the server itself")
+        try:
+            files = files_in(_as_given(path))
+        except OSError as error:
+            raise FileRefused(f"Input directory cannot be read: {path} ({error.strerror})") from error
+        for each in files:
+            self._check_input(self._readable_file(str(each), "Input image"), str(each))
+        return f"{_as_given(path)}/"
+
+    def _check_input(self, local: Path, path: str) -> None:
+        """Raises: FileRefused."""
+        if not stat.S_ISREG(local.stat().st_mode):
+            raise FileRefused(f"Input image is not a file: {path}")
         if not os.access(local, os.R_OK):
             raise FileRefused(f"Input image cannot be read: {path} (permission denied)")
         self._refuse_content(local, path)
         if not is_safe_name(_as_given(path).name):
             raise FileRefused(f"Input image has a file name that is not allowed: {_as_given(path).name!r}")
-        return str(_as_given(path))
 
     def output_dir(self, path: str) -> str:
         """Returns the absolute path of an allowed output directory. It may not exist yet: it is created when
@@ -104,31 +121,44 @@ class PathPolicy:
         return str(_as_given(path))
 
     def _readable_file(self, path: str, what: str) -> Path:
-        """Returns the resolved path of a regular file that may be read.
+        """Returns the resolved path of a regular file that may be read. Raises: FileRefused."""
+        local, path = self._existing(path, what)
+        if not local.is_file():
+            raise FileRefused(f"{what} is not a file: {path}")
+        return local
+
+    def _existing(self, path: str, what: str) -> tuple[Path, str]:
+        """Returns (resolved path, path as given) of what may be read. The path is corrected if only another
+        spelling exists.
 
         If reading is limited, a path outside of the allowed directories is refused before it is checked for
         existence. Raises: FileRefused."""
+        self._refuse_unreadable(path, what)
+        spelled = existing_spelling(path)
+        local = _absolute(spelled, what) if spelled == path else self._refuse_unreadable(spelled, what)
+        try:
+            local.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileRefused(f"{what} not found: {path}") from error
+        except OSError as error:
+            raise FileRefused(f"{what} cannot be read: {path} ({error.strerror})") from error
+        return local, spelled
+
+    def _refuse_unreadable(self, path: str, what: str) -> Path:
+        """Returns the resolved path. Raises: FileRefused if it may not be read."""
         local = _absolute(path, what)
         if not (_is_within(local, self._readable) or self._is_upload(local)):
             raise FileRefused(f"{what} is not allowed: {path}{_allowed(self._readable)}")
         self._refuse_private(local, path, what, self._read_roots)
         if is_key_name(local.name) or is_key_name(_as_given(path).name):
             raise FileRefused(f"{what} is not allowed: {path} has the name of a key or of credentials")
-        try:
-            mode = local.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileRefused(f"{what} not found: {path}") from error
-        except OSError as error:
-            raise FileRefused(f"{what} cannot be read: {path} ({error.strerror})") from error
-        if not stat.S_ISREG(mode):
-            raise FileRefused(f"{what} is not a file: {path}")
         return local
 
     def _refuse_private(self, local: Path, path: str, what: str, roots: Iterable[Path]) -> None:
         """Refuses the server's own files and private paths outside of `roots`. Raises: FileRefused."""
         if self._data_dir is not None and local.is_relative_to(self._data_dir):
             parts = local.relative_to(self._data_dir).parts
-            if not parts or parts[0] in PRIVATE_ENTRIES:
+            if not parts or parts[0] in PRIVATE_ENTRIES or local == self._uploads:
                 raise FileRefused(f"{what} is not allowed: {path} is the server's own")
         reason = reason_not_to_use(local, roots)
         if reason is not None:

@@ -93,18 +93,30 @@ def closure(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> 
     return found
 
 
-def with_renamed_input(graph: Graph, old: str, new: str) -> dict[str, Any]:
-    """Returns the graph with the file name `old` replaced by `new` in every input value.
-    ComfyUI allows the directory after the name: `photo.png [input]`."""
-    names = {old: new, f"{old} [input]": f"{new} [input]"}
+def with_replaced_texts(graph: Graph, replace: Callable[[Mapping[str, Any], str, str], str]) -> Graph:
+    """Returns the graph with each text in an input value, at any depth, replaced by `replace(node, input
+    name, text)`. The same object if nothing changes. Links are kept."""
 
-    def renamed(value: object) -> object:
-        return names.get(value, value) if isinstance(value, str) else value
+    def replaced(node: Mapping[str, Any], name: str, value: object) -> object:
+        match value:
+            case str():
+                return replace(node, name, value)
+            case [str(), int() | float()]:
+                return value
+            case list():
+                return [replaced(node, name, each) for each in value]
+            case dict():
+                return {key: replaced(node, name, each) for key, each in value.items()}
+        return value
 
-    return {
-        node_id: {**node, "inputs": {name: renamed(value) for name, value in _inputs(node).items()}}
+    changed = {
+        node_id: {
+            **node,
+            "inputs": {name: replaced(node, name, value) for name, value in _inputs(node).items()},
+        }
         for node_id, node in graph.items()
     }
+    return graph if all(changed[key]["inputs"] == _inputs(graph[key]) for key in graph) else changed
 
 
 def _kind(value: object) -> str:

@@ -1,17 +1,35 @@
-"""Reader of workflows in every supported format: a graph, an editor file, or a picture with either inside."""
+"""Reader of workflows in every supported format: a graph, an editor file, a request body with either inside,
+or a file that ComfyUI made."""
 
 import json
+from io import SEEK_END, BytesIO
+from typing import BinaryIO
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.editor.file import is_editor_format
 from comfyui_workflow.workflows.graph import check_graph, check_json
-from comfyui_workflow.workflows.image_metadata import embedded_workflow, is_picture
+from comfyui_workflow.workflows.image_metadata import (
+    embedded_workflow,
+    embedded_workflow_of_media,
+    is_other_media,
+    is_picture,
+)
+from comfyui_workflow.workflows.media_metadata import HEAD_BYTES
 from comfyui_workflow.workflows.model import Workflow
+from comfyui_workflow.workflows.unwrapping import unwrapped
+
+LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
+"""Maximum size of a JSON file or a picture. Of videos only the metadata is read."""
 
 
 def read_workflow(value: object) -> Workflow:
     """Reads a workflow from parsed JSON, in either format, and makes the checks that need no instance.
-    Raises: InvalidGraph, naming node and input."""
+    Bodies of requests and JSON texts around it are removed. Raises: InvalidGraph, naming node and input."""
+    inner, editor_file = unwrapped(value)
+    return _from_file(inner, editor_file) if editor_file is not None else _read_unwrapped(inner)
+
+
+def _read_unwrapped(value: object) -> Workflow:
     if not is_editor_format(value):
         return Workflow(graph=check_graph(value))
     check_json(value)
@@ -19,21 +37,34 @@ def read_workflow(value: object) -> Workflow:
 
 
 def read_workflow_file(content: bytes) -> Workflow:
-    """Reads a workflow from the content of a file. Raises: InvalidGraph; ValueError or RecursionError if the
-    file is neither a picture nor JSON."""
-    if is_picture(content):
-        return _from_picture(*embedded_workflow(content))
+    """Reads a workflow from the content of a file. Raises: as `read_workflow_stream`."""
+    return read_workflow_stream(BytesIO(content))
+
+
+def read_workflow_stream(file: BinaryIO) -> Workflow:
+    """Reads a workflow from an open file. Raises: InvalidGraph; ValueError or RecursionError if the file is
+    neither JSON nor a file that ComfyUI made; OSError."""
+    size = file.seek(0, SEEK_END)
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if is_other_media(head):
+        return _from_file(*embedded_workflow_of_media(file))
+    if size > LARGEST_WORKFLOW_BYTES:
+        raise ValueError("it is too large to be a workflow")
+    content = head + file.read()
+    if is_picture(head):
+        return _from_file(*embedded_workflow(content))
     return read_workflow(json.loads(content))
 
 
-def _from_picture(prompt: object, workflow: object) -> Workflow:
+def _from_file(prompt: object, workflow: object) -> Workflow:
     """Builds the workflow from both parts of the metadata.
 
-    The prompt is the exact graph that made the picture, with all seeds. The editor file is optional: it is
+    The prompt is the exact graph that made the file, with all seeds. The editor file is optional: it is
     left out if it is broken, because the graph runs without it.
     """
     if prompt is None:
-        return read_workflow(workflow)
+        return _read_unwrapped(workflow)
     graph_only = Workflow(graph=check_graph(prompt))
     if not is_editor_format(workflow):
         return graph_only

@@ -108,8 +108,8 @@ function workflowPart() {
     inspection ? el("p", {}, el("strong.name", {}, fileName), el("span.quiet", {},
       ` · ${labels.count(inspection.nodes.length, "node", "nodes")} · ${inspection.format === "editor" ? "the editor's format" : "API format"}`)) : null,
     chooser("chooseWorkflow", inspection ? "Choose another" : "Drop a workflow here, or choose a file",
-      ".json,.png,.webp,.jpg,.jpeg", inspection ? "button" : "drop"),
-    inspection ? null : el("p.quiet.small", {}, "JSON, saved by the editor or in API format; or a picture with its workflow inside."));
+      ".json,.png,.webp,.avif,.jpg,.jpeg,.mp4,.mov,.webm,.mkv,.flac,.mp3,.opus,.glb,.svg,.latent", inspection ? "button" : "drop"),
+    inspection ? null : el("p.quiet.small", {}, "JSON, saved by the editor or in API format; or a picture or video with its workflow inside."));
 }
 
 const chooser = (action, text, accept, kind, data = {}) =>
@@ -144,7 +144,7 @@ function inputsPart() {
     files.length ? el("section.card", { "data-key": "pictures", "aria-labelledby": "pictures", "data-drop": "choosePictures" },
       el("h2", { id: "pictures" }, "Input files"),
       el("ul.slots", {}, files.map(slot)),
-      chooser("choosePictures", "Drop files here, or choose several", "image/*,video/*,audio/*", "drop")) : null,
+      chooser("choosePictures", "Drop files here, or choose several", null, "drop")) : null,
     el("section.card", { "data-key": "inputs", "aria-labelledby": "inputs" },
       el("h2", { id: "inputs" }, "Inputs"),
       inputs.length || !draft.inspection.needs_instance ? null
@@ -191,7 +191,7 @@ function slot(input) {
     el("div", {},
       el("p.name", {}, input.title || input.class_type),
       el("p.quiet.small.name", {}, chosen ? chosen.filename : `${input.value} (as in the workflow)`),
-      chooser("choosePicture", chosen ? "Choose another" : "Choose", `${input.media}/*`, "button", { "data-name": input.name }),
+      chooser("choosePicture", chosen ? "Choose another" : "Choose", input.media && `${input.media}/*`, "button", { "data-name": input.name }),
       problems(input.node_id)));
 }
 

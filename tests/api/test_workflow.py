@@ -5,6 +5,7 @@ import json
 import os
 import re
 import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -262,16 +263,49 @@ def test_a_file_that_is_no_json_says_what_is_wrong(api: Api, tmp_path: Path) -> 
         assert "Failed to parse workflow" in answer.json["message"]
 
 
-def test_two_images_of_one_name_are_refused_and_one_named_twice_is_one(api: Api, tmp_path: Path) -> None:
+def test_a_name_of_two_images_is_refused_and_a_name_with_the_directory_is_taken(
+    api: Api, tmp_path: Path
+) -> None:
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         Image.new("RGB", (2, 2)).save(tmp_path / place / "a.png")
-    first, second = str(tmp_path / "one" / "a.png"), str(tmp_path / "two" / "a.png")
-    answer = execute(api, workflow=GRAPH, input_images=[first, second])
+    images = first, _ = [str(tmp_path / place / "a.png") for place in ("one", "two")]
+
+    def loading(name: str) -> dict[str, Any]:
+        return {**GRAPH, "1": {"class_type": "LoadImage", "inputs": {"image": name}}}
+
+    answer = execute(api, workflow=loading("a.png"), input_images=images)
     assert answer.status_code == 400
-    assert "two different files called a.png" in answer.json["message"]
-    run_id = execute(api, workflow=GRAPH, input_images=[first, first]).json["workflow_id"]
+    assert '2 different files called "a.png"' in answer.json["message"]
+    for name in ("two/a.png", first):
+        assert execute(api, workflow=loading(name), input_images=images).status_code == 200
+    run_id = execute(api, workflow=loading("a.png"), input_images=[first, first]).json["workflow_id"]
     assert api.journal.get(run_id).request.input_images == (first,)
+
+
+def test_a_directory_of_frames_is_an_input(api: Api, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    (frames / "more").mkdir(parents=True)
+    assert "has no files" in execute(api, workflow=GRAPH, input_images=[str(frames)]).json["message"]
+    (frames / ".DS_Store").write_bytes(b"\0\1")
+    Image.new("RGB", (2, 2)).save(frames / "more" / "1.png")
+    run_id = execute(api, workflow=GRAPH, input_images=[f"{frames}/"]).json["workflow_id"]
+    assert api.journal.get(run_id).request.input_images == (f"{frames}/",)
+    (frames / "program").write_bytes(b"\x7fELF\0\0")
+    assert "is not of a kind" in execute(api, workflow=GRAPH, input_images=[str(frames)]).json["message"]
+
+
+def test_a_path_is_found_in_the_spelling_of_another_system(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    decomposed = unicodedata.normalize("NFD", "Bücher/é.png")
+    (tmp_path / decomposed).parent.mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / decomposed)
+    for path in (f"{tmp_path}/Bücher/é.png", "~/Bücher/é.png", f"{tmp_path}\\Bücher\\é.png"):
+        run_id = execute(api, workflow=GRAPH, input_images=[path]).json["workflow_id"]
+        assert api.journal.get(run_id).request.input_images == (str(tmp_path / decomposed),)
+    assert "not found" in execute(api, workflow=GRAPH, input_images=["~\\no.png"]).json["message"]
 
 
 def test_an_image_goes_by_the_name_it_was_given_under(api: Api, tmp_path: Path) -> None:

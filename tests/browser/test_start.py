@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser import workflows
 from tests.browser.dashboard import Dashboard
 from tests.integration.graphs import loaded, painted
 from tests.sandbox_process import SandboxProcess
+from tests.workflows import media
 
 LARGEST_SEED = 2**64 - 1
 """Largest seed of ComfyUI; integers in JavaScript are exact up to 2**53."""
@@ -75,7 +77,18 @@ def in_a_picture(directory: Path) -> Path:
     return workflows.inside_a_picture(directory / "chosen.png", painted())
 
 
-@pytest.mark.parametrize("make", [in_api_format, in_the_editors_format, in_a_picture])
+def in_a_video(directory: Path) -> Path:
+    (directory / "chosen.mp4").write_bytes(media.mp4({"prompt": json.dumps(painted())}))
+    return directory / "chosen.mp4"
+
+
+def in_the_body_of_a_prompt(directory: Path) -> Path:
+    return workflows.saved(directory / "chosen.json", {"prompt": painted(), "client_id": "x"})
+
+
+@pytest.mark.parametrize(
+    "make", [in_api_format, in_the_editors_format, in_a_picture, in_a_video, in_the_body_of_a_prompt]
+)
 def test_a_workflow_of_any_kind(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
@@ -126,6 +139,30 @@ def test_a_picture_goes_to_the_node_that_loads_it(
     graph = dashboard.server.get(f"/{run_id}/request")["graph"]
     assert graph["1"]["inputs"]["image"].startswith("anything")
     assert graph["4"]["inputs"]["image"].startswith("second")
+
+
+def test_two_pictures_of_one_name_go_to_two_nodes(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """As pasted pictures are called. The first node names its own with a directory."""
+    graph = loaded("pasted/image.png") | {
+        "4": {"class_type": "LoadImage", "inputs": {"image": "second.png"}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "other"}},
+    }
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", graph))
+    files = dashboard.part("Input files").locator("li")
+    for number, (color, size) in enumerate((("red", (50, 40)), ("blue", (30, 20)))):
+        (tmp_path / color).mkdir()
+        picture = workflows.picture(tmp_path / color / "image.png", color, size)
+        files.nth(number).locator("input[type=file]").set_input_files(picture)
+        expect(files.nth(number).get_by_role("img")).to_be_visible()
+    dashboard.give_ssh(sandbox.ssh_string)
+    dashboard.press("Start")
+    run_id = dashboard.run_id
+    dashboard.until_chip("Completed")
+    outputs = dashboard.server.progress(run_id)["outputs"]
+    assert sorted(Image.open(each["local_path"]).size for each in outputs) == [(30, 20), (50, 40)]
 
 
 def test_the_last_place_is_offered_again(

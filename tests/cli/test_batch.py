@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from comfyui_workflow import demo
 from comfyui_workflow.cli.own_server import serve_in_this_process
@@ -201,6 +202,51 @@ def test_a_server_that_may_not_read_our_files_is_sent_each_once(
         result = command("batch", demo.ENHANCE, *asked)
     assert result.exit_code == 0, result.stderr
     assert len([path for path in (own / "uploads").rglob("*") if path.is_file()]) == 2
+
+
+def test_rows_name_files_of_one_name_and_the_server_gets_them_all(
+    command: Command, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """The server may not read our files. The workflow loads one picture; every row names another one."""
+    own = tmp_path / "other"
+    settings = load_settings(port=0, data_dir=own, state_file=own / "state.json", read_dirs=str(own))
+    for place, shade in (("a", 10), ("b", 200)):
+        (tmp_path / place).mkdir()
+        Image.new("RGB", (8, 8), (shade, shade, shade)).save(tmp_path / place / "x.png")
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "pasted/x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "graph.json").write_text(json.dumps({"prompt": graph}))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"1.image": "a/x.png"}\n{"1.image": "b\\\\x.png"}\n')
+    with serve_in_this_process(settings) as url:
+        asked = ("--ssh", sandbox.ssh_string, "--rows", rows, "--server", url)
+        result = command("batch", tmp_path / "graph.json", *asked, "--output-dir", own / "outputs")
+    assert result.exit_code == 0, result.stderr
+    shades = [Image.open(path).getpixel((0, 0))[0] for path in (own / "outputs").glob("*.png")]  # type: ignore[index]
+    assert sorted(shades) == [10, 200]
+
+
+def test_a_directory_of_frames_is_sent_to_a_server_elsewhere(
+    command: Command, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    own = tmp_path / "other"
+    settings = load_settings(port=0, data_dir=own, state_file=own / "state.json", read_dirs=str(own))
+    for name in ("1.png", "sub/2.png"):
+        (tmp_path / "frames" / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "frames" / name)
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "frames/sub/2.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    asked = ("--ssh", sandbox.ssh_string, "--input", tmp_path / "frames", "--output-dir", own / "outputs")
+    with serve_in_this_process(settings) as url:
+        result = command("run", tmp_path / "graph.json", *asked, "--server", url)
+    assert result.exit_code == 0, result.stderr
+    sent = sorted(path.relative_to(sandbox.input_dir).as_posix() for path in sandbox.input_dir.rglob("*.png"))
+    assert sent == ["frames/1.png", "frames/sub/2.png"]
 
 
 def test_ctrl_c_leaves_it_going_on(server: str, gpu: str, sandbox: SandboxProcess) -> None:

@@ -86,7 +86,9 @@ class Instance:
             raise RemoteFileError("no SFTP here")
         return self if path == "/input" else None
 
-    def upload(self, file: Path | BinaryIO, name: str, *, progress: Progress | None = None) -> str:
+    def upload(
+        self, file: Path | BinaryIO, name: str, *, progress: Progress | None = None, **_place: object
+    ) -> str:
         self._travel(progress)
         return name
 

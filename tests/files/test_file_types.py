@@ -1,5 +1,6 @@
 """Detection of file types by content."""
 
+import gzip
 import json
 import struct
 from io import BytesIO
@@ -35,20 +36,31 @@ EXAMPLES = {
         b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n\x02\x02\0\0",
         b"P2\n# made by hand\n1 1\n255\n7\n",
         bytes(60) + b"TRUEVISION-XFILE.\0",
+        *(b"\0\0\0\x18ftyp" + brand + bytes(200) for brand in (b"heic", b"heix", b"mif1", b"msf1", b"avis")),
+        b"II+\0\x08\0\0\0" + bytes(100),
     ],
     InputKind.VIDEO: [
         b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(200),
         b"\0\0\0\x14ftypqt  \0\0\2\0qt  " + bytes(200),
+        *(b"\0\0\0\x18ftyp" + brand + bytes(200) for brand in (b"iso5", b"dash", b"M4V ", b"3gp5", b"XAVC")),
+        b"\0\0\0\x08wide\0\0\0\x64mdat" + bytes(92),
+        (b"\x47" + bytes(187)) * 4,
         b"\x1a\x45\xdf\xa3\1\0\0\0\0\0\0\x1f\x42\x86\x81\1\x42\xf7\x81\1\x42\xf2\x81\4\x42\xf3\x81\x08\x42\x82\x84webm",
     ],
     InputKind.AUDIO: [
         b"RIFF\x24\0\0\0WAVEfmt " + bytes(200),
         b"ID3\3\0\0\0\0\0\0" + bytes(200),
         b"fLaC\0\0\0\x22" + bytes(200),
+        *(b"\0\0\0\x18ftyp" + brand + bytes(200) for brand in (b"M4A ", b"M4B ", b"F4A ")),
+        b"RF64\xff\xff\xff\xffWAVEds64" + bytes(200),
+        b"#!AMR\n" + bytes(200),
+        b"caff\0\1\0\0desc" + bytes(200),
         b"OggS\0\2" + bytes(22) + b"\1\x1eOpusHead" + bytes(200),
     ],
     InputKind.MODEL_3D: [
         b"glTF\2\0\0\0" + bytes(100),
+        gzip.compress(b"NGSP\2\0\0\0" + bytes(60)),
+        b"PK\3\4" + bytes(26) + b"scene/model.usdc" + bytes(60),
         json.dumps({"scenes": [], "buffers": ["x" * HEAD_BYTES], "asset": {"version": "2.0"}}).encode(),
         OBJ,
         OBJ * (HEAD_BYTES // len(OBJ) + 3),
@@ -72,6 +84,9 @@ EXAMPLES = {
         b"",
         b"SQLite format 3\0" + bytes(100),
         b"PK\3\4" + bytes(60),
+        gzip.compress(bytes(60)),
+        b"\x1f\x8b broken",
+        (b"\x47" + bytes(186)) * 4,
         b"\x7fELF\2\1\1" + bytes(100),
         b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\0",
         b"\x30\x82\x04\xbd\2\1\0\x30\x0d" + bytes(range(256)),

@@ -14,7 +14,7 @@ from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.nodes import planned_nodes
-from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_renamed_input
+from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_replaced_texts
 from comfyui_workflow.workflows.node_definitions import Definitions
 from tests.fuzz.effort import effort
 from tests.fuzz.values import Json, mutations, nested, texts, values
@@ -59,7 +59,7 @@ def test_a_value_is_a_graph_or_is_refused(value: Json, definitions: dict[str, An
     assert decode_run(encode_request(run.request), encode_run(run)).request.workflow.graph == json.loads(
         json.dumps(graph)
     )
-    assert check_graph(with_renamed_input(dict(graph), "a.png", "b.png"))
+    assert check_graph(with_replaced_texts(graph, lambda _node, _name, text: f"{text}b"))
     refusal_sentence({"node_errors": {node_id: {"errors": [{}]} for node_id in graph}}, graph, definitions)
 
 

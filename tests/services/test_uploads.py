@@ -87,6 +87,41 @@ def test_a_name_that_is_none_is_refused(made: Made, name: str) -> None:
         made.uploads.path_for_upload(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("pasted/a.png", "pasted/a.png"),
+        ("C:\\Users\\me\\a.png", "C:/Users/me/a.png"),
+        ("../../pasted/a.png", "pasted/a.png"),
+        ("/etc/a.png", "etc/a.png"),
+        (".ssh/b/a.png", "b/a.png"),
+        ("a/\0/b/a.png", "b/a.png"),
+        ("/".join("abcdefghijkl"), "e/f/g/h/i/j/k/l"),
+        ("x" * 300 + "/a.png", "a.png"),
+    ],
+)
+def test_the_directories_of_a_name_are_kept_as_far_as_they_are_safe(made: Made, name: str, kept: str) -> None:
+    path = made.uploads.keep(BytesIO(b"x"), name)
+    directory = path.parents[len(Path(kept).parts) - 1]
+    assert path.relative_to(directory) == Path(kept)
+    assert directory.parent == made.keep("b.png").parent.parent
+    assert {each.stat().st_mode & 0o077 for each in (directory, path.parent)} == {0}
+
+
+def test_the_files_of_a_group_are_stored_together(made: Made) -> None:
+    group = "0123456789abcdef"
+    first, second = (made.uploads.keep(BytesIO(b"x"), f"frames/{n}.png", group) for n in (1, 2))
+    assert first.parent == second.parent
+    made.needed = [f"{second.parent}/"]
+    os.utime(first.parents[1], (0, 0))
+    assert made.uploads.remove_old() == 0
+    with pytest.raises(StoreError, match="File exists"):
+        made.uploads.keep(BytesIO(b"y"), "frames/1.png", group)
+    for wrong in ("", "..", "0123456789abcdeg", "../0123456789abc", group * 2):
+        with pytest.raises(FileRefused, match="16 random hexadecimal digits"):
+            made.uploads.path_for_upload("a.png", wrong)
+
+
 def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="The file cannot be stored"):

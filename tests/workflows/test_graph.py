@@ -1,10 +1,13 @@
 """Graphs: validity, safety for ComfyUI, execution order."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.runs.nodes import planned_nodes
-from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_renamed_input
+from comfyui_workflow.workflows.graph import check_graph, output_ids, sink_ids, with_replaced_texts
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 
@@ -61,9 +64,18 @@ def test_output_nodes_are_known_by_their_definition() -> None:
     assert output_ids(GRAPH, definitions) == ["save"]
 
 
-def test_a_renamed_input_is_followed_wherever_it_is_named() -> None:
-    graph = {**GRAPH, "m": node("LoadImageMask", image="a.png [input]", text="about a.png")}
-    renamed = with_renamed_input(graph, "a.png", "a-1.png")
-    assert renamed["a"]["inputs"]["image"] == "a-1.png"
-    assert renamed["m"]["inputs"] == {"image": "a-1.png [input]", "text": "about a.png"}
+def test_texts_are_replaced_at_any_depth_and_links_are_kept() -> None:
+    several = {"__value__": ["a.png", ["b", 0], {"name": "a.png"}]}
+    graph = {**GRAPH, "m": node("LoadImageMask", image="a.png", several=several)}
+
+    def replace(of: Mapping[str, Any], name: str, text: str) -> str:
+        return "a-1.png" if text == "a.png" and of["class_type"].startswith("LoadImage") and name else text
+
+    changed = with_replaced_texts(graph, replace)
+    assert changed["a"]["inputs"]["image"] == "a-1.png"
+    assert changed["m"]["inputs"] == {
+        "image": "a-1.png",
+        "several": {"__value__": ["a-1.png", ["b", 0], {"name": "a-1.png"}]},
+    }
     assert graph["a"]["inputs"]["image"] == "a.png"
+    assert with_replaced_texts(graph, lambda _of, _name, text: text) is graph

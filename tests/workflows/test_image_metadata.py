@@ -33,6 +33,16 @@ def test_both_formats_are_found(picture: bytes) -> None:
     assert embedded_workflow(picture) == (GRAPH, FILE)
 
 
+def test_an_animated_png_has_them_after_the_pixels() -> None:
+    texts = (
+        chunk(b"comf", f"{name}\0{text}".encode())
+        for name, text in (("prompt", PROMPT), ("workflow", WORKFLOW))
+    )
+    picture = png()
+    end = picture.index(b"\0\0\0\0IEND")
+    assert embedded_workflow(picture[:end] + b"".join(texts) + picture[end:]) == (GRAPH, FILE)
+
+
 def test_one_of_them_will_do() -> None:
     assert embedded_workflow(png(text("prompt", PROMPT))) == (GRAPH, None)
     assert embedded_workflow(png(text("workflow", WORKFLOW))) == (None, FILE)

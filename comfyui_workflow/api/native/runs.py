@@ -183,10 +183,11 @@ class FileViews:
         return send_live_preview(live.preview.picture, live.preview.content_type)
 
     def upload_files(self) -> Response:
+        group = request.args.get("group")
         uploads = [upload for upload in request.files.values() if upload.filename]
         if not uploads:
             raise InvalidRequest('Send the file as multipart/form-data, in a field called "file"')
-        saved = [self.uploads.keep(upload.stream, upload.filename or "") for upload in uploads]
+        saved = [self.uploads.keep(upload.stream, upload.filename or "", group) for upload in uploads]
         named = [{"path": str(path), "filename": path.name} for path in saved]
         return jsonify(success=True, path=named[0]["path"], files=named)
 
@@ -436,8 +437,9 @@ FILE_OPERATIONS = (
         rule=f"{PREFIX}/files",
         view=FileViews.upload_files,
         summary="Upload workflows or images to the server",
-        description="Returns the paths for `workflow_file` and `input_images`. Errors: 400 no file in "
-        "the form, 507 local disk full.",
+        description="Returns the paths for `workflow_file` and `input_images`. A file name may have "
+        "directories: `frames/0001.png`. Errors: 400 no file in the form, 507 local disk full.",
+        query=schemas.UploadQuery,
         upload="file",
         answer=schemas.FilesResponse,
     ),

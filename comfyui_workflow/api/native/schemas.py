@@ -74,8 +74,9 @@ class OneRun(RequestBody):
     workflow_file: str | None = None
     """Path on the server of a workflow in API or editor format, or of a PNG, WEBP or JPEG that contains
     one."""
-    workflow: dict[str, Any] | None = None
-    """The workflow itself, in API or editor format. Give either this or `workflow_file`."""
+    workflow: dict[str, Any] | str | None = None
+    """The workflow itself, in API or editor format, also as a JSON text. Give either this or
+    `workflow_file`."""
     inputs: dict[str, Any] | None = None
     """Values to set, by `<node id or title>.<input>`: `{"6.text": "a lake", "KSampler.steps": 30}`. An
     unknown or ambiguous name is an error (400)."""
@@ -85,7 +86,8 @@ class OneRun(RequestBody):
     workflow_name: str | None = None
     """Display name. Default: the name of the file, else `workflow`."""
     input_images: list[str] | None = None
-    """Paths on the server of files that are uploaded to the instance, each under its own file name."""
+    """Paths on the server of files, or of directories of files, that are uploaded to the instance: below
+    ComfyUI's input directory, where the workflow names them."""
     output_dir: str | None = None
     """Directory on the server for the output files. Default: the setting `COMFYUI_WORKFLOW_OUTPUT_DIR`, else
     `/tmp/comfyui_outputs`, or `outputs` in the data directory if writing is limited to it."""
@@ -120,9 +122,9 @@ class WorkflowToInspect(RequestBody):
     """Give exactly one of `workflow`, `workflow_file` and `again`."""
 
     workflow_file: str | None = None
-    """Path on the server of a workflow, or of a picture that contains one."""
-    workflow: dict[str, Any] | None = None
-    """The workflow itself, in API or editor format."""
+    """Path on the server of a workflow, or of a picture, video or other file that contains one."""
+    workflow: dict[str, Any] | str | None = None
+    """The workflow itself, in API or editor format, also as a JSON text."""
     again: str | None = None
     """Id of a run, whose workflow is inspected."""
 
@@ -432,6 +434,11 @@ class InspectResponse(Success):
     """Found by names and values only, without the node definitions of an instance."""
     needs_instance: bool
     """True if `validate` returns more: for the editor format."""
+
+
+class UploadQuery(RequestBody):
+    group: str | None = Field(None, pattern="^[0-9a-f]{16}$")
+    """16 random hexadecimal digits: files that are sent with the same ones are stored in one directory."""
 
 
 class KeptFile(ResponseBody):

@@ -202,8 +202,8 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
     if not are_named:
         raise InvalidRequest("'images' must be a list of objects with 'name' and 'image' keys")
     for each in images:
-        name = each["name"]
-        if not is_safe_name(name) or text(each, "name") != name:
+        name = each["name"].replace("\\", "/")
+        if not all(map(is_safe_name, name.split("/"))) or text(each, "name") != each["name"]:
             raise InvalidRequest(f"{NO_IMAGES}: this file name is not accepted: {name[:300]!r}")
         is_url = each["image"][:8].lower().startswith(("http://", "https://"))
         try:

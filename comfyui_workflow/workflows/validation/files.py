@@ -41,7 +41,8 @@ class KnownFiles:
     """Files that are known to exist on the instance when the graph runs."""
 
     provided: frozenset[str] = frozenset()
-    """Names of the files that are sent with the request; they are uploaded to the input directory."""
+    """Names, as in the graph, of the files that are sent with the request; they are uploaded to the input
+    directory."""
     found: frozenset[tuple[str, str]] = frozenset()
     """(folder, name) of files that exist on the instance."""
     is_asked: bool = False

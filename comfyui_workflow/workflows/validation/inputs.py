@@ -145,12 +145,17 @@ class InputCheck:
         if declared.choices is None or declared.options.get("remote") or declared.options.get("remote_combo"):
             return None
         is_several = bool(declared.options.get("multiselect")) and isinstance(value, list)
-        absent = [each for each in (value if is_several else [value]) if not self._is_among(declared, each)]
+        given = value if is_several else [value]
+        absent = [each for each in given if not (self._is_among(declared, each) or self._is_provided(each))]
         if not absent:
             return None
         is_comparable = self._choice_set(declared) is not None and not declared.options.get("multiselect")
         is_certain = declared.are_choices_checked and is_comparable and checked.is_checked(declared)
         return self._not_listed(declared, absent[0], is_certain=is_certain)
+
+    def _is_provided(self, value: Any) -> bool:
+        """True for a file or directory that is sent with the request: ComfyUI lists it when it checks."""
+        return isinstance(value, str) and value in self.files.provided
 
     def _not_listed(self, declared: InputDefinition, value: Any, *, is_certain: bool) -> Problem:
         choices = declared.choices or ()

@@ -1,0 +1,76 @@
+"""Workflows inside of what surrounds them: bodies of requests, entries of the history, texts."""
+
+import json
+from typing import Any
+
+import pytest
+
+from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.workflows.input_formats import read_workflow, read_workflow_file
+from tests.workflows.making import file, node
+
+GRAPH = {"1": {"class_type": "X", "inputs": {"a": 1}}}
+FILE = file(node(1, "X"))
+EXTRA = {"extra_pnginfo": {"workflow": FILE}}
+
+
+@pytest.mark.parametrize(
+    ("given", "has_editor_file"),
+    [
+        ({"prompt": GRAPH, "client_id": "x"}, False),
+        ({"client_id": "x", "prompt": GRAPH, "extra_data": EXTRA}, True),
+        ({"input": {"workflow": GRAPH, "images": []}}, False),
+        ({"id": "x", "input": {"workflow": json.dumps(GRAPH)}, "webhook": "https://example.com"}, False),
+        ({"input": json.dumps({"workflow": GRAPH})}, False),
+        ({"ssh_connection": "any", "workflow": GRAPH}, False),
+        ({"workflow": {"prompt": GRAPH}}, False),
+        ({"output": GRAPH, "workflow": FILE}, True),
+        ({"prompt": json.dumps(GRAPH), "workflow": json.dumps(FILE)}, True),
+        ({"abc": {"prompt": [1, "abc", GRAPH, EXTRA, ["1"]], "outputs": {}}}, True),
+        ({"prompt": [1, "abc", GRAPH, {}, ["1"]], "outputs": {}, "status": {}}, False),
+        (json.dumps(GRAPH), False),
+        (json.dumps(json.dumps({"prompt": GRAPH})), False),
+    ],
+)
+def test_the_workflow_is_unwrapped(given: Any, has_editor_file: bool) -> None:
+    for workflow in (read_workflow(given), read_workflow_file(json.dumps(given).encode("utf-16"))):
+        assert workflow.graph == GRAPH
+        assert workflow.editor_file == (FILE if has_editor_file else None)
+
+
+@pytest.mark.parametrize("given", [{"workflow": FILE}, {"input": {"workflow": json.dumps(FILE)}}])
+def test_an_editor_file_is_unwrapped(given: Any) -> None:
+    assert read_workflow(given).editor_file == FILE
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {name: {"class_type": "X", "inputs": {}} for name in ("prompt", "input", "workflow", "output")},
+        {"prompt": {"class_type": "X", "inputs": {"prompt": {"a": {"class_type": "Y"}}}}},
+    ],
+)
+def test_a_node_may_have_the_name_of_a_wrapper(graph: Any) -> None:
+    assert read_workflow(graph).graph is graph
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("a cat", "a text"),
+        ({"prompt": "a cat"}, "node prompt is not an object"),
+        ({"input": {"prompt": "a cat", "steps": 3}}, "node prompt is not an object"),
+        ({"prompt": {}}, "no nodes"),
+        ({"prompt": {"1": {"inputs": {}}}}, 'has no "class_type"'),
+        (
+            {"input": {"input": {"input": {"input": {"input": {"input": {"input": {"input": {}}}}}}}}},
+            "no nodes",
+        ),
+        ('{"1": ', "a text"),
+        ("[" * 100_000, "a text"),
+        ('"' * 1000, "a text"),
+    ],
+)
+def test_what_contains_no_workflow_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(InvalidGraph, match=words):
+        read_workflow(given)
