@@ -58,6 +58,8 @@ from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
+from comfyui_workflow.sessions.leases import lease_comfyui
+from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
@@ -464,7 +466,7 @@ def borrow(
     """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
     instance = directory.require(instance_id)
     monitors.acquire(instance)
-    with sessions.lease(key_of_instance(instance)) as session:
+    with lease_comfyui(sessions, key_of_instance(instance)) as session:
         session.connection.check_port()
         yield session.connection.base_url
 
@@ -537,23 +539,17 @@ def open_session(
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
     limits, breaches = instance_limits(settings), breaches or LimitBreaches()
+    client = ComfyUIClient(connection.base_url, limits=limits, breaches=breaches, on_mark=on_mark)
     feed = EventFeed(
         connection.base_url,
         our_id,
         settings.websocket_reconnect_delay_s,
         limits=limits,
         breaches=breaches,
+        login=client.login_headers,
     )
-    feed.start()
-    client = ComfyUIClient(
-        connection.base_url,
-        absence=f"ComfyUI does not answer on port {key.comfyui_port} of the instance: start it there, "
-        "or name its port, with -L in the ssh string",
-        limits=limits,
-        breaches=breaches,
-        on_mark=on_mark,
-    )
-    return ComfyUISession(connection, client, feed)
+    wanted = WantedPort(port=key.comfyui_port, is_exact=key.is_exact)
+    return ComfyUISession(connection, client, feed, lambda: wanted)
 
 
 def instance_limits(settings: Settings) -> InstanceLimits:
@@ -590,6 +586,7 @@ def path_policy(settings: Settings) -> PathPolicy:
 def port_policy(settings: Settings) -> PortPolicy:
     return PortPolicy(
         origins=settings.origins_at_local_ports,
+        hosts=settings.allowed_hosts,
         users=PeerUsers(settings.other_users),
         token=settings.api_token.get_secret_value() if settings.api_token else None,
         used_ports=UsedPorts(settings.data_dir / "local_ports.json"),

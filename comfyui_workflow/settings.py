@@ -109,8 +109,8 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Words = Field(
         (),
-        description="Host names that requests may use for this server, in addition to loopback names and "
-        "`HOST`.",
+        description="Host names that requests may use for this server and for local ports, in addition to "
+        "loopback names and `HOST`: `host.docker.internal` for programs in containers.",
     )
     local_users: Words = Field(
         (),

@@ -17,10 +17,11 @@ WorkflowError with a message for clients."""
 @dataclass(frozen=True, kw_only=True)
 class PortPolicy:
     """Rules for the requests that local ports accept. `origins`: pages that may use the ports, besides each
-    port's own pages. `users`: local users who may connect without a token; other users need `token`, if one
-    is set."""
+    port's own pages. `hosts`: host names of requests, besides loopback names. `users`: local users who may
+    connect without a token; other users need `token`, if one is set."""
 
     origins: frozenset[Origin] = frozenset()
+    hosts: tuple[str, ...] = ()
     users: PeerUsers = field(default_factory=PeerUsers)
     token: str | None = None
     used_ports: UsedPorts = field(default_factory=UsedPorts)

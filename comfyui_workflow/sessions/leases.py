@@ -1,9 +1,12 @@
-"""Leases a session to an HTTP request, with a timeout and a limit on concurrent leases."""
+"""Leases sessions: to a run, at the port of its prompt; to an HTTP request, with a timeout and a limit on
+concurrent leases."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
+from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
@@ -12,12 +15,40 @@ Sessions = Pool[InstanceKey, ComfyUISession]
 
 
 @contextmanager
-def lease_session(sessions: Sessions, key: InstanceKey, patience_s: float) -> Iterator[ComfyUISession]:
-    """Yields the session of the instance; connects first if there is none. Raises: InstanceError;
-    ConnectionFailed after `patience_s`; Stopped when the server stops."""
+def lease_comfyui(
+    sessions: Sessions,
+    key: InstanceKey,
+    port: int | None = None,
+    *,
+    again: bool = False,
+    stop: CancelToken | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[ComfyUISession]:
+    """Yields the session of the instance, which leads to a ComfyUI that answers (`ComfyUISession.reach`).
+    With `port`, it leads to the ComfyUI on that port: if the shared session leads to another one, a session of
+    its own is opened.
+
+    Raises: InstanceError, ComfyUIError, Stopped; TimeoutError."""
+    with ExitStack() as stack:
+        session = stack.enter_context(sessions.lease(key, stop=stop, timeout_s=timeout_s))
+        is_right = session.reach(port, again=again)
+        if not is_right and port is not None:
+            stack.close()
+            exact = replace(key, comfyui_port=port, is_exact=True)
+            session = stack.enter_context(sessions.lease(exact, stop=stop, timeout_s=timeout_s))
+            session.reach(port, again=again)
+        yield session
+
+
+@contextmanager
+def lease_session(
+    sessions: Sessions, key: InstanceKey, patience_s: float, port: int | None = None
+) -> Iterator[ComfyUISession]:
+    """Yields the session of the instance, as `lease_comfyui`; connects first if there is none. Raises:
+    InstanceError, ComfyUIError; ConnectionFailed after `patience_s`; Stopped when the server stops."""
     with ExitStack() as stack:
         try:
-            session = stack.enter_context(sessions.lease(key, timeout_s=patience_s))
+            session = stack.enter_context(lease_comfyui(sessions, key, port, timeout_s=patience_s))
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"No connection to {key.address.label} within {patience_s:.0f} s; try again"

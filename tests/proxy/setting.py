@@ -9,7 +9,7 @@ import requests
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.proxy.model import PortState, PortWanted
+from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.port import LIMITS
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.relay import Relay
@@ -65,10 +65,12 @@ class Setting:
 
 
 @contextmanager
-def local_port(comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS) -> Iterator[Setting]:
+def local_port(
+    comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+) -> Iterator[Setting]:
     with Relay(comfyui.port) as relay:
         lender = Lender(relay.base_url)
-        ports = LocalPorts(lender.borrow, limits)
+        ports = LocalPorts(lender.borrow, limits, policy)
         ports.start()
         try:
             ports.set_ports({"one": PortWanted(name="primary", port=0)})
