@@ -466,7 +466,7 @@ def borrow(
     """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
     instance = directory.require(instance_id)
     monitors.acquire(instance)
-    with lease_comfyui(sessions, key_of_instance(instance)) as session:
+    with lease_comfyui(sessions.lease, key_of_instance(instance)) as session:
         session.connection.check_port()
         yield session.connection.base_url
 
@@ -548,7 +548,7 @@ def open_session(
         breaches=breaches,
         login=client.login_headers,
     )
-    wanted = WantedPort(port=key.comfyui_port, is_exact=key.is_exact)
+    wanted = WantedPort(port=key.comfyui_port, is_exact=key.is_exact, scans=settings.search_ports)
     return ComfyUISession(connection, client, feed, lambda: wanted)
 
 

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
         description="Whether an ssh string may point to this machine. Unset: allowed on loopback without a "
         "token, otherwise not.",
     )
+    search_ports: bool = Field(
+        True,
+        description="If ComfyUI is not on the named port of an instance and not on its usual ports: whether "
+        "the other ports that programs of your user or root listen on there are tried.",
+    )
     contact_patience_s: float = Field(
         120,
         ge=0,

@@ -42,8 +42,8 @@ class BoundedSocket(websocket.WebSocket):
         self._is_open = False
 
     def open(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
-        """Connects and makes the handshake, with these headers. Raises: websocket.WebSocketException, OSError,
-        ValueError."""
+        """Connects and makes the handshake, with these headers. Raises: websocket.WebSocketException,
+        OSError, ValueError."""
         self.settimeout(timeout_s)
         with self._cut_after(HANDSHAKE_TIMEOUT_S):
             self.connect(  # type: ignore[no-untyped-call]

@@ -119,7 +119,7 @@ class ComfyUIClient:
             self._session.mount(scheme, self._adapter)
 
     def settle(self, port: int, *, needs_login: bool) -> None:
-        """Tells the port of the instance to which the requests go from now on, and if a login is before it."""
+        """Tells the port of the instance to which the requests go now, and if a login is before it."""
         self._absence = (
             f"ComfyUI does not answer on port {port} of the instance: start it there, or name its port, with "
             "-L in the ssh string"

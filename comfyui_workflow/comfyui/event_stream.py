@@ -144,10 +144,9 @@ class EventFeed:
         breaches: LimitBreaches | None = None,
         login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`longest_wait_s`: maximum pause between two attempts to open the socket. `login` returns headers for
-        the handshake. `breaches` are shared
-        with the HTTP client of the same instance, so that its next request reports a limit that was
-        exceeded here."""
+        """`longest_wait_s`: maximum pause between two attempts to open the socket. `login` returns headers
+        for the handshake. `breaches` are shared with the HTTP client of the same instance, so that its next
+        request reports a limit that was exceeded here."""
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or LimitBreaches()
         self._login = login

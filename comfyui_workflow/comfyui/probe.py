@@ -10,6 +10,7 @@ answer is `UNCLEAR`: the client, which has all limits and timeouts, decides.
 import html
 import http.client
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -60,11 +61,14 @@ def probe(open_socket: Callable[[], Any], headers: Mapping[str, str], limit_s: f
 
 @contextmanager
 def _closing_after(limit_s: float, sock: Any) -> Iterator[threading.Event]:
-    """Closes the socket when the time is over, and sets the event that is yielded."""
+    """Ends the connection when the time is over, also while it is read, and sets the event that is
+    yielded."""
     is_overdue = threading.Event()
 
     def close() -> None:
         is_overdue.set()
+        with suppress(OSError, EOFError):
+            sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
     timer = threading.Timer(limit_s, close)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from comfyui_workflow.comfyui.duplicate_prompts import stop
@@ -67,8 +68,8 @@ class LateCopyWatcher:
     def _watch(self, key: "_Place") -> None:
         while self._has_any(key):
             try:
-                lease = lease_comfyui(self._sessions, key.instance, key.port, stop=self._closing)
-                with lease as session:
+                lease = partial(self._sessions.lease, stop=self._closing)
+                with lease_comfyui(lease, key.instance, key.port) as session:
                     while session.is_alive and self._has_any(key):
                         self._poll(session, key)
                         self._closing.wait(POLL_S)

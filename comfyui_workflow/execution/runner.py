@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
@@ -135,9 +136,9 @@ class Runner:
         run_id, key = run.run_id, key_of(run)
         if backoff.failing_for_s() == 0:
             self._announce(run_id, key.address)
-        is_again = backoff.failing_for_s() > 0
+        lease, is_again = partial(self._sessions.lease, stop=abort), backoff.failing_for_s() > 0
         with (
-            lease_comfyui(self._sessions, key, run.port_of_prompt, again=is_again, stop=abort) as session,
+            lease_comfyui(lease, key, run.port_of_prompt, again=is_again) as session,
             self._live_view.open(run_id, _report_bytes_to(high_water_marks)) as live,
         ):
             backoff.note_response()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -177,8 +178,8 @@ class InstanceMonitor:
         if not self.is_wanted:
             return
         timeout_s = None if wanted_for_s == inf else wanted_for_s
-        sessions = self._context.sessions
-        with lease_comfyui(sessions, key, again=True, stop=lease_cancel, timeout_s=timeout_s) as session:
+        lease = partial(self._context.sessions.lease, stop=lease_cancel, timeout_s=timeout_s)
+        with lease_comfyui(lease, key, again=True) as session:
             self._drop_given_up_prompts(session)
             self._has_error = False
             self._set(connected_since=self._state.connected_since or now(), trouble=None, offered_key=None)

@@ -2,40 +2,33 @@
 concurrent leases."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
-from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, ServerBusy
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 
 Sessions = Pool[InstanceKey, ComfyUISession]
+Lease = Callable[[InstanceKey], AbstractContextManager[ComfyUISession]]
+"""`sessions.lease`, with a stop or a timeout."""
 
 
 @contextmanager
 def lease_comfyui(
-    sessions: Sessions,
-    key: InstanceKey,
-    port: int | None = None,
-    *,
-    again: bool = False,
-    stop: CancelToken | None = None,
-    timeout_s: float | None = None,
+    lease: Lease, key: InstanceKey, port: int | None = None, *, again: bool = False
 ) -> Iterator[ComfyUISession]:
     """Yields the session of the instance, which leads to a ComfyUI that answers (`ComfyUISession.reach`).
-    With `port`, it leads to the ComfyUI on that port: if the shared session leads to another one, a session of
-    its own is opened.
-
-    Raises: InstanceError, ComfyUIError, Stopped; TimeoutError."""
+    With `port`, it leads to the ComfyUI on that port: if the shared session leads to another one, a session
+    of its own is opened. Raises: what `lease` raises; InstanceError, ComfyUIError."""
     with ExitStack() as stack:
-        session = stack.enter_context(sessions.lease(key, stop=stop, timeout_s=timeout_s))
+        session = stack.enter_context(lease(key))
         is_right = session.reach(port, again=again)
         if not is_right and port is not None:
             stack.close()
-            exact = replace(key, comfyui_port=port, is_exact=True)
-            session = stack.enter_context(sessions.lease(exact, stop=stop, timeout_s=timeout_s))
+            session = stack.enter_context(lease(replace(key, comfyui_port=port, is_exact=True)))
             session.reach(port, again=again)
         yield session
 
@@ -48,7 +41,8 @@ def lease_session(
     InstanceError, ComfyUIError; ConnectionFailed after `patience_s`; Stopped when the server stops."""
     with ExitStack() as stack:
         try:
-            session = stack.enter_context(lease_comfyui(sessions, key, port, timeout_s=patience_s))
+            lease = partial(sessions.lease, timeout_s=patience_s)
+            session = stack.enter_context(lease_comfyui(lease, key, port))
         except TimeoutError as error:
             raise ConnectionFailed(
                 f"No connection to {key.address.label} within {patience_s:.0f} s; try again"

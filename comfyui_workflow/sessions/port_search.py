@@ -13,7 +13,7 @@ tunnel. While nothing listens on the wanted port, the machine may still be start
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from comfyui_workflow.comfyui.probe import Finding, Kind, probe
@@ -29,8 +29,10 @@ ALONE_S = 0.3
 ROUND_TRIPS = 4
 """Round trips of an answer, generously: the channel and the request take one each."""
 LIST_LIMIT_S = 3.0
-MOST_AT_ONCE = 8
-MOST_LISTENING = 32
+SCAN_LIMIT_S = 5.0
+"""Time for all other ports that the instance listens on. Those that have not answered then do not count."""
+MOST_AT_ONCE = 16
+MOST_LISTENING = 500
 _NEVER_COMFYUI = frozenset({3306, 5432, 6379, 11211, 27017})
 """Databases: they log a request in HTTP as an attack."""
 _LOWEST_PORT = 1024
@@ -41,12 +43,13 @@ NAME_IT = "with -L in the ssh string, or in comfyui_port"
 
 @dataclass(frozen=True, kw_only=True)
 class WantedPort:
-    """`is_exact`: no other port will do. `taken`: ports of other named instances on the same machine.
-    `login`: headers that pass a login; sent only to the wanted port and the usual ones, and only if they ask
-    for it."""
+    """`is_exact`: no other port will do. `scans`: the ports that the instance listens on are asked too.
+    `taken`: ports of other named instances on the same machine. `login`: headers that pass a login; sent only
+    to the wanted port and the usual ones, and only if they ask for it."""
 
     port: int
     is_exact: bool = False
+    scans: bool = True
     taken: frozenset[int] = frozenset()
     login: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -89,12 +92,16 @@ def find_port(connection: Connection, wanted: WantedPort) -> FoundPort:
 
 
 def find_exactly(connection: Connection, wanted: WantedPort) -> FoundPort:
-    """Asks only the wanted port, where a run has its prompt: for that ComfyUI a run waits, whatever answers
-    meanwhile. Raises: ComfyUIUnavailable; ConnectionFailed."""
+    """Asks only the wanted port, which a run used before: its prompt may be in that ComfyUI, so the run waits
+    for it, whatever answers there meanwhile. Raises: ComfyUIUnavailable; ConnectionFailed."""
+    answers = _Search(connection, replace(wanted, is_exact=True)).run()
     try:
-        return find_port(connection, wanted)
-    except ComfyUINotFound as error:
-        raise ComfyUIUnavailable(f"{error}. The prompt of the run is there") from error
+        return choose(answers, wanted, connection.address.host)
+    except ComfyUIError as error:
+        raise ComfyUIUnavailable(
+            f"ComfyUI does not answer on port {wanted.port} of the instance, where this run has used it: "
+            f"{_reasons(answers)}"
+        ) from error
 
 
 def candidates(wanted: WantedPort, listening: Sequence[int], comfyui_host: str) -> tuple[int, ...]:
@@ -159,8 +166,9 @@ def _as_error(own: Answer, sentence: str) -> ComfyUIError:
 
 
 def _forbidden(asked: Sequence[Answer], ssh_host: str) -> str:
-    forbidden = [each.port for each in asked if each.found is Closed.FORBIDDEN]
-    beginning = f"The SSH server of the instance does not allow a tunnel to {_ports(forbidden)}"
+    """The reasons of the other ports may be lost (see `ssh.connection`)."""
+    refused = [each.port for each in asked if isinstance(each.found, Closed)]
+    beginning = f"The SSH server of the instance does not allow a tunnel to {_ports(refused)}"
     if ssh_host == _RUNPOD_GATEWAY:
         return f'{beginning}: use the "SSH over exposed TCP" command of the pod'
     return f"{beginning}: set AllowTcpForwarding yes in its sshd_config, or use another SSH address of it"
@@ -173,8 +181,8 @@ def _login(port: Answer, asked: Sequence[Answer]) -> str:
         return f"Port {port.port} of the instance does not accept its token, or its user and password{rest}"
     what = port.found.what if isinstance(port.found, Finding) else ""
     return (
-        f"Port {port.port} of the instance {what}{rest}: give the instance comfyui_token, or comfyui_user and "
-        "comfyui_password"
+        f"Port {port.port} of the instance {what}{rest}: give the instance comfyui_token, or comfyui_user "
+        "and comfyui_password"
     )
 
 
@@ -205,25 +213,29 @@ class _Search:
         try:
             own = threads.submit(self._ask, self._wanted.port)
             wait([own], max(ALONE_S, ROUND_TRIPS * self._connection.round_trip_s))
-            others = [] if own.done() and own.result().is_comfyui else self._others(threads)
-            first = own.result()
-            return [first] if first.is_comfyui else [first, *(each.result() for each in others)]
+            if not (own.done() and own.result().is_comfyui):
+                usual, scanned = self._ask_usual(threads), self._ask_scanned(threads)
+            if own.result().is_comfyui:
+                return [own.result()]
+            wait([*usual, *scanned], SCAN_LIMIT_S)
+            return [each.result() for each in (own, *usual, *(each for each in scanned if each.done()))]
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _others(self, threads: ThreadPoolExecutor) -> list[Future[Answer]]:
-        """Asks the other candidates; waits until all are asked."""
-        wanted, host = self._wanted, self._connection.address.comfyui_host
-        usual = candidates(wanted, (), host)
-        asked = {port: threads.submit(self._ask, port) for port in usual if port != wanted.port}
-        if len(usual) > 1:
-            listening = threads.submit(listening_ports, self._connection.files)
-            wait([listening], LIST_LIMIT_S)
-            found = listening.result() if listening.done() else ()
-            for port in candidates(wanted, found, host):
-                if port != wanted.port and port not in asked:
-                    asked[port] = threads.submit(self._ask, port)
-        return list(asked.values())
+    def _ask_usual(self, threads: ThreadPoolExecutor) -> list[Future[Answer]]:
+        return [threads.submit(self._ask, port) for port in self._candidates(())[1:]]
+
+    def _ask_scanned(self, threads: ThreadPoolExecutor) -> list[Future[Answer]]:
+        usual = self._candidates(())
+        if not self._wanted.scans or len(usual) == 1:
+            return []
+        listening = threads.submit(listening_ports, self._connection.files)
+        wait([listening], LIST_LIMIT_S)
+        found = self._candidates(listening.result() if listening.done() else ())
+        return [threads.submit(self._ask, port) for port in found if port not in usual]
+
+    def _candidates(self, listening: Sequence[int]) -> tuple[int, ...]:
+        return candidates(self._wanted, listening, self._connection.address.comfyui_host)
 
     def _ask(self, port: int) -> Answer:
         """Raises: ConnectionFailed if the connection is lost."""

@@ -56,8 +56,8 @@ class InstanceKey:
     host_key: str | None = None
     """The pinned SSH fingerprint of the machine; None if none was pinned."""
     is_exact: bool = False
-    """True if only the ComfyUI on this very port will do: it has the prompt of a run, and the usual session of
-    the instance leads to another port."""
+    """True if only the ComfyUI on this very port will do: it has the prompt of a run, and the shared session
+    of the instance leads to another port."""
 
 
 def key_of(run: Run) -> InstanceKey:
@@ -188,8 +188,8 @@ class ComfyUISession:
         return True
 
     def _find(self, port: int | None) -> bool:
-        """Searches the port of ComfyUI unless it is known. Callers that come while a search is running get its
-        result. Returns True if ComfyUI answered just now."""
+        """Searches the port of ComfyUI unless it is known. Callers that come while a search is running get
+        its result. Returns True if ComfyUI answered just now."""
         came_s = time.monotonic()
         with self._search:
             if self._wanted is None or self._found is not None:
@@ -208,7 +208,7 @@ class ComfyUISession:
             if port is None:
                 found = find_port(self.connection, wanted)
             else:
-                found = find_exactly(self.connection, replace(wanted, port=port, is_exact=True))
+                found = find_exactly(self.connection, replace(wanted, port=port))
             self.connection.lead_to(found.port)
             self.client.settle(found.port, needs_login=found.needs_login)
             if not found.is_certain:
