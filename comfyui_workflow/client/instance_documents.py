@@ -79,6 +79,8 @@ class InstanceDocument(Document, frozen=True, kw_only=True):
     host_key: str | None = None
     local_port: int | None = None
     keep_connected: bool = False
+    comfyui_login: str | None = None
+    """`token` or `password`; None without a login."""
     state: StateDocument
     local_port_state: LocalPortDocument | None = None
     idle_warning: str | None = None

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 
 import aiohttp
@@ -101,12 +101,13 @@ class Upstream:
     """HTTP access to the ComfyUI of an instance through one leased session. The client session `kept` reuses
     its connections; `fresh` opens one per request, so that no request is sent on a dead connection."""
 
-    def __init__(self, thread: SessionThread, base_url: str) -> None:
+    def __init__(self, thread: SessionThread, base_url: str, login: Mapping[str, str]) -> None:
+        """`login`: headers of all requests that do not have them already."""
         self.base_url = base_url
         self.is_broken = False
         self.user_count = 0
-        self.kept = _session(force_close=False)
-        self.fresh = _session(force_close=True)
+        self.kept = _session(login, force_close=False)
+        self.fresh = _session(login, force_close=True)
         self._thread = thread
         self._answered_at_s = float("-inf")
 
@@ -140,8 +141,15 @@ class InstanceLease:
     """The current Upstream of one local port. Belongs to the event loop. `trouble` is the reason why the
     instance could not be reached last time; None if it could."""
 
-    def __init__(self, borrow: Callable[[], AbstractContextManager[str]], name: str) -> None:
+    def __init__(
+        self,
+        borrow: Callable[[], AbstractContextManager[str]],
+        name: str,
+        login: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """`login` returns headers that pass a login before ComfyUI. Called while the session is leased."""
         self.name = name
+        self._login = login
         self.trouble: str | None = None
         self._borrow = borrow
         self._upstream: Upstream | None = None
@@ -218,7 +226,7 @@ class InstanceLease:
             age_s = FAILURE_CACHE_S if error.is_transient else LASTING_FAILURE_CACHE_S
             self._failed_until_s = time.monotonic() + age_s
             raise InstanceUnreachable(self.trouble) from error
-        upstream = self._upstream = Upstream(thread, base_url)
+        upstream = self._upstream = Upstream(thread, base_url, self._login())
         self._all.add(upstream)
         self._schedule_close(upstream)
         return upstream
@@ -248,9 +256,11 @@ class InstanceLease:
         task.add_done_callback(self._closing.discard)
 
 
-def _session(*, force_close: bool) -> aiohttp.ClientSession:
-    """Returns a client session that adds nothing to requests and changes nothing in responses."""
+def _session(login: Mapping[str, str], *, force_close: bool) -> aiohttp.ClientSession:
+    """Returns a client session that adds nothing to requests but the login, and changes nothing in
+    responses."""
     return aiohttp.ClientSession(
+        headers=login,
         connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,6 +1,6 @@
 """Configuration and state of a local port."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,10 @@ Borrow = Callable[[str], AbstractContextManager[str]]
 """Leases the session of the instance with that id, and yields the URL of its ComfyUI: `with
 borrow(instance_id) as base_url:`. May block: it is entered and left in a thread of its own. Raises:
 WorkflowError with a message for clients."""
+
+LoginOf = Callable[[str], Mapping[str, str]]
+"""Returns headers that pass the login before the ComfyUI of the instance with that id; none if there is no
+login. Called while its session is borrowed."""
 
 
 @dataclass(frozen=True, kw_only=True)

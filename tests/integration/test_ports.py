@@ -1,15 +1,18 @@
 """The port of ComfyUI on an instance behind a real sshd: searched, told, remembered by the run; what else
 stands on the port has a sentence of its own, within ten seconds."""
 
+import base64
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.integration.graphs import painted
 from tests.sandbox_process import SandboxProcess
@@ -172,3 +175,130 @@ def test_a_run_never_follows_its_prompt_to_another_comfyui(
         sandbox.start()
         assert server.until_finished(run_id)["status"] == "completed"
         assert [each["prompt_id"] for each in other.executions()] == [fresh["prompt_id"]]
+
+
+TOKEN = "a-secret-of-the-instance"
+
+
+@contextmanager
+def gate(comfyui_port: int, authorization: str) -> Iterator[int]:
+    """Caddy before ComfyUI: passes connections whose first request has this header. Yields its port."""
+    expected = f"\r\nauthorization: {authorization}\r\n".lower().encode()
+
+    class Gate(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            head = self.request.recv(65536)
+            if expected not in head.lower():
+                self.request.sendall(
+                    b"HTTP/1.1 401 Unauthorized\r\nServer: Caddy\r\nContent-Length: 0\r\n"
+                    b'WWW-Authenticate: Basic realm="restricted"\r\nConnection: close\r\n\r\n'
+                )
+                return
+            with socket.create_connection(("127.0.0.1", comfyui_port)) as behind:
+                behind.sendall(head)
+                back = threading.Thread(target=pump, args=(behind, self.request), daemon=True)
+                back.start()
+                pump(self.request, behind)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Gate) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def instances_url(server: ServerProcess) -> str:
+    return server.url.removesuffix("/workflow") + "/instances"
+
+
+@pytest.mark.parametrize(
+    ("login", "authorization"),
+    [
+        ({"comfyui_token": TOKEN}, f"Bearer {TOKEN}"),
+        (
+            {"comfyui_user": "vastai", "comfyui_password": TOKEN},
+            "Basic " + base64.b64encode(f"vastai:{TOKEN}".encode()).decode(),
+        ),
+    ],
+)
+def test_a_login_is_passed_and_never_shown(
+    make_server: Make,
+    sandbox: SandboxProcess,
+    tmp_path: Path,
+    login: dict[str, str],
+    authorization: str,
+) -> None:
+    server = make_server()
+    kind = "token" if "comfyui_token" in login else "password"
+    with (
+        gate(sandbox.comfyui_port, authorization) as port,
+        sshd_to(tmp_path / "sshd", port) as sshd,
+        socket.socket() as claimed,
+    ):
+        claimed.bind(("127.0.0.1", 0))
+        local_port = claimed.getsockname()[1]
+        claimed.close()
+        body = {
+            "name": "gpu",
+            "ssh_connection": sshd.ssh_string(comfyui_port=port),
+            "local_port": local_port,
+            "comfyui_token": "wrong",
+        }
+        url = instances_url(server)
+        assert requests.post(url, json=body, timeout=10).status_code == 201
+        done = server.until_finished(server.execute("gpu", painted()))
+        assert "does not accept its token" in done["error_message"]
+        nothing = {"comfyui_token": None}
+        changed = requests.patch(f"{url}/gpu", json={**nothing, **login}, timeout=10)
+        assert changed.json()["instance"]["comfyui_login"] == kind
+        done = server.until_finished(server.execute("gpu", painted()))
+        assert done["status"] == "completed", done["error_message"]
+        by_string = server.until_finished(server.execute(body["ssh_connection"], painted(3)))
+        assert by_string["status"] == "completed"
+        through_local_port = requests.get(f"http://127.0.0.1:{local_port}/prompt", timeout=10)
+        assert through_local_port.json()["exec_info"]["queue_remaining"] == 0
+        secret_file = server.data_dir / "logins" / "gpu"
+        assert secret_file.stat().st_mode & 0o777 == 0o600
+        seen = [each.text for each in (changed, requests.get(url, timeout=10))] + [server.log()]
+        written = [each.read_bytes() for each in server.directory.rglob("*") if each.is_file()]
+        assert not [text for text in seen if TOKEN in text]
+        assert sum(TOKEN.encode() in content for content in written) == 1
+        assert requests.delete(f"{url}/gpu", timeout=10).status_code == 200
+        assert not secret_file.exists()
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"comfyui_token": "a b"},
+        {"comfyui_token": "a\r\nX: y"},
+        {"comfyui_token": "ключ"},
+        {"comfyui_token": 5},
+        {"comfyui_token": "a", "comfyui_user": "b", "comfyui_password": "c"},
+        {"comfyui_user": "a"},
+        {"comfyui_password": "a"},
+        {"comfyui_user": "a:b", "comfyui_password": "c"},
+        {"comfyui_user": "a", "comfyui_password": "\n"},
+        {"comfyui_user": "a", "comfyui_password": 5},
+        {"comfyui_token": "a" * 5000},
+    ],
+)
+def test_what_is_no_login_is_refused_without_its_value(
+    server: ServerProcess, login: dict[str, object]
+) -> None:
+    body = {"name": "none", "ssh_connection": "ssh root@192.0.2.1", **login}
+    answer = requests.post(instances_url(server), json=body, timeout=10)
+    assert answer.status_code == 400
+    assert "comfyui_" in answer.json()["message"]
+    assert "ключ" not in answer.text
+    assert requests.get(f"{instances_url(server)}/none", timeout=10).status_code == 404

@@ -623,6 +623,13 @@ class InstanceBody(RequestBody):
     keep_connected: bool | None = None
     """True: the server stays connected even if no run needs the instance, also after a restart. Default:
     false."""
+    comfyui_token: str | None = None
+    """Token that passes a login before ComfyUI (`Authorization: Bearer`). Never shown again. Null removes the
+    login."""
+    comfyui_user: str | None = None
+    """User that passes a login before ComfyUI; needs `comfyui_password`."""
+    comfyui_password: str | None = None
+    """Never shown again."""
 
 
 class FreeBody(RequestBody):
@@ -736,6 +743,8 @@ class InstanceEntry(ResponseBody):
     host_key: str | None
     local_port: int | None
     keep_connected: bool
+    comfyui_login: Literal["token", "password"] | None
+    """Kind of the login that was given for ComfyUI; the login itself is never shown."""
     state: InstanceStatus
     local_port_state: LocalPort | None
     """Null without a local port."""
