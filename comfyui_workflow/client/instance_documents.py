@@ -43,6 +43,7 @@ class StateDocument(Document, frozen=True, kw_only=True):
     trouble: str | None = None
     looked_at: datetime | None = None
     comfyui_version: str | None = None
+    comfyui_port: int | None = None
     devices: tuple[DeviceDocument, ...] = ()
     prompts: PromptsDocument | None = None
     round_trip_s: float | None = None

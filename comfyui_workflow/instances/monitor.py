@@ -201,6 +201,7 @@ class InstanceMonitor:
             prompts=prompts,
             idle_since=idle_since,
             round_trip_s=session.connection.round_trip_s,
+            comfyui_port=session.comfyui_port,
             host_key_fingerprint=session.connection.host_key_fingerprint,
         )
         self._warn_if_idle()

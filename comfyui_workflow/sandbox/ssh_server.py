@@ -84,10 +84,13 @@ class _Connection(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
-        """Accepts a tunnel to ComfyUI only, under any name of this machine. Raises: ChannelOpenError."""
+        """Accepts a tunnel to ComfyUI only, under any name of this machine. To a client, nothing else listens
+        on this machine but its SSH server and its system. Raises: ChannelOpenError."""
         if dest_host.lower() not in _LOOPBACK_NAMES or dest_port != self._comfyui_port:
+            own_port = self._connection.get_extra_info("sockname")[1]
+            is_empty = dest_host.lower() in _LOOPBACK_NAMES and dest_port > 1023 and dest_port != own_port
             raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+                asyncssh.OPEN_CONNECT_FAILED if is_empty else asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
                 f"This sandbox forwards to localhost:{self._comfyui_port} only.",
             )
         forwarder = self._connection.forward_connection("127.0.0.1", self._comfyui_port)

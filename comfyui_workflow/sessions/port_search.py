@@ -19,7 +19,7 @@ from enum import Enum
 from comfyui_workflow.comfyui.probe import Finding, Kind, probe
 from comfyui_workflow.errors import ComfyUIError, ComfyUINotFound, ComfyUIUnavailable
 from comfyui_workflow.ssh.connection import Connection, PortRefused, Refusal
-from comfyui_workflow.ssh.defaults import USUAL_PORTS
+from comfyui_workflow.ssh.defaults import USUAL_PORTS, advice_if_forbidden
 from comfyui_workflow.ssh.listening import listening_ports
 
 LIMIT_S = 4.0
@@ -37,7 +37,6 @@ _NEVER_COMFYUI = frozenset({3306, 5432, 6379, 11211, 27017})
 """Databases: they log a request in HTTP as an attack."""
 _LOWEST_PORT = 1024
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-_RUNPOD_GATEWAY = "ssh.runpod.io"
 NAME_IT = "with -L in the ssh string, or in comfyui_port"
 
 
@@ -169,9 +168,7 @@ def _forbidden(asked: Sequence[Answer], ssh_host: str) -> str:
     """The reasons of the other ports may be lost (see `ssh.connection`)."""
     refused = [each.port for each in asked if isinstance(each.found, Closed)]
     beginning = f"The SSH server of the instance does not allow a tunnel to {_ports(refused)}"
-    if ssh_host == _RUNPOD_GATEWAY:
-        return f'{beginning}: use the "SSH over exposed TCP" command of the pod'
-    return f"{beginning}: set AllowTcpForwarding yes in its sshd_config, or use another SSH address of it"
+    return f"{beginning}: {advice_if_forbidden(ssh_host)}"
 
 
 def _login(port: Answer, asked: Sequence[Answer]) -> str:

@@ -90,7 +90,8 @@ class OneRun(RequestBody):
     """Directory on the server for the output files. Default: the setting `COMFYUI_WORKFLOW_OUTPUT_DIR`, else
     `/tmp/comfyui_outputs`, or `outputs` in the data directory if writing is limited to it."""
     comfyui_port: Port | None = None
-    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188."""
+    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188. If it
+    is not ComfyUI, the usual ports and those that the instance listens on are tried."""
     comfyui_input_dir: str | None = None
     """Absolute path of ComfyUI's input directory on the instance. Default: `/workspace/ComfyUI/input`."""
     comfyui_output_dir: str | None = None
@@ -702,6 +703,8 @@ class InstanceStatus(ResponseBody):
     looked_at: datetime | None
     """Time of the last successful check."""
     comfyui_version: str | None
+    comfyui_port: int | None
+    """Port on which ComfyUI was found; it may differ from the port of the entry."""
     devices: list[Device]
     prompts: InstancePrompts | None
     round_trip_s: float | None
