@@ -173,13 +173,13 @@ def _forbidden(asked: Sequence[Answer], ssh_host: str) -> str:
 
 def _login(port: Answer, asked: Sequence[Answer]) -> str:
     others = [each for each in asked if each is not port]
-    rest = f" ({_reasons(others)})" if others else ""
+    rest = f". On the other ports: {_reasons(others)}" if others else ""
     if port.used_login:
         return f"Port {port.port} of the instance does not accept its token, or its user and password{rest}"
     what = port.found.what if isinstance(port.found, Finding) else ""
     return (
-        f"Port {port.port} of the instance {what}{rest}: give the instance comfyui_token, or comfyui_user "
-        "and comfyui_password"
+        f"Port {port.port} of the instance {what}: give the instance comfyui_token, or comfyui_user and "
+        f"comfyui_password{rest}"
     )
 
 

@@ -104,7 +104,10 @@ def failure_of(server: ServerProcess, ssh_string: str) -> tuple[str, float]:
     ("handler", "sentence"),
     [
         (JupyterHandler, "No ComfyUI was found on the instance: port {} is Jupyter;"),
-        (CaddyHandler, "Port {} of the instance asks for a login (Caddy) ("),
+        (
+            CaddyHandler,
+            "Port {} of the instance asks for a login (Caddy): give the instance comfyui_token, or",
+        ),
     ],
 )
 def test_another_program_is_told_at_once(
