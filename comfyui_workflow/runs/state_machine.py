@@ -359,13 +359,13 @@ def _placed(run: Run, chosen: Placement) -> Run:
     """The port of a submitted prompt stays chosen while its machine has the same address, whatever the data
     of the instance are now: the prompt is there."""
     placed = replace(run, placement=_at_known_price(run.placement, chosen))
-    is_there = run.placement is not None and _machine_of(run.placement) == _machine_of(chosen)
-    return placed if run.prompt_id is not None and is_there else replace(placed, chosen_port=None)
+    stays = run.prompt_id is not None and _machine_of(run) == _machine_of(placed)
+    return placed if stays else replace(placed, chosen_port=None)
 
 
-def _machine_of(placement: Placement) -> tuple[str, int, str] | None:
+def _machine_of(run: Run) -> tuple[str, int, str] | None:
     try:
-        address = placement.address
+        address = run.address
     except InvalidAddress:
         return None
     return (address.host, address.port, address.user)

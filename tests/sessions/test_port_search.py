@@ -77,13 +77,13 @@ def test_an_unclear_port_is_left_to_the_client() -> None:
         ),
         (
             8188, {8188: LOGIN, 18188: NOTHING}, "1.2.3.4", ComfyUINotFound,
-            "Port 8188 of the instance asks for a login (Caddy): give the instance comfyui_token, or comfyui_user "
-            "and comfyui_password. On the other ports: nothing listens on port 18188",
+            "Port 8188 of the instance asks for a login (Caddy): give the instance comfyui_token, or "
+            "comfyui_user and comfyui_password. On the other ports: nothing listens on port 18188",
         ),
         (
             18188, {18188: NOTHING, 8188: LOGIN}, "1.2.3.4", ComfyUIUnavailable,
-            "Port 8188 of the instance asks for a login (Caddy): give the instance comfyui_token, or comfyui_user "
-            "and comfyui_password. On the other ports: nothing listens on port 18188",
+            "Port 8188 of the instance asks for a login (Caddy): give the instance comfyui_token, or "
+            "comfyui_user and comfyui_password. On the other ports: nothing listens on port 18188",
         ),
         (
             8080, {8080: FORBIDDEN, 18188: FORBIDDEN, 8188: FORBIDDEN}, "1.2.3.4", ComfyUINotFound,
