@@ -8,7 +8,7 @@ another WSGI server.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from comfyui_workflow.execution.prompt_marks import PromptMarkCheck
 from comfyui_workflow.execution.runner import Runner, RunnerOptions
 from comfyui_workflow.execution.submit import SubmissionContext
 from comfyui_workflow.instances.entries import complete
+from comfyui_workflow.instances.machines import NamedMachines
 from comfyui_workflow.instances.model import key_of_instance
 from comfyui_workflow.instances.monitor import MonitorContext, MonitorOptions
 from comfyui_workflow.instances.monitors import InstanceMonitors
@@ -58,6 +59,8 @@ from comfyui_workflow.services.path_policy import PathPolicy
 from comfyui_workflow.services.runs import RunService
 from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
+from comfyui_workflow.sessions.leases import lease_comfyui
+from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
@@ -69,6 +72,7 @@ from comfyui_workflow.stores.files.api_keys import ApiKeys
 from comfyui_workflow.stores.files.batches import FileBatchStore
 from comfyui_workflow.stores.files.instances import FileInstanceStore
 from comfyui_workflow.stores.files.jobs import FileJobStore
+from comfyui_workflow.stores.files.logins import FileLoginStore
 from comfyui_workflow.stores.files.ownership import OwnershipMonitor
 from comfyui_workflow.stores.files.private_directories import restrict_to_owner
 from comfyui_workflow.stores.files.runs import FileRunStore
@@ -168,6 +172,8 @@ class Foundation:
     api_keys: ApiKeys
     journal: RunJournal
     judge: PromptMarkCheck
+    logins: FileLoginStore
+    machines: NamedMachines
     sessions: Pool[InstanceKey, ComfyUISession]
 
     def file(self, name: str) -> Path:
@@ -189,7 +195,7 @@ class Components:
 
 def create_server(settings: Settings) -> Server:
     base, fleet_changes, live_view = create_base(settings), Notifier(), LiveProgress()
-    instances = create_instances(settings, base.journal, base.sessions, fleet_changes, base.damage)
+    instances = create_instances(base, fleet_changes)
     copies = LateCopyWatcher(base.sessions, base.journal, settings.late_copies_s)
     executor = create_executor(base, instances, copies, live_view)
     fleet_changes.listen(executor.wake)
@@ -228,6 +234,8 @@ def create_base(settings: Settings) -> Foundation:
     api_keys = ApiKeys(settings.data_dir / "secrets")
     journal = RunJournal(store, api_keys=api_keys)
     breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
+    logins = FileLoginStore(settings.data_dir / "logins")
+    machines = NamedMachines(logins)
     return Foundation(
         settings=settings,
         damage=damage,
@@ -235,8 +243,10 @@ def create_base(settings: Settings) -> Foundation:
         api_keys=api_keys,
         journal=journal,
         judge=judge,
+        logins=logins,
+        machines=machines,
         sessions=Pool(
-            lambda key: open_session(key, settings, breaches.of(key), judge.judge),
+            lambda key: open_session(key, settings, breaches.of(key), judge.judge, machines),
             idle_s=settings.connection_idle_s,
         ),
     )
@@ -369,25 +379,20 @@ def start_in_thread(name: str, work: Callable[[], object]) -> None:
     threading.Thread(target=work, name=name, daemon=True).start()
 
 
-def create_instances(
-    settings: Settings,
-    journal: RunJournal,
-    sessions: Pool[InstanceKey, ComfyUISession],
-    changes: Notifier,
-    damage: DamageReport,
-) -> InstanceServices:
+def create_instances(base: Foundation, changes: Notifier) -> InstanceServices:
     """Creates everything about named instances. `changes` is notified when their list or state changes."""
+    settings, sessions, damage = base.settings, base.sessions, base.damage
     store = FileInstanceStore(
         settings.instances_path,
         complete,
         last_good=settings.data_dir / "instances.last-good.json",
         damage=damage,
     )
-    directory = InstanceRegistry(store)
-    monitors = create_monitors(settings, journal, sessions, changes, damage)
-    local_ports = LocalPorts(
-        lambda instance_id: borrow(instance_id, directory, monitors, sessions), policy=port_policy(settings)
-    )
+    directory = InstanceRegistry(store, base.logins)
+    base.machines.follow(directory.all)
+    monitors = create_monitors(settings, base.journal, sessions, changes, damage)
+    borrowed = Borrowed(directory, monitors, sessions)
+    local_ports = LocalPorts(borrowed.borrow, policy=port_policy(settings), login=borrowed.login)
 
     def on_change() -> None:
         monitors.reconcile({instance.id: instance for instance in directory.all()})
@@ -454,19 +459,38 @@ def ports_wanted(directory: InstanceRegistry) -> dict[str, PortWanted]:
     }
 
 
-@contextmanager
-def borrow(
-    instance_id: str,
-    directory: InstanceRegistry,
-    monitors: InstanceMonitors,
-    sessions: Pool[InstanceKey, ComfyUISession],
-) -> Iterator[str]:
-    """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
-    instance = directory.require(instance_id)
-    monitors.acquire(instance)
-    with sessions.lease(key_of_instance(instance)) as session:
-        session.connection.check_port()
-        yield session.connection.base_url
+class Borrowed:
+    """The sessions that local ports have leased, by instance id. Thread-safe."""
+
+    def __init__(
+        self,
+        directory: InstanceRegistry,
+        monitors: InstanceMonitors,
+        sessions: Pool[InstanceKey, ComfyUISession],
+    ) -> None:
+        self._directory = directory
+        self._monitors = monitors
+        self._sessions = sessions
+        self._leased: dict[str, ComfyUISession] = {}
+
+    @contextmanager
+    def borrow(self, instance_id: str) -> Iterator[str]:
+        """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
+        instance = self._directory.require(instance_id)
+        self._monitors.acquire(instance)
+        with lease_comfyui(self._sessions.lease, key_of_instance(instance)) as session:
+            session.connection.check_port()
+            self._leased[instance_id] = session
+            try:
+                yield session.connection.base_url
+            finally:
+                if self._leased.get(instance_id) is session:
+                    del self._leased[instance_id]
+
+    def login(self, instance_id: str) -> Mapping[str, str]:
+        """Returns headers that pass the login before the ComfyUI to which the last leased session leads."""
+        session = self._leased.get(instance_id)
+        return {} if session is None else session.client.login_headers()
 
 
 def create_monitors(
@@ -532,28 +556,37 @@ def open_session(
     settings: Settings,
     breaches: LimitBreaches | None = None,
     on_mark: Callable[[PromptMark], None] = lambda _: None,
+    machines: NamedMachines | None = None,
 ) -> ComfyUISession:
     """Opens a session with an instance. Raises: the errors of `open_connection`; StoreError."""
     our_id = client_id(key, server_id(settings.data_dir))
     connection = open_connection(key.address, key.comfyui_port, connection_options(settings, key.host_key))
     limits, breaches = instance_limits(settings), breaches or LimitBreaches()
+
+    def login() -> Mapping[str, str]:
+        return machines.login(key) if machines else {}
+
+    def wanted() -> WantedPort:
+        return WantedPort(
+            port=key.comfyui_port,
+            is_exact=key.is_exact,
+            scans=settings.search_ports,
+            taken=machines.taken_ports(key) if machines else frozenset(),
+            login=login(),
+        )
+
+    client = ComfyUIClient(
+        connection.base_url, limits=limits, breaches=breaches, on_mark=on_mark, login=login
+    )
     feed = EventFeed(
         connection.base_url,
         our_id,
         settings.websocket_reconnect_delay_s,
         limits=limits,
         breaches=breaches,
+        login=client.login_headers,
     )
-    feed.start()
-    client = ComfyUIClient(
-        connection.base_url,
-        absence=f"ComfyUI does not answer on port {key.comfyui_port} of the instance: start it there, "
-        "or name its port, with -L in the ssh string",
-        limits=limits,
-        breaches=breaches,
-        on_mark=on_mark,
-    )
-    return ComfyUISession(connection, client, feed)
+    return ComfyUISession(connection, client, feed, wanted)
 
 
 def instance_limits(settings: Settings) -> InstanceLimits:
@@ -590,6 +623,7 @@ def path_policy(settings: Settings) -> PathPolicy:
 def port_policy(settings: Settings) -> PortPolicy:
     return PortPolicy(
         origins=settings.origins_at_local_ports,
+        hosts=settings.allowed_hosts,
         users=PeerUsers(settings.other_users),
         token=settings.api_token.get_secret_value() if settings.api_token else None,
         used_ports=UsedPorts(settings.data_dir / "local_ports.json"),

@@ -38,6 +38,7 @@ WorkflowError
 │       └── RemoteFileOverwritten  another prompt has overwritten the output
 └── ComfyUIError            an error of ComfyUI on the instance
     ├── ComfyUIUnavailable  transient: not listening, still starting, or an invalid response
+    ├── ComfyUINotFound     no port of the instance leads to ComfyUI, and waiting does not help
     ├── PromptRefused       ComfyUI does not accept the graph
     ├── ApiKeyGone          the graph needs the API key of the run, which is no longer stored
     ├── InstanceBroken      the worker of ComfyUI is dead: no prompt ends until ComfyUI is restarted
@@ -225,6 +226,10 @@ class ComfyUIError(WorkflowError):
 class ComfyUIUnavailable(ComfyUIError):
     code = "comfyui_unavailable"
     is_transient = True
+
+
+class ComfyUINotFound(ComfyUIError):
+    code = "comfyui_not_found"
 
 
 class PromptRefused(ComfyUIError):

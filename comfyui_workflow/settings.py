@@ -109,8 +109,8 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Words = Field(
         (),
-        description="Host names that requests may use for this server, in addition to loopback names and "
-        "`HOST`.",
+        description="Host names that requests may use for this server and for local ports, in addition to "
+        "loopback names and `HOST`: `host.docker.internal` for programs in containers.",
     )
     local_users: Words = Field(
         (),
@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         None,
         description="Whether an ssh string may point to this machine. Unset: allowed on loopback without a "
         "token, otherwise not.",
+    )
+    search_ports: bool = Field(
+        True,
+        description="If ComfyUI is not on the named port of an instance and not on its usual ports: whether "
+        "the other ports that programs of your user or root listen on there are tried.",
     )
     contact_patience_s: float = Field(
         120,

@@ -36,7 +36,7 @@ export const commonActions = ({ ask, say }) => ({
   },
   async addInstance(_data, form) {
     const given = [...new FormData(form)].filter(([, value]) => value !== "");
-    const numbers = new Set(["price_per_hour", "local_port"]);
+    const numbers = new Set(["price_per_hour", "local_port", "comfyui_port"]);
     const body = Object.fromEntries(given.map(([name, value]) => [name, numbers.has(name) ? Number(value) : value]));
     await call("POST", INSTANCES, body);
     form.reset();

@@ -25,6 +25,7 @@ export function newDraft(instances) {
     inputs: [], // the key inputs, each with its value in the workflow
     place: isOffered ? last : instances[0]?.name ?? SSH_STRING,
     sshString: recall(LAST_SSH_STRING) ?? "",
+    comfyuiPort: "", // as typed; only for an ssh string
     instances,
     apiKey: "", // of Comfy.org; sent with the run and stored nowhere
     changes: {}, // "6.text" -> value
@@ -62,6 +63,8 @@ export async function takeRun(draft, id) {
   const isPlace = isNamed(request.ssh_connection, draft.instances);
   draft.place = isPlace ? request.ssh_connection : SSH_STRING;
   if (!isPlace) draft.sshString = request.ssh_connection;
+  draft.comfyuiPort = request.comfyui_port ?? "";
+  delete draft.base.comfyui_port; // the field has it
   takeInspection(draft, await inspect({ again: id }));
 }
 
@@ -157,6 +160,7 @@ function body(draft) {
   const chosen = Object.fromEntries(pictures.map(([name, { filename, path }]) => [name, isUnique(filename) ? filename : path]));
   return {
     ...draft.base,
+    ...(draft.place === SSH_STRING && draft.comfyuiPort ? { comfyui_port: Number(draft.comfyuiPort) } : {}),
     ssh_connection: target(draft),
     workflow_name: draft.workflowName.trim() || draft.fileName,
     inputs: { ...draft.changes, ...chosen },

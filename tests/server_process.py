@@ -127,6 +127,7 @@ class ServerProcess:
             "port": 0,
             "data_dir": self.data_dir,
             "state_file": self.state_file,
+            "search_ports": False,  # other tests run other ComfyUIs on this machine at the same time
             **self.settings,
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("COMFYUI_WORKFLOW_")}

@@ -54,9 +54,15 @@ def origins_of_host(host: str) -> frozenset[Origin]:
     return frozenset(origin for origin in found if origin is not None)
 
 
-def is_at_local_port(origin: Origin, ports: Collection[int]) -> bool:
-    """True if the origin is one of these ports of this machine, under any name of the machine."""
-    return origin.port in ports and is_loopback_name(origin.host)
+def is_at_local_port(origin: Origin, ports: Collection[int], hosts: Collection[str] = ()) -> bool:
+    """True if the origin is one of these ports of this machine, under any name of the machine: a loopback
+    name, or one of `hosts`."""
+    return origin.port in ports and is_name_of_this_machine(origin.host, hosts)
+
+
+def is_name_of_this_machine(name: str, hosts: Collection[str]) -> bool:
+    """True for loopback names, and for the names in `hosts` in any case."""
+    return is_loopback_name(name) or name.rstrip(".").lower() in (each.rstrip(".").lower() for each in hosts)
 
 
 def is_loopback_name(name: str) -> bool:

@@ -13,6 +13,7 @@ How it works: the checks run before the route of every request, in this order:
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
@@ -77,7 +78,8 @@ def _check_caller(settings: Settings, open_paths: frozenset[str], local_ports: C
         raise Forbidden(sentence)
     if not _is_host_known(settings):
         raise Forbidden("This server is not known under that host name (COMFYUI_WORKFLOW_ALLOWED_HOSTS)")
-    if sentence := _refusal_of_page(settings.cors_origins, local_ports, open_paths):
+    is_local = partial(is_at_local_port, ports=local_ports, hosts=settings.allowed_hosts)
+    if sentence := _refusal_of_page(settings.cors_origins, is_local, open_paths):
         g.is_page_refused = True
         raise Forbidden(sentence)
     is_open = request.path in open_paths or request.endpoint == "static"
@@ -140,14 +142,14 @@ def _is_host_known(settings: Settings) -> bool:
 
 
 def _refusal_of_page(
-    allowed: Collection[Origin], local_ports: Collection[int], open_paths: frozenset[str]
+    allowed: Collection[Origin], is_local: Callable[[Origin], bool], open_paths: frozenset[str]
 ) -> str | None:
     """Returns the error message for a page that may not use the server; None for programs and for allowed
     pages. A browser names the page in `Origin`; without `Origin`, in `Referer`, and `Sec-Fetch-Site` says
     whether the page has the same origin. A page that hides its `Referer` is refused."""
     origin = request.headers.get("Origin")
     if origin is not None:
-        return _refusal_of_origin(parse_origin(origin), origin, allowed, local_ports)
+        return _refusal_of_origin(parse_origin(origin), origin, allowed, is_local)
     fetch_site, referer = request.headers.get("Sec-Fetch-Site"), request.headers.get("Referer")
     if (
         fetch_site in ("same-origin", "none")
@@ -157,13 +159,13 @@ def _refusal_of_page(
         return None
     if fetch_site is None and request.method == "GET" and request.path in open_paths:
         return None  # a browser without Sec-Fetch-* that follows a link: the answer has no secrets
-    return _refusal_of_origin(origin_of_url(referer or ""), referer or "other sites", allowed, local_ports)
+    return _refusal_of_origin(origin_of_url(referer or ""), referer or "other sites", allowed, is_local)
 
 
 def _refusal_of_origin(
-    page: Origin | None, page_name: str, allowed: Collection[Origin], local_ports: Collection[int]
+    page: Origin | None, page_name: str, allowed: Collection[Origin], is_local: Callable[[Origin], bool]
 ) -> str | None:
-    if page is not None and is_at_local_port(page, local_ports):
+    if page is not None and is_local(page):
         return (
             f"Pages of {page} may never use this server: that port leads, or has led, to an instance "
             "(local_ports.json in the data directory lists such ports)"

@@ -80,7 +80,8 @@ def _entry(instance: InstanceDocument) -> Iterator[tuple[str, str]]:
     yield "name", instance.name
     yield "id", instance.id
     yield "ssh", instance.ssh_connection
-    yield "ComfyUI", f"port {instance.comfyui_port}"
+    login = f", login with a {instance.comfyui_login}" if instance.comfyui_login else ""
+    yield "ComfyUI", f"port {instance.comfyui_port}{login}"
     yield "directories", f"{instance.comfyui_input_dir}, {instance.comfyui_output_dir}"
     yield "for any", "yes" if instance.enabled else "no, only for runs that name it"
     yield "tags", " ".join(instance.tags)

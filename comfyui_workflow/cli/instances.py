@@ -22,7 +22,10 @@ from comfyui_workflow.client.instances import InstanceFields
 from comfyui_workflow.errors import InvalidRequest
 
 Command = TypeVar("Command", bound=Callable[..., None])
-_UNSET = ("comfyui-port", "input-dir", "output-dir", "tag", "price", "host-key", "local-port")
+_UNSET = (
+    *("comfyui-port", "comfyui-token", "comfyui-user", "input-dir", "output-dir", "tag", "price"),
+    *("host-key", "local-port"),
+)
 _FIELDS = {
     "ssh": "ssh_connection",
     "input-dir": "comfyui_input_dir",
@@ -35,6 +38,16 @@ _FIELDS = {
 _instance_argument = click.argument("instance")
 
 
+def _secret_option(name: str, text: str) -> Callable[[Command], Command]:
+    """An option whose value is asked for, unseen, if it is given without one: a command line is seen by other
+    users of this machine."""
+    label = name.removeprefix("--comfyui-").capitalize()
+    return click.option(
+        name, metavar="[TEXT]", prompt=label, prompt_required=False, hide_input=True,
+        help=f"{text} Without TEXT it is asked for.",
+    )  # fmt: skip
+
+
 def _entry_options(command: Command) -> Command:
     """Adds the options that `add` and `edit` share. An option that was not given is None, or an empty
     tuple."""
@@ -43,6 +56,9 @@ def _entry_options(command: Command) -> Command:
             click.option(
                 "--comfyui-port", type=click.IntRange(1, 65535), help="Port of ComfyUI on the instance."
             ),
+            _secret_option("--comfyui-token", "Token that passes a login before ComfyUI."),
+            click.option("--comfyui-user", metavar="USER", help="User that passes a login before ComfyUI."),
+            _secret_option("--comfyui-password", "Password of that user."),
             click.option("--input-dir", metavar="PATH", help="Input directory of ComfyUI on the instance."),
             click.option("--output-dir", metavar="PATH", help="Output directory of ComfyUI on the instance."),
             click.option(

@@ -43,6 +43,7 @@ class StateDocument(Document, frozen=True, kw_only=True):
     trouble: str | None = None
     looked_at: datetime | None = None
     comfyui_version: str | None = None
+    comfyui_port: int | None = None
     devices: tuple[DeviceDocument, ...] = ()
     prompts: PromptsDocument | None = None
     round_trip_s: float | None = None
@@ -79,6 +80,8 @@ class InstanceDocument(Document, frozen=True, kw_only=True):
     host_key: str | None = None
     local_port: int | None = None
     keep_connected: bool = False
+    comfyui_login: str | None = None
+    """`token` or `password`; None without a login."""
     state: StateDocument
     local_port_state: LocalPortDocument | None = None
     idle_warning: str | None = None

@@ -33,6 +33,9 @@ class InstanceFields(TypedDict, total=False):
     host_key: str | None
     local_port: int | None
     keep_connected: bool | None
+    comfyui_token: str | None
+    comfyui_user: str | None
+    comfyui_password: str | None
 
 
 class NamedInstances:

@@ -8,7 +8,7 @@ loops without returning while the peer sends frames that are no messages; here e
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import websocket
@@ -41,12 +41,14 @@ class BoundedSocket(websocket.WebSocket):
         self.frame_buffer = self._frames
         self._is_open = False
 
-    def open(self, url: str, timeout_s: float) -> None:
-        """Connects and makes the handshake. Raises: websocket.WebSocketException, OSError, ValueError."""
+    def open(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+        """Connects and makes the handshake, with these headers. Raises: websocket.WebSocketException,
+        OSError, ValueError."""
         self.settimeout(timeout_s)
         with self._cut_after(HANDSHAKE_TIMEOUT_S):
             self.connect(  # type: ignore[no-untyped-call]
                 url,
+                header=dict(headers or {}),
                 suppress_origin=True,
                 redirect_limit=0,  # a redirect could lead out of the tunnel, to any address
             )

@@ -90,8 +90,10 @@ class ComfyUIClient:
         limits: InstanceLimits | None = None,
         breaches: LimitBreaches | None = None,
         on_mark: Callable[[PromptMark], None] = lambda _: None,
+        login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`absence` is the message for a refused connection.
+        """`absence` is the message for a refused connection. `login` returns headers that pass a login; they
+        are sent if `settle` says so.
 
         `uses_environment`: use the proxy settings of the environment, and keep cookies. False for an
         instance: a proxy of this machine must not be used inside an SSH tunnel.
@@ -107,12 +109,30 @@ class ComfyUIClient:
         self.definitions_values = 0
         """Number of JSON values in the last `/object_info` response; 0 if it was small."""
         self._absence = absence
+        self._login = login
+        self._needs_login = False
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = InstanceSession(takes_cookies=uses_environment)
         self._session.trust_env = uses_environment
         self._adapter = TimedAdapter(pool_connections=1, pool_maxsize=8)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
+
+    def settle(self, port: int, *, needs_login: bool) -> None:
+        """Tells the port of the instance to which the requests go now, and if a login is before it."""
+        self._absence = (
+            f"ComfyUI does not answer on port {port} of the instance: start it there, or name its port, with "
+            "-L in the ssh string"
+        )
+        self._needs_login = needs_login
+
+    def login_headers(self) -> Mapping[str, str]:
+        """Headers that pass the login before ComfyUI; none if there is no login."""
+        return self._login() if self._needs_login else {}
+
+    def refuse_after_breach(self) -> None:
+        """Raises: LimitExceeded for a while after a limit was exceeded."""
+        self._breaches.refuse()
 
     def close(self) -> None:
         """Closes all connections now. `Session.close` alone would leave that to the garbage collector, and a
@@ -317,10 +337,12 @@ class ComfyUIClient:
     def _send(self, method: str, path: str, clock: AnswerClock, **arguments: Any) -> requests.Response:
         """Raises: LimitExceeded after a breach; what `requests` raises."""
         self._breaches.refuse()
+        headers = {**self.login_headers(), **arguments.pop("headers", {})}
         with timed_by(clock):
             return self._session.request(
                 method,
                 self._base_url + path,
+                headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 **{**arguments, "stream": True},

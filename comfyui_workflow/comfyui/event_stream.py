@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import websocket
@@ -142,12 +142,14 @@ class EventFeed:
         *,
         limits: InstanceLimits | None = None,
         breaches: LimitBreaches | None = None,
+        login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`longest_wait_s`: maximum pause between two attempts to open the socket. `breaches` are shared
-        with the HTTP client of the same instance, so that its next request reports a limit that was
-        exceeded here."""
+        """`longest_wait_s`: maximum pause between two attempts to open the socket. `login` returns headers
+        for the handshake. `breaches` are shared with the HTTP client of the same instance, so that its next
+        request reports a limit that was exceeded here."""
         self._limits = limits or InstanceLimits()
         self._breaches = breaches or LimitBreaches()
+        self._login = login
         self._url = base_url.replace("http", "ws", 1) + f"/ws?clientId={client_id}"
         self.client_id = client_id
         self._longest_wait_s = longest_wait_s
@@ -228,7 +230,7 @@ class EventFeed:
         socket = BoundedSocket(self._limits.message_bytes, self._should_leave)
         try:
             self._breaches.refuse()
-            socket.open(self._url, CONNECT_TIMEOUT_S)
+            socket.open(self._url, CONNECT_TIMEOUT_S, self._login())
         except _SOCKET_ERRORS as error:
             log.debug("no websocket to %s: %s", self._url, error)
             socket.drop()

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from typing import NamedTuple
 
 from comfyui_workflow.comfyui.duplicate_prompts import stop
 from comfyui_workflow.comfyui.queue import QueueSnapshot
@@ -18,6 +20,7 @@ from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import DataTaken, RunNotFound, StoreError, WorkflowError
 from comfyui_workflow.runs.events import ExecutedTwice
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, key_of
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
@@ -43,7 +46,7 @@ class LateCopyWatcher:
         self._journal = journal
         self._watch_s = watch_s
         self._lock = threading.Lock()
-        self._expected: dict[InstanceKey, dict[str, _ExpectedCopies]] = {}
+        self._expected: dict[_Place, dict[str, _ExpectedCopies]] = {}
         self._closing = CancelToken()
 
     def expect(self, run: Run) -> None:
@@ -51,31 +54,32 @@ class LateCopyWatcher:
         once."""
         if not self._watch_s or not run.submissions:
             return
-        key = key_of(run)
+        key = _Place(key_of(run), run.port_of_prompt)
         with self._lock:
             is_new = key not in self._expected
             self._expected.setdefault(key, {})[run.run_id] = _ExpectedCopies(run, self._watch_s)
             if is_new and not self._closing.is_set:
-                name = f"late copies {key.address.label}"[:60]
+                name = f"late copies {key.label}"[:60]
                 threading.Thread(target=self._watch, args=(key,), name=name, daemon=True).start()
 
     def stop(self) -> None:
         self._closing.cancel("the server is stopping")
 
-    def _watch(self, key: InstanceKey) -> None:
+    def _watch(self, key: "_Place") -> None:
         while self._has_any(key):
             try:
-                with self._sessions.lease(key, stop=self._closing) as session:
+                lease = partial(self._sessions.lease, stop=self._closing)
+                with lease_comfyui(lease, key.instance, key.port) as session:
                     while session.is_alive and self._has_any(key):
                         self._poll(session, key)
                         self._closing.wait(POLL_S)
             except DataTaken:
                 return
             except WorkflowError as error:
-                log.info("late copies on %s are not checked now: %s", key.address.label, error)
+                log.info("late copies on %s are not checked now: %s", key.label, error)
                 self._closing.wait(RETRY_AFTER_S)
 
-    def _has_any(self, key: InstanceKey) -> bool:
+    def _has_any(self, key: "_Place") -> bool:
         """Removes expired entries. Returns False, and forgets the instance, if none is left."""
         with self._lock:
             left = {name: each for name, each in self._expected.get(key, {}).items() if not each.is_over}
@@ -85,7 +89,7 @@ class LateCopyWatcher:
                 return False
             return True
 
-    def _poll(self, session: ComfyUISession, key: InstanceKey) -> None:
+    def _poll(self, session: ComfyUISession, key: "_Place") -> None:
         with self._lock:
             expected = dict(self._expected.get(key, {}))
         seen = session.queue()
@@ -115,6 +119,17 @@ class LateCopyWatcher:
             self._journal.record(each.run_id, ExecutedTwice(message=EXECUTED_TWICE.format(what_happened)))
         except (RunNotFound, StoreError) as error:
             log.warning("%s was executed twice, which cannot be saved: %s", each.run_id, error)
+
+
+class _Place(NamedTuple):
+    """A ComfyUI: its instance, and its port there."""
+
+    instance: InstanceKey
+    port: int | None
+
+    @property
+    def label(self) -> str:
+        return self.instance.address.label
 
 
 class _ExpectedCopies:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
@@ -34,12 +35,14 @@ from comfyui_workflow.runs.events import (
     InstanceLeft,
     NoticeAdded,
     PhaseEntered,
+    PortChosen,
     RunCancelled,
     RunCompleted,
     RunFailed,
 )
 from comfyui_workflow.runs.model import Phase, Run
 from comfyui_workflow.scheduling.executor import ExecutionContext
+from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, key_of
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
@@ -133,12 +136,13 @@ class Runner:
         run_id, key = run.run_id, key_of(run)
         if backoff.failing_for_s() == 0:
             self._announce(run_id, key.address)
+        lease, is_again = partial(self._sessions.lease, stop=abort), backoff.failing_for_s() > 0
         with (
-            self._sessions.lease(key, stop=abort) as session,
+            lease_comfyui(lease, key, run.port_of_prompt, again=is_again) as session,
             self._live_view.open(run_id, _report_bytes_to(high_water_marks)) as live,
         ):
-            session.ping(again=backoff.failing_for_s() > 0)
             backoff.note_response()
+            self._note_port(run, session)
             RunAttempt(
                 journal=self._journal,
                 session=session,
@@ -157,6 +161,14 @@ class Runner:
         if placement is None or placement == run.placement:
             return run
         return self._journal.record(run.run_id, InstanceChosen(placement=placement))
+
+    def _note_port(self, run: Run, session: ComfyUISession) -> None:
+        """Records the port of ComfyUI at the first contact, and tells if it is not the one of the request."""
+        if run.chosen_port == session.comfyui_port:
+            return
+        self._journal.record(run.run_id, PortChosen(port=session.comfyui_port))
+        if session.port_notice is not None:
+            self._journal.record(run.run_id, NoticeAdded(message=session.port_notice))
 
     def _announce(self, run_id: str, address: SshAddress) -> None:
         """Records the current action, and the options of the ssh string that are ignored."""

@@ -12,17 +12,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any
 
 from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import HostKeyRefused, Stopped, WorkflowError
+from comfyui_workflow.errors import ComfyUINotFound, HostKeyRefused, Stopped, WorkflowError
 from comfyui_workflow.instances.model import Instance, key_of_instance
 from comfyui_workflow.instances.state import InstanceState, Prompts, Reachability
 from comfyui_workflow.instances.usage import UsageLedger
 from comfyui_workflow.retry import Backoff
+from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import now
@@ -165,7 +167,7 @@ class InstanceMonitor:
         except WorkflowError as error:
             self._set_error(error)
             log.info("%s: %s", self.instance.name, error)
-            return error.is_transient
+            return error.is_transient or isinstance(error, ComfyUINotFound)  # no SSH server bans for that
         return True
 
     def _monitor(self, backoff: Backoff) -> None:
@@ -176,8 +178,8 @@ class InstanceMonitor:
         if not self.is_wanted:
             return
         timeout_s = None if wanted_for_s == inf else wanted_for_s
-        with self._context.sessions.lease(key, stop=lease_cancel, timeout_s=timeout_s) as session:
-            session.ping(again=True)
+        lease = partial(self._context.sessions.lease, stop=lease_cancel, timeout_s=timeout_s)
+        with lease_comfyui(lease, key, again=True) as session:
             self._drop_given_up_prompts(session)
             self._has_error = False
             self._set(connected_since=self._state.connected_since or now(), trouble=None, offered_key=None)
@@ -199,6 +201,7 @@ class InstanceMonitor:
             prompts=prompts,
             idle_since=idle_since,
             round_trip_s=session.connection.round_trip_s,
+            comfyui_port=session.comfyui_port,
             host_key_fingerprint=session.connection.host_key_fingerprint,
         )
         self._warn_if_idle()

@@ -9,17 +9,19 @@ InstanceRegistry(store)
 
 from collections.abc import Callable
 
+from comfyui_workflow.comfyui.login import LOGIN_FIELDS, Login, read_login
 from comfyui_workflow.instances.entries import RegistryContent, content_of
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.instances.schema import new_id, read_instance, refuse_unknown
-from comfyui_workflow.stores.base import Document, InstanceDocuments, InstanceStore
+from comfyui_workflow.stores.base import Document, InstanceDocuments, InstanceStore, LoginStore
 
 
 class InstanceRegistry:
     """Thread-safe."""
 
-    def __init__(self, store: InstanceStore) -> None:
+    def __init__(self, store: InstanceStore, logins: LoginStore) -> None:
         self._store = store
+        self._logins = logins
         self._parsed = (InstanceDocuments(), RegistryContent())
 
     def load(self) -> None:
@@ -44,6 +46,11 @@ class InstanceRegistry:
         """Raises: InstanceNotFound."""
         return self._parse(self._store.read()).require(id_or_name).instance
 
+    def login_kind(self, instance_id: str) -> str | None:
+        """Returns `token` or `password`; None if the instance has no login. The login itself is not shown."""
+        login = self._logins.get(instance_id)
+        return None if login is None else login.kind
+
     def listen(self, callback: Callable[[], None]) -> None:
         """Registers a callback for changes. It is called with no lock held, in the thread that made the
         change or in a thread of the store."""
@@ -52,7 +59,7 @@ class InstanceRegistry:
     def add(self, fields: Document) -> Instance:
         """Adds an instance. `change` and `remove` raise the same errors.
         Raises: InvalidRequest, InstancesFileBroken, StoreError."""
-        refuse_unknown(fields)
+        login, fields = _split_login(fields)
         added: list[str] = []
 
         def with_new(content: RegistryContent) -> RegistryContent:
@@ -60,11 +67,14 @@ class InstanceRegistry:
             added[:] = [new_id(read_instance(fields, "").name, taken)]
             return content.with_entry(added[0], fields)
 
-        return self._update(with_new).require(added[0]).instance
+        instance = self._update(with_new).require(added[0]).instance
+        self._keep_login(instance.id, login)
+        return instance
 
     def change(self, id_or_name: str, fields: Document) -> Instance:
         """Changes the given fields; null restores the default of a field. Raises: InstanceNotFound."""
-        refuse_unknown(fields)
+        has_login = any(name in fields for name in LOGIN_FIELDS)
+        login, fields = _split_login(fields)
         changed: list[str] = []
 
         def with_changed(content: RegistryContent) -> RegistryContent:
@@ -72,7 +82,10 @@ class InstanceRegistry:
             changed[:] = [entry.instance.id]
             return content.with_entry(entry.instance.id, {**entry.raw, **fields})
 
-        return self._update(with_changed).require(changed[0]).instance
+        instance = self._update(with_changed).require(changed[0]).instance
+        if has_login:
+            self._keep_login(instance.id, login)
+        return instance
 
     def remove(self, id_or_name: str) -> Instance:
         """Raises: InstanceNotFound."""
@@ -83,7 +96,15 @@ class InstanceRegistry:
             return content.without(removed[0].id)
 
         self._update(without)
+        self._logins.forget(removed[0].id)
         return removed[0]
+
+    def _keep_login(self, instance_id: str, login: Login | None) -> None:
+        """Replaces the login. An earlier instance with this id may have left one."""
+        if login is None:
+            self._logins.forget(instance_id)
+        else:
+            self._logins.put(instance_id, login)
 
     def _update(self, change: Callable[[RegistryContent], RegistryContent]) -> RegistryContent:
         updated = self._store.update(lambda documents: change(self._parse(documents)).documents)
@@ -95,3 +116,11 @@ class InstanceRegistry:
         if known[0] is not documents:
             known = self._parsed = (documents, content_of(documents))
         return known[1]
+
+
+def _split_login(fields: Document) -> tuple[Login | None, Document]:
+    """Returns the login, and the other fields, which are stored in the file of the instances.
+    Raises: InvalidRequest."""
+    others = {name: value for name, value in fields.items() if name not in LOGIN_FIELDS}
+    refuse_unknown(others)
+    return read_login(fields), others

@@ -14,6 +14,7 @@ from dataclasses import fields as fields_of
 from itertools import chain, count
 from typing import Any
 
+from comfyui_workflow.comfyui.login import LOGIN_FIELDS
 from comfyui_workflow.errors import InvalidAddress, InvalidRequest
 from comfyui_workflow.instances.model import Instance
 from comfyui_workflow.parsing.fields import flag, integer, refuse_unknown_fields, remote_dir, text
@@ -36,6 +37,8 @@ def read_instance(fields: Fields, instance_id: str) -> Instance:
     """Parses an instance; missing fields and null take their default. Raises: InvalidRequest,
     InvalidAddress."""
     given = {name: value for name, value in fields.items() if value is not None}
+    if login := next((name for name in LOGIN_FIELDS if name in given), None):
+        raise InvalidRequest(f"{login} is not kept in the file of the instances: set it with PATCH or `edit`")
     ssh_connection, default_port = _ssh_connection(given)
     return Instance(
         id=instance_id,
@@ -70,7 +73,7 @@ def refuse_clash(instance: Instance, others: Iterable[Instance]) -> None:
 def refuse_unknown(fields: Fields) -> None:
     if "id" in fields:
         raise InvalidRequest("id cannot be set: it is made from the name, and never changes")
-    refuse_unknown_fields(fields, KNOWN_FIELDS - {"id"}, "an instance")
+    refuse_unknown_fields(fields, KNOWN_FIELDS.union(LOGIN_FIELDS) - {"id"}, "an instance")
 
 
 def read_id(fields: Fields) -> str | None:

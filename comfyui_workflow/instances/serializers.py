@@ -35,6 +35,7 @@ def state_document(state: InstanceState, at: datetime) -> dict[str, Any]:
         "trouble": state.trouble,
         "looked_at": serialize_time(state.looked_at),
         "comfyui_version": state.comfyui_version,
+        "comfyui_port": state.comfyui_port,
         "devices": [_device(device) for device in state.devices],
         "prompts": None if state.prompts is None else _prompts(state.prompts),
         "round_trip_s": state.round_trip_s,

@@ -41,6 +41,8 @@ class InstanceState:
     """The reason why the instance is unreachable; otherwise the last error, until the next success."""
     looked_at: datetime | None = None
     comfyui_version: str | None = None
+    comfyui_port: int | None = None
+    """Port on which ComfyUI was found."""
     devices: tuple[Device, ...] = ()
     prompts: Prompts | None = None
     round_trip_s: float | None = None

@@ -10,7 +10,7 @@ from comfyui_workflow.access.login_cookie import is_bearer, without_login
 from comfyui_workflow.access.origins import (
     Origin,
     is_at_local_port,
-    is_loopback_name,
+    is_name_of_this_machine,
     origin_of_url,
     origins_of_host,
     parse_origin,
@@ -66,13 +66,16 @@ def _without_login(name: str, value: str) -> tuple[str, str | None]:
 def refusal_of(headers: Mapping[str, str], method: str, policy: PortPolicy) -> str | None:
     """Returns the reason to refuse the request, or None.
 
-    Refused are: requests with a host name that is not loopback (DNS rebinding); requests from pages of other
-    sites, of another port of this machine, and from pages without an origin. Allowed are: the port's own
-    pages, pages of `policy.origins`, and programs.
+    Refused are: requests with a host name that is neither loopback nor in `policy.hosts` (DNS rebinding);
+    requests from pages of other sites, of another port of this machine, and from pages without an origin.
+    Allowed are: the port's own pages, pages of `policy.origins`, and programs.
     """
     host, origin = headers.get("Host"), headers.get("Origin")
-    if host is not None and not is_loopback_name(_host_name(f"//{host}")):
-        return "A local port answers only at localhost or 127.0.0.1: this request uses another host name."
+    if host is not None and not is_name_of_this_machine(_host_name(f"//{host}"), policy.hosts):
+        return (
+            "A local port answers only at localhost, 127.0.0.1 and the names in "
+            "COMFYUI_WORKFLOW_ALLOWED_HOSTS: this request uses another host name."
+        )
     if origin is not None:
         return None if _may_use(parse_origin(origin), host or "", policy) else _refused_page(origin)
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") or _follows_a_link(headers, method):
@@ -86,7 +89,7 @@ def _may_use(page: Origin | None, host: str, policy: PortPolicy) -> bool:
         return False
     if page in origins_of_host(host):
         return True
-    return page in policy.origins and not is_at_local_port(page, policy.used_ports.all())
+    return page in policy.origins and not is_at_local_port(page, policy.used_ports.all(), policy.hosts)
 
 
 def _refused_page(origin: str) -> str:

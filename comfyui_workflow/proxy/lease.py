@@ -13,13 +13,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 
 import aiohttp
 from yarl import URL
 
-from comfyui_workflow.errors import NothingListens, WorkflowError
+from comfyui_workflow.errors import ComfyUIUnavailable, NothingListens, WorkflowError
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 
 log = logging.getLogger(__name__)
@@ -114,12 +114,13 @@ class Upstream:
     its connections. `fresh` reuses only those that were in use a moment ago, so that no request is sent on a
     dead connection."""
 
-    def __init__(self, thread: SessionThread, base_url: str) -> None:
+    def __init__(self, thread: SessionThread, base_url: str, login: Mapping[str, str]) -> None:
+        """`login`: headers of all requests that do not have them already."""
         self.base_url = base_url
         self.is_broken = False
         self.user_count = 0
-        self.kept = _session(keepalive_s=KEPT_FOR_S)
-        self.fresh = _session(keepalive_s=FRESH_FOR_S)
+        self.kept = _session(login, keepalive_s=KEPT_FOR_S)
+        self.fresh = _session(login, keepalive_s=FRESH_FOR_S)
         self._thread = thread
         self._answered_at_s = float("-inf")
         self._pinging: asyncio.Task[None] | None = None
@@ -166,8 +167,15 @@ class InstanceLease:
     """The current Upstream of one local port. Belongs to the event loop. `trouble` is the reason why the
     instance could not be reached last time; None if it could."""
 
-    def __init__(self, borrow: Callable[[], AbstractContextManager[str]], name: str) -> None:
+    def __init__(
+        self,
+        borrow: Callable[[], AbstractContextManager[str]],
+        name: str,
+        login: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """`login` returns headers that pass a login before ComfyUI. Called while the session is leased."""
         self.name = name
+        self._login = login
         self.trouble: str | None = None
         self._borrow = borrow
         self._upstream: Upstream | None = None
@@ -259,10 +267,10 @@ class InstanceLease:
         before. Raises: InstanceUnreachable."""
         thread = self._thread = SessionThread(self._borrow, self.name)
         try:
-            upstream = Upstream(thread, await thread.base_url)
+            upstream = Upstream(thread, await thread.base_url, self._login())
         except WorkflowError as error:
             self.trouble = f"{self.name} cannot be reached: {error}"
-            if isinstance(error, NothingListens):
+            if isinstance(error, NothingListens | ComfyUIUnavailable):
                 self._is_silent = True
                 return None
             self._failure = self.trouble
@@ -307,9 +315,11 @@ class InstanceLease:
         task.add_done_callback(self._closing.discard)
 
 
-def _session(*, keepalive_s: float) -> aiohttp.ClientSession:
-    """Returns a client session that adds nothing to requests and changes nothing in responses."""
+def _session(login: Mapping[str, str], *, keepalive_s: float) -> aiohttp.ClientSession:
+    """Returns a client session that adds nothing to requests but the login, and changes nothing in
+    responses."""
     return aiohttp.ClientSession(
+        headers=login,
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

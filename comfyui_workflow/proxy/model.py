@@ -1,6 +1,6 @@
 """Configuration and state of a local port."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -13,14 +13,19 @@ Borrow = Callable[[str], AbstractContextManager[str]]
 borrow(instance_id) as base_url:`. May block: it is entered and left in a thread of its own. Raises:
 WorkflowError with a message for clients."""
 
+LoginOf = Callable[[str], Mapping[str, str]]
+"""Returns headers that pass the login before the ComfyUI of the instance with that id; none if there is no
+login. Called while its session is borrowed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PortPolicy:
     """Rules for the requests that local ports accept. `origins`: pages that may use the ports, besides each
-    port's own pages. `users`: local users who may connect without a token; other users need `token`, if one
-    is set."""
+    port's own pages. `hosts`: host names of requests, besides loopback names. `users`: local users who may
+    connect without a token; other users need `token`, if one is set."""
 
     origins: frozenset[Origin] = frozenset()
+    hosts: tuple[str, ...] = ()
     users: PeerUsers = field(default_factory=PeerUsers)
     token: str | None = None
     used_ports: UsedPorts = field(default_factory=UsedPorts)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from weakref import WeakKeyDictionary
 
@@ -44,10 +44,11 @@ class LocalPort:
         borrow: Callable[[], AbstractContextManager[str]],
         policy: PortPolicy,
         limits: ConnectionLimits = LIMITS,
+        login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.wanted = wanted
         self._policy = policy
-        self._lease = InstanceLease(borrow, wanted.name)
+        self._lease = InstanceLease(borrow, wanted.name, login)
         self._registry = SocketRegistry()
         self._feed = AnonymousEvents(self._lease)
         self._listening: list[asyncio.Server] = []

@@ -1,6 +1,6 @@
 """All local ports of this server, on one thread with one event loop.
 
-LocalPorts(borrow, limits, policy)
+LocalPorts(borrow, limits, policy, login)
     start(), stop()                         stop closes everything within about two seconds
     set_ports({instance_id: PortWanted})    opens and closes ports to match; idempotent
     state(instance_id) -> PortState | None  None for an instance that has no port here
@@ -16,7 +16,7 @@ from functools import partial
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.proxy.lease import Upstream
-from comfyui_workflow.proxy.model import Borrow, PortPolicy, PortState, PortWanted
+from comfyui_workflow.proxy.model import Borrow, LoginOf, PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.port import LIMITS, LocalPort
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,14 @@ class LocalPorts:
     instance before its first request."""
 
     def __init__(
-        self, borrow: Borrow, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+        self,
+        borrow: Borrow,
+        limits: ConnectionLimits = LIMITS,
+        policy: PortPolicy | None = None,
+        login: LoginOf = lambda _: {},
     ) -> None:
         self._borrow = borrow
+        self._login = login
         self._policy = policy or PortPolicy()
         self._limits = limits
         self._ports: Mapping[str, LocalPort] = {}
@@ -114,7 +119,9 @@ class LocalPorts:
             await asyncio.gather(*(port.close() for port in going))
             self._ports = {
                 key: staying.get(key)
-                or LocalPort(each, partial(self._borrow, key), self._policy, self._limits)
+                or LocalPort(
+                    each, partial(self._borrow, key), self._policy, self._limits, partial(self._login, key)
+                )
                 for key, each in wanted.items()
             }
             for port in self._ports.values():

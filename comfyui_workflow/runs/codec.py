@@ -156,6 +156,7 @@ class SubmissionRecord:
     placement: Placement | None
     request: RunRequest
     """The request without its workflow."""
+    chosen_port: int | None = None
 
 
 def encode_submission(run: Run) -> bytes:
@@ -168,6 +169,7 @@ def encode_submission(run: Run) -> bytes:
         submissions=run.submissions,
         placement=run.placement,
         request=request,
+        chosen_port=run.chosen_port,
     )
     rest = _submissions.dump_json(record, by_alias=True, exclude={"request"})
     return _merged(rest, b'{"request":' + encode_request(request) + b"}")

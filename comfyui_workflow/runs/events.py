@@ -70,6 +70,14 @@ class InstanceChosen(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PortChosen(Event):
+    """ComfyUI answers on this port of the instance. The run uses no other port there. On disk at the latest
+    when the prompt is submitted."""
+
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstanceLeft(Event):
     """The run leaves its instance, to be assigned to another one. A prompt that was submitted there is given
     up, even if it still executes."""

@@ -181,6 +181,9 @@ class Run:
     directory."""
     prepared_graph: Graph | None = None
     """The graph to submit, if it differs from the graph of the request: converted, or with inputs set."""
+    chosen_port: int | None = None
+    """The port of the instance on which ComfyUI answered when the run came there first. The run uses no other
+    port there: its prompt may be in that ComfyUI. None before, and in records of earlier releases."""
     graph_signature: str | None = None
     """Signature of the submitted graph (`workflows.signature`). None while the graph may still change."""
     prompt_id: str | None = None
@@ -239,6 +242,12 @@ class Run:
     @property
     def comfyui_port(self) -> int:
         return self.request.comfyui_port if self.placement is None else self.placement.comfyui_port
+
+    @property
+    def port_of_prompt(self) -> int | None:
+        """The only port on which the run may use ComfyUI; None if it has been at none yet. Earlier releases
+        used only the port of the request."""
+        return self.chosen_port or (None if self.prompt_id is None else self.comfyui_port)
 
     @property
     def comfyui_input_dir(self) -> str:

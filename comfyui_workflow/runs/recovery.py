@@ -179,6 +179,7 @@ def _submitted(run: Run, submission: SubmissionRecord) -> Run:
         boot_marker=submission.boot_marker,
         submissions=submission.submissions,
         placement=submission.placement,
+        chosen_port=submission.chosen_port,
         gpu_since=None,
         lost=run.lost | {LostParts.STATE},
     )

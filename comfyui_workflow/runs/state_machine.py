@@ -33,6 +33,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.runs import nodes
 from comfyui_workflow.runs.events import (
     AttemptFailed,
@@ -52,6 +53,7 @@ from comfyui_workflow.runs.events import (
     OutputsFetched,
     OutputsFound,
     PhaseEntered,
+    PortChosen,
     PriorityChanged,
     PromptAccepted,
     PromptFound,
@@ -111,7 +113,9 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case PriorityChanged():
             return replace(run, priority=event.priority)
         case InstanceChosen():
-            return replace(run, placement=_at_known_price(run.placement, event.placement))
+            return _placed(run, event.placement)
+        case PortChosen():
+            return replace(run, chosen_port=event.port)
         case InstanceLeft():
             return _left(run, event, at)
         case GraphPrepared():
@@ -342,12 +346,29 @@ def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
 
 def _without_placement(run: Run) -> Run:
     """Keeps the GPU time at this instance and its price as a stay."""
+    run = replace(run, chosen_port=None)
     here_s = seconds_here(run.gpu_s, run.stays)
     if run.placement is None or not here_s:
         return replace(run, placement=None)
     price = run.placement.price_per_hour
     stay = Stay(instance_id=run.placement.instance_id, gpu_s=here_s, price_per_hour=price)
     return replace(run, placement=None, stays=(*run.stays, stay))
+
+
+def _placed(run: Run, chosen: Placement) -> Run:
+    """The port of a submitted prompt stays chosen while its machine has the same address, whatever the data
+    of the instance are now: the prompt is there."""
+    placed = replace(run, placement=_at_known_price(run.placement, chosen))
+    stays = run.prompt_id is not None and _machine_of(run) == _machine_of(placed)
+    return placed if stays else replace(placed, chosen_port=None)
+
+
+def _machine_of(run: Run) -> tuple[str, int, str] | None:
+    try:
+        address = run.address
+    except InvalidAddress:
+        return None
+    return (address.host, address.port, address.user)
 
 
 def _at_known_price(before: Placement | None, chosen: Placement) -> Placement:

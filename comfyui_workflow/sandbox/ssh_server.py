@@ -34,6 +34,7 @@ class SSHServer:
         self._layout, self._keys, self._comfyui_port = layout, keys, comfyui_port
         self._options: asyncssh.SSHServerConnectionOptions | None = None
         self.gate = SSHGate(self._serve)
+        self._port = 0
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listens, and returns the port (0: a free one). Raises: OSError if the port is in use."""
@@ -47,7 +48,8 @@ class SSHServer:
             allow_pty=False,
             agent_forwarding=False,
         )
-        return await self.gate.start(host, port)
+        self._port = await self.gate.start(host, port)
+        return self._port
 
     async def stop(self) -> None:
         """Aborts all connections and closes the port."""
@@ -60,17 +62,20 @@ class SSHServer:
             log.debug("An SSH client was refused: %s", error)
 
     def _new_connection(self) -> asyncssh.SSHServer:
-        return _Connection(self._keys.client_key, self._comfyui_port)
+        return _Connection(self._keys.client_key, self._comfyui_port, self._port)
 
     def _files(self, channel: "asyncssh.SSHServerChannel[bytes]") -> ConfinedFiles:
         return ConfinedFiles(channel, self._layout, self._faults)
 
 
+LAST_SYSTEM_PORT = 1023
+
+
 class _Connection(asyncssh.SSHServer):
     """Permissions of one connection."""
 
-    def __init__(self, client_key: asyncssh.SSHKey, comfyui_port: int) -> None:
-        self._client_key, self._comfyui_port = client_key, comfyui_port
+    def __init__(self, client_key: asyncssh.SSHKey, comfyui_port: int, ssh_port: int) -> None:
+        self._client_key, self._comfyui_port, self._ssh_port = client_key, comfyui_port, ssh_port
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
@@ -84,10 +89,13 @@ class _Connection(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
-        """Accepts a tunnel to ComfyUI only, under any name of this machine. Raises: ChannelOpenError."""
+        """Accepts a tunnel to ComfyUI only, under any name of this machine. To a client, nothing else listens
+        on this machine but its SSH server and its system. Raises: ChannelOpenError."""
         if dest_host.lower() not in _LOOPBACK_NAMES or dest_port != self._comfyui_port:
+            is_here = dest_host.lower() in _LOOPBACK_NAMES
+            is_empty = is_here and dest_port > LAST_SYSTEM_PORT and dest_port != self._ssh_port
             raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+                asyncssh.OPEN_CONNECT_FAILED if is_empty else asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
                 f"This sandbox forwards to localhost:{self._comfyui_port} only.",
             )
         forwarder = self._connection.forward_connection("127.0.0.1", self._comfyui_port)

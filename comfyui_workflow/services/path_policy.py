@@ -21,7 +21,7 @@ from comfyui_workflow.workflows.model import Workflow
 
 CLIENT_ENTRIES = ("uploads", "outputs")
 """Subdirectories of the data directory that requests may name."""
-PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "server.lock", "server_id",
+PRIVATE_ENTRIES = ("runs", "jobs", "batches", "webhooks", "secrets", "logins", "server.lock", "server_id",
                    "known_hosts", "instances.json", "usage.json", "local_ports.json")  # fmt: skip
 """Entries of the data directory that only the server itself reads and writes."""
 _PHRASES = {

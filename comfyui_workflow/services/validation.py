@@ -43,7 +43,6 @@ class ValidationService:
             host_key=host_key,
         )
         with self._limit.taken(), lease_session(self._sessions, key, PATIENCE_S) as session:
-            session.ping(again=False)
             graph = prepared_graph(session, request)
             verdict = validate_on_instance(session, graph, request.input_images)
             if not request.has_comfy_org_api_key:

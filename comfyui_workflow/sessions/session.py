@@ -7,10 +7,11 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from math import inf
 from pathlib import Path
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or_default
@@ -19,10 +20,17 @@ from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.output_names import FileNaming
 from comfyui_workflow.comfyui.queue import QueueSnapshot
 from comfyui_workflow.comfyui.shared_queue import SharedQueue
-from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken, StoreError
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    ComfyUIUnavailable,
+    InstanceBroken,
+    StoreError,
+    WorkflowError,
+)
 from comfyui_workflow.files.atomic_write import write_atomically
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.runs.model import Run
+from comfyui_workflow.sessions.port_search import FoundPort, WantedPort, find_exactly, find_port
 from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.stores.damage import DamageReport
 from comfyui_workflow.workflows.node_definitions import Definitions
@@ -47,6 +55,9 @@ class InstanceKey:
     comfyui_port: int
     host_key: str | None = None
     """The pinned SSH fingerprint of the machine; None if none was pinned."""
+    is_exact: bool = False
+    """True if only the ComfyUI on this very port will do: it has the prompt of a run, and the shared session
+    of the instance leads to another port."""
 
 
 def key_of(run: Run) -> InstanceKey:
@@ -80,7 +91,8 @@ def server_id(data_dir: Path, damage: DamageReport | None = None) -> uuid.UUID:
 def client_id(key: InstanceKey, server: uuid.UUID) -> str:
     """Returns the websocket client id. It never changes for this server and instance: ComfyUI sends the
     messages of a prompt to the client id that the prompt was submitted with."""
-    return str(uuid.uuid5(server, f"{key.address.label} {key.comfyui_port}"))
+    exact = " exactly" if key.is_exact else ""
+    return str(uuid.uuid5(server, f"{key.address.label} {key.comfyui_port}{exact}"))
 
 
 class LargeDefinitions:
@@ -113,10 +125,22 @@ class LargeDefinitions:
 class ComfyUISession:
     """Shared by all runs of an instance. Every method may be called from any thread."""
 
-    def __init__(self, connection: Connection, client: ComfyUIClient, feed: EventFeed) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        client: ComfyUIClient,
+        feed: EventFeed,
+        wanted: Callable[[], WantedPort] | None = None,
+    ) -> None:
+        """`wanted` tells the port to search, and the login. None: the connection leads to ComfyUI already."""
         self.connection = connection
         self.client = client
         self.feed = feed
+        self._wanted = wanted
+        self._found: FoundPort | None = None
+        self._search = threading.Lock()
+        self._search_ended_s = -inf
+        self._search_error: WorkflowError | None = None
         self._lock = threading.Lock()
         self._queue = SharedQueue(client.queue)
         self._definitions: Definitions | None = None
@@ -138,12 +162,62 @@ class ComfyUISession:
         self.feed.close()
         self.client.close()
 
-    def ping(self, *, again: bool) -> None:
-        """Checks that ComfyUI answers: only once, and with `again` also after an error, so a run on an
-        established session does not pay for the request. Raises: ComfyUIUnavailable."""
-        if again or not self._has_answered:
+    @property
+    def comfyui_port(self) -> int:
+        """The port of the instance on which ComfyUI answers; until it was found, the port of the request."""
+        return self.connection.comfyui_port
+
+    @property
+    def port_notice(self) -> str | None:
+        """Tells that ComfyUI was found on another port than the one of the request; None if it was not."""
+        return None if self._found is None else self._found.notice
+
+    def reach(self, port: int | None = None, *, again: bool = False) -> bool:
+        """Makes sure that the session leads to a ComfyUI that answers: it is searched once, and asked `again`
+        after an error, so a run on an established session does not pay for a request. Once it is found, the
+        port never changes: the prompts of runs are there.
+
+        Returns False if the caller needs the ComfyUI on `port`, and the session leads to another one.
+        Raises: ComfyUIUnavailable, ComfyUINotFound; ConnectionFailed."""
+        is_new = self._find(port)
+        if port not in (None, self.comfyui_port):
+            return False
+        if (again and not is_new) or not self._has_answered:
             self.client.probe()
             self._has_answered = True
+        return True
+
+    def _find(self, port: int | None) -> bool:
+        """Searches the port of ComfyUI unless it is known. Callers that come while a search is running get
+        its result. Returns True if ComfyUI answered just now."""
+        came_s = time.monotonic()
+        with self._search:
+            if self._wanted is None or self._found is not None:
+                return False
+            if self._search_ended_s < came_s or self._search_error is None:
+                self._search_error = self._search_port(self._wanted(), port)
+                self._search_ended_s = time.monotonic()
+            if self._search_error is not None:
+                raise self._search_error
+            return self._has_answered
+
+    def _search_port(self, wanted: WantedPort, port: int | None) -> WorkflowError | None:
+        """Returns the error, so that all who wait get it."""
+        try:
+            self.client.refuse_after_breach()
+            if port is None:
+                found = find_port(self.connection, wanted)
+            else:
+                found = find_exactly(self.connection, replace(wanted, port=port))
+            self.connection.lead_to(found.port)
+            self.client.settle(found.port, needs_login=found.needs_login)
+            if not found.is_certain:
+                self.client.probe()
+        except WorkflowError as error:
+            return error
+        self._found, self._has_answered = found, True
+        self.feed.start()
+        return None
 
     def is_first_after_start(self) -> bool:
         """Returns True for the first call only."""

@@ -4,10 +4,12 @@ open_connection(address, comfyui_port, options) -> Connection       one attempt
 Connection
     base_url              "http://127.0.0.1:PORT" of the tunnel
     files                 RemoteFiles
-    address, comfyui_port
+    address
+    comfyui_port          port of the instance to which the tunnel leads; `lead_to` changes it
     host_key_fingerprint  "SHA256:..."
     round_trip_s          measured once, when the connection was opened
     is_alive              False after the connection was lost, closed, or silent beyond the silence limit
+    open_port(port)       opens a channel to a port of the instance
     check_port()          raises ConnectionFailed if nothing listens on ComfyUI's port of the instance
     close()               blocks for at most about a second; idempotent
 ConnectionOptions         all settings, see options.py
@@ -15,6 +17,7 @@ ConnectionOptions         all settings, see options.py
 
 import threading
 from contextlib import ExitStack
+from enum import Enum
 
 import paramiko
 
@@ -29,12 +32,28 @@ from comfyui_workflow.ssh.sockets import connection_failed
 from comfyui_workflow.ssh.transport import OpenTransport, open_transport
 from comfyui_workflow.ssh.tunnel import Tunnel, open_tunnel
 
-__all__ = ["Connection", "ConnectionOptions", "open_connection"]
+__all__ = ["Connection", "ConnectionOptions", "PortRefused", "Refusal", "open_connection"]
 
 LOCALHOST = ("127.0.0.1", 0)
 # Maximum of unread bytes in memory for each connection through the tunnel.
 MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
 OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
+
+
+class Refusal(Enum):
+    """Why a channel to a port of the instance was not opened; `{}` stands for the port."""
+
+    CLOSED = "Nothing listens on port {} of the instance: is ComfyUI running there?"
+    FORBIDDEN = "The SSH server of the instance does not allow a tunnel to its port {}."
+    SILENT = "The instance does not answer when asked for its port {}."
+
+
+class PortRefused(ConnectionFailed):
+    """The connection works, but no channel to that port was opened."""
+
+    def __init__(self, refusal: Refusal, port: int) -> None:
+        super().__init__(refusal.value.format(port))
+        self.refusal = refusal
 
 
 class Connection:
@@ -47,13 +66,11 @@ class Connection:
         tunnel: Tunnel,
         files: RemoteFiles,
         address: SshAddress,
-        comfyui_port: int,
         round_trip_s: float,
         open_timeout_s: float,
     ) -> None:
         self.files = files
         self.address = address
-        self.comfyui_port = comfyui_port
         self.host_key_fingerprint = opened.host_key_fingerprint
         self.round_trip_s = round_trip_s
         self.base_url = f"http://127.0.0.1:{tunnel.local_port}"
@@ -66,6 +83,28 @@ class Connection:
     def is_alive(self) -> bool:
         return self._opened.transport.is_active()
 
+    @property
+    def comfyui_port(self) -> int:
+        return self._tunnel.comfyui_port
+
+    def lead_to(self, comfyui_port: int) -> None:
+        """From now on, new connections through the tunnel lead to this port of the instance."""
+        self._tunnel.comfyui_port = comfyui_port
+
+    def open_port(self, port: int, timeout_s: float | None = None) -> paramiko.Channel:
+        """Opens a channel to a port of the instance. Raises: PortRefused; ConnectionFailed."""
+        try:
+            return self._opened.transport.open_channel(
+                "direct-tcpip",
+                dest_addr=(self.address.comfyui_host, port),
+                src_addr=LOCALHOST,
+                timeout=timeout_s or self._open_timeout_s,
+            )
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if not self.is_alive:
+                raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
+            raise PortRefused(_refusal_of(error), port) from error
+
     def check_port(self) -> None:
         """Checks that ComfyUI's port of the instance accepts connections.
 
@@ -73,15 +112,12 @@ class Connection:
 
         Raises: ConnectionFailed; NothingListens if the port refuses connections.
         """
-        target = (self.address.comfyui_host, self.comfyui_port)
         try:
-            self._opened.transport.open_channel(
-                "direct-tcpip", dest_addr=target, src_addr=LOCALHOST, timeout=self._open_timeout_s
-            ).close()
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            if not self.is_alive:
-                raise ConnectionFailed(f"The connection to {self.address.label} was cut.") from error
-            raise _refused_port_error(error, self.comfyui_port) from error
+            self.open_port(self.comfyui_port).close()
+        except PortRefused as error:
+            if error.refusal is Refusal.CLOSED:
+                raise NothingListens(str(error)) from error
+            raise
 
     def close(self) -> None:
         """Closes the transport and the tunnel at once, also while they are in use. Nothing is sent to the
@@ -110,7 +146,6 @@ def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionO
         tunnel=tunnel,
         files=RemoteFiles(channels, address.label),
         address=address,
-        comfyui_port=comfyui_port,
         round_trip_s=channels.round_trip_s,
         open_timeout_s=options.connect_timeout_s,
     )
@@ -137,11 +172,11 @@ def _open_sftp(opened: OpenTransport, address: SshAddress, options: ConnectionOp
         raise connection_failed(f"{address.label} opens no SFTP session", error) from error
 
 
-def _refused_port_error(error: Exception, port: int) -> ConnectionFailed:
-    """The error to raise. If two channels are refused at once, paramiko may lose the reason; then it is the
-    most common one."""
+def _refusal_of(error: Exception) -> Refusal:
+    """If two channels are refused at once, paramiko may lose the reason; then the most common reason is
+    given."""
     if "timeout" in str(error).lower():
-        return ConnectionFailed(f"The instance does not answer when asked for its port {port}.")
+        return Refusal.SILENT
     if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:
-        return ConnectionFailed(f"The SSH server of the instance does not allow a tunnel to its port {port}.")
-    return NothingListens(f"Nothing listens on port {port} of the instance: is ComfyUI running there?")
+        return Refusal.FORBIDDEN
+    return Refusal.CLOSED

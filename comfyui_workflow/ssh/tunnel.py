@@ -2,6 +2,7 @@
 
 open_tunnel(transport, address, comfyui_port, window_bytes) -> Tunnel
     tunnel.local_port
+    tunnel.comfyui_port     may be changed: new connections lead there
     tunnel.close()      closes the transport too
 
 How it works: sshtunnel provides only the listener, its threads and the channels. Its own code to connect, log
@@ -69,6 +70,8 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
         )
         self._transport = transport
         self.local_port = 0
+        self.comfyui_port = comfyui_port
+        """Port of the instance to which new connections lead."""
 
     def close(self) -> None:
         """Closes the listener and every open connection at once, also with a frozen peer."""
@@ -91,7 +94,12 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
         return Listener
 
     def _make_ssh_forward_handler_class(self, remote_address: tuple[str, int]) -> Any:
+        tunnel = self
+
         class Handler(super()._make_ssh_forward_handler_class(remote_address)):  # type: ignore[misc]
+            def setup(self) -> None:
+                self.remote_address = (remote_address[0], tunnel.comfyui_port)
+
             def _redirect(self, channel: paramiko.Channel) -> None:
                 if not is_of_another_user(self.request):
                     copy_both_ways(self.request, channel)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from comfyui_workflow.comfyui.login import Login
 from comfyui_workflow.runs.batch import Batch
 from comfyui_workflow.runs.events import Durability
 from comfyui_workflow.runs.job import Job
@@ -230,6 +231,18 @@ class InstanceDocuments:
     documents: tuple[Document, ...] = ()
     rest: Document = field(default_factory=dict)
     """Other members of the same document."""
+
+
+class LoginStore(Protocol):
+    """Keeps the logins of the named instances. No record and no document contains a login."""
+
+    def put(self, instance_id: str, login: Login) -> None:
+        """On disk when this returns. Raises: StoreError."""
+
+    def get(self, instance_id: str) -> Login | None: ...
+
+    def forget(self, instance_id: str) -> None:
+        """Does nothing if there is no login. Raises: StoreError."""
 
 
 class InstanceStore(Protocol):

@@ -62,7 +62,7 @@ function facts({ id, enabled, tags, price_per_hour, state }, costs) {
   if (price_per_hour !== null) found.push(["Price", `${labels.money(price_per_hour)} per hour`]);
   if (costs?.run_cost) found.push(["Cost of runs", labels.money(costs.run_cost)]);
   if (costs?.idle_cost) found.push(["Cost of idle time", labels.money(costs.idle_cost)]);
-  if (state.comfyui_version) found.push(["ComfyUI", state.comfyui_version]);
+  if (state.comfyui_version) found.push(["ComfyUI", `${state.comfyui_version}, port ${state.comfyui_port}`]);
   if (state.connected_since) found.push(["Connected since", time(state.connected_since)]);
   if (tags.length) found.push(["Tags", tags.join(", ")]);
   if (!enabled) found.push(["Any", "disabled: not used for runs on any instance"]);
@@ -110,6 +110,8 @@ function addForm() {
     el("div.fields", {},
       input("name", "Name", { required: true, maxlength: 64 }),
       input("ssh_connection", "ssh string from your provider", { required: true, spellcheck: "false" }),
+      input("comfyui_port", "Port of ComfyUI there", { type: "number", min: 1, max: 65535, placeholder: "searched" }),
+      input("comfyui_token", "Token for ComfyUI, if it asks for a login", { type: "password", autocomplete: "new-password" }),
       input("price_per_hour", "Price per hour", { type: "number", min: 0, step: "any" }),
       input("local_port", "Local port for its ComfyUI", { type: "number", min: 1024, max: 65535 })),
     el("div.actions", {}, el("button.button.primary", { type: "submit" }, "Add")));

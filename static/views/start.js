@@ -43,6 +43,7 @@ export const actions = {
   choosePictures: (_data, input) => withFiles(input, (files) => drafts.takePictures(draft, files), true),
   choosePlace: (_data, select) => { drafts.setTarget(draft, { place: select.value }); return checkIfKnown(); },
   typeSsh: (_data, input) => drafts.setTarget(draft, { sshString: input.value }),
+  typePort: (_data, input) => drafts.setTarget(draft, { comfyuiPort: input.value }),
   changeInput: ({ name }, field) => drafts.change(draft, inputNamed(name), field.value),
   randomSeed: ({ name }) => {
     drafts.change(draft, inputNamed(name), drafts.randomSeed());
@@ -129,9 +130,13 @@ function wherePart() {
         option("any", "Any free instance"), tags.map((tag) => option(`any:${tag}`, `Any tagged ${tag}`)),
         offered.includes(place) ? null : option(place, `${place} (removed)`),
         option(drafts.SSH_STRING, "An ssh string…"))) : null,
-    place === drafts.SSH_STRING ? el("label.field", {}, el("span", {}, "ssh string from your provider"),
-      el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
-        "data-do": "typeSsh", "data-on": "input", autocomplete: "off", spellcheck: "false", required: true })) : null);
+    place === drafts.SSH_STRING ? [
+      el("label.field", {}, el("span", {}, "ssh string from your provider"),
+        el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
+          "data-do": "typeSsh", "data-on": "input", autocomplete: "off", spellcheck: "false", required: true })),
+      el("label.field", {}, el("span", {}, "Port of ComfyUI there (empty: it is searched)"),
+        el("input", { type: "number", min: 1, max: 65535, value: draft.comfyuiPort ?? "", placeholder: "18188 or 8188",
+          "data-do": "typePort", "data-on": "input", inputmode: "numeric" }))] : null);
 }
 
 function inputsPart() {

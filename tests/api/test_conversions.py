@@ -46,8 +46,8 @@ class ReadyLink:
 
     is_alive = True
 
-    def ping(self, *, again: bool) -> None:
-        pass
+    def reach(self, _port: int | None, *, again: bool) -> bool:
+        return True
 
     def definitions(self) -> Definitions:
         return DEFINITIONS

@@ -65,6 +65,25 @@ def test_from_a_file_to_the_gallery(dashboard: Dashboard, sandbox: SandboxProces
     assert len(sandbox.executions()) == 1
 
 
+def test_the_port_of_comfyui_has_a_field(
+    dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """The port of the ssh string is another one; the field is offered again with the run."""
+    wrong = sandbox.ssh_string.replace(f":{sandbox.comfyui_port}", ":9")
+    page = dashboard.page
+    dashboard.open("start")
+    dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", painted()))
+    dashboard.give_ssh(wrong)
+    port = page.get_by_label("Port of ComfyUI there")
+    port.fill(str(sandbox.comfyui_port))
+    page.get_by_role("button", name="Start", exact=True).click()
+    dashboard.until_chip("Completed")
+    sent = dashboard.server.get(f"/{dashboard.run_id}/request")["request"]
+    assert (sent["ssh_connection"], sent["comfyui_port"]) == (wrong, sandbox.comfyui_port)
+    dashboard.open(f"start?from={dashboard.run_id}")
+    expect(port).to_have_value(str(sandbox.comfyui_port))
+
+
 def in_api_format(directory: Path) -> Path:
     return workflows.saved(directory / "chosen.json", painted())
 

@@ -136,6 +136,9 @@ def test_a_run_is_cancelled_where_nobody_can_be_asked_any_more_and_tells_what_it
 class LettingThroughWhatIsSmall:
     """A pool whose session always opens but transfers nothing: as in a network that loses large packets."""
 
+    comfyui_port = 8188
+    port_notice = None
+
     def __init__(self) -> None:
         self.attempts = 0
 
@@ -144,8 +147,8 @@ class LettingThroughWhatIsSmall:
         self.attempts += 1
         yield self
 
-    def ping(self, *, again: bool) -> None:
-        pass
+    def reach(self, _port: int | None, *, again: bool) -> bool:
+        return True
 
     def refuse_if_broken(self) -> None:
         raise ConnectionFailed("no answer within 30 s")

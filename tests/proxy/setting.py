@@ -10,7 +10,7 @@ import websocket
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.proxy.model import PortState, PortWanted
+from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.port import LIMITS
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.relay import Relay
@@ -72,10 +72,12 @@ def connect(port: int, path: str = "/ws?clientId=me", **options: Any) -> websock
 
 
 @contextmanager
-def local_port(comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS) -> Iterator[Setting]:
+def local_port(
+    comfyui: RunningComfyUI, limits: ConnectionLimits = LIMITS, policy: PortPolicy | None = None
+) -> Iterator[Setting]:
     with Relay(comfyui.port) as relay:
         lender = Lender(relay.base_url)
-        ports = LocalPorts(lender.borrow, limits)
+        ports = LocalPorts(lender.borrow, limits, policy)
         ports.start()
         try:
             ports.set_ports({"one": PortWanted(name="primary", port=0)})

@@ -19,13 +19,14 @@ import pytest
 import requests
 from PIL import Image
 
+from comfyui_workflow.access.origins import Origin
 from comfyui_workflow.errors import AuthenticationFailed, NothingListens
 from comfyui_workflow.proxy import lease, submit
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
-from comfyui_workflow.proxy.model import PortWanted
+from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.scripted_server import ScriptedServer
-from tests.proxy.setting import Lender, Setting, connect
+from tests.proxy.setting import Lender, Setting, connect, local_port
 from tests.sandbox.graphs import quick_graph
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
@@ -395,6 +396,31 @@ def test_comfyui_is_away(setting: Setting, method: str, monkeypatch: pytest.Monk
 def test_pages_of_other_sites_stay_out(setting: Setting, headers: dict[str, str], status: int) -> None:
     headers = {name: value.replace("{port}", str(setting.port)) for name, value in headers.items()}
     assert setting.get("/prompt", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "host.docker.internal"}, 200),
+        ({"Host": "HOST.docker.internal.:{port}"}, 200),
+        ({"Host": "gpu:{port}", "Origin": "http://gpu:{port}"}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "evil.host.docker.internal"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "gpu:{port}", "Origin": "http://evil.example"}, 403),
+        ({"Host": "gpu:{port}", "Origin": "http://gpu:8189"}, 403),
+    ],
+)
+def test_other_host_names_that_the_policy_allows(
+    comfyui: RunningComfyUI, headers: dict[str, str], status: int
+) -> None:
+    """The page at gpu:8189 is at a local port too: no list of origins may allow it."""
+    pages = frozenset({Origin(scheme="http", host="gpu", port=8189)})
+    policy = PortPolicy(hosts=("host.docker.internal", "GPU"), origins=pages)
+    policy.used_ports.add([8189])
+    with local_port(comfyui, policy=policy) as setting:
+        headers = {name: value.replace("{port}", str(setting.port)) for name, value in headers.items()}
+        assert setting.get("/prompt", headers=headers).status_code == status
 
 
 def test_a_client_that_goes_away_is_not_served_on(setting: Setting) -> None:

@@ -71,6 +71,42 @@ def output(name: str, **fields: str) -> OutputFile:
     return OutputFile(filename=name, file_type=FileType.IMAGE, **fields)
 
 
+def at_address(ssh_connection: str, comfyui_port: int = 18188) -> events.InstanceChosen:
+    return events.InstanceChosen(
+        placement=Placement(
+            instance_id="gpu",
+            name="gpu",
+            ssh_connection=ssh_connection,
+            comfyui_port=comfyui_port,
+            comfyui_input_dir="/i",
+            comfyui_output_dir="/o",
+            reason="free",
+        )
+    )
+
+
+@pytest.mark.parametrize("begin", [(), (at_address("ssh root@192.0.2.1"),)], ids=["ssh string", "instance"])
+def test_the_port_of_a_prompt_stays(begin: tuple[events.Event, ...]) -> None:
+    """Whatever the instance says about its port later: the prompt is in the ComfyUI on the first one."""
+    sent = events.PromptPrepared(prompt_id="p", boot_marker=None)
+    run = after(new_run(), *begin, events.PortChosen(port=8188))
+    assert run.port_of_prompt == 8188
+    elsewhere = at_address("ssh root@192.0.2.1 -L 1:localhost:7", comfyui_port=7)
+    assert after(run, elsewhere).port_of_prompt is None
+    run = after(run, sent, elsewhere)
+    assert (run.comfyui_port, run.port_of_prompt) == (7, 8188)
+    assert after(run, events.PromptVanished(message="gone")).port_of_prompt == 8188
+    assert after(run, at_address("ssh root@192.0.2.2")).chosen_port is None
+    assert after(run, events.InstanceLeft(message="dead")).port_of_prompt is None
+    again = decode_run(encode_request(run.request), encode_run(run))
+    assert again.port_of_prompt == 8188
+
+
+def test_a_run_of_an_earlier_release_stays_at_the_port_of_its_request() -> None:
+    run = after(new_run(), events.PromptPrepared(prompt_id="p", boot_marker=None))
+    assert (run.chosen_port, run.port_of_prompt) == (None, 18188)
+
+
 def test_a_run_from_start_to_end() -> None:
     run = after(new_run(), events.PromptPrepared(prompt_id="p", boot_marker=None))
     assert (run.status, run.phase, run.submissions, run.is_accepted) == ("queued", Phase.SUBMITTING, 1, False)

@@ -97,6 +97,7 @@ class EntryViews:
         port = self.instances.local_ports.state(instance.id)
         return {
             **instance_document(instance),
+            "comfyui_login": self.instances.directory.login_kind(instance.id),
             "state": state_document(state, at),
             "local_port_state": port_document(port) if port else None,
             "idle_warning": idle_warning(instance, state, at, self.idle_warning_s),

@@ -92,7 +92,8 @@ class OneRun(RequestBody):
     """Directory on the server for the output files. Default: the setting `COMFYUI_WORKFLOW_OUTPUT_DIR`, else
     `/tmp/comfyui_outputs`, or `outputs` in the data directory if writing is limited to it."""
     comfyui_port: Port | None = None
-    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188."""
+    """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188. If it
+    is not ComfyUI, the usual ports and those that the instance listens on are tried."""
     comfyui_input_dir: str | None = None
     """Absolute path of ComfyUI's input directory on the instance. Default: `/workspace/ComfyUI/input`."""
     comfyui_output_dir: str | None = None
@@ -636,6 +637,13 @@ class InstanceBody(RequestBody):
     keep_connected: bool | None = None
     """True: the server stays connected even if no run needs the instance, also after a restart. Default:
     false."""
+    comfyui_token: str | None = None
+    """Token that passes a login before ComfyUI (`Authorization: Bearer`). Never shown again. Null removes the
+    login."""
+    comfyui_user: str | None = None
+    """User that passes a login before ComfyUI; needs `comfyui_password`."""
+    comfyui_password: str | None = None
+    """Never shown again."""
 
 
 class FreeBody(RequestBody):
@@ -708,6 +716,8 @@ class InstanceStatus(ResponseBody):
     looked_at: datetime | None
     """Time of the last successful check."""
     comfyui_version: str | None
+    comfyui_port: int | None
+    """Port on which ComfyUI was found; it may differ from the port of the entry."""
     devices: list[Device]
     prompts: InstancePrompts | None
     round_trip_s: float | None
@@ -749,6 +759,8 @@ class InstanceEntry(ResponseBody):
     host_key: str | None
     local_port: int | None
     keep_connected: bool
+    comfyui_login: Literal["token", "password"] | None
+    """Kind of the login that was given for ComfyUI; the login itself is never shown."""
     state: InstanceStatus
     local_port_state: LocalPort | None
     """Null without a local port."""

@@ -25,7 +25,7 @@ def refresher(sessions: Sessions) -> Callable[[Run], None]:
         if run.prompt_id is None:
             return
         try:
-            with lease_session(sessions, key_of(run), PATIENCE_S) as session:
+            with lease_session(sessions, key_of(run), PATIENCE_S, run.port_of_prompt) as session:
                 session.client.free(unload_models=True, free_memory=True)
         except WorkflowError as error:
             log.info("%s: the memory of its instance was not freed: %s", run.run_id, error)

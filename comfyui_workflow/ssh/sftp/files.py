@@ -8,6 +8,7 @@ RemoteFiles
     fetch(remote, part, *, expected_size=None, progress=None) -> RemoteFile
                                                         resumes an interrupted part of the same file
     download(remote, local_part, *, expected_size=None, progress=None) -> int (bytes)
+    read(path, most_bytes) -> bytes                     also for files without a size, as in /proc
     `sha256(remote, *, on_wait=None) -> str`               hex; reads the remote file, caches the result
     make_directory(path)                                with parents; no error if it exists
     `remove(path, *, on_wait=None)`                        no error if it does not exist
@@ -47,13 +48,14 @@ from comfyui_workflow.errors import (
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.ssh.sftp.channels import SftpChannels
 from comfyui_workflow.ssh.sftp.download import (
+    READ_BYTES,
     Progress,
     Source,
     in_flight_bytes,
     reading,
     receive,
 )
-from comfyui_workflow.ssh.sftp.session import MOST_ENTRIES, Attributes, SftpSession
+from comfyui_workflow.ssh.sftp.session import MOST_ENTRIES, READING, Attributes, SftpSession
 from comfyui_workflow.ssh.sftp.upload import Helpers, Sent, send
 
 _LOGGER = logging.getLogger(__name__)
@@ -155,6 +157,20 @@ class RemoteFiles:
     ) -> int:
         with LocalPart(local_part) as part:
             return self.fetch(remote, part, expected_size=expected_size, progress=progress).size_bytes
+
+    def read(self, path: str, most_bytes: int) -> bytes:
+        """Returns the beginning of a file, at most `most_bytes`. Reads until the end, whatever size the file
+        claims to have: those in /proc claim 0."""
+        content = bytearray()
+        with self._session(path, "read") as session:
+            handle = session.handle(session.open(path, READING))
+            while len(content) < most_bytes:
+                piece = session.data(session.read(handle, len(content), READ_BYTES))
+                if not piece:
+                    break
+                content += piece
+            session.abandon(session.close_file(handle))
+        return bytes(content[:most_bytes])
 
     def sha256(self, remote: str, *, on_wait: OnWait | None = None) -> str:
         """Computes the SHA-256 of the current content, in hex. The result is cached until the file

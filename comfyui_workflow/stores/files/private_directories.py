@@ -20,6 +20,7 @@ PRIVATE = (
     "batches",
     "webhooks",
     "secrets",
+    "logins",
 )
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
