@@ -401,6 +401,7 @@ def create_instances(
         monitors=monitors,
         instance_requests=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+        ssh_config=settings.ssh_config,
     )
 
 
@@ -571,7 +572,8 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         key_file=settings.ssh_key,
         key_passphrase=passphrase.get_secret_value() if passphrase else None,
         allowed_key_directories=settings.key_dirs,
-        use_agent=settings.ssh_agent,
+        use_agent=settings.uses_ssh_agent,
+        config_file=settings.ssh_config,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
     )
