@@ -198,9 +198,9 @@ def _settings_in(file: Path) -> Iterator[tuple[str, list[str]]]:
     except OSError as error:
         log.warning("the SSH configuration %s cannot be read: %s", file, error.strerror)
         return
-    for line in text.splitlines():
+    for line in text.expandtabs().splitlines():
         found = _LINE.match(line)
-        if found is None or line.lstrip().startswith("#"):
+        if found is None or line.lstrip().startswith("#") or not line.isprintable():
             continue
         try:
             words = shlex.split(found[2], comments=True)
