@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,7 @@ from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
@@ -237,6 +238,7 @@ def create_base(settings: Settings) -> Foundation:
         judge=judge,
         sessions=Pool(
             lambda key: open_session(key, settings, breaches.of(key), judge.judge),
+            canonical=lambda key: replace(key, address=resolve(key.address, settings.ssh_config)),
             idle_s=settings.connection_idle_s,
         ),
     )

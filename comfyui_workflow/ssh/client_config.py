@@ -7,7 +7,7 @@ Each Host line becomes a Match line; the criteria of an included file are added 
 includes it. paramiko parses these lines and finds the values for a host. No line runs a command: a Match
 that needs one never applies, and a host with a ProxyCommand is refused.
 
-The file is read again for each connection, so a change applies to the next one.
+The files are read again when one of them changes, so a change applies to the next connection.
 """
 
 import getpass
@@ -15,8 +15,9 @@ import glob
 import logging
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,15 @@ _NEVER = ("originalhost", "!*")
 _DEFAULT_AGENT = "SSH_AUTH_SOCK"
 
 Criteria = tuple[str, ...]
+Stamps = dict[Path, tuple[int, int] | None]
+"""Files and directories, with the time and the size that they had when they were read."""
 
 
 class _HostTable(paramiko.SSHConfig):
     TOKENS_BY_CONFIG_KEY: dict[str, list[str]] = {}  # noqa: RUF012 - `_expand` does it: paramiko's tokens look up names
+
+
+_tables: dict[Path, tuple[Stamps, _HostTable | None]] = {}
 
 
 def resolve(address: SshAddress, config_file: Path | None) -> SshAddress:
@@ -136,40 +142,54 @@ def _expand(value: str, tokens: dict[str, str]) -> str:
 
 
 def _read_table(config_file: Path) -> _HostTable | None:
-    """None if there is no file."""
+    """None if no file has a line that this server uses. Cached until a file changes."""
     file = _in_home(config_file)
-    lines = list(_lines_of(file, (), ()))
-    if not lines:
-        return None
-    table = _HostTable()
-    table.parse(lines)  # type: ignore[arg-type] # it only iterates over the lines
+    stamps, table = _tables.get(file, ({}, None))
+    if stamps and stamps == {path: _stamp(path) for path in stamps}:
+        return table
+    read: Stamps = {}
+    blocks = groupby(_settings_of(file, (), (), read), key=lambda setting: setting[0])
+    lines = [line for criteria, settings in blocks for line in _block(criteria, settings)]
+    table = _HostTable() if lines else None
+    if table:
+        table.parse(lines)  # type: ignore[arg-type] # it only iterates over the lines
+    _tables[file] = (read, table)
     return table
 
 
-def _lines_of(file: Path, outer: Criteria, includers: tuple[Path, ...]) -> Iterator[str]:
-    """Yields the lines of a file and its includes, in paramiko's form. `outer` are the criteria of the block
-    that includes the file."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _block(criteria: Criteria, settings: Iterable[tuple[Criteria, str]]) -> list[str]:
+    return [f"Match {shlex.join(criteria) or 'all'}", *(line for _, line in settings)]
+
+
+def _settings_of(
+    file: Path, outer: Criteria, includers: tuple[Path, ...], read: Stamps
+) -> Iterator[tuple[Criteria, str]]:
+    """Yields the lines of a file and its includes, in paramiko's form, with the criteria of their blocks.
+    `outer` are the criteria of the block that includes the file. Adds what is read to `read`."""
     if file in includers or len(includers) > DEEPEST_INCLUDE:
         return
     chain, criteria = (*includers, file), outer
-    for keyword, words in _settings_in(file):
+    read[file] = _stamp(file)
+    for keyword, words in _lines_in(file):
         if keyword == "include":
-            for each in _included_files(words, chain[0].parent):
-                yield from _lines_of(each, criteria, chain)
+            for each in _included_files(words, chain[0].parent, read):
+                yield from _settings_of(each, criteria, chain, read)
         elif keyword == "host":
             criteria = (*outer, "originalhost", ",".join(words).lower())
         elif keyword == "match":
             criteria = (*outer, *_match_criteria(words))
         elif keyword == "proxycommand":
-            yield _match_line(criteria)
-            yield f"proxycommand {'none' if is_off(words[0]) else 'given'}"
+            yield criteria, f"proxycommand {'none' if is_off(words[0]) else 'given'}"
         elif keyword in _USED:
-            yield _match_line(criteria)
-            yield f'{keyword} "{words[0]}"'
-
-
-def _match_line(criteria: Criteria) -> str:
-    return f"Match {shlex.join(criteria) or 'all'}"
+            yield criteria, f'{keyword} "{words[0]}"'
 
 
 def _match_criteria(words: list[str]) -> Criteria:
@@ -189,7 +209,7 @@ def _match_criteria(words: list[str]) -> Criteria:
     return tuple(criteria)
 
 
-def _settings_in(file: Path) -> Iterator[tuple[str, list[str]]]:
+def _lines_in(file: Path) -> Iterator[tuple[str, list[str]]]:
     """Yields the keyword and the words of each line. A file that cannot be read has none."""
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_FILE_BYTES:
@@ -210,9 +230,10 @@ def _settings_in(file: Path) -> Iterator[tuple[str, list[str]]]:
             yield found[1].lower(), words
 
 
-def _included_files(patterns: list[str], directory: Path) -> list[Path]:
-    places = (str(directory / _in_home(pattern)) for pattern in patterns)
-    return [Path(name) for place in places for name in sorted(glob.glob(place))]  # noqa: PTH207 - absolute
+def _included_files(patterns: list[str], directory: Path, read: Stamps) -> list[Path]:
+    places = [directory / _in_home(pattern) for pattern in patterns]
+    read.update((place.parent, _stamp(place.parent)) for place in places)
+    return [Path(name) for place in places for name in sorted(glob.glob(str(place)))]  # noqa: PTH207 - absolute
 
 
 def _in_home(path: Path | str) -> Path:

@@ -17,6 +17,7 @@ from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, Inva
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.ssh.pool import Pool
 from tests.ssh.conftest import TinyWeb, wait_until
 from tests.sshd import Sshd
 
@@ -242,6 +243,43 @@ def test_a_jump_host_of_the_configuration(server: Sshd, web: TinyWeb, options: C
             assert len(get(connection)) == 10
         assert server.log().count("Accepted publickey") == 1
         assert inner.log().count("Accepted publickey") == 1
+
+
+def test_a_changed_configuration_leads_to_another_machine(tmp_path: Path) -> None:
+    config, included = tmp_path / "config", tmp_path / "more" / "gpus"
+    written = parse_ssh_address("ssh gpu")
+    assert resolve(written, config).host == "gpu"
+    config.write_text(f"Include {tmp_path}/more/*")
+    assert resolve(written, config).host == "gpu"
+    included.parent.mkdir()
+    included.write_text("Host gpu\n HostName 10.0.0.1")
+    assert resolve(written, config).host == "10.0.0.1"
+    included.write_text("Host gpu\n HostName 10.0.0.22")
+    assert resolve(written, config).host == "10.0.0.22"
+    included.unlink()
+    assert resolve(written, config).host == "gpu"
+
+
+def test_connections_are_shared_by_machine_and_not_by_text(tmp_path: Path) -> None:
+    class Opened:
+        is_alive = True
+
+        def close(self) -> None: ...
+
+    config = tmp_path / "config"
+    pool = Pool(lambda _: Opened(), canonical=lambda key: resolve(key, config))
+
+    def opened(text: str) -> object:
+        with pool.lease(parse_ssh_address(text)) as value:
+            return value
+
+    config.write_text("Host gpu box\n HostName 10.0.0.1\n User me\n")
+    first = opened("ssh gpu")
+    assert opened("me@10.0.0.1") is opened("ssh -p 22 me@box") is first
+    assert opened("ssh root@gpu") is not first
+    config.write_text("Host gpu\n HostName 10.0.0.222\n User me\n")
+    assert opened("ssh gpu") is not first
+    pool.close()
 
 
 # --- keys -----------------------------------------------------------------------------------------
