@@ -187,9 +187,20 @@ def _settings_of(
         elif keyword == "match":
             criteria = (*outer, *_match_criteria(words))
         elif keyword == "proxycommand":
-            yield criteria, f"proxycommand {'none' if is_off(words[0]) else 'given'}"
+            yield criteria, _proxy_line(words)
         elif keyword in _USED:
             yield criteria, f'{keyword} "{words[0]}"'
+
+
+def _proxy_line(words: list[str]) -> str:
+    """Returns ProxyJump for a command that does the same with ssh; another command is never run."""
+    command = [word for word in words if word != "-q"]
+    match [command[0].rpartition("/")[2], *command[1:]]:
+        case ["ssh", "-W", "%h:%p", host] | ["ssh", host, "-W", "%h:%p"] | ["ssh", host, "nc", "%h", "%p"]:
+            return f'proxyjump "{host}"'
+        case [word] if is_off(word):
+            return "proxycommand none"
+    return "proxycommand given"
 
 
 def _match_criteria(words: list[str]) -> Criteria:

@@ -17,8 +17,10 @@ from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed, Inva
 from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
+from comfyui_workflow.ssh.keys import load_key
 from comfyui_workflow.ssh.pool import Pool
 from tests.ssh.conftest import TinyWeb, wait_until
+from tests.ssh.test_keys import make_pkcs8
 from tests.sshd import Sshd
 
 
@@ -179,6 +181,8 @@ def test_no_line_of_the_configuration_runs_a_command(tmp_path: Path, typed: str)
     ("text", "reason"),
     [
         ("Host gpu\n ProxyCommand touch {proof}", "ProxyCommand, and this server runs no commands"),
+        ("Host gpu\n ProxyCommand ssh -W %h:%p -F {proof} door", "ProxyCommand, and this server runs no"),
+        ("Host gpu\n ProxyCommand ssh -W %h:%p $(touch;{proof})", "not a host name"),
         ("Host gpu\n ProxyCommand sh -c 'touch {proof}", "ProxyCommand, and this server runs no commands"),
         ("Host gpu\n HostName $(touch {proof})", "not a host name"),
         ("Host gpu\n HostName -oProxyCommand=id", "not a host name"),
@@ -209,6 +213,23 @@ def test_a_jump_host_given_in_the_text_or_turned_off(tmp_path: Path) -> None:
     other = resolve(parse_ssh_address("ssh -J me@other gpu"), config).jump
     assert other is not None
     assert other.label == "me@other:22"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ssh -W %h:%p me@door",
+        "/usr/bin/ssh -q -W %h:%p me@door",
+        "ssh me@door -W %h:%p",
+        "ssh me@door nc %h %p",
+    ],
+)
+def test_a_command_that_only_jumps_is_a_jump(tmp_path: Path, command: str) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"Host gpu\n ProxyCommand {command}\nHost door\n Port 2222\n")
+    jump = resolve(parse_ssh_address("ssh gpu"), config).jump
+    assert jump is not None
+    assert jump.label == "me@door:2222"
 
 
 @pytest.mark.parametrize("content", [None, "", "\0\xff\n", "Host\n", "=\nHostName\n", "Host gpu\n  Port\n"])
@@ -311,6 +332,19 @@ def test_a_login_without_the_public_key_says_where_it_goes(server: Sshd, options
         login(server.ssh_string(key_file=wrong), options),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+@pytest.mark.parametrize("passphrase", ["", "open sesame"])
+def test_a_pkcs8_key_logs_in(
+    server: Sshd, options: ConnectionOptions, tmp_path: Path, kind: str, passphrase: str
+) -> None:
+    file = make_pkcs8(tmp_path / "key.pem", kind, passphrase)
+    key = load_key(file, passphrase)
+    with (server.directory / "authorized_keys").open("a") as authorized:
+        authorized.write(f"{key.get_name()} {key.get_base64()}\n")
+    with login(server.ssh_string(key_file=file), replace(options, key_passphrase=passphrase)):
+        assert server.log().count("Accepted publickey") == 1
 
 
 @pytest.fixture
