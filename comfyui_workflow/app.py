@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +63,7 @@ from comfyui_workflow.sessions.leases import lease_comfyui
 from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
@@ -247,6 +248,7 @@ def create_base(settings: Settings) -> Foundation:
         machines=machines,
         sessions=Pool(
             lambda key: open_session(key, settings, breaches.of(key), judge.judge, machines),
+            canonical=lambda key: replace(key, address=resolve(key.address, settings.ssh_config)),
             idle_s=settings.connection_idle_s,
         ),
     )
@@ -406,6 +408,7 @@ def create_instances(base: Foundation, changes: Notifier) -> InstanceServices:
         monitors=monitors,
         instance_requests=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+        ssh_config=settings.ssh_config,
     )
 
 
@@ -604,7 +607,8 @@ def connection_options(settings: Settings, host_key: str | None) -> ConnectionOp
         key_file=settings.ssh_key,
         key_passphrase=passphrase.get_secret_value() if passphrase else None,
         allowed_key_directories=settings.key_dirs,
-        use_agent=settings.ssh_agent,
+        use_agent=settings.uses_ssh_agent,
+        config_file=settings.ssh_config,
         pinned_fingerprint=host_key or settings.ssh_host_key,
         allow_loopback_hosts=settings.may_reach_this_machine,
     )

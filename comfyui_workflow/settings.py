@@ -126,7 +126,16 @@ class Settings(BaseSettings):
         description="Directories from which `-i` in an ssh string may name keys. Empty: all directories on "
         "loopback without a token, otherwise `~/.ssh` and the data directory.",
     )
-    ssh_agent: bool = Field(False, description="Whether the keys of the SSH agent are tried too.")
+    ssh_agent: bool | None = Field(
+        None,
+        description="Whether the keys of the SSH agent are tried after the key files. Unset: on loopback "
+        "without a token.",
+    )
+    ssh_config: Path = Field(
+        Path("~/.ssh/config"),
+        description="SSH configuration file, for host names such as `gpu` and their options. `/dev/null` "
+        "reads none.",
+    )
     ssh_host_key: str | None = Field(
         None,
         description="Host key fingerprint (`SHA256:...`) that every instance must have. Turns off trust on "
@@ -400,6 +409,10 @@ class Settings(BaseSettings):
     def key_dirs(self) -> tuple[Path, ...] | None:
         private = (Path("~/.ssh").expanduser(), self.data_dir)
         return self.ssh_key_dirs or (None if self.is_private_use else private)
+
+    @property
+    def uses_ssh_agent(self) -> bool:
+        return self.is_private_use if self.ssh_agent is None else self.ssh_agent
 
     @property
     def default_output_dir(self) -> Path:

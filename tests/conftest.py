@@ -15,6 +15,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: what we start would not hear Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The keys in the agent of whoever runs the tests are no keys of the tests.
+os.environ.pop("SSH_AUTH_SOCK", None)
+
 processes.is_forking = True
 
 

@@ -46,6 +46,7 @@ PLACES = {
     "boto3": {"storage"},
     "botocore": {"storage"},
     "paramiko": {"ssh"},
+    "cryptography": {"ssh"},
     "sshtunnel": {"ssh"},
     "websocket": {"comfyui"},
     "requests": {"comfyui"},

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +96,16 @@ def test_the_document_says_what_the_code_says() -> None:
     for name, field in Settings.model_fields.items():
         assert f"`{PREFIX}{name.upper()}` |" in DOCUMENT.read_text()
         assert f"| {field.description} |" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_used"),
+    [
+        ({}, True),
+        ({"api_token": "t" * 16}, False),
+        ({"api_token": "t" * 16, "ssh_agent": True}, True),
+        ({"ssh_agent": False}, False),
+    ],
+)
+def test_the_ssh_agent_is_for_its_own_user(given: dict[str, Any], is_used: bool) -> None:
+    assert load_settings(**given).uses_ssh_agent is is_used

@@ -19,6 +19,7 @@ from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.options import (
     SSH_HELP,
     SSH_METAVAR,
+    absolute_key_files,
     comfy_api_key_option,
     comfyui_port_option,
     existing_file,
@@ -58,7 +59,7 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("workflow", type=existing_file, required=False)
-@click.option("--ssh", "ssh_connection", metavar=SSH_METAVAR, help=SSH_HELP)
+@click.option("--ssh", "ssh_connection", metavar=SSH_METAVAR, callback=absolute_key_files, help=SSH_HELP)
 @click.option(
     "--rows",
     type=existing_file,

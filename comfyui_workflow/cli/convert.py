@@ -12,6 +12,7 @@ from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.offline import read_definitions, read_workflow
 from comfyui_workflow.cli.options import (
     SSH_METAVAR,
+    absolute_key_files,
     comfyui_port_option,
     existing_file,
     workflow_argument,
@@ -37,7 +38,13 @@ UNKNOWN_CLASS = "missing_node_type"
 
 @click.command(epilog=EXIT_CODES)
 @workflow_argument
-@click.option("--ssh", "ssh_connection", metavar=SSH_METAVAR, help="Instance that provides the node classes.")
+@click.option(
+    "--ssh",
+    "ssh_connection",
+    metavar=SSH_METAVAR,
+    callback=absolute_key_files,
+    help="Instance that provides the node classes.",
+)
 @click.option(
     "--object-info",
     type=existing_file,

@@ -100,6 +100,7 @@ def _demo_settings(settings: Settings, root: Path) -> Settings:
         write_dirs=(),
         ssh_key_dirs=(),
         ssh_key=None,
+        ssh_config=Path("/dev/null"),
         ssh_host_key=None,
         local_instances=True,
         contact_patience_s=_PATIENCE_S,

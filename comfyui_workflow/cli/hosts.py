@@ -3,8 +3,9 @@
 import click
 
 from comfyui_workflow.errors import InvalidRequest
-from comfyui_workflow.parsing.ssh_destination import read_destination
+from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.settings import load_settings
+from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 
@@ -18,11 +19,14 @@ def hosts() -> None:
 def forget(host: str) -> None:
     """Forget the host key of an address, because another machine now has this address.
 
-    The key of the next machine that answers there is trusted and saved.
+    HOST can be an alias in your SSH configuration. The key of the next machine that answers there is trusted
+    and saved.
     """
-    destination = read_destination(host)
-    port = destination.port or 22
-    known_hosts = KnownHosts(load_settings().data_dir / "known_hosts")
-    if not known_hosts.forget(destination.host, port):
-        raise InvalidRequest(f"No host key of {destination.host} port {port} is known ({known_hosts.path})")
-    click.echo(f"Forgot the host key of {destination.host} port {port}.")
+    settings = load_settings()
+    address = resolve(parse_ssh_address(host), settings.ssh_config)
+    known_hosts = KnownHosts(settings.data_dir / "known_hosts")
+    if not known_hosts.forget(address.host, address.port):
+        raise InvalidRequest(
+            f"No host key of {address.host} port {address.port} is known ({known_hosts.path})"
+        )
+    click.echo(f"Forgot the host key of {address.host} port {address.port}.")

@@ -13,7 +13,7 @@ from comfyui_workflow.cli.instance_text import (
     troubles,
 )
 from comfyui_workflow.cli.messages import say
-from comfyui_workflow.cli.options import json_option
+from comfyui_workflow.cli.options import absolute_key_files, json_option
 from comfyui_workflow.cli.run_text import plain
 from comfyui_workflow.cli.screen import print_table
 from comfyui_workflow.cli.servers import running_server, server_option
@@ -124,7 +124,12 @@ def costs(*, server: str | None, as_json: bool) -> None:
 
 @instances.command()
 @click.argument("name")
-@click.option("--ssh", required=True, help="The ssh command of the instance, as you copied it.")
+@click.option(
+    "--ssh",
+    required=True,
+    callback=absolute_key_files,
+    help="The ssh command of the instance, as you copied it.",
+)
 @_entry_options
 @server_option
 @json_option
@@ -138,7 +143,7 @@ def add(*, name: str, server: str | None, as_json: bool, **options: Any) -> None
 @instances.command()
 @_instance_argument
 @click.option("--name", help="New name.")
-@click.option("--ssh", help="New ssh command, as you copied it.")
+@click.option("--ssh", callback=absolute_key_files, help="New ssh command, as you copied it.")
 @_entry_options
 @click.option(
     "--unset",

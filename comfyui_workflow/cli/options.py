@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from comfyui_workflow.files.spellings import existing_spelling
+from comfyui_workflow.parsing.ssh_address import with_absolute_keys
 from comfyui_workflow.server_address import PREFIX
 
 COMFY_API_KEY = f"{PREFIX}COMFY_API_KEY"
@@ -30,12 +31,23 @@ SSH_HELP = (
 )
 HIGHEST_PRIORITY = 1000
 
+
+def absolute_key_files(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Makes the key files of an ssh string absolute: the server has another working directory."""
+
+    def absolute(name: str) -> str:
+        return str(Path(name).absolute()) if Path(name).is_file() else name
+
+    return value and with_absolute_keys(value, absolute)
+
+
 workflow_argument = click.argument("workflow", type=existing_file)
 ssh_option = click.option(
     "--ssh",
     "ssh_connection",
     metavar=SSH_METAVAR,
     required=True,
+    callback=absolute_key_files,
     help=SSH_HELP,
 )
 input_option = click.option(

@@ -64,6 +64,7 @@ def own_server_settings(settings: Settings) -> Settings:
             "read_dirs": settings.read_dirs or _ANY_DIR,
             "write_dirs": settings.write_dirs or _ANY_DIR,
             "ssh_key_dirs": settings.ssh_key_dirs or _ANY_DIR,
+            "ssh_agent": settings.ssh_agent is not False,
             "output_dir": settings.default_output_dir,
             "local_instances": settings.local_instances is not False,
         }

@@ -4,18 +4,24 @@ parse_ssh_address(text) -> SshAddress; raises InvalidAddress, which names the re
 
 How it works: `read_words` splits the pasted text into words, `_read_options` groups the words into options
 with the rules of `ssh` itself, and `_Draft` collects the options and builds the address. An option is used,
-or ignored with a notice for the user, or refused.
+or ignored with a notice for the user, or refused. `ssh_keywords` lists the keywords of -o.
+
+The address is what was written: `ssh.client_config` adds what the SSH configuration says about the host.
 """
 
-from collections.abc import Iterator
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.parsing.ssh_command_line import read_words, refused_part
-from comfyui_workflow.parsing.ssh_destination import read_destination, read_port, read_user
+from comfyui_workflow.parsing.ssh_destination import read_destination, read_host, read_port, read_user
+from comfyui_workflow.parsing.ssh_keywords import ignored_notice, is_off, refusal_reason
 
-_IGNORED_SILENTLY = "NfTtnqvakx"
+_IGNORED_SILENTLY = "NfTtnqvakxeKy"
 _IGNORED_WITH_NOTICE = {
     "4": "-4 is ignored: the address family is chosen by the host name.",
     "6": "-6 is ignored: the address family is chosen by the host name.",
@@ -23,13 +29,17 @@ _IGNORED_WITH_NOTICE = {
     "C": "-C is ignored: pictures do not get smaller by compression.",
     "X": "-X is ignored: X11 is not forwarded.",
     "Y": "-Y is ignored: X11 is not forwarded.",
+    "B": "-B is ignored: the system chooses the local address.",
+    "b": "-b is ignored: the system chooses the local address.",
+    "c": "-c is ignored: this server chooses the cipher.",
+    "m": "-m is ignored: this server chooses the MAC.",
     "g": "-g is ignored: the tunnel listens on 127.0.0.1 only.",
 }
 _TAKES_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"
 _REFUSED = {
     "D": "dynamic forwarding is not accepted",
     "E": "log files are not written",
-    "F": "SSH configuration files are not read",
+    "F": "only the SSH configuration file of the settings is read",
     "G": "printing the configuration is not accepted",
     "I": "PKCS#11 libraries are not loaded",
     "M": "connection sharing is not accepted",
@@ -39,7 +49,7 @@ _REFUSED = {
     "w": "tunnel devices are not accepted",
 }
 _USUAL_COMFYUI_PORTS = (8188, 18188)
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - as a destination it means the machine itself
 _RUNPOD_PROXY = (
     "ssh.runpod.io has no SFTP and hardly any tunnel: "
     'use the pod\'s "SSH over exposed TCP" command, the one with an IP address and -p.'
@@ -48,19 +58,27 @@ _RUNPOD_PROXY = (
 
 @dataclass(frozen=True, kw_only=True)
 class SshAddress:
-    """SSH address of an instance. `key_file` is a path on this server; `comfyui_host` and `comfyui_port` are
-    the right side of -L.
+    """SSH address of an instance. `key_files` are paths on this server; `comfyui_host` and `comfyui_port` are
+    the right side of -L, as seen from the instance.
 
+    `given` has the names of the fields that the text sets itself (host, port, user, jump): the SSH
+    configuration cannot change them. `alias` is the name to look up there, if it is not `host`.
+    `configured_key_files` and `agent_socket` come from the SSH configuration, never from a text.
     `notices` are sentences for the user about options that were accepted but ignored.
     """
 
     host: str
     port: int = 22
     user: str = "root"
-    key_file: str | None = None
+    key_files: tuple[str, ...] = ()
+    identities_only: bool = False
     comfyui_port: int | None = None
     comfyui_host: str = "localhost"
     jump: "SshAddress | None" = None
+    alias: str | None = field(default=None, compare=False)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    configured_key_files: tuple[str, ...] = field(default=(), compare=False)
+    agent_socket: str | None = field(default=None, compare=False)
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -83,6 +101,50 @@ def parse_ssh_address(text: object) -> SshAddress:
     for option in _read_options(words):
         draft.add(option)
     return draft.finish()
+
+
+def read_jump(text: str) -> SshAddress | None:
+    """Reads the hosts of -J or ProxyJump, separated by commas; the last one reaches the instance. None for
+    `none`. Raises: InvalidAddress."""
+    if text.lower() == "none":
+        return None
+    jump: SshAddress | None = None
+    for hop in text.split(","):
+        destination = read_destination(hop.strip())
+        written = {"port": destination.port, "user": destination.user, "jump": jump}
+        jump = SshAddress(
+            host=destination.host,
+            port=destination.port or 22,
+            user=destination.user or "root",
+            jump=jump,
+            given=frozenset(name for name, value in written.items() if value is not None),
+        )
+    return jump
+
+
+def with_absolute_keys(text: str, absolute: Callable[[str], str]) -> str:
+    """Applies `absolute` to the key files that an ssh string names. Returns the text itself if that changes
+    none of them, or if the text cannot be split into words."""
+    try:
+        words = read_words(text)
+    except InvalidAddress:
+        return text
+    changed = list[str]()
+    before = None
+    for word in words:
+        option = before or _KEY_OPTION.match(word)
+        start = option.end() if option and not before else 0
+        keyword = _KEY_KEYWORD.match(word, start)
+        if option and option[1] == "o":
+            start = keyword.end() if keyword else len(word)
+        has_key = option is not None and start < len(word)
+        changed.append(word[:start] + absolute(word[start:]) if has_key else word)
+        before = option if option and not before and option.end() == len(word) else None
+    return text if changed == words else shlex.join(changed)
+
+
+_KEY_OPTION = re.compile(rf"-[^-{_TAKES_VALUE}]*([io])")
+_KEY_KEYWORD = re.compile(r"\s*IdentityFile\s*[=\s]\s*", re.IGNORECASE)
 
 
 class _Option(NamedTuple):
@@ -131,7 +193,8 @@ class _Draft:
         self.values: dict[str, str | int] = {}
         self.key_files: list[str] = []
         self.forwards: list[_Forward] = []
-        self.jump: SshAddress | None = None
+        self.jumps: list[SshAddress | None] = []
+        self.identities_only = False
         self.notices: list[str] = []
 
     def add(self, option: _Option) -> None:
@@ -145,9 +208,9 @@ class _Draft:
             case "i":
                 self.key_files.append(option.value)
             case "L":
-                self.forwards.append(_read_forward(option))
+                self.forwards.append(_read_forward(option, option.value))
             case "J":
-                self._add_jump(option)
+                self._add_jump(option, option.value)
             case "o":
                 self._add_keyword(option)
             case letter if letter in _IGNORED_WITH_NOTICE:
@@ -161,15 +224,22 @@ class _Draft:
         if self.address.host == "ssh.runpod.io":
             self.notices.append(_RUNPOD_PROXY)
         forward = self._choose_forward()
-        address = replace(self.address, key_file=self._choose_key_file(), jump=self.jump)
-        if forward:
-            address = replace(address, comfyui_host=forward.host, comfyui_port=forward.port)
-        return replace(
-            address,
-            port=int(self.values.get("port", address.port)),
-            user=str(self.values.get("user", address.user)),
+        host = self.values.get("host")
+        address = replace(
+            self.address,
+            host=str(host or self.address.host),
+            alias=self.address.host if host else None,
+            port=int(self.values.get("port", self.address.port)),
+            user=str(self.values.get("user", self.address.user)),
+            key_files=tuple(dict.fromkeys(self.key_files)),
+            identities_only=self.identities_only,
+            jump=self.jumps[0] if self.jumps else None,
+            given=frozenset(self.values) | ({"jump"} if self.jumps else set()),
             notices=tuple(dict.fromkeys(self.notices)),
         )
+        if forward:
+            address = replace(address, comfyui_host=forward.host, comfyui_port=forward.port)
+        return address
 
     def _add_word(self, option: _Option) -> None:
         if self.address is not None:
@@ -187,30 +257,41 @@ class _Draft:
 
     def _add_keyword(self, option: _Option) -> None:
         keyword, _, value = option.value.replace("=", " ", 1).strip().partition(" ")
+        value = value.strip().removeprefix('"').removesuffix('"')
         match keyword.lower():
             case "port":
-                self._set("port", read_port(value.strip()), option)
-            case "stricthostkeychecking":
-                self.notices.append("StrictHostKeyChecking is ignored: the host key is always checked.")
+                self._set("port", read_port(value), option)
+            case "user":
+                self._set("user", read_user(value), option)
+            case "hostname":
+                self._set("host", read_host(value), option)
+            case "identityfile":
+                self.key_files += [value] if value else []
+            case "identitiesonly":
+                self.identities_only = not is_off(value)
+            case "localforward":
+                self.forwards.append(_read_forward(option, ":".join(value.split())))
+            case "proxyjump":
+                self._add_jump(option, value)
+            case "proxycommand" if is_off(value):
+                self._add_jump(option, "none")
             case _:
-                raise refused_part(f"-o {keyword}", "of the -o options only Port is accepted")
+                self._ignore(keyword, value)
 
-    def _add_jump(self, option: _Option) -> None:
-        if self.jump is not None:
+    def _ignore(self, keyword: str, value: str) -> None:
+        """Adds the notice about a keyword that is not used. Raises: InvalidAddress for an unknown keyword,
+        and for one that could do harm, unless its value turns it off."""
+        reason = refusal_reason(keyword)
+        if reason and not is_off(value):
+            raise refused_part(f"-o {keyword}", reason)
+        notice = ignored_notice(keyword)
+        if notice:
+            self.notices.append(notice)
+
+    def _add_jump(self, option: _Option, hosts: str) -> None:
+        if self.jumps:
             raise option.refuse("-J is given twice")
-        for hop in option.value.split(","):
-            destination = read_destination(hop)
-            self.jump = SshAddress(
-                host=destination.host,
-                port=destination.port or 22,
-                user=destination.user or "root",
-                jump=self.jump,
-            )
-
-    def _choose_key_file(self) -> str | None:
-        if len(self.key_files) > 1:
-            self.notices.append(f"Of several -i only the first is used: {self.key_files[0]}")
-        return self.key_files[0] if self.key_files else None
+        self.jumps.append(read_jump(hosts))
 
     def _choose_forward(self) -> _Forward | None:
         """Returns the forward that leads to ComfyUI: the one to a usual ComfyUI port, else the first."""
@@ -223,24 +304,37 @@ class _Draft:
         return chosen
 
 
-def _read_forward(option: _Option) -> _Forward:
+def _read_forward(option: _Option, text: str) -> _Forward:
     """Parses `[bind:]port:host:port`. The left side is checked and not used: the server chooses its local
-    port. The right side must be the instance itself."""
-    left, right = _split_forward(option)
-    host, port = right
+    port. The right side is the instance itself, or another host that the instance reaches."""
+    left, (host, port) = _split_forward(option, text)
     read_port(left)
-    if host.lower() not in _LOCAL_NAMES:
-        raise option.refuse("-L may only lead to localhost on the instance")
-    return _Forward(host.lower(), read_port(port))
+    host = read_host(host)
+    if host in _ANY_ADDRESS:
+        host = "localhost"
+    if _is_no_host(host):
+        raise option.refuse("-L may not lead to a link-local or multicast address")
+    return _Forward(host, read_port(port))
 
 
-def _split_forward(option: _Option) -> tuple[str, tuple[str, str]]:
-    rest, _, port = option.value.rpartition(":")
+def _is_no_host(host: str) -> bool:
+    """True for addresses where no ComfyUI can be; clouds serve credentials at link-local addresses."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_link_local or address.is_multicast
+
+
+def _split_forward(option: _Option, text: str) -> tuple[str, tuple[str, str]]:
+    rest, _, port = text.rpartition(":")
     if rest.endswith("]"):
         rest, _, host = rest[:-1].rpartition(":[")
     else:
         rest, _, host = rest.rpartition(":")
     left = rest.rpartition(":")[2]
-    if not left or not host or "/" in option.value:
-        raise option.refuse("-L must read port:localhost:port")
+    if not left or not host or "/" in text:
+        raise option.refuse("-L must read port:host:port, such as 8188:localhost:8188")
     return left, (host, port)

@@ -1,6 +1,6 @@
 """Parser of [user@]host[:port] in all its forms, IPv6 included. Pure.
 
-read_destination(text) -> Destination; read_port(text) -> int; read_user(text) -> str.
+read_destination(text) -> Destination; read_host(text) -> str; read_port(text) -> int; read_user(text) -> str.
 All raise InvalidAddress.
 """
 
@@ -13,6 +13,7 @@ from comfyui_workflow.parsing.ssh_command_line import refused_part
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_SHORT_NUMBER = re.compile(r"[0-9]{1,5}")
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(.*))?")
 
 
@@ -29,6 +30,16 @@ def read_destination(text: str) -> Destination:
     user, at, rest = rest.rpartition("@")
     host, port = _split_port(rest, text)
     return Destination(_read_host(host, text), port, read_user(user) if at else None)
+
+
+def read_host(text: str) -> str:
+    return _read_host(text, text)
+
+
+def is_number(host: str) -> bool:
+    """True for a host such as 4090. It may be an alias in the SSH configuration; to a resolver it would be an
+    IP address."""
+    return _SHORT_NUMBER.fullmatch(host) is not None
 
 
 def read_port(text: str) -> int:
@@ -65,7 +76,7 @@ def _read_host(host: str, text: str) -> str:
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise refused_part(text, "this is not a host name")
-    if _NUMBER.fullmatch(labels[-1]):
+    if _NUMBER.fullmatch(labels[-1]) and not is_number(host):
         _read_ipv4(host, text)
     return host
 

@@ -23,6 +23,7 @@ import paramiko
 
 from comfyui_workflow.errors import ConnectionFailed, NothingListens
 from comfyui_workflow.parsing.ssh_address import SshAddress
+from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.keepalive import supervisor
 from comfyui_workflow.ssh.options import ConnectionOptions
 from comfyui_workflow.ssh.sftp.channels import SftpChannels
@@ -129,11 +130,13 @@ class Connection:
 
 
 def open_connection(address: SshAddress, comfyui_port: int, options: ConnectionOptions) -> Connection:
-    """Opens a connection; makes one attempt.
+    """Opens a connection; makes one attempt. The address of the connection is the resolved one.
 
     Raises: ConnectionFailed, AuthenticationFailed, HostKeyRefused, KeyRefused (the -i file),
-    InvalidAddress (the host resolves to a refused address), StoreError (the known hosts file).
+    InvalidAddress (the host resolves to a refused address, or the SSH configuration makes none of it),
+    StoreError (the known hosts file).
     """
+    address = resolve(address, options.config_file)
     with ExitStack() as on_failure:
         opened = open_transport(address, options)
         on_failure.callback(opened.close)

@@ -1,31 +1,47 @@
 """Finds the private keys for the login to an instance, in the order in which they are tried.
 
-find_keys(named=..., search=KeySearch(...)) -> FoundKeys(keys, problems)
-load_key(path, passphrase) -> paramiko.PKey          cached; raises KeyRefused with the reason
+find_keys(wanted, search) -> FoundKeys(keys, problems)       wanted: WantedKeys, search: KeySearch
+load_key(path, passphrase) -> paramiko.PKey                  cached; raises KeyRefused with the reason
 
-Order: the -i file of the address, the configured key, id_ed25519, id_ecdsa and id_rsa of the key directory,
-the keys of the agent (only if `use_agent`). A key that cannot be read is reported only if no other key is
-accepted, as ssh does.
+Order: the -i files of the address, the files of the SSH configuration, the configured key, id_ed25519,
+id_ecdsa and id_rsa of the key directory, the keys of the agent. A key that cannot be read is reported only
+if no other key is accepted, as ssh does. If the agent holds the private half of a file that is encrypted or
+public, the key of the agent takes its place.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
-from typing import Any, cast
 
 import paramiko
-from paramiko.pkey import UnknownKeyType
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from comfyui_workflow.errors import KeyRefused
+from comfyui_workflow.ssh.agent import Agent, open_agent
 
 USUAL_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 LARGEST_KEY_BYTES = 64 * 1024
+NO_AGENT = "none"
+
+PrivateKey = PrivateKeyTypes
+_KEY_CLASSES: tuple[tuple[type, type[paramiko.PKey]], ...] = (
+    (Ed25519PrivateKey, paramiko.Ed25519Key),
+    (EllipticCurvePrivateKey, paramiko.ECDSAKey),
+    (RSAPrivateKey, paramiko.RSAKey),
+)
+_UNREADABLE = (ValueError, IndexError, UnsupportedAlgorithm, paramiko.SSHException)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeySearch:
-    """Sources of keys. `allowed_directories=None`: -i may name any file of this server."""
+    """Sources of keys. `allowed_directories=None`: an address may name any file of this server."""
 
     configured: Path | None = None
     passphrase: str | None = None
@@ -35,31 +51,53 @@ class KeySearch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WantedKeys:
+    """Key files of one address. `only`: no others are tried, if there are any (IdentitiesOnly)."""
+
+    named: tuple[str, ...] = ()
+    """Files of -i in the ssh string."""
+    in_configuration: tuple[str, ...] = ()
+    """Files that the SSH configuration of this server names for the host."""
+    only: bool = False
+    agent_socket: str | None = None
+    """Socket of the agent; None means that of the environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoundKeys:
     keys: tuple[paramiko.PKey, ...]
     problems: tuple[str, ...]
+    agent: Agent | None = field(default=None, compare=False)
+
+    def close(self) -> None:
+        """Closes the connection to the agent, whose keys cannot sign afterwards."""
+        if self.agent:
+            self.agent.close()
 
 
-def find_keys(*, named: str | None, search: KeySearch) -> FoundKeys:
-    """Finds and loads the keys. `named` is the -i file.
+def find_keys(wanted: WantedKeys, search: KeySearch) -> FoundKeys:
+    """Finds and loads the keys. Close the result after the login.
 
-    Raises: KeyRefused if the -i file is outside of the allowed directories."""
+    Raises: KeyRefused if a -i file is outside of the allowed directories."""
+    problems: list[str] = []
+    candidates = list(_candidates(wanted, search, problems))
+    agent = _agent(wanted, search, problems)
+    in_agent = {key.get_base64(): key for key in agent.keys} if agent else {}
     keys: dict[str, paramiko.PKey] = {}
-    problems = []
-    for path in _candidates(named, search):
+    for path in candidates:
         try:
-            key = load_key(path, search.passphrase)
+            key: paramiko.PKey = load_key(path, search.passphrase)
         except KeyRefused as error:
-            problems.append(str(error))
-        else:
-            keys.setdefault(key.fingerprint, key)
-    if search.use_agent:
-        try:
-            for agent_key in paramiko.Agent().get_keys():
-                keys.setdefault(agent_key.fingerprint, agent_key)
-        except (paramiko.SSHException, OSError) as error:
-            problems.append(f"The SSH agent does not answer: {error}.")
-    return FoundKeys(keys=tuple(keys.values()), problems=tuple(problems))
+            held = in_agent.get(_public_half(path))
+            if held is None:
+                problems.append(str(error))
+                continue
+            key = held
+        keys.setdefault(key.get_base64(), key)
+    if not (wanted.only and candidates):
+        for name, held in in_agent.items():
+            keys.setdefault(name, held)
+    return FoundKeys(keys=tuple(keys.values()), problems=tuple(problems), agent=agent)
 
 
 def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
@@ -72,15 +110,25 @@ def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
             raise KeyRefused(f"The key file {path} does not exist on this server.")
         if not path.is_file() or path.stat().st_size > LARGEST_KEY_BYTES:
             raise KeyRefused(f"{path} is not a private key.")
-        status = path.stat()
-        return _load(path, status.st_mtime_ns, status.st_size, passphrase)
+        files = (path, _certificate_of(path))
+        stamps = tuple((each.stat().st_mtime_ns, each.stat().st_size) for each in files if each.exists())
+        return _load(path, stamps, passphrase)
     except OSError as error:
         raise KeyRefused(f"The key file {path} cannot be read: {error.strerror}.") from error
 
 
-def _candidates(named: str | None, search: KeySearch) -> Iterator[Path]:
-    if named:
-        yield _allowed(named, search.allowed_directories)
+def _candidates(wanted: WantedKeys, search: KeySearch, problems: list[str]) -> Iterator[Path]:
+    for name in wanted.named:
+        yield _allowed(name, search)
+    for name in wanted.in_configuration:
+        try:
+            yield _allowed(name, search)
+        except KeyRefused:
+            problems.append(
+                "A key file of the SSH configuration is outside of the directories that keys may come from."
+            )
+    if wanted.only and (wanted.named or wanted.in_configuration):
+        return
     if search.configured:
         yield _expand(search.configured)
     if search.directory:
@@ -88,19 +136,50 @@ def _candidates(named: str | None, search: KeySearch) -> Iterator[Path]:
         yield from (path for path in usual if path.exists())
 
 
-def _allowed(named: str, directories: tuple[Path, ...] | None) -> Path:
-    """Returns the path if it is in an allowed directory. The error for another path is the same whether the
-    file exists or not. Raises: KeyRefused."""
-    path = _expand(Path(named))
-    if directories is None:
-        return path
-    path = path.resolve()
-    if not any(path.is_relative_to(_expand(directory).resolve()) for directory in directories):
+def _allowed(named: str, search: KeySearch) -> Path:
+    """Returns the path of a named key. A relative name is looked up in the working directory of this server,
+    then in the key directory. The error for a path outside of the allowed directories is the same whether
+    the file exists or not. Raises: KeyRefused."""
+    paths = [_expand(Path(named))]
+    if not paths[0].is_absolute() and search.directory:
+        paths.append(_expand(search.directory) / named)
+    if search.allowed_directories is not None:
+        allowed = [_expand(directory).resolve() for directory in search.allowed_directories]
+        paths = [path.resolve() for path in paths]
+        paths = [path for path in paths if any(path.is_relative_to(each) for each in allowed)]
+    if not paths:
         raise KeyRefused(
             f"-i {named} is outside of the directories that keys may come from: leave -i out to use "
             "the key of the settings, or put the key into an allowed directory of this server."
         )
-    return path
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _agent(wanted: WantedKeys, search: KeySearch, problems: list[str]) -> Agent | None:
+    if not search.use_agent or wanted.agent_socket == NO_AGENT:
+        return None
+    try:
+        return open_agent(wanted.agent_socket)
+    except (paramiko.SSHException, OSError) as error:
+        problems.append(f"The SSH agent does not answer: {error}.")
+        return None
+
+
+def _public_half(path: Path) -> str:
+    """Returns the public key, in base64, of a public key file or of the one beside a private key file; empty
+    if there is none."""
+    for public in (path, path.with_name(f"{path.name}.pub")):
+        try:
+            is_readable = public.is_file() and public.stat().st_size <= LARGEST_KEY_BYTES
+            words = public.read_text(errors="replace").split() if is_readable else []
+        except OSError:
+            continue
+        if len(words) > 1 and words[0].startswith(_PUBLIC_TYPES):
+            return words[1]
+    return ""
+
+
+_PUBLIC_TYPES = ("ssh-", "ecdsa-", "sk-")
 
 
 def _expand(path: Path) -> Path:
@@ -111,31 +190,74 @@ def _expand(path: Path) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _load(path: Path, _modified_ns: int, _size_bytes: int, passphrase: str | None) -> paramiko.PKey:
+def _load(path: Path, _stamps: tuple[tuple[int, int], ...], passphrase: str | None) -> paramiko.PKey:
+    content = path.read_bytes()
     try:
-        return paramiko.PKey.from_path(path)
-    except TypeError:  # paramiko's sign of an encrypted key, before any decryption
-        return _load_encrypted(path, passphrase)
-    except (ValueError, IndexError, paramiko.SSHException, UnknownKeyType) as error:
-        raise _not_a_key(path) from error
+        private = _parse(content, None)
+    except TypeError:  # the sign of an encrypted key, before any decryption
+        private = _decrypt(path, content, passphrase)
+    except _UNREADABLE as error:
+        raise _not_a_key(path, content) from error
+    return _with_certificate(_to_paramiko(path, content, private), path)
 
 
-def _load_encrypted(path: Path, passphrase: str | None) -> paramiko.PKey:
+def _decrypt(path: Path, content: bytes, passphrase: str | None) -> PrivateKey:
     if not passphrase:
         raise KeyRefused(
             f"The key file {path} is encrypted: set its passphrase (COMFYUI_WORKFLOW_SSH_KEY_PASSPHRASE), "
-            "or use another key."
+            "add it to the SSH agent with ssh-add, or use another key."
         )
     try:
-        # The type stubs require str; the crypto library below requires bytes.
-        return paramiko.PKey.from_path(path, cast(Any, passphrase.encode()))
-    except (ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
+        return _parse(content, passphrase.encode())
+    except (*_UNREADABLE, TypeError, InvalidTag) as error:
         raise KeyRefused(f"The passphrase does not open the key file {path}.") from error
 
 
-def _not_a_key(path: Path) -> KeyRefused:
-    if path.suffix == ".pub":
+def _parse(content: bytes, passphrase: bytes | None) -> PrivateKey:
+    """Parses OpenSSH's format, PEM and PKCS#8."""
+    try:
+        return serialization.load_ssh_private_key(content, passphrase)
+    except ValueError:
+        return serialization.load_pem_private_key(content, passphrase)
+
+
+def _to_paramiko(path: Path, content: bytes, private: PrivateKey) -> paramiko.PKey:
+    """paramiko itself reads OpenSSH's format and PEM, but not PKCS#8."""
+    try:
+        key_class = next(own for foreign, own in _KEY_CLASSES if isinstance(private, foreign))
+        text = private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        ).decode()
+        return key_class.from_private_key(StringIO(text))
+    except (StopIteration, *_UNREADABLE) as error:
+        raise _not_a_key(path, content) from error
+
+
+def _with_certificate(key: paramiko.PKey, path: Path) -> paramiko.PKey:
+    certificate = _certificate_of(path)
+    if certificate.exists():
+        try:
+            key.load_certificate(str(certificate))
+        except (ValueError, paramiko.SSHException) as error:
+            raise KeyRefused(
+                f"The certificate {certificate} does not belong to the key beside it."
+            ) from error
+    return key
+
+
+def _certificate_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-cert.pub")
+
+
+def _not_a_key(path: Path, content: bytes) -> KeyRefused:
+    if path.suffix == ".pub" or content.startswith(tuple(each.encode() for each in _PUBLIC_TYPES)):
         return KeyRefused(f"{path} is a public key: name the private one beside it, without .pub.")
+    if content.startswith(b"PuTTY-"):
+        return KeyRefused(
+            f"{path} is in PuTTY's format: convert it with puttygen {path.name} -O private-openssh -o key."
+        )
     return KeyRefused(
         f"{path} is not a private key that can be used (OpenSSH or PEM; Ed25519, ECDSA or RSA)."
     )

@@ -9,7 +9,8 @@ from comfyui_workflow.ssh.known_hosts import KnownHosts
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
-    """`allowed_key_directories=None`: -i may name any file. Link-local hosts are always refused."""
+    """`allowed_key_directories=None`: -i may name any file. `config_file` is the SSH configuration of the
+    user (~/.ssh/config); None reads none. Link-local hosts are always refused."""
 
     known_hosts: KnownHosts
     key_file: Path | None = None
@@ -17,6 +18,7 @@ class ConnectionOptions:
     key_directory: Path | None = Path("~/.ssh")  # id_ed25519, id_ecdsa, id_rsa in it are tried too
     allowed_key_directories: tuple[Path, ...] | None = None
     use_agent: bool = False
+    config_file: Path | None = None
     pinned_fingerprint: str | None = None
     allow_loopback_hosts: bool = True
     connect_timeout_s: float = 10.0  # for each of: name and TCP, banner, handshake, each key, each channel

@@ -1,6 +1,6 @@
 """Pool of shared values (connections), one per key: `with pool.lease(key, stop=...) as value:`.
 
-Pool(open, *, idle_s=300.0, open_limit_s=300.0)
+Pool(open, *, canonical=None, idle_s=300.0, open_limit_s=300.0)
     lease(key, *, stop=None, timeout_s=None) -> context manager yielding the value
     close()                            closes every value; later leases raise Stopped
 
@@ -8,6 +8,9 @@ How it works: several leases share one value at the same time. The first lease o
 thread of its own, so a slow key does not block another key, and each lease can have its own timeout. An error
 of `open` is raised in every lease that waited for it; the next lease calls `open` again. A value without a
 lease is closed after `idle_s`.
+
+Keys are the same value if `canonical` maps them to the same key: several texts can lead to one machine, and
+one text to another machine than before.
 
 `open` has timeouts of its own. `open_limit_s` is the limit in case one of them is missing: after it the
 leases fail, and a value that opens later is closed.
@@ -65,8 +68,16 @@ class _Slot(Generic[T]):
 class Pool(Generic[K, T]):
     """See the module. Thread-safe."""
 
-    def __init__(self, open: Callable[[K], T], *, idle_s: float = 300.0, open_limit_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        open: Callable[[K], T],
+        *,
+        canonical: Callable[[K], K] | None = None,
+        idle_s: float = 300.0,
+        open_limit_s: float = 300.0,
+    ) -> None:
         self._open = open
+        self._canonical = canonical
         self._idle_s = idle_s
         self._open_limit_s = open_limit_s
         self._changed = threading.Condition()
@@ -79,8 +90,10 @@ class Pool(Generic[K, T]):
     ) -> Iterator[T]:
         """Leases the value of a key. Opens it if there is no value, or the value is dead.
 
-        Raises: every error of `open`; Stopped if `stop` is set or the pool is closed; TimeoutError.
+        Raises: every error of `open` and `canonical`; Stopped if `stop` is set or the pool is closed;
+        TimeoutError.
         """
+        key = self._canonical(key) if self._canonical else key
         slot = self._acquire(key)
         try:
             yield self._wait_for(slot, stop or CancelToken(), timeout_s)

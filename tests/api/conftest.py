@@ -111,6 +111,7 @@ def named_instances(settings: Settings, sessions: Pool[InstanceKey, ComfyUISessi
         monitors=monitors,
         instance_requests=InstanceRequests(sessions, monitors.state),
         known_hosts=KnownHosts(settings.data_dir / "known_hosts"),
+        ssh_config=settings.ssh_config,
         local_ports=LocalPorts(_no_way),
     )
 

@@ -137,6 +137,17 @@ def test_a_real_machine_is_let_in_again(
     sessions.close()
 
 
+def test_the_host_key_of_an_alias_is_forgotten(make_api: Callable[..., Api], tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host gpu\n  HostName 10.0.0.1\n  Port 40738\n")
+    api = make_api(ssh_config=tmp_path / "config")
+    added(api, ssh_connection="ssh gpu")
+    api.instances.known_hosts.check("10.0.0.1", 40738, OLD)
+    answer = api.client.post(f"{BASE}/primary/forget-host-key")
+    assert (answer.status_code, answer.json["forgotten"]) == (200, OLD.fingerprint)
+    assert api.instances.known_hosts.fingerprint("10.0.0.1", 40738) is None
+    assert api.client.get(f"{BASE}/primary").json["instance"]["ssh_connection"] == "ssh gpu"
+
+
 def test_others_keep_their_keys(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     hosts = KnownHosts(path)

@@ -37,6 +37,10 @@ PIECES = [
     "-o",
     "Port=7",
     "ProxyCommand=x",
+    "IdentityFile=y",
+    "LogLevel=QUIET",
+    "HostName=z",
+    "LocalForward",
     "-l",
     "root",
     "--",
@@ -126,8 +130,9 @@ def check(address: SshAddress) -> None:
     assert address.user
     assert not address.user.startswith("-")
     assert address.comfyui_port is None or 1 <= address.comfyui_port <= 65535
-    assert address.comfyui_host in ("localhost", "127.0.0.1", "::1")
-    for part in (address.host, address.user, address.key_file or ""):
+    assert address.comfyui_host
+    assert not address.comfyui_host.startswith("-")
+    for part in (address.host, address.user, address.comfyui_host, *address.key_files):
         assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in part)
     if address.jump:
         check(address.jump)
@@ -136,8 +141,10 @@ def check(address: SshAddress) -> None:
 def written(address: SshAddress) -> str:
     """The address as one would type it."""
     words = ["ssh", "-p", str(address.port), "-l", address.user]
-    if address.key_file:
-        words += ["-i", quoted(address.key_file)]
+    for file in address.key_files:
+        words += ["-i", quoted(file)]
+    if address.identities_only:
+        words += ["-o", "IdentitiesOnly=yes"]
     if address.comfyui_port:
         host = f"[{address.comfyui_host}]" if ":" in address.comfyui_host else address.comfyui_host
         words += ["-L", f"1:{host}:{address.comfyui_port}"]

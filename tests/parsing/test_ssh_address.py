@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui_workflow.errors import InvalidAddress
-from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address
+from comfyui_workflow.parsing.ssh_address import SshAddress, parse_ssh_address, with_absolute_keys
 
 
 def address(host: str, port: int = 22, user: str = "root", **more: object) -> SshAddress:
@@ -27,14 +27,18 @@ ACCEPTED = {
     "ssh://root@ssh5.vast.ai:12345": address("ssh5.vast.ai", 12345),
     "ssh://ssh5.vast.ai/": address("ssh5.vast.ai"),
     "SSH ssh://root@[2001:db8::1]:2222": address("2001:db8::1", 2222),
-    "ssh root@1.2.3.4 -p 17445 -i ~/.ssh/id_ed25519": address("1.2.3.4", 17445, key_file="~/.ssh/id_ed25519"),
+    "ssh root@1.2.3.4 -p 17445 -i ~/.ssh/id_ed25519": address(
+        "1.2.3.4", 17445, key_files=("~/.ssh/id_ed25519",)
+    ),
     "ssh pod1-6441103b@ssh.runpod.io -i ~/.ssh/id_ed25519": address(
-        "ssh.runpod.io", user="pod1-6441103b", key_file="~/.ssh/id_ed25519"
+        "ssh.runpod.io", user="pod1-6441103b", key_files=("~/.ssh/id_ed25519",)
     ),
     "ssh ubuntu@1.2.3.4": address("1.2.3.4", user="ubuntu"),
-    "ssh -i key.pem ubuntu@gpu.example.com": address("gpu.example.com", user="ubuntu", key_file="key.pem"),
-    "ssh -i '/keys/my key.pem' 1.2.3.4": address("1.2.3.4", key_file="/keys/my key.pem"),
-    r"ssh -i /keys/my\ key.pem 1.2.3.4": address("1.2.3.4", key_file="/keys/my key.pem"),
+    "ssh -i key.pem ubuntu@gpu.example.com": address(
+        "gpu.example.com", user="ubuntu", key_files=("key.pem",)
+    ),
+    "ssh -i '/keys/my key.pem' 1.2.3.4": address("1.2.3.4", key_files=("/keys/my key.pem",)),
+    r"ssh -i /keys/my\ key.pem 1.2.3.4": address("1.2.3.4", key_files=("/keys/my key.pem",)),
     "ssh -p40738 root@1.2.3.4": PLAIN,
     "ssh -Np 40738 root@1.2.3.4": PLAIN,
     "ssh -vvv -NfTp40738 root@1.2.3.4": PLAIN,
@@ -54,6 +58,26 @@ ACCEPTED = {
     'ssh -o "Port 40738" root@1.2.3.4': PLAIN,
     "ssh -o port=40738 -p 40738 root@1.2.3.4": PLAIN,
     "ssh -o StrictHostKeyChecking=no -p 40738 root@1.2.3.4": PLAIN,
+    "ssh -o User=ubuntu 1.2.3.4": address("1.2.3.4", user="ubuntu"),
+    "ssh -o HostName=1.2.3.4 gpu": address("1.2.3.4"),
+    "ssh -o IdentityFile=key.pem 1.2.3.4": address("1.2.3.4", key_files=("key.pem",)),
+    "ssh -o 'IdentityFile = \"my key\"' 1.2.3.4": address("1.2.3.4", key_files=("my key",)),
+    "ssh -i a -i b -i a -oIdentityFile=c 1.2.3.4": address("1.2.3.4", key_files=("a", "b", "c")),
+    "ssh -o IdentitiesOnly=yes -i a 1.2.3.4": address("1.2.3.4", key_files=("a",), identities_only=True),
+    "ssh -o IdentitiesOnly=no -i a 1.2.3.4": address("1.2.3.4", key_files=("a",)),
+    "ssh -o 'LocalForward 8188 localhost:8188' 1.2.3.4": address("1.2.3.4", comfyui_port=8188),
+    "ssh -o ProxyJump=me@bastion:2200 10.0.0.5": address("10.0.0.5", jump=address("bastion", 2200, "me")),
+    "ssh -J none 1.2.3.4": address("1.2.3.4"),
+    "ssh -o ProxyCommand=none -o PermitLocalCommand=no 1.2.3.4": address("1.2.3.4"),
+    "ssh -o UserKnownHostsFile=/dev/null -p 40738 root@1.2.3.4": PLAIN,
+    "ssh -o ServerAliveInterval=30 -o ServerAliveCountMax=3 -o LogLevel=ERROR root@1.2.3.4:40738": PLAIN,
+    "ssh -o IdentityAgent=none 1.2.3.4": address("1.2.3.4"),
+    "ssh -m hmac-sha2-256 -e none 1.2.3.4": address("1.2.3.4"),
+    "ssh -L 8080:10.0.0.1:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188, comfyui_host="10.0.0.1"),
+    "ssh -L 8080:ComfyUI:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188, comfyui_host="comfyui"),
+    "ssh -L 8080:0.0.0.0:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188),
+    "ssh -L 8080:[fd00::1]:8188 1.2.3.4": address("1.2.3.4", comfyui_port=8188, comfyui_host="fd00::1"),
+    "ssh 4090": address("4090"),
     "ssh -J me@bastion:2200 root@10.0.0.5": address("10.0.0.5", jump=address("bastion", 2200, "me")),
     "ssh -J a@one,two:23 root@10.0.0.5": address(
         "10.0.0.5", jump=address("two", 23, jump=address("one", 22, "a"))
@@ -80,7 +104,7 @@ ACCEPTED = {
     VAST_COMMAND.replace("-", "–"): VAST,
     VAST_COMMAND.replace("-", "—"): VAST,
     "\ufeff" + VAST_COMMAND.replace("root", "ro\u200bot"): VAST,
-    "ssh -i ‘key.pem’ 1.2.3.4": address("1.2.3.4", key_file="key.pem"),
+    "ssh -i ‘key.pem’ 1.2.3.4": address("1.2.3.4", key_files=("key.pem",)),
     "ssh -p 40738 root@198.53.64.194 \\\n  -L 8080:localhost:8080": VAST,
     "ssh -p 40738 root@198.53.64.194 \\ \r\n  -L 8080:localhost:8080": VAST,
     "ssh.exe -p 40738 root@1.2.3.4": PLAIN,
@@ -98,8 +122,19 @@ REFUSED = {
     "ssh -o PermitLocalCommand=yes root@1.2.3.4": "PermitLocalCommand",
     "ssh -o Include=/etc/passwd root@1.2.3.4": "Include",
     "ssh -o 'Match exec id' root@1.2.3.4": "Match",
-    "ssh -o UserKnownHostsFile=/dev/null root@1.2.3.4": "UserKnownHostsFile",
     "ssh root@1.2.3.4 -o": "-o",
+    "ssh -o RemoteCommand=id root@1.2.3.4": "RemoteCommand",
+    "ssh -o XAuthLocation=/tmp/x root@1.2.3.4": "XAuthLocation",
+    "ssh -o PKCS11Provider=/tmp/x.so root@1.2.3.4": "PKCS11Provider",
+    "ssh -o SecurityKeyProvider=/tmp/x.so root@1.2.3.4": "SecurityKeyProvider",
+    "ssh -o IdentityAgent=/run/docker.sock root@1.2.3.4": "IdentityAgent",
+    "ssh -o DynamicForward=1080 root@1.2.3.4": "DynamicForward",
+    "ssh -o 'RemoteForward 1 localhost:2' root@1.2.3.4": "RemoteForward",
+    "ssh -o ServerAliveIntervall=30 root@1.2.3.4": "no option of this name",
+    "ssh -o HostName=-oProxyCommand=id gpu": "-oProxyCommand=id",
+    "ssh -o HostName=a -o HostName=b gpu": "two different hosts",
+    "ssh -o ProxyJump=-oProxyCommand=id gpu": "-oProxyCommand=id",
+    "ssh -o 'LocalForward 8188 /run/docker.sock' gpu": "-L must read",
     "ssh -F /tmp/config root@1.2.3.4": "-F /tmp/config",
     "ssh -F/tmp/config root@1.2.3.4": "-F /tmp/config",
     "ssh -E /tmp/log root@1.2.3.4": "-E",
@@ -165,8 +200,11 @@ REFUSED = {
     "ssh -p 22 -oPort=23 1.2.3.4": "two different ports",
     "ssh -l me root@1.2.3.4": "two different users",
     # forwards that lead elsewhere
-    "ssh -L 8080:10.0.0.1:8080 1.2.3.4": "localhost",
     "ssh -L 8080:169.254.169.254:80 1.2.3.4": "-L 8080:169.254.169.254:80",
+    "ssh -L 8080:224.0.0.1:80 1.2.3.4": "multicast",
+    "ssh -L 8080:[::ffff:169.254.169.254]:80 1.2.3.4": "link-local",
+    "ssh -L 8080:127.1:8188 1.2.3.4": "IP address",
+    "ssh -L 8080:a;b:8188 1.2.3.4": ";",
     "ssh -L 8080:localhost:0 1.2.3.4": '"0"',
     "ssh -L 8080:localhost 1.2.3.4": "-L 8080:localhost",
     "ssh -L 8080 1.2.3.4": "-L 8080",
@@ -232,13 +270,49 @@ def test_only_text_is_an_address(thing: object) -> None:
         ("ssh -o StrictHostKeyChecking=no 1.2.3.4", "always checked"),
         ("ssh -A 1.2.3.4", "never forwarded"),
         ("ssh -C 1.2.3.4", "-C is ignored"),
-        ("ssh -i a -i b 1.2.3.4", "only the first"),
+        ("ssh -o ServerAliveInterval=30 1.2.3.4", "ServerAliveInterval is ignored: this server has its own"),
+        ("ssh -o 'ConnectTimeout 5' 1.2.3.4", "ConnectTimeout is ignored"),
+        ("ssh -ouserknownhostsfile=/dev/null 1.2.3.4", "UserKnownHostsFile is ignored: this server keeps"),
+        ("ssh -o LogLevel=ERROR 1.2.3.4", "LogLevel is ignored"),
+        ("ssh -o BatchMode=yes 1.2.3.4", "BatchMode is ignored: this server logs in with keys only"),
+        ("ssh -o ForwardAgent=yes 1.2.3.4", "never forwarded"),
+        ("ssh -c aes128-ctr 1.2.3.4", "-c is ignored"),
         ("ssh x@ssh.runpod.io", "SSH over exposed TCP"),
         ("ssh -L 1:localhost:8080 -L 2:localhost:8188 1.2.3.4", "port 8188"),
     ],
 )
 def test_what_is_ignored_is_said(text: str, notice: str) -> None:
     assert [notice in sentence for sentence in parse_ssh_address(text).notices] == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("ssh -i key.pem ubuntu@host -p 22", "ssh -i /here/key.pem ubuntu@host -p 22"),
+        ("ssh -ikey.pem host", "ssh -i/here/key.pem host"),
+        ("ssh -Ni key.pem host", "ssh -Ni /here/key.pem host"),
+        ("ssh -i key.pem -i key.pem host", "ssh -i /here/key.pem -i /here/key.pem host"),
+        ("ssh -oIdentityFile=key.pem host", "ssh -oIdentityFile=/here/key.pem host"),
+        ("ssh -o 'IdentityFile key.pem' host", "ssh -o 'IdentityFile /here/key.pem' host"),
+        ("`ssh -i key.pem host`", "ssh -i /here/key.pem host"),
+        ("ssh -i other.pem host", None),
+        ("ssh host -l key.pem", None),
+        ("ssh -o LogLevel=key.pem host", None),
+        ("ssh host -i", None),
+        ("ssh -i 'key.pem host", None),
+        ("any", None),
+    ],
+)
+def test_key_files_become_absolute_and_nothing_else_changes(text: str, changed: str | None) -> None:
+    result = with_absolute_keys(text, lambda name: f"/here/{name}" if name == "key.pem" else name)
+    assert result == (changed or text)
+
+
+def test_it_is_known_what_the_text_says_itself() -> None:
+    assert parse_ssh_address("ssh gpu").given == frozenset()
+    assert parse_ssh_address("ssh -p 22 root@gpu -J none").given == {"port", "user", "jump"}
+    renamed = parse_ssh_address("ssh -o HostName=1.2.3.4 gpu")
+    assert (renamed.given, renamed.alias) == ({"host"}, "gpu")
 
 
 def test_notices_do_not_make_another_instance() -> None:

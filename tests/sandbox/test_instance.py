@@ -59,8 +59,8 @@ def _connected(instance: Instance) -> paramiko.Transport:
     address = parse_ssh_address(instance.ssh_string)
     transport = paramiko.Transport((address.host, address.port))
     transport.start_client(timeout=TIMEOUT_S)
-    assert address.key_file is not None
-    transport.auth_publickey(address.user, paramiko.Ed25519Key.from_private_key_file(address.key_file))
+    (key_file,) = address.key_files
+    transport.auth_publickey(address.user, paramiko.Ed25519Key.from_private_key_file(key_file))
     return transport
 
 

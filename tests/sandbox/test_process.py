@@ -30,7 +30,7 @@ def test_the_first_line_is_the_way_in(fresh: SandboxProcess) -> None:
     address = parse_ssh_address(fresh.ssh_string)
     assert (address.user, address.host, address.port) == ("sandbox", "127.0.0.1", fresh.ssh_port)
     assert address.comfyui_port == fresh.comfyui_port
-    assert address.key_file == str(fresh.layout.client_key_path)
+    assert address.key_files == (str(fresh.layout.client_key_path),)
     socket.create_connection(("127.0.0.1", fresh.ssh_port), timeout=5).close()
     assert requests.get(f"{fresh.comfyui_url}/system_stats", timeout=5).ok
 

@@ -3,11 +3,18 @@
 import subprocess
 from pathlib import Path
 
+import paramiko
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from comfyui_workflow.errors import KeyRefused
-from comfyui_workflow.ssh.keys import KeySearch, find_keys, load_key
+from comfyui_workflow.ssh.keys import FoundKeys, KeySearch, WantedKeys, find_keys, load_key
 from tests.sshd import require_sshd
+
+
+def find(*named: str | Path, search: KeySearch, **wanted: object) -> FoundKeys:
+    return find_keys(WantedKeys(named=tuple(map(str, named)), **wanted), search)  # type: ignore[arg-type]
 
 
 def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "", pem: bool = False) -> Path:
@@ -38,6 +45,78 @@ def test_the_usual_keys_open(tmp_path: Path, kind: str, passphrase: str) -> None
 def test_a_pem_key_opens(tmp_path: Path) -> None:
     key = make_key(tmp_path / "key.pem", kind="rsa", passphrase="secret", pem=True)
     assert load_key(key, "secret").can_sign()
+
+
+MAKERS = {
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "ecdsa": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "rsa": lambda: rsa.generate_private_key(65537, 2048),
+}
+
+
+def make_pkcs8(path: Path, kind: str, passphrase: str = "") -> Path:
+    """Writes a key as 1Password and openssl do."""
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase.encode())
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    path.write_bytes(MAKERS[kind]().private_bytes(serialization.Encoding.PEM, pkcs8, encryption))
+    return path
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("passphrase", ["", "open sesame ü"])
+def test_pkcs8_keys_open(tmp_path: Path, kind: str, passphrase: str) -> None:
+    key = load_key(make_pkcs8(tmp_path / "key.pem", kind, passphrase), passphrase or "not needed")
+    assert key.can_sign()
+    signature = key.sign_ssh_data(b"data", "rsa-sha2-512" if kind == "rsa" else None)  # type: ignore[arg-type]
+    signature.rewind()
+    public = paramiko.PKey.from_type_string(key.get_name(), key.asbytes())
+    assert public.verify_ssh_sig(b"data", signature)
+
+
+def test_an_encrypted_pkcs8_key_needs_its_passphrase(tmp_path: Path) -> None:
+    key = make_pkcs8(tmp_path / "key", "ed25519", "secret")
+    with pytest.raises(KeyRefused, match=r"is encrypted: set its passphrase .* ssh-add"):
+        load_key(key, None)
+    with pytest.raises(KeyRefused, match="passphrase does not open"):
+        load_key(key, "wrong")
+
+
+def test_a_key_with_windows_line_ends_opens(tmp_path: Path) -> None:
+    key = make_pkcs8(tmp_path / "key", "ed25519")
+    key.write_bytes(key.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_key(key, None).can_sign()
+
+
+def test_keys_that_ssh_has_not_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(
+        ed448.Ed448PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    with pytest.raises(KeyRefused, match="not a private key that can be used"):
+        load_key(tmp_path / "key", None)
+
+
+def test_a_key_of_putty_is_told(tmp_path: Path) -> None:
+    (tmp_path / "key.ppk").write_text("PuTTY-User-Key-File-3: ssh-ed25519\n")
+    with pytest.raises(KeyRefused, match=r"PuTTY's format: convert it with puttygen key\.ppk"):
+        load_key(tmp_path / "key.ppk", None)
+
+
+def test_a_certificate_is_loaded_with_its_key_and_when_it_changes(tmp_path: Path) -> None:
+    authority, key = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
+    assert load_key(key, None).public_blob is None
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", "root", str(key.with_suffix(".pub"))]
+    subprocess.run(sign, check=True, timeout=30)
+    assert load_key(key, None).public_blob.key_type == "ssh-ed25519-cert-v01@openssh.com"  # type: ignore[union-attr]
+    other = make_key(tmp_path / "other", kind="ecdsa")
+    (tmp_path / "other-cert.pub").write_text((tmp_path / "key-cert.pub").read_text())
+    with pytest.raises(KeyRefused, match="does not belong to the key beside it"):
+        load_key(other, None)
 
 
 def test_a_key_is_opened_once_until_it_changes(tmp_path: Path) -> None:
@@ -89,14 +168,14 @@ def test_keys_come_in_order_and_once(tmp_path: Path) -> None:
     usual = make_key(tmp_path / "home" / "id_rsa", kind="rsa")
     newer = make_key(tmp_path / "home" / "id_ed25519")
     search = KeySearch(configured=configured, directory=tmp_path / "home")
-    found = find_keys(named=str(named), search=search)
+    found = find(named, search=search)
     assert list(found.keys) == [load_key(path, None) for path in (named, configured, newer, usual)]
-    assert len(find_keys(named=str(configured), search=search).keys) == 3
+    assert len(find(configured, search=search).keys) == 3
 
 
 def test_a_missing_key_is_a_problem_to_tell(tmp_path: Path) -> None:
     usual = make_key(tmp_path / "id_ed25519")
-    found = find_keys(named="/nowhere/key", search=KeySearch(directory=tmp_path))
+    found = find("/nowhere/key", search=KeySearch(directory=tmp_path))
     assert list(found.keys) == [load_key(usual, None)]
     assert found.problems == ("The key file /nowhere/key does not exist on this server.",)
 
@@ -105,10 +184,42 @@ def test_named_keys_stay_in_the_allowed_directories(tmp_path: Path) -> None:
     inside, outside = make_key(tmp_path / "keys" / "key"), make_key(tmp_path / "elsewhere" / "key")
     (tmp_path / "keys" / "link").symlink_to(outside)
     search = KeySearch(directory=None, allowed_directories=(tmp_path / "keys",))
-    assert find_keys(named=str(inside), search=search).keys
+    assert find(inside, search=search).keys
     messages = set()
     for name in ("elsewhere/key", "elsewhere/nothing", "keys/../elsewhere/key", "keys/link", "keys2/key"):
         with pytest.raises(KeyRefused) as refusal:
-            find_keys(named=str(tmp_path / name), search=search)
+            find(tmp_path / name, search=search)
         messages.add(str(refusal.value).replace(name, "NAME"))
     assert len(messages) == 1, "the refusal must not tell whether there is a file"
+
+
+def test_a_relative_name_is_looked_up_here_and_in_the_key_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_key(tmp_path / "home" / "key.pem")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    search = KeySearch(directory=tmp_path / "home")
+    assert list(find("key.pem", search=search).keys) == [load_key(home, None)]
+    here = make_key(tmp_path / "here" / "key.pem")
+    assert list(find("key.pem", search=search).keys) == [load_key(here, None)]
+    limited = KeySearch(directory=tmp_path / "home", allowed_directories=(tmp_path / "home",))
+    assert list(find("key.pem", search=limited).keys) == [load_key(home, None)]
+
+
+def test_all_named_keys_are_found(tmp_path: Path) -> None:
+    one, two, usual = (make_key(tmp_path / name) for name in ("one", "two", "id_ed25519"))
+    search = KeySearch(directory=tmp_path)
+    assert list(find(one, two, search=search).keys) == [load_key(path, None) for path in (one, two, usual)]
+    assert list(find(one, two, search=search, only=True).keys) == [load_key(one, None), load_key(two, None)]
+    assert list(find(search=search, only=True).keys) == [load_key(usual, None)]
+
+
+def test_the_configuration_does_not_widen_the_allowed_directories(tmp_path: Path) -> None:
+    inside, outside = make_key(tmp_path / "keys" / "key"), make_key(tmp_path / "elsewhere" / "key")
+    search = KeySearch(directory=None, allowed_directories=(tmp_path / "keys",))
+    found = find(search=search, in_configuration=(str(outside), str(inside)))
+    assert list(found.keys) == [load_key(inside, None)]
+    assert found.problems == (
+        "A key file of the SSH configuration is outside of the directories that keys may come from.",
+    )

@@ -190,7 +190,7 @@ class ConnectionViews:
 
     def forget_host_key(self, instance: str) -> Response:
         found = self.instances.directory.require(instance)
-        address, known_hosts = found.address, self.instances.known_hosts
+        address, known_hosts = self.instances.resolved_address(found), self.instances.known_hosts
         fingerprint = known_hosts.fingerprint(address.host, address.port)
         is_forgotten = known_hosts.forget(address.host, address.port)
         self.instances.monitors.poll_now(found.id)
