@@ -11,6 +11,7 @@ from comfyui_workflow.sessions.session import InstanceKey
 from comfyui_workflow.workflows.api_nodes import missing_key_findings
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
 from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.overrides import inputs_named
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 MOST_AT_ONCE = 4
@@ -44,7 +45,8 @@ class ValidationService:
         )
         with self._limit.taken(), lease_session(self._sessions, key, PATIENCE_S) as session:
             graph = prepared_graph(session, request)
-            verdict = validate_on_instance(session, graph, request.input_images)
+            given = inputs_named(graph, request.inputs)
+            verdict = validate_on_instance(session, graph, request.input_images, given)
             if not request.has_comfy_org_api_key:
                 missing = missing_key_findings(graph, session.definitions().object_info)
                 verdict = replace(verdict, findings=(*verdict.findings, *missing))
