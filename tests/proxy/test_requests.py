@@ -269,7 +269,7 @@ def test_requests_that_come_at_once_share_a_ping(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(0)
         raise TimeoutError
 
-    async def burst() -> list[None | BaseException]:
+    async def burst() -> list[BaseException | None]:
         upstream = lease.Upstream(lease.SessionThread(partial(Lender("").borrow, "one"), "one"), "")
         outcomes = await asyncio.gather(*(upstream.ping() for _ in range(5)), return_exceptions=True)
         await upstream.close()
