@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SETTING = "COMFYUI_WORKFLOW_LOCAL_USERS"
@@ -62,7 +63,7 @@ class PeerUsers:
             return f"The user of this connection cannot be determined ({error.strerror}). {_advice()}"
         if uid is None:
             return f"This connection does not come from a process of this machine. {_advice()}"
-        if uid in self._allowed and not _is_overflow(uid):
+        if uid in self._allowed and uid != _overflow_uid():
             return None
         owner = _name(os.getuid())
         return f"This server is {owner}'s and answers no other user: you are {_name(uid)}. {_advice()}"
@@ -168,15 +169,15 @@ def _proc_address(family: socket.AddressFamily, address: Address) -> str:
     return "".join(f"{word:08X}" for (word,) in words) + f":{address[1]:04X}"
 
 
-def _is_overflow(uid: int) -> bool:
-    """True for the overflow user.
-
-    In a user namespace (a container) it stands for all users that have no number there."""
+@cache
+def _overflow_uid() -> int | None:
+    """The overflow user. In a user namespace (a container) it stands for all users that have no number there.
+    None outside of one. Neither changes while a process runs."""
     try:
         is_whole = Path("/proc/self/uid_map").read_text().split()[:3] == ["0", "0", "4294967295"]
-        return not is_whole and uid == int(Path("/proc/sys/kernel/overflowuid").read_text())
+        return None if is_whole else int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _name(uid: int) -> str:

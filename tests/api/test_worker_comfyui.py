@@ -381,6 +381,8 @@ def test_an_invalid_order_is_a_failed_run_that_tells_why(api: Api) -> None:
     assert (document["status"], document["total_nodes"]) == ("failed", 0)
     assert (document["error_code"], document["can_retry"]) == ("invalid_order", False)
     assert document["error_message"] == "Missing 'workflow' parameter"
+    order = api.client.get(f"/comfyui/workflow/{run_id}/request")
+    assert (order.status_code, order.json["request"]["workflow"]) == (200, None)
     assert api.client.get("/v2/any/health").json["jobs"]["failed"] == 1
     assert api.client.post(f"/retry/{answer.json['id']}").json["status"] == "IN_QUEUE"
     assert finished(api, answer.json["id"])["error"] == "Missing 'workflow' parameter"

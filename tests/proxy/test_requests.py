@@ -262,6 +262,38 @@ def test_a_new_way_is_borrowed_where_the_old_one_broke(
     wait_until(lambda: setting.lender.out_now == 1, what="the old one is given back at once")
 
 
+def test_requests_that_come_at_once_share_a_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    pings = []
+
+    async def ping(upstream: lease.Upstream) -> None:
+        pings.append(upstream)
+        await asyncio.sleep(0)
+        raise TimeoutError
+
+    async def burst() -> list[BaseException | None]:
+        upstream = lease.Upstream(lease.SessionThread(partial(Lender("").borrow, "one"), "one"), "")
+        outcomes = await asyncio.gather(*(upstream.ping() for _ in range(5)), return_exceptions=True)
+        await upstream.close()
+        return outcomes
+
+    monkeypatch.setattr(lease.Upstream, "_ping", ping)
+    assert [type(each) for each in asyncio.run(burst())] == [TimeoutError] * 5
+    assert len(pings) == 1
+
+
+@pytest.mark.parametrize(("keepalive_s", "connections"), [(60.0, 2), (0.0, 3)])
+def test_what_does_something_reuses_a_connection_that_was_just_in_use(
+    comfyui: RunningComfyUI, keepalive_s: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One connection is that of the ping."""
+    monkeypatch.setattr(lease, "PING_VALID_S", 1000.0)
+    monkeypatch.setattr(lease, "FRESH_FOR_S", keepalive_s)
+    with local_port(comfyui) as setting:
+        for _ in range(2):
+            assert setting.post("/interrupt").status_code == 200
+        assert setting.relay.connection_count == connections
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_instance_is_away(setting: Setting, method: str) -> None:
     setting.lender.error = AuthenticationFailed("The key is not accepted.")
