@@ -32,13 +32,18 @@ class Batches:
         self._calls = calls
         self._upload = upload
 
-    def order(self, **order: Unpack[BatchOrder]) -> BatchStartedDocument:
+    def order(
+        self, *, idempotency_key: str | None = None, **order: Unpack[BatchOrder]
+    ) -> BatchStartedDocument:
         """Starts many runs, all or none of them, and returns at once. If the response is lost, the request is
         sent again, as for `WorkflowServer.execute`: the batch starts once."""
         check_order(order, BatchOrder)
-        key, is_local = order.get("idempotency_key"), self._calls.is_on_this_machine
+        is_local = self._calls.is_on_this_machine
         return send_order(
-            order, lambda body: self.send(body, key), self._upload, server_reads_our_files=is_local
+            order,
+            lambda body: self.send(body, idempotency_key),
+            self._upload,
+            server_reads_our_files=is_local,
         )
 
     def send(self, body: dict[str, Any], idempotency_key: str | None = None) -> BatchStartedDocument:

@@ -14,7 +14,7 @@ from comfyui_workflow.client.errors import RequestRefused
 Answer = TypeVar("Answer")
 FileReference = Callable[[Path], str]
 """Makes a local file available to the server; returns its path on the server."""
-_NOT_IN_BODY = ("workflow", "input_images", "idempotency_key")
+_FILES = ("workflow", "input_images")
 _VALUES = frozenset({"inputs", "rows", "matrix"})
 """Fields of an order with values of inputs."""
 _MOST_PARTS = 3
@@ -41,9 +41,6 @@ class OrderDetails(TypedDict, total=False):
     """Runs with a higher priority start first on the same instance."""
     comfy_org_api_key: str | None
     """For nodes that call a service of Comfy.org."""
-    idempotency_key: str | None
-    """Equal orders with the same key are carried out once, also after a restart of this program or of the
-    server. Default: a new one for each call."""
 
 
 class Order(OrderDetails, total=False):
@@ -104,7 +101,7 @@ def send_order(
 
 def _body(order: Mapping[str, Any], refer_to: FileReference) -> dict[str, Any]:
     """Returns the JSON body of the request."""
-    plain = {name: value for name, value in order.items() if name not in _NOT_IN_BODY and value is not None}
+    plain = {name: value for name, value in order.items() if name not in _FILES and value is not None}
     body = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
     workflow = order.get("workflow")
     if isinstance(workflow, Mapping):

@@ -67,12 +67,14 @@ class WorkflowServer:
         if "unfinished_runs" not in self._calls.ask("GET", "/health"):
             raise self._calls.foreign()
 
-    def execute(self, **order: Unpack[Order]) -> StartedDocument:
+    def execute(self, *, idempotency_key: str | None = None, **order: Unpack[Order]) -> StartedDocument:
         """Starts a run and returns at once. A file that the server cannot read is uploaded. If the response
-        is lost, the request is sent again for half a minute, with the same idempotency key: the run starts
-        once. Then ServerUnreachable says that it may have started."""
-        key = order.get("idempotency_key")
-        return self._send_order(order, lambda body: self._execute(body, key))
+        is lost, the request is sent again for half a minute: the run starts once. Then ServerUnreachable says
+        that it may have started.
+
+        Equal orders with the same `idempotency_key` are carried out once, also after a restart of this
+        program or of the server. Default: a new key for each call."""
+        return self._send_order(order, lambda body: self._execute(body, idempotency_key))
 
     def validate(self, **order: Unpack[Order]) -> InspectionDocument:
         """Validates a run against the instance. Nothing is uploaded to the instance and nothing runs
