@@ -60,10 +60,13 @@ _NUMBER_WORDS = frozenset(
 )
 _CHOICE_WORDS = frozenset({"sampler", "scheduler", "model", "ratio", "resolution", "style", "voice"})
 _MEDIA = {
-    "image": frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}),
+    "image": frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"}),
     "video": frozenset({".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v"}),
     "audio": frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"}),
 }
+_MODELS_3D = frozenset(
+    {".glb", ".gltf", ".obj", ".fbx", ".stl", ".ply", ".spz", ".splat", ".ksplat", ".usdz"}
+)
 _UPLOADS = {
     "image_upload": "image",
     "animated_image_upload": "image",
@@ -184,7 +187,8 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _loads_media(class_type: str, value: str) -> bool:
-    return "load" in class_type.lower() and _media_by_ending(value) is not None
+    is_known = _media_by_ending(value) is not None or _ending(value) in _MODELS_3D
+    return "load" in class_type.lower() and is_known
 
 
 def _media(value: str, declared: InputDefinition | None) -> str | None:
@@ -194,8 +198,11 @@ def _media(value: str, declared: InputDefinition | None) -> str | None:
 
 
 def _media_by_ending(value: str) -> str | None:
-    ending = PurePosixPath(folder_and_name(value)[1]).suffix.lower()
-    return next((media for media, endings in _MEDIA.items() if ending in endings), None)
+    return next((media for media, endings in _MEDIA.items() if _ending(value) in endings), None)
+
+
+def _ending(value: str) -> str:
+    return PurePosixPath(folder_and_name(value)[1]).suffix.lower()
 
 
 def _bounds(declared: InputDefinition | None) -> dict[str, Any]:
