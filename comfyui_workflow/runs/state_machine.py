@@ -406,8 +406,10 @@ def _reopened(run: Run) -> Run:
     if run.status is not RunStatus.FAILED:
         return run
     has_begun = run.start_time is not None and run.is_accepted
+    was_submitted = run.submissions > 0 or bool(run.lost)
     return replace(
         run,
+        chosen_port=run.chosen_port if was_submitted else None,
         status=RunStatus.EXECUTING if has_begun else RunStatus.QUEUED,
         phase=Phase.WAITING,
         message="Trying again",

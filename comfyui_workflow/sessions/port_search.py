@@ -19,7 +19,7 @@ from enum import Enum
 from comfyui_workflow.comfyui.probe import Finding, Kind, probe
 from comfyui_workflow.errors import ComfyUIError, ComfyUINotFound, ComfyUIUnavailable
 from comfyui_workflow.ssh.connection import Connection, PortRefused, Refusal
-from comfyui_workflow.ssh.defaults import USUAL_PORTS, advice_if_forbidden
+from comfyui_workflow.ssh.defaults import USUAL_PORTS, advice_if_forbidden, forwards_nothing
 from comfyui_workflow.ssh.listening import listening_ports
 
 LIMIT_S = 4.0
@@ -142,7 +142,7 @@ def _error(answers: Mapping[int, Answer], own: Answer, running: Sequence[int], s
         )
         return _as_error(own, sentence)
     asked = [answers[port] for port in dict.fromkeys((own.port, *USUAL_PORTS)) if port in answers]
-    if own.found is Closed.FORBIDDEN:
+    if own.found is Closed.FORBIDDEN or (isinstance(own.found, Closed) and forwards_nothing(ssh_host)):
         return ComfyUINotFound(_forbidden(asked, ssh_host))
     logins = [each for each in asked if isinstance(each.found, Finding) and each.found.kind is Kind.LOGIN]
     if logins:

@@ -38,7 +38,7 @@ __all__ = ["Connection", "ConnectionOptions", "PortRefused", "Refusal", "open_co
 LOCALHOST = ("127.0.0.1", 0)
 # Maximum of unread bytes in memory for each connection through the tunnel.
 MOST_TUNNEL_WINDOW_BYTES = 8 * 1024 * 1024
-OPEN_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
+OPEN_FORBIDDEN = (1, 3)  # RFC 4254, section 5.1: administratively prohibited, unknown channel type
 
 
 class Refusal(Enum):
@@ -180,6 +180,6 @@ def _refusal_of(error: Exception) -> Refusal:
     given."""
     if "timeout" in str(error).lower():
         return Refusal.SILENT
-    if getattr(error, "code", None) == OPEN_ADMINISTRATIVELY_PROHIBITED:
+    if getattr(error, "code", None) in OPEN_FORBIDDEN:
         return Refusal.FORBIDDEN
     return Refusal.CLOSED

@@ -8,8 +8,13 @@ OUTPUT_DIR = "/workspace/ComfyUI/output"
 _RUNPOD_GATEWAY = "ssh.runpod.io"
 
 
+def forwards_nothing(ssh_host: str) -> bool:
+    """True for a gateway that forwards no ports, whatever reason it gives."""
+    return ssh_host == _RUNPOD_GATEWAY
+
+
 def advice_if_forbidden(ssh_host: str) -> str:
     """Returns what to do if the SSH server at this address forwards no ports."""
-    if ssh_host == _RUNPOD_GATEWAY:
+    if forwards_nothing(ssh_host):
         return 'use the "SSH over exposed TCP" command of the pod'
     return "set AllowTcpForwarding yes in its sshd_config, or use another SSH address of it"

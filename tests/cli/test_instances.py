@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from msgspec import convert
 from rich.console import Console
 
+from comfyui_workflow.cli import main
 from comfyui_workflow.cli.instance_text import instance_lines, instance_table, troubles
 from comfyui_workflow.client.instance_documents import InstanceDocument
 from tests.cli.conftest import Command
@@ -63,6 +65,19 @@ def test_one_is_added_listed_edited_and_removed(command: Command) -> None:
     assert "no, only for runs that name it" in shown
     assert "Removed Second" in command("instances", "remove", "die-groe").stderr
     assert command("instances", "list").stdout == ""
+
+
+@pytest.mark.usefixtures("server")
+def test_a_login_is_given_unseen_and_removed(command: Command) -> None:
+    command("instances", "add", "gpu", "--ssh", SSH)
+    typed = ["instances", "edit", "gpu", "--comfyui-token"]
+    asked = CliRunner().invoke(main, typed, input="a-secret-token\n")
+    assert (asked.exit_code, "a-secret-token" in asked.output) == (0, False)
+    assert "port 18188, login with a token" in command("instances", "show", "gpu").stdout
+    changed = command("instances", "edit", "gpu", "--comfyui-user", "u", "--comfyui-password", "p", "--json")
+    assert json.loads(changed.stdout)["comfyui_login"] == "password"
+    removed = command("instances", "edit", "gpu", "--unset", "comfyui-token", "--json")
+    assert json.loads(removed.stdout)["comfyui_login"] is None
 
 
 @pytest.mark.usefixtures("server")

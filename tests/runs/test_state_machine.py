@@ -91,6 +91,9 @@ def test_the_port_of_a_prompt_stays(begin: tuple[events.Event, ...]) -> None:
     sent = events.PromptPrepared(prompt_id="p", boot_marker=None)
     run = after(new_run(), *begin, events.PortChosen(port=8188))
     assert run.port_of_prompt == 8188
+    failed = events.RunFailed(code="comfyui_unavailable", message="gone")
+    assert after(run, failed, events.RetryRequested()).port_of_prompt is None
+    assert after(run, sent, failed, events.RetryRequested()).port_of_prompt == 8188
     elsewhere = at_address("ssh root@192.0.2.1 -L 1:localhost:7", comfyui_port=7)
     assert after(run, elsewhere).port_of_prompt is None
     run = after(run, sent, elsewhere)

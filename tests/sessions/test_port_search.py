@@ -96,6 +96,11 @@ def test_an_unclear_port_is_left_to_the_client() -> None:
             "TCP\" command of the pod",
         ),
         (
+            8188, {8188: NOTHING, 18188: NOTHING}, "ssh.runpod.io", ComfyUINotFound,
+            "The SSH server of the instance does not allow a tunnel to ports 8188 and 18188: use the \"SSH "
+            "over exposed TCP\" command of the pod",
+        ),
+        (
             8080, {8080: JUPYTER, 5001: COMFYUI, 5002: COMFYUI}, "1.2.3.4", ComfyUINotFound,
             "ComfyUI answers on ports 5001 and 5002 of the instance, and port 8080 is Jupyter: name one of "
             "them with -L in the ssh string, or in comfyui_port",

@@ -23,6 +23,7 @@ _CONNECTION_ERRORS = frozenset(
         "key_refused",
         "remote_file",
         "comfyui",
+        "comfyui_not_found",
         "comfyui_unavailable",
         "instance_broken",
         "invalid_ssh_connection",
