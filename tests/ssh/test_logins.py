@@ -249,6 +249,18 @@ def test_key_files_of_the_configuration(config: Path) -> None:
     assert address.identities_only
 
 
+def test_comfyui_at_another_address_of_its_network(server: Sshd, options: ConnectionOptions) -> None:
+    with closing(TinyWeb("127.0.0.2")) as web:
+        with login(f"{server.ssh_string()} -L 8188:127.0.0.2:{web.port}", options, web.port) as connection:
+            connection.check_port()
+            assert len(get(connection)) == 10
+        with (
+            login(server.ssh_string(comfyui_port=web.port), options, web.port) as elsewhere,
+            pytest.raises(ConnectionFailed, match="Nothing listens on port"),
+        ):
+            elsewhere.check_port()
+
+
 def test_the_records_keep_what_was_written(server: Sshd, options: ConnectionOptions) -> None:
     written = parse_ssh_address("ssh gpu")
     resolve(written, with_config(options, host_block(server)).config_file)
