@@ -6,6 +6,7 @@ WorkflowError
 ├── InvalidRequest          the request cannot be executed as it is
 │   ├── InvalidAddress      not an SSH address, or it contains a part that is not allowed
 │   ├── InvalidGraph        not a workflow, or the instance cannot execute it
+│   │   └── InvalidInputs   a value in it is wrong, whatever is installed on the instance
 │   ├── FileRefused         a path that is missing, unreadable or outside of the allowed directories
 │   │   └── KeyRefused      the same, for the file of an SSH key
 │   └── UrlRefused          not a web URL, or an address to which the server must not connect
@@ -83,6 +84,10 @@ class InvalidGraph(InvalidRequest):
     code = "invalid_workflow"
     node_id: str | None = None
     """The node that caused the error, if it is known."""
+
+
+class InvalidInputs(InvalidGraph):
+    code = "invalid_inputs"
 
 
 class FileRefused(InvalidRequest):

@@ -9,7 +9,7 @@ import click
 
 from comfyui_workflow.cli.batch_displays import batch_display
 from comfyui_workflow.cli.batch_follow import RunNames, follow_batch
-from comfyui_workflow.cli.batch_text import batch_table, end_sentence, failure_lines
+from comfyui_workflow.cli.batch_text import batch_table, end_sentence, failure_lines, notice_lines
 from comfyui_workflow.cli.exit_codes import interruption_code
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import plain
@@ -40,7 +40,7 @@ def conclude_batch(reached: ReachedServer, progress: BatchProgressDocument, *, a
     names = RunNames(summary.workflows)
     print_table(batch_table(summary.workflows, outputs, names))
     say(f"{plain(progress.batch_name)}: {end_sentence(progress)}")
-    for sentence in failure_lines(progress, names):
+    for sentence in (*failure_lines(progress, names), *notice_lines(progress, names)):
         say(f"! {sentence}")
     _print_directory(reached, progress.batch_id, outputs)
     if progress.count(RunStatus.FAILED):

@@ -91,6 +91,15 @@ def failure_lines(progress: BatchProgressDocument, names: RunNames) -> Iterator[
         yield f"and {unlisted} more"
 
 
+def notice_lines(progress: BatchProgressDocument, names: RunNames) -> Iterator[str]:
+    """Yields each notice once, with the numbers of its runs."""
+    for notice in progress.notices:
+        listed = ", ".join(map(str, sorted(map(names.number, notice.workflow_ids))))
+        more = notice.count - len(notice.workflow_ids)
+        others = f" and {more} more" if more > 0 else ""
+        yield f"run{'s' if notice.count > 1 else ''} {listed}{others}: {plain(notice.message)}"
+
+
 def batch_table(
     runs: Sequence[BatchRunDocument], outputs: Sequence[BatchOutputDocument], names: RunNames
 ) -> Table:

@@ -17,6 +17,7 @@ from comfyui_workflow.runs.status import RunStatus
 
 REFRESHES_PER_SECOND = 8
 _BAR_WIDTH = 40
+_NOTICES_WHILE_RUNNING = 2
 _LINES_AROUND_NODES = 9
 _FEWEST_NODE_LINES = 3
 _COLOURS = {RunStatus.COMPLETED: "green", RunStatus.FAILED: "red", RunStatus.CANCELLED: "yellow"}
@@ -58,7 +59,8 @@ class LiveDisplay:
         if progress is None:
             return Text(self._trouble or "")
         lines: list[RenderableType] = [self._overall(progress), self._current_step(progress)]
-        lines += [Text(f"! {plain(notice)}", style="yellow") for notice in progress.notices[-2:]]
+        most = len(progress.notices) if progress.status.is_finished else _NOTICES_WHILE_RUNNING
+        lines += [Text(f"! {plain(notice)}", style="yellow") for notice in progress.notices[-most:]]
         room = max(_FEWEST_NODE_LINES, self._console.height - _LINES_AROUND_NODES)
         nodes = node_table(progress.nodes, self._now(), width=self._console.width, height=room)
         return Group(*lines, Text(), nodes, Text())

@@ -24,6 +24,14 @@ class BatchFailureDocument(Document, frozen=True, kw_only=True):
     failed_node_id: str | None = None
 
 
+class BatchNoticeDocument(Document, frozen=True, kw_only=True):
+    """A notice, with the first twenty runs that have it, and the number of all."""
+
+    message: str
+    workflow_ids: tuple[str, ...]
+    count: int
+
+
 class BatchProgressDocument(Document, frozen=True, kw_only=True):
     """Progress of a batch. `status`: once all runs are finished, the worst status of them. `failures`: the
     first twenty."""
@@ -47,6 +55,7 @@ class BatchProgressDocument(Document, frozen=True, kw_only=True):
     can_retry: bool = False
     """True if `retry` would retry at least one of the runs."""
     failures: tuple[BatchFailureDocument, ...] = ()
+    notices: tuple[BatchNoticeDocument, ...] = ()
     raw: dict[str, Any]
 
     def count(self, *statuses: RunStatus) -> int:

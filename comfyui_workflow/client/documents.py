@@ -133,6 +133,7 @@ class SummaryDocument(Document, frozen=True, kw_only=True):
     queue_time: datetime
     error_message: str | None = None
     """Cut to its beginning if it is long."""
+    notices: tuple[str, ...] = ()
     can_retry: bool = False
     retry_refused: str | None = None
     instance: str | None = None

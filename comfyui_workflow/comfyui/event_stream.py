@@ -20,7 +20,7 @@ from websocket import ABNF
 from comfyui_workflow.comfyui.bounded_socket import BoundedSocket
 from comfyui_workflow.comfyui.http_responses import bounded_json
 from comfyui_workflow.comfyui.limits import InstanceLimits, LimitBreaches
-from comfyui_workflow.comfyui.messages import Message, prompt_id_of
+from comfyui_workflow.comfyui.messages import Message, prompt_id_of, says_ended
 from comfyui_workflow.comfyui.previews import Preview, PreviewReader
 from comfyui_workflow.errors import LimitExceeded
 
@@ -69,12 +69,14 @@ class Subscription:
         self._messages: deque[tuple[Message, int]] = deque()
         self._waiting_bytes = 0
         self._is_woken = False
+        self._has_ended = False
         self._arrived = threading.Condition()
 
     def put(self, message: Message, size_bytes: int = 0) -> None:
         """Adds a message of `size_bytes` of text. Each `progress_state` contains the full state, so only the
         last of several in a row is kept."""
         with self._arrived:
+            self._has_ended = self._has_ended or says_ended(message)
             is_state = message.get("type") == "progress_state"
             if is_state and self._messages and self._messages[-1][0].get("type") == "progress_state":
                 self._waiting_bytes -= self._messages.pop()[1]
@@ -82,10 +84,16 @@ class Subscription:
             self._waiting_bytes += size_bytes
             while len(self._messages) > 1 and self._is_too_much():
                 self._waiting_bytes -= self._messages.popleft()[1]
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def _is_too_much(self) -> bool:
         return len(self._messages) > MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
+
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Waits for the message that the prompt has ended, which comes after all its pictures. Returns False
+        after the timeout."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: self._has_ended, timeout_s)
 
     def wake(self) -> None:
         """Ends the current `take`, or the next one if none waits. Returns at once."""

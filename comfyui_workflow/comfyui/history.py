@@ -1,22 +1,26 @@
 """Reads an entry of `/history`: how a prompt ended, and its outputs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.queue import PromptMark, read_mark
+from comfyui_workflow.comfyui.shown_results import ShownPath, ShownResults, read_shown
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
-from comfyui_workflow.runs.model import FileType, OutputFile
+from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.workflows.graph import Graph
 
 MOST_OUTPUTS = 50_000
 """Limit per prompt: each output is a file to download and an entry of the record."""
 LATEST_MS = 250_000_000_000_000
 """A little before the last day that a `datetime` can represent."""
+
+
+MOST_PATHS = 100
+"""Limit per prompt: each text that looks like a path is looked for on the instance."""
 
 
 Window = tuple[datetime | None, datetime | None]
@@ -42,6 +46,11 @@ class HistoryEntry:
     failed_node_type: str | None = None
     ui: Mapping[str, Any] = field(default_factory=dict)
     """UI output of each node by node id, as ComfyUI reports it."""
+    paths: tuple[ShownPath, ...] = ()
+    """Shown texts that may be paths of files, at most MOST_PATHS."""
+    window: Window = (None, None)
+    cached: frozenset[str] = frozenset()
+    """Nodes whose results came from ComfyUI's cache."""
     execution_began_at: datetime | None = None
     execution_s: float | None = None
     """Both times are by ComfyUI's own clock; None if this version does not report them."""
@@ -57,15 +66,15 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     messages = dict(_messages(status.get("messages")))
     failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
     began_ms, ended_ms = _execution_ms(messages)
+    window, cached = _window(began_ms, ended_ms), _cached_nodes(messages)
+    shown = [read_shown(node_id, ui) for node_id, ui in as_object(entry.get("outputs")).items()]
     return HistoryEntry(
         prompt_id=prompt_id,
         outcome=_outcome(status, messages),
-        outputs=tuple(
-            islice(
-                _outputs(entry.get("outputs"), _window(began_ms, ended_ms), _cached_nodes(messages)),
-                MOST_OUTPUTS + 1,
-            )
-        ),
+        outputs=tuple(islice(_outputs(shown, window, cached), MOST_OUTPUTS + 1)),
+        paths=tuple(islice((path for each in shown for path in each.paths), MOST_PATHS)),
+        window=window,
+        cached=cached,
         mark=read_mark(entry.get("prompt")),
         error_message=as_text(failure.get("exception_message")),
         error_type=as_text(failure.get("exception_type")),
@@ -76,18 +85,6 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
         execution_s=None if began_ms is None else (ended_ms - began_ms) / 1000,
     )
-
-
-def read_outputs(node_id: str, shown: object) -> Iterator[OutputFile]:
-    """Yields every file that a node shows, under any key (`images`, `gifs`, `audio`, `3d`, …), and one file
-    that joins all its texts."""
-    lists = as_object(shown)
-    for value in (value for values in lists.values() for value in as_list(values)):
-        if isinstance(value, dict) and isinstance(value.get("filename"), str) and value["filename"]:
-            yield _file(node_id, value)
-    texts = [text for text in as_list(lists.get("text")) if isinstance(text, str)]
-    if texts:
-        yield _text_file(node_id, "\n".join(texts))
 
 
 def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
@@ -131,14 +128,14 @@ def _messages(messages: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield kind, data
 
 
-def _outputs(outputs: object, window: Window, cached: frozenset[str]) -> Iterator[OutputFile]:
+def _outputs(shown: Iterable[ShownResults], window: Window, cached: frozenset[str]) -> Iterator[OutputFile]:
     after, before = window
-    for node_id, shown in as_object(outputs).items():
-        for output in read_outputs(node_id, shown):
-            if output.text is None:
-                yield replace(output, made_after=after, made_before=before, is_cached=node_id in cached)
-            else:
-                yield output
+    for each in shown:
+        for file in each.files:
+            is_cached = file.node_id in cached
+            yield replace(file, made_after=after, made_before=before, is_cached=is_cached)
+        if each.text is not None:
+            yield each.text
 
 
 def _window(began_ms: float | None, ended_ms: float) -> Window:
@@ -150,38 +147,3 @@ def _window(began_ms: float | None, ended_ms: float) -> Window:
 def _cached_nodes(messages: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     nodes = as_list(messages.get("execution_cached", {}).get("nodes"))
     return frozenset(node for node in nodes if isinstance(node, str))
-
-
-def _text_file(node_id: str, text: str) -> OutputFile:
-    return OutputFile(
-        filename=f"text_{node_id.replace(':', '_')}.txt",
-        folder="text",
-        node_id=node_id,
-        file_type=FileType.TEXT,
-        text=text,
-    )
-
-
-def _file(node_id: str, value: Mapping[str, Any]) -> OutputFile:
-    filename = str(value["filename"])
-    return OutputFile(
-        filename=filename,
-        subfolder=as_text(value.get("subfolder")) or "",
-        folder=as_text(value.get("type")) or "output",
-        node_id=node_id,
-        file_type=file_type(filename),
-    )
-
-
-_TYPES = {
-    FileType.IMAGE: "png jpg jpeg webp gif bmp tif tiff svg avif exr hdr apng",
-    FileType.VIDEO: "mp4 webm mkv mov avi m4v",
-    FileType.AUDIO: "flac mp3 wav ogg opus m4a aac",
-    FileType.MODEL_3D: "glb gltf obj ply stl fbx usdz",
-    FileType.TEXT: "txt json csv md srt",
-}
-_BY_ENDING = {ending: kind for kind, endings in _TYPES.items() for ending in endings.split()}
-
-
-def file_type(filename: str) -> FileType:
-    return _BY_ENDING.get(PurePosixPath(filename).suffix.lower().lstrip("."), FileType.OTHER)

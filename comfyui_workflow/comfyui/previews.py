@@ -1,4 +1,5 @@
-"""Preview pictures that ComfyUI sends while it samples: binary frames on its websocket.
+"""Pictures that ComfyUI sends in binary frames on its websocket: previews while it samples, and the results
+of nodes like SaveImageWebsocket.
 
 u32 1, u32 format, picture            for a socket without feature flags; and before 0.3.45
 u32 4, u32 length, JSON, picture      the JSON has the ids of the prompt and the node
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 from comfyui_workflow.comfyui.messages import Message, prompt_id_of
 from comfyui_workflow.parsing.untrusted import as_object, as_text, read_json, shown
 
-LARGEST_PICTURE_BYTES = 4 * 1024 * 1024
-"""A preview has 150 KB at most. A node that sends full pictures as previews also sends them as outputs."""
 _HEAD = struct.Struct(">II")
 _WITHOUT_IDS, _WITH_METADATA = 1, 4
 
@@ -43,8 +42,9 @@ class PreviewReader:
             self._place = _place(prompt_id_of(message), data.get("display_node") or data.get("node"))
 
     def read(self, frame: bytes) -> Preview | None:
-        """Returns None if the frame is no preview."""
-        if len(frame) < _HEAD.size or len(frame) > LARGEST_PICTURE_BYTES:
+        """Returns None if the frame is no preview. The picture may be large: some nodes send their results
+        in this way."""
+        if len(frame) < _HEAD.size:
             return None
         kind, length = _HEAD.unpack_from(frame)
         if kind == _WITHOUT_IDS:

@@ -1,6 +1,6 @@
 """Formats ComfyUI's refusal of a prompt: which node, which input, which values are allowed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -28,13 +28,22 @@ def node_findings(node_errors: object, graph: Graph, definitions: Mapping[str, A
         for error in as_list(as_object(node).get("errors")):
             if isinstance(error, dict):
                 finding = _format_finding(error, _definition(node, definitions))
-                yield f"{_node_name(str(node_id), graph)}: {finding}"
+                yield f"{node_name(str(node_id), graph)}: {finding}"
 
 
 def dropped_outputs(node_errors: Mapping[str, Any]) -> set[str]:
     """Returns the ids of the output nodes that do not run because of these errors."""
     lists = [as_list(as_object(node).get("dependent_outputs")) for node in node_errors.values()]
     return {shown(output) for outputs in lists for output in outputs}
+
+
+def is_about(node_errors: Mapping[str, Any], given: Container[tuple[str, str]]) -> bool:
+    """True if one of the errors is about one of these inputs (node id, input name)."""
+    return any(
+        (str(node_id), as_object(as_object(error).get("extra_info")).get("input_name")) in given
+        for node_id, node in node_errors.items()
+        for error in as_list(as_object(node).get("errors"))
+    )
 
 
 def _format_general(error: object) -> str:
@@ -47,7 +56,8 @@ def _format_general(error: object) -> str:
     return f"{message} ({details})" if details and details != message else message
 
 
-def _node_name(node_id: str, graph: Graph) -> str:
+def node_name(node_id: str, graph: Graph) -> str:
+    """Names a node in a sentence: `node 3 (KSampler "second pass")`."""
     node = graph.get(node_id)
     if node is None:
         return f"node {node_id}"

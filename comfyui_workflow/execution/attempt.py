@@ -3,27 +3,33 @@ follows the run to its end."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from comfyui_workflow.comfyui.cancel import Canceller
 from comfyui_workflow.comfyui.duplicate_prompts import DuplicatePrompts
 from comfyui_workflow.comfyui.event_stream import Subscription
 from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
-from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outputs
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
 from comfyui_workflow.comfyui.messages import MessageReader
+from comfyui_workflow.comfyui.previews import Preview
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.execution import sent_pictures
 from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import (
     OutputFetcher,
+    is_lost,
     missing_sentence,
     not_fetched_sentence,
 )
 from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_runs, validate_on_instance
+from comfyui_workflow.execution.results import ResultCollector
+from comfyui_workflow.execution.sent_pictures import SentPictures
 from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
 from comfyui_workflow.retry import Backoff
 from comfyui_workflow.runs.events import (
@@ -50,9 +56,12 @@ from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.graph import output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.overrides import inputs_named
 
 CANCEL_GRACE_S = 2.0
 """Time in which a cancelled run may continue to download its outputs."""
+LAST_PICTURE_S = 5.0
+"""Time in which a picture may arrive over the websocket after the history has the end of its prompt."""
 
 
 class FetchingCancelled(Stopped):
@@ -77,6 +86,20 @@ def has_advanced(before: Run, after: Run) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndedPrompt:
+    """A prompt that has ended. `entry` is None if it is in neither queue nor history."""
+
+    entry: HistoryEntry | None
+    may_lack_pictures: bool = False
+    """True if the websocket was not open during the whole execution."""
+
+
+def _show(live: LiveRun, pictures: SentPictures, preview: Preview) -> None:
+    live.show(preview)
+    pictures.offer(preview)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunAttempt:
     """One attempt to execute a run on an open session."""
 
@@ -98,6 +121,9 @@ class RunAttempt:
             self._execute()
         except FetchingCancelled:
             self._record(RunCancelled(message=not_fetched_sentence(self._run())))
+        run = self._run()
+        if run.is_finished:
+            sent_pictures.discard(run)
 
     def _execute(self) -> None:
         run = self._run()
@@ -115,7 +141,7 @@ class RunAttempt:
         elif ended.entry is None:
             self._vanished()
         else:
-            self._finish(ended.entry)
+            self._finish(ended.entry, may_lack_pictures=ended.may_lack_pictures)
 
     def _run(self) -> Run:
         return self.journal.get(self.run_id)
@@ -137,7 +163,8 @@ class RunAttempt:
             graph = prepared_graph(self.session, run.request)
             if graph is not run.graph:
                 run = self._record(GraphPrepared(graph=graph))
-        verdict = validate_on_instance(self.session, run.graph, run.request.input_images)
+        given = inputs_named(run.graph, run.request.inputs)
+        verdict = validate_on_instance(self.session, run.graph, run.request.input_images, given)
         refuse_unless_it_runs(verdict)
         for finding in verdict.findings:
             if finding.node_id is None:  # ComfyUI itself reports problems of nodes in a moment
@@ -151,43 +178,88 @@ class RunAttempt:
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
 
-    def _submit_and_follow(self, run: Run) -> PromptEnded | None:
+    def _submit_and_follow(self, run: Run) -> EndedPrompt | None:
         """Returns None if the run was cancelled and its prompt never arrived."""
         prompt_id = self.sender.prompt_id_for(run)
         was_accepted = run.is_accepted
+        run = self._run()
+        if run.prompt_id is None:  # what an earlier prompt has sent is sent again
+            sent_pictures.discard(run)
+        pictures = SentPictures(run, self._output_nodes(run))
+        show = partial(_show, self.live, pictures)
         with ExitStack() as stack:
-            subscription = stack.enter_context(self.session.feed.subscribe(prompt_id, self.live.show))
+            subscription = stack.enter_context(self.session.feed.subscribe(prompt_id, show))
             submitted = self._ensure_submitted(run, prompt_id, subscription)
             if submitted is None:
-                return None if self._run().is_cancel_requested else PromptEnded(entry=None)
+                return None if self._run().is_cancel_requested else EndedPrompt(entry=None)
             accepted_id = submitted.prompt_id or prompt_id
             if accepted_id != prompt_id:  # a ComfyUI before 0.3.45 chooses the id
-                subscription = stack.enter_context(self.session.feed.subscribe(accepted_id, self.live.show))
-            follower = PromptFollower(
-                self.session.client,
-                self.session.feed,
-                self.session.queue,
-                accepted_id,
-                stall_limit_s=self.stall_limit_s,
-                copies=self._copies(submitted) if was_accepted or submitted.is_sent_again else None,
-                on_copy=self._note_copy,
-                stop=self.context.stop,
-            )
-            canceller = Canceller(self.session.client, accepted_id)
-            with (
-                self.session.recording_broken_instance(),
-                self.context.cancelled.on_cancel(subscription.wake),
-            ):
-                self._check_requests(canceller)  # requests that came during the submission
-                for item in follower.follow(subscription):
-                    match item:
-                        case PromptEnded():
-                            return item
-                        case Event():
-                            self._record(item)
-                            self.backoff.reset()  # any message about the prompt is progress
-                    self._check_requests(canceller)
+                subscription = stack.enter_context(self.session.feed.subscribe(accepted_id, show))
+            is_seen = not was_accepted and self.session.feed.wait_connected(0)
+            connection = self.session.feed.times_connected
+            copies = self._copies(submitted) if was_accepted or submitted.is_sent_again else None
+            entry = self._follow(accepted_id, subscription, pictures, copies)
+            is_seen = is_seen and self.session.feed.times_connected == connection
+            return EndedPrompt(entry=entry, may_lack_pictures=not is_seen or pictures.has_dropped)
+
+    def _follow(
+        self,
+        prompt_id: str,
+        subscription: Subscription,
+        pictures: SentPictures,
+        copies: DuplicatePrompts | None,
+    ) -> HistoryEntry | None:
+        """Follows an accepted prompt to its end. Returns None if it is in neither queue nor history."""
+        follower = PromptFollower(
+            self.session.client,
+            self.session.feed,
+            self.session.queue,
+            prompt_id,
+            stall_limit_s=self.stall_limit_s,
+            copies=copies,
+            on_copy=self._note_copy,
+            stop=self.context.stop,
+        )
+        canceller = Canceller(self.session.client, prompt_id)
+        with (
+            self.session.recording_broken_instance(),
+            self.context.cancelled.on_cancel(subscription.wake),
+        ):
+            self._check_requests(canceller)  # requests that came during the submission
+            for item in follower.follow(subscription):
+                pictures.write()
+                match item:
+                    case PromptEnded():
+                        self._await_pictures(item.entry, subscription, pictures)
+                        return item.entry
+                    case Event():
+                        self._record(item)
+                        self.backoff.reset()  # any message about the prompt is progress
+                self._check_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
+
+    def _await_pictures(
+        self, entry: HistoryEntry | None, subscription: Subscription, pictures: SentPictures
+    ) -> None:
+        """Waits for the pictures that may still be on their way, if the history does not have the results of
+        every output node."""
+        if entry is None or entry.outcome is not Outcome.SUCCESS or not self.session.feed.wait_connected(0):
+            return
+        if self._collector(entry).has_silent_nodes():
+            subscription.wait_ended(LAST_PICTURE_S)
+            pictures.write()
+
+    def _output_nodes(self, run: Run) -> list[str]:
+        """Returns the output nodes of the run that ComfyUI executes."""
+        planned = {node.node_id for node in run.nodes}
+        found = output_ids(run.graph, self.session.known_definitions or self.session.definitions())
+        return [node_id for node_id in found if node_id in planned]
+
+    def _collector(self, entry: HistoryEntry, *, may_lack_pictures: bool = False) -> ResultCollector:
+        run = self._run()
+        nodes = self._output_nodes(run)
+        sent = tuple(sent_pictures.sent_outputs(run, nodes))
+        return ResultCollector(self.session, run, entry, nodes, sent, may_lack_pictures=may_lack_pictures)
 
     def _note_copy(self) -> None:
         self._record(ExecutedTwice(message=EXECUTED_TWICE.format(STOPPED)))
@@ -241,21 +313,21 @@ class RunAttempt:
         outputs = output_ids(graph, definitions) if definitions else ()
         return {graph[node_id]["class_type"] for node_id in outputs}
 
-    def _learn_names(self, entry: HistoryEntry) -> None:
+    def _learn_names(self, prompt_id: str, outputs: Sequence[OutputFile]) -> None:
         """Learns how node classes name their files. Cached outputs are skipped: the earlier prompt that made
         them was counted."""
         graph = self._run().graph
         by_class: dict[str, list[OutputFile]] = {
             each: [] for each in self._save_classes(self.session.known_definitions)
         }
-        for output in entry.outputs:
+        for output in outputs:
             class_type = graph[output.node_id]["class_type"] if output.node_id in graph else None
             if output.text is None and class_type in by_class:
                 by_class[class_type].append(output)
-        for class_type, outputs in by_class.items():
-            if not any(output.is_cached for output in outputs):
-                names = [output.key for output in outputs]
-                self.session.saved_names.learn(class_type, entry.prompt_id, names)
+        for class_type, saved in by_class.items():
+            if not any(output.is_cached for output in saved):
+                names = [output.key for output in saved]
+                self.session.saved_names.learn(class_type, prompt_id, names)
 
     def _api_key(self) -> str | None:
         return self.journal.api_key(self.run_id)
@@ -299,14 +371,17 @@ class RunAttempt:
             lost = "ComfyUI was restarted before it said whether it had the prompt, which may have run"
             self._record(RunFailed(code="prompt_lost", message=lost))
 
-    def _finish(self, entry: HistoryEntry) -> None:
+    def _finish(self, entry: HistoryEntry, *, may_lack_pictures: bool) -> None:
         if self._run().is_sent_again:
             self.sender.expect_copies(self._run())
         self._record(ExecutionEnded(execution_s=entry.execution_s, began_at=entry.execution_began_at))
         self.context.release_slot()
-        outputs = wanted_outputs(entry.outputs, self._run().request.include_previews)
+        results = self._collector(entry, may_lack_pictures=may_lack_pictures).collect()
+        outputs = results.outputs
+        for notice in results.notices:
+            self._record(NoticeAdded(message=notice))
         if entry.outcome is Outcome.SUCCESS:
-            self._learn_names(entry)
+            self._learn_names(entry.prompt_id, outputs)
             self._record(PromptSucceeded(outputs=outputs))
             self._fetch_outputs()
             self._complete()
@@ -376,4 +451,5 @@ class RunAttempt:
         if missing is None:
             self._record(RunCompleted())
         else:
-            self._record(RunFailed(code="outputs_missing", message=missing))
+            code = "outputs_lost" if is_lost(self._run()) else "outputs_missing"
+            self._record(RunFailed(code=code, message=missing))

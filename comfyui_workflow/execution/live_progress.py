@@ -19,6 +19,10 @@ Report = Callable[[int, int], None]
 """Progress callback of a transfer: bytes done and total bytes. The total is 0 while it is unknown."""
 
 
+LARGEST_PREVIEW_BYTES = 4 * 1024 * 1024
+"""A preview has 150 KB at most; the results of some nodes are sent in the same way."""
+
+
 class Direction(StrEnum):
     UPLOAD = "upload"
     DOWNLOAD = "download"
@@ -69,7 +73,9 @@ class LiveRun:
         self.preview: LivePreview | None = None
 
     def show(self, preview: Preview) -> None:
-        """Replaces the preview. Returns at once."""
+        """Replaces the preview. A picture that is too large for a preview is left out. Returns at once."""
+        if len(preview.picture) > LARGEST_PREVIEW_BYTES:
+            return
         self.preview = LivePreview(number=next(self._numbers), preview=preview)
 
     @contextmanager

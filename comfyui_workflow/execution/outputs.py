@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from comfyui_workflow.comfyui.file_view import ViewedFile
+from comfyui_workflow.comfyui.output_locations import is_outside
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     RemoteFileError,
@@ -23,6 +24,7 @@ from comfyui_workflow.errors import (
     RemoteFilesSilent,
     StoreError,
 )
+from comfyui_workflow.execution import sent_pictures
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.files.atomic_placement import (
@@ -32,10 +34,13 @@ from comfyui_workflow.files.atomic_placement import (
     safe_relative_path,
 )
 from comfyui_workflow.files.partial_files import LocalPart, exclusive_part, is_kept, remove
+from comfyui_workflow.files.truncation_check import CUT_SHORT, EMPTY
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.ssh.sftp.files import version_of
 
+NOT_SAFE = "The instance gave it a name that is not safe to write here"
+_SENT_ONLY = "it came over the websocket only, and is not on this machine any more"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _KEPT_FREE_BYTES = 64 * 1024 * 1024
 """Disk space that a response without a length may not use."""
@@ -57,14 +62,17 @@ class OutputFetcher:
         StoreError while the local disk does not accept the file; the error of a broken session."""
         relative = safe_relative_path(output)
         if relative is None:
-            return replace(output, error="The instance gave it a name that is not safe to write here")
+            return replace(output, error=NOT_SAFE, is_lost=True)
+        if output.folder == sent_pictures.FOLDER:
+            return self._fetch_sent(output, Path(self._run.request.output_dir) / relative)
         part = part_of(self._run, output)
         with exclusive_part(part, self._stop):
             try:
                 return self._fetch_with_retry(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
                 remove(part)  # a retry may come much later, and the run ends now
-                return replace(output, error=str(error))
+                is_lost = isinstance(error, RemoteFileOverwritten)
+                return replace(output, error=str(error), is_lost=is_lost)
             except StoreError as error:
                 remove(part)
                 return replace(output, error=_permanent_error(error, error.__cause__))
@@ -75,6 +83,21 @@ class OutputFetcher:
             finally:
                 if not is_kept(part):
                     remove(part)
+
+    def _fetch_sent(self, output: OutputFile, target: Path) -> OutputFile:
+        """Names a picture that came over the websocket. Its hidden file stays until the run has ended: there
+        is no other source."""
+        part = sent_pictures.file_of(self._run, output)
+        try:
+            check_complete(part, output)
+            return _arrived(output, place_atomically(part, target), None)
+        except FileNotFoundError:
+            return replace(output, error=_SENT_ONLY, is_lost=True)
+        except RemoteFileError as error:
+            return replace(output, error=str(error), is_lost=True)
+        except OSError as error:
+            trouble = StoreError(f"It cannot be written to {part.parent}: {error.strerror}")
+            return replace(output, error=_permanent_error(trouble, error))
 
     def _fetch_with_retry(self, output: OutputFile, part: Path, target: Path) -> OutputFile:
         """Tries a second time if another process removes the partial file during the download: a cleanup, or
@@ -90,10 +113,7 @@ class OutputFetcher:
         self._stop.check()
         local = place_atomically(part, target)
         remove(part)
-        size_bytes = local.stat().st_size
-        return replace(
-            output, remote_path=remote_path, local_path=str(local), size_bytes=size_bytes, error=None
-        )
+        return _arrived(output, local, remote_path)
 
     def bring_to_disk(self, outputs: Sequence[OutputFile]) -> None:
         """Flushes the downloaded files and their directory entries to disk. Raises: StoreError."""
@@ -136,7 +156,8 @@ class OutputFetcher:
         for remote in self._remote_paths(output):
             if self._silence is None:
                 yield partial(self._copy, output, remote)
-        yield partial(self._view, output)
+        if not is_outside(output):
+            yield partial(self._view, output)
 
     def _remote_paths(self, output: OutputFile) -> Iterator[str]:
         """Paths in the configured directory, then in the directory that ComfyUI reports. ComfyUI is asked
@@ -145,6 +166,9 @@ class OutputFetcher:
             yield str(PurePosixPath(directory, output.subfolder, output.filename))
 
     def _remote_dirs(self, folder: str) -> Iterator[str]:
+        if folder.startswith("/"):
+            yield folder
+            return
         configured = self._run.comfyui_output_dir if folder == "output" else None
         if configured is not None:
             yield configured
@@ -189,6 +213,18 @@ class OutputFetcher:
         self._origin.check(output, part, written)
 
 
+def _arrived(output: OutputFile, local: Path, remote_path: str | None) -> OutputFile:
+    size_bytes = local.stat().st_size
+    return replace(
+        output,
+        remote_path=remote_path,
+        local_path=str(local),
+        size_bytes=size_bytes,
+        error=None,
+        is_lost=False,
+    )
+
+
 def _version(viewed: ViewedFile) -> str | None:
     """The version in the same format as SFTP reports it, if the modification time is known."""
     if viewed.size_bytes is None or viewed.tag is None:
@@ -227,6 +263,7 @@ def remove_parts(run: Run) -> None:
     for output in run.outputs:
         if not output.is_downloaded:
             remove(part_of(run, output))
+    sent_pictures.discard(run)
 
 
 def _permanent_error(trouble: StoreError, cause: BaseException | None) -> str:
@@ -242,11 +279,32 @@ def missing_sentence(run: Run) -> str | None:
     missing = [output for output in run.outputs if not output.is_downloaded]
     if not missing:
         return None
-    reasons = "; ".join(f"{output.filename}: {output.error or 'not fetched'}" for output in missing)
+    reasons = "; ".join(f"{_label(run, output)}: {output.error or 'not fetched'}" for output in missing)
     return (
         f"The prompt ran, but {len(missing)} of {len(run.outputs)} outputs could not be fetched ({reasons}). "
-        "A retry fetches what is missing without running the prompt again"
+        f"{_advice(missing)}"
     )
+
+
+def is_lost(run: Run) -> bool:
+    """True if a retry can fetch none of the outputs that were not downloaded."""
+    return all(output.is_lost for output in run.outputs if not output.is_downloaded)
+
+
+def _label(run: Run, output: OutputFile) -> str:
+    node = run.node_type(output.node_id)
+    return f"{output.filename} of node {output.node_id} ({node})" if node else output.filename
+
+
+def _advice(missing: Sequence[OutputFile]) -> str:
+    """Says what helps: a retry only if it can find another file than this attempt did."""
+    if all(output.is_lost for output in missing):
+        is_name = any(output.error == NOT_SAFE for output in missing)
+        name = ", with another name in the node that saves" if is_name else ""
+        return f"A retry cannot fetch them: execute the run again{name}"
+    is_cut_short = any((output.error or "").startswith((EMPTY, CUT_SHORT)) for output in missing)
+    again = ". A file that is not whole there stays so: execute the run again" if is_cut_short else ""
+    return f"A retry fetches what is missing without running the prompt again{again}"
 
 
 def not_fetched_sentence(run: Run) -> str:

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.comfyui.remote_validation import verdict_of
-from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.errors import InvalidGraph, InvalidInputs
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.editor.conversion import QueueContext
-from comfyui_workflow.workflows.findings import errors, sentence
+from comfyui_workflow.workflows.findings import CODES_OF_MISSING_PARTS, errors, sentence
 from comfyui_workflow.workflows.graph import Graph, check_graph
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
+WITHOUT_OUTPUT = "With the inputs of this run, ComfyUI would leave out an output of the workflow"
 _random = random.SystemRandom()
 
 
@@ -42,15 +43,22 @@ def graph_for(
     return graph if graph is request.workflow.graph else check_graph(graph)
 
 
-def validate_on_instance(session: ComfyUISession, graph: Graph, images: tuple[str, ...]) -> Verdict:
-    """Validates the graph for this instance. If the graph is refused by cached node definitions, these are
-    loaded again first: a model may have arrived since, and a newer ComfyUI replaces some node classes that it
-    no longer has."""
-    verdict = _validate(session, graph, images, frozenset())
+def validate_on_instance(
+    session: ComfyUISession,
+    graph: Graph,
+    images: tuple[str, ...],
+    given: frozenset[tuple[str, str]] = frozenset(),
+) -> Verdict:
+    """Validates the graph for this instance. `given`: the inputs (node id, name) that the request sets; a
+    value there for which ComfyUI would leave out an output is an error.
+
+    If the graph is refused by cached node definitions, these are loaded again first: a model may have arrived
+    since, and a newer ComfyUI replaces some node classes that it no longer has."""
+    verdict = _validate(session, graph, images, frozenset()).refusing(given)
     if verdict.would_run:
         return verdict
     session.invalidate_definitions()
-    return _validate(session, graph, images, session.client.replaced_classes())
+    return _validate(session, graph, images, session.client.replaced_classes()).refusing(given)
 
 
 def refuse_unless_it_runs(verdict: Verdict) -> None:
@@ -58,7 +66,9 @@ def refuse_unless_it_runs(verdict: Verdict) -> None:
     if verdict.would_run:
         return
     found = errors(verdict.findings)
-    refusal = InvalidGraph(f"The instance cannot run the workflow: {sentence(found)}")
+    beginning = WITHOUT_OUTPUT if verdict.dropped_outputs else "The instance cannot run the workflow"
+    is_lasting = not any(finding.code in CODES_OF_MISSING_PARTS for finding in found)
+    refusal = (InvalidInputs if is_lasting else InvalidGraph)(f"{beginning}: {sentence(found)}")
     refusal.node_id = next((finding.node_id for finding in found if finding.node_id is not None), None)
     raise refusal
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfyui_workflow.comfyui.client import Submission
+from comfyui_workflow.comfyui.duplicate_prompts import stop
 from comfyui_workflow.comfyui.prompt_lookup import (
     FoundPrompt,
     derived_prompt_id,
@@ -28,11 +29,12 @@ from comfyui_workflow.comfyui.prompt_lookup import (
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, poll_until_found, submit_once
-from comfyui_workflow.comfyui.validation_errors import dropped_outputs, node_findings
+from comfyui_workflow.comfyui.validation_errors import dropped_outputs, is_about, node_findings
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, RecordDamaged
+from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, PromptRefused, RecordDamaged
 from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.live_progress import LiveRun
+from comfyui_workflow.execution.prepare import WITHOUT_OUTPUT
 from comfyui_workflow.runs.events import (
     Event,
     NodesPlanned,
@@ -50,6 +52,7 @@ from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import Graph, output_ids
+from comfyui_workflow.workflows.overrides import inputs_named
 
 FEED_WAIT_S = 2.0
 MAY_HAVE_RUN = (
@@ -208,6 +211,7 @@ class RunSubmission(PromptSender):
 
     def accepted(self, submission: Submission) -> None:
         if submission.node_errors:
+            self._refuse_dropped(submission)
             self._report_dropped(submission.node_errors)
         self._record(PromptAccepted(prompt_id=submission.prompt_id))
 
@@ -277,6 +281,18 @@ class RunSubmission(PromptSender):
                 f"stored after ComfyUI has accepted it, and node {needing[0]} needs it. Execute the run "
                 "again, with the key"
             )
+
+    def _refuse_dropped(self, submission: Submission) -> None:
+        """Stops the prompt if ComfyUI drops outputs because of a value that the request sets: the person who
+        set it expects those outputs. Raises: PromptRefused."""
+        given = inputs_named(self._graph, self._run.request.inputs)
+        if not is_about(submission.node_errors, given):
+            return
+        client = self._session.client
+        stop(client, client.queue(), submission.prompt_id)
+        self._sender.expect_copies(self._run)
+        found = node_findings(submission.node_errors, self._graph, self._session.definitions().object_info)
+        raise PromptRefused(f"{WITHOUT_OUTPUT}: {'; '.join(found)}")
 
     def _report_dropped(self, node_errors: Mapping[str, Any]) -> None:
         """ComfyUI drops outputs that fail validation. Nodes that only these outputs need do not execute."""

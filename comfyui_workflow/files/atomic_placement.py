@@ -16,6 +16,7 @@ from comfyui_workflow.parsing.untrusted import is_safe_name
 from comfyui_workflow.runs.model import OutputFile
 
 _LONGEST_NAME_BYTES = 255
+_LONGEST_SUFFIX_BYTES = 32
 _DEEPEST_FOLDER = 64
 _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
 """Name of a partial download. An output with such a name is refused, as it would be taken for one."""
@@ -52,15 +53,22 @@ def place_atomically(part: Path, wanted: Path) -> Path:
 
     The content is flushed first, so after a power cut the name never has partial content. If `wanted` exists
     with the same content, it is the result. If it has other content, it stays, and the new file is called
-    `name (1).png`. Raises: OSError."""
+    `name (1).png`. A name that would become too long is shortened. Raises: OSError."""
     # else a power cut could leave an empty file, which a retry takes for a different one
     flush_to_disk([part])
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in range(10_000):
-        path = wanted if number == 0 else wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
+        path = wanted if number == 0 else wanted.with_name(_numbered(wanted, number))
         if _claim(part, path) or _is_same(part, path):
             return path
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(wanted))
+
+
+def _numbered(wanted: Path, number: int) -> str:
+    suffix = wanted.suffix if len(wanted.suffix.encode()) <= _LONGEST_SUFFIX_BYTES else ""
+    stem, ending = wanted.name.removesuffix(suffix), f" ({number}){suffix}"
+    most_bytes = _LONGEST_NAME_BYTES - len(ending.encode())
+    return stem.encode()[:most_bytes].decode(errors="ignore") + ending
 
 
 def flush_placed(files: Sequence[Path], directory: Path) -> None:

@@ -13,9 +13,12 @@ from typing import BinaryIO
 
 from comfyui_workflow.runs.model import FileType
 
+EMPTY = "it is empty on the instance"
+CUT_SHORT = "it is cut short on the instance"
 _MAY_BE_EMPTY = (FileType.TEXT, FileType.OTHER)
-_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
-"""Values that encoders write if they do not know the length in advance."""
+_SMALLEST_PLACEHOLDER = 0x7FFF0000
+"""Encoders that write a stream do not know its length in advance. They write 0, or a value near the largest
+one: 0x7FFFF000 (SoX), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF (ffmpeg), plus the size of the header."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONG_BOX, _BOX_TO_THE_END = 1, 0
 
@@ -25,11 +28,11 @@ def shortfall(path: Path, file_type: FileType) -> str | None:
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes == 0:
-            return None if file_type in _MAY_BE_EMPTY else "it is empty on the instance"
+            return None if file_type in _MAY_BE_EMPTY else EMPTY
         is_complete = _reader(file.read(12))
         if is_complete is None or is_complete(file, size_bytes):
             return None
-    return f"it is cut short on the instance, after {size_bytes} bytes"
+    return f"{CUT_SHORT}, after {size_bytes} bytes"
 
 
 def _reader(head: bytes) -> Callable[[BinaryIO, int], bool] | None:
@@ -60,7 +63,7 @@ def _has_png_end(file: BinaryIO, size_bytes: int) -> bool:
 def _has_riff_length(file: BinaryIO, size_bytes: int) -> bool:
     file.seek(4)
     length = _number(file, "<I")
-    return length in _UNKNOWN_LENGTHS or length is None or 8 + length <= size_bytes
+    return length is None or length >= _SMALLEST_PLACEHOLDER or 8 + length <= size_bytes
 
 
 def _has_glb_length(file: BinaryIO, size_bytes: int) -> bool:

@@ -15,6 +15,7 @@ from comfyui_workflow.runs.model import RunRequest, RunStatus, id_time
 from comfyui_workflow.runs.retryability import retry_refusal
 from comfyui_workflow.runs.summary import MOST_PICTURES, RunSummary
 
+MOST_NOTICES = 20
 Row = dict[str, Any]
 """Values by `<node id or title>.<input>`, for one run."""
 
@@ -54,6 +55,16 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchNotice:
+    """A notice, with the runs of the batch that have it."""
+
+    message: str
+    run_ids: tuple[str, ...]
+    """The first `MOST_NOTICES`."""
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchProgress:
     batch: Batch
     counts: Mapping[RunStatus, int]
@@ -67,6 +78,8 @@ class BatchProgress:
     start_time: datetime | None
     end_time: datetime | None
     failures: tuple[RunSummary, ...]
+    notices: tuple[BatchNotice, ...]
+    """At most `MOST_NOTICES`."""
     pictures: tuple[tuple[str, int], ...]
     """Pairs of run id and output number: the first picture of each run, newest run first; then the other
     pictures."""
@@ -103,8 +116,18 @@ def progress_of(batch: Batch, runs: Sequence[RunSummary], at: datetime) -> Batch
         start_time=min((run.start_time for run in runs if run.start_time), default=None),
         end_time=max((end for end in ends if end), default=None) if all(ends) else None,
         failures=tuple(run for run in runs if run.status is RunStatus.FAILED),
+        notices=tuple(itertools.islice(_notices(runs), MOST_NOTICES)),
         pictures=tuple(itertools.islice(_pictures(runs), MOST_PICTURES)),
     )
+
+
+def _notices(runs: Sequence[RunSummary]) -> Iterator[BatchNotice]:
+    runs_of: dict[str, list[str]] = {}
+    for run in runs:
+        for message in run.notices:
+            runs_of.setdefault(message, []).append(run.run_id)
+    for message, run_ids in runs_of.items():
+        yield BatchNotice(message=message, run_ids=tuple(run_ids[:MOST_NOTICES]), count=len(run_ids))
 
 
 def _pictures(runs: Sequence[RunSummary]) -> Iterator[tuple[str, int]]:

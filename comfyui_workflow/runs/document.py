@@ -35,6 +35,7 @@ def summary_document(
     return {
         **_line(summary, at or summary.last_update, expected_s),
         "output_count": summary.output_count,
+        "notices": list(summary.notices),
     }
 
 

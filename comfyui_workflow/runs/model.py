@@ -33,7 +33,9 @@ class NodeProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """One file that a run made. `folder` is ComfyUI's name of the directory: `output` or `temp`."""
+    """One file that a run made. `folder` is ComfyUI's name of the directory (`output` or `temp`). For a file
+    outside of ComfyUI's directories it is an absolute directory of the instance; `text` for a text;
+    `websocket` for a picture that came over the websocket only."""
 
     filename: str
     subfolder: str = ""
@@ -46,6 +48,8 @@ class OutputFile:
     local_path: str | None = None
     size_bytes: int | None = None
     error: str | None = None
+    is_lost: bool = False
+    """True if a retry cannot mend the `error`: the file does not exist any more, or its name is not safe."""
     made_after: datetime | None = None
     made_before: datetime | None = None
     """The time in which the prompt executed, by the clock of the instance. None if ComfyUI does not report

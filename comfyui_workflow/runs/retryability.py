@@ -9,6 +9,9 @@ from comfyui_workflow.runs.model import DAMAGED, LostParts, RunStatus
 _WORKFLOW_FAILED = "A retry cannot help, because the workflow itself failed. Execute it again"
 _REFUSED = {
     **dict.fromkeys(("prompt_failed", "prompt_refused", "prompt_lost"), _WORKFLOW_FAILED),
+    "invalid_inputs": "A retry cannot help, because a value in the workflow is wrong. "
+    "Correct it, and execute it again",
+    "outputs_lost": "A retry cannot fetch what is missing. Execute it again",
     "api_key_gone": "The API key of Comfy.org that came with the run is no longer stored. "
     "Execute it again, with the key",
     IMAGE_NOT_FETCHED: "Its images could not be downloaded from the web. Retry its job, "

@@ -21,6 +21,7 @@ from comfyui_workflow.runs.state_machine import CACHED
 
 LONGEST_MESSAGE = 300
 MOST_PICTURES = 4
+MOST_NOTICES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,8 @@ class RunSummary:
     """Indexes of the first outputs that are downloaded pictures."""
     error_message: str | None = None
     """The first `LONGEST_MESSAGE` characters."""
+    notices: tuple[str, ...] = ()
+    """The first `MOST_NOTICES`, each with its first `LONGEST_MESSAGE` characters."""
     error_code: str | None = None
     failed_node: str | None = None
     failed_node_id: str | None = None
@@ -172,7 +175,8 @@ def summary_of(run: Run) -> RunSummary:
         current_node_message=node.message if node else None,
         output_count=len(run.outputs),
         pictures=_pictures(run),
-        error_message=_cut(run.error_message),
+        error_message=None if run.error_message is None else _cut(run.error_message),
+        notices=tuple(_cut(notice) for notice in run.notices[:MOST_NOTICES]),
         error_code=run.error_code,
         failed_node=run.node_type(run.failed_node_id),
         failed_node_id=run.failed_node_id,
@@ -212,7 +216,5 @@ def _prompt_s(run: Run) -> float | None:
     return None if all(node.message == CACHED for node in counted_nodes) else run.gpu_s
 
 
-def _cut(message: str | None) -> str | None:
-    if message is None or len(message) <= LONGEST_MESSAGE:
-        return message
-    return message[: LONGEST_MESSAGE - 1] + "…"
+def _cut(message: str) -> str:
+    return message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"

@@ -3,7 +3,7 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,11 +186,11 @@ class PromptExecution:
 
     def _store_result(self, node_id: str, result: NodeResult) -> None:
         ui = None
-        if result.ui:
+        if shown := _merged(result.ui or {}):
             meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
-            ui = {"output": result.ui, "meta": meta}
-            self.outputs[node_id], self.meta[node_id] = result.ui, meta
-            self._send_executed(node_id, result.ui)
+            ui = {"output": shown, "meta": meta}
+            self.outputs[node_id], self.meta[node_id] = shown, meta
+            self._send_executed(node_id, shown)
         self._resources.cache.put(node_id, CachedResult(values=result.result, ui=ui))
 
     def _send_executed(self, node_id: str, output: dict[str, Any] | None) -> None:
@@ -290,12 +290,22 @@ class _Context:
     def temp_dir(self) -> Path:
         return self._resources.folders.temp_dir
 
+    def send_picture(self, value: int, maximum: int, picture: Image.Image) -> None:
+        self._resources.signals.raise_if_interrupted()
+        self._progress.step(self.node_id, value, maximum, picture, is_preview=False)
+
     def step(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         signals = self._resources.signals
         signals.pause(self._resources.faults.now.step_delay_s)
         signals.raise_if_interrupted()
         shown = preview if self._resources.has_previews else None
         self._progress.step(self.node_id, value, maximum, shown)
+
+
+def _merged(ui: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Joins the `ui` of the executions of a node, as ComfyUI does: a text becomes the list of its letters,
+    and an object the list of its keys."""
+    return {key: [*values] for key, values in ui.items()}
 
 
 def _printable(value: object) -> object:

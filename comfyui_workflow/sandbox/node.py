@@ -52,6 +52,10 @@ class NodeContext(Protocol):
     @property
     def node_id(self) -> str: ...
 
+    def send_picture(self, value: int, maximum: int, picture: Image.Image) -> None:
+        """Reports a step like `step`, and sends a picture as PNG in its full size, whatever the preview
+        method."""
+
     def step(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Reports that `value` of `maximum` steps are done, with a small preview picture.
 
@@ -65,7 +69,7 @@ class NodeResult:
     ({"images": [{...}]})."""
 
     result: tuple[object, ...] = ()
-    ui: dict[str, list[object]] | None = None
+    ui: Mapping[str, Any] | None = None
 
 
 InputTypes = dict[str, dict[str, Any]]

@@ -34,9 +34,19 @@ class ProgressBoard:
         maximum = self._nodes[node_id]["max"] if node_id in self._nodes else 1
         self._put(node_id, value=maximum, maximum=maximum, state="finished")
 
-    def step(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
-        picture = _encode(preview) if preview is not None else None
-        image_format = _format_of(preview) if preview is not None else "JPEG"
+    def step(
+        self,
+        node_id: str,
+        value: int,
+        maximum: int,
+        preview: Image.Image | None,
+        *,
+        is_preview: bool = True,
+    ) -> None:
+        """Reports a step. With `is_preview=False` the picture is sent as PNG in its full size."""
+        encode = _encode if is_preview else _encode_png
+        picture = encode(preview) if preview is not None else None
+        image_format = "JPEG" if preview is None else _format_of(preview) if is_preview else "PNG"
         with_metadata = self._hub.supports(self._client_id, "supports_preview_metadata")
         self._put(node_id, value=value, maximum=maximum, state="running")
         if picture and with_metadata:
@@ -68,6 +78,12 @@ def _lineage(node_id: str) -> dict[str, str | None]:
 def _format_of(preview: Image.Image) -> str:
     """Returns "JPEG", or "PNG" if the node has marked the preview as PNG."""
     return "PNG" if preview.format == "PNG" else "JPEG"
+
+
+def _encode_png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _encode(preview: Image.Image) -> bytes:

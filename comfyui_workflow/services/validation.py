@@ -10,6 +10,7 @@ from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_s
 from comfyui_workflow.sessions.session import InstanceKey
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
 from comfyui_workflow.workflows.graph import Graph
+from comfyui_workflow.workflows.overrides import inputs_named
 from comfyui_workflow.workflows.validation.preflight import Verdict
 
 MOST_AT_ONCE = 4
@@ -44,6 +45,7 @@ class ValidationService:
         with self._limit.taken(), lease_session(self._sessions, key, PATIENCE_S) as session:
             session.ping(again=False)
             graph = prepared_graph(session, request)
-            verdict = validate_on_instance(session, graph, request.input_images)
+            given = inputs_named(graph, request.inputs)
+            verdict = validate_on_instance(session, graph, request.input_images, given)
             found = key_inputs(graph, session.definitions())
             return ValidationResult(graph=graph, verdict=verdict, key_inputs=found)

@@ -52,6 +52,12 @@ class Finding:
         }
 
 
+CODES_OF_MISSING_PARTS = frozenset(
+    ("missing_node_type", "value_not_in_list", "input_file_missing", "custom_validation_failed")
+)
+"""Codes of problems that may end when a model, a node class or a file is added to the instance."""
+
+
 def errors(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity is Severity.ERROR]
 

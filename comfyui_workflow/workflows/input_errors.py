@@ -1,10 +1,14 @@
 """Sentences about invalid inputs. The preflight and the errors of ComfyUI use the same ones."""
 
+import re
 from collections.abc import Sequence
 
 from comfyui_workflow.parsing.untrusted import shown
 
 MOST_CHOICES_SHOWN = 12
+_SEPARATORS = re.compile(r"[,.'\u2019\s]")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}([,.'\u2019\s]\d{3})+")
+_DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}([.\s]\d{3})+)?,\d+([eE][-+]?\d+)?")
 
 
 def quoted(value: object) -> str:
@@ -17,7 +21,22 @@ def missing(name: str) -> str:
 
 
 def wrong_type(name: str, value: object, wanted: object) -> str:
-    return f'input "{name}" is {quoted(value)}, it must be {shown(wanted)}'
+    return f'input "{name}" is {quoted(value)}, it must be {shown(wanted)}{_number_hint(value, wanted)}'
+
+
+def _number_hint(value: object, wanted: object) -> str:
+    """Says how to write a number that has a decimal comma, or separators between thousands."""
+    if wanted not in ("INT", "FLOAT") or not isinstance(value, str):
+        return ""
+    written = value.strip()
+    without_separators = _SEPARATORS.sub("", written)
+    if _THOUSANDS.fullmatch(written):
+        is_ambiguous = wanted == "FLOAT" and written.count(",") == 1
+        return f" (write {without_separators}{' or ' + written.replace(',', '.') if is_ambiguous else ''})"
+    if _DECIMAL_COMMA.fullmatch(written):
+        digits, _, decimals = written.partition(",")
+        return f" (write {_SEPARATORS.sub('', digits)}.{decimals}, with a point)"
+    return ""
 
 
 def too_small(name: str, value: object, least: object) -> str:

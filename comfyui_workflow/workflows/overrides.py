@@ -1,6 +1,6 @@
 """Overrides of inputs in a request: `{"6.text": "a cat", "KSampler.steps": 30}`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,6 +21,12 @@ def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definition
         _check_input(changed[node_id], node_id, input_name, definitions)
         changed[node_id]["inputs"][input_name] = {"__value__": value} if isinstance(value, list) else value
     return changed
+
+
+def inputs_named(graph: Graph, names: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Returns (node id, input name) of the inputs that these names set. Raises: InvalidRequest for a name
+    that matches no node, or several."""
+    return frozenset(_find_input(graph, name) for name in names)
 
 
 def _find_input(graph: Graph, name: str) -> tuple[str, str]:

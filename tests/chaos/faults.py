@@ -279,16 +279,17 @@ OUTPUT_FILES = (
             name=f"output name: {what}",
             steps=(Step.EXECUTING,),
             strike=strikes.rename_output(*lie),
-            promise=missing_one(NOT_SAFE),
+            promise=missing_one(sentence, code),
         )
-        for what, lie in {
-            "../": ("../evil.png",),
-            "absolute": ("/tmp/evil.png",),
-            "subfolder ../": ("evil.png", ".."),
-            "subfolder absolute": ("evil.png", "/tmp"),
-            "control characters": ("a\nb\x1b[2J.png",),
-            "300 characters": ("x" * 296 + ".png",),
-        }.items()
+        for what, lie, sentence, code in (
+            ("../", ("../evil.png",), "evil.png", "outputs_missing"),
+            ("absolute", ("/opt/evil.png",), "evil.png", "outputs_missing"),
+            ("subfolder ../", ("evil.png", ".."), "evil.png", "outputs_missing"),
+            ("subfolder absolute", ("evil.png", "/opt"), "evil.png", "outputs_missing"),
+            ("of the system", ("passwd", "/etc"), NOT_SAFE, "outputs_lost"),
+            ("control characters", ("a\nb\x1b[2J.png",), NOT_SAFE, "outputs_lost"),
+            ("300 characters", ("x" * 296 + ".png",), NOT_SAFE, "outputs_lost"),
+        )
     ),
     Fault(
         name="output name: two that differ in case",

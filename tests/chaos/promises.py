@@ -105,12 +105,12 @@ def failed(code: str, sentence: str) -> Promise:
     return promise
 
 
-def missing_one(sentence: str) -> Promise:
+def missing_one(sentence: str, code: str = "outputs_missing") -> Promise:
     """One output is reported as missing; the others are downloaded; nothing is written outside of the output
     directory."""
 
     def promise(trial: Trial, done: Json) -> Iterator[str]:
-        yield from failed("outputs_missing", sentence)(trial, done)
+        yield from failed(code, sentence)(trial, done)
         if fetched(done) != OUTPUTS - 1:
             yield f"{fetched(done)} of the {OUTPUTS - 1} others were fetched"
         beside = [path for path in trial.server.output_dir.parent.iterdir() if path.name != "outputs"]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_workflow.comfyui.history import Outcome, file_type, read_history, read_outputs
+from comfyui_workflow.comfyui.history import Outcome, read_history
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.queue import read_queue
+from comfyui_workflow.comfyui.shown_results import ShownResults, file_type, read_shown
 from comfyui_workflow.comfyui.validation_errors import refusal_sentence
 from comfyui_workflow.runs.events import NodesAdvanced, NodeStarted, NoticeAdded
 from comfyui_workflow.runs.model import FileType
@@ -61,7 +62,7 @@ def test_hostile_history_entries_are_read_without_harm() -> None:
             "p", {"status": status, "outputs": {"1": [1], "2": {"images": [{"filename": 3}, 7]}}}
         )
         assert entry.outputs == ()
-    assert list(read_outputs("1", {"images": "no list", "gifs": [None, {"filename": ""}]})) == []
+    assert read_shown("1", {"images": None, "gifs": [None, {"filename": ""}]}) == ShownResults()
 
 
 @pytest.mark.parametrize(

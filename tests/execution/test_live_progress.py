@@ -16,7 +16,7 @@ from comfyui_workflow.comfyui.previews import Preview, PreviewSource
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import RemoteFileError, Stopped
 from comfyui_workflow.execution.inputs import upload_inputs
-from comfyui_workflow.execution.live_progress import Direction, LiveProgress
+from comfyui_workflow.execution.live_progress import LARGEST_PREVIEW_BYTES, Direction, LiveProgress
 from comfyui_workflow.execution.outputs import OutputFetcher
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.runs.model import OutputFile
@@ -40,6 +40,7 @@ def test_the_latest_preview_is_shown_until_the_run_leaves() -> None:
         assert view.document("a") == nothing
         for live in (first, second, first):
             live.show(preview())
+        first.show(preview(bytes(LARGEST_PREVIEW_BYTES + 1)))  # a result, too large for a preview
         shown = {"number": 3, "node_id": "3", "content_type": "image/jpeg"}
         assert view.document("a") == {"live_preview": shown, "transfers": []}
         assert view.line("b")["live_preview"]["number"] == 2

@@ -17,7 +17,7 @@ from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
 from comfyui_workflow.execution.live_progress import LiveRun
-from comfyui_workflow.execution.outputs import OutputFetcher, missing_sentence
+from comfyui_workflow.execution.outputs import NOT_SAFE, OutputFetcher, is_lost, missing_sentence
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -249,7 +249,27 @@ def test_what_is_missing_is_named_with_its_reason() -> None:
     sentence = missing_sentence(replace(new_run(), outputs=outputs))
     assert sentence is not None
     assert "1 of 2 outputs could not be fetched (b: gone)" in sentence
+    assert "A retry fetches what is missing" in sentence
     assert missing_sentence(replace(new_run(), outputs=outputs[:1])) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "advice"),
+    [
+        ("gone", False, "A retry fetches what is missing without running the prompt again"),
+        (
+            "it is cut short on the instance, after 5 bytes",
+            False,
+            "A file that is not whole there stays so: execute the run again",
+        ),
+        (NOT_SAFE, True, "execute the run again, with another name in the node that saves"),
+        ("ComfyUI overwrote it", True, "A retry cannot fetch them: execute the run again"),
+    ],
+)
+def test_a_retry_is_advised_only_where_it_can_help(error: str, lost: bool, advice: str) -> None:
+    run = replace(new_run(), outputs=(OutputFile(filename="b", error=error, is_lost=lost),))
+    assert (missing_sentence(run) or "").endswith(advice)
+    assert is_lost(run) is lost
 
 
 def test_a_directory_that_lacks_the_file_costs_nothing_of_what_came_from_another(output_dir: Path) -> None:

@@ -140,7 +140,8 @@ def test_a_file_that_somebody_elses_prompt_has_overwritten_is_not_ours(
     until_over(sandbox, answer["prompt_id"])
     sandbox.faults(storage={}, answers=[])
     done = server.until_finished(ours, 60)
-    assert (done["status"], done["error_code"]) == ("failed", "outputs_missing")
+    assert (done["status"], done["error_code"], done["can_retry"]) == ("failed", "outputs_lost", False)
+    assert "A retry cannot fetch them: execute the run again" in done["error_message"]
     assert "ComfyUI overwrote final.png before it could be fetched" in done["error_message"]
     assert not list(server.output_dir.iterdir())
 

@@ -29,7 +29,15 @@ JOBS = (ROOT / "docs" / "api" / "worker-comfyui.md").read_text()
 README = (ROOT / "README.md").read_text()
 BATCH_FIELDS = {"runs", "rows", "matrix", "batch_name", "stagger_s", "on_error"}
 NEVER_ANSWERED = {"error", "configuration"}
-NOT_OF_THE_TREE = {"image_not_fetched", "internal", "outputs_missing", "no_instance", "refused", "http"}
+NOT_OF_THE_TREE = {
+    "image_not_fetched",
+    "internal",
+    "outputs_missing",
+    "outputs_lost",
+    "no_instance",
+    "refused",
+    "http",
+}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ def failed(code: str | None, *lost: LostParts) -> Run:
         (failed("connection_failed"), None),
         (failed("invalid_workflow"), None),
         (failed("outputs_missing"), None),
+        (failed("outputs_lost"), "A retry cannot fetch what is missing"),
+        (failed("invalid_inputs"), "a value in the workflow is wrong"),
         (failed(None), None),
         (failed("record_damaged", LostParts.STATE), None),
         (failed("record_damaged", LostParts.WORKFLOW), "record of the run was damaged. Execute it again"),

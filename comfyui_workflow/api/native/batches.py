@@ -16,7 +16,7 @@ from comfyui_workflow.api.request import json_body, number
 from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
 from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.errors import BatchNotFound
-from comfyui_workflow.runs.batch import BatchProgress
+from comfyui_workflow.runs.batch import BatchNotice, BatchProgress
 from comfyui_workflow.runs.document import batch_document, output_document
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.runs.summary import RunSummary
@@ -121,7 +121,12 @@ def progress_document(progress: BatchProgress) -> dict[str, Any]:
         "stagger_s": batch.stagger_s,
         "on_error": batch.on_error.value,
         "failures": [_failure(run) for run in progress.failures[:MAX_FAILURES_SHOWN]],
+        "notices": [_notice(notice) for notice in progress.notices],
     }
+
+
+def _notice(notice: BatchNotice) -> dict[str, Any]:
+    return {"message": notice.message, "workflow_ids": list(notice.run_ids), "count": notice.count}
 
 
 def _failure(run: RunSummary) -> dict[str, Any]:

@@ -184,7 +184,8 @@ class OutputFile(ResponseBody):
     subfolder: str
     """Subdirectory of ComfyUI's output directory; empty for none."""
     folder: str
-    """ComfyUI's directory: `output` or `temp`."""
+    """ComfyUI's directory: `output` or `temp`. For a file outside of both, its directory on the instance;
+    `text` for a text; `websocket` for a picture that came over the websocket only."""
     node_id: str
     """The node that made the file."""
     size_bytes: int | None
@@ -299,6 +300,8 @@ class RunLine(RunFields):
     """A run as a row of a list."""
 
     output_count: int
+    notices: list[str]
+    """The first five, each with at most 300 characters."""
 
 
 class ProgressResponse(Success):
@@ -529,6 +532,14 @@ class BatchFailure(ResponseBody):
     failed_node_id: str | None
 
 
+class BatchNotice(ResponseBody):
+    message: str
+    workflow_ids: list[str]
+    """The first 20 runs with this notice."""
+    count: int
+    """Number of runs with this notice."""
+
+
 class BatchProgress(BatchFields):
     """The progress of one batch."""
 
@@ -537,6 +548,8 @@ class BatchProgress(BatchFields):
     on_error: OnError
     failures: list[BatchFailure]
     """The first 20 runs that failed."""
+    notices: list[BatchNotice]
+    """Information about the results of the runs; at most 20 different ones."""
 
 
 class RunsResponse(Success):

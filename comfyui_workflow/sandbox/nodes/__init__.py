@@ -7,6 +7,7 @@ from comfyui_workflow.sandbox.nodes import (
     latents,
     loading,
     masks,
+    odd_results,
     postprocessing,
     sampling,
     saving,
@@ -87,5 +88,11 @@ NODE_CLASSES: NodeClasses = {
         testing.SandboxText,
         testing.SandboxFiles,
         testing.SandboxSaveAs,
+        odd_results.SaveImageWebsocket,
+        odd_results.SandboxSaveElsewhere,
+        odd_results.SandboxShow,
+        odd_results.SandboxSound,
+        odd_results.SandboxExport,
+        odd_results.SandboxCombine,
     )
 }

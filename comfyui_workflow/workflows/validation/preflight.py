@@ -36,6 +36,20 @@ class Verdict:
     """True if at least one output node would run."""
     dropped_outputs: tuple[str, ...] = ()
     """Ids of the output nodes that ComfyUI skips because of a failing dependency."""
+    dropped_by: tuple[Finding, ...] = ()
+    """Problems of inputs for which ComfyUI skips these output nodes."""
+
+    def refusing(self, given: Container[tuple[str, str]]) -> "Verdict":
+        """Returns the verdict if a value at one of these inputs (node id, name) must not drop an output: the
+        person who set it expects that output."""
+        refused = {each for each in self.dropped_by if (each.node_id, each.input_name) in given}
+        if not refused:
+            return self
+        findings = tuple(
+            replace(each, severity=Severity.ERROR) if each in refused else each for each in self.findings
+        )
+        ordered = sorted(findings, key=lambda each: each.severity is not Severity.ERROR)
+        return replace(self, findings=tuple(ordered), would_run=False)
 
 
 def preflight(
@@ -70,10 +84,15 @@ class _Preflight:
         kills_worker = any(self._nodes[key].dangling for key in self._needs.executed_for(good))
         would_run = not graph_findings and bool(good) and not kills_worker
         findings = [*graph_findings, *node_findings, *self._dangling(), *self._cycles(), *self._hints()]
-        if would_run:
-            findings = [replace(each, severity=Severity.WARNING) for each in findings]
-        dropped = tuple(key for key in self._outputs if key in bad) if would_run else ()
-        return Verdict(findings=self._in_order(findings), would_run=would_run, dropped_outputs=dropped)
+        if not would_run:
+            return Verdict(findings=self._in_order(findings), would_run=False)
+        lasting = [each for each in node_findings if each.severity is Severity.ERROR]
+        return Verdict(
+            findings=self._in_order(map(_as_warning, findings)),
+            would_run=True,
+            dropped_outputs=tuple(key for key in self._outputs if key in bad),
+            dropped_by=tuple(map(_as_warning, lasting)),
+        )
 
     def _graph_findings(self) -> Iterator[Finding]:
         """Yields the findings for which ComfyUI refuses the whole graph without further checks."""
@@ -125,6 +144,10 @@ class _Preflight:
             return finding.severity is not Severity.ERROR, position.get(finding.node_id or "", len(position))
 
         return tuple(sorted(findings, key=sort_key))
+
+
+def _as_warning(finding: Finding) -> Finding:
+    return replace(finding, severity=Severity.WARNING)
 
 
 def _first_labels(labels: Iterable[str]) -> str:

@@ -35,6 +35,9 @@ class Context:
         if preview is not None:
             self.previews.append(preview)
 
+    def send_picture(self, value: int, maximum: int, picture: Image.Image) -> None:
+        self.step(value, maximum, picture)
+
     def run(self, class_type: str, **inputs: Any) -> NodeResult:
         return NODE_CLASSES[class_type]().execute(self, **inputs)
 
