@@ -79,6 +79,9 @@ class SandboxNode:
     """Base class of a node class. The attributes have ComfyUI's values, because /object_info shows them."""
 
     CATEGORY: ClassVar[str] = "sandbox"
+    MODULE: ClassVar[str] = "nodes"
+    """`nodes` for a class of ComfyUI itself; `custom_nodes.<name>` for a class of a pack, whose own checks a
+    client does not know."""
     DISPLAY_NAME: ClassVar[str] = ""
     DESCRIPTION: ClassVar[str] = ""
     RETURN_TYPES: ClassVar[tuple[str, ...]] = ()

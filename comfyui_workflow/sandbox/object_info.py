@@ -21,7 +21,7 @@ def serialize_class(name: str, node_class: type[SandboxNode], folders: Folders) 
         "name": name,
         "display_name": node_class.DISPLAY_NAME or name,
         "description": node_class.DESCRIPTION,
-        "python_module": "nodes",
+        "python_module": node_class.MODULE,
         "category": node_class.CATEGORY,
         "output_node": node_class.OUTPUT_NODE,
     }

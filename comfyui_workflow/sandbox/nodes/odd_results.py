@@ -44,7 +44,11 @@ class SaveImageWebsocket(TypedNode):
         return NodeResult()
 
 
-class SandboxSaveElsewhere(TypedNode):
+class PackNode(TypedNode):
+    MODULE = "custom_nodes.sandbox"
+
+
+class SandboxSaveElsewhere(PackNode):
     DISPLAY_NAME = "Save elsewhere (sandbox)"
     DESCRIPTION = "Saves the first image at a path, relative to the output folder, and tells it in a way."
     OUTPUT_NODE = True
@@ -64,7 +68,7 @@ class SandboxSaveElsewhere(TypedNode):
         return NodeResult(ui=_told(told, context.output_dir, file))
 
 
-class SandboxShow(TypedNode):
+class SandboxShow(PackNode):
     DISPLAY_NAME = "Show (sandbox)"
     DESCRIPTION = "Shows a text under a key, as a list or as one text."
     OUTPUT_NODE = True
@@ -78,7 +82,7 @@ class SandboxShow(TypedNode):
         return NodeResult(ui={key: shown})
 
 
-class SandboxSound(TypedNode):
+class SandboxSound(PackNode):
     DISPLAY_NAME = "Sound (sandbox)"
     DESCRIPTION = "Saves a WAV file whose header has the length of a stream."
     OUTPUT_NODE = True
@@ -97,7 +101,7 @@ class SandboxSound(TypedNode):
         return NodeResult(ui={"audio": [{"filename": name, "subfolder": "", "type": "output"}]})
 
 
-class SandboxExport(TypedNode):
+class SandboxExport(PackNode):
     DISPLAY_NAME = "Export (sandbox)"
     DESCRIPTION = "Saves a file, and tells ComfyUI nothing: the path is its result."
     RETURN_TYPES = ("STRING",)
@@ -119,7 +123,7 @@ class SandboxExport(TypedNode):
         return NodeResult(result=(str(file),))
 
 
-class SandboxCombine(TypedNode):
+class SandboxCombine(PackNode):
     DISPLAY_NAME = "Combine (sandbox)"
     DESCRIPTION = "Makes a video, which is kept in the output folder, or only in the temp folder."
     OUTPUT_NODE = True
