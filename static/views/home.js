@@ -190,7 +190,7 @@ function runRow(run, name = run.workflow_name) {
     chip(run.status),
     el("div.what", {},
       el("a.name", { href: toRun(run.workflow_id) }, name),
-      el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? labels.place(run) : [labels.place(run), labels.situation(run)].filter(Boolean).join(" · ")))),
+      el("span.quiet.one-line", {}, run.error_message ?? (run.end_time ? [labels.place(run), ...run.notices].join(" · ") : [labels.place(run), labels.situation(run)].filter(Boolean).join(" · ")))),
     el("div.when.quiet", {}, time(run.end_time ?? run.start_time ?? run.queue_time), el("span", {}, tookOf(run))),
     el("div.thumbnails", {}, thumbnails(run)));
 }

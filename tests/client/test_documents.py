@@ -25,6 +25,7 @@ PAIRS: list[tuple[type[documents.Document], type[BaseModel]]] = [
     (documents.InspectionDocument, schemas.ValidationResponse),
     (batch_documents.BatchStartedDocument, schemas.BatchStarted),
     (batch_documents.BatchFailureDocument, schemas.BatchFailure),
+    (batch_documents.BatchNoticeDocument, schemas.BatchNotice),
     (batch_documents.BatchProgressDocument, schemas.BatchProgress),
     (batch_documents.BatchRunDocument, schemas.BatchRunLine),
     (batch_documents.BatchSummaryDocument, schemas.BatchSummaryResponse),
