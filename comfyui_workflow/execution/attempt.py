@@ -17,7 +17,7 @@ from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.previews import Preview
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
-from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped, StoreError
 from comfyui_workflow.execution import sent_pictures
 from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
 from comfyui_workflow.execution.live_progress import LiveRun
@@ -227,7 +227,8 @@ class RunAttempt:
         ):
             self._check_requests(canceller)  # requests that came during the submission
             for item in follower.follow(subscription):
-                pictures.write()
+                with suppress(StoreError):  # they stay collected until the end of the prompt
+                    pictures.write()
                 match item:
                     case PromptEnded():
                         self._await_pictures(item.entry, subscription, pictures)
@@ -243,11 +244,11 @@ class RunAttempt:
     ) -> None:
         """Waits for the pictures that may still be on their way, if the history does not have the results of
         every output node."""
-        if entry is None or entry.outcome is not Outcome.SUCCESS or not self.session.feed.wait_connected(0):
-            return
-        if self._collector(entry).has_silent_nodes():
+        has_succeeded = entry is not None and entry.outcome is Outcome.SUCCESS
+        is_listening = has_succeeded and self.session.feed.wait_connected(0)
+        if entry is not None and is_listening and self._collector(entry).has_silent_nodes():
             subscription.wait_ended(LAST_PICTURE_S)
-            pictures.write()
+        pictures.write()
 
     def _output_nodes(self, run: Run) -> list[str]:
         """Returns the output nodes of the run that ComfyUI executes."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.history import HistoryEntry
+from comfyui_workflow.comfyui.output_locations import is_outside
 from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -54,6 +55,8 @@ class OriginCheck:
         that existed before the prompt and was made by another one."""
         class_type = _class_of(self._run.graph, output.node_id)
         is_old = _is_older(output, written)
+        if is_outside(output) and is_old and not output.is_cached:
+            raise RemoteFileError(f"the {output.filename} that is there is older than the prompt")
         if class_type in NUMBERING_CLASSES and not (is_old and not output.is_cached):
             return
         if not is_old and _is_surely_from_prompt(output, written):

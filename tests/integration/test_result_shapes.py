@@ -1,14 +1,18 @@
 """Results in the shapes that nodes of many packs give them: fetched, or named in a notice."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from PIL import Image
 
 from tests.instance import Instance
-from tests.integration.graphs import Graph, node, painted
+from tests.integration.graphs import Graph, node, painted, slow
+from tests.sandbox.running_comfyui import wait_until
+from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
 BLUE = 0x3366CC
@@ -132,6 +136,37 @@ def test_pictures_of_the_websocket_that_did_not_arrive_are_missed(
     (notice,) = done["notices"]
     assert notice.startswith("node 5 (SaveImageWebsocket) sends its pictures over the websocket only")
     assert "use SaveImage" in notice
+
+
+def test_pictures_of_the_websocket_outlive_a_killed_server(
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess
+) -> None:
+    server = make_server()
+    graph = slow(4, steps=600, seconds_per_step=0.05)
+    graph["5"] = node("SaveImageWebsocket", images=["1", 0])
+    run = server.execute(sandbox.ssh_string, graph)
+    wait_until(lambda: any(server.output_dir.glob(".*.1.sent.part")), what="the picture is on disk")
+    server.kill()
+    server.start()
+    sandbox.faults(step_delay_s=0.0)
+    server.until(run, lambda p: p["status"] == "executing")
+    requests.post(f"{sandbox.comfyui_url}/interrupt", json={}, timeout=10)
+    done = server.until_finished(run, 60)
+    assert [output["filename"] for output in done["outputs"]] == ["websocket_5_00001.png"]
+    assert color_of(done["outputs"][0]["local_path"]) == (0, 0, 4)
+    assert not list(server.output_dir.glob(".*"))
+
+
+def test_a_connection_that_broke_may_have_lost_pictures(server: ServerProcess, instance: Instance) -> None:
+    graph = slow(5, steps=20, seconds_per_step=0.1)
+    graph["5"] = node("SaveImageWebsocket", images=["1", 0])
+    run = server.execute(instance.ssh_string, graph)
+    server.until(run, lambda p: p["current_node"] == "SandboxSlow")
+    instance.cut()
+    done = server.until_finished(run, 60)
+    assert done["status"] == "completed", done["error_message"]
+    assert any("the connection was interrupted" in notice for notice in done["notices"])
+    assert "websocket_5_00001.png" in [output["filename"] for output in done["outputs"]]
 
 
 def test_a_file_that_an_output_node_saved_without_a_word_is_found_by_its_prefix(
