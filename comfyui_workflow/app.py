@@ -238,7 +238,7 @@ def create_base(settings: Settings) -> Foundation:
         judge=judge,
         sessions=Pool(
             lambda key: open_session(key, settings, breaches.of(key), judge.judge),
-            canonical=lambda key: replace(key, address=resolve(key.address, settings.ssh_config)),
+            canonical=lambda key: resolved_key(key, settings),
             idle_s=settings.connection_idle_s,
         ),
     )
@@ -565,6 +565,11 @@ def instance_limits(settings: Settings) -> InstanceLimits:
         answer_s=settings.answer_timeout_s,
         message_bytes=settings.largest_message_mb * MB,
     )
+
+
+def resolved_key(key: InstanceKey, settings: Settings) -> InstanceKey:
+    """Returns the key with the address that the SSH configuration makes of it now. Raises: InvalidAddress."""
+    return replace(key, address=resolve(key.address, settings.ssh_config))
 
 
 def connection_options(settings: Settings, host_key: str | None) -> ConnectionOptions:
