@@ -236,7 +236,7 @@ def create_base(settings: Settings) -> Foundation:
     journal = RunJournal(store, api_keys=api_keys)
     breaches, judge = KnownBreaches(), PromptMarkCheck(journal, store.ownership)
     logins = FileLoginStore(settings.data_dir / "logins")
-    machines = NamedMachines(logins)
+    machines = NamedMachines(logins, lambda key: resolved_key(key, settings))
     return Foundation(
         settings=settings,
         damage=damage,
@@ -248,7 +248,7 @@ def create_base(settings: Settings) -> Foundation:
         machines=machines,
         sessions=Pool(
             lambda key: open_session(key, settings, breaches.of(key), judge.judge, machines),
-            canonical=lambda key: replace(key, address=resolve(key.address, settings.ssh_config)),
+            canonical=lambda key: resolved_key(key, settings),
             idle_s=settings.connection_idle_s,
         ),
     )
@@ -598,6 +598,11 @@ def instance_limits(settings: Settings) -> InstanceLimits:
         answer_s=settings.answer_timeout_s,
         message_bytes=settings.largest_message_mb * MB,
     )
+
+
+def resolved_key(key: InstanceKey, settings: Settings) -> InstanceKey:
+    """Returns the key with the address that the SSH configuration makes of it now. Raises: InvalidAddress."""
+    return replace(key, address=resolve(key.address, settings.ssh_config))
 
 
 def connection_options(settings: Settings, host_key: str | None) -> ConnectionOptions:

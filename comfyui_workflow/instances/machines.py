@@ -12,8 +12,12 @@ class NamedMachines:
     """Looks up instances by the address of their machine, so that an ssh string to the same machine gets the
     login too. Thread-safe."""
 
-    def __init__(self, logins: LoginStore) -> None:
+    def __init__(
+        self, logins: LoginStore, resolved: Callable[[InstanceKey], InstanceKey] = lambda key: key
+    ) -> None:
+        """`resolved` returns the key with the address that an alias of the SSH configuration stands for."""
         self._logins = logins
+        self._resolved = resolved
         self._instances: Callable[[], Sequence[Instance]] = tuple
 
     def follow(self, instances: Callable[[], Sequence[Instance]]) -> None:
@@ -30,19 +34,18 @@ class NamedMachines:
         """Returns the ports on this machine that belong to other named instances, if the key is that of a
         named one: with one ComfyUI for each GPU, none of them may stand in for another."""
         here = self._at(key)
-        if all(key_of_instance(each) != key for each in here):
+        if all(self._resolved(key_of_instance(each)) != key for each in here):
             return frozenset()
         return frozenset(each.comfyui_port for each in here) - {key.comfyui_port}
 
     def _at(self, key: InstanceKey) -> list[Instance]:
-        return [each for each in self._instances() if _machine(each) == _machine_of(key)]
+        return [each for each in self._instances() if self._machine(each) == _machine_of(key)]
 
-
-def _machine(instance: Instance) -> tuple[str, int, str] | None:
-    try:
-        return _machine_of(key_of_instance(instance))
-    except InvalidAddress:
-        return None
+    def _machine(self, instance: Instance) -> tuple[str, int, str] | None:
+        try:
+            return _machine_of(self._resolved(key_of_instance(instance)))
+        except InvalidAddress:
+            return None
 
 
 def _machine_of(key: InstanceKey) -> tuple[str, int, str]:

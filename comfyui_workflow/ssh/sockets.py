@@ -83,7 +83,8 @@ def _addresses_in(host: str, answer: list[IpAddress | OSError]) -> list[IpAddres
     if addresses:
         return addresses
     failure = next((item for item in answer if isinstance(item, OSError)), None)
-    error = connection_failed(f"the name {host} cannot be resolved", failure)
+    no_alias = "" if "." in host else ", and the SSH configuration has no HostName for it"
+    error = connection_failed(f"the name {host} cannot be resolved{no_alias}", failure)
     error.is_transient = getattr(failure, "errno", None) != socket.EAI_NONAME
     raise error from failure
 

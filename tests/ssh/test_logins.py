@@ -261,6 +261,14 @@ def test_comfyui_at_another_address_of_its_network(server: Sshd, options: Connec
             elsewhere.check_port()
 
 
+def test_an_alias_that_is_nowhere_is_told(server: Sshd, options: ConnectionOptions) -> None:
+    with (
+        pytest.raises(ConnectionFailed, match="box cannot be resolved, and the SSH configuration has no"),
+        login(f"ssh -i {server.key_file} no-such-box", with_config(options, host_block(server))),
+    ):
+        pass
+
+
 def test_the_records_keep_what_was_written(server: Sshd, options: ConnectionOptions) -> None:
     written = parse_ssh_address("ssh gpu")
     resolve(written, with_config(options, host_block(server)).config_file)
