@@ -78,3 +78,16 @@ def test_a_login_shows_no_secret() -> None:
 def test_the_file_of_the_instances_holds_no_login() -> None:
     with pytest.raises(InvalidRequest, match="comfyui_token is not kept in the file"):
         read_instance({"name": "a", "ssh_connection": HERE, "comfyui_token": "x"}, "a")
+
+
+def test_an_instance_named_by_an_alias_is_found_by_the_address_of_its_machine(logins: FileLoginStore) -> None:
+    def resolved(key: InstanceKey) -> InstanceKey:
+        is_alias = key.address.host == "gpu"
+        return replace(key, address=parse_ssh_address(HERE)) if is_alias else key
+
+    by_alias = read_instance({"name": "third", "ssh_connection": "ssh gpu", "comfyui_port": 8191}, "third")
+    made = NamedMachines(logins, resolved)
+    made.follow(lambda: (by_alias, SECOND))
+    logins.put("third", Login(token="three"))
+    assert made.login(key_at(HERE, 8191)) == {"Authorization": "Bearer three"}
+    assert made.taken_ports(key_at(HERE, 8191)) == {8189}
