@@ -7,12 +7,13 @@ from typing import Any
 
 from comfyui_workflow.comfyui.remote_validation import verdict_of
 from comfyui_workflow.errors import InvalidGraph, InvalidInputs
+from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.editor.conversion import QueueContext
 from comfyui_workflow.workflows.findings import CODES_OF_MISSING_PARTS, errors, sentence
 from comfyui_workflow.workflows.graph import Graph, check_graph
-from comfyui_workflow.workflows.input_files import provided_names
-from comfyui_workflow.workflows.listed_spellings import with_listed_spellings
+from comfyui_workflow.workflows.input_files import InputFiles, provided_names
+from comfyui_workflow.workflows.listed_spellings import unlisted_names, with_listed_spellings
 from comfyui_workflow.workflows.model import GraphRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.resolve import remote_routes, resolve_graph, widget_value_resolver
@@ -22,9 +23,18 @@ WITHOUT_OUTPUT = "With the inputs of this run, ComfyUI would leave out an output
 _random = random.SystemRandom()
 
 
-def prepared_graph(session: ComfyUISession, request: GraphRequest) -> Graph:
+def prepared_graph(session: ComfyUISession, request: RunRequest) -> Graph:
     """Returns the graph to submit; the request's own graph if nothing has to be changed. Raises:
     InvalidRequest; the error of a broken session."""
+    graph = _prepared(session, request)
+    unlisted = unlisted_names(graph, session.definitions())
+    if unlisted - InputFiles(request.input_images).references(unlisted).keys():
+        session.invalidate_definitions()  # the file may have arrived since they were fetched
+        graph = _prepared(session, request)
+    return graph
+
+
+def _prepared(session: ComfyUISession, request: RunRequest) -> Graph:
     definitions = session.definitions()
     routes = remote_routes(request, definitions)
     return graph_for(request, definitions, {route: session.client.choices(route) for route in routes})

@@ -6,8 +6,9 @@ from io import SEEK_END, BytesIO
 from typing import BinaryIO
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.editor.file import is_editor_format
-from comfyui_workflow.workflows.graph import check_graph, check_json
+from comfyui_workflow.workflows.graph import Graph, check_graph, check_json
 from comfyui_workflow.workflows.image_metadata import (
     embedded_workflow,
     embedded_workflow_of_media,
@@ -31,7 +32,7 @@ def read_workflow(value: object) -> Workflow:
 
 def _read_unwrapped(value: object) -> Workflow:
     if not is_editor_format(value):
-        return Workflow(graph=check_graph(value))
+        return Workflow(graph=_checked_graph(value))
     check_json(value)
     return _with_checked_outline(Workflow(graph={}, editor_file=value))  # type: ignore[arg-type]
 
@@ -65,7 +66,7 @@ def _from_file(prompt: object, workflow: object) -> Workflow:
     """
     if prompt is None:
         return _read_unwrapped(workflow)
-    graph_only = Workflow(graph=check_graph(prompt))
+    graph_only = Workflow(graph=_checked_graph(prompt))
     if not is_editor_format(workflow):
         return graph_only
     try:
@@ -73,6 +74,21 @@ def _from_file(prompt: object, workflow: object) -> Workflow:
         return _with_checked_outline(Workflow(graph=graph_only.graph, editor_file=workflow))  # type: ignore[arg-type]
     except InvalidGraph:
         return graph_only
+
+
+def _checked_graph(value: object) -> Graph:
+    """Checks a graph, without the results of `IS_CHANGED`. ComfyUI writes these into the nodes of an executed
+    prompt, and so into its files: often NaN, which is not JSON. In a prompt that is submitted again they
+    would replace the call of `IS_CHANGED`, so that ComfyUI would not notice another input file of the same
+    name. Raises: InvalidGraph."""
+    if isinstance(value, dict) and any("is_changed" in as_object(node) for node in value.values()):
+        value = {
+            node_id: {name: part for name, part in node.items() if name != "is_changed"}
+            if isinstance(node, dict)
+            else node
+            for node_id, node in value.items()
+        }
+    return check_graph(value)
 
 
 def _with_checked_outline(workflow: Workflow) -> Workflow:

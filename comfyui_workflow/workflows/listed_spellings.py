@@ -5,7 +5,7 @@ a slash. A name from macOS may have decomposed letters. ComfyUI compares texts, 
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from comfyui_workflow.workflows.graph import Graph, with_replaced_texts
@@ -32,6 +32,22 @@ def with_listed_spellings(graph: Graph, definitions: Definitions) -> Graph:
         return value.replace("\\", "/") if names_files(node["class_type"], declared) else value
 
     return with_replaced_texts(graph, spelled)
+
+
+def unlisted_names(graph: Graph, definitions: Definitions) -> frozenset[str]:
+    """Returns the names of files that may be spelled otherwise on the instance, and that no choice is equal
+    to."""
+    return frozenset(_unlisted(graph, definitions))
+
+
+def _unlisted(graph: Graph, definitions: Definitions) -> Iterator[str]:
+    for node in graph.values():
+        definition = definitions.get(node["class_type"])
+        for declared in definition.inputs if definition else ():
+            value = node.get("inputs", {}).get(declared.name)
+            is_file = isinstance(value, str) and names_files(node["class_type"], declared)
+            if is_file and not value.isascii() and "/" not in value and value not in (declared.choices or ()):
+                yield value
 
 
 def _by_normal_form(declared: InputDefinition) -> dict[str, str]:

@@ -136,8 +136,9 @@ def test_directories_without_sftp(server: ServerProcess, sandbox: SandboxProcess
 
 
 def test_a_file_on_the_instance_is_found_in_another_spelling(
-    server: ServerProcess, instance: Instance
+    make_server: Callable[..., ServerProcess], instance: Instance
 ) -> None:
+    server = make_server()
     decomposed = unicodedata.normalize("NFD", "é.png")
     for name in ("pasted/a.png", decomposed):
         made(instance.sandbox.input_dir / name)

@@ -76,6 +76,15 @@ def test_a_picture_brings_what_made_it(prompt: Any, workflow: Any, graph: Any, e
     assert (given.graph, given.editor_file) == (graph, editor_file)
 
 
+@pytest.mark.parametrize("is_changed", ["[NaN]", "NaN", '["a hash"]', "false"])
+def test_what_comfyui_has_noted_in_the_nodes_is_left_out(is_changed: str) -> None:
+    noted = json.dumps(GRAPH).replace('"class_type"', f'"is_changed": {is_changed}, "class_type"')
+    assert read_workflow_file(png(text("prompt", noted))).graph == GRAPH
+    assert read_workflow_file(noted.encode()).graph == GRAPH
+    with pytest.raises(InvalidGraph, match="node 2 is not an object"):
+        read_workflow_file((noted[:-1] + ', "2": 1}').encode())
+
+
 def test_a_picture_with_a_broken_graph_is_refused() -> None:
     with pytest.raises(InvalidGraph, match="node 1 is not an object"):
         read_workflow_file(png(text("prompt", '{"1": 5}'), text("workflow", json.dumps(FILE))))

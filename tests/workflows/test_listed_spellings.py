@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.workflows.listed_spellings import with_listed_spellings
+from comfyui_workflow.workflows.listed_spellings import unlisted_names, with_listed_spellings
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 DECOMPOSED = unicodedata.normalize("NFD", "é.png")
@@ -52,6 +52,17 @@ def test_a_value_is_spelled_as_the_instance_lists_it(
     class_type: str, name: str, value: object, expected: object
 ) -> None:
     assert corrected(class_type, **{name: value}) == {name: expected}
+
+
+def test_an_unlisted_name_may_be_spelled_otherwise() -> None:
+    names = ("é.png", DECOMPOSED, "a.png", "pasted/é.png", ["5", 0])
+    graph = {str(at): {"class_type": "LoadImage", "inputs": {"image": name}} for at, name in enumerate(names)}
+    assert unlisted_names(graph, DEFINITIONS) == {"é.png"}
+    assert unlisted_names({"1": {"class_type": "Model", "inputs": {"name": "é"}}}, DEFINITIONS) == frozenset()
+    assert (
+        unlisted_names({"1": {"class_type": "LoadImage"}, "2": {"class_type": "X"}}, DEFINITIONS)
+        == frozenset()
+    )
 
 
 def test_a_graph_that_needs_nothing_stays_the_same_object() -> None:
