@@ -22,7 +22,7 @@ from comfyui_workflow.parsing.ssh_address import parse_ssh_address
 from comfyui_workflow.runs.target import ANY
 from comfyui_workflow.ssh import defaults
 
-KNOWN_FIELDS = frozenset(field.name for field in fields_of(Instance))
+KNOWN_FIELDS = frozenset(field.name for field in fields_of(Instance)).union(LOGIN_FIELDS)
 RESERVED = (ANY, "costs")
 """Not allowed as names: they have another meaning where a name is expected."""
 LONGEST_NAME, LONGEST_TAG, MOST_TAGS = 64, 32, 32
@@ -73,7 +73,7 @@ def refuse_clash(instance: Instance, others: Iterable[Instance]) -> None:
 def refuse_unknown(fields: Fields) -> None:
     if "id" in fields:
         raise InvalidRequest("id cannot be set: it is made from the name, and never changes")
-    refuse_unknown_fields(fields, KNOWN_FIELDS.union(LOGIN_FIELDS) - {"id"}, "an instance")
+    refuse_unknown_fields(fields, KNOWN_FIELDS - {"id"}, "an instance")
 
 
 def read_id(fields: Fields) -> str | None:
