@@ -117,7 +117,7 @@ class SandboxFiles(TypedNode):
                 return _written(target, "video", "mp4", _mp4_bytes())
             case "saved video":  # the same keys as ComfyUI's own SaveVideo
                 saved = _written(target, "images", "mp4", _mp4_bytes())
-                return NodeResult(ui=(saved.ui or {}) | {"animated": [True]})
+                return NodeResult(ui={**(saved.ui or {})} | {"animated": [True]})
             case "audio":
                 return _written(target, "audio", "flac", _flac_bytes())
             case "3d":
