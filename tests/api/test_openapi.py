@@ -18,6 +18,7 @@ from comfyui_workflow.api.run_requests import BATCH_FIELDS, RUN_FIELDS
 from comfyui_workflow.api.runpod.requests import Endpoint, job_order_reader
 from comfyui_workflow.api.runpod.schemas import JobBody
 from comfyui_workflow.app import SECTIONS
+from comfyui_workflow.comfyui.login import LOGIN_FIELDS
 from comfyui_workflow.instances.schema import KNOWN_FIELDS
 from tests.api.conftest import Api, parts_of
 from tests.api.test_workflow import GRAPH, SSH, execute
@@ -150,7 +151,7 @@ def test_a_batch_is_read_as_its_schema_says(api: Api) -> None:
 
 
 def test_an_instance_is_read_as_its_schema_says() -> None:
-    assert names(schemas.InstanceBody) == KNOWN_FIELDS - {"id"}
+    assert names(schemas.InstanceBody) == KNOWN_FIELDS.union(LOGIN_FIELDS) - {"id"}
 
 
 def test_a_job_is_read_as_its_schema_says(api: Api) -> None:

@@ -18,6 +18,7 @@ from tests.chaos.promises import (
     fetched_by_retry,
     heard_again,
     missing_one,
+    nothing_beside,
     once_or_told,
     resubmitted,
     whole_once,
@@ -282,14 +283,21 @@ OUTPUT_FILES = (
             promise=missing_one(sentence, code),
         )
         for what, lie, sentence, code in (
-            ("../", ("../evil.png",), "evil.png", "outputs_missing"),
             ("absolute", ("/opt/evil.png",), "evil.png", "outputs_missing"),
-            ("subfolder ../", ("evil.png", ".."), "evil.png", "outputs_missing"),
             ("subfolder absolute", ("evil.png", "/opt"), "evil.png", "outputs_missing"),
             ("of the system", ("passwd", "/etc"), NOT_SAFE, "outputs_lost"),
             ("control characters", ("a\nb\x1b[2J.png",), NOT_SAFE, "outputs_lost"),
             ("300 characters", ("x" * 296 + ".png",), NOT_SAFE, "outputs_lost"),
         )
+    ),
+    *(
+        Fault(
+            name=f"output name: {what}",
+            steps=(Step.EXECUTING,),
+            strike=strikes.rename_output(*lie),
+            promise=all_of(executed_times(1), completed, nothing_beside),
+        )
+        for what, lie in (("../", ("../evil.png",)), ("subfolder ../", ("evil.png", "..")))
     ),
     Fault(
         name="output name: two that differ in case",

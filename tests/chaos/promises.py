@@ -113,11 +113,16 @@ def missing_one(sentence: str, code: str = "outputs_missing") -> Promise:
         yield from failed(code, sentence)(trial, done)
         if fetched(done) != OUTPUTS - 1:
             yield f"{fetched(done)} of the {OUTPUTS - 1} others were fetched"
-        beside = [path for path in trial.server.output_dir.parent.iterdir() if path.name != "outputs"]
-        if beside:
-            yield f"outside of the output directory: {beside}"
+        yield from nothing_beside(trial, done)
 
     return promise
+
+
+def nothing_beside(trial: Trial, _done: Json) -> Iterator[str]:
+    """Nothing is written outside of the output directory."""
+    beside = [path for path in trial.server.output_dir.parent.iterdir() if path.name != "outputs"]
+    if beside:
+        yield f"outside of the output directory: {beside}"
 
 
 def fetched_by_retry(repair: Callable[[Trial], None]) -> Promise:

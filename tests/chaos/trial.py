@@ -145,7 +145,10 @@ class Trial:
         wait_until(lambda: bool(self.history()), timeout_s, "ComfyUI does not end the prompt")
 
     def remote(self, output: Json) -> Path:
-        return self.sandbox.output_dir / output["subfolder"] / output["filename"]
+        """The file on the instance; `folder` is an absolute directory for one outside of ComfyUI's."""
+        is_outside = output["folder"].startswith("/")
+        directory = Path(output["folder"]) if is_outside else self.sandbox.output_dir
+        return directory / output["subfolder"] / output["filename"]
 
     def saved_there(self) -> list[Path]:
         return sorted(path for path in self.sandbox.output_dir.rglob("*") if path.is_file())
