@@ -127,8 +127,7 @@ def test_jobs_bring_no_keys(api: Api, home: Path) -> None:
     for name, content in (("a.png", KEY), ("id_ed25519", "x"), (".netrc", "x")):
         image = {"name": name, "image": base64.b64encode(content.encode()).decode()}
         body = {"input": {"workflow": GRAPH, "images": [image]}}
-        answer = api.client.post("/v2/any/run", json=body)
-        job = api.client.get(f"/v2/any/status/{answer.json['id']}").json
+        job = api.client.post("/v2/any/runsync", json=body).json
         assert job["status"] == "FAILED", name
         assert "not accepted" in job["error"]
     assert api.executor.started == []
