@@ -3,7 +3,7 @@ follows the run to its end."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -17,11 +17,19 @@ from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
 from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
+from comfyui_workflow.execution.left_files import (
+    FOUND_BY_NAME,
+    LeftFiles,
+    find_left_files,
+    no_record_sentence,
+)
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import (
     OutputFetcher,
     missing_sentence,
+    nodes_to_save_again,
     not_fetched_sentence,
+    saved_again_sentence,
 )
 from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_runs, validate_on_instance
 from comfyui_workflow.execution.submit import MAY_HAVE_RUN, RunSubmission, SubmissionContext, correlation_of
@@ -35,6 +43,7 @@ from comfyui_workflow.runs.events import (
     NoticeAdded,
     OutputsFetched,
     OutputsFound,
+    OutputsGone,
     PhaseEntered,
     PromptAccepted,
     PromptSucceeded,
@@ -102,8 +111,7 @@ class RunAttempt:
     def _execute(self) -> None:
         run = self._run()
         if run.are_outputs_known:
-            self._fetch_outputs()
-            self._complete()
+            self._complete(self._fetch_outputs())
             return
         if not run.is_accepted:  # ComfyUI has validated an accepted prompt itself
             self.session.refuse_if_broken()
@@ -113,7 +121,8 @@ class RunAttempt:
         if ended is None:
             self._record(RunCancelled())
         elif ended.entry is None:
-            self._vanished()
+            was_submitted_now = not run.is_accepted and self._run().is_accepted
+            self._vanished(is_seen=ended.was_waiting or was_submitted_now)
         else:
             self._finish(ended.entry)
 
@@ -202,6 +211,7 @@ class RunAttempt:
             sender=self.sender,
             api_key=self._api_key,
             is_cancelled=lambda: self._run().is_cancel_requested,
+            has_left_files=lambda: bool(find_left_files(self.session, self._run()).outputs),
             run=run,
             prompt_id=prompt_id,
         )
@@ -265,17 +275,44 @@ class RunAttempt:
         if self._run().is_cancel_requested:
             canceller.ask()
 
-    def _vanished(self) -> None:
+    def _vanished(self, *, is_seen: bool) -> None:
         """Handles a prompt that is in neither queue nor history. After a cancel request this confirms the
-        cancellation. Otherwise ComfyUI was restarted, or another user removed the prompt."""
+        cancellation. Otherwise ComfyUI was restarted, another user removed the prompt, or the history was
+        cleared. `is_seen`: this attempt submitted the prompt, or saw it in the queue."""
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
-        elif LostParts.STATE in run.lost:
+            return
+        if LostParts.STATE in run.lost:
             raise RecordDamaged(MAY_HAVE_RUN)
-        elif self.session.is_same_boot(run.boot_marker):
+        is_same_boot = self.session.is_same_boot(run.boot_marker)
+        if is_same_boot and is_seen and run.status is RunStatus.QUEUED:
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
-        elif not run.is_accepted:
+            return
+        left = find_left_files(self.session, run)
+        if left.is_complete or (left.outputs and is_same_boot):
+            self._take(left)
+        elif is_same_boot:
+            self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
+        else:
+            self._lost_by_restart(run)
+
+    def _take(self, left: LeftFiles) -> None:
+        """Takes files that a prompt left which ComfyUI has no record of."""
+        self._record(ExecutionEnded(execution_s=None))
+        self.context.release_slot()
+        if left.is_complete:
+            self._record(NoticeAdded(message=FOUND_BY_NAME))
+            self._record(PromptSucceeded(outputs=left.outputs))
+            self._complete(self._fetch_outputs())
+            return
+        self._record(OutputsFound(outputs=left.outputs))
+        with suppress(FetchingCancelled):
+            self._fetch_outputs()
+        self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
+
+    def _lost_by_restart(self, run: Run) -> None:
+        if not run.is_accepted:
             self._restarted_before_response(run)
         elif run.status is not RunStatus.EXECUTING:
             self._record(
@@ -308,8 +345,7 @@ class RunAttempt:
         if entry.outcome is Outcome.SUCCESS:
             self._learn_names(entry)
             self._record(PromptSucceeded(outputs=outputs))
-            self._fetch_outputs()
-            self._complete()
+            self._complete(self._fetch_outputs())
             return
         if outputs:  # files that were made before the end are paid for too
             self._record(OutputsFound(outputs=outputs))
@@ -330,16 +366,16 @@ class RunAttempt:
             comfyui_said=comfyui_said(entry),
         )
 
-    def _fetch_outputs(self) -> None:
+    def _fetch_outputs(self) -> Sequence[OutputFile]:
         """Downloads several outputs at a time and records them in order. An output that cannot be downloaded
         does not stop the others. Outputs that arrive together are flushed to disk together, before they are
-        recorded. Raises: FetchingCancelled, `CANCEL_GRACE_S` after the cancel request, whatever the
-        instance does."""
+        recorded. Returns the outputs of ComfyUI's cache whose files are gone. Raises: FetchingCancelled,
+        `CANCEL_GRACE_S` after the cancel request, whatever the instance does."""
         with self._fetching() as stop:
             stop.check()
-            self._fetch_missing(stop)
+            return self._fetch_missing(stop)
 
-    def _fetch_missing(self, stop: CancelToken) -> None:
+    def _fetch_missing(self, stop: CancelToken) -> Sequence[OutputFile]:
         run = self._run()
         missing = [each for each in enumerate(run.outputs, start=1) if not each[1].is_downloaded]
         downloads = ParallelMap(self.session.connection.files.transfers_at_once, stop)
@@ -353,6 +389,7 @@ class RunAttempt:
                 self._record(OutputsFetched(outputs=tuple(fetched)))
                 del missing[: len(fetched)]
                 stop.check()
+        return fetcher.gone
 
     @contextmanager
     def _fetching(self) -> Iterator[CancelToken]:
@@ -371,9 +408,13 @@ class RunAttempt:
     def _report_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
 
-    def _complete(self) -> None:
-        missing = missing_sentence(self._run())
-        if missing is None:
+    def _complete(self, gone: Sequence[OutputFile]) -> None:
+        """Ends the run. If files of ComfyUI's cache are gone, the prompt is submitted once more instead."""
+        run = self._run()
+        missing, node_ids = missing_sentence(run), nodes_to_save_again(run, gone)
+        if node_ids:
+            self._record(OutputsGone(node_ids=node_ids, message=saved_again_sentence(gone)))
+        elif missing is None:
             self._record(RunCompleted())
         else:
             self._record(RunFailed(code="outputs_missing", message=missing))

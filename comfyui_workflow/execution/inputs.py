@@ -1,4 +1,10 @@
-"""Uploads input files to the instance: under their own names, never over another user's file, never twice."""
+"""Uploads input files to the instance: under their own names, never over another user's file, never twice.
+
+How it works. A file is uploaded over SFTP into ComfyUI's own input directory, or else into the configured
+one. Then ComfyUI is asked for the file of that name (`file_identity`): the directory may belong to another
+ComfyUI, while this one has an older file of the same name. If ComfyUI has not got the file, it is uploaded
+through ComfyUI.
+"""
 
 import hashlib
 import logging
@@ -15,6 +21,7 @@ from comfyui_workflow.errors import (
     RemoteFileExists,
     RemoteFilesSilent,
 )
+from comfyui_workflow.execution.file_identity import check_identity
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -58,33 +65,48 @@ def _upload_input(
     session: ComfyUISession, local: Path, input_dir: str, open_transfer: OpenTransfer, stop: CancelToken
 ) -> str:
     """Returns the name of the file in ComfyUI's input directory. Tries SFTP first; if ComfyUI does not see
-    the file, SFTP into ComfyUI's own directory; if SFTP is not available or does not respond, ComfyUI's
-    upload route."""
+    the file, or if SFTP is not available or does not respond, ComfyUI's upload route."""
     digest = _sha256(local)
     for directory in _directories(session, input_dir):
         try:
             name = _upload_by_sftp(
                 session.connection.files, local, directory, open_transfer, digest=digest, stop=stop
             )
+            if _is_read_by_comfyui(session, local, directory, name, stop):
+                return name
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
         except RemoteFileError:
             continue
-        if session.client.has_file(name, folder="input"):
-            return name
     with local.open("rb") as file, open_transfer() as report:
         report(0, os.fstat(file.fileno()).st_size)
         return session.client.upload(file, local.name)
 
 
 def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
-    """The directories to try. ComfyUI's own answer comes last: the request costs round trips and is rarely
-    needed."""
-    yield configured
+    """The directories to try: ComfyUI's own, then the configured one."""
     own = session.directories().input_dir
-    if own is not None and own != configured:
+    if own is not None:
         yield own
+    if configured != own:
+        yield configured
+
+
+def _is_read_by_comfyui(
+    session: ComfyUISession, local: Path, directory: str, name: str, stop: CancelToken
+) -> bool:
+    """True if ComfyUI has the content of `local` under this name, in the file that is in `directory`."""
+    remote = session.connection.files.stat(str(PurePosixPath(directory) / name), on_wait=stop.check)
+    modified_s = None if remote is None else remote.modified_at.timestamp()
+    subfolder, _, filename = name.rpartition("/")
+    try:
+        check_identity(
+            session.client, local, filename, subfolder=subfolder, folder="input", modified_s=modified_s
+        )
+    except RemoteFileError:
+        return False
+    return True
 
 
 def _upload_by_sftp(

@@ -16,7 +16,12 @@ from typing import Any
 
 from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.history import HistoryEntry
-from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
+from comfyui_workflow.errors import (
+    InvalidGraph,
+    RemoteFileError,
+    RemoteFileOverwritten,
+    RemoteFileReplaced,
+)
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
@@ -50,11 +55,11 @@ class OriginCheck:
         self._input_names = frozenset(Path(image).name for image in run.request.input_images)
 
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
-        """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileError for a file
-        that existed before the prompt and was made by another one."""
+        """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileReplaced for a
+        file that existed before the prompt and was made by another one."""
         class_type = _class_of(self._run.graph, output.node_id)
         is_old = _is_older(output, written)
-        if class_type in NUMBERING_CLASSES and not (is_old and not output.is_cached):
+        if class_type in NUMBERING_CLASSES and not is_old:
             return
         if not is_old and _is_surely_from_prompt(output, written):
             return
@@ -66,9 +71,19 @@ class OriginCheck:
         elif class_type not in NUMBERING_CLASSES:
             self._refuse_overwritten(output, part, proof, class_type)
 
+    def is_proved(self, output: OutputFile, part: Path, written: WriteTime) -> bool:
+        """True if the file was made by the run: it was written while the prompt executed, or contains its
+        graph. For a file that cannot be compared with ComfyUI's."""
+        is_before_end = (
+            output.made_before is not None and written.earliest_s <= output.made_before.timestamp()
+        )
+        if is_before_end and not _is_older(output, written):
+            return True
+        return self._proof(self._run.graph, output, part) is True
+
     def _refuse_old(self, output: OutputFile, part: Path, proof: bool | None) -> None:
         if proof is False and self._proof(self._executed_graph(), output, part) is False:
-            raise RemoteFileError(f"the {output.filename} that is there was made by another prompt")
+            raise RemoteFileReplaced(f"the {output.filename} that is there was made by another prompt")
 
     def _refuse_overwritten(
         self, output: OutputFile, part: Path, proof: bool | None, class_type: str | None
