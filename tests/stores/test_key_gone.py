@@ -32,7 +32,7 @@ def submitter(
         session=session,
         record=lambda event: new_run(),
         stop=CancelToken(),
-        place=nullcontext,
+        slot=nullcontext,
         live=live,
         sender=SubmissionContext(),
         is_cancelled=lambda: False,
