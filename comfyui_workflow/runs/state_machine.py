@@ -347,10 +347,10 @@ def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
     """A graph that was prepared for that instance and never submitted is prepared again for the next
     instance."""
+    left = replace(run, outputs=(), are_outputs_known=False, saved_again=())
     if run.prompt_id is not None:
-        reset = _vanished(run, event.message, at)
-        return replace(_without_placement(reset), outputs=(), are_outputs_known=False, saved_again=())
-    return replace(_without_placement(run), prepared_graph=None, phase=Phase.WAITING, message=event.message)
+        return _without_placement(_vanished(left, event.message, at))
+    return replace(_without_placement(left), prepared_graph=None, phase=Phase.WAITING, message=event.message)
 
 
 def _without_placement(run: Run) -> Run:
