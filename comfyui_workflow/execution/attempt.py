@@ -15,7 +15,8 @@ from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, wanted_outpu
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
-from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped
+from comfyui_workflow.errors import ComfyUIUnavailable, FileRefused, RecordDamaged, Stopped
+from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
 from comfyui_workflow.execution.left_files import (
     FOUND_BY_NAME,
@@ -57,7 +58,7 @@ from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.scheduling.executor import ExecutionContext
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.workflows.graph import output_ids
+from comfyui_workflow.workflows.graph import Graph, output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 CANCEL_GRACE_S = 2.0
@@ -211,7 +212,7 @@ class RunAttempt:
             sender=self.sender,
             api_key=self._api_key,
             is_cancelled=lambda: self._run().is_cancel_requested,
-            has_left_files=lambda: bool(find_left_files(self.session, self._run()).outputs),
+            has_left_files=lambda: bool(self._find_left_files(self._run()).outputs),
             run=run,
             prompt_id=prompt_id,
         )
@@ -289,13 +290,32 @@ class RunAttempt:
         if is_same_boot and is_seen and run.status is RunStatus.QUEUED:
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
             return
-        left = find_left_files(self.session, run)
+        left = self._find_left_files(run)
         if left.is_complete or (left.outputs and is_same_boot):
             self._take(left)
         elif is_same_boot:
             self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
         else:
             self._lost_by_restart(run)
+
+    def _find_left_files(self, run: Run) -> LeftFiles:
+        """Searches for the files of a prompt. Its input files are uploaded once more if they are gone: that
+        tells their names."""
+        sent: Graph | None = run.graph
+        try:
+            if run.request.input_images:
+                sent = upload_inputs(
+                    self.session,
+                    run.graph,
+                    run.request.input_images,
+                    run.comfyui_input_dir,
+                    say=lambda _: None,
+                    stop=self.context.stop,
+                    live=self.live,
+                )
+        except FileRefused:
+            sent = None
+        return find_left_files(self.session, run, sent)
 
     def _take(self, left: LeftFiles) -> None:
         """Takes files that a prompt left which ComfyUI has no record of."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from comfyui_workflow.comfyui.client import answer_or_default
@@ -88,18 +88,22 @@ def no_record_sentence(left: LeftFiles) -> str:
     return f"{may_have_run}, but no file of it was found in {left.directory}. {_EXECUTE_AGAIN}"
 
 
-def find_left_files(session: ComfyUISession, run: Run) -> LeftFiles:
-    """Raises: the error of a broken session."""
+def find_left_files(session: ComfyUISession, run: Run, sent: Graph | None) -> LeftFiles:
+    """`sent` is the graph with the names that the input files have on the instance; None if it is not known
+    any more, and then the files are candidates only. Raises: the error of a broken session."""
     planned = {node.node_id for node in run.nodes}
     save_nodes = [each for each in output_ids(run.graph, session.definitions()) if each in planned]
     prefixes = prefixes_of(run.graph, save_nodes)
     directory = session.directories().output_dir or run.comfyui_output_dir
-    search = _Search(session, run, directory, _sent_after(session, run))
+    search = _Search(session, directory, _sent_after(session, run))
     try:
         by_node = {node_id: list(search.candidates(prefix)) for node_id, prefix in prefixes.items()}
     except (RemoteFileError, RemoteFilesSilent):
         return LeftFiles()
-    outputs = {node_id: search.files_of_run(node_id, found) for node_id, found in by_node.items()}
+    outputs = {
+        node_id: search.files_of_run(node_id, found, sent) if sent else []
+        for node_id, found in by_node.items()
+    }
     return LeftFiles(
         outputs=tuple(output for found in outputs.values() for output in found),
         candidates=tuple(sorted({each.filename for found in by_node.values() for each in found})),
@@ -109,12 +113,10 @@ def find_left_files(session: ComfyUISession, run: Run) -> LeftFiles:
 
 
 class _Search:
-    def __init__(self, session: ComfyUISession, run: Run, directory: str, since: datetime) -> None:
+    def __init__(self, session: ComfyUISession, directory: str, since: datetime) -> None:
         self._session = session
-        self._run = run
         self._directory = directory
         self._since = since
-        self._input_names = frozenset(Path(image).name for image in run.request.input_images)
 
     def candidates(self, prefix: Prefix) -> Iterator[OutputFile]:
         """Yields the files of a prefix that were written since the prompt was sent, oldest first. Raises:
@@ -129,8 +131,8 @@ class _Search:
         for _, name, subfolder in islice(recent, MOST_CANDIDATES):
             yield OutputFile(filename=name, subfolder=subfolder, file_type=file_type(name))
 
-    def files_of_run(self, node_id: str, candidates: list[OutputFile]) -> list[OutputFile]:
-        """Returns the files with the graph of the run. A node writes its files one after another, so the
+    def files_of_run(self, node_id: str, candidates: list[OutputFile], sent: Graph) -> list[OutputFile]:
+        """Returns the files with the graph that was sent. A node writes its files one after another, so the
         search ends at the first file of another prompt after them."""
         found: list[OutputFile] = []
         graphless: list[OutputFile] = []
@@ -138,7 +140,7 @@ class _Search:
             graph = self._graph_in(each)
             if graph is None:
                 graphless.append(each)
-            elif was_saved_by_node(self._run.graph, node_id, graph, self._input_names):
+            elif was_saved_by_node(sent, node_id, graph, frozenset()):
                 found.append(_of_node(each, node_id))
             elif found:
                 break

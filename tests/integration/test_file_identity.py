@@ -2,6 +2,7 @@
 that was cleared."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -126,10 +127,11 @@ def test_cached_files_that_are_gone_again_end_the_run(
     assert done["submissions"] == 2
 
 
+@pytest.mark.parametrize("age_s", [0, 100_000])
 def test_the_picture_of_another_prompt_under_a_cached_name_is_not_taken(
-    make_server: MakeServer, sandbox: SandboxProcess, tmp_path: Path
+    make_server: MakeServer, sandbox: SandboxProcess, tmp_path: Path, age_s: int
 ) -> None:
-    """The directory was emptied, and its numbers were given again."""
+    """The directory was emptied, and its numbers were given again, lately or long ago."""
     server = make_server()
     server.until_finished(server.execute(sandbox.ssh_string, painted(19)))
     kept = (sandbox.output_dir / "out_00001_.png").read_bytes()
@@ -139,7 +141,8 @@ def test_the_picture_of_another_prompt_under_a_cached_name_is_not_taken(
     (sandbox.output_dir / "out_00001_.png").unlink()
     server.until_finished(server.execute(sandbox.ssh_string, painted(19)))
     (sandbox.output_dir / "out_00001_.png").write_bytes(theirs)
-    os.utime(sandbox.output_dir / "out_00001_.png", (1_700_000_000, 1_700_000_000))
+    written_s = time.time() - age_s
+    os.utime(sandbox.output_dir / "out_00001_.png", (written_s, written_s))
     server.output_dir = tmp_path / "elsewhere"
     done = server.until_finished(server.execute(sandbox.ssh_string, painted(19)))
     assert done["status"] == "completed", done["error_message"]
@@ -194,6 +197,29 @@ def test_a_picture_is_found_after_a_restart_of_comfyui_too(
     assert len(sandbox.executions()) == 1
 
 
+def test_of_two_pictures_of_two_inputs_each_run_finds_its_own(
+    make_server: MakeServer, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """Their graphs differ only in the name of the input, which even has one name in both requests."""
+    server = make_server()
+    sandbox.faults(hold=True)
+    runs = {}
+    for color in ("red", "lime"):
+        (tmp_path / color).mkdir()
+        photo = picture(tmp_path / color / "photo.png", color)
+        runs[color] = server.execute(sandbox.ssh_string, loaded("photo.png"), input_images=[str(photo)])
+        server.until(runs[color], lambda p: p["phase"] == "queued" and p["prompt_id"])
+    server.kill()
+    sandbox.faults(hold=False)
+    wait_until(lambda: len(in_history(sandbox)) == 2)
+    clear_history(sandbox)
+    server.start()
+    done = {color: server.until_finished(run) for color, run in runs.items()}
+    assert [each["error_message"] for each in done.values()] == [None, None]
+    found = {color: [color_of(o["local_path"]) for o in each["outputs"]] for color, each in done.items()}
+    assert found == {"red": [(0, 255, 255)], "lime": [(255, 0, 255)]}
+
+
 @pytest.mark.parametrize("when", ["executing", "queued"])
 def test_a_prompt_without_record_and_without_file_may_have_run(
     make_server: MakeServer, sandbox: SandboxProcess, when: str
@@ -234,18 +260,24 @@ def test_a_prompt_whose_answer_was_lost_is_not_sent_again_if_its_picture_is_ther
     assert runs_executed(sandbox)[run] == 1
 
 
-def test_two_candidates_without_a_graph_inside_are_named_and_not_taken(
-    make_server: MakeServer, sandbox: SandboxProcess
+@pytest.mark.parametrize("names", [["slow_00001_.png"], ["slow_00001_.png", "slow_00002_.png"]])
+def test_of_files_without_a_graph_inside_only_a_single_one_is_taken(
+    make_server: MakeServer, sandbox: SandboxProcess, names: list[str]
 ) -> None:
+    """Several are named."""
     server = make_server()
     run = server.execute(sandbox.ssh_string, slow(36, steps=5))
     server.until_status(run, "executing")
     server.kill()
     wait_until(lambda: len(in_history(sandbox)) == 1)
     clear_history(sandbox)
-    for name in ("slow_00001_.png", "slow_00002_.png"):
+    for name in names:
         picture(sandbox.output_dir / name, "red")
     server.start()
     done = server.until_finished(run)
-    assert (done["status"], done["error_code"]) == ("failed", "prompt_lost")
-    assert "may be its own: slow_00001_.png, slow_00002_.png" in done["error_message"]
+    if len(names) == 1:
+        assert done["status"] == "completed", done["error_message"]
+        assert [output["filename"] for output in done["outputs"]] == names
+    else:
+        assert (done["status"], done["error_code"]) == ("failed", "prompt_lost")
+        assert f"may be its own: {', '.join(names)}" in done["error_message"]
