@@ -217,6 +217,10 @@ class RemoteFileExists(RemoteFileError):
     code = "remote_file_exists"
 
 
+class RemoteFileReplaced(RemoteFileError):
+    """Another prompt made the file that has the name. Concerns one output, like the next one."""
+
+
 class RemoteFileOverwritten(RemoteFileError):
     """Concerns one output. This error alone never ends a run."""
 

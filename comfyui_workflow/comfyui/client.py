@@ -4,6 +4,8 @@ sense."""
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any, BinaryIO, TypeVar
 
@@ -73,6 +75,8 @@ class Answer:
     body: AnswerBody
     what: str
     path: str
+    date: str | None = None
+    """The time of the instance, as in the header `Date`."""
 
 
 class ComfyUIClient:
@@ -248,10 +252,20 @@ class ComfyUIClient:
         return answer_or_default(lambda: frozenset(self._get_object("/node_replacements")), frozenset())
 
     def directories(self) -> Directories:
-        """Returns the directories of this ComfyUI. Raises: ComfyUIError if this version does not tell
-        them."""
-        paths = self._get_object("/internal/folder_paths")
-        return read_directories(paths, as_object(self.system_stats().get("system")).get("argv"))
+        """Returns the directories of this ComfyUI, as far as it tells them: a version or a proxy may refuse
+        either request."""
+        paths = self._object_if_told("/internal/folder_paths")
+        system = as_object(self._object_if_told("/system_stats").get("system"))
+        return read_directories(paths, system.get("argv"))
+
+    def clock(self) -> datetime | None:
+        """Returns the time of the instance, in whole seconds; None if its responses have no date."""
+        answer = _check_status(self._ask("GET", "/prompt"))
+        answer.body.close()
+        try:
+            return parsedate_to_datetime(answer.date or "").replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return None
 
     def log(self) -> str:
         """Returns the last lines of ComfyUI's log. Raises: ComfyUIError if this version does not serve it."""
@@ -290,8 +304,8 @@ class ComfyUIClient:
 
     @contextmanager
     def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:
-        """Yields the content of a file, from byte `start` on if ComfyUI supports that. Raises:
-        RemoteFileMissing; RemoteFileError for any response but the file."""
+        """Yields the content of a file, from byte `start` on if ComfyUI supports that; a negative `start`
+        counts from the end. Raises: RemoteFileMissing; RemoteFileError for any response but the file."""
         params = {"filename": filename, "subfolder": subfolder, "type": folder}
         response = self._request("GET", "/view", params=params, headers=headers_of(start), stream=True)
         with response:
@@ -309,6 +323,15 @@ class ComfyUIClient:
     def system(self) -> System:
         return read_system(self.system_stats())
 
+    def _object_if_told(self, path: str) -> dict[str, Any]:
+        """Returns {} if the request is refused or fails. Raises: InstanceBroken."""
+        try:
+            return self._get_object(path)
+        except InstanceBroken:
+            raise
+        except ComfyUIError:
+            return {}
+
     def _get_object(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._object(_check_status(self._ask("GET", path, params=params)))
 
@@ -318,7 +341,8 @@ class ComfyUIClient:
         with self._translating_errors(what), self._send(method, path, clock, **arguments) as response:
             refuse_encoding(response, what)
             body = read_body(response, self._limits.of(path), self._limits.values, f"in answer to {what}")
-            return Answer(status=response.status_code, body=body, what=what, path=path)
+            date = response.headers.get("Date")
+            return Answer(status=response.status_code, body=body, what=what, path=path, date=date)
 
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """Returns the head of a response; its body is read in pieces, with a minimum average rate."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 import requests
 
@@ -26,6 +27,7 @@ class ViewedFile:
     """Size of the whole file; None if the response does not tell it."""
     tag: str | None = None
     """ETag or Last-Modified: changes when the file changes."""
+    last_modified: str | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self.pieces
@@ -38,12 +40,24 @@ class ViewedFile:
             return None
         return int(found[1], 16)
 
+    @property
+    def modified_s(self) -> int | None:
+        """The same in whole seconds, also if only Last-Modified tells it."""
+        if self.modified_ns is not None:
+            return self.modified_ns // 10**9
+        try:
+            return int(parsedate_to_datetime(self.last_modified or "").timestamp())
+        except (ValueError, OverflowError, OSError):
+            return None
+
 
 def headers_of(start: int) -> dict[str, str]:
-    """Returns the request headers for the bytes from `start` on. Asks for no compression, since the length of
-    a compressed response is not the length of the file."""
+    """Returns the request headers for the bytes from `start` on; a negative number counts from the end. Asks
+    for no compression, since the length of a compressed response is not the length of the file."""
     headers = {"Accept-Encoding": "identity"}
-    return {**headers, "Range": f"bytes={start}-"} if start else headers
+    if not start:
+        return headers
+    return {**headers, "Range": f"bytes={start}-" if start > 0 else f"bytes={start}"}
 
 
 def read_view(response: requests.Response, filename: str, wanted_start: int) -> ViewedFile:
@@ -61,6 +75,7 @@ def read_view(response: requests.Response, filename: str, wanted_start: int) -> 
         start=start,
         size_bytes=size_bytes,
         tag=response.headers.get("ETag") or response.headers.get("Last-Modified"),
+        last_modified=response.headers.get("Last-Modified"),
     )
 
 
@@ -76,7 +91,8 @@ def _range(response: requests.Response, filename: str, wanted_start: int) -> tup
     from `wanted_start` to the end."""
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     first, last, size_bytes = map(int, found.groups()) if found else (-1, -1, 0)
-    if first != wanted_start or last != size_bytes - 1:
+    start = wanted_start if wanted_start >= 0 else max(0, size_bytes + wanted_start)
+    if first != start or last != size_bytes - 1:
         raise RemoteFileError(f"ComfyUI sends another part of {filename} than was requested")
     return first, size_bytes
 

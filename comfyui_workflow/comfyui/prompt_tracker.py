@@ -27,6 +27,8 @@ SILENCE_BEFORE_RENEWAL_S = 5.0
 loses all progress."""
 LONGEST_SILENCE_S = 60.0
 MAX_FAILED_POLLS = 5
+_NOT_SEEN = -1
+"""Queue position of a prompt that was not seen yet; None is the position of the running prompt."""
 MIN_FAILING_S = 10.0
 """A proxy in front of ComfyUI can answer 500 to several polls in a row before it recovers."""
 
@@ -36,6 +38,8 @@ class PromptEnded:
     """The prompt has ended; `entry` is None if it is neither in the queue nor in the history."""
 
     entry: HistoryEntry | None
+    was_waiting: bool = False
+    """The prompt was in the queue and did not execute when it was last seen."""
 
 
 class PromptFollower:
@@ -67,7 +71,7 @@ class PromptFollower:
         self._clock = clock
         self._reader = MessageReader()
         self._stall = StallDetector(client, stall_limit_s, clock)
-        self._position: int | None = -1
+        self._position: int | None = _NOT_SEEN
         self._failed_polls = 0
         self._failing_since_s = 0.0
         self._began_at_s = clock()
@@ -142,7 +146,7 @@ class PromptFollower:
         entry = self._history()
         if entry is None and self._failed_polls:
             return None
-        return PromptEnded(entry=entry)
+        return PromptEnded(entry=entry, was_waiting=self._position not in (None, _NOT_SEEN))
 
     def _history(self) -> HistoryEntry | None:
         """If a result cannot be encoded as JSON, ComfyUI always answers 500 for this prompt. Raises:

@@ -17,15 +17,24 @@ from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.previews import Preview
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
-from comfyui_workflow.errors import ComfyUIUnavailable, RecordDamaged, Stopped, StoreError
+from comfyui_workflow.errors import ComfyUIUnavailable, FileRefused, RecordDamaged, Stopped, StoreError
 from comfyui_workflow.execution import sent_pictures
+from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.late_copies import EXECUTED_TWICE, STOPPED
+from comfyui_workflow.execution.left_files import (
+    FOUND_BY_NAME,
+    LeftFiles,
+    find_left_files,
+    no_record_sentence,
+)
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.outputs import (
     OutputFetcher,
     is_lost,
     missing_sentence,
+    nodes_to_save_again,
     not_fetched_sentence,
+    saved_again_sentence,
 )
 from comfyui_workflow.execution.prepare import prepared_graph, refuse_unless_it_runs, validate_on_instance
 from comfyui_workflow.execution.results import ResultCollector
@@ -41,6 +50,7 @@ from comfyui_workflow.runs.events import (
     NoticeAdded,
     OutputsFetched,
     OutputsFound,
+    OutputsGone,
     PhaseEntered,
     PromptAccepted,
     PromptSucceeded,
@@ -55,7 +65,7 @@ from comfyui_workflow.scheduling.executor import ExecutionContext
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
 from comfyui_workflow.workflows.api_nodes import missing_key_findings
-from comfyui_workflow.workflows.graph import output_ids
+from comfyui_workflow.workflows.graph import Graph, output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import inputs_named
 
@@ -91,6 +101,8 @@ class EndedPrompt:
     """A prompt that has ended. `entry` is None if it is in neither queue nor history."""
 
     entry: HistoryEntry | None
+    was_waiting: bool = False
+    """True if it was last seen in the queue, where it had not begun."""
     may_lack_pictures: bool = False
     """True if the websocket was not open during the whole execution."""
 
@@ -129,8 +141,7 @@ class RunAttempt:
     def _execute(self) -> None:
         run = self._run()
         if run.are_outputs_known:
-            self._fetch_outputs()
-            self._complete()
+            self._complete(self._fetch_outputs())
             return
         if not run.is_accepted:  # ComfyUI has validated an accepted prompt itself
             self.session.refuse_if_broken()
@@ -140,7 +151,8 @@ class RunAttempt:
         if ended is None:
             self._record(RunCancelled())
         elif ended.entry is None:
-            self._vanished()
+            was_submitted_now = not run.is_accepted and self._run().is_accepted
+            self._vanished(is_seen=ended.was_waiting or was_submitted_now)
         else:
             self._finish(ended.entry, may_lack_pictures=ended.may_lack_pictures)
 
@@ -202,9 +214,13 @@ class RunAttempt:
             is_seen = not was_accepted and self.session.feed.wait_connected(0)
             connection = self.session.feed.times_connected
             copies = self._copies(submitted) if was_accepted or submitted.is_sent_again else None
-            entry = self._follow(accepted_id, subscription, pictures, copies)
+            ended = self._follow(accepted_id, subscription, pictures, copies)
             is_seen = is_seen and self.session.feed.times_connected == connection
-            return EndedPrompt(entry=entry, may_lack_pictures=not is_seen or pictures.has_dropped)
+            return EndedPrompt(
+                entry=ended.entry,
+                was_waiting=ended.was_waiting,
+                may_lack_pictures=not is_seen or pictures.has_dropped,
+            )
 
     def _follow(
         self,
@@ -212,8 +228,8 @@ class RunAttempt:
         subscription: Subscription,
         pictures: SentPictures,
         copies: DuplicatePrompts | None,
-    ) -> HistoryEntry | None:
-        """Follows an accepted prompt to its end. Returns None if it is in neither queue nor history."""
+    ) -> PromptEnded:
+        """Follows an accepted prompt to its end."""
         follower = PromptFollower(
             self.session.client,
             self.session.feed,
@@ -236,7 +252,7 @@ class RunAttempt:
                 match item:
                     case PromptEnded():
                         self._await_pictures(item.entry, subscription, pictures)
-                        return item.entry
+                        return item
                     case Event():
                         self._record(item)
                         self.backoff.reset()  # any message about the prompt is progress
@@ -279,6 +295,7 @@ class RunAttempt:
             sender=self.sender,
             api_key=self._api_key,
             is_cancelled=lambda: self._run().is_cancel_requested,
+            has_left_files=lambda: bool(self._find_left_files(self._run()).outputs),
             run=run,
             prompt_id=prompt_id,
         )
@@ -342,17 +359,63 @@ class RunAttempt:
         if self._run().is_cancel_requested:
             canceller.ask()
 
-    def _vanished(self) -> None:
+    def _vanished(self, *, is_seen: bool) -> None:
         """Handles a prompt that is in neither queue nor history. After a cancel request this confirms the
-        cancellation. Otherwise ComfyUI was restarted, or another user removed the prompt."""
+        cancellation. Otherwise ComfyUI was restarted, another user removed the prompt, or the history was
+        cleared. `is_seen`: this attempt submitted the prompt, or saw it in the queue."""
         run = self._run()
         if run.is_cancel_requested:
             self._record(RunCancelled())
-        elif LostParts.STATE in run.lost:
+            return
+        if LostParts.STATE in run.lost:
             raise RecordDamaged(MAY_HAVE_RUN)
-        elif self.session.is_same_boot(run.boot_marker):
+        is_same_boot = self.session.is_same_boot(run.boot_marker)
+        if is_same_boot and is_seen and run.status is RunStatus.QUEUED:
             self._record(RunCancelled(message="The prompt was removed on the instance, not by this server"))
-        elif not run.is_accepted:
+            return
+        left = self._find_left_files(run)
+        if left.is_complete or (left.outputs and is_same_boot):
+            self._take(left)
+        elif is_same_boot:
+            self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
+        else:
+            self._lost_by_restart(run)
+
+    def _find_left_files(self, run: Run) -> LeftFiles:
+        """Searches for the files of a prompt. Its input files are uploaded once more if they are gone: that
+        tells their names."""
+        sent: Graph | None = run.graph
+        try:
+            if run.request.input_images:
+                sent = upload_inputs(
+                    self.session,
+                    run.graph,
+                    run.request.input_images,
+                    run.comfyui_input_dir,
+                    say=lambda _: None,
+                    stop=self.context.stop,
+                    live=self.live,
+                )
+        except FileRefused:
+            sent = None
+        return find_left_files(self.session, run, sent)
+
+    def _take(self, left: LeftFiles) -> None:
+        """Takes files that a prompt left which ComfyUI has no record of."""
+        self._record(ExecutionEnded(execution_s=None))
+        self.context.release_slot()
+        if left.is_complete:
+            self._record(NoticeAdded(message=FOUND_BY_NAME))
+            self._record(PromptSucceeded(outputs=left.outputs))
+            self._complete(self._fetch_outputs())
+            return
+        self._record(OutputsFound(outputs=left.outputs))
+        with suppress(FetchingCancelled):
+            self._fetch_outputs()
+        self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
+
+    def _lost_by_restart(self, run: Run) -> None:
+        if not run.is_accepted:
             self._restarted_before_response(run)
         elif run.status is not RunStatus.EXECUTING:
             self._record(
@@ -388,8 +451,7 @@ class RunAttempt:
         if entry.outcome is Outcome.SUCCESS:
             self._learn_names(entry.prompt_id, outputs)
             self._record(PromptSucceeded(outputs=outputs))
-            self._fetch_outputs()
-            self._complete()
+            self._complete(self._fetch_outputs())
             return
         if outputs:  # files that were made before the end are paid for too
             self._record(OutputsFound(outputs=outputs))
@@ -410,16 +472,16 @@ class RunAttempt:
             comfyui_said=comfyui_said(entry),
         )
 
-    def _fetch_outputs(self) -> None:
+    def _fetch_outputs(self) -> Sequence[OutputFile]:
         """Downloads several outputs at a time and records them in order. An output that cannot be downloaded
         does not stop the others. Outputs that arrive together are flushed to disk together, before they are
-        recorded. Raises: FetchingCancelled, `CANCEL_GRACE_S` after the cancel request, whatever the
-        instance does."""
+        recorded. Returns the outputs of ComfyUI's cache whose files are gone. Raises: FetchingCancelled,
+        `CANCEL_GRACE_S` after the cancel request, whatever the instance does."""
         with self._fetching() as stop:
             stop.check()
-            self._fetch_missing(stop)
+            return self._fetch_missing(stop)
 
-    def _fetch_missing(self, stop: CancelToken) -> None:
+    def _fetch_missing(self, stop: CancelToken) -> Sequence[OutputFile]:
         run = self._run()
         missing = [each for each in enumerate(run.outputs, start=1) if not each[1].is_downloaded]
         downloads = ParallelMap(self.session.connection.files.transfers_at_once, stop)
@@ -433,6 +495,7 @@ class RunAttempt:
                 self._record(OutputsFetched(outputs=tuple(fetched)))
                 del missing[: len(fetched)]
                 stop.check()
+        return fetcher.gone
 
     @contextmanager
     def _fetching(self) -> Iterator[CancelToken]:
@@ -451,9 +514,13 @@ class RunAttempt:
     def _report_fetching(self, message: str) -> None:
         self._record(PhaseEntered(phase=Phase.DOWNLOADING, message=message))
 
-    def _complete(self) -> None:
-        missing = missing_sentence(self._run())
-        if missing is None:
+    def _complete(self, gone: Sequence[OutputFile]) -> None:
+        """Ends the run. If files of ComfyUI's cache are gone, the prompt is submitted once more instead."""
+        run = self._run()
+        missing, node_ids = missing_sentence(run), nodes_to_save_again(run, gone)
+        if node_ids:
+            self._record(OutputsGone(node_ids=node_ids, message=saved_again_sentence(gone)))
+        elif missing is None:
             self._record(RunCompleted())
         else:
             code = "outputs_lost" if is_lost(self._run()) else "outputs_missing"

@@ -1,4 +1,10 @@
-"""Uploads input files to the instance: under their own names, never over another user's file, never twice."""
+"""Uploads input files to the instance: under their own names, never over another user's file, never twice.
+
+How it works. A file is uploaded over SFTP into ComfyUI's own input directory, or else into the configured
+one. Then ComfyUI is asked for the file of that name (`file_identity`): the directory may belong to another
+ComfyUI, while this one has an older file of the same name. If ComfyUI has not got the file, it is uploaded
+through ComfyUI.
+"""
 
 import hashlib
 import logging
@@ -17,6 +23,7 @@ from comfyui_workflow.errors import (
     RemoteFileExists,
     RemoteFilesSilent,
 )
+from comfyui_workflow.execution.file_identity import check_identity
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.files.input_directories import files_in
 from comfyui_workflow.files.sensitive_paths import LOOKED_AT_BYTES, holds_private_key
@@ -116,21 +123,21 @@ def _upload_input(
     *,
     stop: CancelToken,
 ) -> _Uploaded:
-    """Returns the place of the file. Tries SFTP first; if ComfyUI does not see the file, SFTP into ComfyUI's
-    own directory; if SFTP is not available or does not respond, ComfyUI's upload route."""
+    """Returns the place of the file. Tries SFTP first; if ComfyUI does not see the file, or if SFTP is not
+    available or does not respond, ComfyUI's upload route."""
     digest = _sha256(local)
     for directory in _directories(session, input_dir):
         try:
             found = _upload_by_sftp(
                 session.connection.files, local, name, directory, open_transfer, digest=digest, stop=stop
             )
+            if _is_read_by_comfyui(session, local, directory, found, stop):
+                return _Uploaded(name=found, directory=directory)
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
         except RemoteFileError:
             continue
-        if session.client.has_file(found, folder="input"):
-            return _Uploaded(name=found, directory=directory)
     return _upload_by_http(session, local, name, open_transfer)
 
 
@@ -177,7 +184,10 @@ def _upload_directory(
             break
         except RemoteFileError:
             continue
-        if all(session.client.has_file(f"{found}/{relative}", folder="input") for relative in [*digests][:1]):
+        if all(
+            _is_read_by_comfyui(session, local / relative, directory, f"{found}/{relative}", stop)
+            for relative in [*digests][:1]  # one is enough: the directory is ComfyUI's or not
+        ):
             return _Uploaded(name=found, directory=directory)
     for relative in digests:
         stop.check()
@@ -216,12 +226,28 @@ def _has_only(
 
 
 def _directories(session: ComfyUISession, configured: str) -> Iterator[str]:
-    """The directories to try. ComfyUI's own answer comes last: the request costs round trips and is rarely
-    needed."""
-    yield configured
+    """The directories to try: ComfyUI's own, then the configured one."""
     own = session.directories().input_dir
-    if own is not None and own != configured:
+    if own is not None:
         yield own
+    if configured != own:
+        yield configured
+
+
+def _is_read_by_comfyui(
+    session: ComfyUISession, local: Path, directory: str, name: str, stop: CancelToken
+) -> bool:
+    """True if ComfyUI has the content of `local` under this name, in the file that is in `directory`."""
+    remote = session.connection.files.stat(str(PurePosixPath(directory) / name), on_wait=stop.check)
+    modified_s = None if remote is None else remote.modified_at.timestamp()
+    subfolder, _, filename = name.rpartition("/")
+    try:
+        check_identity(
+            session.client, local, filename, subfolder=subfolder, folder="input", modified_s=modified_s
+        )
+    except RemoteFileError:
+        return False
+    return True
 
 
 def _upload_by_sftp(

@@ -17,7 +17,12 @@ from typing import Any
 from comfyui_workflow.comfyui.client import answer_or_default
 from comfyui_workflow.comfyui.history import HistoryEntry
 from comfyui_workflow.comfyui.output_locations import is_outside
-from comfyui_workflow.errors import InvalidGraph, RemoteFileError, RemoteFileOverwritten
+from comfyui_workflow.errors import (
+    InvalidGraph,
+    RemoteFileError,
+    RemoteFileOverwritten,
+    RemoteFileReplaced,
+)
 from comfyui_workflow.runs.model import OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.workflows.graph import Graph
@@ -33,6 +38,7 @@ _SOON_S = 0.01
 """The next prompt may write this soon after the previous one, and kernel timestamps are this coarse."""
 _LARGEST_PICTURE_BYTES = 256 * 1024 * 1024
 _PROMPTS_SINCE = 8
+_OTHER_PROMPT = "the {} that is there was made by another prompt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +58,15 @@ class OriginCheck:
         self._input_names = provided_names(run.graph, run.request.input_images)
 
     def check(self, output: OutputFile, part: Path, written: WriteTime | None) -> None:
-        """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileError for a file
-        that existed before the prompt and was made by another one."""
+        """`written` is None if the time is unknown. Raises: RemoteFileOverwritten; RemoteFileReplaced for a
+        file that existed before the prompt and was made by another one."""
         class_type = _class_of(self._run.graph, output.node_id)
         is_old = _is_older(output, written)
         if is_outside(output) and is_old and not output.is_cached:
             raise RemoteFileError(f"the {output.filename} that is there is older than the prompt")
-        if class_type in NUMBERING_CLASSES and not (is_old and not output.is_cached):
+        if output.is_cached:
+            self._refuse_other_result(output, part)
+        if class_type in NUMBERING_CLASSES and (output.is_cached or not is_old):
             return
         if not is_old and _is_surely_from_prompt(output, written):
             return
@@ -70,9 +78,27 @@ class OriginCheck:
         elif class_type not in NUMBERING_CLASSES:
             self._refuse_overwritten(output, part, proof, class_type)
 
+    def is_proved(self, output: OutputFile, part: Path, written: WriteTime) -> bool:
+        """True if the file was made by the run: it was written while the prompt executed, or contains its
+        graph. For a file that cannot be compared with ComfyUI's."""
+        is_before_end = (
+            output.made_before is not None and written.earliest_s <= output.made_before.timestamp()
+        )
+        if is_before_end and not _is_older(output, written):
+            return True
+        return self._proof(self._run.graph, output, part) is True
+
+    def _refuse_other_result(self, output: OutputFile, part: Path) -> None:
+        """A file of the cache is older than the prompt, so its time tells nothing. Its graph does: the cache
+        has results of equal nodes only. Raises: RemoteFileReplaced."""
+        executed = self._executed_graph()
+        given = self._input_names if executed is self._run.graph else frozenset[str]()
+        if self._proof(executed, output, part, given) is False:
+            raise RemoteFileReplaced(_OTHER_PROMPT.format(output.filename))
+
     def _refuse_old(self, output: OutputFile, part: Path, proof: bool | None) -> None:
         if proof is False and self._proof(self._executed_graph(), output, part) is False:
-            raise RemoteFileError(f"the {output.filename} that is there was made by another prompt")
+            raise RemoteFileReplaced(_OTHER_PROMPT.format(output.filename))
 
     def _refuse_overwritten(
         self, output: OutputFile, part: Path, proof: bool | None, class_type: str | None
@@ -108,8 +134,11 @@ class OriginCheck:
                 return WriteTime(earliest_s=seen.modified_ns / 1e9, latest_s=seen.modified_ns / 1e9)
         return None
 
-    def _proof(self, graph: Graph, output: OutputFile, part: Path) -> bool | None:
-        """True if the graph in the file matches, False if it does not; None if the file contains no graph."""
+    def _proof(
+        self, graph: Graph, output: OutputFile, part: Path, given: frozenset[str] | None = None
+    ) -> bool | None:
+        """True if the graph in the file matches, False if it does not; None if the file contains no graph.
+        `given`: names of input files that can have another name on the instance."""
         if part.stat().st_size > _LARGEST_PICTURE_BYTES:
             return None
         try:
@@ -117,7 +146,7 @@ class OriginCheck:
         except InvalidGraph:
             return None
         return (
-            was_saved_by_node(graph, output.node_id, found, self._input_names)
+            was_saved_by_node(graph, output.node_id, found, self._input_names if given is None else given)
             if isinstance(found, dict)
             else None
         )

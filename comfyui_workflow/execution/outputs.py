@@ -1,9 +1,10 @@
 """Downloads output files: complete, once, made by this run, never over a different file, never outside the
 directory.
 
-How it works. A file has several sources: SFTP from the configured directory, SFTP from ComfyUI's own
-directory, and ComfyUI's `/view` through the tunnel. Each downloaded file is checked. If a source fails, or
-its file is the wrong one, the next source is tried.
+How it works. A file has several sources: SFTP from ComfyUI's own directory, SFTP from the configured
+directory, and ComfyUI's `/view` through the tunnel. A file that came over SFTP is compared with the file that
+ComfyUI has (`file_identity`): the directory may belong to another ComfyUI. If a source fails, or its file is
+the wrong one, the next source is tried.
 """
 
 import errno
@@ -18,13 +19,16 @@ from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.output_locations import is_outside
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
+    ComfyUIUnavailable,
     RemoteFileError,
     RemoteFileMissing,
     RemoteFileOverwritten,
+    RemoteFileReplaced,
     RemoteFilesSilent,
     StoreError,
 )
 from comfyui_workflow.execution import sent_pictures
+from comfyui_workflow.execution.file_identity import check_identity
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
 from comfyui_workflow.execution.output_origin import OriginCheck, WriteTime
 from comfyui_workflow.files.atomic_placement import (
@@ -42,6 +46,8 @@ from comfyui_workflow.ssh.sftp.files import version_of
 NOT_SAFE = "The instance gave it a name that is not safe to write here"
 _SENT_ONLY = "it came over the websocket only, and is not on this machine any more"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_GONE = (RemoteFileMissing, RemoteFileReplaced, RemoteFileOverwritten)
+_MOST_NAMED = 5
 _KEPT_FREE_BYTES = 64 * 1024 * 1024
 """Disk space that a response without a length may not use."""
 
@@ -55,6 +61,8 @@ class OutputFetcher:
         self._stop = stop
         self._live = live
         self._silence: RemoteFilesSilent | None = None
+        self.gone: list[OutputFile] = []
+        """Outputs that ComfyUI took from its cache, whose files the instance no longer has."""
         self._origin = OriginCheck(session, run)
 
     def fetch(self, output: OutputFile) -> OutputFile:
@@ -70,6 +78,8 @@ class OutputFetcher:
             try:
                 return self._fetch_with_retry(output, part, Path(self._run.request.output_dir) / relative)
             except RemoteFileError as error:
+                if output.is_cached and isinstance(error, _GONE):
+                    self.gone.append(output)
                 remove(part)  # a retry may come much later, and the run ends now
                 is_lost = isinstance(error, RemoteFileOverwritten)
                 return replace(output, error=str(error), is_lost=is_lost)
@@ -160,8 +170,7 @@ class OutputFetcher:
             yield partial(self._view, output)
 
     def _remote_paths(self, output: OutputFile) -> Iterator[str]:
-        """Paths in the configured directory, then in the directory that ComfyUI reports. ComfyUI is asked
-        only if needed."""
+        """Paths in the directory that ComfyUI reports, then in the configured one."""
         for directory in self._remote_dirs(output.folder):
             yield str(PurePosixPath(directory, output.subfolder, output.filename))
 
@@ -169,28 +178,50 @@ class OutputFetcher:
         if folder.startswith("/"):
             yield folder
             return
-        configured = self._run.comfyui_output_dir if folder == "output" else None
-        if configured is not None:
-            yield configured
         own = self._session.directories().of(folder)
-        if own is not None and own != configured:
+        if own is not None:
             yield own
+        configured = self._run.comfyui_output_dir if folder == "output" else None
+        if configured is not None and configured != own:
+            yield configured
 
     def _copy(self, output: OutputFile, remote: str, part: LocalPart, report: Report) -> str:
         found = self._session.connection.files.fetch(remote, part, progress=report)
         part.close()
-        modified_s = found.modified_at.timestamp()
-        self._check(output, part.path, WriteTime(earliest_s=modified_s, latest_s=modified_s + 1))
+        written = self._write_time(output, part.path, found.modified_at.timestamp())
+        self._check(output, part.path, written)
         return remote
+
+    def _write_time(self, output: OutputFile, part: Path, modified_s: float) -> WriteTime:
+        """Checks that ComfyUI has this file under this name. If ComfyUI does not tell, the time of the file
+        or the graph inside must prove its origin. `modified_s` is in whole seconds. Raises:
+        RemoteFileMissing, RemoteFileError, ComfyUIUnavailable."""
+        rounded = WriteTime(earliest_s=modified_s, latest_s=modified_s + 1)
+        if is_outside(output):  # `/view` serves only files below ComfyUI's own directories
+            return rounded
+        try:
+            modified_ns = check_identity(
+                self._session.client,
+                part,
+                output.filename,
+                subfolder=output.subfolder,
+                folder=output.folder,
+                modified_s=modified_s,
+            )
+        except RemoteFileMissing:
+            raise
+        except (RemoteFileError, ComfyUIUnavailable):
+            if not self._origin.is_proved(output, part, rounded):
+                raise
+            return rounded
+        return rounded if modified_ns is None else _exactly(modified_ns)
 
     def _view(self, output: OutputFile, part: LocalPart, report: Report) -> str | None:
         """Downloads through the tunnel: for a machine without SFTP, or if the directories are unknown."""
         modified_ns = self._view_content(output, part, report)
         part.close()
-        modified_s = None if modified_ns is None else modified_ns / 1e9
-        written = None if modified_s is None else WriteTime(earliest_s=modified_s, latest_s=modified_s)
-        self._check(output, part.path, written)
-        return next(reversed(list(self._remote_paths(output))), None)
+        self._check(output, part.path, None if modified_ns is None else _exactly(modified_ns))
+        return next(iter(self._remote_paths(output)), None)
 
     def _view_content(self, output: OutputFile, part: LocalPart, report: Report) -> int | None:
         """Resumes a partial download. Starts from the beginning if the part is of another version, or if
@@ -223,6 +254,10 @@ def _arrived(output: OutputFile, local: Path, remote_path: str | None) -> Output
         error=None,
         is_lost=False,
     )
+
+
+def _exactly(modified_ns: int) -> WriteTime:
+    return WriteTime(earliest_s=modified_ns / 1e9, latest_s=modified_ns / 1e9)
 
 
 def _version(viewed: ViewedFile) -> str | None:
@@ -272,6 +307,31 @@ def _permanent_error(trouble: StoreError, cause: BaseException | None) -> str:
     if isinstance(cause, OSError) and cause.errno in _FULL:
         raise trouble from cause
     return str(trouble)
+
+
+def nodes_to_save_again(run: Run, gone: Sequence[OutputFile]) -> tuple[str, ...]:
+    """Returns the nodes that must execute so that files which ComfyUI's cache lists exist again. Empty if
+    they were executed again before, or if a file is of no node of the graph. A node that another one created
+    counts as that one: its id begins with the id of the other."""
+    node_ids = [
+        next((each for each in _ancestors(output.node_id) if each in run.graph), "") for output in gone
+    ]
+    return () if run.saved_again or not all(node_ids) else tuple(dict.fromkeys(node_ids))
+
+
+def _ancestors(node_id: str) -> Iterator[str]:
+    """Yields the id, then the ids of the nodes that created it: `57:9.0.0.3` is of `57:9`."""
+    parts = node_id.split(".")
+    yield from (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def saved_again_sentence(gone: Sequence[OutputFile]) -> str:
+    names = ", ".join(output.filename for output in gone[:_MOST_NAMED])
+    more = f" and {len(gone) - _MOST_NAMED} more" if len(gone) > _MOST_NAMED else ""
+    return (
+        "ComfyUI took the results from its cache, but their files are gone from the instance "
+        f"({names}{more}): the workflow is submitted once more, and the nodes that save these files run"
+    )
 
 
 def missing_sentence(run: Run) -> str | None:

@@ -53,6 +53,7 @@ from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
 from comfyui_workflow.workflows.graph import Graph, output_ids
 from comfyui_workflow.workflows.overrides import inputs_named
+from comfyui_workflow.workflows.saved_files import saved_again
 
 FEED_WAIT_S = 2.0
 MAY_HAVE_RUN = (
@@ -123,9 +124,11 @@ class RunSubmission(PromptSender):
         run: Run,
         prompt_id: str,
         api_key: Callable[[], str | None] = lambda: None,
+        has_left_files: Callable[[], bool] = lambda: False,
     ) -> None:
         """`prompt_id` is the id of the next prompt. `api_key` returns the Comfy.org key of the run, if it is
-        still stored."""
+        still stored. `has_left_files` tells whether the instance has files of the prompt."""
+        self._has_left_files = has_left_files
         self._api_key = api_key
         self._is_cancelled = is_cancelled
         self._session = session
@@ -140,7 +143,8 @@ class RunSubmission(PromptSender):
 
     def ensure_submitted(self) -> Run | None:
         """Returns the run with its prompt accepted, submitted now or earlier. Returns None if ComfyUI does
-        not have the prompt, and the run was cancelled or ComfyUI was restarted after the prompt was sent.
+        not have the prompt, and the run was cancelled, or ComfyUI was restarted or the prompt ran after it
+        was sent.
         Raises: PromptRefused; Stopped; the error of a broken session. After such an error it may be called
         again."""
         if self._run.is_accepted:
@@ -160,7 +164,7 @@ class RunSubmission(PromptSender):
         return self._sender.in_doubt_for_s(self._run)
 
     def may_be_sent_again(self) -> bool:
-        if not self._is_cancelled() and not self._is_restarted_since():
+        if not (self._is_cancelled() or self._is_restarted_since() or self._has_run()):
             return True
         self._sender.expect_copies(self._run)
         return False
@@ -202,7 +206,7 @@ class RunSubmission(PromptSender):
         self._session.feed.wait_connected(FEED_WAIT_S)
         self._sender.check_data()
         return self._session.client.submit(
-            self._graph,
+            saved_again(self._graph, self._run.saved_again, correlation_of(self._run)),
             prompt_id=self._run.prompt_id or "",
             client_id=self._session.feed.client_id,
             extra_data=extra_data_of(self._run, self._sender.process, self._api_key()),
@@ -229,6 +233,12 @@ class RunSubmission(PromptSender):
         and forgotten it. False if that is not known."""
         marker = self._run.boot_marker
         return marker is not None and not self._session.is_same_boot(marker)
+
+    def _has_run(self) -> bool:
+        """True if an earlier process sent the prompt, and files of it are there: then somebody has cleared
+        the history."""
+        is_sent_by_other = self._sender.process not in self._run.sent_by[-1:]
+        return is_sent_by_other and self._has_left_files()
 
     def _find_after_damage(self) -> FoundPrompt | None:
         """Called if ComfyUI has no prompt with the run's own id. Returns another prompt of the run that the

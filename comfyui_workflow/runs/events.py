@@ -235,6 +235,16 @@ class PromptVanished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputsGone(Event):
+    """ComfyUI took results from its cache, but their files are gone from the instance. The prompt is
+    submitted once more, so that the nodes which save these files execute."""
+
+    saving: ClassVar[Durability] = Durability.SYNCED
+    node_ids: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelRequested(Event):
     """A person requested the cancellation, or the server did for `reason`, which the ended run shows."""
 

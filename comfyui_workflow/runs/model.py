@@ -212,6 +212,8 @@ class Run:
     outputs: tuple[OutputFile, ...] = ()
     are_outputs_known: bool = False
     """ComfyUI finished the prompt with success, and `outputs` is its complete list."""
+    saved_again: tuple[str, ...] = ()
+    """Nodes that execute again, because ComfyUI's cache listed files of theirs that are gone. Set once."""
 
     error_message: str | None = None
     error_code: str | None = None

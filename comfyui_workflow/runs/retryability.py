@@ -1,5 +1,5 @@
 """Tells whether a retry of a run is accepted. A retry connects to the instance again and fetches missing
-outputs. It never executes a prompt a second time."""
+outputs. It executes nothing a second time, except nodes whose files in ComfyUI's cache are gone."""
 
 from typing import Protocol
 

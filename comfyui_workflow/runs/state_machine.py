@@ -7,7 +7,7 @@ events move almost independently.
 The status, which clients see (`phase` is finer: it names the current action of the server):
 
     queued -> executing                  the first event that proves execution (NodeStarted, ...)
-    executing -> queued                  PromptVanished, InstanceLeft: the prompt is submitted again
+    executing -> queued                  PromptVanished, OutputsGone, InstanceLeft: submitted again
     queued, executing -> finished        RunCompleted, RunFailed, RunCancelled
     failed -> queued, executing          RetryRequested: the run continues where it failed
 
@@ -16,7 +16,7 @@ The prompt:
     no prompt_id -> prompt_id            PromptPrepared, before the prompt is sent; counts a submission
     prompt_id -> is_accepted             PromptAccepted, PromptFound; repeated sends are PromptSentAgain
     is_accepted -> are_outputs_known     PromptSucceeded: the list of outputs is complete
-    any -> no prompt_id                  PromptVanished, InstanceLeft
+    any -> no prompt_id                  PromptVanished, OutputsGone, InstanceLeft
 
 The GPU time: `gpu_since` is the start of the current execution. When the connection fails or the server
 restarts, `contact_lost_at` marks the time until which the execution was observed; the next event of the
@@ -52,6 +52,7 @@ from comfyui_workflow.runs.events import (
     NoticeAdded,
     OutputsFetched,
     OutputsFound,
+    OutputsGone,
     PhaseEntered,
     PortChosen,
     PriorityChanged,
@@ -152,6 +153,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
             return replace(run, outputs=_with_outputs(run.outputs, event.outputs))
         case PromptVanished():
             return _vanished(run, event.message, at)
+        case OutputsGone():
+            return _saved_again(run, event, at)
         case CancelRequested():
             return _cancel_requested(run, event)
         case RetryRequested():
@@ -281,10 +284,12 @@ def _advanced(run: Run, event: NodesAdvanced, at: datetime) -> Run:
 
 def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
     """All other nodes are executed too: their messages were missed, or they were not needed (the branch of a
-    lazy input, the nodes behind a cached node)."""
+    lazy input, the nodes behind a cached node). ComfyUI does not list every cached output again, so outputs
+    that came from the earlier prompt stay."""
+    earlier = run.outputs if run.saved_again else ()
     return replace(
         _map_nodes(_started(run, at), nodes.executed),
-        outputs=_merge_outputs(run.outputs, event.outputs),
+        outputs=_merge_outputs(run.outputs, (*earlier, *event.outputs)),
         are_outputs_known=True,
         current_node_id=None,
         is_accepted=True,
@@ -294,10 +299,18 @@ def _succeeded(run: Run, event: PromptSucceeded, at: datetime) -> Run:
 
 
 def _merge_outputs(known: tuple[OutputFile, ...], found: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
-    """A known output keeps its data if the found output is the file of the same prompt."""
-    by_key = {(output.key, output.made_before): output for output in known}
-    kept = {output.key: by_key.get((output.key, output.made_before), output) for output in found}
-    return tuple(kept.values())
+    """A known output keeps its data if the found output is the same file."""
+    by_key = {output.key: output for output in known}
+    return tuple({each.key: _merged(by_key.get(each.key), each) for each in found}.values())
+
+
+def _merged(known: OutputFile | None, found: OutputFile) -> OutputFile:
+    """The file is the same if the same prompt made it, or if it came from the cache after it was
+    downloaded."""
+    if known is None:
+        return found
+    is_same = known.made_before == found.made_before or (found.is_cached and known.is_downloaded)
+    return known if is_same else found
 
 
 def _with_outputs(outputs: tuple[OutputFile, ...], changed: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
@@ -338,10 +351,10 @@ def _executed_for(run: Run, at: datetime, execution_s: float | None) -> Run:
 def _left(run: Run, event: InstanceLeft, at: datetime) -> Run:
     """A graph that was prepared for that instance and never submitted is prepared again for the next
     instance."""
+    left = replace(run, outputs=(), are_outputs_known=False, saved_again=())
     if run.prompt_id is not None:
-        reset = _vanished(run, event.message, at)
-        return replace(_without_placement(reset), outputs=(), are_outputs_known=False)
-    return replace(_without_placement(run), prepared_graph=None, phase=Phase.WAITING, message=event.message)
+        return _without_placement(_vanished(left, event.message, at))
+    return replace(_without_placement(left), prepared_graph=None, phase=Phase.WAITING, message=event.message)
 
 
 def _without_placement(run: Run) -> Run:
@@ -393,6 +406,18 @@ def _vanished(run: Run, message: str, at: datetime) -> Run:
         queue_position=None,
         current_node_id=None,
         start_time=None,
+    )
+
+
+def _saved_again(run: Run, event: OutputsGone, at: datetime) -> Run:
+    """The downloaded outputs are kept: the next prompt has the results of all other nodes from the cache."""
+    reset = _vanished(run, event.message, at)
+    return replace(
+        reset,
+        times_lost_running=run.times_lost_running,
+        are_outputs_known=False,
+        saved_again=event.node_ids,
+        outputs=tuple(output for output in run.outputs if output.is_downloaded),
     )
 
 

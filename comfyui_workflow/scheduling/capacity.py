@@ -112,8 +112,8 @@ class Slots:
             requesting.is_ready = True
         if self.submitting is not None:
             return False
-        if requesting is None:
-            return run_id in self.with_prompt
+        if requesting is None:  # a prompt is submitted again, after it was lost or has ended
+            return run_id in self.with_prompt or len(self.with_prompt) < most
         if len(self.with_prompt) >= most:
             return False
         before = (each for each in self.staging.values() if each.order < requesting.order)

@@ -14,7 +14,7 @@ from io import BytesIO
 from math import inf
 from pathlib import Path
 
-from comfyui_workflow.comfyui.client import ComfyUIClient, answer_or_default
+from comfyui_workflow.comfyui.client import ComfyUIClient
 from comfyui_workflow.comfyui.event_stream import EventFeed
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.output_names import FileNaming
@@ -256,10 +256,10 @@ class ComfyUISession:
             self._definitions = None
 
     def directories(self) -> Directories:
-        """Returns the directories of ComfyUI; all None if this version does not tell them."""
+        """Returns the directories of ComfyUI, as far as it tells them."""
         known = self._directories
         if known is None:
-            known = self._directories = answer_or_default(self.client.directories, Directories())
+            known = self._directories = self.client.directories()
         return known
 
     def boot_marker(self) -> str | None:

@@ -1,7 +1,7 @@
 """Files that the nodes of a graph save: classes that never overwrite a file, and the check that a file was
 made by a given graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,21 @@ NUMBERING_CLASSES = frozenset(
 )
 """Output node classes that never overwrite an existing file (they number the names), or that save no file."""
 
+SAVED_AGAIN = "comfyui_workflow_saved_again"
+"""Input that a node gets so that it runs again. ComfyUI ignores inputs that a class does not have, but its
+cache counts them."""
+
+
+def saved_again(graph: Graph, node_ids: Iterable[str], value: str) -> Graph:
+    """Returns the graph in which ComfyUI executes these nodes although their results are in its cache. All
+    other nodes stay cached. `value` was never used before."""
+    marked = {
+        node_id: {**graph[node_id], "inputs": {**graph[node_id]["inputs"], SAVED_AGAIN: value}}
+        for node_id in node_ids
+        if node_id in graph
+    }
+    return {**graph, **marked} if marked else graph
+
 
 def was_saved_by_node(
     graph: Graph, node_id: str, found: Mapping[str, Any], given: frozenset[str]
@@ -68,7 +83,7 @@ def _recipes(graph: Mapping[str, Any], given: frozenset[str]) -> Callable[[str],
     @cache
     def recipe(node_id: str) -> Any:
         node = graph[node_id]
-        inputs = {name: value_of(value) for name, value in node["inputs"].items()}
+        inputs = {name: value_of(value) for name, value in node["inputs"].items() if name != SAVED_AGAIN}
         return (node["class_type"], tuple(sorted(inputs.items(), key=lambda item: item[0])))
 
     def value_of(value: Any) -> Any:

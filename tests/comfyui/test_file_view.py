@@ -61,3 +61,30 @@ def test_when_it_was_modified_is_read_from_what_aiohttp_tells(peer: Peer) -> Non
     assert client.view_info("a.png", subfolder="", folder="output").modified_ns == 0x18B0F
     peer.answers["HEAD /view"] = head.replace(b"-8", b"-9")
     assert client.view_info("a.png", subfolder="", folder="output").modified_ns is None
+
+
+def test_the_end_of_a_file_is_asked_for_with_a_negative_number(peer: Peer) -> None:
+    tail = "Content-Range: bytes 4-11/12"
+    assert got(peer, "206 Partial", tail, "Content-Length: 8", start=-8) == b"12345678"
+    assert got(peer, "206 Partial", "Content-Range: bytes 0-7/8", "Content-Length: 8", start=-9)
+    with pytest.raises(RemoteFileError, match="another part"):
+        got(peer, "206 Partial", tail, "Content-Length: 8", start=-9)
+
+
+@pytest.mark.parametrize(
+    ("header", "modified_s"),
+    [
+        ('ETag: "2540be400-8"', 10),
+        ("Last-Modified: Thu, 01 Jan 1970 00:00:10 GMT", 10),
+        ('ETag: W/"2540be400-8"', None),
+        ("Last-Modified: yesterday", None),
+        ("Last-Modified: ", None),
+    ],
+)
+def test_the_time_is_read_from_either_header(peer: Peer, header: str, modified_s: int | None) -> None:
+    peer.answers["GET /view"] = (
+        f"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n{header}\r\nConnection: close\r\n\r\n12345678".encode()
+    )
+    client = ComfyUIClient(peer.url, read_timeout_s=5)
+    with client.view("a.png", subfolder="", folder="output") as viewed:
+        assert viewed.modified_s == modified_s

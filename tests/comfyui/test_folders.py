@@ -33,6 +33,37 @@ def test_the_output_directory_shows_in_the_paths_of_models() -> None:
     assert read_directories(paths, None).output_dir == "/data/results"
 
 
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/image/ComfyUI/main.py"], "/image/ComfyUI"),
+        (["main.py", "--base-directory", "/volume/data"], "/volume/data"),
+        (["/image/ComfyUI/main.py", "--base-directory=/volume/data/"], "/volume/data"),
+        (["main.py", "--base-directory", "data"], "/shared"),
+        (["/usr/bin/comfy", "launch"], "/shared"),
+    ],
+)
+def test_the_command_line_tells_the_base_before_directories_that_others_share(
+    argv: list[str], expected: str
+) -> None:
+    """The custom nodes are on a volume that another ComfyUI shares."""
+    found = read_directories({"custom_nodes": ["/shared/custom_nodes"]}, argv)
+    assert found == Directories(
+        input_dir=f"{expected}/input", output_dir=f"{expected}/output", temp_dir=f"{expected}/temp"
+    )
+
+
+def test_a_relative_option_counts_from_the_directory_of_the_program_or_is_unknown() -> None:
+    options = ["--input-directory", "../gpu1/in", "--output-directory=out", "--temp-directory", "."]
+    paths = {"custom_nodes": ["/opt/ComfyUI/custom_nodes"]}
+    assert read_directories(paths, ["main.py", *options]) == Directories(
+        input_dir="/opt/gpu1/in", output_dir="/opt/ComfyUI/out", temp_dir="/opt/ComfyUI/temp"
+    )
+    assert read_directories(paths, ["ComfyUI/main.py", *options]) == Directories()
+    known = read_directories(folder_paths("/opt/ComfyUI", "/elsewhere/out"), ["ComfyUI/main.py", *options])
+    assert known == Directories(output_dir="/elsewhere/out")
+
+
 @pytest.mark.parametrize("paths", [{}, {"custom_nodes": "x"}, {"custom_nodes": [5, "relative/custom_nodes"]}])
 @pytest.mark.parametrize("argv", [None, "main.py", [1, "--output-directory"], ["--output-directory", "out"]])
 def test_what_is_not_told_is_none(paths: dict[str, Any], argv: object) -> None:

@@ -15,9 +15,24 @@ from comfyui_workflow.comfyui.file_view import ViewedFile
 from comfyui_workflow.comfyui.folders import Directories
 from comfyui_workflow.comfyui.history import HistoryEntry, wanted_outputs
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import ConnectionFailed, RemoteFileMissing, Stopped, StoreError
+from comfyui_workflow.errors import (
+    ComfyUIError,
+    ComfyUIUnavailable,
+    ConnectionFailed,
+    RemoteFileError,
+    RemoteFileMissing,
+    Stopped,
+    StoreError,
+)
+from comfyui_workflow.execution.file_identity import COMPARED_BYTES
 from comfyui_workflow.execution.live_progress import LiveRun
-from comfyui_workflow.execution.outputs import NOT_SAFE, OutputFetcher, is_lost, missing_sentence
+from comfyui_workflow.execution.outputs import (
+    NOT_SAFE,
+    OutputFetcher,
+    is_lost,
+    missing_sentence,
+    nodes_to_save_again,
+)
 from comfyui_workflow.files.partial_files import LocalPart
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -28,13 +43,16 @@ from tests.runs.test_state_machine import new_run
 
 @dataclass
 class Instance:
-    """The parts of a session that downloads use: files, ComfyUI, directories."""
+    """The parts of a session that downloads use: files, ComfyUI, directories. ComfyUI has the files of
+    `viewed` and of its own directory; without one, all files."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     viewed: dict[str, bytes] = field(default_factory=dict)
     own: Directories = field(default_factory=Directories)
     trouble: Exception | None = None
-    times_asked: int = 0
+    view_trouble: Exception | None = None
+    starts: list[int] = field(default_factory=list)
+    """The first byte of each request for a file through ComfyUI."""
 
     @property
     def connection(self) -> "Instance":
@@ -43,7 +61,6 @@ class Instance:
     files = client = connection
 
     def directories(self) -> Directories:
-        self.times_asked += 1
         return self.own
 
     def fetch(self, remote: str, part: LocalPart, *, progress: Callable[[int, int], None]) -> RemoteFile:
@@ -70,9 +87,17 @@ class Instance:
 
     @contextmanager
     def view(self, filename: str, *, subfolder: str, folder: str, start: int = 0) -> Iterator[ViewedFile]:
-        if filename not in self.viewed:
+        self.starts.append(start)
+        if self.view_trouble:
+            raise self.view_trouble
+        own = self.own.output_dir or ""
+        seen = {Path(path).name: each for path, each in self.contents.items() if path.startswith(own)}
+        content = {**seen, **self.viewed}.get(filename)
+        if content is None:
             raise RemoteFileMissing(f"{filename} is not on the instance any more")
-        yield ViewedFile(pieces=iter([self.viewed[filename]]))
+        start = max(0, len(content) + start) if start < 0 else start
+        tag = f'"{7 * 10**9:x}-{len(content):x}"'
+        yield ViewedFile(pieces=iter([content[start:]]), start=start, size_bytes=len(content), tag=tag)
 
 
 @pytest.fixture
@@ -91,17 +116,21 @@ def fetcher(
     return OutputFetcher(cast(ComfyUISession, instance), run, stop or CancelToken(), live or LiveRun())
 
 
+def at(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
+
+
 def files_in(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
-def test_a_file_comes_from_the_configured_directory_then_comfyuis_own_then_the_tunnel(
+def test_a_file_comes_from_comfyuis_own_directory_then_the_configured_one_then_the_tunnel(
     output_dir: Path,
 ) -> None:
     own = Directories(output_dir="/own")
     for place, instance in {
-        "/o/s/a.bin": Instance({"/o/s/a.bin": b"first", "/own/s/a.bin": b"second"}, own=own),
-        "/own/s/a.bin": Instance({"/own/s/a.bin": b"second"}, {"a.bin": b"third"}, own=own),
+        "/own/s/a.bin": Instance({"/o/s/a.bin": b"first", "/own/s/a.bin": b"second"}, own=own),
+        "/o/s/a.bin": Instance({"/o/s/a.bin": b"second"}, {"a.bin": b"second"}, own=own),
     }.items():
         got = fetcher(instance, output_dir / place[1:3]).fetch(OutputFile(filename="a.bin", subfolder="s"))
         assert got.remote_path == place
@@ -110,12 +139,56 @@ def test_a_file_comes_from_the_configured_directory_then_comfyuis_own_then_the_t
     assert (got.is_downloaded, got.size_bytes) == (True, 5)
 
 
-def test_comfyuis_own_word_is_asked_for_only_when_it_is_needed(output_dir: Path) -> None:
-    instance = Instance({"/o/a.bin": b"a", "/own/b.bin": b"b"}, own=Directories(output_dir="/own"))
+@pytest.mark.parametrize("theirs", [b"their picture", b"OUR picture", b"our picture "])
+@pytest.mark.parametrize("own", [Directories(), Directories(output_dir="/o"), Directories(output_dir="/own")])
+def test_a_file_of_another_comfyui_is_not_taken(output_dir: Path, own: Directories, theirs: bytes) -> None:
+    """It has the same name and time, and is where ComfyUI or the user says: in another container."""
+    instance = Instance({"/o/a.bin": theirs}, {"a.bin": b"our picture"}, own=own)
+    got = fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin"))
+    assert got.is_downloaded
+    assert files_in(output_dir) == {"a.bin": b"our picture"}
+
+
+def test_only_the_end_of_a_long_file_is_compared(output_dir: Path) -> None:
+    ours, theirs = os.urandom(300_000), os.urandom(300_000)
+    instance = Instance({"/o/a.bin": theirs}, {"a.bin": ours})
     assert fetcher(instance, output_dir).fetch(OutputFile(filename="a.bin")).is_downloaded
-    assert instance.times_asked == 0
-    assert fetcher(instance, output_dir).fetch(OutputFile(filename="b.bin")).is_downloaded
-    assert instance.times_asked == 1
+    assert files_in(output_dir) == {"a.bin": ours}
+    assert instance.starts == [-COMPARED_BYTES, 0]
+    instance = Instance({"/o/a.bin": ours})
+    assert fetcher(instance, output_dir / "2").fetch(OutputFile(filename="a.bin")).is_downloaded
+    assert instance.starts == [-COMPARED_BYTES]
+
+
+@pytest.mark.parametrize("trouble", [ComfyUIUnavailable("a proxy answers"), RemoteFileError("HTTP 403")])
+def test_where_comfyui_sends_no_file_the_time_is_the_proof(output_dir: Path, trouble: ComfyUIError) -> None:
+    instance = Instance({"/o/a.bin": b"content"}, view_trouble=trouble)
+    output = OutputFile(filename="a.bin", made_after=at(6), made_before=at(8))
+    assert fetcher(instance, output_dir).fetch(output).is_downloaded
+    for made in ((at(70), at(80)), (at(1), at(2)), (None, None)):
+        old_or_later = replace(output, made_after=made[0], made_before=made[1])
+        try:
+            got = fetcher(instance, output_dir / "none").fetch(old_or_later)
+        except ComfyUIUnavailable:
+            continue  # it is tried again later
+        assert (got.is_downloaded, got.error) == (False, "HTTP 403")
+
+
+def test_what_the_cache_lists_and_is_gone_is_told_apart(output_dir: Path) -> None:
+    fetching = fetcher(Instance(), output_dir)
+    for output in (OutputFile(filename="made.bin"), OutputFile(filename="cached.bin", is_cached=True)):
+        assert "any more" in (fetching.fetch(output).error or "")
+    assert [output.filename for output in fetching.gone] == ["cached.bin"]
+
+
+def test_a_node_runs_again_once_and_only_if_it_is_in_the_graph() -> None:
+    graph = {name: {"class_type": "SaveImage", "inputs": {}} for name in ("3", "57:9")}
+    run = new_run(graph)
+    outputs = [OutputFile(filename="a", node_id=name) for name in ("57:9.0.0.3", "3", "57:9.0.1.3")]
+    assert nodes_to_save_again(run, outputs) == ("57:9", "3")
+    assert nodes_to_save_again(run, [*outputs, OutputFile(filename="a", node_id="8")]) == ()
+    assert nodes_to_save_again(replace(run, saved_again=("3",)), outputs) == ()
+    assert nodes_to_save_again(run, []) == ()
 
 
 @pytest.mark.parametrize(

@@ -163,21 +163,26 @@ def test_a_prompt_whose_record_was_lost_is_adopted(make_server: MakeServer, inst
     assert runs_executed(instance.sandbox) == {run: 1}
 
 
+@pytest.mark.parametrize("is_picture_there", [True, False])
 def test_a_restart_of_comfyui_after_a_lost_answer_is_told(
-    make_server: MakeServer, instance: Instance
+    make_server: MakeServer, instance: Instance, is_picture_there: bool
 ) -> None:
-    """Whether it had executed the prompt is not known: its history is gone."""
+    """Whether it had executed the prompt is not known: its history is gone. Only its picture tells."""
     server = make_server()
     lost = {"path": "/prompt", "method": "POST", "mode": "drop"}
     silent = {"path": "/queue", "mode": "500", "times": 1_000_000}
     instance.sandbox.faults(deaf_websockets=True, answers=[lost, silent])
     run = server.execute(instance.ssh_string, painted(10))
-    wait_until(lambda: runs_executed(instance.sandbox)[run] == 1)
+    wait_until(lambda: requests.get(f"{instance.sandbox.comfyui_url}/history", timeout=10).json())
     server.until(run, lambda p: "trying again" in (p["message"] or ""))
+    if not is_picture_there:
+        (instance.sandbox.output_dir / "out_00001_.png").unlink()
     instance.sandbox.faults(answers=[], restart={"down_s": 0.2})
     done = server.until_finished(run, timeout_s=60)
     assert done["status"] == "completed"
-    assert any("before it said whether it had the prompt" in said for said in done["notices"])
+    expected = "Its files were found" if is_picture_there else "before it said whether it had the prompt"
+    assert any(expected in said for said in done["notices"])
+    assert runs_executed(instance.sandbox) == {run: 1 if is_picture_there else 2}
 
 
 def a_copy_of(server: ServerProcess, directory: Path) -> ServerProcess:

@@ -1,6 +1,7 @@
 """The state machine alone, and with messages recorded from real ComfyUI servers."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -290,6 +291,30 @@ def test_a_lost_prompt_starts_over_and_is_counted_only_if_it_ran() -> None:
         assert (run.status, run.prompt_id, run.is_accepted) == (RunStatus.QUEUED, None, False)
         assert run.notices == ("restarted",)
         assert {node.message for node in run.nodes} == {"restarted"}
+
+
+def test_a_run_whose_cached_files_are_gone_starts_over_and_keeps_what_is_here() -> None:
+    cached = replace(output("a.png"), is_cached=True), replace(output("b.png"), is_cached=True)
+    first = after(
+        new_run(),
+        events.PromptPrepared(prompt_id="p", boot_marker="m"),
+        events.PromptAccepted(prompt_id="p"),
+        events.PromptSucceeded(outputs=cached),
+        events.OutputsFetched(outputs=(replace(cached[0], local_path="/x/a.png"),)),
+        events.OutputsGone(node_ids=("3",), message="gone"),
+    )
+    assert (first.status, first.prompt_id, first.are_outputs_known) == (RunStatus.QUEUED, None, False)
+    assert (first.saved_again, first.times_lost_running, first.notices) == (("3",), 0, ("gone",))
+    assert [each.local_path for each in first.outputs] == ["/x/a.png"]
+    made = replace(output("b.png"), made_before=AT)
+    for listed in ((replace(cached[0], made_before=AT), made), (made,)):
+        second = after(first, events.PromptSucceeded(outputs=listed))
+        assert [(each.filename, each.local_path) for each in second.outputs] == [
+            ("a.png", "/x/a.png"),
+            ("b.png", None),
+        ]
+    left = after(first, events.InstanceLeft(message="it died"))
+    assert (left.saved_again, left.outputs) == ((), ())
 
 
 def test_a_retry_opens_a_failed_run_and_keeps_what_is_here() -> None:

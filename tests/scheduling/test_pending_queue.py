@@ -65,6 +65,20 @@ def test_places_are_given_in_order_one_after_the_other() -> None:
     assert slots.taken == 1
 
 
+def test_a_run_whose_prompt_has_ended_may_submit_once_more_when_there_is_room() -> None:
+    slots = on_their_way(again=(0, "1"), other=(0, "2"), third=(0, "3"))
+    for run_id in ("again", "other"):
+        assert slots.request_slot(run_id, 2, at_s=0)
+        slots.end_request(run_id)
+    slots.release_slot("again")
+    assert slots.request_slot("third", 2, at_s=0)
+    assert not slots.request_slot("again", 2, at_s=0), "another prompt is just being submitted"
+    slots.end_request("third")
+    assert not slots.request_slot("again", 2, at_s=0), "two prompts are there"
+    slots.leave("other")
+    assert slots.request_slot("again", 2, at_s=0)
+
+
 def test_runs_that_may_overwrite_each_others_files_come_one_by_one_and_keep_nobody_else_waiting() -> None:
     slots = on_their_way(first=(0, "1"), second=(0, "2"), numbered=(0, "3"))
     assert slots.request_slot("first", 2, at_s=0, may_overwrite=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.comfyui.output_names import FileNaming
-from comfyui_workflow.workflows.saved_files import was_saved_by_node
+from comfyui_workflow.workflows.saved_files import SAVED_AGAIN, saved_again, was_saved_by_node
 
 ONE, TWO = ("output", "", "a_00001.png"), ("output", "", "a_00002.png")
 
@@ -85,3 +85,11 @@ def test_a_graph_of_a_stranger_is_read_in_no_time() -> None:
     began_s = time.process_time()
     was_saved_by_node(graph(), "3", strange, frozenset())
     assert time.process_time() - began_s < 10
+
+
+def test_a_node_that_saves_again_is_the_same_node_with_one_more_input() -> None:
+    again = saved_again(graph(), ["3", "gone"], "run/1")
+    assert {name for name in again if again[name] != graph()[name]} == {"3"}
+    assert again["3"]["inputs"] == {**graph()["3"]["inputs"], SAVED_AGAIN: "run/1"}
+    assert was_saved_by_node(graph(), "3", again, frozenset()) is True
+    assert saved_again(graph(), [], "run/1") == graph()

@@ -95,9 +95,11 @@ class OneRun(RequestBody):
     """Port of ComfyUI on the instance. Default: the remote port of `-L` in the ssh string, else 18188. If it
     is not ComfyUI, the usual ports and those that the instance listens on are tried."""
     comfyui_input_dir: str | None = None
-    """Absolute path of ComfyUI's input directory on the instance. Default: `/workspace/ComfyUI/input`."""
+    """Absolute path of ComfyUI's input directory on the instance, for a ComfyUI that does not tell its own.
+    Default: `/workspace/ComfyUI/input`."""
     comfyui_output_dir: str | None = None
-    """Absolute path of ComfyUI's output directory on the instance. Default: `/workspace/ComfyUI/output`."""
+    """Absolute path of ComfyUI's output directory on the instance, for a ComfyUI that does not tell its own.
+    Default: `/workspace/ComfyUI/output`."""
     include_previews: bool | None = None
     """Also download the images of PreviewImage nodes. Default: false."""
     priority: int | None = Field(None, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
