@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import RECORDED, instances_url
 from tests.browser.dashboard import Dashboard
-from tests.integration.graphs import failing, painted
+from tests.integration.graphs import failing, node, painted
 from tests.sandbox_process import SandboxProcess
 from tests.server_process import ServerProcess
 
@@ -104,6 +104,20 @@ def test_runs_of_an_instance(dashboard: Dashboard, sandbox: SandboxProcess) -> N
     dashboard.page.get_by_role("combobox", name="Instance").select_option("The one")
     expect(dashboard.row("by ssh string")).to_have_count(0)
     assert names(dashboard) == ["by name"]
+
+
+def test_a_notice_about_the_results_is_in_the_list_and_in_the_run(
+    dashboard: Dashboard, sandbox: SandboxProcess
+) -> None:
+    server = dashboard.server
+    graph = {"1": painted()["1"], "2": node("PreviewImage", images=["1", 0])}
+    run = server.execute(sandbox.ssh_string, graph, workflow_name="only shown")
+    server.until_finished(run)
+    sentence = "The workflow saves no file, so its previews were fetched"
+    dashboard.open()
+    expect(dashboard.row("only shown")).to_contain_text(sentence)
+    dashboard.open_run(run)
+    expect(dashboard.part("Notes")).to_contain_text(sentence)
 
 
 def test_a_batch_is_one_row_that_opens(dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path) -> None:
