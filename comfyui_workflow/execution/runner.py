@@ -14,6 +14,7 @@ from functools import partial
 from comfyui_workflow.concurrency import CancelToken
 from comfyui_workflow.errors import (
     ComfyUIError,
+    ComfyUINotFound,
     DataTaken,
     InstanceBroken,
     InstanceError,
@@ -48,6 +49,10 @@ from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.journal import RunJournal
 
 log = logging.getLogger(__name__)
+
+CONFIRMED_AFTER_S = 4.0
+"""Another program on the port of ComfyUI is believed after this time: a proxy may show a page of its own for
+a moment."""
 
 
 _INSTANCE_REMOVED = (
@@ -218,7 +223,7 @@ class Runner:
         if not isinstance(error, WorkflowError):
             log.exception("%s: a bug of this server", run.run_id, exc_info=error)
             return RunFailed(code="internal", message=f"Internal error: {type(error).__name__}")
-        if not error.is_transient:
+        if not (error.is_transient or _is_unconfirmed(error, backoff)):
             node_id = error.node_id if isinstance(error, InvalidGraph) else None
             return RunFailed(code=error.code, message=str(error), node_id=node_id)
         return self._timeout_event(run, error, backoff.failing_for_s())
@@ -269,3 +274,7 @@ def _tokens_that_end_pause(context: ExecutionContext, *, was_cancelled: bool) ->
 
 def _report_bytes_to(high_water_marks: HighWaterMarks) -> OnBytes:
     return lambda direction, filename, done_bytes: high_water_marks.note((direction, filename), done_bytes)
+
+
+def _is_unconfirmed(error: WorkflowError, backoff: Backoff) -> bool:
+    return isinstance(error, ComfyUINotFound) and backoff.failing_for_s() < CONFIRMED_AFTER_S

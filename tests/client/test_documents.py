@@ -108,5 +108,16 @@ def free(taken: set[str]) -> set[str]:
     return wider
 
 
-WORDS = ("upload", "download", "unknown", "connecting", "ready", "unreachable", "continue", "stop")
+WORDS = (
+    "upload",
+    "download",
+    "unknown",
+    "connecting",
+    "ready",
+    "unreachable",
+    "continue",
+    "stop",
+    "token",
+    "password",
+)
 """Enumerations that the client passes on as text."""

@@ -108,7 +108,7 @@ def test_cancelling(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: P
         client.wait(started.workflow_id, timeout_s=30)
     with pytest.raises(RequestRefused) as refused:
         client.cancel(started.workflow_id)
-    assert (refused.value.status, refused.value.code) == (404, "run_not_found")
+    assert (refused.value.status, refused.value.code) == (404, "run_finished")
 
 
 def test_a_retry(client: WorkflowServer, sandbox: SandboxProcess, tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def test_any_order(client: FlaskClient, body: Json) -> None:
     check(answer)
     if answer.status_code == 200:
         job_id = answer.json["id"]
-        assert client.get(f"/status/{job_id}").json == {"id": job_id, "status": "IN_QUEUE"}
+        job = client.get(f"/status/{job_id}").json
+        assert job["id"] == job_id
+        assert job["status"] in ("IN_QUEUE", "IN_PROGRESS", "FAILED")  # an invalid order fails soon
 
 
 @effort(60)

@@ -271,7 +271,7 @@ def test_requests_that_come_at_once_share_a_ping(monkeypatch: pytest.MonkeyPatch
         raise TimeoutError
 
     async def burst() -> list[BaseException | None]:
-        upstream = lease.Upstream(lease.SessionThread(partial(Lender("").borrow, "one"), "one"), "")
+        upstream = lease.Upstream(lease.SessionThread(partial(Lender("").borrow, "one"), "one"), "", {})
         outcomes = await asyncio.gather(*(upstream.ping() for _ in range(5)), return_exceptions=True)
         await upstream.close()
         return outcomes

@@ -32,6 +32,7 @@ NEVER_ANSWERED = {"error", "configuration"}
 NOT_OF_THE_TREE = {
     "image_not_fetched",
     "internal",
+    "invalid_order",
     "outputs_missing",
     "outputs_lost",
     "no_instance",
