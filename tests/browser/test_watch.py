@@ -131,8 +131,11 @@ def test_a_failed_run_is_taken_up_again(
     """The run fails because its output directory is a file."""
     server = dashboard.server
     server.output_dir = tmp_path / "elsewhere"
+    sandbox.faults(hold=True)
+    run_id = server.execute(sandbox.ssh_string, painted(7))
     server.output_dir.write_text("in the way")
-    dashboard.open_run(server.execute(sandbox.ssh_string, painted(7)))
+    sandbox.faults(hold=False)
+    dashboard.open_run(run_id)
     dashboard.until_chip("Failed")
     expect(dashboard.page.get_by_role("region", name="What went wrong")).to_contain_text("out_00001_.png")
     server.output_dir.unlink()
