@@ -20,6 +20,7 @@ from tests.server_process import ServerProcess
 from tests.sshd import Sshd
 
 AT_ONCE = 4
+WORKFLOWS = 16
 IDLE_S = 2.0
 LATE_COPIES_S = 5.0
 """While late copies of a prompt are possible, its connection stays open."""
@@ -128,7 +129,8 @@ class Soaking:
         return len(list(Path(f"/proc/{self._server.pid}/fd").iterdir()))
 
     def _run_one(self, number: int) -> None:
-        graph = painted(number, batch=2, size=64)
+        # as in a long night: few workflows, each run with other texts
+        graph = painted(number % WORKFLOWS, batch=2, size=64, prefix=f"soak{number}")
         run = self._server.execute(self._sshd.ssh_string(comfyui_port=self._sandbox.comfyui_port), graph)
         done = self._server.until_finished(run, 120)
         self.endings[done["status"]] += 1
