@@ -52,8 +52,8 @@ def options(tmp_path: Path) -> ConnectionOptions:
 class TinyWeb:
     """Answers a GET with the number of bytes in its path: /1000 is a thousand bytes."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer((host, 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = ThreadingHTTPServer((host, port), _Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

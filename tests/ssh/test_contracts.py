@@ -5,7 +5,7 @@ import logging
 import resource
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import paramiko
@@ -69,10 +69,15 @@ def test_sshtunnel_listens_on_this_machine_only(connection: Connection) -> None:
     assert [server.server_address[0] for server in connection._tunnel._server_list] == ["127.0.0.1"]
 
 
-def test_sshtunnel_leaves_the_logging_alone(connection: Connection) -> None:
-    assert connection._tunnel.logger.name == "comfyui_workflow.ssh.tunnel"
-    assert logging.getLogger("paramiko.transport").handlers == []
-    assert logging.getLogger("sshtunnel.SSHTunnelForwarder").handlers == []
+def test_sshtunnel_leaves_the_logging_alone(
+    server: Sshd, web: TinyWeb, options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loggers = [logging.getLogger(name) for name in ("paramiko.transport", "sshtunnel.SSHTunnelForwarder")]
+    for each in loggers:  # another library in this process may have added some
+        monkeypatch.setattr(each, "handlers", [])
+    with closing(open_connection(parse_ssh_address(server.ssh_string()), web.port, options)) as connection:
+        assert connection._tunnel.logger.name == "comfyui_workflow.ssh.tunnel"
+        assert [each.handlers for each in loggers] == [[], []]
 
 
 def test_sshtunnel_stops_what_it_started(connection: Connection) -> None:

@@ -1,10 +1,11 @@
 """Logins as people have them set up: aliases of ~/.ssh/config, several keys, the agent, hardened servers."""
 
 import asyncio
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,7 +251,9 @@ def test_key_files_of_the_configuration(config: Path) -> None:
 
 
 def test_comfyui_at_another_address_of_its_network(server: Sshd, options: ConnectionOptions) -> None:
-    with closing(TinyWeb("127.0.0.2")) as web:
+    with socket.socket() as unused, ExitStack() as stack:
+        unused.bind(("127.0.0.1", 0))  # keeps the same port of 127.0.0.1 free, without listening on it
+        web = stack.enter_context(closing(TinyWeb("127.0.0.2", unused.getsockname()[1])))
         with login(f"{server.ssh_string()} -L 8188:127.0.0.2:{web.port}", options, web.port) as connection:
             connection.check_port()
             assert len(get(connection)) == 10
