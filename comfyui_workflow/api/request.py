@@ -43,10 +43,7 @@ def json_body(model: type[BaseModel] | None = None) -> dict[str, Any]:
         raise InvalidRequest("Request body is required")
     if not request.is_json:
         raise InvalidRequest("Content-Type must be application/json")
-    try:
-        body = request.get_json(silent=True)
-    except RecursionError:
-        body = None
+    body = _parsed_body()
     if body is None:
         raise InvalidRequest("Request body is not valid JSON")
     if not isinstance(body, dict):
@@ -69,7 +66,7 @@ def refuse_unknown_parts(operation: Operation) -> None:
     if operation.upload is not None:
         refuse_unknown_fields(request.form, (operation.upload,), "this request")
     elif operation.body is None and request.is_json:
-        body = request.get_json(silent=True)
+        body = _parsed_body()
         refuse_unknown_fields(body if isinstance(body, dict) else (), (), "this request")
 
 
@@ -92,6 +89,14 @@ def number(given: str, field: str, least: int, most: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", given) or not least <= int(given) <= most:
         raise InvalidRequest(f"{field} must be a whole number from {least} to {most}")
     return int(given)
+
+
+def _parsed_body() -> Any:
+    """Returns None if the body is no JSON, or nested too deeply."""
+    try:
+        return request.get_json(silent=True)
+    except RecursionError:
+        return None
 
 
 def _has_no_body() -> bool:
