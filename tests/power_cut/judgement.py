@@ -153,6 +153,7 @@ def _every_line(server: ServerProcess) -> Iterator[Json]:
 
 
 def _wait_for_all(trial: Trial, every_run: list[str]) -> None:
+    """Also waits for runs in the list whose orders were never answered: they are executed too."""
     waiting = set(every_run)
 
     def are_all_over() -> bool:
@@ -160,7 +161,8 @@ def _wait_for_all(trial: Trial, every_run: list[str]) -> None:
             progress = _progress(trial.server, run_id)
             if progress is None or progress["status"] in FINISHED:
                 waiting.discard(run_id)
-        return not waiting and _is_idle(trial)
+        are_listed_over = all(line["status"] in FINISHED for line in _every_line(trial.server))
+        return not waiting and are_listed_over and _is_idle(trial)
 
     with contextlib.suppress(AssertionError):  # what does not end is found and said
         wait_until(are_all_over, SETTLED_WITHIN_S, "not all runs end")
