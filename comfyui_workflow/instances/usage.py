@@ -19,6 +19,8 @@ class UsageLedger:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
+        self._save_lock = threading.Lock()
+        """Held while the totals are written, so an older state never replaces a newer one."""
         self._usages: dict[str, Usage] = {}
         self._removed = RemovedUsage()
         self._prices: dict[str, float | None] | None = None
@@ -72,9 +74,10 @@ class UsageLedger:
             self.save()
 
     def save(self) -> None:
-        with self._lock:
-            if not self._is_changed:
-                return
-            totals = UsageTotals(usages=dict(self._usages), removed=self._removed)
-            self._saved_at_s, self._is_changed = self._clock(), False
-        self._store.save(totals)
+        with self._save_lock:
+            with self._lock:
+                if not self._is_changed:
+                    return
+                totals = UsageTotals(usages=dict(self._usages), removed=self._removed)
+                self._saved_at_s, self._is_changed = self._clock(), False
+            self._store.save(totals)

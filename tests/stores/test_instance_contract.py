@@ -1,5 +1,6 @@
 """Contract of a store of named instances, for every implementation."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,3 +93,29 @@ def test_changes_from_many_threads_are_all_kept(start: Start) -> None:
     for thread in threads:
         thread.join()
     assert {each["id"] for each in start().read().documents} == {f"n{n}" for n in range(8)}
+
+
+def test_a_change_returns_only_when_its_listeners_know_all_that_came_before(tmp_path: Path) -> None:
+    """A reader that finds an edited file notifies in a thread of its own; a writer waits for that thread."""
+    file, clock = tmp_path / "instances.json", itertools.count(step=2)
+    store = FileInstanceStore(file, complete, clock=lambda: float(next(clock)))
+    store.open()
+    is_called, may_return = threading.Event(), threading.Event()
+    told: list[int] = []
+
+    def listener() -> None:
+        is_called.set()
+        may_return.wait(20)
+        told.append(len(store.read().documents))
+
+    store.listen(listener)
+    file.write_text('{"instances": [{"id": "a", "name": "a", "ssh_connection": "root@a.example"}]}')
+    store.read()
+    assert is_called.wait(20)
+    writer = threading.Thread(target=store.update, args=(lambda known: known,))
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    may_return.set()
+    writer.join(20)
+    assert (writer.is_alive(), told) == (False, [1])

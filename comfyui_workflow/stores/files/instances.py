@@ -53,6 +53,8 @@ class FileInstanceStore:
         self._is_newer = False
         self._clock = clock
         self._lock = threading.Lock()
+        self._notify_lock = threading.RLock()
+        """Held while the listeners are called, so they see the changes in order."""
         self._listeners: list[Callable[[], None]] = []
         self._documents = self._notified = InstanceDocuments()
         self._stamp: _Stamp | None = None
@@ -138,13 +140,16 @@ class FileInstanceStore:
             self._notify()
 
     def _notify(self) -> None:
-        with self._lock:
-            if self._notified is self._documents:
-                return
-            self._notified = self._documents
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener()
+        """Returns when the listeners know the current documents. Another thread may be notifying them: it is
+        waited for, so that whoever removes an instance and adds it again is heard twice."""
+        with self._notify_lock:
+            with self._lock:
+                if self._notified is self._documents:
+                    return
+                self._notified = self._documents
+                listeners = tuple(self._listeners)
+            for listener in listeners:
+                listener()
 
     def _refresh(self, *, accepts_missing_file: bool) -> None:
         """Reads the file if it has changed. An editor may remove the file for a moment while it saves, so a
