@@ -110,7 +110,7 @@ function addForm() {
     el("div.fields", {},
       input("name", "Name", { required: true, maxlength: 64 }),
       input("ssh_connection", "ssh string from your provider", { required: true, spellcheck: "false" }),
-      input("comfyui_port", "Port of ComfyUI there", { type: "number", min: 1, max: 65535, placeholder: "searched" }),
+      input("comfyui_port", "Port of ComfyUI on the machine", { type: "number", min: 1, max: 65535, placeholder: "found if empty" }),
       input("comfyui_token", "Token for ComfyUI, if it asks for a login", { type: "password", autocomplete: "new-password" }),
       input("price_per_hour", "Price per hour", { type: "number", min: 0, step: "any" }),
       input("local_port", "Local port for its ComfyUI", { type: "number", min: 1024, max: 65535 })),

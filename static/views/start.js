@@ -134,7 +134,7 @@ function wherePart() {
       el("label.field", {}, el("span", {}, "ssh string from your provider"),
         el("input", { type: "text", value: draft.sshString, placeholder: "ssh -p 40738 root@198.53.64.194 -L 8080:localhost:18188",
           "data-do": "typeSsh", "data-on": "input", autocomplete: "off", spellcheck: "false", required: true })),
-      el("label.field", {}, el("span", {}, "Port of ComfyUI there (empty: it is searched)"),
+      el("label.field", {}, el("span", {}, "Port of ComfyUI on the machine (found if empty)"),
         el("input", { type: "number", min: 1, max: 65535, value: draft.comfyuiPort ?? "", placeholder: "18188 or 8188",
           "data-do": "typePort", "data-on": "input", inputmode: "numeric" }))] : null);
 }

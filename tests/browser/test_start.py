@@ -74,7 +74,7 @@ def test_the_port_of_comfyui_has_a_field(
     dashboard.open("start")
     dashboard.choose_workflow(workflows.saved(tmp_path / "w.json", painted()))
     dashboard.give_ssh(wrong)
-    port = page.get_by_label("Port of ComfyUI there")
+    port = page.get_by_label("Port of ComfyUI on the machine")
     port.fill(str(sandbox.comfyui_port))
     page.get_by_role("button", name="Start", exact=True).click()
     dashboard.until_chip("Completed")
