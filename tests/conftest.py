@@ -1,4 +1,4 @@
-"""What many tests share: a sandbox for each worker, and the ways to reach it over SSH."""
+"""Fixtures of many tests: a sandbox for each worker, and the ways to reach it over SSH."""
 
 import os
 import signal

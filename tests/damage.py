@@ -1,4 +1,4 @@
-"""What a disk does to a file: a flipped bit, a byte that is another, a cut, zeros in place of a block."""
+"""Damages of a file by a disk: a flipped bit, a changed byte, a cut, zeros in place of a block."""
 
 import random
 

@@ -133,7 +133,7 @@ def message_of(content: bytes) -> Attack:
 
 
 def many_messages(write: Write) -> None:
-    """As fast as they are taken."""
+    """Sends as fast as the peer reads."""
     content = json.dumps({"type": "crystools.monitor", "data": {"values": list(range(200))}}).encode()
     block = (frame_head(len(content), 1) + content) * 100
     while True:

@@ -16,6 +16,6 @@ class Lifeline:
         )
 
     def release(self) -> None:
-        """That process has ended by itself, or is about to be ended."""
+        """To be called when the process has ended by itself, or is about to be ended."""
         self._shell.kill()
         self._shell.communicate()

@@ -1,4 +1,4 @@
-"""What servers, sandboxes and commands are forked from has imported this: all that they are made of."""
+"""Imports everything that servers, sandboxes and commands need, for the process that they are forked from."""
 
 import comfyui_workflow.cli
 import comfyui_workflow.sandbox.instance  # and what a sandbox imports when it is asked for something

@@ -23,7 +23,7 @@ is_forking = False
 
 
 class Process(Protocol):
-    """What there is of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that the tests use."""
 
     pid: int
 

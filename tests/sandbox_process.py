@@ -90,7 +90,7 @@ class SandboxProcess:
         return code
 
     def kill(self) -> None:
-        """As when the machine is taken away."""
+        """Kills the process, as if the machine were taken away."""
         self._running().kill()
         self.wait()
 
@@ -124,7 +124,7 @@ class SandboxProcess:
         self._post("/sandbox/faults", faults)
 
     def reset(self) -> None:
-        """As good as new: no fault, prompt, history or file, nothing executed. Started if it was ended."""
+        """Resets faults, prompts, history, files and the execution log. Starts the process if it was ended."""
         if not self.is_running:
             self.start()
         self.thaw()
@@ -136,7 +136,7 @@ class SandboxProcess:
         self.execution_log.unlink(missing_ok=True)
 
     def errors(self) -> str:
-        """What it wrote to stderr so far."""
+        """Returns the content of stderr so far."""
         return (self.root / "stderr.log").read_text()
 
     def _post(self, path: str, body: object) -> None:

@@ -81,7 +81,7 @@ class LostParts(StrEnum):
     """It is not known if a prompt was submitted, or how it ended. The server looks for the prompt and never
     submits one."""
     PROGRESS = "progress"
-    """As far as is known, no prompt was submitted. The server looks for one before it submits the first."""
+    """Probably no prompt was submitted. The server looks for one before it submits the first."""
     GRAPH = "graph"
     """The prepared graph is lost. If the instance does not have the prompt, the graph is prepared again."""
     WORKFLOW = "workflow"

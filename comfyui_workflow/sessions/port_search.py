@@ -73,7 +73,7 @@ class Closed(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was found on one port."""
+    """The finding on one port."""
 
     port: int
     found: Finding | Closed

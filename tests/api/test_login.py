@@ -89,7 +89,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN)
 def test_a_page_of_another_port_has_nothing_of_the_login(api: Api, headers: dict[str, str]) -> None:
-    """That page may use the API with the token only, although browsers send the cookies of the whole host."""
+    """Such a page may use the API only with the token, since browsers send the cookies of the whole host."""
     assert log_in(api).status_code == 303
     cancel = "/comfyui/workflow/x/cancel"
     assert api.client.get(STATE, headers=headers).status_code == 401

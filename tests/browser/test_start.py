@@ -163,7 +163,7 @@ def test_a_picture_goes_to_the_node_that_loads_it(
 def test_two_pictures_of_one_name_go_to_two_nodes(
     dashboard: Dashboard, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    """As pasted pictures are called. The first node names its own with a directory."""
+    """Files with the names of pasted pictures. The first node names its own with a directory."""
     graph = loaded("pasted/image.png") | {
         "4": {"class_type": "LoadImage", "inputs": {"image": "second.png"}},
         "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "other"}},

@@ -1,4 +1,4 @@
-"""What answers on a port: judged by real answers of programs that stand on the port of ComfyUI."""
+"""Tests of the probe of a port, with real answers of programs on the port of ComfyUI."""
 
 import socket
 import ssl
@@ -166,7 +166,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 def test_a_port_with_tls(certificate: Path) -> None:
-    """As Jupyter on vast.ai."""
+    """A login page like that of Jupyter on vast.ai."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 

@@ -58,7 +58,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
 
 
 def check(answer: TestResponse) -> None:
-    """What was taken can be looked at."""
+    """An accepted job can be read."""
     assert answer.status_code < 500, answer.text
     if answer.status_code == 308:  # to the same path without empty parts
         return

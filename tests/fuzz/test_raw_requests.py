@@ -22,7 +22,7 @@ from tests.api.conftest import IdleExecutor, parts_of
 from tests.fuzz.effort import effort
 
 NOT_HTTP = (400, 411, 413, 414, 431, 501, 505)
-"""What waitress says, in plain text, to what is no request of HTTP/1.1."""
+"""Answers of waitress, in plain text, to invalid requests of HTTP/1.1."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_the_server_answers_and_serves_on(port: int, said: bytes) -> None:
 
 
 def exchange(port: int, said: bytes) -> bytes:
-    """What was answered before the end, or before a reset: the server need not hear a bad request out."""
+    """Returns the answer before the end, or before a reset: the server need not read all of a bad request."""
     heard = b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         with contextlib.suppress(OSError):

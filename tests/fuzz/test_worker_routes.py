@@ -90,7 +90,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """Whoever waits is answered at once, as by a server that is about to stop."""
+    """Requests that wait are answered at once, as by a server that is about to stop."""
     directory = tmp_path_factory.mktemp("worker")
     settings = load_settings(data_dir=directory, state_file=directory / "state.json", max_upload_mb=1)
     store = MemoryRunStore()
@@ -189,7 +189,7 @@ def test_every_route_answers_in_json(  # noqa: PLR0917 - hypothesis names them
 @effort(150)
 @given(data=st.data())
 def test_a_job_is_asked_for_in_any_order(api: Api, data: st.DataObject) -> None:
-    """What one request did to a job makes no bug of the next one."""
+    """The effect of one request on a job is no bug of the next request."""
     job_id = api.ids[data.draw(st.sampled_from(["queued", "completed", "failed", "cancelled", "sync"]))]
     words = ["status", "status-sync", "stream", "cancel", "retry"]
     for word in data.draw(st.lists(st.sampled_from(words), max_size=6)):

@@ -1,4 +1,4 @@
-"""What a hostile or broken peer sends: JSON values out of nothing, and valid ones with something changed."""
+"""Values of a hostile or broken peer: random JSON, and valid JSON with something changed."""
 
 import copy
 import json
@@ -88,5 +88,5 @@ def _change(draw: st.DrawFn, holder: Json, key: str | int, others: st.SearchStra
 
 
 def wire(value: Json) -> str:
-    """As it comes over the wire; half characters are escaped, numbers may be ones that JSON has not got."""
+    """The bytes on the wire; lone surrogates are escaped, and numbers may be invalid in JSON."""
     return json.dumps(value)

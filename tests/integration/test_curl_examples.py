@@ -91,7 +91,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def shell(make_server: Callable[..., ServerProcess], sandbox: SandboxProcess) -> Callable[[str], Json]:
-    """What a script prints."""
+    """Returns the output of a script."""
     server = make_server()
     name_instance(server, sandbox)
 

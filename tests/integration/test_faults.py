@@ -1,4 +1,4 @@
-"""What breaks on the way, and that the picture still arrives: once, whole, and never a false success."""
+"""Tests that after each fault the picture still arrives: once, whole, and never a false success."""
 
 import socket
 import threading

@@ -28,7 +28,7 @@ def saved_as(color: int, *, filename: str = "final.png", with_graph: bool = True
 
 
 def color_of(done: dict[str, Any]) -> int:
-    """Of its only output; the graph inverts it."""
+    """The content of its only output; the graph inverts it."""
     red, green, blue = Image.open(done["outputs"][0]["local_path"]).convert("RGB").getpixel((0, 0))
     return 0xFFFFFF - (red << 16 | green << 8 | blue)
 
@@ -62,7 +62,7 @@ LARGE = "large_00001_.png"
 def test_a_login_page_is_no_picture_and_a_retry_fetches_it(
     server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path, mode: str
 ) -> None:
-    """Of a machine without SFTP, where the tunnel is the only road."""
+    """A machine without SFTP, where files can only go through the tunnel."""
     sandbox.faults(answers=[{"path": "/view", "mode": mode, "method": "GET", "times": 1_000_000}])
     with Sshd(tmp_path / "sshd") as sshd:
         sshd.stop()

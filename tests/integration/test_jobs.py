@@ -20,7 +20,7 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
 class Client:
-    """Of one endpoint, by its bare paths."""
+    """The client of one endpoint, by its bare paths."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server

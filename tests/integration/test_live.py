@@ -1,4 +1,4 @@
-"""What a run shows while it is carried out, and the times of its nodes, over both SSH servers."""
+"""Tests of live progress and the times of nodes, over both SSH servers."""
 
 import json
 from collections.abc import Callable

@@ -69,7 +69,7 @@ def client(
     sandbox: SandboxProcess,
     tmp_path: Path,
 ) -> Client:
-    """Of a server with a token, and with an instance named gpu1."""
+    """The URL of a server with a token and an instance named gpu1."""
     server = make_server(
         api_token=TOKEN,
         local_instances=True,

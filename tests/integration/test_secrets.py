@@ -37,7 +37,7 @@ def places_of_the_key(*directories: Path) -> list[Path]:
 
 
 def key_at(sandbox: SandboxProcess) -> list[str | None]:
-    """As ComfyUI has it in its queue."""
+    """The prompt as ComfyUI has it in its queue."""
     queue = requests.get(f"{sandbox.comfyui_url}/queue", timeout=30).json()
     items = queue["queue_running"] + queue["queue_pending"]
     return [item[3].get("api_key_comfy_org") for item in items]

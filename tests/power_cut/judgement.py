@@ -1,4 +1,4 @@
-"""What of the answers is still true after a power cut."""
+"""Checks which answers are still true after a power cut."""
 
 import contextlib
 from collections import Counter
@@ -64,7 +64,7 @@ def sentences_of(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def kind_of(sentence: str) -> Kind | None:
-    """Of a finding, from what it says."""
+    """Returns the kind of a finding, from its text."""
     return next((kind for kind in Kind if sentence.startswith(f"{kind}: ")), None)
 
 
@@ -83,7 +83,7 @@ def found_on_disk(trial: Trial, ledger: Ledger) -> Iterator[Finding]:
 
 
 def found_at_the_start(server: ServerProcess, ledger: Ledger, log_begins_at: int) -> Iterator[Finding]:
-    """As soon as it answers."""
+    """Returns as soon as the server answers."""
     for run_id in ledger.completed:
         progress = _progress(server, run_id)
         if progress is not None and progress["status"] != "completed":
@@ -145,7 +145,7 @@ def found_strays(server: ServerProcess, output_dirs: tuple[Path, ...]) -> Iterat
 
 
 def _every_line(server: ServerProcess) -> Iterator[Json]:
-    """Of the list: of the runs whose orders were never answered, too."""
+    """Waits for all runs of the list, including those whose orders were never answered."""
     before = ""
     while page := server.get(f"?limit=100{before}")["workflows"]:
         yield from page
@@ -207,7 +207,7 @@ def _found_of_cancel(trial: Trial, ledger: Ledger, run_id: str, cuts_s: Sequence
 
 
 def _found_of_executions(trial: Trial) -> Iterator[Finding]:
-    """Of runs of which nobody was told, too."""
+    """Checks all runs, including those whose orders were never answered."""
     times = Counter(map(_run_of, trial.sandbox.executions()))
     for run_id, count in times.items():
         if count > 1:
@@ -257,7 +257,7 @@ def _is_answered(url: str) -> bool:
 
 
 def _difference(path: Path, content: bytes) -> str | None:
-    """What is wrong with a file that should have this content."""
+    """Returns the difference between a file and its expected content."""
     try:
         found = path.read_bytes()
     except OSError as error:

@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What was answered with success, and so must outlive the power. `completed` holds the outputs of each
+    """Everything that was answered with success, and so must survive the cut. `completed` holds the outputs of each
     run that was seen to be completed."""
 
     runs: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Ledger:
     """Runs that were ordered to fail, and are retried."""
     completed: dict[str, list[Json]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
-    """What should have been answered otherwise: sentences."""
+    """Sentences about answers that were wrong."""
 
     @property
     def may_end_otherwise(self) -> set[str]:

@@ -144,7 +144,7 @@ class Recorder:
         return call
 
     def _written(self) -> dict[int, str]:
-        """What files hold whose size has changed since this was asked last."""
+        """Returns the contents of files whose size has changed since the last call."""
         found = {}
         for path in Path(self._root).rglob("*"):
             status = path.lstat()

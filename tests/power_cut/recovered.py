@@ -1,4 +1,4 @@
-"""What a server would find in a state of the model: the stores are opened on it, as a start does."""
+"""Finds what a server would find in a state of the model: opens the stores on it, as a start does."""
 
 import contextlib
 import shutil
@@ -18,7 +18,7 @@ from tests.server_process import Json
 
 @dataclass(kw_only=True)
 class Promises:
-    """What was said so far."""
+    """Returns the findings so far."""
 
     runs: set[str] = field(default_factory=set)
     batches: dict[str, list[str]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Promises:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """Of states of the files below `root`, rebuilt below `place`. `whole` has what each file held in the
+    """The recovery from states of the files below `root`, rebuilt below `place`. `whole` has what each file held in the
     end."""
 
     root: Path
@@ -69,7 +69,7 @@ class Recovery:
     """The data directory, below both."""
     whole: Mapping[str, bytes]
     in_the_end: Promises
-    """What is on its way may be there before it is promised."""
+    """A run may be there before it is promised."""
 
     def findings(self, state: State, promises: Promises) -> list[Finding]:
         self._build(state)
@@ -110,7 +110,7 @@ class Recovery:
         return f"has {len(content)} bytes, not {len(self.whole[path])}" if content else "is empty"
 
     def of_files(self, state: State, promises: Promises) -> Iterator[Finding]:
-        """Of uploads and outputs: needs no store."""
+        """Checks uploads and outputs: needs no store."""
         for path in promises.uploads:
             if (trouble := self._difference(state, path)) is not None:
                 yield Finding(kind=Kind.UPLOAD_LOST, what=f"{Path(path).name} {trouble}")
@@ -170,7 +170,7 @@ class Recovery:
         return files
 
     def _of_outputs(self, state: State, store: FileRunStore) -> Iterator[Finding]:
-        """Of every run that there is: what it says to be here is."""
+        """Checks that every run has the files that it names."""
         for run in store.page(1000):
             for output in run.outputs:
                 if output.local_path is not None and (trouble := self._difference(state, output.local_path)):

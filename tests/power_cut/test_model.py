@@ -30,7 +30,7 @@ NEEDS_PROC = pytest.mark.skipif(
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """What a server did from its start until every run had ended, and the files that there were then."""
+    """Records all writes of a server from its start until every run had ended, and the files at that time."""
 
     records: list[Record]
     root: Path
@@ -39,7 +39,7 @@ class Life:
 
 @pytest.fixture(scope="module", params=["", "busy"], ids=["usual server", "busy server"])
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Life:
-    """That of the busy server has each flush by itself."""
+    """The record of the busy server contains each flush by itself."""
     directory = tmp_path_factory.mktemp("recorded")
     root, record_file = directory / "disk", directory / "record.jsonl"
     root.mkdir()
@@ -129,7 +129,7 @@ def test_outputs_on_a_disk_of_their_own_are_there_when_the_run_is_completed(life
 
 
 def _of_outputs(life: Life) -> Iterator[Record]:
-    """As if the disk of the outputs were another one than that of the records."""
+    """Simulates another disk for the outputs than for the records."""
     place, inodes = str(life.root / "outputs"), set[int]()
     for record in life.records:
         path, inode = record.get("path", ""), record.get("inode")
@@ -160,7 +160,7 @@ def _content(content: bytes) -> str:
 
 
 def _found(records: list[Record], file_system: FileSystem, path: str) -> set[bytes | None]:
-    """What the file may hold after a cut at the end of all."""
+    """Returns the possible contents of the file after a cut at the very end."""
     last = [state for state in states(records, file_system) if state.until == len(records)]
     return {state.files.get(path) for state in last}
 

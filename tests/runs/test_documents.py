@@ -132,6 +132,6 @@ def _as_documented(rule: str, prefix: str) -> str:
 
 
 def _codes(kind: type[errors.WorkflowError]) -> set[str]:
-    """Of the tree in `errors`; the commands add some of their own."""
+    """Codes outside of the tree in `errors`; the commands add some of their own."""
     is_ours = kind.__module__ == errors.__name__
     return ({kind.code} if is_ours else set()).union(*(_codes(each) for each in kind.__subclasses__()))

@@ -27,7 +27,7 @@ EARLIER: dict[str, Any] = {
     "retries": 1,
     "streamed": 0,
 }
-"""As version 0.1 wrote one."""
+"""A record as version 0.1 wrote it."""
 
 
 @pytest.mark.parametrize(

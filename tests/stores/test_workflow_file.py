@@ -347,7 +347,7 @@ def test_a_run_that_is_taken_up_again_while_it_is_read_is_found(
 def test_a_finished_run_is_found_while_its_record_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a copy of the run's prompt was found to have run."""
+    """Records that a copy of the run's prompt has run."""
     store = opened(tmp_path)
     (run,) = runs_of(graph(1), range(1))
     store.add_all([run])

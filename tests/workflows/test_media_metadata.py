@@ -16,7 +16,7 @@ FILE = file(node(1, "X"))
 TEXTS = {"prompt": json.dumps(GRAPH, ensure_ascii=False), "workflow": json.dumps(FILE)}
 UPPER = {name.upper(): value for name, value in TEXTS.items()}
 ESCAPED = [f"prompt:{json.dumps(GRAPH)}", f"workflow:{json.dumps(FILE)}"]
-"""As ComfyUI writes them into EXIF, which is ASCII."""
+"""The texts as ComfyUI writes them into EXIF, which is ASCII."""
 COMMENT = json.dumps({"prompt": TEXTS["prompt"], "workflow": FILE, "CreationTime": "now"})
 FILES = {
     "mp4": media.mp4(TEXTS),
