@@ -17,7 +17,8 @@ LIMIT_S = 60.0
 def run_client(
     script: Path, libraries: str, *arguments: str, tmp_path: Path, **environment: str
 ) -> dict[str, Any]:
-    """Returns its last line of output. It is beside its libraries, as node wants it, with nothing of ours to import."""
+    """Returns its last line of output. The script is copied beside its libraries, where node looks for
+    them."""
     installed = INSTALLED / libraries
     if not (installed / ".pinned").exists():
         pytest.skip(f"{installed} is not there: tests/install_foreign_clients.sh could not install it")

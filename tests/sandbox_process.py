@@ -124,7 +124,7 @@ class SandboxProcess:
         self._post("/sandbox/faults", faults)
 
     def reset(self) -> None:
-        """Resets faults, prompts, history, files and the execution log. Starts the process if it was ended."""
+        """Resets faults, prompts, history, files and the execution log. Starts an ended process."""
         if not self.is_running:
             self.start()
         self.thaw()

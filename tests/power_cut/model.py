@@ -39,8 +39,8 @@ XFS = FileSystem(name="XFS", keeps_what_replaces=False, adds_zeros=False)
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A state that a cut may leave: directories, and files with their content. It may be found from record `names_at`
-    on, at cuts up to before record `until`."""
+    """A state that a cut may leave: directories, and files with their content. It may be found from record
+    `names_at` on, at cuts up to before record `until`."""
 
     directories: frozenset[str]
     files: Mapping[str, bytes]
@@ -156,8 +156,8 @@ def _states(records: Sequence[Record], file_system: FileSystem) -> Iterator[Stat
 def _between(
     disk: _Disk, trees: Sequence[Tree], contents: Mapping[int, bytes], forced_at: int, until: int
 ) -> Iterator[State]:
-    """Yields the states after cuts between two syncs. The latest of them may find any names since what was forced, and each file
-    as it was synced, or with some of what was added since."""
+    """Yields the states after cuts between two syncs. The latest of them may find any names since what was
+    forced, and each file as it was synced, or with some of what was added since."""
     longer = {**contents, **dict(_longer(disk, contents))}
     last: Tree | None = None
     for at in range(forced_at, until):

@@ -29,8 +29,8 @@ _numbers = itertools.count(1)
 
 @dataclass(kw_only=True)
 class Ledger:
-    """Everything that was answered with success, and so must survive the cut. `completed` holds the outputs of each
-    run that was seen to be completed."""
+    """Everything that was answered with success, and so must survive the cut. `completed` holds the outputs
+    of each run that was seen to be completed."""
 
     runs: list[str] = field(default_factory=list)
     batches: dict[str, list[str]] = field(default_factory=dict)

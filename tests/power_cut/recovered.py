@@ -60,8 +60,8 @@ class Promises:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """The recovery from states of the files below `root`, rebuilt below `place`. `whole` has what each file held in the
-    end."""
+    """The recovery from states of the files below `root`, rebuilt below `place`. `whole` has what each file
+    held in the end."""
 
     root: Path
     place: Path

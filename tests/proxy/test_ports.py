@@ -185,7 +185,7 @@ def test_a_slow_instance_delays_no_other(
 
 
 def test_connections_that_come_at_once_all_wait_to_be_accepted(setting: Setting) -> None:
-    """The kernel drops the first packet of connections beyond the backlog; it is sent again after a second."""
+    """The kernel drops the first packet of connections beyond the backlog; it comes again after a second."""
     assert setting.get("/prompt").status_code == 200
     go_on = threading.Event()
     loop = setting.ports._loop

@@ -53,7 +53,7 @@ def test_a_transport_that_is_cut_while_the_tunnel_starts_fails_and_keeps_nobody_
 
 
 def test_connections_that_come_at_once_all_wait_to_be_accepted() -> None:
-    """The kernel drops the first packet of connections beyond the backlog; it is sent again after a second."""
+    """The kernel drops the first packet of connections beyond the backlog; it comes again after a second."""
     with Listener(("127.0.0.1", 0), socketserver.BaseRequestHandler) as listener, ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(socket.create_connection(listener.server_address, timeout=0.9))
