@@ -20,7 +20,7 @@ from comfyui_workflow.errors import ConfigurationError, DataTaken
 from comfyui_workflow.server.body_limits import BodyLimits
 from comfyui_workflow.server.descriptors import raise_open_files_limit
 from comfyui_workflow.server.listener import Listener
-from comfyui_workflow.server.memory import limit_malloc_arenas
+from comfyui_workflow.server.memory import collect_garbage_often, limit_malloc_arenas
 from comfyui_workflow.server.peer_channels import check_peers
 from comfyui_workflow.settings import Settings, load_settings
 
@@ -79,6 +79,7 @@ def serve(server: Startable, settings: Settings, on_ready: Callable[[str, int], 
     server.on_data_taken(http.end)
     try:
         resumed = server.start()
+        collect_garbage_often()
         on_ready(http.url, resumed)
         http.start()
         http.wait()
