@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +22,7 @@ from comfyui_workflow.cli.batch_text import (
     format_inputs,
     format_running,
 )
-from comfyui_workflow.cli.live_display import REFRESHES_PER_SECOND
+from comfyui_workflow.cli.live_display import drawing
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import clock_time, plain
 from comfyui_workflow.client.batch_documents import BatchFailureDocument, BatchProgressDocument
@@ -42,11 +41,8 @@ def batch_display(names: RunNames) -> Iterator[BatchDisplay]:
         yield PlainBatchDisplay(say, names)
         return
     display = LiveBatchDisplay(console, names)
-    with Live(
-        get_renderable=display.render, console=console, refresh_per_second=REFRESHES_PER_SECOND
-    ) as live:
+    with drawing(console, display.render):
         yield display
-        live.refresh()
 
 
 class LiveBatchDisplay:

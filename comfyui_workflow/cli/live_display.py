@@ -28,13 +28,10 @@ def _now() -> datetime:
 
 
 @contextmanager
-def live_display(console: Console) -> Iterator["LiveDisplay"]:
+def drawing(console: Console, render: Callable[[], RenderableType]) -> Iterator[None]:
     """Draws until the block ends; the last frame stays on the screen."""
-    display = LiveDisplay(console)
-    with Live(
-        get_renderable=display.render, console=console, refresh_per_second=REFRESHES_PER_SECOND
-    ) as live:
-        yield display
+    with Live(get_renderable=render, console=console, refresh_per_second=REFRESHES_PER_SECOND) as live:
+        yield
         live.refresh()
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from comfyui_workflow.cli.follow import Display
-from comfyui_workflow.cli.live_display import live_display
+from comfyui_workflow.cli.live_display import LiveDisplay, drawing
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.plain_display import PlainDisplay
 
@@ -27,5 +27,6 @@ def display() -> Iterator[Display]:
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(say)
         return
-    with live_display(console) as live:
+    live = LiveDisplay(console)
+    with drawing(console, live.render):
         yield live

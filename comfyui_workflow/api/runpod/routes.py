@@ -233,6 +233,39 @@ def _worker_state(state: InstanceState) -> str:
     return "running" if state.prompts is not None and state.prompts.is_busy else "idle"
 
 
+_READS = (
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
+        has_bare_rule=True,
+        view=JobViews.status,
+        summary="Get the status and the output of a job",
+        description="Errors: 404 unknown or expired job.",
+        answer=schemas.JobResponse,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
+        has_bare_rule=True,
+        view=JobViews.status_sync,
+        summary="Wait for a job",
+        description="Returns the unfinished job if the wait time is over, or if six other requests are "
+        "waiting. Errors: 404 unknown or expired job.",
+        query=schemas.WaitQuery,
+        answer=schemas.JobResponse,
+    ),
+    Operation(
+        method="GET",
+        rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
+        has_bare_rule=True,
+        view=JobViews.stream,
+        summary="Get the outputs of a job once",
+        description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
+        "unknown or expired job.",
+        answer=schemas.StreamResponse,
+    ),
+)
+
 OPERATIONS = (
     Operation(
         method="POST",
@@ -257,66 +290,8 @@ OPERATIONS = (
         query=schemas.WaitQuery,
         answer=schemas.JobResponse,
     ),
-    Operation(
-        method="GET",
-        rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.status,
-        summary="Get the status and the output of a job",
-        description="Errors: 404 unknown or expired job.",
-        answer=schemas.JobResponse,
-    ),
-    Operation(
-        method="GET",
-        rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.status_sync,
-        summary="Wait for a job",
-        description="Returns the unfinished job if the wait time is over, or if six other requests are "
-        "waiting. Errors: 404 unknown or expired job.",
-        query=schemas.WaitQuery,
-        answer=schemas.JobResponse,
-    ),
-    Operation(
-        method="GET",
-        rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.stream,
-        summary="Get the outputs of a job once",
-        description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
-        "unknown or expired job.",
-        answer=schemas.StreamResponse,
-    ),
-    Operation(
-        method="POST",
-        rule=f"{PREFIX}/<endpoint_id>/status/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.status,
-        summary="Get the status and the output of a job",
-        description="Errors: 404 unknown or expired job.",
-        answer=schemas.JobResponse,
-    ),
-    Operation(
-        method="POST",
-        rule=f"{PREFIX}/<endpoint_id>/status-sync/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.status_sync,
-        summary="Wait for a job",
-        description="Returns the unfinished job if the wait time is over, or if six other requests are "
-        "waiting. Errors: 404 unknown or expired job.",
-        query=schemas.WaitQuery,
-        answer=schemas.JobResponse,
-    ),
-    Operation(
-        method="POST",
-        rule=f"{PREFIX}/<endpoint_id>/stream/<job_id>",
-        has_bare_rule=True,
-        view=JobViews.stream,
-        summary="Get the outputs of a job once",
-        description="Returns all outputs when the job is done, and none to later requests. Errors: 404 "
-        "unknown or expired job.",
-        answer=schemas.StreamResponse,
-    ),
+    *_READS,
+    *(replace(each, method="POST") for each in _READS),  # RunPod accepts both
     Operation(
         method="POST",
         rule=f"{PREFIX}/<endpoint_id>/cancel/<job_id>",
