@@ -25,7 +25,9 @@ def collect_garbage_often() -> None:
 
     A full collection takes place when a quarter of the objects are new. With the objects of all imported
     modules, that was once in hundreds of runs. Until then the garbage of broken connections (exceptions,
-    tracebacks, threads) is spread over the memory, which can then not be returned to the system."""
+    tracebacks, threads) filled the memory. Without them few objects are left, so a full collection takes less
+    than a millisecond, and can be frequent."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(700, 10, 1)
     gc.collect()  # the collector counts the objects anew
