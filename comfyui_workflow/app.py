@@ -266,6 +266,7 @@ def create_executor(
         has_seen_other=base.judge.has_seen_other,
         expect_copies=copies.expect,
         in_doubt_s=settings.in_doubt_s,
+        preview_method=settings.preview_method,
     )
     runner = Runner(base.journal, base.sessions, runner_options(settings), live_view, sender)
     return Dispatcher(

@@ -237,6 +237,13 @@ class ComfyUIUnavailable(ComfyUIError):
     is_transient = True
 
 
+class PromptCrashed(ComfyUIUnavailable):
+    """ComfyUI fails with HTTP 500 when it receives the prompt. A node may raise while it is checked; a
+    proxy may also answer so, and then ComfyUI may have the prompt."""
+
+    code = "prompt_crashed"
+
+
 class ComfyUINotFound(ComfyUIError):
     code = "comfyui_not_found"
 

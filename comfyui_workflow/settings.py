@@ -8,7 +8,7 @@ import ipaddress
 import os
 import pwd
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -179,6 +179,11 @@ class Settings(BaseSettings):
         ge=1,
         description="If the response to a submission was lost: how long the instance is searched for the "
         "prompt before it is sent again, in seconds.",
+    )
+    preview_method: Literal["auto", "latent2rgb", "taesd", "none", "default"] = Field(
+        "auto",
+        description="Preview pictures of sampling steps, for each prompt, in a ComfyUI since 0.8: `auto`, "
+        "`latent2rgb`, `taesd`, `none`; `default` is what the instance was started with.",
     )
     late_copies_s: float = Field(
         300,

@@ -38,6 +38,7 @@ from comfyui_workflow.errors import (
     ComfyUIUnavailable,
     InstanceBroken,
     LimitExceeded,
+    PromptCrashed,
     PromptRefused,
 )
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
@@ -165,11 +166,15 @@ class ComfyUIClient:
         definitions: Callable[[], Mapping[str, Any]],
     ) -> Submission:
         """Submits a prompt. Not idempotent: ComfyUI runs the same id twice. `definitions` is called only
-        after a refusal; the node definitions make the message more precise. Raises: PromptRefused."""
+        after a refusal; the node definitions make the message more precise. Raises: PromptRefused;
+        PromptCrashed."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": extra_data}
         response = self._ask("POST", "/prompt", json=body)
         if response.status in (400, 413):
             raise PromptRefused(refusal_sentence(self._lenient_object(response), graph, definitions()))
+        if response.status == 500:
+            response.body.close()
+            raise PromptCrashed("ComfyUI fails with HTTP 500 when it receives the prompt")
         answer = self._object(_check_status(response))
         accepted_id = as_text(answer.get("prompt_id"))
         if accepted_id is None:
@@ -225,6 +230,12 @@ class ComfyUIClient:
         """Interrupts the prompt, or whatever runs if there is no id. Versions before 0.3.57 ignore the id:
         check the queue first."""
         _check_status(self._ask("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {}))
+
+    def cancel_job(self, prompt_id: str) -> bool:
+        """Removes the prompt from the queue or interrupts it, and no other one. Returns False if this version
+        has no route for that."""
+        route = f"/api/jobs/{prompt_id}/cancel"
+        return answer_or_default(lambda: _check_status(self._ask("POST", route)), None) is not None
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """Asks ComfyUI to free memory. It does so as soon as no prompt runs."""

@@ -5,11 +5,11 @@ prompt as running for ever, an interrupt has no effect, and no other prompt star
 traceback, unless the thread ended by a SystemExit; then only a time limit helps.
 """
 
-import re
 import time
 from collections.abc import Callable
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
+from comfyui_workflow.comfyui.tracebacks import worker_death
 from comfyui_workflow.errors import ComfyUIError, ComfyUIUnavailable, InstanceBroken
 
 LOOK_AT_LOG_AFTER_S = 10.0
@@ -54,13 +54,3 @@ class StallDetector:
             return  # this version does not serve its log
         if reason is not None:
             raise InstanceBroken(f"The worker of ComfyUI has died ({reason}). {ADVICE}")
-
-
-def worker_death(log: str) -> str | None:
-    """Returns the exception line of the worker thread's traceback in the log; None if there is no
-    traceback."""
-    _, died, trace = log.rpartition("(prompt_worker):")
-    if not died:
-        return None
-    raised = re.findall(r"^(\w[\w.]*(?:: .*)?)$", trace, flags=re.MULTILINE)
-    return raised[0] if raised else "its log does not say why"

@@ -51,6 +51,7 @@ from comfyui_workflow.runs.events import (
     OutputsFetched,
     OutputsFound,
     OutputsGone,
+    PartnerNodesFound,
     PhaseEntered,
     PromptAccepted,
     PromptSucceeded,
@@ -59,12 +60,19 @@ from comfyui_workflow.runs.events import (
     RunCompleted,
     RunFailed,
 )
-from comfyui_workflow.runs.model import LostParts, OutputFile, Phase, Run, RunStatus
+from comfyui_workflow.runs.model import (
+    NOT_RESUBMITTED,
+    LostParts,
+    OutputFile,
+    Phase,
+    Run,
+    RunStatus,
+)
 from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.scheduling.executor import ExecutionContext
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import RunJournal
-from comfyui_workflow.workflows.api_nodes import missing_key_findings
+from comfyui_workflow.workflows.api_nodes import missing_key_findings, partner_nodes
 from comfyui_workflow.workflows.graph import Graph, output_ids
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import inputs_named
@@ -80,8 +88,8 @@ class FetchingCancelled(Stopped):
 
 
 def has_advanced(before: Run, after: Run) -> bool:
-    """True if the event was progress of the run. An event that only reports the current action of the server
-    is none."""
+    """True if the event was progress of the run. An event that only reports the current action of the server,
+    such as to send the prompt again, is none."""
     unprogressed = replace(
         before,
         phase=after.phase,
@@ -89,6 +97,8 @@ def has_advanced(before: Run, after: Run) -> bool:
         notices=after.notices,
         last_update=after.last_update,
         contact_lost_at=after.contact_lost_at,
+        sent_by=after.sent_by,
+        sent_at=after.sent_at,
         is_cancel_requested=after.is_cancel_requested,
         cancel_reason=after.cancel_reason,
         priority=after.priority,
@@ -105,6 +115,15 @@ class EndedPrompt:
     """True if it was last seen in the queue, where it had not begun."""
     may_lack_pictures: bool = False
     """True if the websocket was not open during the whole execution."""
+
+
+def _not_resubmitted_sentence(run: Run) -> str:
+    node_id = run.partner_nodes[0]
+    return (
+        f"ComfyUI was restarted, and the prompt may have run. Node {node_id} ({run.node_type(node_id)}) "
+        "costs credits of Comfy.org each time it executes, so the prompt is not submitted again: retry the "
+        "run for that"
+    )
 
 
 def _show(live: LiveRun, pictures: SentPictures, preview: Preview) -> None:
@@ -193,6 +212,9 @@ class RunAttempt:
         nodes = planned_nodes(run.graph, outputs)
         if nodes and [node.node_id for node in nodes] != [node.node_id for node in run.nodes]:
             self._record(NodesPlanned(nodes=nodes))
+        paid = partner_nodes(run.graph, self.session.definitions().object_info)
+        if paid != run.partner_nodes:
+            self._record(PartnerNodesFound(node_ids=paid))
 
     def _submit_and_follow(self, run: Run) -> EndedPrompt | None:
         """Returns None if the run was cancelled and its prompt never arrived."""
@@ -415,7 +437,9 @@ class RunAttempt:
         self._record(RunFailed(code="prompt_lost", message=no_record_sentence(left)))
 
     def _lost_by_restart(self, run: Run) -> None:
-        if not run.is_accepted:
+        if run.partner_nodes:
+            self._record(RunFailed(code=NOT_RESUBMITTED, message=_not_resubmitted_sentence(run)))
+        elif not run.is_accepted:
             self._restarted_before_response(run)
         elif run.status is not RunStatus.EXECUTING:
             self._record(

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfyui_workflow.comfyui.client import Submission
+from comfyui_workflow.comfyui.client import Submission, answer_or_default
 from comfyui_workflow.comfyui.duplicate_prompts import stop
 from comfyui_workflow.comfyui.prompt_lookup import (
     FoundPrompt,
@@ -29,12 +29,20 @@ from comfyui_workflow.comfyui.prompt_lookup import (
 )
 from comfyui_workflow.comfyui.queue import CORRELATION_KEY, SENDER_KEY
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, poll_until_found, submit_once
+from comfyui_workflow.comfyui.tracebacks import request_failure
 from comfyui_workflow.comfyui.validation_errors import dropped_outputs, is_about, node_findings
 from comfyui_workflow.concurrency import CancelToken
-from comfyui_workflow.errors import ApiKeyGone, ComfyUIUnavailable, PromptRefused, RecordDamaged
+from comfyui_workflow.errors import (
+    ApiKeyGone,
+    ComfyUIUnavailable,
+    PromptCrashed,
+    PromptRefused,
+    RecordDamaged,
+)
 from comfyui_workflow.execution.inputs import upload_inputs
 from comfyui_workflow.execution.live_progress import LiveRun
 from comfyui_workflow.execution.prepare import WITHOUT_OUTPUT
+from comfyui_workflow.parsing.untrusted import shown
 from comfyui_workflow.runs.events import (
     Event,
     NodesPlanned,
@@ -51,7 +59,7 @@ from comfyui_workflow.runs.nodes import planned_nodes
 from comfyui_workflow.sessions.session import ComfyUISession
 from comfyui_workflow.stores.journal import now
 from comfyui_workflow.workflows.api_nodes import nodes_that_need_a_key
-from comfyui_workflow.workflows.graph import Graph, output_ids
+from comfyui_workflow.workflows.graph import Graph, output_ids, with_titles
 from comfyui_workflow.workflows.overrides import inputs_named
 from comfyui_workflow.workflows.saved_files import saved_again
 
@@ -66,6 +74,8 @@ _NOTHING_TO_SUBMIT = (
 )
 _PREPARED_AGAIN = "The prepared graph of the run was damaged on this machine; it is prepared again"
 LONG_AGO_S = 600.0
+MOST_CRASHES = 3
+"""A prompt is sent so many times to a ComfyUI that fails with HTTP 500: a proxy before it may recover."""
 OTHER_SERVER_SHOWS_WITHIN_S = (4.0, 7.0)
 """Maximum time that another server on a copy of our data needs to submit its next prompt after a run that
 both servers follow has ended: it polls every two seconds. Random, so that two servers do not act at the same
@@ -87,6 +97,8 @@ class SubmissionContext:
     has_seen_other: Callable[[], bool] = lambda: False
     """Tells whether a prompt of ours was seen that an earlier process had sent."""
     in_doubt_s: float = IN_DOUBT_S
+    preview_method: str = "auto"
+    """The kind of preview pictures, for a ComfyUI that takes it with each prompt (0.8 and newer)."""
     began_s: float = field(default_factory=time.monotonic)
     expect_copies: Callable[[Run], None] = lambda _: None
     """Called when a prompt that may still arrive at the run's instance is no longer wanted there."""
@@ -205,11 +217,27 @@ class RunSubmission(PromptSender):
         """Connects the websocket first, if possible: messages that are sent before are not repeated."""
         self._session.feed.wait_connected(FEED_WAIT_S)
         self._sender.check_data()
+        try:
+            return self._submit()
+        except PromptCrashed as error:
+            raise self._explained(error) from error
+
+    def _explained(self, crash: PromptCrashed) -> PromptCrashed:
+        """Adds the reason, if the log of ComfyUI has it."""
+        reason = request_failure(answer_or_default(self._session.client.log, ""))
+        explained = PromptCrashed(f"{crash}: {shown(reason)}" if reason else str(crash))
+        explained.is_transient = len(self._run.sent_by) < MOST_CRASHES
+        return explained
+
+    def _submit(self) -> Submission:
         return self._session.client.submit(
-            saved_again(self._graph, self._run.saved_again, correlation_of(self._run)),
+            with_titles(saved_again(self._graph, self._run.saved_again, correlation_of(self._run))),
             prompt_id=self._run.prompt_id or "",
             client_id=self._session.feed.client_id,
-            extra_data=extra_data_of(self._run, self._sender.process, self._api_key()),
+            extra_data={
+                **extra_data_of(self._run, self._sender.process, self._api_key()),
+                "preview_method": self._sender.preview_method,
+            },
             definitions=lambda: self._session.definitions().object_info,
         )
 

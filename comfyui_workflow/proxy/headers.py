@@ -46,7 +46,8 @@ def server_token_headers(headers: Mapping[str, str], token: str | None) -> tuple
 
 def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMultiDict[str]:
     """Returns all end-to-end headers, in their order, repeated ones included. The login cookie of this server
-    is removed: browsers send cookies to every port of a host."""
+    is removed: browsers send cookies to every port of a host. So is `Sec-Fetch-Site: cross-site`: a newer
+    ComfyUI refuses such requests, and here it is decided which of them are allowed (`refusal_of`)."""
     pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
     named = {
         each.strip().lower()
@@ -55,7 +56,8 @@ def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMu
         for each in value.split(",")
     }
     dropped = HOP_BY_HOP_HEADERS | named | set(without)
-    kept = (_without_login(name, value) for name, value in pairs if name.lower() not in dropped)
+    allowed = [pair for pair in pairs if (pair[0].lower(), pair[1]) != ("sec-fetch-site", "cross-site")]
+    kept = (_without_login(name, value) for name, value in allowed if name.lower() not in dropped)
     return CIMultiDict((name, value) for name, value in kept if value is not None)
 
 

@@ -96,6 +96,14 @@ class GraphPrepared(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartnerNodesFound(Event):
+    """The instance tells which nodes cost credits each time they execute. On disk at the latest when the
+    prompt is submitted."""
+
+    node_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodesPlanned(Event):
     """The nodes that will run are known, in their expected order."""
 

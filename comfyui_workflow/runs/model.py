@@ -72,6 +72,9 @@ class OutputFile:
 
 DAMAGED = "record_damaged"
 """Error code of a run that could not continue because its record was damaged."""
+NOT_RESUBMITTED = "not_resubmitted"
+"""Error code of a run whose prompt was lost, and is submitted again only by a retry, because that costs
+credits."""
 
 
 class LostParts(StrEnum):
@@ -194,6 +197,8 @@ class Run:
     """Chosen by this server and saved before the prompt is submitted."""
     is_accepted: bool = False
     """ComfyUI has or had the prompt: one of its own responses said so."""
+    partner_nodes: tuple[str, ...] = ()
+    """Nodes that cost credits of Comfy.org each time they execute."""
     boot_marker: str | None = None
     """Name of a file in the temp directory of the instance. If the file is gone, ComfyUI was restarted."""
     submissions: int = 0

@@ -1,5 +1,6 @@
 """Tells whether a retry of a run is accepted. A retry connects to the instance again and fetches missing
-outputs. It executes nothing a second time, except nodes whose files in ComfyUI's cache are gone."""
+outputs. It executes nothing a second time, except nodes whose files in ComfyUI's cache are gone, and a prompt
+that was lost and is submitted again only on request (NOT_RESUBMITTED)."""
 
 from typing import Protocol
 

@@ -53,6 +53,7 @@ from comfyui_workflow.runs.events import (
     OutputsFetched,
     OutputsFound,
     OutputsGone,
+    PartnerNodesFound,
     PhaseEntered,
     PortChosen,
     PriorityChanged,
@@ -70,6 +71,7 @@ from comfyui_workflow.runs.events import (
     RunResumed,
 )
 from comfyui_workflow.runs.model import (
+    NOT_RESUBMITTED,
     LostParts,
     NodeProgress,
     NodeStatus,
@@ -122,6 +124,8 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case GraphPrepared():
             lost = run.lost - {LostParts.GRAPH}
             return replace(run, prepared_graph=event.graph, graph_signature=signature(event.graph), lost=lost)
+        case PartnerNodesFound():
+            return replace(run, partner_nodes=event.node_ids)
         case NodesPlanned():
             return replace(run, nodes=_keep_progress(run.nodes, event.nodes))
         case PromptPrepared():
@@ -158,7 +162,7 @@ def _apply(run: Run, event: Event, at: datetime) -> Run:  # noqa: PLR0911, PLR09
         case CancelRequested():
             return _cancel_requested(run, event)
         case RetryRequested():
-            return _reopened(run)
+            return _reopened(run, at)
         case RunCompleted():
             return _ended(_map_nodes(run, nodes.executed), RunStatus.COMPLETED, at)
         case RunFailed():
@@ -427,9 +431,11 @@ def _cancel_requested(run: Run, event: CancelRequested) -> Run:
     return replace(run, is_cancel_requested=True, cancel_reason=event.reason, message="Cancelling")
 
 
-def _reopened(run: Run) -> Run:
+def _reopened(run: Run, at: datetime) -> Run:
     if run.status is not RunStatus.FAILED:
         return run
+    if run.error_code == NOT_RESUBMITTED:
+        run = _vanished(run, "The prompt is submitted again, as requested", at)
     has_begun = run.start_time is not None and run.is_accepted
     was_submitted = run.submissions > 0 or bool(run.lost)
     return replace(

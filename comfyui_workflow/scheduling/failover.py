@@ -5,6 +5,7 @@ from comfyui_workflow.errors import (
     InstanceBroken,
     InstanceError,
     InvalidGraph,
+    PromptCrashed,
     PromptRefused,
     RemoteFileError,
     WorkflowError,
@@ -38,11 +39,15 @@ def should_leave(
     if run.prompt_id is None:
         return True
     patience_s = FINISHED_FACTOR * move_after_s if run.are_outputs_known else move_after_s
-    is_late = isinstance(error, WorkflowError) and error.is_transient and failing_for_s >= patience_s
-    return is_another_ready and (is_late or isinstance(error, InstanceBroken))
+    is_transient = isinstance(error, WorkflowError) and error.is_transient
+    is_late = is_transient and failing_for_s >= patience_s
+    is_lasting = isinstance(error, InstanceBroken | PromptCrashed) and not is_transient
+    return is_another_ready and (is_late or is_lasting)
 
 
 def may_run_again(run: Run, most_times: int) -> bool:
-    """False if the prompt was executing too often when its instance failed: the prompt may have caused the
-    failure."""
+    """False if the prompt was executing too often when its instance failed, since the prompt may have caused
+    the failure; and if it may have run and costs credits."""
+    if run.partner_nodes and run.prompt_id is not None:
+        return False
     return run.status is not RunStatus.EXECUTING or run.times_lost_running < most_times

@@ -8,7 +8,7 @@ from comfyui_workflow.runs.model import RunRequest
 from comfyui_workflow.runs.target import address_of
 from comfyui_workflow.sessions.leases import ConcurrencyLimit, Sessions, lease_session
 from comfyui_workflow.sessions.session import InstanceKey
-from comfyui_workflow.workflows.api_nodes import missing_key_findings
+from comfyui_workflow.workflows.api_nodes import cost_findings, missing_key_findings
 from comfyui_workflow.workflows.editable_inputs import KeyInput, key_inputs
 from comfyui_workflow.workflows.graph import Graph
 from comfyui_workflow.workflows.overrides import inputs_named
@@ -47,8 +47,9 @@ class ValidationService:
             graph = prepared_graph(session, request)
             given = inputs_named(graph, request.inputs)
             verdict = validate_on_instance(session, graph, request.input_images, given)
-            if not request.has_comfy_org_api_key:
-                missing = missing_key_findings(graph, session.definitions().object_info)
-                verdict = replace(verdict, findings=(*verdict.findings, *missing))
+            object_info = session.definitions().object_info
+            costs = cost_findings(graph, object_info)
+            missing = [] if request.has_comfy_org_api_key else missing_key_findings(graph, object_info)
+            verdict = replace(verdict, findings=(*verdict.findings, *costs, *missing))
             found = key_inputs(graph, session.definitions())
             return ValidationResult(graph=graph, verdict=verdict, key_inputs=found)

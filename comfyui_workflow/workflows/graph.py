@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
+from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.node_definitions import Definitions
 
 Graph = Mapping[str, Any]
@@ -211,6 +212,17 @@ def node_title(node: Mapping[str, Any]) -> str | None:
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
     return title if isinstance(title, str) and title else None
+
+
+def with_titles(graph: Graph) -> Graph:
+    """Gives each node without a title its class as the title, as the editor does. A newer ComfyUI fails
+    without one for a class that it replaces."""
+    return {
+        node_id: {**node, "_meta": {**as_object(node.get("_meta")), "title": node["class_type"]}}
+        if node_title(node) is None
+        else node
+        for node_id, node in graph.items()
+    }
 
 
 def _label(graph: Graph, node_id: str) -> str:

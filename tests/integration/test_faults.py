@@ -201,6 +201,22 @@ def test_a_cancelled_run_is_not_submitted_again(server: ServerProcess, instance:
     assert instance.sandbox.executions() == []
 
 
+def test_a_comfyui_that_fails_at_the_prompt_is_asked_a_few_times(
+    make_server: MakeServer, instance: Instance
+) -> None:
+    server = make_server(in_doubt_s=1)
+    refusals = [{"path": "/prompt", "method": "POST", "mode": "500", "times": 1000}]
+    instance.sandbox.faults(answers=refusals)
+    done = server.until_finished(server.execute(instance.ssh_string, painted(53)))
+    assert (done["status"], done["error_code"]) == ("failed", "prompt_crashed")
+    assert done["error_message"] == "ComfyUI fails with HTTP 500 when it receives the prompt"
+    assert done["can_retry"]
+    instance.sandbox.faults(answers=[])
+    server.post(f"/{done['workflow_id']}/retry")
+    assert is_whole(server.until_finished(done["workflow_id"]), instance)
+    assert len(instance.sandbox.executions()) == 1
+
+
 def test_sigterm_leaves_the_run_for_the_next_start(make_server: MakeServer, instance: Instance) -> None:
     server = make_server()
     run = server.execute(instance.ssh_string, slow(6, steps=25))

@@ -33,6 +33,7 @@ NOT_OF_THE_TREE = {
     "image_not_fetched",
     "internal",
     "invalid_order",
+    "not_resubmitted",
     "outputs_missing",
     "outputs_lost",
     "no_instance",

@@ -13,6 +13,7 @@ from comfyui_workflow.runs import events
 from comfyui_workflow.runs.codec import decode_run, encode_request, encode_run
 from comfyui_workflow.runs.events import NodeStep
 from comfyui_workflow.runs.model import (
+    NOT_RESUBMITTED,
     FileType,
     NodeStatus,
     OutputFile,
@@ -331,6 +332,20 @@ def test_a_retry_opens_a_failed_run_and_keeps_what_is_here() -> None:
     assert (run.status, run.error_message, run.end_time) == (RunStatus.EXECUTING, None, None)
     assert [(o.is_downloaded, o.error) for o in run.outputs] == [(True, None), (False, None)]
     assert run.are_outputs_known
+
+
+def test_a_retry_submits_a_prompt_again_that_costs_credits() -> None:
+    run = after(
+        new_run(),
+        events.PartnerNodesFound(node_ids=("1",)),
+        events.PromptPrepared(prompt_id="p", boot_marker="boot"),
+        events.PromptAccepted(prompt_id="p"),
+        events.ExecutionStarted(),
+        events.RunFailed(code=NOT_RESUBMITTED, message="ComfyUI was restarted"),
+    )
+    again = after(run, events.RetryRequested())
+    assert (again.status, again.prompt_id, again.is_accepted) == (RunStatus.QUEUED, None, False)
+    assert (again.error_code, again.start_time, again.partner_nodes) == (None, None, ("1",))
 
 
 def test_time_never_goes_backwards_when_the_clock_does() -> None:

@@ -9,9 +9,11 @@ from comfyui_workflow.errors import (
     FileRefused,
     InstanceBroken,
     InvalidGraph,
+    PromptCrashed,
     PromptRefused,
     RemoteFileError,
     StoreError,
+    WorkflowError,
 )
 from comfyui_workflow.runs import events
 from comfyui_workflow.runs.model import Run
@@ -23,6 +25,11 @@ SUBMITTED = after(FRESH, events.PromptPrepared(prompt_id="p", boot_marker=None))
 ACCEPTED = after(SUBMITTED, events.PromptAccepted(prompt_id="p"))
 RUNNING = after(ACCEPTED, events.ExecutionStarted())
 FINISHED = after(RUNNING, events.PromptSucceeded(outputs=()))
+
+
+def lasting(error: WorkflowError) -> WorkflowError:
+    error.is_transient = False
+    return error
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,9 @@ FINISHED = after(RUNNING, events.PromptSucceeded(outputs=()))
         (RUNNING, AuthenticationFailed("x"), 9999, True, False),
         (RUNNING, InstanceBroken("x"), 0, True, True),
         (RUNNING, InstanceBroken("x"), 0, False, False),
+        (SUBMITTED, PromptCrashed("x"), 99, True, False),
+        (SUBMITTED, lasting(PromptCrashed("x")), 99, True, True),
+        (SUBMITTED, lasting(PromptCrashed("x")), 99, False, False),
         (FINISHED, ConnectionFailed("x"), 999, True, False),
         (FINISHED, ConnectionFailed("x"), 1000, True, True),
         (FINISHED, ConnectionFailed("x"), 1000, False, False),
@@ -63,3 +73,9 @@ def test_what_was_running_when_its_machine_died_runs_again_so_many_times() -> No
     left = after(RUNNING, events.InstanceLeft(message="died"))
     again = after(left, events.PromptPrepared(prompt_id="q", boot_marker=None), events.ExecutionStarted())
     assert not may_run_again(again, 1)
+
+
+def test_a_prompt_that_costs_credits_runs_nowhere_else_once_it_may_have_run() -> None:
+    paid = events.PartnerNodesFound(node_ids=("1",))
+    assert may_run_again(after(FRESH, paid), 1)
+    assert not may_run_again(after(SUBMITTED, paid), 1)
