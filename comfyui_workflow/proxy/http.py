@@ -1,5 +1,5 @@
-"""Forwards one HTTP request to ComfyUI and the response to the client, byte for byte. Bodies are
-forwarded in pieces, so that they are never whole in memory, except short responses."""
+"""Forwards one HTTP request to ComfyUI and the response to the client, byte for byte, in pieces: neither is
+ever whole in memory."""
 
 import asyncio
 import socket
@@ -17,11 +17,10 @@ from comfyui_workflow.proxy.route_connector import NotConnected
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_RELAYED_BYTES = 1024 * 1024
-SHORT_BYTES = 64 * 1024
 
 
 OnAnswer = Callable[[int, bytes], None]
-"""Gets the status and the first MAX_RELAYED_BYTES of a response, before its last byte is sent."""
+"""Gets the status and the first MAX_RELAYED_BYTES of a complete response."""
 
 
 async def forward(
@@ -121,53 +120,37 @@ async def _start(
     )
 
 
+class _HeldHead(web.StreamResponse):
+    """Sends its head with the first piece of its body. Many servers send them apart, and each packet costs
+    time here and at the client."""
+
+    _send_headers_immediately = False  # as in web.Response
+
+
 async def _pass_on(
     request: web.BaseRequest, answer: aiohttp.ClientResponse, on_answer: OnAnswer | None
 ) -> web.StreamResponse:
-    try:
-        if _is_short(request, answer):
-            return await _pass_on_whole(request, answer, on_answer)
-        return await _pass_on_in_pieces(request, answer, on_answer)
-    except (*BROKEN, asyncio.IncompleteReadError):
-        cut(request)
-        return web.StreamResponse()
-
-
-def _is_short(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
-    """True if the response has a body of a known, small size."""
-    has_body = request.method != "HEAD" and answer.status not in (204, 304)
-    return has_body and 0 < (answer.content_length or 0) <= SHORT_BYTES
-
-
-async def _pass_on_whole(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, on_answer: OnAnswer | None
-) -> web.StreamResponse:
-    """Sends the head and the body at once. Many servers send them apart, and each packet costs time here and
-    at the client."""
-    body = await answer.read()
-    response = web.Response(
-        status=answer.status, reason=answer.reason, headers=forwarded_headers(answer.raw_headers), body=body
-    )
-    if on_answer:
-        on_answer(answer.status, body)
-    await response.prepare(request)
-    await response.write_eof()
-    return response
-
-
-async def _pass_on_in_pieces(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, on_answer: OnAnswer | None
-) -> web.StreamResponse:
-    response = web.StreamResponse(
-        status=answer.status, reason=answer.reason, headers=forwarded_headers(answer.raw_headers)
-    )
+    kind = _HeldHead if _has_known_body(request, answer) else web.StreamResponse
+    headers = forwarded_headers(answer.raw_headers)
+    response = kind(status=answer.status, reason=answer.reason, headers=headers)
     await response.prepare(request)
     beginning = bytearray()
-    async for piece in answer.content.iter_any():
-        if on_answer and len(beginning) < MAX_RELAYED_BYTES:
-            beginning += piece
-        await response.write(piece)
+    try:
+        async for piece in answer.content.iter_any():
+            if on_answer and len(beginning) < MAX_RELAYED_BYTES:
+                beginning += piece
+            await response.write(piece)
+    except (*BROKEN, asyncio.IncompleteReadError):
+        cut(request)
+        return response
     if on_answer:
         on_answer(answer.status, bytes(beginning))
     await response.write_eof()
     return response
+
+
+def _has_known_body(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
+    """True if the response has a body, and its length is known. An endless one, like a stream of events, may
+    begin much later than its head."""
+    has_body = request.method != "HEAD" and answer.status not in (204, 304)
+    return has_body and bool(answer.content_length)

@@ -37,8 +37,10 @@ class Turns:
                 self._free.release()
 
     async def _take(self) -> bool:
+        if not self._free.locked():
+            return await self._free.acquire()
         try:
-            async with asyncio.timeout(PATIENCE_S if self._free.locked() else None):
+            async with asyncio.timeout(PATIENCE_S):
                 return await self._free.acquire()
         except TimeoutError:
             return False
