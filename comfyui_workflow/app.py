@@ -64,7 +64,7 @@ from comfyui_workflow.sessions.port_search import WantedPort
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey, client_id, server_id
 from comfyui_workflow.settings import Settings, load_settings
 from comfyui_workflow.ssh.client_config import resolve
-from comfyui_workflow.ssh.connection import ConnectionOptions, open_connection
+from comfyui_workflow.ssh.connection import Connection, ConnectionOptions, open_connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.base import BatchStore, JobStore
@@ -478,15 +478,15 @@ class Borrowed:
         self._leased: dict[str, ComfyUISession] = {}
 
     @contextmanager
-    def borrow(self, instance_id: str) -> Iterator[str]:
-        """Leases a session for a local port, and yields the base URL of the instance's ComfyUI."""
+    def borrow(self, instance_id: str) -> Iterator[Connection]:
+        """Leases a session for a local port, and yields the connection to its instance."""
         instance = self._directory.require(instance_id)
         self._monitors.acquire(instance)
         with lease_comfyui(self._sessions.lease, key_of_instance(instance)) as session:
             session.connection.check_port()
             self._leased[instance_id] = session
             try:
-                yield session.connection.base_url
+                yield session.connection
             finally:
                 if self._leased.get(instance_id) is session:
                     del self._leased[instance_id]

@@ -18,8 +18,12 @@ A `ParallelMap` is an ordered parallel map that stops as a whole:
 Leaving the block, also by an error, cancels `parallel.stop`, which the work must check. The block ends when
 the work has ended. Work that does not check the token, because it waits for an answer that never comes, is
 abandoned after one second. A thread that waits for a result is woken by `stop` at any time.
+
+`run_in_thread` is for event loops: it awaits work that blocks.
 """
 
+import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -31,6 +35,8 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from comfyui_workflow.errors import Stopped
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -207,3 +213,30 @@ def _run_item(work: Callable[[Item], Result], item: Item, future: "Future[Result
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+async def run_in_thread(work: Callable[[], Result], name: str) -> Result:
+    """Runs `work` in a daemon thread, and returns its result. The threads of `asyncio.to_thread` would keep
+    the process alive. Raises: what `work` raises."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def resolve(done: "Future[Result]") -> None:
+        if future.done():
+            return
+        error = done.exception()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(done.result())
+
+    def run() -> None:
+        done = Future[Result]()
+        _run_item(lambda _: work(), None, done)
+        try:
+            loop.call_soon_threadsafe(resolve, done)
+        except RuntimeError:
+            log.debug("the event loop has ended before the thread %s", name)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future

@@ -31,7 +31,7 @@ from comfyui_workflow.settings import Settings
 from comfyui_workflow.ssh import defaults
 from comfyui_workflow.workflows.graph import check_json
 from comfyui_workflow.workflows.input_files import InputFiles, texts_of
-from comfyui_workflow.workflows.input_formats import read_workflow
+from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.overrides import with_inputs
@@ -93,30 +93,36 @@ class OrderReader:
 
     def read(self, body: dict[str, Any]) -> RunRequest:
         """Parses the body of `execute`, with the defaults of the specification."""
-        request = self._read(body, _Workflows(self.files))
+        return self.read_with_key(body)[0]
+
+    def read_with_key(self, body: dict[str, Any]) -> tuple[RunRequest, str | None]:
+        """Parses the body of `execute`. Returns the request, and the API key of Comfy.org, if there is one:
+        that of the body, else the one that was saved around its workflow."""
+        request, api_key = self._read(body, _Workflows(self.files))
         _refuse_ambiguous_names(request)
         self._refuse_without_instance([request])
-        return request
+        return request, api_key
 
     def read_without_workflow(self, body: dict[str, Any]) -> RunRequest:
         """Parses such a body, without a workflow, for a run that cannot be executed."""
-        return self._read(body, _NoWorkflow(self.files))
+        return self._read(body, _NoWorkflow(self.files))[0]
 
     def read_workflow(self, body: dict[str, Any]) -> Workflow:
         """Parses only the workflow of such a body."""
-        return _Workflows(self.files).read(body)[1]
+        return _Workflows(self.files).read(body)[1].workflow
 
-    def _read(self, body: dict[str, Any], workflows: "_Workflows") -> RunRequest:
+    def _read(self, body: dict[str, Any], workflows: "_Workflows") -> tuple[RunRequest, str | None]:
         if not body:
             raise InvalidRequest("Request body is required")
         ssh_connection = text(body, "ssh_connection")
         if not ssh_connection:
             raise InvalidRequest("ssh_connection is required")
-        workflow_file, workflow = workflows.read(body)
+        workflow_file, (workflow, key_in_workflow) = workflows.read(body)
+        api_key = _checked_key(text(body, "comfy_org_api_key") or key_in_workflow)
         inputs = _inputs(body, workflow)
         target = self._target(ssh_connection)
         default_name = Path(workflow_file).name if workflow_file else "workflow"
-        return RunRequest(
+        request = RunRequest(
             target=target,
             workflow_file=workflow_file,
             workflow=workflow,
@@ -132,8 +138,9 @@ class OrderReader:
             comfyui_output_dir=remote_dir(body, "comfyui_output_dir", defaults.OUTPUT_DIR),
             include_previews=flag(body, "include_previews"),
             priority=read_priority(body),
-            has_comfy_org_api_key=read_api_key(body) is not None,
+            has_comfy_org_api_key=api_key is not None,
         )
+        return request, api_key
 
     def _images(self, body: dict[str, Any]) -> tuple[str, ...]:
         images = _images(body, self.files)
@@ -200,12 +207,13 @@ class OrderReader:
         if not body:
             raise InvalidRequest("Request body is required")
         _check_batch_fields(body)
-        requests = list(self._requests(body))
-        if not requests:
+        with_keys = list(self._requests(body))
+        if not with_keys:
             raise InvalidRequest("The batch has no runs in it")
+        requests, api_keys = zip(*with_keys, strict=True)
         order = BatchOrder(
-            requests=tuple(requests),
-            comfy_org_api_keys=_api_keys(body, len(requests)),
+            requests=requests,
+            comfy_org_api_keys=api_keys,
             name=text(body, "batch_name") or requests[0].workflow_name,
             stagger_s=_stagger_s(body),
             on_error=_on_error(body),
@@ -213,7 +221,7 @@ class OrderReader:
         self._refuse_without_instance(requests)
         return order
 
-    def _requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
+    def _requests(self, body: dict[str, Any]) -> Iterator[tuple[RunRequest, str | None]]:
         runs = body.get("runs")
         if runs is None:
             yield from self._expanded_requests(body)
@@ -227,16 +235,16 @@ class OrderReader:
         for number, each in enumerate(runs):
             try:
                 refuse_unknown_fields(each, RUN_FIELDS, "a run")
-                request = self._read(each, workflows)
+                request, api_key = self._read(each, workflows)
                 _refuse_ambiguous_names(request)
-                yield request
+                yield request, api_key
             except InvalidRequest as error:
                 raise InvalidRequest(f"runs[{number}]: {error}") from error
 
-    def _expanded_requests(self, body: dict[str, Any]) -> Iterator[RunRequest]:
+    def _expanded_requests(self, body: dict[str, Any]) -> Iterator[tuple[RunRequest, str | None]]:
         check_json({name: body.get(name) for name in ("matrix", "rows")})
         rows = expand_rows(body.get("matrix"), body.get("rows"), MOST_RUNS)
-        request = self._read(body, _Workflows(self.files))
+        request, api_key = self._read(body, _Workflows(self.files))
         files = InputFiles(request.input_images)
         named = [_files_of_row(request.workflow, files, number, row) for number, row in enumerate(rows)]
         named_by_rows = frozenset[str]().union(*named)
@@ -245,7 +253,7 @@ class OrderReader:
             run = replace(request, inputs={**request.inputs, **row}, input_images=tuple(images))
             with _naming_the_run(number):
                 _refuse_ambiguous_names(run)
-            yield run
+            yield run, api_key
 
 
 def _files_of_row(workflow: Workflow, files: InputFiles, number: int, row: dict[str, Any]) -> frozenset[str]:
@@ -276,21 +284,14 @@ _ADD_INSTANCE = (
 _ADD_TAG = "Give it to one: comfyui-workflow instances edit NAME --tag WORD"
 
 
-def read_api_key(body: dict[str, Any]) -> str | None:
-    """Returns the Comfy.org API key; None without one. ComfyUI sends it as a header to Comfy.org, so it must
-    be fit for that. The error message does not contain it."""
-    key = text(body, "comfy_org_api_key") or None
+def _checked_key(key: str | None) -> str | None:
+    """Checks the Comfy.org API key. ComfyUI sends it as a header to Comfy.org, so it must be fit for that.
+    The error message does not contain it."""
     if key is not None and (len(key) > LONGEST_API_KEY or not re.fullmatch("[!-~]+", key)):
         raise InvalidRequest(
             f"comfy_org_api_key must be at most {LONGEST_API_KEY} letters, digits and signs, without spaces"
         )
     return key
-
-
-def _api_keys(body: dict[str, Any], count: int) -> tuple[str | None, ...]:
-    """Returns the API key of each run of a batch."""
-    runs = body.get("runs")
-    return (read_api_key(body),) * count if runs is None else tuple(map(read_api_key, runs))
 
 
 def read_priority(body: dict[str, Any]) -> int:
@@ -342,10 +343,10 @@ class _Workflows:
 
     def __init__(self, files: PathPolicy) -> None:
         self._files = files
-        self._by_path: dict[str, Workflow] = {}
-        self._by_hash: dict[bytes, Workflow] = {}
+        self._by_path: dict[str, GivenWorkflow] = {}
+        self._by_hash: dict[bytes, GivenWorkflow] = {}
 
-    def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
+    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
         """Returns the path as given (None for an inline workflow) and the workflow, which may have either
         format."""
         workflow_file = text(body, "workflow_file")
@@ -360,19 +361,19 @@ class _Workflows:
             self._by_path[workflow_file] = self._files.read_workflow(workflow_file)
         return workflow_file, self._by_path[workflow_file]
 
-    def _deduplicated(self, inline: Any) -> Workflow:
+    def _deduplicated(self, inline: Any) -> GivenWorkflow:
         try:
             digest = hashlib.sha256(json.dumps(inline).encode()).digest()
         except RecursionError:
-            return read_workflow(inline)  # it raises the error for too deep nesting
+            return read_given(inline)  # it raises the error for too deep nesting
         if digest not in self._by_hash:
-            self._by_hash[digest] = read_workflow(inline)
+            self._by_hash[digest] = read_given(inline)
         return self._by_hash[digest]
 
 
 class _NoWorkflow(_Workflows):
-    def read(self, body: dict[str, Any]) -> tuple[str | None, Workflow]:
-        return None, Workflow(graph={})
+    def read(self, body: dict[str, Any]) -> tuple[str | None, GivenWorkflow]:
+        return None, GivenWorkflow(Workflow(graph={}))
 
 
 def _inputs(body: dict[str, Any], workflow: Workflow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from comfyui_workflow.workflows.node_definitions import Definitions
 def read_workflow(path: Path) -> Workflow:
     """Raises: FileRefused, InvalidGraph."""
     files = PathPolicy(readable_dirs=None, writable_dirs=())
-    return files.read_workflow(str(path))
+    return files.read_workflow(str(path)).workflow
 
 
 def read_definitions(path: Path) -> Definitions:

@@ -2,6 +2,7 @@
 port."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
@@ -48,21 +49,22 @@ def forwarded_headers(raw: Iterable[tuple[bytes, bytes]], *without: str) -> CIMu
     """Returns all end-to-end headers, in their order, repeated ones included. The login cookie of this server
     is removed: browsers send cookies to every port of a host. So is `Sec-Fetch-Site: cross-site`: a newer
     ComfyUI refuses such requests, and here it is decided which of them are allowed (`refusal_of`)."""
-    pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in raw]
-    named = {
-        each.strip().lower()
-        for name, value in pairs
-        if name.lower() == "connection"
-        for each in value.split(",")
-    }
-    dropped = HOP_BY_HOP_HEADERS | named | set(without)
-    allowed = [pair for pair in pairs if (pair[0].lower(), pair[1]) != ("sec-fetch-site", "cross-site")]
-    kept = (_without_login(name, value) for name, value in allowed if name.lower() not in dropped)
-    return CIMultiDict((name, value) for name, value in kept if value is not None)
-
-
-def _without_login(name: str, value: str) -> tuple[str, str | None]:
-    return name, (without_login(value) or None) if name.lower() == "cookie" else value
+    headers: CIMultiDict[str] = CIMultiDict()
+    dropped = list(without)
+    for name_bytes, value_bytes in raw:
+        name, value = name_bytes.decode("latin-1"), value_bytes.decode("utf-8", "surrogateescape")
+        lower = name.lower()
+        if lower == "cookie":
+            value = without_login(value)
+        elif lower == "connection":
+            dropped += (each.strip() for each in value.split(","))
+        elif lower == "sec-fetch-site" and value == "cross-site":
+            continue
+        if lower not in HOP_BY_HOP_HEADERS and (value or lower != "cookie"):
+            headers.add(name, value)
+    for name in dropped:
+        headers.popall(name, None)
+    return headers
 
 
 def refusal_of(headers: Mapping[str, str], method: str, policy: PortPolicy) -> str | None:
@@ -73,7 +75,7 @@ def refusal_of(headers: Mapping[str, str], method: str, policy: PortPolicy) -> s
     Allowed are: the port's own pages, pages of `policy.origins`, and programs.
     """
     host, origin = headers.get("Host"), headers.get("Origin")
-    if host is not None and not is_name_of_this_machine(_host_name(f"//{host}"), policy.hosts):
+    if host is not None and not _is_this_machine(host, policy.hosts):
         return (
             "A local port answers only at localhost, 127.0.0.1 and the names in "
             "COMFYUI_WORKFLOW_ALLOWED_HOSTS: this request uses another host name."
@@ -107,8 +109,10 @@ def _follows_a_link(headers: Mapping[str, str], method: str) -> bool:
     return method == "GET" and fetched_as == ["navigate", "document"]
 
 
-def _host_name(url: str) -> str:
+@lru_cache(maxsize=16)
+def _is_this_machine(host: str, other_names: tuple[str, ...]) -> bool:
     try:
-        return urlsplit(url).hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:  # an incomplete IPv6 address
-        return ""
+        return False
+    return is_name_of_this_machine(name, other_names)

@@ -5,6 +5,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 
 import aiohttp
 from aiohttp import web
@@ -12,23 +13,14 @@ from aiohttp import web
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import forwarded_headers
 from comfyui_workflow.proxy.lease import BROKEN, InstanceLease, Upstream
+from comfyui_workflow.proxy.route_connector import NotConnected
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_RELAYED_BYTES = 1024 * 1024
 
 
-class RelayedAnswer:
-    """The status and the first MAX_RELAYED_BYTES of a response that was relayed. `on_end` is called after the
-    last byte."""
-
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        self.status = 0
-        self.body = bytearray()
-        self.on_end = on_end
-
-    def add(self, piece: bytes) -> None:
-        if len(self.body) < MAX_RELAYED_BYTES:
-            self.body += piece
+OnAnswer = Callable[[int, bytes], None]
+"""Gets the status and the first MAX_RELAYED_BYTES of a complete response."""
 
 
 async def forward(
@@ -36,7 +28,7 @@ async def forward(
     lease: InstanceLease,
     *,
     body: bytes | None = None,
-    relayed: RelayedAnswer | None = None,
+    on_answer: OnAnswer | None = None,
     without: tuple[str, ...] = (),
 ) -> web.StreamResponse:
     """Forwards a request and returns the response. `body` replaces the request's own body; headers in
@@ -46,7 +38,7 @@ async def forward(
     Raises: InstanceUnreachable, AnswerLost.
     """
     for is_last in (False, True):
-        async with lease.use() as upstream:
+        async with lease.use() as upstream, nullcontext() if body is None else upstream.turns.taken():
             try:
                 answer = await _send(request, lease, upstream, body, without)
             except InstanceUnreachable:
@@ -55,7 +47,7 @@ async def forward(
                 continue
             try:
                 lease.succeeded(upstream)
-                return await _pass_on(request, answer, relayed)
+                return await _pass_on(request, answer, on_answer)
             finally:
                 answer.release()
     raise AssertionError("the last try returns or raises")
@@ -99,7 +91,7 @@ async def _send(
         )
     except BROKEN as error:
         gone = lease.forget(upstream, error)
-        if is_harmless or isinstance(error, aiohttp.ClientConnectorError):
+        if is_harmless or isinstance(error, NotConnected):
             raise gone from error
         raise AnswerLost(
             f"The connection to {lease.name} was lost before the response came: "
@@ -128,24 +120,37 @@ async def _start(
     )
 
 
+class _HeldHead(web.StreamResponse):
+    """Sends its head with the first piece of its body. Many servers send them apart, and each packet costs
+    time here and at the client."""
+
+    _send_headers_immediately = False  # as in web.Response
+
+
 async def _pass_on(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, relayed: RelayedAnswer | None
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, on_answer: OnAnswer | None
 ) -> web.StreamResponse:
-    response = web.StreamResponse(
-        status=answer.status, reason=answer.reason, headers=forwarded_headers(answer.raw_headers)
-    )
+    kind = _HeldHead if _has_known_body(request, answer) else web.StreamResponse
+    headers = forwarded_headers(answer.raw_headers)
+    response = kind(status=answer.status, reason=answer.reason, headers=headers)
     await response.prepare(request)
-    if relayed:
-        relayed.status = answer.status
+    beginning = bytearray()
     try:
         async for piece in answer.content.iter_any():
-            if relayed:
-                relayed.add(piece)
+            if on_answer and len(beginning) < MAX_RELAYED_BYTES:
+                beginning += piece
             await response.write(piece)
     except (*BROKEN, asyncio.IncompleteReadError):
         cut(request)
         return response
-    if relayed:
-        relayed.on_end()
+    if on_answer:
+        on_answer(answer.status, bytes(beginning))
     await response.write_eof()
     return response
+
+
+def _has_known_body(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> bool:
+    """True if the response has a body, and its length is known. An endless one, like a stream of events, may
+    begin much later than its head."""
+    has_body = request.method != "HEAD" and answer.status not in (204, 304)
+    return has_body and bool(answer.content_length)

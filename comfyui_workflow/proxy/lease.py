@@ -21,6 +21,9 @@ from yarl import URL
 
 from comfyui_workflow.errors import ComfyUIUnavailable, NothingListens, WorkflowError
 from comfyui_workflow.proxy.error_responses import InstanceUnreachable
+from comfyui_workflow.proxy.model import Route
+from comfyui_workflow.proxy.route_connector import NotConnected, RouteConnector
+from comfyui_workflow.proxy.turns import Turns, turn_count
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,6 @@ attempt for each of them."""
 LASTING_FAILURE_CACHE_S = 15.0
 """For failures that a retry does not cure, like a refused SSH key: many attempts can make the machine block
 this client."""
-CONNECT_TIMEOUT_S = 10.0
 BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 """Errors of a request whose connection cannot be opened, or breaks."""
 PING_TIMEOUT_S = 10.0
@@ -67,11 +69,11 @@ async def read_all(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
 
 class SessionThread:
     """Thread that holds a leased session, because `borrow` blocks and the event loop must not block. To be
-    created on the event loop. The future `base_url` gets the URL once the session is leased, or a
+    created on the event loop. The future `route` gets the route to ComfyUI once the session is leased, or a
     WorkflowError."""
 
-    def __init__(self, borrow: Callable[[], AbstractContextManager[str]], name: str) -> None:
-        self.base_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    def __init__(self, borrow: Callable[[], AbstractContextManager[Route]], name: str) -> None:
+        self.route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
         self._borrow = borrow
         self._returned = threading.Event()
         self._thread = threading.Thread(target=self._hold, name=f"local port {name}"[:60], daemon=True)
@@ -86,8 +88,8 @@ class SessionThread:
 
     def _hold(self) -> None:
         try:
-            with self._borrow() as base_url:
-                self._report(base_url)
+            with self._borrow() as route:
+                self._report(route)
                 self._returned.wait()
         except WorkflowError as error:
             self._report(error)
@@ -95,18 +97,18 @@ class SessionThread:
             log.exception("the session of an instance could not be leased")
             self._report(WorkflowError("Internal error: see the log of the server."))
 
-    def _report(self, outcome: str | WorkflowError) -> None:
+    def _report(self, outcome: Route | WorkflowError) -> None:
         with suppress(RuntimeError):  # the loop has ended: no request waits any more
-            self.base_url.get_loop().call_soon_threadsafe(self._resolve, outcome)
+            self.route.get_loop().call_soon_threadsafe(self._resolve, outcome)
 
-    def _resolve(self, outcome: str | WorkflowError) -> None:
-        if self.base_url.done():
+    def _resolve(self, outcome: Route | WorkflowError) -> None:
+        if self.route.done():
             return
-        if isinstance(outcome, str):
-            self.base_url.set_result(outcome)
+        if not isinstance(outcome, WorkflowError):
+            self.route.set_result(outcome)
         else:
-            self.base_url.set_exception(outcome)
-            self.base_url.exception()  # no request may be waiting: mark the exception as retrieved
+            self.route.set_exception(outcome)
+            self.route.exception()  # no request may be waiting: mark the exception as retrieved
 
 
 class Upstream:
@@ -114,13 +116,16 @@ class Upstream:
     its connections. `fresh` reuses only those that were in use a moment ago, so that no request is sent on a
     dead connection."""
 
-    def __init__(self, thread: SessionThread, base_url: str, login: Mapping[str, str]) -> None:
+    def __init__(self, thread: SessionThread, route: Route, login: Mapping[str, str]) -> None:
         """`login`: headers of all requests that do not have them already."""
-        self.base_url = base_url
+        self.base_url = route.base_url
         self.is_broken = False
         self.user_count = 0
-        self.kept = _session(login, keepalive_s=KEPT_FOR_S)
-        self.fresh = _session(login, keepalive_s=FRESH_FOR_S)
+        self.used_at_s = 0.0
+        """End of the last use, on the monotonic clock."""
+        self.kept = _session(route, login, keepalive_s=KEPT_FOR_S)
+        self.fresh = _session(route, login, keepalive_s=FRESH_FOR_S)
+        self.turns = Turns(turn_count(route.round_trip_s))
         self._thread = thread
         self._answered_at_s = float("-inf")
         self._pinging: asyncio.Task[None] | None = None
@@ -169,7 +174,7 @@ class InstanceLease:
 
     def __init__(
         self,
-        borrow: Callable[[], AbstractContextManager[str]],
+        borrow: Callable[[], AbstractContextManager[Route]],
         name: str,
         login: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
@@ -267,7 +272,7 @@ class InstanceLease:
         before. Raises: InstanceUnreachable."""
         thread = self._thread = SessionThread(self._borrow, self.name)
         try:
-            upstream = Upstream(thread, await thread.base_url, self._login())
+            upstream = Upstream(thread, await thread.route, self._login())
         except WorkflowError as error:
             self.trouble = f"{self.name} cannot be reached: {error}"
             if isinstance(error, NothingListens | ComfyUIUnavailable):
@@ -300,9 +305,19 @@ class InstanceLease:
         if upstream.is_broken:
             self._close(upstream)
             return
-        if self._idle:
-            self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._close, upstream)
+        upstream.used_at_s = time.monotonic()
+        if self._idle is None:
+            self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._idle, upstream = None, self._upstream
+        if upstream is None or upstream.user_count:
+            return
+        left_s = upstream.used_at_s + IDLE_TIMEOUT_S - time.monotonic()
+        if left_s > 0:
+            self._idle = asyncio.get_running_loop().call_later(left_s, self._close_idle)
+        else:
+            self._close(upstream)
 
     def _close(self, upstream: Upstream) -> None:
         if upstream.user_count or upstream not in self._all:
@@ -315,16 +330,16 @@ class InstanceLease:
         task.add_done_callback(self._closing.discard)
 
 
-def _session(login: Mapping[str, str], *, keepalive_s: float) -> aiohttp.ClientSession:
+def _session(route: Route, login: Mapping[str, str], *, keepalive_s: float) -> aiohttp.ClientSession:
     """Returns a client session that adds nothing to requests but the login, and changes nothing in
     responses."""
     return aiohttp.ClientSession(
         headers=login,
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
+        connector=RouteConnector(route, limit=0, keepalive_timeout=keepalive_s),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
         max_line_size=LONGEST_LINE_BYTES,
         max_field_size=LONGEST_LINE_BYTES,
@@ -335,8 +350,8 @@ def _session(login: Mapping[str, str], *, keepalive_s: float) -> aiohttp.ClientS
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "the connection to it cannot be opened"
+    if isinstance(error, NotConnected):
+        return f"the connection to it cannot be opened ({error})"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
         return "the connection to it was closed, so it may not be running"
     return str(error) or type(error).__name__

@@ -1,16 +1,36 @@
 """Configuration and state of a local port."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from comfyui_workflow.access.origins import Origin
 from comfyui_workflow.access.peer_users import PeerUsers
 from comfyui_workflow.proxy.used_ports import UsedPorts
 
-Borrow = Callable[[str], AbstractContextManager[str]]
-"""Leases the session of the instance with that id, and yields the URL of its ComfyUI: `with
-borrow(instance_id) as base_url:`. May block: it is entered and left in a thread of its own. Raises:
+ClientProtocol = TypeVar("ClientProtocol", bound=asyncio.Protocol)
+
+
+class Route(Protocol):
+    """The way to the ComfyUI of an instance."""
+
+    @property
+    def base_url(self) -> str:
+        """URL of ComfyUI, at which blocking clients reach it too."""
+
+    @property
+    def round_trip_s(self) -> float: ...
+
+    async def connect(self, protocol_factory: Callable[[], ClientProtocol]) -> ClientProtocol:
+        """Opens a connection to ComfyUI's port for a protocol of the running event loop. Raises: OSError,
+        WorkflowError; then nothing was sent."""
+
+
+Borrow = Callable[[str], AbstractContextManager[Route]]
+"""Leases the session of the instance with that id, and yields the route to its ComfyUI: `with
+borrow(instance_id) as route:`. May block: it is entered and left in a thread of its own. Raises:
 WorkflowError with a message for clients."""
 
 LoginOf = Callable[[str], Mapping[str, str]]

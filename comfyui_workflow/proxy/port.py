@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -16,9 +17,9 @@ from comfyui_workflow.proxy.anonymous_events import AnonymousEvents
 from comfyui_workflow.proxy.client_socket import ClientSocket
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
 from comfyui_workflow.proxy.headers import forwarded_headers, refusal_of, server_token_headers
-from comfyui_workflow.proxy.http import RelayedAnswer, forward
+from comfyui_workflow.proxy.http import forward
 from comfyui_workflow.proxy.lease import LONGEST_LINE_BYTES, READ_BYTES, InstanceLease, Upstream
-from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
+from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted, Route
 from comfyui_workflow.proxy.prompt_rewrite import PromptBody, is_prompt, read_prompt
 from comfyui_workflow.proxy.registry import SocketRegistry
 from comfyui_workflow.proxy.slow_clients import WatchedServer
@@ -41,7 +42,7 @@ class LocalPort:
     def __init__(
         self,
         wanted: PortWanted,
-        borrow: Callable[[], AbstractContextManager[str]],
+        borrow: Callable[[], AbstractContextManager[Route]],
         policy: PortPolicy,
         limits: ConnectionLimits = LIMITS,
         login: Callable[[], Mapping[str, str]] = dict,
@@ -175,12 +176,15 @@ class LocalPort:
         prompt = await read_prompt(request, self._feed.client_id)
         if prompt.has_our_client_id:
             await self._feed.ensure_open()
-        relayed = RelayedAnswer(lambda: self._submitted(prompt, relayed.status, bytes(relayed.body)))
         without = self._headers_to_drop(request)
         with self._feed.holding() if prompt.has_our_client_id else self._registry.holding(prompt.client_id):
             try:
                 return await forward(
-                    request, self._lease, body=prompt.content, relayed=relayed, without=without
+                    request,
+                    self._lease,
+                    body=prompt.content,
+                    on_answer=partial(self._submitted, prompt),
+                    without=without,
                 )
             except AnswerLost:
                 if prompt.prompt_id is None:

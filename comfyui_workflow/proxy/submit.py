@@ -8,20 +8,18 @@ ComfyUI that chooses the ids itself cannot be asked: then the client gets the er
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from aiohttp import web
 
 from comfyui_workflow.comfyui.client import ComfyUIClient, RawAnswer, Submission
 from comfyui_workflow.comfyui.prompt_lookup import accepts_prompt_ids
 from comfyui_workflow.comfyui.submit import IN_DOUBT_S, PromptKey, PromptSender, submit_once
-from comfyui_workflow.concurrency import CancelToken
+from comfyui_workflow.concurrency import CancelToken, run_in_thread
 from comfyui_workflow.errors import ComfyUIUnavailable, PromptRefused
 from comfyui_workflow.parsing.untrusted import as_object, as_text, read_json
 from comfyui_workflow.proxy.error_responses import AnswerLost, InstanceUnreachable
@@ -33,8 +31,6 @@ RESUBMIT_FOR_S = 45.0
 """How long the client waits for a replacement of the lost response."""
 PAUSE_S = 1.0
 READ_TIMEOUT_S = 10.0
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +116,8 @@ def accepted_id(status: int, content: bytes) -> str | None:
 async def _resubmit_now(sender: PortPrompt, lease: InstanceLease, stop: CancelToken) -> RawAnswer:
     async with lease.use() as upstream:
         try:
-            answer = await _in_thread(partial(_submit, upstream.base_url, sender, stop, lease.name))
+            work = partial(_submit, upstream.base_url, sender, stop, lease.name)
+            answer = await run_in_thread(work, "resubmission")
         except AnswerLost:
             raise
         except ComfyUIUnavailable as error:
@@ -163,31 +160,3 @@ def _is_json(content: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _in_thread(work: Callable[[], Result]) -> Result:
-    """Runs `work` in a daemon thread. Threads of `asyncio.to_thread` would keep the process alive."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def resolve(result: Result | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result = error = None
-        try:
-            result = work()
-        except Exception as caught:  # noqa: BLE001 - raised again by `await future`
-            error = caught
-        try:
-            loop.call_soon_threadsafe(resolve, result, error)
-        except RuntimeError:
-            log.debug("the event loop has ended before a resubmission")
-
-    threading.Thread(target=run, name="resubmission", daemon=True).start()
-    return await future

@@ -16,8 +16,7 @@ from comfyui_workflow.files.sensitive_paths import (
 )
 from comfyui_workflow.files.spellings import existing_spelling
 from comfyui_workflow.parsing.untrusted import is_safe_name
-from comfyui_workflow.workflows.input_formats import read_workflow_stream
-from comfyui_workflow.workflows.model import Workflow
+from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given_stream
 
 CLIENT_ENTRIES = ("uploads", "outputs")
 """Subdirectories of the data directory that requests may name."""
@@ -63,14 +62,14 @@ class PathPolicy:
         self._read_roots = (*(self._readable or ()), *client_dirs, *defaults)
         self._write_roots = (*(self._writable or ()), *client_dirs[1:], *defaults)
 
-    def read_workflow(self, path: str) -> Workflow:
+    def read_workflow(self, path: str) -> GivenWorkflow:
         """Reads a workflow from JSON in either format, or from a file that ComfyUI made.
 
         Raises: FileRefused, InvalidGraph."""
         local = self._readable_file(path, "Workflow file")
         try:
             with local.open("rb") as file:
-                return read_workflow_stream(file)
+                return read_given_stream(file)
         except OSError as error:
             raise FileRefused(f"Workflow file cannot be read: {path} ({error.strerror})") from error
         except (ValueError, RecursionError) as error:

@@ -10,12 +10,14 @@ Connection
     round_trip_s          measured once, when the connection was opened
     is_alive              False after the connection was lost, closed, or silent beyond the silence limit
     open_port(port)       opens a channel to a port of the instance
+    connect(factory)      connects a protocol of an event loop to ComfyUI's port
     check_port()          raises ConnectionFailed if nothing listens on ComfyUI's port of the instance
     close()               blocks for at most about a second; idempotent
 ConnectionOptions         all settings, see options.py
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from enum import Enum
 
@@ -23,6 +25,7 @@ import paramiko
 
 from comfyui_workflow.errors import ConnectionFailed, NothingListens
 from comfyui_workflow.parsing.ssh_address import SshAddress
+from comfyui_workflow.ssh.channel_transport import ClientProtocol, connect_channel
 from comfyui_workflow.ssh.client_config import resolve
 from comfyui_workflow.ssh.keepalive import supervisor
 from comfyui_workflow.ssh.options import ConnectionOptions
@@ -119,6 +122,11 @@ class Connection:
             if error.refusal is Refusal.CLOSED:
                 raise NothingListens(str(error)) from error
             raise
+
+    async def connect(self, protocol_factory: Callable[[], ClientProtocol]) -> ClientProtocol:
+        """Connects a protocol of the running event loop to ComfyUI's port, past the tunnel. Raises:
+        PortRefused; ConnectionFailed."""
+        return await connect_channel(lambda: self.open_port(self.comfyui_port), protocol_factory)
 
     def close(self) -> None:
         """Closes the transport and the tunnel at once, also while they are in use. Nothing is sent to the

@@ -5,6 +5,7 @@ paramiko reads the stream from one thread. Each read times out after a tenth of 
 
 import contextlib
 import errno
+import select
 import socket
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 LARGEST_PACKET_BYTES = 1024 * 1024
 # Limit for the server's greeting, which may have any number of lines, plus the key exchange.
 MOST_HANDSHAKE_BYTES = 256 * 1024
+READ_AHEAD_BYTES = 64 * 1024
 
 
 class TransportSocket:
@@ -29,18 +31,28 @@ class TransportSocket:
     def __init__(self, stream: socket.socket | paramiko.Channel, *, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
+        self._ahead = b""
+        self._position = 0
         self.received_count = 0
         self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None after the handshake
         self.uses_quick_ack = True
         self.on_recv_timeout: Callable[[], None] | None = None  # called by the reading thread; may send
 
     def recv(self, size_bytes: int) -> bytes:
-        """Reads up to `size_bytes` bytes.
+        """Returns up to `size_bytes` bytes. Reads ahead: paramiko asks for the first bytes of each packet and
+        then for the rest.
 
         Raises: ConnectionAbortedError if the peer announced a packet above the limit (then paramiko asks for
         that many bytes), or if the handshake has more bytes than its limit."""
         if size_bytes > LARGEST_PACKET_BYTES:
             raise _protocol_error(f"it announces a packet of {size_bytes} bytes")
+        if self._position == len(self._ahead):
+            self._ahead, self._position = self._read(max(size_bytes, READ_AHEAD_BYTES)), 0
+        data = self._ahead[self._position : self._position + size_bytes]
+        self._position += len(data)
+        return data
+
+    def _read(self, size_bytes: int) -> bytes:
         if self.uses_quick_ack:
             _set_quick_ack(self._stream)
         try:
@@ -58,6 +70,17 @@ class TransportSocket:
 
     def send(self, data: bytes) -> int:
         return self._stream.send(data)
+
+    def has_space(self) -> bool:
+        """True if a small packet can be sent at once. False over a jump host, where it is not known."""
+        if not isinstance(self._stream, socket.socket):
+            return False
+        poll = select.poll()
+        try:
+            poll.register(self._stream, select.POLLOUT)
+        except ValueError:  # the stream is closed
+            return False
+        return bool(poll.poll(0))
 
     def settimeout(self, timeout_s: float | None) -> None:
         self._stream.settimeout(timeout_s)

@@ -3,7 +3,7 @@ or a file that ComfyUI made."""
 
 import json
 from io import SEEK_END, BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import as_object
@@ -17,17 +17,30 @@ from comfyui_workflow.workflows.image_metadata import (
 )
 from comfyui_workflow.workflows.media_metadata import HEAD_BYTES
 from comfyui_workflow.workflows.model import Workflow
-from comfyui_workflow.workflows.unwrapping import unwrapped
+from comfyui_workflow.workflows.unwrapping import api_key_in, unwrapped
 
 LARGEST_WORKFLOW_BYTES = 64 * 1024 * 1024
 """Maximum size of a JSON file or a picture. Of videos only the metadata is read."""
 
 
+class GivenWorkflow(NamedTuple):
+    """A workflow, and the API key of Comfy.org that was saved around it, which must not be stored."""
+
+    workflow: Workflow
+    api_key: str | None = None
+
+
 def read_workflow(value: object) -> Workflow:
+    """Reads a workflow as `read_given`, without the API key."""
+    return read_given(value).workflow
+
+
+def read_given(value: object) -> GivenWorkflow:
     """Reads a workflow from parsed JSON, in either format, and makes the checks that need no instance.
     Bodies of requests and JSON texts around it are removed. Raises: InvalidGraph, naming node and input."""
     inner, editor_file = unwrapped(value)
-    return _from_file(inner, editor_file) if editor_file is not None else _read_unwrapped(inner)
+    workflow = _from_file(inner, editor_file) if editor_file is not None else _read_unwrapped(inner)
+    return GivenWorkflow(workflow, api_key_in(value))
 
 
 def _read_unwrapped(value: object) -> Workflow:
@@ -38,24 +51,24 @@ def _read_unwrapped(value: object) -> Workflow:
 
 
 def read_workflow_file(content: bytes) -> Workflow:
-    """Reads a workflow from the content of a file. Raises: as `read_workflow_stream`."""
-    return read_workflow_stream(BytesIO(content))
+    """Reads a workflow from the content of a file. Raises: as `read_given_stream`."""
+    return read_given_stream(BytesIO(content)).workflow
 
 
-def read_workflow_stream(file: BinaryIO) -> Workflow:
+def read_given_stream(file: BinaryIO) -> GivenWorkflow:
     """Reads a workflow from an open file. Raises: InvalidGraph; ValueError or RecursionError if the file is
     neither JSON nor a file that ComfyUI made; OSError."""
     size = file.seek(0, SEEK_END)
     file.seek(0)
     head = file.read(HEAD_BYTES)
     if is_other_media(head):
-        return _from_file(*embedded_workflow_of_media(file))
+        return GivenWorkflow(_from_file(*embedded_workflow_of_media(file)))
     if size > LARGEST_WORKFLOW_BYTES:
         raise ValueError("it is too large to be a workflow")
     content = head + file.read()
     if is_picture(head):
-        return _from_file(*embedded_workflow(content))
-    return read_workflow(json.loads(content))
+        return GivenWorkflow(_from_file(*embedded_workflow(content)))
+    return read_given(json.loads(content))
 
 
 def _from_file(prompt: object, workflow: object) -> Workflow:

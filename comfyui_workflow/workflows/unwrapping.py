@@ -14,6 +14,7 @@ _DEEPEST = 8
 _OUTER_FIELDS = ("input", "body")
 _GRAPH_FIELDS = ("prompt", "output", "workflow_api")
 _EDITOR_FIELD = "workflow"
+_KEY_FIELDS = ("api_key_comfy_org", "comfy_org_api_key")
 
 
 def unwrapped(value: object) -> tuple[object, object]:
@@ -29,6 +30,29 @@ def unwrapped(value: object) -> tuple[object, object]:
         if editor_file is not None:
             return _parsed(value), editor_file
     return value, None
+
+
+def api_key_in(value: object) -> str | None:
+    """Returns the API key of Comfy.org in what surrounds a workflow. ComfyUI's editor sends it in
+    `extra_data`, and orders of this server have it beside the workflow."""
+    for _ in range(_DEEPEST):
+        inner = _parsed(value)
+        if not isinstance(inner, dict) or is_editor_format(inner) or _is_graph(inner):
+            return None
+        found = _inside(inner)
+        key = _key_beside_graph(inner)
+        if key is not None or found is None:
+            return key
+        value = found[0]
+    return None
+
+
+def _key_beside_graph(layer: dict[str, Any]) -> str | None:
+    queued = layer.get("prompt")
+    extras = [layer.get("extra_data"), *(queued[3:4] if isinstance(queued, list) else ())]
+    places = [layer, *map(as_object, extras)]
+    keys = (place.get(name) for place in places for name in _KEY_FIELDS)
+    return next((key for key in keys if isinstance(key, str) and key), None)
 
 
 def _inside(value: dict[str, Any]) -> tuple[object, object] | None:

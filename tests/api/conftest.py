@@ -30,6 +30,7 @@ from comfyui_workflow.services.uploads import Uploads
 from comfyui_workflow.services.validation import ValidationService
 from comfyui_workflow.sessions.session import ComfyUISession, InstanceKey
 from comfyui_workflow.settings import Settings, load_settings
+from comfyui_workflow.ssh.connection import Connection
 from comfyui_workflow.ssh.known_hosts import KnownHosts
 from comfyui_workflow.ssh.pool import Pool
 from comfyui_workflow.stores.base import RunStore
@@ -90,7 +91,7 @@ def unreachable() -> Pool[InstanceKey, ComfyUISession]:
 
 
 @contextmanager
-def _no_way(instance_id: str) -> Iterator[str]:
+def _no_way(instance_id: str) -> Iterator[Connection]:
     raise ConnectionFailed(f"{instance_id} cannot be reached")
     yield
 

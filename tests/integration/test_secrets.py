@@ -1,5 +1,6 @@
 """A key of Comfy.org on its way to ComfyUI: in no record, no answer and no log, and gone when it is there."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,24 @@ MakeServer = Callable[..., ServerProcess]
 
 
 def order(server: ServerProcess, graph: dict[str, Any], how: str = "job") -> str:
-    """Returns the id of the run. `how`: `execute`, `batch` or `job`."""
+    """Returns the id of the run. `how`: `execute`, `batch` or `job`; after `wrapped`, the key is in the body
+    of a `POST /prompt` that is given as the workflow, and after `file`, in a file with that body."""
     ssh_connection = str(server.settings["default_endpoint"])
-    run = {"ssh_connection": ssh_connection, "workflow": graph, "comfy_org_api_key": KEY}
-    if how == "execute":
+    wrapped = {"client_id": "x", "prompt": graph, "extra_data": {"api_key_comfy_org": KEY}}
+    given: dict[str, Any] = {"workflow": graph, "comfy_org_api_key": KEY}
+    if how.startswith("wrapped"):
+        given = {"workflow": wrapped}
+    elif how.startswith("file"):
+        file = server.directory.parent / "saved body.json"
+        file.write_text(json.dumps(wrapped))
+        given = {"workflow_file": str(file)}
+    run = {"ssh_connection": ssh_connection, **given}
+    if how.endswith("execute"):
         answer = server.post("/execute", run)
-    elif how == "batch":
+    elif how.endswith("batch"):
         answer = server.post("/batch", {**run, "rows": [{}]})
     else:
-        body = {"input": {"workflow": graph, "comfy_org_api_key": KEY}}
+        body = {"input": given}
         answer = requests.post(server.url.replace("/comfyui/workflow", "/run"), json=body, timeout=30)
     assert answer.status_code == 200, answer.text
     created = answer.json()
@@ -60,7 +70,19 @@ def answers(server: ServerProcess, run_id: str) -> str:
     return "".join(requests.get(url, timeout=30).text for url in urls)
 
 
-@pytest.mark.parametrize("how", ["execute", "batch", "job"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "execute",
+        "batch",
+        "job",
+        "wrapped execute",
+        "wrapped batch",
+        "wrapped job",
+        "file execute",
+        "file batch",
+    ],
+)
 def test_a_key_goes_along_and_is_gone_when_the_prompt_was_accepted(
     make_server: MakeServer, sandbox: SandboxProcess, how: str
 ) -> None:

@@ -1,25 +1,41 @@
 """A sandbox ComfyUI behind a local port, with a relay between them that can be cut."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import websocket
 
 from comfyui_workflow.access.connection_limits import ConnectionLimits
 from comfyui_workflow.errors import WorkflowError
-from comfyui_workflow.proxy.model import PortPolicy, PortState, PortWanted
+from comfyui_workflow.proxy.model import ClientProtocol, PortPolicy, PortState, PortWanted
 from comfyui_workflow.proxy.port import LIMITS
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.relay import Relay
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI
 
 
+@dataclass(frozen=True)
+class TcpRoute:
+    """A route to a server on this machine, without SSH."""
+
+    base_url: str
+    round_trip_s: float = 0.001
+
+    async def connect(self, protocol_factory: Callable[[], ClientProtocol]) -> ClientProtocol:
+        address = urlsplit(self.base_url)
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_connection(protocol_factory, address.hostname, address.port)
+        return protocol
+
+
 @dataclass
 class Lender:
-    """Yields the URL of the instance as `borrow` does, and counts the leases."""
+    """Yields the route to the instance as `borrow` does, and counts the leases."""
 
     base_url: str
     error: WorkflowError | None = None
@@ -27,13 +43,13 @@ class Lender:
     out_now: int = 0
 
     @contextmanager
-    def borrow(self, instance_id: str) -> Iterator[str]:
+    def borrow(self, instance_id: str) -> Iterator[TcpRoute]:
         self.lent.append(instance_id)
         if self.error:
             raise self.error
         self.out_now += 1
         try:
-            yield self.base_url
+            yield TcpRoute(self.base_url)
         finally:
             self.out_now -= 1
 

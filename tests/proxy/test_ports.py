@@ -15,7 +15,7 @@ from comfyui_workflow.errors import ConnectionFailed, Stopped
 from comfyui_workflow.proxy import lease, ports
 from comfyui_workflow.proxy.model import Borrow, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
-from tests.proxy.setting import Lender, Setting, connect
+from tests.proxy.setting import Lender, Setting, TcpRoute, connect
 from tests.proxy.test_sockets import listen
 from tests.sandbox.graphs import slow_graph
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
@@ -156,10 +156,10 @@ def test_a_slow_instance_delays_no_other(
     go_on = threading.Event()
 
     @contextmanager
-    def borrow(instance_id: str) -> Iterator[str]:
+    def borrow(instance_id: str) -> Iterator[TcpRoute]:
         if instance_id == "slow":
             go_on.wait(LIMIT_S)
-        yield comfyui.url("")
+        yield TcpRoute(comfyui.url(""))
 
     local_ports = make_ports(borrow)
     local_ports.start()
@@ -233,14 +233,14 @@ def test_stopping_amid_everything(comfyui: RunningComfyUI, make_ports: MakePorts
     leave = threading.Event()
 
     @contextmanager
-    def borrow(instance_id: str) -> Iterator[str]:
+    def borrow(instance_id: str) -> Iterator[TcpRoute]:
         match instance_id:
             case "opening":
                 leave.wait(LIMIT_S)
                 raise Stopped("The server is stopping.")
             case "broken":
                 raise ConnectionFailed("Nothing there.")
-        yield comfyui.url("")
+        yield TcpRoute(comfyui.url(""))
 
     local_ports = make_ports(borrow)
     local_ports.start()

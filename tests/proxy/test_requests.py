@@ -26,7 +26,7 @@ from comfyui_workflow.proxy.error_responses import InstanceUnreachable
 from comfyui_workflow.proxy.model import PortPolicy, PortWanted
 from comfyui_workflow.proxy.ports import LocalPorts
 from tests.proxy.scripted_server import ScriptedServer
-from tests.proxy.setting import Lender, Setting, connect, local_port
+from tests.proxy.setting import Lender, Setting, TcpRoute, connect, local_port
 from tests.sandbox.graphs import quick_graph
 from tests.sandbox.running_comfyui import LIMIT_S, RunningComfyUI, wait_until
 
@@ -190,6 +190,15 @@ def test_answers_travel_as_they_are(scripted: tuple[ScriptedServer, int]) -> Non
     assert answer.endswith(b"\r\n\r\n" + packed)
 
 
+def test_a_short_answer_comes_in_one_piece(setting: Setting) -> None:
+    """ComfyUI sends the head of a file and its content apart."""
+    (setting.comfyui.folders.output_dir / "picture.png").write_bytes(content := os.urandom(3000))
+    with socket.create_connection(("127.0.0.1", setting.port), timeout=LIMIT_S) as client:
+        client.sendall(b"GET /view?filename=picture.png HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n") and body == content
+
+
 def test_a_redirect_is_the_clients_to_follow(scripted: tuple[ScriptedServer, int]) -> None:
     server, port = scripted
     server.answer = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
@@ -271,7 +280,8 @@ def test_requests_that_come_at_once_share_a_ping(monkeypatch: pytest.MonkeyPatch
         raise TimeoutError
 
     async def burst() -> list[BaseException | None]:
-        upstream = lease.Upstream(lease.SessionThread(partial(Lender("").borrow, "one"), "one"), "", {})
+        thread = lease.SessionThread(partial(Lender("").borrow, "one"), "one")
+        upstream = lease.Upstream(thread, TcpRoute(""), {})
         outcomes = await asyncio.gather(*(upstream.ping() for _ in range(5)), return_exceptions=True)
         await upstream.close()
         return outcomes

@@ -6,7 +6,7 @@ from io import BytesIO
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.input_formats import read_workflow_file, read_workflow_stream
+from comfyui_workflow.workflows.input_formats import read_given_stream, read_workflow_file
 from tests.workflows import media
 from tests.workflows.making import file, node
 from tests.workflows.pictures import with_exif
@@ -56,7 +56,7 @@ def test_only_the_metadata_of_a_long_video_is_read(monkeypatch: pytest.MonkeyPat
             return data
 
     content = media.mp4(TEXTS).replace(media.box(b"mdat", b"\0" * 50), media.box(b"mdat", b"\0" * 90_000_000))
-    assert read_workflow_stream(Counted(content)).graph == GRAPH
+    assert read_given_stream(Counted(content)).workflow.graph == GRAPH
     assert read_bytes < 1_000_000
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfyui_workflow.errors import InvalidGraph
-from comfyui_workflow.workflows.input_formats import read_workflow, read_workflow_file
+from comfyui_workflow.workflows.input_formats import read_given, read_workflow, read_workflow_file
 from tests.workflows.making import file, node
 
 GRAPH = {"1": {"class_type": "X", "inputs": {"a": 1}}}
@@ -36,6 +36,36 @@ def test_the_workflow_is_unwrapped(given: Any, has_editor_file: bool) -> None:
     for workflow in (read_workflow(given), read_workflow_file(json.dumps(given).encode("utf-16"))):
         assert workflow.graph == GRAPH
         assert workflow.editor_file == (FILE if has_editor_file else None)
+
+
+KEYS = {"extra_data": {"api_key_comfy_org": "key", **EXTRA}}
+OTHERS = {"extra_data": {"auth_token_comfy_org": "token", "api_key_comfy_org": ""}, "client_id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"prompt": GRAPH, **KEYS}, "key"),
+        ({"prompt": GRAPH, "extra_data": {"comfy_org_api_key": "key"}}, "key"),
+        ({"input": {"workflow": {"prompt": GRAPH, **KEYS}}}, "key"),
+        ({"input": {"workflow": GRAPH, "comfy_org_api_key": "key"}}, "key"),
+        ({"prompt": json.dumps(GRAPH), **KEYS}, "key"),
+        (json.dumps({"prompt": GRAPH, **KEYS}), "key"),
+        ({"workflow": FILE, **KEYS}, "key"),
+        ({"abc": {"prompt": [1, "abc", GRAPH, KEYS["extra_data"], ["1"]], "outputs": {}}}, "key"),
+        ({"comfy_org_api_key": "outer", "workflow": {"prompt": GRAPH, **KEYS}}, "outer"),
+        ({"prompt": GRAPH, **OTHERS}, None),
+        ({"prompt": GRAPH, "extra_data": {"api_key_comfy_org": 7}}, None),
+        ({"prompt": GRAPH, "extra_data": ["api_key_comfy_org"]}, None),
+        (GRAPH, None),
+        (FILE, None),
+    ],
+)
+def test_the_key_beside_the_workflow_is_found(given: Any, key: str | None) -> None:
+    """It is not part of the workflow, which is stored."""
+    found = read_given(given)
+    assert found.api_key == key
+    assert key is None or key not in repr(found.workflow)
 
 
 @pytest.mark.parametrize("given", [{"workflow": FILE}, {"input": {"workflow": json.dumps(FILE)}}])

@@ -23,7 +23,7 @@ from comfyui_workflow.api.native.run_list import RunList
 from comfyui_workflow.api.operations import Operation, Section, register
 from comfyui_workflow.api.request import idempotency_key, json_body, number, refuse_unknown_parts
 from comfyui_workflow.api.response_cache import ResponseCache, create_response_cache
-from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_api_key, read_priority
+from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_priority
 from comfyui_workflow.errors import InvalidRequest, RunConflict, RunFinished, RunNotFound
 from comfyui_workflow.execution.live_progress import LiveProgress
 from comfyui_workflow.runs.document import output_document
@@ -72,8 +72,8 @@ class OrderViews:
         return jsonify(success=True, **_workflow_document(self.orders.read_workflow(given)))
 
     def _submitted(self, key: str | None) -> Run:
-        body = self._execute_body()
-        return self.service.submit(self.orders.read(body), key, api_key=read_api_key(body))
+        request, api_key = self.orders.read_with_key(self._execute_body())
+        return self.service.submit(request, key, api_key=api_key)
 
     def _execute_body(self) -> dict[str, Any]:
         body = json_body(schemas.RunOrder)

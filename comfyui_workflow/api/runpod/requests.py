@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from comfyui_workflow.api.mount import ApiServices
 from comfyui_workflow.api.request import flag, integer, text
-from comfyui_workflow.api.run_requests import OrderReader, order_reader, read_api_key
+from comfyui_workflow.api.run_requests import OrderReader, order_reader
 from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
 from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_body
 from comfyui_workflow.api.runpod.presenter import NAME
@@ -134,17 +134,16 @@ class JobOrderReader:
     def _valid_content(self, given: Body, execute_body: Body) -> "Content":
         images = dict(_images(given))
         fetches = tuple(self._downloads(images))
-        key = read_api_key(given)
-        execute_body = {**execute_body, "workflow": given["workflow"], "comfy_org_api_key": key}
+        own = {name: given.get(name) for name in ("workflow", "comfy_org_api_key")}
         try:
-            request = self.orders.read(execute_body)
+            request, api_key = self.orders.read_with_key({**execute_body, **own})
         except InvalidGraph as error:
             raise InvalidRequest(f"{INVALID}: {error}") from error
         paths = (*self._stored_paths(images), *(each.path for each in fetches))
         return Content(
             request=replace(request, input_images=paths),
             fetches=fetches,
-            comfy_org_api_key=key,
+            comfy_org_api_key=api_key,
         )
 
     def _downloads(self, images: "Images") -> Iterator[ImageDownload]:
