@@ -175,10 +175,15 @@ class Sshd:
             + f"Port {self.port}\nListenAddress {self.host}\nHostKey {self.host_key_file}\n"
             f"AuthorizedKeysFile {authorized}\nPidFile none\nUsePAM no\nUseDNS no\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f"MaxStartups {self._max_startups}\nSubsystem sftp internal-sftp\nAllowTcpForwarding yes\n"
+            f"MaxStartups {self._max_startups}\nAllowTcpForwarding yes\n"
+            + ("" if self._has_own_subsystem() else "Subsystem sftp internal-sftp\n")
         )
         self._turn_off_penalties(config)
         return config
+
+    def _has_own_subsystem(self) -> bool:
+        """sshd refuses to start if one is defined twice."""
+        return any(line.startswith("Subsystem sftp ") for line in self._more_config)
 
     def _turn_off_penalties(self, config: Path) -> None:
         """OpenSSH 9.8 and later ban an address that fails to log in: here that is everybody's address."""
