@@ -343,7 +343,7 @@ def _no_key_error(address: SshAddress, found: FoundKeys) -> str:
 
 
 def _login_error(address: SshAddress, refused: list[paramiko.PKey], found: FoundKeys) -> str:
-    names = ", ".join(key.fingerprint for key in refused)
+    names = ", ".join(dict.fromkeys(key.fingerprint for key in refused))
     untried = len(found.keys) - len(refused)
     sentences = [
         f"Cannot log in to {address.label}: it accepts none of the keys {names}.",

@@ -370,6 +370,35 @@ def test_a_pkcs8_key_logs_in(
         assert server.log().count("Accepted publickey") == 1
 
 
+def certify(server: Sshd, *options: str) -> Path:
+    """Makes a certificate for a new key; sshd trusts its authority. Returns the key."""
+    authority, key = server.make_key("authority"), server.make_key("certified")
+    command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", server.user, *options]
+    subprocess.run([*command, f"{key}.pub"], check=True, timeout=30)
+    server.stop()
+    server.add_config(f"TrustedUserCAKeys {authority}.pub")
+    server.start()
+    return key
+
+
+def test_a_certificate_logs_in(server: Sshd, options: ConnectionOptions) -> None:
+    with login(server.ssh_string(key_file=certify(server)), options):
+        assert "Accepted publickey" in server.log()
+
+
+def test_a_key_whose_certificate_has_expired_logs_in(server: Sshd, options: ConnectionOptions) -> None:
+    key = certify(server, "-V", "20200101:20200102")
+    with (
+        pytest.raises(AuthenticationFailed, match="it accepts none of the keys") as failure,
+        login(server.ssh_string(key_file=key), options),
+    ):
+        pass
+    assert str(failure.value).count("SHA256:") == 1
+    server.authorize(key)
+    with login(server.ssh_string(key_file=key), options):
+        assert "Accepted publickey" in server.log()
+
+
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sock = tmp_path / "agent"
