@@ -25,6 +25,7 @@ import pytest
 from tests.lifeline import Lifeline
 
 SSHD = "/usr/sbin/sshd"
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 START_LIMIT_S = 10.0
 
 
@@ -135,6 +136,13 @@ class Sshd:
     def add_config(self, *lines: str) -> None:
         """Heeded from the next start on."""
         self._more_config.extend(lines)
+
+    def serve_files_by(self, script: str) -> None:
+        """From the next start on, a shell script serves SFTP: `exec $SFTP_SERVER` is the usual way."""
+        file = self.directory / "sftp.sh"
+        file.write_text(f"#!/bin/sh\nSFTP_SERVER={SFTP_SERVER}\n{script}\n")
+        file.chmod(0o755)
+        self.add_config(f"Subsystem sftp {file}")
 
     def connection_count(self) -> int:
         return len(self._children_of_listener())

@@ -31,6 +31,7 @@ ROUND_TRIPS = 4
 LIST_LIMIT_S = 3.0
 SCAN_LIMIT_S = 5.0
 """Time for all other ports that the instance listens on. Those that have not answered then do not count."""
+REASON_LIMIT_S = 2.0
 MOST_AT_ONCE = 16
 MOST_LISTENING = 500
 _NEVER_COMFYUI = frozenset({3306, 5432, 6379, 11211, 27017})
@@ -87,7 +88,20 @@ class Answer:
 def find_port(connection: Connection, wanted: WantedPort) -> FoundPort:
     """Asks all candidates. Takes at most about LIMIT_S, twice that if a port asks for the login."""
     answers = _Search(connection, wanted).run()
-    return choose(answers, wanted, connection.address.host)
+    try:
+        return choose(answers, wanted, connection.address.host)
+    except ComfyUINotFound as error:
+        reason = _printed_reason(connection, answers)
+        if not reason:
+            raise
+        raise ComfyUINotFound(f'{error}. It says: "{reason}"') from error
+
+
+def _printed_reason(connection: Connection, answers: Sequence[Answer]) -> str:
+    """A machine that forwards nothing often prints why: another user must log in, the account has expired."""
+    if not any(each.found is Closed.FORBIDDEN for each in answers):
+        return ""
+    return connection.files.refusal(REASON_LIMIT_S)
 
 
 def find_exactly(connection: Connection, wanted: WantedPort) -> FoundPort:

@@ -19,7 +19,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from comfyui_workflow.errors import AuthenticationFailed
 from comfyui_workflow.parsing.ssh_address import SshAddress
-from comfyui_workflow.parsing.untrusted import shown
+from comfyui_workflow.parsing.untrusted import shown, spoken
 from comfyui_workflow.ssh import chacha20, keepalive
 from comfyui_workflow.ssh.agent import SIGNATURE_S, AgentKey
 from comfyui_workflow.ssh.keys import FoundKeys, WantedKeys, find_keys
@@ -291,7 +291,7 @@ def _authenticate(transport: paramiko.Transport, address: SshAddress, found: Fou
         refused.append(key)
         if not transport.is_active():
             break
-    raise AuthenticationFailed(_login_error(address, refused, found))
+    raise AuthenticationFailed(_login_error(address, refused, found) + _said_before_login(transport))
 
 
 def _try_key(
@@ -349,9 +349,22 @@ def _login_error(address: SshAddress, refused: list[paramiko.PKey], found: Found
         f"Cannot log in to {address.label}: it accepts none of the keys {names}.",
         f"{untried} more were not tried: name the right one with -i in the ssh string." if untried else "",
         f"Add the public key to {PROVIDER_KEYS}, and restart the machine.",
+        _user_advice(address),
         *found.problems,
     ]
     return " ".join(filter(None, sentences))
+
+
+def _user_advice(address: SshAddress) -> str:
+    if "user" in address.given or address.user != "root":
+        return ""
+    return f"The ssh string names no user: write it if it is not root, as in ubuntu@{address.host}."
+
+
+def _said_before_login(transport: paramiko.Transport) -> str:
+    """Sentence with the banner that the machine sent for the login; empty if it sent none."""
+    banner = spoken(transport.get_banner() or b"")
+    return f' It says: "{banner}"' if banner else ""
 
 
 def _agent_error(address: SshAddress, key: AgentKey) -> str:

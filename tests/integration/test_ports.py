@@ -133,6 +133,20 @@ def test_a_forbidden_tunnel_is_told_at_once(
     assert seconds < SOON_S
 
 
+def test_a_login_that_only_prints_a_reason_tells_it(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """The keys of root in the images of clouds: a text, ten seconds, no tunnel."""
+    sshd = Sshd(tmp_path / "sshd")
+    text = 'Please login as the user "ubuntu" rather than the user "root".'
+    sshd.add_config("AllowTcpForwarding no", f"ForceCommand echo '{text}'; sleep 10; exit 142")
+    with sshd:
+        message, seconds = failure_of(server, sshd.ssh_string(comfyui_port=sandbox.comfyui_port))
+    assert message.startswith("The SSH server of the instance does not allow a tunnel to port")
+    assert message.endswith(f'It says: "{text}"')
+    assert seconds < SOON_S
+
+
 def test_a_machine_that_is_still_starting_is_waited_for(
     server: ServerProcess, tmp_path: Path, sandbox: SandboxProcess
 ) -> None:

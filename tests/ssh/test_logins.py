@@ -357,6 +357,40 @@ def test_a_login_without_the_public_key_says_where_it_goes(server: Sshd, options
         pass
 
 
+def test_a_refused_login_tells_what_the_machine_says_about_it(
+    server: Sshd, options: ConnectionOptions
+) -> None:
+    (wrong,) = wrong_keys(server, 1)
+    banner = server.directory / "banner"
+    banner.write_text("Welcome to the gateway.\n  Register your key first!\x1b[0m\n")
+    server.stop()
+    server.add_config(f"Banner {banner}")
+    server.start()
+    with (
+        pytest.raises(
+            AuthenticationFailed, match=r'It says: "Welcome to the gateway\. Register your key first!"'
+        ),
+        login(server.ssh_string(key_file=wrong), options),
+    ):
+        pass
+    with login(server.ssh_string(), options):
+        pass
+
+
+@pytest.mark.parametrize("names_user", [True, False])
+def test_a_login_without_a_user_says_that_root_was_tried(
+    server: Sshd, options: ConnectionOptions, names_user: bool
+) -> None:
+    (wrong,) = wrong_keys(server, 1)
+    user = "root@" if names_user else ""
+    with (
+        pytest.raises(AuthenticationFailed, match="none of the keys") as failure,
+        login(f"ssh -p {server.port} -i {wrong} {user}{server.host}", options),
+    ):
+        pass
+    assert ("names no user: write it if it is not root" in str(failure.value)) is not names_user
+
+
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 @pytest.mark.parametrize("passphrase", ["", "open sesame"])
 def test_a_pkcs8_key_logs_in(

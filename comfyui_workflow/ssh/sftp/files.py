@@ -97,6 +97,11 @@ class RemoteFiles:
         """Number of threads that can transfer at the same time without waiting for each other."""
         return self._channels.transfers_at_once
 
+    def refusal(self, limit_s: float) -> str:
+        """Returns what the machine printed in place of SFTP, as one line; empty if SFTP works. Waits at most
+        `limit_s` for it."""
+        return self._channels.refusal(limit_s)
+
     def stat(self, path: str, *, on_wait: OnWait | None = None) -> RemoteFile | None:
         with self._session(path, "looked at", on_wait=on_wait) as session:
             try:
