@@ -41,6 +41,7 @@ from comfyui_workflow.errors import (
     RemoteFileError,
     RemoteFileExists,
     RemoteFileMissing,
+    RemoteFileNotWritten,
     RemoteFilesSilent,
     Stopped,
     WorkflowError,
@@ -69,6 +70,9 @@ MOST_HELPERS = 5
 
 # Time limit for the removal of the partial file after a failed upload.
 CLEANUP_TIMEOUT_S = 2.0
+
+_WRITING = ("written", "made")
+"""Participles of the operations that need permission and space on the disk."""
 
 OnWait = Callable[[], None]
 
@@ -282,9 +286,10 @@ class RemoteFiles:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, PermissionError):
             reason = "permission denied"
-        elif reason == "Failure" and action == "written":
+        elif reason == "Failure" and action in _WRITING:
             reason = "the instance does not say why (is its disk full?)"
-        return RemoteFileError(f"{path} cannot be {action} on {self._label}: {reason}.")
+        kind = RemoteFileNotWritten if action in _WRITING else RemoteFileError
+        return kind(f"{path} cannot be {action} on {self._label}: {reason}.")
 
 
 class _Reporter:
