@@ -17,7 +17,7 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.ssh_exception import IncompatiblePeer
 
-from comfyui_workflow.errors import AuthenticationFailed
+from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed
 from comfyui_workflow.parsing.ssh_address import SshAddress
 from comfyui_workflow.parsing.untrusted import shown, spoken
 from comfyui_workflow.ssh import chacha20, keepalive
@@ -163,7 +163,7 @@ def _open_with_keys(
             on_failure.callback(wire.close)
         transport = _prepare(wire, address, options)
         on_failure.callback(_close_failed, transport)
-        fingerprint = _handshake(transport, address, options)
+        fingerprint = _handshake(transport, wire, address, options)
         wire.handshake_bytes_left = None
         _authenticate(transport, address, found)
     keepalive.watch(
@@ -239,7 +239,9 @@ def _known_types_first(
     return tuple(sorted(all_types, key=lambda name: name not in known))
 
 
-def _handshake(transport: BoundedTransport, address: SshAddress, options: ConnectionOptions) -> str:
+def _handshake(
+    transport: BoundedTransport, wire: TransportSocket, address: SshAddress, options: ConnectionOptions
+) -> str:
     try:
         # paramiko's own timeout covers only the time up to the first packet of the key exchange.
         transport.start_client(timeout=options.silence_limit_s)
@@ -251,10 +253,29 @@ def _handshake(transport: BoundedTransport, address: SshAddress, options: Connec
         failure.is_transient = False
         raise failure from error
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise connection_failed(f"no SSH handshake with {address.label}", error) from error
+        raise _no_handshake(address, bytes(wire.beginning), error) from error
     pin = options.pinned_fingerprint
     options.known_hosts.check(address.host, address.port, key, pinned_fingerprint=pin)
     return key.fingerprint
+
+
+_WEB_SERVERS = (b"HTTP/", b"\x15\x03", b"\x16\x03")
+"""Beginnings of the answers of a web server: HTTP, and an alert or a handshake of TLS."""
+
+
+def _no_handshake(address: SshAddress, heard: bytes, error: BaseException) -> ConnectionFailed:
+    """Tells what answers in place of an SSH server. A text such as "Exceeded MaxStartups" may pass, also
+    silence while a machine starts; a web server does not become an SSH server."""
+    what = f"no SSH handshake with {address.label}"
+    if heard.startswith(_WEB_SERVERS):
+        failure = connection_failed(f"{what}: a web server answers there, so this is not the port of SSH")
+        failure.is_transient = False
+        return failure
+    if heard and b"SSH-" not in heard:
+        return connection_failed(f'{what}: in place of an SSH server, something says "{spoken(heard)}"')
+    if not heard:
+        what += ", which accepts the connection and says nothing: its SSH server may still be starting"
+    return connection_failed(what, error)
 
 
 _KINDS = (

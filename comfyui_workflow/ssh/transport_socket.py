@@ -16,6 +16,7 @@ TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
 LARGEST_PACKET_BYTES = 1024 * 1024
 # Limit for the server's greeting, which may have any number of lines, plus the key exchange.
 MOST_HANDSHAKE_BYTES = 256 * 1024
+BEGINNING_BYTES = 512
 
 
 class TransportSocket:
@@ -31,6 +32,7 @@ class TransportSocket:
         self._close = close
         self.received_count = 0
         self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None after the handshake
+        self.beginning = bytearray()  # the first bytes that were received: they tell what is no SSH server
         self.uses_quick_ack = True
         self.on_recv_timeout: Callable[[], None] | None = None  # called by the reading thread; may send
 
@@ -51,6 +53,7 @@ class TransportSocket:
             raise
         self.received_count += 1
         if self.handshake_bytes_left is not None:
+            self.beginning += data[: BEGINNING_BYTES - len(self.beginning)]
             self.handshake_bytes_left -= len(data)
             if self.handshake_bytes_left < 0:
                 raise _protocol_error(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")
