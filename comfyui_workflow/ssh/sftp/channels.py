@@ -37,6 +37,8 @@ FAR_S = 0.02  # round trip in seconds above which an instance counts as far
 # holds for reads in `session`.
 WAKE_UP_S = 0.5
 
+REST_OF_TEXT_S = 0.2
+
 # SSH window of a channel. Each transfer limits the bytes in flight by the number of its read requests.
 WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
 
@@ -87,10 +89,11 @@ class SftpChannels:
         return self.round_trip_s > FAR_S
 
     def refusal(self, limit_s: float) -> str:
-        """Waits at most `limit_s` for the start of the first session."""
+        """Waits at most `limit_s` for the first text, and a moment for the rest of it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_starting, limit_s)
-            return "" if self._open_count and not self._is_starting else spoken(bytes(self._printed))
+            self._changed.wait_for(lambda: self._printed or not self._is_starting, limit_s)
+            self._changed.wait_for(lambda: not self._is_starting, min(limit_s, REST_OF_TEXT_S))
+            return spoken(bytes(self._printed))
 
     @contextmanager
     def lease(
@@ -141,6 +144,7 @@ class SftpChannels:
             self._has_sftp = not self.is_connected
         with self._changed:
             if session:
+                self._printed.clear()
                 self._free.append(session)
             else:
                 self._open_count = 0
@@ -225,7 +229,10 @@ class SftpChannels:
         return SftpSession(client, self._silence_timeout_s)
 
     def _keep_printed(self, output: bytes) -> None:
-        self._printed += output[: MOST_TEXT_BYTES - len(self._printed)]
+        with self._changed:
+            if self._is_starting:
+                self._printed += output[: MOST_TEXT_BYTES - len(self._printed)]
+                self._changed.notify_all()
 
     def _release(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
         session.on_wait = _noop
