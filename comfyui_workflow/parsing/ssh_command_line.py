@@ -22,8 +22,9 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _PLAIN = str.maketrans({**dict.fromkeys(_DASHES, "-"), **_QUOTES, **dict.fromkeys(_INVISIBLE, ""), "\t": " "})
 
 _FENCE = re.compile(r"^```\w*\n")
-_CONTINUATION = re.compile(r"[\\^`][ ]*\r?\n|\r?\n[ ]*(?=-)")
-"""The end of a line in sh, cmd.exe or PowerShell; or a line that was broken before an option."""
+_CONTINUATION = re.compile(r"[\\^`][ ]*\r?\n|\r?\n[ ]*(?=-)|(?<=[ ])[\\^`][ ]+")
+"""The end of a line in sh, cmd.exe or PowerShell, also after an input field of a page has joined the lines;
+or a line that was broken before an option."""
 _BLOCK = re.compile(r"(?:#[^\n]*\n\s*)*Host(?:Name)?\b[ ]*[:=]?[ ]*\S", re.IGNORECASE)
 _COMMENT_LINE = re.compile(r"^[ ]*#[^\n]*$", re.MULTILINE)
 _PROMPT = re.compile(r"^(?:[$#%>] +|(?!ssh)(?:[❯➜»λ].*?|.*?[$#%>❯➜»]) *(?=ssh(?:\.exe)? ))", re.IGNORECASE)

@@ -328,7 +328,9 @@ def _try_key(
         ) from error
     except paramiko.AuthenticationException as error:
         if "timeout" in str(error).lower():
-            raise connection_failed(f"{address.label} did not answer when the key was offered") from error
+            says = _said_before_login(transport).rstrip(".")
+            what = f"{address.label} did not answer when the key was offered"
+            raise connection_failed(f"{what}.{says}" if says else what) from error
         # A server may close the connection after a refused key. If no key was refused yet, the network
         # failed.
         if not transport.is_active() and not was_refused:

@@ -121,6 +121,7 @@ ACCEPTED = {
     "ssh -p 40738 ^\r\nroot@198.53.64.194 ^\r\n -L 8080:localhost:8080": VAST,
     "ssh -p 40738 root@198.53.64.194 `\n -L 8080:localhost:8080": VAST,
     "ssh -p 40738 root@198.53.64.194\n-L 8080:localhost:8080": VAST,
+    "ssh -p 40738 root@198.53.64.194 \\   -L 8080:localhost:8080": VAST,
     "ssh -NL 8188:localhost:8188 -p 40738 root@1.2.3.4 &": address("1.2.3.4", 40738, comfyui_port=8188),
     "ssh -p 40738 root@1.2.3.4;": PLAIN,
     "ssh -p 40738 root@1.2.3.4, ": PLAIN,

@@ -242,6 +242,16 @@ def test_a_broken_or_missing_configuration_changes_nothing(tmp_path: Path, conte
         assert resolve(written, file) == written
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_a_configuration_as_windows_saves_it(tmp_path: Path, encoding: str) -> None:
+    text = (
+        "Host gpu\r\n  HostName 10.0.0.1\r\n  User me\r\nHost gpu-2 # für später\r\n  HostName 10.0.0.2\r\n"
+    )
+    (tmp_path / "config").write_bytes(text.encode(encoding))
+    assert resolve(parse_ssh_address("gpu"), tmp_path / "config").label == "me@10.0.0.1:22"
+    assert resolve(parse_ssh_address("gpu-2"), tmp_path / "config").host == "10.0.0.2"
+
+
 def test_key_files_of_the_configuration(config: Path) -> None:
     address = resolve(parse_ssh_address("ssh -i mine box-2"), config)
     home = Path.home()
@@ -375,6 +385,51 @@ def test_a_refused_login_tells_what_the_machine_says_about_it(
         pass
     with login(server.ssh_string(), options):
         pass
+
+
+class WaitingServer(paramiko.ServerInterface):
+    """Lets nobody in before a page was visited, as Tailscale SSH does."""
+
+    def __init__(self, may_end: threading.Event) -> None:
+        self._may_end = may_end
+
+    def get_banner(self) -> tuple[str, str]:
+        return "To authenticate, visit:\r\nhttps://login.example.com/a/1\r\n", "en"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self._may_end.wait(15)
+        return paramiko.AUTH_FAILED  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_machine_that_waits_for_a_person_tells_for_what(options: ConnectionOptions, tmp_path: Path) -> None:
+    may_end = threading.Event()
+    key = paramiko.ECDSAKey.generate()
+    key.write_private_key_file(str(tmp_path / "key"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(key)
+            transport.start_server(server=WaitingServer(may_end))
+            may_end.wait(15)
+            transport.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with (
+            pytest.raises(
+                ConnectionFailed, match='It says: "To authenticate, visit: https://login'
+            ) as failure,
+            login(
+                f"ssh -p {listener.getsockname()[1]} -i {tmp_path / 'key'} me@127.0.0.1",
+                replace(options, connect_timeout_s=1),
+            ),
+        ):
+            pass
+        may_end.set()
+        thread.join(15)
+    assert failure.value.is_transient
 
 
 @pytest.mark.parametrize("names_user", [True, False])
