@@ -272,8 +272,8 @@ def _no_handshake(address: SshAddress, heard: bytes, error: BaseException) -> Co
         failure.is_transient = False
         return failure
     if heard and b"SSH-" not in heard:
-        return connection_failed(f'{what}: in place of an SSH server, something says "{spoken(heard)}"')
-    if not heard:
+        what += f': in place of an SSH server, something says "{spoken(heard)}"'
+    elif not heard:
         what += ", which accepts the connection and says nothing: its SSH server may still be starting"
     return connection_failed(what, error)
 
