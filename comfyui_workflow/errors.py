@@ -36,9 +36,11 @@ WorkflowError
 │   └── RemoteFileError     a file on the instance cannot be read or written
 │       ├── RemoteFileMissing  the file does not exist
 │       ├── RemoteFileExists  the file already exists; nothing was overwritten
+│       ├── RemoteFileNotWritten  the instance does not write it: no permission, or a full disk
 │       └── RemoteFileOverwritten  another prompt has overwritten the output
 └── ComfyUIError            an error of ComfyUI on the instance
     ├── ComfyUIUnavailable  transient: not listening, still starting, or an invalid response
+    │   └── UploadNotSaved  ComfyUI does not save an uploaded file
     ├── ComfyUINotFound     no port of the instance leads to ComfyUI, and waiting does not help
     ├── PromptRefused       ComfyUI does not accept the graph
     ├── ApiKeyGone          the graph needs the API key of the run, which is no longer stored
@@ -217,6 +219,10 @@ class RemoteFileExists(RemoteFileError):
     code = "remote_file_exists"
 
 
+class RemoteFileNotWritten(RemoteFileError):
+    """SFTP works, and the instance refuses to write the file."""
+
+
 class RemoteFileReplaced(RemoteFileError):
     """Another prompt made the file that has the name. Concerns one output, like the next one."""
 
@@ -242,6 +248,10 @@ class PromptCrashed(ComfyUIUnavailable):
     proxy may also answer so, and then ComfyUI may have the prompt."""
 
     code = "prompt_crashed"
+
+
+class UploadNotSaved(ComfyUIUnavailable):
+    """ComfyUI fails while it saves an uploaded file."""
 
 
 class ComfyUINotFound(ComfyUIError):

@@ -25,6 +25,7 @@ import pytest
 from tests.lifeline import Lifeline
 
 SSHD = "/usr/sbin/sshd"
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 START_LIMIT_S = 10.0
 
 
@@ -136,6 +137,13 @@ class Sshd:
         """Heeded from the next start on."""
         self._more_config.extend(lines)
 
+    def serve_files_by(self, script: str) -> None:
+        """From the next start on, a shell script serves SFTP: `exec $SFTP_SERVER` is the usual way."""
+        file = self.directory / "sftp.sh"
+        file.write_text(f"#!/bin/sh\nSFTP_SERVER={SFTP_SERVER}\n{script}\n")
+        file.chmod(0o755)
+        self.add_config(f"Subsystem sftp {file}")
+
     def connection_count(self) -> int:
         return len(self._children_of_listener())
 
@@ -175,10 +183,15 @@ class Sshd:
             + f"Port {self.port}\nListenAddress {self.host}\nHostKey {self.host_key_file}\n"
             f"AuthorizedKeysFile {authorized}\nPidFile none\nUsePAM no\nUseDNS no\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f"MaxStartups {self._max_startups}\nSubsystem sftp internal-sftp\nAllowTcpForwarding yes\n"
+            f"MaxStartups {self._max_startups}\nAllowTcpForwarding yes\n"
+            + ("" if self._has_own_subsystem() else "Subsystem sftp internal-sftp\n")
         )
         self._turn_off_penalties(config)
         return config
+
+    def _has_own_subsystem(self) -> bool:
+        """sshd refuses to start if one is defined twice."""
+        return any(line.startswith("Subsystem sftp ") for line in self._more_config)
 
     def _turn_off_penalties(self, config: Path) -> None:
         """OpenSSH 9.8 and later ban an address that fails to log in: here that is everybody's address."""

@@ -40,6 +40,7 @@ from comfyui_workflow.errors import (
     LimitExceeded,
     PromptCrashed,
     PromptRefused,
+    UploadNotSaved,
 )
 from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.workflows.graph import Graph
@@ -298,9 +299,15 @@ class ComfyUIClient:
         replaces: bool = False,
     ) -> str:
         """Uploads a file. Returns its name without the subfolder: a new name if another file has this name
-        already, unless `replaces` is set."""
+        already, unless `replaces` is set. Raises: UploadNotSaved; as `_ask`."""
         fields = {"type": folder, "subfolder": subfolder} | ({"overwrite": "true"} if replaces else {})
         answer = self._ask("POST", "/upload/image", files={"image": (name, file)}, data=fields)
+        if answer.status == 500:  # what ComfyUI answers if it cannot write the file
+            answer.body.close()
+            raise UploadNotSaved(
+                "ComfyUI cannot save the file (HTTP 500 to /upload/image). Make room on the disk of the "
+                "instance, and check that ComfyUI may write to its directories"
+            )
         return as_text(self._object(_check_status(answer)).get("name")) or name
 
     def has_file(self, name: str, *, folder: str) -> bool:

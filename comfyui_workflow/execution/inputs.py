@@ -9,8 +9,8 @@ through ComfyUI.
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,9 @@ from comfyui_workflow.errors import (
     FileRefused,
     RemoteFileError,
     RemoteFileExists,
+    RemoteFileNotWritten,
     RemoteFilesSilent,
+    UploadNotSaved,
 )
 from comfyui_workflow.execution.file_identity import check_identity
 from comfyui_workflow.execution.live_progress import Direction, LiveRun, Report
@@ -126,6 +128,7 @@ def _upload_input(
     """Returns the place of the file. Tries SFTP first; if ComfyUI does not see the file, or if SFTP is not
     available or does not respond, ComfyUI's upload route."""
     digest = _sha256(local)
+    refusals: list[RemoteFileError] = []
     for directory in _directories(session, input_dir):
         try:
             found = _upload_by_sftp(
@@ -136,9 +139,22 @@ def _upload_input(
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
-        except RemoteFileError:
-            continue
-    return _upload_by_http(session, local, name, open_transfer)
+        except RemoteFileError as refusal:
+            refusals.append(refusal)
+    with _told_with(refusals):
+        return _upload_by_http(session, local, name, open_transfer)
+
+
+@contextmanager
+def _told_with(refusals: Sequence[RemoteFileError]) -> Iterator[None]:
+    """If neither SFTP nor ComfyUI can write a file, waiting does not help: the error has both reasons."""
+    try:
+        yield
+    except UploadNotSaved as error:
+        refusal = next((each for each in refusals if isinstance(each, RemoteFileNotWritten)), None)
+        if refusal is None:
+            raise
+        raise RemoteFileNotWritten(f"{refusal} {error}") from error
 
 
 def _upload_by_http(
@@ -166,6 +182,7 @@ def _upload_directory(
     digests = _digests(local)
     hashed = _unique_name(name, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest())
     remote_files = session.connection.files
+    refusals: list[RemoteFileError] = []
     for directory in _directories(session, input_dir):
         try:
             found = name if _has_only(remote_files, f"{directory}/{name}", local, digests, stop) else hashed
@@ -182,7 +199,8 @@ def _upload_directory(
         except RemoteFilesSilent as silence:
             _LOGGER.info("%s goes through the tunnel: %s", local.name, silence)
             break
-        except RemoteFileError:
+        except RemoteFileError as refusal:
+            refusals.append(refusal)
             continue
         if all(
             _is_read_by_comfyui(session, local / relative, directory, f"{found}/{relative}", stop)
@@ -192,7 +210,8 @@ def _upload_directory(
     for relative in digests:
         stop.check()
         transfer = partial(open_transfer, local / relative)
-        _upload_by_http(session, local / relative, f"{hashed}/{relative}", transfer, replaces=True)
+        with _told_with(refusals):
+            _upload_by_http(session, local / relative, f"{hashed}/{relative}", transfer, replaces=True)
     return _Uploaded(name=hashed, directory=session.directories().input_dir)
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from comfyui_workflow.errors import InvalidAddress
 from comfyui_workflow.parsing.ssh_command_line import read_words, refused_part
+from comfyui_workflow.parsing.ssh_config_block import read_block
 from comfyui_workflow.parsing.ssh_destination import read_destination, read_host, read_port, read_user
 from comfyui_workflow.parsing.ssh_keywords import ignored_notice, is_off, refusal_reason
 
@@ -43,11 +44,17 @@ _REFUSED = {
     "G": "printing the configuration is not accepted",
     "I": "PKCS#11 libraries are not loaded",
     "M": "connection sharing is not accepted",
+    "P": "ssh takes the port with a small letter: -p",
     "R": "remote forwarding is not accepted",
     "S": "connection sharing is not accepted",
     "W": "forwarding of standard input and output is not accepted",
     "w": "tunnel devices are not accepted",
 }
+_OTHER_PROGRAMS = (
+    *("scp", "sftp", "rsync", "pscp", "mosh", "autossh", "plink", "putty", "sudo"),
+    *("gcloud", "vastai", "runpodctl"),
+)
+_PASTE_SSH = "paste the ssh command of the machine, which begins with ssh"
 _USUAL_COMFYUI_PORTS = (8188, 18188)
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - as a destination it means the machine itself
 _RUNPOD_PROXY = (
@@ -88,19 +95,34 @@ class SshAddress:
 
 
 def parse_ssh_address(text: object) -> SshAddress:
-    """Reads `ssh ...` commands, `ssh://` addresses and bare `user@host:port`.
+    """Reads `ssh ...` commands, `ssh://` addresses, bare `user@host:port` and Host blocks.
 
     Raises: InvalidAddress.
     """
-    words = read_words(text)
+    words = _words(text)
     if words and words[0].lower().rpartition("/")[2] in ("ssh", "ssh.exe"):
         words = words[1:]
-    if words and words[0] == "sshpass":
-        raise refused_part("sshpass", "passwords are not accepted, only keys")
+    elif words:
+        _refuse_other_program(words)
     draft = _Draft()
     for option in _read_options(words):
         draft.add(option)
     return draft.finish()
+
+
+def _words(text: object) -> list[str]:
+    words = read_words(text)
+    return read_block(words) or words
+
+
+def _refuse_other_program(words: list[str]) -> None:
+    program = words[0].lower().removesuffix(".exe")
+    if program == "sshpass":
+        raise refused_part(words[0], "passwords are not accepted, only keys")
+    if program in _OTHER_PROGRAMS and len(words) > 1:
+        raise refused_part(words[0], _PASTE_SSH)
+    if program.startswith(("http://", "https://")):
+        raise refused_part(words[0], f"this is a web page; {_PASTE_SSH}")
 
 
 def read_jump(text: str) -> SshAddress | None:
@@ -126,7 +148,7 @@ def with_absolute_keys(text: str, absolute: Callable[[str], str]) -> str:
     """Applies `absolute` to the key files that an ssh string names. Returns the text itself if that changes
     none of them, or if the text cannot be split into words."""
     try:
-        words = read_words(text)
+        words = _words(text)
     except InvalidAddress:
         return text
     changed = list[str]()
@@ -243,6 +265,8 @@ class _Draft:
 
     def _add_word(self, option: _Option) -> None:
         if self.address is not None:
+            if option.value.isdecimal():
+                raise option.refuse(f"a port is written -p {option.value}")
             raise option.refuse("commands to run on the instance are not accepted")
         destination = read_destination(option.value)
         self.address = SshAddress(host=destination.host)

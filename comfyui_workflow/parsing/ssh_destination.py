@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from comfyui_workflow.parsing.ssh_command_line import refused_part
 
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,127}")
+_SCHEMES = ("ssh://", "sftp://", "scp://")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _SHORT_NUMBER = re.compile(r"[0-9]{1,5}")
@@ -25,8 +26,8 @@ class Destination(NamedTuple):
 
 def read_destination(text: str) -> Destination:
     rest = text
-    if text.lower().startswith("ssh://"):
-        rest = text[len("ssh://") :].removesuffix("/")
+    if text.lower().startswith(_SCHEMES):
+        rest = text.partition("://")[2].removesuffix("/")
     user, at, rest = rest.rpartition("@")
     host, port = _split_port(rest, text)
     return Destination(_read_host(host, text), port, read_user(user) if at else None)

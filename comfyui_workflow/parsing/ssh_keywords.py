@@ -1,10 +1,12 @@
-"""Keywords of -o that this server does not use. Pure.
+"""Keywords of -o, and which of them this server does not use. Pure.
 
+is_keyword(word) -> bool                 True if ssh has a keyword of this name
 refusal_reason(keyword) -> str | None    the reason, if the keyword could do harm or does not exist
 ignored_notice(keyword) -> str | None    sentence for the user, if the keyword is ignored
 is_off(value) -> bool                    True if the value turns a keyword off
 """
 
+_USED = ("host", "hostname", "port", "user", "identityfile", "identitiesonly", "localforward", "proxyjump")
 _NO_COMMANDS = "this server runs no commands"
 _NO_LIBRARIES = "libraries are not loaded"
 _NO_OTHER_FILE = "only the SSH configuration file of the settings is read"
@@ -63,6 +65,11 @@ _REASONS = {
     "VersionAddendum",
 }
 _IGNORED = {name.lower(): (name, reason) for reason, names in _REASONS.items() for name in names.split()}
+
+
+def is_keyword(word: str) -> bool:
+    known = word.lower()
+    return known in _USED or known in _REFUSED or known in _IGNORED
 
 
 def refusal_reason(keyword: str) -> str | None:

@@ -11,6 +11,7 @@ _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_TERMINAL_CODE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 
 
 def read_json(content: bytes | str) -> Any:
@@ -48,6 +49,13 @@ def shown(value: object) -> str:
     except (RecursionError, ValueError):  # nested too deeply; a number with more digits than Python converts
         text = f"a {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+
+
+def spoken(output: bytes) -> str:
+    """Returns what a program of an instance printed for a terminal as one line of plain text, cut to
+    LONGEST_SHOWN characters."""
+    text = _TERMINAL_CODE.sub("", output.decode("utf-8", "replace"))
+    return shown(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
 def is_safe_name(name: str) -> bool:

@@ -5,13 +5,16 @@ find_port(connection, wanted) -> FoundPort     raises ComfyUINotFound, ComfyUIUn
 How it works. Providers print the same `-L` for every machine, whatever runs there: the port of the ssh string
 is only a hint. So the wanted port, the usual ports of ComfyUI, and the ports that the machine itself listens
 on are asked at once. The wanted port has precedence, then the usual ones. Of other ports only the single one
-with a ComfyUI is taken: of several, the user must choose.
+with a ComfyUI is taken: of several, the user must choose. A port that is closed on localhost is asked on the
+address of the machine on which it is open: a ComfyUI may listen on ::1 only, or on the address of its
+container.
 
 Nobody waits for what cannot change by waiting: another program or a login on the wanted port, or a forbidden
 tunnel. While nothing listens on the wanted port, the machine may still be starting: that error is transient.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -20,7 +23,7 @@ from comfyui_workflow.comfyui.probe import Finding, Kind, probe
 from comfyui_workflow.errors import ComfyUIError, ComfyUINotFound, ComfyUIUnavailable
 from comfyui_workflow.ssh.connection import Connection, PortRefused, Refusal
 from comfyui_workflow.ssh.defaults import USUAL_PORTS, advice_if_forbidden, forwards_nothing
-from comfyui_workflow.ssh.listening import listening_ports
+from comfyui_workflow.ssh.listening import LOCALHOST, listening_ports
 
 LIMIT_S = 4.0
 """Time for the answer of one port. A ComfyUI that loads a model may need seconds."""
@@ -31,11 +34,13 @@ ROUND_TRIPS = 4
 LIST_LIMIT_S = 3.0
 SCAN_LIMIT_S = 5.0
 """Time for all other ports that the instance listens on. Those that have not answered then do not count."""
+REASON_LIMIT_S = 2.0
 MOST_AT_ONCE = 16
 MOST_LISTENING = 500
 _NEVER_COMFYUI = frozenset({3306, 5432, 6379, 11211, 27017})
 """Databases: they log a request in HTTP as an attack."""
 _LOWEST_PORT = 1024
+_LOOPBACK = ("127.0.0.1", "::1")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NAME_IT = "with -L in the ssh string, or in comfyui_port"
 
@@ -56,6 +61,8 @@ class WantedPort:
 @dataclass(frozen=True, kw_only=True)
 class FoundPort:
     port: int
+    host: str | None = None
+    """Address of the instance on which it is open; None for the host of the ssh string."""
     needs_login: bool = False
     is_certain: bool = True
     """False: the wanted port gave no clear answer, and no other port is ComfyUI. The client must ask it."""
@@ -77,6 +84,7 @@ class Answer:
 
     port: int
     found: Finding | Closed
+    host: str | None = None
     used_login: bool = False
 
     @property
@@ -87,7 +95,20 @@ class Answer:
 def find_port(connection: Connection, wanted: WantedPort) -> FoundPort:
     """Asks all candidates. Takes at most about LIMIT_S, twice that if a port asks for the login."""
     answers = _Search(connection, wanted).run()
-    return choose(answers, wanted, connection.address.host)
+    try:
+        return choose(answers, wanted, connection.address.host)
+    except ComfyUINotFound as error:
+        reason = _printed_reason(connection, answers)
+        if not reason:
+            raise
+        raise ComfyUINotFound(f'{error}. It says: "{reason}"') from error
+
+
+def _printed_reason(connection: Connection, answers: Sequence[Answer]) -> str:
+    """A machine that forwards nothing often prints why: another user must log in, the account has expired."""
+    if not any(each.found is Closed.FORBIDDEN for each in answers):
+        return ""
+    return connection.files.refusal(REASON_LIMIT_S)
 
 
 def find_exactly(connection: Connection, wanted: WantedPort) -> FoundPort:
@@ -122,9 +143,10 @@ def choose(answers: Sequence[Answer], wanted: WantedPort, ssh_host: str) -> Foun
     named = [port for port in (wanted.port, *USUAL_PORTS) if port in running]
     if named or len(running) == 1:
         chosen = by_port[(named or running)[0]]
-        return FoundPort(port=chosen.port, needs_login=chosen.used_login, notice=_notice(chosen, own))
+        notice = _notice(chosen, own)
+        return FoundPort(port=chosen.port, host=chosen.host, needs_login=chosen.used_login, notice=notice)
     if isinstance(own.found, Finding) and own.found.kind is Kind.UNCLEAR and not running:
-        return FoundPort(port=wanted.port, needs_login=own.used_login, is_certain=False)
+        return FoundPort(port=own.port, host=own.host, needs_login=own.used_login, is_certain=False)
     raise _error(by_port, own, running, ssh_host)
 
 
@@ -204,9 +226,12 @@ class _Search:
     def __init__(self, connection: Connection, wanted: WantedPort) -> None:
         self._connection = connection
         self._wanted = wanted
+        self._threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="search of the port")
+        self._listing = threading.Lock()
+        self._listed: Future[dict[int, str]] | None = None
 
     def run(self) -> list[Answer]:
-        threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="search of the port")
+        threads = self._threads
         try:
             own = threads.submit(self._ask, self._wanted.port)
             wait([own], max(ALONE_S, ROUND_TRIPS * self._connection.round_trip_s))
@@ -226,30 +251,58 @@ class _Search:
         usual = self._candidates(())
         if not self._wanted.scans or len(usual) == 1:
             return []
-        listening = threads.submit(listening_ports, self._connection.files)
-        wait([listening], LIST_LIMIT_S)
-        found = self._candidates(listening.result() if listening.done() else ())
-        return [threads.submit(self._ask, port) for port in found if port not in usual]
+        places = self._places()
+        found = (port for port in self._candidates(tuple(places)) if port not in usual)
+        return [threads.submit(self._ask, port, _unless_local(places[port])) for port in found]
+
+    def _places(self) -> dict[int, str]:
+        """Returns the open ports of the instance, which are listed once for a search. Empty if the instance
+        does not tell them in time."""
+        with self._listing:
+            if self._listed is None:
+                self._listed = self._threads.submit(listening_ports, self._connection.files)
+        wait([self._listed], LIST_LIMIT_S)
+        return self._listed.result() if self._listed.done() else {}
 
     def _candidates(self, listening: Sequence[int]) -> tuple[int, ...]:
         return candidates(self._wanted, listening, self._connection.address.comfyui_host)
 
-    def _ask(self, port: int) -> Answer:
+    def _ask(self, port: int, host: str | None = None) -> Answer:
         """Raises: ConnectionFailed if the connection is lost."""
-        found = self._probe(port, {})
+        answer = self._ask_on(port, host)
+        if answer.found is not Closed.NOTHING or host is not None:
+            return answer
+        others = (self._ask_on(port, other) for other in self._other_hosts(port))
+        return next((each for each in others if not isinstance(each.found, Closed)), answer)
+
+    def _other_hosts(self, port: int) -> tuple[str, ...]:
+        """Addresses of the instance to ask for a port that is closed on localhost. "localhost" may be without
+        an address there, or with that of another protocol than the port has."""
+        if self._connection.address.comfyui_host not in _LOCAL_HOSTS:
+            return ()
+        places = self._places()
+        if not places:
+            return _LOOPBACK
+        host = places.get(port)
+        return () if host is None else (_unless_local(host) or _LOOPBACK[0],)
+
+    def _ask_on(self, port: int, host: str | None) -> Answer:
+        found = self._probe(port, host, {})
         may_log_in = port in (self._wanted.port, *USUAL_PORTS) and bool(self._wanted.login)
         if may_log_in and isinstance(found, Finding) and found.kind is Kind.LOGIN:
-            return Answer(port=port, found=self._probe(port, self._wanted.login), used_login=True)
-        return Answer(port=port, found=found)
+            found = self._probe(port, host, self._wanted.login)
+            return Answer(port=port, found=found, host=host, used_login=True)
+        return Answer(port=port, found=found, host=host)
 
-    def _probe(self, port: int, headers: Mapping[str, str]) -> Finding | Closed:
+    def _probe(self, port: int, host: str | None, headers: Mapping[str, str]) -> Finding | Closed:
         try:
-            return probe(self._opener(port), headers, LIMIT_S)
+            return probe(lambda: self._connection.open_port(port, LIMIT_S, host=host), headers, LIMIT_S)
         except PortRefused as error:
             return _CLOSED_BY[error.refusal]
 
-    def _opener(self, port: int) -> Callable[[], object]:
-        return lambda: self._connection.open_port(port, LIMIT_S)
+
+def _unless_local(host: str) -> str | None:
+    return None if host == LOCALHOST else host
 
 
 _CLOSED_BY = {

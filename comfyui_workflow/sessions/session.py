@@ -209,7 +209,7 @@ class ComfyUISession:
                 found = find_port(self.connection, wanted)
             else:
                 found = find_exactly(self.connection, replace(wanted, port=port))
-            self.connection.lead_to(found.port)
+            self.connection.lead_to(found.port, found.host)
             self.client.settle(found.port, needs_login=found.needs_login)
             if not found.is_certain:
                 self.client.probe()

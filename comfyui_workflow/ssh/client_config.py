@@ -28,6 +28,7 @@ from comfyui_workflow.parsing.ssh_address import SshAddress, read_jump
 from comfyui_workflow.parsing.ssh_command_line import refused_part
 from comfyui_workflow.parsing.ssh_destination import is_number, read_host, read_port, read_user
 from comfyui_workflow.parsing.ssh_keywords import is_off
+from comfyui_workflow.parsing.text_encoding import decoded
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,10 @@ def _lines_in(file: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_FILE_BYTES:
             return
-        text = file.read_text(errors="replace")
+        text, _ = decoded(file.read_bytes())
+    except UnicodeDecodeError:
+        log.warning("the SSH configuration %s is not a text", file)
+        return
     except OSError as error:
         log.warning("the SSH configuration %s cannot be read: %s", file, error.strerror)
         return

@@ -9,7 +9,7 @@ Connection
     host_key_fingerprint  "SHA256:..."
     round_trip_s          measured once, when the connection was opened
     is_alive              False after the connection was lost, closed, or silent beyond the silence limit
-    open_port(port)       opens a channel to a port of the instance
+    open_port(port, host) opens a channel to a port of the instance
     connect(factory)      connects a protocol of an event loop to ComfyUI's port
     check_port()          raises ConnectionFailed if nothing listens on ComfyUI's port of the instance
     close()               blocks for at most about a second; idempotent
@@ -91,16 +91,21 @@ class Connection:
     def comfyui_port(self) -> int:
         return self._tunnel.comfyui_port
 
-    def lead_to(self, comfyui_port: int) -> None:
-        """From now on, new connections through the tunnel lead to this port of the instance."""
+    def lead_to(self, comfyui_port: int, host: str | None = None) -> None:
+        """From now on, new connections through the tunnel lead to this port of the instance. `host` is the
+        address of the instance on which the port is open, if it is another than that of the ssh string."""
+        self._tunnel.comfyui_host = host or self.address.comfyui_host
         self._tunnel.comfyui_port = comfyui_port
 
-    def open_port(self, port: int, timeout_s: float | None = None) -> paramiko.Channel:
-        """Opens a channel to a port of the instance. Raises: PortRefused; ConnectionFailed."""
+    def open_port(
+        self, port: int, timeout_s: float | None = None, *, host: str | None = None
+    ) -> paramiko.Channel:
+        """Opens a channel to a port of the instance, on the host of the tunnel unless another one is given.
+        Raises: PortRefused; ConnectionFailed."""
         try:
             return self._opened.transport.open_channel(
                 "direct-tcpip",
-                dest_addr=(self.address.comfyui_host, port),
+                dest_addr=(host or self._tunnel.comfyui_host, port),
                 src_addr=LOCALHOST,
                 timeout=timeout_s or self._open_timeout_s,
             )

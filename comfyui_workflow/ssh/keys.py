@@ -6,9 +6,11 @@ load_key(path, passphrase) -> paramiko.PKey                  cached; raises KeyR
 Order: the -i files of the address, the files of the SSH configuration, the configured key, id_ed25519,
 id_ecdsa and id_rsa of the key directory, the keys of the agent. A key that cannot be read is reported only
 if no other key is accepted, as ssh does. If the agent holds the private half of a file that is encrypted or
-public, the key of the agent takes its place.
+public, the key of the agent takes its place. A key with a certificate beside it is tried twice, with the
+certificate and without it: a machine may know only the key, and a certificate expires.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from comfyui_workflow.errors import KeyRefused
+from comfyui_workflow.parsing.text_encoding import decoded
 from comfyui_workflow.ssh.agent import Agent, open_agent
 
 USUAL_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -86,13 +89,17 @@ def find_keys(wanted: WantedKeys, search: KeySearch) -> FoundKeys:
     keys: dict[str, paramiko.PKey] = {}
     for path in candidates:
         try:
-            key: paramiko.PKey = load_key(path, search.passphrase)
+            key = load_key(path, search.passphrase)
         except KeyRefused as error:
             held = in_agent.get(_public_half(path))
             if held is None:
                 problems.append(str(error))
-                continue
-            key = held
+            else:
+                keys.setdefault(held.get_base64(), held)
+            continue
+        certified = _certified(key, path, problems)
+        if certified:
+            keys.setdefault(f"{key.get_base64()} of {path}", certified)
         keys.setdefault(key.get_base64(), key)
     if not (wanted.only and candidates):
         for name, held in in_agent.items():
@@ -110,9 +117,7 @@ def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
             raise KeyRefused(f"The key file {path} does not exist on this server.")
         if not path.is_file() or path.stat().st_size > LARGEST_KEY_BYTES:
             raise KeyRefused(f"{path} is not a private key.")
-        files = (path, _certificate_of(path))
-        stamps = tuple((each.stat().st_mtime_ns, each.stat().st_size) for each in files if each.exists())
-        return _load(path, stamps, passphrase)
+        return _load(path, (path.stat().st_mtime_ns, path.stat().st_size), passphrase)
     except OSError as error:
         raise KeyRefused(f"The key file {path} cannot be read: {error.strerror}.") from error
 
@@ -180,6 +185,8 @@ def _public_half(path: Path) -> str:
 
 
 _PUBLIC_TYPES = ("ssh-", "ecdsa-", "sk-")
+_PUBLIC_BEGINNINGS = (*(each.encode() for each in _PUBLIC_TYPES), b"---- BEGIN SSH2 PUBLIC KEY")
+_BEGIN = b"PRIVATE KEY-----"
 
 
 def _expand(path: Path) -> Path:
@@ -190,15 +197,25 @@ def _expand(path: Path) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _load(path: Path, _stamps: tuple[tuple[int, int], ...], passphrase: str | None) -> paramiko.PKey:
-    content = path.read_bytes()
+def _load(path: Path, _stamp: tuple[int, int], passphrase: str | None) -> paramiko.PKey:
+    content = _as_text(path.read_bytes())
     try:
         private = _parse(content, None)
     except TypeError:  # the sign of an encrypted key, before any decryption
         private = _decrypt(path, content, passphrase)
     except _UNREADABLE as error:
         raise _not_a_key(path, content) from error
-    return _with_certificate(_to_paramiko(path, content, private), path)
+    return _to_paramiko(path, content, private)
+
+
+def _as_text(content: bytes) -> bytes:
+    """Returns the key in UTF-8 and with line breaks: PowerShell saves UTF-16, and variables and secrets often
+    have \\n in place of a line break."""
+    try:
+        text, _ = decoded(content)
+    except UnicodeDecodeError:
+        return content
+    return (text if "\n" in text.strip() else text.replace("\\n", "\n")).encode()
 
 
 def _decrypt(path: Path, content: bytes, passphrase: str | None) -> PrivateKey:
@@ -235,16 +252,18 @@ def _to_paramiko(path: Path, content: bytes, private: PrivateKey) -> paramiko.PK
         raise _not_a_key(path, content) from error
 
 
-def _with_certificate(key: paramiko.PKey, path: Path) -> paramiko.PKey:
+def _certified(key: paramiko.PKey, path: Path, problems: list[str]) -> paramiko.PKey | None:
+    """Returns a copy of the key with the certificate beside it; None if there is no usable one."""
     certificate = _certificate_of(path)
-    if certificate.exists():
-        try:
-            key.load_certificate(str(certificate))
-        except (ValueError, paramiko.SSHException) as error:
-            raise KeyRefused(
-                f"The certificate {certificate} does not belong to the key beside it."
-            ) from error
-    return key
+    if not certificate.exists():
+        return None
+    certified = copy.copy(key)
+    try:
+        certified.load_certificate(str(certificate))
+    except (ValueError, IndexError, OSError, paramiko.SSHException):
+        problems.append(f"The certificate {certificate} does not belong to the key beside it.")
+        return None
+    return certified
 
 
 def _certificate_of(path: Path) -> Path:
@@ -252,11 +271,17 @@ def _certificate_of(path: Path) -> Path:
 
 
 def _not_a_key(path: Path, content: bytes) -> KeyRefused:
-    if path.suffix == ".pub" or content.startswith(tuple(each.encode() for each in _PUBLIC_TYPES)):
-        return KeyRefused(f"{path} is a public key: name the private one beside it, without .pub.")
+    if path.suffix == ".pub" or content.startswith(_PUBLIC_BEGINNINGS):
+        end = "-cert.pub" if path.name.endswith("-cert.pub") else ".pub"
+        return KeyRefused(f"{path} is a public key: name the private one beside it, without {end}.")
     if content.startswith(b"PuTTY-"):
         return KeyRefused(
             f"{path} is in PuTTY's format: convert it with puttygen {path.name} -O private-openssh -o key."
+        )
+    if _BEGIN in content:
+        return KeyRefused(
+            f"{path} is not a private key that can be used: it is damaged or cut short. Copy the whole file "
+            "again, from its BEGIN line to its END line."
         )
     return KeyRefused(
         f"{path} is not a private key that can be used (OpenSSH or PEM; Ed25519, ECDSA or RSA)."

@@ -17,9 +17,9 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.ssh_exception import IncompatiblePeer
 
-from comfyui_workflow.errors import AuthenticationFailed
+from comfyui_workflow.errors import AuthenticationFailed, ConnectionFailed
 from comfyui_workflow.parsing.ssh_address import SshAddress
-from comfyui_workflow.parsing.untrusted import shown
+from comfyui_workflow.parsing.untrusted import shown, spoken
 from comfyui_workflow.ssh import chacha20, keepalive
 from comfyui_workflow.ssh.agent import SIGNATURE_S, AgentKey
 from comfyui_workflow.ssh.keys import FoundKeys, WantedKeys, find_keys
@@ -163,7 +163,7 @@ def _open_with_keys(
             on_failure.callback(wire.close)
         transport = _prepare(wire, address, options)
         on_failure.callback(_close_failed, transport)
-        fingerprint = _handshake(transport, address, options)
+        fingerprint = _handshake(transport, wire, address, options)
         wire.handshake_bytes_left = None
         _authenticate(transport, address, found)
     keepalive.watch(
@@ -239,7 +239,9 @@ def _known_types_first(
     return tuple(sorted(all_types, key=lambda name: name not in known))
 
 
-def _handshake(transport: BoundedTransport, address: SshAddress, options: ConnectionOptions) -> str:
+def _handshake(
+    transport: BoundedTransport, wire: TransportSocket, address: SshAddress, options: ConnectionOptions
+) -> str:
     try:
         # paramiko's own timeout covers only the time up to the first packet of the key exchange.
         transport.start_client(timeout=options.silence_limit_s)
@@ -251,10 +253,29 @@ def _handshake(transport: BoundedTransport, address: SshAddress, options: Connec
         failure.is_transient = False
         raise failure from error
     except (paramiko.SSHException, EOFError, OSError) as error:
-        raise connection_failed(f"no SSH handshake with {address.label}", error) from error
+        raise _no_handshake(address, bytes(wire.beginning), error) from error
     pin = options.pinned_fingerprint
     options.known_hosts.check(address.host, address.port, key, pinned_fingerprint=pin)
     return key.fingerprint
+
+
+_WEB_SERVERS = (b"HTTP/", b"\x15\x03", b"\x16\x03")
+"""Beginnings of the answers of a web server: HTTP, and an alert or a handshake of TLS."""
+
+
+def _no_handshake(address: SshAddress, heard: bytes, error: BaseException) -> ConnectionFailed:
+    """Tells what answers in place of an SSH server. A text such as "Exceeded MaxStartups" may pass, also
+    silence while a machine starts; a web server does not become an SSH server."""
+    what = f"no SSH handshake with {address.label}"
+    if heard.startswith(_WEB_SERVERS):
+        failure = connection_failed(f"{what}: a web server answers there, so this is not the port of SSH")
+        failure.is_transient = False
+        return failure
+    if heard and b"SSH-" not in heard:
+        what += f': in place of an SSH server, something says "{spoken(heard)}"'
+    elif not heard:
+        what += ", which accepts the connection and says nothing: its SSH server may still be starting"
+    return connection_failed(what, error)
 
 
 _KINDS = (
@@ -291,7 +312,7 @@ def _authenticate(transport: paramiko.Transport, address: SshAddress, found: Fou
         refused.append(key)
         if not transport.is_active():
             break
-    raise AuthenticationFailed(_login_error(address, refused, found))
+    raise AuthenticationFailed(_login_error(address, refused, found) + _said_before_login(transport))
 
 
 def _try_key(
@@ -307,7 +328,9 @@ def _try_key(
         ) from error
     except paramiko.AuthenticationException as error:
         if "timeout" in str(error).lower():
-            raise connection_failed(f"{address.label} did not answer when the key was offered") from error
+            says = _said_before_login(transport).rstrip(".")
+            what = f"{address.label} did not answer when the key was offered"
+            raise connection_failed(f"{what}.{says}" if says else what) from error
         # A server may close the connection after a refused key. If no key was refused yet, the network
         # failed.
         if not transport.is_active() and not was_refused:
@@ -343,15 +366,28 @@ def _no_key_error(address: SshAddress, found: FoundKeys) -> str:
 
 
 def _login_error(address: SshAddress, refused: list[paramiko.PKey], found: FoundKeys) -> str:
-    names = ", ".join(key.fingerprint for key in refused)
+    names = ", ".join(dict.fromkeys(key.fingerprint for key in refused))
     untried = len(found.keys) - len(refused)
     sentences = [
         f"Cannot log in to {address.label}: it accepts none of the keys {names}.",
         f"{untried} more were not tried: name the right one with -i in the ssh string." if untried else "",
         f"Add the public key to {PROVIDER_KEYS}, and restart the machine.",
+        _user_advice(address),
         *found.problems,
     ]
     return " ".join(filter(None, sentences))
+
+
+def _user_advice(address: SshAddress) -> str:
+    if "user" in address.given or address.user != "root":
+        return ""
+    return f"The ssh string names no user: write it if it is not root, as in ubuntu@{address.host}."
+
+
+def _said_before_login(transport: paramiko.Transport) -> str:
+    """Sentence with the banner that the machine sent for the login; empty if it sent none."""
+    banner = spoken(transport.get_banner() or b"")
+    return f' It says: "{banner}"' if banner else ""
 
 
 def _agent_error(address: SshAddress, key: AgentKey) -> str:

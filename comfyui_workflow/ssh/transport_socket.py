@@ -18,6 +18,7 @@ LARGEST_PACKET_BYTES = 1024 * 1024
 # Limit for the server's greeting, which may have any number of lines, plus the key exchange.
 MOST_HANDSHAKE_BYTES = 256 * 1024
 READ_AHEAD_BYTES = 64 * 1024
+BEGINNING_BYTES = 512
 
 
 class TransportSocket:
@@ -35,6 +36,7 @@ class TransportSocket:
         self._position = 0
         self.received_count = 0
         self.handshake_bytes_left: int | None = MOST_HANDSHAKE_BYTES  # None after the handshake
+        self.beginning = bytearray()  # the first bytes that were received: they tell what is no SSH server
         self.uses_quick_ack = True
         self.on_recv_timeout: Callable[[], None] | None = None  # called by the reading thread; may send
 
@@ -63,6 +65,7 @@ class TransportSocket:
             raise
         self.received_count += 1
         if self.handshake_bytes_left is not None:
+            self.beginning += data[: BEGINNING_BYTES - len(self.beginning)]
             self.handshake_bytes_left -= len(data)
             if self.handshake_bytes_left < 0:
                 raise _protocol_error(f"it sends more than {MOST_HANDSHAKE_BYTES} bytes before it is known")

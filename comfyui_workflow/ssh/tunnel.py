@@ -2,7 +2,7 @@
 
 open_tunnel(transport, address, comfyui_port, window_bytes) -> Tunnel
     tunnel.local_port
-    tunnel.comfyui_port     may be changed: new connections lead there
+    tunnel.comfyui_host, tunnel.comfyui_port     may be changed: new connections lead there
     tunnel.close()      closes the transport too
 
 How it works: sshtunnel provides only the listener, its threads and the channels. Its own code to connect, log
@@ -70,8 +70,9 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
         )
         self._transport = transport
         self.local_port = 0
+        self.comfyui_host = address.comfyui_host
         self.comfyui_port = comfyui_port
-        """Port of the instance to which new connections lead."""
+        """Where new connections lead, as seen from the instance."""
 
     def close(self) -> None:
         """Closes the listener and every open connection at once, also with a frozen peer."""
@@ -98,7 +99,7 @@ class Tunnel(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
 
         class Handler(super()._make_ssh_forward_handler_class(remote_address)):  # type: ignore[misc]
             def setup(self) -> None:
-                self.remote_address = (remote_address[0], tunnel.comfyui_port)
+                self.remote_address = (tunnel.comfyui_host, tunnel.comfyui_port)
 
             def _redirect(self, channel: paramiko.Channel) -> None:
                 if not is_of_another_user(self.request):

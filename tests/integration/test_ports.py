@@ -92,6 +92,66 @@ def test_comfyui_is_found_where_the_ssh_string_has_another_program(
     assert len(sandbox.executions()) == 2
 
 
+@contextmanager
+def listening_only_on(host: str, comfyui_port: int) -> Iterator[int]:
+    """ComfyUI at another address of its machine: a port that is closed on 127.0.0.1. Yields the port."""
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", comfyui_port)) as behind:
+                back = threading.Thread(target=pump, args=(behind, self.request), daemon=True)
+                back.start()
+                pump(self.request, behind)
+                back.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads, block_on_close, allow_reuse_address = True, False, True
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with Server((host, closed.getsockname()[1]), Relay) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            yield closed.getsockname()[1]
+            server.shutdown()
+
+
+@pytest.mark.parametrize(("host", "tells"), [("127.0.0.3", True), ("::1", True), ("::1", False)])
+def test_a_comfyui_on_another_address_of_its_machine_is_found(
+    make_server: Make, sandbox: SandboxProcess, tmp_path: Path, host: str, tells: bool
+) -> None:
+    """Also by a server that was restarted meanwhile. A machine without SFTP does not tell its addresses: then
+    those of localhost are asked."""
+    if host == "::1" and not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    server = make_server()
+    with listening_only_on(host, sandbox.comfyui_port) as port:
+        sshd = Sshd(tmp_path / "sshd")
+        sshd.add_config(*([] if tells else ["MaxSessions 0"]))
+        with sshd:
+            sandbox.faults(step_delay_s=0.2)
+            run_id = server.execute(sshd.ssh_string(comfyui_port=port), painted())
+            server.until(run_id, lambda p: p["prompt_id"] is not None)
+            server.kill()
+            server.start()
+            done = server.until_finished(run_id)
+    assert (done["status"], done["notices"]) == ("completed", []), done["error_message"]
+    assert len(sandbox.executions()) == 1
+
+
+def test_a_comfyui_on_another_address_and_port_is_found(
+    make_server: Make, sandbox: SandboxProcess, tmp_path: Path, closed_port: int
+) -> None:
+    server = make_server(search_ports=True)
+    with listening_only_on("127.0.0.3", sandbox.comfyui_port) as port:
+        sshd = Sshd(tmp_path / "sshd")
+        sshd.add_config(f"PermitOpen localhost:{closed_port} 127.0.0.3:{port}")
+        with sshd:
+            done = server.until_finished(server.execute(sshd.ssh_string(comfyui_port=closed_port), painted()))
+    assert done["status"] == "completed", done["error_message"]
+    assert f"ComfyUI was found on port {port} of the instance" in done["notices"][0]
+
+
 def failure_of(server: ServerProcess, ssh_string: str) -> tuple[str, float]:
     """The error of a run there, and after how many seconds it was told."""
     before_s = time.monotonic()
@@ -130,6 +190,20 @@ def test_a_forbidden_tunnel_is_told_at_once(
         message, seconds = failure_of(server, sshd.ssh_string(comfyui_port=sandbox.comfyui_port))
     assert message.startswith("The SSH server of the instance does not allow a tunnel to port")
     assert str(sandbox.comfyui_port) in message
+    assert seconds < SOON_S
+
+
+def test_a_login_that_only_prints_a_reason_tells_it(
+    server: ServerProcess, sandbox: SandboxProcess, tmp_path: Path
+) -> None:
+    """The keys of root in the images of clouds: a text, ten seconds, no tunnel."""
+    sshd = Sshd(tmp_path / "sshd")
+    text = 'Please login as the user "ubuntu" rather than the user "root".'
+    sshd.add_config("AllowTcpForwarding no", f"ForceCommand echo '{text}'; sleep 10; exit 142")
+    with sshd:
+        message, seconds = failure_of(server, sshd.ssh_string(comfyui_port=sandbox.comfyui_port))
+    assert message.startswith("The SSH server of the instance does not allow a tunnel to port")
+    assert message.endswith(f'It says: "{text}"')
     assert seconds < SOON_S
 
 

@@ -225,8 +225,22 @@ def test_a_server_that_freezes_amid_the_key_exchange_is_given_up(
         assert time.monotonic() - start < 8
 
 
-@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x00\xff" * 500])
-def test_what_is_no_ssh_server_is_said(options: ConnectionOptions, greeting: bytes) -> None:
+@pytest.mark.parametrize(
+    ("greeting", "told", "is_transient"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "a web server answers there, so this is not the port", False),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "a web server answers there", False),
+        (b"Exceeded MaxStartups\r\n", 'something says "Exceeded MaxStartups"', True),
+        (b"Not allowed at this time\r\n", 'something says "Not allowed at this time"', True),
+        (b"\x1b[31mStopped\x07\r\n", 'something says "Stopped"', True),
+        (b"J\0\0\0\n8.0.33\0", "in place of an SSH server", True),
+        (b"", "says nothing: its SSH server may still be starting", True),
+        (b"\x00\xff" * 500, "in place of an SSH server", True),
+    ],
+)
+def test_what_is_no_ssh_server_is_said(
+    options: ConnectionOptions, greeting: bytes, told: str, is_transient: bool
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, no_thread_left():
 
         def greet() -> None:
@@ -236,8 +250,12 @@ def test_what_is_no_ssh_server_is_said(options: ConnectionOptions, greeting: byt
 
         threading.Thread(target=greet, daemon=True).start()
         address = SshAddress(host="127.0.0.1", port=stranger.getsockname()[1])
-        with pytest.raises(ConnectionFailed, match="no SSH handshake"):
+        with pytest.raises(ConnectionFailed, match="no SSH handshake") as failure:
             open_connection(address, 8188, with_key(options, connect_timeout_s=2))
+    assert told in str(failure.value)
+    assert failure.value.is_transient is is_transient
+    assert len(str(failure.value)) < 700
+    assert str(failure.value).isprintable()
 
 
 @pytest.mark.parametrize(

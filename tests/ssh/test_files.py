@@ -356,6 +356,68 @@ def test_a_server_with_few_sessions_is_enough(
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo Welcome to the machine",
+        "printf hi",
+        r"printf '\\033[33mOnly /workspace persists\\033[0m\\r\\n\\000\\000\\000'",
+        "yes 'The message of the day' | head -c 60000",
+    ],
+)
+def test_text_that_a_machine_prints_before_sftp_is_skipped(
+    server: Sshd, options: ConnectionOptions, tmp_path: Path, text: str
+) -> None:
+    server.stop()
+    server.serve_files_by(f"{text}; exec $SFTP_SERVER")
+    server.start()
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    with ThreadPoolExecutor(3) as threads:
+        copies = [tmp_path / str(number) for number in range(3)]
+        reads = threads.map(lambda copy: connection.files.download(str(tmp_path / "file"), copy), copies)
+        assert list(reads) == [100_000] * 3
+    assert connection.files.refusal(0.0) == ""
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (
+            "echo 'Please login as the user \"ubuntu\"'",
+            'no SFTP. It says: "Please login as the user "ubuntu""',
+        ),
+        (r"printf '\033]0;title\007\033[1mNo\033[0m\nshell \001 here\n'", 'It says: "No shell here"'),
+        ("yes endless | head -c 200000", 'It says: "endless endless'),
+        ("exit 1", r"offers no SFTP\.$"),
+    ],
+)
+def test_what_a_machine_prints_in_place_of_sftp_is_told(
+    server: Sshd, options: ConnectionOptions, script: str, told: str
+) -> None:
+    server.stop()
+    server.serve_files_by(script)
+    server.start()
+    connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    with pytest.raises(RemoteFileError, match=told) as failure:
+        connection.files.stat("/")
+    assert len(str(failure.value)) < 600
+    assert connection.is_alive
+    connection.close()
+
+
+def test_a_reason_is_told_while_the_program_that_printed_it_goes_on(
+    server: Sshd, options: ConnectionOptions
+) -> None:
+    server.stop()
+    server.serve_files_by("echo The account has expired; exec sleep 60")
+    server.start()
+    connection = open_connection(parse_ssh_address(server.ssh_string()), 8188, options)
+    wait_until(lambda: connection.files.refusal(0.0) == "The account has expired")
+    connection.close()
+
+
 def test_a_server_without_sftp_is_said(server: Sshd, options: ConnectionOptions) -> None:
     server.stop()
     server.add_config("ForceCommand /bin/false")

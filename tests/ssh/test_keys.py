@@ -107,16 +107,53 @@ def test_a_key_of_putty_is_told(tmp_path: Path) -> None:
         load_key(tmp_path / "key.ppk", None)
 
 
-def test_a_certificate_is_loaded_with_its_key_and_when_it_changes(tmp_path: Path) -> None:
+def test_a_key_is_tried_with_its_certificate_and_without_it(tmp_path: Path) -> None:
     authority, key = make_key(tmp_path / "ca"), make_key(tmp_path / "key")
-    assert load_key(key, None).public_blob is None
+    wanted, search = WantedKeys(named=(str(key),)), KeySearch(directory=None)
+    assert [each.public_blob for each in find_keys(wanted, search).keys] == [None]
     sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", "root", str(key.with_suffix(".pub"))]
     subprocess.run(sign, check=True, timeout=30)
-    assert load_key(key, None).public_blob.key_type == "ssh-ed25519-cert-v01@openssh.com"  # type: ignore[union-attr]
-    other = make_key(tmp_path / "other", kind="ecdsa")
-    (tmp_path / "other-cert.pub").write_text((tmp_path / "key-cert.pub").read_text())
-    with pytest.raises(KeyRefused, match="does not belong to the key beside it"):
-        load_key(other, None)
+    certified, plain = find_keys(wanted, search).keys
+    assert certified.public_blob.key_type == "ssh-ed25519-cert-v01@openssh.com"  # type: ignore[union-attr]
+    assert plain.public_blob is None
+
+
+@pytest.mark.parametrize("content", ["of another key", "", "no certificate", "\0\xff"])
+def test_a_certificate_that_cannot_be_used_does_not_cost_the_key(tmp_path: Path, content: str) -> None:
+    key, other = make_key(tmp_path / "key"), make_key(tmp_path / "other", kind="ecdsa")
+    sign = ["ssh-keygen", "-q", "-s", str(key), "-I", "me", "-n", "root", str(other.with_suffix(".pub"))]
+    subprocess.run(sign, check=True, timeout=30)
+    of_other = (tmp_path / "other-cert.pub").read_text()
+    (tmp_path / "key-cert.pub").write_text(of_other if "other" in content else content, encoding="latin-1")
+    found = find_keys(WantedKeys(named=(str(key),)), KeySearch(directory=None))
+    assert [each.public_blob for each in found.keys] == [None]
+    assert "key-cert.pub does not belong to the key beside it" in found.problems[0]
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+@pytest.mark.parametrize(
+    "saved", ["utf-16", "utf-16-le", "utf-8-sig", r"\n", "one line", "no end", "indented"]
+)
+def test_a_key_opens_as_programs_and_people_save_it(tmp_path: Path, kind: str, saved: str) -> None:
+    key = make_key(tmp_path / "key", kind=kind)
+    text = key.read_text()
+    changed = {
+        r"\n": text.replace("\n", r"\n"),
+        "one line": text.replace("\n", " "),
+        "no end": text.rstrip(),
+        "indented": "\n\n" + text.replace("\n", "\n    "),
+    }
+    key.write_bytes(changed.get(saved, text).encode(saved if saved.startswith("utf") else "utf-8"))
+    assert load_key(key, None).can_sign()
+
+
+def test_a_key_that_was_not_copied_whole_is_told(tmp_path: Path) -> None:
+    key = make_key(tmp_path / "key")
+    lines = key.read_text().splitlines(keepends=True)
+    for part in (lines[:-1], lines[1:], lines[:2], lines[:2] + lines[3:]):
+        key.write_text("".join(part))
+        with pytest.raises(KeyRefused, match=r"damaged or cut short\. Copy the whole file"):
+            load_key(key, None)
 
 
 def test_a_key_is_opened_once_until_it_changes(tmp_path: Path) -> None:
@@ -155,6 +192,12 @@ def test_a_public_key_is_refused_as_such(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     with pytest.raises(KeyRefused, match=r"without \.pub"):
         load_key(tmp_path / "key.pub", None)
+    (tmp_path / "key-cert.pub").write_text("ssh-ed25519-cert-v01@openssh.com AAAA me")
+    with pytest.raises(KeyRefused, match=r"is a public key: .* without -cert\.pub"):
+        load_key(tmp_path / "key-cert.pub", None)
+    (tmp_path / "putty").write_text("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n")
+    with pytest.raises(KeyRefused, match="is a public key"):
+        load_key(tmp_path / "putty", None)
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev", "/nowhere/key"])

@@ -242,6 +242,16 @@ def test_a_broken_or_missing_configuration_changes_nothing(tmp_path: Path, conte
         assert resolve(written, file) == written
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_a_configuration_as_windows_saves_it(tmp_path: Path, encoding: str) -> None:
+    text = (
+        "Host gpu\r\n  HostName 10.0.0.1\r\n  User me\r\nHost gpu-2 # für später\r\n  HostName 10.0.0.2\r\n"
+    )
+    (tmp_path / "config").write_bytes(text.encode(encoding))
+    assert resolve(parse_ssh_address("gpu"), tmp_path / "config").label == "me@10.0.0.1:22"
+    assert resolve(parse_ssh_address("gpu-2"), tmp_path / "config").host == "10.0.0.2"
+
+
 def test_key_files_of_the_configuration(config: Path) -> None:
     address = resolve(parse_ssh_address("ssh -i mine box-2"), config)
     home = Path.home()
@@ -357,6 +367,85 @@ def test_a_login_without_the_public_key_says_where_it_goes(server: Sshd, options
         pass
 
 
+def test_a_refused_login_tells_what_the_machine_says_about_it(
+    server: Sshd, options: ConnectionOptions
+) -> None:
+    (wrong,) = wrong_keys(server, 1)
+    banner = server.directory / "banner"
+    banner.write_text("Welcome to the gateway.\n  Register your key first!\x1b[0m\n")
+    server.stop()
+    server.add_config(f"Banner {banner}")
+    server.start()
+    with (
+        pytest.raises(
+            AuthenticationFailed, match=r'It says: "Welcome to the gateway\. Register your key first!"'
+        ),
+        login(server.ssh_string(key_file=wrong), options),
+    ):
+        pass
+    with login(server.ssh_string(), options):
+        pass
+
+
+class WaitingServer(paramiko.ServerInterface):
+    """Lets nobody in before a page was visited, as Tailscale SSH does."""
+
+    def __init__(self, may_end: threading.Event) -> None:
+        self._may_end = may_end
+
+    def get_banner(self) -> tuple[str, str]:
+        return "To authenticate, visit:\r\nhttps://login.example.com/a/1\r\n", "en"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self._may_end.wait(15)
+        return paramiko.AUTH_FAILED  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_machine_that_waits_for_a_person_tells_for_what(options: ConnectionOptions, tmp_path: Path) -> None:
+    may_end = threading.Event()
+    key = paramiko.ECDSAKey.generate()
+    key.write_private_key_file(str(tmp_path / "key"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(key)
+            transport.start_server(server=WaitingServer(may_end))
+            may_end.wait(15)
+            transport.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with (
+            pytest.raises(
+                ConnectionFailed, match='It says: "To authenticate, visit: https://login'
+            ) as failure,
+            login(
+                f"ssh -p {listener.getsockname()[1]} -i {tmp_path / 'key'} me@127.0.0.1",
+                replace(options, connect_timeout_s=1),
+            ),
+        ):
+            pass
+        may_end.set()
+        thread.join(15)
+    assert failure.value.is_transient
+
+
+@pytest.mark.parametrize("names_user", [True, False])
+def test_a_login_without_a_user_says_that_root_was_tried(
+    server: Sshd, options: ConnectionOptions, names_user: bool
+) -> None:
+    (wrong,) = wrong_keys(server, 1)
+    user = "root@" if names_user else ""
+    with (
+        pytest.raises(AuthenticationFailed, match="none of the keys") as failure,
+        login(f"ssh -p {server.port} -i {wrong} {user}{server.host}", options),
+    ):
+        pass
+    assert ("names no user: write it if it is not root" in str(failure.value)) is not names_user
+
+
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 @pytest.mark.parametrize("passphrase", ["", "open sesame"])
 def test_a_pkcs8_key_logs_in(
@@ -368,6 +457,35 @@ def test_a_pkcs8_key_logs_in(
         authorized.write(f"{key.get_name()} {key.get_base64()}\n")
     with login(server.ssh_string(key_file=file), replace(options, key_passphrase=passphrase)):
         assert server.log().count("Accepted publickey") == 1
+
+
+def certify(server: Sshd, *options: str) -> Path:
+    """Makes a certificate for a new key; sshd trusts its authority. Returns the key."""
+    authority, key = server.make_key("authority"), server.make_key("certified")
+    command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", server.user, *options]
+    subprocess.run([*command, f"{key}.pub"], check=True, timeout=30)
+    server.stop()
+    server.add_config(f"TrustedUserCAKeys {authority}.pub")
+    server.start()
+    return key
+
+
+def test_a_certificate_logs_in(server: Sshd, options: ConnectionOptions) -> None:
+    with login(server.ssh_string(key_file=certify(server)), options):
+        assert "Accepted publickey" in server.log()
+
+
+def test_a_key_whose_certificate_has_expired_logs_in(server: Sshd, options: ConnectionOptions) -> None:
+    key = certify(server, "-V", "20200101:20200102")
+    with (
+        pytest.raises(AuthenticationFailed, match="it accepts none of the keys") as failure,
+        login(server.ssh_string(key_file=key), options),
+    ):
+        pass
+    assert str(failure.value).count("SHA256:") == 1
+    server.authorize(key)
+    with login(server.ssh_string(key_file=key), options):
+        assert "Accepted publickey" in server.log()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 SftpChannels(transport, label, ...)    opens the first channel; a thread starts SFTP on it
     lease(is_transfer=..., while_waiting=...) -> context manager yielding an SftpSession
+    refusal(limit_s) -> str            what the machine printed in place of SFTP; empty if SFTP works
     round_trip_s                       measured when the first channel was opened
     transfers_at_once, is_far
 
@@ -20,8 +21,10 @@ import paramiko
 from paramiko.sftp import SFTPError
 
 from comfyui_workflow.errors import RemoteFileError
+from comfyui_workflow.parsing.untrusted import spoken
 from comfyui_workflow.ssh.sftp.download import MOST_IN_FLIGHT_BYTES
 from comfyui_workflow.ssh.sftp.session import SftpSession
+from comfyui_workflow.ssh.sftp.start import MOST_TEXT_BYTES, start_client
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ FAR_S = 0.02  # round trip in seconds above which an instance counts as far
 # A waiting thread calls `while_waiting` at this interval, because a CancelToken cannot wake it. The same
 # holds for reads in `session`.
 WAKE_UP_S = 0.5
+
+REST_OF_TEXT_S = 0.2
 
 # SSH window of a channel. Each transfer limits the bytes in flight by the number of its read requests.
 WINDOW_BYTES = 2 * MOST_IN_FLIGHT_BYTES
@@ -65,6 +70,7 @@ class SftpChannels:
         self._is_starting = False
         self._has_sftp = True
         self._is_silent = False
+        self._printed = bytearray()
         before_s = time.monotonic()
         self._open_first_channel()
         self.round_trip_s = time.monotonic() - before_s
@@ -81,6 +87,13 @@ class SftpChannels:
     @property
     def is_far(self) -> bool:
         return self.round_trip_s > FAR_S
+
+    def refusal(self, limit_s: float) -> str:
+        """Waits at most `limit_s` for the first text, and a moment for the rest of it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._printed or not self._is_starting, limit_s)
+            self._changed.wait_for(lambda: not self._is_starting, min(limit_s, REST_OF_TEXT_S))
+            return spoken(bytes(self._printed))
 
     @contextmanager
     def lease(
@@ -131,6 +144,7 @@ class SftpChannels:
             self._has_sftp = not self.is_connected
         with self._changed:
             if session:
+                self._printed.clear()
                 self._free.append(session)
             else:
                 self._open_count = 0
@@ -141,7 +155,9 @@ class SftpChannels:
         while True:
             with self._changed:
                 if not self._has_sftp:
-                    raise RemoteFileError(f"{self._label} offers no SFTP.")
+                    printed = spoken(bytes(self._printed))
+                    reason = f'. It says: "{printed}"' if printed else "."
+                    raise RemoteFileError(f"{self._label} offers no SFTP{reason}")
                 if self._is_silent:
                     raise TimeoutError
                 if self._is_available(is_transfer):
@@ -203,14 +219,20 @@ class SftpChannels:
         began_s = time.monotonic()
         deadline.start()
         try:
-            channel.invoke_subsystem("sftp")
+            client = start_client(channel, self._keep_printed)
         except (paramiko.SSHException, EOFError) as error:
             if time.monotonic() - began_s >= self._silence_timeout_s and self.is_connected:
                 raise TimeoutError from error
             raise
         finally:
             deadline.cancel()
-        return SftpSession(paramiko.SFTPClient(channel), self._silence_timeout_s)
+        return SftpSession(client, self._silence_timeout_s)
+
+    def _keep_printed(self, output: bytes) -> None:
+        with self._changed:
+            if self._is_starting:
+                self._printed += output[: MOST_TEXT_BYTES - len(self._printed)]
+                self._changed.notify_all()
 
     def _release(self, session: SftpSession, is_transfer: bool, is_usable: bool) -> None:
         session.on_wait = _noop

@@ -41,6 +41,7 @@ from comfyui_workflow.errors import (
     RemoteFileError,
     RemoteFileExists,
     RemoteFileMissing,
+    RemoteFileNotWritten,
     RemoteFilesSilent,
     Stopped,
     WorkflowError,
@@ -70,6 +71,9 @@ MOST_HELPERS = 5
 # Time limit for the removal of the partial file after a failed upload.
 CLEANUP_TIMEOUT_S = 2.0
 
+_WRITING = ("written", "made")
+"""Participles of the operations that need permission and space on the disk."""
+
 OnWait = Callable[[], None]
 
 
@@ -96,6 +100,11 @@ class RemoteFiles:
     def transfers_at_once(self) -> int:
         """Number of threads that can transfer at the same time without waiting for each other."""
         return self._channels.transfers_at_once
+
+    def refusal(self, limit_s: float) -> str:
+        """Returns what the machine printed in place of SFTP, as one line; empty if SFTP works. Waits at most
+        `limit_s` for it."""
+        return self._channels.refusal(limit_s)
 
     def stat(self, path: str, *, on_wait: OnWait | None = None) -> RemoteFile | None:
         with self._session(path, "looked at", on_wait=on_wait) as session:
@@ -277,9 +286,10 @@ class RemoteFiles:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, PermissionError):
             reason = "permission denied"
-        elif reason == "Failure" and action == "written":
+        elif reason == "Failure" and action in _WRITING:
             reason = "the instance does not say why (is its disk full?)"
-        return RemoteFileError(f"{path} cannot be {action} on {self._label}: {reason}.")
+        kind = RemoteFileNotWritten if action in _WRITING else RemoteFileError
+        return kind(f"{path} cannot be {action} on {self._label}: {reason}.")
 
 
 class _Reporter:
