@@ -87,6 +87,34 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
     )
 
 
+def merged(entry: HistoryEntry, later: HistoryEntry) -> HistoryEntry:
+    """Returns one entry for a prompt and the one that it has queued: the results of both, and the outcome of
+    the later one. Texts that a node shows in both are joined."""
+    texts = {output.key: output.text for output in entry.outputs if output.text is not None}
+    ours = [output for output in entry.outputs if output.text is None or output.key not in _keys(later)]
+    theirs = [
+        replace(output, text=f"{texts[output.key]}\n{output.text}") if output.key in texts else output
+        for output in later.outputs
+    ]
+    is_timed = entry.execution_s is not None and later.execution_s is not None
+    return replace(
+        later,
+        prompt_id=entry.prompt_id,
+        outputs=(*ours, *theirs)[: MOST_OUTPUTS + 1],
+        mark=entry.mark,
+        ui={**entry.ui, **later.ui},
+        paths=(*entry.paths, *later.paths)[:MOST_PATHS],
+        window=(entry.window[0], later.window[1]),
+        cached=entry.cached & later.cached,
+        execution_began_at=entry.execution_began_at,
+        execution_s=(entry.execution_s or 0) + (later.execution_s or 0) if is_timed else None,
+    )
+
+
+def _keys(entry: HistoryEntry) -> frozenset[tuple[str, str, str]]:
+    return frozenset(output.key for output in entry.outputs)
+
+
 def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
     """Removes previews (files in the temp directory) unless they are wanted. A file that several nodes list
     becomes one output."""

@@ -1,0 +1,89 @@
+"""Nodes with habits of node packs: prompts that queue themselves again, names with placeholders, files that
+are only shown, and nodes that need the file of the editor."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.instance import Instance
+from tests.integration.graphs import Graph, node, painted
+from tests.sandbox.running_comfyui import wait_until
+from tests.sandbox_process import SandboxProcess
+from tests.server_process import ServerProcess
+
+BLUE = 0x3366CC
+
+
+def finished(server: ServerProcess, instance: Instance, graph: Graph, **fields: object) -> dict[str, Any]:
+    done = server.until_finished(server.execute(instance.ssh_string, graph, **fields))
+    assert done["status"] == "completed", done["error_message"]
+    assert all(output["downloaded"] for output in done["outputs"])
+    return done
+
+
+def with_picture(output_node: Graph, *, color: int = BLUE) -> Graph:
+    return {"1": painted(color)["1"], "5": output_node}
+
+
+def meta_batch(rounds: int) -> Graph:
+    return with_picture(node("SandboxMetaBatch", image=["1", 0], rounds=rounds, prefix="meta"))
+
+
+def dated(directory: str, name: str) -> Graph:
+    return with_picture(node("SandboxSaveDated", image=["1", 0], directory=directory, name=name))
+
+
+def names(done: dict[str, Any]) -> list[str]:
+    return [str(Path(output["subfolder"], output["filename"])) for output in done["outputs"]]
+
+
+def test_a_prompt_that_queues_itself_again_is_followed_to_its_last_round(
+    server: ServerProcess, instance: Instance
+) -> None:
+    done = finished(server, instance, meta_batch(4))
+    (output,) = done["outputs"]
+    assert output["filename"].startswith("meta_") and output["node_id"] == "5"
+    (notice,) = done["notices"]
+    assert "queued itself again" in notice and "4 prompts" in notice
+
+
+def test_a_prompt_that_queues_itself_again_is_cancelled_in_whichever_round_it_is(
+    server: ServerProcess, instance: Instance
+) -> None:
+    instance.sandbox.faults(step_delay_s=0.2)
+    run = server.execute(instance.ssh_string, meta_batch(1000))
+    wait_until(lambda: len(instance.sandbox.executions()) >= 3, what="the third round runs")
+    server.post(f"/{run}/cancel").raise_for_status()
+    assert server.until_finished(run)["status"] == "cancelled"
+    queue = requests.get(f"{instance.sandbox.comfyui_url}/queue", timeout=10).json()
+    assert queue == {"queue_running": [], "queue_pending": []}
+
+
+def test_the_rounds_of_a_prompt_outlive_a_killed_server(
+    make_server: Callable[..., ServerProcess], sandbox: SandboxProcess
+) -> None:
+    server = make_server()
+    sandbox.faults(step_delay_s=0.3)
+    run = server.execute(sandbox.ssh_string, meta_batch(6))
+    wait_until(lambda: len(sandbox.executions()) >= 3, what="the third round runs")
+    server.kill()
+    server.start()
+    done = server.until_finished(run, 60)
+    assert done["status"] == "completed", done["error_message"]
+    assert [output["filename"][:5] for output in done["outputs"]] == ["meta_"]
+
+
+def test_a_prompt_that_fails_leaves_no_successor(server: ServerProcess, instance: Instance) -> None:
+    instance.sandbox.faults(step_delay_s=0.1)
+    graph = meta_batch(1000)
+    graph["6"] = node("SandboxRaise", image=["1", 0], message="it broke")
+    graph["7"] = node("SaveImage", images=["6", 0], filename_prefix="never")
+    done = server.until_finished(server.execute(instance.ssh_string, graph))
+    assert (done["status"], done["error_code"]) == ("failed", "prompt_failed")
+    wait_until(
+        lambda: not any(requests.get(f"{instance.sandbox.comfyui_url}/queue", timeout=10).json().values()),
+        what="the successor is stopped",
+    )
+    assert len(instance.sandbox.executions()) <= 2
