@@ -140,7 +140,8 @@ class ResultCollector:
     @cached_property
     def _untold_files(self) -> UntoldFiles:
         directory = self._session.directories().output_dir or self._run.comfyui_output_dir
-        return UntoldFiles(self._session.connection.files, self._run.graph, directory, self._entry)
+        files = self._session.connection.files
+        return UntoldFiles(files, self._run.graph, directory, self._entry, self._written_s)
 
     def _silence_notice(self, node_id: str) -> str:
         node = node_name(node_id, self._run.graph)

@@ -1,10 +1,12 @@
 """Nodes with habits of node packs: prompts that queue themselves again, names with placeholders, files that
 are only shown, and nodes that need the file of the editor."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from tests.instance import Instance
@@ -87,3 +89,49 @@ def test_a_prompt_that_fails_leaves_no_successor(server: ServerProcess, instance
         what="the successor is stopped",
     )
     assert len(instance.sandbox.executions()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "where"),
+    [
+        ("[time(%Y-%m-%d)]", "ComfyUI", "2026-11-30/ComfyUI_"),
+        ("", "[time(%H%M%S)]", "2026-11-30_"),
+        ("", "%time_%seed", "2026-11-30_2026-11-30_"),
+        ("renders/%date", "a", "renders/2026-11-30/a_"),
+        ("renders/day {date}/{hour}", "x/y", "renders/day 2026-11-30/2026-11-30/x/y_"),
+    ],
+)
+def test_a_file_is_found_whose_name_has_placeholders(
+    server: ServerProcess, instance: Instance, directory: str, name: str, where: str
+) -> None:
+    other = instance.sandbox.output_dir / "2026-11-30" / "ComfyUI_0.png"
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"of another day")
+    os.utime(other, (1_000_000_000, 1_000_000_000))
+    done = finished(server, instance, dated(directory, name))
+    (found,) = names(done)
+    assert found.startswith(where)
+    assert done["notices"] == []
+
+
+def test_a_directory_outside_of_comfyui_may_have_placeholders(
+    server: ServerProcess, instance: Instance
+) -> None:
+    directory = instance.sandbox.output_dir.parents[1] / "elsewhere"
+    done = finished(server, instance, dated(f"{directory}/[time(%Y)]/day", "a"))
+    (output,) = done["outputs"]
+    assert output["folder"] == f"{directory}/2026-11-30/day"
+
+
+def test_a_name_that_another_node_makes_is_found(server: ServerProcess, instance: Instance) -> None:
+    graph = dated("", "")
+    graph["6"] = node("StringConcatenate", string_a="made", string_b="up", delimiter="-")
+    graph["5"]["inputs"]["name"] = ["6", 0]
+    (found,) = names(finished(server, instance, graph))
+    assert found.startswith("made-up_")
+
+
+def test_a_file_of_the_prompt_before_is_not_taken(server: ServerProcess, instance: Instance) -> None:
+    found = [names(finished(server, instance, dated("[time(%Y)]", "a"))) for _ in range(4)]
+    assert [len(each) for each in found] == [1, 1, 1, 1]
+    assert len({each[0] for each in found}) == 4
