@@ -23,6 +23,10 @@ MOST_PATHS = 100
 """Limit per prompt: each text that looks like a path is looked for on the instance."""
 
 
+_FRAMES = 2
+_MOST_TRACEBACK = 2000
+
+
 Window = tuple[datetime | None, datetime | None]
 """Start and end of a prompt, by the clock of the instance."""
 
@@ -44,6 +48,8 @@ class HistoryEntry:
     error_type: str | None = None
     failed_node_id: str | None = None
     failed_node_type: str | None = None
+    failed_lines: str = ""
+    """The end of the traceback of the failure: the lines of code that raised it."""
     ui: Mapping[str, Any] = field(default_factory=dict)
     """UI output of each node by node id, as ComfyUI reports it."""
     paths: tuple[ShownPath, ...] = ()
@@ -80,6 +86,7 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         error_type=as_text(failure.get("exception_type")),
         failed_node_id=as_text(failure.get("node_id")),
         failed_node_type=as_text(failure.get("node_type")),
+        failed_lines=_last_lines(failure.get("traceback")),
         ui=as_object(entry.get("outputs")),
         graph=_graph(entry.get("prompt")),
         execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
@@ -148,6 +155,11 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
     if "execution_error" in messages:
         return Outcome.ERROR
     return Outcome.SUCCESS if status.get("status_str", "success") == "success" else Outcome.ERROR
+
+
+def _last_lines(traceback: object) -> str:
+    frames = [frame for frame in as_list(traceback)[-_FRAMES:] if isinstance(frame, str)]
+    return "".join(frames)[-_MOST_TRACEBACK:]
 
 
 def _execution_ms(messages: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float]:

@@ -517,7 +517,11 @@ class RunAttempt:
             )
         return RunFailed(
             code="prompt_failed",
-            message=failure_sentence(entry, self._run().node_type(entry.failed_node_id)),
+            message=failure_sentence(
+                entry,
+                self._run().node_type(entry.failed_node_id),
+                has_editor_file=self._run().request.workflow.editor_file is not None,
+            ),
             node_id=entry.failed_node_id,
             comfyui_said=comfyui_said(entry),
         )

@@ -61,7 +61,7 @@ class ResultCollector:
         self._may_lack_pictures = may_lack_pictures
 
     def collect(self) -> Results:
-        told = [located(output, self._session.directories) for output in self._entry.outputs]
+        told = [self._located(output) for output in self._entry.outputs]
         found = {path: file for path in self._entry.paths if (file := self._file_of(path)) is not None}
         told = [each for output in told if (each := _without_paths(output, found)) is not None]
         outputs = [*told, *found.values()]
@@ -103,6 +103,16 @@ class ResultCollector:
         """Pictures of a node that also tells ComfyUI of a file are its previews."""
         makers = {output.node_id for output in outputs if output.text is None}
         return [output for output in self._sent if output.node_id not in makers]
+
+    def _located(self, output: OutputFile) -> OutputFile:
+        """Returns the output with its place. A backslash separates directories on Windows, and is a letter of
+        a name elsewhere: the instance tells which."""
+        place = located(output, self._session.directories)
+        if "\\" not in f"{output.subfolder}{output.filename}":
+            return place
+        literal = located(output, self._session.directories, has_backslashes=True)
+        places = (literal, place) if "\\" in output.filename else (place, literal)
+        return next((each for each in places if self._written_s(each) is not None), place)
 
     def _file_of(self, path: ShownPath) -> OutputFile | None:
         """Returns the file that a shown path names, if it exists and is not older than the prompt."""

@@ -135,3 +135,48 @@ def test_a_file_of_the_prompt_before_is_not_taken(server: ServerProcess, instanc
     found = [names(finished(server, instance, dated("[time(%Y)]", "a"))) for _ in range(4)]
     assert [len(each) for each in found] == [1, 1, 1, 1]
     assert len({each[0] for each in found}) == 4
+
+
+@pytest.mark.parametrize(
+    "output_node",
+    [
+        node("SaveImage", images=["1", 0], filename_prefix="day\\pic"),
+        node("SandboxSaveElsewhere", image=["1", 0], path="day\\pic_1.png", told="relative"),
+        node("SandboxSaveElsewhere", image=["1", 0], path="x/day\\pic_1.png", told="absolute name"),
+        node("SandboxSaveElsewhere", image=["1", 0], path="day\\x/pic_1.png", told="relative"),
+    ],
+)
+def test_a_backslash_may_be_a_letter_of_a_name(
+    server: ServerProcess, instance: Instance, output_node: Graph
+) -> None:
+    (instance.sandbox.output_dir / "day").mkdir(exist_ok=True)
+    decoy = instance.sandbox.output_dir / "day" / "pic_1.png"
+    decoy.write_bytes(b"the same name without a backslash")
+    done = finished(server, instance, with_picture(output_node))
+    (output,) = done["outputs"]
+    local = Path(output["local_path"])
+    assert "day" in local.parent.parts and "\\" not in str(local)
+    assert local.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_node_without_the_file_of_the_editor_is_told_as_that(
+    server: ServerProcess, instance: Instance
+) -> None:
+    graph = {"5": node("SandboxReadEditorFile")}
+    done = server.until_finished(server.execute(instance.ssh_string, graph))
+    assert (done["status"], done["error_code"]) == ("failed", "prompt_failed")
+    assert "'NoneType' object is not subscriptable" in done["error_message"]
+    assert "give the workflow as the editor saves it (Save, not Export API)" in done["error_message"]
+    editor_file = {"nodes": [{"id": 5, "type": "SandboxReadEditorFile"}], "links": []}
+    body = {"prompt": graph, "extra_data": {"extra_pnginfo": {"workflow": editor_file}}}
+    (output,) = finished(server, instance, body)["outputs"]
+    assert Path(output["local_path"]).read_text() == "1"
+
+
+def test_a_text_comes_whatever_the_id_of_its_node(server: ServerProcess, instance: Instance) -> None:
+    ids = ["show/text", "show_text", "57:8", "x/../y", "a\\b", "é" * 150, "line\nbreak"]
+    graph = {each: node("SandboxShow", text=f"of {each}", key="text", is_list=True) for each in ids}
+    done = finished(server, instance, graph)
+    assert {Path(output["local_path"]).read_text() for output in done["outputs"]} == {
+        f"of {each}" for each in ids
+    }
