@@ -5,7 +5,8 @@ How it works. ComfyUI's history lists files and texts. Some results are not in t
 - a text may be the path of a file: the instance tells if that file exists and is new;
 - an output node may save a file and tell ComfyUI nothing: the file is searched by the names in its inputs;
 - a picture may come over the websocket only: see `sent_pictures`;
-- a workflow may only show previews: then they are its results.
+- a workflow may only show previews: then they are its results;
+- a node that loads a file may show it: that is no result.
 
 For an output node of which nothing can be fetched, a notice says what to do.
 """
@@ -72,7 +73,8 @@ class ResultCollector:
         untold = [file for node_id in silent for file in self._untold_files.of(node_id)]
         outputs += [file for file in untold if file.key not in {output.key for output in outputs}]
         notices = [self._silence_notice(node_id) for node_id in self._silent_nodes(outputs)]
-        return self._with_previews(tuple(outputs), notices[:MOST_NODES_NAMED])
+        made = tuple(output for output in outputs if not self._is_loaded_file(output))
+        return self._with_previews(made, notices[:MOST_NODES_NAMED])
 
     def has_silent_nodes(self) -> bool:
         """True if the history has no result of an output node."""
@@ -103,6 +105,18 @@ class ResultCollector:
         """Pictures of a node that also tells ComfyUI of a file are its previews."""
         makers = {output.node_id for output in outputs if output.text is None}
         return [output for output in self._sent if output.node_id not in makers]
+
+    def _is_loaded_file(self, output: OutputFile) -> bool:
+        """True for a file that its node has loaded, and shows: an input, or a result of an earlier prompt."""
+        path = posixpath.join(output.subfolder, output.filename)
+        names = {f"{path} [{output.folder}]", *([path] if output.folder == "input" else [])}
+        texts = {str(value).replace("\\", "/") for value in self._inputs_of(output.node_id).values()}
+        if names.isdisjoint(texts):
+            return False
+        after, written_s = self._entry.window[0], self._written_s(output)
+        is_older = after is not None and written_s is not None and written_s < after.timestamp()
+        is_new_to_prompt = output.is_cached or not is_older
+        return output.node_id not in self._output_nodes or not is_new_to_prompt
 
     def _located(self, output: OutputFile) -> OutputFile:
         """Returns the output with its place. A backslash separates directories on Windows, and is a letter of
@@ -193,7 +207,8 @@ class ResultCollector:
         return str(self._run.graph.get(node_id, {}).get("class_type", ""))
 
     def _inputs_of(self, node_id: str) -> dict[str, object]:
-        return self._run.graph.get(node_id, {}).get("inputs") or {}
+        graph = self._run.graph if self._entry.graph is None else self._entry.graph
+        return graph.get(node_id, {}).get("inputs") or {}
 
 
 def _without_paths(output: OutputFile, found: dict[ShownPath, OutputFile]) -> OutputFile | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.instance import Instance
 from tests.integration.graphs import Graph, node, painted
@@ -180,3 +181,35 @@ def test_a_text_comes_whatever_the_id_of_its_node(server: ServerProcess, instanc
     assert {Path(output["local_path"]).read_text() for output in done["outputs"]} == {
         f"of {each}" for each in ids
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "is_marked"),
+    [("photo.png", "input", False), ("sub/photo.png", "input", True), ("earlier.png", "output", True)],
+)
+def test_a_file_that_a_node_has_loaded_and_shows_is_no_output(
+    server: ServerProcess, instance: Instance, name: str, folder: str, is_marked: bool
+) -> None:
+    folders = {"input": instance.sandbox.layout.folders.input_dir, "output": instance.sandbox.output_dir}
+    file = folders[folder] / name
+    file.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(file)
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    graph = painted(BLUE)
+    graph["5"] = node("SandboxShowFile", name=name, folder=folder)
+    if is_marked:
+        graph["5"]["inputs"]["loaded"] = f"{name} [{folder}]"
+    done = finished(server, instance, graph)
+    assert names(done) == ["out_00001_.png"]
+    assert done["notices"] == []
+
+
+def test_a_file_that_a_node_saves_as_an_input_of_the_next_prompt_is_an_output(
+    server: ServerProcess, instance: Instance
+) -> None:
+    root = os.path.relpath(instance.sandbox.layout.folders.input_dir, instance.sandbox.output_dir)
+    graph = with_picture(
+        node("SandboxSaveElsewhere", image=["1", 0], path=f"{root}/next.png", told="absolute name")
+    )
+    (output,) = finished(server, instance, graph)["outputs"]
+    assert (output["folder"], output["filename"]) == ("input", "next.png")
