@@ -5,7 +5,8 @@ output directory. A file whose path begins with such a text, and which was writt
 saved by this node. ComfyUI executes one prompt at a time.
 
 A text is known up to its first placeholder (`%date%`, `[time(%Y)]`, `{seed}`), and a name that another node
-makes is not known at all. There, all files and directories below the known part are searched.
+makes is not known at all; nor is the name of a file whose list is empty, or was lost. There, all files and
+directories below the known part are searched.
 """
 
 import posixpath
@@ -20,6 +21,7 @@ from comfyui_workflow.comfyui.output_locations import located
 from comfyui_workflow.comfyui.shown_results import file_type
 from comfyui_workflow.errors import RemoteFileError, RemoteFilesSilent
 from comfyui_workflow.files.atomic_placement import safe_relative_path
+from comfyui_workflow.parsing.untrusted import as_list, as_object
 from comfyui_workflow.runs.model import OutputFile
 from comfyui_workflow.ssh.sftp.files import RemoteFile
 from comfyui_workflow.workflows.graph import Graph
@@ -62,7 +64,10 @@ class UntoldFiles:
         if node.get("class_type") in NUMBERING_CLASSES:  # ComfyUI's own nodes tell their files
             return []
         found = {path: None for name in _names(self.graph, node_id) for path in self._matching(node_id, name)}
-        for template in [] if found else _templates(self.graph, node_id):
+        templates = [*_templates(self.graph, node_id)]
+        if _has_lost_files(self.entry.ui.get(node_id)):
+            templates.append(_Template("", _FURTHER_LEVELS))
+        for template in [] if found else templates:
             found |= dict.fromkeys(self._of_template(node_id, template))
         outputs = (self._output(node_id, path) for path in list(found)[:MOST_FILES])
         return [output for output in outputs if safe_relative_path(output) is not None]
@@ -155,6 +160,12 @@ class _Template:
 
     known: str
     levels: int
+
+
+def _has_lost_files(shown: object) -> bool:
+    """True if a node that saves files tells ComfyUI of none: the list is empty, or it has the keys of an
+    object, whose values are lost."""
+    return any(listed == [] or "filename" in as_list(listed) for listed in as_object(shown).values())
 
 
 def _templates(graph: Graph, node_id: str) -> Iterator[_Template]:

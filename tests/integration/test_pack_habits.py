@@ -213,3 +213,16 @@ def test_a_file_that_a_node_saves_as_an_input_of_the_next_prompt_is_an_output(
     )
     (output,) = finished(server, instance, graph)["outputs"]
     assert (output["folder"], output["filename"]) == ("input", "next.png")
+
+
+@pytest.mark.parametrize("told", ["one object", "nothing"])
+def test_a_file_is_found_whose_name_was_lost_on_the_way(
+    server: ServerProcess, instance: Instance, told: str
+) -> None:
+    if told == "nothing":
+        graph = dated("fixed/by the node", "")
+    else:
+        graph = with_picture(node("SandboxSaveElsewhere", image=["1", 0], path=["6", 0], told=told))
+        graph["6"] = node("PrimitiveString", value="renders/a.png")
+    (found,) = names(finished(server, instance, graph))
+    assert found.startswith(("renders/", "fixed/by the node/"))
