@@ -6,7 +6,8 @@ How it works. ComfyUI's history lists files and texts. Some results are not in t
 - an output node may save a file and tell ComfyUI nothing: the file is searched by the names in its inputs;
 - a picture may come over the websocket only: see `sent_pictures`;
 - a workflow may only show previews: then they are its results;
-- a node that loads a file may show it: that is no result.
+- a node that loads a file may show it: that is no result;
+- a node may save a text beside its picture: see `sidecars`.
 
 For an output node of which nothing can be fetched, a notice says what to do.
 """
@@ -22,6 +23,7 @@ from comfyui_workflow.comfyui.shown_results import ShownPath
 from comfyui_workflow.comfyui.validation_errors import node_name
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.execution.output_origin import CLOCK_TOLERANCE_S
+from comfyui_workflow.execution.sidecars import sidecars
 from comfyui_workflow.execution.untold_files import UntoldFiles
 from comfyui_workflow.runs.model import FileType, OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -66,6 +68,7 @@ class ResultCollector:
         found = {path: file for path in self._entry.paths if (file := self._file_of(path)) is not None}
         told = [each for output in told if (each := _without_paths(output, found)) is not None]
         outputs = [*told, *found.values()]
+        outputs += sidecars(outputs, lambda node_id: self._run.graph.get(node_id, {}), self._written_s)
         outputs += self._sent_by_silent_nodes(outputs)
         if self._entry.outcome is not Outcome.SUCCESS:
             return Results(outputs=wanted_outputs(tuple(outputs), self._run.request.include_previews))

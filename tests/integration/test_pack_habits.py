@@ -226,3 +226,26 @@ def test_a_file_is_found_whose_name_was_lost_on_the_way(
         graph["6"] = node("PrimitiveString", value="renders/a.png")
     (found,) = names(finished(server, instance, graph))
     assert found.startswith(("renders/", "fixed/by the node/"))
+
+
+@pytest.mark.parametrize(("prefix", "extension"), [("a", ".txt"), ("set/b", ".md")])
+def test_a_caption_beside_a_picture_comes_with_it(
+    server: ServerProcess, instance: Instance, prefix: str, extension: str
+) -> None:
+    saver = node(
+        "SandboxSaveCaption", image=["1", 0], prefix=prefix, caption="a blue wall", extension=extension
+    )
+    done = finished(server, instance, with_picture(saver))
+    picture, caption = (Path(output["local_path"]) for output in done["outputs"])
+    assert caption == picture.with_suffix(extension)
+    assert caption.read_text() == "a blue wall"
+
+
+def test_an_older_text_beside_a_picture_stays(server: ServerProcess, instance: Instance) -> None:
+    path = "day/pic.png"
+    (instance.sandbox.output_dir / "day").mkdir(exist_ok=True)
+    old = instance.sandbox.output_dir / "day" / "pic.txt"
+    old.write_text("of another picture")
+    os.utime(old, (1_000_000_000, 1_000_000_000))
+    saver = node("SandboxSaveElsewhere", image=["1", 0], path=path, told="relative", caption="a wall")
+    assert names(finished(server, instance, with_picture(saver))) == [path]

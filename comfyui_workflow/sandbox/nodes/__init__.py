@@ -96,6 +96,7 @@ NODE_CLASSES: NodeClasses = {
         odd_results.SandboxExport,
         odd_results.SandboxCombine,
         pack_habits.SandboxMetaBatch,
+        pack_habits.SandboxSaveCaption,
         pack_habits.SandboxSaveDated,
         pack_habits.SandboxShowFile,
         pack_habits.SandboxReadEditorFile,

@@ -63,6 +63,27 @@ class SandboxSaveDated(AlwaysRuns):
         return NodeResult(ui={"images": []})
 
 
+class SandboxSaveCaption(AlwaysRuns):
+    DISPLAY_NAME = "Save with a caption (sandbox)"
+    DESCRIPTION = "Saves an image and a text beside it, and tells ComfyUI of the image only."
+
+    @classmethod
+    def input_types(cls, folders: Folders) -> InputTypes:
+        return required(
+            image=IMAGE, prefix=text(default="captioned"), caption=text(), extension=choice([".txt", ".md"])
+        )
+
+    def run(
+        self, context: NodeContext, *, image: Pixels, prefix: str, caption: str, extension: str
+    ) -> NodeResult:
+        file = context.output_dir / f"{prefix}_{time.time_ns()}.png"
+        _save(image, file)
+        file.with_suffix(extension).write_text(caption)
+        subfolder = str(file.parent.relative_to(context.output_dir))
+        entry = {"filename": file.name, "subfolder": subfolder.removeprefix("."), "type": "output"}
+        return NodeResult(ui={"images": [entry]})
+
+
 class SandboxShowFile(AlwaysRuns):
     DISPLAY_NAME = "Show a file (sandbox)"
     DESCRIPTION = "Shows a file that exists already, as loaders show what they load."

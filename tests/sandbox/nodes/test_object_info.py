@@ -25,6 +25,7 @@ def test_only_the_nodes_to_test_with_are_our_own() -> None:
         "SandboxRaise",
         "SandboxReadEditorFile",
         "SandboxSaveAs",
+        "SandboxSaveCaption",
         "SandboxSaveDated",
         "SandboxSaveElsewhere",
         "SandboxShow",
