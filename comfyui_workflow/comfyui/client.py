@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, BinaryIO, TypeVar
 
@@ -46,6 +47,10 @@ from comfyui_workflow.parsing.untrusted import as_list, as_object, as_text
 from comfyui_workflow.workflows.graph import Graph
 
 CONNECT_TIMEOUT_S = 5.0
+WANTS_LOGIN = (
+    "a login before it does not accept this. If it has a new token or password, give the instance "
+    "comfyui_token, or comfyui_user and comfyui_password"
+)
 READ_TIMEOUT_S = 30.0
 
 Result = TypeVar("Result")
@@ -450,6 +455,8 @@ def _check_status(answer: Answer) -> Answer:
         return answer
     answer.body.close()
     what = f"ComfyUI answered HTTP {answer.status} to {answer.path}"
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        what = f"{what}: {WANTS_LOGIN}"
     raise ComfyUIUnavailable(what) if answer.status >= 500 else ComfyUIError(what)
 
 

@@ -9,7 +9,9 @@ class DuplicatePrompts:
     """Deletes the duplicates of a tracked prompt, and leaves one. A duplicate has the same id. If ComfyUI
     chooses the ids, it has another id and the same correlation."""
 
-    def __init__(self, client: ComfyUIClient, prompt_id: str, correlation: str) -> None:
+    def __init__(self, client: ComfyUIClient, prompt_id: str, correlation: str | None) -> None:
+        """`correlation` is None if ComfyUI took our id. Then a prompt with another id and our correlation is
+        no duplicate: a node has queued it."""
         self._client = client
         self._prompt_id = prompt_id
         self._correlation = correlation
@@ -31,6 +33,8 @@ class DuplicatePrompts:
         return seen.copies(self._prompt_id) > 1 or bool(self._others(seen))
 
     def _others(self, seen: QueueSnapshot) -> list[str]:
+        if self._correlation is None:
+            return []
         return [each for each in seen.ids_of(self._correlation) if each != self._prompt_id]
 
 

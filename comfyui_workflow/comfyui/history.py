@@ -23,6 +23,10 @@ MOST_PATHS = 100
 """Limit per prompt: each text that looks like a path is looked for on the instance."""
 
 
+_FRAMES = 2
+_MOST_TRACEBACK = 2000
+
+
 Window = tuple[datetime | None, datetime | None]
 """Start and end of a prompt, by the clock of the instance."""
 
@@ -44,6 +48,8 @@ class HistoryEntry:
     error_type: str | None = None
     failed_node_id: str | None = None
     failed_node_type: str | None = None
+    failed_lines: str = ""
+    """The end of the traceback of the failure: the lines of code that raised it."""
     ui: Mapping[str, Any] = field(default_factory=dict)
     """UI output of each node by node id, as ComfyUI reports it."""
     paths: tuple[ShownPath, ...] = ()
@@ -80,11 +86,40 @@ def read_history(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         error_type=as_text(failure.get("exception_type")),
         failed_node_id=as_text(failure.get("node_id")),
         failed_node_type=as_text(failure.get("node_type")),
+        failed_lines=_last_lines(failure.get("traceback")),
         ui=as_object(entry.get("outputs")),
         graph=_graph(entry.get("prompt")),
         execution_began_at=None if began_ms is None else datetime.fromtimestamp(began_ms / 1000, UTC),
         execution_s=None if began_ms is None else (ended_ms - began_ms) / 1000,
     )
+
+
+def merged(entry: HistoryEntry, later: HistoryEntry) -> HistoryEntry:
+    """Returns one entry for a prompt and the one that it has queued: the results of both, and the outcome of
+    the later one. Texts that a node shows in both are joined."""
+    texts = {output.key: output.text for output in entry.outputs if output.text is not None}
+    ours = [output for output in entry.outputs if output.text is None or output.key not in _keys(later)]
+    theirs = [
+        replace(output, text=f"{texts[output.key]}\n{output.text}") if output.key in texts else output
+        for output in later.outputs
+    ]
+    is_timed = entry.execution_s is not None and later.execution_s is not None
+    return replace(
+        later,
+        prompt_id=entry.prompt_id,
+        outputs=(*ours, *theirs)[: MOST_OUTPUTS + 1],
+        mark=entry.mark,
+        ui={**entry.ui, **later.ui},
+        paths=(*entry.paths, *later.paths)[:MOST_PATHS],
+        window=(entry.window[0], later.window[1]),
+        cached=entry.cached & later.cached,
+        execution_began_at=entry.execution_began_at,
+        execution_s=(entry.execution_s or 0) + (later.execution_s or 0) if is_timed else None,
+    )
+
+
+def _keys(entry: HistoryEntry) -> frozenset[tuple[str, str, str]]:
+    return frozenset(output.key for output in entry.outputs)
 
 
 def wanted_outputs(outputs: tuple[OutputFile, ...], include_previews: bool) -> tuple[OutputFile, ...]:
@@ -120,6 +155,11 @@ def _outcome(status: Mapping[str, Any], messages: Mapping[str, Any]) -> Outcome:
     if "execution_error" in messages:
         return Outcome.ERROR
     return Outcome.SUCCESS if status.get("status_str", "success") == "success" else Outcome.ERROR
+
+
+def _last_lines(traceback: object) -> str:
+    frames = [frame for frame in as_list(traceback)[-_FRAMES:] if isinstance(frame, str)]
+    return "".join(frames)[-_MOST_TRACEBACK:]
 
 
 def _execution_ms(messages: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float]:

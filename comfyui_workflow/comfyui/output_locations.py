@@ -20,13 +20,16 @@ _ANNOTATED = re.compile(r"(.*) \[(output|temp|input)\]", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
-def located(output: OutputFile, directories: Callable[[], Directories]) -> OutputFile:
+def located(
+    output: OutputFile, directories: Callable[[], Directories], *, has_backslashes: bool = False
+) -> OutputFile:
     """Returns the output with a plain file name, and a subfolder below its folder. For a file outside of
     ComfyUI's directories, `folder` becomes the absolute directory on the instance. An output whose place is
-    not known stays as it is. `directories` is called only if needed."""
+    not known stays as it is. `directories` is called only if needed. `has_backslashes`: a backslash is a
+    letter of the name, as on Linux; else it separates directories, as on Windows."""
     if output.text is not None:
         return output
-    path = _joined(output.subfolder, output.filename)
+    path = _joined(output.subfolder, output.filename, has_backslashes)
     if path in (".", ".."):
         return output
     if not path.startswith(("/", "../")):
@@ -47,7 +50,7 @@ def candidates(text: str, directories: Directories) -> list[OutputFile]:
     if annotated is not None:
         named = OutputFile(filename=annotated[1], folder=annotated[2])
         return [_typed(located(named, lambda: directories))]
-    first, _, rest = _joined("", text).partition("/")
+    first, _, rest = _joined("", text, False).partition("/")
     folders = [folder for folder in FOLDERS if folder == first and rest]
     places = [
         OutputFile(filename=text),
@@ -63,8 +66,9 @@ def is_outside(output: OutputFile) -> bool:
     return output.folder.startswith("/")
 
 
-def _joined(subfolder: str, filename: str) -> str:
-    subfolder, filename = (part.replace("\\", "/") for part in (subfolder, filename))
+def _joined(subfolder: str, filename: str, has_backslashes: bool) -> str:
+    if not has_backslashes:
+        subfolder, filename = (part.replace("\\", "/") for part in (subfolder, filename))
     path = posixpath.join(_rooted(subfolder), _rooted(filename))
     return posixpath.normpath(path).replace("//", "/")
 

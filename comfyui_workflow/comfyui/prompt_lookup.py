@@ -4,6 +4,7 @@ twice."""
 import re
 import time
 import uuid
+from collections.abc import Container
 from dataclasses import dataclass
 
 from comfyui_workflow.comfyui.client import ComfyUIClient
@@ -15,6 +16,7 @@ LOOK_AGAIN_AFTER_S = 1.0
 has arrived by then."""
 ACCEPTS_PROMPT_IDS_SINCE = (0, 3, 45)
 _RECENT = 50
+_JUST_ENDED = 8
 MOST_HISTORY_BYTES = 2_000_000_000
 HISTORY_LIMIT_S = 120.0
 _OVERLAP_BYTES = 1024
@@ -75,6 +77,19 @@ def find_mark_of_run(client: ComfyUIClient, run_id: str) -> PromptMark | None:
     recent = (entry.mark for entry in client.recent_history(_RECENT) if entry.mark is not None)
     own = [mark for mark in (*client.queue().marks, *recent) if mark.run_id == run_id]
     return max(own, key=lambda mark: mark.submission or 0, default=None)
+
+
+def find_successor(
+    client: ComfyUIClient, correlation: str, known: Container[str], *, is_thorough: bool
+) -> str | None:
+    """Returns the id of the first prompt of that correlation that is not known. There is one if a node has
+    queued its own prompt again, under a new id. `is_thorough`: the prompt may have ended a while ago. The
+    queue is requested first: a prompt moves from there to the history."""
+    queue = client.queue()
+    recent = client.recent_history(_RECENT if is_thorough else _JUST_ENDED)
+    ended = [entry.mark for entry in recent if entry.mark is not None]
+    ids = [mark.prompt_id for mark in (*ended, *queue.marks) if mark.correlation == correlation]
+    return next((each for each in ids if each not in known), None)
 
 
 def drop_copies(client: ComfyUIClient, prompt_id: str) -> None:

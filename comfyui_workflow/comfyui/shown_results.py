@@ -4,6 +4,7 @@ ComfyUI joins the `ui` of several executions of a node: every value becomes a li
 its letters, and an object becomes the list of its keys, whose values are lost.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _KEYS_OF_A_FILE = frozenset(
     ("filename", "subfolder", "type", "format", "frame_rate", "fullpath", "workflow", "source")
 )
 _DEEPEST = 6
+_LONGEST_ID = 200
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
 _LONGEST_PATH = 1024
 _PATH = re.compile(r"[^\x00-\x1f]*[^\x00-\x1f./\\ ]\.[A-Za-z0-9]{1,12}( \[(output|temp|input)\])?")
 """One line that ends with the extension of a file, perhaps with ComfyUI's name of the directory."""
@@ -59,9 +62,20 @@ def read_shown(node_id: str, shown: object) -> ShownResults:
     )
 
 
+def name_of_node(node_id: str) -> str:
+    """Returns the id as a part of a file name, different for each id. A program that writes graphs may choose
+    any text as an id."""
+    name = node_id.replace(":", "_")
+    safe = _NOT_IN_NAMES.sub("_", name).encode()
+    if safe.decode() == name and len(safe) <= _LONGEST_ID:
+        return name
+    tag = hashlib.sha256(node_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{safe[:_LONGEST_ID].decode(errors='ignore')}_{tag}"
+
+
 def text_file(node_id: str, text: str) -> OutputFile:
     return OutputFile(
-        filename=f"text_{node_id.replace(':', '_')}.txt",
+        filename=f"text_{name_of_node(node_id)}.txt",
         folder="text",
         node_id=node_id,
         file_type=FileType.TEXT,

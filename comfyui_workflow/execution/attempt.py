@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from comfyui_workflow.comfyui.cancel import Canceller
-from comfyui_workflow.comfyui.duplicate_prompts import DuplicatePrompts
-from comfyui_workflow.comfyui.event_stream import Subscription
+from comfyui_workflow.comfyui.duplicate_prompts import DuplicatePrompts, stop
+from comfyui_workflow.comfyui.event_stream import Show, Subscription
 from comfyui_workflow.comfyui.failures import comfyui_said, failure_sentence
-from comfyui_workflow.comfyui.history import HistoryEntry, Outcome
+from comfyui_workflow.comfyui.history import HistoryEntry, Outcome, merged
 from comfyui_workflow.comfyui.messages import MessageReader
 from comfyui_workflow.comfyui.previews import Preview
+from comfyui_workflow.comfyui.prompt_lookup import find_successor
 from comfyui_workflow.comfyui.prompt_tracker import PromptEnded, PromptFollower
 from comfyui_workflow.concurrency import CancelToken, ParallelMap
 from comfyui_workflow.errors import ComfyUIUnavailable, FileRefused, RecordDamaged, Stopped, StoreError
@@ -83,6 +84,13 @@ LAST_PICTURE_S = 5.0
 """Time in which a picture may arrive over the websocket after the history has the end of its prompt."""
 
 
+MOST_SUCCESSORS = 10_000
+QUEUED_ITSELF = (
+    "The workflow queued itself again on the instance: {} prompts ran one after the other, and their results "
+    "were fetched together"
+)
+
+
 class FetchingCancelled(Stopped):
     """The run was cancelled, and the time for downloading its outputs is over."""
 
@@ -124,6 +132,12 @@ def _not_resubmitted_sentence(run: Run) -> str:
         "costs credits of Comfy.org each time it executes, so the prompt is not submitted again: retry the "
         "run for that"
     )
+
+
+def _joined(ended: PromptEnded, later: PromptEnded) -> PromptEnded:
+    if ended.entry is None or later.entry is None:
+        return later
+    return replace(later, entry=merged(ended.entry, later.entry))
 
 
 def _show(live: LiveRun, pictures: SentPictures, preview: Preview) -> None:
@@ -237,6 +251,7 @@ class RunAttempt:
             connection = self.session.feed.times_connected
             copies = self._copies(submitted) if was_accepted or submitted.is_sent_again else None
             ended = self._follow(accepted_id, subscription, pictures, copies)
+            ended = self._follow_successors(accepted_id, ended, show, pictures, was_accepted=was_accepted)
             is_seen = is_seen and self.session.feed.times_connected == connection
             return EndedPrompt(
                 entry=ended.entry,
@@ -280,6 +295,40 @@ class RunAttempt:
                         self.backoff.reset()  # any message about the prompt is progress
                 self._check_requests(canceller)
         raise ComfyUIUnavailable("The prompt was lost from sight")
+
+    def _follow_successors(
+        self, prompt_id: str, first: PromptEnded, show: Show, pictures: SentPictures, *, was_accepted: bool
+    ) -> PromptEnded:
+        """Follows the prompts that a node has queued in place of its result, as nodes do that make a video in
+        parts. Returns their end, with the results of all. Only a prompt without the result of an output node
+        is looked for a successor."""
+        ended, known = first, [prompt_id]
+        while self._may_have_successor(ended.entry) and len(known) < MOST_SUCCESSORS:
+            correlation = correlation_of(self._run())
+            found = find_successor(self.session.client, correlation, known, is_thorough=was_accepted)
+            if found is None:
+                break
+            known.append(found)
+            with self.session.feed.subscribe(found, show) as subscription:
+                later = self._follow(found, subscription, pictures, None)
+            ended = _joined(ended, later)
+        if ended.entry is not None and ended.entry.outcome is not Outcome.SUCCESS:
+            self._stop_successors(known)
+        if len(known) > 1:
+            self._record(NoticeAdded(message=QUEUED_ITSELF.format(len(known))))
+        return ended
+
+    def _stop_successors(self, known: Sequence[str]) -> None:
+        """A prompt that fails or is interrupted may have queued its successor before."""
+        client, correlation = self.session.client, correlation_of(self._run())
+        queue = client.queue()
+        for prompt_id in queue.ids_of(correlation):
+            if prompt_id not in known:
+                stop(client, queue, prompt_id)
+
+    def _may_have_successor(self, entry: HistoryEntry | None) -> bool:
+        has_succeeded = entry is not None and entry.outcome is Outcome.SUCCESS
+        return entry is not None and has_succeeded and self._collector(entry).has_silent_nodes()
 
     def _await_pictures(
         self, entry: HistoryEntry | None, subscription: Subscription, pictures: SentPictures
@@ -339,7 +388,8 @@ class RunAttempt:
             self._record(event)
 
     def _copies(self, run: Run) -> DuplicatePrompts:
-        return DuplicatePrompts(self.session.client, run.prompt_id or "", correlation_of(run))
+        correlation = None if self.sender.has_our_id(run) else correlation_of(run)
+        return DuplicatePrompts(self.session.client, run.prompt_id or "", correlation)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -491,7 +541,11 @@ class RunAttempt:
             )
         return RunFailed(
             code="prompt_failed",
-            message=failure_sentence(entry, self._run().node_type(entry.failed_node_id)),
+            message=failure_sentence(
+                entry,
+                self._run().node_type(entry.failed_node_id),
+                has_editor_file=self._run().request.workflow.editor_file is not None,
+            ),
             node_id=entry.failed_node_id,
             comfyui_said=comfyui_said(entry),
         )

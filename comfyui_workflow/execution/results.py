@@ -5,7 +5,9 @@ How it works. ComfyUI's history lists files and texts. Some results are not in t
 - a text may be the path of a file: the instance tells if that file exists and is new;
 - an output node may save a file and tell ComfyUI nothing: the file is searched by the names in its inputs;
 - a picture may come over the websocket only: see `sent_pictures`;
-- a workflow may only show previews: then they are its results.
+- a workflow may only show previews: then they are its results;
+- a node that loads a file may show it: that is no result;
+- a node may save a text beside its picture: see `sidecars`.
 
 For an output node of which nothing can be fetched, a notice says what to do.
 """
@@ -21,6 +23,7 @@ from comfyui_workflow.comfyui.shown_results import ShownPath
 from comfyui_workflow.comfyui.validation_errors import node_name
 from comfyui_workflow.errors import RemoteFileError
 from comfyui_workflow.execution.output_origin import CLOCK_TOLERANCE_S
+from comfyui_workflow.execution.sidecars import sidecars
 from comfyui_workflow.execution.untold_files import UntoldFiles
 from comfyui_workflow.runs.model import FileType, OutputFile, Run
 from comfyui_workflow.sessions.session import ComfyUISession
@@ -61,10 +64,11 @@ class ResultCollector:
         self._may_lack_pictures = may_lack_pictures
 
     def collect(self) -> Results:
-        told = [located(output, self._session.directories) for output in self._entry.outputs]
+        told = [self._located(output) for output in self._entry.outputs]
         found = {path: file for path in self._entry.paths if (file := self._file_of(path)) is not None}
         told = [each for output in told if (each := _without_paths(output, found)) is not None]
         outputs = [*told, *found.values()]
+        outputs += sidecars(outputs, lambda node_id: self._run.graph.get(node_id, {}), self._written_s)
         outputs += self._sent_by_silent_nodes(outputs)
         if self._entry.outcome is not Outcome.SUCCESS:
             return Results(outputs=wanted_outputs(tuple(outputs), self._run.request.include_previews))
@@ -72,7 +76,8 @@ class ResultCollector:
         untold = [file for node_id in silent for file in self._untold_files.of(node_id)]
         outputs += [file for file in untold if file.key not in {output.key for output in outputs}]
         notices = [self._silence_notice(node_id) for node_id in self._silent_nodes(outputs)]
-        return self._with_previews(tuple(outputs), notices[:MOST_NODES_NAMED])
+        made = tuple(output for output in outputs if not self._is_loaded_file(output))
+        return self._with_previews(made, notices[:MOST_NODES_NAMED])
 
     def has_silent_nodes(self) -> bool:
         """True if the history has no result of an output node."""
@@ -103,6 +108,28 @@ class ResultCollector:
         """Pictures of a node that also tells ComfyUI of a file are its previews."""
         makers = {output.node_id for output in outputs if output.text is None}
         return [output for output in self._sent if output.node_id not in makers]
+
+    def _is_loaded_file(self, output: OutputFile) -> bool:
+        """True for a file that its node has loaded, and shows: an input, or a result of an earlier prompt."""
+        path = posixpath.join(output.subfolder, output.filename)
+        names = {f"{path} [{output.folder}]", *([path] if output.folder == "input" else [])}
+        texts = {str(value).replace("\\", "/") for value in self._inputs_of(output.node_id).values()}
+        if names.isdisjoint(texts):
+            return False
+        after, written_s = self._entry.window[0], self._written_s(output)
+        is_older = after is not None and written_s is not None and written_s < after.timestamp()
+        is_new_to_prompt = output.is_cached or not is_older
+        return output.node_id not in self._output_nodes or not is_new_to_prompt
+
+    def _located(self, output: OutputFile) -> OutputFile:
+        """Returns the output with its place. A backslash separates directories on Windows, and is a letter of
+        a name elsewhere: the instance tells which."""
+        place = located(output, self._session.directories)
+        if "\\" not in f"{output.subfolder}{output.filename}":
+            return place
+        literal = located(output, self._session.directories, has_backslashes=True)
+        places = (literal, place) if "\\" in output.filename else (place, literal)
+        return next((each for each in places if self._written_s(each) is not None), place)
 
     def _file_of(self, path: ShownPath) -> OutputFile | None:
         """Returns the file that a shown path names, if it exists and is not older than the prompt."""
@@ -140,7 +167,8 @@ class ResultCollector:
     @cached_property
     def _untold_files(self) -> UntoldFiles:
         directory = self._session.directories().output_dir or self._run.comfyui_output_dir
-        return UntoldFiles(self._session.connection.files, self._run.graph, directory, self._entry)
+        files = self._session.connection.files
+        return UntoldFiles(files, self._run.graph, directory, self._entry, self._written_s)
 
     def _silence_notice(self, node_id: str) -> str:
         node = node_name(node_id, self._run.graph)
@@ -182,7 +210,8 @@ class ResultCollector:
         return str(self._run.graph.get(node_id, {}).get("class_type", ""))
 
     def _inputs_of(self, node_id: str) -> dict[str, object]:
-        return self._run.graph.get(node_id, {}).get("inputs") or {}
+        graph = self._run.graph if self._entry.graph is None else self._entry.graph
+        return graph.get(node_id, {}).get("inputs") or {}
 
 
 def _without_paths(output: OutputFile, found: dict[ShownPath, OutputFile]) -> OutputFile | None:

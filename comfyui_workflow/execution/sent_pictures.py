@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from comfyui_workflow.comfyui.previews import Preview
+from comfyui_workflow.comfyui.shown_results import name_of_node
 from comfyui_workflow.errors import StoreError
 from comfyui_workflow.runs.model import FileType, OutputFile, Run
 
@@ -86,7 +87,7 @@ def sent_outputs(run: Run, node_ids: Collection[str]) -> Iterator[OutputFile]:
         for number in range(1, _count(run, node_id) + 1):
             ending = _ending(sent_file(run, node_id, number))
             yield OutputFile(
-                filename=f"websocket_{node_id.replace(':', '_')}_{number:05}.{ending}",
+                filename=f"websocket_{name_of_node(node_id)}_{number:05}.{ending}",
                 folder=FOLDER,
                 node_id=node_id,
                 file_type=FileType.IMAGE,

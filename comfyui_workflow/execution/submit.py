@@ -107,6 +107,10 @@ class SubmissionContext:
         """The id of the current prompt, or of the next one. Raises: StoreError."""
         return run.prompt_id or derived_prompt_id(self.server(), _correlation(run, run.submissions + 1))
 
+    def has_our_id(self, run: Run) -> bool:
+        """True if ComfyUI runs the prompt under the id that it was sent with. Raises: StoreError."""
+        return run.prompt_id == derived_prompt_id(self.server(), correlation_of(run))
+
     def in_doubt_for_s(self, run: Run) -> float:
         """Returns the remaining seconds in which the prompt may appear in ComfyUI. 0 if it was sent more than
         `LONG_AGO_S` ago. An earlier process may have sent it until that process ended, so for its prompts the

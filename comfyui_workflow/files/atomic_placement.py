@@ -23,14 +23,15 @@ _PART = re.compile(r"\.comfyui_workflow_.*\.part", re.DOTALL)
 
 
 def safe_relative_path(output: OutputFile) -> Path | None:
-    """Returns the path of an output below the output directory; None if its name or subfolder is not safe.
+    """Returns the path of an output below the output directory; None if its name or subfolder is not safe. A
+    backslash separates directories: it does so on Windows, where the workflow or the user may come from.
 
     A dot at the start of a name becomes `_`: an instance must not create hidden files, which configure
     programs (`.bashrc`, `.config/autostart`)."""
-    parts = [*filter(None, output.subfolder.split("/")), output.filename]
+    parts = [*filter(None, re.split(r"[/\\]", output.subfolder)), *output.filename.split("\\")]
     if output.subfolder.startswith("/") or not all(map(is_safe_name, parts)):
         return None
-    if len(parts) > _DEEPEST_FOLDER or any(map(_is_invalid_name, parts)) or _PART.fullmatch(output.filename):
+    if len(parts) > _DEEPEST_FOLDER or any(map(_is_invalid_name, parts)) or _PART.fullmatch(parts[-1]):
         return None
     return Path(*map(_visible, parts))
 

@@ -3,6 +3,7 @@
 import threading
 import time
 import traceback
+import uuid
 from typing import Any
 
 from comfyui_workflow.sandbox.execution import Abandoned, PromptExecution, SharedResources, Signals
@@ -44,6 +45,7 @@ class Engine:
             cache=ResultCache(folders=folders, node_classes=node_classes),
             signals=self._signals,
             has_previews=has_previews,
+            queue_again=self._queue_again,
         )
         self._execution_log = execution_log
         self._next_number = 0
@@ -68,6 +70,10 @@ class Engine:
         """Returns the next prompt number. Every POST /prompt uses one, also a refused one."""
         number, self._next_number = self._next_number, self._next_number + 1
         return number
+
+    def _queue_again(self, item: QueueItem) -> None:
+        """As node packs do: a negative number is before all others."""
+        self.queue.put((-self.take_number(), str(uuid.uuid4()), *item[2:]))
 
     def interrupt(self, prompt_id: object | None) -> None:
         """Interrupts the running prompt if it has this id (None: any id). Keeps pending prompts."""

@@ -65,6 +65,7 @@ class SharedResources:
     cache: ResultCache
     signals: Signals
     has_previews: bool
+    queue_again: Callable[[QueueItem], None]
 
 
 class PromptExecution:
@@ -74,6 +75,7 @@ class PromptExecution:
         self, item: QueueItem, resources: SharedResources, *, on_node: Callable[[str | None], None]
     ) -> None:
         _, self.prompt_id, self._graph, extra_data, self._outputs_to_execute = item
+        self._item = item
         self.client_id: str | None = extra_data.get("client_id")
         self.outputs: dict[str, Any] = {}
         self.meta: dict[str, Any] = {}
@@ -178,7 +180,14 @@ class PromptExecution:
         resources.signals.pause(resources.faults.now.step_delay_s)
         resources.signals.raise_if_interrupted()
         resources.faults.raise_for(self._graph[node_id]["class_type"])
-        context = _Context(node_id, self._graph, self._extra_pnginfo, resources, self._progress)
+        context = _Context(
+            node_id,
+            self._graph,
+            self._extra_pnginfo,
+            resources,
+            self._progress,
+            queue_again=lambda: resources.queue_again(self._item),
+        )
         arguments = {name: [value] for name, value in inputs.items()} if node_class.INPUT_IS_LIST else inputs
         result = node_class().execute(context, **arguments)
         resources.signals.pause(0)
@@ -271,7 +280,10 @@ class _Context:
         extra_pnginfo: dict[str, Any] | None,
         resources: SharedResources,
         progress: ProgressBoard,
+        *,
+        queue_again: Callable[[], None],
     ) -> None:
+        self.queue_again = queue_again
         self.node_id = node_id
         self.prompt = graph
         self.extra_pnginfo = extra_pnginfo

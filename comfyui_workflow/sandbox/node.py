@@ -56,6 +56,9 @@ class NodeContext(Protocol):
         """Reports a step like `step`, and sends a picture as PNG in its full size, whatever the preview
         method."""
 
+    def queue_again(self) -> None:
+        """Queues the running prompt once more, before all others and under a new id."""
+
     def step(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Reports that `value` of `maximum` steps are done, with a small preview picture.
 

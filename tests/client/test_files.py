@@ -44,7 +44,7 @@ def test_the_same_file_twice_is_one_and_another_stays(
         {"filename": "../../evil.png"},
         {"filename": "/tmp/evil.png"},
         {"filename": ".."},
-        {"filename": "a\\b.png"},
+        {"filename": "a\\..\\b.png"},
         {"filename": "a\u0000.png"},
         {"filename": "x" * 300 + ".png"},
         {"subfolder": "../.."},

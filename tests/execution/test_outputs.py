@@ -194,9 +194,9 @@ def test_a_node_runs_again_once_and_only_if_it_is_in_the_graph() -> None:
 @pytest.mark.parametrize(
     ("filename", "subfolder"),
     [
-        ("../a.bin", ""), ("/etc/a.bin", ""), ("..", ""), (".", ""), ("a\\b.bin", ""), ("a\nb.bin", ""),
-        ("a\0.bin", ""), ("n" * 300, ""), ("é" * 130, ""), ("a.bin", ".."), ("a.bin", "../x"),
-        ("a.bin", "x/../.."),
+        ("../a.bin", ""), ("/etc/a.bin", ""), ("..", ""), (".", ""), ("a\\..\\b.bin", ""), ("a\nb.bin", ""),
+        ("a\0.bin", ""), ("\\etc\\a.bin", ""), ("a\\", ""), ("a/b.bin", ""),
+        ("n" * 300, ""), ("é" * 130, ""), ("a.bin", ".."), ("a.bin", "../x"), ("a.bin", "x/../.."),
         ("a.bin", "/etc"), ("a.bin", "x\ty"), ("a.bin", "x\\..\\.."), ("\x7f.bin", ""),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from comfyui_workflow.sandbox.nodes import (
     loading,
     masks,
     odd_results,
+    pack_habits,
     postprocessing,
     sampling,
     saving,
@@ -94,5 +95,10 @@ NODE_CLASSES: NodeClasses = {
         odd_results.SandboxSound,
         odd_results.SandboxExport,
         odd_results.SandboxCombine,
+        pack_habits.SandboxMetaBatch,
+        pack_habits.SandboxSaveCaption,
+        pack_habits.SandboxSaveDated,
+        pack_habits.SandboxShowFile,
+        pack_habits.SandboxReadEditorFile,
     )
 }

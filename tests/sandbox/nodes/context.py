@@ -35,6 +35,9 @@ class Context:
         if preview is not None:
             self.previews.append(preview)
 
+    def queue_again(self) -> None:
+        raise NotImplementedError
+
     def send_picture(self, value: int, maximum: int, picture: Image.Image) -> None:
         self.step(value, maximum, picture)
 
