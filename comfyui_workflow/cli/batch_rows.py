@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.cli.input_values import name_and_value, read_json, text_of_file
+from comfyui_workflow.cli.input_values import exact_number, name_and_value, text_of_file
 from comfyui_workflow.cli.table_files import Cells, is_json, json_values, table_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Row = dict[str, Any]
 
 MOST_COUNTED = 10_000
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _COUNTED = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)")
 _WORDS = {"true": True, "false": False}
 
@@ -120,12 +119,8 @@ def _value(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     word = cell.strip()
-    if not _NUMBER.fullmatch(word):
-        return _WORDS.get(word.lower(), cell)
-    try:
-        return read_json(word)
-    except ValueError:  # 007, 1e999
-        return cell
+    number = exact_number(word)
+    return _WORDS.get(word.lower(), cell) if number is None else number
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:

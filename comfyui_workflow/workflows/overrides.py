@@ -4,22 +4,27 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InvalidInputs, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.seeds import Draw
+from comfyui_workflow.workflows.set_values import as_declared
 
 
-def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
-    """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`.
+def with_inputs(
+    graph: Graph, values: Mapping[str, Any], definitions: Definitions, draw: Draw | None = None
+) -> dict[str, Any]:
+    """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`. Values get the type
+    that the class declares; `draw` is for seeds of -1.
 
     An input that neither the class declares nor the node has is refused: ComfyUI would silently ignore it.
-    Raises: InvalidRequest, listing the nodes or inputs that exist.
+    Raises: InvalidRequest, listing the nodes or inputs that exist, or with a value that has no such type.
     """
     changed = {node_id: {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in graph.items()}
     for name, value in values.items():
         node_id, input_name = _find_input(graph, name)
-        _check_input(changed[node_id], node_id, input_name, definitions)
-        changed[node_id]["inputs"][input_name] = {"__value__": value} if isinstance(value, list) else value
+        typed = _typed(changed[node_id], node_id, input_name, value, definitions, draw)
+        changed[node_id]["inputs"][input_name] = {"__value__": typed} if isinstance(typed, list) else typed
     return changed
 
 
@@ -62,10 +67,21 @@ def _suggestion(graph: Graph, name: str) -> str:
     return f"; the nearest are {', '.join(similar)}" if similar else ""
 
 
-def _check_input(node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions) -> None:
+def _typed(
+    node: Mapping[str, Any], node_id: str, name: str, value: Any, definitions: Definitions, draw: Draw | None
+) -> Any:
+    """Returns the value in the type of the input. Raises: InvalidRequest, also if there is no such input."""
     definition = definitions.get(node["class_type"])
-    if name in node["inputs"] or definition is None or definition.input(name):
-        return
+    declared = definition.input(name) if definition else None
+    if declared is not None:
+        try:
+            return as_declared(declared, value, draw)
+        except InvalidInputs as error:
+            refusal = InvalidInputs(f"inputs: node {node_id} ({node['class_type']}): {error}")
+            refusal.node_id = node_id
+            raise refusal from error
+    if name in node["inputs"] or definition is None:
+        return value
     has = ", ".join(each.name for each in definition.inputs) or "none"
     raise InvalidRequest(
         f'inputs: node {node_id} ({node["class_type"]}) has no input "{name}"; it has: {has}'

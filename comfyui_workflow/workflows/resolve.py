@@ -26,7 +26,7 @@ def resolve_graph(
         graph = convert(request.workflow.editor_file, definitions, queueing)
     elif request.seed_mode is SeedMode.RANDOMIZE:  # a graph has no "control after generate"
         graph = with_new_seeds(graph, definitions, draw)
-    return with_inputs(graph, request.inputs, definitions) if request.inputs else graph
+    return with_inputs(graph, request.inputs, definitions, draw) if request.inputs else graph
 
 
 def preliminary_graph(request: GraphRequest) -> Graph:

@@ -31,6 +31,18 @@ def with_new_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> dict[s
     return {node_id: _with_new_seeds(node, definitions, draw) for node_id, node in graph.items()}
 
 
+def random_number(definition: InputDefinition, draw: Draw) -> int:
+    """Returns a random value within the limits of the input and of the editor."""
+    least, most = _limits(definition)
+    low = max(least, min(most, -LARGEST_SEED))
+    return draw(low, max(low, min(most, LARGEST_SEED)))
+
+
+def is_unsigned_seed(definition: InputDefinition) -> bool:
+    """True for a seed that cannot be negative."""
+    return definition.type == "INT" and definition.control_count > 0 and _limits(definition)[0] >= 0
+
+
 def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) -> dict[str, Any]:
     definition = definitions.get(node["class_type"])
     inputs = dict(node.get("inputs") or {})
@@ -41,10 +53,9 @@ def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) 
 
 
 def _changed_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
-    least, most = _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
     if control == "randomize":
-        low = max(least, min(most, -LARGEST_SEED))
-        return draw(low, max(low, min(most, LARGEST_SEED)))
+        return random_number(definition, draw)
+    least, most = _limits(definition)
     step = {"increment": 1, "decrement": -1}.get(control)
     if step is None or not isinstance(value, int) or isinstance(value, bool):
         return value
@@ -61,6 +72,10 @@ def _changed_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
         return choices[draw(0, len(choices) - 1)]
     step = {"increment": 1, "decrement": -1}.get(control, 0)
     return choices[(choices.index(widget.value) + step) % len(choices)]
+
+
+def _limits(definition: InputDefinition) -> tuple[int, int]:
+    return _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
 
 
 def _bound(definition: InputDefinition, name: str, default: int) -> int:
