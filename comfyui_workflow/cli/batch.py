@@ -64,8 +64,8 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
     "--rows",
     type=existing_file,
     help="Table with one row for each run: CSV, XLSX, XLS or ODS with input names in the header, or JSON "
-    "with a list of objects (JSONL: an object on each line). Cells with numbers, true or false are read as "
-    "such, all others as text. An empty cell sets nothing. Name a file, or a directory of frames, by its "
+    "with a list of objects (JSONL: an object on each line). A cell gets the type of its input; -1 draws a "
+    "seed. An empty cell sets nothing. Name a file, or a directory of frames, by its "
     "local path.",
 )
 @click.option(

@@ -88,8 +88,8 @@ def read_json(text: str) -> Any:
 
 
 def exact_number(word: str) -> int | float | None:
-    """Returns the number if it is written back in the same way. None for 1.50, 007 or 12E45: the input may be a
-    text, which would lose characters; the server converts it if the input is a number."""
+    """Returns the number if it is written back in the same way. None for 1.50, 007 or 12E45: the input may be
+    a text, which would lose characters; the server converts it if the input is a number."""
     if not _NUMBER.fullmatch(word):
         return None
     try:

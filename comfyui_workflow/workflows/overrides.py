@@ -1,12 +1,13 @@
 """Overrides of inputs in a request: `{"6.text": "a cat", "KSampler.steps": 30}`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 from comfyui_workflow.errors import InvalidInputs, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, node_title
-from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
 from comfyui_workflow.workflows.seeds import Draw
 from comfyui_workflow.workflows.set_values import as_declared
 
@@ -23,8 +24,11 @@ def with_inputs(
     changed = {node_id: {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in graph.items()}
     for name, value in values.items():
         node_id, input_name = _find_input(graph, name)
-        typed = _typed(changed[node_id], node_id, input_name, value, definitions, draw)
-        changed[node_id]["inputs"][input_name] = {"__value__": typed} if isinstance(typed, list) else typed
+        node = changed[node_id]
+        declared = _declared(node, node_id, input_name, definitions)
+        with _naming_the_node(node, node_id):
+            typed = value if declared is None else as_declared(declared, value, draw)
+        node["inputs"][input_name] = {"__value__": typed} if isinstance(typed, list) else typed
     return changed
 
 
@@ -67,22 +71,25 @@ def _suggestion(graph: Graph, name: str) -> str:
     return f"; the nearest are {', '.join(similar)}" if similar else ""
 
 
-def _typed(
-    node: Mapping[str, Any], node_id: str, name: str, value: Any, definitions: Definitions, draw: Draw | None
-) -> Any:
-    """Returns the value in the type of the input. Raises: InvalidRequest, also if there is no such input."""
+def _declared(
+    node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions
+) -> InputDefinition | None:
+    """Returns None if the class is unknown, or only the node has the input. Raises: InvalidRequest."""
     definition = definitions.get(node["class_type"])
     declared = definition.input(name) if definition else None
-    if declared is not None:
-        try:
-            return as_declared(declared, value, draw)
-        except InvalidInputs as error:
-            refusal = InvalidInputs(f"inputs: node {node_id} ({node['class_type']}): {error}")
-            refusal.node_id = node_id
-            raise refusal from error
-    if name in node["inputs"] or definition is None:
-        return value
+    if declared is not None or definition is None or name in node["inputs"]:
+        return declared
     has = ", ".join(each.name for each in definition.inputs) or "none"
     raise InvalidRequest(
         f'inputs: node {node_id} ({node["class_type"]}) has no input "{name}"; it has: {has}'
     )
+
+
+@contextmanager
+def _naming_the_node(node: Mapping[str, Any], node_id: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInputs as error:
+        refusal = InvalidInputs(f"inputs: node {node_id} ({node['class_type']}): {error}")
+        refusal.node_id = node_id
+        raise refusal from error

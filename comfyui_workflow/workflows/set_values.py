@@ -2,12 +2,11 @@
 
 How it works: ComfyUI converts with `int`, `float`, `bool` and `str` of Python. So the text "no" becomes True,
 20.7 becomes 20, and "nan" becomes a number, all without an error. Values of tables and of other programs are
-often texts or numbers of another type. Here they get the declared type, and a value that would silently become
-another one is refused. Everything else stays as it is: validation decides.
+often texts or numbers of another type. Here they get the declared type, and a value that would silently
+become another one is refused. Everything else stays as it is: validation decides.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -42,8 +41,8 @@ _FALSE_WORDS = frozenset(
 
 
 def as_declared(declared: InputDefinition, value: Any, draw: Draw | None = None) -> Any:
-    """Returns the value in the type of the input. -1 for a seed that cannot be negative becomes a random seed,
-    if `draw` is given. Raises: InvalidInputs if ComfyUI would take another value without an error."""
+    """Returns the value in the type of the input. -1 for a seed that cannot be negative becomes a random
+    seed, if `draw` is given. Raises: InvalidInputs if ComfyUI would take another value without an error."""
     if isinstance(value, list | dict) or value is None:
         return value
     convert = _CONVERSIONS.get(declared.type)

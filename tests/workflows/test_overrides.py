@@ -86,6 +86,8 @@ def test_what_names_nothing_is_refused_in_words(name: str, words: str) -> None:
 def test_a_value_gets_the_type_of_its_input() -> None:
     changed = with_inputs(GRAPH, {"6.text": 1984, "6.a.b": "20"}, DEFINITIONS)
     assert changed["6"]["inputs"] == {"text": "1984", "a.b": 20}
-    with pytest.raises(InvalidInputs, match=r'^inputs: node 6 \(Text\): input "a\.b" is 1\.5, it must') as refused:
+    with pytest.raises(
+        InvalidInputs, match=r'^inputs: node 6 \(Text\): input "a\.b" is 1\.5, it must'
+    ) as refused:
         with_inputs(GRAPH, {"6.a.b": 1.5}, DEFINITIONS)
     assert refused.value.node_id == "6"
