@@ -1,8 +1,10 @@
 """Click group that imports only the command that is called."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -24,6 +26,14 @@ class LazyGroup(click.Group):
     def __init__(self, *arguments: Any, sources: Mapping[str, CommandSource], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.sources = sources
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Prints characters that the encoding of stdout or stderr lacks as escapes (`\\u65e5`): a command
+        must not fail because a name cannot be shown, as in a job of cron or a pipe on Windows."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.sources)

@@ -95,8 +95,9 @@ def _text(_declared: InputDefinition, value: Any) -> Any:
 def _choice(declared: InputDefinition, value: Any) -> Any:
     """Returns the choice that is written like the value: "512" for 512, or 512 for "512"."""
     choices = declared.choices or ()
-    if any(value == choice and type(value) is type(choice) for choice in choices):
-        return value
+    for given in (value, value.strip()) if isinstance(value, str) else (value,):
+        if any(given == choice and type(given) is type(choice) for choice in choices):
+            return given
     written = _text(declared, value).strip().casefold()
     is_text = isinstance(value, str)
     alike = [
