@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from comfyui_workflow.cli import main
 from comfyui_workflow.cli.command_turn import command_turn
 from comfyui_workflow.cli.own_server import serve_in_this_process
 from comfyui_workflow.errors import ConfigurationError
 from comfyui_workflow.settings import load_settings
+from tests.cli.conftest import Command
 from tests.integration.graphs import painted
 from tests.processes import REPOSITORY
 from tests.sandbox_process import SandboxProcess
@@ -123,3 +126,33 @@ def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         command_turn(tmp_path / "file" / "data", lambda: True),
     ):
         pass
+
+
+@pytest.mark.usefixtures("server")
+def test_no_color_is_obeyed(
+    command: Command, sandbox: SandboxProcess, workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", workflow, "--ssh", sandbox.ssh_string, "--set", "1.width=0").exit_code == 1
+
+    def listed() -> str:
+        result = CliRunner().invoke(main, ["list"], color=True)  # as on a terminal
+        assert "failed" in result.stdout
+        return result.stdout
+
+    assert "\x1b[" in listed()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in listed()
+
+
+@pytest.mark.usefixtures("server")
+def test_forced_colours_draw_nothing_into_a_log(
+    command: Command, sandbox: SandboxProcess, workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in GitHub Actions: with FORCE_COLOR, rich takes every file for a terminal of 80 columns."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    prefix = "a long name " * 6 + "end"
+    result = command("batch", workflow, "--ssh", sandbox.ssh_string, "--vary", f"3.filename_prefix={prefix}")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stderr
+    assert f"{prefix}_00001_.png" in result.stdout
+    assert "\x1b" not in command("run", workflow, "--ssh", sandbox.ssh_string).stderr
