@@ -10,12 +10,19 @@ _NOT_DATA = re.compile(r"\s|\\[nrt]|\\(?=/)")
 """White space, also as the escapes of a JSON text that was escaped twice."""
 _URL_SAFE = str.maketrans("-_", "+/")
 _SHORTEST_LINE = 16
+_ENCODED_AGAIN = (b"data:image/", b"iVBORw0KGgo", b"/9j/", b"UklGR")
+"""Beginnings of the base64 of pictures (PNG, JPEG, WEBP), in what should be a picture."""
 
 
 def decoded_base64(given: str) -> bytes:
     """Decodes a data URI or plain base64: wrapped into lines, with or without padding, with the alphabet for
-    URLs, in quotes, percent-encoded, or with spaces in place of `+`, as a form decodes them.
+    URLs, in quotes, percent-encoded, with spaces in place of `+`, as a form decodes them, or encoded twice.
     Raises: ValueError, with the reason."""
+    content = _decoded(given)
+    return _decoded(content.decode("ascii", "replace")) if content.startswith(_ENCODED_AGAIN) else content
+
+
+def _decoded(given: str) -> bytes:
     text = _unquoted(given)
     if "%" in text:
         text = unquote(text)

@@ -72,5 +72,12 @@ def test_anything_else_is_refused(given: str, reason: str) -> None:
         decoded_base64(given)
 
 
+@pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF"])
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_what_is_encoded_twice_is_decoded_twice(head: bytes, prefix: str) -> None:
+    once = prefix + base64.b64encode(head + CONTENT).decode()
+    assert decoded_base64(base64.b64encode(once.encode()).decode()) == head + CONTENT
+
+
 def test_nothing_is_nothing() -> None:
     assert decoded_base64(" ") == b""
