@@ -256,6 +256,19 @@ def test_a_body_that_is_no_json_object(api: Api, data: bytes, content_type: str,
     assert message in answer.json["message"]
 
 
+def test_a_body_has_the_encoding_that_it_names(api: Api) -> None:
+    order = {"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": "für"}
+    answer = api.client.post(
+        "/comfyui/workflow/execute",
+        data=json.dumps(order, ensure_ascii=False).encode("latin-1"),
+        content_type="application/json; charset=iso-8859-1",
+    )
+    assert answer.status_code == 200
+    run_id = answer.json["workflow_id"]
+    document = api.client.get(f"/comfyui/workflow/{run_id}/progress").json["progress"]
+    assert document["workflow_name"] == "für"
+
+
 def test_a_file_that_is_no_json_says_what_is_wrong(api: Api, tmp_path: Path) -> None:
     for content in (b"{'a': 1}", b"\x89PNG", b"[" * 100_000):
         (tmp_path / "w.json").write_bytes(content)
