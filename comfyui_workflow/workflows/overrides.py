@@ -8,15 +8,12 @@ from typing import Any
 from comfyui_workflow.errors import InvalidInputs, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, node_title
 from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
-from comfyui_workflow.workflows.seeds import Draw
 from comfyui_workflow.workflows.set_values import as_declared
 
 
-def with_inputs(
-    graph: Graph, values: Mapping[str, Any], definitions: Definitions, draw: Draw | None = None
-) -> dict[str, Any]:
+def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
     """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`. Values get the type
-    that the class declares; `draw` is for seeds of -1.
+    that the class declares.
 
     An input that neither the class declares nor the node has is refused: ComfyUI would silently ignore it.
     Raises: InvalidRequest, listing the nodes or inputs that exist, or with a value that has no such type.
@@ -27,7 +24,7 @@ def with_inputs(
         node = changed[node_id]
         declared = _declared(node, node_id, input_name, definitions)
         with _naming_the_node(node, node_id):
-            typed = value if declared is None else as_declared(declared, value, draw)
+            typed = value if declared is None else as_declared(declared, value)
         node["inputs"][input_name] = {"__value__": typed} if isinstance(typed, list) else typed
     return changed
 

@@ -15,10 +15,7 @@ from typing import Any
 from comfyui_workflow.errors import InvalidInputs
 from comfyui_workflow.workflows.input_errors import wrong_type
 from comfyui_workflow.workflows.node_definitions import InputDefinition
-from comfyui_workflow.workflows.seeds import Draw, is_unsigned_seed, random_number
 
-RANDOM_SEED = -1
-"""Value that stands for a random seed in SwarmUI and in the webui of AUTOMATIC1111."""
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?")
 _LONGEST_NUMBER = 100
 _NO_NUMBERS = frozenset({"nan", "inf", "infinity"})
@@ -40,16 +37,12 @@ _FALSE_WORDS = frozenset(
 )
 
 
-def as_declared(declared: InputDefinition, value: Any, draw: Draw | None = None) -> Any:
-    """Returns the value in the type of the input. -1 for a seed that cannot be negative becomes a random
-    seed, if `draw` is given. Raises: InvalidInputs if ComfyUI would take another value without an error."""
-    if isinstance(value, list | dict) or value is None:
-        return value
+def as_declared(declared: InputDefinition, value: Any) -> Any:
+    """Returns the value in the type of the input. Raises: InvalidInputs if ComfyUI would take another value
+    without an error."""
     convert = _CONVERSIONS.get(declared.type)
-    found = value if convert is None else convert(declared, value)
-    if draw is not None and found == RANDOM_SEED and is_unsigned_seed(declared):
-        return random_number(declared, draw)
-    return found
+    is_plain = isinstance(value, str | int | float)
+    return convert(declared, value) if convert is not None and is_plain else value
 
 
 def _whole_number(declared: InputDefinition, value: Any) -> Any:

@@ -8,8 +8,6 @@ from comfyui_workflow.errors import InvalidInputs
 from comfyui_workflow.workflows.set_values import as_declared
 from tests.workflows.making import definition
 
-SEED = ["INT", {"min": 0, "max": 2**64 - 1, "control_after_generate": True}]
-
 
 def declared(kind: Any) -> Any:
     found = definition(x=kind if isinstance(kind, list) else [kind]).input("x")
@@ -79,19 +77,3 @@ def test_a_value_gets_the_declared_type(kind: Any, value: object, expected: obje
 def test_a_value_that_would_become_another_one_is_refused(kind: Any, value: object, sentence: str) -> None:
     with pytest.raises(InvalidInputs, match=sentence):
         as_declared(declared(kind), value)
-
-
-@pytest.mark.parametrize("value", [-1, "-1", -1.0])
-def test_minus_one_is_a_random_seed(value: object) -> None:
-    drawn: list[tuple[int, int]] = []
-
-    def draw(least: int, most: int) -> int:
-        drawn.append((least, most))
-        return 77
-
-    assert as_declared(declared(SEED), value, draw) == 77
-    assert drawn == [(0, 2**50)]
-    assert as_declared(declared(SEED), value) == -1, "without a draw it is a value like others"
-    assert as_declared(declared(["INT", {"min": -1, "control_after_generate": True}]), value, draw) == -1
-    assert as_declared(declared(["INT", {"min": 0}]), value, draw) == -1, "no seed"
-    assert len(drawn) == 1
