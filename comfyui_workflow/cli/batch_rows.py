@@ -10,7 +10,7 @@ from typing import Any
 
 from comfyui_workflow.cli.input_values import exact_number, name_and_value, text_of_file
 from comfyui_workflow.cli.messages import say
-from comfyui_workflow.cli.table_files import LARGEST_EXACT, Cells, is_json, json_values, table_cells
+from comfyui_workflow.cli.table_files import LARGEST_EXACT, Cells, Moment, is_json, json_values, table_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Row = dict[str, Any]
@@ -86,9 +86,11 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Row]]:
     numbered = table_cells(path)
     _, header = next(numbered, (1, []))
     names = _header(path, header)
+    told: set[str] = set()
     for number, cells in numbered:
         if not all(map(_is_empty, cells)):
             yield number, _row(path, number, names, cells)
+            _tell_dates(path, number, dict(zip(names, cells, strict=False)), told)
 
 
 def _header(path: Path, cells: Cells) -> list[str]:
@@ -137,6 +139,17 @@ def _damage(cell: Any) -> str | None:
     return None
 
 
+def _tell_dates(path: Path, number: int, cells: Row, told: set[str]) -> None:
+    """Tells the first date of each column; adds the columns to `told`."""
+    for name, cell in cells.items():
+        if isinstance(cell, Moment) and name not in told:
+            told.add(name)
+            say(
+                f"{path} row {number}: {name} is a date or a time in the spreadsheet, and is read as "
+                f"{cell.isoformat()}. If you wrote another text, such as 3-4, format the column as text."
+            )
+
+
 def _tell_cut_numbers(path: Path, rows: Iterable[Row]) -> None:
     """Tells if all long whole numbers end with zeros: Excel replaces the digits after the 15th."""
     long = [
@@ -159,6 +172,8 @@ def _is_empty(cell: Any) -> bool:
 def _value(cell: Any) -> Any:
     """Parses a number, or `true` and `false` in any case; every other text is text. A spreadsheet also has
     cells of other types."""
+    if isinstance(cell, Moment):
+        return cell.isoformat()
     if not isinstance(cell, str):
         return cell
     word = cell.strip()

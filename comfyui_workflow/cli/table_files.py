@@ -12,7 +12,8 @@ from comfyui_workflow.cli.workbook_errors import failed_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Cells = list[Any]
-"""Values of one row of a table; an empty cell is an empty text."""
+"""Values of one row of a table; an empty cell is an empty text. Spreadsheets also have dates and times."""
+Moment = datetime | date | time
 
 _OPTION = "--rows"
 _SEPARATORS = (",", ";", "\t")
@@ -116,9 +117,8 @@ def _spreadsheet_cells(path: Path, content: bytes) -> Iterator[tuple[int, Cells]
 
 
 def _plain(cell: Any) -> Any:
-    """Converts a cell to a value of JSON. A spreadsheet stores whole numbers as floats."""
+    """Converts a cell to a value of JSON, except dates and times. A spreadsheet stores whole numbers as
+    floats."""
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < LARGEST_EXACT:
         return int(cell)
-    if isinstance(cell, datetime | date | time):
-        return cell.isoformat()
     return str(cell) if isinstance(cell, timedelta) else cell

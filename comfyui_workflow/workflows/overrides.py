@@ -35,6 +35,15 @@ def inputs_named(graph: Graph, names: Iterable[str]) -> frozenset[tuple[str, str
     return frozenset(_find_input(graph, name) for name in names)
 
 
+def refuse_repeated(graph: Graph, names: Iterable[str]) -> None:
+    """Raises: InvalidRequest if two names are the same input, by the id and by the title of its node."""
+    named = dict[tuple[str, str], str]()
+    for name in names:
+        before = named.setdefault(_find_input(graph, name), name)
+        if before != name:
+            raise InvalidRequest(f'inputs: "{before}" and "{name}" are the same input: leave out one of them')
+
+
 def _find_input(graph: Graph, name: str) -> tuple[str, str]:
     """Splits the name into (node id, input name). Titles and input names can contain dots, so every split is
     tried, the longest node name first. Raises: InvalidRequest."""

@@ -67,3 +67,9 @@ def test_digits_that_excel_has_replaced_by_zeros_are_told(
     (tmp_path / "rows.csv").write_text("\n".join(("3.seed", *seeds)))
     assert [row["3.seed"] for row in read_rows(tmp_path / "rows.csv").values] == list(map(int, seeds))
     assert ("Excel replaces the digits after the 15th" in capsys.readouterr().err) is is_told
+
+
+def test_dates_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    read_rows(Path(__file__).parent / "tables" / "rows.xlsx")
+    told = capsys.readouterr().err
+    assert "row 5: 6.text is a date or a time in the spreadsheet, and is read as 2026-11-30. If you" in told
