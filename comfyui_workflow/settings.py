@@ -42,6 +42,17 @@ Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
 
+def _usual_data_dir() -> Path:
+    """Raises: ConfigurationError for a user without a home directory, as in many containers."""
+    try:
+        return user_data_path("comfyui-workflow", appauthor=False)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"This user has no home directory: set {PREFIX}DATA_DIR, the directory for the records of runs, or "
+            "HOME"
+        ) from error
+
+
 class Settings(BaseSettings):
     """The settings of the server. Immutable, created once at start. Lists are separated by commas."""
 
@@ -64,7 +75,7 @@ class Settings(BaseSettings):
         "browsers must log in. At least 16 characters if the server listens beyond loopback.",
     )
     data_dir: Path = Field(
-        user_data_path("comfyui-workflow", appauthor=False),
+        default_factory=_usual_data_dir,
         description="Directory for the records of runs, uploads and known host keys.",
     )
     instances_file: Path | None = Field(
@@ -407,8 +418,12 @@ class Settings(BaseSettings):
 
     @property
     def key_dirs(self) -> tuple[Path, ...] | None:
-        private = (Path("~/.ssh").expanduser(), self.data_dir)
-        return self.ssh_key_dirs or (None if self.is_private_use else private)
+        if self.ssh_key_dirs or self.is_private_use:
+            return self.ssh_key_dirs or None
+        try:
+            return Path("~/.ssh").expanduser(), self.data_dir
+        except RuntimeError:  # the user has no home directory
+            return (self.data_dir,)
 
     @property
     def uses_ssh_agent(self) -> bool:
