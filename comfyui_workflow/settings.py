@@ -48,8 +48,8 @@ def _usual_data_dir() -> Path:
         return user_data_path("comfyui-workflow", appauthor=False)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"This user has no home directory: set {PREFIX}DATA_DIR, the directory for the records of runs, or "
-            "HOME"
+            f"This user has no home directory: set {PREFIX}DATA_DIR, the directory for the records of runs, "
+            "or HOME"
         ) from error
 
 
