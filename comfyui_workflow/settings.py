@@ -333,6 +333,27 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator(
+        "data_dir",
+        "instances_file",
+        "state_file",
+        "output_dir",
+        "read_dirs",
+        "write_dirs",
+        "ssh_key",
+        "ssh_key_dirs",
+    )
+    @classmethod
+    def _in_home(cls, value: object) -> object:
+        """Expands ~: no shell does it in a crontab, a unit of systemd or the environment of a container. The
+        reader of `ssh_config` expands it itself: by default, it is no error that there is no home."""
+        if isinstance(value, tuple):
+            return tuple(map(cls._in_home, value))
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError("there is no such home directory") from error
+
     @field_validator("local_users")
     @classmethod
     def _are_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:

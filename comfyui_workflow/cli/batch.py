@@ -188,7 +188,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         ssh_connection=options["ssh_connection"],
         inputs=read_values(options["settings"]),
         seed_mode=options["seed_mode"],
-        output_dir=output_dir and output_dir.absolute(),
+        output_dir=output_dir,
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         priority=options["priority"],

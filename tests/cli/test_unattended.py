@@ -156,3 +156,16 @@ def test_forced_colours_draw_nothing_into_a_log(
     assert "\x1b" not in result.stderr
     assert f"{prefix}_00001_.png" in result.stdout
     assert "\x1b" not in command("run", workflow, "--ssh", sandbox.ssh_string).stderr
+
+
+@pytest.mark.usefixtures("server")
+def test_the_output_directory_may_begin_in_the_home_directory(
+    command: Command, sandbox: SandboxProcess, workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell does not expand ~ in `--output-dir=~/pictures`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    result = command("run", workflow, "--ssh", sandbox.ssh_string, "--output-dir=~/pictures")
+    assert Path(result.stdout.strip()).parent == tmp_path / "home" / "pictures"
+    result = command("run", workflow, "--ssh", sandbox.ssh_string, "--output-dir=pictures")
+    assert Path(result.stdout.strip()).parent == tmp_path / "pictures"
