@@ -42,6 +42,17 @@ Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
 
+def _usual_data_dir() -> Path:
+    """Raises: ConfigurationError for a user without a home directory, as in many containers."""
+    try:
+        return user_data_path("comfyui-workflow", appauthor=False)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"This user has no home directory: set {PREFIX}DATA_DIR, the directory for the records of runs, "
+            "or HOME"
+        ) from error
+
+
 class Settings(BaseSettings):
     """The settings of the server. Immutable, created once at start. Lists are separated by commas."""
 
@@ -64,7 +75,7 @@ class Settings(BaseSettings):
         "browsers must log in. At least 16 characters if the server listens beyond loopback.",
     )
     data_dir: Path = Field(
-        user_data_path("comfyui-workflow", appauthor=False),
+        default_factory=_usual_data_dir,
         description="Directory for the records of runs, uploads and known host keys.",
     )
     instances_file: Path | None = Field(
@@ -327,6 +338,27 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator(
+        "data_dir",
+        "instances_file",
+        "state_file",
+        "output_dir",
+        "read_dirs",
+        "write_dirs",
+        "ssh_key",
+        "ssh_key_dirs",
+    )
+    @classmethod
+    def _in_home(cls, value: object) -> object:
+        """Expands ~: no shell does it in a crontab, a unit of systemd or the environment of a container. The
+        reader of `ssh_config` expands it itself: by default, it is no error that there is no home."""
+        if isinstance(value, tuple):
+            return tuple(map(cls._in_home, value))
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError("there is no such home directory") from error
+
     @field_validator("local_users")
     @classmethod
     def _are_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -412,8 +444,12 @@ class Settings(BaseSettings):
 
     @property
     def key_dirs(self) -> tuple[Path, ...] | None:
-        private = (Path("~/.ssh").expanduser(), self.data_dir)
-        return self.ssh_key_dirs or (None if self.is_private_use else private)
+        if self.ssh_key_dirs or self.is_private_use:
+            return self.ssh_key_dirs or None
+        try:
+            return Path("~/.ssh").expanduser(), self.data_dir
+        except RuntimeError:  # the user has no home directory
+            return (self.data_dir,)
 
     @property
     def uses_ssh_agent(self) -> bool:

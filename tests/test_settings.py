@@ -109,3 +109,33 @@ def test_the_document_says_what_the_code_says() -> None:
 )
 def test_the_ssh_agent_is_for_its_own_user(given: dict[str, Any], is_used: bool) -> None:
     assert load_settings(**given).uses_ssh_agent is is_used
+
+
+@pytest.mark.parametrize("token", [None, "t" * 16])
+def test_a_user_without_a_home_directory_names_the_data_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str | None
+) -> None:
+    """As in a container that runs as any user id."""
+    for name in ("HOME", "XDG_DATA_HOME", f"{PREFIX}DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2_000_000_000)
+    with pytest.raises(ConfigurationError, match=rf"no home directory: set {PREFIX}DATA_DIR"):
+        load_settings()
+    settings = load_settings(data_dir=tmp_path, api_token=token)
+    assert settings.data_dir == tmp_path
+    assert settings.key_dirs == ((tmp_path,) if token else None)
+
+
+def test_a_path_may_begin_in_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands ~ in a crontab, a unit of systemd or the environment of a container."""
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"DATA_DIR": "~/data", "OUTPUT_DIR": "~", "READ_DIRS": "~/in, /srv/~", "SSH_KEY": "~/.ssh/gpu"}
+    for name, value in given.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    settings = load_settings()
+    assert (settings.data_dir, settings.output_dir) == (Path("/home/me/data"), Path("/home/me"))
+    assert settings.read_dirs == (Path("/home/me/in"), Path("/srv/~"))
+    assert settings.ssh_key == Path("/home/me/.ssh/gpu")
+    monkeypatch.setenv(f"{PREFIX}DATA_DIR", "~nobody-of-that-name/data")
+    with pytest.raises(ConfigurationError, match=f"{PREFIX}DATA_DIR: .*there is no such home directory"):
+        load_settings()

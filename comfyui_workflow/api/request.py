@@ -2,6 +2,7 @@
 InvalidRequest, which names the field."""
 
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +19,7 @@ from comfyui_workflow.parsing.fields import (
     remote_dir,
     text,
 )
+from comfyui_workflow.parsing.json_text import parsed_json
 
 __all__ = [
     "flag",
@@ -42,10 +44,12 @@ def json_body(model: type[BaseModel] | None = None) -> dict[str, Any]:
     if _has_no_body():
         raise InvalidRequest("Request body is required")
     if not request.is_json:
-        raise InvalidRequest("Content-Type must be application/json")
+        raise InvalidRequest(
+            'Content-Type must be application/json: with curl, -H "Content-Type: application/json"'
+        )
     body = _parsed_body()
     if body is None:
-        raise InvalidRequest("Request body is not valid JSON")
+        raise InvalidRequest("Request body is not valid JSON: it is null")
     if not isinstance(body, dict):
         raise InvalidRequest("Request body must be a JSON object")
     if model is not None:
@@ -66,8 +70,7 @@ def refuse_unknown_parts(operation: Operation) -> None:
     if operation.upload is not None:
         refuse_unknown_fields(request.form, (operation.upload,), "this request")
     elif operation.body is None and request.is_json:
-        body = _parsed_body()
-        refuse_unknown_fields(body if isinstance(body, dict) else (), (), "this request")
+        refuse_unknown_fields(_fields_of_body(), (), "this request")
 
 
 def idempotency_key(scope: str = "") -> str | None:
@@ -91,12 +94,26 @@ def number(given: str, field: str, least: int, most: int) -> int:
     return int(given)
 
 
-def _parsed_body() -> Any:
-    """Returns None if the body is no JSON, or nested too deeply."""
+def _fields_of_body() -> Iterable[str]:
+    """Returns nothing if the body is no JSON object."""
     try:
-        return request.get_json(silent=True)
-    except RecursionError:
-        return None
+        body = _parsed_body()
+    except InvalidRequest:
+        return ()
+    return body if isinstance(body, dict) else ()
+
+
+def _parsed_body() -> Any:
+    """Raises: InvalidRequest, with the reason; Flask says none, and knows no `charset`."""
+    try:
+        body = request.get_json(silent=True)
+        if body is None:
+            body = parsed_json(request.get_data(), request.mimetype_params.get("charset"))
+        return body
+    except ValueError as error:
+        raise InvalidRequest(f"Request body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequest("Request body is not valid JSON") from error
 
 
 def _has_no_body() -> bool:

@@ -34,7 +34,7 @@ from comfyui_workflow.workflows.input_files import InputFiles, texts_of
 from comfyui_workflow.workflows.input_formats import GivenWorkflow, read_given
 from comfyui_workflow.workflows.model import Workflow
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.overrides import refuse_repeated, with_inputs
 from comfyui_workflow.workflows.resolve import preliminary_graph
 from comfyui_workflow.workflows.seed_mode import SeedMode
 from comfyui_workflow.workflows.validation.files import texts_in
@@ -259,6 +259,7 @@ class OrderReader:
 def _files_of_row(workflow: Workflow, files: InputFiles, number: int, row: dict[str, Any]) -> frozenset[str]:
     """Checks the names of the inputs. Returns the input files that the row names. Raises: InvalidRequest."""
     with _naming_the_run(number):
+        refuse_repeated(workflow.outline, row)
         with_inputs(workflow.outline, row, Definitions({}))
         return frozenset(each.path for each in files.references(texts_in(row)).values())
 

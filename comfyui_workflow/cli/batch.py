@@ -64,8 +64,8 @@ _REFUSED_RUN = re.compile(r"run ([0-9]+): (.*)", re.DOTALL)
     "--rows",
     type=existing_file,
     help="Table with one row for each run: CSV, XLSX, XLS or ODS with input names in the header, or JSON "
-    "with a list of objects (JSONL: an object on each line). Cells with numbers, true or false are read as "
-    "such, all others as text. An empty cell sets nothing. Name a file, or a directory of frames, by its "
+    "with a list of objects (JSONL: an object on each line). A cell gets the type of its input; -1 draws a "
+    "seed. An empty cell sets nothing. Name a file, or a directory of frames, by its "
     "local path.",
 )
 @click.option(
@@ -188,7 +188,7 @@ def _order(options: dict[str, Any]) -> BatchOrder:
         ssh_connection=options["ssh_connection"],
         inputs=read_values(options["settings"]),
         seed_mode=options["seed_mode"],
-        output_dir=output_dir and output_dir.absolute(),
+        output_dir=output_dir,
         comfyui_port=options["comfyui_port"],
         include_previews=options["previews"],
         priority=options["priority"],

@@ -25,6 +25,7 @@ from comfyui_workflow.cli.batch_text import (
 from comfyui_workflow.cli.live_display import drawing
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.run_text import clock_time, plain
+from comfyui_workflow.cli.screen import can_redraw
 from comfyui_workflow.client.batch_documents import BatchFailureDocument, BatchProgressDocument
 
 _BAR_WIDTH = 40
@@ -37,7 +38,7 @@ _MOST_FAILURES = 3
 def batch_display(names: RunNames) -> Iterator[BatchDisplay]:
     """Yields a live display on a terminal, a line display otherwise."""
     console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
+    if not can_redraw(console):
         yield PlainBatchDisplay(say, names)
         return
     display = LiveBatchDisplay(console, names)

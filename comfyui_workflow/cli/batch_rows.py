@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfyui_workflow.cli.input_values import name_and_value, read_json, text_of_file
-from comfyui_workflow.cli.table_files import Cells, is_json, json_values, table_cells
+from comfyui_workflow.cli.input_values import exact_number, name_and_value, text_of_file
+from comfyui_workflow.cli.messages import say
+from comfyui_workflow.cli.table_files import LARGEST_EXACT, Cells, Moment, is_json, json_values, table_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Row = dict[str, Any]
 
 MOST_COUNTED = 10_000
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _COUNTED = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)")
+_SHORTENED = re.compile(r"-?[0-9]([.,][0-9]+)?E\+(1[1-9]|[2-9][0-9])")
+"""A whole number of more than 11 digits, as Excel and LibreOffice write it to CSV files."""
+_ERROR = re.compile(r"#[A-Z\u00c0-\u00dc/0]+[?!]|#N/A|#N/V|#NV|Err:[0-9]{3}")
+"""A failed formula, also in other languages (`#WERT!`), and of LibreOffice (`Err:508`)."""
+_AS_TEXT = "Format the column as text, and enter the numbers again"
+EXCEL_DIGITS = 15
 _WORDS = {"true": True, "false": False}
 
 
@@ -41,6 +47,7 @@ def read_rows(path: Path) -> Rows:
     numbered = list(_json_rows(path) if is_json(path) else _table_rows(path))
     if not numbered:
         raise InvalidRequest(f"{path} has no rows. It needs a header with input names and a row for each run")
+    _tell_cut_numbers(path, (row for _, row in numbered))
     locations = tuple(f"{path.name} row {number}" for number, _ in numbered)
     return Rows(values=tuple(row for _, row in numbered), locations=locations)
 
@@ -79,9 +86,11 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Row]]:
     numbered = table_cells(path)
     _, header = next(numbered, (1, []))
     names = _header(path, header)
+    told: set[str] = set()
     for number, cells in numbered:
         if not all(map(_is_empty, cells)):
             yield number, _row(path, number, names, cells)
+            _tell_dates(path, number, dict(zip(names, cells, strict=False)), told)
 
 
 def _header(path: Path, cells: Cells) -> list[str]:
@@ -107,7 +116,53 @@ def _row(path: Path, number: int, names: list[str], cells: Cells) -> Row:
             f"{path} row {number} has {len(cells)} cells, but the header has {len(names)}. Put a text that "
             "contains the separator in double quotes"
         )
-    return {name: _value(cell) for name, cell in zip(names, cells, strict=False) if not _is_empty(cell)}
+    filled = {name: cell for name, cell in zip(names, cells, strict=False) if not _is_empty(cell)}
+    for name, cell in filled.items():
+        if (damage := _damage(cell)) is not None:
+            raise InvalidRequest(f"{path} row {number}: {name} is {cell}: {damage}")
+    return {name: _value(cell) for name, cell in filled.items()}
+
+
+def _damage(cell: Any) -> str | None:
+    """Returns what a spreadsheet has done to a value, and the remedy; None for other values."""
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) >= LARGEST_EXACT:
+        return f"the spreadsheet has lost the last digits of this number. {_AS_TEXT}"
+    if not isinstance(cell, str):
+        return None
+    if _SHORTENED.fullmatch(cell.strip()):
+        return f"the spreadsheet has shortened this number. {_AS_TEXT}"
+    if _ERROR.fullmatch(cell.strip()):
+        return (
+            "the spreadsheet could not compute this cell. If it is a text that begins with =, + or -, put "
+            "a ' before it"
+        )
+    return None
+
+
+def _tell_dates(path: Path, number: int, cells: Row, told: set[str]) -> None:
+    """Tells the first date of each column; adds the columns to `told`."""
+    for name, cell in cells.items():
+        if isinstance(cell, Moment) and name not in told:
+            told.add(name)
+            say(
+                f"{path} row {number}: {name} is a date or a time in the spreadsheet, and is read as "
+                f"{cell.isoformat()}. If you wrote another text, such as 3-4, format the column as text."
+            )
+
+
+def _tell_cut_numbers(path: Path, rows: Iterable[Row]) -> None:
+    """Tells if all long whole numbers end with zeros: Excel replaces the digits after the 15th."""
+    long = [
+        each
+        for row in rows
+        for each in row.values()
+        if isinstance(each, int) and not isinstance(each, bool) and abs(each) >= 10**EXCEL_DIGITS
+    ]
+    if long and all(each % 10 ** (len(str(abs(each))) - EXCEL_DIGITS) == 0 for each in long):
+        say(
+            f"{path}: {long[0]} and all other numbers of more than {EXCEL_DIGITS} digits end with zeros. "
+            f"Excel replaces the digits after the {EXCEL_DIGITS}th. {_AS_TEXT}, if they were others."
+        )
 
 
 def _is_empty(cell: Any) -> bool:
@@ -117,15 +172,13 @@ def _is_empty(cell: Any) -> bool:
 def _value(cell: Any) -> Any:
     """Parses a number, or `true` and `false` in any case; every other text is text. A spreadsheet also has
     cells of other types."""
+    if isinstance(cell, Moment):
+        return cell.isoformat()
     if not isinstance(cell, str):
         return cell
     word = cell.strip()
-    if not _NUMBER.fullmatch(word):
-        return _WORDS.get(word.lower(), cell)
-    try:
-        return read_json(word)
-    except ValueError:  # 007, 1e999
-        return cell
+    number = exact_number(word)
+    return _WORDS.get(word.lower(), cell) if number is None else number
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -17,6 +17,7 @@ from comfyui_workflow.workflows.seed_mode import SeedMode
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
 _NAME_AND_VALUE = re.compile(r"([^.]*\.[^=]*)=(.*)", re.DOTALL)
 """A title may contain an equals sign, so the name must contain a dot before the `=`."""
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 set_option = click.option(
     "--set",
@@ -86,6 +87,18 @@ def read_json(text: str) -> Any:
     return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
+def exact_number(word: str) -> int | float | None:
+    """Returns the number if it is written back in the same way. None for 1.50, 007 or 12E45: the input may be
+    a text, which would lose characters; the server converts it if the input is a number."""
+    if not _NUMBER.fullmatch(word):
+        return None
+    try:
+        number: int | float = read_json(word)
+    except ValueError:  # 007, 1e999, or more digits than Python converts
+        return None
+    return number if str(number) == word else None
+
+
 def _read_setting(setting: str) -> tuple[str, Any]:
     name, value = name_and_value("--set", setting)
     return name, text_of_file(f"--set {name}", value[1:]) if value.startswith("@") else _read_value(value)
@@ -93,6 +106,10 @@ def _read_setting(setting: str) -> tuple[str, Any]:
 
 def _read_value(value: str) -> Any:
     """Parses JSON; other values are text. A text that looks like JSON must be put in quotes."""
+    word = value.strip()
+    if _NUMBER.fullmatch(word):
+        number = exact_number(word)
+        return value if number is None else number
     try:
         return read_json(value)
     except (ValueError, RecursionError):

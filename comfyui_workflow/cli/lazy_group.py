@@ -1,8 +1,12 @@
 """Click group that imports only the command that is called."""
 
+import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -24,6 +28,17 @@ class LazyGroup(click.Group):
     def __init__(self, *arguments: Any, sources: Mapping[str, CommandSource], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.sources = sources
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Obeys NO_COLOR. Prints characters that the encoding of stdout or stderr lacks as escapes, such as
+        `\\u65e5`: a command must not fail because a name cannot be shown, as in a job of cron."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                with suppress(OSError):  # its file was replaced after the start of Python
+                    stream.reconfigure(errors="backslashreplace")
+        if os.environ.get("NO_COLOR"):  # rich obeys it, click does not
+            options.setdefault("color", False)
+        return super().main(*arguments, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.sources)

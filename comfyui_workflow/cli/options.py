@@ -41,6 +41,11 @@ def absolute_key_files(_context: click.Context, _parameter: click.Parameter, val
     return value and with_absolute_keys(value, absolute)
 
 
+def _absolute(_ctx: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
+    """Leaves ~ to the server: a shell expands it only at the beginning of a word, not in --output-dir=~/a."""
+    return given if given is None or given.parts[:1] == ("~",) else given.absolute()
+
+
 workflow_argument = click.argument("workflow", type=existing_file)
 ssh_option = click.option(
     "--ssh",
@@ -64,6 +69,7 @@ comfyui_port_option = click.option(
 output_dir_option = click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=_absolute,
     help="Directory for the outputs, on the server's machine.",
 )
 previews_option = click.option("--previews", is_flag=True, help="Also fetch preview pictures.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from comfyui_workflow.cli.command_turn import command_turn
 from comfyui_workflow.cli.messages import say
 from comfyui_workflow.cli.servers import ReachedServer, running_server, server_client
 from comfyui_workflow.client.errors import ServerUnreachable
@@ -22,22 +23,32 @@ _ANY_DIR = (Path("/"),)
 
 @contextmanager
 def running_or_own_server(named_url: str | None) -> Iterator[ReachedServer]:
-    """Yields the named or configured server. If none is named and none is running, starts one for the block.
+    """Yields the named or configured server. If none is named and none is running, starts one for the block;
+    if another command has done so on the same data, waits until that ends.
     Raises: ServerUnreachable if the named server does not answer; ConfigurationError if this process cannot
     serve."""
-    address = server_address()
-    if named_url or address.is_named or _answers(server_client(None)):
-        with running_server(named_url) as client:
-            yield ReachedServer(client=client, is_own=False, named_url=named_url)
-        return
+    with ExitStack() as stack:
+        is_own = False
+        if not (named_url or server_address().is_named or _is_running()):
+            is_own = stack.enter_context(command_turn(load_settings().data_dir, _is_running))
+        if is_own:
+            yield stack.enter_context(_own_server())
+            return
+        client = stack.enter_context(running_server(named_url))
+        yield ReachedServer(client=client, is_own=False, named_url=named_url)
+
+
+@contextmanager
+def _own_server() -> Iterator[ReachedServer]:
+    """Raises: ConfigurationError."""
     own = own_server_settings(load_settings())
     with ExitStack() as stack:
         try:
             url = stack.enter_context(serve_in_this_process(own))
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"No server answers at {address.url}, and this command cannot start its own server. {error}. "
-                "Or name a running server with --server"
+                f"No server answers at {server_address().url}, and this command cannot start its own server. "
+                f"{error}. Or name a running server with --server"
             ) from error
         token = own.api_token.get_secret_value() if own.api_token else None
         yield ReachedServer(client=stack.enter_context(WorkflowServer(url, token)), is_own=True)
@@ -96,8 +107,9 @@ def serve_in_this_process(settings: Settings) -> Iterator[str]:
         raise DataTaken(server.lost)
 
 
-def _answers(client: WorkflowServer) -> bool:
-    with client:
+def _is_running() -> bool:
+    """True if a server answers at the address of the settings."""
+    with server_client(None) as client:
         try:
             client.check()
         except ServerUnreachable:

@@ -84,7 +84,7 @@ def run(
         input_images=images,
         inputs=read_values(settings),
         seed_mode=seed_mode,
-        output_dir=output_dir and output_dir.absolute(),
+        output_dir=output_dir,
         workflow_name=name,
         comfyui_port=comfyui_port,
         include_previews=previews,

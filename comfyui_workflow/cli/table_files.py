@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_workflow.cli.input_values import content_of_file, read_json, text_of_content
+from comfyui_workflow.cli.workbook_errors import failed_cells
 from comfyui_workflow.errors import InvalidRequest
 
 Cells = list[Any]
-"""Values of one row of a table; an empty cell is an empty text."""
+"""Values of one row of a table; an empty cell is an empty text. Spreadsheets also have dates and times."""
+Moment = datetime | date | time
 
 _OPTION = "--rows"
 _SEPARATORS = (",", ";", "\t")
 _JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 _SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """First bytes of XLSX and ODS (a ZIP archive), and of XLS."""
-_LARGEST_EXACT = 2**53
+LARGEST_EXACT = 2**53
 
 
 def table_cells(path: Path) -> Iterator[tuple[int, Cells]]:
@@ -105,16 +107,18 @@ def _spreadsheet_cells(path: Path, content: bytes) -> Iterator[tuple[int, Cells]
             sheets = (book.get_sheet_by_name(name) for name in shown)
             sheet = next((sheet for sheet in sheets if sheet.start is not None), None)
             rows = sheet.to_python() if sheet else []
+            failed = failed_cells(content, sheet.name) if sheet else {}
     except (CalamineError, OSError, ValueError) as error:
         raise InvalidRequest(f"{path} cannot be read as a spreadsheet: {error}") from error
-    first_row = 1 + (sheet.start[0] if sheet and sheet.start else 0)
-    yield from ((number, list(map(_plain, cells))) for number, cells in enumerate(rows, start=first_row))
+    top, left = sheet.start if sheet and sheet.start else (0, 0)
+    for (row, column), word in failed.items():
+        rows[row - top][column - left] = word
+    yield from ((number, list(map(_plain, cells))) for number, cells in enumerate(rows, start=1 + top))
 
 
 def _plain(cell: Any) -> Any:
-    """Converts a cell to a value of JSON. A spreadsheet stores whole numbers as floats."""
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _LARGEST_EXACT:
+    """Converts a cell to a value of JSON, except dates and times. A spreadsheet stores whole numbers as
+    floats."""
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < LARGEST_EXACT:
         return int(cell)
-    if isinstance(cell, datetime | date | time):
-        return cell.isoformat()
     return str(cell) if isinstance(cell, timedelta) else cell

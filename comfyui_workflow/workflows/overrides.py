@@ -1,25 +1,31 @@
 """Overrides of inputs in a request: `{"6.text": "a cat", "KSampler.steps": 30}`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InvalidInputs, InvalidRequest
 from comfyui_workflow.workflows.graph import Graph, node_title
-from comfyui_workflow.workflows.node_definitions import Definitions
+from comfyui_workflow.workflows.node_definitions import Definitions, InputDefinition
+from comfyui_workflow.workflows.set_values import as_declared
 
 
 def with_inputs(graph: Graph, values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
-    """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`.
+    """Returns the graph with these inputs set; the keys are `<node id or title>.<input>`. Values get the type
+    that the class declares.
 
     An input that neither the class declares nor the node has is refused: ComfyUI would silently ignore it.
-    Raises: InvalidRequest, listing the nodes or inputs that exist.
+    Raises: InvalidRequest, listing the nodes or inputs that exist, or with a value that has no such type.
     """
     changed = {node_id: {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in graph.items()}
     for name, value in values.items():
         node_id, input_name = _find_input(graph, name)
-        _check_input(changed[node_id], node_id, input_name, definitions)
-        changed[node_id]["inputs"][input_name] = {"__value__": value} if isinstance(value, list) else value
+        node = changed[node_id]
+        declared = _declared(node, node_id, input_name, definitions)
+        with _naming_the_node(node, node_id):
+            typed = value if declared is None else as_declared(declared, value)
+        node["inputs"][input_name] = {"__value__": typed} if isinstance(typed, list) else typed
     return changed
 
 
@@ -27,6 +33,15 @@ def inputs_named(graph: Graph, names: Iterable[str]) -> frozenset[tuple[str, str
     """Returns (node id, input name) of the inputs that these names set. Raises: InvalidRequest for a name
     that matches no node, or several."""
     return frozenset(_find_input(graph, name) for name in names)
+
+
+def refuse_repeated(graph: Graph, names: Iterable[str]) -> None:
+    """Raises: InvalidRequest if two names are the same input, by the id and by the title of its node."""
+    named = dict[tuple[str, str], str]()
+    for name in names:
+        before = named.setdefault(_find_input(graph, name), name)
+        if before != name:
+            raise InvalidRequest(f'inputs: "{before}" and "{name}" are the same input: leave out one of them')
 
 
 def _find_input(graph: Graph, name: str) -> tuple[str, str]:
@@ -62,11 +77,25 @@ def _suggestion(graph: Graph, name: str) -> str:
     return f"; the nearest are {', '.join(similar)}" if similar else ""
 
 
-def _check_input(node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions) -> None:
+def _declared(
+    node: Mapping[str, Any], node_id: str, name: str, definitions: Definitions
+) -> InputDefinition | None:
+    """Returns None if the class is unknown, or only the node has the input. Raises: InvalidRequest."""
     definition = definitions.get(node["class_type"])
-    if name in node["inputs"] or definition is None or definition.input(name):
-        return
+    declared = definition.input(name) if definition else None
+    if declared is not None or definition is None or name in node["inputs"]:
+        return declared
     has = ", ".join(each.name for each in definition.inputs) or "none"
     raise InvalidRequest(
         f'inputs: node {node_id} ({node["class_type"]}) has no input "{name}"; it has: {has}'
     )
+
+
+@contextmanager
+def _naming_the_node(node: Mapping[str, Any], node_id: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInputs as error:
+        refusal = InvalidInputs(f"inputs: node {node_id} ({node['class_type']}): {error}")
+        refusal.node_id = node_id
+        raise refusal from error

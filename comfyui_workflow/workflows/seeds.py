@@ -12,6 +12,9 @@ from comfyui_workflow.workflows.seed_mode import SeedMode
 LARGEST_SEED = 1125899906842624
 """2^50, the largest seed that the editor draws: a browser cannot count larger numbers in single steps."""
 
+RANDOM_SEED = -1
+"""Stands for a random seed in SwarmUI, in the webui of AUTOMATIC1111, and so in many programs."""
+
 Draw = Callable[[int, int], int]
 """Returns a random integer between minimum and maximum, both included."""
 
@@ -31,6 +34,27 @@ def with_new_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> dict[s
     return {node_id: _with_new_seeds(node, definitions, draw) for node_id, node in graph.items()}
 
 
+def with_random_seeds(graph: Graph, definitions: Definitions, draw: Draw) -> Graph:
+    """Returns the graph with a random value for every seed that is -1 and cannot be negative; the same object
+    if there is none."""
+    drawn = {
+        (node_id, each.name): _random_number(each, draw)
+        for node_id, node in graph.items()
+        if (definition := definitions.get(node["class_type"])) is not None
+        for each in definition.inputs
+        if _is_unsigned_seed(each) and (node.get("inputs") or {}).get(each.name) == RANDOM_SEED
+    }
+    changed = {node_id: {**graph[node_id], "inputs": dict(graph[node_id]["inputs"])} for node_id, _ in drawn}
+    for (node_id, name), seed in drawn.items():
+        changed[node_id]["inputs"][name] = seed
+    return {**graph, **changed} if changed else graph
+
+
+def _is_unsigned_seed(definition: InputDefinition) -> bool:
+    is_seed = definition.type == "INT" and definition.control_count > 0
+    return is_seed and "min" in definition.options and _limits(definition)[0] >= 0
+
+
 def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) -> dict[str, Any]:
     definition = definitions.get(node["class_type"])
     inputs = dict(node.get("inputs") or {})
@@ -41,10 +65,9 @@ def _with_new_seeds(node: dict[str, Any], definitions: Definitions, draw: Draw) 
 
 
 def _changed_number(definition: InputDefinition, value: object, control: str, draw: Draw) -> Any:
-    least, most = _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
     if control == "randomize":
-        low = max(least, min(most, -LARGEST_SEED))
-        return draw(low, max(low, min(most, LARGEST_SEED)))
+        return _random_number(definition, draw)
+    least, most = _limits(definition)
     step = {"increment": 1, "decrement": -1}.get(control)
     if step is None or not isinstance(value, int) or isinstance(value, bool):
         return value
@@ -61,6 +84,17 @@ def _changed_choice(widget: WidgetValue, control: str, draw: Draw) -> Any:
         return choices[draw(0, len(choices) - 1)]
     step = {"increment": 1, "decrement": -1}.get(control, 0)
     return choices[(choices.index(widget.value) + step) % len(choices)]
+
+
+def _random_number(definition: InputDefinition, draw: Draw) -> int:
+    """Returns a random value within the limits of the input and of the editor."""
+    least, most = _limits(definition)
+    low = max(least, min(most, -LARGEST_SEED))
+    return draw(low, max(low, min(most, LARGEST_SEED)))
+
+
+def _limits(definition: InputDefinition) -> tuple[int, int]:
+    return _bound(definition, "min", 0), _bound(definition, "max", LARGEST_SEED)
 
 
 def _bound(definition: InputDefinition, name: str, default: int) -> int:

@@ -361,11 +361,11 @@ def test_an_invalid_order_is_accepted_and_fails_in_the_words_of_the_worker(api: 
     listed = "'images' must be a list of objects with 'name' and 'image' keys"
     for images in ("x", [1], [{"name": "a.png"}], [{"name": 1, "image": ""}]):
         assert failed_order(api, {"workflow": GRAPH, "images": images}) == listed
-    for name, image in (("../a.png", "eA=="), ("", "eA=="), ("a.png", "no base64!"), ("a.png", "eA=")):
+    for name, image in (("../a.png", "eA=="), ("", "eA=="), ("a.png", "no base64!"), ("a.png", "eA=A")):
         images = [{"name": name, "image": image}]
         said = failed_order(api, {"workflow": GRAPH, "images": images})
         assert said.startswith("Failed to upload one or more input images: ")
-    for image in ("", "data:image/png;base64,", "eA=", "http://["):
+    for image in ("", "data:image/png;base64,", "data:image/png;base64", "eAxAx", "http://["):
         images = [{"name": "a.png", "image": "eA=="}, {"name": "b.png", "image": image}]
         said = failed_order(api, {"workflow": GRAPH, "images": images})
         assert said.startswith("Failed to upload one or more input images: b.png: ")
@@ -453,9 +453,11 @@ def test_images_are_kept_under_their_names_with_or_without_a_data_uri(api: Api) 
         {"name": "a.png", "image": "data:image/png;base64," + encoded},
         {"name": "b.png", "image": encoded[:40] + "\n" + encoded[40:]},
         {"name": "a.png", "image": base64.b64encode(b"later").decode()},
+        {"name": "c.png", "image": base64.urlsafe_b64encode(PNG).decode().rstrip("=")},
     ]
     paths = api.journal.get(run(api, given={"images": images})).request.input_images
-    assert {Path(path).name: Path(path).read_bytes() for path in paths} == {"a.png": b"later", "b.png": PNG}
+    kept = {Path(path).name: Path(path).read_bytes() for path in paths}
+    assert kept == {"a.png": b"later", "b.png": PNG, "c.png": PNG}
 
 
 def test_null_is_the_same_as_nothing(api: Api) -> None:

@@ -240,7 +240,8 @@ def test_a_bad_request_gets_a_sentence_and_starts_nothing(api: Api, body: Any, m
     [
         (b"", "application/json", "Request body is required"),
         (b"{", "application/json", "not valid JSON"),
-        (b"\xff", "application/json", "not valid JSON"),
+        (b"\xff", "application/json", "not valid JSON: byte 1 (0xFF) is not UTF-8"),
+        (b"{'a': 1}", "application/json", "not valid JSON: expecting property name"),
         (b"[]", "application/json", "must be a JSON object"),
         (b"null", "application/json", "not valid JSON"),
         (b"[" * 200_000, "application/json", "not valid JSON"),
@@ -253,6 +254,19 @@ def test_a_body_that_is_no_json_object(api: Api, data: bytes, content_type: str,
     answer = api.client.post("/comfyui/workflow/execute", data=data, content_type=content_type)
     assert (answer.status_code, answer.json["success"]) == (400, False)
     assert message in answer.json["message"]
+
+
+def test_a_body_has_the_encoding_that_it_names(api: Api) -> None:
+    order = {"ssh_connection": SSH, "workflow": GRAPH, "workflow_name": "für"}
+    answer = api.client.post(
+        "/comfyui/workflow/execute",
+        data=json.dumps(order, ensure_ascii=False).encode("latin-1"),
+        content_type="application/json; charset=iso-8859-1",
+    )
+    assert answer.status_code == 200
+    run_id = answer.json["workflow_id"]
+    document = api.client.get(f"/comfyui/workflow/{run_id}/progress").json["progress"]
+    assert document["workflow_name"] == "für"
 
 
 def test_a_file_that_is_no_json_says_what_is_wrong(api: Api, tmp_path: Path) -> None:

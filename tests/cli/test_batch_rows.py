@@ -97,7 +97,9 @@ def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
     [
         ("30", 30),
         ("-7.5", -7.5),
-        ("1e3", 1000.0),
+        ("1e3", "1e3"),
+        ("1.50", "1.50"),
+        ("12E45", "12E45"),
         ("18446744073709551615", 18446744073709551615),
         ("TRUE", True),
         ("false", False),

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from comfyui_workflow.errors import InvalidRequest
+from comfyui_workflow.errors import InvalidInputs, InvalidRequest
 from comfyui_workflow.workflows.node_definitions import Definitions
-from comfyui_workflow.workflows.overrides import with_inputs
+from comfyui_workflow.workflows.overrides import refuse_repeated, with_inputs
 from tests.workflows.making import class_of
 
 DEFINITIONS = Definitions({"Text": class_of({"text": ["STRING"], "a.b": ["INT"]}), "Plain": class_of()})
@@ -81,3 +81,21 @@ def test_a_list_is_a_value_and_no_link() -> None:
 def test_what_names_nothing_is_refused_in_words(name: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         with_inputs(GRAPH, {name: 1}, DEFINITIONS)
+
+
+def test_an_input_that_is_named_twice_is_refused() -> None:
+    refuse_repeated(GRAPH, ["6.text", "7.text", "Positive.a.b"])
+    with pytest.raises(
+        InvalidRequest, match=r'"6\.text" and "Positive\.text" are the same input: leave out one'
+    ):
+        refuse_repeated(GRAPH, ["6.text", "7.text", "Positive.text"])
+
+
+def test_a_value_gets_the_type_of_its_input() -> None:
+    changed = with_inputs(GRAPH, {"6.text": 1984, "6.a.b": "20"}, DEFINITIONS)
+    assert changed["6"]["inputs"] == {"text": "1984", "a.b": 20}
+    with pytest.raises(
+        InvalidInputs, match=r'^inputs: node 6 \(Text\): input "a\.b" is 1\.5, it must'
+    ) as refused:
+        with_inputs(GRAPH, {"6.a.b": 1.5}, DEFINITIONS)
+    assert refused.value.node_id == "6"

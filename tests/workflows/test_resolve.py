@@ -56,6 +56,17 @@ def test_the_seed_that_is_submitted(asked: Any, seed: int) -> None:
     assert inputs(**asked)["seed"] == seed
 
 
+def test_a_seed_of_minus_one_is_drawn() -> None:
+    """In the graph itself, in the inputs, and as a text."""
+    definitions = Definitions({"K": class_of({"seed": ["INT", {"min": 0, "max": 99}]})})
+    queueing = QueueContext(
+        at=AT, choose=lambda _: None, resolve_value=widget_value_resolver(SeedMode.SAVED, highest)
+    )
+    graph = {"1": {"class_type": "K", "inputs": {"seed": -1}}}
+    for asked in (request(graph=graph), request(inputs={"1.seed": -1}), request(inputs={"1.seed": "-1"})):
+        assert resolve_graph(asked, definitions, queueing, highest)["1"]["inputs"]["seed"] == 99
+
+
 def test_a_graph_that_nothing_is_to_be_done_to_is_the_same_object() -> None:
     asked = request()
     queueing = QueueContext(at=AT, choose=lambda choices: choices[0])

@@ -7,7 +7,12 @@ import pytest
 from comfyui_workflow.workflows.editor.widget_values import WidgetValue
 from comfyui_workflow.workflows.node_definitions import Definitions
 from comfyui_workflow.workflows.seed_mode import SeedMode
-from comfyui_workflow.workflows.seeds import LARGEST_SEED, resolve_widget_value, with_new_seeds
+from comfyui_workflow.workflows.seeds import (
+    LARGEST_SEED,
+    resolve_widget_value,
+    with_new_seeds,
+    with_random_seeds,
+)
 from tests.workflows.making import class_of, definition
 
 
@@ -119,3 +124,26 @@ def test_a_graph_has_every_seed_drawn_that_is_not_linked() -> None:
         "3": {"class_type": "K", "inputs": {}},
     }
     assert graph["1"]["inputs"]["seed"] == 1
+
+
+def test_minus_one_is_a_random_seed_where_it_cannot_be_a_seed() -> None:
+    declared = {
+        "seed": ["INT", {"min": 0, "max": 2**64 - 1}],
+        "noise_seed": ["INT", {"min": -1}],
+        "count": ["INT", {"min": 0}],
+        "other": ["INT", {"min": 5, "max": 8, "control_after_generate": True}],
+    }
+    definitions = Definitions({"K": class_of(declared), "Open": class_of({"seed": ["INT"]})})
+    values = {"seed": -1, "noise_seed": -1, "count": -1, "other": -1.0}
+    graph = {
+        "1": {"class_type": "K", "inputs": values},
+        "2": {"class_type": "K", "inputs": {"seed": 7, "other": ["1", 0]}},
+        "3": {"class_type": "Open", "inputs": {"seed": -1}},
+        "4": {"class_type": "Unknown", "inputs": {"seed": -1}},
+        "5": {"class_type": "K"},
+    }
+    found = with_random_seeds(graph, definitions, highest)
+    assert found["1"]["inputs"] == {**values, "seed": LARGEST_SEED, "other": 8}
+    assert {**found, "1": graph["1"]} == graph
+    assert values["seed"] == -1, "the graph of the request is not changed"
+    assert with_random_seeds({"2": graph["2"]}, definitions, highest) == {"2": graph["2"]}

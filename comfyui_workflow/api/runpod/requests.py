@@ -1,7 +1,5 @@
 """Parses the body of a job: `{"input": {"workflow", "images"}, "webhook", "policy", "s3Config"}`."""
 
-import base64
-import binascii
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from comfyui_workflow.api.runpod.documents import INVALID, NO_IMAGES
 from comfyui_workflow.api.runpod.misspellings import refuse_misspelled_body
 from comfyui_workflow.api.runpod.presenter import NAME
 from comfyui_workflow.errors import FileRefused, InstanceNotFound, InvalidGraph, InvalidRequest
+from comfyui_workflow.parsing.base64_text import decoded_base64
 from comfyui_workflow.parsing.untrusted import as_object, is_safe_name
 from comfyui_workflow.runs.job import USUAL_TTL_S, Bucket, ImageDownload, JobOrder
 from comfyui_workflow.runs.model import RunRequest
@@ -212,11 +211,9 @@ def _images(given: Body) -> Iterator[tuple[str, bytes | str]]:
 
 
 def _content(image: str) -> bytes:
-    """Decodes base64, with or without the prefix of a data URI."""
-    encoded = image.partition(",")[2] if image[:5].lower() == "data:" else image
     try:
-        content = base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        content = decoded_base64(image)
+    except ValueError as error:
         raise InvalidRequest(f"its content is not base64 ({error})") from error
     if not content:
         raise InvalidRequest("it is empty")
