@@ -4,6 +4,7 @@ The format depends on the version of the editor: links are lists or objects, a w
 input is listed or not, ids are numbers or texts. The parser returns one form for all of them; ids are texts.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -26,11 +27,19 @@ RENAMED_CLASSES = {
 NAMED_BY_PREFIX = frozenset(
     {
         "SaveImage",
+        "SaveImageAdvanced",
+        "SaveSVGNode",
         "SaveVideo",
         "SaveAnimatedWEBP",
         "SaveWEBM",
         "SaveAudio",
+        "SaveAudioMP3",
+        "SaveAudioOpus",
+        "SaveAudioAdvanced",
         "SaveGLB",
+        "Save3DAdvanced",
+        "SaveGaussianSplat",
+        "SavePointCloud",
         "SaveAnimatedPNG",
         "CLIPSave",
         "VAESave",
@@ -70,6 +79,8 @@ class EditorNode:
     output_types: tuple[str, ...] = ()
     values: list[Any] | dict[str, Any] = field(default_factory=list)
     """`widgets_values`: by position, or by name (some custom nodes save them so)."""
+    named_values: Mapping[str, Any] | None = None
+    """`widgets_values_named`: the same values by name."""
     properties: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -116,6 +127,8 @@ class EditorFile:
     """The keys are the types of the nodes that are instances of the subgraph."""
     group_nodes: Mapping[str, Any] = field(default_factory=dict)
     """Definitions of group nodes as saved in the file; the keys are their names."""
+    version: tuple[int, ...] | None = None
+    """Version of the editor that saved the file: (1, 58). None if the file does not tell it."""
 
 
 def is_editor_format(value: object) -> bool:
@@ -127,8 +140,18 @@ def read_editor_file(value: object) -> EditorFile:
     if not is_editor_format(value) or not isinstance(value, dict):
         raise InvalidGraph('The workflow is not a file of the ComfyUI editor: it has no list of "nodes"')
     subgraphs = {as_text(each.get("id")) or "": _read_graph(each) for each in _subgraphs(value)}
-    group_nodes = as_object(as_object(value.get("extra")).get("groupNodes"))
-    return EditorFile(root=_read_graph(value), subgraphs=subgraphs, group_nodes=group_nodes)
+    extra = as_object(value.get("extra"))
+    return EditorFile(
+        root=_read_graph(value),
+        subgraphs=subgraphs,
+        group_nodes=as_object(extra.get("groupNodes")),
+        version=_version(extra.get("frontendVersion")),
+    )
+
+
+def _version(value: object) -> tuple[int, ...] | None:
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})", value) if isinstance(value, str) else None
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def _subgraphs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -164,7 +187,7 @@ def read_node(value: object) -> EditorNode:
     node_id, class_type = _id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
-    values = raw.get("widgets_values")
+    values, named = raw.get("widgets_values"), raw.get("widgets_values_named")
     return EditorNode(
         id=node_id,
         type=RENAMED_CLASSES.get(class_type, class_type),
@@ -173,6 +196,7 @@ def read_node(value: object) -> EditorNode:
         inputs=tuple(_read_input(each) for each in as_list(raw.get("inputs")) if isinstance(each, dict)),
         output_types=tuple(_type(as_object(each).get("type")) for each in as_list(raw.get("outputs"))),
         values=values if isinstance(values, list | dict) else [],
+        named_values=named if isinstance(named, dict) else None,
         properties=as_object(raw.get("properties")),
     )
 
