@@ -14,6 +14,7 @@ from typing import Any
 
 from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.workflows.editor.browser_nodes import is_browser_node
+from comfyui_workflow.workflows.editor.everywhere_links import with_everywhere_links
 from comfyui_workflow.workflows.editor.file import (
     NAMED_BY_PREFIX,
     EditorNode,
@@ -30,6 +31,7 @@ from comfyui_workflow.workflows.editor.prompt_text import (
 )
 from comfyui_workflow.workflows.editor.rules import rules_for
 from comfyui_workflow.workflows.editor.scope import Scope
+from comfyui_workflow.workflows.editor.special_seeds import Draw, with_drawn_seed
 from comfyui_workflow.workflows.editor.undeclared_inputs import is_withheld, undeclared_inputs
 from comfyui_workflow.workflows.editor.widget_values import (
     WidgetValue,
@@ -55,6 +57,9 @@ class QueueContext:
     """Selects one of the choices of a dynamic prompt."""
     resolve_value: Callable[[WidgetValue], Any] = lambda widget: widget.value
     """Returns the value with which a widget is queued: its own, or a changed seed."""
+    draw: Draw | None = None
+    """Returns a random whole number between two, both included. None if the workflow is not queued now: then
+    seeds that a browser would draw stay as they are."""
     remote_choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The responses of the routes from which widgets get their choices; the keys are the routes."""
 
@@ -72,7 +77,7 @@ class _Conversion:
     def __init__(self, workflow: object, definitions: Definitions, queueing: QueueContext) -> None:
         self._definitions = definitions
         self._queueing = queueing
-        file = read_editor_file(workflow)
+        file = with_everywhere_links(read_editor_file(workflow))
         self._rules = rules_for(file.version, definitions)
         self._links = LinkResolver(file, definitions, self._rules)
         self._scopes = self._links.scopes()
@@ -129,7 +134,7 @@ class _Conversion:
     def _known(self, scope: Scope, node: EditorNode, definition: NodeDefinition) -> dict[str, Any]:
         """Returns the inputs of a node whose class is known."""
         widgets = self._links.nodes.widgets(node)
-        sent = {name: each for name, each in widgets.values.items() if not is_withheld(node, each.definition)}
+        sent = {name: each for name, each in widgets.values.items() if not is_withheld(node, each)}
         inputs = {name: self._queued_value(scope, node, each) for name, each in sent.items()}
         links: dict[str, Any] = {}
         for target in self._links.nodes.inputs(node):
@@ -171,6 +176,7 @@ class _Conversion:
         value = self._remote_choice(
             widget, self._queueing.resolve_value(_with_current_sampler_name(node, widget))
         )
+        value = with_drawn_seed(node, value, self._queueing.draw)
         if isinstance(value, str) and widget.definition.options.get("dynamicPrompts"):
             value = dynamic_prompt(value, self._queueing.choose)
         if isinstance(value, str) and widget.definition.name == PREFIX and node.type in NAMED_BY_PREFIX:

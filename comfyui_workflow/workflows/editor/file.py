@@ -118,6 +118,8 @@ class EditorGraph:
     links: Mapping[str, EditorLink]
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What node packs save with the graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,7 @@ def _read_graph(value: Mapping[str, Any]) -> EditorGraph:
         links={link.id: link for link in links},
         inputs=tuple(_read_ports(value.get("inputs"))),
         outputs=tuple(_read_ports(value.get("outputs"))),
+        extra=as_object(value.get("extra")),
     )
 
 
@@ -184,7 +187,7 @@ def _nodes_with_ids(graph: Mapping[str, Any]) -> Iterator[object]:
 
 def read_node(value: object) -> EditorNode:
     raw = as_object(value)
-    node_id, class_type = _id(raw.get("id")), raw.get("type")
+    node_id, class_type = as_id(raw.get("id")), raw.get("type")
     if node_id is None or not isinstance(class_type, str):
         raise InvalidGraph("The workflow is not a file of the ComfyUI editor: a node in it has no id or type")
     values, named = raw.get("widgets_values"), raw.get("widgets_values_named")
@@ -205,7 +208,7 @@ def _read_input(value: Mapping[str, Any]) -> EditorInput:
     return EditorInput(
         name=as_text(value.get("name")) or "",
         type=_type(value.get("type")),
-        link=_id(value.get("link")),
+        link=as_id(value.get("link")),
         is_widget=isinstance(value.get("widget"), dict),
         label=as_text(value.get("label")) or None,
     )
@@ -225,7 +228,7 @@ def _read_link(value: object) -> EditorLink:
             parts = tuple(value.get(name) for name in names)  # type: ignore[assignment]
         case _:
             parts = (None,) * 5
-    ids = [_id(part) for part in (parts[0], parts[1], parts[3])]
+    ids = [as_id(part) for part in (parts[0], parts[1], parts[3])]
     if None in ids:
         raise InvalidGraph(
             "The workflow is not a file of the ComfyUI editor: a link in it has no id, source or target"
@@ -241,7 +244,7 @@ def _read_link(value: object) -> EditorLink:
 
 def _read_ports(value: object) -> Iterator[Port]:
     for port in map(as_object, as_list(value)):
-        link_ids = (_id(each) for each in as_list(port.get("linkIds")))
+        link_ids = (as_id(each) for each in as_list(port.get("linkIds")))
         yield Port(
             name=as_text(port.get("name")) or "",
             type=_type(port.get("type")),
@@ -253,7 +256,7 @@ def _mode(value: object) -> Mode:
     return Mode(value) if value in (Mode.MUTED, Mode.BYPASSED) else Mode.ALWAYS  # type: ignore[arg-type]
 
 
-def _id(value: object) -> str | None:
+def as_id(value: object) -> str | None:
     """Returns an id as text. JavaScript does not distinguish 5 and 5.0."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

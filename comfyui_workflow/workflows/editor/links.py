@@ -31,7 +31,7 @@ from comfyui_workflow.workflows.editor.file import (
 )
 from comfyui_workflow.workflows.editor.group_nodes import without_group_nodes
 from comfyui_workflow.workflows.editor.node_reader import NodeReader
-from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets
+from comfyui_workflow.workflows.editor.promoted_widgets import PromotedWidgets, inner_name
 from comfyui_workflow.workflows.editor.rules import EditorRules
 from comfyui_workflow.workflows.editor.scope import Scope
 from comfyui_workflow.workflows.node_definitions import MATCH_TYPE, Definitions
@@ -158,7 +158,7 @@ class LinkResolver:
                 "exist. Open the workflow in ComfyUI, connect the input again and save it"
             )
         if origin.type == PRIMITIVE and position.is_direct:
-            return self._promoted_without_input(scope, origin, "") or _primitive_value(origin)
+            return self._primitive_value(scope, origin)
         if self._rules.muted_is_unlinked and origin.mode is Mode.MUTED:
             return None
         return self._follow_node(position, origin)
@@ -215,10 +215,21 @@ class LinkResolver:
         return Constant(value=values[port.name], is_verbatim=True) if port.name in values else None
 
     def _promoted_without_input(self, scope: Scope, node: EditorNode, name: str) -> Constant | None:
-        """Returns the value of a promoted widget that no input of the subgraph is linked to."""
-        values = self._promoted.of(scope.instance).of_widgets if scope.instance else {}
-        key = (node.id, name)
-        return Constant(value=values[key], is_verbatim=True) if key in values else None
+        """Returns the value of a promoted widget that no input of the subgraph is linked to. It can be
+        promoted again outside: the outermost value counts."""
+        key, value = (node.id, name), None
+        while scope.instance and scope.parent:
+            values = self._promoted.of(scope.instance).of_widgets
+            if key not in values:
+                break
+            value = Constant(value=values[key], is_verbatim=True)
+            key, scope = (scope.instance.id, inner_name(key)), scope.parent
+        return value
+
+    def _primitive_value(self, scope: Scope, primitive: EditorNode) -> Constant | None:
+        promoted = self._promoted_without_input(scope, primitive, "")
+        replaced = self._promoted.of(scope.instance).replaced if scope.instance else frozenset()
+        return promoted if (primitive.id, "") in replaced else _primitive_value(primitive)
 
     def _enter_subgraph(self, position: _Position, instance: EditorNode) -> _Position | None:
         inner = self._inner(position.scope, instance)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from comfyui_workflow.errors import InvalidGraph
 from comfyui_workflow.parsing.untrusted import as_list, as_object
 from comfyui_workflow.workflows.editor.browser_nodes import PRIMITIVE
 from comfyui_workflow.workflows.editor.file import EditorGraph, EditorInput, EditorNode
@@ -25,6 +26,7 @@ _OF_THE_INSTANCE = "-1"
 _PREFIX = re.compile(r"\s*\d+\s*:\s*(.+)$", re.DOTALL)
 _MARK = "proxyBypassedToSubgraphInput"
 _ABSENT = object()
+_UNFINISHED = object()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Promoted:
     """The values by the name of the subgraph's input."""
     of_widgets: Mapping[Widget, Any] = field(default_factory=dict)
     """The values of widgets that no input of the subgraph is linked to."""
+    replaced: frozenset[Widget] = frozenset()
+    """The primitives whose own value does not count, because their widget is promoted."""
 
 
 class PromotedWidgets:
@@ -57,14 +61,13 @@ class PromotedWidgets:
     def _of_instance(self, instance: EditorNode) -> Promoted:
         own = self._of_inputs(instance)
         listed = dict(self._listed(instance))
-        inner = {each: self._inner_value(instance.type, each) for each in self._without_input(instance.type)}
+        promoted = self._without_input(instance.type)
+        inner = {each: self._inner_value(instance.type, each) for each in promoted}
+        values = {each: listed.get(each, value) for each, value in inner.items()}
         return Promoted(
             of_inputs={**own, **{key: value for key, value in listed.items() if key in own}},
-            of_widgets={
-                each: listed.get(each, value)
-                for each, value in inner.items()
-                if each in listed or value is not _ABSENT
-            },
+            of_widgets={each: value for each, value in values.items() if value is not _ABSENT},
+            replaced=frozenset(each for each in promoted if each[1] == ""),
         )
 
     def _of_inputs(self, instance: EditorNode) -> dict[str, Any]:
@@ -81,7 +84,8 @@ class PromotedWidgets:
         a widget that no input is linked to. A primitive has one value, the first one."""
         row = instance.values if isinstance(instance.values, list) else []
         primitives: set[Widget] = set()
-        for entry, value in zip(_entries(instance), row, strict=False):
+        entries = _entries(instance)
+        for entry, value in zip(entries, row, strict=False):
             promoted = self._promoted(instance.type, entry)
             if promoted is None or promoted in primitives:
                 continue
@@ -93,7 +97,7 @@ class PromotedWidgets:
         """Returns the widgets that an instance lists although no input is linked to them."""
 
         def found() -> list[Widget]:
-            entries = (entry for each in self._instances.get(subgraph, ()) for entry in _entries(each))
+            entries = [entry for each in self._instances.get(subgraph, ()) for entry in _entries(each)]
             promoted = (self._promoted(subgraph, entry) for entry in entries)
             return list(dict.fromkeys(each for each in promoted if isinstance(each, tuple)))
 
@@ -112,33 +116,43 @@ class PromotedWidgets:
             if node.type == PRIMITIVE:
                 mark = node.properties.get(_MARK)
                 is_marked = isinstance(mark, str) and any(port.name == mark for port in graph.inputs)
-                return mark if is_marked else (node_id, "")
+                return mark if is_marked else self._primitive(subgraph, node_id)
             found = self._widget_of(node, name, entry[2] if len(entry) > 2 else None)
             if found is not None:
                 return (node_id, found)
         return None
+
+    def _primitive(self, subgraph: str, node_id: str) -> Widget | None:
+        """Returns the value of a primitive; nothing if also another widget of it is listed, because the
+        editor then leaves it as it is."""
+
+        def found() -> Mapping[str, set[str]]:
+            names: dict[str, set[str]] = {}
+            for entry in (entry for each in self._instances[subgraph] for entry in _entries(each)):
+                names.setdefault(entry[0], set()).add(entry[1])
+            return names
+
+        return (node_id, "") if len(self._once("entries", subgraph, found)[node_id]) == 1 else None
 
     def _widget_of(self, node: EditorNode, name: str, deep_id: str | None) -> str | None:
         """Returns the name of a widget of an inner node. An instance of another subgraph shows a widget under
         the name of the input, or under the name that the widget has inside."""
         if not self._nodes.is_subgraph(node):
             return name if name in self._nodes.widgets(node).values else None
-        targets = {value: key for key, value in reversed(list(self._linked_widgets(node.type).items()))}
-        for shown in self._shown(node.type):
-            target = targets.get(shown)
-            is_same = target is not None and target[1] == name
-            if (
-                is_same and target is not None and target[0] == deep_id
-                if deep_id
-                else shown == name or is_same
-            ):
+        inside = {shown: widget for widget, shown in self._linked_widgets(node.type).items()}
+        shown_as = {**inside, **{inner_name(each): each for each in self._without_input(node.type)}}
+        for shown, widget in shown_as.items():
+            if widget[1] == name and (deep_id is None or widget[0] == deep_id):
                 return shown
-        return None
+        return name if name in self._shown(node.type) else None
 
     def _inner_value(self, subgraph: str, widget: Widget) -> Any:
         node = self._subgraphs[subgraph].nodes[widget[0]]
         if node.type == PRIMITIVE:
             return _ABSENT
+        if self._nodes.is_subgraph(node):
+            inner = {inner_name(each): value for each, value in self.of(node).of_widgets.items()}
+            return {**inner, **self.of(node).of_inputs}.get(widget[1], _ABSENT)
         return self._values(node).get(widget[1], _ABSENT)
 
     def _shown(self, subgraph: str) -> Mapping[str, Any]:
@@ -199,8 +213,16 @@ class PromotedWidgets:
 
     def _once(self, kind: str, key: object, read: Callable[[], _Read]) -> _Read:
         if (kind, key) not in self._read:
+            self._read[kind, key] = _UNFINISHED
             self._read[kind, key] = read()
+        if self._read[kind, key] is _UNFINISHED:
+            raise InvalidGraph("The workflow has a subgraph that is a part of itself")
         return self._read[kind, key]  # type: ignore[no-any-return]
+
+
+def inner_name(widget: Widget) -> str:
+    """Returns the name that a promoted widget without an input has at an instance of its subgraph."""
+    return "\0".join(("", *widget))
 
 
 def _entries(instance: EditorNode) -> list[tuple[str, ...]]:

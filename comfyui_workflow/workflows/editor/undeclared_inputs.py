@@ -11,13 +11,14 @@ from typing import Any
 from comfyui_workflow.parsing.untrusted import as_object
 from comfyui_workflow.workflows.dynamic_inputs import is_dynamic
 from comfyui_workflow.workflows.editor.file import EditorNode
-from comfyui_workflow.workflows.editor.widget_values import CONTROLS, NodeWidgets
-from comfyui_workflow.workflows.node_definitions import InputDefinition, NodeDefinition
+from comfyui_workflow.workflows.editor.widget_values import CONTROLS, NodeWidgets, WidgetValue
+from comfyui_workflow.workflows.node_definitions import NodeDefinition
 
 _CORE_MODULES = ("nodes", "comfy_extras.", "comfy_api_nodes.")
 _NUMBERED = re.compile(r"#[0-9]+$")
 """The editor numbers widgets of one node that have the same name."""
 _LORA_HEADER = "PowerLoraLoaderHeaderWidget"
+_SIZES = frozenset({"target_width", "target_height", "crop_width", "crop_height"})
 _NOTHING_CHOSEN = re.compile(r"disable\s[a-z]", re.IGNORECASE)
 
 
@@ -39,14 +40,16 @@ def undeclared_inputs(
     }
 
 
-def is_withheld(node: EditorNode, declared: InputDefinition) -> bool:
-    """True for a declared widget that the browser code of the pack takes away: a list of names to insert
-    into a prompt, if it has no names."""
-    if "Power Prompt" not in node.type or not declared.name.startswith("insert_"):
+def is_withheld(node: EditorNode, widget: WidgetValue) -> bool:
+    """True for a declared widget that the browser code of the pack takes away: a list of names to insert into
+    a prompt, if it has no names; the sizes of a prompt, which are sockets there."""
+    if "Power Prompt" not in node.type:
         return False
-    choices = declared.choices or ()
+    name, choices = widget.definition.name, widget.definition.choices or ()
+    if name in _SIZES:
+        return not widget.is_saved
     has_names = len(choices) > 1 and not _NOTHING_CHOSEN.match(str(choices[1]))
-    return not (len(choices) > 2 or has_names)
+    return name.startswith("insert_") and not (len(choices) > 2 or has_names)
 
 
 def _named(node: EditorNode) -> Mapping[str, Any]:
