@@ -10,6 +10,7 @@ from comfyui_workflow.workflows.editor.browser_nodes import (
     unneeded_nodes,
 )
 from comfyui_workflow.workflows.editor.file import EditorNode, Mode, read_editor_file
+from comfyui_workflow.workflows.editor.group_nodes import SEPARATORS
 from comfyui_workflow.workflows.findings import Finding, Severity
 from comfyui_workflow.workflows.node_definitions import Definitions
 
@@ -31,7 +32,9 @@ def _left_out(editor_file: Mapping[str, Any], definitions: Definitions) -> Itera
         unneeded = {node.id for node in unneeded_nodes(graph, definitions)}
         for node in graph.nodes.values():
             is_left_out = node.id in unneeded or is_browser_node(node, definitions)
-            is_known = is_of_the_editor(node) or node.type in file.subgraphs or "workflow" in node.type
+            is_known = (
+                is_of_the_editor(node) or node.type in file.subgraphs or node.type.startswith(SEPARATORS)
+            )
             if node.mode is Mode.ALWAYS and is_left_out and not is_known:
                 yield node
 
@@ -39,8 +42,8 @@ def _left_out(editor_file: Mapping[str, Any], definitions: Definitions) -> Itera
 def _finding(node: EditorNode) -> Finding:
     return Finding(
         code=CODE,
-        message=f'this ComfyUI has no node class "{shown(node.type)}": the node is left out, because it seems '
-        "to exist only in the browser and nothing needs it",
+        message=f'this ComfyUI has no node class "{shown(node.type)}": the node seems to exist only in the '
+        "browser, so it is left out; links through it are followed",
         severity=Severity.WARNING,
         node_id=node.id,
         class_type=node.type,
